@@ -10,8 +10,6 @@ use std::process::ExitCode;
     reason = "the only thing this program can do so far is say so"
 )]
 fn main() -> ExitCode {
-    eprintln!(
-        "separation-operator: not built yet; `separation-worker separate` is what works today"
-    );
+    eprintln!("separation-operator: not built yet; `separation-worker separate` is what works today");
     ExitCode::from(2)
 }

@@ -58,8 +58,7 @@ impl StereoBlock {
 
     /// The greatest absolute sample value; 0 for an empty block.
     pub fn peak(&self) -> f32 {
-        let channel_peak =
-            |samples: &[f32]| samples.iter().fold(0.0_f32, |peak, s| peak.max(s.abs()));
+        let channel_peak = |samples: &[f32]| samples.iter().fold(0.0_f32, |peak, s| peak.max(s.abs()));
         channel_peak(&self.left).max(channel_peak(&self.right))
     }
 }
