@@ -2,12 +2,29 @@
 //!
 //! A source is read block by block and a sink is written block by block; nothing here may hold a whole song.
 
+mod downmix;
+mod edits;
 mod error;
-
+mod ffmpeg;
+mod flac_out;
+#[cfg(feature = "mp3")]
+mod mp3_out;
+mod output;
+mod packets;
+mod quantise;
+mod resample;
 mod sink;
+mod sniff;
+mod source;
+mod spool;
+mod wav_in;
+mod wav_out;
 
 pub use error::AudioError;
+pub use output::{FlacSamples, OutputFormat, WavSamples, create};
 pub use sink::{SinkReport, UnpublishedFile};
+pub use source::{FfmpegUse, FileSource, SourceInfo, SourceOptions, SourceReport, open, open_bytes};
+pub use spool::PeakSpool;
 
 /// The one sample rate that models are trained at and that stems are written with, in Hz.
 pub const SAMPLE_RATE_HZ: u32 = 44_100;

@@ -1,10 +1,19 @@
 //! Files that appear whole or not at all.
 
+use std::fs::{File, Permissions};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
 
 use super::AudioError;
+
+/// Bytes gathered before they are written: 256 KiB, a second and a half of 16-bit stereo.
+const BUFFER_BYTES: usize = 262_144;
+
+/// Less the umask, as for any new file.
+const NEW_FILE_MODE: u32 = 0o666;
 
 /// A completely encoded file that nobody sees yet: publishing renames it to its final name.
 #[derive(Debug)]
@@ -43,10 +52,126 @@ impl UnpublishedFile {
     pub fn publish(self) -> Result<SinkReport, AudioError> {
         self.temporary
             .persist(&self.destination)
-            .map_err(|refused| AudioError::Read {
+            .map_err(|refused| AudioError::Write {
                 path: self.destination.clone(),
                 source: refused.error,
             })?;
         Ok(self.report)
+    }
+}
+
+/// A file under a temporary name beside its destination, removed unless it is completed and published.
+#[derive(Debug)]
+pub(super) struct PartFile {
+    file: BufWriter<File>,
+    temporary: TempPath,
+    destination: PathBuf,
+}
+
+impl PartFile {
+    pub(super) fn create(destination: &Path) -> Result<Self, AudioError> {
+        let unwritable = |source| AudioError::Write {
+            path: destination.to_owned(),
+            source,
+        };
+        let name = destination
+            .file_name()
+            .ok_or_else(|| unwritable(io::ErrorKind::InvalidFilename.into()))?;
+        let directory = match destination.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        // A short part of the name, so that a name of full length still leaves room for the rest.
+        let short: String = name.to_string_lossy().chars().take(40).collect();
+        let (file, temporary) = tempfile::Builder::new()
+            .prefix(&format!(".{short}-"))
+            .suffix(".part")
+            .permissions(Permissions::from_mode(NEW_FILE_MODE))
+            .tempfile_in(directory)
+            .map_err(unwritable)?
+            .into_parts();
+        Ok(Self {
+            file: BufWriter::with_capacity(BUFFER_BYTES, file),
+            temporary,
+            destination: destination.to_owned(),
+        })
+    }
+
+    pub(super) fn destination(&self) -> &Path {
+        &self.destination
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), AudioError> {
+        self.file.write_all(bytes).map_err(|source| AudioError::Write {
+            path: self.destination.clone(),
+            source,
+        })
+    }
+
+    /// Overwrites the first bytes with the final header, flushes everything to disk and closes the file.
+    pub(super) fn complete(
+        self,
+        header: &[u8],
+        frames: u64,
+        clipped_samples: u64,
+    ) -> Result<UnpublishedFile, AudioError> {
+        let Self {
+            file,
+            temporary,
+            destination,
+        } = self;
+        match settle(file, header) {
+            Ok(bytes) => {
+                let report = SinkReport {
+                    frames,
+                    clipped_samples,
+                    bytes,
+                };
+                Ok(UnpublishedFile {
+                    temporary,
+                    destination,
+                    report,
+                })
+            }
+            Err(source) => Err(AudioError::Write {
+                path: destination,
+                source,
+            }),
+        }
+    }
+}
+
+fn settle(file: BufWriter<File>, header: &[u8]) -> io::Result<u64> {
+    let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(header)?;
+    file.sync_all()?;
+    Ok(file.metadata()?.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_file_leaves_nothing_and_a_published_one_has_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let destination = directory.path().join("stem.wav");
+        let names = || -> Vec<_> {
+            std::fs::read_dir(directory.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect()
+        };
+        let part = PartFile::create(&destination).unwrap();
+        let hidden = names().remove(0).into_string().unwrap();
+        assert!(hidden.starts_with('.') && hidden.ends_with(".part"), "{hidden}");
+        drop(part);
+        assert!(names().is_empty());
+        let mut part = PartFile::create(&destination).unwrap();
+        part.write(b"????content").unwrap();
+        let report = part.complete(b"head", 1, 0).unwrap().publish().unwrap();
+        assert_eq!((report.bytes, names()), (11, vec!["stem.wav".into()]));
+        assert_eq!(std::fs::read(&destination).unwrap(), b"headcontent");
     }
 }

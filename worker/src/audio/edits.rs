@@ -1,0 +1,231 @@
+//! Where the audio of an MP4 file begins and ends: edit lists and iTunes' gapless tag, which symphonia leaves unused.
+//!
+//! Only box headers and three small boxes are read; a table of any size costs nothing.
+
+use std::io::{self, Read, Seek, SeekFrom};
+
+use symphonia::core::formats::FormatReader;
+
+/// Boxes looked at in all; a file with chapters and a cover has about a hundred.
+const MAX_BOXES: usize = 10_000;
+
+/// Bytes read of the boxes that matter; the longest needed prefix, of an edit list of two entries, is 48.
+const PREFIX_BYTES: usize = 64;
+
+/// What to drop from the decoded frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trim {
+    /// From an edit list: start in ticks of the media, length in ticks of the movie.
+    Edit {
+        start: u64,
+        media_scale: u32,
+        length: u64,
+        movie_scale: u32,
+    },
+    /// From the tag `iTunSMPB`, in frames.
+    Gapless { start: u64, length: u64 },
+}
+
+impl Trim {
+    /// Frames before the beginning.
+    pub(super) fn start_frames(self, rate_hz: u32) -> u64 {
+        match self {
+            Self::Edit {
+                start, media_scale, ..
+            } => scaled(start, rate_hz, media_scale),
+            Self::Gapless { start, .. } => start,
+        }
+    }
+
+    /// Frames that belong to the audio, where that is told more exactly than by the packets' durations. An edit's
+    /// length is rounded to a tick of the movie, often a millisecond, so it counts only where it is shorter by more.
+    pub(super) fn kept_frames(self, rate_hz: u32, declared: Option<u64>) -> Option<u64> {
+        match self {
+            Self::Gapless { length, .. } => Some(length).filter(|length| *length > 0),
+            Self::Edit {
+                length, movie_scale, ..
+            } => {
+                let kept = scaled(length, rate_hz, movie_scale);
+                let tick = scaled(1, rate_hz, movie_scale) + 1;
+                let available = declared?.saturating_sub(self.start_frames(rate_hz));
+                (kept > 0 && kept + tick < available).then_some(kept)
+            }
+        }
+    }
+}
+
+fn scaled(ticks: u64, rate_hz: u32, scale: u32) -> u64 {
+    let frames = u128::from(ticks) * u128::from(rate_hz) / u128::from(scale.max(1));
+    u64::try_from(frames).unwrap_or(u64::MAX)
+}
+
+/// The trim of the first sound track; `None` where the file has none or is not made as it should be.
+pub(super) fn read(input: &mut (impl Read + Seek)) -> Option<Trim> {
+    let end = input.seek(SeekFrom::End(0)).ok()?;
+    let mut walk = Walk { input, boxes: 0 };
+    let movie = walk.find(0, end, b"moov")?;
+    let header = walk.find(movie.0, movie.1, b"mvhd")?;
+    let movie_scale = walk.time_scale(header)?;
+    let mut from = movie.0;
+    while let Some(track) = walk.find(from, movie.1, b"trak") {
+        from = track.1;
+        let media = walk.find(track.0, track.1, b"mdia")?;
+        let handler = walk.find(media.0, media.1, b"hdlr")?;
+        if walk.prefix(handler)?.get(8..12) != Some(b"soun".as_slice()) {
+            continue;
+        }
+        let media_header = walk.find(media.0, media.1, b"mdhd")?;
+        let media_scale = walk.time_scale(media_header)?;
+        let edits = walk.find(track.0, track.1, b"edts")?;
+        let list = walk.find(edits.0, edits.1, b"elst")?;
+        let (length, start) = first_edit(&walk.prefix(list)?)?;
+        return Some(Trim::Edit {
+            start,
+            media_scale,
+            length,
+            movie_scale,
+        });
+    }
+    None
+}
+
+/// Length and start of the only edit that has sound; an empty edit before it delays the sound and is not followed.
+fn first_edit(list: &[u8]) -> Option<(u64, u64)> {
+    let is_long = *list.first()? == 1;
+    let count = u32_at(list, 4)?;
+    let entry_bytes = if is_long { 20 } else { 12 };
+    let mut found = None;
+    for index in 0..count.min(2) as usize {
+        let entry = 8 + index * entry_bytes;
+        let (length, start) = if is_long {
+            (u64_at(list, entry)?, u64_at(list, entry + 8)?.cast_signed())
+        } else {
+            (
+                u64::from(u32_at(list, entry)?),
+                i64::from(u32_at(list, entry + 4)?.cast_signed()),
+            )
+        };
+        if let Ok(start) = u64::try_from(start) {
+            found = found.or(Some((length, start)));
+        }
+    }
+    let (length, start) = found?;
+    // With several edits the length of the first is not that of the sound.
+    Some((if count == 1 { length } else { 0 }, start))
+}
+
+struct Walk<'a, I> {
+    input: &'a mut I,
+    boxes: usize,
+}
+
+/// First byte and end of the content of a box.
+type Extent = (u64, u64);
+
+impl<I: Read + Seek> Walk<'_, I> {
+    fn find(&mut self, from: u64, end: u64, kind: &[u8; 4]) -> Option<Extent> {
+        let mut position = from;
+        while position.checked_add(8)? <= end {
+            self.boxes += 1;
+            if self.boxes > MAX_BOXES {
+                return None;
+            }
+            let head = self.bytes(position, 16).ok()?;
+            let (bytes, header_bytes) = match u32_at(&head, 0)? {
+                0 => (end - position, 8),
+                1 => (u64_at(&head, 8)?, 16),
+                bytes => (u64::from(bytes), 8),
+            };
+            let next = position.checked_add(bytes.max(header_bytes))?.min(end);
+            if head.get(4..8)? == kind {
+                return Some((position + header_bytes, next));
+            }
+            position = next;
+        }
+        None
+    }
+
+    /// Ticks per second of an `mvhd` or `mdhd`.
+    fn time_scale(&mut self, extent: Extent) -> Option<u32> {
+        let content = self.prefix(extent)?;
+        let offset = if *content.first()? == 1 { 20 } else { 12 };
+        u32_at(&content, offset).filter(|scale| *scale > 0)
+    }
+
+    fn prefix(&mut self, (from, end): Extent) -> Option<Vec<u8>> {
+        let bytes = usize::try_from(end.checked_sub(from)?).unwrap_or(PREFIX_BYTES);
+        self.bytes(from, bytes.min(PREFIX_BYTES)).ok()
+    }
+
+    fn bytes(&mut self, from: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        self.input.seek(SeekFrom::Start(from))?;
+        let mut content = Vec::with_capacity(bytes);
+        self.input.by_ref().take(bytes as u64).read_to_end(&mut content)?;
+        Ok(content)
+    }
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    let word = bytes.get(offset..offset + 4)?.first_chunk()?;
+    Some(u32::from_be_bytes(*word))
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    let word = bytes.get(offset..offset + 8)?.first_chunk()?;
+    Some(u64::from_be_bytes(*word))
+}
+
+/// The trim that iTunes leaves in a tag.
+pub(super) fn from_metadata(reader: &mut dyn FormatReader) -> Option<Trim> {
+    let metadata = reader.metadata();
+    let tags = &metadata.current()?.media.tags;
+    let tag = tags.iter().find(|tag| tag.raw.key.ends_with("iTunSMPB"))?;
+    parse_gapless(&tag.raw.value.to_string())
+}
+
+/// Hexadecimal words: reserved, frames before, frames behind, frames of audio, …
+fn parse_gapless(text: &str) -> Option<Trim> {
+    let mut words = text
+        .split_ascii_whitespace()
+        .map(|word| u64::from_str_radix(word, 16).ok());
+    let (_, start, _, length) = (words.next()??, words.next()??, words.next()??, words.next()??);
+    Some(Trim::Gapless { start, length })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gapless_tag_of_itunes_gives_start_and_length() {
+        let text = " 00000000 00000840 000001CA 00000000003F31F6 00000000 00000000";
+        assert_eq!(
+            parse_gapless(text),
+            Some(Trim::Gapless {
+                start: 0x840,
+                length: 0x3f_31f6
+            })
+        );
+        assert_eq!(parse_gapless("nonsense"), None);
+    }
+
+    #[test]
+    fn an_edit_shorter_by_a_rounded_millisecond_cuts_nothing() {
+        let trim = Trim::Edit {
+            start: 1_024,
+            media_scale: 44_100,
+            length: 1_000,
+            movie_scale: 1_000,
+        };
+        assert_eq!(trim.start_frames(44_100), 1_024);
+        assert_eq!(trim.kept_frames(44_100, Some(1_024 + 44_120)), None);
+        assert_eq!(trim.kept_frames(44_100, Some(1_024 + 45_056)), Some(44_100));
+    }
+
+    #[test]
+    fn boxes_of_absurd_sizes_end_the_search() {
+        let mut file = b"\0\0\0\x08ftyp\0\0\0\x01moov".to_vec();
+        file.extend_from_slice(&u64::MAX.to_be_bytes());
+        assert_eq!(read(&mut io::Cursor::new(file)), None);
+    }
+}

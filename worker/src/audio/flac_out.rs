@@ -1,0 +1,243 @@
+//! Writes FLAC, one frame at a time; the header with the length and the MD5 of the samples is completed at the end.
+
+use std::path::Path;
+
+use flacenc::bitsink::ByteSink;
+use flacenc::component::{BitRepr, StreamInfo};
+use flacenc::error::{Verified, Verify};
+use flacenc::source::{Fill, FrameBuf};
+use md5::{Digest, Md5};
+
+use super::quantise::Quantiser;
+use super::sink::{PartFile, UnpublishedFile};
+use super::{AudioError, FlacSamples, SAMPLE_RATE_HZ, StereoBlock, StereoSink};
+
+/// Frames of audio in one FLAC frame, the usual number: 93 ms. Exactly one is gathered in memory at a time.
+const BLOCK_FRAMES: usize = 4_096;
+
+const CHANNELS: usize = 2;
+
+/// A FLAC file that is being written.
+pub(super) struct FlacSink {
+    part: PartFile,
+    bits: u32,
+    config: Verified<flacenc::config::Encoder>,
+    stream_info: StreamInfo,
+    frame: FrameBuf,
+    quantiser: Quantiser,
+    /// Interleaved samples of the frame that is being gathered.
+    gathered: Vec<i32>,
+    md5: Md5,
+    frames: u64,
+    flac_frames: usize,
+    /// Sizes in bytes of the smallest and the greatest FLAC frame.
+    extremes: (usize, usize),
+    bytes: Vec<u8>,
+}
+
+impl FlacSink {
+    pub(super) fn create(path: &Path, samples: FlacSamples) -> Result<Self, AudioError> {
+        let broken = |detail: String| AudioError::Encode {
+            path: path.to_owned(),
+            detail,
+        };
+        let bits = match samples {
+            FlacSamples::Int16 => 16,
+            FlacSamples::Int24 => 24,
+        };
+        let mut config = flacenc::config::Encoder::default();
+        config.block_size = BLOCK_FRAMES;
+        // The default estimates sizes and takes no account of Rice parameters ending at 14: loud 24-bit audio then
+        // grows to several times its size.
+        config.subframe_coding.fixed.order_sel = flacenc::config::OrderSel::BitCount;
+        let mut sink = Self {
+            part: PartFile::create(path)?,
+            bits,
+            config: config
+                .into_verified()
+                .map_err(|(_, error)| broken(error.to_string()))?,
+            stream_info: StreamInfo::new(SAMPLE_RATE_HZ as usize, CHANNELS, bits as usize)
+                .map_err(|error| broken(error.to_string()))?,
+            frame: FrameBuf::with_size(CHANNELS, BLOCK_FRAMES).map_err(|error| broken(error.to_string()))?,
+            quantiser: Quantiser::new(bits),
+            gathered: Vec::with_capacity(BLOCK_FRAMES * CHANNELS),
+            md5: Md5::new(),
+            frames: 0,
+            flac_frames: 0,
+            extremes: (usize::MAX, 0),
+            bytes: Vec::new(),
+        };
+        let placeholder = sink.header([0; 16]);
+        sink.part.write(&placeholder)?;
+        Ok(sink)
+    }
+
+    fn encode_gathered(&mut self) -> Result<(), AudioError> {
+        let broken = |detail: String| AudioError::Encode {
+            path: self.part.destination().to_owned(),
+            detail,
+        };
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let frames = self.gathered.len() / CHANNELS;
+        if frames < BLOCK_FRAMES {
+            // The last one.
+            self.frame.resize(frames.max(flacenc::constant::MIN_BLOCK_SIZE));
+        }
+        self.frame
+            .fill_interleaved(&self.gathered)
+            .map_err(|error| broken(error.to_string()))?;
+        let encoded =
+            flacenc::encode_fixed_size_frame(&self.config, &self.frame, self.flac_frames, &self.stream_info)
+                .map_err(|error| broken(error.to_string()))?;
+        let mut bits = ByteSink::new();
+        encoded
+            .write(&mut bits)
+            .map_err(|error| broken(error.to_string()))?;
+        let encoded = bits.as_slice();
+        self.extremes = (
+            self.extremes.0.min(encoded.len()),
+            self.extremes.1.max(encoded.len()),
+        );
+        self.part.write(encoded)?;
+        self.bytes.clear();
+        let sample_bytes = self.bits as usize / 8;
+        for sample in &self.gathered {
+            self.bytes
+                .extend_from_slice(&sample.to_le_bytes()[..sample_bytes]);
+        }
+        self.md5.update(&self.bytes);
+        self.flac_frames += 1;
+        self.frames += frames as u64;
+        self.gathered.clear();
+        Ok(())
+    }
+
+    /// The signature and the one metadata block (RFC 9639, section 8.2).
+    fn header(&self, md5: [u8; 16]) -> Vec<u8> {
+        let mut header = b"fLaC".to_vec();
+        // Last metadata block, of type 0, 34 bytes.
+        header.extend_from_slice(&[0x80, 0, 0, 34]);
+        let block = (BLOCK_FRAMES as u16).to_be_bytes();
+        header.extend_from_slice(&block);
+        header.extend_from_slice(&block);
+        let (least, greatest) = if self.flac_frames == 0 {
+            (0, 0)
+        } else {
+            self.extremes
+        };
+        for size in [least, greatest] {
+            header.extend_from_slice(&(size as u32).to_be_bytes()[1..]);
+        }
+        // 20 bits of rate, 3 of channels less one, 5 of bits less one, 36 of frames (0 where that is too few).
+        let frames = if self.frames < 1 << 36 { self.frames } else { 0 };
+        let packed = u64::from(SAMPLE_RATE_HZ) << 44
+            | (CHANNELS as u64 - 1) << 41
+            | u64::from(self.bits - 1) << 36
+            | frames;
+        header.extend_from_slice(&packed.to_be_bytes());
+        header.extend_from_slice(&md5);
+        header
+    }
+}
+
+impl StereoSink for FlacSink {
+    fn write(&mut self, block: &StereoBlock) -> Result<(), AudioError> {
+        for (left, right) in block.left.iter().zip(&block.right) {
+            self.gathered.push(self.quantiser.quantise(*left));
+            self.gathered.push(self.quantiser.quantise(*right));
+            if self.gathered.len() == BLOCK_FRAMES * CHANNELS {
+                self.encode_gathered()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<UnpublishedFile, AudioError> {
+        self.encode_gathered()?;
+        let md5 = std::mem::take(&mut self.md5).finalize().into();
+        let header = self.header(md5);
+        let clipped_samples = self.quantiser.clipped_samples();
+        self.part.complete(&header, self.frames, clipped_samples)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio::{SourceOptions, StereoSource, open};
+
+    /// Encodes, lets ffmpeg check the MD5 and reads back.
+    fn check(samples: FlacSamples, frames: usize) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out.flac");
+        let wave: Vec<f32> = (0..frames)
+            .map(|n| ((n * n) % 1_999) as f32 / 2_048.0 - 0.5)
+            .collect();
+        let steps = if samples == FlacSamples::Int16 {
+            32_768.0
+        } else {
+            8_388_608.0
+        };
+        let wave: Vec<f32> = wave.iter().map(|s| (s * steps).round() / steps).collect();
+        let block = StereoBlock {
+            right: wave.iter().rev().copied().collect(),
+            left: wave,
+        };
+        let mut sink = Box::new(FlacSink::create(&path, samples).unwrap());
+        sink.write(&block).unwrap();
+        let report = sink.finish().unwrap().publish().unwrap();
+        assert_eq!((report.frames, report.clipped_samples), (frames as u64, 0));
+        let header_bytes = 42 + 32 * frames.div_ceil(BLOCK_FRAMES);
+        let most = header_bytes + frames * CHANNELS * if samples == FlacSamples::Int16 { 2 } else { 3 };
+        assert!(
+            report.bytes <= most as u64,
+            "{} bytes for {frames} frames",
+            report.bytes
+        );
+        let run = std::process::Command::new("ffmpeg")
+            .args(["-v", "error", "-err_detect", "crccheck+bitstream+explode", "-i"])
+            .arg(&path)
+            .args([
+                "-f",
+                "md5",
+                "-c:a",
+                if samples == FlacSamples::Int16 {
+                    "pcm_s16le"
+                } else {
+                    "pcm_s24le"
+                },
+                "-",
+            ])
+            .output()
+            .unwrap();
+        assert!(run.stderr.is_empty(), "{}", String::from_utf8_lossy(&run.stderr));
+        let bytes = std::fs::read(&path).unwrap();
+        let stored: String = bytes[26..42].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            String::from_utf8_lossy(&run.stdout).trim(),
+            format!("MD5={stored}")
+        );
+        let mut source = open(&path, &SourceOptions::default()).unwrap();
+        assert_eq!(source.expected_frames(), Some(frames as u64));
+        let (mut back, mut piece) = (StereoBlock::default(), StereoBlock::default());
+        loop {
+            source.read(&mut piece).unwrap();
+            if piece.is_empty() {
+                break;
+            }
+            back.append(&piece);
+        }
+        assert!(back == block);
+    }
+
+    #[test]
+    fn flac_of_both_widths_and_any_length_reads_back_exactly_with_its_md5() {
+        for samples in [FlacSamples::Int16, FlacSamples::Int24] {
+            for frames in [1, 15, 31, 4_095, 4_096, 4_097, 50_000] {
+                check(samples, frames);
+            }
+        }
+    }
+}

@@ -1,0 +1,538 @@
+//! Reads every container but plain WAV, packet by packet, through symphonia and libopus.
+//!
+//! Decoders of hostile input may panic; here that ends the file as corrupt and never the program.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use symphonia::core::codecs::audio::well_known::{
+    CODEC_ID_AAC, CODEC_ID_ALAC, CODEC_ID_FLAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_OPUS,
+    CODEC_ID_VORBIS,
+};
+use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
+use symphonia::core::codecs::registry::CodecRegistry;
+use symphonia::core::errors::Error;
+use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
+use symphonia::core::io::{MediaSource, MediaSourceStream};
+use symphonia::core::packet::Packet;
+use symphonia::core::units::{Duration, TimeBase};
+use symphonia::default::formats::{
+    AdtsReader, AiffReader, CafReader, FlacReader, IsoMp4Reader, MkvReader, MpaReader, OggReader, WavReader,
+};
+
+use super::AudioError;
+use super::downmix::Downmix;
+use super::edits::{self, Trim};
+use super::sniff::{Container, Sniffed};
+use super::source::RawBlock;
+
+/// Damaged packets in front of the first good one: about a second and a half of MP3.
+const MAX_DAMAGED_AT_START: u64 = 64;
+
+/// Damaged or empty packets in a row after which a file with more damaged than good ones is given up: 26 s of MP3.
+const MAX_DAMAGED_IN_A_ROW: u64 = 1_000;
+
+/// Streams chained one behind the other that are followed; each needs a header of its own in the file.
+const MAX_CHAINED_STREAMS: u64 = 10_000;
+
+/// The longest packet of any codec here, in frames: FLAC's 65,535. No duration field stands for more silence.
+const MAX_PACKET_FRAMES: u64 = 65_535;
+
+/// Channels that a decoder may be made for; 7.1.4 has 12.
+const MAX_CHANNELS: usize = 64;
+
+static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
+    let mut codecs = CodecRegistry::new();
+    symphonia::default::register_enabled_codecs(&mut codecs);
+    codecs.register_audio_decoder::<symphonia_adapter_libopus::OpusDecoder>();
+    codecs
+});
+
+/// A file that is being read packet by packet.
+pub(super) struct PacketInput {
+    path: PathBuf,
+    container: Container,
+    reader: Box<dyn FormatReader>,
+    decoder: Box<dyn AudioDecoder>,
+    track: Track,
+    codec: AudioCodecId,
+    format: &'static str,
+    rate_hz: u32,
+    downmix: Downmix,
+    /// Frames still to drop at the start.
+    skip_left: u64,
+    /// Frames that may still come, where the file says where its audio ends.
+    keep_left: Option<u64>,
+    expected_frames: Option<u64>,
+    /// What opening the file has already decoded.
+    first: Option<Vec<f32>>,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    good: u64,
+    damaged: u64,
+    damaged_in_a_row: u64,
+    chained: u64,
+    frames: u64,
+}
+
+/// What came out of one packet.
+enum Decoded {
+    Frames,
+    Damaged,
+    End,
+}
+
+impl PacketInput {
+    /// Opens the file and decodes its first packet, so that what cannot be decoded is known at once.
+    pub(super) fn open(
+        source: &mut dyn FnMut() -> io::Result<Box<dyn MediaSource>>,
+        path: &Path,
+        sniffed: Sniffed,
+    ) -> Result<Self, AudioError> {
+        let trim = match sniffed.container {
+            Container::Mp4 => edits::read(&mut source().map_err(|source| unreadable(path, source))?),
+            _ => None,
+        };
+        let input = source().map_err(|source| unreadable(path, source))?;
+        guarded(path, || Self::open_unguarded(input, path, sniffed, trim))?
+    }
+
+    fn open_unguarded(
+        input: Box<dyn MediaSource>,
+        path: &Path,
+        sniffed: Sniffed,
+        trim: Option<Trim>,
+    ) -> Result<Self, AudioError> {
+        let refused = |error| refusal(path, error);
+        let mut reader = make_reader(input, sniffed).map_err(refused)?;
+        let track =
+            reader
+                .default_track(TrackType::Audio)
+                .cloned()
+                .ok_or_else(|| AudioError::Unsupported {
+                    path: path.to_owned(),
+                    detail: "it has no audio".to_owned(),
+                })?;
+        let (decoder, params) = make_decoder(&track).map_err(refused)?;
+        let trim = trim.or_else(|| edits::from_metadata(&mut *reader));
+        let mut input = Self {
+            path: path.to_owned(),
+            container: sniffed.container,
+            reader,
+            decoder,
+            codec: params.codec,
+            format: format_name(sniffed.container, params.codec),
+            rate_hz: params.sample_rate.unwrap_or(0),
+            downmix: Downmix::for_count(2).expect("stereo has a mix"),
+            skip_left: 0,
+            keep_left: None,
+            expected_frames: None,
+            track,
+            first: None,
+            counts: Counts::default(),
+        };
+        input.decode_first(&params)?;
+        input.set_ends(&params, trim);
+        Ok(input)
+    }
+
+    /// Decodes up to the first packet that gives frames: only that tells the rate and the channels for certain.
+    fn decode_first(&mut self, params: &AudioCodecParameters) -> Result<(), AudioError> {
+        let mut raw = RawBlock::default();
+        loop {
+            let Some(packet) = self.next_packet()? else {
+                return Err(match self.counts.damaged {
+                    0 => AudioError::Empty {
+                        path: self.path.clone(),
+                    },
+                    _ => self.corrupt("none of its packets can be decoded"),
+                });
+            };
+            match self.decoder.decode(&packet) {
+                Ok(buffer) if buffer.frames() > 0 => {
+                    let spec = buffer.spec();
+                    self.rate_hz = spec.rate();
+                    let channels = spec.channels().count();
+                    self.downmix =
+                        Downmix::for_layout(spec.channels()).ok_or_else(|| AudioError::Channels {
+                            path: self.path.clone(),
+                            channels,
+                        })?;
+                    buffer.copy_to_vec_interleaved(&mut raw.samples);
+                    self.counts.good += 1;
+                    self.cut_to_duration(&packet, &mut raw.samples);
+                    self.first = Some(raw.samples);
+                    return Ok(());
+                }
+                // Vorbis and AAC give nothing for their first packet.
+                Ok(_) => self.counts.good += 1,
+                Err(Error::Unsupported(detail)) => {
+                    return Err(AudioError::Unsupported {
+                        path: self.path.clone(),
+                        detail: detail.to_owned(),
+                    });
+                }
+                Err(_) => self.counts.damaged += 1,
+            }
+            if self.counts.good + self.counts.damaged > MAX_DAMAGED_AT_START {
+                return Err(self.corrupt("its first packets cannot be decoded"));
+            }
+            self.rate_hz = params.sample_rate.unwrap_or(0);
+        }
+    }
+
+    /// Notes where the audio begins and ends, for the containers whose packets do not carry it themselves.
+    fn set_ends(&mut self, params: &AudioCodecParameters, trim: Option<Trim>) {
+        let declared = self.declared_frames();
+        if let Some(trim) = trim {
+            self.skip_left = trim.start_frames(self.rate_hz);
+            self.keep_left = trim.kept_frames(self.rate_hz, declared);
+        } else if self.codec == CODEC_ID_OPUS {
+            self.skip_left = opus_pre_skip(params);
+        } else if self.container == Container::Caf {
+            self.skip_left = u64::from(self.track.delay.unwrap_or(0));
+            self.keep_left = self.track.padding.filter(|padding| *padding > 0).and(declared);
+        }
+        let ends = match self.container {
+            Container::Mp4 => declared.map(|frames| frames.saturating_sub(self.skip_left)),
+            // Ogg counts the frames skipped at the start of Opus among its frames.
+            Container::Ogg => declared.map(|frames| frames.saturating_sub(self.skip_left)),
+            _ => declared,
+        };
+        self.expected_frames = self.keep_left.or(ends);
+    }
+
+    fn declared_frames(&self) -> Option<u64> {
+        let is_at_rate = self.time_base_is_rate();
+        self.track.num_frames.filter(|frames| *frames > 0 && is_at_rate)
+    }
+
+    /// Whether one tick of the container is one frame of what the decoder gives.
+    fn time_base_is_rate(&self) -> bool {
+        self.track
+            .time_base
+            .is_none_or(|base| Some(base) == TimeBase::try_from_recip(self.rate_hz))
+    }
+
+    /// Replaces the contents of `raw` with the next frames; none is the end.
+    pub(super) fn next(&mut self, raw: &mut RawBlock) -> Result<(), AudioError> {
+        let path = self.path.clone();
+        guarded(&path, || self.next_unguarded(raw))?
+    }
+
+    fn next_unguarded(&mut self, raw: &mut RawBlock) -> Result<(), AudioError> {
+        loop {
+            raw.samples.clear();
+            let decoded = match self.first.take() {
+                Some(samples) => {
+                    raw.samples = samples;
+                    Decoded::Frames
+                }
+                None if self.keep_left == Some(0) => Decoded::End,
+                None => self.decode_next(raw)?,
+            };
+            raw.set_downmix(&self.downmix);
+            match decoded {
+                Decoded::End => {
+                    raw.samples.clear();
+                    return self.check_damage();
+                }
+                Decoded::Frames => self.counts.damaged_in_a_row = 0,
+                Decoded::Damaged => self.count_damaged()?,
+            }
+            self.trim(&mut raw.samples);
+            if !raw.samples.is_empty() {
+                self.counts.frames += (raw.samples.len() / self.downmix.channels()) as u64;
+                return Ok(());
+            }
+        }
+    }
+
+    fn decode_next(&mut self, raw: &mut RawBlock) -> Result<Decoded, AudioError> {
+        let Some(mut packet) = self.next_packet()? else {
+            return Ok(Decoded::End);
+        };
+        self.keep_what_is_no_padding(&mut packet);
+        let silence = self.frames_of(packet.block_dur()).min(MAX_PACKET_FRAMES);
+        match self.decoder.decode(&packet) {
+            Ok(buffer) if buffer.spec().rate() == self.rate_hz => {
+                let layout = buffer.spec().channels();
+                if let Some(downmix) = Downmix::for_layout(layout) {
+                    self.downmix = downmix;
+                    buffer.copy_to_vec_interleaved(&mut raw.samples);
+                    self.counts.good += 1;
+                    self.cut_to_duration(&packet, &mut raw.samples);
+                    return Ok(Decoded::Frames);
+                }
+            }
+            // A frame of another rate is a damaged header; streams that change their rate are not known to exist.
+            Ok(_) | Err(_) => {}
+        }
+        let frames = usize::try_from(silence).unwrap_or(0);
+        raw.samples.resize(frames * self.downmix.channels(), 0.0);
+        Ok(Decoded::Damaged)
+    }
+
+    fn next_packet(&mut self) -> Result<Option<Packet>, AudioError> {
+        loop {
+            match self.reader.next_packet() {
+                Ok(Some(packet)) if packet.track_id == self.track.id => return Ok(Some(packet)),
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(None),
+                Err(Error::ResetRequired) => self.follow_chain()?,
+                Err(Error::IoError(error)) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                    return Err(unreadable(&self.path, error));
+                }
+                Err(Error::IoError(_)) => return Ok(None),
+                // A container whose structure breaks has ended; what came before it is good.
+                Err(_) => {
+                    self.counts.damaged += 1;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Goes on with the next of several streams in one file (internet radio, joined Ogg files).
+    fn follow_chain(&mut self) -> Result<(), AudioError> {
+        self.counts.chained += 1;
+        if self.counts.chained > MAX_CHAINED_STREAMS {
+            return Err(self.corrupt("it has too many streams"));
+        }
+        let track = self.reader.default_track(TrackType::Audio).cloned();
+        self.track = track.ok_or_else(|| self.corrupt("a later stream in it has no audio"))?;
+        let (decoder, params) = make_decoder(&self.track).map_err(|error| refusal(&self.path, error))?;
+        self.decoder = decoder;
+        self.skip_left = if params.codec == CODEC_ID_OPUS {
+            opus_pre_skip(&params)
+        } else {
+            0
+        };
+        self.keep_left = None;
+        Ok(())
+    }
+
+    /// Undoes trimming at the end that rests on a guessed length: without an encoder's own tag the length of an MP3
+    /// is estimated from its first frames, and behind the padding of a tagged one another may have been appended.
+    fn keep_what_is_no_padding(&self, packet: &mut Packet) {
+        if self.container != Container::Mpeg {
+            return;
+        }
+        let tagged_end = self.track.delay.and(self.track.num_frames);
+        let is_padding = tagged_end.is_some_and(|end| {
+            let padding_end = end.saturating_add(u64::from(self.track.padding.unwrap_or(0)));
+            u64::try_from(packet.pts.get()).is_ok_and(|start| start < padding_end)
+        });
+        if !is_padding {
+            packet.dur = packet.dur.saturating_add(packet.trim_end);
+            packet.trim_end = Duration::ZERO;
+        }
+    }
+
+    /// In MP4 the last packet's duration says how much of it is audio.
+    fn cut_to_duration(&self, packet: &Packet, samples: &mut Vec<f32>) {
+        let duration = packet.dur.get();
+        if self.container == Container::Mp4 && duration > 0 && self.time_base_is_rate() {
+            let frames = usize::try_from(duration).unwrap_or(usize::MAX);
+            samples.truncate(frames.saturating_mul(self.downmix.channels()));
+        }
+    }
+
+    /// Drops what lies before the beginning and behind the end of the audio.
+    fn trim(&mut self, samples: &mut Vec<f32>) {
+        let channels = self.downmix.channels();
+        let frames = samples.len() / channels;
+        let skipped = frames.min(usize::try_from(self.skip_left).unwrap_or(frames));
+        if skipped > 0 {
+            samples.drain(..skipped * channels);
+            self.skip_left -= skipped as u64;
+        }
+        if let Some(keep) = &mut self.keep_left {
+            let kept = (frames - skipped).min(usize::try_from(*keep).unwrap_or(usize::MAX));
+            samples.truncate(kept * channels);
+            *keep -= kept as u64;
+        }
+    }
+
+    fn frames_of(&self, duration: Duration) -> u64 {
+        let ticks = u128::from(duration.get());
+        match self.track.time_base {
+            None => duration.get(),
+            Some(base) => {
+                let rate = u128::from(self.rate_hz) * u128::from(base.numer.get());
+                u64::try_from(ticks * rate / u128::from(base.denom.get())).unwrap_or(u64::MAX)
+            }
+        }
+    }
+
+    fn count_damaged(&mut self) -> Result<(), AudioError> {
+        self.counts.damaged += 1;
+        self.counts.damaged_in_a_row += 1;
+        if self.counts.damaged_in_a_row > MAX_DAMAGED_IN_A_ROW {
+            self.check_damage()?;
+        }
+        Ok(())
+    }
+
+    fn check_damage(&self) -> Result<(), AudioError> {
+        if self.counts.damaged > self.counts.good {
+            return Err(self.corrupt("more than half of its packets cannot be decoded"));
+        }
+        Ok(())
+    }
+
+    fn corrupt(&self, detail: &str) -> AudioError {
+        AudioError::Corrupt {
+            path: self.path.clone(),
+            detail: detail.to_owned(),
+        }
+    }
+
+    pub(super) fn format(&self) -> &'static str {
+        self.format
+    }
+
+    pub(super) fn rate_hz(&self) -> u32 {
+        self.rate_hz
+    }
+
+    pub(super) fn channels(&self) -> usize {
+        self.downmix.channels()
+    }
+
+    pub(super) fn expected_frames(&self) -> Option<u64> {
+        self.expected_frames
+    }
+
+    pub(super) fn skipped_packets(&self) -> u64 {
+        self.counts.damaged
+    }
+
+    /// Frames declared and not there, for the containers that count their frames exactly.
+    pub(super) fn missing_frames(&self) -> Option<u64> {
+        let is_exact = match self.container {
+            Container::Mpeg => self.track.delay.is_some(),
+            Container::Adts | Container::Matroska => false,
+            _ => self.counts.chained == 0,
+        };
+        self.expected_frames
+            .filter(|_| is_exact)
+            .map(|frames| frames.saturating_sub(self.counts.frames))
+    }
+}
+
+fn make_reader(input: Box<dyn MediaSource>, sniffed: Sniffed) -> Result<Box<dyn FormatReader>, Error> {
+    let mut stream = MediaSourceStream::new(input, Default::default());
+    // The MP4 reader expects to stand behind the size of its first box.
+    let start = sniffed.offset + if sniffed.container == Container::Mp4 { 4 } else { 0 };
+    io::Seek::seek(&mut stream, io::SeekFrom::Start(start))?;
+    let options = FormatOptions::default();
+    Ok(match sniffed.container {
+        Container::Wav => Box::new(WavReader::try_new(stream, options)?),
+        Container::Flac => Box::new(FlacReader::try_new(stream, options)?),
+        Container::Ogg => Box::new(OggReader::try_new(stream, options)?),
+        Container::Aiff => Box::new(AiffReader::try_new(stream, options)?),
+        Container::Caf => Box::new(CafReader::try_new(stream, options)?),
+        Container::Mp4 => {
+            let mut stream = stream;
+            // Reads nothing but fills the buffer that the reader steps back in.
+            symphonia::core::io::SeekBuffered::ensure_seekback_buffer(&mut stream, 8);
+            Box::new(IsoMp4Reader::try_new(stream, options)?)
+        }
+        Container::Matroska => Box::new(MkvReader::try_new(stream, options)?),
+        Container::Adts => Box::new(AdtsReader::try_new(stream, options)?),
+        Container::Mpeg => Box::new(MpaReader::try_new(stream, options)?),
+    })
+}
+
+fn make_decoder(track: &Track) -> Result<(Box<dyn AudioDecoder>, AudioCodecParameters), Error> {
+    let params = track.codec_params.as_ref().and_then(|params| params.audio());
+    let params = params
+        .ok_or(Error::Unsupported("a codec without parameters"))?
+        .clone();
+    if params
+        .channels
+        .as_ref()
+        .is_some_and(|channels| channels.count() > MAX_CHANNELS)
+    {
+        return Err(Error::Unsupported("more than 64 channels"));
+    }
+    let mut adapted = params.clone();
+    if params.codec == CODEC_ID_OPUS {
+        // The adapter would drop the frames before the beginning from the first packet alone, which may be shorter.
+        adapted.extra_data = None;
+        adapted.sample_rate = Some(48_000);
+    }
+    let decoder = CODECS.make_audio_decoder(&adapted, &AudioDecoderOptions::default())?;
+    Ok((decoder, params))
+}
+
+/// RFC 7845: two bytes at offset 10 of the identification header, in frames at 48 kHz.
+fn opus_pre_skip(params: &AudioCodecParameters) -> u64 {
+    match params.extra_data.as_deref().and_then(|head| head.get(10..12)) {
+        Some(&[low, high]) => u64::from(u16::from_le_bytes([low, high])),
+        _ => 0,
+    }
+}
+
+fn format_name(container: Container, codec: AudioCodecId) -> &'static str {
+    match (container, codec) {
+        (Container::Wav, _) => "wav",
+        (Container::Aiff, _) => "aiff",
+        (_, CODEC_ID_FLAC) => "flac",
+        (_, CODEC_ID_VORBIS) => "ogg vorbis",
+        (_, CODEC_ID_OPUS) => "opus",
+        (_, CODEC_ID_AAC) => "aac",
+        (_, CODEC_ID_ALAC) => "alac",
+        (_, CODEC_ID_MP3) => "mp3",
+        (_, CODEC_ID_MP2) => "mp2",
+        (_, CODEC_ID_MP1) => "mp1",
+        (Container::Caf, _) => "caf",
+        (Container::Mp4, _) => "mp4",
+        (Container::Matroska, _) => "matroska",
+        _ => "other",
+    }
+}
+
+fn refusal(path: &Path, error: Error) -> AudioError {
+    let path = path.to_owned();
+    match error {
+        Error::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof => AudioError::Corrupt {
+            path,
+            detail: "it ends before its samples".to_owned(),
+        },
+        Error::IoError(source) => AudioError::Read { path, source },
+        Error::Unsupported(detail) => AudioError::Unsupported {
+            path,
+            detail: detail.to_owned(),
+        },
+        Error::DecodeError(detail) | Error::LimitError(detail) => AudioError::Corrupt {
+            path,
+            detail: detail.to_owned(),
+        },
+        other => AudioError::Corrupt {
+            path,
+            detail: other.to_string(),
+        },
+    }
+}
+
+fn unreadable(path: &Path, source: io::Error) -> AudioError {
+    AudioError::Read {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Runs a decoder; where it panics the file is corrupt. What it held is in no known state and is not used again.
+fn guarded<T>(path: &Path, decode: impl FnOnce() -> T) -> Result<T, AudioError> {
+    catch_unwind(AssertUnwindSafe(decode)).map_err(|_| AudioError::Corrupt {
+        path: path.to_owned(),
+        detail: "its decoder gave up on impossible values".to_owned(),
+    })
+}

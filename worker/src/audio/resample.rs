@@ -1,0 +1,281 @@
+//! Converts any sample rate to 44.1 kHz, frame for frame: n frames at a rate become round(n * 44100 / rate), aligned
+//! with the input to the sample. 44.1 kHz passes through bit by bit.
+
+use audioadapter_buffers::direct::SequentialSliceOfVecs;
+use rubato::{Fft, FixedSync, Indexing, Resampler, WindowFunction};
+
+use super::{SAMPLE_RATE_HZ, StereoBlock};
+
+/// The lowest rate taken. Below it a file of few bytes would become hours: 1,000 Hz already grows 44.1 times.
+pub(super) const MIN_RATE_HZ: u32 = 1_000;
+
+/// The highest rate taken: eight times 192 kHz.
+pub(super) const MAX_RATE_HZ: u32 = 1_536_000;
+
+/// The longest transform, in input frames. Rates without a common divisor with 44,100 need one as long as the rate
+/// (doubled if odd), so this admits every rate up to 262,144 Hz and above it the round ones; at 4 bytes a sample and
+/// about ten buffers twice as long, 2 x 262,144 x 2 x 4 x 10 = 42 MiB at worst.
+const MAX_TRANSFORM_FRAMES: u64 = 2 * 262_144;
+
+/// Frames of the slower side in one transform, at the least: the filter is as long as the transform, and from 1,024
+/// on it passes 98.6 % of the band.
+const MIN_TRANSFORM_FRAMES: u64 = 1_024;
+
+/// A converter for one stream.
+pub(super) enum Converter {
+    /// The rate is 44.1 kHz already.
+    Through,
+    /// The rate is another one.
+    Fft(Box<FftConverter>),
+}
+
+/// The state of a conversion.
+pub(super) struct FftConverter {
+    fft: Fft<f32>,
+    rate_hz: u32,
+    /// Input that does not fill a transform yet: left and right.
+    input: [Vec<f32>; 2],
+    output: [Vec<f32>; 2],
+    transform_frames: usize,
+    /// Output frames still to drop, which are the delay of the filter.
+    delay_left: usize,
+    frames_in: u64,
+    frames_out: u64,
+}
+
+/// How many frames at 44.1 kHz `frames` frames at `rate_hz` are: round(frames * 44100 / rate), halves upwards.
+pub(super) fn converted_frames(frames: u64, rate_hz: u32) -> u64 {
+    let rate = u128::from(rate_hz.max(1));
+    let exact = (u128::from(frames) * u128::from(SAMPLE_RATE_HZ) * 2 + rate) / (2 * rate);
+    u64::try_from(exact).unwrap_or(u64::MAX)
+}
+
+impl Converter {
+    /// A converter from `rate_hz`; `None` for rates that it does not take.
+    pub(super) fn from_rate(rate_hz: u32) -> Option<Self> {
+        if rate_hz == SAMPLE_RATE_HZ {
+            return Some(Self::Through);
+        }
+        let (frames_in, frames_out) = transform(rate_hz)?;
+        let fft = Fft::new_custom(
+            rate_hz as usize,
+            SAMPLE_RATE_HZ as usize,
+            frames_in,
+            1,
+            2,
+            WindowFunction::BlackmanHarris2,
+            FixedSync::Both,
+        )
+        .ok()?;
+        let buffer = || Vec::with_capacity(frames_in);
+        Some(Self::Fft(Box::new(FftConverter {
+            delay_left: fft.output_delay(),
+            fft,
+            rate_hz,
+            input: [buffer(), buffer()],
+            output: [vec![0.0; frames_out], vec![0.0; frames_out]],
+            transform_frames: frames_in,
+            frames_in: 0,
+            frames_out: 0,
+        })))
+    }
+
+    /// Takes frames and appends what they complete to `ready`.
+    pub(super) fn push(&mut self, block: &StereoBlock, ready: &mut StereoBlock) -> Result<(), String> {
+        match self {
+            Self::Through => {
+                ready.append(block);
+                Ok(())
+            }
+            Self::Fft(converter) => converter.push(block, ready),
+        }
+    }
+
+    /// Appends the rest, after the last frame.
+    pub(super) fn finish(&mut self, ready: &mut StereoBlock) -> Result<(), String> {
+        match self {
+            Self::Through => Ok(()),
+            Self::Fft(converter) => converter.finish(ready),
+        }
+    }
+}
+
+/// Input and output frames of one transform: whole periods of the ratio, an even number of them on both sides so
+/// that the middle of the filter, and so the delay, is a whole number of frames.
+fn transform(rate_hz: u32) -> Option<(usize, usize)> {
+    if !(MIN_RATE_HZ..=MAX_RATE_HZ).contains(&rate_hz) {
+        return None;
+    }
+    let (rate, target) = (u64::from(rate_hz), u64::from(SAMPLE_RATE_HZ));
+    let divisor = greatest_common_divisor(rate, target);
+    let (period_in, period_out) = (rate / divisor, target / divisor);
+    let periods = MIN_TRANSFORM_FRAMES
+        .div_ceil(period_in.min(period_out))
+        .next_multiple_of(2);
+    let frames_in = periods * period_in;
+    if frames_in > MAX_TRANSFORM_FRAMES {
+        return None;
+    }
+    Some((
+        usize::try_from(frames_in).ok()?,
+        usize::try_from(periods * period_out).ok()?,
+    ))
+}
+
+fn greatest_common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 {
+        a
+    } else {
+        greatest_common_divisor(b, a % b)
+    }
+}
+
+impl FftConverter {
+    fn push(&mut self, block: &StereoBlock, ready: &mut StereoBlock) -> Result<(), String> {
+        self.frames_in += block.frames() as u64;
+        let mut taken = 0;
+        while taken < block.frames() {
+            let room = self.transform_frames - self.input[0].len();
+            let end = block.frames().min(taken + room);
+            self.input[0].extend_from_slice(&block.left[taken..end]);
+            self.input[1].extend_from_slice(&block.right[taken..end]);
+            taken = end;
+            if self.input[0].len() == self.transform_frames {
+                self.convert(u64::MAX, ready)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, ready: &mut StereoBlock) -> Result<(), String> {
+        let total = converted_frames(self.frames_in, self.rate_hz);
+        while self.frames_out < total {
+            for channel in &mut self.input {
+                channel.resize(self.transform_frames, 0.0);
+            }
+            self.convert(total - self.frames_out, ready)?;
+        }
+        Ok(())
+    }
+
+    fn convert(&mut self, most_frames: u64, ready: &mut StereoBlock) -> Result<(), String> {
+        let frames_out = self.output[0].len();
+        let from = SequentialSliceOfVecs::new(&self.input[..], 2, self.transform_frames)
+            .map_err(|error| error.to_string())?;
+        let mut to = SequentialSliceOfVecs::new_mut(&mut self.output[..], 2, frames_out)
+            .map_err(|error| error.to_string())?;
+        let (_, written) = self
+            .fft
+            .process_into_buffer(&from, &mut to, Some(&Indexing::new()))
+            .map_err(|error| error.to_string())?;
+        let start = self.delay_left.min(written);
+        self.delay_left -= start;
+        let kept = u64::min((written - start) as u64, most_frames);
+        let end = start + usize::try_from(kept).unwrap_or(written - start);
+        ready.left.extend_from_slice(&self.output[0][start..end]);
+        ready.right.extend_from_slice(&self.output[1][start..end]);
+        self.frames_out += kept;
+        for channel in &mut self.input {
+            channel.clear();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::f64::consts::TAU;
+
+    fn convert(rate_hz: u32, left: Vec<f32>) -> StereoBlock {
+        let mut converter = Converter::from_rate(rate_hz).expect("a rate that can be converted");
+        let right = left.iter().map(|sample| -sample).collect();
+        let whole = StereoBlock { left, right };
+        let mut ready = StereoBlock::default();
+        // Uneven pieces, so that no transform begins where a piece does.
+        for start in (0..whole.frames()).step_by(777) {
+            let end = whole.frames().min(start + 777);
+            let piece = StereoBlock {
+                left: whole.left[start..end].to_vec(),
+                right: whole.right[start..end].to_vec(),
+            };
+            converter
+                .push(&piece, &mut ready)
+                .expect("conversion does not fail");
+        }
+        converter.finish(&mut ready).expect("conversion does not fail");
+        assert_eq!(
+            ready.frames() as u64,
+            converted_frames(whole.frames() as u64, rate_hz)
+        );
+        ready
+    }
+
+    fn check_sine(rate_hz: u32, frequency_hz: f64) {
+        let sine = |rate: f64, n: usize| 0.5 * (TAU * frequency_hz * n as f64 / rate).sin();
+        let input: Vec<f32> = (0..2 * rate_hz as usize)
+            .map(|n| sine(f64::from(rate_hz), n) as f32)
+            .collect();
+        let output = convert(rate_hz, input);
+        let (mut signal, mut noise) = (0.0, 0.0);
+        // Half a second away from both ends, where the sine begins and stops and is no sine.
+        for n in 22_050..66_150 {
+            let expected = sine(44_100.0, n);
+            signal += expected * expected;
+            noise += (f64::from(output.left[n]) - expected).powi(2);
+            assert_eq!(output.left[n], -output.right[n]);
+        }
+        let snr_db = 10.0 * (signal / noise).log10();
+        assert!(snr_db > 90.0, "{frequency_hz} Hz at {rate_hz} Hz: {snr_db:.1} dB");
+    }
+
+    #[test]
+    fn sines_keep_amplitude_and_phase_to_90_db_at_any_rate() {
+        let rates = [
+            8_000, 11_025, 22_050, 32_000, 37_800, 44_099, 48_000, 88_200, 96_000, 192_000,
+        ];
+        for rate_hz in rates {
+            let band_hz = f64::from(u32::min(rate_hz, 44_100)) / 2.0;
+            for share in [0.005, 0.2, 0.5, 0.9, 0.95] {
+                check_sine(rate_hz, band_hz * share);
+            }
+        }
+    }
+
+    #[test]
+    fn what_44_1_khz_cannot_hold_is_removed() {
+        let tone: Vec<f32> = (0..192_000)
+            .map(|n| (TAU * 30_000.0 * f64::from(n) / 96_000.0).sin() as f32)
+            .collect();
+        let output = convert(96_000, tone);
+        let peak = output.left[22_050..66_150]
+            .iter()
+            .fold(0.0_f32, |peak, s| peak.max(s.abs()));
+        assert!(peak < 3e-5, "{peak}");
+    }
+
+    #[test]
+    fn an_impulse_stays_where_it_was() {
+        let mut input = vec![0.0; 48_000];
+        input[16_000] = 1.0;
+        let output = convert(48_000, input);
+        let at = (0..output.frames()).max_by(|a, b| output.left[*a].total_cmp(&output.left[*b]));
+        assert_eq!(at, Some(14_700));
+    }
+
+    #[test]
+    fn a_single_sample_survives_every_rate() {
+        for rate_hz in [1_000, 8_000, 44_099, 44_100, 48_000, 96_000, 1_536_000] {
+            let frames = convert(rate_hz, vec![0.5]).frames() as u64;
+            assert_eq!(frames, converted_frames(1, rate_hz));
+        }
+    }
+
+    #[test]
+    fn absurd_rates_are_refused() {
+        for rate_hz in [0, 1, 999, 1_535_999, 1_536_001, u32::MAX] {
+            assert!(Converter::from_rate(rate_hz).is_none(), "{rate_hz}");
+        }
+        assert!(Converter::from_rate(262_143).is_some());
+    }
+}

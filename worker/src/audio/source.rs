@@ -1,0 +1,430 @@
+//! Opens a file of any known format as a stream of 44.1 kHz stereo.
+//!
+//! The content alone decides which decoder reads it. Memory does not grow with the length of the file, and what a
+//! header claims is never trusted with an allocation.
+
+use std::io::{self, Cursor, Seek};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use symphonia::core::io::MediaSource;
+
+use super::downmix::Downmix;
+use super::ffmpeg;
+use super::packets::PacketInput;
+use super::resample::{Converter, converted_frames};
+use super::sniff::{Container, Sniffed, sniff};
+use super::wav_in::{NotOpened, WavInput};
+use super::{AudioError, MAX_BLOCK_FRAMES, SAMPLE_RATE_HZ, StereoBlock, StereoSource};
+
+/// Samples beyond this are as broken as NaN: full scale is 1, and 1e10 is 200 dB above it.
+const MAX_SAMPLE: f32 = 1e10;
+
+/// Whether the ffmpeg program may decode what we cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FfmpegUse {
+    /// As a last resort, if it is installed.
+    Allowed,
+    /// Never.
+    Forbidden,
+}
+
+/// Limits on what is read and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceOptions {
+    /// The longest audio that is accepted; none by default.
+    pub max_duration: Option<Duration>,
+    /// Whether ffmpeg may be used; allowed by default.
+    pub ffmpeg: FfmpegUse,
+    /// The longest wait for the next samples of ffmpeg; 30 seconds by default.
+    pub ffmpeg_timeout: Duration,
+}
+
+impl Default for SourceOptions {
+    fn default() -> Self {
+        Self {
+            max_duration: None,
+            ffmpeg: FfmpegUse::Allowed,
+            ffmpeg_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a file turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceInfo {
+    /// Container or codec: "wav", "flac", "mp3", "mp2", "ogg vorbis", "opus", "aac", "alac", "aiff", "caf", …
+    pub format: String,
+    /// Whether ffmpeg decodes it.
+    pub via_ffmpeg: bool,
+    /// Sample rate of the file in Hz.
+    pub rate_hz: u32,
+    /// Channels of the file.
+    pub channels: usize,
+    /// Length in frames at 44.1 kHz, where the file tells; a hint.
+    pub expected_frames: Option<u64>,
+}
+
+/// What reading a file came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceReport {
+    /// Frames read, at 44.1 kHz.
+    pub frames: u64,
+    /// Samples of the file that were no number or beyond 1e10, and were replaced by 0.
+    pub replaced_samples: u64,
+    /// Packets that could not be decoded and were replaced by silence of their length.
+    pub skipped_packets: u64,
+    /// Frames, at the rate of the file, that it declares and does not have; `None` where it declares nothing.
+    pub missing_frames: Option<u64>,
+}
+
+/// A stretch of samples as the file has them.
+#[derive(Default)]
+pub(super) struct RawBlock {
+    /// Interleaved samples.
+    pub(super) samples: Vec<f32>,
+    downmix: Option<Downmix>,
+}
+
+impl RawBlock {
+    pub(super) fn set_downmix(&mut self, downmix: &Downmix) {
+        if self.downmix.as_ref() != Some(downmix) {
+            self.downmix = Some(downmix.clone());
+        }
+    }
+}
+
+/// A file that is read as 44.1 kHz stereo.
+pub struct FileSource {
+    path: PathBuf,
+    info: SourceInfo,
+    input: Input,
+    converter: Converter,
+    limit: Option<(Duration, u64)>,
+    raw: RawBlock,
+    mixed: StereoBlock,
+    ready: StereoBlock,
+    ready_from: usize,
+    is_ended: bool,
+    report: SourceReport,
+    ffmpeg: Option<ffmpeg::Outcome>,
+}
+
+enum Input {
+    Wav(WavInput),
+    Packets(Box<PacketInput>),
+}
+
+/// Where the bytes are.
+#[derive(Clone)]
+enum Origin {
+    File(PathBuf),
+    Bytes(Arc<[u8]>),
+}
+
+/// Opens `path`, whatever its name, for reading as 44.1 kHz stereo.
+///
+/// # Errors
+/// When it cannot be read, is not audio, is damaged beyond use, or is of a kind that is not supported.
+pub fn open(path: &Path, options: &SourceOptions) -> Result<FileSource, AudioError> {
+    let metadata = path.metadata().map_err(|source| AudioError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    // Asked before opening: opening a named pipe would wait for its writer.
+    if !metadata.is_file() {
+        let detail = if metadata.is_dir() {
+            "it is a directory"
+        } else {
+            "it is not a regular file"
+        };
+        return Err(AudioError::NotAudio {
+            path: path.to_owned(),
+            detail: detail.to_owned(),
+        });
+    }
+    open_origin(&Origin::File(path.to_owned()), path, options)
+}
+
+/// Opens the content of a file that is already in memory, without ffmpeg: for small ones and for fuzzing.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_bytes(bytes: Vec<u8>, options: &SourceOptions) -> Result<FileSource, AudioError> {
+    open_origin(&Origin::Bytes(bytes.into()), Path::new("(bytes)"), options)
+}
+
+fn open_origin(origin: &Origin, path: &Path, options: &SourceOptions) -> Result<FileSource, AudioError> {
+    let unreadable = |source| AudioError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let refusal = match sniff(&mut origin.open().map_err(unreadable)?).map_err(unreadable)? {
+        Ok(sniffed) => match open_known(origin, path, sniffed) {
+            Ok((format, input)) => return FileSource::new(path, format, false, input, origin, options),
+            Err(refusal) if may_ffmpeg_know_better(&refusal) => refusal,
+            Err(error) => return Err(error),
+        },
+        Err(detail) => AudioError::NotAudio {
+            path: path.to_owned(),
+            detail: detail.to_owned(),
+        },
+    };
+    let is_hopeless =
+        matches!(&refusal, AudioError::NotAudio { detail, .. } if detail != "no known audio format");
+    let (Origin::File(file), FfmpegUse::Allowed, false) = (origin, options.ffmpeg, is_hopeless) else {
+        return Err(refusal);
+    };
+    let decoded = match ffmpeg::decode(file, options.ffmpeg_timeout) {
+        Ok(decoded) => decoded,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(AudioError::NeedsFfmpeg {
+                path: path.to_owned(),
+                detail: detail_of(&refusal),
+            });
+        }
+        Err(source) => return Err(unreadable(source)),
+    };
+    let input =
+        WavInput::open(Box::new(decoded.stream), path).map_err(|_| match decoded.outcome.failure() {
+            Some(detail) => AudioError::Ffmpeg {
+                path: path.to_owned(),
+                detail,
+            },
+            None => refusal,
+        })?;
+    let mut source = FileSource::new(
+        path,
+        "ffmpeg".to_owned(),
+        true,
+        Input::Wav(input),
+        origin,
+        options,
+    )?;
+    source.ffmpeg = Some(decoded.outcome);
+    Ok(source)
+}
+
+/// Whether a file that our decoders refuse could be one that ffmpeg takes.
+fn may_ffmpeg_know_better(refusal: &AudioError) -> bool {
+    matches!(
+        refusal,
+        AudioError::Unsupported { .. } | AudioError::Corrupt { .. } | AudioError::Channels { .. }
+    )
+}
+
+fn detail_of(refusal: &AudioError) -> String {
+    match refusal {
+        AudioError::NotAudio { detail, .. }
+        | AudioError::Unsupported { detail, .. }
+        | AudioError::Corrupt { detail, .. } => detail.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn open_known(origin: &Origin, path: &Path, sniffed: Sniffed) -> Result<(String, Input), AudioError> {
+    let unreadable = |source| AudioError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    if sniffed.container == Container::Wav {
+        let mut input = origin.open().map_err(unreadable)?;
+        input
+            .seek(io::SeekFrom::Start(sniffed.offset))
+            .map_err(unreadable)?;
+        match WavInput::open(Box::new(io::BufReader::new(input)), path) {
+            Ok(input) => return Ok(("wav".to_owned(), Input::Wav(input))),
+            Err(NotOpened::Failed(error)) => return Err(error),
+            Err(NotOpened::Coding) => {}
+        }
+    }
+    let input = PacketInput::open(&mut || origin.open(), path, sniffed)?;
+    Ok((input.format().to_owned(), Input::Packets(Box::new(input))))
+}
+
+impl Origin {
+    fn open(&self) -> io::Result<Box<dyn MediaSource>> {
+        Ok(match self {
+            Self::File(path) => Box::new(std::fs::File::open(path)?),
+            Self::Bytes(bytes) => Box::new(Cursor::new(Arc::clone(bytes))),
+        })
+    }
+
+    fn len(&self) -> Option<u64> {
+        match self {
+            Self::File(path) => path.metadata().ok().map(|metadata| metadata.len()),
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+        }
+    }
+}
+
+impl Input {
+    fn next(&mut self, raw: &mut RawBlock) -> Result<(), AudioError> {
+        match self {
+            Self::Wav(input) => input.next(raw),
+            Self::Packets(input) => input.next(raw),
+        }
+    }
+}
+
+impl FileSource {
+    fn new(
+        path: &Path,
+        format: String,
+        via_ffmpeg: bool,
+        input: Input,
+        origin: &Origin,
+        options: &SourceOptions,
+    ) -> Result<Self, AudioError> {
+        let file_bytes = if via_ffmpeg { None } else { origin.len() };
+        let (rate_hz, channels, frames) = match &input {
+            Input::Wav(wav) => (wav.rate_hz(), wav.channels(), wav.expected_frames(file_bytes)),
+            Input::Packets(packets) => (packets.rate_hz(), packets.channels(), packets.expected_frames()),
+        };
+        let converter = Converter::from_rate(rate_hz).ok_or_else(|| AudioError::SampleRate {
+            path: path.to_owned(),
+            rate_hz,
+        })?;
+        let expected_frames = frames.map(|frames| converted_frames(frames, rate_hz));
+        let limit = options.max_duration.map(|limit| (limit, frames_of(limit)));
+        if let (Some((limit, most)), Some(expected)) = (limit, expected_frames)
+            && expected > most
+        {
+            return Err(AudioError::TooLong {
+                path: path.to_owned(),
+                limit,
+            });
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            info: SourceInfo {
+                format,
+                via_ffmpeg,
+                rate_hz,
+                channels,
+                expected_frames,
+            },
+            input,
+            converter,
+            limit,
+            raw: RawBlock::default(),
+            mixed: StereoBlock::default(),
+            ready: StereoBlock::default(),
+            ready_from: 0,
+            is_ended: false,
+            report: SourceReport::default(),
+            ffmpeg: None,
+        })
+    }
+
+    /// What the file is.
+    pub fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    /// What reading came to; complete once [`StereoSource::read`] has given an empty block.
+    pub fn report(&self) -> SourceReport {
+        let (skipped_packets, missing_frames) = match &self.input {
+            Input::Wav(wav) => (0, wav.missing_frames()),
+            Input::Packets(packets) => (packets.skipped_packets(), packets.missing_frames()),
+        };
+        SourceReport {
+            skipped_packets,
+            missing_frames,
+            ..self.report
+        }
+    }
+
+    /// The pipe from ffmpeg breaks for a reason that only ffmpeg knows.
+    fn with_ffmpegs_reason(&self, error: AudioError) -> AudioError {
+        match self.ffmpeg.as_ref().and_then(ffmpeg::Outcome::failure) {
+            Some(detail) => AudioError::Ffmpeg {
+                path: self.path.clone(),
+                detail,
+            },
+            None => error,
+        }
+    }
+
+    /// Decodes one more stretch into `ready`.
+    fn refill(&mut self) -> Result<(), AudioError> {
+        self.ready.clear();
+        self.ready_from = 0;
+        self.input
+            .next(&mut self.raw)
+            .map_err(|error| self.with_ffmpegs_reason(error))?;
+        self.report.replaced_samples += replace_broken(&mut self.raw.samples);
+        self.mixed.clear();
+        if let Some(downmix) = &self.raw.downmix {
+            downmix.mix(&self.raw.samples, &mut self.mixed);
+        }
+        let converted = if self.mixed.is_empty() {
+            self.is_ended = true;
+            self.converter.finish(&mut self.ready)
+        } else {
+            self.converter.push(&self.mixed, &mut self.ready)
+        };
+        converted.map_err(|detail| AudioError::Encode {
+            path: self.path.clone(),
+            detail,
+        })?;
+        self.report.frames += self.ready.frames() as u64;
+        if let Some((limit, most)) = self.limit
+            && self.report.frames > most
+        {
+            return Err(AudioError::TooLong {
+                path: self.path.clone(),
+                limit,
+            });
+        }
+        if self.is_ended && self.report.frames == 0 {
+            return Err(AudioError::Empty {
+                path: self.path.clone(),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl StereoSource for FileSource {
+    fn read(&mut self, block: &mut StereoBlock) -> Result<(), AudioError> {
+        block.clear();
+        while self.ready_from == self.ready.frames() {
+            if self.is_ended {
+                return Ok(());
+            }
+            self.refill()?;
+        }
+        let end = self.ready.frames().min(self.ready_from + MAX_BLOCK_FRAMES);
+        block
+            .left
+            .extend_from_slice(&self.ready.left[self.ready_from..end]);
+        block
+            .right
+            .extend_from_slice(&self.ready.right[self.ready_from..end]);
+        self.ready_from = end;
+        Ok(())
+    }
+
+    fn expected_frames(&self) -> Option<u64> {
+        self.info.expected_frames
+    }
+}
+
+fn frames_of(duration: Duration) -> u64 {
+    let frames = duration.as_nanos() * u128::from(SAMPLE_RATE_HZ) / 1_000_000_000;
+    u64::try_from(frames).unwrap_or(u64::MAX)
+}
+
+fn replace_broken(samples: &mut [f32]) -> u64 {
+    let mut replaced = 0;
+    for sample in samples {
+        // Also true for NaN.
+        if !(sample.abs() <= MAX_SAMPLE) {
+            *sample = 0.0;
+            replaced += 1;
+        }
+    }
+    replaced
+}

@@ -1,0 +1,150 @@
+//! Scales a whole stream by a gain that depends on its peak, in memory that does not grow with it.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use super::sink::UnpublishedFile;
+use super::{AudioError, MAX_BLOCK_FRAMES, StereoBlock, StereoSink};
+
+/// Bytes gathered for writing and reading: 256 KiB.
+const BUFFER_BYTES: usize = 262_144;
+
+/// A left and a right sample of four bytes.
+const FRAME_BYTES: usize = 8;
+
+/// A sink that keeps all samples in a file without a name until the end, when it knows their peak, and only then
+/// passes them on. The file takes 8 bytes a frame: 1.3 GB an hour.
+pub struct PeakSpool<R> {
+    inner: Box<dyn StereoSink>,
+    rule: R,
+    scratch: PathBuf,
+    file: BufWriter<File>,
+    frames: u64,
+    peak: f32,
+    bytes: Vec<u8>,
+}
+
+impl<R: Fn(f32) -> f32 + Send> PeakSpool<R> {
+    /// Spools into the directory `scratch`; `rule` gives the gain for a peak.
+    ///
+    /// # Errors
+    /// When no file can be made in `scratch`.
+    pub fn new(inner: Box<dyn StereoSink>, scratch: &Path, rule: R) -> Result<Self, AudioError> {
+        let file = tempfile::tempfile_in(scratch).map_err(|source| AudioError::Write {
+            path: scratch.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            inner,
+            rule,
+            scratch: scratch.to_owned(),
+            file: BufWriter::with_capacity(BUFFER_BYTES, file),
+            frames: 0,
+            peak: 0.0,
+            bytes: Vec::new(),
+        })
+    }
+}
+
+impl<R: Fn(f32) -> f32 + Send> StereoSink for PeakSpool<R> {
+    fn write(&mut self, block: &StereoBlock) -> Result<(), AudioError> {
+        self.bytes.clear();
+        let frames = block
+            .left
+            .iter()
+            .zip(&block.right)
+            .flat_map(|(left, right)| [*left, *right]);
+        self.bytes.extend(frames.flat_map(f32::to_le_bytes));
+        self.file
+            .write_all(&self.bytes)
+            .map_err(|source| AudioError::Write {
+                path: self.scratch.clone(),
+                source,
+            })?;
+        self.frames += block.frames() as u64;
+        self.peak = self.peak.max(block.peak());
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<UnpublishedFile, AudioError> {
+        let Self {
+            mut inner,
+            rule,
+            scratch,
+            file,
+            frames,
+            peak,
+            mut bytes,
+        } = *self;
+        let mut file = rewound(file).map_err(|source| AudioError::Write {
+            path: scratch.clone(),
+            source,
+        })?;
+        let gain = rule(peak);
+        let mut block = StereoBlock::default();
+        let mut frames_left = frames;
+        while frames_left > 0 {
+            let frames = usize::try_from(frames_left)
+                .unwrap_or(MAX_BLOCK_FRAMES)
+                .min(MAX_BLOCK_FRAMES);
+            bytes.resize(frames * FRAME_BYTES, 0);
+            file.read_exact(&mut bytes).map_err(|source| AudioError::Read {
+                path: scratch.clone(),
+                source,
+            })?;
+            block.clear();
+            let (words, _) = bytes.as_chunks::<4>();
+            for frame in words.chunks_exact(2) {
+                block.left.push(f32::from_le_bytes(frame[0]) * gain);
+                block.right.push(f32::from_le_bytes(frame[1]) * gain);
+            }
+            inner.write(&block)?;
+            frames_left -= frames as u64;
+        }
+        inner.finish()
+    }
+}
+
+fn rewound(file: BufWriter<File>) -> io::Result<BufReader<File>> {
+    let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.rewind()?;
+    Ok(BufReader::with_capacity(BUFFER_BYTES, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio::{OutputFormat, SourceOptions, StereoSource, WavSamples, create, open};
+
+    #[test]
+    fn the_rule_sees_the_peak_of_all_blocks_and_every_sample_is_scaled() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out.wav");
+        let inner = create(&path, OutputFormat::Wav(WavSamples::Float32), None).unwrap();
+        let mut spool = Box::new(PeakSpool::new(inner, directory.path(), |peak| 1.0 / peak).unwrap());
+        spool
+            .write(&StereoBlock {
+                left: vec![0.5; 20_000],
+                right: vec![-0.25; 20_000],
+            })
+            .unwrap();
+        spool
+            .write(&StereoBlock {
+                left: vec![0.0],
+                right: vec![-2.0],
+            })
+            .unwrap();
+        assert_eq!(spool.finish().unwrap().publish().unwrap().frames, 20_001);
+        let mut source = open(&path, &SourceOptions::default()).unwrap();
+        let (mut back, mut piece) = (StereoBlock::default(), StereoBlock::default());
+        source.read(&mut piece).unwrap();
+        while !piece.is_empty() {
+            back.append(&piece);
+            source.read(&mut piece).unwrap();
+        }
+        assert_eq!((back.left[0], back.right[19_999]), (0.25, -0.125));
+        assert_eq!((back.left[20_000], back.right[20_000]), (0.0, -1.0));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}

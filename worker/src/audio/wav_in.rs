@@ -1,0 +1,356 @@
+//! Reads WAV, RF64 and BW64 with linear samples, from a file or from a pipe.
+//!
+//! No length in the header is believed: reading stops at the end of the data, and the difference is reported.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::AudioError;
+use super::downmix::Downmix;
+use super::source::RawBlock;
+
+/// Chunks in front of the samples that are skipped; real files have a handful.
+const MAX_CHUNKS: usize = 1_000;
+
+/// Bytes of a format chunk that are looked at: the extensible form has 40.
+const FORMAT_BYTES: usize = 40;
+
+/// Bytes read at a time: 64 KiB, 8,192 frames of 32-bit stereo.
+const READ_BYTES: usize = 65_536;
+
+/// The widest frame: 8 channels with or 18 with positions, 64 to be generous, of 8 bytes; far below a read.
+const MAX_CHANNELS: u16 = 64;
+
+/// A WAV file that is being read.
+pub(super) struct WavInput {
+    input: Box<dyn Read + Send>,
+    path: PathBuf,
+    rate_hz: u32,
+    coding: Coding,
+    frame_bytes: usize,
+    downmix: Downmix,
+    /// Bytes of samples that may still come; unknown for headers written by streams.
+    bytes_left: Option<u64>,
+    declared_frames: Option<u64>,
+    frames_read: u64,
+    buffer: Vec<u8>,
+}
+
+/// How one sample is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Unsigned8,
+    Int16,
+    Int24,
+    Int32,
+    Float32,
+    Float64,
+}
+
+/// Why a WAV file was not opened here.
+pub(super) enum NotOpened {
+    /// It has a coding other than linear samples.
+    Coding,
+    /// It failed for good.
+    Failed(AudioError),
+}
+
+impl From<AudioError> for NotOpened {
+    fn from(error: AudioError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl WavInput {
+    /// Reads up to the first sample.
+    pub(super) fn open(mut input: Box<dyn Read + Send>, path: &Path) -> Result<Self, NotOpened> {
+        let corrupt = |detail: &str| {
+            NotOpened::Failed(AudioError::Corrupt {
+                path: path.to_owned(),
+                detail: detail.to_owned(),
+            })
+        };
+        let mut head = [0; 12];
+        let mut position = fill(&mut input, &mut head, path)? as u64;
+        let riff_bytes = u32_at(&head, 4);
+        let mut long_data_bytes = None;
+        let mut format = None;
+        for _ in 0..MAX_CHUNKS {
+            let mut chunk = [0; 8];
+            let got = fill(&mut input, &mut chunk, path)?;
+            position += got as u64;
+            if got < chunk.len() {
+                return Err(corrupt("it ends before its samples"));
+            }
+            let bytes = u32_at(&chunk, 4);
+            match &chunk[..4] {
+                b"data" => {
+                    let format: Format = format.ok_or_else(|| corrupt("it has no format chunk"))?;
+                    let declared = declared_bytes(bytes, riff_bytes, position, long_data_bytes);
+                    return Self::new(input, path, &format, declared);
+                }
+                id @ (b"fmt " | b"ds64") => {
+                    let mut content = [0; FORMAT_BYTES];
+                    let wanted = FORMAT_BYTES.min(bytes as usize);
+                    let got = fill(&mut input, &mut content[..wanted], path)?;
+                    let rest = padded(bytes) - got as u64;
+                    position += got as u64 + skip(&mut input, rest, path)?;
+                    if id == b"fmt " {
+                        if got < 16 {
+                            return Err(corrupt("its format chunk is too short"));
+                        }
+                        format = Some(Format::parse(&content));
+                    } else if got >= 16 {
+                        long_data_bytes =
+                            Some(u64::from(u32_at(&content, 12)) << 32 | u64::from(u32_at(&content, 8)));
+                    }
+                }
+                _ => position += skip(&mut input, padded(bytes), path)?,
+            }
+        }
+        Err(corrupt("it has too many chunks"))
+    }
+
+    fn new(
+        input: Box<dyn Read + Send>,
+        path: &Path,
+        format: &Format,
+        declared_bytes: Option<u64>,
+    ) -> Result<Self, NotOpened> {
+        let coding = format.coding().ok_or(NotOpened::Coding)?;
+        let no_layout = || AudioError::Channels {
+            path: path.to_owned(),
+            channels: usize::from(format.channels),
+        };
+        if format.channels == 0 || format.channels > MAX_CHANNELS {
+            return Err(no_layout().into());
+        }
+        let channels = usize::from(format.channels);
+        let downmix = Downmix::for_wave_mask(format.channel_mask, channels).ok_or_else(no_layout)?;
+        let frame_bytes = coding.bytes() * channels;
+        Ok(Self {
+            input,
+            path: path.to_owned(),
+            rate_hz: format.rate_hz,
+            coding,
+            frame_bytes,
+            downmix,
+            bytes_left: declared_bytes,
+            declared_frames: declared_bytes.map(|bytes| bytes / frame_bytes as u64),
+            frames_read: 0,
+            buffer: vec![0; READ_BYTES],
+        })
+    }
+
+    /// Replaces the contents of `raw` with the next samples; none is the end.
+    pub(super) fn next(&mut self, raw: &mut RawBlock) -> Result<(), AudioError> {
+        raw.samples.clear();
+        raw.set_downmix(&self.downmix);
+        let most = READ_BYTES / self.frame_bytes * self.frame_bytes;
+        let wanted = self
+            .bytes_left
+            .map_or(most, |left| usize::try_from(left).unwrap_or(most).min(most));
+        let got = fill(&mut self.input, &mut self.buffer[..wanted], &self.path)?;
+        let whole = got / self.frame_bytes * self.frame_bytes;
+        self.bytes_left = self.bytes_left.map(|left| left - got as u64);
+        self.frames_read += (whole / self.frame_bytes) as u64;
+        self.coding.decode(&self.buffer[..whole], &mut raw.samples);
+        Ok(())
+    }
+
+    pub(super) fn rate_hz(&self) -> u32 {
+        self.rate_hz
+    }
+
+    pub(super) fn channels(&self) -> usize {
+        self.downmix.channels()
+    }
+
+    /// Frames that the header and the size of the file together promise.
+    pub(super) fn expected_frames(&self, file_bytes: Option<u64>) -> Option<u64> {
+        let in_file = file_bytes.map(|bytes| bytes / self.frame_bytes as u64);
+        match (self.declared_frames, in_file) {
+            (Some(declared), Some(in_file)) => Some(declared.min(in_file)),
+            (None, in_file) => in_file,
+            (declared, None) => declared,
+        }
+    }
+
+    /// Frames that the header declares and that were not there; `None` where it declares nothing.
+    pub(super) fn missing_frames(&self) -> Option<u64> {
+        self.declared_frames
+            .map(|declared| declared.saturating_sub(self.frames_read))
+    }
+}
+
+/// The fields of a format chunk that matter here.
+struct Format {
+    tag: u16,
+    channels: u16,
+    rate_hz: u32,
+    block_align: u16,
+    bits: u16,
+    channel_mask: u32,
+}
+
+impl Format {
+    fn parse(content: &[u8; FORMAT_BYTES]) -> Self {
+        const EXTENSIBLE: u16 = 0xfffe;
+        let tag = u16_at(content, 0);
+        let is_extensible = tag == EXTENSIBLE;
+        Self {
+            tag: if is_extensible { u16_at(content, 24) } else { tag },
+            channels: u16_at(content, 2),
+            rate_hz: u32_at(content, 4),
+            block_align: u16_at(content, 12),
+            bits: u16_at(content, 14),
+            channel_mask: if is_extensible { u32_at(content, 20) } else { 0 },
+        }
+    }
+
+    /// The coding; samples of odd widths (20 bits, 12) stand at the top of the next wider container.
+    fn coding(&self) -> Option<Coding> {
+        const LINEAR: u16 = 1;
+        const FLOAT: u16 = 3;
+        let by_align = self
+            .block_align
+            .checked_div(self.channels)
+            .filter(|bytes| bytes * 8 >= self.bits);
+        let bytes = by_align
+            .filter(|bytes| (1..=8).contains(bytes))
+            .unwrap_or(self.bits.div_ceil(8));
+        match (self.tag, bytes) {
+            (LINEAR, 1) => Some(Coding::Unsigned8),
+            (LINEAR, 2) => Some(Coding::Int16),
+            (LINEAR, 3) => Some(Coding::Int24),
+            (LINEAR, 4) => Some(Coding::Int32),
+            (FLOAT, 4) => Some(Coding::Float32),
+            (FLOAT, 8) => Some(Coding::Float64),
+            _ => None,
+        }
+    }
+}
+
+impl Coding {
+    fn bytes(self) -> usize {
+        match self {
+            Self::Unsigned8 => 1,
+            Self::Int16 => 2,
+            Self::Int24 => 3,
+            Self::Int32 | Self::Float32 => 4,
+            Self::Float64 => 8,
+        }
+    }
+
+    /// Integers are divided by 2^(bits-1), so full scale is -1 to just below 1.
+    fn decode(self, bytes: &[u8], samples: &mut Vec<f32>) {
+        match self {
+            Self::Unsigned8 => samples.extend(bytes.iter().map(|byte| (f32::from(*byte) - 128.0) / 128.0)),
+            Self::Int16 => {
+                let (words, _) = bytes.as_chunks::<2>();
+                samples.extend(
+                    words
+                        .iter()
+                        .map(|word| f32::from(i16::from_le_bytes(*word)) / 32_768.0),
+                );
+            }
+            Self::Int24 => {
+                let (words, _) = bytes.as_chunks::<3>();
+                let value = |word: &[u8; 3]| i32::from_le_bytes([0, word[0], word[1], word[2]]) >> 8;
+                samples.extend(words.iter().map(|word| value(word) as f32 / 8_388_608.0));
+            }
+            Self::Int32 => {
+                let (words, _) = bytes.as_chunks::<4>();
+                samples.extend(
+                    words
+                        .iter()
+                        .map(|word| i32::from_le_bytes(*word) as f32 / 2_147_483_648.0),
+                );
+            }
+            Self::Float32 => {
+                let (words, _) = bytes.as_chunks::<4>();
+                samples.extend(words.iter().map(|word| f32::from_le_bytes(*word)));
+            }
+            Self::Float64 => {
+                let (words, _) = bytes.as_chunks::<8>();
+                samples.extend(words.iter().map(|word| f64::from_le_bytes(*word) as f32));
+            }
+        }
+    }
+}
+
+/// Length of the samples by the header, where it knows: streams leave 0, or as much as a field can hold, or (SoX,
+/// arecord) just below half of that.
+fn declared_bytes(bytes: u32, riff_bytes: u32, data_start: u64, long: Option<u64>) -> Option<u64> {
+    const STREAMED_HALF: std::ops::Range<u32> = 0x7fff_0000..0x8000_0000;
+    const STREAMED_FULL: u32 = 0xffff_f000;
+    if bytes == u32::MAX && long.is_some() {
+        return long.filter(|bytes| *bytes != 0 && *bytes < u64::MAX >> 1);
+    }
+    if bytes >= STREAMED_FULL || STREAMED_HALF.contains(&bytes) {
+        return None;
+    }
+    let is_unfinished = u64::from(riff_bytes) + 8 <= data_start || riff_bytes >= STREAMED_FULL;
+    if bytes == 0 && is_unfinished {
+        return None;
+    }
+    Some(u64::from(bytes))
+}
+
+/// Chunks begin at even places.
+fn padded(bytes: u32) -> u64 {
+    u64::from(bytes) + u64::from(bytes & 1)
+}
+
+/// Reads until `buffer` is full or the input ends, and says how far it came.
+fn fill(input: &mut impl Read, buffer: &mut [u8], path: &Path) -> Result<usize, AudioError> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match input.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(got) => filled += got,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => {
+                return Err(AudioError::Read {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+        }
+    }
+    Ok(filled)
+}
+
+fn skip(input: &mut impl Read, bytes: u64, path: &Path) -> Result<u64, AudioError> {
+    io::copy(&mut input.by_ref().take(bytes), &mut io::sink()).map_err(|source| AudioError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> u16 {
+    u16::from_le_bytes([bytes[offset], bytes[offset + 1]])
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    u32::from(u16_at(bytes, offset)) | u32::from(u16_at(bytes, offset + 2)) << 16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_that_streams_leave_behind_are_unknown() {
+        assert_eq!(declared_bytes(u32::MAX, u32::MAX, 44, None), None);
+        assert_eq!(declared_bytes(0, 0, 44, None), None);
+        assert_eq!(declared_bytes(0, 36, 44, None), None);
+        assert_eq!(declared_bytes(0x7fff_f000, 0x7fff_f024, 44, None), None);
+        assert_eq!(declared_bytes(0, 100, 44, None), Some(0));
+        assert_eq!(declared_bytes(400, 436, 44, None), Some(400));
+        assert_eq!(
+            declared_bytes(u32::MAX, u32::MAX, 80, Some(1 << 33)),
+            Some(1 << 33)
+        );
+    }
+}

@@ -1,0 +1,214 @@
+//! Writes WAV, and RF64 (EBU Tech 3306) where the sizes outgrow 32 bits.
+//!
+//! Room for the 64-bit sizes is reserved as a `JUNK` chunk that every reader skips; only a file that needs them gets
+//! them. Integers of 16 and 24 bits have the plain format chunk, which more programs read than the extensible one.
+
+use std::path::Path;
+
+use super::quantise::Quantiser;
+use super::sink::{PartFile, UnpublishedFile};
+use super::{AudioError, SAMPLE_RATE_HZ, StereoBlock, StereoSink, WavSamples};
+
+/// The greatest size that a chunk of plain WAV can have; 0xFFFFFFFF itself marks RF64.
+const MAX_PLAIN_BYTES: u64 = 0xffff_fffe;
+
+/// Content of the chunk that is `JUNK` or `ds64`: three sizes of 8 bytes and an empty table's length.
+const LONG_SIZES_BYTES: u32 = 28;
+
+const CHANNELS: u16 = 2;
+
+/// A WAV file that is being written.
+pub(super) struct WavSink {
+    part: PartFile,
+    samples: WavSamples,
+    quantiser: Quantiser,
+    frames: u64,
+    max_plain_bytes: u64,
+    buffer: Vec<u8>,
+}
+
+impl WavSink {
+    pub(super) fn create(path: &Path, samples: WavSamples) -> Result<Self, AudioError> {
+        Self::create_with_limit(path, samples, MAX_PLAIN_BYTES)
+    }
+
+    fn create_with_limit(path: &Path, samples: WavSamples, max_plain_bytes: u64) -> Result<Self, AudioError> {
+        let mut sink = Self {
+            part: PartFile::create(path)?,
+            samples,
+            quantiser: Quantiser::new(if samples == WavSamples::Int16 { 16 } else { 24 }),
+            frames: 0,
+            max_plain_bytes,
+            buffer: Vec::new(),
+        };
+        let header = sink.header();
+        sink.part.write(&header)?;
+        Ok(sink)
+    }
+
+    /// The header for what has been written so far; its length is always the same.
+    fn header(&self) -> Vec<u8> {
+        let sample_bytes = sample_bytes(self.samples);
+        let frame_bytes = CHANNELS * sample_bytes;
+        let data_bytes = self.frames * u64::from(frame_bytes);
+        let is_float = self.samples == WavSamples::Float32;
+        let mut format = Vec::new();
+        format.extend_from_slice(b"fmt ");
+        format.extend_from_slice(&(if is_float { 18_u32 } else { 16 }).to_le_bytes());
+        format.extend_from_slice(&(if is_float { 3_u16 } else { 1 }).to_le_bytes());
+        format.extend_from_slice(&CHANNELS.to_le_bytes());
+        format.extend_from_slice(&SAMPLE_RATE_HZ.to_le_bytes());
+        format.extend_from_slice(&(SAMPLE_RATE_HZ * u32::from(frame_bytes)).to_le_bytes());
+        format.extend_from_slice(&frame_bytes.to_le_bytes());
+        format.extend_from_slice(&(sample_bytes * 8).to_le_bytes());
+        if is_float {
+            // Everything but integers has an extension, of no bytes, and states its frames.
+            format.extend_from_slice(&0_u16.to_le_bytes());
+            format.extend_from_slice(b"fact");
+            format.extend_from_slice(&4_u32.to_le_bytes());
+            format.extend_from_slice(&u32::try_from(self.frames).unwrap_or(u32::MAX).to_le_bytes());
+        }
+        // "WAVE", the reserved chunk, the format and the head of the data; every frame is of even length.
+        let riff_bytes = 4 + 8 + u64::from(LONG_SIZES_BYTES) + format.len() as u64 + 8 + data_bytes;
+        let is_long = riff_bytes > self.max_plain_bytes;
+        let short = |bytes: u64| {
+            if is_long {
+                u32::MAX
+            } else {
+                u32::try_from(bytes).unwrap_or(u32::MAX)
+            }
+        };
+        let mut header = Vec::new();
+        header.extend_from_slice(if is_long { b"RF64" } else { b"RIFF" });
+        header.extend_from_slice(&short(riff_bytes).to_le_bytes());
+        header.extend_from_slice(b"WAVE");
+        header.extend_from_slice(if is_long { b"ds64" } else { b"JUNK" });
+        header.extend_from_slice(&LONG_SIZES_BYTES.to_le_bytes());
+        let sizes = if is_long {
+            [riff_bytes, data_bytes, self.frames]
+        } else {
+            [0; 3]
+        };
+        for size in sizes {
+            header.extend_from_slice(&size.to_le_bytes());
+        }
+        header.extend_from_slice(&0_u32.to_le_bytes());
+        header.extend_from_slice(&format);
+        header.extend_from_slice(b"data");
+        header.extend_from_slice(&short(data_bytes).to_le_bytes());
+        header
+    }
+}
+
+impl StereoSink for WavSink {
+    fn write(&mut self, block: &StereoBlock) -> Result<(), AudioError> {
+        self.buffer.clear();
+        let frames = block
+            .left
+            .iter()
+            .zip(&block.right)
+            .flat_map(|(left, right)| [*left, *right]);
+        let quantiser = &mut self.quantiser;
+        match self.samples {
+            WavSamples::Float32 => self.buffer.extend(frames.flat_map(f32::to_le_bytes)),
+            WavSamples::Int16 => {
+                for sample in frames {
+                    self.buffer
+                        .extend_from_slice(&quantiser.quantise(sample).to_le_bytes()[..2]);
+                }
+            }
+            WavSamples::Int24 => {
+                for sample in frames {
+                    self.buffer
+                        .extend_from_slice(&quantiser.quantise(sample).to_le_bytes()[..3]);
+                }
+            }
+        }
+        self.part.write(&self.buffer)?;
+        self.frames += block.frames() as u64;
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<UnpublishedFile, AudioError> {
+        let header = self.header();
+        let clipped_samples = self.quantiser.clipped_samples();
+        self.part.complete(&header, self.frames, clipped_samples)
+    }
+}
+
+fn sample_bytes(samples: WavSamples) -> u16 {
+    match samples {
+        WavSamples::Int16 => 2,
+        WavSamples::Int24 => 3,
+        WavSamples::Float32 => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio::{SourceOptions, StereoSource, open};
+
+    fn check(samples: WavSamples, max_plain_bytes: u64, expected_head: &[u8; 4]) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out.wav");
+        let wave: Vec<f32> = (-500..500).map(|n| n as f32 / 512.0).collect();
+        let block = StereoBlock {
+            right: wave.iter().map(|s| -s).collect(),
+            left: wave,
+        };
+        let mut sink = Box::new(WavSink::create_with_limit(&path, samples, max_plain_bytes).unwrap());
+        sink.write(&block).unwrap();
+        sink.finish().unwrap().publish().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(&bytes[..4], expected_head);
+        if expected_head == b"RIFF" {
+            assert_eq!(
+                u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize,
+                bytes.len() - 8
+            );
+        }
+        let mut source = open(&path, &SourceOptions::default()).unwrap();
+        assert_eq!(source.expected_frames(), Some(1_000));
+        let mut back = StereoBlock::default();
+        source.read(&mut back).unwrap();
+        assert!(back == block);
+        source.read(&mut back).unwrap();
+        assert_eq!(source.report().missing_frames, Some(0));
+        check_ffmpeg(&path, &block);
+    }
+
+    /// Another program's reading of the same file.
+    fn check_ffmpeg(path: &Path, block: &StereoBlock) {
+        let run = std::process::Command::new("ffmpeg")
+            .args(["-v", "error", "-i"])
+            .arg(path)
+            .args(["-f", "f32le", "-"])
+            .output()
+            .unwrap();
+        assert!(run.stderr.is_empty(), "{}", String::from_utf8_lossy(&run.stderr));
+        let (words, _) = run.stdout.as_chunks::<4>();
+        let read: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+        let written: Vec<f32> = block
+            .left
+            .iter()
+            .zip(&block.right)
+            .flat_map(|(l, r)| [*l, *r])
+            .collect();
+        assert!(read == written);
+    }
+
+    #[test]
+    fn every_sample_format_reads_back_exactly() {
+        for samples in [WavSamples::Int16, WavSamples::Int24, WavSamples::Float32] {
+            check(samples, MAX_PLAIN_BYTES, b"RIFF");
+        }
+    }
+
+    #[test]
+    fn sizes_beyond_the_limit_become_rf64() {
+        for samples in [WavSamples::Int16, WavSamples::Int24, WavSamples::Float32] {
+            check(samples, 1_000, b"RF64");
+        }
+    }
+}
