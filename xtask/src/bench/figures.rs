@@ -1,0 +1,126 @@
+//! Figures of several runs, and the tables that show them.
+
+use std::fmt::Write;
+
+/// Repeated measurements of one thing: smallest, median and greatest.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Spread {
+    pub(super) min: f64,
+    pub(super) median: f64,
+    pub(super) max: f64,
+}
+
+/// One scenario's part of the document.
+#[derive(Debug)]
+pub(super) struct Section {
+    pub(super) title: &'static str,
+    /// How it was measured.
+    pub(super) text: String,
+    pub(super) header: Vec<&'static str>,
+    pub(super) rows: Vec<Vec<String>>,
+}
+
+impl Spread {
+    /// None of no figures. The median of an even number is the mean of the two in the middle.
+    pub(super) fn of(mut figures: Vec<f64>) -> Option<Self> {
+        figures.sort_by(f64::total_cmp);
+        let (min, max) = (*figures.first()?, *figures.last()?);
+        let middle = figures.len() / 2;
+        let median = if figures.len() % 2 == 1 {
+            figures[middle]
+        } else {
+            f64::midpoint(figures[middle - 1], figures[middle])
+        };
+        Some(Self { min, median, max })
+    }
+
+    /// Three cells: min, median, max, each with so many digits after the point.
+    pub(super) fn cells(self, digits: usize) -> [String; 3] {
+        [self.min, self.median, self.max].map(|figure| format!("{figure:.digits$}"))
+    }
+}
+
+impl Section {
+    pub(super) fn markdown(&self) -> String {
+        format!(
+            "## {}\n\n{}\n\n{}",
+            self.title,
+            self.text,
+            table(&self.header, &self.rows)
+        )
+    }
+}
+
+/// A Markdown table with aligned columns: the first to the left, the others, which hold figures, to the right.
+pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let widths: Vec<usize> = (0..header.len())
+        .map(|column| {
+            let cells = rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count());
+            cells
+                .chain([header[column].chars().count(), 3])
+                .max()
+                .unwrap_or(3)
+        })
+        .collect();
+    let mut text = String::new();
+    let mut line = |cells: Vec<&str>| {
+        for (column, width) in widths.iter().enumerate() {
+            let cell = cells.get(column).copied().unwrap_or_default();
+            // Writing to a string cannot fail.
+            let _ = if column == 0 {
+                write!(text, "| {cell:<width$} ")
+            } else {
+                write!(text, "| {cell:>width$} ")
+            };
+        }
+        text.push_str("|\n");
+    };
+    line(header.to_vec());
+    let rules: Vec<String> = widths
+        .iter()
+        .enumerate()
+        .map(|(column, width)| match column {
+            0 => "-".repeat(*width),
+            _ => format!("{}:", "-".repeat(width - 1)),
+        })
+        .collect();
+    line(rules.iter().map(String::as_str).collect());
+    for row in rows {
+        line(row.iter().map(String::as_str).collect());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_one_in_the_middle() {
+        assert_eq!(
+            Spread::of(vec![3.0, 1.0, 2.0]),
+            Some(Spread {
+                min: 1.0,
+                median: 2.0,
+                max: 3.0
+            })
+        );
+        assert_eq!(Spread::of(vec![4.0, 1.0]).map(|spread| spread.median), Some(2.5));
+        assert_eq!(Spread::of(vec![]), None);
+    }
+
+    #[test]
+    fn tables_are_aligned() {
+        let rows = [
+            vec!["5 minutes".to_owned(), "210".to_owned()],
+            vec!["1 hour".to_owned(), "1210.5".to_owned()],
+        ];
+        assert_eq!(
+            table(&["song", "MB"], &rows),
+            "| song      |     MB |\n| --------- | -----: |\n| 5 minutes |    210 |\n| 1 hour    | 1210.5 |\n"
+        );
+    }
+}

@@ -1,0 +1,115 @@
+//! Measurements, written to docs/benchmarks.md. Each scenario is one function in a file of its own.
+
+mod figures;
+mod machine;
+mod memory;
+mod overhead;
+mod quality;
+mod speed;
+mod startup;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+
+use crate::binaries::{Binaries, Mix};
+use crate::project::Project;
+use crate::songs;
+use figures::Section;
+
+const DOCUMENT: &str = "docs/benchmarks.md";
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Run only these scenarios, print them and write nothing down
+    #[arg(long, value_name = "SCENARIO")]
+    only: Vec<Scenario>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    Quality,
+    Speed,
+    Startup,
+    Memory,
+    Overhead,
+}
+
+/// What every scenario works with.
+struct Bench<'p> {
+    project: &'p Project,
+    binaries: Binaries<'p>,
+    /// Mixes of real songs with exact references; the first one, repeated, is the long songs.
+    mixes: Vec<Mix>,
+    /// The machine's cores, as the worker's `--threads` takes them.
+    threads: String,
+}
+
+/// `cargo xtask bench`.
+pub(crate) fn bench(project: &Project, options: &Options) -> Result<()> {
+    let bench = Bench::prepare(project)?;
+    if !options.only.is_empty() {
+        for scenario in &options.only {
+            print!("\n{}", bench.run(*scenario)?.markdown());
+        }
+        return Ok(());
+    }
+    let mut document = machine::heading(project)?;
+    for scenario in Scenario::value_variants() {
+        document.push('\n');
+        document.push_str(&bench.run(*scenario)?.markdown());
+    }
+    let path = project.path(DOCUMENT);
+    fs::create_dir_all(project.path("docs"))
+        .and_then(|()| fs::write(&path, document))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("wrote {DOCUMENT}");
+    Ok(())
+}
+
+impl<'p> Bench<'p> {
+    fn prepare(project: &'p Project) -> Result<Self> {
+        let binaries = Binaries::build(project)?;
+        let songs = songs::install(project)?;
+        println!("making the mixes");
+        let mixes = binaries.mix(&songs, &project.target("bench"), None)?;
+        let cores = std::thread::available_parallelism().context("cannot count the cores")?;
+        Ok(Self {
+            project,
+            binaries,
+            mixes,
+            threads: cores.to_string(),
+        })
+    }
+
+    fn run(&self, scenario: Scenario) -> Result<Section> {
+        let scenario_name = scenario
+            .to_possible_value()
+            .map(|value| value.get_name().to_owned());
+        println!("measuring {}", scenario_name.unwrap_or_default());
+        match scenario {
+            Scenario::Quality => quality::measure(self),
+            Scenario::Speed => speed::measure(self),
+            Scenario::Startup => startup::measure(self),
+            Scenario::Memory => memory::measure(self),
+            Scenario::Overhead => overhead::measure(self),
+        }
+    }
+
+    /// A song of exactly so many seconds, made once.
+    fn song(&self, seconds: u32) -> Result<PathBuf> {
+        let song = self.project.target(format!("bench/song_{seconds}s.wav"));
+        if !song.exists() {
+            let first = self.mixes.first().context("separation-evaluation made no mix")?;
+            self.binaries.loop_to(&first.mix, seconds, &song)?;
+        }
+        Ok(song)
+    }
+
+    /// Where stems go that nobody listens to.
+    fn stems(&self) -> PathBuf {
+        self.project.target("bench/stems")
+    }
+}

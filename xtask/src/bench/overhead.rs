@@ -1,0 +1,94 @@
+//! What everything around the model costs: the whole separation against the model's bare runs.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::Bench;
+use super::figures::{Section, Spread};
+use crate::generate;
+
+const ROUNDS: u32 = 5;
+const RUNS_PER_ROUND: &str = "5";
+const SONG_SECONDS: u32 = 60;
+const THREADS: &str = "2";
+
+/// Samples between two spectrogram frames, frames per chunk, and the default overlap of two chunks.
+const HOP: u64 = 1024;
+const FRAMES_PER_CHUNK: u64 = 256;
+const OVERLAP: f64 = 0.25;
+
+/// Compares in rounds, each with a bare measurement and a whole one: a machine that gets slower, slows both.
+pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
+    let model = bench.project.target("bench/topology.onnx");
+    if !model.exists() {
+        generate::topology_model(bench.project, &model)?;
+    }
+    let chunks = chunk_count(u64::from(SONG_SECONDS) * 44_100, n_fft(&model)?) as f64;
+    let song = bench.song(SONG_SECONDS)?;
+    let model_text = model.to_str().context("the checkout's path is no text")?;
+    let settings = ["--threads", THREADS, "--model", model_text];
+    let (mut bare, mut whole, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let runs = bench.binaries.bare_run_seconds(&model, THREADS, RUNS_PER_ROUND)?;
+        let run = Spread::of(runs).context("bench-model ran nothing")?.median;
+        let separation = bench.binaries.separate_one(&song, &bench.stems(), &settings)?;
+        bare.push(run);
+        whole.push(separation.wall_seconds / chunks);
+        ratios.push(separation.wall_seconds / (chunks * run));
+    }
+    let row = |name: &str, figures: Vec<f64>| -> Result<Vec<String>> {
+        let cells = Spread::of(figures).context("nothing was run")?.cells(3);
+        Ok([vec![name.to_owned()], cells.to_vec()].concat())
+    };
+    Ok(Section {
+        title: "Overhead",
+        text: format!(
+            "A model of the topology and size of trained ones (random weights, 30 MB) on a song of {SONG_SECONDS} s, \
+             {chunks} chunks, `--threads {THREADS}`: {ROUNDS} rounds of {RUNS_PER_ROUND} bare runs of one chunk and \
+             one whole separation."
+        ),
+        header: vec!["", "min", "median", "max"],
+        rows: vec![
+            row("bare run (s)", bare)?,
+            row("separation, per chunk (s)", whole)?,
+            row("separation / bare runs", ratios)?,
+        ],
+    })
+}
+
+/// The transform's length, from the settings that lie beside the model.
+fn n_fft(model: &Path) -> Result<u64> {
+    let sidecar = model.with_extension("json");
+    let text =
+        std::fs::read_to_string(&sidecar).with_context(|| format!("cannot read {}", sidecar.display()))?;
+    let settings: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("cannot understand {}", sidecar.display()))?;
+    settings["mdx_n_fft_scale_set"]
+        .as_u64()
+        .with_context(|| format!("{} has no mdx_n_fft_scale_set", sidecar.display()))
+}
+
+/// How many chunks a song of so many frames takes, as the separation cuts it (ARCHITECTURE, "Separating").
+fn chunk_count(song_frames: u64, n_fft: u64) -> u64 {
+    let trim = n_fft / 2;
+    let chunk = HOP * (FRAMES_PER_CHUNK - 1);
+    let generated = chunk - n_fft;
+    let pad = generated + trim - song_frames % generated;
+    let step = ((1.0 - OVERLAP) * chunk as f64).trunc() as u64;
+    (trim + song_frames + pad).div_ceil(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_counted_as_the_separation_cuts_them() {
+        // chunk 261,120; generated 257,024; one sample is padded to 2,048 + 1 + 259,071 = 261,120: starts at 0
+        // and at the step, 195,840.
+        assert_eq!(chunk_count(1, 4096), 2);
+        // 60 s: 2,646,000 mod 257,024 = 75,760; 2,048 + 2,646,000 + 183,312 = 2,831,360; 14.46 steps.
+        assert_eq!(chunk_count(2_646_000, 4096), 15);
+    }
+}

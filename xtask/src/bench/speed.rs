@@ -1,0 +1,34 @@
+//! How much faster than real time the built-in model separates a song of ordinary length.
+
+use anyhow::{Context, Result};
+
+use super::Bench;
+use super::figures::{Section, Spread};
+
+const RUNS: u32 = 5;
+const SONG_SECONDS: u32 = 180;
+
+pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
+    let song = bench.song(SONG_SECONDS)?;
+    let settings = ["--threads", &bench.threads];
+    let speeds = (0..RUNS)
+        .map(|_| {
+            Ok(bench
+                .binaries
+                .separate_one(&song, &bench.stems(), &settings)?
+                .speed)
+        })
+        .collect::<Result<Vec<f64>>>()?;
+    let spread = Spread::of(speeds).context("nothing was run")?;
+    let [min, median, max] = spread.cells(1);
+    Ok(Section {
+        title: "Speed",
+        text: format!(
+            "The built-in model on a song of {SONG_SECONDS} s, `--threads {}`, {RUNS} runs; decoding and writing the \
+             stems included. Times real time; more is better.",
+            bench.threads
+        ),
+        header: vec!["song", "min", "median", "max"],
+        rows: vec![vec!["3 minutes".to_owned(), min, median, max]],
+    })
+}

@@ -1,0 +1,34 @@
+//! How long a person waits for the first chunk.
+
+use anyhow::{Context, Result};
+
+use super::Bench;
+use super::figures::{Section, Spread};
+
+const RUNS: u32 = 5;
+const SONG_SECONDS: u32 = 180;
+
+pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
+    let song = bench.song(SONG_SECONDS)?;
+    let settings = ["--threads", &bench.threads];
+    let waits = (0..RUNS)
+        .map(|_| {
+            bench
+                .binaries
+                .separate_one(&song, &bench.stems(), &settings)?
+                .first_chunk_seconds
+                .context("the worker did not report first_chunk_seconds")
+        })
+        .collect::<Result<Vec<f64>>>()?;
+    let [min, median, max] = Spread::of(waits).context("nothing was run")?.cells(2);
+    Ok(Section {
+        title: "Start-up",
+        text: format!(
+            "Seconds from the start of the process to the first finished chunk: loading ONNX Runtime and the built-in \
+             model, decoding, one run. `--threads {}`, {RUNS} runs; less is better.",
+            bench.threads
+        ),
+        header: vec!["", "min", "median", "max"],
+        rows: vec![vec!["first chunk (s)".to_owned(), min, median, max]],
+    })
+}

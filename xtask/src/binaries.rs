@@ -1,0 +1,224 @@
+//! The project's own two programs: how they are built, started and read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::process;
+use crate::project::Project;
+use crate::setup::{self, Build};
+use crate::system;
+
+/// The release builds of `separation-worker` and `separation-evaluation`.
+#[derive(Debug)]
+pub(crate) struct Binaries<'p> {
+    project: &'p Project,
+    worker: PathBuf,
+    evaluation: PathBuf,
+}
+
+/// What `separation-worker separate --json` says about one file.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Separation {
+    /// The file as it was named.
+    pub(crate) input: PathBuf,
+    /// The file of each stem, by the stem's name.
+    pub(crate) outputs: BTreeMap<String, PathBuf>,
+    pub(crate) audio_seconds: f64,
+    pub(crate) wall_seconds: f64,
+    /// Seconds of audio per second of work.
+    pub(crate) speed: f64,
+    pub(crate) peak_memory_bytes: u64,
+    /// From the start of the process to the first finished chunk.
+    pub(crate) first_chunk_seconds: Option<f64>,
+}
+
+/// A mix with exact references, as `separation-evaluation mix --json` names it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Mix {
+    pub(crate) name: String,
+    pub(crate) mix: PathBuf,
+    vocals_reference: PathBuf,
+    instrumental_reference: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+struct Sdr {
+    /// `null` where the estimate equals the reference.
+    sdr_db: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BareRuns {
+    run_seconds: Vec<f64>,
+}
+
+impl Mix {
+    /// The exact stem that a separated one is compared with; only the two that were mixed have one.
+    pub(crate) fn reference(&self, stem: &str) -> Option<&Path> {
+        match stem {
+            "vocals" => Some(&self.vocals_reference),
+            "instrumental" => Some(&self.instrumental_reference),
+            _ => None,
+        }
+    }
+}
+
+impl<'p> Binaries<'p> {
+    /// Builds both programs for release, and installs what they need to build and run.
+    pub(crate) fn build(project: &'p Project) -> Result<Self> {
+        system::ensure(system::FOR_BUILDING)?;
+        setup::install_onnx_runtime(project, Build::Cpu)?;
+        println!("building separation-worker and separation-evaluation (minutes the first time)");
+        process::run(project.cargo("build").args([
+            "--release",
+            "--locked",
+            "--package=separation-worker",
+            "--package=separation-evaluation",
+        ]))?;
+        Ok(Self {
+            project,
+            worker: project.target("release/separation-worker"),
+            evaluation: project.target("release/separation-evaluation"),
+        })
+    }
+
+    /// Separates `inputs` into `output_dir`; progress shows on our standard error.
+    pub(crate) fn separate(
+        &self,
+        inputs: &[PathBuf],
+        output_dir: &Path,
+        settings: &[&str],
+    ) -> Result<Vec<Separation>> {
+        let printed = process::read(
+            self.project
+                .command(&self.worker)
+                .args(["separate", "--json", "--output-dir"])
+                .arg(output_dir)
+                .args(settings)
+                .arg("--")
+                .args(inputs),
+        )?;
+        let separations: Vec<Separation> = json_lines(&printed)?;
+        ensure!(
+            separations.len() == inputs.len(),
+            "separation-worker reported {} files, not {}",
+            separations.len(),
+            inputs.len()
+        );
+        Ok(separations)
+    }
+
+    /// The same for one file.
+    pub(crate) fn separate_one(
+        &self,
+        input: &Path,
+        output_dir: &Path,
+        settings: &[&str],
+    ) -> Result<Separation> {
+        let mut separations = self.separate(&[input.to_path_buf()], output_dir, settings)?;
+        separations.pop().context("separation-worker reported no file")
+    }
+
+    /// Seconds that the model alone takes for one chunk, `runs` times over.
+    pub(crate) fn bare_run_seconds(&self, model: &Path, threads: &str, runs: &str) -> Result<Vec<f64>> {
+        let printed = process::read(
+            self.project
+                .command(&self.worker)
+                .args([
+                    "bench-model",
+                    "--json",
+                    "--threads",
+                    threads,
+                    "--runs",
+                    runs,
+                    "--model",
+                ])
+                .arg(model),
+        )?;
+        let [BareRuns { run_seconds }] = <[BareRuns; 1]>::try_from(json_lines(&printed)?)
+            .map_err(|lines| anyhow::anyhow!("bench-model printed {} reports, not one", lines.len()))?;
+        Ok(run_seconds)
+    }
+
+    /// Makes the mixes with exact references, or only the one numbered `only` (from 1).
+    pub(crate) fn mix(&self, songs: &Path, output_dir: &Path, only: Option<u32>) -> Result<Vec<Mix>> {
+        let mut command = self.project.command(&self.evaluation);
+        command
+            .args(["mix", "--json", "--songs"])
+            .arg(songs)
+            .arg("--output-dir")
+            .arg(output_dir);
+        if let Some(number) = only {
+            command.args(["--only", &number.to_string()]);
+        }
+        json_lines(&process::read(&mut command)?)
+    }
+
+    /// Repeats a song until it is `seconds` long.
+    pub(crate) fn loop_to(&self, input: &Path, seconds: u32, output: &Path) -> Result<()> {
+        process::run(
+            self.project
+                .command(&self.evaluation)
+                .args(["loop", "--seconds", &seconds.to_string(), "--input"])
+                .arg(input)
+                .arg("--output")
+                .arg(output),
+        )
+    }
+
+    /// The signal-to-distortion ratio in dB; infinite where the two are equal.
+    pub(crate) fn sdr_db(&self, reference: &Path, estimate: &Path) -> Result<f64> {
+        let printed = process::read(
+            self.project
+                .command(&self.evaluation)
+                .args(["sdr", "--json", "--reference"])
+                .arg(reference)
+                .arg("--estimate")
+                .arg(estimate),
+        )?;
+        let [Sdr { sdr_db }] = <[Sdr; 1]>::try_from(json_lines(&printed)?)
+            .map_err(|lines| anyhow::anyhow!("sdr printed {} figures, not one", lines.len()))?;
+        Ok(sdr_db.unwrap_or(f64::INFINITY))
+    }
+}
+
+/// One value per line that is not empty.
+fn json_lines<T: DeserializeOwned>(text: &str) -> Result<Vec<T>> {
+    text.lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| serde_json::from_str(line).with_context(|| format!("cannot understand `{line}`")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_understood_and_what_is_new_in_it_does_no_harm() {
+        let line =
+            r#"{"input":"a.wav","outputs":{"vocals":"s/a_vocals.wav","instrumental":"s/a_instrumental.wav"},
+            "audio_seconds":20.5,"wall_seconds":1.0,"speed":20.5,"peak_memory_bytes":1000,"new":1}"#
+                .replace('\n', "");
+        let reports: Vec<Separation> = json_lines(&format!("{line}\n\n{line}\n")).unwrap();
+        assert_eq!(reports.len(), 2);
+        assert_eq!(reports[1].outputs["vocals"], Path::new("s/a_vocals.wav"));
+        assert_eq!(reports[1].first_chunk_seconds, None);
+    }
+
+    #[test]
+    fn a_line_that_is_no_report_is_shown() {
+        let refused = json_lines::<Sdr>("oops").unwrap_err();
+        assert_eq!(refused.to_string(), "cannot understand `oops`");
+    }
+
+    #[test]
+    fn an_equal_estimate_has_no_finite_figure() {
+        let figures: Vec<Sdr> = json_lines("{\"sdr_db\":null}\n{\"sdr_db\":-1.5}").unwrap();
+        assert_eq!((figures[0].sdr_db, figures[1].sdr_db), (None, Some(-1.5)));
+    }
+}

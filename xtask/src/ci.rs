@@ -1,0 +1,109 @@
+//! The checks that are not tests: one line each with the time it took, and what failed at the end.
+
+use std::io::{self, Write};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+use crate::project::Project;
+use crate::system;
+
+const CARGO_DENY: &str = "0.20.2";
+
+struct Step {
+    name: &'static str,
+    command: Command,
+}
+
+/// `cargo xtask ci`: runs every check, also after one failed.
+pub(crate) fn ci(project: &Project) -> Result<()> {
+    system::ensure(system::FOR_TESTING)?;
+    let cargo_deny = install_cargo_deny(project)?;
+    let mut failures = Vec::new();
+    for mut step in steps(project, cargo_deny)? {
+        if !run(&mut step)? {
+            failures.push(format!("  {}: {}", step.name, process::line(&step.command)));
+        }
+    }
+    if !failures.is_empty() {
+        bail!("{} checks failed:\n{}", failures.len(), failures.join("\n"));
+    }
+    println!("all checks passed");
+    Ok(())
+}
+
+fn steps(project: &Project, mut cargo_deny: Command) -> Result<Vec<Step>> {
+    let cargo = |arguments: &[&str]| {
+        let mut command = project.cargo(arguments[0]);
+        command.args(&arguments[1..]);
+        command
+    };
+    let clippy = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    let mut doc = cargo(&["doc", "--no-deps", "--workspace", "--all-features", "--locked"]);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    cargo_deny.args(["check", "licenses", "bans", "sources"]);
+    let own = std::env::current_exe().context("cannot find this program")?;
+    let mut generated = project.command(own);
+    generated.args(["generate", "--check"]);
+    let step = |name, command| Step { name, command };
+    Ok(vec![
+        step("formatting", cargo(&["fmt", "--all", "--check"])),
+        step("lints", cargo(&clippy)),
+        step("documentation", doc),
+        step("licences and sources", cargo_deny),
+        step("generated files", generated),
+    ])
+}
+
+/// Runs one check, shows what it printed if it failed, and says whether it passed.
+fn run(step: &mut Step) -> Result<bool> {
+    print!("{} … ", step.name);
+    io::stdout().flush().context("cannot write to standard output")?;
+    let start = Instant::now();
+    let output = process::observe(&mut step.command)?;
+    let seconds = start.elapsed().as_secs_f64();
+    if output.status.success() {
+        println!("ok ({seconds:.1} s)");
+    } else {
+        println!("FAILED ({seconds:.1} s)");
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+        print!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(output.status.success())
+}
+
+fn install_cargo_deny(project: &Project) -> Result<Command> {
+    let directory = project
+        .cache()
+        .install(&format!("tools/cargo-deny-{CARGO_DENY}"), CARGO_DENY, |filling| {
+            println!("installing cargo-deny {CARGO_DENY} (minutes, once)");
+            process::run(
+                project
+                    .cargo("install")
+                    .args([
+                        "cargo-deny",
+                        "--version",
+                        CARGO_DENY,
+                        "--locked",
+                        "--quiet",
+                        "--root",
+                    ])
+                    .arg(filling)
+                    // Beside the build of this workspace, not in it: its dependencies are not ours.
+                    .env("CARGO_TARGET_DIR", project.target("tools")),
+            )
+        })
+        .context("cannot install cargo-deny")?;
+    Ok(project.command(directory.join("bin/cargo-deny")))
+}

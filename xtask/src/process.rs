@@ -1,0 +1,91 @@
+//! Starting other programs, with errors that say which one failed and how to see it again.
+
+use std::io;
+use std::process::{Command, ExitStatus, Output, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// Runs a program that shares our terminal.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = started(command.status(), command)?;
+    expect_success(status, command)
+}
+
+/// Runs a program and gives what it printed; its standard error goes to ours.
+pub(crate) fn read(command: &mut Command) -> Result<String> {
+    let output = started(command.stderr(Stdio::inherit()).output(), command)?;
+    expect_success(output.status, command)?;
+    String::from_utf8(output.stdout).with_context(|| format!("`{}` printed no text", line(command)))
+}
+
+/// Runs a program and keeps everything it printed, whether it succeeded or not.
+pub(crate) fn observe(command: &mut Command) -> Result<Output> {
+    started(command.stdin(Stdio::null()).output(), command)
+}
+
+/// Whether a program can be started and succeeds.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The command as one would type it (without its environment).
+pub(crate) fn line(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| quoted(&word.to_string_lossy()))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn started<T>(result: io::Result<T>, command: &Command) -> Result<T> {
+    result.with_context(|| format!("cannot start `{}`", line(command)))
+}
+
+fn expect_success(status: ExitStatus, command: &Command) -> Result<()> {
+    if !status.success() {
+        bail!("`{}` failed ({status})", line(command));
+    }
+    Ok(())
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_as_one_would_type_it() {
+        let mut command = Command::new("cp");
+        command.args(["--no-clobber", "it's mine.wav", ""]);
+        assert_eq!(line(&command), r"cp --no-clobber 'it'\''s mine.wav' ''");
+    }
+
+    #[test]
+    fn a_failure_names_the_command() {
+        let failed = run(&mut Command::new("false")).unwrap_err();
+        assert_eq!(failed.to_string(), "`false` failed (exit status: 1)");
+        let missing = run(&mut Command::new("no-such-program")).unwrap_err();
+        assert_eq!(missing.to_string(), "cannot start `no-such-program`");
+    }
+
+    #[test]
+    fn what_a_program_prints_can_be_read() {
+        assert_eq!(
+            read(Command::new("echo").arg("two words")).unwrap(),
+            "two words\n"
+        );
+    }
+}

@@ -1,0 +1,75 @@
+//! Where things are: the checkout and the cache. The environment is read here and nowhere else.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::cache::{self, Cache};
+
+/// The checkout that is worked on, and the cache that it uses.
+#[derive(Debug)]
+pub(crate) struct Project {
+    root: PathBuf,
+    target: PathBuf,
+    cargo: OsString,
+    cache: Cache,
+}
+
+impl Project {
+    /// Finds the checkout that this program was started from by `cargo xtask`.
+    pub(crate) fn locate() -> Result<Self> {
+        let manifest_dir = env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let root = manifest_dir
+            .parent()
+            .context("xtask is not inside a checkout; fix: start it as `cargo xtask`")?
+            .to_path_buf();
+        let cache_root = cache::root(
+            env::var_os("SEPARATION_CACHE_DIR"),
+            env::var_os("XDG_CACHE_HOME"),
+            env::var_os("HOME"),
+        )
+        .context("no directory to install into; fix: set HOME or SEPARATION_CACHE_DIR")?;
+        let target = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
+        Ok(Self {
+            target,
+            cargo: env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
+            // A relative directory means the same one for every program that is told of it.
+            cache: Cache::new(std::path::absolute(cache_root).context("no current directory")?),
+            root,
+        })
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// A file or directory of the checkout.
+    pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    /// A file or directory under cargo's target directory: for what is made on the way and never kept.
+    pub(crate) fn target(&self, relative: impl AsRef<Path>) -> PathBuf {
+        self.target.join(relative)
+    }
+
+    /// A program that runs in the checkout and finds the same cache.
+    pub(crate) fn command(&self, program: impl Into<OsString>) -> Command {
+        let mut command = Command::new(program.into());
+        command
+            .current_dir(&self.root)
+            .env("SEPARATION_CACHE_DIR", self.cache.root());
+        command
+    }
+
+    /// The cargo that started us, with a subcommand.
+    pub(crate) fn cargo(&self, subcommand: &str) -> Command {
+        let mut command = self.command(&self.cargo);
+        command.arg(subcommand);
+        command
+    }
+}

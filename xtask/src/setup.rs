@@ -1,0 +1,181 @@
+//! ONNX Runtime: the pinned library goes from its published wheel into the cache, where the worker looks for it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde::Deserialize;
+
+use crate::packages::{Form, Package};
+use crate::process;
+use crate::project::Project;
+use crate::system::{self, Need};
+
+/// Where the worker's crate keeps the pin.
+const PIN: &str = "worker/onnxruntime.toml";
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Install the build for NVIDIA GPUs too (a 250 MB download), and list the CUDA libraries that it needs
+    #[arg(long)]
+    cuda: bool,
+}
+
+/// Which of the two published builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Build {
+    Cpu,
+    Cuda,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Pin {
+    version: String,
+    python_version: String,
+    platform: String,
+    cpu: PinnedWheel,
+    cuda: PinnedWheel,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PinnedWheel {
+    package: String,
+    sha256: String,
+}
+
+/// `cargo xtask setup`.
+pub(crate) fn setup(project: &Project, options: &Options) -> Result<()> {
+    system::ensure(&[Need::Pip])?;
+    install_onnx_runtime(project, Build::Cpu)?;
+    if options.cuda {
+        let directory = install_onnx_runtime(project, Build::Cuda)?;
+        report_cuda_libraries(project, &directory)?;
+    }
+    Ok(())
+}
+
+/// Installs one build of ONNX Runtime, unless it is there, and gives the directory that it lies in.
+pub(crate) fn install_onnx_runtime(project: &Project, build: Build) -> Result<PathBuf> {
+    let path = project.path(PIN);
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let pin = Pin::parse(&text)?;
+    let package = pin.package(build);
+    let directory = project
+        .cache()
+        .install(&pin.directory(build), &package.sha256, |filling| {
+            package.fetch_files(project, &["onnxruntime/capi/libonnxruntime*.so*"], filling)?;
+            let versioned = filling.join(format!("libonnxruntime.so.{}", pin.version));
+            fs::rename(&versioned, filling.join("libonnxruntime.so"))
+                .with_context(|| format!("the wheel has no {}", versioned.display()))
+        })
+        .with_context(|| format!("cannot install ONNX Runtime {}", pin.version))?;
+    println!("ONNX Runtime {} is in {}", pin.version, directory.display());
+    Ok(directory)
+}
+
+impl Pin {
+    fn parse(text: &str) -> Result<Self> {
+        toml::from_str(text).with_context(|| format!("{PIN} is not as expected"))
+    }
+
+    fn package(&self, build: Build) -> Package {
+        let wheel = match build {
+            Build::Cpu => &self.cpu,
+            Build::Cuda => &self.cuda,
+        };
+        Package {
+            name: wheel.package.clone(),
+            version: self.version.clone(),
+            form: Form::WheelFor {
+                python: self.python_version.clone(),
+                platform: self.platform.clone(),
+            },
+            sha256: wheel.sha256.clone(),
+        }
+    }
+
+    /// Where it lies in the cache; the worker composes the same path.
+    fn directory(&self, build: Build) -> String {
+        let build = match build {
+            Build::Cpu => "cpu",
+            Build::Cuda => "cuda",
+        };
+        format!("onnxruntime/{}/{build}", self.version)
+    }
+}
+
+/// Says which libraries the GPU build needs beside itself, and where the dynamic loader finds each.
+fn report_cuda_libraries(project: &Project, directory: &Path) -> Result<()> {
+    let provider = directory.join("libonnxruntime_providers_cuda.so");
+    let listing = process::read(project.command("ldd").arg(&provider))
+        .context("cannot list the libraries that the CUDA provider needs")?;
+    println!("the CUDA provider needs these libraries of the NVIDIA driver and CUDA toolkit:");
+    for (library, place) in nvidia_libraries(&listing) {
+        println!("  {library}: {}", place.unwrap_or("NOT FOUND"));
+    }
+    println!("  libcudnn.so.9 (cuDNN, opened by name when the first convolution runs)");
+    println!(
+        "they are looked for in LD_LIBRARY_PATH, then in the directories of /etc/ld.so.conf (`ldconfig -p` lists \
+         what is there)"
+    );
+    Ok(())
+}
+
+/// The NVIDIA libraries in the output of `ldd`, each with its place where it has one.
+fn nvidia_libraries(ldd: &str) -> Vec<(&str, Option<&str>)> {
+    ldd.lines()
+        .filter_map(|line| line.trim().split_once(" => "))
+        .filter(|(library, _)| library.starts_with("libcu") || library.starts_with("libnv"))
+        .map(|(library, place)| {
+            let place = place.split(" (0x").next().filter(|place| *place != "not found");
+            (library, place)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_pin_gives_one_wheel_for_each_build() {
+        let pin = Pin::parse(include_str!("../../worker/onnxruntime.toml")).unwrap();
+        for (build, name, directory) in [
+            (
+                Build::Cpu,
+                "onnxruntime",
+                format!("onnxruntime/{}/cpu", pin.version),
+            ),
+            (
+                Build::Cuda,
+                "onnxruntime-gpu",
+                format!("onnxruntime/{}/cuda", pin.version),
+            ),
+        ] {
+            let package = pin.package(build);
+            assert_eq!((package.name.as_str(), pin.directory(build)), (name, directory));
+            assert_eq!(package.sha256.len(), 64);
+        }
+    }
+
+    #[test]
+    fn a_pin_with_an_unknown_key_is_refused() {
+        assert!(Pin::parse("version = '1'\nsha = 'x'").is_err());
+    }
+
+    #[test]
+    fn nvidia_libraries_are_listed_with_their_places() {
+        let listing = "\tlinux-vdso.so.1 (0x00007fe7)\n\tlibcublas.so.13 => not found\n\
+                       \tlibcuda.so.1 => /usr/lib/libcuda.so.1 (0x00007fe7)\n\tlibm.so.6 => /lib/libm.so.6 (0x0)\n";
+        assert_eq!(
+            nvidia_libraries(listing),
+            [
+                ("libcublas.so.13", None),
+                ("libcuda.so.1", Some("/usr/lib/libcuda.so.1"))
+            ]
+        );
+    }
+}

@@ -1,0 +1,154 @@
+//! Programs that come from the operating system: all that are missing are named at once, or installed by root.
+
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::process;
+
+/// Something that a task needs from the operating system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Compilers, for the C libraries that some crates bring along.
+    Compilers,
+    /// CMake, for the Opus decoder.
+    Cmake,
+    /// Python with pip, to download packages.
+    Pip,
+    /// Python's virtual environments, for the model generator.
+    Venv,
+    /// The ffmpeg program, which the tests compare our decoding with.
+    Ffmpeg,
+}
+
+/// What it takes to build the worker and install what it needs to run.
+pub(crate) const FOR_BUILDING: &[Need] = &[Need::Compilers, Need::Cmake, Need::Pip];
+
+/// What it takes to run every test and every check.
+pub(crate) const FOR_TESTING: &[Need] = &[Need::Compilers, Need::Cmake, Need::Pip, Need::Venv, Need::Ffmpeg];
+
+impl Need {
+    /// What it is called in a message.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Compilers => "a C and C++ compiler with make",
+            Self::Cmake => "cmake",
+            Self::Pip => "python3 with pip",
+            Self::Venv => "python3 with venv",
+            Self::Ffmpeg => "ffmpeg",
+        }
+    }
+
+    /// The Debian packages that bring it.
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Compilers => &["build-essential"],
+            Self::Cmake => &["cmake"],
+            Self::Pip => &["python3", "python3-pip"],
+            Self::Venv => &["python3", "python3-venv"],
+            Self::Ffmpeg => &["ffmpeg"],
+        }
+    }
+
+    /// Commands that all succeed where it is there.
+    fn probes(self) -> &'static [&'static [&'static str]] {
+        match self {
+            Self::Compilers => &[
+                &["cc", "--version"],
+                &["c++", "--version"],
+                &["make", "--version"],
+            ],
+            Self::Cmake => &[&["cmake", "--version"]],
+            Self::Pip => &[&["python3", "-m", "pip", "--version"]],
+            // Debian splits the venv module: without ensurepip it is there and cannot make anything.
+            Self::Venv => &[&["python3", "-c", "import venv, ensurepip"]],
+            Self::Ffmpeg => &[&["ffmpeg", "-version"]],
+        }
+    }
+
+    fn is_met(self) -> bool {
+        self.probes()
+            .iter()
+            .all(|probe| process::succeeds(Command::new(probe[0]).args(&probe[1..])))
+    }
+}
+
+/// Makes sure that all `needs` are met: installs what is missing where that is allowed, and says so where not.
+pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
+    let missing = unmet(needs);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("missing on this machine: {}", names(&missing));
+    if !may_install() {
+        bail!("{} missing; fix: {}", names(&missing), fix(&missing));
+    }
+    let packages = packages(&missing);
+    println!("installing {} with apt-get", packages.join(" "));
+    process::run(&mut apt_get("update"))?;
+    process::run(
+        apt_get("install")
+            .args(["-y", "--no-install-recommends"])
+            .args(packages),
+    )?;
+    let still_missing = unmet(&missing);
+    if !still_missing.is_empty() {
+        bail!("{} still missing after apt-get install", names(&still_missing));
+    }
+    Ok(())
+}
+
+fn unmet(needs: &[Need]) -> Vec<Need> {
+    needs.iter().copied().filter(|need| !need.is_met()).collect()
+}
+
+/// Whether we are root on a system with Debian's packages.
+fn may_install() -> bool {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    is_root && process::succeeds(Command::new("apt-get").arg("--version"))
+}
+
+fn apt_get(action: &str) -> Command {
+    let mut command = Command::new("apt-get");
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["-q", action]);
+    command
+}
+
+fn names(needs: &[Need]) -> String {
+    needs
+        .iter()
+        .map(|need| need.name())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn packages(needs: &[Need]) -> Vec<&'static str> {
+    let mut packages: Vec<_> = needs.iter().flat_map(|need| need.packages()).copied().collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+fn fix(needs: &[Need]) -> String {
+    format!(
+        "sudo apt-get update && sudo apt-get install -y --no-install-recommends {}",
+        packages(needs).join(" ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_installs_all_that_is_missing() {
+        assert_eq!(
+            fix(&[Need::Venv, Need::Ffmpeg, Need::Pip]),
+            "sudo apt-get update && sudo apt-get install -y --no-install-recommends \
+             ffmpeg python3 python3-pip python3-venv"
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! Every test, on a machine that may have nothing yet.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::process;
+use crate::project::Project;
+use crate::setup::{self, Build};
+use crate::{generate, songs, system};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Arguments for `cargo test`: packages, filters, and after another `--` those of the test programs
+    #[arg(last = true)]
+    cargo_test: Vec<String>,
+}
+
+/// `cargo xtask test`: installs what the tests need, then runs them in the dev profile.
+pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
+    system::ensure(system::FOR_TESTING)?;
+    setup::install_onnx_runtime(project, Build::Cpu)?;
+    generate::install_python(project)?;
+    songs::install(project)?;
+    let mut tests = project.cargo("test");
+    tests.args(selection(&options.cargo_test));
+    println!("{}", process::line(&tests));
+    process::run(&mut tests)
+}
+
+/// The whole workspace, unless the caller chooses packages.
+fn selection(extra: &[String]) -> Vec<&str> {
+    let of_cargo = extra.iter().take_while(|argument| *argument != "--");
+    let chooses = of_cargo
+        .clone()
+        .any(|argument| argument.starts_with("-p") || argument.starts_with("--package"));
+    let mut arguments = vec!["--all-features", "--locked"];
+    if !chooses {
+        arguments.insert(0, "--workspace");
+    }
+    arguments.extend(extra.iter().map(String::as_str));
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(extra: &[&str], expected: &[&str]) {
+        let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
+        assert_eq!(selection(&extra), expected);
+    }
+
+    #[test]
+    fn all_packages_are_tested_unless_some_are_chosen() {
+        check(&[], &["--workspace", "--all-features", "--locked"]);
+        check(
+            &["audio"],
+            &["--workspace", "--all-features", "--locked", "audio"],
+        );
+        check(&["-p", "xtask"], &["--all-features", "--locked", "-p", "xtask"]);
+        check(
+            &["--", "-p"],
+            &["--workspace", "--all-features", "--locked", "--", "-p"],
+        );
+    }
+}
