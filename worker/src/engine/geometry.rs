@@ -92,7 +92,7 @@ impl SpectrumShape {
         if rows == 0 {
             return Err(ShapeError::NoRows);
         }
-        if n_fft % 2 != 0 || n_fft < 2 * HOP_FRAMES {
+        if !n_fft.is_multiple_of(2) || n_fft < 2 * HOP_FRAMES {
             return Err(ShapeError::TransformTooShort { n_fft });
         }
         let available = n_fft / 2 + 1;

@@ -140,7 +140,8 @@ pub fn separate(
             })
         });
         // A thread whose neighbour has gone finds its queue closed and ends; the neighbour holds the reason.
-        let inference = infer(network, plan, from_analysis, to_synthesis, control);
+        let inference = infer(network, plan, &from_analysis, &to_synthesis, control);
+        drop((from_analysis, to_synthesis));
         let read = analysis
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -202,8 +203,8 @@ fn analyse(
 fn infer(
     network: &mut dyn Network,
     plan: &Plan,
-    from_analysis: Receiver<Batch>,
-    to_synthesis: Sender<Batch>,
+    from_analysis: &Receiver<Batch>,
+    to_synthesis: &Sender<Batch>,
     control: &Control,
 ) -> Result<(), SeparateError> {
     let mut negated = Vec::new();

@@ -22,9 +22,12 @@ static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
 pub enum LibraryError {
     /// There is no library.
     #[error(
-        "ONNX Runtime {RUNTIME_VERSION} is not installed; looked for:{tried}\nrun `cargo xtask setup`, or set ORT_DYLIB_PATH to a libonnxruntime.so"
+        "ONNX Runtime {RUNTIME_VERSION} is not installed; looked for:{tried}\nrun `cargo xtask setup{}`, or set ORT_DYLIB_PATH to a libonnxruntime.so",
+        match provider { Provider::Cpu => "", Provider::Cuda => " --cuda" }
     )]
     NotFound {
+        /// What the library should run models on.
+        provider: Provider,
         /// The places looked at.
         tried: Tried,
     },
@@ -94,6 +97,7 @@ fn find(places: &Places, provider: Provider) -> Result<PathBuf, LibraryError> {
     match candidates.iter().find(|path| path.is_file()) {
         Some(found) => Ok(found.clone()),
         None => Err(LibraryError::NotFound {
+            provider,
             tried: Tried(candidates),
         }),
     }
@@ -173,6 +177,6 @@ mod tests {
         assert!(message.contains(&format!(
             "/nowhere/onnxruntime/{RUNTIME_VERSION}/cuda/libonnxruntime.so"
         )));
-        assert!(message.contains("cargo xtask setup"));
+        assert!(message.contains("cargo xtask setup --cuda"));
     }
 }
