@@ -2,5 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
+mod agreement;
 mod command_line;
+mod in_memory;
 mod models;
+mod oracle;
+mod stopping;
+mod streaming;
