@@ -4,6 +4,8 @@
 
 mod agreement;
 mod command_line;
+mod formats;
+mod hostile_audio;
 mod in_memory;
 mod models;
 mod oracle;
