@@ -1,6 +1,14 @@
 //! Splits songs into vocals and instrumental.
 //!
-//! Rooms, in the order in which data flows: [`audio`] decodes and encodes files as streams of 44.1 kHz stereo.
+//! Rooms, in the order in which data flows: [`audio`] decodes and encodes files as streams of 44.1 kHz stereo,
+//! [`engine`] turns such a stream into two, [`onnx`] runs the model for it, [`model`] knows what a model is made for;
+//! [`song`] joins them for one file, [`cli`] is what a person meets.
 
 pub mod audio;
+pub mod cli;
+pub mod engine;
 pub mod error;
+pub mod model;
+pub mod onnx;
+pub mod places;
+pub mod song;

@@ -1,0 +1,73 @@
+"""A small writer of ONNX graphs: nodes by operator name, constants by value, one spelling of every file.
+
+It knows ONNX and nothing of audio. It never reads a clock, a random source or a file.
+"""
+
+import json
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+# What the worker promises to run: opset 13, and the oldest file version that allows it without surprises.
+OPSET = 13
+IR_VERSION = 8
+
+
+class Graph:
+    """Collects nodes and constants. Every method that adds something returns the name of its result."""
+
+    def __init__(self, name: str):
+        self._name = name
+        self._nodes = []
+        self._constants = []
+        self._inputs = []
+        self._outputs = []
+
+    def input(self, name: str, shape: list, element_type: int = TensorProto.FLOAT) -> str:
+        """`shape` holds numbers, and strings for dynamic axes."""
+        self._inputs.append(helper.make_tensor_value_info(name, element_type, shape))
+        return name
+
+    def output(self, name: str, shape: list, element_type: int = TensorProto.FLOAT) -> str:
+        self._outputs.append(helper.make_tensor_value_info(name, element_type, shape))
+        return name
+
+    def constant(self, name: str, value, dtype=np.float32) -> str:
+        self._constants.append(numpy_helper.from_array(np.asarray(value, dtype=dtype), name))
+        return name
+
+    def integers(self, name: str, *values: int) -> str:
+        """A list of axes, bounds or sizes."""
+        return self.constant(name, list(values), np.int64)
+
+    def add(self, operator: str, inputs: list[str], output: str, **attributes) -> str:
+        """One node. It carries the name of its result, so that a profile reads like the formula."""
+        self._nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
+
+    def serialize(self, doc: str = "") -> bytes:
+        """Checks the graph, shapes included, and gives the bytes of the file."""
+        graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, self._constants)
+        model = helper.make_model(
+            graph,
+            producer_name="generate.py",
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            doc_string=doc,
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return model.SerializeToString(deterministic=True)
+
+
+def sidecar(**keys) -> bytes:
+    """The .json beside a model: keys sorted, one a line, so that a change reads as one line."""
+    return (json.dumps(keys, indent=2, sort_keys=True) + "\n").encode()
+
+
+def rounded(values, digits: int = 6) -> np.ndarray:
+    """`values` to `digits` significant digits, as float32.
+
+    exp() and cos() differ in their last bit from one C library to the next; rounding keeps that out of the file.
+    """
+    return np.array([float(f"{v:.{digits - 1}e}") for v in np.ravel(values)], np.float32).reshape(np.shape(values))

@@ -1,0 +1,71 @@
+//! `separation-worker bench-model`: times bare runs of a model, for comparing whole separations with them.
+
+use std::io::{Write as _, stdout};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::Failure;
+use crate::engine::Network as _;
+use crate::model::ModelChoice;
+use crate::onnx::{Provider, RuntimeOptions};
+use crate::places::Places;
+use crate::song::Separator;
+
+#[derive(Debug, Args)]
+pub(super) struct BenchModelArguments {
+    /// `builtin`, or an MDX-Net model
+    #[arg(long, default_value = "builtin")]
+    model: PathBuf,
+    /// Processor threads
+    #[arg(long)]
+    threads: NonZeroUsize,
+    /// Timed runs, after one that is not
+    #[arg(long, default_value = "5")]
+    runs: NonZeroUsize,
+}
+
+/// Prints `{"chunk_frames": …, "run_seconds": […]}`.
+pub(super) fn run(arguments: &BenchModelArguments) -> Result<(), Failure> {
+    measure(arguments).map_err(Failure::Work)
+}
+
+fn measure(arguments: &BenchModelArguments) -> anyhow::Result<()> {
+    let model = if arguments.model.as_os_str() == "builtin" {
+        ModelChoice::Builtin
+    } else {
+        ModelChoice::File {
+            model: arguments.model.clone(),
+            parameters: None,
+        }
+    };
+    let options = RuntimeOptions {
+        provider: Provider::Cpu,
+        threads: arguments.threads.get(),
+    };
+    let mut separator = Separator::load(&model, options, &Places::from_environment())?;
+    let network = separator.network();
+    let shape = network.shape();
+    // Noise as loud as music: silence could take short cuts in the processor.
+    let mut state = 1_u32;
+    let noise: Vec<f32> = (0..shape.values())
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 16_777_216.0 * 100.0 - 50.0
+        })
+        .collect();
+    let mut run_seconds = Vec::new();
+    for run in 0..=arguments.runs.get() {
+        let mut spectra = noise.clone();
+        let begin = Instant::now();
+        network.run(1, &mut spectra)?;
+        if run > 0 {
+            run_seconds.push(begin.elapsed().as_secs_f64());
+        }
+    }
+    let report = serde_json::json!({ "chunk_frames": shape.chunk_frames(), "run_seconds": run_seconds });
+    writeln!(stdout().lock(), "{report}").context("cannot write the report")
+}

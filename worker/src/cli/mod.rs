@@ -1,0 +1,68 @@
+//! The command line. Arguments in, exit code out; the only part of the worker that prints.
+
+mod bench_model;
+mod progress;
+mod report;
+mod separate;
+mod separate_args;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+
+/// Some of the work failed.
+const EXIT_FAILED: u8 = 1;
+
+/// The command line asks for something that cannot be done.
+const EXIT_USAGE: u8 = 2;
+
+/// Splits songs into vocals and instrumental.
+#[derive(Debug, Parser)]
+#[command(name = "separation-worker", version, about, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Separate song files on this machine, without Kafka
+    Separate(Box<separate_args::SeparateArguments>),
+    /// Run a model alone, for measuring it
+    #[command(hide = true)]
+    BenchModel(bench_model::BenchModelArguments),
+}
+
+/// Why a command ended without doing all it was asked.
+enum Failure {
+    /// What was asked cannot be done: nothing was started.
+    Usage(anyhow::Error),
+    /// It was started, or could have been.
+    Work(anyhow::Error),
+    /// It was started, and what failed has been said already.
+    Reported,
+}
+
+/// Does what the process's arguments ask for. `started_at` is when the process started.
+pub fn run(started_at: Instant) -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Separate(arguments) => separate::run(&arguments, started_at),
+        Command::BenchModel(arguments) => bench_model::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(error)) => fail(&error, EXIT_USAGE),
+        Err(Failure::Work(error)) => fail(&error, EXIT_FAILED),
+        Err(Failure::Reported) => ExitCode::from(EXIT_FAILED),
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place where an error's chain is printed"
+)]
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,173 @@
+//! What became of each song: one JSON object, or a few lines for a person.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write as _, stderr, stdout};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::audio::SAMPLE_RATE_HZ;
+use crate::song::SongReport;
+
+/// What became of one song. Paths that are not UTF-8 are shown with replacement characters.
+#[derive(Debug, Serialize)]
+pub(super) struct FileReport {
+    input: String,
+    status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// Stem to file.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    outputs: BTreeMap<String, PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audio_seconds: Option<f64>,
+    wall_seconds: f64,
+    /// Seconds of audio per second of work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    speed: Option<f64>,
+    /// From the start of the process to the first stretch of finished stems.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_chunk_seconds: Option<f64>,
+    /// The most memory that the process has had resident so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_memory_bytes: Option<u64>,
+    /// Stem to samples cut to full scale.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    clipped_samples: BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Separated,
+    Failed,
+}
+
+impl FileReport {
+    pub(super) fn success(
+        input: &Path,
+        song: &SongReport,
+        wall: Duration,
+        first_chunk: Option<Duration>,
+    ) -> Self {
+        let audio_seconds = song.frames as f64 / f64::from(SAMPLE_RATE_HZ);
+        let by_stem = song
+            .outputs
+            .iter()
+            .map(|(output, report)| (output.stem.to_string(), output, report));
+        Self {
+            input: input.display().to_string(),
+            status: Status::Separated,
+            error: None,
+            outputs: by_stem
+                .clone()
+                .map(|(stem, output, _)| (stem, output.path.clone()))
+                .collect(),
+            format: Some(song.input.format.to_string()),
+            audio_seconds: Some(audio_seconds),
+            wall_seconds: wall.as_secs_f64(),
+            speed: Some(audio_seconds / wall.as_secs_f64().max(1e-9)),
+            first_chunk_seconds: first_chunk.map(|first| first.as_secs_f64()),
+            peak_memory_bytes: peak_memory_bytes(),
+            clipped_samples: by_stem
+                .map(|(stem, _, report)| (stem, report.clipped_samples))
+                .collect(),
+            warnings: warnings(song),
+        }
+    }
+
+    pub(super) fn failure(input: &Path, error: &anyhow::Error, wall: Duration) -> Self {
+        Self {
+            input: input.display().to_string(),
+            status: Status::Failed,
+            error: Some(format!("{error:#}")),
+            outputs: BTreeMap::new(),
+            format: None,
+            audio_seconds: None,
+            wall_seconds: wall.as_secs_f64(),
+            speed: None,
+            first_chunk_seconds: None,
+            peak_memory_bytes: peak_memory_bytes(),
+            clipped_samples: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_failure(&self) -> bool {
+        self.status == Status::Failed
+    }
+}
+
+/// Prints the report: to standard output as JSON or lines; a failure for a person goes to standard error.
+pub(super) fn print(report: &FileReport, json: bool) -> io::Result<()> {
+    if json {
+        let text = serde_json::to_string(report)?;
+        return writeln!(stdout().lock(), "{text}");
+    }
+    if let Some(error) = &report.error {
+        return writeln!(stderr().lock(), "{}: {error}", report.input);
+    }
+    let mut out = stdout().lock();
+    for path in report.outputs.values() {
+        writeln!(out, "{}", path.display())?;
+    }
+    let memory = report
+        .peak_memory_bytes
+        .map(|bytes| format!(", {} MB", bytes / 1_000_000))
+        .unwrap_or_default();
+    let (audio, wall) = (report.audio_seconds.unwrap_or_default(), report.wall_seconds);
+    let speed = report.speed.unwrap_or_default();
+    writeln!(
+        out,
+        "{}: {audio:.1} s of audio in {wall:.1} s ({speed:.1}x real time{memory})",
+        report.input
+    )?;
+    report
+        .warnings
+        .iter()
+        .try_for_each(|warning| writeln!(stderr().lock(), "{}: warning: {warning}", report.input))
+}
+
+fn warnings(song: &SongReport) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if song.source.replaced_samples > 0 {
+        let count = song.source.replaced_samples;
+        warnings.push(format!(
+            "{count} samples were not numbers or far out of range; they became silence"
+        ));
+    }
+    if song.source.skipped_packets > 0 {
+        let count = song.source.skipped_packets;
+        warnings.push(format!("{count} corrupt packets of audio became silence"));
+    }
+    if let Some(missing) = song.source.missing_frames.filter(|&missing| missing > 0) {
+        let seconds = missing as f64 / f64::from(SAMPLE_RATE_HZ);
+        warnings.push(format!(
+            "the file ends {seconds:.1} s before the length that it claims"
+        ));
+    }
+    for (output, report) in &song.outputs {
+        if report.clipped_samples > 0 {
+            let count = report.clipped_samples;
+            warnings.push(format!(
+                "{count} samples of {} were clipped; --normalize peak or --bit-depth 32f avoids it",
+                output.stem
+            ));
+        }
+    }
+    warnings
+}
+
+/// The most memory that this process has had resident, where the kernel says (`VmHWM`, in kB).
+fn peak_memory_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}

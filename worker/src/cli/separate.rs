@@ -1,0 +1,122 @@
+//! `separation-worker separate`: songs on this machine, one after the other through one loaded model.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use super::Failure;
+use super::progress::ProgressDisplay;
+use super::report::{FileReport, print};
+use super::separate_args::SeparateArguments;
+use crate::engine::{CancelToken, Control};
+use crate::places::Places;
+use crate::song::{Separator, SongError, SongSettings, StemOutput};
+
+/// The exit code of a program ended by Ctrl-C, as shells count it: 128 + SIGINT.
+const EXIT_INTERRUPTED: i32 = 130;
+
+pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<(), Failure> {
+    let settings = arguments.settings().map_err(Failure::Usage)?;
+    let timeout = arguments.timeout().map_err(Failure::Usage)?;
+    let model = arguments.model().map_err(Failure::Usage)?;
+    let output_dir = &arguments.output_dir;
+    fs::create_dir_all(output_dir)
+        .with_context(|| format!("cannot make --output-dir {}", output_dir.display()))
+        .map_err(Failure::Work)?;
+    let cancel = cancel_on_signal().map_err(Failure::Work)?;
+
+    let mut separator = Separator::load(&model, arguments.runtime(), &Places::from_environment())
+        .map_err(|error| Failure::Work(error.into()))?;
+    separator
+        .check_overlap(settings.overlap)
+        .map_err(|error| Failure::Usage(error.into()))?;
+    let stems = arguments
+        .wanted_stems(separator.stems())
+        .map_err(Failure::Usage)?;
+    let planned = arguments
+        .plan_outputs(&stems, settings.format)
+        .map_err(Failure::Usage)?;
+
+    let mut failed = false;
+    for (input, outputs) in arguments.inputs.iter().zip(&planned) {
+        let job = Job {
+            input,
+            outputs,
+            settings: &settings,
+            timeout,
+            cancel: &cancel,
+            started_at,
+        };
+        let report = job.run(&mut separator);
+        failed |= report.is_failure();
+        print(&report, arguments.json)
+            .context("cannot write the report")
+            .map_err(Failure::Work)?;
+        if cancel.is_cancelled() {
+            std::process::exit(EXIT_INTERRUPTED);
+        }
+    }
+    if failed { Err(Failure::Reported) } else { Ok(()) }
+}
+
+/// One song to separate.
+struct Job<'j> {
+    input: &'j Path,
+    outputs: &'j [StemOutput],
+    settings: &'j SongSettings,
+    timeout: Option<Duration>,
+    cancel: &'j CancelToken,
+    started_at: Instant,
+}
+
+impl Job<'_> {
+    fn run(&self, separator: &mut Separator) -> FileReport {
+        let begin = Instant::now();
+        let control = Control {
+            cancel: self.cancel.clone(),
+            deadline: self.timeout.and_then(|timeout| begin.checked_add(timeout)),
+        };
+        let mut display = ProgressDisplay::start(self.input, begin);
+        let mut first_chunk_at = None;
+        let mut report = |progress| {
+            first_chunk_at.get_or_insert_with(Instant::now);
+            display.update(progress, Instant::now());
+        };
+        let result = separator.separate(self.input, self.outputs, self.settings, &mut report, &control);
+        display.finish();
+        let wall = begin.elapsed();
+        let first_chunk = first_chunk_at.map(|at: Instant| at.duration_since(self.started_at));
+        match result {
+            Ok(song) => FileReport::success(self.input, &song, wall, first_chunk),
+            Err(error) => FileReport::failure(self.input, &self.explain(error), wall),
+        }
+    }
+
+    fn explain(&self, error: SongError) -> anyhow::Error {
+        let error = anyhow::Error::from(error);
+        match self.timeout {
+            Some(timeout)
+                if error.root_cause().is::<crate::engine::Stopped>() && !self.cancel.is_cancelled() =>
+            {
+                error.context(format!("--timeout of {} s is over", timeout.as_secs_f64()))
+            }
+            _ => error,
+        }
+    }
+}
+
+/// The first signal ends the song under way and starts no other; the second ends the process.
+fn cancel_on_signal() -> anyhow::Result<CancelToken> {
+    let cancel = CancelToken::new();
+    let on_signal = cancel.clone();
+    ctrlc::set_handler(move || {
+        if on_signal.is_cancelled() {
+            std::process::exit(EXIT_INTERRUPTED);
+        }
+        on_signal.cancel();
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(cancel)
+}

@@ -1,0 +1,267 @@
+//! The arguments of `separate`, and what they mean together.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::audio::{FlacSamples, OutputFormat, WavSamples};
+use crate::engine::Overlap;
+use crate::model::{ModelChoice, StemName};
+use crate::onnx::{Provider, RuntimeOptions};
+use crate::song::{Formula, Normalize, SongSettings, StemOutput};
+
+const EXAMPLES: &str = "\
+Examples:
+  separation-worker separate song.mp3 --output-dir stems
+  separation-worker separate *.flac --output-dir stems --format flac --bit-depth 24
+  separation-worker separate song.wav --output-dir stems --model UVR-MDX-NET-Inst_HQ_4.onnx --stems instrumental
+  separation-worker separate song.m4a --output-dir stems --json | jq .outputs
+
+Exit codes: 0 all songs separated, 1 some failed, 2 nothing started because the arguments cannot be met.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct SeparateArguments {
+    /// Songs: wav, flac, mp3, ogg, opus, m4a, aac, alac, aiff, caf; others through ffmpeg if it is installed
+    #[arg(required = true, value_name = "INPUT")]
+    pub(super) inputs: Vec<PathBuf>,
+
+    /// Where NAME_vocals.wav and NAME_instrumental.wav go; made if missing, existing stems are replaced
+    #[arg(long, short, value_name = "DIR")]
+    pub(super) output_dir: PathBuf,
+
+    /// `builtin`, or an MDX-Net model
+    #[arg(long, value_name = "builtin|FILE.onnx", default_value = "builtin")]
+    model: PathBuf,
+
+    /// The model's parameters: a sidecar or UVR's mdx_model_data.json; by default looked for beside the model
+    #[arg(long, value_name = "FILE.json")]
+    model_data: Option<PathBuf>,
+
+    /// Which stems to write; both by default
+    #[arg(long, value_name = "STEM", value_delimiter = ',')]
+    stems: Vec<StemName>,
+
+    /// How stems are written
+    #[arg(long, value_enum, default_value_t = Format::Wav)]
+    format: Format,
+
+    /// Bits per sample of wav and flac; 32f is floating point, for wav only
+    #[arg(long, value_enum, value_name = "BITS")]
+    bit_depth: Option<BitDepth>,
+
+    /// How far chunks overlap, as a part of a chunk: more is smoother and slower
+    #[arg(long, value_name = "PART", default_value_t = Overlap::DEFAULT.fraction())]
+    overlap: f64,
+
+    /// Run the model a second time on the inverted song, to cancel its own noise; twice as slow
+    #[arg(long)]
+    denoise: bool,
+
+    /// `peak` scales a stem down if it would clip; `none` leaves levels alone, so that stems sum to the song
+    #[arg(long, value_enum, default_value_t = NormalizeChoice::None)]
+    normalize: NormalizeChoice,
+
+    /// Processor threads for the model; all cores by default
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+
+    /// What runs the model; never falls back to another
+    #[arg(long, value_enum, default_value_t = ProviderChoice::Cpu)]
+    provider: ProviderChoice,
+
+    /// Compute stems and levels as another program does, to compare with it; they then do not sum to the song
+    #[arg(long, value_enum, value_name = "PROGRAM", conflicts_with = "normalize")]
+    compat: Option<Compat>,
+
+    /// Give up on a song after this time
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<f64>,
+
+    /// Print one JSON object per song to standard output
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Wav,
+    Flac,
+    /// Only in builds with the cargo feature `mp3`
+    Mp3,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BitDepth {
+    #[value(name = "16")]
+    Int16,
+    #[value(name = "24")]
+    Int24,
+    #[value(name = "32f")]
+    Float32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum NormalizeChoice {
+    None,
+    Peak,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ProviderChoice {
+    Cpu,
+    Cuda,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Compat {
+    AudioSeparator,
+}
+
+impl SeparateArguments {
+    pub(super) fn model(&self) -> Result<ModelChoice> {
+        if self.model.as_os_str() == "builtin" {
+            ensure!(
+                self.model_data.is_none(),
+                "--model-data belongs to a model from a file; name it with --model"
+            );
+            return Ok(ModelChoice::Builtin);
+        }
+        Ok(ModelChoice::File {
+            model: self.model.clone(),
+            parameters: self.model_data.clone(),
+        })
+    }
+
+    pub(super) fn runtime(&self) -> RuntimeOptions {
+        let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        RuntimeOptions {
+            provider: match self.provider {
+                ProviderChoice::Cpu => Provider::Cpu,
+                ProviderChoice::Cuda => Provider::Cuda,
+            },
+            threads: self.threads.map_or_else(cores, NonZeroUsize::get),
+        }
+    }
+
+    pub(super) fn settings(&self) -> Result<SongSettings> {
+        Ok(SongSettings {
+            overlap: Overlap::new(self.overlap).context("--overlap")?,
+            denoise: self.denoise,
+            formula: match self.compat {
+                None => Formula::Uvr,
+                Some(Compat::AudioSeparator) => Formula::AudioSeparator,
+            },
+            normalize: match self.normalize {
+                NormalizeChoice::None => Normalize::None,
+                NormalizeChoice::Peak => Normalize::Peak,
+            },
+            format: self.output_format()?,
+        })
+    }
+
+    pub(super) fn timeout(&self) -> Result<Option<Duration>> {
+        let parse = |seconds: f64| {
+            let timeout = Duration::try_from_secs_f64(seconds)
+                .ok()
+                .filter(|timeout| !timeout.is_zero());
+            timeout.with_context(|| format!("--timeout must be a number of seconds above 0, found {seconds}"))
+        };
+        self.timeout.map(parse).transpose()
+    }
+
+    fn output_format(&self) -> Result<OutputFormat> {
+        Ok(match (self.format, self.bit_depth) {
+            (Format::Wav, None | Some(BitDepth::Int16)) => OutputFormat::Wav(WavSamples::Int16),
+            (Format::Wav, Some(BitDepth::Int24)) => OutputFormat::Wav(WavSamples::Int24),
+            (Format::Wav, Some(BitDepth::Float32)) => OutputFormat::Wav(WavSamples::Float32),
+            (Format::Flac, None | Some(BitDepth::Int16)) => OutputFormat::Flac(FlacSamples::Int16),
+            (Format::Flac, Some(BitDepth::Int24)) => OutputFormat::Flac(FlacSamples::Int24),
+            (Format::Flac, Some(BitDepth::Float32)) => {
+                bail!(
+                    "--bit-depth 32f is for wav only: flac has no floating point; use --format wav or --bit-depth 24"
+                )
+            }
+            (Format::Mp3, Some(_)) => {
+                bail!("--bit-depth is for wav and flac: mp3 has no such thing; leave it out")
+            }
+            (Format::Mp3, None) if cfg!(not(feature = "mp3")) => {
+                bail!(
+                    "this build cannot write mp3: build it with --features mp3 (LAME, which is LGPL), or use --format flac"
+                )
+            }
+            (Format::Mp3, None) => OutputFormat::Mp3,
+        })
+    }
+
+    /// The stems to write, of those that the model has.
+    pub(super) fn wanted_stems(&self, available: [StemName; 2]) -> Result<Vec<StemName>> {
+        if self.stems.is_empty() {
+            return Ok(available.into());
+        }
+        if let Some(unknown) = self.stems.iter().find(|stem| !available.contains(stem)) {
+            let [primary, secondary] = available;
+            bail!("--stems: this model has no stem {unknown}; it has {primary} and {secondary}");
+        }
+        Ok(available
+            .into_iter()
+            .filter(|stem| self.stems.contains(stem))
+            .collect())
+    }
+
+    /// The files that each input's stems go to.
+    pub(super) fn plan_outputs(
+        &self,
+        stems: &[StemName],
+        format: OutputFormat,
+    ) -> Result<Vec<Vec<StemOutput>>> {
+        let output_dir = fs::canonicalize(&self.output_dir)
+            .with_context(|| format!("cannot use --output-dir {}", self.output_dir.display()))?;
+        // Inputs that do not exist are reported when their turn comes.
+        let inputs: Vec<PathBuf> = self.inputs.iter().flat_map(fs::canonicalize).collect();
+        let mut owners: HashMap<PathBuf, &Path> = HashMap::new();
+        let mut planned = Vec::with_capacity(self.inputs.len());
+        for input in &self.inputs {
+            let mut outputs = Vec::with_capacity(stems.len());
+            for stem in stems {
+                let name = output_name(input, stem, format)?;
+                let destination = output_dir.join(&name);
+                if inputs.contains(&destination) {
+                    bail!(
+                        "{} would be replaced by a stem of {}; use another --output-dir",
+                        destination.display(),
+                        input.display()
+                    );
+                }
+                if let Some(other) = owners.insert(destination, input) {
+                    let (other, input, name) = (other.display(), input.display(), Path::new(&name).display());
+                    bail!(
+                        "{other} and {input} would both be written to {name}; rename one, or separate them into two folders"
+                    );
+                }
+                outputs.push(StemOutput {
+                    stem: stem.clone(),
+                    path: self.output_dir.join(name),
+                });
+            }
+            planned.push(outputs);
+        }
+        Ok(planned)
+    }
+}
+
+fn output_name(input: &Path, stem: &StemName, format: OutputFormat) -> Result<OsString> {
+    let mut name = input
+        .file_stem()
+        .with_context(|| format!("{} is no name of a file", input.display()))?
+        .to_owned();
+    name.push(format!("_{stem}.{}", format.extension()));
+    Ok(name)
+}

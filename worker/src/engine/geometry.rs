@@ -1,0 +1,347 @@
+//! Where chunks lie: the integer arithmetic of MDX-Net inference, with no audio in it.
+//!
+//! The song x of N frames is laid out as z = `[trim zeros | x | pad zeros]`, cut into overlapping chunks that
+//! start every `step` frames, and put together again under a window. Everything here is exact and pure.
+
+use std::f64::consts::PI;
+
+/// Frames between two spectra. Every published MDX-Net model uses this hop.
+pub const HOP_FRAMES: usize = 1024;
+
+/// The shape of the spectrum that a model takes, and of the transform that makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpectrumShape {
+    n_fft: usize,
+    rows: usize,
+    columns: usize,
+}
+
+/// Why a transform and a model do not fit each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ShapeError {
+    /// The transform is odd, or so short that neighbouring windows leave gaps.
+    #[error("n_fft must be even and at least {} (twice the hop of {HOP_FRAMES}), found {n_fft}", 2 * HOP_FRAMES)]
+    TransformTooShort {
+        /// The length asked for.
+        n_fft: usize,
+    },
+    /// A chunk would be no longer than one transform.
+    #[error(
+        "n_fft must be below {HOP_FRAMES} x (T - 1) = {chunk}, found {n_fft}: the model takes too few frames (T)"
+    )]
+    ChunkTooShort {
+        /// The length asked for.
+        n_fft: usize,
+        /// Frames of a chunk with this model.
+        chunk: usize,
+    },
+    /// The model wants more rows than the transform has.
+    #[error("the model takes F = {rows} rows, but n_fft = {n_fft} gives only {available}")]
+    TooManyRows {
+        /// F of the model.
+        rows: usize,
+        /// Length of the transform.
+        n_fft: usize,
+        /// n_fft / 2 + 1.
+        available: usize,
+    },
+    /// The model takes nothing.
+    #[error("the model takes no rows (F = 0)")]
+    NoRows,
+    /// Nobody says how many rows the model takes.
+    #[error("the model's file leaves F open and its parameters do not give `mdx_dim_f_set`")]
+    UnknownRows,
+    /// The model's file and its parameters say different things.
+    #[error("the model's file has {what} = {in_model}, its parameters have {key} = {given}")]
+    Disagreement {
+        /// The size.
+        what: &'static str,
+        /// The parameter.
+        key: &'static str,
+        /// What the file has.
+        in_model: usize,
+        /// What the parameters have.
+        given: usize,
+    },
+    /// A spectrum would not fit in memory.
+    #[error("F = {rows}, T = {columns} and n_fft = {n_fft} are larger than any known model's")]
+    TooLarge {
+        /// F of the model.
+        rows: usize,
+        /// T of the model.
+        columns: usize,
+        /// Length of the transform.
+        n_fft: usize,
+    },
+}
+
+impl SpectrumShape {
+    /// The greatest T taken: 8,192 columns are a chunk of 190 s, 32 times that of any published model.
+    const MAX_COLUMNS: usize = 8_192;
+    /// The greatest transform taken: four times the longest of any published model.
+    const MAX_N_FFT: usize = 65_536;
+
+    /// A spectrum of `rows` (F) by `columns` (T), made by transforms of length `n_fft`.
+    ///
+    /// # Errors
+    /// When no chunk can have this shape.
+    pub fn new(n_fft: usize, rows: usize, columns: usize) -> Result<Self, ShapeError> {
+        if columns > Self::MAX_COLUMNS || n_fft > Self::MAX_N_FFT {
+            return Err(ShapeError::TooLarge { rows, columns, n_fft });
+        }
+        if rows == 0 {
+            return Err(ShapeError::NoRows);
+        }
+        if !n_fft.is_multiple_of(2) || n_fft < 2 * HOP_FRAMES {
+            return Err(ShapeError::TransformTooShort { n_fft });
+        }
+        let available = n_fft / 2 + 1;
+        if rows > available {
+            return Err(ShapeError::TooManyRows {
+                rows,
+                n_fft,
+                available,
+            });
+        }
+        let chunk = HOP_FRAMES * columns.saturating_sub(1);
+        if n_fft >= chunk {
+            return Err(ShapeError::ChunkTooShort { n_fft, chunk });
+        }
+        Ok(Self { n_fft, rows, columns })
+    }
+
+    /// Length of one transform.
+    pub fn n_fft(&self) -> usize {
+        self.n_fft
+    }
+
+    /// F: the rows (frequencies from 0 up) that the model sees.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// T: the columns (points in time) that the model sees.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Floats in one spectrum: 4 (left and right, real and imaginary) x F x T.
+    pub fn values(&self) -> usize {
+        4 * self.rows * self.columns
+    }
+
+    /// Frames of one chunk: hop x (T - 1).
+    pub fn chunk_frames(&self) -> usize {
+        HOP_FRAMES * (self.columns - 1)
+    }
+
+    /// Frames of silence before the song.
+    pub fn trim_frames(&self) -> usize {
+        self.n_fft / 2
+    }
+
+    /// Frames that one chunk gives anew where chunks do not overlap; it decides how much silence follows the song.
+    fn generated_frames(&self) -> usize {
+        self.chunk_frames() - self.n_fft
+    }
+
+    /// Frames of z for a song of `song_frames`: trim + N + pad, pad = gen + trim - (N mod gen).
+    pub fn padded_frames(&self, song_frames: u64) -> u64 {
+        let (trim, generated) = (self.trim_frames() as u64, self.generated_frames() as u64);
+        trim + song_frames + generated + trim - song_frames % generated
+    }
+}
+
+/// How far neighbouring chunks overlap.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Overlap(f64);
+
+/// An overlap that no window can bridge.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum OverlapError {
+    /// Not a fraction.
+    #[error("overlap must be at least 0 and below 1, found {0}")]
+    OutOfRange(f64),
+    /// The next chunk would start where it started.
+    #[error("overlap {overlap} leaves no step between chunks of {chunk} frames; use a smaller one")]
+    NoStep {
+        /// The fraction asked for.
+        overlap: f64,
+        /// Frames of a chunk.
+        chunk: usize,
+    },
+    /// Windows would touch only where they are 0.
+    #[error("overlap {overlap} is less than two frames of a chunk of {chunk}; use 0 or at least {}", 2.0 / *chunk as f64)]
+    TooSmall {
+        /// The fraction asked for.
+        overlap: f64,
+        /// Frames of a chunk.
+        chunk: usize,
+    },
+}
+
+impl Overlap {
+    /// UVR's default.
+    pub const DEFAULT: Self = Self(0.25);
+
+    /// An overlap of `fraction` of a chunk.
+    ///
+    /// # Errors
+    /// When it is not in `0 <= fraction < 1`.
+    pub fn new(fraction: f64) -> Result<Self, OverlapError> {
+        if (0.0..1.0).contains(&fraction) {
+            Ok(Self(fraction))
+        } else {
+            Err(OverlapError::OutOfRange(fraction))
+        }
+    }
+
+    /// The fraction of a chunk that the next one covers as well.
+    pub fn fraction(&self) -> f64 {
+        self.0
+    }
+}
+
+/// The grid of chunks over z: fixed starts, so that a stream and a whole file are cut alike.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ChunkGrid {
+    shape: SpectrumShape,
+    step_frames: usize,
+    windowed: bool,
+}
+
+impl ChunkGrid {
+    /// The grid for chunks of `shape`, each `trunc((1 - overlap) * chunk)` frames after the last.
+    ///
+    /// # Errors
+    /// When chunks of this length cannot overlap so.
+    pub fn new(shape: SpectrumShape, overlap: Overlap) -> Result<Self, OverlapError> {
+        let chunk = shape.chunk_frames();
+        let overlap = overlap.fraction();
+        if overlap > 0.0 && overlap < 2.0 / chunk as f64 {
+            return Err(OverlapError::TooSmall { overlap, chunk });
+        }
+        // Truncation in IEEE doubles is part of the definition: 0.8 gives 52223 of 261120, not 52224.
+        let step_frames = ((1.0 - overlap) * chunk as f64) as usize;
+        if step_frames == 0 {
+            return Err(OverlapError::NoStep { overlap, chunk });
+        }
+        Ok(Self {
+            shape,
+            step_frames,
+            windowed: overlap > 0.0,
+        })
+    }
+
+    /// The shape of a chunk's spectrum.
+    pub fn shape(&self) -> SpectrumShape {
+        self.shape
+    }
+
+    /// Frames between the starts of two chunks.
+    pub fn step_frames(&self) -> usize {
+        self.step_frames
+    }
+
+    /// Where in z chunk `index` starts.
+    pub fn start(&self, index: u64) -> u64 {
+        index * self.step_frames as u64
+    }
+
+    /// How many chunks matter for a song of `song_frames`: those that start before its last frame in z.
+    /// The definition runs a few more over the padding, whose results are cut away.
+    pub fn chunks(&self, song_frames: u64) -> u64 {
+        (self.shape.trim_frames() as u64 + song_frames).div_ceil(self.step_frames as u64)
+    }
+
+    /// The window of a chunk of which `covered` frames are inside z: a symmetric Hann of that length
+    /// (1 for a single frame), or ones where chunks do not overlap.
+    pub fn window(&self, covered: usize) -> Vec<f32> {
+        if !self.windowed || covered == 1 {
+            return vec![1.0; covered];
+        }
+        let last = (covered - 1) as f64;
+        (0..covered)
+            .map(|k| (0.5 - 0.5 * (2.0 * PI * k as f64 / last).cos()) as f32)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape() -> SpectrumShape {
+        SpectrumShape::new(6144, 2048, 256).unwrap()
+    }
+
+    #[test]
+    fn steps_are_truncated_in_doubles() {
+        let step = |overlap| {
+            ChunkGrid::new(shape(), Overlap::new(overlap).unwrap())
+                .unwrap()
+                .step_frames()
+        };
+        assert_eq!(step(0.0), 261_120);
+        assert_eq!(step(0.25), 195_840);
+        assert_eq!(step(0.8), 52_223);
+        assert_eq!(step(0.9), 26_111);
+    }
+
+    #[test]
+    fn padding_reaches_past_the_last_generated_frame() {
+        let shape = shape();
+        let generated = 261_120 - 6144;
+        assert_eq!(shape.padded_frames(1), 3072 + 1 + generated + 3072 - 1);
+        assert_eq!(
+            shape.padded_frames(generated),
+            3072 + generated + generated + 3072
+        );
+    }
+
+    #[test]
+    fn shapes_that_fit_no_chunk_are_refused_by_name() {
+        let refused = |n_fft, rows, columns| SpectrumShape::new(n_fft, rows, columns).unwrap_err();
+        assert!(matches!(
+            refused(6144, 4000, 256),
+            ShapeError::TooManyRows { available: 3073, .. }
+        ));
+        assert!(matches!(
+            refused(1024, 100, 256),
+            ShapeError::TransformTooShort { .. }
+        ));
+        assert!(matches!(
+            refused(4097, 100, 256),
+            ShapeError::TransformTooShort { .. }
+        ));
+        assert!(matches!(
+            refused(4096, 100, 5),
+            ShapeError::ChunkTooShort { chunk: 4096, .. }
+        ));
+        assert!(matches!(
+            refused(4096, 100, 0),
+            ShapeError::ChunkTooShort { chunk: 0, .. }
+        ));
+        assert!(matches!(refused(4096, 0, 256), ShapeError::NoRows));
+        assert!(matches!(refused(4096, 100, 1 << 40), ShapeError::TooLarge { .. }));
+    }
+
+    #[test]
+    fn overlaps_that_no_window_bridges_are_refused() {
+        assert!(matches!(Overlap::new(1.0), Err(OverlapError::OutOfRange(_))));
+        assert!(matches!(Overlap::new(-0.1), Err(OverlapError::OutOfRange(_))));
+        assert!(matches!(Overlap::new(f64::NAN), Err(OverlapError::OutOfRange(_))));
+        let grid = |overlap| ChunkGrid::new(shape(), Overlap::new(overlap).unwrap());
+        assert!(matches!(grid(1e-9), Err(OverlapError::TooSmall { .. })));
+        assert!(matches!(grid(1.0 - 1e-9), Err(OverlapError::NoStep { .. })));
+    }
+
+    #[test]
+    fn windows_are_symmetric_and_ones_without_overlap() {
+        let overlapping = ChunkGrid::new(shape(), Overlap::DEFAULT).unwrap();
+        assert_eq!(overlapping.window(1), [1.0]);
+        assert_eq!(overlapping.window(3), [0.0, 1.0, 0.0]);
+        let plain = ChunkGrid::new(shape(), Overlap::new(0.0).unwrap()).unwrap();
+        assert_eq!(plain.window(3), [1.0; 3]);
+    }
+}

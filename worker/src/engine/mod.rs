@@ -1,0 +1,14 @@
+//! MDX-Net separation of a stream of audio into two stems. Knows no files, no Kafka and no ONNX.
+
+mod control;
+mod geometry;
+mod overlap_add;
+mod pipeline;
+mod stems;
+mod stft;
+
+pub use control::{CancelToken, Control, Progress, Stopped};
+pub use geometry::{ChunkGrid, HOP_FRAMES, Overlap, OverlapError, ShapeError, SpectrumShape};
+pub use pipeline::{Network, NetworkError, Plan, SeparateError, separate};
+pub use stems::{StemBlocks, StemFormula};
+pub use stft::{Analyser, Synthesiser};

@@ -1,0 +1,379 @@
+//! The stream from audio to stems: three threads joined by short queues, so that decoding, transforms, inference
+//! and delivery overlap, and memory does not depend on the song's length.
+//!
+//! `source -> analyse -> (spectra) -> network -> (spectra) -> synthesise, overlap-add, formula -> deliver`
+
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::control::{Control, Progress, Stopped};
+use super::geometry::{ChunkGrid, SpectrumShape};
+use super::overlap_add::OverlapAdder;
+use super::stems::{StemBlocks, StemFormula};
+use super::stft::{Analyser, Synthesiser};
+use crate::audio::{AudioError, StereoBlock, StereoSource};
+use crate::error::ErrorClass;
+
+/// Batches that may wait between two threads. One keeps both busy; each more costs a spectrum (8 MB).
+const QUEUED_BATCHES: usize = 1;
+
+/// Batches in existence: one in the hands of each of the three threads and one in each of the two queues.
+const BATCHES: usize = 3 + 2 * QUEUED_BATCHES;
+
+/// A model: it maps spectra to spectra. Owns no audio and knows no files.
+pub trait Network {
+    /// The spectra it takes and gives.
+    fn shape(&self) -> SpectrumShape;
+
+    /// Replaces `batch` spectra, one after the other in `spectra`, by what the model makes of them.
+    ///
+    /// # Errors
+    /// When the model cannot be run or gives something of another shape.
+    fn run(&mut self, batch: usize, spectra: &mut [f32]) -> Result<(), NetworkError>;
+}
+
+/// A model that did not run.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct NetworkError {
+    message: String,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl NetworkError {
+    /// A failure in words, with what caused it.
+    pub fn new(message: impl Into<String>, source: Option<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self {
+            message: message.into(),
+            source,
+        }
+    }
+}
+
+/// How to separate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Plan {
+    /// Where chunks lie.
+    pub grid: ChunkGrid,
+    /// From the model's output to stems.
+    pub formula: StemFormula,
+    /// Run the model on the negated spectrum as well and keep what both agree on: (f(X) - f(-X)) / 2.
+    pub denoise: bool,
+    /// Chunks that the model is given at once, at least 1.
+    pub batch: usize,
+}
+
+/// Why a song was not separated.
+#[derive(Debug, thiserror::Error)]
+pub enum SeparateError {
+    /// The song could not be read.
+    #[error("cannot read the song")]
+    Source(#[source] AudioError),
+    /// The song has no audio.
+    #[error("the song is empty: it has no audio at all")]
+    Empty,
+    /// The stems could not be written.
+    #[error("cannot write the stems")]
+    Deliver(#[source] AudioError),
+    /// The model could not be run.
+    #[error("the model failed")]
+    Network(#[from] NetworkError),
+    /// The model gave NaN or infinity.
+    #[error("the model gave values that are not numbers, at second {second:.1} of the song")]
+    NotFinite {
+        /// Where in the song.
+        second: f64,
+    },
+    /// The work was ended early.
+    #[error("stopped before the end of the song")]
+    Stopped(#[from] Stopped),
+}
+
+impl SeparateError {
+    /// What this failure says about trying again.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Source(error) | Self::Deliver(error) => error.class(),
+            Self::Empty | Self::NotFinite { .. } => ErrorClass::Permanent,
+            Self::Network(_) => ErrorClass::Transient,
+            Self::Stopped(_) => ErrorClass::Interrupted,
+        }
+    }
+}
+
+/// Separates everything in `source`: calls `deliver` with consecutive stretches of both stems and `report` after
+/// each, both on a thread of the pipeline. Returns the number of frames.
+///
+/// # Errors
+/// The first failure of any part; nothing is delivered after it.
+///
+/// # Panics
+/// When the network's shape is not the plan's, or a batch of the plan is empty.
+pub fn separate(
+    network: &mut dyn Network,
+    plan: &Plan,
+    source: &mut dyn StereoSource,
+    deliver: &mut (dyn FnMut(StemBlocks) -> Result<(), AudioError> + Send),
+    report: &mut (dyn FnMut(Progress) + Send),
+    control: &Control,
+) -> Result<u64, SeparateError> {
+    assert_eq!(
+        network.shape(),
+        plan.grid.shape(),
+        "the plan is made for the network"
+    );
+    assert!(plan.batch > 0, "a batch has at least one chunk");
+    let expected_frames = source.expected_frames();
+    let (to_network, from_analysis) = bounded(QUEUED_BATCHES);
+    let (to_synthesis, from_network) = bounded(QUEUED_BATCHES);
+    let (recycle, recycled) = bounded(BATCHES);
+    std::thread::scope(|scope| {
+        let analysis = scope.spawn(move || analyse(plan, source, &to_network, &recycled));
+        let synthesis = scope.spawn(move || {
+            synthesise(plan, &from_network, &recycle, deliver, |done_frames| {
+                report(Progress {
+                    done_frames,
+                    expected_frames,
+                });
+            })
+        });
+        // A thread whose neighbour has gone finds its queue closed and ends; the neighbour holds the reason.
+        let inference = infer(network, plan, &from_analysis, &to_synthesis, control);
+        drop((from_analysis, to_synthesis));
+        let read = analysis
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let written = synthesis
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        inference?;
+        read?;
+        written
+    })
+}
+
+/// Consecutive chunks on their way through the threads.
+#[derive(Default)]
+struct Batch {
+    chunks: Vec<Chunk>,
+    spectra: Vec<f32>,
+}
+
+struct Chunk {
+    /// Frames of the chunk that are inside z.
+    covered: usize,
+    /// Frames from its start that no later chunk changes.
+    settled: usize,
+    /// The part of z in this chunk that was in no chunk before, the padding behind the song left out.
+    fresh: StereoBlock,
+}
+
+/// First thread: reads the song, cuts it and transforms the chunks.
+fn analyse(
+    plan: &Plan,
+    source: &mut dyn StereoSource,
+    to_network: &Sender<Batch>,
+    recycled: &Receiver<Batch>,
+) -> Result<(), SeparateError> {
+    let mut cutter = Cutter::new(plan.grid, source);
+    let mut analyser = Analyser::new(plan.grid.shape());
+    let values = plan.grid.shape().values();
+    loop {
+        let mut batch = recycled.try_recv().unwrap_or_default();
+        batch.chunks.clear();
+        batch.spectra.resize(plan.batch * values, 0.0);
+        for spectrum in batch.spectra.chunks_exact_mut(values) {
+            let Some(chunk) = cutter.next_chunk()? else { break };
+            analyser.transform(&cutter.samples, spectrum);
+            batch.chunks.push(chunk);
+        }
+        if batch.chunks.is_empty() {
+            return Ok(());
+        }
+        batch.spectra.truncate(batch.chunks.len() * values);
+        if to_network.send(batch).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Second thread, the caller's: runs the model.
+fn infer(
+    network: &mut dyn Network,
+    plan: &Plan,
+    from_analysis: &Receiver<Batch>,
+    to_synthesis: &Sender<Batch>,
+    control: &Control,
+) -> Result<(), SeparateError> {
+    let mut negated = Vec::new();
+    for mut batch in from_analysis {
+        control.check(Instant::now())?;
+        if plan.denoise {
+            negated.clear();
+            negated.extend(batch.spectra.iter().map(|value| -value));
+            network.run(batch.chunks.len(), &mut negated)?;
+        }
+        network.run(batch.chunks.len(), &mut batch.spectra)?;
+        if plan.denoise {
+            for (value, negated) in batch.spectra.iter_mut().zip(&negated) {
+                *value = 0.5 * *value - 0.5 * negated;
+            }
+        }
+        if to_synthesis.send(batch).is_err() {
+            break;
+        }
+    }
+    control.check(Instant::now())?;
+    Ok(())
+}
+
+/// Third thread: back to audio, overlap-add, stems. Returns the number of frames delivered.
+fn synthesise(
+    plan: &Plan,
+    from_network: &Receiver<Batch>,
+    recycle: &Sender<Batch>,
+    deliver: &mut (dyn FnMut(StemBlocks) -> Result<(), AudioError> + Send),
+    mut report: impl FnMut(u64),
+) -> Result<u64, SeparateError> {
+    let mut synthesiser = Synthesiser::new(plan.grid.shape());
+    let mut adder = OverlapAdder::new(plan.grid);
+    let mut demixed = StereoBlock::default();
+    let mut song = StereoBlock::default();
+    let mut silence_left = plan.grid.shape().trim_frames();
+    let mut done_frames = 0;
+    for batch in from_network {
+        let values = plan.grid.shape().values();
+        for (chunk, spectrum) in batch.chunks.iter().zip(batch.spectra.chunks_exact(values)) {
+            let mut settled = StereoBlock::default();
+            synthesiser.transform(spectrum, &mut demixed);
+            adder.add(&demixed, chunk.covered, chunk.settled, &mut settled);
+            song.append(&chunk.fresh);
+            let mut mix = take_front(&mut song, chunk.settled);
+            let silence = silence_left.min(chunk.settled);
+            silence_left -= silence;
+            drop_front(&mut settled, silence);
+            drop_front(&mut mix, silence);
+            if !settled
+                .left
+                .iter()
+                .chain(&settled.right)
+                .all(|sample| sample.is_finite())
+            {
+                let second = done_frames as f64 / f64::from(crate::audio::SAMPLE_RATE_HZ);
+                return Err(SeparateError::NotFinite { second });
+            }
+            done_frames += settled.frames() as u64;
+            deliver(plan.formula.apply(&mix, settled)).map_err(SeparateError::Deliver)?;
+            report(done_frames);
+        }
+        // Nobody may be left to use it again.
+        let _ = recycle.try_send(batch);
+    }
+    Ok(done_frames)
+}
+
+/// Cuts a song into the chunks of a grid.
+struct Cutter<'s> {
+    grid: ChunkGrid,
+    source: &'s mut dyn StereoSource,
+    /// The samples of the latest chunk, padded with silence to its full length.
+    samples: StereoBlock,
+    /// z from the start of the next chunk on, as far as it was read.
+    waiting: StereoBlock,
+    /// Frames at the front of `waiting` that were in a chunk before.
+    known: usize,
+    block: StereoBlock,
+    song_frames: u64,
+    at_end: bool,
+    index: u64,
+}
+
+impl<'s> Cutter<'s> {
+    fn new(grid: ChunkGrid, source: &'s mut dyn StereoSource) -> Self {
+        Self {
+            grid,
+            source,
+            samples: StereoBlock::default(),
+            waiting: StereoBlock::silence(grid.shape().trim_frames()),
+            known: 0,
+            block: StereoBlock::default(),
+            song_frames: 0,
+            at_end: false,
+            index: 0,
+        }
+    }
+
+    fn next_chunk(&mut self) -> Result<Option<Chunk>, SeparateError> {
+        let chunk_frames = self.grid.shape().chunk_frames();
+        self.fill(chunk_frames)?;
+        let step = self.grid.step_frames();
+        let (covered, settled) = if self.at_end {
+            if self.index == self.grid.chunks(self.song_frames) {
+                return Ok(None);
+            }
+            let start = self.grid.start(self.index);
+            let song_end = self.grid.shape().trim_frames() as u64 + self.song_frames;
+            let padded_end = self.grid.shape().padded_frames(self.song_frames);
+            (
+                at_most(chunk_frames, padded_end - start),
+                at_most(step, song_end - start),
+            )
+        } else {
+            (chunk_frames, step)
+        };
+        let audible = chunk_frames.min(self.waiting.frames());
+        self.samples.clear();
+        self.samples.left.extend_from_slice(&self.waiting.left[..audible]);
+        self.samples
+            .right
+            .extend_from_slice(&self.waiting.right[..audible]);
+        self.samples.left.resize(chunk_frames, 0.0);
+        self.samples.right.resize(chunk_frames, 0.0);
+        let fresh = StereoBlock {
+            left: self.waiting.left[self.known..audible].to_vec(),
+            right: self.waiting.right[self.known..audible].to_vec(),
+        };
+        let passed = step.min(self.waiting.frames());
+        drop_front(&mut self.waiting, passed);
+        self.known = audible.saturating_sub(passed);
+        self.index += 1;
+        Ok(Some(Chunk {
+            covered,
+            settled,
+            fresh,
+        }))
+    }
+
+    fn fill(&mut self, frames: usize) -> Result<(), SeparateError> {
+        while !self.at_end && self.waiting.frames() < frames {
+            self.source.read(&mut self.block).map_err(SeparateError::Source)?;
+            self.song_frames += self.block.frames() as u64;
+            self.waiting.append(&self.block);
+            self.at_end = self.block.is_empty();
+        }
+        if self.at_end && self.song_frames == 0 {
+            return Err(SeparateError::Empty);
+        }
+        Ok(())
+    }
+}
+
+fn at_most(limit: usize, frames: u64) -> usize {
+    usize::try_from(frames).map_or(limit, |frames| frames.min(limit))
+}
+
+fn take_front(block: &mut StereoBlock, frames: usize) -> StereoBlock {
+    let front = StereoBlock {
+        left: block.left[..frames].to_vec(),
+        right: block.right[..frames].to_vec(),
+    };
+    drop_front(block, frames);
+    front
+}
+
+fn drop_front(block: &mut StereoBlock, frames: usize) {
+    block.left.drain(..frames);
+    block.right.drain(..frames);
+}

@@ -1,0 +1,27 @@
+//! What a model is made for: its transform, its level and the stem it finds.
+
+mod builtin;
+mod parameters;
+mod parameters_file;
+mod stem_name;
+
+use std::path::PathBuf;
+
+pub use builtin::{BUILTIN_ONNX, builtin_parameters};
+pub use parameters::{ModelParameters, ParameterError};
+pub use parameters_file::{ParametersError, find_parameters, parse_parameters};
+pub use stem_name::{StemName, StemNameError};
+
+/// Which model to use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelChoice {
+    /// The one in this program: signal processing, no training.
+    Builtin,
+    /// An MDX-Net model from a file.
+    File {
+        /// The ONNX file.
+        model: PathBuf,
+        /// A file with its parameters; without it they are looked for beside the model.
+        parameters: Option<PathBuf>,
+    },
+}

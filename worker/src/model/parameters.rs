@@ -1,0 +1,205 @@
+//! The parameters of an MDX-Net model, under the names that UVR's own data use.
+
+use serde::Deserialize;
+
+use super::stem_name::{StemName, StemNameError};
+use crate::engine::{ShapeError, SpectrumShape};
+
+/// T where neither the model nor its parameters say: 2^8.
+const DEFAULT_COLUMNS_LOG2: u32 = 8;
+
+/// What a model's file does not say about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelParameters {
+    /// Length of the transform (`mdx_n_fft_scale_set`).
+    pub n_fft: usize,
+    /// F, where given (`mdx_dim_f_set`).
+    pub rows: Option<usize>,
+    /// log2 of T, where given (`mdx_dim_t_set`).
+    pub columns_log2: Option<u32>,
+    /// The factor that corrects the model's level (`compensate`).
+    pub compensate: f32,
+    /// The stem that the model finds (`primary_stem`).
+    pub primary_stem: StemName,
+}
+
+/// Parameters that are not those of an MDX-Net model.
+#[derive(Debug, thiserror::Error)]
+pub enum ParameterError {
+    /// Not the keys and types that belong here.
+    #[error("not parameters of an MDX-Net model")]
+    Malformed(#[source] serde_json::Error),
+    /// Parameters of a model of another architecture.
+    #[error(
+        "`config_yaml` is set: the model is not MDX-Net but of a kind that needs that configuration; use an MDX-Net model"
+    )]
+    OtherArchitecture,
+    /// A factor that makes no sound.
+    #[error(
+        "`compensate` must be a number above 0 and at most {}, found {found}",
+        ModelParameters::MAX_COMPENSATE
+    )]
+    Compensate {
+        /// What was given.
+        found: f64,
+    },
+    /// More columns than memory.
+    #[error("`mdx_dim_t_set` is the logarithm of T to base 2 and at most 13, found {found}")]
+    Columns {
+        /// What was given.
+        found: u32,
+    },
+    /// A stem that no file can be named after.
+    #[error("`primary_stem` cannot be used")]
+    Stem(#[from] StemNameError),
+}
+
+/// The keys as they stand in the file; unknown ones are ignored.
+#[derive(Deserialize)]
+struct Keys {
+    compensate: f64,
+    mdx_dim_f_set: Option<usize>,
+    mdx_dim_t_set: Option<u32>,
+    mdx_n_fft_scale_set: usize,
+    primary_stem: String,
+}
+
+impl ModelParameters {
+    /// Published models have 1.01 to 1.09; beyond this it is a mistake.
+    const MAX_COMPENSATE: f64 = 16.0;
+    /// 2^13 columns are the most that a spectrum may have.
+    const MAX_COLUMNS_LOG2: u32 = 13;
+
+    /// The parameters in one JSON object.
+    ///
+    /// # Errors
+    /// When keys are missing, of another type or out of range, or belong to another kind of model.
+    pub fn from_json(json: &serde_json::Value) -> Result<Self, ParameterError> {
+        if json.get("config_yaml").is_some_and(|value| !value.is_null()) {
+            return Err(ParameterError::OtherArchitecture);
+        }
+        let keys = Keys::deserialize(json).map_err(ParameterError::Malformed)?;
+        if !(keys.compensate > 0.0 && keys.compensate <= Self::MAX_COMPENSATE) {
+            return Err(ParameterError::Compensate {
+                found: keys.compensate,
+            });
+        }
+        if let Some(found) = keys.mdx_dim_t_set.filter(|&log2| log2 > Self::MAX_COLUMNS_LOG2) {
+            return Err(ParameterError::Columns { found });
+        }
+        Ok(Self {
+            n_fft: keys.mdx_n_fft_scale_set,
+            rows: keys.mdx_dim_f_set,
+            columns_log2: keys.mdx_dim_t_set,
+            compensate: keys.compensate as f32,
+            primary_stem: StemName::new(&keys.primary_stem)?,
+        })
+    }
+
+    /// The shape of the model's spectra, where its file fixes F and T as given.
+    ///
+    /// # Errors
+    /// When the file and the parameters disagree, or no chunk can have that shape.
+    pub fn shape(&self, rows: Option<usize>, columns: Option<usize>) -> Result<SpectrumShape, ShapeError> {
+        let given_columns = self.columns_log2.map(|log2| 1 << log2);
+        let rows = agree("F", "mdx_dim_f_set", rows, self.rows)?;
+        let columns = agree("T", "2^mdx_dim_t_set", columns, given_columns)?;
+        let rows = rows.ok_or(ShapeError::UnknownRows)?;
+        SpectrumShape::new(self.n_fft, rows, columns.unwrap_or(1 << DEFAULT_COLUMNS_LOG2))
+    }
+}
+
+fn agree(
+    what: &'static str,
+    key: &'static str,
+    in_model: Option<usize>,
+    given: Option<usize>,
+) -> Result<Option<usize>, ShapeError> {
+    match (in_model, given) {
+        (Some(in_model), Some(given)) if in_model != given => Err(ShapeError::Disagreement {
+            what,
+            key,
+            in_model,
+            given,
+        }),
+        _ => Ok(in_model.or(given)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn keys() -> serde_json::Value {
+        json!({
+            "compensate": 1.035, "mdx_dim_f_set": 2048, "mdx_dim_t_set": 8,
+            "mdx_n_fft_scale_set": 6144, "primary_stem": "Vocals", "is_karaoke": true,
+        })
+    }
+
+    fn with(key: &str, value: serde_json::Value) -> Result<ModelParameters, ParameterError> {
+        let mut keys = keys();
+        keys[key] = value;
+        ModelParameters::from_json(&keys)
+    }
+
+    #[test]
+    fn uvrs_keys_are_read_and_others_ignored() {
+        let parameters = ModelParameters::from_json(&keys()).unwrap();
+        assert_eq!(parameters.compensate, 1.035);
+        assert_eq!(parameters.primary_stem.as_str(), "vocals");
+        assert_eq!(
+            parameters.shape(None, None).unwrap(),
+            SpectrumShape::new(6144, 2048, 256).unwrap()
+        );
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused_by_its_name() {
+        assert!(matches!(
+            with("compensate", json!(0)),
+            Err(ParameterError::Compensate { .. })
+        ));
+        assert!(matches!(
+            with("compensate", json!(1e9)),
+            Err(ParameterError::Compensate { .. })
+        ));
+        assert!(matches!(
+            with("mdx_dim_t_set", json!(64)),
+            Err(ParameterError::Columns { found: 64 })
+        ));
+        assert!(matches!(
+            with("primary_stem", json!("../x")),
+            Err(ParameterError::Stem(_))
+        ));
+        assert!(matches!(
+            with("mdx_n_fft_scale_set", json!("big")),
+            Err(ParameterError::Malformed(_))
+        ));
+        assert!(matches!(
+            with("config_yaml", json!("model.yaml")),
+            Err(ParameterError::OtherArchitecture)
+        ));
+    }
+
+    #[test]
+    fn the_file_and_the_parameters_must_agree() {
+        let parameters = ModelParameters::from_json(&keys()).unwrap();
+        assert!(parameters.shape(Some(2048), Some(256)).is_ok());
+        assert!(matches!(
+            parameters.shape(Some(3072), None),
+            Err(ShapeError::Disagreement {
+                what: "F",
+                in_model: 3072,
+                given: 2048,
+                ..
+            })
+        ));
+        assert!(matches!(
+            parameters.shape(None, Some(128)),
+            Err(ShapeError::Disagreement { what: "T", .. })
+        ));
+    }
+}

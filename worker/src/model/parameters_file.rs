@@ -1,0 +1,235 @@
+//! Finds a model's parameters: in a file given, in the sidecar beside the model, or in UVR's collection by the
+//! model's hash.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use md5::{Digest as _, Md5};
+use serde_json::Value;
+
+use super::parameters::{ModelParameters, ParameterError};
+
+/// UVR hashes the last 10,240,000 bytes of a model, or all of a smaller one.
+const HASHED_BYTES: u64 = 10_000 * 1024;
+
+/// The name of UVR's collection of parameters.
+const COLLECTION_NAME: &str = "mdx_model_data.json";
+
+/// The largest file of parameters taken: UVR's collection has 60 kB, this is 64 times as much.
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Why a model's parameters are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum ParametersError {
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A file is too large to be what it should be.
+    #[error("{path} is larger than {MAX_FILE_BYTES} bytes and so no file of model parameters")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file is not JSON.
+    #[error("{path} is not JSON")]
+    NotJson {
+        /// The file.
+        path: PathBuf,
+        /// Where it is not.
+        source: serde_json::Error,
+    },
+    /// A file is neither a sidecar nor a collection that has this model.
+    #[error("{path} has no parameters for this model: it is keyed by hash and the model's is {hash}")]
+    NotListed {
+        /// The file.
+        path: PathBuf,
+        /// MD5 of the model, as UVR computes it.
+        hash: String,
+    },
+    /// The parameters are there and are no good.
+    #[error("{path} cannot be used")]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ParameterError,
+    },
+    /// There is no file of parameters.
+    #[error(
+        "the parameters of {model} are not known: name a file of them, or put {sidecar} (keys compensate, \
+         mdx_dim_f_set, mdx_dim_t_set, mdx_n_fft_scale_set, primary_stem) or UVR's {COLLECTION_NAME} beside it"
+    )]
+    NotFound {
+        /// The model.
+        model: PathBuf,
+        /// The sidecar looked for.
+        sidecar: PathBuf,
+    },
+}
+
+/// The parameters of the model in the file `model`: from `given` if there is one, else from its sidecar
+/// (`NAME.json`), else from the collection beside it.
+///
+/// # Errors
+/// When none is found, or the first one found cannot be used.
+pub fn find_parameters(model: &Path, given: Option<&Path>) -> Result<ModelParameters, ParametersError> {
+    let sidecar = model.with_extension("json");
+    let collection = model.with_file_name(COLLECTION_NAME);
+    let path = match given {
+        Some(given) => given,
+        None => [&sidecar, &collection]
+            .into_iter()
+            .find(|path| path.is_file())
+            .ok_or_else(|| ParametersError::NotFound {
+                model: model.into(),
+                sidecar: sidecar.clone(),
+            })?,
+    };
+    let text = read_bounded(path)?;
+    let hash = || {
+        hash_model(model).map_err(|source| ParametersError::Read {
+            path: model.into(),
+            source,
+        })
+    };
+    parse_parameters(&text, path, hash)
+}
+
+/// The parameters in `text`, the contents of `path`: one object of parameters, or a collection keyed by hash.
+///
+/// # Errors
+/// When it is neither, or has no usable entry for the model.
+pub fn parse_parameters(
+    text: &[u8],
+    path: &Path,
+    model_hash: impl FnOnce() -> Result<String, ParametersError>,
+) -> Result<ModelParameters, ParametersError> {
+    let json: Value = serde_json::from_slice(text).map_err(|source| ParametersError::NotJson {
+        path: path.into(),
+        source,
+    })?;
+    let keyed_by_hash = json
+        .as_object()
+        .is_some_and(|keys| keys.values().all(Value::is_object));
+    let parameters = if keyed_by_hash {
+        let hash = model_hash()?;
+        let entry = json.get(&hash);
+        &entry
+            .ok_or_else(|| ParametersError::NotListed {
+                path: path.into(),
+                hash,
+            })?
+            .clone()
+    } else {
+        &json
+    };
+    ModelParameters::from_json(parameters).map_err(|source| ParametersError::Unusable {
+        path: path.into(),
+        source,
+    })
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, ParametersError> {
+    let unreadable = |source| ParametersError::Read {
+        path: path.into(),
+        source,
+    };
+    if fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE_BYTES {
+        return Err(ParametersError::TooLarge { path: path.into() });
+    }
+    fs::read(path).map_err(unreadable)
+}
+
+/// MD5 of the model's last [`HASHED_BYTES`] bytes, in hexadecimal.
+fn hash_model(model: &Path) -> io::Result<String> {
+    let mut file = File::open(model)?;
+    let skipped = file.metadata()?.len().saturating_sub(HASHED_BYTES);
+    file.seek(SeekFrom::Start(skipped))?;
+    let mut hashed = Vec::new();
+    file.take(HASHED_BYTES).read_to_end(&mut hashed)?;
+    let hash = Md5::digest(&hashed);
+    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTRY: &str = r#"{"compensate": 1.035, "mdx_n_fft_scale_set": 6144, "primary_stem": "Vocals"}"#;
+
+    fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    fn n_fft_in(folder: &tempfile::TempDir, given: Option<&str>) -> Result<usize, ParametersError> {
+        let given = given.map(|name| folder.path().join(name));
+        find_parameters(&folder.path().join("m.onnx"), given.as_deref()).map(|parameters| parameters.n_fft)
+    }
+
+    #[test]
+    fn a_given_file_wins_over_the_sidecar_and_the_sidecar_over_the_collection() {
+        let md5_of_model = "9a0364b9e99bb480dd25e1f0284c8555"; // printf content | md5sum
+        let collection = format!(r#"{{"{md5_of_model}": {}}}"#, ENTRY.replace("6144", "7680"));
+        let folder = folder_with(&[
+            ("m.onnx", "content"),
+            ("m.json", ENTRY),
+            ("given.json", &ENTRY.replace("6144", "5120")),
+            ("mdx_model_data.json", &collection),
+        ]);
+        assert_eq!(n_fft_in(&folder, Some("given.json")).unwrap(), 5120);
+        assert_eq!(n_fft_in(&folder, Some("mdx_model_data.json")).unwrap(), 7680);
+        assert_eq!(n_fft_in(&folder, None).unwrap(), 6144);
+        fs::remove_file(folder.path().join("m.json")).unwrap();
+        assert_eq!(n_fft_in(&folder, None).unwrap(), 7680);
+    }
+
+    #[test]
+    fn only_the_end_of_a_large_model_is_hashed() {
+        let folder = folder_with(&[]);
+        let (large, tail) = (folder.path().join("large"), folder.path().join("tail"));
+        let bytes: Vec<u8> = (0..HASHED_BYTES + 1000).map(|k| (k % 251) as u8).collect();
+        fs::write(&large, &bytes).unwrap();
+        fs::write(&tail, &bytes[1000..]).unwrap();
+        assert_eq!(hash_model(&large).unwrap(), hash_model(&tail).unwrap());
+    }
+
+    #[test]
+    fn what_is_missing_or_malformed_is_named() {
+        let folder = folder_with(&[
+            ("m.onnx", "content"),
+            ("empty.json", "{}"),
+            ("text.json", "no"),
+            ("list.json", "[]"),
+        ]);
+        assert!(matches!(
+            n_fft_in(&folder, None),
+            Err(ParametersError::NotFound { .. })
+        ));
+        assert!(matches!(
+            n_fft_in(&folder, Some("empty.json")),
+            Err(ParametersError::NotListed { .. })
+        ));
+        assert!(matches!(
+            n_fft_in(&folder, Some("text.json")),
+            Err(ParametersError::NotJson { .. })
+        ));
+        assert!(matches!(
+            n_fft_in(&folder, Some("list.json")),
+            Err(ParametersError::Unusable { .. })
+        ));
+        assert!(matches!(
+            n_fft_in(&folder, Some("none.json")),
+            Err(ParametersError::Read { .. })
+        ));
+    }
+}

@@ -1,0 +1,7 @@
+//! ONNX Runtime: finding its library, and running a model with it. Knows no audio.
+
+mod library;
+mod network;
+
+pub use library::{LibraryError, RUNTIME_VERSION};
+pub use network::{LoadError, ModelSource, OnnxNetwork, Provider, RuntimeOptions};

@@ -1,0 +1,278 @@
+//! A model in ONNX Runtime.
+
+use std::path::{Path, PathBuf};
+
+use ort::ep::{self, ExecutionProvider as _};
+use ort::session::Session;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::value::{TensorElementType, TensorRef, ValueType};
+
+use super::library::{self, LibraryError};
+use crate::engine::{Network, NetworkError, ShapeError, SpectrumShape};
+use crate::error::ErrorClass;
+use crate::places::Places;
+
+/// What runs the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// How to run a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RuntimeOptions {
+    /// What runs it. Asked for and not active is an error, never a silent fallback.
+    pub provider: Provider,
+    /// Threads that one run of the model may use on the processor.
+    pub threads: usize,
+}
+
+/// Where the model's bytes are.
+#[derive(Debug, Clone, Copy)]
+pub enum ModelSource<'m> {
+    /// In this program.
+    Bytes(&'m [u8]),
+    /// In an ONNX file.
+    File(&'m Path),
+}
+
+/// Why a model cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// ONNX Runtime itself is not usable.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// The provider that was asked for is not active.
+    #[error("provider cuda was asked for and cannot be used: {reason}")]
+    Provider {
+        /// What is missing, and how to get it.
+        reason: String,
+        /// What ONNX Runtime said.
+        source: Option<ort::Error>,
+    },
+    /// Not an ONNX model that this runtime takes.
+    #[error("cannot load the model{}", .path.as_ref().map(|path| format!(" {}", path.display())).unwrap_or_default())]
+    Session {
+        /// The model's file.
+        path: Option<PathBuf>,
+        /// What ONNX Runtime said.
+        source: ort::Error,
+    },
+    /// A model of another kind.
+    #[error("not an MDX-Net model: {what} must be {expected}, found {found}")]
+    Interface {
+        /// The part of its interface.
+        what: &'static str,
+        /// What an MDX-Net model has there.
+        expected: String,
+        /// What this one has.
+        found: String,
+    },
+    /// The model and its parameters do not fit each other.
+    #[error("the model and its parameters do not fit")]
+    Shape(#[from] ShapeError),
+}
+
+impl LoadError {
+    /// What this failure says about trying again.
+    pub fn class(&self) -> ErrorClass {
+        ErrorClass::Permanent
+    }
+}
+
+/// The spectra a model takes, as far as its file fixes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileShape {
+    fixed_batch: bool,
+    rows: Option<usize>,
+    columns: Option<usize>,
+}
+
+/// A loaded model.
+pub struct OnnxNetwork {
+    session: Session,
+    shape: SpectrumShape,
+    fixed_batch: bool,
+}
+
+impl OnnxNetwork {
+    /// Loads a model. `shape` is asked for the shape of its spectra, given F and T where the file fixes them.
+    ///
+    /// # Errors
+    /// When the library, the provider or the model cannot be used, or the model is of another kind.
+    pub fn load(
+        source: ModelSource<'_>,
+        options: RuntimeOptions,
+        places: &Places,
+        shape: impl FnOnce(Option<usize>, Option<usize>) -> Result<SpectrumShape, ShapeError>,
+    ) -> Result<Self, LoadError> {
+        let environment = library::environment(places, options.provider)?;
+        let builder = configure(Session::builder(&environment), options)?;
+        let path = match source {
+            ModelSource::Bytes(_) => None,
+            ModelSource::File(path) => Some(path.to_path_buf()),
+        };
+        let mut builder = builder.map_err(|source| LoadError::Session {
+            path: path.clone(),
+            source,
+        })?;
+        let session = match source {
+            ModelSource::Bytes(bytes) => builder.commit_from_memory(bytes),
+            ModelSource::File(path) => builder.commit_from_file(path),
+        }
+        .map_err(|source| LoadError::Session { path, source })?;
+        let file = file_shape(&session)?;
+        let shape = shape(file.rows, file.columns)?;
+        Ok(Self {
+            session,
+            shape,
+            fixed_batch: file.fixed_batch,
+        })
+    }
+
+    /// The most spectra that one run takes, where the model fixes it.
+    pub fn batch_limit(&self) -> Option<usize> {
+        self.fixed_batch.then_some(1)
+    }
+}
+
+impl Network for OnnxNetwork {
+    fn shape(&self) -> SpectrumShape {
+        self.shape
+    }
+
+    fn run(&mut self, batch: usize, spectra: &mut [f32]) -> Result<(), NetworkError> {
+        let failed =
+            |error: ort::Error| NetworkError::new("ONNX Runtime could not run it", Some(Box::new(error)));
+        let per_run = if self.fixed_batch { 1 } else { batch };
+        let shape = [per_run, 4, self.shape.rows(), self.shape.columns()];
+        for spectra in spectra.chunks_exact_mut(per_run * self.shape.values()) {
+            let input = TensorRef::from_array_view((shape, &*spectra)).map_err(failed)?;
+            let outputs = self.session.run(ort::inputs![input]).map_err(failed)?;
+            let (found, values) = outputs[0].try_extract_tensor::<f32>().map_err(failed)?;
+            if values.len() != spectra.len() || !found.iter().map(|&size| size as usize).eq(shape) {
+                let found: &[i64] = found;
+                let message =
+                    format!("it must give spectra of the shape {shape:?} that it was given, found {found:?}");
+                return Err(NetworkError::new(message, None));
+            }
+            spectra.copy_from_slice(values);
+        }
+        Ok(())
+    }
+}
+
+/// Options of the session. The outer error is ours to explain, the inner one is the runtime's.
+fn configure(
+    builder: ort::Result<SessionBuilder>,
+    options: RuntimeOptions,
+) -> Result<ort::Result<SessionBuilder>, LoadError> {
+    let common = |builder: SessionBuilder| -> ort::Result<SessionBuilder> {
+        Ok(builder
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_intra_threads(options.threads)?
+            .with_inter_threads(1)?
+            .with_parallel_execution(false)?
+            .with_memory_pattern(true)?
+            // The transforms need the cores that spinning would burn.
+            .with_intra_op_spinning(false)?
+            .with_flush_to_zero()?)
+    };
+    let builder = match builder.and_then(common) {
+        Ok(builder) => builder,
+        Err(error) => return Ok(Err(error)),
+    };
+    match options.provider {
+        Provider::Cpu => {
+            let cpu = ep::CPU::default().with_arena_allocator(true).build();
+            Ok(builder.with_execution_providers([cpu]).map_err(ort::Error::from))
+        }
+        Provider::Cuda => with_cuda(builder).map(Ok),
+    }
+}
+
+fn with_cuda(builder: SessionBuilder) -> Result<SessionBuilder, LoadError> {
+    if !ep::CUDA::is_available().unwrap_or(false) {
+        let reason =
+            "this build of ONNX Runtime has no CUDA; `cargo xtask setup --cuda` installs one that has";
+        return Err(LoadError::Provider {
+            reason: reason.into(),
+            source: None,
+        });
+    }
+    let cuda = ep::CUDA::default()
+        .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic)
+        .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
+        // TF32 keeps 10 bits of each factor: too few for results that match the processor's to 1e-4.
+        .with_tf32(false)
+        .build()
+        .error_on_failure();
+    builder
+        .with_execution_providers([cuda])
+        .map_err(|error| LoadError::Provider {
+            reason: "CUDA or cuDNN did not start; is there an NVIDIA GPU with its driver and libraries?"
+                .into(),
+            source: Some(error.into()),
+        })
+}
+
+/// Reads F and T from the model's interface: one float input and one float output of [batch, 4, F, T].
+fn file_shape(session: &Session) -> Result<FileShape, LoadError> {
+    let ([input], [output]) = (session.inputs(), session.outputs()) else {
+        return Err(LoadError::Interface {
+            what: "its interface",
+            expected: "one input and one output".into(),
+            found: format!("{} and {}", session.inputs().len(), session.outputs().len()),
+        });
+    };
+    let taken = tensor_shape("its input", input.dtype())?;
+    let given = tensor_shape("its output", output.dtype())?;
+    for (taken, given) in [(taken.rows, given.rows), (taken.columns, given.columns)] {
+        if taken.zip(given).is_some_and(|(taken, given)| taken != given) {
+            return Err(LoadError::Interface {
+                what: "its output",
+                expected: format!("as large as its input ({})", output_words(taken)),
+                found: output_words(given),
+            });
+        }
+    }
+    Ok(FileShape {
+        fixed_batch: taken.fixed_batch || given.fixed_batch,
+        rows: taken.rows.or(given.rows),
+        columns: taken.columns.or(given.columns),
+    })
+}
+
+fn output_words(size: Option<usize>) -> String {
+    size.map_or_else(|| "any size".into(), |size| size.to_string())
+}
+
+fn tensor_shape(what: &'static str, value: &ValueType) -> Result<FileShape, LoadError> {
+    let other = |found: String| LoadError::Interface {
+        what,
+        expected: "float32 of [batch, 4, F, T]".into(),
+        found,
+    };
+    let ValueType::Tensor {
+        ty: TensorElementType::Float32,
+        shape,
+        ..
+    } = value
+    else {
+        return Err(other(value.to_string()));
+    };
+    let [batch, 4, rows, columns] = **shape else {
+        return Err(other(value.to_string()));
+    };
+    if batch > 1 {
+        return Err(other(value.to_string()));
+    }
+    Ok(FileShape {
+        fixed_batch: batch == 1,
+        rows: usize::try_from(rows).ok(),
+        columns: usize::try_from(columns).ok(),
+    })
+}

@@ -1,0 +1,97 @@
+//! Encodes the two stems on a thread each, beside the separation.
+
+use std::thread::{Scope, ScopedJoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::SongError;
+use crate::audio::{AudioError, StereoBlock, StereoSink, UnpublishedFile};
+use crate::engine::StemBlocks;
+
+/// Blocks that may wait for an encoder: 2 x 195,840 frames x 8 bytes = 3 MB with the usual models.
+const QUEUED_BLOCKS: usize = 2;
+
+/// The encoders of those stems that somebody wants.
+pub(super) struct Encoders<'scope> {
+    primary: Option<Encoder<'scope>>,
+    secondary: Option<Encoder<'scope>>,
+}
+
+struct Encoder<'scope> {
+    messages: Sender<Message>,
+    /// The file, if the encoder was told of the end.
+    thread: ScopedJoinHandle<'scope, Result<Option<UnpublishedFile>, AudioError>>,
+}
+
+enum Message {
+    Block(StereoBlock),
+    End,
+}
+
+impl<'scope> Encoders<'scope> {
+    /// Starts a thread for each sink. They end when the encoders are finished or dropped.
+    pub(super) fn start(
+        scope: &'scope Scope<'scope, '_>,
+        primary: Option<Box<dyn StereoSink>>,
+        secondary: Option<Box<dyn StereoSink>>,
+    ) -> Self {
+        let start = |sink: Box<dyn StereoSink>| {
+            let (messages, waiting) = bounded(QUEUED_BLOCKS);
+            let thread = scope.spawn(move || encode(sink, &waiting));
+            Encoder { messages, thread }
+        };
+        Self {
+            primary: primary.map(start),
+            secondary: secondary.map(start),
+        }
+    }
+
+    /// Hands the next stretch of the stems to their encoders.
+    pub(super) fn write(&mut self, stems: StemBlocks) -> Result<(), AudioError> {
+        send(&mut self.primary, Message::Block(stems.primary))?;
+        send(&mut self.secondary, Message::Block(stems.secondary))
+    }
+
+    /// Completes the files; none of them has its name yet.
+    pub(super) fn finish(mut self) -> Result<Vec<UnpublishedFile>, SongError> {
+        for encoder in [&mut self.primary, &mut self.secondary] {
+            send(encoder, Message::End).map_err(SongError::Encode)?;
+        }
+        let mut files = Vec::new();
+        for encoder in [self.primary, self.secondary].into_iter().flatten() {
+            files.extend(join(encoder).map_err(SongError::Encode)?);
+        }
+        Ok(files)
+    }
+}
+
+fn encode(
+    mut sink: Box<dyn StereoSink>,
+    messages: &Receiver<Message>,
+) -> Result<Option<UnpublishedFile>, AudioError> {
+    for message in messages {
+        match message {
+            Message::Block(block) => sink.write(&block)?,
+            Message::End => return sink.finish().map(Some),
+        }
+    }
+    // The separation failed: the sink is dropped and leaves nothing behind.
+    Ok(None)
+}
+
+/// An encoder whose queue is closed has failed; its thread knows why.
+fn send(encoder: &mut Option<Encoder<'_>>, message: Message) -> Result<(), AudioError> {
+    let Some(running) = encoder else { return Ok(()) };
+    if running.messages.send(message).is_ok() {
+        return Ok(());
+    }
+    encoder.take().map_or(Ok(()), |failed| join(failed).map(drop))
+}
+
+fn join(encoder: Encoder<'_>) -> Result<Option<UnpublishedFile>, AudioError> {
+    drop(encoder.messages);
+    encoder
+        .thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

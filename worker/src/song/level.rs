@@ -1,0 +1,69 @@
+//! Levels of songs and stems.
+
+use std::time::Instant;
+
+use super::SongError;
+use crate::audio::{AudioError, StereoBlock, StereoSource};
+use crate::engine::{Control, SeparateError};
+
+/// The peak that audio-separator scales songs and stems down to.
+const PEER_LIMIT: f32 = 0.9;
+
+/// The gain at which a stem of this peak just does not clip; 1 where it does not anyway.
+pub(super) fn level_to_full_scale(peak: f32) -> f32 {
+    if peak > 1.0 { 1.0 / peak } else { 1.0 }
+}
+
+/// The gain that audio-separator gives to audio of this peak.
+pub(super) fn level_to_peer_limit(peak: f32) -> f32 {
+    if peak > PEER_LIMIT { PEER_LIMIT / peak } else { 1.0 }
+}
+
+/// The greatest absolute sample of all that is left in `source`.
+pub(super) fn peak_of(source: &mut dyn StereoSource, control: &Control) -> Result<f32, SongError> {
+    let mut block = StereoBlock::default();
+    let mut peak = 0.0_f32;
+    loop {
+        control.check(Instant::now()).map_err(SeparateError::from)?;
+        source.read(&mut block).map_err(SongError::Open)?;
+        if block.is_empty() {
+            return Ok(peak);
+        }
+        peak = peak.max(block.peak());
+    }
+}
+
+/// A source at another level.
+pub(super) struct Scaled<S> {
+    pub(super) inner: S,
+    pub(super) gain: f32,
+}
+
+impl<S: StereoSource> StereoSource for Scaled<S> {
+    fn read(&mut self, block: &mut StereoBlock) -> Result<(), AudioError> {
+        self.inner.read(block)?;
+        if self.gain != 1.0 {
+            for sample in block.left.iter_mut().chain(&mut block.right) {
+                *sample *= self.gain;
+            }
+        }
+        Ok(())
+    }
+
+    fn expected_frames(&self) -> Option<u64> {
+        self.inner.expected_frames()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_too_loud_is_scaled() {
+        assert_eq!(level_to_full_scale(1.0), 1.0);
+        assert_eq!(level_to_full_scale(2.0), 0.5);
+        assert_eq!(level_to_peer_limit(0.9), 1.0);
+        assert_eq!(level_to_peer_limit(1.8), 0.5);
+    }
+}

@@ -1,0 +1,400 @@
+//! `separation-worker separate` as a person or a script meets it.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use separation_worker::audio::{self, OutputFormat, StereoBlock, StereoSource as _, WavSamples};
+use serde_json::Value;
+
+const SECOND: usize = 44_100;
+
+/// A folder with songs, and one for stems that does not exist yet.
+struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Two seconds of tones that differ between the channels.
+    fn song(&self, name: &str) -> PathBuf {
+        self.write(name, &tones(2 * SECOND, 0.4))
+    }
+
+    fn write(&self, name: &str, block: &StereoBlock) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut sink = audio::create(&path, OutputFormat::Wav(WavSamples::Float32), None).unwrap();
+        sink.write(block).unwrap();
+        sink.finish().unwrap().publish().unwrap();
+        path
+    }
+
+    fn command(&self, inputs: &[&Path], options: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_separation-worker"));
+        command
+            .arg("separate")
+            .args(inputs)
+            .arg("--output-dir")
+            .arg(self.path("stems"))
+            .args(options);
+        command
+    }
+
+    fn separate(&self, inputs: &[&Path], options: &[&str]) -> Output {
+        self.command(inputs, options).output().unwrap()
+    }
+
+    fn stems(&self) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.path("stems"))
+            .map(|entries| {
+                entries
+                    .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                    .collect()
+            })
+            .unwrap_or_default();
+        names.sort();
+        names
+    }
+}
+
+fn tones(frames: usize, level: f32) -> StereoBlock {
+    let tone = |hz: f32| {
+        (0..frames)
+            .map(move |k| level * (k as f32 * hz * std::f32::consts::TAU / SECOND as f32).sin())
+            .collect()
+    };
+    StereoBlock {
+        left: tone(440.0),
+        right: tone(660.0),
+    }
+}
+
+fn read(path: &Path) -> StereoBlock {
+    let mut source = audio::open(path, &audio::SourceOptions::default()).unwrap();
+    let (mut whole, mut block) = (StereoBlock::default(), StereoBlock::default());
+    loop {
+        source.read(&mut block).unwrap();
+        if block.is_empty() {
+            return whole;
+        }
+        whole.append(&block);
+    }
+}
+
+fn greatest_error_of_sum(song: &StereoBlock, stems: [&StereoBlock; 2]) -> f32 {
+    let of = |song: &[f32], a: &[f32], b: &[f32]| {
+        assert_eq!((song.len(), song.len()), (a.len(), b.len()));
+        song.iter()
+            .zip(a)
+            .zip(b)
+            .map(|((x, a), b)| (x - a - b).abs())
+            .fold(0.0, f32::max)
+    };
+    of(&song.left, &stems[0].left, &stems[1].left).max(of(&song.right, &stems[0].right, &stems[1].right))
+}
+
+fn reports(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[track_caller]
+fn check_refused(output: &Output, expected_words: &[&str]) {
+    let words = words(output);
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    for expected in expected_words {
+        assert!(words.contains(expected), "{expected:?} is not in: {words}");
+    }
+}
+
+#[track_caller]
+fn check_failed(output: &Output, expected_words: &[&str]) {
+    let words = words(output);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    for expected in expected_words {
+        assert!(words.contains(expected), "{expected:?} is not in: {words}");
+    }
+}
+
+#[test]
+fn stems_are_named_after_the_song_and_sum_to_it() {
+    let bench = Bench::new();
+    let song = bench.song("my song.wav");
+    let output = bench.separate(&[&song], &["--bit-depth", "32f"]);
+    assert!(output.status.success(), "{}", words(&output));
+    assert_eq!(bench.stems(), ["my song_instrumental.wav", "my song_vocals.wav"]);
+    let stems = bench
+        .stems()
+        .into_iter()
+        .map(|name| read(&bench.path("stems").join(name)));
+    let [instrumental, vocals] = stems.collect::<Vec<_>>().try_into().unwrap();
+    assert!(greatest_error_of_sum(&read(&song), [&vocals, &instrumental]) < 1e-6);
+}
+
+#[test]
+fn stems_of_16_bits_sum_to_the_song_to_one_step() {
+    let bench = Bench::new();
+    let song = bench.song("song.wav");
+    assert!(bench.separate(&[&song], &[]).status.success());
+    let [instrumental, vocals] =
+        ["instrumental", "vocals"].map(|stem| read(&bench.path(&format!("stems/song_{stem}.wav"))));
+    assert!(greatest_error_of_sum(&read(&song), [&vocals, &instrumental]) <= 1.001 / 32_768.0);
+}
+
+#[test]
+fn json_has_one_object_per_song_and_nothing_else() {
+    let bench = Bench::new();
+    let (song, other) = (bench.song("song.wav"), bench.song("other.wav"));
+    let output = bench.separate(
+        &[&song, &other],
+        &["--json", "--stems", "vocals", "--format", "flac"],
+    );
+    let reports = reports(&output);
+    assert_eq!(reports.len(), 2);
+    assert_eq!(reports[0]["input"], song.to_str().unwrap());
+    assert_eq!(reports[0]["status"], "separated");
+    assert_eq!(reports[0]["format"], "wav");
+    assert_eq!(reports[0]["audio_seconds"], 2.0);
+    assert_eq!(reports[0]["clipped_samples"]["vocals"], 0);
+    for number in [
+        "wall_seconds",
+        "speed",
+        "first_chunk_seconds",
+        "peak_memory_bytes",
+    ] {
+        assert!(reports[1][number].as_f64().unwrap() > 0.0, "{number}");
+    }
+    let vocals = PathBuf::from(reports[1]["outputs"]["vocals"].as_str().unwrap());
+    assert_eq!(read(&vocals).frames(), 2 * SECOND);
+    assert_eq!(bench.stems(), ["other_vocals.flac", "song_vocals.flac"]);
+}
+
+#[test]
+fn one_bad_file_does_not_stop_the_others() {
+    let bench = Bench::new();
+    let text = bench.path("notes.wav");
+    fs::write(&text, "these are notes, not a song\n".repeat(100)).unwrap();
+    let output = bench.separate(
+        &[&bench.path("missing.wav"), &text, &bench.song("song.wav")],
+        &["--json"],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let reports = reports(&output);
+    assert_eq!(
+        reports.iter().map(|report| &report["status"]).collect::<Vec<_>>(),
+        ["failed", "failed", "separated"]
+    );
+    assert!(reports[0]["error"].as_str().unwrap().contains("missing.wav"));
+    assert!(reports[1]["error"].as_str().unwrap().contains("notes.wav"));
+    assert_eq!(bench.stems(), ["song_instrumental.wav", "song_vocals.wav"]);
+}
+
+#[test]
+fn names_that_would_collide_are_refused_before_anything_starts() {
+    let bench = Bench::new();
+    let (one, two) = (bench.song("one/song.wav"), bench.song("two/song.flac.wav"));
+    let same = bench.song("two/song.wav");
+    assert!(
+        bench
+            .separate(&[&one, &two], &["--stems", "vocals"])
+            .status
+            .success(),
+        "these differ"
+    );
+    fs::remove_dir_all(bench.path("stems")).unwrap();
+    check_refused(
+        &bench.separate(&[&one, &same], &[]),
+        &["song_vocals.wav", "rename"],
+    );
+    assert!(bench.stems().is_empty());
+}
+
+#[test]
+fn a_stem_never_replaces_an_input() {
+    let bench = Bench::new();
+    let (song, earlier) = (bench.song("stems/song.wav"), bench.song("stems/song_vocals.wav"));
+    check_refused(&bench.separate(&[&song, &earlier], &[]), &["would be replaced"]);
+    assert_eq!(bench.stems(), ["song.wav", "song_vocals.wav"]);
+}
+
+#[test]
+fn existing_stems_are_replaced_by_success_and_kept_by_failure() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("stems")).unwrap();
+    let vocals = bench.path("stems/song_vocals.wav");
+    fs::write(&vocals, "earlier").unwrap();
+    let broken = bench.path("song.wav");
+    fs::write(&broken, b"RIFF").unwrap();
+    check_failed(&bench.separate(&[&broken], &[]), &["song.wav"]);
+    assert_eq!(fs::read(&vocals).unwrap(), b"earlier");
+    assert!(bench.separate(&[&bench.song("song.wav")], &[]).status.success());
+    assert_eq!(read(&vocals).frames(), 2 * SECOND);
+}
+
+#[test]
+fn arguments_that_cannot_be_met_are_refused_by_name() {
+    let bench = Bench::new();
+    let song = bench.song("song.wav");
+    let check =
+        |options: &[&str], expected: &[&str]| check_refused(&bench.separate(&[&song], options), expected);
+    check(
+        &["--format", "flac", "--bit-depth", "32f"],
+        &["32f", "--format wav"],
+    );
+    check(&["--overlap", "1"], &["--overlap", "below 1"]);
+    check(&["--overlap", "0.000001"], &["overlap", "two frames"]);
+    check(&["--stems", "drums"], &["drums", "vocals and instrumental"]);
+    check(&["--stems", "../up"], &["--stems", "../up"]);
+    check(&["--timeout", "0"], &["--timeout"]);
+    check(&["--timeout", "NaN"], &["--timeout"]);
+    check(&["--threads", "0"], &["--threads"]);
+    check(&["--model-data", "x.json"], &["--model"]);
+    check(
+        &["--compat", "audio-separator", "--normalize", "peak"],
+        &["--normalize"],
+    );
+    if cfg!(not(feature = "mp3")) {
+        check(&["--format", "mp3"], &["--features mp3"]);
+    }
+    assert!(bench.stems().is_empty());
+}
+
+#[test]
+fn a_song_that_takes_too_long_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let output = bench.separate(&[&bench.song("song.wav")], &["--timeout", "0.000001"]);
+    check_failed(&output, &["--timeout", "0.000001 s is over"]);
+    assert!(bench.stems().is_empty());
+}
+
+#[test]
+fn ctrl_c_ends_the_song_and_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let song = bench.write("long.wav", &tones(600 * SECOND, 0.1));
+    let mut command = bench.command(&[&song, &bench.song("next.wav")], &[]);
+    let mut child = command
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "long.wav: separating");
+    interrupt(&child);
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("cancelled")), "{rest:?}");
+    assert!(bench.stems().is_empty());
+}
+
+fn interrupt(child: &Child) {
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let song = bench.write("song.wav", &tones(20 * SECOND, 0.1));
+    let stems = bench.path("stems");
+    fs::create_dir(&stems).unwrap();
+    // A file system of 1 MB for the worker alone: the mount is seen by no other process and goes with it.
+    let script =
+        r#"mount -t tmpfs -o size=1m tmpfs "$1" && shift && "$@"; code=$?; ls -A "$STEMS" >&2; exit $code"#;
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"])
+        .arg(&stems);
+    command
+        .arg(env!("CARGO_BIN_EXE_separation-worker"))
+        .arg("separate")
+        .arg(&song)
+        .arg("--output-dir")
+        .arg(&stems);
+    let output = command.env("STEMS", &stems).output().unwrap();
+    check_failed(&output, &["cannot write", "No space left"]);
+    assert!(!words(&output).contains(".part"), "{}", words(&output));
+}
+
+#[test]
+fn a_stem_that_would_clip_is_reported_and_scaled_on_request() {
+    let bench = Bench::new();
+    let song = bench.write("loud.wav", &tones(2 * SECOND, 2.0));
+    let output = bench.separate(&[&song], &["--json"]);
+    let clipped = &reports(&output)[0]["clipped_samples"];
+    assert!(clipped["vocals"].as_u64().unwrap() + clipped["instrumental"].as_u64().unwrap() > 0);
+    let output = bench.separate(&[&song], &["--json", "--normalize", "peak"]);
+    let report = &reports(&output)[0];
+    assert_eq!(report["clipped_samples"]["instrumental"], 0);
+    assert_eq!(report["clipped_samples"]["vocals"], 0);
+    let peak = |stem: &str| read(&bench.path(&format!("stems/loud_{stem}.wav"))).peak();
+    assert!(peak("vocals").max(peak("instrumental")) > 0.999);
+    assert_eq!(bench.stems().len(), 2, "the scratch space is gone");
+}
+
+#[test]
+fn cuda_that_is_not_there_is_an_error_and_never_the_processor() {
+    let bench = Bench::new();
+    let song = bench.song("song.wav");
+    let nowhere = bench.path("no-cache");
+    let mut command = bench.command(&[&song], &["--provider", "cuda"]);
+    let output = command
+        .env("SEPARATION_CACHE_DIR", &nowhere)
+        .env_remove("ORT_DYLIB_PATH")
+        .output()
+        .unwrap();
+    check_failed(
+        &output,
+        &["no-cache/onnxruntime", "cuda", "cargo xtask setup --cuda"],
+    );
+    let cpu_build = separation_worker::places::Places::from_environment()
+        .cache_dir
+        .unwrap();
+    let cpu_build = cpu_build
+        .join("onnxruntime")
+        .join(separation_worker::onnx::RUNTIME_VERSION)
+        .join("cpu/libonnxruntime.so");
+    let mut command = bench.command(&[&song], &["--provider", "cuda"]);
+    let output = command.env("ORT_DYLIB_PATH", cpu_build).output().unwrap();
+    check_failed(&output, &["provider cuda", "cargo xtask setup --cuda"]);
+    assert!(bench.stems().is_empty());
+}
+
+#[test]
+fn a_missing_onnx_runtime_says_where_it_was_looked_for() {
+    let bench = Bench::new();
+    let mut command = bench.command(&[&bench.song("song.wav")], &[]);
+    let output = command
+        .env("SEPARATION_CACHE_DIR", "/nowhere")
+        .env_remove("ORT_DYLIB_PATH")
+        .output()
+        .unwrap();
+    check_failed(
+        &output,
+        &["/nowhere/onnxruntime", "cargo xtask setup", "ORT_DYLIB_PATH"],
+    );
+    let mut command = bench.command(&[&bench.song("song.wav")], &[]);
+    let output = command.env("ORT_DYLIB_PATH", "/nowhere/lib.so").output().unwrap();
+    check_failed(&output, &["/nowhere/lib.so"]);
+}
