@@ -2,10 +2,12 @@
 
 #![expect(
     clippy::print_stdout,
-    reason = "figures and file names on standard output are the result"
+    clippy::print_stderr,
+    reason = "figures and file names on standard output are the result, what failed goes to standard error"
 )]
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -84,8 +86,18 @@ struct Sdr {
     sdr_db: Option<f64>,
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().task {
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
         Task::Mix {
             songs,
             output_dir,
