@@ -3,6 +3,7 @@
 //! For the demo, the benchmarks and the quality tests. It uses of the worker only its [audio](separation_worker::audio)
 //! and must never know how separation works, or it would agree with it by construction.
 
+pub mod files;
 pub mod looping;
 pub mod mix;
 pub mod sdr;

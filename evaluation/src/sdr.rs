@@ -30,6 +30,7 @@ pub fn sdr_db(reference: &mut dyn StereoSource, estimate: &mut dyn StereoSource)
         reference.taken
     );
     ensure!(energies.reference > 0.0, "the reference is silent");
+    ensure!(energies.error.is_finite(), "a sample is no number");
     Ok(energies.ratio_db())
 }
 
@@ -164,6 +165,10 @@ pub(crate) mod tests {
             "reference and estimate differ in length: the reference ends first, after 28 frames"
         );
         assert_eq!(refused(vec![0.0; 30], vec![0.5; 30]), "the reference is silent");
+        assert_eq!(
+            refused(vec![0.5; 2], vec![0.5, f32::NAN]),
+            "a sample is no number"
+        );
         assert_eq!(refused(vec![], vec![]), "the reference is silent");
     }
 }

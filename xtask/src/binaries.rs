@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -21,6 +21,14 @@ pub(crate) struct Binaries<'p> {
 }
 
 /// What `separation-worker separate --json` says about one file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+pub(crate) enum Report {
+    Separated(Separation),
+    Failed { input: PathBuf, error: String },
+}
+
+/// A file that was separated.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Separation {
     /// The file as it was named.
@@ -86,41 +94,46 @@ impl<'p> Binaries<'p> {
         })
     }
 
-    /// Separates `inputs` into `output_dir`; progress shows on our standard error.
+    /// Separates `inputs` into `output_dir`, also when some fail; progress shows on our standard error.
     pub(crate) fn separate(
         &self,
         inputs: &[PathBuf],
         output_dir: &Path,
         settings: &[&str],
-    ) -> Result<Vec<Separation>> {
-        let printed = process::read(
-            self.project
-                .command(&self.worker)
-                .args(["separate", "--json", "--output-dir"])
-                .arg(output_dir)
-                .args(settings)
-                .arg("--")
-                .args(inputs),
-        )?;
-        let separations: Vec<Separation> = json_lines(&printed)?;
-        ensure!(
-            separations.len() == inputs.len(),
-            "separation-worker reported {} files, not {}",
-            separations.len(),
-            inputs.len()
-        );
-        Ok(separations)
+    ) -> Result<Vec<Report>> {
+        let mut command = self.project.command(&self.worker);
+        command
+            .args(["separate", "--json", "--output-dir"])
+            .arg(output_dir)
+            .args(settings)
+            .arg("--")
+            .args(inputs);
+        let (printed, status) = process::read_with_status(&mut command)?;
+        let reports: Vec<Report> = json_lines(&printed)?;
+        // With a report for every file, a failure is told better there than by the exit status.
+        if reports.len() != inputs.len() {
+            process::expect_success(status, &command)?;
+            bail!(
+                "separation-worker reported {} files, not {}",
+                reports.len(),
+                inputs.len()
+            );
+        }
+        Ok(reports)
     }
 
-    /// The same for one file.
+    /// The same for one file, which must not fail.
     pub(crate) fn separate_one(
         &self,
         input: &Path,
         output_dir: &Path,
         settings: &[&str],
     ) -> Result<Separation> {
-        let mut separations = self.separate(&[input.to_path_buf()], output_dir, settings)?;
-        separations.pop().context("separation-worker reported no file")
+        match self.separate(&[input.to_path_buf()], output_dir, settings)?.pop() {
+            Some(Report::Separated(separation)) => Ok(separation),
+            Some(Report::Failed { input, error }) => bail!("cannot separate {}: {error}", input.display()),
+            None => bail!("separation-worker reported no file"),
+        }
     }
 
     /// Seconds that the model alone takes for one chunk, `runs` times over.
@@ -128,15 +141,7 @@ impl<'p> Binaries<'p> {
         let printed = process::read(
             self.project
                 .command(&self.worker)
-                .args([
-                    "bench-model",
-                    "--json",
-                    "--threads",
-                    threads,
-                    "--runs",
-                    runs,
-                    "--model",
-                ])
+                .args(["bench-model", "--threads", threads, "--runs", runs, "--model"])
                 .arg(model),
         )?;
         let [BareRuns { run_seconds }] = <[BareRuns; 1]>::try_from(json_lines(&printed)?)
@@ -201,13 +206,22 @@ mod tests {
     #[test]
     fn a_report_is_understood_and_what_is_new_in_it_does_no_harm() {
         let line =
-            r#"{"input":"a.wav","outputs":{"vocals":"s/a_vocals.wav","instrumental":"s/a_instrumental.wav"},
+            r#"{"status":"separated","input":"a.wav","outputs":{"vocals":"s/a_vocals.wav","instrumental":"s/a_instrumental.wav"},
             "audio_seconds":20.5,"wall_seconds":1.0,"speed":20.5,"peak_memory_bytes":1000,"new":1}"#
                 .replace('\n', "");
-        let reports: Vec<Separation> = json_lines(&format!("{line}\n\n{line}\n")).unwrap();
-        assert_eq!(reports.len(), 2);
-        assert_eq!(reports[1].outputs["vocals"], Path::new("s/a_vocals.wav"));
-        assert_eq!(reports[1].first_chunk_seconds, None);
+        let reports: Vec<Report> = json_lines(&format!("{line}\n\n{line}\n")).unwrap();
+        let [Report::Separated(_), Report::Separated(separation)] = &reports[..] else {
+            panic!("two songs were separated, not {reports:?}")
+        };
+        assert_eq!(separation.outputs["vocals"], Path::new("s/a_vocals.wav"));
+        assert_eq!(separation.first_chunk_seconds, None);
+    }
+
+    #[test]
+    fn a_failure_is_told_apart() {
+        let lines = r#"{"status":"failed","input":"a.txt","error":"not audio","wall_seconds":0.0}"#;
+        let reports: Vec<Report> = json_lines(lines).unwrap();
+        assert!(matches!(&reports[..], [Report::Failed { error, .. }] if error == "not audio"));
     }
 
     #[test]

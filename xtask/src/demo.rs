@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::binaries::{Binaries, Mix, Separation};
+use crate::binaries::{Binaries, Mix, Report, Separation};
 use crate::project::Project;
 use crate::songs;
 
@@ -24,10 +24,8 @@ pub(crate) fn demo(project: &Project, options: &Options) -> Result<()> {
     let binaries = Binaries::build(project)?;
     let stems = project.path("stems");
     if !files.is_empty() {
-        for separation in binaries.separate(&files, &stems, &[])? {
-            report(&binaries, &separation, None)?;
-        }
-        return Ok(());
+        let reports = binaries.separate(&files, &stems, &[])?;
+        return report_all(&binaries, &reports);
     }
     let songs = songs::install(project)?;
     let mixes = binaries.mix(&songs, &project.target("demo"), Some(DEMO_MIX))?;
@@ -44,11 +42,26 @@ fn found(files: &[PathBuf]) -> Result<Vec<PathBuf>> {
         .filter(|file| !file.is_file())
         .map(|file| file.display().to_string())
         .collect();
-    anyhow::ensure!(missing.is_empty(), "no such file: {}", missing.join(", "));
+    ensure!(missing.is_empty(), "no such file: {}", missing.join(", "));
     files
         .iter()
         .map(|file| std::path::absolute(file).context("no current directory"))
         .collect()
+}
+
+fn report_all(binaries: &Binaries<'_>, reports: &[Report]) -> Result<()> {
+    let mut failed = 0;
+    for each in reports {
+        match each {
+            Report::Separated(separation) => report(binaries, separation, None)?,
+            Report::Failed { input, error } => {
+                failed += 1;
+                println!("\n{}\n  FAILED: {error}", input.display());
+            }
+        }
+    }
+    ensure!(failed == 0, "{failed} of {} files failed", reports.len());
+    Ok(())
 }
 
 fn report(binaries: &Binaries<'_>, separation: &Separation, song: Option<&Mix>) -> Result<()> {

@@ -5,6 +5,7 @@
 
 #![expect(
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "telling people what it does is what this program is for"
 )]
 
@@ -21,6 +22,8 @@ mod setup;
 mod songs;
 mod system;
 mod test;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -61,10 +64,20 @@ enum Task {
     Bench(bench::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain in one line: a backtrace of this program says nothing about what failed.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
     let project = Project::locate()?;
-    match arguments.task {
+    match task {
         Task::Demo(options) => demo::demo(&project, &options),
         Task::Test(options) => test::test(&project, &options),
         Task::Ci => ci::ci(&project),

@@ -13,9 +13,17 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a program and gives what it printed; its standard error goes to ours.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
+    let (printed, status) = read_with_status(command)?;
+    expect_success(status, command)?;
+    Ok(printed)
+}
+
+/// The same for a program that prints something also when it fails.
+pub(crate) fn read_with_status(command: &mut Command) -> Result<(String, ExitStatus)> {
     let output = started(command.stderr(Stdio::inherit()).output(), command)?;
-    expect_success(output.status, command)?;
-    String::from_utf8(output.stdout).with_context(|| format!("`{}` printed no text", line(command)))
+    let printed =
+        String::from_utf8(output.stdout).with_context(|| format!("`{}` printed no text", line(command)))?;
+    Ok((printed, output.status))
 }
 
 /// Runs a program and keeps everything it printed, whether it succeeded or not.
@@ -46,7 +54,8 @@ fn started<T>(result: io::Result<T>, command: &Command) -> Result<T> {
     result.with_context(|| format!("cannot start `{}`", line(command)))
 }
 
-fn expect_success(status: ExitStatus, command: &Command) -> Result<()> {
+/// Makes an error of any exit status but success.
+pub(crate) fn expect_success(status: ExitStatus, command: &Command) -> Result<()> {
     if !status.success() {
         bail!("`{}` failed ({status})", line(command));
     }

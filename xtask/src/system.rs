@@ -35,7 +35,7 @@ impl Need {
             Self::Compilers => "a C and C++ compiler with make",
             Self::Cmake => "cmake",
             Self::Pip => "python3 with pip",
-            Self::Venv => "python3 with venv",
+            Self::Venv => "python3 (3.11 or newer) with venv",
             Self::Ffmpeg => "ffmpeg",
         }
     }
@@ -62,7 +62,11 @@ impl Need {
             Self::Cmake => &[&["cmake", "--version"]],
             Self::Pip => &[&["python3", "-m", "pip", "--version"]],
             // Debian splits the venv module: without ensurepip it is there and cannot make anything.
-            Self::Venv => &[&["python3", "-c", "import venv, ensurepip"]],
+            Self::Venv => &[&[
+                "python3",
+                "-c",
+                "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))",
+            ]],
             Self::Ffmpeg => &[&["ffmpeg", "-version"]],
         }
     }
