@@ -420,8 +420,7 @@ fn frames_of(duration: Duration) -> u64 {
 fn replace_broken(samples: &mut [f32]) -> u64 {
     let mut replaced = 0;
     for sample in samples {
-        // Also true for NaN.
-        if !(sample.abs() <= MAX_SAMPLE) {
+        if !sample.is_finite() || sample.abs() > MAX_SAMPLE {
             *sample = 0.0;
             replaced += 1;
         }

@@ -216,13 +216,9 @@ impl Format {
     fn coding(&self) -> Option<Coding> {
         const LINEAR: u16 = 1;
         const FLOAT: u16 = 3;
-        let by_align = self
-            .block_align
-            .checked_div(self.channels)
-            .filter(|bytes| bytes * 8 >= self.bits);
-        let bytes = by_align
-            .filter(|bytes| (1..=8).contains(bytes))
-            .unwrap_or(self.bits.div_ceil(8));
+        let container = self.block_align.checked_div(self.channels).unwrap_or(0);
+        let fits = (1..=8).contains(&container) && container * 8 >= self.bits;
+        let bytes = if fits { container } else { self.bits.div_ceil(8) };
         match (self.tag, bytes) {
             (LINEAR, 1) => Some(Coding::Unsigned8),
             (LINEAR, 2) => Some(Coding::Int16),
@@ -343,6 +339,13 @@ fn u32_at(bytes: &[u8], offset: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_size_beyond_all_sense_gives_way_to_the_width_of_the_samples() {
+        let mut content = [0; FORMAT_BYTES];
+        content[..16].copy_from_slice(&[1, 0, 1, 0, 0x44, 0xac, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 16, 0]);
+        assert_eq!(Format::parse(&content).coding(), Some(Coding::Int16));
+    }
 
     #[test]
     fn lengths_that_streams_leave_behind_are_unknown() {

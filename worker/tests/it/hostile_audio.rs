@@ -179,7 +179,7 @@ fn a_wav_whose_length_was_never_filled_in_is_read_to_its_end() {
 #[test]
 fn absurd_wav_headers_are_refused_by_name() {
     let check = |file: Vec<u8>, expected: &str| {
-        let error = drain(file).err().expect(expected);
+        let error = drain(file).expect_err(expected);
         assert!(error.to_string().contains(expected), "{error}");
         assert_eq!(error.class(), ErrorClass::Permanent);
     };
@@ -263,7 +263,7 @@ fn damaged_packets_become_silence_so_that_the_rest_stays_in_time() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_change_of_any_bytes_makes_a_file_dangerous(
@@ -354,8 +354,7 @@ fn full_disk_child() {
         let error = sink
             .write(&noise)
             .and_then(|()| sink.finish().map(|_| ()))
-            .err()
-            .expect("a full disk");
+            .expect_err("a full disk");
         assert!(matches!(error, AudioError::Write { .. }), "{error}");
         assert_eq!(error.class(), ErrorClass::Transient);
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
