@@ -50,10 +50,10 @@ mod tests {
     use crate::packages::Form;
 
     #[test]
-    fn the_committed_pins_name_a_source_of_voices_and_one_of_music() {
+    fn the_committed_pins_name_sources_of_voices_of_music_and_of_a_whole_song() {
         let pins = parse(PINS).unwrap();
         let forms: Vec<_> = pins.package.iter().map(|songs| &songs.package.form).collect();
-        assert_eq!(forms, [&Form::Source, &Form::Wheel]);
+        assert_eq!(forms, [&Form::Source, &Form::Wheel, &Form::Wheel]);
         assert!(pins.package.iter().all(|songs| songs.package.sha256.len() == 64));
     }
 }

@@ -15,7 +15,7 @@ use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters, AudioDe
 use symphonia::core::codecs::registry::CodecRegistry;
 use symphonia::core::errors::Error;
 use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
-use symphonia::core::io::{MediaSource, MediaSourceStream};
+use symphonia::core::io::{MediaSource, MediaSourceStream, ReadBytes};
 use symphonia::core::packet::Packet;
 use symphonia::core::units::{Duration, TimeBase};
 use symphonia::default::formats::{
@@ -61,6 +61,8 @@ pub(super) struct PacketInput {
     format: &'static str,
     rate_hz: u32,
     downmix: Downmix,
+    /// Frames of a full packet, by the container; 0 if it does not tell.
+    packet_frames: u64,
     /// Frames still to drop at the start.
     skip_left: u64,
     /// Frames that may still come, where the file says where its audio ends.
@@ -129,6 +131,7 @@ impl PacketInput {
             format: format_name(sniffed.container, params.codec),
             rate_hz: params.sample_rate.unwrap_or(0),
             downmix: Downmix::for_count(2).expect("stereo has a mix"),
+            packet_frames: 0,
             skip_left: 0,
             keep_left: None,
             expected_frames: None,
@@ -165,6 +168,7 @@ impl PacketInput {
                         })?;
                     buffer.copy_to_vec_interleaved(&mut raw.samples);
                     self.counts.good += 1;
+                    self.packet_frames = packet.block_dur().get();
                     self.cut_to_duration(&packet, &mut raw.samples);
                     self.first = Some(raw.samples);
                     return Ok(());
@@ -386,6 +390,15 @@ impl PacketInput {
         Ok(())
     }
 
+    /// Frames by which a declared length is rounded up: writers of CAF count the last packet as a whole one.
+    fn length_slack(&self) -> u64 {
+        if self.container == Container::Caf {
+            self.packet_frames
+        } else {
+            0
+        }
+    }
+
     fn corrupt(&self, detail: &str) -> AudioError {
         AudioError::Corrupt {
             path: self.path.clone(),
@@ -420,17 +433,14 @@ impl PacketInput {
             Container::Adts | Container::Matroska => false,
             _ => self.counts.chained == 0,
         };
-        self.expected_frames
-            .filter(|_| is_exact)
-            .map(|frames| frames.saturating_sub(self.counts.frames))
+        let missing = self.expected_frames?.saturating_sub(self.counts.frames);
+        is_exact.then_some(if missing < self.length_slack() { 0 } else { missing })
     }
 }
 
 fn make_reader(input: Box<dyn MediaSource>, sniffed: Sniffed) -> Result<Box<dyn FormatReader>, Error> {
     let mut stream = MediaSourceStream::new(input, Default::default());
-    // The MP4 reader expects to stand behind the size of its first box.
-    let start = sniffed.offset + if sniffed.container == Container::Mp4 { 4 } else { 0 };
-    io::Seek::seek(&mut stream, io::SeekFrom::Start(start))?;
+    io::Seek::seek(&mut stream, io::SeekFrom::Start(sniffed.offset))?;
     let options = FormatOptions::default();
     Ok(match sniffed.container {
         Container::Wav => Box::new(WavReader::try_new(stream, options)?),
@@ -439,9 +449,8 @@ fn make_reader(input: Box<dyn MediaSource>, sniffed: Sniffed) -> Result<Box<dyn 
         Container::Aiff => Box::new(AiffReader::try_new(stream, options)?),
         Container::Caf => Box::new(CafReader::try_new(stream, options)?),
         Container::Mp4 => {
-            let mut stream = stream;
-            // Reads nothing but fills the buffer that the reader steps back in.
-            symphonia::core::io::SeekBuffered::ensure_seekback_buffer(&mut stream, 8);
+            // That reader expects to stand behind the size of the first box, and steps back.
+            stream.read_quad_bytes()?;
             Box::new(IsoMp4Reader::try_new(stream, options)?)
         }
         Container::Matroska => Box::new(MkvReader::try_new(stream, options)?),

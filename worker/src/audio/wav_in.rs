@@ -32,6 +32,7 @@ pub(super) struct WavInput {
     /// Bytes of samples that may still come; unknown for headers written by streams.
     bytes_left: Option<u64>,
     declared_frames: Option<u64>,
+    header_bytes: u64,
     frames_read: u64,
     buffer: Vec<u8>,
 }
@@ -87,7 +88,7 @@ impl WavInput {
                 b"data" => {
                     let format: Format = format.ok_or_else(|| corrupt("it has no format chunk"))?;
                     let declared = declared_bytes(bytes, riff_bytes, position, long_data_bytes);
-                    return Self::new(input, path, &format, declared);
+                    return Self::new(input, path, &format, declared, position);
                 }
                 id @ (b"fmt " | b"ds64") => {
                     let mut content = [0; FORMAT_BYTES];
@@ -116,6 +117,7 @@ impl WavInput {
         path: &Path,
         format: &Format,
         declared_bytes: Option<u64>,
+        header_bytes: u64,
     ) -> Result<Self, NotOpened> {
         let coding = format.coding().ok_or(NotOpened::Coding)?;
         let no_layout = || AudioError::Channels {
@@ -137,6 +139,7 @@ impl WavInput {
             downmix,
             bytes_left: declared_bytes,
             declared_frames: declared_bytes.map(|bytes| bytes / frame_bytes as u64),
+            header_bytes,
             frames_read: 0,
             buffer: vec![0; READ_BYTES],
         })
@@ -168,7 +171,8 @@ impl WavInput {
 
     /// Frames that the header and the size of the file together promise.
     pub(super) fn expected_frames(&self, file_bytes: Option<u64>) -> Option<u64> {
-        let in_file = file_bytes.map(|bytes| bytes / self.frame_bytes as u64);
+        let in_file =
+            file_bytes.map(|bytes| bytes.saturating_sub(self.header_bytes) / self.frame_bytes as u64);
         match (self.declared_frames, in_file) {
             (Some(declared), Some(in_file)) => Some(declared.min(in_file)),
             (None, in_file) => in_file,

@@ -256,13 +256,13 @@ impl ChunkGrid {
 
     /// The window of a chunk of which `covered` frames are inside z: a symmetric Hann of that length
     /// (1 for a single frame), or ones where chunks do not overlap.
-    pub fn window(&self, covered: usize) -> Vec<f32> {
+    pub fn window(&self, covered: usize) -> Vec<f64> {
         if !self.windowed || covered == 1 {
             return vec![1.0; covered];
         }
         let last = (covered - 1) as f64;
         (0..covered)
-            .map(|k| (0.5 - 0.5 * (2.0 * PI * k as f64 / last).cos()) as f32)
+            .map(|k| 0.5 - 0.5 * (2.0 * PI * k as f64 / last).cos())
             .collect()
     }
 }

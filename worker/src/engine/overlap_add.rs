@@ -9,9 +9,10 @@ use crate::audio::StereoBlock;
 pub(super) struct OverlapAdder {
     step_frames: usize,
     grid: ChunkGrid,
-    whole_window: Vec<f32>,
-    sum: StereoBlock,
-    weight: Vec<f32>,
+    whole_window: Vec<f64>,
+    /// Left and right. Doubles, because at large overlaps hundreds of chunks are added up.
+    sums: [Vec<f64>; 2],
+    weight: Vec<f64>,
 }
 
 impl OverlapAdder {
@@ -22,7 +23,7 @@ impl OverlapAdder {
             step_frames: grid.step_frames(),
             grid,
             whole_window: grid.window(chunk),
-            sum: StereoBlock::silence(chunk),
+            sums: [vec![0.0; chunk], vec![0.0; chunk]],
             weight: vec![0.0; chunk],
         }
     }
@@ -44,18 +45,20 @@ impl OverlapAdder {
             shorter = self.grid.window(covered);
             &shorter
         };
-        add_windowed(&mut self.sum.left, &chunk.left, window);
-        add_windowed(&mut self.sum.right, &chunk.right, window);
+        for (sum, samples) in self.sums.iter_mut().zip([&chunk.left, &chunk.right]) {
+            add_windowed(sum, samples, window);
+        }
         for (sum, weight) in self.weight.iter_mut().zip(window) {
             *sum += weight;
         }
-        divide_into(&mut out.left, &self.sum.left[..settled], &self.weight);
-        divide_into(&mut out.right, &self.sum.right[..settled], &self.weight);
+        for (out, sum) in [&mut out.left, &mut out.right].into_iter().zip(&self.sums) {
+            divide_into(out, &sum[..settled], &self.weight);
+        }
         self.advance();
     }
 
     fn advance(&mut self) {
-        for sums in [&mut self.sum.left, &mut self.sum.right, &mut self.weight] {
+        for sums in self.sums.iter_mut().chain([&mut self.weight]) {
             let kept = sums.len() - self.step_frames;
             sums.copy_within(self.step_frames.., 0);
             sums[kept..].fill(0.0);
@@ -63,19 +66,16 @@ impl OverlapAdder {
     }
 }
 
-fn add_windowed(sum: &mut [f32], samples: &[f32], window: &[f32]) {
+fn add_windowed(sum: &mut [f64], samples: &[f32], window: &[f64]) {
     for ((sum, sample), weight) in sum.iter_mut().zip(samples).zip(window) {
-        *sum += sample * weight;
+        *sum += f64::from(*sample) * weight;
     }
 }
 
 /// The weight is 0 only at the first frame of the first chunk and past the song's end, both of which are cut away;
 /// there the quotient is silence.
-fn divide_into(out: &mut Vec<f32>, sum: &[f32], weight: &[f32]) {
+fn divide_into(out: &mut Vec<f32>, sum: &[f64], weight: &[f64]) {
+    let quotient = |(&sum, &weight): (&f64, &f64)| if weight == 0.0 { 0.0 } else { sum / weight };
     out.clear();
-    out.extend(
-        sum.iter()
-            .zip(weight)
-            .map(|(&sum, &weight)| if weight == 0.0 { 0.0 } else { sum / weight }),
-    );
+    out.extend(sum.iter().zip(weight).map(|pair| quotient(pair) as f32));
 }

@@ -132,7 +132,7 @@ pub fn separate(
     std::thread::scope(|scope| {
         let analysis = scope.spawn(move || analyse(plan, source, &to_network, &recycled));
         let synthesis = scope.spawn(move || {
-            synthesise(plan, &from_network, &recycle, deliver, |done_frames| {
+            synthesise(plan, &from_network, &recycle, deliver, control, |done_frames| {
                 report(Progress {
                     done_frames,
                     expected_frames,
@@ -235,6 +235,7 @@ fn synthesise(
     from_network: &Receiver<Batch>,
     recycle: &Sender<Batch>,
     deliver: &mut (dyn FnMut(StemBlocks) -> Result<(), AudioError> + Send),
+    control: &Control,
     mut report: impl FnMut(u64),
 ) -> Result<u64, SeparateError> {
     let mut synthesiser = Synthesiser::new(plan.grid.shape());
@@ -246,6 +247,7 @@ fn synthesise(
     for batch in from_network {
         let values = plan.grid.shape().values();
         for (chunk, spectrum) in batch.chunks.iter().zip(batch.spectra.chunks_exact(values)) {
+            control.check(Instant::now())?;
             let mut settled = StereoBlock::default();
             synthesiser.transform(spectrum, &mut demixed);
             adder.add(&demixed, chunk.covered, chunk.settled, &mut settled);

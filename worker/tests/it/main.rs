@@ -2,4 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
+mod agreement;
 mod command_line;
+mod formats;
+mod hostile_audio;
+mod in_memory;
+mod models;
+mod oracle;
+mod stopping;
+mod streaming;

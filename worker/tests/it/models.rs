@@ -1,0 +1,108 @@
+//! Models from files: what fits is taken, what does not is refused with what was expected and found.
+
+use std::error::Error as _;
+use std::path::{Path, PathBuf};
+
+use separation_worker::model::ModelChoice;
+use separation_worker::onnx::{Provider, RuntimeOptions};
+use separation_worker::places::Places;
+use separation_worker::song::{Separator, SongError};
+
+fn model(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/models")
+        .join(name)
+}
+
+fn load(name: &str, parameters: Option<&str>) -> Result<Separator, SongError> {
+    let choice = ModelChoice::File {
+        model: model(name),
+        parameters: parameters.map(model),
+    };
+    let options = RuntimeOptions {
+        provider: Provider::Cpu,
+        threads: 1,
+    };
+    Separator::load(&choice, options, &Places::from_environment())
+}
+
+fn stems(name: &str) -> [String; 2] {
+    load(name, None)
+        .map(|separator| separator.stems().map(|stem| stem.to_string()))
+        .unwrap()
+}
+
+#[test]
+fn stems_are_named_by_the_model() {
+    assert_eq!(stems("conv_tiny.onnx"), ["vocals", "instrumental"]);
+    assert_eq!(stems("conv_f2048_n5120.onnx"), ["instrumental", "vocals"]);
+    assert_eq!(stems("conv_f2560_n5120.onnx"), ["bass", "no_bass"]);
+}
+
+#[test]
+fn an_open_number_of_frames_comes_from_the_sidecar() {
+    assert!(load("conv_dynamic_frames.onnx", None).is_ok());
+    assert!(load("conv_fixed_batch.onnx", None).is_ok());
+}
+
+#[track_caller]
+fn check_refused(name: &str, parameters: Option<&str>, expected: &[&str]) {
+    let error = load(name, parameters).err().unwrap();
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        words = format!("{words}: {deeper}");
+        cause = deeper.source();
+    }
+    for expected in expected {
+        assert!(
+            words.contains(expected),
+            "{name}: {expected:?} is not in: {words}"
+        );
+    }
+}
+
+#[test]
+fn models_of_another_kind_are_refused_with_what_was_expected_and_found() {
+    check_refused("bad_batch.onnx", None, &["[batch, 4, F, T]", "2"]);
+    check_refused("bad_channels.onnx", None, &["[batch, 4, F, T]", "3"]);
+    check_refused("bad_element_type.onnx", None, &["float32", "f16"]);
+    check_refused("bad_rank.onnx", None, &["[batch, 4, F, T]"]);
+    check_refused(
+        "bad_two_inputs.onnx",
+        None,
+        &["one input and one output", "2 and 1"],
+    );
+    check_refused("bad_output_shape.onnx", None, &["its output", "64", "32"]);
+    check_refused(
+        "bad_not_onnx.onnx",
+        None,
+        &["cannot load the model", "bad_not_onnx.onnx"],
+    );
+    check_refused("missing.onnx", None, &["no model file", "missing.onnx"]);
+}
+
+#[test]
+fn parameters_that_do_not_fit_are_refused_with_what_was_expected_and_found() {
+    check_refused("bad_f_above_n_fft.onnx", None, &["F = 2048", "1025"]);
+    check_refused("bad_n_fft_above_chunk.onnx", None, &["3072", "4096"]);
+    check_refused("bad_n_fft_below_hop.onnx", None, &["n_fft", "2048", "256"]);
+    check_refused("bad_sidecar_compensate.onnx", None, &["compensate", "found 0"]);
+    check_refused(
+        "bad_sidecar_config_yaml.onnx",
+        None,
+        &["config_yaml", "not MDX-Net"],
+    );
+    check_refused("bad_sidecar_frames.onnx", None, &["T = 4", "mdx_dim_t_set = 8"]);
+    check_refused("bad_sidecar_rows.onnx", None, &["F = 64", "mdx_dim_f_set = 48"]);
+    check_refused(
+        "conv_tiny.onnx",
+        Some("conv_f2048_n6144.json"),
+        &["F = 64", "mdx_dim_f_set = 2048"],
+    );
+    check_refused(
+        "conv_tiny.onnx",
+        Some("missing.json"),
+        &["cannot read", "missing.json"],
+    );
+}

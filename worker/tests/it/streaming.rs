@@ -1,0 +1,267 @@
+//! Separating a song as a stream, in the memory of one chunk, gives what processing it as a whole gives.
+
+use proptest::prelude::*;
+use separation_worker::audio::StereoBlock;
+use separation_worker::engine::{
+    Analyser, ChunkGrid, Network, NetworkError, Overlap, Plan, SpectrumShape, StemFormula, Synthesiser,
+};
+
+use crate::in_memory::{Delivered, music, separate_song};
+
+/// The smallest chunks that there are: chunk = 3072, gen = 1024, trim = 1024.
+const SMALLEST: (usize, usize, usize) = (2048, 200, 4);
+
+const GRAIN: &[usize] = &[4_096, 1, 333, 16_384];
+
+/// A cheap model that is neither linear nor local: it keeps what both channels share and adds an echo of it.
+pub(crate) struct Centre(pub(crate) SpectrumShape);
+
+impl Network for Centre {
+    fn shape(&self) -> SpectrumShape {
+        self.0
+    }
+
+    fn run(&mut self, batch: usize, spectra: &mut [f32]) -> Result<(), NetworkError> {
+        assert_eq!(spectra.len(), batch * self.0.values(), "a batch of spectra");
+        for spectrum in spectra.chunks_exact_mut(self.0.values()) {
+            let plane = spectrum.len() / 4;
+            let (left, right) = spectrum.split_at_mut(2 * plane);
+            for k in 0..plane {
+                let (l_re, l_im, r_re, r_im) = (left[k], left[plane + k], right[k], right[plane + k]);
+                let shared = (l_re * r_re + l_im * r_im) / (l_re.hypot(l_im) * r_re.hypot(r_im) + 1e-3);
+                let gain = shared.max(0.1);
+                for at in [k, plane + k] {
+                    left[at] *= gain;
+                    right[at] *= gain;
+                }
+            }
+            for row in spectrum.chunks_exact_mut(self.0.columns()) {
+                for column in 1..row.len() {
+                    row[column] += 0.25 * row[column - 1];
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shape((n_fft, rows, columns): (usize, usize, usize)) -> SpectrumShape {
+    SpectrumShape::new(n_fft, rows, columns).expect("a model could have this shape")
+}
+
+fn plan(shape: SpectrumShape, overlap: f64) -> Plan {
+    let overlap = Overlap::new(overlap).expect("a fraction");
+    Plan {
+        grid: ChunkGrid::new(shape, overlap).expect("windows that meet"),
+        formula: StemFormula::Uvr { compensate: 1.0 },
+        denoise: false,
+        batch: 1,
+    }
+}
+
+/// What the model makes of the whole song: every chunk that starts inside z, in whole arrays.
+fn demix_whole(shape: SpectrumShape, overlap: f64, song: &StereoBlock) -> [Vec<f64>; 2] {
+    let (chunk, n_fft) = (shape.chunk_frames(), shape.n_fft());
+    let (trim, gen_frames) = (n_fft / 2, chunk - n_fft);
+    let length = trim + song.frames() + gen_frames + trim - song.frames() % gen_frames;
+    let step = ((1.0 - overlap) * chunk as f64) as usize;
+    let z = [&song.left, &song.right].map(|channel| {
+        let mut z = vec![0.0_f32; length];
+        z[trim..trim + channel.len()].copy_from_slice(channel);
+        z
+    });
+    let (mut analyser, mut synthesiser) = (Analyser::new(shape), Synthesiser::new(shape));
+    let mut spectrum = vec![0.0; shape.values()];
+    let mut answer = StereoBlock::default();
+    let mut sums = [vec![0.0_f64; length], vec![0.0_f64; length]];
+    let mut weights = vec![0.0_f64; length];
+    for start in (0..length).step_by(step) {
+        let end = length.min(start + chunk);
+        let mut samples = StereoBlock::silence(chunk);
+        samples.left[..end - start].copy_from_slice(&z[0][start..end]);
+        samples.right[..end - start].copy_from_slice(&z[1][start..end]);
+        analyser.transform(&samples, &mut spectrum);
+        Centre(shape)
+            .run(1, &mut spectrum)
+            .expect("this model never fails");
+        synthesiser.transform(&spectrum, &mut answer);
+        let window = window(end - start, overlap);
+        for (k, weight) in window.iter().enumerate() {
+            sums[0][start + k] += f64::from(answer.left[k]) * weight;
+            sums[1][start + k] += f64::from(answer.right[k]) * weight;
+            weights[start + k] += weight;
+        }
+    }
+    sums.map(|sums| {
+        let quotients = sums.iter().zip(&weights).map(|(sum, weight)| sum / weight);
+        quotients.skip(trim).take(song.frames()).collect()
+    })
+}
+
+fn window(length: usize, overlap: f64) -> Vec<f64> {
+    let at = |k: usize| 0.5 - 0.5 * (std::f64::consts::TAU * k as f64 / (length - 1) as f64).cos();
+    match length {
+        1 => vec![1.0],
+        _ if overlap == 0.0 => vec![1.0; length],
+        _ => (0..length).map(at).collect(),
+    }
+}
+
+/// The stream of a song of `song_frames`, read in `grain`, is its whole to 1e-6, and so is what it says of itself.
+fn check(sizes: (usize, usize, usize), overlap: f64, song_frames: usize, grain: &[usize], batch: usize) {
+    let shape = shape(sizes);
+    let song = music(song_frames, song_frames as u64);
+    let plan = Plan {
+        batch,
+        ..plan(shape, overlap)
+    };
+    let delivered = separate_song(&mut Centre(shape), &plan, &song, grain).expect("nothing stops it");
+    let name = format!("overlap {overlap}, {song_frames} frames, blocks of {grain:?}, batches of {batch}");
+    check_progress(&delivered, song_frames as u64, &name);
+    let primary = &delivered.stems.primary;
+    let whole = demix_whole(shape, overlap, &song);
+    let mut greatest = 0.0_f64;
+    for (found, expected) in [&primary.left, &primary.right].into_iter().zip(&whole) {
+        assert_eq!(found.len(), expected.len(), "{name}");
+        for (&found, expected) in found.iter().zip(expected) {
+            let difference = (f64::from(found) - expected).abs();
+            assert!(difference <= 1e-6, "{name}: {found} instead of {expected}");
+            greatest = greatest.max(difference);
+        }
+    }
+    print(&format!("{name}: {greatest:.1e}"));
+}
+
+fn check_progress(delivered: &Delivered, song_frames: u64, name: &str) {
+    assert_eq!(delivered.frames, song_frames, "{name}");
+    assert_eq!(delivered.stems.primary.frames() as u64, song_frames, "{name}");
+    assert_eq!(delivered.stems.secondary.frames() as u64, song_frames, "{name}");
+    let progress = &delivered.progress;
+    assert!(
+        progress.is_sorted_by_key(|step| step.done_frames),
+        "{name}: {progress:?}"
+    );
+    assert_eq!(
+        progress.last().map(|step| step.done_frames),
+        Some(song_frames),
+        "{name}"
+    );
+    let expected = Some(song_frames);
+    assert!(
+        progress.iter().all(|step| step.expected_frames == expected),
+        "{name}"
+    );
+}
+
+#[expect(clippy::print_stdout, reason = "measured differences, shown by --nocapture")]
+fn print(line: &str) {
+    println!("{line}");
+}
+
+/// Lengths at which a song ends just before, at or just after something happens.
+fn edges(shape: SpectrumShape, overlap: f64) -> Vec<usize> {
+    let (trim, chunk) = (shape.trim_frames(), shape.chunk_frames());
+    let step = plan(shape, overlap).grid.step_frames();
+    let gen_frames = chunk - shape.n_fft();
+    let places = [
+        trim,
+        gen_frames,
+        2 * gen_frames,
+        step,
+        chunk,
+        chunk - trim,
+        chunk + step,
+        3 * step + 1,
+    ];
+    let chunk_starts = (1..5)
+        .map(|index| index * step)
+        .filter_map(|start| start.checked_sub(trim));
+    let mut edges: Vec<_> = places
+        .into_iter()
+        .chain(chunk_starts)
+        .flat_map(|at| at.saturating_sub(1)..=at + 1)
+        .collect();
+    edges.extend([1, 2, 1_023]);
+    edges.retain(|&frames| frames > 0);
+    edges.sort_unstable();
+    edges.dedup();
+    edges
+}
+
+#[test]
+fn songs_that_end_at_any_edge_stream_to_their_whole() {
+    for overlap in [0.0, 0.25, 0.75, 0.9] {
+        for song_frames in edges(shape(SMALLEST), overlap) {
+            check(SMALLEST, overlap, song_frames, GRAIN, 1);
+        }
+    }
+}
+
+#[test]
+fn chunks_three_frames_apart_stream_to_their_whole() {
+    for song_frames in edges(shape(SMALLEST), 0.999) {
+        check(SMALLEST, 0.999, song_frames, GRAIN, 3);
+    }
+}
+
+#[test]
+fn a_second_and_a_minute_stream_to_their_whole() {
+    for overlap in [0.0, 0.25, 0.75, 0.9] {
+        check(SMALLEST, overlap, 44_100, GRAIN, 1);
+    }
+    check(SMALLEST, 0.999, 44_100, GRAIN, 16);
+    check((6144, 300, 16), 0.25, 61 * 44_100, &[1_152], 1);
+    check((6144, 300, 16), 0.9, 61 * 44_100, &[1_152], 1);
+}
+
+#[test]
+fn ten_minutes_stream_to_their_whole() {
+    check((4096, 512, 256), 0.25, 600 * 44_100, &[16_384], 1);
+}
+
+#[test]
+fn batches_change_nothing() {
+    let shape = shape(SMALLEST);
+    let song = music(30_000, 3);
+    let separated = |batch| {
+        let plan = Plan {
+            batch,
+            ..plan(shape, 0.75)
+        };
+        separate_song(&mut Centre(shape), &plan, &song, GRAIN)
+            .unwrap()
+            .stems
+    };
+    let one_by_one = separated(1);
+    assert_eq!(separated(2), one_by_one);
+    assert_eq!(separated(5), one_by_one);
+    assert_eq!(separated(1_000), one_by_one);
+}
+
+#[test]
+fn blocks_change_nothing() {
+    let shape = shape(SMALLEST);
+    let song = music(30_000, 4);
+    let separated = |grain: &[usize]| {
+        separate_song(&mut Centre(shape), &plan(shape, 0.25), &song, grain)
+            .unwrap()
+            .stems
+    };
+    let large = separated(&[16_384]);
+    assert_eq!(separated(&[1]), large);
+    assert_eq!(separated(&[1_024, 3_072, 2_304]), large);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_song_in_any_blocks_streams_to_its_whole(
+        song_frames in 1_usize..20_000,
+        overlap in prop_oneof![Just(0.0), 0.001_f64..0.98],
+        grain in prop::collection::vec(1_usize..=16_384, 1..6),
+        batch in 1_usize..=5,
+    ) {
+        check(SMALLEST, overlap, song_frames, &grain, batch);
+    }
+}
