@@ -28,7 +28,7 @@ pub(crate) fn ci(project: &Project) -> Result<()> {
         }
     }
     if !failures.is_empty() {
-        bail!("{} checks failed:\n{}", failures.len(), failures.join("\n"));
+        bail!("these checks failed:\n{}", failures.join("\n"));
     }
     println!("all checks passed");
     Ok(())

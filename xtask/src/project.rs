@@ -14,7 +14,6 @@ use crate::cache::{self, Cache};
 pub(crate) struct Project {
     root: PathBuf,
     target: PathBuf,
-    cargo: OsString,
     cache: Cache,
 }
 
@@ -36,7 +35,6 @@ impl Project {
         let target = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
         Ok(Self {
             target,
-            cargo: env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
             // A relative directory means the same one for every program that is told of it.
             cache: Cache::new(std::path::absolute(cache_root).context("no current directory")?),
             root,
@@ -66,9 +64,9 @@ impl Project {
         command
     }
 
-    /// The cargo that started us, with a subcommand.
+    /// Cargo with a subcommand; rustup's toolchain is passed on by the environment.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
-        let mut command = self.command(&self.cargo);
+        let mut command = self.command("cargo");
         command.arg(subcommand);
         command
     }
