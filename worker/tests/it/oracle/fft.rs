@@ -115,7 +115,7 @@ const MAX_FACTOR: usize = 7;
 fn smallest_factor(length: usize) -> usize {
     [4, 2, 3, 5, 7]
         .into_iter()
-        .find(|factor| length % factor == 0)
+        .find(|&factor| length.is_multiple_of(factor))
         .expect("transform lengths have no prime factor above 7")
 }
 
