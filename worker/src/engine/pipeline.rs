@@ -247,7 +247,6 @@ fn synthesise(
     for batch in from_network {
         let values = plan.grid.shape().values();
         for (chunk, spectrum) in batch.chunks.iter().zip(batch.spectra.chunks_exact(values)) {
-            control.check(Instant::now())?;
             let mut settled = StereoBlock::default();
             synthesiser.transform(spectrum, &mut demixed);
             adder.add(&demixed, chunk.covered, chunk.settled, &mut settled);
@@ -266,6 +265,7 @@ fn synthesise(
                 let second = done_frames as f64 / f64::from(crate::audio::SAMPLE_RATE_HZ);
                 return Err(SeparateError::NotFinite { second });
             }
+            control.check(Instant::now())?;
             done_frames += settled.frames() as u64;
             deliver(plan.formula.apply(&mix, settled)).map_err(SeparateError::Deliver)?;
             report(done_frames);

@@ -353,6 +353,48 @@ fn a_stem_that_would_clip_is_reported_and_scaled_on_request() {
     assert_eq!(bench.stems().len(), 2, "the scratch space is gone");
 }
 
+/// The stems of a tone of this peak through a model that gives back what it gets, in the middle of the song, as parts
+/// of the tone.
+fn peers_stems(peak: f32) -> [f32; 2] {
+    let bench = Bench::new();
+    let song = bench.write("tone.wav", &tones(2 * SECOND, peak));
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/identity_full.onnx");
+    let options = [
+        "--compat",
+        "audio-separator",
+        "--model",
+        model,
+        "--bit-depth",
+        "32f",
+    ];
+    let output = bench.separate(&[&song], &options);
+    assert!(output.status.success(), "{}", words(&output));
+    let song = read(&song);
+    ["vocals", "instrumental"].map(|stem| {
+        let stem = read(&bench.path(&format!("stems/tone_{stem}.wav")));
+        let middle = SECOND / 2..3 * SECOND / 2;
+        let product: f32 = middle.clone().map(|k| song.left[k] * stem.left[k]).sum();
+        product / middle.map(|k| song.left[k] * song.left[k]).sum::<f32>()
+    })
+}
+
+#[test]
+fn compat_gives_the_levels_of_the_peer() {
+    // primary = p d, secondary = m - p d, where m = d is the song, lowered to a peak of 0.9 if it is above. The tone's
+    // ends overshoot a little, and the peak with them.
+    let check = |peak: f32, expected: [f32; 2]| {
+        let found = peers_stems(peak);
+        let close = found
+            .iter()
+            .zip(expected)
+            .all(|(found, expected)| (found - expected).abs() < 0.02);
+        assert!(close, "peak {peak}: {found:?} instead of {expected:?}");
+    };
+    check(0.5, [0.5, 0.5]);
+    // m = x / 2; p d = 0.9 x, whose peak of 1.62 is lowered to 0.9: x / 2; m - p d = -0.4 x.
+    check(1.8, [0.5, -0.4]);
+}
+
 #[test]
 fn cuda_that_is_not_there_is_an_error_and_never_the_processor() {
     let bench = Bench::new();

@@ -5,6 +5,7 @@
 mod agreement;
 mod command_line;
 mod formats;
+mod fuzz_corpus;
 mod hostile_audio;
 mod in_memory;
 mod models;
