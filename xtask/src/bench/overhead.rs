@@ -9,7 +9,8 @@ use super::figures::{Section, Spread};
 use crate::generate;
 
 const ROUNDS: u32 = 5;
-const RUNS_PER_ROUND: &str = "5";
+/// Bare runs before and again after each separation.
+const BARE_RUNS: &str = "3";
 const SONG_SECONDS: u32 = 60;
 const THREADS: &str = "2";
 
@@ -18,7 +19,8 @@ const HOP: u64 = 1024;
 const FRAMES_PER_CHUNK: u64 = 256;
 const OVERLAP: f64 = 0.25;
 
-/// Compares in rounds, each with a bare measurement and a whole one: a machine that gets slower, slows both.
+/// Compares in rounds, each a whole separation between two bare measurements: a machine that gets slower meanwhile
+/// slows both.
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
     let model = bench.project.target("bench/topology.onnx");
     if !model.exists() {
@@ -30,9 +32,11 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
     let settings = ["--threads", THREADS, "--model", model_text];
     let (mut bare, mut whole, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let runs = bench.binaries.bare_run_seconds(&model, THREADS, RUNS_PER_ROUND)?;
-        let run = Spread::of(runs).context("bench-model ran nothing")?.median;
+        let bare_runs = || bench.binaries.bare_run_seconds(&model, THREADS, BARE_RUNS);
+        let mut runs = bare_runs()?;
         let separation = bench.binaries.separate_one(&song, &bench.stems(), &settings)?;
+        runs.extend(bare_runs()?);
+        let run = Spread::of(runs).context("bench-model ran nothing")?.median;
         bare.push(run);
         whole.push(separation.wall_seconds / chunks);
         ratios.push(separation.wall_seconds / (chunks * run));
@@ -45,8 +49,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
         title: "Overhead",
         text: format!(
             "A model of the topology and size of trained ones (random weights, 30 MB) on a song of {SONG_SECONDS} s, \
-             {chunks} chunks, `--threads {THREADS}`: {ROUNDS} rounds of {RUNS_PER_ROUND} bare runs of one chunk and \
-             one whole separation."
+             {chunks} chunks, `--threads {THREADS}`: {ROUNDS} rounds, each with one whole separation between two times \
+             {BARE_RUNS} bare runs of one chunk."
         ),
         header: vec!["", "min", "median", "max"],
         rows: vec![
