@@ -11,7 +11,7 @@ use crate::generate;
 const ROUNDS: u32 = 5;
 /// Bare runs before and again after each separation.
 const BARE_RUNS: &str = "3";
-const SONG_SECONDS: u32 = 60;
+const SONG_SECONDS: u32 = 30;
 const THREADS: &str = "2";
 
 /// Samples between two spectrogram frames, frames per chunk, and the default overlap of two chunks.
@@ -73,14 +73,12 @@ fn n_fft(model: &Path) -> Result<u64> {
         .with_context(|| format!("{} has no mdx_n_fft_scale_set", sidecar.display()))
 }
 
-/// How many chunks a song of so many frames takes, as the separation cuts it (ARCHITECTURE, "Separating").
+/// How many chunks a song of so many frames takes: those that start before its last frame, behind half a transform
+/// of silence. Chunks that the definition lays over the padding alone are not run, so they do not count.
 fn chunk_count(song_frames: u64, n_fft: u64) -> u64 {
-    let trim = n_fft / 2;
     let chunk = HOP * (FRAMES_PER_CHUNK - 1);
-    let generated = chunk - n_fft;
-    let pad = generated + trim - song_frames % generated;
     let step = ((1.0 - OVERLAP) * chunk as f64).trunc() as u64;
-    (trim + song_frames + pad).div_ceil(step)
+    (n_fft / 2 + song_frames).div_ceil(step)
 }
 
 #[cfg(test)]
@@ -89,10 +87,11 @@ mod tests {
 
     #[test]
     fn chunks_are_counted_as_the_separation_cuts_them() {
-        // chunk 261,120; generated 257,024; one sample is padded to 2,048 + 1 + 259,071 = 261,120: starts at 0
-        // and at the step, 195,840.
-        assert_eq!(chunk_count(1, 4096), 2);
-        // 60 s: 2,646,000 mod 257,024 = 75,760; 2,048 + 2,646,000 + 183,312 = 2,831,360; 14.46 steps.
-        assert_eq!(chunk_count(2_646_000, 4096), 15);
+        assert_eq!(chunk_count(1, 4096), 1);
+        // The step is 195,840.
+        assert_eq!(chunk_count(195_840 - 2_048, 4096), 1);
+        assert_eq!(chunk_count(195_840 - 2_048 + 1, 4096), 2);
+        // 60 s: 2,048 + 2,646,000 = 2,648,048; 13.52 steps.
+        assert_eq!(chunk_count(2_646_000, 4096), 14);
     }
 }
