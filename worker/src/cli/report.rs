@@ -147,7 +147,7 @@ fn warnings(song: &SongReport) -> Vec<String> {
         warnings.push(format!("{count} corrupt packets of audio became silence"));
     }
     if let Some(missing) = song.source.missing_frames.filter(|&missing| missing > 0) {
-        let seconds = missing as f64 / f64::from(SAMPLE_RATE_HZ);
+        let seconds = missing as f64 / f64::from(song.input.rate_hz);
         warnings.push(format!(
             "the file ends {seconds:.1} s before the length that it claims"
         ));

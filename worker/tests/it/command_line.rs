@@ -133,6 +133,26 @@ fn check_failed(output: &Output, expected_words: &[&str]) {
     }
 }
 
+/// `--help` is acted on where it stands: what comes before it has been understood.
+#[test]
+fn every_command_of_the_readme_is_understood() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let commands: Vec<&str> = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("target/release/separation-worker "))
+        .collect();
+    assert!(commands.len() >= 3, "{commands:?}");
+    for command in commands {
+        let mut worker = Command::new(env!("CARGO_BIN_EXE_separation-worker"));
+        let output = worker
+            .args(command.split_whitespace())
+            .arg("--help")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{command}: {}", words(&output));
+    }
+}
+
 #[test]
 fn stems_are_named_after_the_song_and_sum_to_it() {
     let bench = Bench::new();

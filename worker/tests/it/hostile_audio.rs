@@ -311,6 +311,43 @@ fn without_the_program_child() {
     );
 }
 
+#[test]
+fn an_ffmpeg_that_hangs_is_stopped_and_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = encode(directory.path(), &tone(22_050), "-c:a ac3 -f ac3");
+    let programs = directory.path().join("programs");
+    std::fs::create_dir(&programs).unwrap();
+    let hanging = programs.join("ffmpeg");
+    std::fs::write(&hanging, "#!/bin/sh\nexec /usr/bin/tail -f /dev/null\n").unwrap();
+    std::fs::set_permissions(&hanging, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let run = again(
+        "an_ffmpeg_that_hangs_child",
+        &[("PATH", &programs), ("HANGING_FILE", &path)],
+    );
+    assert!(run.success());
+}
+
+#[test]
+fn an_ffmpeg_that_hangs_child() {
+    let Some(path) = std::env::var_os("HANGING_FILE") else {
+        return;
+    };
+    let options = SourceOptions {
+        ffmpeg_timeout: Duration::from_millis(200),
+        ..SourceOptions::default()
+    };
+    let error = open(Path::new(&path), &options).err().unwrap();
+    let mut words = error.to_string();
+    if let Some(cause) = std::error::Error::source(&error) {
+        words = format!("{words}: {cause}");
+    }
+    assert!(words.contains("ffmpeg gave nothing for 0.2 seconds"), "{words}");
+    for thread in std::fs::read_dir("/proc/self/task").unwrap() {
+        let children = std::fs::read_to_string(thread.unwrap().path().join("children")).unwrap();
+        assert_eq!(children, "", "the program is gone");
+    }
+}
+
 /// Runs one test of this binary in a process of its own.
 fn again(test: &str, environment: &[(&str, &Path)]) -> std::process::ExitStatus {
     Command::new(std::env::current_exe().unwrap())
