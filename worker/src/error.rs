@@ -11,6 +11,8 @@ pub enum ErrorClass {
     Permanent,
     /// The program broke one of its own promises.
     Bug,
-    /// Somebody asked for the work to stop, or its deadline passed.
+    /// The work's own deadline passed: it fails as its owner's policy says, and is not simply done again.
+    TimedOut,
+    /// Somebody asked for the work to stop: it is left for another.
     Interrupted,
 }

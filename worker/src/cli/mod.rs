@@ -6,6 +6,7 @@ mod report;
 mod separate;
 mod separate_args;
 
+use std::io::{Write as _, stderr};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -16,6 +17,9 @@ const EXIT_FAILED: u8 = 1;
 
 /// The command line asks for something that cannot be done.
 const EXIT_USAGE: u8 = 2;
+
+/// A signal ended the work, as shells count Ctrl-C: 128 + SIGINT.
+const EXIT_INTERRUPTED: u8 = 130;
 
 /// Splits songs into vocals and instrumental.
 #[derive(Debug, Parser)]
@@ -42,6 +46,8 @@ enum Failure {
     Work(anyhow::Error),
     /// It was started, and what failed has been said already.
     Reported,
+    /// A signal ended it.
+    Interrupted,
 }
 
 /// Does what the process's arguments ask for. `started_at` is when the process started.
@@ -55,14 +61,13 @@ pub fn run(started_at: Instant) -> ExitCode {
         Err(Failure::Usage(error)) => fail(&error, EXIT_USAGE),
         Err(Failure::Work(error)) => fail(&error, EXIT_FAILED),
         Err(Failure::Reported) => ExitCode::from(EXIT_FAILED),
+        Err(Failure::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "the one place where an error's chain is printed"
-)]
+/// The one place where an error's chain is printed.
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("error: {error:#}");
+    // With standard error closed, the exit code still tells.
+    let _ = writeln!(stderr().lock(), "error: {error:#}");
     ExitCode::from(code)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _, stderr, stdout};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -20,7 +20,7 @@ pub(super) struct FileReport {
     error: Option<String>,
     /// Stem to file.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    outputs: BTreeMap<String, PathBuf>,
+    outputs: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,7 +67,7 @@ impl FileReport {
             error: None,
             outputs: by_stem
                 .clone()
-                .map(|(stem, output, _)| (stem, output.path.clone()))
+                .map(|(stem, output, _)| (stem, output.path.display().to_string()))
                 .collect(),
             format: Some(song.input.format.to_string()),
             audio_seconds: Some(audio_seconds),
@@ -115,7 +115,7 @@ pub(super) fn print(report: &FileReport, json: bool) -> io::Result<()> {
     }
     let mut out = stdout().lock();
     for path in report.outputs.values() {
-        writeln!(out, "{}", path.display())?;
+        writeln!(out, "{path}")?;
     }
     let memory = report
         .peak_memory_bytes

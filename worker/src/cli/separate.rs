@@ -6,16 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::Failure;
 use super::progress::ProgressDisplay;
 use super::report::{FileReport, print};
 use super::separate_args::SeparateArguments;
+use super::{EXIT_INTERRUPTED, Failure};
 use crate::engine::{CancelToken, Control};
+use crate::onnx::LoadError;
 use crate::places::Places;
 use crate::song::{Separator, SongError, SongSettings, StemOutput};
-
-/// The exit code of a program ended by Ctrl-C, as shells count it: 128 + SIGINT.
-const EXIT_INTERRUPTED: i32 = 130;
 
 pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<(), Failure> {
     let settings = arguments.settings().map_err(Failure::Usage)?;
@@ -24,11 +22,11 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
     let output_dir = &arguments.output_dir;
     fs::create_dir_all(output_dir)
         .with_context(|| format!("cannot make --output-dir {}", output_dir.display()))
-        .map_err(Failure::Work)?;
+        .map_err(Failure::Usage)?;
     let cancel = cancel_on_signal().map_err(Failure::Work)?;
 
-    let mut separator = Separator::load(&model, arguments.runtime(), &Places::from_environment())
-        .map_err(|error| Failure::Work(error.into()))?;
+    let mut separator =
+        Separator::load(&model, arguments.runtime(), &Places::from_environment()).map_err(load_failure)?;
     separator
         .check_overlap(settings.overlap)
         .map_err(|error| Failure::Usage(error.into()))?;
@@ -54,11 +52,19 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
         print(&report, arguments.json)
             .context("cannot write the report")
             .map_err(Failure::Work)?;
-        if cancel.is_cancelled() {
-            std::process::exit(EXIT_INTERRUPTED);
+        if report.is_failure() && cancel.is_cancelled() {
+            return Err(Failure::Interrupted);
         }
     }
     if failed { Err(Failure::Reported) } else { Ok(()) }
+}
+
+/// A model that does not exist or fit was named by the arguments; a runtime that cannot be used was not.
+fn load_failure(error: SongError) -> Failure {
+    match error {
+        SongError::Load(LoadError::Library(_) | LoadError::Provider { .. }) => Failure::Work(error.into()),
+        _ => Failure::Usage(error.into()),
+    }
 }
 
 /// One song to separate.
@@ -113,7 +119,7 @@ fn cancel_on_signal() -> anyhow::Result<CancelToken> {
     let on_signal = cancel.clone();
     ctrlc::set_handler(move || {
         if on_signal.is_cancelled() {
-            std::process::exit(EXIT_INTERRUPTED);
+            std::process::exit(EXIT_INTERRUPTED.into());
         }
         on_signal.cancel();
     })

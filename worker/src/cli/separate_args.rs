@@ -24,7 +24,8 @@ Examples:
   separation-worker separate song.wav --output-dir stems --model UVR-MDX-NET-Inst_HQ_4.onnx --stems instrumental
   separation-worker separate song.m4a --output-dir stems --json | jq .outputs
 
-Exit codes: 0 all songs separated, 1 some failed, 2 nothing started because the arguments cannot be met.";
+Exit codes: 0 all songs separated, 1 some failed, 2 nothing started because the arguments cannot be met,
+130 ended by a signal. The first signal ends the song under way cleanly, a second one ends the program at once.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -37,6 +37,7 @@ pub trait Network {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct NetworkError {
+    class: ErrorClass,
     message: String,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -44,8 +45,13 @@ pub struct NetworkError {
 
 impl NetworkError {
     /// A failure in words, with what caused it.
-    pub fn new(message: impl Into<String>, source: Option<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn new(
+        class: ErrorClass,
+        message: impl Into<String>,
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         Self {
+            class,
             message: message.into(),
             source,
         }
@@ -97,8 +103,9 @@ impl SeparateError {
         match self {
             Self::Source(error) | Self::Deliver(error) => error.class(),
             Self::Empty | Self::NotFinite { .. } => ErrorClass::Permanent,
-            Self::Network(_) => ErrorClass::Transient,
-            Self::Stopped(_) => ErrorClass::Interrupted,
+            Self::Network(error) => error.class,
+            Self::Stopped(Stopped::DeadlineExceeded) => ErrorClass::TimedOut,
+            Self::Stopped(Stopped::Cancelled) => ErrorClass::Interrupted,
         }
     }
 }
@@ -130,7 +137,7 @@ pub fn separate(
     let (to_synthesis, from_network) = bounded(QUEUED_BATCHES);
     let (recycle, recycled) = bounded(BATCHES);
     std::thread::scope(|scope| {
-        let analysis = scope.spawn(move || analyse(plan, source, &to_network, &recycled));
+        let analysis = scope.spawn(move || analyse(plan, source, control, &to_network, &recycled));
         let synthesis = scope.spawn(move || {
             synthesise(plan, &from_network, &recycle, deliver, control, |done_frames| {
                 report(Progress {
@@ -174,10 +181,11 @@ struct Chunk {
 fn analyse(
     plan: &Plan,
     source: &mut dyn StereoSource,
+    control: &Control,
     to_network: &Sender<Batch>,
     recycled: &Receiver<Batch>,
 ) -> Result<(), SeparateError> {
-    let mut cutter = Cutter::new(plan.grid, source);
+    let mut cutter = Cutter::new(plan.grid, source, control);
     let mut analyser = Analyser::new(plan.grid.shape());
     let values = plan.grid.shape().values();
     loop {
@@ -280,6 +288,7 @@ fn synthesise(
 struct Cutter<'s> {
     grid: ChunkGrid,
     source: &'s mut dyn StereoSource,
+    control: &'s Control,
     /// The samples of the latest chunk, padded with silence to its full length.
     samples: StereoBlock,
     /// z from the start of the next chunk on, as far as it was read.
@@ -293,10 +302,11 @@ struct Cutter<'s> {
 }
 
 impl<'s> Cutter<'s> {
-    fn new(grid: ChunkGrid, source: &'s mut dyn StereoSource) -> Self {
+    fn new(grid: ChunkGrid, source: &'s mut dyn StereoSource, control: &'s Control) -> Self {
         Self {
             grid,
             source,
+            control,
             samples: StereoBlock::default(),
             waiting: StereoBlock::silence(grid.shape().trim_frames()),
             known: 0,
@@ -350,6 +360,7 @@ impl<'s> Cutter<'s> {
 
     fn fill(&mut self, frames: usize) -> Result<(), SeparateError> {
         while !self.at_end && self.waiting.frames() < frames {
+            self.control.check(Instant::now())?;
             self.source.read(&mut self.block).map_err(SeparateError::Source)?;
             self.song_frames += self.block.frames() as u64;
             self.waiting.append(&self.block);

@@ -140,10 +140,22 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, ParametersError> {
         path: path.into(),
         source,
     };
-    if fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE_BYTES {
+    // Asked before opening: opening a named pipe would wait for its writer.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(unreadable(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        )));
+    }
+    let mut text = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut text)
+        .map_err(unreadable)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
         return Err(ParametersError::TooLarge { path: path.into() });
     }
-    fs::read(path).map_err(unreadable)
+    Ok(text)
 }
 
 /// MD5 of the model's last [`HASHED_BYTES`] bytes, in hexadecimal.
@@ -201,6 +213,25 @@ mod tests {
         fs::write(&large, &bytes).unwrap();
         fs::write(&tail, &bytes[1000..]).unwrap();
         assert_eq!(hash_model(&large).unwrap(), hash_model(&tail).unwrap());
+    }
+
+    #[test]
+    fn only_a_file_of_sensible_size_is_read() {
+        let folder = folder_with(&[("m.onnx", "content")]);
+        let large = File::create(folder.path().join("large.json")).unwrap();
+        large.set_len(MAX_FILE_BYTES + 1).unwrap();
+        assert!(matches!(
+            n_fft_in(&folder, Some("large.json")),
+            Err(ParametersError::TooLarge { .. })
+        ));
+        assert!(matches!(
+            n_fft_in(&folder, Some("/dev/zero")),
+            Err(ParametersError::Read { .. })
+        ));
+        assert!(matches!(
+            n_fft_in(&folder, Some(".")),
+            Err(ParametersError::Read { .. })
+        ));
     }
 
     #[test]

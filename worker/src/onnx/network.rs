@@ -145,8 +145,13 @@ impl Network for OnnxNetwork {
     }
 
     fn run(&mut self, batch: usize, spectra: &mut [f32]) -> Result<(), NetworkError> {
-        let failed =
-            |error: ort::Error| NetworkError::new("ONNX Runtime could not run it", Some(Box::new(error)));
+        let failed = |error: ort::Error| {
+            NetworkError::new(
+                ErrorClass::Transient,
+                "ONNX Runtime could not run it",
+                Some(Box::new(error)),
+            )
+        };
         let per_run = if self.fixed_batch { 1 } else { batch };
         let shape = [per_run, 4, self.shape.rows(), self.shape.columns()];
         for spectra in spectra.chunks_exact_mut(per_run * self.shape.values()) {
@@ -157,7 +162,7 @@ impl Network for OnnxNetwork {
                 let found: &[i64] = found;
                 let message =
                     format!("it must give spectra of the shape {shape:?} that it was given, found {found:?}");
-                return Err(NetworkError::new(message, None));
+                return Err(NetworkError::new(ErrorClass::Permanent, message, None));
             }
             spectra.copy_from_slice(values);
         }

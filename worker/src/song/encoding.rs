@@ -1,12 +1,15 @@
 //! Encodes the two stems on a thread each, beside the separation.
 
+use std::io;
+use std::path::PathBuf;
 use std::thread::{Scope, ScopedJoinHandle};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::SongError;
 use crate::audio::{AudioError, StereoBlock, StereoSink, UnpublishedFile};
-use crate::engine::StemBlocks;
+use crate::engine::{Control, StemBlocks};
 
 /// Blocks that may wait for an encoder: 2 x 195,840 frames x 8 bytes = 3 MB with the usual models.
 const QUEUED_BLOCKS: usize = 2;
@@ -65,6 +68,29 @@ impl<'scope> Encoders<'scope> {
     }
 }
 
+/// A sink that takes nothing once the work is to end: the second pass of a spooled stem is long enough to be stopped.
+pub(super) struct Stoppable {
+    pub(super) inner: Box<dyn StereoSink>,
+    pub(super) path: PathBuf,
+    pub(super) control: Control,
+}
+
+impl StereoSink for Stoppable {
+    fn write(&mut self, block: &StereoBlock) -> Result<(), AudioError> {
+        self.control
+            .check(Instant::now())
+            .map_err(|stopped| AudioError::Write {
+                path: self.path.clone(),
+                source: io::Error::new(io::ErrorKind::Interrupted, stopped),
+            })?;
+        self.inner.write(block)
+    }
+
+    fn finish(self: Box<Self>) -> Result<UnpublishedFile, AudioError> {
+        self.inner.finish()
+    }
+}
+
 fn encode(
     mut sink: Box<dyn StereoSink>,
     messages: &Receiver<Message>,
@@ -94,4 +120,28 @@ fn join(encoder: Encoder<'_>) -> Result<Option<UnpublishedFile>, AudioError> {
         .thread
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio::{OutputFormat, PeakSpool, WavSamples};
+
+    #[test]
+    fn the_second_pass_of_a_spooled_stem_can_be_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stem.wav");
+        let control = Control::default();
+        let inner = crate::audio::create(&path, OutputFormat::Wav(WavSamples::Int16), None).unwrap();
+        let stoppable = Stoppable {
+            inner,
+            path: path.clone(),
+            control: control.clone(),
+        };
+        let mut spool = Box::new(PeakSpool::new(Box::new(stoppable), folder.path(), |_| 1.0).unwrap());
+        spool.write(&StereoBlock::silence(1_000)).unwrap();
+        control.cancel.cancel();
+        assert!(spool.finish().is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }

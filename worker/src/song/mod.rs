@@ -1,6 +1,6 @@
 //! One song: from a file to the files of its stems, through a model that is loaded once.
 //!
-//! Stems appear whole and together at the end, or not at all.
+//! A stem appears whole at the end, or not at all; no stem appears before all are complete.
 
 mod encoding;
 mod error;
@@ -8,6 +8,7 @@ mod level;
 
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Instant;
 
 pub use error::SongError;
 
@@ -15,11 +16,11 @@ use crate::audio::{
     self, FileSource, OutputFormat, PeakSpool, SinkReport, SourceInfo, SourceOptions, SourceReport,
 };
 use crate::audio::{StereoSink, StereoSource};
-use crate::engine::{self, ChunkGrid, Control, Overlap, Plan, Progress, StemFormula};
+use crate::engine::{self, ChunkGrid, Control, Overlap, Plan, Progress, SeparateError, StemFormula};
 use crate::model::{self, ModelChoice, ModelParameters, StemName};
 use crate::onnx::{ModelSource, OnnxNetwork, Provider, RuntimeOptions};
 use crate::places::Places;
-use encoding::Encoders;
+use encoding::{Encoders, Stoppable};
 use level::{Scaled, level_to_full_scale, level_to_peer_limit};
 
 /// Chunks that a GPU is given at once: enough to fill it, and 32 MB of spectra each way with the largest models.
@@ -148,7 +149,8 @@ impl Separator {
     /// Separates the song in the file `input`. `report` is called from another thread, after each chunk.
     ///
     /// # Errors
-    /// When the song cannot be read or separated, or a stem cannot be written; then no output exists or changes.
+    /// When the song cannot be read or separated, or a stem cannot be written; then no output
+    /// exists or changes, unless the file system refuses the very last step, giving a complete stem its name.
     ///
     /// # Panics
     /// When an output is no stem of this model.
@@ -193,7 +195,7 @@ impl Separator {
         let sink = |stem: &StemName| -> Result<Option<Box<dyn StereoSink>>, SongError> {
             let output = outputs.iter().find(|output| output.stem == *stem);
             output
-                .map(|output| create(&output.path, settings, expected_frames))
+                .map(|output| create(&output.path, settings, expected_frames, control))
                 .transpose()
         };
         let (primary_sink, secondary_sink) = (sink(&primary)?, sink(&secondary)?);
@@ -205,7 +207,13 @@ impl Separator {
             let mut encoders = Encoders::start(scope, primary_sink, secondary_sink);
             let mut deliver = |stems| encoders.write(stems);
             let frames = engine::separate(network, &plan, &mut source, &mut deliver, report, control)?;
-            Ok::<_, SongError>((frames, encoders.finish()?))
+            let files = encoders
+                .finish()
+                .map_err(|error| match control.check(Instant::now()) {
+                    Err(stopped) => SeparateError::from(stopped).into(),
+                    Ok(()) => error,
+                })?;
+            Ok::<_, SongError>((frames, files))
         })?;
 
         let mut reports = Vec::with_capacity(outputs.len());
@@ -233,6 +241,7 @@ fn create(
     path: &Path,
     settings: &SongSettings,
     expected_frames: Option<u64>,
+    control: &Control,
 ) -> Result<Box<dyn StereoSink>, SongError> {
     let sink = audio::create(path, settings.format, expected_frames).map_err(SongError::Create)?;
     let rule = match (settings.formula, settings.normalize) {
@@ -244,6 +253,11 @@ fn create(
         .parent()
         .filter(|dir| !dir.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
+    let sink = Box::new(Stoppable {
+        inner: sink,
+        path: path.into(),
+        control: control.clone(),
+    });
     let spool = PeakSpool::new(sink, scratch_dir, rule).map_err(SongError::Create)?;
     Ok(Box::new(spool))
 }

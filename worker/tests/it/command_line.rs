@@ -227,6 +227,29 @@ fn one_bad_file_does_not_stop_the_others() {
 }
 
 #[test]
+fn a_name_that_is_not_utf_8_is_reported_and_does_not_stop_the_others() {
+    let bench = Bench::new();
+    let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"caf\xe9.wav");
+    let odd = bench.folder.path().join(name);
+    fs::rename(bench.song("song.wav"), &odd).unwrap();
+    let output = bench.separate(&[&odd, &bench.song("song.wav")], &["--json", "--stems", "vocals"]);
+    assert!(output.status.success(), "{}", words(&output));
+    assert_eq!(reports(&output).len(), 2);
+    assert_eq!(fs::read_dir(bench.path("stems")).unwrap().count(), 2);
+}
+
+#[test]
+fn a_closed_standard_error_does_not_stop_the_work() {
+    let bench = Bench::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = bench.command(&[&bench.song("song.wav"), &bench.song("other.wav")], &[]);
+    let output = command.stderr(writer).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(bench.stems().len(), 4);
+}
+
+#[test]
 fn names_that_would_collide_are_refused_before_anything_starts() {
     let bench = Bench::new();
     let (one, two) = (bench.song("one/song.wav"), bench.song("two/song.flac.wav"));
@@ -286,6 +309,14 @@ fn arguments_that_cannot_be_met_are_refused_by_name() {
     check(&["--timeout", "NaN"], &["--timeout"]);
     check(&["--threads", "0"], &["--threads"]);
     check(&["--model-data", "x.json"], &["--model"]);
+    check(&["--model", "missing.onnx"], &["missing.onnx"]);
+    check(
+        &[
+            "--model",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/bad_rank.onnx"),
+        ],
+        &["not an MDX-Net model"],
+    );
     check(
         &["--compat", "audio-separator", "--normalize", "peak"],
         &["--normalize"],

@@ -201,7 +201,7 @@ fn a_deadline_that_has_passed_stops_before_the_model() {
     let mut case = Case::new(&song);
     case.control.deadline = Some(Instant::now());
     let end = case.end();
-    check(&end, ErrorClass::Interrupted, |error| {
+    check(&end, ErrorClass::TimedOut, |error| {
         matches!(error, SeparateError::Stopped(Stopped::DeadlineExceeded))
     });
     assert_eq!((end.runs, end.deliveries), (0, 0));
@@ -265,7 +265,7 @@ fn a_model_that_fails_ends_the_separation_in_its_words() {
     for failing in [1, 3, CHUNKS] {
         let mut case = Case::new(&song);
         case.run = Box::new(move |run, _| match run {
-            run if run == failing => Err(NetworkError::new("out of memory", None)),
+            run if run == failing => Err(NetworkError::new(ErrorClass::Transient, "out of memory", None)),
             _ => Ok(()),
         });
         let end = case.end();
