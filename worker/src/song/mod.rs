@@ -8,7 +8,7 @@ mod level;
 
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use error::SongError;
 
@@ -25,6 +25,9 @@ use level::{Scaled, level_to_full_scale, level_to_peer_limit};
 
 /// Chunks that a GPU is given at once: enough to fill it, and 32 MB of spectra each way with the largest models.
 const CUDA_BATCH: usize = 4;
+
+/// The longest song: a day. A few kilobytes of compressed silence can claim to be weeks, and would fill the disk.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How stems are computed and written.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -163,7 +166,10 @@ impl Separator {
         control: &Control,
     ) -> Result<SongReport, SongError> {
         use engine::Network as _;
-        let source_options = SourceOptions::default();
+        let source_options = SourceOptions {
+            max_duration: Some(MAX_DURATION),
+            ..SourceOptions::default()
+        };
         let (formula, input_gain) = match settings.formula {
             Formula::Uvr => (
                 StemFormula::Uvr {

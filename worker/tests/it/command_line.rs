@@ -250,6 +250,29 @@ fn a_closed_standard_error_does_not_stop_the_work() {
 }
 
 #[test]
+fn a_song_of_more_than_a_day_is_refused_by_its_length() {
+    let bench = Bench::new();
+    // 25 hours of silence at 1 kHz, one byte a sample, in a file with a hole.
+    let data_bytes: u32 = 25 * 3_600 * 1_000;
+    let mut header =
+        b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\xe8\x03\0\0\xe8\x03\0\0\x01\0\x08\0data".to_vec();
+    header[4..8].copy_from_slice(&(data_bytes + 36).to_le_bytes());
+    header.extend(data_bytes.to_le_bytes());
+    let song = bench.path("day.wav");
+    fs::write(&song, &header).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&song)
+        .unwrap()
+        .set_len(header.len() as u64 + u64::from(data_bytes))
+        .unwrap();
+    check_failed(
+        &bench.separate(&[&song], &[]),
+        &["longer than the limit of 86400 seconds"],
+    );
+}
+
+#[test]
 fn names_that_would_collide_are_refused_before_anything_starts() {
     let bench = Bench::new();
     let (one, two) = (bench.song("one/song.wav"), bench.song("two/song.flac.wav"));
