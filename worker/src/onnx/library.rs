@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use ort::environment::Environment;
 
-use super::network::Provider;
+use super::provider::Provider;
 use crate::places::Places;
 
 /// The version that `onnxruntime.toml` pins.

@@ -2,6 +2,8 @@
 
 mod library;
 mod network;
+mod provider;
 
 pub use library::{LibraryError, RUNTIME_VERSION};
-pub use network::{LoadError, ModelSource, OnnxNetwork, Provider, RuntimeOptions};
+pub use network::{LoadError, ModelSource, OnnxNetwork, RuntimeOptions};
+pub use provider::Provider;

@@ -8,18 +8,10 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 
 use super::library::{self, LibraryError};
+use super::provider::Provider;
 use crate::engine::{Network, NetworkError, ShapeError, SpectrumShape};
 use crate::error::ErrorClass;
 use crate::places::Places;
-
-/// What runs the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Provider {
-    /// The processor.
-    Cpu,
-    /// An NVIDIA GPU.
-    Cuda,
-}
 
 /// How to run a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -117,17 +117,18 @@ fn words(output: &Output) -> String {
 
 #[track_caller]
 fn check_refused(output: &Output, expected_words: &[&str]) {
-    let words = words(output);
-    assert_eq!(output.status.code(), Some(2), "{words}");
-    for expected in expected_words {
-        assert!(words.contains(expected), "{expected:?} is not in: {words}");
-    }
+    check_ended(output, 2, expected_words);
 }
 
 #[track_caller]
 fn check_failed(output: &Output, expected_words: &[&str]) {
+    check_ended(output, 1, expected_words);
+}
+
+#[track_caller]
+fn check_ended(output: &Output, code: i32, expected_words: &[&str]) {
     let words = words(output);
-    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert_eq!(output.status.code(), Some(code), "{words}");
     for expected in expected_words {
         assert!(words.contains(expected), "{expected:?} is not in: {words}");
     }
