@@ -46,6 +46,16 @@ impl OutputFormat {
             Self::Mp3 => "mp3",
         }
     }
+
+    /// The greatest positive sample that the format holds without clipping: 1 - 2^-(bits-1) for integers, which have
+    /// one step fewer above zero than below it, and 1 for floating point and MP3.
+    pub fn full_scale(self) -> f32 {
+        match self {
+            Self::Wav(WavSamples::Int16) | Self::Flac(FlacSamples::Int16) => 32_767.0 / 32_768.0,
+            Self::Wav(WavSamples::Int24) | Self::Flac(FlacSamples::Int24) => 8_388_607.0 / 8_388_608.0,
+            Self::Wav(WavSamples::Float32) | Self::Mp3 => 1.0,
+        }
+    }
 }
 
 /// Starts a file of `format` that will be called `path`. It appears under that name only when it is complete and
@@ -67,5 +77,39 @@ pub fn create(
         OutputFormat::Mp3 => Ok(Box::new(super::mp3_out::Mp3Sink::create(path)?)),
         #[cfg(not(feature = "mp3"))]
         OutputFormat::Mp3 => Err(AudioError::Mp3NotBuilt),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio::StereoBlock;
+
+    #[test]
+    fn full_scale_is_the_greatest_sample_that_does_not_clip() {
+        let directory = tempfile::tempdir().unwrap();
+        let check = |format: OutputFormat, is_integer: bool| {
+            let clipped = |sample: f32| {
+                let mut sink = create(&directory.path().join("stem"), format, None).unwrap();
+                let block = StereoBlock {
+                    left: vec![sample; 5_000],
+                    right: vec![-sample; 5_000],
+                };
+                sink.write(&block).unwrap();
+                sink.finish().unwrap().report().clipped_samples
+            };
+            assert_eq!(clipped(format.full_scale()), 0, "{format:?}");
+            assert_eq!(format.full_scale() < 1.0, is_integer, "{format:?}");
+            // One step more clips, on the positive side.
+            assert_eq!(clipped(1.0), if is_integer { 5_000 } else { 0 }, "{format:?}");
+        };
+        check(OutputFormat::Wav(WavSamples::Int16), true);
+        check(OutputFormat::Wav(WavSamples::Int24), true);
+        check(OutputFormat::Wav(WavSamples::Float32), false);
+        check(OutputFormat::Flac(FlacSamples::Int16), true);
+        check(OutputFormat::Flac(FlacSamples::Int24), true);
+        if cfg!(feature = "mp3") {
+            check(OutputFormat::Mp3, false);
+        }
     }
 }

@@ -69,6 +69,7 @@ pub(super) struct PartFile {
 }
 
 impl PartFile {
+    /// Makes the temporary file, unless something at `destination` already forbids a file of that name.
     pub(super) fn create(destination: &Path) -> Result<Self, AudioError> {
         let unwritable = |source| AudioError::Write {
             path: destination.to_owned(),
@@ -77,6 +78,13 @@ impl PartFile {
         let name = destination
             .file_name()
             .ok_or_else(|| unwritable(io::ErrorKind::InvalidFilename.into()))?;
+        // What publishing would fail for is found before the work, not after it.
+        match destination.symlink_metadata() {
+            Ok(found) if found.is_dir() => return Err(unwritable(io::ErrorKind::IsADirectory.into())),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(unwritable(error)),
+        }
         let directory = match destination.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -152,6 +160,7 @@ fn settle(file: BufWriter<File>, header: &[u8]) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorClass;
 
     #[test]
     fn a_dropped_file_leaves_nothing_and_a_published_one_has_its_name() {
@@ -173,5 +182,26 @@ mod tests {
         let report = part.complete(b"head", 1, 0).unwrap().publish().unwrap();
         assert_eq!((report.bytes, names()), (11, vec!["stem.wav".into()]));
         assert_eq!(std::fs::read(&destination).unwrap(), b"headcontent");
+    }
+
+    #[test]
+    fn a_destination_that_cannot_be_published_is_refused_before_the_work() {
+        let directory = tempfile::tempdir().unwrap();
+        let check = |destination: PathBuf, expected: io::ErrorKind| {
+            let error = PartFile::create(&destination).unwrap_err();
+            assert_eq!(error.class(), ErrorClass::Permanent);
+            let AudioError::Write { path, source } = error else {
+                panic!("{error}");
+            };
+            assert_eq!((path, source.kind()), (destination, expected));
+        };
+        let occupied = directory.path().join("stem.wav");
+        std::fs::create_dir(&occupied).unwrap();
+        check(occupied, io::ErrorKind::IsADirectory);
+        check(
+            directory.path().join("long".repeat(100)),
+            io::ErrorKind::InvalidFilename,
+        );
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

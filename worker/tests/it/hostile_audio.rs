@@ -248,6 +248,47 @@ fn the_limit_of_length_is_kept_and_named() {
 }
 
 #[test]
+fn an_absurd_gapless_tag_or_edit_promises_no_more_than_the_file_declares() {
+    let directory = tempfile::tempdir().unwrap();
+    let encoding = "-c:a aac -movflags use_metadata_tags -metadata iTunSMPB=MARK -f mp4";
+    let encoding = encoding.replace("MARK", "_00000000_00000840_000001CA_0000000000005622_");
+    let path = encode(directory.path(), &tone(22_050), &encoding);
+    let bytes = std::fs::read(&path).unwrap();
+    let expected = |bytes: Vec<u8>| open_bytes(bytes, &without_ffmpeg()).unwrap().expected_frames();
+    let place = |word: &[u8]| bytes.windows(word.len()).position(|window| window == word).unwrap();
+    let declared = expected(bytes.clone()).unwrap();
+    assert!((22_050..24_000).contains(&declared), "{declared}");
+
+    // Without its edit list the tag is what counts: first as it should be, then with absurd values.
+    let mut tagged = bytes.clone();
+    tagged[place(b"edts")..][..4].copy_from_slice(b"free");
+    let tag = place(b"_00000000_00000840");
+    let mut with_tag = |text: &[u8]| {
+        tagged[tag..tag + text.len()].copy_from_slice(text);
+        tagged.clone()
+    };
+    let honest = with_tag(b" 00000000 00000400 000001CA 0000000000005622 ");
+    assert_eq!(expected(honest.clone()), Some(22_050));
+    assert_eq!(drain(honest).unwrap().missing_frames, Some(0));
+    let endless = with_tag(b" 00000000 00000400 000001CA FFFFFFFFFFFFFFFF ");
+    let report = drain(endless).unwrap();
+    assert!((22_050..24_000).contains(&report.frames), "{report:?}");
+    assert_eq!(report.missing_frames, Some(0));
+    let late = with_tag(b" 00000000 FFFFFFFF 000001CA FFFFFFFFFFFFFFFF ");
+    let report = drain(late).unwrap();
+    assert!((22_050..24_500).contains(&report.frames), "{report:?}");
+    assert_eq!(report.missing_frames, Some(0));
+
+    // The duration of the only edit: behind the box's kind, its version and its count.
+    let mut edited = bytes.clone();
+    let duration = place(b"elst") + 12;
+    edited[duration..duration + 4].fill(0xff);
+    let report = drain(edited).unwrap();
+    assert!((22_050..24_000).contains(&report.frames), "{report:?}");
+    assert_eq!(report.missing_frames, Some(0));
+}
+
+#[test]
 fn damaged_packets_become_silence_so_that_the_rest_stays_in_time() {
     let directory = tempfile::tempdir().unwrap();
     let path = encode(directory.path(), &tone(88_200), "-c:a flac -f flac");
