@@ -7,16 +7,11 @@ use crate::audio::{AudioError, StereoBlock, StereoSource};
 use crate::engine::{Control, SeparateError};
 
 /// The peak that audio-separator scales songs and stems down to.
-const PEER_LIMIT: f32 = 0.9;
+pub(super) const PEER_LIMIT: f32 = 0.9;
 
-/// The gain at which a stem of this peak just does not clip; 1 where it does not anyway.
-pub(super) fn level_to_full_scale(peak: f32) -> f32 {
-    if peak > 1.0 { 1.0 / peak } else { 1.0 }
-}
-
-/// The gain that audio-separator gives to audio of this peak.
-pub(super) fn level_to_peer_limit(peak: f32) -> f32 {
-    if peak > PEER_LIMIT { PEER_LIMIT / peak } else { 1.0 }
+/// The gain that brings audio of this peak down to `limit`; 1 where it is not above.
+pub(super) fn lowering_gain(peak: f32, limit: f32) -> f32 {
+    if peak > limit { limit / peak } else { 1.0 }
 }
 
 /// The greatest absolute sample of all that is left in `source`.
@@ -61,9 +56,8 @@ mod tests {
 
     #[test]
     fn only_what_is_too_loud_is_scaled() {
-        assert_eq!(level_to_full_scale(1.0), 1.0);
-        assert_eq!(level_to_full_scale(2.0), 0.5);
-        assert_eq!(level_to_peer_limit(0.9), 1.0);
-        assert_eq!(level_to_peer_limit(1.8), 0.5);
+        assert_eq!(lowering_gain(1.0, 1.0), 1.0);
+        assert_eq!(lowering_gain(2.0, 1.0), 0.5);
+        assert_eq!(lowering_gain(1.8, PEER_LIMIT), 0.5);
     }
 }

@@ -21,7 +21,7 @@ use crate::model::{self, ModelChoice, ModelParameters, StemName};
 use crate::onnx::{ModelSource, OnnxNetwork, Provider, RuntimeOptions};
 use crate::places::Places;
 use encoding::{Encoders, Stoppable};
-use level::{Scaled, level_to_full_scale, level_to_peer_limit};
+use level::{PEER_LIMIT, Scaled, lowering_gain};
 
 /// Chunks that a GPU is given at once: enough to fill it, and 32 MB of spectra each way with the largest models.
 const CUDA_BATCH: usize = 4;
@@ -182,7 +182,7 @@ impl Separator {
                 let compensate = self.parameters.compensate;
                 (
                     StemFormula::AudioSeparator { compensate, peak },
-                    level_to_peer_limit(peak),
+                    lowering_gain(peak, PEER_LIMIT),
                 )
             }
         };
@@ -250,9 +250,9 @@ fn create(
     control: &Control,
 ) -> Result<Box<dyn StereoSink>, SongError> {
     let sink = audio::create(path, settings.format, expected_frames).map_err(SongError::Create)?;
-    let rule = match (settings.formula, settings.normalize) {
-        (Formula::AudioSeparator, _) => level_to_peer_limit,
-        (Formula::Uvr, Normalize::Peak) => level_to_full_scale,
+    let limit = match (settings.formula, settings.normalize) {
+        (Formula::AudioSeparator, _) => PEER_LIMIT,
+        (Formula::Uvr, Normalize::Peak) => settings.format.full_scale(),
         (Formula::Uvr, Normalize::None) => return Ok(sink),
     };
     let scratch_dir = path
@@ -264,6 +264,7 @@ fn create(
         path: path.into(),
         control: control.clone(),
     });
-    let spool = PeakSpool::new(sink, scratch_dir, rule).map_err(SongError::Create)?;
+    let spool = PeakSpool::new(sink, scratch_dir, move |peak| lowering_gain(peak, limit))
+        .map_err(SongError::Create)?;
     Ok(Box::new(spool))
 }

@@ -414,18 +414,20 @@ fn a_full_disk_is_an_error_and_leaves_nothing_behind() {
 
 #[test]
 fn a_stem_that_would_clip_is_reported_and_scaled_on_request() {
-    let bench = Bench::new();
-    let song = bench.write("loud.wav", &tones(2 * SECOND, 2.0));
-    let output = bench.separate(&[&song], &["--json"]);
-    let clipped = &reports(&output)[0]["clipped_samples"];
-    assert!(clipped["vocals"].as_u64().unwrap() + clipped["instrumental"].as_u64().unwrap() > 0);
-    let output = bench.separate(&[&song], &["--json", "--normalize", "peak"]);
-    let report = &reports(&output)[0];
-    assert_eq!(report["clipped_samples"]["instrumental"], 0);
-    assert_eq!(report["clipped_samples"]["vocals"], 0);
-    let peak = |stem: &str| read(&bench.path(&format!("stems/loud_{stem}.wav"))).peak();
-    assert!(peak("vocals").max(peak("instrumental")) > 0.999);
-    assert_eq!(bench.stems().len(), 2, "the scratch space is gone");
+    // Of a song and its inversion one has its greatest sample above zero, where integers have one step fewer.
+    for level in [2.0, -2.0] {
+        let bench = Bench::new();
+        let song = bench.write("loud.wav", &tones(2 * SECOND, level));
+        let clipped = |options: &[&str]| {
+            let clipped = reports(&bench.separate(&[&song], options))[0]["clipped_samples"].clone();
+            clipped["vocals"].as_u64().unwrap() + clipped["instrumental"].as_u64().unwrap()
+        };
+        assert!(clipped(&["--json"]) > 0);
+        assert_eq!(clipped(&["--json", "--normalize", "peak"]), 0);
+        let peak = |stem: &str| read(&bench.path(&format!("stems/loud_{stem}.wav"))).peak();
+        assert!(peak("vocals").max(peak("instrumental")) > 0.999);
+        assert_eq!(bench.stems().len(), 2, "the scratch space is gone");
+    }
 }
 
 /// The stems of a tone of this peak through a model that gives back what it gets, in the middle of the song, as parts

@@ -255,7 +255,12 @@ fn an_absurd_gapless_tag_or_edit_promises_no_more_than_the_file_declares() {
     let path = encode(directory.path(), &tone(22_050), &encoding);
     let bytes = std::fs::read(&path).unwrap();
     let expected = |bytes: Vec<u8>| open_bytes(bytes, &without_ffmpeg()).unwrap().expected_frames();
-    let place = |word: &[u8]| bytes.windows(word.len()).position(|window| window == word).unwrap();
+    let place = |word: &[u8]| {
+        bytes
+            .windows(word.len())
+            .position(|window| window == word)
+            .unwrap()
+    };
     let declared = expected(bytes.clone()).unwrap();
     assert!((22_050..24_000).contains(&declared), "{declared}");
 
