@@ -8,6 +8,26 @@ use std::f64::consts::PI;
 /// Frames between two spectra. Every published MDX-Net model uses this hop.
 pub const HOP_FRAMES: usize = 1024;
 
+/// The three sizes that make a shape, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpectrumSizes {
+    /// Length of one transform.
+    pub n_fft: usize,
+    /// F: rows.
+    pub rows: usize,
+    /// T: columns.
+    pub columns: usize,
+}
+
+/// The sizes that a model's file fixes; the others its parameters must give.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FixedSizes {
+    /// F: rows.
+    pub rows: Option<usize>,
+    /// T: columns.
+    pub columns: Option<usize>,
+}
+
 /// The shape of the spectrum that a model takes, and of the transform that makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpectrumShape {
@@ -81,11 +101,12 @@ impl SpectrumShape {
     /// The greatest transform taken: four times the longest of any published model.
     const MAX_N_FFT: usize = 65_536;
 
-    /// A spectrum of `rows` (F) by `columns` (T), made by transforms of length `n_fft`.
+    /// A spectrum of these sizes.
     ///
     /// # Errors
     /// When no chunk can have this shape.
-    pub fn new(n_fft: usize, rows: usize, columns: usize) -> Result<Self, ShapeError> {
+    pub fn new(sizes: SpectrumSizes) -> Result<Self, ShapeError> {
+        let SpectrumSizes { n_fft, rows, columns } = sizes;
         if columns > Self::MAX_COLUMNS || n_fft > Self::MAX_N_FFT {
             return Err(ShapeError::TooLarge { rows, columns, n_fft });
         }
@@ -272,7 +293,12 @@ mod tests {
     use super::*;
 
     fn shape() -> SpectrumShape {
-        SpectrumShape::new(6144, 2048, 256).unwrap()
+        SpectrumShape::new(SpectrumSizes {
+            n_fft: 6144,
+            rows: 2048,
+            columns: 256,
+        })
+        .unwrap()
     }
 
     #[test]
@@ -301,7 +327,8 @@ mod tests {
 
     #[test]
     fn shapes_that_fit_no_chunk_are_refused_by_name() {
-        let refused = |n_fft, rows, columns| SpectrumShape::new(n_fft, rows, columns).unwrap_err();
+        let refused =
+            |n_fft, rows, columns| SpectrumShape::new(SpectrumSizes { n_fft, rows, columns }).unwrap_err();
         assert!(matches!(
             refused(6144, 4000, 256),
             ShapeError::TooManyRows { available: 3073, .. }

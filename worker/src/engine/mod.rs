@@ -8,7 +8,9 @@ mod stems;
 mod stft;
 
 pub use control::{CancelToken, Control, Progress, Stopped};
-pub use geometry::{ChunkGrid, HOP_FRAMES, Overlap, OverlapError, ShapeError, SpectrumShape};
+pub use geometry::{
+    ChunkGrid, FixedSizes, HOP_FRAMES, Overlap, OverlapError, ShapeError, SpectrumShape, SpectrumSizes,
+};
 pub use pipeline::{Network, NetworkError, Plan, SeparateError, separate};
 pub use stems::{StemBlocks, StemFormula};
 pub use stft::{Analyser, Synthesiser};

@@ -211,6 +211,7 @@ fn reflect(samples: &[f32], margin: usize, padded: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::geometry::SpectrumSizes;
     use super::*;
 
     #[test]
@@ -222,7 +223,12 @@ mod tests {
 
     #[test]
     fn a_spectrum_of_all_rows_gives_the_chunk_back_but_its_lowest_rows() {
-        let shape = SpectrumShape::new(4096, 2049, 16).unwrap();
+        let shape = SpectrumShape::new(SpectrumSizes {
+            n_fft: 4096,
+            rows: 2049,
+            columns: 16,
+        })
+        .unwrap();
         let frequency_hz = 1000.0;
         let tone: Vec<f32> = (0..shape.chunk_frames())
             .map(|k| (2.0 * PI * frequency_hz * k as f64 / 44_100.0).sin() as f32)

@@ -21,6 +21,6 @@ mod tests {
     fn the_built_in_model_has_parameters() {
         let parameters = builtin_parameters();
         assert_eq!(parameters.primary_stem.as_str(), "vocals");
-        assert!(parameters.shape(None, None).is_ok());
+        assert!(parameters.shape(crate::engine::FixedSizes::default()).is_ok());
     }
 }

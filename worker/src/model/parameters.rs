@@ -3,10 +3,10 @@
 use serde::Deserialize;
 
 use super::stem_name::{StemName, StemNameError};
-use crate::engine::{ShapeError, SpectrumShape};
+use crate::engine::{FixedSizes, ShapeError, SpectrumShape, SpectrumSizes};
 
 /// T where neither the model nor its parameters say: 2^8.
-const DEFAULT_COLUMNS_LOG2: u32 = 8;
+const DEFAULT_COLUMNS: usize = 256;
 
 /// What a model's file does not say about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,8 +15,8 @@ pub struct ModelParameters {
     pub n_fft: usize,
     /// F, where given (`mdx_dim_f_set`).
     pub rows: Option<usize>,
-    /// log2 of T, where given (`mdx_dim_t_set`).
-    pub columns_log2: Option<u32>,
+    /// T, where given (2 to the power of `mdx_dim_t_set`).
+    pub columns: Option<usize>,
     /// The factor that corrects the model's level (`compensate`).
     pub compensate: f32,
     /// The stem that the model finds (`primary_stem`).
@@ -90,22 +90,24 @@ impl ModelParameters {
         Ok(Self {
             n_fft: keys.mdx_n_fft_scale_set,
             rows: keys.mdx_dim_f_set,
-            columns_log2: keys.mdx_dim_t_set,
+            columns: keys.mdx_dim_t_set.map(|log2| 1 << log2),
             compensate: keys.compensate as f32,
             primary_stem: StemName::new(&keys.primary_stem)?,
         })
     }
 
-    /// The shape of the model's spectra, where its file fixes F and T as given.
+    /// The shape of the model's spectra, where its file fixes some of their sizes.
     ///
     /// # Errors
     /// When the file and the parameters disagree, or no chunk can have that shape.
-    pub fn shape(&self, rows: Option<usize>, columns: Option<usize>) -> Result<SpectrumShape, ShapeError> {
-        let given_columns = self.columns_log2.map(|log2| 1 << log2);
-        let rows = agree("F", "mdx_dim_f_set", rows, self.rows)?;
-        let columns = agree("T", "2^mdx_dim_t_set", columns, given_columns)?;
-        let rows = rows.ok_or(ShapeError::UnknownRows)?;
-        SpectrumShape::new(self.n_fft, rows, columns.unwrap_or(1 << DEFAULT_COLUMNS_LOG2))
+    pub fn shape(&self, fixed: FixedSizes) -> Result<SpectrumShape, ShapeError> {
+        let rows = agree("F", "mdx_dim_f_set", fixed.rows, self.rows)?.ok_or(ShapeError::UnknownRows)?;
+        let columns = agree("T", "2^mdx_dim_t_set", fixed.columns, self.columns)?.unwrap_or(DEFAULT_COLUMNS);
+        SpectrumShape::new(SpectrumSizes {
+            n_fft: self.n_fft,
+            rows,
+            columns,
+        })
     }
 }
 
@@ -151,8 +153,13 @@ mod tests {
         assert_eq!(parameters.compensate, 1.035);
         assert_eq!(parameters.primary_stem.as_str(), "vocals");
         assert_eq!(
-            parameters.shape(None, None).unwrap(),
-            SpectrumShape::new(6144, 2048, 256).unwrap()
+            parameters.shape(FixedSizes::default()).unwrap(),
+            SpectrumShape::new(SpectrumSizes {
+                n_fft: 6144,
+                rows: 2048,
+                columns: 256
+            })
+            .unwrap()
         );
     }
 
@@ -187,9 +194,19 @@ mod tests {
     #[test]
     fn the_file_and_the_parameters_must_agree() {
         let parameters = ModelParameters::from_json(&keys()).unwrap();
-        assert!(parameters.shape(Some(2048), Some(256)).is_ok());
+        assert!(
+            parameters
+                .shape(FixedSizes {
+                    rows: Some(2048),
+                    columns: Some(256)
+                })
+                .is_ok()
+        );
         assert!(matches!(
-            parameters.shape(Some(3072), None),
+            parameters.shape(FixedSizes {
+                rows: Some(3072),
+                columns: None
+            }),
             Err(ShapeError::Disagreement {
                 what: "F",
                 in_model: 3072,
@@ -198,7 +215,10 @@ mod tests {
             })
         ));
         assert!(matches!(
-            parameters.shape(None, Some(128)),
+            parameters.shape(FixedSizes {
+                rows: None,
+                columns: Some(128)
+            }),
             Err(ShapeError::Disagreement { what: "T", .. })
         ));
     }

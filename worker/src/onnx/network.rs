@@ -9,7 +9,7 @@ use ort::value::{TensorElementType, TensorRef, ValueType};
 
 use super::library::{self, LibraryError};
 use super::provider::Provider;
-use crate::engine::{Network, NetworkError, ShapeError, SpectrumShape};
+use crate::engine::{FixedSizes, Network, NetworkError, ShapeError, SpectrumShape};
 use crate::error::ErrorClass;
 use crate::places::Places;
 
@@ -79,8 +79,7 @@ impl LoadError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileShape {
     fixed_batch: bool,
-    rows: Option<usize>,
-    columns: Option<usize>,
+    sizes: FixedSizes,
 }
 
 /// A loaded model.
@@ -91,7 +90,7 @@ pub struct OnnxNetwork {
 }
 
 impl OnnxNetwork {
-    /// Loads a model. `shape` is asked for the shape of its spectra, given F and T where the file fixes them.
+    /// Loads a model. `shape` is asked for the shape of its spectra, given the sizes that the file fixes.
     ///
     /// # Errors
     /// When the library, the provider or the model cannot be used, or the model is of another kind.
@@ -99,7 +98,7 @@ impl OnnxNetwork {
         source: ModelSource<'_>,
         options: RuntimeOptions,
         places: &Places,
-        shape: impl FnOnce(Option<usize>, Option<usize>) -> Result<SpectrumShape, ShapeError>,
+        shape: impl FnOnce(FixedSizes) -> Result<SpectrumShape, ShapeError>,
     ) -> Result<Self, LoadError> {
         let environment = library::environment(places, options.provider)?;
         let builder = configure(Session::builder(&environment), options)?;
@@ -117,7 +116,7 @@ impl OnnxNetwork {
         }
         .map_err(|source| LoadError::Session { path, source })?;
         let file = file_shape(&session)?;
-        let shape = shape(file.rows, file.columns)?;
+        let shape = shape(file.sizes)?;
         Ok(Self {
             session,
             shape,
@@ -227,7 +226,10 @@ fn file_shape(session: &Session) -> Result<FileShape, LoadError> {
     };
     let taken = tensor_shape("its input", input.dtype())?;
     let given = tensor_shape("its output", output.dtype())?;
-    for (taken, given) in [(taken.rows, given.rows), (taken.columns, given.columns)] {
+    for (taken, given) in [
+        (taken.sizes.rows, given.sizes.rows),
+        (taken.sizes.columns, given.sizes.columns),
+    ] {
         if taken.zip(given).is_some_and(|(taken, given)| taken != given) {
             return Err(LoadError::Interface {
                 what: "its output",
@@ -238,8 +240,10 @@ fn file_shape(session: &Session) -> Result<FileShape, LoadError> {
     }
     Ok(FileShape {
         fixed_batch: taken.fixed_batch || given.fixed_batch,
-        rows: taken.rows.or(given.rows),
-        columns: taken.columns.or(given.columns),
+        sizes: FixedSizes {
+            rows: taken.sizes.rows.or(given.sizes.rows),
+            columns: taken.sizes.columns.or(given.sizes.columns),
+        },
     })
 }
 
@@ -269,7 +273,9 @@ fn tensor_shape(what: &'static str, value: &ValueType) -> Result<FileShape, Load
     }
     Ok(FileShape {
         fixed_batch: batch == 1,
-        rows: usize::try_from(rows).ok(),
-        columns: usize::try_from(columns).ok(),
+        sizes: FixedSizes {
+            rows: usize::try_from(rows).ok(),
+            columns: usize::try_from(columns).ok(),
+        },
     })
 }

@@ -112,9 +112,7 @@ impl Separator {
                 )
             }
         };
-        let network = OnnxNetwork::load(source, options, places, |rows, columns| {
-            parameters.shape(rows, columns)
-        })?;
+        let network = OnnxNetwork::load(source, options, places, |fixed| parameters.shape(fixed))?;
         let batch = match options.provider {
             Provider::Cpu => 1,
             Provider::Cuda => network.batch_limit().unwrap_or(CUDA_BATCH),

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use separation_worker::audio::StereoBlock;
-use separation_worker::engine::{ChunkGrid, Overlap, Plan, SpectrumShape, StemBlocks, StemFormula};
+use separation_worker::engine::{
+    ChunkGrid, Overlap, Plan, SpectrumShape, SpectrumSizes, StemBlocks, StemFormula,
+};
 use separation_worker::onnx::{ModelSource, OnnxNetwork, Provider, RuntimeOptions};
 use separation_worker::places::Places;
 
@@ -78,10 +80,18 @@ impl Row {
             ModelSource::File(&file),
             options,
             &Places::from_environment(),
-            |rows, columns| SpectrumShape::new(n_fft, rows.unwrap_or(0), columns.unwrap_or(0)),
+            |fixed| {
+                let (rows, columns) = (fixed.rows.unwrap_or(0), fixed.columns.unwrap_or(0));
+                SpectrumShape::new(SpectrumSizes { n_fft, rows, columns })
+            },
         )
         .expect("ONNX Runtime and the fixture are there");
-        let shape = SpectrumShape::new(n_fft, rows, COLUMNS).expect("the fixture is an MDX-Net model");
+        let shape = SpectrumShape::new(SpectrumSizes {
+            n_fft,
+            rows,
+            columns: COLUMNS,
+        })
+        .expect("the fixture is an MDX-Net model");
         let overlap = Overlap::new(self.overlap).expect("a fraction");
         let plan = Plan {
             grid: ChunkGrid::new(shape, overlap).expect("windows that meet"),

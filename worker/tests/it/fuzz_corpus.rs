@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use separation_worker::audio::{SourceOptions, StereoBlock, StereoSource as _, open_bytes};
+use separation_worker::engine::FixedSizes;
 use separation_worker::model::parse_parameters;
 
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
@@ -22,7 +23,7 @@ fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
 fn parse(text: &[u8]) -> bool {
     let hash = || Ok("0123456789abcdef0123456789abcdef".to_owned());
     parse_parameters(text, Path::new("fuzzed.json"), hash)
-        .is_ok_and(|parameters| parameters.shape(None, None).is_ok())
+        .is_ok_and(|parameters| parameters.shape(FixedSizes::default()).is_ok())
 }
 
 #[test]

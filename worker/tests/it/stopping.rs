@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use separation_worker::audio::{AudioError, StereoBlock, StereoSource};
 use separation_worker::engine::{
     CancelToken, ChunkGrid, Control, Network, NetworkError, Overlap, Plan, SeparateError, SpectrumShape,
-    StemFormula, Stopped, separate,
+    SpectrumSizes, StemFormula, Stopped, separate,
 };
 use separation_worker::error::ErrorClass;
 
@@ -70,7 +70,12 @@ impl<'c> Case<'c> {
 
     /// Separates, which must fail.
     fn end(mut self) -> End {
-        let shape = SpectrumShape::new(2048, 1025, 4).expect("a model could have this shape");
+        let shape = SpectrumShape::new(SpectrumSizes {
+            n_fft: 2048,
+            rows: 1025,
+            columns: 4,
+        })
+        .expect("a model could have this shape");
         let overlap = Overlap::new(0.25).expect("a fraction");
         let plan = Plan {
             grid: ChunkGrid::new(shape, overlap).expect("windows that meet"),

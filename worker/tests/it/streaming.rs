@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use separation_worker::audio::StereoBlock;
 use separation_worker::engine::{
-    Analyser, ChunkGrid, Network, NetworkError, Overlap, Plan, SpectrumShape, StemFormula, Synthesiser,
+    Analyser, ChunkGrid, Network, NetworkError, Overlap, Plan, SpectrumShape, SpectrumSizes, StemFormula,
+    Synthesiser,
 };
 
 use crate::in_memory::{Delivered, music, separate_song};
@@ -46,7 +47,7 @@ impl Network for Centre {
 }
 
 fn shape((n_fft, rows, columns): (usize, usize, usize)) -> SpectrumShape {
-    SpectrumShape::new(n_fft, rows, columns).expect("a model could have this shape")
+    SpectrumShape::new(SpectrumSizes { n_fft, rows, columns }).expect("a model could have this shape")
 }
 
 fn plan(shape: SpectrumShape, overlap: f64) -> Plan {
