@@ -48,7 +48,7 @@ impl Trim {
                 let kept = scaled(length, rate_hz, movie_scale);
                 let tick = scaled(1, rate_hz, movie_scale) + 1;
                 let available = declared?.saturating_sub(self.start_frames(rate_hz));
-                (kept > 0 && kept + tick < available).then_some(kept)
+                (kept > 0 && kept.saturating_add(tick) < available).then_some(kept)
             }
         }
     }
@@ -220,6 +220,20 @@ mod tests {
         assert_eq!(trim.start_frames(44_100), 1_024);
         assert_eq!(trim.kept_frames(44_100, Some(1_024 + 44_120)), None);
         assert_eq!(trim.kept_frames(44_100, Some(1_024 + 45_056)), Some(44_100));
+    }
+
+    #[test]
+    fn an_edit_of_absurd_length_cuts_nothing() {
+        for (length, media_scale, movie_scale) in [(u64::MAX, 44_100, 44_100), (u64::MAX, 1, 1)] {
+            let trim = Trim::Edit {
+                start: 0,
+                media_scale,
+                length,
+                movie_scale,
+            };
+            assert_eq!(trim.kept_frames(44_100, Some(44_100)), None);
+            assert_eq!(trim.kept_frames(u32::MAX, Some(u64::MAX)), None);
+        }
     }
 
     #[test]

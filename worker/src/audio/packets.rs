@@ -193,6 +193,8 @@ impl PacketInput {
     /// Notes where the audio begins and ends, for the containers whose packets do not carry it themselves.
     fn set_ends(&mut self, params: &AudioCodecParameters, trim: Option<Trim>) {
         let declared = self.declared_frames();
+        // A beginning behind the end is none.
+        let trim = trim.filter(|trim| declared.is_none_or(|end| trim.start_frames(self.rate_hz) < end));
         if let Some(trim) = trim {
             self.skip_left = trim.start_frames(self.rate_hz);
             self.keep_left = trim.kept_frames(self.rate_hz, declared);
@@ -208,7 +210,8 @@ impl PacketInput {
             Container::Ogg => declared.map(|frames| frames.saturating_sub(self.skip_left)),
             _ => declared,
         };
-        self.expected_frames = self.keep_left.or(ends);
+        // A tag may shorten what the container declares; what it claims beyond that, nobody has counted.
+        self.expected_frames = ends.map(|ends| self.keep_left.map_or(ends, |kept| kept.min(ends)));
     }
 
     fn declared_frames(&self) -> Option<u64> {
