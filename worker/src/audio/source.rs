@@ -371,7 +371,7 @@ impl FileSource {
         } else {
             self.converter.push(&self.mixed, &mut self.ready)
         };
-        converted.map_err(|detail| AudioError::Encode {
+        converted.map_err(|detail| AudioError::Resample {
             path: self.path.clone(),
             detail,
         })?;
