@@ -14,7 +14,7 @@ pub use error::SongError;
 use crate::audio::{
     self, FileSource, OutputFormat, PeakSpool, SinkReport, SourceInfo, SourceOptions, SourceReport,
 };
-use crate::audio::{StereoSink, StereoSource};
+use crate::audio::StereoSink;
 use crate::engine::{self, ChunkGrid, Control, Overlap, Plan, Progress, StemFormula};
 use crate::model::{self, ModelChoice, ModelParameters, StemName};
 use crate::onnx::{ModelSource, OnnxNetwork, Provider, RuntimeOptions};
@@ -189,12 +189,9 @@ impl Separator {
             gain: input_gain,
         };
         let [primary, secondary] = self.stems();
-        let expected_frames = source.expected_frames();
         let sink = |stem: &StemName| -> Result<Option<Box<dyn StereoSink>>, SongError> {
             let output = outputs.iter().find(|output| output.stem == *stem);
-            output
-                .map(|output| create(&output.path, settings, expected_frames))
-                .transpose()
+            output.map(|output| create(&output.path, settings)).transpose()
         };
         let (primary_sink, secondary_sink) = (sink(&primary)?, sink(&secondary)?);
         let wanted = usize::from(primary_sink.is_some()) + usize::from(secondary_sink.is_some());
@@ -229,12 +226,8 @@ fn open(input: &Path, options: &SourceOptions) -> Result<FileSource, SongError> 
     audio::open(input, options).map_err(SongError::Open)
 }
 
-fn create(
-    path: &Path,
-    settings: &SongSettings,
-    expected_frames: Option<u64>,
-) -> Result<Box<dyn StereoSink>, SongError> {
-    let sink = audio::create(path, settings.format, expected_frames).map_err(SongError::Create)?;
+fn create(path: &Path, settings: &SongSettings) -> Result<Box<dyn StereoSink>, SongError> {
+    let sink = audio::create(path, settings.format).map_err(SongError::Create)?;
     let rule = match (settings.formula, settings.normalize) {
         (Formula::AudioSeparator, _) => level_to_peer_limit,
         (Formula::Uvr, Normalize::Peak) => level_to_full_scale,

@@ -450,7 +450,7 @@ fn full_disk_child() {
         OutputFormat::Flac(FlacSamples::Int24),
     ] {
         let path = directory.join("stem");
-        let mut sink = create(&path, format, None).unwrap();
+        let mut sink = create(&path, format).unwrap();
         let error = sink
             .write(&noise)
             .and_then(|()| sink.finish().map(|_| ()))
@@ -476,7 +476,6 @@ fn a_missing_directory_is_a_permanent_error() {
     let error = create(
         Path::new("/nonexistent/stem.wav"),
         OutputFormat::Wav(WavSamples::Int16),
-        None,
     )
     .err()
     .unwrap();
