@@ -52,7 +52,7 @@ pub fn write_wav(
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).with_context(context)?;
     }
-    let mut sink = audio::create(path, OutputFormat::Wav(samples), None).with_context(context)?;
+    let mut sink = audio::create(path, OutputFormat::Wav(samples)).with_context(context)?;
     fill(sink.as_mut())?;
     sink.finish()
         .and_then(audio::UnpublishedFile::publish)

@@ -105,6 +105,14 @@ pub enum AudioError {
         /// What the encoder said.
         detail: String,
     },
+    /// The resampler refused samples that it should take.
+    #[error("cannot convert {path} to 44.1 kHz: {detail}")]
+    Resample {
+        /// The file.
+        path: PathBuf,
+        /// What the resampler said.
+        detail: String,
+    },
     /// MP3 output was asked of a build without it.
     #[error("this build cannot write mp3: build it with the cargo feature `mp3` (LAME, under the LGPL)")]
     Mp3NotBuilt,
@@ -125,7 +133,7 @@ impl AudioError {
             | Self::Channels { .. }
             | Self::TooLong { .. }
             | Self::Mp3NotBuilt => ErrorClass::Permanent,
-            Self::Encode { .. } => ErrorClass::Bug,
+            Self::Encode { .. } | Self::Resample { .. } => ErrorClass::Bug,
         }
     }
 }
@@ -140,5 +148,21 @@ fn class_of_io(error: &io::Error) -> ErrorClass {
         | io::ErrorKind::ReadOnlyFilesystem
         | io::ErrorKind::InvalidFilename => ErrorClass::Permanent,
         _ => ErrorClass::Transient,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resampler_that_fails_is_a_bug_in_reading_and_not_in_encoding() {
+        let error = AudioError::Resample {
+            path: "song.flac".into(),
+            detail: "wrong number of frames".to_owned(),
+        };
+        assert_eq!(error.class(), ErrorClass::Bug);
+        let expected = "cannot convert song.flac to 44.1 kHz: wrong number of frames";
+        assert_eq!(error.to_string(), expected);
     }
 }

@@ -14,6 +14,7 @@ pub(super) struct Mp3Sink {
     part: PartFile,
     encoder: Encoder,
     frames: u64,
+    clipped_samples: u64,
     encoded: Vec<u8>,
 }
 
@@ -29,6 +30,7 @@ impl Mp3Sink {
             part: PartFile::create(path)?,
             encoder,
             frames: 0,
+            clipped_samples: 0,
             encoded: Vec::new(),
         })
     }
@@ -61,6 +63,7 @@ impl StereoSink for Mp3Sink {
                 detail: error.to_string(),
             })?;
         self.frames += block.frames() as u64;
+        self.clipped_samples += beyond_full_scale(block);
         self.part.write(&self.encoded)
     }
 
@@ -81,14 +84,34 @@ impl StereoSink for Mp3Sink {
         self.encoder
             .lame_tag_encode_to_vec(&mut tag)
             .ok_or_else(|| broken(self.part.destination(), "LAME gave no header".to_owned()))?;
-        self.part.complete(&tag, self.frames, 0)
+        self.part.complete(&tag, self.frames, self.clipped_samples)
     }
+}
+
+/// Samples that players cut: LAME takes them as they are, and they come out as integers of 16 bits nearly everywhere.
+fn beyond_full_scale(block: &StereoBlock) -> u64 {
+    let samples = block.left.iter().chain(&block.right);
+    samples.filter(|sample| sample.abs() > 1.0).count() as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::audio::{SourceOptions, StereoSource, open};
+
+    #[test]
+    fn samples_beyond_full_scale_are_counted_in_an_mp3_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = Box::new(Mp3Sink::create(&directory.path().join("out.mp3")).unwrap());
+        for _ in 0..2 {
+            sink.write(&StereoBlock {
+                left: vec![1.0, 1.01, 0.0],
+                right: vec![-1.0, -0.5, -3.0],
+            })
+            .unwrap();
+        }
+        assert_eq!(sink.finish().unwrap().report().clipped_samples, 4);
+    }
 
     #[test]
     fn an_mp3_reads_back_with_its_exact_length_and_in_place() {

@@ -59,17 +59,11 @@ impl OutputFormat {
 }
 
 /// Starts a file of `format` that will be called `path`. It appears under that name only when it is complete and
-/// published. `expected_frames` is a hint that no format depends on.
+/// published.
 ///
 /// # Errors
 /// When the file cannot be created, or the format is not built in.
-pub fn create(
-    path: &Path,
-    format: OutputFormat,
-    expected_frames: Option<u64>,
-) -> Result<Box<dyn StereoSink>, AudioError> {
-    // Every header is completed at the end, with what was really written.
-    let _ = expected_frames;
+pub fn create(path: &Path, format: OutputFormat) -> Result<Box<dyn StereoSink>, AudioError> {
     match format {
         OutputFormat::Wav(samples) => Ok(Box::new(WavSink::create(path, samples)?)),
         OutputFormat::Flac(samples) => Ok(Box::new(FlacSink::create(path, samples)?)),
@@ -90,7 +84,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let check = |format: OutputFormat, is_integer: bool| {
             let clipped = |sample: f32| {
-                let mut sink = create(&directory.path().join("stem"), format, None).unwrap();
+                let mut sink = create(&directory.path().join("stem"), format).unwrap();
                 let block = StereoBlock {
                     left: vec![sample; 5_000],
                     right: vec![-sample; 5_000],

@@ -28,7 +28,8 @@ pub struct UnpublishedFile {
 pub struct SinkReport {
     /// Frames written.
     pub frames: u64,
-    /// Samples (of either channel) that were outside full scale and were cut to it; always 0 for float output.
+    /// Samples (of either channel) that were outside full scale and are cut to it: here for integers, by the player
+    /// for MP3. Always 0 for float output.
     pub clipped_samples: u64,
     /// Size of the file in bytes.
     pub bytes: u64,

@@ -26,6 +26,23 @@ pub(super) struct Sniffed {
     pub(super) offset: u64,
 }
 
+/// Why a file is none of our containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unrecognised {
+    /// Nothing that we know; it may still be audio.
+    #[error("no known audio format")]
+    Unknown,
+    /// Something that is known and never audio.
+    #[error("it is {0}")]
+    Foreign(&'static str),
+    /// There are no bytes in it.
+    #[error("the file is empty")]
+    Empty,
+    /// It ends with its tags, or before their end.
+    #[error("nothing follows its tags")]
+    OnlyTags,
+}
+
 /// Bytes looked at behind the tags: two of the longest MPEG frames (2 x 1,441) of foreign bytes, as at the start of
 /// a stream cut in the middle of a frame, and then four consistent frames of up to 1,441 bytes (ADTS: 8,191), within
 /// 4,096 + 4 x 8,191 = 36,860 bytes; rounded up.
@@ -43,22 +60,22 @@ const MAX_ID3_TAGS: usize = 8;
 /// Zero bytes skipped in front of the first frame: 64 KiB, what taggers leave as padding.
 const MAX_ZERO_BYTES: u64 = 65_536;
 
-/// Recognises the content, or says in a few words what is there instead.
-pub(super) fn sniff(input: &mut (impl Read + Seek)) -> io::Result<Result<Sniffed, &'static str>> {
+/// Recognises the content, or says what is there instead.
+pub(super) fn sniff(input: &mut (impl Read + Seek)) -> io::Result<Result<Sniffed, Unrecognised>> {
     let offset = behind_id3_tags(input)?;
     let window = window_at(input, offset)?;
     if window.is_empty() {
         return Ok(Err(if offset == 0 {
-            "the file is empty"
+            Unrecognised::Empty
         } else {
-            "nothing follows its tags"
+            Unrecognised::OnlyTags
         }));
     }
     if let Some(container) = by_signature(&window) {
         return Ok(Ok(Sniffed { container, offset }));
     }
     if let Some(known) = foreign(&window) {
-        return Ok(Err(known));
+        return Ok(Err(Unrecognised::Foreign(known)));
     }
     let zeros = leading_zeros(input, offset)?;
     let offset = offset + zeros;
@@ -79,7 +96,7 @@ pub(super) fn sniff(input: &mut (impl Read + Seek)) -> io::Result<Result<Sniffed
             }
         }
     }
-    Ok(Err("no known audio format"))
+    Ok(Err(Unrecognised::Unknown))
 }
 
 fn window_at(input: &mut (impl Read + Seek), offset: u64) -> io::Result<Vec<u8>> {
@@ -143,21 +160,21 @@ fn by_signature(head: &[u8]) -> Option<Container> {
 /// Common files that are never audio but may hold some inside, which must not be found by chance.
 fn foreign(head: &[u8]) -> Option<&'static str> {
     const KNOWN: [(&[u8], &str); 9] = [
-        (b"PK\x03\x04", "it is a zip archive"),
-        (b"\x89PNG", "it is a PNG image"),
-        (b"\xff\xd8\xff", "it is a JPEG image"),
-        (b"GIF8", "it is a GIF image"),
-        (b"%PDF", "it is a PDF document"),
-        (b"\x7fELF", "it is a program"),
-        (b"\x1f\x8b", "it is a gzip archive"),
-        (b"7z\xbc\xaf", "it is a 7z archive"),
-        (b"Rar!", "it is a RAR archive"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"\x89PNG", "a PNG image"),
+        (b"\xff\xd8\xff", "a JPEG image"),
+        (b"GIF8", "a GIF image"),
+        (b"%PDF", "a PDF document"),
+        (b"\x7fELF", "a program"),
+        (b"\x1f\x8b", "a gzip archive"),
+        (b"7z\xbc\xaf", "a 7z archive"),
+        (b"Rar!", "a RAR archive"),
     ];
     let known = KNOWN
         .iter()
         .find(|(magic, _)| head.starts_with(magic))
         .map(|(_, name)| *name);
-    known.or_else(|| is_text(head).then_some("it is text"))
+    known.or_else(|| is_text(head).then_some("text"))
 }
 
 fn is_text(head: &[u8]) -> bool {
@@ -251,24 +268,30 @@ mod tests {
     use super::*;
     use std::io::Cursor;
 
-    fn check(bytes: Vec<u8>, expected: Result<Container, &'static str>) {
+    fn check(bytes: Vec<u8>, expected: Result<Container, Unrecognised>) {
         let found = sniff(&mut Cursor::new(bytes)).expect("a cursor does not fail");
         assert_eq!(found.map(|sniffed| sniffed.container), expected);
     }
 
     #[test]
     fn text_archives_and_nothing_are_named_for_what_they_are() {
-        check(Vec::new(), Err("the file is empty"));
-        check(b"[playlist]\nsong.mp3\n".to_vec(), Err("it is text"));
-        check(b"PK\x03\x04rest".to_vec(), Err("it is a zip archive"));
-        check(vec![0; 100_000], Err("no known audio format"));
+        check(Vec::new(), Err(Unrecognised::Empty));
+        check(
+            b"[playlist]\nsong.mp3\n".to_vec(),
+            Err(Unrecognised::Foreign("text")),
+        );
+        check(
+            b"PK\x03\x04rest".to_vec(),
+            Err(Unrecognised::Foreign("a zip archive")),
+        );
+        check(vec![0; 100_000], Err(Unrecognised::Unknown));
     }
 
     #[test]
     fn one_mpeg_header_in_noise_is_not_an_mp3() {
         let mut bytes = vec![0xfe_u8; 20_000];
         bytes[100..104].copy_from_slice(&[0xff, 0xfb, 0x90, 0x00]);
-        check(bytes, Err("no known audio format"));
+        check(bytes, Err(Unrecognised::Unknown));
     }
 
     #[test]
@@ -284,7 +307,16 @@ mod tests {
     fn a_tag_that_claims_more_than_the_file_has_ends_the_search() {
         check(
             b"ID3\x04\x00\x00\x7f\x7f\x7f\x7fxxxx".to_vec(),
-            Err("nothing follows its tags"),
+            Err(Unrecognised::OnlyTags),
         );
+    }
+
+    #[test]
+    fn what_is_recognised_as_no_audio_reads_as_a_sentence() {
+        assert_eq!(
+            Unrecognised::Foreign("a PNG image").to_string(),
+            "it is a PNG image"
+        );
+        assert_eq!(Unrecognised::OnlyTags.to_string(), "nothing follows its tags");
     }
 }

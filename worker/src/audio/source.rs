@@ -14,7 +14,7 @@ use super::downmix::Downmix;
 use super::ffmpeg;
 use super::packets::PacketInput;
 use super::resample::{Converter, converted_frames};
-use super::sniff::{Container, Sniffed, sniff};
+use super::sniff::{Container, Sniffed, Unrecognised, sniff};
 use super::wav_in::{NotOpened, WavInput};
 use super::{AudioError, MAX_BLOCK_FRAMES, SAMPLE_RATE_HZ, StereoBlock, StereoSource};
 
@@ -166,14 +166,20 @@ fn open_origin(origin: &Origin, path: &Path, options: &SourceOptions) -> Result<
             Err(refusal) if may_ffmpeg_know_better(&refusal) => refusal,
             Err(error) => return Err(error),
         },
-        Err(detail) => AudioError::NotAudio {
-            path: path.to_owned(),
-            detail: detail.to_owned(),
-        },
+        Err(unrecognised) => {
+            let refusal = AudioError::NotAudio {
+                path: path.to_owned(),
+                detail: unrecognised.to_string(),
+            };
+            match unrecognised {
+                Unrecognised::Unknown => refusal,
+                Unrecognised::Foreign(_) | Unrecognised::Empty | Unrecognised::OnlyTags => {
+                    return Err(refusal);
+                }
+            }
+        }
     };
-    let is_hopeless =
-        matches!(&refusal, AudioError::NotAudio { detail, .. } if detail != "no known audio format");
-    let (Origin::File(file), FfmpegUse::Allowed, false) = (origin, options.ffmpeg, is_hopeless) else {
+    let (Origin::File(file), FfmpegUse::Allowed) = (origin, options.ffmpeg) else {
         return Err(refusal);
     };
     let decoded = match ffmpeg::decode(file, options.ffmpeg_timeout) {
@@ -365,7 +371,7 @@ impl FileSource {
         } else {
             self.converter.push(&self.mixed, &mut self.ready)
         };
-        converted.map_err(|detail| AudioError::Encode {
+        converted.map_err(|detail| AudioError::Resample {
             path: self.path.clone(),
             detail,
         })?;

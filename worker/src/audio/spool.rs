@@ -121,7 +121,7 @@ mod tests {
     fn the_rule_sees_the_peak_of_all_blocks_and_every_sample_is_scaled() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out.wav");
-        let inner = create(&path, OutputFormat::Wav(WavSamples::Float32), None).unwrap();
+        let inner = create(&path, OutputFormat::Wav(WavSamples::Float32)).unwrap();
         let mut spool = Box::new(PeakSpool::new(inner, directory.path(), |peak| 1.0 / peak).unwrap());
         spool
             .write(&StereoBlock {

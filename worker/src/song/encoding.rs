@@ -132,7 +132,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("stem.wav");
         let control = Control::default();
-        let inner = crate::audio::create(&path, OutputFormat::Wav(WavSamples::Int16), None).unwrap();
+        let inner = crate::audio::create(&path, OutputFormat::Wav(WavSamples::Int16)).unwrap();
         let stoppable = Stoppable {
             inner,
             path: path.clone(),

@@ -14,8 +14,8 @@ pub use error::SongError;
 
 use crate::audio::{
     self, FileSource, OutputFormat, PeakSpool, SinkReport, SourceInfo, SourceOptions, SourceReport,
+    StereoSink,
 };
-use crate::audio::{StereoSink, StereoSource};
 use crate::engine::{self, ChunkGrid, Control, Overlap, Plan, Progress, SeparateError, StemFormula};
 use crate::model::{self, ModelChoice, ModelParameters, StemName};
 use crate::onnx::{ModelSource, OnnxNetwork, Provider, RuntimeOptions};
@@ -195,11 +195,10 @@ impl Separator {
             gain: input_gain,
         };
         let [primary, secondary] = self.stems();
-        let expected_frames = source.expected_frames();
         let sink = |stem: &StemName| -> Result<Option<Box<dyn StereoSink>>, SongError> {
             let output = outputs.iter().find(|output| output.stem == *stem);
             output
-                .map(|output| create(&output.path, settings, expected_frames, control))
+                .map(|output| create(&output.path, settings, control))
                 .transpose()
         };
         let (primary_sink, secondary_sink) = (sink(&primary)?, sink(&secondary)?);
@@ -241,13 +240,8 @@ fn open(input: &Path, options: &SourceOptions) -> Result<FileSource, SongError> 
     audio::open(input, options).map_err(SongError::Open)
 }
 
-fn create(
-    path: &Path,
-    settings: &SongSettings,
-    expected_frames: Option<u64>,
-    control: &Control,
-) -> Result<Box<dyn StereoSink>, SongError> {
-    let sink = audio::create(path, settings.format, expected_frames).map_err(SongError::Create)?;
+fn create(path: &Path, settings: &SongSettings, control: &Control) -> Result<Box<dyn StereoSink>, SongError> {
+    let sink = audio::create(path, settings.format).map_err(SongError::Create)?;
     let limit = match (settings.formula, settings.normalize) {
         (Formula::AudioSeparator, _) => PEER_LIMIT,
         (Formula::Uvr, Normalize::Peak) => settings.format.full_scale(),

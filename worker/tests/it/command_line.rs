@@ -34,7 +34,7 @@ impl Bench {
     fn write(&self, name: &str, block: &StereoBlock) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let mut sink = audio::create(&path, OutputFormat::Wav(WavSamples::Float32), None).unwrap();
+        let mut sink = audio::create(&path, OutputFormat::Wav(WavSamples::Float32)).unwrap();
         sink.write(block).unwrap();
         sink.finish().unwrap().publish().unwrap();
         path

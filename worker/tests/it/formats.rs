@@ -200,7 +200,7 @@ fn source() -> StereoBlock {
 }
 
 pub(crate) fn write(block: &StereoBlock, path: &Path, format: OutputFormat) -> SinkReport {
-    let mut sink = create(path, format, None).unwrap();
+    let mut sink = create(path, format).unwrap();
     sink.write(block).unwrap();
     sink.finish().unwrap().publish().unwrap()
 }

@@ -250,47 +250,64 @@ fn the_limit_of_length_is_kept_and_named() {
 #[test]
 fn an_absurd_gapless_tag_or_edit_promises_no_more_than_the_file_declares() {
     let directory = tempfile::tempdir().unwrap();
-    let encoding = "-c:a aac -movflags use_metadata_tags -metadata iTunSMPB=MARK -f mp4";
-    let encoding = encoding.replace("MARK", "_00000000_00000840_000001CA_0000000000005622_");
-    let path = encode(directory.path(), &tone(22_050), &encoding);
+    let path = encode(directory.path(), &tone(22_050), "-c:a aac -f ipod");
     let bytes = std::fs::read(&path).unwrap();
-    let expected = |bytes: Vec<u8>| open_bytes(bytes, &without_ffmpeg()).unwrap().expected_frames();
     let place = |word: &[u8]| {
         bytes
             .windows(word.len())
             .position(|window| window == word)
             .unwrap()
     };
-    let declared = expected(bytes.clone()).unwrap();
-    assert!((22_050..24_000).contains(&declared), "{declared}");
+    let check = |bytes: Vec<u8>, frames: std::ops::Range<u64>| {
+        let expected = open_bytes(bytes.clone(), &without_ffmpeg())
+            .unwrap()
+            .expected_frames();
+        assert!(frames.contains(&expected.unwrap()), "{expected:?}");
+        let report = drain(bytes).unwrap();
+        assert!(frames.contains(&report.frames), "{report:?}");
+        assert_eq!(report.missing_frames, Some(0));
+    };
+    check(bytes.clone(), 22_050..23_074);
 
     // Without its edit list the tag is what counts: first as it should be, then with absurd values.
     let mut tagged = bytes.clone();
     tagged[place(b"edts")..][..4].copy_from_slice(b"free");
-    let tag = place(b"_00000000_00000840");
-    let mut with_tag = |text: &[u8]| {
-        tagged[tag..tag + text.len()].copy_from_slice(text);
-        tagged.clone()
-    };
-    let honest = with_tag(b" 00000000 00000400 000001CA 0000000000005622 ");
-    assert_eq!(expected(honest.clone()), Some(22_050));
-    assert_eq!(drain(honest).unwrap().missing_frames, Some(0));
-    let endless = with_tag(b" 00000000 00000400 000001CA FFFFFFFFFFFFFFFF ");
-    let report = drain(endless).unwrap();
-    assert!((22_050..24_000).contains(&report.frames), "{report:?}");
-    assert_eq!(report.missing_frames, Some(0));
-    let late = with_tag(b" 00000000 FFFFFFFF 000001CA FFFFFFFFFFFFFFFF ");
-    let report = drain(late).unwrap();
-    assert!((22_050..24_500).contains(&report.frames), "{report:?}");
-    assert_eq!(report.missing_frames, Some(0));
+    check(tagged.clone(), 23_074..25_000);
+    check(with_gapless_tag(&tagged, 1_024, 22_050), 22_050..22_051);
+    check(with_gapless_tag(&tagged, 1_024, u64::MAX), 22_050..24_000);
+    check(with_gapless_tag(&tagged, u64::MAX, u64::MAX), 23_074..25_000);
 
     // The duration of the only edit: behind the box's kind, its version and its count.
     let mut edited = bytes.clone();
     let duration = place(b"elst") + 12;
     edited[duration..duration + 4].fill(0xff);
-    let report = drain(edited).unwrap();
-    assert!((22_050..24_000).contains(&report.frames), "{report:?}");
-    assert_eq!(report.missing_frames, Some(0));
+    check(edited, 22_050..24_000);
+}
+
+/// Appends iTunes' tag to the boxes at the end of an MP4 file that ffmpeg wrote.
+fn with_gapless_tag(file: &[u8], start: u64, length: u64) -> Vec<u8> {
+    let boxed = |kind: &[u8; 4], content: &[u8]| {
+        let size = u32::try_from(8 + content.len()).unwrap();
+        [&size.to_be_bytes(), kind.as_slice(), content].concat()
+    };
+    let text = format!(" 00000000 {start:08X} 00000000 {length:016X} 00000000");
+    let tag = boxed(
+        b"----",
+        &[
+            boxed(b"mean", b"\0\0\0\0com.apple.iTunes"),
+            boxed(b"name", b"\0\0\0\0iTunSMPB"),
+            boxed(b"data", &[b"\0\0\0\x01\0\0\0\0", text.as_bytes()].concat()),
+        ]
+        .concat(),
+    );
+    let mut tagged = [file, &tag].concat();
+    for kind in [b"moov", b"udta", b"meta", b"ilst"] {
+        let place = file.windows(4).rposition(|window| window == kind).unwrap();
+        let size = &mut tagged[place - 4..place];
+        let grown = u32::from_be_bytes(size.try_into().unwrap()) + u32::try_from(tag.len()).unwrap();
+        size.copy_from_slice(&grown.to_be_bytes());
+    }
+    tagged
 }
 
 #[test]
@@ -433,7 +450,7 @@ fn full_disk_child() {
         OutputFormat::Flac(FlacSamples::Int24),
     ] {
         let path = directory.join("stem");
-        let mut sink = create(&path, format, None).unwrap();
+        let mut sink = create(&path, format).unwrap();
         let error = sink
             .write(&noise)
             .and_then(|()| sink.finish().map(|_| ()))
@@ -459,7 +476,6 @@ fn a_missing_directory_is_a_permanent_error() {
     let error = create(
         Path::new("/nonexistent/stem.wav"),
         OutputFormat::Wav(WavSamples::Int16),
-        None,
     )
     .err()
     .unwrap();
