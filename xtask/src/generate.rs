@@ -81,7 +81,12 @@ pub(crate) fn install_python(project: &Project) -> Result<PathBuf> {
                         "--no-input",
                         "--progress-bar=off",
                     ])
-                    .args(["--disable-pip-version-check", "--requirement"])
+                    .args([
+                        "--disable-pip-version-check",
+                        "--only-binary=:all:",
+                        "--require-hashes",
+                    ])
+                    .arg("--requirement")
                     .arg(&requirements),
             )
         })

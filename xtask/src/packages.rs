@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -57,6 +58,25 @@ impl Package {
 
     fn download(&self, project: &Project, directory: &Path) -> Result<PathBuf> {
         let archives = directory.join("archives");
+        process::run(&mut self.pip_download(project, directory, &archives)?).with_context(|| {
+            format!(
+                "cannot download {} {}; fix: check the network, and the package index that \
+                 `python3 -m pip config list` shows",
+                self.name, self.version
+            )
+        })?;
+        let mut files = fs::read_dir(&archives)?.collect::<Result<Vec<_>, _>>()?;
+        ensure!(files.len() == 1, "pip downloaded {} files, not one", files.len());
+        Ok(files.remove(0).path())
+    }
+
+    /// The command that downloads into `archives`; what it reads is written beside, into `directory`.
+    ///
+    /// pip is told the hash, since it may run code of a source archive right after the download.
+    fn pip_download(&self, project: &Project, directory: &Path, archives: &Path) -> Result<Command> {
+        let requirements = directory.join("requirements.txt");
+        fs::write(&requirements, self.requirement())
+            .with_context(|| format!("cannot write {}", requirements.display()))?;
         let mut pip = project.command("python3");
         pip.args([
             "-m",
@@ -68,7 +88,7 @@ impl Package {
             "--no-deps",
         ])
         .args(["--disable-pip-version-check", "--dest"])
-        .arg(&archives);
+        .arg(archives);
         match &self.form {
             Form::Source => {
                 let backend = directory.join("backend");
@@ -93,19 +113,16 @@ impl Package {
                 ]);
             }
         }
-        pip.arg(format!("{}=={}", self.name, self.version));
-        process::run(&mut pip).with_context(|| {
-            format!(
-                "cannot download {} {}; fix: check the network, and the package index that \
-                 `python3 -m pip config list` shows",
-                self.name, self.version
-            )
-        })?;
-        let mut files = fs::read_dir(&archives)?.collect::<Result<Vec<_>, _>>()?;
-        ensure!(files.len() == 1, "pip downloaded {} files, not one", files.len());
-        Ok(files.remove(0).path())
+        pip.args(["--require-hashes", "--requirement"]).arg(requirements);
+        Ok(pip)
     }
 
+    /// The line of a requirements file that only the pinned bytes meet.
+    fn requirement(&self) -> String {
+        format!("{}=={} --hash=sha256:{}\n", self.name, self.version, self.sha256)
+    }
+
+    /// Checks the file that is taken apart, once more: pip only saw what it downloaded.
     fn check(&self, archive: &Path) -> Result<()> {
         let found = sha256_file(archive)?;
         if found != self.sha256 {
@@ -147,5 +164,57 @@ mod tests {
             refused.starts_with("some-package 1.2 is not the archive that is pinned"),
             "{refused}"
         );
+    }
+
+    /// An sdist whose build backend leaves a file behind when it runs, and where that file would be.
+    fn source_with_traces(directory: &Path) -> (PathBuf, PathBuf) {
+        let source = directory.join("some_package-1.2");
+        let trace = directory.join("it-ran");
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("backend.py"), format!("open({trace:?}, 'w')")).unwrap();
+        fs::write(
+            source.join("pyproject.toml"),
+            "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n",
+        )
+        .unwrap();
+        let metadata = "Metadata-Version: 2.1\nName: some-package\nVersion: 1.2\n";
+        fs::write(source.join("PKG-INFO"), metadata).unwrap();
+        let archive = directory.join("some_package-1.2.tar.gz");
+        let pack =
+            "import sys, tarfile; tarfile.open(sys.argv[1], 'w:gz').add(sys.argv[2], 'some_package-1.2')";
+        process::run(
+            Command::new("python3")
+                .args(["-c", pack])
+                .arg(&archive)
+                .arg(source),
+        )
+        .unwrap();
+        (archive, trace)
+    }
+
+    #[test]
+    fn nothing_of_an_archive_with_other_bytes_runs() {
+        let project = Project::locate().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (archive, trace) = source_with_traces(dir.path());
+        let download = |sha256: &str| {
+            let mut source = package(sha256);
+            source.form = Form::Source;
+            let mut pip = source
+                .pip_download(&project, dir.path(), &dir.path().join("archives"))
+                .unwrap();
+            pip.env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", dir.path());
+            process::observe(&mut pip).unwrap()
+        };
+        let refused = download(&"0".repeat(64));
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(
+            !refused.status.success() && said.contains("DO NOT MATCH THE HASHES"),
+            "{said}"
+        );
+        assert!(!trace.exists());
+        // The pinned bytes do run, so the trace would have shown.
+        download(&sha256_file(&archive).unwrap());
+        assert!(trace.exists());
     }
 }

@@ -55,7 +55,8 @@ impl Project {
         self.target.join(relative)
     }
 
-    /// A program that runs in the checkout and finds the same cache.
+    /// A program that runs in the checkout and is told the cache directory, so that it and what it starts look
+    /// nowhere else. Every program but those of `system` is started by this.
     pub(crate) fn command(&self, program: impl Into<OsString>) -> Command {
         let mut command = Command::new(program.into());
         command
@@ -69,5 +70,21 @@ impl Project {
         let mut command = self.command("cargo");
         command.arg(subcommand);
         command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_program_is_told_the_cache_directory() {
+        let project = Project::locate().unwrap();
+        for command in [project.command("separation-worker"), project.cargo("test")] {
+            let told = command
+                .get_envs()
+                .find(|(name, _)| *name == "SEPARATION_CACHE_DIR");
+            assert_eq!(told.unwrap().1, Some(project.cache().root().as_os_str()));
+        }
     }
 }

@@ -97,7 +97,8 @@ impl Pin {
         }
     }
 
-    /// Where it lies in the cache; the worker composes the same path.
+    /// Where it lies in the cache. `find` in `worker/src/onnx/library.rs` must compose the same path: where it does
+    /// not, the worker's tests find no library in what `cargo xtask test` installed.
     fn directory(&self, build: Build) -> String {
         let build = match build {
             Build::Cpu => "cpu",
