@@ -37,8 +37,15 @@ const MAX_DAMAGED_IN_A_ROW: u64 = 1_000;
 /// Streams chained one behind the other that are followed; each needs a header of its own in the file.
 const MAX_CHAINED_STREAMS: u64 = 10_000;
 
+/// Changes of the sample rate from one chained stream to the next; each needs a converter of its own, and none that is
+/// made on purpose has more than a few.
+const MAX_RATE_CHANGES: u64 = 100;
+
 /// The longest packet of any codec here, in frames: FLAC's 65,535. No duration field stands for more silence.
 const MAX_PACKET_FRAMES: u64 = 65_535;
+
+/// What Opus is decoded at, whatever it was made from.
+const OPUS_RATE_HZ: u32 = 48_000;
 
 /// Channels that a decoder may be made for; 7.1.4 has 12.
 const MAX_CHANNELS: usize = 64;
@@ -79,6 +86,7 @@ struct Counts {
     damaged: u64,
     damaged_in_a_row: u64,
     chained: u64,
+    rate_changes: u64,
     frames: u64,
 }
 
@@ -277,7 +285,7 @@ impl PacketInput {
                     return Ok(Decoded::Frames);
                 }
             }
-            // A frame of another rate is a damaged header; streams that change their rate are not known to exist.
+            // Within a stream a frame of another rate is a damaged header.
             Ok(_) | Err(_) => {}
         }
         let frames = usize::try_from(silence).unwrap_or(0);
@@ -315,11 +323,18 @@ impl PacketInput {
         self.track = track.ok_or_else(|| self.corrupt("a later stream in it has no audio"))?;
         let (decoder, params) = make_decoder(&self.track).map_err(|error| refusal(&self.path, error))?;
         self.decoder = decoder;
-        self.skip_left = if params.codec == CODEC_ID_OPUS {
-            opus_pre_skip(&params)
-        } else {
-            0
+        let (rate_hz, skip) = match params.codec {
+            CODEC_ID_OPUS => (OPUS_RATE_HZ, opus_pre_skip(&params)),
+            _ => (params.sample_rate.unwrap_or(self.rate_hz), 0),
         };
+        self.skip_left = skip;
+        if rate_hz != self.rate_hz {
+            self.counts.rate_changes += 1;
+            if self.counts.rate_changes > MAX_RATE_CHANGES {
+                return Err(self.corrupt("its sample rate changes too often"));
+            }
+            self.rate_hz = rate_hz;
+        }
         self.keep_left = None;
         Ok(())
     }
@@ -413,6 +428,7 @@ impl PacketInput {
         self.format
     }
 
+    /// The rate of the frames that came last; it changes only where another stream is chained.
     pub(super) fn rate_hz(&self) -> u32 {
         self.rate_hz
     }
@@ -478,7 +494,7 @@ fn make_decoder(track: &Track) -> Result<(Box<dyn AudioDecoder>, AudioCodecParam
     if params.codec == CODEC_ID_OPUS {
         // The adapter would drop the frames before the beginning from the first packet alone, which may be shorter.
         adapted.extra_data = None;
-        adapted.sample_rate = Some(48_000);
+        adapted.sample_rate = Some(OPUS_RATE_HZ);
     }
     let decoder = CODECS.make_audio_decoder(&adapted, &AudioDecoderOptions::default())?;
     Ok((decoder, params))

@@ -11,10 +11,10 @@ use std::thread;
 
 pub use error::SongError;
 
+use crate::audio::StereoSink;
 use crate::audio::{
     self, FileSource, OutputFormat, PeakSpool, SinkReport, SourceInfo, SourceOptions, SourceReport,
 };
-use crate::audio::StereoSink;
 use crate::engine::{self, ChunkGrid, Control, Overlap, Plan, Progress, StemFormula};
 use crate::model::{self, ModelChoice, ModelParameters, StemName};
 use crate::onnx::{ModelSource, OnnxNetwork, Provider, RuntimeOptions};
