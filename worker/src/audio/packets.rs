@@ -3,7 +3,6 @@
 //! Decoders of hostile input may panic; here that ends the file as corrupt and never the program.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -25,6 +24,7 @@ use symphonia::default::formats::{
 use super::AudioError;
 use super::downmix::Downmix;
 use super::edits::{self, Trim};
+use super::guard::guarded;
 use super::sniff::{Container, Sniffed};
 use super::source::RawBlock;
 
@@ -37,8 +37,15 @@ const MAX_DAMAGED_IN_A_ROW: u64 = 1_000;
 /// Streams chained one behind the other that are followed; each needs a header of its own in the file.
 const MAX_CHAINED_STREAMS: u64 = 10_000;
 
+/// Changes of the sample rate from one chained stream to the next; each needs a converter of its own, and none that is
+/// made on purpose has more than a few.
+const MAX_RATE_CHANGES: u64 = 100;
+
 /// The longest packet of any codec here, in frames: FLAC's 65,535. No duration field stands for more silence.
 const MAX_PACKET_FRAMES: u64 = 65_535;
+
+/// What Opus is decoded at, whatever it was made from.
+const OPUS_RATE_HZ: u32 = 48_000;
 
 /// Channels that a decoder may be made for; 7.1.4 has 12.
 const MAX_CHANNELS: usize = 64;
@@ -68,6 +75,8 @@ pub(super) struct PacketInput {
     /// Frames that may still come, where the file says where its audio ends.
     keep_left: Option<u64>,
     expected_frames: Option<u64>,
+    /// Lengths of the damaged packets in front of that, still to become silence.
+    damaged_first: Vec<Duration>,
     /// What opening the file has already decoded.
     first: Option<Vec<f32>>,
     counts: Counts,
@@ -79,6 +88,7 @@ struct Counts {
     damaged: u64,
     damaged_in_a_row: u64,
     chained: u64,
+    rate_changes: u64,
     frames: u64,
 }
 
@@ -136,6 +146,7 @@ impl PacketInput {
             keep_left: None,
             expected_frames: None,
             track,
+            damaged_first: Vec::new(),
             first: None,
             counts: Counts::default(),
         };
@@ -181,7 +192,10 @@ impl PacketInput {
                         detail: detail.to_owned(),
                     });
                 }
-                Err(_) => self.counts.damaged += 1,
+                Err(_) => {
+                    self.counts.damaged += 1;
+                    self.damaged_first.push(packet.block_dur());
+                }
             }
             if self.counts.good + self.counts.damaged > MAX_DAMAGED_AT_START {
                 return Err(self.corrupt("its first packets cannot be decoded"));
@@ -235,13 +249,16 @@ impl PacketInput {
     fn next_unguarded(&mut self, raw: &mut RawBlock) -> Result<(), AudioError> {
         loop {
             raw.samples.clear();
-            let decoded = match self.first.take() {
-                Some(samples) => {
-                    raw.samples = samples;
-                    Decoded::Frames
-                }
-                None if self.keep_left == Some(0) => Decoded::End,
-                None => self.decode_next(raw)?,
+            let decoded = if let Some(duration) = self.damaged_first.pop() {
+                self.silence(duration, raw);
+                Decoded::Frames
+            } else if let Some(samples) = self.first.take() {
+                raw.samples = samples;
+                Decoded::Frames
+            } else if self.keep_left == Some(0) {
+                Decoded::End
+            } else {
+                self.decode_next(raw)?
             };
             raw.set_downmix(&self.downmix);
             match decoded {
@@ -265,7 +282,6 @@ impl PacketInput {
             return Ok(Decoded::End);
         };
         self.keep_what_is_no_padding(&mut packet);
-        let silence = self.frames_of(packet.block_dur()).min(MAX_PACKET_FRAMES);
         match self.decoder.decode(&packet) {
             Ok(buffer) if buffer.spec().rate() == self.rate_hz => {
                 let layout = buffer.spec().channels();
@@ -277,12 +293,18 @@ impl PacketInput {
                     return Ok(Decoded::Frames);
                 }
             }
-            // A frame of another rate is a damaged header; streams that change their rate are not known to exist.
+            // Within a stream a frame of another rate is a damaged header.
             Ok(_) | Err(_) => {}
         }
-        let frames = usize::try_from(silence).unwrap_or(0);
-        raw.samples.resize(frames * self.downmix.channels(), 0.0);
+        self.silence(packet.block_dur(), raw);
         Ok(Decoded::Damaged)
+    }
+
+    fn silence(&self, duration: Duration, raw: &mut RawBlock) {
+        let frames = self.frames_of(duration).min(MAX_PACKET_FRAMES);
+        let frames = usize::try_from(frames).unwrap_or(0);
+        raw.samples.clear();
+        raw.samples.resize(frames * self.downmix.channels(), 0.0);
     }
 
     fn next_packet(&mut self) -> Result<Option<Packet>, AudioError> {
@@ -315,11 +337,18 @@ impl PacketInput {
         self.track = track.ok_or_else(|| self.corrupt("a later stream in it has no audio"))?;
         let (decoder, params) = make_decoder(&self.track).map_err(|error| refusal(&self.path, error))?;
         self.decoder = decoder;
-        self.skip_left = if params.codec == CODEC_ID_OPUS {
-            opus_pre_skip(&params)
-        } else {
-            0
+        let (rate_hz, skip) = match params.codec {
+            CODEC_ID_OPUS => (OPUS_RATE_HZ, opus_pre_skip(&params)),
+            _ => (params.sample_rate.unwrap_or(self.rate_hz), 0),
         };
+        self.skip_left = skip;
+        if rate_hz != self.rate_hz {
+            self.counts.rate_changes += 1;
+            if self.counts.rate_changes > MAX_RATE_CHANGES {
+                return Err(self.corrupt("its sample rate changes too often"));
+            }
+            self.rate_hz = rate_hz;
+        }
         self.keep_left = None;
         Ok(())
     }
@@ -413,6 +442,7 @@ impl PacketInput {
         self.format
     }
 
+    /// The rate of the frames that came last; it changes only where another stream is chained.
     pub(super) fn rate_hz(&self) -> u32 {
         self.rate_hz
     }
@@ -478,7 +508,7 @@ fn make_decoder(track: &Track) -> Result<(Box<dyn AudioDecoder>, AudioCodecParam
     if params.codec == CODEC_ID_OPUS {
         // The adapter would drop the frames before the beginning from the first packet alone, which may be shorter.
         adapted.extra_data = None;
-        adapted.sample_rate = Some(48_000);
+        adapted.sample_rate = Some(OPUS_RATE_HZ);
     }
     let decoder = CODECS.make_audio_decoder(&adapted, &AudioDecoderOptions::default())?;
     Ok((decoder, params))
@@ -539,12 +569,4 @@ fn unreadable(path: &Path, source: io::Error) -> AudioError {
         path: path.to_owned(),
         source,
     }
-}
-
-/// Runs a decoder; where it panics the file is corrupt. What it held is in no known state and is not used again.
-fn guarded<T>(path: &Path, decode: impl FnOnce() -> T) -> Result<T, AudioError> {
-    catch_unwind(AssertUnwindSafe(decode)).map_err(|_| AudioError::Corrupt {
-        path: path.to_owned(),
-        detail: "its decoder gave up on impossible values".to_owned(),
-    })
 }

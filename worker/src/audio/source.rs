@@ -58,9 +58,9 @@ pub struct SourceInfo {
     pub format: String,
     /// Whether ffmpeg decodes it.
     pub via_ffmpeg: bool,
-    /// Sample rate of the file in Hz.
+    /// Sample rate of the file in Hz; of the first stream, where several are chained.
     pub rate_hz: u32,
-    /// Channels of the file.
+    /// Channels of the file; of the first stream, where several are chained.
     pub channels: usize,
     /// Length in frames at 44.1 kHz, where the file tells; a hint.
     pub expected_frames: Option<u64>,
@@ -101,6 +101,8 @@ pub struct FileSource {
     info: SourceInfo,
     input: Input,
     converter: Converter,
+    /// What the converter converts from, in Hz.
+    converter_rate_hz: u32,
     limit: Option<(Duration, u64)>,
     raw: RawBlock,
     mixed: StereoBlock,
@@ -272,6 +274,13 @@ impl Input {
             Self::Packets(input) => input.next(raw),
         }
     }
+
+    fn rate_hz(&self) -> u32 {
+        match self {
+            Self::Wav(input) => input.rate_hz(),
+            Self::Packets(input) => input.rate_hz(),
+        }
+    }
 }
 
 impl FileSource {
@@ -313,6 +322,7 @@ impl FileSource {
             },
             input,
             converter,
+            converter_rate_hz: rate_hz,
             limit,
             raw: RawBlock::default(),
             mixed: StereoBlock::default(),
@@ -365,16 +375,23 @@ impl FileSource {
         if let Some(downmix) = &self.raw.downmix {
             downmix.mix(&self.raw.samples, &mut self.mixed);
         }
-        let converted = if self.mixed.is_empty() {
-            self.is_ended = true;
-            self.converter.finish(&mut self.ready)
-        } else {
-            self.converter.push(&self.mixed, &mut self.ready)
-        };
-        converted.map_err(|detail| AudioError::Resample {
-            path: self.path.clone(),
-            detail,
-        })?;
+        self.is_ended = self.mixed.is_empty();
+        let rate_hz = self.input.rate_hz();
+        if self.is_ended {
+            self.finish_conversion()?;
+        } else if rate_hz != self.converter_rate_hz {
+            // Another stream begins; what is left of the one before comes first.
+            self.finish_conversion()?;
+            self.converter = Converter::from_rate(rate_hz).ok_or_else(|| AudioError::SampleRate {
+                path: self.path.clone(),
+                rate_hz,
+            })?;
+            self.converter_rate_hz = rate_hz;
+        }
+        if !self.is_ended {
+            let converted = self.converter.push(&self.mixed, &mut self.ready);
+            converted.map_err(|detail| self.not_converted(detail))?;
+        }
         self.report.frames += self.ready.frames() as u64;
         if let Some((limit, most)) = self.limit
             && self.report.frames > most
@@ -390,6 +407,18 @@ impl FileSource {
             });
         }
         Ok(())
+    }
+
+    fn finish_conversion(&mut self) -> Result<(), AudioError> {
+        let finished = self.converter.finish(&mut self.ready);
+        finished.map_err(|detail| self.not_converted(detail))
+    }
+
+    fn not_converted(&self, detail: String) -> AudioError {
+        AudioError::Resample {
+            path: self.path.clone(),
+            detail,
+        }
     }
 }
 

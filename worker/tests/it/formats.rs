@@ -6,7 +6,7 @@ use std::process::Command;
 
 use separation_worker::audio::{
     FfmpegUse, FileSource, FlacSamples, OutputFormat, SinkReport, SourceOptions, StereoBlock, StereoSource,
-    WavSamples, create, open,
+    WavSamples, create, open, open_bytes,
 };
 
 /// Neither a multiple of any codec's frame nor of a block: 2.27 s.
@@ -433,6 +433,32 @@ fn surround_is_mixed_by_the_recommendation_in_every_container() {
 fn mixed(front: &[f32], centre: &[f32], side: &[f32], gain: f32) -> Vec<f32> {
     let mix = |((front, centre), side): ((&f32, &f32), &f32)| front + gain * (0.5 * centre + 0.25 * side);
     front.iter().zip(centre).zip(side).map(mix).collect()
+}
+
+#[test]
+fn chained_streams_of_other_rates_and_channels_follow_one_another_in_time() {
+    let source = source();
+    let directory = tempfile::tempdir().unwrap();
+    let stream = |arguments: &str| std::fs::read(encode(directory.path(), &source, arguments)).unwrap();
+    let first = stream("-c:a libvorbis -q:a 9 -f ogg");
+    for (arguments, rate_hz) in [
+        ("-c:a libvorbis -q:a 9 -f ogg", 44_100),
+        ("-ar 22050 -c:a libvorbis -q:a 9 -f ogg", 22_050),
+        ("-ac 1 -ar 48000 -c:a libopus -f ogg", 48_000),
+    ] {
+        let chained = [first.clone(), stream(arguments)].concat();
+        let mut file = open_bytes(chained, &SourceOptions::default()).unwrap();
+        let found = read_all(&mut file);
+        assert_eq!(file.report().skipped_packets, 0, "{arguments}");
+        let missing = (2 * FRAMES).abs_diff(found.frames());
+        assert!(missing <= 44_100 / rate_hz + 1, "{arguments}: {missing}");
+        // The second stream is as loud in its middle as its source; made mono, half as loud.
+        let middle = FRAMES + FRAMES / 2..FRAMES + FRAMES / 2 + 10_000;
+        let power = |samples: &[f32]| samples.iter().map(|s| s.powi(2)).sum::<f32>();
+        let second = power(&found.left[middle]);
+        let expected = power(&source.left[FRAMES / 2..FRAMES / 2 + 10_000]);
+        assert!((0.3..1.5).contains(&(second / expected)), "{arguments}: {second}");
+    }
 }
 
 #[test]
