@@ -53,6 +53,9 @@ fn steps(project: &Project, mut cargo_deny: Command) -> Result<Vec<Step>> {
     let mut doc = cargo(&["doc", "--no-deps", "--workspace", "--all-features", "--locked"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     cargo_deny.args(["check", "licenses", "bans", "sources"]);
+    let mut fuzz_targets = cargo(&["check", "--locked", "--manifest-path", "fuzz/Cargo.toml"]);
+    // A workspace of its own, with a lock file of its own: its builds lie beside ours and are as easily thrown away.
+    fuzz_targets.env("CARGO_TARGET_DIR", project.target("fuzz"));
     let own = std::env::current_exe().context("cannot find this program")?;
     let mut generated = project.command(own);
     generated.args(["generate", "--check"]);
@@ -60,6 +63,7 @@ fn steps(project: &Project, mut cargo_deny: Command) -> Result<Vec<Step>> {
     Ok(vec![
         step("formatting", cargo(&["fmt", "--all", "--check"])),
         step("lints", cargo(&clippy)),
+        step("fuzz targets", fuzz_targets),
         step("documentation", doc),
         step("licences and sources", cargo_deny),
         step("generated files", generated),

@@ -10,7 +10,7 @@ use crate::process;
 /// Something that a task needs from the operating system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Compilers, for the C libraries that some crates bring along.
+    /// Compilers, for the C libraries that some crates bring along and for libFuzzer, which is C++.
     Compilers,
     /// CMake, for the Opus decoder.
     Cmake,
