@@ -75,6 +75,8 @@ pub(super) struct PacketInput {
     /// Frames that may still come, where the file says where its audio ends.
     keep_left: Option<u64>,
     expected_frames: Option<u64>,
+    /// Lengths of the damaged packets in front of that, still to become silence.
+    damaged_first: Vec<Duration>,
     /// What opening the file has already decoded.
     first: Option<Vec<f32>>,
     counts: Counts,
@@ -144,6 +146,7 @@ impl PacketInput {
             keep_left: None,
             expected_frames: None,
             track,
+            damaged_first: Vec::new(),
             first: None,
             counts: Counts::default(),
         };
@@ -189,7 +192,10 @@ impl PacketInput {
                         detail: detail.to_owned(),
                     });
                 }
-                Err(_) => self.counts.damaged += 1,
+                Err(_) => {
+                    self.counts.damaged += 1;
+                    self.damaged_first.push(packet.block_dur());
+                }
             }
             if self.counts.good + self.counts.damaged > MAX_DAMAGED_AT_START {
                 return Err(self.corrupt("its first packets cannot be decoded"));
@@ -243,13 +249,16 @@ impl PacketInput {
     fn next_unguarded(&mut self, raw: &mut RawBlock) -> Result<(), AudioError> {
         loop {
             raw.samples.clear();
-            let decoded = match self.first.take() {
-                Some(samples) => {
-                    raw.samples = samples;
-                    Decoded::Frames
-                }
-                None if self.keep_left == Some(0) => Decoded::End,
-                None => self.decode_next(raw)?,
+            let decoded = if let Some(duration) = self.damaged_first.pop() {
+                self.silence(duration, raw);
+                Decoded::Frames
+            } else if let Some(samples) = self.first.take() {
+                raw.samples = samples;
+                Decoded::Frames
+            } else if self.keep_left == Some(0) {
+                Decoded::End
+            } else {
+                self.decode_next(raw)?
             };
             raw.set_downmix(&self.downmix);
             match decoded {
@@ -273,7 +282,6 @@ impl PacketInput {
             return Ok(Decoded::End);
         };
         self.keep_what_is_no_padding(&mut packet);
-        let silence = self.frames_of(packet.block_dur()).min(MAX_PACKET_FRAMES);
         match self.decoder.decode(&packet) {
             Ok(buffer) if buffer.spec().rate() == self.rate_hz => {
                 let layout = buffer.spec().channels();
@@ -288,9 +296,15 @@ impl PacketInput {
             // Within a stream a frame of another rate is a damaged header.
             Ok(_) | Err(_) => {}
         }
-        let frames = usize::try_from(silence).unwrap_or(0);
-        raw.samples.resize(frames * self.downmix.channels(), 0.0);
+        self.silence(packet.block_dur(), raw);
         Ok(Decoded::Damaged)
+    }
+
+    fn silence(&self, duration: Duration, raw: &mut RawBlock) {
+        let frames = self.frames_of(duration).min(MAX_PACKET_FRAMES);
+        let frames = usize::try_from(frames).unwrap_or(0);
+        raw.samples.clear();
+        raw.samples.resize(frames * self.downmix.channels(), 0.0);
     }
 
     fn next_packet(&mut self) -> Result<Option<Packet>, AudioError> {

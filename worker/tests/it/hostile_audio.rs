@@ -284,6 +284,24 @@ fn an_absurd_gapless_tag_or_edit_promises_no_more_than_the_file_declares() {
     check(edited, 22_050..24_000);
 }
 
+#[test]
+fn damaged_packets_in_front_become_silence_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = encode(directory.path(), &tone(44_100), "-c:a alac -f ipod");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let data = bytes.windows(4).position(|window| window == b"mdat").unwrap() + 4;
+    // An element that ALAC does not have, as the first thing in its first packet of 4,096 frames.
+    bytes[data] = 0xa0;
+    let mut source = open_bytes(bytes, &without_ffmpeg()).unwrap();
+    let block = read_all(&mut source);
+    assert_eq!(source.report().skipped_packets, 1);
+    assert_eq!(block.frames(), 44_100);
+    assert!(block.left[..4_096].iter().all(|sample| *sample == 0.0));
+    let made = tone(44_100);
+    let mut pairs = block.left.iter().zip(&made.left).skip(4_096);
+    assert!(pairs.all(|(found, made)| (found - made).abs() < 1e-4));
+}
+
 /// Appends iTunes' tag to the boxes at the end of an MP4 file that ffmpeg wrote.
 fn with_gapless_tag(file: &[u8], start: u64, length: u64) -> Vec<u8> {
     let boxed = |kind: &[u8; 4], content: &[u8]| {
