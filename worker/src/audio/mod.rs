@@ -7,6 +7,7 @@ mod edits;
 mod error;
 mod ffmpeg;
 mod flac_out;
+mod guard;
 #[cfg(feature = "mp3")]
 mod mp3_out;
 mod output;

@@ -3,7 +3,6 @@
 //! Decoders of hostile input may panic; here that ends the file as corrupt and never the program.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -25,6 +24,7 @@ use symphonia::default::formats::{
 use super::AudioError;
 use super::downmix::Downmix;
 use super::edits::{self, Trim};
+use super::guard::guarded;
 use super::sniff::{Container, Sniffed};
 use super::source::RawBlock;
 
@@ -569,12 +569,4 @@ fn unreadable(path: &Path, source: io::Error) -> AudioError {
         path: path.to_owned(),
         source,
     }
-}
-
-/// Runs a decoder; where it panics the file is corrupt. What it held is in no known state and is not used again.
-fn guarded<T>(path: &Path, decode: impl FnOnce() -> T) -> Result<T, AudioError> {
-    catch_unwind(AssertUnwindSafe(decode)).map_err(|_| AudioError::Corrupt {
-        path: path.to_owned(),
-        detail: "its decoder gave up on impossible values".to_owned(),
-    })
 }

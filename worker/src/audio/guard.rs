@@ -1,0 +1,79 @@
+//! Runs decoders that may panic on hostile input; only their panics are caught, and only theirs are silent.
+
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Once;
+use std::thread;
+
+use super::AudioError;
+
+thread_local! {
+    /// Whether this thread is inside a decoder.
+    static IS_DECODING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a decoder; where it panics the file is corrupt. What it held is in no known state and is not used again.
+pub(super) fn guarded<T>(path: &Path, decode: impl FnOnce() -> T) -> Result<T, AudioError> {
+    silence_decoders();
+    IS_DECODING.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(decode));
+    IS_DECODING.set(false);
+    outcome.map_err(|_| AudioError::Corrupt {
+        path: path.to_owned(),
+        detail: "its decoder gave up on impossible values".to_owned(),
+    })
+}
+
+/// Puts a hook in front of the one that is there, which it leaves out for panics inside decoders alone: those are told
+/// as an error. Every other panic, of any thread, is reported as before.
+fn silence_decoders() {
+    static INSTALLED: Once = Once::new();
+    // A panicking thread may not change hooks.
+    if thread::panicking() {
+        return;
+    }
+    INSTALLED.call_once(|| {
+        let report = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            // A thread that is ending has no flag any more, and decodes nothing.
+            if !IS_DECODING.try_with(Cell::get).unwrap_or(false) {
+                report(panic);
+            }
+        }));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn only_a_panic_inside_a_decoder_is_silent() {
+        // A process of its own, because what a panic prints belongs to the whole process.
+        let run = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "audio::guard::tests::panicking_child"])
+            .env("PANICKING_CHILD", "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{text}");
+        assert!(!text.contains("inside a decoder"), "{text}");
+        assert!(text.contains("behind a decoder"), "{text}");
+        assert!(text.contains("beside a decoder"), "{text}");
+    }
+
+    #[test]
+    fn panicking_child() {
+        if std::env::var_os("PANICKING_CHILD").is_none() {
+            return;
+        }
+        let error = guarded::<()>(Path::new("song"), || {
+            assert!(thread::spawn(|| panic!("beside a decoder")).join().is_err());
+            panic!("inside a decoder")
+        });
+        assert!(matches!(error, Err(AudioError::Corrupt { .. })));
+        assert!(catch_unwind(|| panic!("behind a decoder")).is_err());
+    }
+}
