@@ -13,6 +13,7 @@ mod mp3_out;
 mod output;
 mod packets;
 mod quantise;
+mod raw;
 mod resample;
 mod sink;
 mod sniff;

@@ -25,8 +25,8 @@ use super::AudioError;
 use super::downmix::Downmix;
 use super::edits::{self, Trim};
 use super::guard::guarded;
+use super::raw::RawBlock;
 use super::sniff::{Container, Sniffed};
-use super::source::RawBlock;
 
 /// Damaged packets in front of the first good one: about a second and a half of MP3.
 const MAX_DAMAGED_AT_START: u64 = 64;

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use symphonia::core::io::MediaSource;
 
-use super::downmix::Downmix;
 use super::ffmpeg;
 use super::packets::PacketInput;
+use super::raw::RawBlock;
 use super::resample::{Converter, converted_frames};
 use super::sniff::{Container, Sniffed, Unrecognised, sniff};
 use super::wav_in::{NotOpened, WavInput};
@@ -77,22 +77,6 @@ pub struct SourceReport {
     pub skipped_packets: u64,
     /// Frames, at the rate of the file, that it declares and does not have; `None` where it declares nothing.
     pub missing_frames: Option<u64>,
-}
-
-/// A stretch of samples as the file has them.
-#[derive(Default)]
-pub(super) struct RawBlock {
-    /// Interleaved samples.
-    pub(super) samples: Vec<f32>,
-    downmix: Option<Downmix>,
-}
-
-impl RawBlock {
-    pub(super) fn set_downmix(&mut self, downmix: &Downmix) {
-        if self.downmix.as_ref() != Some(downmix) {
-            self.downmix = Some(downmix.clone());
-        }
-    }
 }
 
 /// A file that is read as 44.1 kHz stereo.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::AudioError;
 use super::downmix::Downmix;
-use super::source::RawBlock;
+use super::raw::RawBlock;
 
 /// Chunks in front of the samples that are skipped; real files have a handful.
 const MAX_CHUNKS: usize = 1_000;
