@@ -54,7 +54,7 @@ enum Task {
     Demo(demo::Options),
     /// Install all that tests need, then run every test
     Test(test::Options),
-    /// Check formatting, lints, documentation, licences and generated files
+    /// Check formatting, lints, fuzz targets, documentation, licences and generated files
     Ci,
     /// Install ONNX Runtime into the cache directory
     Setup(setup::Options),
