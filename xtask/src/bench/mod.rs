@@ -9,7 +9,8 @@ mod speed;
 mod startup;
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -20,6 +21,10 @@ use crate::songs;
 use figures::Section;
 
 const DOCUMENT: &str = "docs/benchmarks.md";
+
+/// Where everything lies that is measured with, under cargo's target directory. A run starts with it empty, so that
+/// no figure is taken from a song or a model of an earlier checkout.
+const DIRECTORY: &str = "bench";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -73,8 +78,10 @@ impl<'p> Bench<'p> {
     fn prepare(project: &'p Project) -> Result<Self> {
         let binaries = Binaries::build(project)?;
         let songs = songs::install(project)?;
+        let directory = project.target(DIRECTORY);
+        remove_dir(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
         println!("making the mixes");
-        let mixes = binaries.mix(&songs, &project.target("bench"), None)?;
+        let mixes = binaries.mix(&songs, &directory, None)?;
         let cores = std::thread::available_parallelism().context("cannot count the cores")?;
         Ok(Self {
             project,
@@ -98,9 +105,9 @@ impl<'p> Bench<'p> {
         }
     }
 
-    /// A song of exactly so many seconds, made once.
+    /// A song of exactly so many seconds, made once per run.
     fn song(&self, seconds: u32) -> Result<PathBuf> {
-        let song = self.project.target(format!("bench/song_{seconds}s.wav"));
+        let song = self.file(&format!("song_{seconds}s.wav"));
         if !song.exists() {
             let first = self.mixes.first().context("separation-evaluation made no mix")?;
             self.binaries.loop_to(&first.mix, seconds, &song)?;
@@ -110,6 +117,19 @@ impl<'p> Bench<'p> {
 
     /// Where stems go that nobody listens to.
     fn stems(&self) -> PathBuf {
-        self.project.target("bench/stems")
+        self.file("stems")
+    }
+
+    /// A file or directory that this run makes.
+    fn file(&self, name: &str) -> PathBuf {
+        self.project.target(DIRECTORY).join(name)
+    }
+}
+
+/// Removes a directory, which need not be there.
+fn remove_dir(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(refused) if refused.kind() != ErrorKind::NotFound => Err(refused),
+        _ => Ok(()),
     }
 }

@@ -22,10 +22,8 @@ const OVERLAP: f64 = 0.25;
 /// Compares in rounds, each a whole separation between two bare measurements: a machine that gets slower meanwhile
 /// slows both.
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
-    let model = bench.project.target("bench/topology.onnx");
-    if !model.exists() {
-        generate::topology_model(bench.project, &model)?;
-    }
+    let model = bench.file("topology.onnx");
+    generate::topology_model(bench.project, &model)?;
     let chunks = chunk_count(u64::from(SONG_SECONDS) * 44_100, n_fft(&model)?) as f64;
     let song = bench.song(SONG_SECONDS)?;
     let model_text = model.to_str().context("the checkout's path is no text")?;
