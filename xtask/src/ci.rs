@@ -19,7 +19,7 @@ struct Step {
 
 /// `cargo xtask ci`: runs every check, also after one failed.
 pub(crate) fn ci(project: &Project) -> Result<()> {
-    system::ensure(system::FOR_TESTING)?;
+    system::ensure(system::FOR_CHECKING)?;
     let cargo_deny = install_cargo_deny(project)?;
     let mut failures = Vec::new();
     for mut step in steps(project, cargo_deny)? {

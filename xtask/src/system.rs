@@ -25,7 +25,10 @@ pub(crate) enum Need {
 /// What it takes to build the worker and install what it needs to run.
 pub(crate) const FOR_BUILDING: &[Need] = &[Need::Compilers, Need::Cmake, Need::Pip];
 
-/// What it takes to run every test and every check.
+/// What it takes to run every check.
+pub(crate) const FOR_CHECKING: &[Need] = &[Need::Compilers, Need::Cmake, Need::Pip, Need::Venv];
+
+/// What it takes to run every test.
 pub(crate) const FOR_TESTING: &[Need] = &[Need::Compilers, Need::Cmake, Need::Pip, Need::Venv, Need::Ffmpeg];
 
 impl Need {
