@@ -62,6 +62,10 @@ fn steps(project: &Project, mut cargo_deny: Command) -> Result<Vec<Step>> {
     let step = |name, command| Step { name, command };
     Ok(vec![
         step("formatting", cargo(&["fmt", "--all", "--check"])),
+        step(
+            "formatting of the fuzz targets",
+            cargo(&["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"]),
+        ),
         step("lints", cargo(&clippy)),
         step("fuzz targets", fuzz_targets),
         step("documentation", doc),
