@@ -167,7 +167,7 @@ impl StereoSink for FlacSink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audio::{SourceOptions, StereoSource, open};
+    use crate::audio::{SourceOptions, StereoSource, open, read_all};
 
     /// Encodes, lets ffmpeg check the MD5 and reads back.
     fn check(samples: FlacSamples, frames: usize) {
@@ -222,14 +222,7 @@ mod tests {
         );
         let mut source = open(&path, &SourceOptions::default()).unwrap();
         assert_eq!(source.expected_frames(), Some(frames as u64));
-        let (mut back, mut piece) = (StereoBlock::default(), StereoBlock::default());
-        loop {
-            source.read(&mut piece).unwrap();
-            if piece.is_empty() {
-                break;
-            }
-            back.append(&piece);
-        }
+        let back = read_all(&mut source);
         assert!(back == block);
     }
 

@@ -24,6 +24,7 @@ mod wav_out;
 
 pub use error::AudioError;
 pub use output::{FlacSamples, OutputFormat, WavSamples, create};
+pub(crate) use sink::directory_of;
 pub use sink::{SinkReport, UnpublishedFile};
 pub use source::{FfmpegUse, FileSource, SourceInfo, SourceOptions, SourceReport, open, open_bytes};
 pub use spool::PeakSpool;
@@ -107,4 +108,17 @@ pub trait StereoSink: Send {
     /// # Errors
     /// When the end cannot be encoded or written.
     fn finish(self: Box<Self>) -> Result<UnpublishedFile, AudioError>;
+}
+
+/// All that is left in `source`, for tests of what was written.
+#[cfg(test)]
+fn read_all(source: &mut dyn StereoSource) -> StereoBlock {
+    let (mut whole, mut piece) = (StereoBlock::default(), StereoBlock::default());
+    loop {
+        source.read(&mut piece).unwrap();
+        if piece.is_empty() {
+            return whole;
+        }
+        whole.append(&piece);
+    }
 }

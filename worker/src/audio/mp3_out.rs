@@ -97,7 +97,7 @@ fn beyond_full_scale(block: &StereoBlock) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audio::{SourceOptions, StereoSource, open};
+    use crate::audio::{SourceOptions, open, read_all};
 
     #[test]
     fn samples_beyond_full_scale_are_counted_in_an_mp3_too() {
@@ -126,14 +126,7 @@ mod tests {
         sink.write(&block).unwrap();
         sink.finish().unwrap().publish().unwrap();
         let mut source = open(&path, &SourceOptions::default()).unwrap();
-        let (mut back, mut piece) = (StereoBlock::default(), StereoBlock::default());
-        loop {
-            source.read(&mut piece).unwrap();
-            if piece.is_empty() {
-                break;
-            }
-            back.append(&piece);
-        }
+        let back = read_all(&mut source);
         assert_eq!(back.frames(), 60_000);
         let noise: f32 = back
             .left

@@ -61,6 +61,14 @@ impl UnpublishedFile {
     }
 }
 
+/// The directory that a file of this name lies in; the current one for a bare name.
+pub(crate) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// A file under a temporary name beside its destination, removed unless it is completed and published.
 #[derive(Debug)]
 pub(super) struct PartFile {
@@ -86,10 +94,7 @@ impl PartFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(unwritable(error)),
         }
-        let directory = match destination.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        let directory = directory_of(destination);
         // A short part of the name, so that a name of full length still leaves room for the rest.
         let short: String = name.to_string_lossy().chars().take(40).collect();
         let (file, temporary) = tempfile::Builder::new()

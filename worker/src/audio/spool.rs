@@ -115,7 +115,7 @@ fn rewound(file: BufWriter<File>) -> io::Result<BufReader<File>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audio::{OutputFormat, SourceOptions, StereoSource, WavSamples, create, open};
+    use crate::audio::{OutputFormat, SourceOptions, WavSamples, create, open, read_all};
 
     #[test]
     fn the_rule_sees_the_peak_of_all_blocks_and_every_sample_is_scaled() {
@@ -137,12 +137,7 @@ mod tests {
             .unwrap();
         assert_eq!(spool.finish().unwrap().publish().unwrap().frames, 20_001);
         let mut source = open(&path, &SourceOptions::default()).unwrap();
-        let (mut back, mut piece) = (StereoBlock::default(), StereoBlock::default());
-        source.read(&mut piece).unwrap();
-        while !piece.is_empty() {
-            back.append(&piece);
-            source.read(&mut piece).unwrap();
-        }
+        let back = read_all(&mut source);
         assert_eq!((back.left[0], back.right[19_999]), (0.25, -0.125));
         assert_eq!((back.left[20_000], back.right[20_000]), (0.0, -1.0));
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);

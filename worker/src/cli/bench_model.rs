@@ -34,14 +34,7 @@ pub(super) fn run(arguments: &BenchModelArguments) -> Result<(), Failure> {
 }
 
 fn measure(arguments: &BenchModelArguments) -> anyhow::Result<()> {
-    let model = if arguments.model.as_os_str() == "builtin" {
-        ModelChoice::Builtin
-    } else {
-        ModelChoice::File {
-            model: arguments.model.clone(),
-            parameters: None,
-        }
-    };
+    let model = ModelChoice::named(arguments.model.clone(), None);
     let options = RuntimeOptions {
         provider: Provider::Cpu,
         threads: arguments.threads.get(),

@@ -128,17 +128,12 @@ enum Compat {
 
 impl SeparateArguments {
     pub(super) fn model(&self) -> Result<ModelChoice> {
-        if self.model.as_os_str() == "builtin" {
-            ensure!(
-                self.model_data.is_none(),
-                "--model-data belongs to a model from a file; name it with --model"
-            );
-            return Ok(ModelChoice::Builtin);
-        }
-        Ok(ModelChoice::File {
-            model: self.model.clone(),
-            parameters: self.model_data.clone(),
-        })
+        let model = ModelChoice::named(self.model.clone(), self.model_data.clone());
+        ensure!(
+            model != ModelChoice::Builtin || self.model_data.is_none(),
+            "--model-data belongs to a model from a file; name it with --model"
+        );
+        Ok(model)
     }
 
     pub(super) fn runtime(&self) -> RuntimeOptions {

@@ -25,3 +25,14 @@ pub enum ModelChoice {
         parameters: Option<PathBuf>,
     },
 }
+
+impl ModelChoice {
+    /// The model that a person names: `builtin`, or else a file, with its parameters in `parameters` if they are given.
+    pub fn named(model: PathBuf, parameters: Option<PathBuf>) -> Self {
+        if model.as_os_str() == "builtin" {
+            Self::Builtin
+        } else {
+            Self::File { model, parameters }
+        }
+    }
+}

@@ -247,16 +247,14 @@ fn create(path: &Path, settings: &SongSettings, control: &Control) -> Result<Box
         (Formula::Uvr, Normalize::Peak) => settings.format.full_scale(),
         (Formula::Uvr, Normalize::None) => return Ok(sink),
     };
-    let scratch_dir = path
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
     let sink = Box::new(Stoppable {
         inner: sink,
         path: path.into(),
         control: control.clone(),
     });
-    let spool = PeakSpool::new(sink, scratch_dir, move |peak| lowering_gain(peak, limit))
-        .map_err(SongError::Create)?;
+    let spool = PeakSpool::new(sink, audio::directory_of(path), move |peak| {
+        lowering_gain(peak, limit)
+    })
+    .map_err(SongError::Create)?;
     Ok(Box::new(spool))
 }

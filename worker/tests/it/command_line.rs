@@ -5,8 +5,10 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use separation_worker::audio::{self, OutputFormat, StereoBlock, StereoSource as _, WavSamples};
+use separation_worker::audio::{self, OutputFormat, StereoBlock, WavSamples};
 use serde_json::Value;
+
+use crate::formats::{read_all, write};
 
 const SECOND: usize = 44_100;
 
@@ -34,9 +36,7 @@ impl Bench {
     fn write(&self, name: &str, block: &StereoBlock) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let mut sink = audio::create(&path, OutputFormat::Wav(WavSamples::Float32)).unwrap();
-        sink.write(block).unwrap();
-        sink.finish().unwrap().publish().unwrap();
+        write(block, &path, OutputFormat::Wav(WavSamples::Float32));
         path
     }
 
@@ -81,15 +81,7 @@ fn tones(frames: usize, level: f32) -> StereoBlock {
 }
 
 fn read(path: &Path) -> StereoBlock {
-    let mut source = audio::open(path, &audio::SourceOptions::default()).unwrap();
-    let (mut whole, mut block) = (StereoBlock::default(), StereoBlock::default());
-    loop {
-        source.read(&mut block).unwrap();
-        if block.is_empty() {
-            return whole;
-        }
-        whole.append(&block);
-    }
+    read_all(&mut audio::open(path, &audio::SourceOptions::default()).unwrap())
 }
 
 fn greatest_error_of_sum(song: &StereoBlock, stems: [&StereoBlock; 2]) -> f32 {

@@ -4,9 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use separation_worker::audio::{SourceOptions, StereoBlock, StereoSource as _, open_bytes};
+use separation_worker::audio::{SourceOptions, open_bytes};
 use separation_worker::engine::FixedSizes;
 use separation_worker::model::parse_parameters;
+
+use crate::formats::read_all;
 
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -43,14 +45,7 @@ fn files_of_parameters_in_the_corpus_are_told_apart() {
 fn audio_in_the_corpus_is_decoded() {
     for (path, file) in corpus("decode") {
         let mut source = open_bytes(file, &SourceOptions::default()).unwrap();
-        let (mut block, mut frames) = (StereoBlock::default(), 0);
-        loop {
-            source.read(&mut block).unwrap();
-            if block.is_empty() {
-                break;
-            }
-            frames += block.frames();
-        }
+        let frames = read_all(&mut source).frames();
         // 50 ms; lossy codecs round up to a packet.
         assert!(
             (2_000..12_000).contains(&frames),
