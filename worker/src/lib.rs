@@ -11,4 +11,6 @@ pub mod error;
 pub mod model;
 pub mod onnx;
 pub mod places;
+pub mod settings;
 pub mod song;
+pub mod telemetry;

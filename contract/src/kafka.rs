@@ -1,0 +1,335 @@
+//! Settings of Kafka clients, as the names and values that librdkafka knows.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// What is left between a task's deadline and the poll interval, for uploading, committing and closing.
+pub const CLOSE_MARGIN: Duration = Duration::from_secs(30);
+
+/// How a consumer proves that it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timings {
+    /// The longest time between two polls, and the longest that a rebalance waits for a member.
+    pub max_poll_interval: Duration,
+    /// The longest silence before a member counts as dead.
+    pub session_timeout: Duration,
+    /// Time between two signs of life.
+    pub heartbeat_interval: Duration,
+}
+
+/// What a consumer's timings break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TimingsError {
+    /// Three heartbeats must fit into a session.
+    #[error(
+        "the session timeout ({session_ms} ms) must be more than three heartbeat intervals (3 x {heartbeat_ms} ms); \
+         fix: raise it or lower the heartbeat interval"
+    )]
+    Heartbeat {
+        /// Session timeout, in milliseconds.
+        session_ms: u128,
+        /// Heartbeat interval, in milliseconds.
+        heartbeat_ms: u128,
+    },
+    /// A session must fit into a poll interval.
+    #[error(
+        "the poll interval ({poll_ms} ms) must be more than the session timeout ({session_ms} ms); \
+         fix: raise the poll interval or lower the session timeout"
+    )]
+    Session {
+        /// Session timeout, in milliseconds.
+        session_ms: u128,
+        /// Poll interval, in milliseconds.
+        poll_ms: u128,
+    },
+    /// A task and the closing margin must fit into a poll interval.
+    #[error(
+        "a task's time limit ({task_s} s) and {margin_s} s for closing must be less than the poll interval \
+         ({poll_s} s); fix: lower the limit or raise the poll interval"
+    )]
+    Task {
+        /// A task's time limit, in seconds.
+        task_s: u64,
+        /// Margin, in seconds.
+        margin_s: u64,
+        /// Poll interval, in seconds.
+        poll_s: u64,
+    },
+}
+
+impl Timings {
+    /// Those of the processors of the existing system.
+    pub const PROCESSOR: Self = Self {
+        max_poll_interval: Duration::from_millis(600_000),
+        session_timeout: Duration::from_millis(60_000),
+        heartbeat_interval: Duration::from_millis(10_000),
+    };
+
+    /// Those of the uploaders of the existing system.
+    pub const UPLOADER: Self = Self {
+        max_poll_interval: Duration::from_millis(300_000),
+        ..Self::PROCESSOR
+    };
+
+    /// The time limit of a task where none is given: the poll interval less [`CLOSE_MARGIN`], or half of it where it is
+    /// shorter than two margins.
+    pub fn default_task_timeout(&self) -> Duration {
+        let half = self.max_poll_interval / 2;
+        self.max_poll_interval.saturating_sub(CLOSE_MARGIN).max(half)
+    }
+
+    /// The margin that a task's limit must leave.
+    fn margin(&self) -> Duration {
+        CLOSE_MARGIN.min(self.max_poll_interval / 2)
+    }
+
+    /// Checks that `3 * heartbeat < session < poll interval` and that a task of `task_timeout` fits.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn check(&self, task_timeout: Duration) -> Result<(), TimingsError> {
+        if self.heartbeat_interval * 3 >= self.session_timeout {
+            return Err(TimingsError::Heartbeat {
+                session_ms: self.session_timeout.as_millis(),
+                heartbeat_ms: self.heartbeat_interval.as_millis(),
+            });
+        }
+        if self.session_timeout >= self.max_poll_interval {
+            return Err(TimingsError::Session {
+                session_ms: self.session_timeout.as_millis(),
+                poll_ms: self.max_poll_interval.as_millis(),
+            });
+        }
+        if task_timeout + self.margin() > self.max_poll_interval {
+            return Err(TimingsError::Task {
+                task_s: task_timeout.as_secs(),
+                margin_s: self.margin().as_secs(),
+                poll_s: self.max_poll_interval.as_secs(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// How partitions are shared among members. The two cannot be mixed in one group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Assignor {
+    /// Moves only what must move; the others go on.
+    #[default]
+    CooperativeSticky,
+    /// That of the existing system: every rebalance stops everybody.
+    Range,
+}
+
+/// A word that is not one of those a setting knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{word}` is not one of {known}")]
+pub struct UnknownWord {
+    /// The word.
+    pub word: String,
+    /// What would do.
+    pub known: &'static str,
+}
+
+impl Assignor {
+    /// The name that Kafka knows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CooperativeSticky => "cooperative-sticky",
+            Self::Range => "range",
+        }
+    }
+}
+
+impl fmt::Display for Assignor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Assignor {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        match word {
+            "cooperative-sticky" => Ok(Self::CooperativeSticky),
+            "range" => Ok(Self::Range),
+            _ => Err(UnknownWord {
+                word: word.into(),
+                known: "cooperative-sticky, range",
+            }),
+        }
+    }
+}
+
+/// Where a partition without a committed offset starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OffsetReset {
+    /// After everything that is there, as the existing system does: what was published before is skipped.
+    #[default]
+    Latest,
+    /// At the first message.
+    Earliest,
+}
+
+impl OffsetReset {
+    /// The name that Kafka knows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Latest => "latest",
+            Self::Earliest => "earliest",
+        }
+    }
+}
+
+impl fmt::Display for OffsetReset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for OffsetReset {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        match word {
+            "latest" => Ok(Self::Latest),
+            "earliest" => Ok(Self::Earliest),
+            _ => Err(UnknownWord {
+                word: word.into(),
+                known: "latest, earliest",
+            }),
+        }
+    }
+}
+
+/// How a client logs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaslMechanism {
+    /// The password as it is; only over TLS.
+    Plain,
+    /// SCRAM with SHA-256.
+    ScramSha256,
+    /// SCRAM with SHA-512.
+    ScramSha512,
+}
+
+impl SaslMechanism {
+    /// The name that Kafka knows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+impl FromStr for SaslMechanism {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        match word {
+            "PLAIN" => Ok(Self::Plain),
+            "SCRAM-SHA-256" => Ok(Self::ScramSha256),
+            "SCRAM-SHA-512" => Ok(Self::ScramSha512),
+            _ => Err(UnknownWord {
+                word: word.into(),
+                known: "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
+            }),
+        }
+    }
+}
+
+/// Settings of any client that only depend on how it reaches the brokers.
+pub fn connection(bootstrap_servers: &str, client_id: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("bootstrap.servers", bootstrap_servers.to_owned()),
+        ("client.id", client_id.to_owned()),
+        ("socket.keepalive.enable", "true".to_owned()),
+        // A broker that comes back is found within two seconds.
+        ("reconnect.backoff.ms", "100".to_owned()),
+        ("reconnect.backoff.max.ms", "2000".to_owned()),
+        // Topics that appear or move are noticed soon.
+        ("topic.metadata.refresh.interval.ms", "10000".to_owned()),
+    ]
+}
+
+/// Settings of a consumer that takes one message at a time and commits by itself.
+pub fn one_message_consumer(
+    group: &str,
+    timings: &Timings,
+    assignor: Assignor,
+    reset: OffsetReset,
+) -> Vec<(&'static str, String)> {
+    let milliseconds = |duration: Duration| duration.as_millis().to_string();
+    vec![
+        ("group.id", group.to_owned()),
+        ("enable.auto.commit", "false".to_owned()),
+        ("enable.auto.offset.store", "false".to_owned()),
+        ("auto.offset.reset", reset.name().to_owned()),
+        ("partition.assignment.strategy", assignor.name().to_owned()),
+        ("max.poll.interval.ms", milliseconds(timings.max_poll_interval)),
+        ("session.timeout.ms", milliseconds(timings.session_timeout)),
+        ("heartbeat.interval.ms", milliseconds(timings.heartbeat_interval)),
+        ("isolation.level", "read_committed".to_owned()),
+        // One message is enough, and what was fetched is dropped at every pause; tasks are hundreds of bytes.
+        ("queued.min.messages", "1".to_owned()),
+        ("queued.max.messages.kbytes", "1024".to_owned()),
+        ("fetch.message.max.bytes", "65536".to_owned()),
+        ("fetch.wait.max.ms", "500".to_owned()),
+        // A partition whose queue was full is looked at again this soon.
+        ("fetch.queue.backoff.ms", "10".to_owned()),
+        ("fetch.error.backoff.ms", "100".to_owned()),
+    ]
+}
+
+/// Settings of a producer that loses and repeats nothing by itself.
+pub fn producer() -> Vec<(&'static str, String)> {
+    vec![
+        ("acks", "all".to_owned()),
+        ("enable.idempotence", "true".to_owned()),
+        ("linger.ms", "0".to_owned()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(poll_ms: u64, session_ms: u64, heartbeat_ms: u64, task_ms: u64) -> Result<(), TimingsError> {
+        let timings = Timings {
+            max_poll_interval: Duration::from_millis(poll_ms),
+            session_timeout: Duration::from_millis(session_ms),
+            heartbeat_interval: Duration::from_millis(heartbeat_ms),
+        };
+        timings.check(Duration::from_millis(task_ms))
+    }
+
+    #[test]
+    fn timings_are_checked_together() {
+        assert_eq!(check(600_000, 60_000, 10_000, 570_000), Ok(()));
+        assert_eq!(check(20_000, 6_000, 1_000, 10_000), Ok(()));
+        let heartbeat = check(600_000, 30_000, 10_000, 570_000);
+        assert!(matches!(heartbeat, Err(TimingsError::Heartbeat { .. })));
+        let session = check(60_000, 60_000, 10_000, 10_000);
+        assert!(matches!(session, Err(TimingsError::Session { .. })));
+        let task = check(600_000, 60_000, 10_000, 570_001);
+        assert!(matches!(task, Err(TimingsError::Task { .. })));
+    }
+
+    #[test]
+    fn the_default_limit_of_a_task_always_fits() {
+        for poll in [7_000, 59_000, 60_000, 61_000, 300_000, 600_000] {
+            let timings = Timings {
+                max_poll_interval: Duration::from_millis(poll),
+                session_timeout: Duration::from_millis(6_000),
+                heartbeat_interval: Duration::from_millis(1_000),
+            };
+            assert_eq!(timings.check(timings.default_task_timeout()), Ok(()), "{poll}");
+        }
+        let processor = Timings::PROCESSOR.default_task_timeout();
+        assert_eq!(processor, Duration::from_secs(570));
+    }
+}

@@ -1,0 +1,143 @@
+//! Messages of the existing system, ours, and those that are neither.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn task(json: &Value) -> Result<Task, Malformed> {
+    Task::parse(Some(json.to_string().as_bytes()))
+}
+
+#[test]
+fn a_task_of_the_existing_system_is_read() {
+    let read = task(&json!({
+        "task_uuid": "0b6f1ac8-52a1-4b0c-9d4c-1a4a2a0ad1cf",
+        "audio_path": "/app/temp/0b6f_input.wav",
+        "hook_url": "https://example.com/hook",
+        "timestamp": 1_763_683_200,
+    }));
+    let read = read.expect("the seeds' own message");
+    assert_eq!(read.task_uuid.as_str(), "0b6f1ac8-52a1-4b0c-9d4c-1a4a2a0ad1cf");
+    assert_eq!(read.hook_url.as_deref(), Some("https://example.com/hook"));
+    assert_eq!(read.retry_count, 0);
+    assert_eq!(read.timestamp(), Some(1_763_683_200.0));
+}
+
+#[test]
+fn a_retry_keeps_unknown_fields_and_counts() {
+    let read =
+        task(&json!({"task_uuid": "a", "audio_path": "/x", "hook_url": "http://h", "tenant": {"id": 7}}));
+    let next = read.expect("a task").retried().retried();
+    let value: Value = serde_json::from_str(&next.to_json()).expect("we write JSON");
+    assert_eq!(value["retry_count"], 2);
+    assert_eq!(value["tenant"]["id"], 7);
+    assert_eq!(Task::parse(Some(next.to_json().as_bytes())), Ok(next));
+}
+
+#[test]
+fn results_are_read_as_they_are_written() {
+    let id = TaskId::parse("abc").expect("a name");
+    let success = TaskResult {
+        task_uuid: id.clone(),
+        hook_url: Some("http://h".into()),
+        outcome: Outcome::Success {
+            vocals_path: "/o/abc_vocals.wav".into(),
+            instrumental_path: "s3://b/abc_instrumental.wav".into(),
+        },
+    };
+    let failure = TaskResult::failure(id, None, "no such file");
+    for result in [success, failure] {
+        assert_eq!(TaskResult::parse(Some(result.to_json().as_bytes())), Ok(result));
+    }
+}
+
+#[test]
+fn an_error_text_is_cut_between_characters() {
+    let id = TaskId::parse("abc").expect("a name");
+    let result = TaskResult::failure(id, None, &"é".repeat(5_000));
+    let Outcome::Failure { error_message } = result.outcome else {
+        panic!("a failure stays one");
+    };
+    assert_eq!(error_message.len(), 2_000);
+}
+
+#[test]
+fn names_that_lead_elsewhere_are_refused() {
+    let long = "a".repeat(129);
+    for name in [
+        "",
+        "../etc",
+        "a/b",
+        "..",
+        ".hidden",
+        "-rf",
+        "a\0",
+        "a b",
+        "ä",
+        long.as_str(),
+    ] {
+        assert!(TaskId::parse(name).is_err(), "{name:?}");
+    }
+    assert!(TaskId::parse("A-1_b.c").is_ok());
+}
+
+#[track_caller]
+fn check_malformed(value: &[u8], expected: &str, caller_known: bool) {
+    let refused = Task::parse(Some(value)).expect_err("no task");
+    assert!(refused.error.to_string().contains(expected), "{}", refused.error);
+    assert_eq!(refused.known.is_some(), caller_known);
+}
+
+#[test]
+fn what_is_no_task_says_why() {
+    check_malformed(b"", "empty", false);
+    check_malformed(b"{", "not JSON", false);
+    check_malformed(b"\xff\xfe", "not JSON", false);
+    check_malformed(b"[1]", "not a JSON object", false);
+    check_malformed(&vec![b' '; 10_000_000], "10000000 bytes", false);
+    check_malformed(br#"{"audio_path": "/x"}"#, "`task_uuid` is missing", false);
+    check_malformed(br#"{"task_uuid": 7}"#, "`task_uuid` is not a text", false);
+    check_malformed(
+        br#"{"task_uuid": "../x", "audio_path": "/x"}"#,
+        "may only have letters",
+        false,
+    );
+    check_malformed(
+        br#"{"task_uuid": "a", "hook_url": "http://h"}"#,
+        "`audio_path` is missing",
+        true,
+    );
+    check_malformed(
+        br#"{"task_uuid": "a", "audio_path": 1}"#,
+        "`audio_path` is not a text",
+        true,
+    );
+    check_malformed(
+        br#"{"task_uuid": "a", "audio_path": "/x", "hook_url": []}"#,
+        "`hook_url` is not",
+        true,
+    );
+    check_malformed(
+        br#"{"task_uuid": "a", "audio_path": "/x", "retry_count": -1}"#,
+        "`retry_count`",
+        true,
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_readers_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Task::parse(Some(&bytes));
+        let _ = TaskResult::parse(Some(&bytes));
+    }
+
+    #[test]
+    fn a_name_that_is_read_is_one_part_of_a_path(text in "\\PC{0,140}") {
+        if let Ok(id) = TaskId::parse(&text) {
+            let path = std::path::Path::new(id.as_str());
+            prop_assert_eq!(path.components().count(), 1);
+            prop_assert!(matches!(path.components().next(), Some(std::path::Component::Normal(_))));
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! How Kafka is reached.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use secrecy::{ExposeSecret as _, SecretString};
+use separation_contract::environment as env;
+use separation_contract::kafka::{SaslMechanism, connection};
+
+use super::SettingError;
+
+/// Options about the brokers.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Kafka")]
+pub struct KafkaArguments {
+    /// Brokers, host:port, comma separated
+    #[arg(long = "bootstrap-servers", env = env::KAFKA_BOOTSTRAP_SERVERS, default_value = "localhost:9092", value_name = "SERVERS")]
+    bootstrap_servers: String,
+    /// What this client calls itself; workers of a pool use the pod's name [default: separation-worker]
+    #[arg(long = "client-id", env = env::KAFKA_CLIENT_ID, value_name = "NAME")]
+    client_id: Option<String>,
+    /// PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL [default: what the other options ask for]
+    #[arg(long = "security-protocol", env = env::KAFKA_SECURITY_PROTOCOL, value_name = "PROTOCOL",
+          value_parser = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])]
+    security_protocol: Option<String>,
+    /// Certificates (PEM) that brokers are checked against
+    #[arg(long = "ssl-ca", env = env::KAFKA_SSL_CA_LOCATION, value_name = "FILE")]
+    ssl_ca: Option<PathBuf>,
+    /// This client's certificate (PEM)
+    #[arg(long = "ssl-certificate", env = env::KAFKA_SSL_CERTIFICATE_LOCATION, value_name = "FILE")]
+    ssl_certificate: Option<PathBuf>,
+    /// This client's key (PEM)
+    #[arg(long = "ssl-key", env = env::KAFKA_SSL_KEY_LOCATION, value_name = "FILE")]
+    ssl_key: Option<PathBuf>,
+    /// PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
+    #[arg(long = "sasl-mechanism", env = env::KAFKA_SASL_MECHANISM, value_name = "MECHANISM")]
+    sasl_mechanism: Option<SaslMechanism>,
+    /// Name to log in with
+    #[arg(long = "sasl-username", env = env::KAFKA_SASL_USERNAME, value_name = "NAME")]
+    sasl_username: Option<String>,
+    /// Password to log in with; better given in the environment
+    #[arg(long = "sasl-password", env = env::KAFKA_SASL_PASSWORD, hide_env_values = true, value_name = "PASSWORD")]
+    sasl_password: Option<SecretString>,
+}
+
+/// How Kafka is reached.
+#[derive(Debug, Clone)]
+pub struct KafkaSettings {
+    /// Brokers, `host:port`, comma separated.
+    pub bootstrap_servers: String,
+    /// What clients call themselves.
+    pub client_id: String,
+    /// `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
+    pub security_protocol: String,
+    /// Certificates that brokers are checked against.
+    pub ssl_ca: Option<PathBuf>,
+    /// The client's certificate and key.
+    pub ssl_client: Option<(PathBuf, PathBuf)>,
+    /// How to log in.
+    pub sasl: Option<Sasl>,
+}
+
+/// How to log in to Kafka.
+#[derive(Debug, Clone)]
+pub struct Sasl {
+    /// The mechanism.
+    pub mechanism: SaslMechanism,
+    /// The name.
+    pub username: String,
+    /// The password.
+    pub password: SecretString,
+}
+
+impl KafkaArguments {
+    /// Checks the options together.
+    ///
+    /// # Errors
+    /// When they contradict each other or one lacks another.
+    pub fn settings(&self) -> Result<KafkaSettings, SettingError> {
+        let sasl = match (&self.sasl_mechanism, &self.sasl_username, &self.sasl_password) {
+            (None, None, None) => None,
+            (mechanism, Some(username), Some(password)) => Some(Sasl {
+                mechanism: mechanism.unwrap_or(SaslMechanism::ScramSha512),
+                username: username.clone(),
+                password: password.clone(),
+            }),
+            _ => {
+                return Err(SettingError {
+                    name: env::KAFKA_SASL_USERNAME,
+                    problem: "name and password must both be given".into(),
+                    fix: "set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+                });
+            }
+        };
+        let ssl_client = match (&self.ssl_certificate, &self.ssl_key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+            _ => {
+                return Err(SettingError {
+                    name: env::KAFKA_SSL_CERTIFICATE_LOCATION,
+                    problem: "a certificate needs its key, and a key its certificate".into(),
+                    fix: "set KAFKA_SSL_CERTIFICATE_LOCATION and KAFKA_SSL_KEY_LOCATION",
+                });
+            }
+        };
+        let wants_tls = self.ssl_ca.is_some() || ssl_client.is_some();
+        let derived = match (sasl.is_some(), wants_tls) {
+            (false, false) => "PLAINTEXT",
+            (false, true) => "SSL",
+            (true, false) => "SASL_PLAINTEXT",
+            (true, true) => "SASL_SSL",
+        };
+        let security_protocol = self.security_protocol.clone().unwrap_or_else(|| derived.into());
+        if security_protocol.starts_with("SASL") != sasl.is_some() {
+            return Err(SettingError {
+                name: env::KAFKA_SECURITY_PROTOCOL,
+                problem: format!("{security_protocol} does not go with the given name and password"),
+                fix: "use a SASL protocol with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD, or neither",
+            });
+        }
+        if wants_tls && !security_protocol.ends_with("SSL") {
+            return Err(SettingError {
+                name: env::KAFKA_SECURITY_PROTOCOL,
+                problem: format!("{security_protocol} makes no use of the given certificates"),
+                fix: "use SSL or SASL_SSL",
+            });
+        }
+        for (name, file) in [
+            (env::KAFKA_SSL_CA_LOCATION, &self.ssl_ca),
+            (env::KAFKA_SSL_CERTIFICATE_LOCATION, &self.ssl_certificate),
+            (env::KAFKA_SSL_KEY_LOCATION, &self.ssl_key),
+        ] {
+            if let Some(missing) = file.as_ref().filter(|file| !file.is_file()) {
+                return Err(SettingError {
+                    name,
+                    problem: format!("there is no file {}", missing.display()),
+                    fix: "name a file in PEM format",
+                });
+            }
+        }
+        Ok(KafkaSettings {
+            bootstrap_servers: self.bootstrap_servers.clone(),
+            client_id: self
+                .client_id
+                .clone()
+                .unwrap_or_else(|| "separation-worker".into()),
+            security_protocol,
+            ssl_ca: self.ssl_ca.clone(),
+            ssl_client,
+            sasl,
+        })
+    }
+}
+
+impl KafkaSettings {
+    /// Settings of any client, as librdkafka knows them.
+    pub fn client_settings(&self) -> Vec<(&'static str, String)> {
+        let mut settings = connection(&self.bootstrap_servers, &self.client_id);
+        settings.push(("security.protocol", self.security_protocol.to_lowercase()));
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        settings.extend(self.ssl_ca.as_ref().map(|ca| ("ssl.ca.location", path(ca))));
+        if let Some((certificate, key)) = &self.ssl_client {
+            settings.push(("ssl.certificate.location", path(certificate)));
+            settings.push(("ssl.key.location", path(key)));
+        }
+        if let Some(sasl) = &self.sasl {
+            settings.push(("sasl.mechanisms", sasl.mechanism.name().to_owned()));
+            settings.push(("sasl.username", sasl.username.clone()));
+            settings.push(("sasl.password", sasl.password.expose_secret().to_owned()));
+        }
+        settings
+    }
+}

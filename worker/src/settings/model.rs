@@ -1,0 +1,53 @@
+//! Which model separates, and on what.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+use separation_contract::environment as env;
+
+use crate::model::ModelChoice;
+use crate::onnx::{Provider, RuntimeOptions};
+
+/// Options about the model.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArguments {
+    /// builtin, a file, or the name of a model in the folder of models
+    #[arg(long, env = env::MODEL_NAME, default_value = "builtin", value_name = "NAME")]
+    model_name: PathBuf,
+    /// Folder of models
+    #[arg(long, env = env::MODEL_FILE_DIR, default_value = "./models", value_name = "DIR")]
+    model_file_dir: PathBuf,
+    /// cpu or cuda; a worker that is asked for cuda and does not get it does not start
+    #[arg(long, env = env::PROVIDER, default_value = "cpu", value_name = "PROVIDER", value_parser = ["cpu", "cuda"])]
+    provider: String,
+    /// Processor threads for the model [default: one per core]
+    #[arg(long, env = "THREADS", value_name = "COUNT")]
+    threads: Option<NonZeroUsize>,
+}
+
+impl ModelArguments {
+    /// The model that is asked for.
+    pub fn choice(&self) -> ModelChoice {
+        let bare = self.model_name.components().count() == 1 && self.model_name.as_os_str() != "builtin";
+        let model = if bare && !self.model_name.is_file() {
+            self.model_file_dir.join(&self.model_name)
+        } else {
+            self.model_name.clone()
+        };
+        ModelChoice::named(model, None)
+    }
+
+    /// What it runs on.
+    pub fn runtime(&self) -> RuntimeOptions {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        RuntimeOptions {
+            provider: match self.provider.as_str() {
+                "cuda" => Provider::Cuda,
+                _ => Provider::Cpu,
+            },
+            threads: self.threads.map_or(cores, NonZeroUsize::get),
+        }
+    }
+}

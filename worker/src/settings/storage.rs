@@ -1,0 +1,270 @@
+//! Where songs wait, where stems wait, and where they end up.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Args;
+use secrecy::SecretString;
+use separation_contract::environment as env;
+use url::Url;
+
+use super::{DeleteInput, SettingError};
+
+/// Options about the object store.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "S3")]
+pub struct S3Arguments {
+    /// The S3 server; empty means AWS
+    #[arg(long, env = env::S3_ENDPOINT_URL, default_value = "", hide_default_value = true, value_name = "URL")]
+    s3_endpoint_url: String,
+    /// Access key; without one, AWS's usual places are searched
+    #[arg(long, env = env::AWS_ACCESS_KEY_ID, hide_env_values = true, value_name = "KEY")]
+    aws_access_key_id: Option<String>,
+    /// Secret key; better given in the environment
+    #[arg(long, env = env::AWS_SECRET_ACCESS_KEY, hide_env_values = true, value_name = "SECRET")]
+    aws_secret_access_key: Option<SecretString>,
+    /// Region; auto leaves the choice to the server
+    #[arg(long, env = env::AWS_REGION, default_value = "auto", value_name = "REGION")]
+    aws_region: String,
+    /// Bucket of finished stems
+    #[arg(long, env = env::S3_BUCKET_NAME, default_value = "", hide_default_value = true, value_name = "BUCKET")]
+    s3_bucket_name: String,
+    /// What public links to stems start with
+    #[arg(long, env = env::S3_PUBLIC_DOMAIN, default_value = "", hide_default_value = true, value_name = "URL")]
+    s3_public_domain: String,
+    /// Address buckets as endpoint/bucket; without an endpoint, as bucket.endpoint
+    #[arg(long, env = env::S3_PATH_STYLE, value_name = "BOOL")]
+    s3_path_style: Option<bool>,
+}
+
+/// The object store.
+#[derive(Debug, Clone)]
+pub struct S3Settings {
+    /// The server; none means AWS.
+    pub endpoint: Option<Url>,
+    /// Access key and secret key; none means that AWS's usual places are searched.
+    pub credentials: Option<(String, SecretString)>,
+    /// Region, `auto` included.
+    pub region: String,
+    /// Bucket of finished stems; none is an error for roles that write there.
+    pub bucket: Option<String>,
+    /// What public links start with, without a slash at the end.
+    pub public_domain: Option<String>,
+    /// `endpoint/bucket/key` rather than `bucket.endpoint/key`.
+    pub path_style: bool,
+}
+
+/// Options about where songs and stems wait.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Songs and stems")]
+pub struct StagingArguments {
+    /// Shared folder of songs to separate; none outside it is read
+    #[arg(long, env = env::TEMP_DIR, default_value = "./temp", value_name = "DIR")]
+    temp_dir: PathBuf,
+    /// Shared folder of stems; nothing outside it is written
+    #[arg(long, env = env::OUTPUT_DIR, default_value = "./output", value_name = "DIR")]
+    output_dir: PathBuf,
+    /// Where songs and stems wait in place of the shared folders, s3://bucket/prefix
+    #[arg(long, env = env::S3_STAGING, value_name = "S3-ADDRESS")]
+    s3_staging: Option<ObjectAddress>,
+    /// Further buckets that tasks may name in audio_path
+    #[arg(long, env = env::S3_INPUT_BUCKETS, value_delimiter = ',', value_name = "BUCKETS")]
+    s3_input_buckets: Vec<String>,
+    /// When a song is deleted, always after its result is committed: after-success, always or never
+    #[arg(long, env = env::DELETE_INPUT, default_value_t, value_name = "WHEN")]
+    delete_input: DeleteInput,
+}
+
+/// Where songs and stems wait.
+#[derive(Debug, Clone)]
+pub struct StagingSettings {
+    /// Folder that songs are read from.
+    pub temp_dir: PathBuf,
+    /// Folder that stems are written to.
+    pub output_dir: PathBuf,
+    /// Where stems (and songs that the API stores) wait instead.
+    pub s3_staging: Option<ObjectAddress>,
+    /// Buckets that songs may be read from, the staging one included.
+    pub input_buckets: Vec<String>,
+    /// When a song is deleted.
+    pub delete_input: DeleteInput,
+}
+
+/// Options about a worker's own files.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Scratch space")]
+pub struct ScratchArguments {
+    /// Folder for this worker's own files while it works [default: the system's folder for temporary files]
+    #[arg(long, env = env::SCRATCH_DIR, value_name = "DIR")]
+    pub scratch_dir: Option<PathBuf>,
+    /// The most that one attempt may have there, in bytes
+    #[arg(long, env = env::SCRATCH_LIMIT_BYTES, default_value = "8589934592", value_name = "BYTES")]
+    pub scratch_limit_bytes: u64,
+}
+
+/// A place in an object store: `s3://bucket/key`. As a prefix, the key is empty or ends with a slash.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ObjectAddress {
+    /// The bucket.
+    pub bucket: String,
+    /// The key in it.
+    pub key: String,
+}
+
+/// A text that is no `s3://bucket/key`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not of the form s3://bucket/key")]
+pub struct ObjectAddressError;
+
+impl ObjectAddress {
+    /// Whether a text means an object rather than a file.
+    pub fn is_one(text: &str) -> bool {
+        text.starts_with("s3://")
+    }
+
+    /// The place `name` below this prefix.
+    pub fn join(&self, name: &str) -> Self {
+        let slash = if self.key.is_empty() || self.key.ends_with('/') {
+            ""
+        } else {
+            "/"
+        };
+        Self {
+            bucket: self.bucket.clone(),
+            key: format!("{}{slash}{name}", self.key),
+        }
+    }
+}
+
+impl fmt::Display for ObjectAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}/{}", self.bucket, self.key)
+    }
+}
+
+impl FromStr for ObjectAddress {
+    type Err = ObjectAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ObjectAddressError> {
+        let rest = text.strip_prefix("s3://").ok_or(ObjectAddressError)?;
+        let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        let climbs = key.split('/').any(|part| part == "." || part == "..");
+        if bucket.is_empty() || !bucket.chars().all(plain) || climbs || key.chars().any(char::is_control) {
+            return Err(ObjectAddressError);
+        }
+        Ok(Self {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+        })
+    }
+}
+
+impl S3Arguments {
+    /// Checks the options together.
+    ///
+    /// # Errors
+    /// When they contradict each other.
+    pub fn settings(&self) -> Result<S3Settings, SettingError> {
+        let endpoint = filled(&self.s3_endpoint_url)
+            .map(|text| {
+                Url::parse(text)
+                    .ok()
+                    .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+                    .ok_or_else(|| SettingError {
+                        name: env::S3_ENDPOINT_URL,
+                        problem: format!("`{text}` is no http(s) address"),
+                        fix: "write it as http://host:port",
+                    })
+            })
+            .transpose()?;
+        let credentials = match (&self.aws_access_key_id, &self.aws_secret_access_key) {
+            (None, None) => None,
+            (Some(key), Some(secret)) => Some((key.clone(), secret.clone())),
+            _ => {
+                return Err(SettingError {
+                    name: env::AWS_ACCESS_KEY_ID,
+                    problem: "access key and secret key must both be given".into(),
+                    fix: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+                });
+            }
+        };
+        let public_domain = filled(&self.s3_public_domain).map(|domain| {
+            let domain = domain.trim_end_matches('/');
+            if domain.contains("://") {
+                domain.to_owned()
+            } else {
+                format!("https://{domain}")
+            }
+        });
+        Ok(S3Settings {
+            path_style: self.s3_path_style.unwrap_or(endpoint.is_some()),
+            endpoint,
+            credentials,
+            region: self.aws_region.clone(),
+            bucket: filled(&self.s3_bucket_name).map(str::to_owned),
+            public_domain,
+        })
+    }
+}
+
+impl S3Settings {
+    /// The bucket of finished stems.
+    ///
+    /// # Errors
+    /// When none is given.
+    pub fn bucket(&self) -> Result<&str, SettingError> {
+        self.bucket.as_deref().ok_or_else(|| SettingError {
+            name: env::S3_BUCKET_NAME,
+            problem: "not set".into(),
+            fix: "name the bucket that finished stems go to",
+        })
+    }
+}
+
+impl StagingArguments {
+    /// The settings.
+    pub fn settings(&self) -> StagingSettings {
+        let staging = self.s3_staging.iter().map(|staging| staging.bucket.clone());
+        StagingSettings {
+            temp_dir: self.temp_dir.clone(),
+            output_dir: self.output_dir.clone(),
+            s3_staging: self.s3_staging.clone(),
+            input_buckets: self.s3_input_buckets.iter().cloned().chain(staging).collect(),
+            delete_input: self.delete_input,
+        }
+    }
+}
+
+fn filled(text: &str) -> Option<&str> {
+    Some(text.trim()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_they_are_written() {
+        let address: ObjectAddress = "s3://stems/staging/a b.wav".parse().expect("an address");
+        assert_eq!(address.to_string(), "s3://stems/staging/a b.wav");
+        let prefix: ObjectAddress = "s3://stems".parse().expect("a prefix");
+        assert_eq!(prefix.join("a").to_string(), "s3://stems/a");
+        for refused in [
+            "",
+            "stems/a",
+            "s3:///a",
+            "s3://a?b/c",
+            "s3://a/../b",
+            "s3://a/b/./c",
+            "s3://a/b\n",
+        ] {
+            assert_eq!(
+                refused.parse::<ObjectAddress>(),
+                Err(ObjectAddressError),
+                "{refused:?}"
+            );
+        }
+    }
+}
