@@ -213,14 +213,6 @@ impl Task {
         })
     }
 
-    /// The same task, to be tried once more.
-    pub fn retried(&self) -> Self {
-        let mut next = self.clone();
-        next.retry_count = self.retry_count.saturating_add(1);
-        next.fields.insert("retry_count".into(), next.retry_count.into());
-        next
-    }
-
     /// When it was posted, in seconds since 1970, where the message says so.
     pub fn timestamp(&self) -> Option<f64> {
         self.fields.get("timestamp")?.as_f64()
@@ -283,6 +275,17 @@ impl TaskResult {
         fields.insert("hook_url".into(), self.hook_url.as_deref().into());
         Value::Object(fields).to_string()
     }
+}
+
+/// The value of a message that is put back: the same fields, unknown ones included, and `retry_count` one higher.
+///
+/// Gives the new count with it, or nothing for a value that is no JSON object.
+pub fn put_back(value: &[u8]) -> Option<(u32, String)> {
+    let mut fields: Map<String, Value> = serde_json::from_slice(value).ok()?;
+    let before = fields.get("retry_count").and_then(Value::as_u64).unwrap_or(0);
+    let count = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
+    fields.insert("retry_count".into(), count.into());
+    Some((count, Value::Object(fields).to_string()))
 }
 
 /// What both kinds of messages have: an object, a task's name, a caller.

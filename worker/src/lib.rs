@@ -14,3 +14,4 @@ pub mod places;
 pub mod settings;
 pub mod song;
 pub mod telemetry;
+pub mod work;

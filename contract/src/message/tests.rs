@@ -25,14 +25,16 @@ fn a_task_of_the_existing_system_is_read() {
 }
 
 #[test]
-fn a_retry_keeps_unknown_fields_and_counts() {
-    let read =
-        task(&json!({"task_uuid": "a", "audio_path": "/x", "hook_url": "http://h", "tenant": {"id": 7}}));
-    let next = read.expect("a task").retried().retried();
-    let value: Value = serde_json::from_str(&next.to_json()).expect("we write JSON");
-    assert_eq!(value["retry_count"], 2);
-    assert_eq!(value["tenant"]["id"], 7);
-    assert_eq!(Task::parse(Some(next.to_json().as_bytes())), Ok(next));
+fn a_message_that_is_put_back_keeps_unknown_fields_and_counts() {
+    let value = br#"{"task_uuid": "a", "audio_path": "/x", "hook_url": "http://h", "tenant": {"id": 7}}"#;
+    let (first, once) = put_back(value).expect("an object");
+    let (second, twice) = put_back(once.as_bytes()).expect("an object");
+    assert_eq!((first, second), (1, 2));
+    let read: Value = serde_json::from_str(&twice).expect("we write JSON");
+    assert_eq!(read["tenant"]["id"], 7);
+    let task = Task::parse(Some(twice.as_bytes())).expect("still a task");
+    assert_eq!(task.retry_count, 2);
+    assert_eq!(put_back(b"[]"), None);
 }
 
 #[test]

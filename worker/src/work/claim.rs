@@ -1,0 +1,163 @@
+//! The right to work on one message: until when, until whom, and whether it still holds.
+
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::WorkError;
+use crate::engine::{CancelToken, Control};
+use crate::error::ErrorClass;
+use crate::telemetry::TraceContext;
+
+/// Asks the service loop to confirm a claim with the broker; answered with whether it holds.
+pub type ClaimRequest = oneshot::Sender<bool>;
+
+/// The right to work on one message.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Ends the work at this moment.
+    pub deadline: Instant,
+    /// The trace that the message belongs to.
+    pub trace: TraceContext,
+    cancel: CancelToken,
+    cancelled: CancellationToken,
+    requests: mpsc::Sender<ClaimRequest>,
+}
+
+/// The other end of a [`Claim`], which the service loop holds.
+#[derive(Debug)]
+pub struct ClaimedWork {
+    /// Asked for by the work; each is to be answered.
+    pub requests: mpsc::Receiver<ClaimRequest>,
+    cancel: CancelToken,
+    cancelled: CancellationToken,
+}
+
+impl Claim {
+    /// A claim and its other end.
+    pub fn new(deadline: Instant, trace: TraceContext) -> (Self, ClaimedWork) {
+        // The work asks one question at a time.
+        let (sender, requests) = mpsc::channel(1);
+        let (cancel, cancelled) = (CancelToken::new(), CancellationToken::new());
+        let claim = Self {
+            deadline,
+            trace,
+            cancel: cancel.clone(),
+            cancelled: cancelled.clone(),
+            requests: sender,
+        };
+        let work = ClaimedWork {
+            requests,
+            cancel,
+            cancelled,
+        };
+        (claim, work)
+    }
+
+    /// What ends a separation early.
+    pub fn control(&self) -> Control {
+        Control {
+            cancel: self.cancel.clone(),
+            deadline: Some(self.deadline),
+        }
+    }
+
+    /// Waits until the work is to be left: its message was lost, or the process is to end at once.
+    pub async fn cancelled(&self) {
+        self.cancelled.cancelled().await;
+    }
+
+    /// Whether the work may go on, at `now`.
+    ///
+    /// # Errors
+    /// [`ErrorClass::Interrupted`] when it is to be left, [`ErrorClass::TimedOut`] when its time is over.
+    pub fn check(&self, now: Instant) -> Result<(), WorkError> {
+        self.control().check(now).map_err(|stopped| {
+            let class = match stopped {
+                crate::engine::Stopped::Cancelled => ErrorClass::Interrupted,
+                crate::engine::Stopped::DeadlineExceeded => ErrorClass::TimedOut,
+            };
+            WorkError::new(class, stopped)
+        })
+    }
+
+    /// Makes sure that the message is still ours. To be called right before anything becomes visible to others.
+    ///
+    /// # Errors
+    /// [`ErrorClass::Interrupted`] when the message went to another worker; what was made must stay unseen.
+    pub async fn confirm(&self) -> Result<(), WorkError> {
+        let (sender, answer) = oneshot::channel();
+        let lost = || WorkError::new(ErrorClass::Interrupted, "the message went to another worker");
+        self.requests.send(sender).await.map_err(|_| lost())?;
+        tokio::select! {
+            answer = answer => match answer {
+                Ok(true) => self.check(Instant::now()),
+                Ok(false) | Err(_) => Err(lost()),
+            },
+            () = self.cancelled() => Err(lost()),
+        }
+    }
+
+    /// Runs one step of the work, ended by the claim's deadline and cancellation.
+    ///
+    /// # Errors
+    /// The step's own, [`ErrorClass::Interrupted`] or [`ErrorClass::TimedOut`].
+    pub async fn run<T>(&self, step: impl Future<Output = Result<T, WorkError>>) -> Result<T, WorkError> {
+        tokio::select! {
+            done = step => done,
+            () = self.cancelled() => Err(WorkError::new(ErrorClass::Interrupted, "the work was interrupted")),
+            () = tokio::time::sleep_until(self.deadline.into()) => {
+                Err(WorkError::new(ErrorClass::TimedOut, "not done by the deadline"))
+            }
+        }
+    }
+}
+
+impl ClaimedWork {
+    /// Has the work left where it is.
+    pub fn cancel(&self) {
+        self.cancel.cancel();
+        self.cancelled.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn claim() -> (Claim, ClaimedWork) {
+        Claim::new(Instant::now() + Duration::from_secs(60), TraceContext::start())
+    }
+
+    #[tokio::test]
+    async fn a_claim_holds_as_long_as_the_loop_says_so() {
+        for answer in [true, false] {
+            let (claim, mut work) = claim();
+            let (confirmed, ()) = tokio::join!(claim.confirm(), async {
+                let request = work.requests.recv().await.expect("a question");
+                request.send(answer).expect("somebody waits");
+            });
+            assert_eq!(confirmed.map_err(|error| error.class()).is_ok(), answer);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_claim_ends_work_and_questions() {
+        let (claim, work) = claim();
+        work.cancel();
+        let ended = claim.run(std::future::pending::<Result<(), WorkError>>()).await;
+        assert_eq!(ended.expect_err("cancelled").class(), ErrorClass::Interrupted);
+        assert_eq!(
+            claim.confirm().await.expect_err("cancelled").class(),
+            ErrorClass::Interrupted
+        );
+        drop(work);
+        assert_eq!(
+            claim.confirm().await.expect_err("nobody").class(),
+            ErrorClass::Interrupted
+        );
+    }
+}
