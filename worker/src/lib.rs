@@ -10,6 +10,7 @@ pub mod engine;
 pub mod error;
 pub mod model;
 pub mod onnx;
+pub mod outbound;
 pub mod places;
 pub mod settings;
 pub mod song;
