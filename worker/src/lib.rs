@@ -8,6 +8,8 @@ pub mod audio;
 pub mod cli;
 pub mod engine;
 pub mod error;
+pub mod faults;
+pub mod kafka;
 pub mod model;
 pub mod onnx;
 pub mod places;
