@@ -22,6 +22,7 @@ use super::error::CommitError;
 use super::membership::{Membership, Noted, RevokeAnswer};
 use super::message::{Attempt, Message, Place};
 use crate::settings::{ConsumerSettings, KafkaSettings};
+use crate::telemetry::Metrics;
 
 /// How long one question about committed offsets may take.
 const COMMITTED_LIMIT: Duration = Duration::from_secs(10);
@@ -50,7 +51,7 @@ pub struct Consumer {
 
 /// Called by librdkafka within polling; shared with the consumer's own methods, which run on the same task.
 struct Callbacks {
-    topic: String,
+    metrics: Metrics,
     state: Mutex<State>,
     /// Wakes who waits for the assignment to stand still.
     changed: Notify,
@@ -72,7 +73,7 @@ impl Consumer {
     ///
     /// # Errors
     /// When the settings are refused.
-    pub fn join(kafka: &KafkaSettings, settings: &ConsumerSettings) -> KafkaResult<Self> {
+    pub fn join(kafka: &KafkaSettings, settings: &ConsumerSettings, metrics: Metrics) -> KafkaResult<Self> {
         let mut config = client::config(
             kafka,
             separation_contract::kafka::one_message_consumer(
@@ -84,7 +85,7 @@ impl Consumer {
         );
         config.set("enable.partition.eof", "true");
         let callbacks = Callbacks {
-            topic: settings.topic.clone(),
+            metrics,
             state: Mutex::new(State::default()),
             changed: Notify::new(),
         };
@@ -207,12 +208,14 @@ impl Consumer {
             }
             let error = match self.commit_once(place, attempt).await {
                 Ok(()) => {
+                    self.inner.context().metrics.commit("committed");
                     let mut state = self.state();
                     state.membership.note(place.partition, place.offset, attempt);
                     return Ok(());
                 }
                 Err(error) => error,
             };
+            self.inner.context().metrics.commit("refused");
             match error.rdkafka_error_code() {
                 Some(
                     RDKafkaErrorCode::UnknownMemberId
@@ -299,6 +302,7 @@ impl Callbacks {
         if !state.open {
             log_failure("pause", consumer.pause(partitions));
         }
+        self.metrics.rebalance("assigned");
         tracing::info!(partitions = ?numbers, "Partitions assigned");
     }
 
@@ -306,6 +310,7 @@ impl Callbacks {
         let numbers = numbers(partitions);
         let mut state = self.state();
         if consumer.assignment_lost() {
+            self.metrics.rebalance("lost");
             if state.membership.lose(&numbers) {
                 tracing::warn!(partitions = ?numbers, "Partitions lost, with the task that was running");
                 if let Some(work) = state.work.take() {
@@ -315,9 +320,11 @@ impl Callbacks {
                 tracing::warn!(partitions = ?numbers, "Partitions lost");
             }
         } else if state.membership.revoke(&numbers) == RevokeAnswer::Hold {
+            self.metrics.rebalance("held");
             tracing::info!(partitions = ?numbers, "Partitions asked back; they follow when the running task is committed");
             return;
         } else {
+            self.metrics.rebalance("given_up");
             tracing::info!(partitions = ?numbers, "Partitions given up");
         }
         log_failure("give up", give_up(consumer, partitions));
