@@ -5,6 +5,7 @@
 //! [`song`] joins them for one file, [`cli`] is what a person meets.
 
 pub mod admin;
+pub mod api;
 pub mod audio;
 pub mod cli;
 pub mod engine;

@@ -7,7 +7,7 @@ use super::Rule;
 use crate::error::ErrorClass;
 
 /// What a failed call came from: any error, without the address that was called.
-pub type Cause = Box<dyn Error + Send + Sync>;
+pub(super) type Cause = Box<dyn Error + Send + Sync>;
 
 /// A call to somebody else that failed.
 #[derive(Debug, thiserror::Error)]
