@@ -2,7 +2,7 @@
 //!
 //! Rooms, in the order in which data flows: [`audio`] decodes and encodes files as streams of 44.1 kHz stereo,
 //! [`engine`] turns such a stream into two, [`onnx`] runs the model for it, [`model`] knows what a model is made for;
-//! [`song`] joins them for one file, [`cli`] is what a person meets.
+//! [`song`] joins them for one file, [`cli`] is what a person meets. [`storage`] is where songs and stems lie.
 
 pub mod audio;
 pub mod cli;
@@ -13,5 +13,6 @@ pub mod onnx;
 pub mod places;
 pub mod settings;
 pub mod song;
+pub mod storage;
 pub mod telemetry;
 pub mod work;
