@@ -4,13 +4,18 @@
 //! [`engine`] turns such a stream into two, [`onnx`] runs the model for it, [`model`] knows what a model is made for;
 //! [`song`] joins them for one file, [`cli`] is what a person meets. [`storage`] is where songs and stems lie.
 
+pub mod admin;
 pub mod audio;
 pub mod cli;
 pub mod engine;
 pub mod error;
+pub mod faults;
+pub mod kafka;
 pub mod model;
 pub mod onnx;
+pub mod outbound;
 pub mod places;
+pub mod service;
 pub mod settings;
 pub mod song;
 pub mod storage;
