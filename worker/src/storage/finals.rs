@@ -91,6 +91,12 @@ impl FinalManifest {
             finished_at,
         }
     }
+
+    /// The same, with what became of the webhook.
+    #[must_use]
+    pub fn told(self, webhook: WebhookState) -> Self {
+        Self { webhook, ..self }
+    }
 }
 
 impl Finals {
