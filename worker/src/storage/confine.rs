@@ -2,6 +2,7 @@
 //!
 //! Symbolic links are resolved before a path is judged.
 
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::StorageError;
@@ -13,12 +14,22 @@ pub(crate) struct Root {
     name: &'static str,
     /// Absolute, and as its users write it: not resolved, so that others who mount it alike understand its paths.
     path: PathBuf,
+    when_gone: WhenGone,
+}
+
+/// What it means that a root is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WhenGone {
+    /// It was there, so its volume will be back.
+    MayReturn,
+    /// This worker works without it.
+    NotUsed,
 }
 
 impl Root {
-    pub(crate) fn new(name: &'static str, path: &Path) -> Result<Self, StorageError> {
+    pub(crate) fn new(name: &'static str, path: &Path, when_gone: WhenGone) -> Result<Self, StorageError> {
         let path = std::path::absolute(path).map_err(StorageError::file("find", path))?;
-        Ok(Self { name, path })
+        Ok(Self { name, path, when_gone })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -31,14 +42,14 @@ impl Root {
     /// `Missing` when there is none, `Refused` when it lies elsewhere or is no regular file.
     pub(crate) fn file(&self, path: &Path) -> Result<PathBuf, StorageError> {
         // Resolved each time: the volume may have been mounted, or mounted again, since the start.
-        let root = self
-            .path
-            .canonicalize()
-            .map_err(StorageError::file("find", &self.path))?;
+        let root = match self.path.canonicalize() {
+            Err(error) if is_gone(&error) && self.when_gone == WhenGone::NotUsed => return Err(self.refused(path)),
+            root => root.map_err(StorageError::file("find", &self.path))?,
+        };
         let resolved = match path.canonicalize() {
             Ok(resolved) => resolved,
             // What lies elsewhere is refused whether it exists or not.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if is_gone(&error) => {
                 return Err(if is_plainly_below(path, &[&self.path, &root]) {
                     StorageError::missing(&path.display())
                 } else {
@@ -46,7 +57,7 @@ impl Root {
                 });
             }
             // A text that is no path at all, such as one with a NUL or a name of 300 characters.
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => return Err(self.refused(path)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(self.refused(path)),
             Err(error) => return Err(StorageError::file("find", path)(error)),
         };
         if !resolved.starts_with(&root) {
@@ -70,6 +81,10 @@ impl Root {
             rule: format!("it must lie below {} ({})", self.path.display(), self.name),
         }
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 /// Whether a path that cannot be resolved would lie below one of `roots`, as far as its text tells.
@@ -110,7 +125,7 @@ mod tests {
         symlink(at("temp"), at("alias")).unwrap();
         symlink("loop", at("temp/loop")).unwrap();
         let check = |root: &str, path: &str, expected: &str| {
-            let root = Root::new("TEMP_DIR", &at(root)).unwrap();
+            let root = Root::new("TEMP_DIR", &at(root), WhenGone::MayReturn).unwrap();
             assert_eq!(class(&root.file(&at(path))), expected, "{path}");
         };
         check("temp", "temp/sub/a.wav", "allowed");
@@ -131,6 +146,8 @@ mod tests {
         check("temp", "temp/a\0b", "refused");
         check("temp", "temp/loop", "failed");
         check("unmounted", "unmounted/a.wav", "failed");
+        let unused = Root::new("TEMP_DIR", &at("unmounted"), WhenGone::NotUsed).unwrap();
+        assert_eq!(class(&unused.file(&at("unmounted/a.wav"))), "refused");
         check("temp", &format!("temp/{}", "x".repeat(300)), "failed");
     }
 }

@@ -17,7 +17,7 @@ use separation_contract::message::TaskId;
 use self::folder::FolderStore;
 use self::objects::ObjectStore;
 use self::sources::Sources;
-use super::confine::Root;
+use super::confine::{Root, WhenGone};
 use super::{AttemptId, AttemptScratch, InputIdentity, S3, StagedStem, StagingManifest, StorageError};
 use crate::settings::{ObjectAddress, StagingSettings};
 
@@ -100,8 +100,12 @@ impl Staging {
     /// # Errors
     /// When a folder cannot be made, or objects are asked for and `s3` is none.
     pub async fn open(settings: &StagingSettings, s3: Option<S3>) -> Result<Self, StorageError> {
-        let inputs = Root::new("TEMP_DIR", &settings.temp_dir)?;
-        let stems = Root::new("OUTPUT_DIR", &settings.output_dir)?;
+        let when_gone = match settings.s3_staging {
+            None => WhenGone::MayReturn,
+            Some(_) => WhenGone::NotUsed,
+        };
+        let inputs = Root::new("TEMP_DIR", &settings.temp_dir, when_gone)?;
+        let stems = Root::new("OUTPUT_DIR", &settings.output_dir, when_gone)?;
         let store = match &settings.s3_staging {
             None => {
                 for root in [&inputs, &stems] {
