@@ -40,8 +40,12 @@ impl App {
         metrics: Metrics,
     ) -> Self {
         let unfinished = TaskTracker::new();
-        let (for_intake, max) = (unfinished.clone(), settings.max_concurrent_inputs);
-        let intake = Intake::new(Arc::clone(&queue), Arc::clone(&files), max, for_intake);
+        let intake = Intake::new(
+            Arc::clone(&queue),
+            Arc::clone(&files),
+            &settings,
+            unfinished.clone(),
+        );
         Self {
             settings: Arc::new(settings),
             outbound,

@@ -9,6 +9,7 @@ use futures_util::stream::BoxStream;
 use separation_contract::message::{Task, TaskId};
 
 use crate::kafka::Place;
+use crate::storage::FinalManifest;
 use crate::telemetry::TraceContext;
 use crate::work::WorkError;
 
@@ -41,21 +42,22 @@ pub trait TaskQueue: Send + Sync + 'static {
 
 /// Where songs wait, and where what became of them can be seen.
 pub trait TaskFiles: Send + Sync + 'static {
-    /// Keeps a song where processors find it, and gives its address as messages have it.
+    /// Keeps a song of at most `limit_bytes` where processors find it, and gives its address as messages have it.
     ///
     /// # Errors
-    /// When the song ends with an error or cannot be kept. Then, and when it is dropped, nothing of it is left.
+    /// When the song ends with an error or cannot be kept. Then nothing of it is left.
     fn put_input<'a>(
         &'a self,
         task: &'a TaskId,
         song: BoxStream<'a, io::Result<Bytes>>,
+        limit_bytes: u64,
     ) -> BoxFuture<'a, Result<String, WorkError>>;
 
-    /// Removes a song that nobody will ask for.
+    /// Removes the song at `audio_path`, for which nobody will ask.
     ///
     /// # Errors
     /// When it is still there.
-    fn delete_input<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<(), WorkError>>;
+    fn delete_input<'a>(&'a self, audio_path: &'a str) -> BoxFuture<'a, Result<(), WorkError>>;
 
     /// Keeps what is known of a task while it waits.
     ///
@@ -81,9 +83,9 @@ pub trait TaskFiles: Send + Sync + 'static {
     /// When that cannot be told.
     fn is_separated<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<bool, WorkError>>;
 
-    /// The manifest beside a task's finished stems, as bytes of JSON.
+    /// How a task ended, if it did.
     ///
     /// # Errors
     /// When that cannot be told.
-    fn manifest<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<Option<Vec<u8>>, WorkError>>;
+    fn manifest<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<Option<FinalManifest>, WorkError>>;
 }

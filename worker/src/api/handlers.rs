@@ -13,7 +13,7 @@ use super::app::App;
 use super::intake::unix_seconds;
 use super::problem::{Problem, ProblemBody};
 use super::requests::{MAX_JSON_BYTES, is_type, parse_address, parse_generate};
-use super::status::{Finished, Seen, TaskRecord, TaskStatus, decide};
+use super::status::{Seen, TaskRecord, TaskStatus, decide};
 use super::upload::Form;
 use crate::outbound::OutboundError;
 use crate::telemetry::TraceContext;
@@ -190,10 +190,10 @@ pub(super) async fn status(
 
 /// Looks at as much as is needed: what is over needs no broker.
 async fn look(app: &App, task: &TaskId) -> Result<Seen, WorkError> {
-    let manifest = app.files.manifest(task).await?;
+    let finished = app.files.manifest(task).await?;
     let record = app.files.record(task).await?;
     let mut seen = Seen {
-        finished: manifest.as_deref().and_then(Finished::parse),
+        finished,
         record: record.as_deref().and_then(TaskRecord::parse),
         ..Seen::default()
     };

@@ -2,17 +2,18 @@
 //! leaves nothing behind.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use separation_contract::message::{Task, TaskId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::ApiSettings;
 use super::borders::{TaskFiles, TaskQueue};
 use super::problem::Problem;
 use super::status::TaskRecord;
@@ -23,12 +24,16 @@ use crate::work::WorkError;
 /// How long removing a song may take that will not be queued; what is left then stays until somebody sweeps.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
 
+/// Pieces of a song that wait to be kept: a few times 8 to 64 KiB.
+const PIECES_WAITING: usize = 4;
+
 /// Takes songs and queues tasks.
 #[derive(Clone)]
 pub(super) struct Intake {
     queue: Arc<dyn TaskQueue>,
     files: Arc<dyn TaskFiles>,
     slots: Arc<Semaphore>,
+    max_bytes: u64,
     unfinished: TaskTracker,
 }
 
@@ -46,13 +51,14 @@ impl Intake {
     pub(super) fn new(
         queue: Arc<dyn TaskQueue>,
         files: Arc<dyn TaskFiles>,
-        max_concurrent: usize,
+        settings: &ApiSettings,
         unfinished: TaskTracker,
     ) -> Self {
         Self {
             queue,
             files,
-            slots: Arc::new(Semaphore::new(max_concurrent)),
+            slots: Arc::new(Semaphore::new(settings.max_concurrent_inputs)),
+            max_bytes: settings.input.max_bytes,
             unfinished,
         }
     }
@@ -71,37 +77,69 @@ impl Intake {
         Ok(slot)
     }
 
-    /// Keeps a song.
+    /// Keeps a song. If the caller goes away meanwhile, nothing of it stays.
     pub(super) async fn stage(
         &self,
         slot: OwnedSemaphorePermit,
         mut song: BoxStream<'_, Result<Bytes, Problem>>,
     ) -> Result<StagedSong, Problem> {
         let begin = begin(&mut song).await?;
-        let failed = OnceLock::new();
-        let pieces = stream::once(async { Ok(begin) }).chain(song).map(|piece| {
-            piece.map_err(|problem| {
-                // The stream ends with its first error.
-                let _ = failed.set(problem);
-                io::Error::other("the song broke off")
-            })
-        });
+        let (sender, receiver) = mpsc::channel(PIECES_WAITING);
+        // Keeping goes on by itself: it sees the end of the song, or that the song breaks off, and in no case is it
+        // left in the middle.
+        let kept = self.unfinished.spawn(self.clone().keep(slot, receiver));
+        let mut pieces = stream::once(async { Ok(begin) }).chain(song).boxed();
+        while let Some(piece) = pieces.next().await {
+            // Keeping may have failed, and then nobody takes a piece any more.
+            if sender.send(Piece::Next(piece?)).await.is_err() {
+                break;
+            }
+        }
+        let _ = sender.send(Piece::End).await;
+        match kept.await {
+            Ok(kept) => kept.map_err(|error| storage_problem(&error)),
+            Err(error) => {
+                tracing::error!(%error, "Keeping a song ended early");
+                Err(internal())
+            }
+        }
+    }
+
+    async fn keep(
+        self,
+        slot: OwnedSemaphorePermit,
+        receiver: mpsc::Receiver<Piece>,
+    ) -> Result<StagedSong, WorkError> {
         let id = Uuid::new_v4().to_string();
         let task_uuid = TaskId::parse(&id).expect("a UUID is a task's name");
-        let kept = self.files.put_input(&task_uuid, pieces.boxed()).await;
-        let audio_path = match (kept, failed.into_inner()) {
-            (Ok(path), None) => path,
-            (_, Some(problem)) => return Err(problem),
-            (Err(error), None) => return Err(storage_problem(&task_uuid, &error)),
-        };
+        let pieces = stream::unfold(Some(receiver), |receiver| async {
+            let mut receiver = receiver?;
+            match receiver.recv().await {
+                Some(Piece::Next(piece)) => Some((Ok(piece), Some(receiver))),
+                Some(Piece::End) => None,
+                None => Some((Err(io::Error::other("the song broke off")), None)),
+            }
+        });
+        let audio_path = self
+            .files
+            .put_input(&task_uuid, pieces.boxed(), self.max_bytes)
+            .await?;
         Ok(StagedSong {
             task_uuid,
             audio_path,
-            intake: self.clone(),
+            intake: self,
             removed_when_dropped: true,
             _slot: slot,
         })
     }
+}
+
+/// What keeping a song is told.
+enum Piece {
+    /// There is more.
+    Next(Bytes),
+    /// That was all.
+    End,
 }
 
 impl StagedSong {
@@ -114,11 +152,8 @@ impl StagedSong {
         let unfinished = self.intake.unfinished.clone();
         let queued = unfinished.spawn(self.queue_to_end(hook_url, trace)).await;
         queued.unwrap_or_else(|error| {
-            tracing::error!(error = %error, "Queueing a task ended early");
-            Err(Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "Internal server error",
-            ))
+            tracing::error!(%error, "Queueing a task ended early");
+            Err(internal())
         })
     }
 
@@ -134,7 +169,7 @@ impl StagedSong {
             .put_record(&task_uuid, TaskRecord::new(now, None).to_json())
             .await
         {
-            return Err(storage_problem(&task_uuid, &error));
+            return Err(storage_problem(&error));
         }
         let task = Task::new(task_uuid.clone(), self.audio_path.clone(), hook_url, now);
         let place = match self.intake.queue.publish(&task, trace).await {
@@ -143,7 +178,7 @@ impl StagedSong {
         };
         self.removed_when_dropped = false;
         tracing::info!(
-            task_uuid = %task_uuid,
+            %task_uuid,
             partition = place.partition,
             offset = place.offset,
             trace_id = trace.trace_id(),
@@ -151,7 +186,7 @@ impl StagedSong {
         );
         let record = TaskRecord::new(now, Some(place)).to_json();
         if let Err(error) = files.put_record(&task_uuid, record).await {
-            tracing::warn!(task_uuid = %task_uuid, error = %error, "The task's place in the queue is not kept");
+            tracing::warn!(%task_uuid, %error, "The task's place in the queue is not kept");
         }
         Ok(task_uuid)
     }
@@ -163,17 +198,18 @@ impl Drop for StagedSong {
             return;
         }
         let (task_uuid, files) = (self.task_uuid.clone(), Arc::clone(&self.intake.files));
+        let audio_path = std::mem::take(&mut self.audio_path);
         self.intake.unfinished.spawn(async move {
             let removal = async {
-                files.delete_input(&task_uuid).await?;
+                files.delete_input(&audio_path).await?;
                 files.delete_record(&task_uuid).await
             };
             match tokio::time::timeout(REMOVAL_LIMIT, removal).await {
-                Ok(Ok(())) => tracing::info!(task_uuid = %task_uuid, "Song removed that was not queued"),
+                Ok(Ok(())) => tracing::info!(%task_uuid, "Song removed that was not queued"),
                 Ok(Err(error)) => {
-                    tracing::warn!(task_uuid = %task_uuid, error = %error, "A song that was not queued is still there");
+                    tracing::warn!(%task_uuid, %error, "A song that was not queued is still there");
                 }
-                Err(_) => tracing::warn!(task_uuid = %task_uuid, "A song that was not queued may still be there"),
+                Err(_) => tracing::warn!(%task_uuid, "A song that was not queued may still be there"),
             }
         });
     }
@@ -190,8 +226,12 @@ async fn begin(song: &mut BoxStream<'_, Result<Bytes, Problem>>) -> Result<Bytes
     Err(Problem::new(StatusCode::BAD_REQUEST, "The audio is empty"))
 }
 
-fn storage_problem(task_uuid: &TaskId, error: &WorkError) -> Problem {
-    tracing::error!(task_uuid = %task_uuid, error = %error, "Song not kept");
+fn internal() -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
+}
+
+fn storage_problem(error: &WorkError) -> Problem {
+    tracing::error!(%error, "Song not kept");
     match error.class() {
         ErrorClass::Transient | ErrorClass::TimedOut | ErrorClass::Interrupted => {
             Problem::come_back("The song cannot be stored now; try again later")
@@ -203,7 +243,7 @@ fn storage_problem(task_uuid: &TaskId, error: &WorkError) -> Problem {
 }
 
 fn queue_problem(task_uuid: &TaskId, error: &WorkError) -> Problem {
-    tracing::error!(task_uuid = %task_uuid, error = %error, "Task not queued");
+    tracing::error!(%task_uuid, %error, "Task not queued");
     match error.class() {
         ErrorClass::Transient | ErrorClass::TimedOut | ErrorClass::Interrupted => {
             Problem::come_back("The task queue cannot be reached; try again later")

@@ -17,6 +17,7 @@ mod problem;
 mod requests;
 mod role;
 mod server;
+mod staged_files;
 mod status;
 mod upload;
 
@@ -27,4 +28,5 @@ pub use borders::{QueueProgress, TaskFiles, TaskQueue};
 pub use kafka_queue::KafkaQueue;
 pub use openapi::document;
 pub use requests::{GenerateRequest, MAX_JSON_BYTES, RequestError, parse_address, parse_generate};
-pub use role::serve_until;
+pub use role::{ApiPlan, run, serve_until};
+pub use staged_files::StagedFiles;

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::borders::QueueProgress;
 use crate::kafka::Place;
+use crate::storage::{FinalManifest, FinalStatus, WebhookState};
 
 /// What is kept of a task from the moment it is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,30 +53,6 @@ impl TaskRecord {
     }
 }
 
-/// What is read of the manifest beside finished stems.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct Finished {
-    status: FinishedStatus,
-    vocals: Option<String>,
-    instrumental: Option<String>,
-    error_message: Option<String>,
-    webhook: Option<String>,
-    finished_at: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum FinishedStatus {
-    Success,
-    Failed,
-}
-
-impl Finished {
-    pub(super) fn parse(json: &[u8]) -> Option<Self> {
-        serde_json::from_slice(json).ok()
-    }
-}
-
 /// How far a task is
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -117,7 +94,8 @@ pub(super) struct TaskStatus {
     error_message: Option<String>,
     /// When done or failed: pending, delivered or failed; none if nobody asked to be told
     #[serde(skip_serializing_if = "Option::is_none")]
-    webhook: Option<String>,
+    #[schema(value_type = Option<String>)]
+    webhook: Option<WebhookState>,
     /// When it was done or failed, in seconds since 1970
     #[serde(skip_serializing_if = "Option::is_none")]
     finished_at: Option<u64>,
@@ -126,7 +104,7 @@ pub(super) struct TaskStatus {
 /// All that can be seen of a task.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    pub(super) finished: Option<Finished>,
+    pub(super) finished: Option<FinalManifest>,
     pub(super) separated: bool,
     pub(super) record: Option<TaskRecord>,
     pub(super) progress: Option<QueueProgress>,
@@ -148,15 +126,15 @@ pub(super) fn decide(task_uuid: TaskId, seen: Seen) -> Option<TaskStatus> {
     };
     if let Some(finished) = seen.finished {
         let status = match finished.status {
-            FinishedStatus::Success => Stage::Done,
-            FinishedStatus::Failed => Stage::Failed,
+            FinalStatus::Success => Stage::Done,
+            FinalStatus::Failed => Stage::Failed,
         };
         return Some(TaskStatus {
             vocals: finished.vocals,
             instrumental: finished.instrumental,
             error_message: finished.error_message,
-            webhook: finished.webhook,
-            finished_at: finished.finished_at,
+            webhook: Some(finished.webhook),
+            finished_at: Some(finished.finished_at),
             ..at(status, None)
         });
     }
@@ -255,7 +233,7 @@ mod tests {
         let manifest = br#"{"version":1,"task_uuid":"abc","status":"success","vocals":"https://v","instrumental":"https://i",
             "error_message":null,"webhook":"delivered","finished_at":9}"#;
         let done = Seen {
-            finished: Finished::parse(manifest),
+            finished: serde_json::from_slice(manifest).ok(),
             separated: true,
             ..Seen::default()
         };
@@ -264,15 +242,15 @@ mod tests {
             serde_json::json!({"task_uuid": "abc", "status": "done", "vocals": "https://v", "instrumental": "https://i",
                 "webhook": "delivered", "finished_at": 9}),
         );
-        let manifest = br#"{"version":1,"task_uuid":"abc","status":"failed","error_message":"not audio","webhook":"none"}"#;
+        let manifest = br#"{"version":1,"task_uuid":"abc","status":"failed","error_message":"not audio","webhook":"none","finished_at":9}"#;
         let failed = Seen {
-            finished: Finished::parse(manifest),
+            finished: serde_json::from_slice(manifest).ok(),
             ..queued(None)
         };
         check(
             failed,
             serde_json::json!({"task_uuid": "abc", "status": "failed", "error_message": "not audio", "webhook": "none",
-                "timestamp": 7}),
+                "finished_at": 9, "timestamp": 7}),
         );
     }
 

@@ -1,5 +1,6 @@
 //! The command line. Arguments in, exit code out; the only part of the worker that prints.
 
+mod api;
 mod bench_model;
 mod drain;
 mod lag;
@@ -36,6 +37,8 @@ struct Arguments {
 enum Command {
     /// Separate song files on this machine, without Kafka
     Separate(Box<separate_args::SeparateArguments>),
+    /// Take songs over HTTP and queue them
+    Api(Box<api::ApiCommand>),
     /// Ask the worker on this machine or in this pod to end, and wait until nothing runs there
     Drain(drain::DrainArguments),
     /// Show how many messages wait, and which worker reads what
@@ -61,6 +64,7 @@ enum Failure {
 pub fn run(started_at: Instant) -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Separate(arguments) => separate::run(&arguments, started_at),
+        Command::Api(arguments) => api::run(&arguments),
         Command::Drain(arguments) => drain::run(&arguments),
         Command::Lag(arguments) => lag::run(&arguments),
         Command::BenchModel(arguments) => bench_model::run(&arguments),

@@ -2,6 +2,7 @@
 
 mod bench;
 mod failures;
+mod real;
 mod stopping;
 
 use bench::{Answer, Bench, Form, PASSWORD, Songs, basic};
@@ -188,7 +189,7 @@ async fn a_task_is_followed_from_the_queue_to_its_stems() {
         "instrumental": "https://cdn/i.wav", "webhook": "none", "finished_at": 5
     });
     let mut manifests = api.files.manifests.lock().unwrap();
-    manifests.insert(id.clone(), manifest.to_string().into_bytes());
+    manifests.insert(id.clone(), serde_json::from_value(manifest).unwrap());
     drop(manifests);
     let done = json!({
         "status": "done", "vocals": "https://cdn/v.wav", "instrumental": "https://cdn/i.wav", "webhook": "none",

@@ -11,6 +11,6 @@ mod hostile_audio;
 mod in_memory;
 mod models;
 mod oracle;
-mod storage;
 mod stopping;
+mod storage;
 mod streaming;

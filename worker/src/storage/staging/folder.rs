@@ -76,6 +76,29 @@ impl FolderStore {
         Ok(audio_path)
     }
 
+    pub(super) async fn put_record(&self, task: &TaskId, record: &[u8]) -> Result<(), StorageError> {
+        let path = self.record_path(task);
+        let part = PartFile::beside(&path);
+        let mut file = create(&part.0).await?;
+        let written = file.write_all(record).await;
+        written.map_err(StorageError::file("write", &part.0))?;
+        sync(file, &part.0).await?;
+        blocking(move || part.rename(&path)).await
+    }
+
+    pub(super) async fn record(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
+        read_small(&self.record_path(task)).await
+    }
+
+    pub(super) async fn delete_record(&self, task: &TaskId) -> Result<(), StorageError> {
+        let path = self.record_path(task);
+        blocking(move || remove_file(&path)).await
+    }
+
+    fn record_path(&self, task: &TaskId) -> PathBuf {
+        self.inputs.path().join(names::record_name(task))
+    }
+
     pub(super) async fn store(
         &self,
         task: &TaskId,
@@ -129,22 +152,7 @@ impl FolderStore {
 
     /// The manifest as it is written, if there is one of a manifest's size.
     pub(super) async fn manifest(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
-        let path = self.task_folder(task).join(MANIFEST);
-        let file = match tokio::fs::File::open(&path).await {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Ok(None);
-            }
-            opened => opened.map_err(StorageError::file("open", &path))?,
-        };
-        let mut content = Vec::new();
-        let read = file.take(MAX_BYTES as u64 + 1).read_to_end(&mut content).await;
-        read.map_err(StorageError::file("read", &path))?;
-        Ok(Some(content).filter(|content| content.len() <= MAX_BYTES))
+        read_small(&self.task_folder(task).join(MANIFEST)).await
     }
 
     pub(super) async fn discard_attempt(
@@ -263,6 +271,25 @@ async fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
     }
     sync(file, &part.0).await?;
     part.rename(to)
+}
+
+/// A file of at most a manifest's size, if it is there.
+async fn read_small(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
+    let file = match tokio::fs::File::open(path).await {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
+        opened => opened.map_err(StorageError::file("open", path))?,
+    };
+    let mut content = Vec::new();
+    let read = file.take(MAX_BYTES as u64 + 1).read_to_end(&mut content).await;
+    read.map_err(StorageError::file("read", path))?;
+    Ok(Some(content).filter(|content| content.len() <= MAX_BYTES))
 }
 
 async fn create(path: &Path) -> Result<tokio::fs::File, StorageError> {

@@ -184,6 +184,39 @@ impl Staging {
         }
     }
 
+    /// Keeps what the API knows of a task beside its song: a few hundred bytes, replaced by the next.
+    ///
+    /// # Errors
+    /// When the place fails; then the one before is still there.
+    pub async fn put_record(&self, task: &TaskId, record: &[u8]) -> Result<(), StorageError> {
+        match &self.store {
+            Store::Folder(store) => store.put_record(task, record).await,
+            Store::Objects(store) => store.put_record(task, record).await,
+        }
+    }
+
+    /// What the API kept of a task, if it did.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub async fn record(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
+        match &self.store {
+            Store::Folder(store) => store.record(task).await,
+            Store::Objects(store) => store.record(task).await,
+        }
+    }
+
+    /// Removes what the API kept of a task.
+    ///
+    /// # Errors
+    /// When the place fails; what is gone is no error.
+    pub async fn delete_record(&self, task: &TaskId) -> Result<(), StorageError> {
+        match &self.store {
+            Store::Folder(store) => store.delete_record(task).await,
+            Store::Objects(store) => store.delete_record(task).await,
+        }
+    }
+
     /// Stores a task's stems under `attempt`; nobody sees them before [`show`](Self::show). Can be done again after
     /// a failure.
     ///
@@ -250,15 +283,17 @@ impl Staging {
         }
     }
 
-    /// Removes a task's manifest and then the stems of all its attempts, so that a manifest never names what is gone.
+    /// Removes a task's manifest and then the stems of all its attempts, so that a manifest never names what is gone;
+    /// and what the API kept of it.
     ///
     /// # Errors
     /// When the place fails; what is gone is no error, and doing it again goes on where it stopped.
     pub async fn remove(&self, task: &TaskId) -> Result<(), StorageError> {
         match &self.store {
-            Store::Folder(store) => store.remove(task).await,
-            Store::Objects(store) => store.remove(task).await,
+            Store::Folder(store) => store.remove(task).await?,
+            Store::Objects(store) => store.remove(task).await?,
         }
+        self.delete_record(task).await
     }
 
     /// A stem that a result names, whoever made it: a file below the folder of stems, or an object in an allowed bucket.

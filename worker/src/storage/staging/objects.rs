@@ -51,6 +51,29 @@ impl ObjectStore {
         Ok(address.to_string())
     }
 
+    pub(super) async fn put_record(&self, task: &TaskId, record: &[u8]) -> Result<(), StorageError> {
+        self.s3
+            .write_small(
+                &self.record_address(task),
+                record.to_vec(),
+                Some("application/json"),
+            )
+            .await
+    }
+
+    pub(super) async fn record(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
+        self.read_small(&self.record_address(task)).await
+    }
+
+    pub(super) async fn delete_record(&self, task: &TaskId) -> Result<(), StorageError> {
+        self.s3.delete(&self.record_address(task)).await
+    }
+
+    fn record_address(&self, task: &TaskId) -> ObjectAddress {
+        self.prefix
+            .join(&format!("{INPUTS}/{}", names::record_name(task)))
+    }
+
     /// Whether the API stored the song at `address`.
     pub(super) fn holds_input(&self, address: &ObjectAddress) -> bool {
         let inputs = self.prefix.join(&format!("{INPUTS}/"));
@@ -105,7 +128,11 @@ impl ObjectStore {
 
     /// The manifest as it is written, if there is one of a manifest's size.
     pub(super) async fn manifest(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
-        match self.s3.read_small(&self.manifest_address(task), MAX_BYTES).await {
+        self.read_small(&self.manifest_address(task)).await
+    }
+
+    async fn read_small(&self, address: &ObjectAddress) -> Result<Option<Vec<u8>>, StorageError> {
+        match self.s3.read_small(address, MAX_BYTES).await {
             Err(StorageError::Missing { .. } | StorageError::TooLarge { .. }) => Ok(None),
             read => Ok(Some(read?.into())),
         }

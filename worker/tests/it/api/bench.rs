@@ -22,7 +22,9 @@ use separation_worker::api::{ApiArguments, App, QueueProgress, TaskFiles, TaskQu
 use separation_worker::error::ErrorClass;
 use separation_worker::kafka::Place;
 use separation_worker::outbound::Client;
+use separation_worker::service::Shutdown;
 use separation_worker::settings::OutboundAllow;
+use separation_worker::storage::FinalManifest;
 use separation_worker::telemetry::{Metrics, TraceContext};
 use separation_worker::work::WorkError;
 use tokio::net::TcpListener;
@@ -83,7 +85,7 @@ impl TaskQueue for Queue {
 pub(super) struct Files {
     pub(super) inputs: Mutex<HashMap<String, Vec<u8>>>,
     pub(super) records: Mutex<HashMap<String, Vec<u8>>>,
-    pub(super) manifests: Mutex<HashMap<String, Vec<u8>>>,
+    pub(super) manifests: Mutex<HashMap<String, FinalManifest>>,
     pub(super) separated: Mutex<bool>,
     pub(super) fails: Mutex<Option<ErrorClass>>,
     pub(super) receiving: AtomicUsize,
@@ -107,6 +109,7 @@ impl TaskFiles for Files {
         &'a self,
         task: &'a TaskId,
         mut song: BoxStream<'a, io::Result<Bytes>>,
+        _: u64,
     ) -> BoxFuture<'a, Result<String, WorkError>> {
         Box::pin(async move {
             self.check()?;
@@ -121,9 +124,11 @@ impl TaskFiles for Files {
         })
     }
 
-    fn delete_input<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<(), WorkError>> {
-        Box::pin(async {
-            self.inputs.lock().unwrap().remove(task.as_str());
+    fn delete_input<'a>(&'a self, audio_path: &'a str) -> BoxFuture<'a, Result<(), WorkError>> {
+        Box::pin(async move {
+            let task = audio_path.strip_prefix("/songs/").unwrap();
+            let task = task.strip_suffix("_input.wav").unwrap();
+            self.inputs.lock().unwrap().remove(task).unwrap();
             Ok(())
         })
     }
@@ -150,7 +155,7 @@ impl TaskFiles for Files {
         Box::pin(async { Ok(*self.separated.lock().unwrap()) })
     }
 
-    fn manifest<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<Option<Vec<u8>>, WorkError>> {
+    fn manifest<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<Option<FinalManifest>, WorkError>> {
         Box::pin(async {
             self.check()?;
             Ok(self.manifests.lock().unwrap().get(task.as_str()).cloned())
@@ -187,9 +192,9 @@ impl Bench {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let outbound = Client::new(&["localhost".parse::<OutboundAllow>().unwrap()]);
         let app = App::new(settings, outbound, queue.clone(), files.clone(), Metrics::new());
-        let stop = CancellationToken::new();
-        let abort = CancellationToken::new();
-        let ended = tokio::spawn(serve_until(app, listener, stop.clone(), abort));
+        let shutdown = Shutdown::default();
+        let stop = shutdown.drain.clone();
+        let ended = tokio::spawn(serve_until(app, listener, shutdown));
         Self {
             url,
             queue,
