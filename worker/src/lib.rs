@@ -14,6 +14,7 @@ pub mod kafka;
 pub mod model;
 pub mod onnx;
 pub mod places;
+pub mod processor;
 pub mod service;
 pub mod settings;
 pub mod song;

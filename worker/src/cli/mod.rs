@@ -3,10 +3,12 @@
 mod bench_model;
 mod drain;
 mod lag;
+mod processor;
 mod progress;
 mod report;
 mod separate;
 mod separate_args;
+mod serve;
 
 use std::io::{Write as _, stderr};
 use std::process::ExitCode;
@@ -36,6 +38,8 @@ struct Arguments {
 enum Command {
     /// Separate song files on this machine, without Kafka
     Separate(Box<separate_args::SeparateArguments>),
+    /// Take tasks from Kafka, separate their songs, publish results
+    Processor(Box<processor::ProcessorArguments>),
     /// Ask the worker on this machine or in this pod to end, and wait until nothing runs there
     Drain(drain::DrainArguments),
     /// Show how many messages wait, and which worker reads what
@@ -61,6 +65,7 @@ enum Failure {
 pub fn run(started_at: Instant) -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Separate(arguments) => separate::run(&arguments, started_at),
+        Command::Processor(arguments) => processor::run(&arguments),
         Command::Drain(arguments) => drain::run(&arguments),
         Command::Lag(arguments) => lag::run(&arguments),
         Command::BenchModel(arguments) => bench_model::run(&arguments),

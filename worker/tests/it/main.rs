@@ -10,5 +10,6 @@ mod hostile_audio;
 mod in_memory;
 mod models;
 mod oracle;
+mod service;
 mod stopping;
 mod streaming;
