@@ -11,6 +11,7 @@ use crate::packages::{Form, Package};
 use crate::process;
 use crate::project::Project;
 use crate::system::{self, Need};
+use crate::test;
 
 /// Where the worker's crate keeps the pin.
 const PIN: &str = "worker/onnxruntime.toml";
@@ -20,6 +21,10 @@ pub(crate) struct Options {
     /// Install the build for NVIDIA GPUs too (a 250 MB download), and list the CUDA libraries that it needs
     #[arg(long)]
     cuda: bool,
+
+    /// Install all that tests need too: Kafka, an S3 server, Python packages, songs
+    #[arg(long)]
+    tests: bool,
 }
 
 /// Which of the two published builds.
@@ -53,6 +58,9 @@ pub(crate) fn setup(project: &Project, options: &Options) -> Result<()> {
     if options.cuda {
         let directory = install_onnx_runtime(project, Build::Cuda)?;
         report_cuda_libraries(project, &directory)?;
+    }
+    if options.tests {
+        test::install(project)?;
     }
     Ok(())
 }

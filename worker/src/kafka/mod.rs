@@ -9,6 +9,7 @@ mod lag;
 mod membership;
 mod message;
 mod producer;
+mod progress;
 mod topics;
 
 pub use consumer::{Consumer, Polled};
@@ -16,4 +17,5 @@ pub use error::{CommitError, KafkaError, PublishError};
 pub use lag::{GroupLag, PartitionLag, PartitionOwner, read_group_lag};
 pub use message::{Attempt, Message, Place};
 pub use producer::{Header, Producer};
+pub use progress::{GroupProgress, PartitionProgress};
 pub use topics::ensure_topics;
