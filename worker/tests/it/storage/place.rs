@@ -67,7 +67,10 @@ impl Place {
 
     /// Files as a processor makes them.
     pub(crate) fn stems(&self, content: &str) -> (PathBuf, PathBuf) {
-        let (vocals, instrumental) = (self.scratch.path().join("v.wav"), self.scratch.path().join("i.wav"));
+        let (vocals, instrumental) = (
+            self.scratch.path().join("v.wav"),
+            self.scratch.path().join("i.wav"),
+        );
         // New files each time, as each try has its own.
         let _ = (std::fs::remove_file(&vocals), std::fs::remove_file(&instrumental));
         std::fs::write(&vocals, format!("vocals {content}")).unwrap();
@@ -75,13 +78,20 @@ impl Place {
         (vocals, instrumental)
     }
 
-    pub(crate) async fn store(&self, name: &str, attempt: AttemptId, content: &str) -> Result<Stored, StorageError> {
+    pub(crate) async fn store(
+        &self,
+        name: &str,
+        attempt: AttemptId,
+        content: &str,
+    ) -> Result<Stored, StorageError> {
         let (vocals, instrumental) = self.stems(content);
         let stems = StemFiles {
             vocals: &vocals,
             instrumental: &instrumental,
         };
-        self.staging.store(&task(name), attempt, stems, &identity(), "model").await
+        self.staging
+            .store(&task(name), attempt, stems, &identity(), "model")
+            .await
     }
 
     /// Stores and shows stems.
@@ -107,7 +117,11 @@ impl Place {
 
     pub(crate) async fn overwrite(&self, path: &str, content: &str) {
         match path.parse::<ObjectAddress>() {
-            Ok(address) => self.s3.write_small(&address, content.to_owned(), None).await.unwrap(),
+            Ok(address) => self
+                .s3
+                .write_small(&address, content.to_owned(), None)
+                .await
+                .unwrap(),
             Err(_) => std::fs::write(path, content).unwrap(),
         }
     }
