@@ -29,7 +29,11 @@ pub(crate) enum WhenGone {
 impl Root {
     pub(crate) fn new(name: &'static str, path: &Path, when_gone: WhenGone) -> Result<Self, StorageError> {
         let path = std::path::absolute(path).map_err(StorageError::file("find", path))?;
-        Ok(Self { name, path, when_gone })
+        Ok(Self {
+            name,
+            path,
+            when_gone,
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -43,7 +47,9 @@ impl Root {
     pub(crate) fn file(&self, path: &Path) -> Result<PathBuf, StorageError> {
         // Resolved each time: the volume may have been mounted, or mounted again, since the start.
         let root = match self.path.canonicalize() {
-            Err(error) if is_gone(&error) && self.when_gone == WhenGone::NotUsed => return Err(self.refused(path)),
+            Err(error) if is_gone(&error) && self.when_gone == WhenGone::NotUsed => {
+                return Err(self.refused(path));
+            }
             root => root.map_err(StorageError::file("find", &self.path))?,
         };
         let resolved = match path.canonicalize() {

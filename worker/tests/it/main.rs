@@ -10,6 +10,7 @@ mod hostile_audio;
 mod in_memory;
 mod models;
 mod oracle;
-mod storage;
 mod stopping;
+mod storage;
 mod streaming;
+mod uploader;

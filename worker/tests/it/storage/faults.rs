@@ -53,7 +53,8 @@ async fn failures(s3: &S3) -> [StorageError; 4] {
 
 async fn check(status: u16, code: &'static str, class: ErrorClass) {
     let s3 = store(move || {
-        let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>so it is</Message></Error>");
+        let body =
+            format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>so it is</Message></Error>");
         let status = StatusCode::from_u16(status).unwrap();
         Response::builder().status(status).body(Body::from(body)).unwrap()
     })
@@ -61,7 +62,10 @@ async fn check(status: u16, code: &'static str, class: ErrorClass) {
     for error in failures(&s3).await {
         assert_eq!(error.class(), class, "{error}");
         let text = error.to_string();
-        assert!(text.contains("s3://bucket/object") && text.contains(&status.to_string()), "{text}");
+        assert!(
+            text.contains("s3://bucket/object") && text.contains(&status.to_string()),
+            "{text}"
+        );
     }
 }
 
@@ -102,7 +106,9 @@ async fn an_object_that_breaks_off_is_not_taken_for_whole() {
     let folder = tempfile::tempdir().unwrap();
     for error in [
         s3.read_small(&object(), 1_000).await.unwrap_err(),
-        s3.download(&object(), &folder.path().join("file"), 1_000).await.unwrap_err(),
+        s3.download(&object(), &folder.path().join("file"), 1_000)
+            .await
+            .unwrap_err(),
     ] {
         assert_eq!(error.class(), ErrorClass::Transient, "{error}");
     }

@@ -9,7 +9,8 @@ use separation_contract::message::TaskId;
 use separation_testbed::S3Server;
 use separation_worker::settings::{ObjectAddress, S3Settings, StagingSettings};
 use separation_worker::storage::{
-    AttemptId, AttemptScratch, InputIdentity, S3, Scratch, Staging, StemFiles, StorageError, Stored,
+    AttemptId, AttemptScratch, InputIdentity, S3, Scratch, Staging, StagingManifest, StemFiles, StorageError,
+    Stored,
 };
 use tempfile::TempDir;
 
@@ -67,7 +68,10 @@ impl Place {
 
     /// Files as a processor makes them.
     pub(crate) fn stems(&self, content: &str) -> (PathBuf, PathBuf) {
-        let (vocals, instrumental) = (self.scratch.path().join("v.wav"), self.scratch.path().join("i.wav"));
+        let (vocals, instrumental) = (
+            self.scratch.path().join("v.wav"),
+            self.scratch.path().join("i.wav"),
+        );
         // New files each time, as each try has its own.
         let _ = (std::fs::remove_file(&vocals), std::fs::remove_file(&instrumental));
         std::fs::write(&vocals, format!("vocals {content}")).unwrap();
@@ -75,20 +79,27 @@ impl Place {
         (vocals, instrumental)
     }
 
-    pub(crate) async fn store(&self, name: &str, attempt: AttemptId, content: &str) -> Result<Stored, StorageError> {
+    pub(crate) async fn store(
+        &self,
+        name: &str,
+        attempt: AttemptId,
+        content: &str,
+    ) -> Result<Stored, StorageError> {
         let (vocals, instrumental) = self.stems(content);
         let stems = StemFiles {
             vocals: &vocals,
             instrumental: &instrumental,
         };
-        self.staging.store(&task(name), attempt, stems, &identity(), "model").await
+        self.staging
+            .store(&task(name), attempt, stems, &identity(), "model")
+            .await
     }
 
     /// Stores and shows stems.
-    pub(crate) async fn show(&self, name: &str, content: &str) -> Stored {
+    pub(crate) async fn show(&self, name: &str, content: &str) -> StagingManifest {
         let stored = self.store(name, AttemptId::new(), content).await.unwrap();
         self.staging.show(&stored).await.unwrap();
-        stored
+        stored.manifest().clone()
     }
 
     /// Stores a song and gives its path.
@@ -107,7 +118,11 @@ impl Place {
 
     pub(crate) async fn overwrite(&self, path: &str, content: &str) {
         match path.parse::<ObjectAddress>() {
-            Ok(address) => self.s3.write_small(&address, content.to_owned(), None).await.unwrap(),
+            Ok(address) => self
+                .s3
+                .write_small(&address, content.to_owned(), None)
+                .await
+                .unwrap(),
             Err(_) => std::fs::write(path, content).unwrap(),
         }
     }
