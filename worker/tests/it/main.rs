@@ -15,3 +15,4 @@ mod service;
 mod stopping;
 mod storage;
 mod streaming;
+mod uploader;
