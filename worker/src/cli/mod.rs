@@ -9,6 +9,7 @@ mod report;
 mod separate;
 mod separate_args;
 mod serve;
+mod uploader;
 
 use std::io::{Write as _, stderr};
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ enum Command {
     Separate(Box<separate_args::SeparateArguments>),
     /// Take tasks from Kafka, separate their songs, publish results
     Processor(Box<processor::ProcessorArguments>),
+    /// Take results from Kafka, upload their stems, tell callers
+    Uploader(Box<uploader::UploaderArguments>),
     /// Ask the worker on this machine or in this pod to end, and wait until nothing runs there
     Drain(drain::DrainArguments),
     /// Show how many messages wait, and which worker reads what
@@ -66,6 +69,7 @@ pub fn run(started_at: Instant) -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Separate(arguments) => separate::run(&arguments, started_at),
         Command::Processor(arguments) => processor::run(&arguments),
+        Command::Uploader(arguments) => uploader::run(&arguments),
         Command::Drain(arguments) => drain::run(&arguments),
         Command::Lag(arguments) => lag::run(&arguments),
         Command::BenchModel(arguments) => bench_model::run(&arguments),
