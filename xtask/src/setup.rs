@@ -14,7 +14,7 @@ use crate::system::{self, Need};
 use crate::test;
 
 /// Where the worker's crate keeps the pin.
-const PIN: &str = "worker/onnxruntime.toml";
+const PIN: &str = "separation/onnxruntime.toml";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -105,7 +105,7 @@ impl Pin {
         }
     }
 
-    /// Where it lies in the cache. `find` in `worker/src/onnx/library.rs` must compose the same path: where it does
+    /// Where it lies in the cache. `find` in `separation/src/onnx/library.rs` must compose the same path: where it does
     /// not, the worker's tests find no library in what `cargo xtask test` installed.
     fn directory(&self, build: Build) -> String {
         let build = match build {
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_committed_pin_gives_one_wheel_for_each_build() {
-        let pin = Pin::parse(include_str!("../../worker/onnxruntime.toml")).unwrap();
+        let pin = Pin::parse(include_str!("../../separation/onnxruntime.toml")).unwrap();
         for (build, name, directory) in [
             (
                 Build::Cpu,

@@ -4,10 +4,13 @@ mod api;
 mod bench_model;
 mod drain;
 mod lag;
+mod processor;
 mod progress;
 mod report;
 mod separate;
 mod separate_args;
+mod serve;
+mod uploader;
 
 use std::io::{Write as _, stderr};
 use std::process::ExitCode;
@@ -37,6 +40,10 @@ struct Arguments {
 enum Command {
     /// Separate song files on this machine, without Kafka
     Separate(Box<separate_args::SeparateArguments>),
+    /// Take tasks from Kafka, separate their songs, publish results
+    Processor(Box<processor::ProcessorArguments>),
+    /// Take results from Kafka, upload their stems, tell callers
+    Uploader(Box<uploader::UploaderArguments>),
     /// Take songs over HTTP and queue them
     Api(Box<api::ApiCommand>),
     /// Ask the worker on this machine or in this pod to end, and wait until nothing runs there
@@ -64,6 +71,8 @@ enum Failure {
 pub fn run(started_at: Instant) -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Separate(arguments) => separate::run(&arguments, started_at),
+        Command::Processor(arguments) => processor::run(&arguments),
+        Command::Uploader(arguments) => uploader::run(&arguments),
         Command::Api(arguments) => api::run(&arguments),
         Command::Drain(arguments) => drain::run(&arguments),
         Command::Lag(arguments) => lag::run(&arguments),

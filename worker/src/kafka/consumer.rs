@@ -1,7 +1,7 @@
 //! A member of a consumer group that holds one message at a time and is polled all the time.
 //!
-//! While a message is worked on, all partitions are paused and polling goes on, so that rebalances, commits and errors
-//! are served. What happens to owned partitions is decided in `membership`.
+//! While a message is worked on, all partitions are paused and polling goes on, so that rebalances and errors are
+//! served. What happens to owned partitions is decided in `membership`.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use rdkafka::consumer::{
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::client;
@@ -64,8 +64,6 @@ struct State {
     open: bool,
     /// Cancelled when the work's partition is lost.
     work: Option<CancellationToken>,
-    /// The commit under way, and who waits for it.
-    commit: Option<(Place, oneshot::Sender<KafkaResult<()>>)>,
 }
 
 impl Consumer {
@@ -239,10 +237,10 @@ impl Consumer {
         if attempt != Attempt::default() {
             element.set_metadata(attempt.to_string());
         }
-        let (answer, answered) = oneshot::channel();
-        self.state().commit = Some((place, answer));
-        self.inner.commit(&offsets, CommitMode::Async)?;
-        answered.await.unwrap_or(Err(KafkaError::Canceled))
+        let consumer = Arc::clone(&self.inner);
+        // librdkafka waits for the brokers in the call, and answers commits in no other way through this binding.
+        let committed = tokio::task::spawn_blocking(move || consumer.commit(&offsets, CommitMode::Sync));
+        committed.await.unwrap_or(Err(KafkaError::Canceled))
     }
 
     /// Waits until the assignment changes, or did since `seen`; gives how often it has.
@@ -354,20 +352,6 @@ impl ConsumerContext for Callbacks {
             other => tracing::error!(error = ?other, "Rebalance failed"),
         }
         self.changed.notify_waiters();
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let each = offsets.elements();
-        let result = result.and_then(|()| each.iter().try_for_each(|element| element.error()));
-        let is_about = |place: &Place| {
-            each.iter().any(|element| {
-                element.partition() == place.partition && element.offset() == Offset::Offset(place.offset)
-            })
-        };
-        // The answer to a commit whose work was dropped is nobody's.
-        if let Some((_, answer)) = self.state().commit.take_if(|(place, _)| is_about(place)) {
-            let _ = answer.send(result);
-        }
     }
 }
 

@@ -120,7 +120,7 @@ impl<'s, R: Role> Flow<'s, R> {
             "{}",
             R::RECEIVED
         );
-        faults::point("received");
+        faults::point("received").await;
         match self.steps(&task).await {
             Ok(ended) => Ok(ended),
             Err(Stop::Fatal(error)) => Err(error),
@@ -148,7 +148,7 @@ impl<'s, R: Role> Flow<'s, R> {
         match self.drive(&mut claimed, &claim, recognised).await? {
             Ok(Some(finished)) => {
                 tracing::info!(task, "Found the task's work done; only the rest is left to do");
-                faults::point("recognised");
+                faults::point("recognised").await;
                 self.conclude(task, &message, &finished).await?;
                 return Ok(Ended::Recognised);
             }
@@ -176,13 +176,13 @@ impl<'s, R: Role> Flow<'s, R> {
             return Ok(Ended::DeadLetter);
         }
         self.begin_attempt(attempt.next()).await?;
-        faults::point("attempt_noted");
+        faults::point("attempt_noted").await;
         match self
             .drive(&mut claimed, &claim, role.work(&message, &claim))
             .await?
         {
             Ok(finished) => {
-                faults::point("worked");
+                faults::point("worked").await;
                 self.conclude(task, &message, &finished).await?;
                 Ok(Ended::Done)
             }
@@ -197,11 +197,11 @@ impl<'s, R: Role> Flow<'s, R> {
     /// Publishes, commits and cleans up.
     async fn conclude(&self, task: &str, message: &R::Message, finished: &Finished) -> Result<(), Stop> {
         self.publish_result(finished.publish.as_ref()).await?;
-        faults::point("published");
+        faults::point("published").await;
         self.commit(task, finished.success).await?;
-        faults::point("committed");
+        faults::point("committed").await;
         self.service.role.clean_up(message, finished).await;
-        faults::point("cleaned");
+        faults::point("cleaned").await;
         Ok(())
     }
 
@@ -279,7 +279,7 @@ impl<'s, R: Role> Flow<'s, R> {
             }
         };
         self.publish_result(finished.publish.as_ref()).await?;
-        faults::point("refused");
+        faults::point("refused").await;
         self.commit(task, false).await?;
         Ok(finished)
     }

@@ -45,7 +45,7 @@ impl Role for Uploader {
     type Message = TaskResult;
 
     const RECEIVED: &'static str = "Received result";
-    const NAME: &'static str = "uploader";
+    const NAME: &'static str = "Uploader";
     const KEEPS_FAILURES: bool = true;
 
     fn parse(&self, value: Option<&[u8]>) -> Result<TaskResult, Malformed> {
@@ -73,10 +73,12 @@ impl Role for Uploader {
             Rest::Everything => {
                 let manifest = self.conclude(message, claim).await?;
                 self.write_manifest(&manifest, claim).await?;
+                claim.point("concluded").await?;
                 manifest
             }
         };
         if let Some(told) = self.tell(manifest, message.hook_url.as_deref(), claim).await? {
+            claim.point("told").await?;
             self.write_manifest(&told, claim).await?;
         }
         Ok(DONE)
@@ -147,8 +149,10 @@ impl Uploader {
                     .await?
                 {
                     self.upload(&vocals, &names::vocals_key(task), claim).await?;
+                    claim.point("vocals_uploaded").await?;
                     self.upload(&instrumental, &names::instrumental_key(task), claim)
                         .await?;
+                    claim.point("uploaded").await?;
                 }
                 Ok(FinalManifest::success(task, &self.finals, state, unix_seconds()))
             }

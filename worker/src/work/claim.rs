@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::WorkError;
 use crate::engine::{CancelToken, Control};
 use crate::error::ErrorClass;
+use crate::faults;
 use crate::telemetry::{Metrics, TraceContext};
 
 /// Asks the service loop to confirm a claim with the broker; answered with whether it holds.
@@ -99,6 +100,18 @@ impl Claim {
             },
             () = self.cancelled() => Err(lost()),
         }
+    }
+
+    /// A place between two stages: nothing, but for tests that end or hold the process there.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn point(&self, name: &'static str) -> Result<(), WorkError> {
+        self.run(async {
+            faults::point(name).await;
+            Ok(())
+        })
+        .await
     }
 
     /// Runs one stage of the work and counts how long it took.

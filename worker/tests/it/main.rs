@@ -11,6 +11,8 @@ mod hostile_audio;
 mod in_memory;
 mod models;
 mod oracle;
+mod service;
 mod stopping;
 mod storage;
 mod streaming;
+mod uploader;

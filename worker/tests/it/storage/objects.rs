@@ -162,7 +162,11 @@ async fn what_is_missing_or_too_large_says_so() {
 #[tokio::test]
 async fn listings_go_over_pages_and_end_at_their_limit() {
     let (s3, bucket) = store().await;
-    let put = |key: String| async { s3.write_small(&at(&bucket, &key), "x", None).await.unwrap() };
+    let put = |key: String| {
+        let address = at(&bucket, &key);
+        let s3 = &s3;
+        async move { s3.write_small(&address, "x", None).await.unwrap() }
+    };
     let keys = (0..1_010)
         .map(|index| format!("many/{index:04}"))
         .chain(["manyfold".into()]);

@@ -9,7 +9,8 @@ use separation_contract::message::TaskId;
 use separation_testbed::S3Server;
 use separation_worker::settings::{ObjectAddress, S3Settings, StagingSettings};
 use separation_worker::storage::{
-    AttemptId, AttemptScratch, InputIdentity, S3, Scratch, Staging, StemFiles, StorageError, Stored,
+    AttemptId, AttemptScratch, InputIdentity, S3, Scratch, Staging, StagingManifest, StemFiles, StorageError,
+    Stored,
 };
 use tempfile::TempDir;
 
@@ -95,10 +96,10 @@ impl Place {
     }
 
     /// Stores and shows stems.
-    pub(crate) async fn show(&self, name: &str, content: &str) -> Stored {
+    pub(crate) async fn show(&self, name: &str, content: &str) -> StagingManifest {
         let stored = self.store(name, AttemptId::new(), content).await.unwrap();
         self.staging.show(&stored).await.unwrap();
-        stored
+        stored.manifest().clone()
     }
 
     /// Stores a song and gives its path.

@@ -21,7 +21,7 @@ from pathlib import Path
 from generator import builtin, fixtures, topology
 
 MODELS_DIR = Path(__file__).resolve().parent
-FIXTURES_DIR = MODELS_DIR.parent / "tests" / "models"
+FIXTURES_DIR = MODELS_DIR.parent.parent / "worker" / "tests" / "models"
 
 
 def main() -> int:

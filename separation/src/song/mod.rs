@@ -6,11 +6,14 @@ mod encoding;
 mod error;
 mod level;
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub use error::SongError;
+use sha2::{Digest as _, Sha256};
 
 use crate::audio::{
     self, FileSource, OutputFormat, PeakSpool, SinkReport, SourceInfo, SourceOptions, SourceReport,
@@ -89,6 +92,7 @@ pub struct Separator {
     network: OnnxNetwork,
     parameters: ModelParameters,
     batch: usize,
+    fingerprint: String,
 }
 
 impl Separator {
@@ -118,10 +122,16 @@ impl Separator {
             Provider::Cuda => network.batch_limit().unwrap_or(CUDA_BATCH),
         };
         Ok(Self {
+            fingerprint: fingerprint(source, &parameters)?,
             network,
             parameters,
             batch,
         })
+    }
+
+    /// What tells this model from others, in hexadecimal digits: SHA-256 of its file and its parameters.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// The stem that the model finds, and what is left without it.
@@ -233,6 +243,42 @@ impl Separator {
             frames,
             outputs: reports,
         })
+    }
+}
+
+/// SHA-256 of a model and of how it is used. Reads the file as a stream.
+fn fingerprint(source: ModelSource<'_>, parameters: &ModelParameters) -> Result<String, SongError> {
+    let mut digest = Sha256::new();
+    match source {
+        ModelSource::Bytes(bytes) => digest.update(bytes),
+        ModelSource::File(path) => {
+            let read =
+                File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut HashWriter(&mut digest)));
+            read.map_err(|source| SongError::ReadModel {
+                path: path.to_owned(),
+                source,
+            })?;
+        }
+    }
+    digest.update(format!("{parameters:?}"));
+    Ok(digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
+
+/// Hashes what is written to it.
+struct HashWriter<'d>(&'d mut Sha256);
+
+impl Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

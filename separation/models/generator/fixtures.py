@@ -153,7 +153,7 @@ def half_rows(rows: int, frames: int) -> bytes:
 README_TOP = """\
 # Test models
 
-Written by `worker/models/generate.py fixtures`; never edit. `generate.py fixtures --check` says whether they are fresh.
+Written by `separation/models/generate.py fixtures`; never edit. `generate.py fixtures --check` says whether they are fresh.
 All but the bad ones have input `input` and output `output`, [batch, 4, F, T] float32, channels L.re, L.im, R.re, R.im.
 
 ## The function of the `conv_*` models

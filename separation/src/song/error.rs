@@ -17,6 +17,14 @@ pub enum SongError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// The model's file cannot be read.
+    #[error("cannot read the model {path}")]
+    ReadModel {
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The model's parameters are not known.
     #[error(transparent)]
     Parameters(#[from] ParametersError),
@@ -48,6 +56,7 @@ impl SongError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NoModel { .. } | Self::Parameters(_) | Self::Overlap(_) => ErrorClass::Permanent,
+            Self::ReadModel { .. } => ErrorClass::Transient,
             Self::Load(error) => error.class(),
             Self::Separate(error) => error.class(),
             Self::Open(error) | Self::Create(error) | Self::Encode(error) | Self::Publish(error) => {

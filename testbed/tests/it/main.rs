@@ -1,0 +1,5 @@
+//! The testbed's own promises.
+
+mod brokers;
+mod leftovers;
+mod objects;
