@@ -20,7 +20,7 @@ pub use self::security::Security;
 
 use self::client::Clients;
 use self::properties::Node;
-use crate::{Folder, Parts, Process, ports};
+use crate::{Folder, Parts, Process, TcpProxy, ports};
 
 const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(60);
@@ -34,6 +34,8 @@ pub struct KafkaOptions {
     pub brokers: u16,
     /// Listeners with TLS and SASL beside the plain one: see [`Kafka::security`].
     pub secure: bool,
+    /// A [`TcpProxy`] before every broker's plain listener: see [`Kafka::proxy`].
+    pub proxied: bool,
     /// Broker settings, after the testbed's own, which they override.
     pub settings: Vec<(String, String)>,
 }
@@ -43,6 +45,7 @@ impl Default for KafkaOptions {
         Self {
             brokers: 1,
             secure: false,
+            proxied: false,
             settings: Vec::new(),
         }
     }
@@ -62,6 +65,7 @@ pub struct Kafka {
 struct Broker {
     node: Node,
     properties: PathBuf,
+    proxy: Option<TcpProxy>,
     process: Mutex<Option<Process>>,
 }
 
@@ -94,11 +98,21 @@ impl Kafka {
             .secure
             .then(|| Security::make(folder.path()))
             .transpose()?;
-        let nodes = (1..=options.brokers)
+        let mut nodes = (1..=options.brokers)
             .map(Node::choose)
             .collect::<Result<Vec<_>>>()?;
         let mut brokers = Vec::new();
-        for node in &nodes {
+        let mut proxies = Vec::new();
+        for node in &mut nodes {
+            let proxy = match options.proxied {
+                true => Some(TcpProxy::start(node.plain).await?),
+                false => None,
+            };
+            // Clients connect where brokers say that they are.
+            node.advertised = proxy.as_ref().map_or(node.plain, TcpProxy::address);
+            proxies.push(proxy);
+        }
+        for (node, proxy) in nodes.iter().zip(proxies) {
             let data = folder.subfolder(format!("broker-{}", node.id))?;
             let properties = folder.join(format!("broker-{}.properties", node.id));
             let text = properties::render(node, &nodes, &data, security.as_ref(), &options.settings);
@@ -106,6 +120,7 @@ impl Kafka {
             brokers.push(Broker {
                 node: node.clone(),
                 properties,
+                proxy,
                 process: Mutex::new(None),
             });
         }
@@ -127,7 +142,18 @@ impl Kafka {
 
     /// `host:port` of every broker, comma separated: without TLS or login.
     pub fn bootstrap(&self) -> String {
-        self.listed(|broker| broker.node.plain)
+        self.listed(|broker| broker.node.advertised)
+    }
+
+    /// The proxy before a broker's plain listener; the testbed's own questions do not go through it.
+    ///
+    /// # Panics
+    /// When it was started without [`KafkaOptions::proxied`], or there is no such broker.
+    pub fn proxy(&self, index: usize) -> &TcpProxy {
+        self.brokers[index]
+            .proxy
+            .as_ref()
+            .expect("the brokers were started with proxies")
     }
 
     /// How to reach the listeners with TLS and SASL.

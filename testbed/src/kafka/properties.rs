@@ -17,6 +17,8 @@ pub(super) struct Node {
     pub(super) id: u16,
     /// Where tests' clients connect.
     pub(super) plain: SocketAddr,
+    /// Where it says that it listens: a proxy's address, or the same.
+    pub(super) advertised: SocketAddr,
     /// Where the other brokers and the testbed itself connect: past any proxy.
     pub(super) internal: SocketAddr,
     pub(super) controller: SocketAddr,
@@ -31,9 +33,11 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn choose(id: u16) -> Result<Self> {
         let free = super::free_address;
+        let plain = free()?;
         Ok(Self {
             id,
-            plain: free()?,
+            plain,
+            advertised: plain,
             internal: free()?,
             controller: free()?,
             ssl: free()?,
@@ -64,19 +68,25 @@ pub(super) fn render(
     set("node.id", &node.id);
     set("controller.quorum.voters", &voters.join(","));
     set("log.dirs", &data.display());
-    let mut client_listeners = format!("PLAINTEXT://{},INTERNAL://{}", node.plain, node.internal);
+    let mut others = format!("INTERNAL://{}", node.internal);
     if security.is_some() {
         let _ = write!(
-            client_listeners,
+            others,
             ",SSL://{},SASL_SSL://{},SASL_PLAINTEXT://{}",
             node.ssl, node.sasl_ssl, node.sasl_plaintext
         );
     }
     set(
         "listeners",
-        &format!("{client_listeners},CONTROLLER://{}", node.controller),
+        &format!(
+            "PLAINTEXT://{},CONTROLLER://{},{others}",
+            node.plain, node.controller
+        ),
     );
-    set("advertised.listeners", &client_listeners);
+    set(
+        "advertised.listeners",
+        &format!("PLAINTEXT://{},{others}", node.advertised),
+    );
     set("controller.listener.names", &"CONTROLLER");
     set("inter.broker.listener.name", &"INTERNAL");
     set(
