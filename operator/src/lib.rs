@@ -1,6 +1,6 @@
 //! Scales separation workers by Kafka consumer lag.
 //!
-//! Rooms; each imports only from those above it. Data will flow `crd -> plan`, then round and round
+//! Rooms; each imports only from those above it. Data flows `crd -> plan`, then round and round
 //! `observe -> decide -> apply -> status`.
 //!
 //! | room | does | must never |
@@ -12,4 +12,7 @@
 //! | [`simulate`] | a made-up pool under the real decisions | have rules of its own |
 //! | [`cli`] | arguments, reports, exit codes | be used by another room |
 
+pub mod cli;
+pub mod crd;
 pub mod decide;
+pub mod plan;
