@@ -16,3 +16,4 @@ pub mod cli;
 pub mod crd;
 pub mod decide;
 pub mod plan;
+pub mod simulate;

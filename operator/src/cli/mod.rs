@@ -1,5 +1,7 @@
 //! The command line. Arguments in, exit code out; the only part of the operator that prints.
 
+mod simulate;
+
 use std::io::{Write as _, stderr, stdout};
 use std::process::ExitCode;
 
@@ -23,12 +25,15 @@ struct Arguments {
 enum Command {
     /// Print the definition of SeparationPool, for `kubectl apply -f -`
     Crd,
+    /// Try a policy on a trace of arriving tasks, recorded or made up, with the operator's own decisions
+    Simulate(Box<simulate::SimulateArguments>),
 }
 
 /// Does what the process's arguments ask for.
 pub fn run() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Crd => print_crd(),
+        Command::Simulate(arguments) => simulate::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
