@@ -13,6 +13,7 @@ use crate::system::{self, Need};
 
 const GENERATOR: &str = "separation/models/generate.py";
 const REQUIREMENTS: &str = "separation/models/requirements.txt";
+const DEFINITION: &str = "crds/separationpools.yaml";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -23,6 +24,7 @@ pub(crate) struct Options {
 
 /// `cargo xtask generate`.
 pub(crate) fn generate(project: &Project, options: &Options) -> Result<()> {
+    generate_definition(project, options)?;
     let python = install_python(project)?;
     for subject in ["builtin", "fixtures"] {
         let mut command = project.command(&python);
@@ -40,6 +42,29 @@ pub(crate) fn generate(project: &Project, options: &Options) -> Result<()> {
             }
             return Err(failed);
         }
+    }
+    Ok(())
+}
+
+/// The definition of SeparationPool, as the operator prints it.
+fn generate_definition(project: &Project, options: &Options) -> Result<()> {
+    let mut operator = project.cargo("run");
+    operator.args([
+        "--quiet",
+        "--locked",
+        "--package",
+        "separation-operator",
+        "--",
+        "crd",
+    ]);
+    println!("{DEFINITION}{}", if options.check { " --check" } else { "" });
+    let fresh = process::read(&mut operator)?;
+    let path = project.path(DEFINITION);
+    if !options.check {
+        return fs::write(&path, fresh).with_context(|| format!("cannot write {}", path.display()));
+    }
+    if fs::read_to_string(&path).ok().as_ref() != Some(&fresh) {
+        bail!("{DEFINITION} is stale; fix: `cargo xtask generate`, then look at what changed and commit it");
     }
     Ok(())
 }

@@ -1,0 +1,61 @@
+//! The command line. Arguments in, exit code out; the only part of the operator that prints.
+
+mod simulate;
+
+use std::io::{Write as _, stderr, stdout};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use crate::crd;
+
+/// Something could not be done.
+const EXIT_FAILED: u8 = 1;
+
+/// Scales separation workers by Kafka consumer lag.
+#[derive(Debug, Parser)]
+#[command(name = "separation-operator", version, about, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the definition of SeparationPool, for `kubectl apply -f -`
+    Crd,
+    /// Try a policy on a trace of arriving tasks, recorded or made up, with the operator's own decisions
+    Simulate(Box<simulate::SimulateArguments>),
+}
+
+/// Does what the process's arguments ask for.
+pub fn run() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Crd => print_crd(),
+        Command::Simulate(arguments) => simulate::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With standard error closed, the exit code still tells.
+            let _ = writeln!(stderr().lock(), "error: {error:#}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+fn print_crd() -> anyhow::Result<()> {
+    let yaml = crd::to_yaml().context("cannot write the definition as YAML")?;
+    print(&yaml)
+}
+
+/// Prints; a reader that has gone away (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}

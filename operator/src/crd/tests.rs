@@ -1,0 +1,306 @@
+//! The definition as an API server would judge it, and each of its rules.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+const COMMITTED: &str = include_str!("../../../crds/separationpools.yaml");
+
+fn schema() -> Value {
+    let definition = definition();
+    let schema = definition.spec.versions[0].schema.as_ref().expect("a schema");
+    serde_json::to_value(&schema.open_api_v3_schema).expect("JSON")
+}
+
+fn smallest() -> Value {
+    json!({
+        "apiVersion": "separation.dev/v1alpha1",
+        "kind": "SeparationPool",
+        "metadata": {"name": "vocals", "namespace": "media"},
+        "spec": {
+            "kafka": {"bootstrapServers": "kafka:9092"},
+            "storage": {"s3": {"bucket": "stems"}, "work": {"s3Prefix": "staging/"}},
+        },
+    })
+}
+
+fn merge(value: &mut Value, change: &Value) {
+    match (value, change) {
+        (Value::Object(fields), Value::Object(changes)) => {
+            for (name, change) in changes {
+                if change.is_null() {
+                    fields.remove(name);
+                } else {
+                    merge(fields.entry(name.clone()).or_insert_with(|| json!({})), change);
+                }
+            }
+        }
+        (value, change) => *value = change.clone(),
+    }
+}
+
+fn pool(change: &Value) -> Value {
+    let mut pool = smallest();
+    merge(&mut pool, change);
+    apply_defaults(&schema(), &mut pool);
+    pool
+}
+
+/// Messages of the rules that a pool breaks.
+fn broken(pool: &Value, old: Option<&Value>) -> Vec<String> {
+    match kube::core::cel::Validator::new().validate(&schema(), pool, old) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.iter().map(|error| error.message.clone()).collect(),
+    }
+}
+
+#[track_caller]
+fn check(change: &Value, expected: &[&str]) {
+    let pool = pool(change);
+    let messages = broken(&pool, None);
+    assert_eq!(messages.len(), expected.len(), "{messages:?}");
+    for (message, expected) in messages.iter().zip(expected) {
+        assert!(message.contains(expected), "{message}");
+        assert!(message.contains("fix: "), "{message}");
+    }
+    // What the API server refuses, the plan refuses too.
+    let typed: SeparationPool = serde_json::from_value(pool).expect("a pool");
+    let plan = crate::plan::PoolPlan::of(&typed);
+    assert_eq!(plan.is_err(), !expected.is_empty(), "{plan:?}");
+}
+
+#[test]
+fn the_committed_definition_is_fresh() {
+    assert_eq!(COMMITTED, to_yaml().unwrap(), "fix: cargo xtask generate");
+}
+
+#[test]
+fn the_yaml_reads_back_as_the_same_definition() {
+    let value: Value = serde_saphyr::from_str(COMMITTED).unwrap();
+    assert_eq!(value, serde_json::to_value(definition()).unwrap());
+}
+
+#[test]
+fn a_pool_with_only_what_must_be_said_is_complete() {
+    let pool = pool(&json!({}));
+    assert_eq!(broken(&pool, None), Vec::<String>::new());
+    insta::assert_json_snapshot!(pool["spec"]);
+    let typed: SeparationPool = serde_json::from_value(pool.clone()).unwrap();
+    assert_eq!(
+        serde_json::to_value(&typed.spec).unwrap()["processor"]["topic"],
+        "uvr_tasks"
+    );
+    let yaml = serde_saphyr::to_string(&smallest()).unwrap();
+    assert_eq!(from_yaml(&yaml).unwrap(), typed);
+}
+
+#[test]
+fn the_example_of_the_documentation_is_valid() {
+    let text = include_str!("../../tests/pools/full.yaml");
+    let pool = serde_json::to_value(from_yaml(text).unwrap()).unwrap();
+    assert_eq!(broken(&pool, None), Vec::<String>::new());
+}
+
+#[test]
+fn rules_name_the_fix() {
+    let processor = |change: Value| json!({"spec": {"processor": change}});
+    check(&json!({}), &[]);
+    check(
+        &processor(json!({"heartbeatIntervalMs": 20_000})),
+        &["three heartbeats"],
+    );
+    check(&processor(json!({"heartbeatIntervalMs": 19_999})), &[]);
+    check(
+        &processor(json!({"maxPollIntervalMs": 60_000})),
+        &["a session must be shorter"],
+    );
+    check(&processor(json!({"maxPollIntervalMs": 60_001})), &[]);
+    check(
+        &processor(json!({"taskTimeoutSeconds": 571})),
+        &["a task and 30 s"],
+    );
+    check(&processor(json!({"taskTimeoutSeconds": 570})), &[]);
+    check(
+        &processor(
+            json!({"sessionTimeoutMs": 6_000, "heartbeatIntervalMs": 1_000, "maxPollIntervalMs": 20_000, "taskTimeoutSeconds": 10}),
+        ),
+        &[],
+    );
+    check(
+        &processor(json!({"scaling": {"minReplicas": 9}})),
+        &["minReplicas must not be above"],
+    );
+    check(&processor(json!({"scaling": {"minReplicas": 8}})), &[]);
+    check(
+        &processor(json!({"onFailure": {"maxRetries": 2}})),
+        &["AlwaysCommit never retries"],
+    );
+    check(
+        &processor(json!({"onFailure": {"policy": "RetryOnFailure", "maxRetries": 2}})),
+        &[],
+    );
+    let target = |change: Value| processor(json!({"scaling": {"target": change}}));
+    check(&target(json!({"tasksPerReplica": 3})), &[]);
+    check(
+        &target(json!({"tasksPerReplica": null, "drainWithinSeconds": 600, "expectedTaskSeconds": 90})),
+        &[],
+    );
+    check(
+        &target(json!({"tasksPerReplica": 1, "drainWithinSeconds": 600, "expectedTaskSeconds": 90})),
+        &["a target is"],
+    );
+    check(&target(json!({"drainWithinSeconds": 600})), &["a time target"]);
+    check(
+        &json!({"spec": {"uploader": {"group": "uvr_processor_group"}}}),
+        &["group"],
+    );
+    check(&json!({"spec": {"uploader": {"topic": "uvr_tasks"}}}), &["topic"]);
+    check(
+        &json!({"spec": {"model": {"name": "a", "path": "/b"}}}),
+        &["one model"],
+    );
+    check(&json!({"spec": {"model": {"path": "/b"}}}), &[]);
+    check(&json!({"spec": {"model": {}}}), &["one model"]);
+    let work = |change: Value| json!({"spec": {"storage": {"work": change}}});
+    check(&work(json!({"s3Prefix": null})), &["one place"]);
+    check(
+        &work(json!({"persistentVolumeClaim": {"claimName": "uvr-work"}})),
+        &["one place"],
+    );
+    check(
+        &work(json!({"s3Prefix": null, "persistentVolumeClaim": {"claimName": "uvr-work"}})),
+        &[],
+    );
+    let plain = json!({"sasl": {"mechanism": "PLAIN", "secretRef": {"name": "user"}}});
+    check(&json!({"spec": {"kafka": plain}}), &["PLAIN"]);
+    let mut over_tls = plain.clone();
+    over_tls["tls"] = json!({});
+    check(&json!({"spec": {"kafka": over_tls}}), &[]);
+}
+
+#[test]
+fn a_name_that_leaves_no_room_for_pods_is_refused() {
+    let named = |length: usize| pool(&json!({"metadata": {"name": "a".repeat(length)}}));
+    assert_eq!(broken(&named(40), None), Vec::<String>::new());
+    let messages = broken(&named(41), None);
+    assert!(
+        messages.len() == 1 && messages[0].contains("choose a shorter one"),
+        "{messages:?}"
+    );
+}
+
+#[test]
+fn topic_and_group_cannot_be_changed_and_everything_else_can() {
+    let old = pool(&json!({}));
+    for field in ["topic", "group"] {
+        let messages = broken(
+            &pool(&json!({"spec": {"processor": {field: "other"}}})),
+            Some(&old),
+        );
+        assert!(
+            messages.len() == 1 && messages[0].contains("fix: create another"),
+            "{messages:?}"
+        );
+    }
+    let new = pool(&json!({"spec": {"processor": {"assignor": "range", "scaling": {"maxReplicas": 3}}}}));
+    assert_eq!(broken(&new, Some(&old)), Vec::<String>::new());
+}
+
+/// Each schema below a schema, with its path.
+fn walk(path: &str, schema: &Value, visit: &mut impl FnMut(&str, &Value)) {
+    visit(path, schema);
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        walk(&format!("{path}.{name}"), property, visit);
+    }
+    if schema["items"].is_object() {
+        walk(&format!("{path}[]"), &schema["items"], visit);
+    }
+}
+
+#[test]
+fn the_schema_is_structural_and_bounded() {
+    let schema = schema();
+    walk("", &schema, &mut |path, schema| {
+        assert!(schema["type"].is_string(), "{path} has no type");
+        for keyword in [
+            "$ref",
+            "oneOf",
+            "anyOf",
+            "allOf",
+            "not",
+            "nullable",
+            "uniqueItems",
+            "const",
+            "definitions",
+        ] {
+            assert!(schema.get(keyword).is_none(), "{path} has {keyword}");
+        }
+        let format = schema["format"].as_str();
+        assert!(
+            format.is_none_or(|format| ["int32", "int64", "double", "date-time"].contains(&format)),
+            "{path}: {format:?}"
+        );
+    });
+    // Bounds keep the cost of rules within what the server allows.
+    walk(
+        "spec",
+        &schema["properties"]["spec"],
+        &mut |path, schema| match schema["type"].as_str() {
+            Some("array") => {
+                assert!(schema["maxItems"].is_number(), "{path} is unbounded");
+                assert!(
+                    schema["x-kubernetes-list-type"].is_string(),
+                    "{path} has no list type"
+                );
+            }
+            Some("string") => {
+                let bounded = schema["maxLength"].is_number() || schema["enum"].is_array();
+                assert!(bounded, "{path} is unbounded");
+            }
+            Some("integer" | "number") => {
+                assert!(
+                    schema["minimum"].is_number() && schema["maximum"].is_number(),
+                    "{path} is unbounded"
+                );
+            }
+            _ => {}
+        },
+    );
+}
+
+#[test]
+fn every_field_is_documented() {
+    for part in ["spec", "status"] {
+        walk(part, &schema()["properties"][part], &mut |path, schema| {
+            let said = schema["description"].as_str().unwrap_or_default();
+            // Items of lists are described by their lists.
+            assert!(
+                path.ends_with("[]") || said.len() > 10,
+                "{path} is not documented"
+            );
+        });
+    }
+}
+
+#[test]
+fn columns_and_names_are_those_of_the_documentation() {
+    let definition = definition();
+    let names = &definition.spec.names;
+    assert_eq!(
+        names.short_names.as_deref(),
+        Some(&["sp".to_owned(), "seppool".to_owned()][..])
+    );
+    assert_eq!(names.categories.as_deref(), Some(&["all".to_owned()][..]));
+    let columns = definition.spec.versions[0]
+        .additional_printer_columns
+        .iter()
+        .flatten();
+    let shown: Vec<_> = columns
+        .filter(|column| column.priority.is_none())
+        .map(|column| &*column.name)
+        .collect();
+    assert_eq!(
+        shown,
+        ["Lag", "Desired", "Ready", "Busy", "Draining", "Reason", "Age"]
+    );
+}

@@ -1,0 +1,19 @@
+//! Scales separation workers by Kafka consumer lag.
+//!
+//! Rooms; each imports only from those above it. Data flows `crd -> plan`, then round and round
+//! `observe -> decide -> apply -> status`.
+//!
+//! | room | does | must never |
+//! |---|---|---|
+//! | [`decide`] | how many workers, and why: a plain function | know Kafka, Kubernetes or a clock |
+//! | [`crd`] | the resource as people write it, and its schema | decide or read anything |
+//! | [`plan`] | checks a resource and makes what no later code doubts | guess what was meant |
+//! | [`apply`] | what is written to the cluster, as values | decide how many |
+//! | [`simulate`] | a made-up pool under the real decisions | have rules of its own |
+//! | [`cli`] | arguments, reports, exit codes | be used by another room |
+
+pub mod cli;
+pub mod crd;
+pub mod decide;
+pub mod plan;
+pub mod simulate;
