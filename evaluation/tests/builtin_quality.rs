@@ -7,13 +7,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use separation_evaluation::{files, mix, sdr, six};
 use separation::audio::{OutputFormat, StereoBlock, WavSamples};
 use separation::engine::{Control, Overlap};
 use separation::model::{ModelChoice, StemName};
 use separation::onnx::{Provider, RuntimeOptions};
 use separation::places::Places;
 use separation::song::{Formula, Normalize, Separator, SongSettings, StemOutput};
+use separation_evaluation::{files, mix, sdr, six};
 
 /// SDR in dB of the two stems.
 #[derive(Debug, Clone, Copy)]

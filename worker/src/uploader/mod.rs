@@ -73,6 +73,7 @@ impl Role for Uploader {
             Rest::Everything => {
                 let manifest = self.conclude(message, claim).await?;
                 self.write_manifest(&manifest, claim).await?;
+                tracing::info!(task_uuid = %task, status = ?manifest.status, "Stems uploaded");
                 claim.point("concluded").await?;
                 manifest
             }
