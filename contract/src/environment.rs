@@ -66,6 +66,14 @@ pub const BASIC_AUTH_PASSWORD: &str = "BASIC_AUTH_PASSWORD";
 pub const API_HOST: &str = "API_HOST";
 /// Port that the API listens on.
 pub const API_PORT: &str = "API_PORT";
+/// The largest song that the API takes, in bytes.
+pub const MAX_INPUT_BYTES: &str = "MAX_INPUT_BYTES";
+/// The longest time in which the API fetches or receives one song, in seconds.
+pub const INPUT_TIMEOUT_SECONDS: &str = "INPUT_TIMEOUT_SECONDS";
+/// The longest silence while the API fetches or receives one song, in seconds.
+pub const INPUT_IDLE_SECONDS: &str = "INPUT_IDLE_SECONDS";
+/// How many songs the API fetches or receives at once.
+pub const MAX_CONCURRENT_INPUTS: &str = "MAX_CONCURRENT_INPUTS";
 
 /// `builtin`, or the name of a model in `MODEL_FILE_DIR`.
 pub const MODEL_NAME: &str = "MODEL_NAME";

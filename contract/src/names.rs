@@ -41,3 +41,8 @@ pub fn manifest_key(task: &TaskId) -> String {
 pub fn input_name(task: &TaskId) -> String {
     format!("{task}_input.wav")
 }
+
+/// Name of what the API keeps of a task beside its song, until the task is over.
+pub fn record_name(task: &TaskId) -> String {
+    format!("{task}_task.json")
+}

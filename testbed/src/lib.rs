@@ -1,1 +1,33 @@
-//! Real parts for tests.
+//! Real parts for tests: Kafka brokers, an S3 server, an HTTP receiver, a TCP proxy, songs, and the processes under test.
+//!
+//! Every server is a real one on loopback ports, with its data in a temporary folder. Whatever is started here ends
+//! with the process that started it, also when that is killed: see [`Process`]. Nothing here knows how separation
+//! works, and nothing here belongs into a program that is shipped.
+
+mod background;
+mod eventually;
+mod folder;
+mod kafka;
+mod parts;
+mod peer;
+mod ports;
+mod process;
+mod proxy;
+mod receiver;
+mod s3;
+mod site;
+mod song;
+mod worker;
+
+pub use eventually::{Answer, eventually};
+pub use folder::Folder;
+pub use kafka::{Group, Kafka, KafkaOptions, Member, PartitionLag, Record, Security};
+pub use parts::Parts;
+pub use peer::Peer;
+pub use process::Process;
+pub use proxy::TcpProxy;
+pub use receiver::{Receiver, Reply, Request};
+pub use s3::{Object, S3Server};
+pub use site::{Site, task_message};
+pub use song::{song, tiny_song};
+pub use worker::{LogLine, Worker, WorkerOptions};

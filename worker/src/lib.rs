@@ -1,17 +1,23 @@
-//! Splits songs into vocals and instrumental.
+//! The roles of `separation-worker`: songs come from Kafka or the command line, stems go to folders and object stores.
 //!
-//! Rooms, in the order in which data flows: [`audio`] decodes and encodes files as streams of 44.1 kHz stereo,
-//! [`engine`] turns such a stream into two, [`onnx`] runs the model for it, [`model`] knows what a model is made for;
-//! [`song`] joins them for one file, [`cli`] is what a person meets.
+//! Rooms, in the order in which data flows: [`settings`] are read and checked, [`outbound`] calls strangers, [`storage`]
+//! is where songs and stems lie, [`kafka`] is a group's member and a producer, [`work`] is what a role is, [`service`]
+//! joins them for one message at a time. [`processor`] and [`uploader`] are the roles, [`api`] takes songs over HTTP,
+//! [`admin`] tells how a worker is, [`cli`] is what a person meets.
 
-pub mod audio;
+pub use separation::{audio, engine, error, model, onnx, places, song};
+
+pub mod admin;
+pub mod api;
 pub mod cli;
-pub mod engine;
-pub mod error;
-pub mod model;
-pub mod onnx;
-pub mod places;
+pub mod faults;
+pub mod kafka;
+pub mod outbound;
+pub mod processor;
+pub mod service;
 pub mod settings;
-pub mod song;
+pub mod storage;
 pub mod telemetry;
+pub mod uploader;
+pub mod webhook;
 pub mod work;

@@ -21,7 +21,7 @@ pub(crate) struct Cache {
 
 /// Chooses the cache directory from the three variables that can name it; an empty variable counts as unset.
 ///
-/// `worker/src/places.rs` must choose the same, for a worker that is started by hand; what xtask starts is told.
+/// `separation/src/places.rs` must choose the same, for a worker that is started by hand; what xtask starts is told.
 /// It is written twice because xtask would have to build the worker to ask it.
 pub(crate) fn root(
     separation_cache_dir: Option<OsString>,

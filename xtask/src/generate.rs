@@ -11,8 +11,8 @@ use crate::process;
 use crate::project::Project;
 use crate::system::{self, Need};
 
-const GENERATOR: &str = "worker/models/generate.py";
-const REQUIREMENTS: &str = "worker/models/requirements.txt";
+const GENERATOR: &str = "separation/models/generate.py";
+const REQUIREMENTS: &str = "separation/models/requirements.txt";
 const DEFINITION: &str = "crds/separationpools.yaml";
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ mod ci;
 mod demo;
 mod generate;
 mod packages;
+mod parts;
 mod process;
 mod project;
 mod setup;
@@ -46,6 +47,7 @@ Examples:
   cargo xtask test                        everything that can be tested
   cargo xtask test -- -p separation-worker audio   one package, tests whose name contains \"audio\"
   cargo xtask setup --cuda                ONNX Runtime for NVIDIA GPUs
+  cargo xtask setup --tests               also what tests need, for `cargo test` by hand
   cargo xtask bench --only memory         one scenario, printed and not written down";
 
 #[derive(Debug, Subcommand)]
@@ -56,7 +58,7 @@ enum Task {
     Test(test::Options),
     /// Check formatting, lints, fuzz targets, documentation, licences and generated files
     Ci,
-    /// Install ONNX Runtime into the cache directory
+    /// Install ONNX Runtime, and on request what tests need, into the cache directory
     Setup(setup::Options),
     /// Write the generated files (models, fixtures) again
     Generate(generate::Options),

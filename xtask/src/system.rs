@@ -20,6 +20,12 @@ pub(crate) enum Need {
     Venv,
     /// The ffmpeg program, which the tests compare our decoding with.
     Ffmpeg,
+    /// Java, for the tests' Kafka brokers.
+    Java,
+    /// Maven, which fetches Kafka.
+    Maven,
+    /// Go, which builds the tests' S3 server.
+    Go,
 }
 
 /// What it takes to build the worker and install what it needs to run.
@@ -29,7 +35,16 @@ pub(crate) const FOR_BUILDING: &[Need] = &[Need::Compilers, Need::Cmake, Need::P
 pub(crate) const FOR_CHECKING: &[Need] = &[Need::Compilers, Need::Cmake, Need::Pip, Need::Venv];
 
 /// What it takes to run every test.
-pub(crate) const FOR_TESTING: &[Need] = &[Need::Compilers, Need::Cmake, Need::Pip, Need::Venv, Need::Ffmpeg];
+pub(crate) const FOR_TESTING: &[Need] = &[
+    Need::Compilers,
+    Need::Cmake,
+    Need::Pip,
+    Need::Venv,
+    Need::Ffmpeg,
+    Need::Java,
+    Need::Maven,
+    Need::Go,
+];
 
 impl Need {
     /// What it is called in a message.
@@ -40,6 +55,9 @@ impl Need {
             Self::Pip => "python3 with pip",
             Self::Venv => "python3 (3.11 or newer) with venv",
             Self::Ffmpeg => "ffmpeg",
+            Self::Java => "Java 17 or newer",
+            Self::Maven => "Maven",
+            Self::Go => "Go 1.25 or newer",
         }
     }
 
@@ -51,6 +69,10 @@ impl Need {
             Self::Pip => &["python3", "python3-pip"],
             Self::Venv => &["python3", "python3-venv"],
             Self::Ffmpeg => &["ffmpeg"],
+            Self::Java => &["default-jre-headless"],
+            Self::Maven => &["maven"],
+            // Debian 12's is too old, which shows after it was installed: then Go's own archive is the way.
+            Self::Go => &["golang-go"],
         }
     }
 
@@ -71,6 +93,18 @@ impl Need {
                 "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))",
             ]],
             Self::Ffmpeg => &[&["ffmpeg", "-version"]],
+            Self::Java => &[&["java", "--version"]],
+            Self::Maven => &[&["mvn", "--version"]],
+            Self::Go => &[&["go", "version"]],
+        }
+    }
+
+    /// The lowest version that its first probe must print, where it is not part of the probe.
+    fn minimum(self) -> Option<(u32, u32)> {
+        match self {
+            Self::Java => Some((17, 0)),
+            Self::Go => Some((1, 25)),
+            _ => None,
         }
     }
 
@@ -78,7 +112,25 @@ impl Need {
         self.probes()
             .iter()
             .all(|probe| process::succeeds(Command::new(probe[0]).args(&probe[1..])))
+            && self
+                .minimum()
+                .is_none_or(|minimum| self.version() >= Some(minimum))
     }
+
+    fn version(self) -> Option<(u32, u32)> {
+        let probe = self.probes().first()?;
+        let printed = process::observe(Command::new(probe[0]).args(&probe[1..])).ok()?;
+        first_version(&String::from_utf8_lossy(&printed.stdout))
+    }
+}
+
+/// The first number of a text, with the number after its dot.
+fn first_version(text: &str) -> Option<(u32, u32)> {
+    let start = text.find(|c: char| c.is_ascii_digit())?;
+    let mut numbers = text[start..].split(|c: char| !c.is_ascii_digit());
+    let major = numbers.next()?.parse().ok()?;
+    let minor = numbers.next().and_then(|number| number.parse().ok());
+    Some((major, minor.unwrap_or(0)))
 }
 
 /// Makes sure that all `needs` are met: installs what is missing where that is allowed, and says so where not.
@@ -101,7 +153,11 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     )?;
     let still_missing = unmet(&missing);
     if !still_missing.is_empty() {
-        bail!("{} still missing after apt-get install", names(&still_missing));
+        bail!(
+            "{} still missing after apt-get install: what this system offers is too old; \
+             fix: install it from where it is published",
+            names(&still_missing)
+        );
     }
     Ok(())
 }
@@ -149,6 +205,17 @@ fn fix(needs: &[Need]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_read_from_what_programs_print() {
+        assert_eq!(first_version("go version go1.26.8 linux/amd64"), Some((1, 26)));
+        assert_eq!(
+            first_version("openjdk 17.0.15 2025-04-15\nOpenJDK"),
+            Some((17, 0))
+        );
+        assert_eq!(first_version("openjdk 21 2023-09-19"), Some((21, 2023)));
+        assert_eq!(first_version("none"), None);
+    }
 
     #[test]
     fn one_line_installs_all_that_is_missing() {

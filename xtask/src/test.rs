@@ -6,7 +6,7 @@ use clap::Args;
 use crate::process;
 use crate::project::Project;
 use crate::setup::{self, Build};
-use crate::{generate, songs, system};
+use crate::{generate, parts, songs, system};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -17,14 +17,20 @@ pub(crate) struct Options {
 
 /// `cargo xtask test`: installs what the tests need, then runs them in the dev profile.
 pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
-    system::ensure(system::FOR_TESTING)?;
-    setup::install_onnx_runtime(project, Build::Cpu)?;
-    generate::install_python(project)?;
-    songs::install(project)?;
+    install(project)?;
     let mut tests = project.cargo("test");
     tests.args(selection(&options.cargo_test));
     println!("{}", process::line(&tests));
     process::run(&mut tests)
+}
+
+/// Installs all that the tests need, unless it is there.
+pub(crate) fn install(project: &Project) -> Result<()> {
+    system::ensure(system::FOR_TESTING)?;
+    setup::install_onnx_runtime(project, Build::Cpu)?;
+    generate::install_python(project)?;
+    songs::install(project)?;
+    parts::install(project)
 }
 
 /// The whole workspace, unless the caller chooses packages.

@@ -1,15 +1,22 @@
 //! The command line. Arguments in, exit code out; the only part of the worker that prints.
 
+mod api;
 mod bench_model;
+mod drain;
+mod lag;
+mod processor;
 mod progress;
 mod report;
 mod separate;
 mod separate_args;
+mod serve;
+mod uploader;
 
 use std::io::{Write as _, stderr};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 /// Some of the work failed.
@@ -33,6 +40,16 @@ struct Arguments {
 enum Command {
     /// Separate song files on this machine, without Kafka
     Separate(Box<separate_args::SeparateArguments>),
+    /// Take tasks from Kafka, separate their songs, publish results
+    Processor(Box<processor::ProcessorArguments>),
+    /// Take results from Kafka, upload their stems, tell callers
+    Uploader(Box<uploader::UploaderArguments>),
+    /// Take songs over HTTP and queue them
+    Api(Box<api::ApiCommand>),
+    /// Ask the worker on this machine or in this pod to end, and wait until nothing runs there
+    Drain(drain::DrainArguments),
+    /// Show how many messages wait, and which worker reads what
+    Lag(Box<lag::LagArguments>),
     /// Run a model alone, for measuring it
     #[command(hide = true)]
     BenchModel(bench_model::BenchModelArguments),
@@ -54,6 +71,11 @@ enum Failure {
 pub fn run(started_at: Instant) -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Separate(arguments) => separate::run(&arguments, started_at),
+        Command::Processor(arguments) => processor::run(&arguments),
+        Command::Uploader(arguments) => uploader::run(&arguments),
+        Command::Api(arguments) => api::run(&arguments),
+        Command::Drain(arguments) => drain::run(&arguments),
+        Command::Lag(arguments) => lag::run(&arguments),
         Command::BenchModel(arguments) => bench_model::run(&arguments),
     };
     match done {
@@ -63,6 +85,18 @@ pub fn run(started_at: Instant) -> ExitCode {
         Err(Failure::Reported) => ExitCode::from(EXIT_FAILED),
         Err(Failure::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
     }
+}
+
+/// A client for calls on this machine and to addresses that a person gives; not for links from elsewhere.
+fn http_client(answer_limit: Duration) -> Result<reqwest::Client, Failure> {
+    // Somebody may have chosen one before; then that one serves.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .timeout(answer_limit)
+        .no_proxy()
+        .build()
+        .context("cannot make an HTTP client")
+        .map_err(Failure::Work)
 }
 
 /// The one place where an error's chain is printed.

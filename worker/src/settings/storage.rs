@@ -237,6 +237,13 @@ impl StagingArguments {
     }
 }
 
+impl StagingSettings {
+    /// Whether anything waits in an object store.
+    pub fn uses_s3(&self) -> bool {
+        self.s3_staging.is_some() || !self.input_buckets.is_empty()
+    }
+}
+
 fn filled(text: &str) -> Option<&str> {
     Some(text.trim()).filter(|text| !text.is_empty())
 }

@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 use super::WorkError;
 use crate::engine::{CancelToken, Control};
 use crate::error::ErrorClass;
-use crate::telemetry::TraceContext;
+use crate::faults;
+use crate::telemetry::{Metrics, TraceContext};
 
 /// Asks the service loop to confirm a claim with the broker; answered with whether it holds.
 pub type ClaimRequest = oneshot::Sender<bool>;
@@ -20,6 +21,7 @@ pub struct Claim {
     pub deadline: Instant,
     /// The trace that the message belongs to.
     pub trace: TraceContext,
+    metrics: Metrics,
     cancel: CancelToken,
     cancelled: CancellationToken,
     requests: mpsc::Sender<ClaimRequest>,
@@ -36,13 +38,14 @@ pub struct ClaimedWork {
 
 impl Claim {
     /// A claim and its other end.
-    pub fn new(deadline: Instant, trace: TraceContext) -> (Self, ClaimedWork) {
+    pub fn new(deadline: Instant, trace: TraceContext, metrics: Metrics) -> (Self, ClaimedWork) {
         // The work asks one question at a time.
         let (sender, requests) = mpsc::channel(1);
         let (cancel, cancelled) = (CancelToken::new(), CancellationToken::new());
         let claim = Self {
             deadline,
             trace,
+            metrics,
             cancel: cancel.clone(),
             cancelled: cancelled.clone(),
             requests: sender,
@@ -99,6 +102,33 @@ impl Claim {
         }
     }
 
+    /// A place between two stages: nothing, but for tests that end or hold the process there.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn point(&self, name: &'static str) -> Result<(), WorkError> {
+        self.run(async {
+            faults::point(name).await;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs one stage of the work and counts how long it took.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn stage<T>(
+        &self,
+        name: &'static str,
+        step: impl Future<Output = Result<T, WorkError>>,
+    ) -> Result<T, WorkError> {
+        let begin = Instant::now();
+        let done = self.run(step).await;
+        self.metrics.stage(name, begin.elapsed());
+        done
+    }
+
     /// Runs one step of the work, ended by the claim's deadline and cancellation.
     ///
     /// # Errors
@@ -129,7 +159,11 @@ mod tests {
     use super::*;
 
     fn claim() -> (Claim, ClaimedWork) {
-        Claim::new(Instant::now() + Duration::from_secs(60), TraceContext::start())
+        Claim::new(
+            Instant::now() + Duration::from_secs(60),
+            TraceContext::start(),
+            Metrics::new(),
+        )
     }
 
     #[tokio::test]

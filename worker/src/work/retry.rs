@@ -13,7 +13,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
 /// Runs `step` until it succeeds, fails for good, or half the time that the claim had left is used.
 ///
-/// `name` is what logs call the step.
+/// `name` is what logs and metrics call the step.
 ///
 /// # Errors
 /// The last failure, or the claim's end.
@@ -29,7 +29,7 @@ where
     let give_up_at = begin + claim.deadline.saturating_duration_since(begin) / 2;
     let mut pause = FIRST_PAUSE;
     loop {
-        let error = match claim.run(step()).await {
+        let error = match claim.stage(name, step()).await {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
@@ -50,7 +50,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::TraceContext;
+    use crate::telemetry::{Metrics, TraceContext};
 
     #[tokio::test(start_paused = true)]
     async fn only_what_may_pass_is_tried_again() {
@@ -59,7 +59,11 @@ mod tests {
             (ErrorClass::Permanent, 1),
             (ErrorClass::Bug, 1),
         ] {
-            let (claim, _work) = Claim::new(Instant::now() + Duration::from_secs(600), TraceContext::start());
+            let (claim, _work) = Claim::new(
+                Instant::now() + Duration::from_secs(600),
+                TraceContext::start(),
+                Metrics::new(),
+            );
             let mut tried = 0;
             let done = retrying(&claim, "test", || {
                 tried += 1;

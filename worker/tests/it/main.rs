@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 mod agreement;
+mod api;
 mod command_line;
 mod formats;
 mod fuzz_corpus;
@@ -10,5 +11,8 @@ mod hostile_audio;
 mod in_memory;
 mod models;
 mod oracle;
+mod service;
 mod stopping;
+mod storage;
 mod streaming;
+mod uploader;

@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Writes the ONNX models of this repository.
+
+    python3 -m venv /tmp/models && /tmp/models/bin/pip install -r requirements.txt
+    /tmp/models/bin/python generate.py builtin  [--output PATH] [--check]
+    /tmp/models/bin/python generate.py fixtures [--output-dir DIR] [--check]
+    /tmp/models/bin/python generate.py topology --output PATH
+
+`builtin` is the model that the worker carries (generator/builtin.py), `fixtures` are the models of the worker's
+tests (generator/fixtures.py), `topology` is a benchmark model of true MDX-Net shape (generator/topology.py), which
+is never committed. With `--check` nothing is written: the files are made again in memory, and the exit status is 1
+if a committed one differs by a byte.
+
+It uses no network, no clock and no trained weights; the same versions give the same bytes.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from generator import builtin, fixtures, topology
+
+MODELS_DIR = Path(__file__).resolve().parent
+FIXTURES_DIR = MODELS_DIR.parent.parent / "worker" / "tests" / "models"
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    files = plan_files(arguments)
+    if getattr(arguments, "check", False):
+        return report_differences(files)
+    write_files(files)
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Writes the ONNX models of this repository.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    command = commands.add_parser("builtin", help="the model that the worker carries")
+    command.add_argument("--output", type=Path, default=MODELS_DIR / "builtin.onnx", help="default: %(default)s")
+    command.add_argument("--check", action="store_true", help="write nothing, exit 1 if the file is out of date")
+
+    command = commands.add_parser("fixtures", help="the models of the worker's tests")
+    command.add_argument("--output-dir", type=Path, default=FIXTURES_DIR, help="default: %(default)s")
+    command.add_argument("--check", action="store_true", help="write nothing, exit 1 if a file is out of date")
+
+    command = commands.add_parser("topology", help="a benchmark model of true MDX-Net shape, about 30 MB")
+    command.add_argument("--output", type=Path, required=True)
+    return parser.parse_args()
+
+
+def plan_files(arguments: argparse.Namespace) -> dict[Path, bytes]:
+    """What has to be on disk: every path with its bytes."""
+    if arguments.command == "fixtures":
+        return {arguments.output_dir / name: content for name, content in fixtures.build().items()}
+    model, sidecar = {"builtin": builtin, "topology": topology}[arguments.command].build()
+    return {arguments.output: model, arguments.output.with_suffix(".json"): sidecar}
+
+
+def write_files(files: dict[Path, bytes]) -> None:
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        print(f"wrote {path}, {len(content)} bytes")
+
+
+def report_differences(files: dict[Path, bytes]) -> int:
+    status = 0
+    for path, content in files.items():
+        if not path.exists():
+            problem = "is missing"
+        elif path.read_bytes() != content:
+            problem = "is out of date"
+        else:
+            continue
+        status = 1
+        print(f"{path} {problem}: run generate.py without --check and commit the result", file=sys.stderr)
+    if status == 0:
+        print(f"{len(files)} files are up to date")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

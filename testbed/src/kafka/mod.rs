@@ -1,0 +1,349 @@
+//! Real Kafka: one broker or three, each a controller too (KRaft), with ways to stop, kill and freeze them.
+
+mod client;
+mod properties;
+mod records;
+mod security;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::sync::OnceCell;
+
+pub use self::client::{Group, Member, PartitionLag};
+pub use self::records::Record;
+pub use self::security::Security;
+
+use self::client::Clients;
+use self::properties::Node;
+use crate::{Folder, Parts, Process, TcpProxy, ports};
+
+const START: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(60);
+/// Enough for a broker with a few hundred partitions.
+const HEAP_MIB: u32 = 256;
+
+/// How brokers are to be.
+#[derive(Debug, Clone)]
+pub struct KafkaOptions {
+    /// One or three; with three, topics have three replicas of which two must have what a producer sent.
+    pub brokers: u16,
+    /// Listeners with TLS and SASL beside the plain one: see [`Kafka::security`].
+    pub secure: bool,
+    /// A [`TcpProxy`] before every broker's plain listener: see [`Kafka::proxy`].
+    pub proxied: bool,
+    /// Broker settings, after the testbed's own, which they override.
+    pub settings: Vec<(String, String)>,
+}
+
+impl Default for KafkaOptions {
+    fn default() -> Self {
+        Self {
+            brokers: 1,
+            secure: false,
+            proxied: false,
+            settings: Vec::new(),
+        }
+    }
+}
+
+/// Running brokers. They end, and their data vanishes, with this or with our process.
+#[derive(Debug)]
+pub struct Kafka {
+    brokers: Vec<Broker>,
+    jars: PathBuf,
+    security: Option<Security>,
+    clients: Clients,
+    folder: Folder,
+}
+
+#[derive(Debug)]
+struct Broker {
+    node: Node,
+    properties: PathBuf,
+    proxy: Option<TcpProxy>,
+    process: Mutex<Option<Process>>,
+}
+
+impl Kafka {
+    /// The one plain broker that all tests of this process share: use topics and groups of your own, and leave it
+    /// running.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn shared() -> Result<&'static Self> {
+        static SHARED: OnceCell<Kafka> = OnceCell::const_new();
+        SHARED
+            .get_or_try_init(|| Self::start(KafkaOptions::default()))
+            .await
+    }
+
+    /// Starts brokers and waits until they serve clients.
+    ///
+    /// # Errors
+    /// When Kafka is not installed or does not start within 60 s, with the end of a broker's log.
+    pub async fn start(options: KafkaOptions) -> Result<Self> {
+        ensure!(
+            matches!(options.brokers, 1 | 3),
+            "{} brokers are neither 1 nor 3",
+            options.brokers
+        );
+        let jars = Parts::locate()?.kafka_lib;
+        let folder = Folder::new()?;
+        let security = options
+            .secure
+            .then(|| Security::make(folder.path()))
+            .transpose()?;
+        let mut nodes = (1..=options.brokers)
+            .map(Node::choose)
+            .collect::<Result<Vec<_>>>()?;
+        let mut brokers = Vec::new();
+        let mut proxies = Vec::new();
+        for node in &mut nodes {
+            let proxy = match options.proxied {
+                true => Some(TcpProxy::start(node.plain).await?),
+                false => None,
+            };
+            // Clients connect where brokers say that they are.
+            node.advertised = proxy.as_ref().map_or(node.plain, TcpProxy::address);
+            proxies.push(proxy);
+        }
+        for (node, proxy) in nodes.iter().zip(proxies) {
+            let data = folder.subfolder(format!("broker-{}", node.id))?;
+            let properties = folder.join(format!("broker-{}.properties", node.id));
+            let text = properties::render(node, &nodes, &data, security.as_ref(), &options.settings);
+            std::fs::write(&properties, text).context("cannot write a broker's properties")?;
+            brokers.push(Broker {
+                node: node.clone(),
+                properties,
+                proxy,
+                process: Mutex::new(None),
+            });
+        }
+        let internal: Vec<_> = nodes.iter().map(|node| node.internal).collect();
+        let kafka = Self {
+            brokers,
+            jars,
+            security,
+            clients: Clients::new(&internal),
+            folder,
+        };
+        kafka.format().await?;
+        for index in 0..kafka.brokers.len() {
+            kafka.launch(index)?;
+        }
+        kafka.wait_until_ready().await?;
+        Ok(kafka)
+    }
+
+    /// `host:port` of every broker, comma separated: without TLS or login.
+    pub fn bootstrap(&self) -> String {
+        self.listed(|broker| broker.node.advertised)
+    }
+
+    /// The proxy before a broker's plain listener; the testbed's own questions do not go through it.
+    ///
+    /// # Panics
+    /// When it was started without [`KafkaOptions::proxied`], or there is no such broker.
+    pub fn proxy(&self, index: usize) -> &TcpProxy {
+        self.brokers[index]
+            .proxy
+            .as_ref()
+            .expect("the brokers were started with proxies")
+    }
+
+    /// How to reach the listeners with TLS and SASL.
+    ///
+    /// # Panics
+    /// When it was started without [`KafkaOptions::secure`].
+    pub fn security(&self) -> &Security {
+        self.security
+            .as_ref()
+            .expect("the brokers were started with secure listeners")
+    }
+
+    /// Stops a broker (0, 1, 2) in good order.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end within 60 s.
+    pub async fn stop_broker(&self, index: usize) -> Result<()> {
+        let process = self.take(index)?;
+        process.sigterm()?;
+        process.wait_exit(STOP).await?;
+        Ok(())
+    }
+
+    /// Kills a broker with SIGKILL.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn kill_broker(&self, index: usize) -> Result<()> {
+        self.take(index)?.kill_9().await
+    }
+
+    /// Starts a stopped or killed broker again, with its data and ports, and waits until all running ones serve.
+    ///
+    /// # Errors
+    /// When it runs already or does not start within 60 s.
+    pub async fn start_broker(&self, index: usize) -> Result<()> {
+        self.launch(index)?;
+        self.wait_until_ready().await
+    }
+
+    /// Freezes a broker: its connections stay open and nothing answers.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause_broker(&self, index: usize) -> Result<()> {
+        self.with_process(index, Process::sigstop)
+    }
+
+    /// Lets a frozen broker go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume_broker(&self, index: usize) -> Result<()> {
+        self.with_process(index, Process::sigcont)
+    }
+
+    /// The index of the broker that leads a partition now; `None` while nobody does.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub async fn leader(&self, topic: &str, partition: i32) -> Result<Option<usize>> {
+        let leader = self.clients.leader(topic, partition).await?;
+        Ok(self
+            .brokers
+            .iter()
+            .position(|broker| Some(i32::from(broker.node.id)) == leader))
+    }
+
+    /// Writes the metadata that a broker must find in its folder when it starts first; all of them at once.
+    async fn format(&self) -> Result<()> {
+        let mut formatting = Vec::new();
+        for broker in &self.brokers {
+            let mut tool = java(&self.jars, "kafka.tools.StorageTool");
+            tool.args(["format", "--cluster-id", properties::CLUSTER_ID, "--config"])
+                .arg(&broker.properties);
+            if let Some(security) = &self.security {
+                tool.args(security.scram_arguments());
+            }
+            let log = self.log(broker.node.id);
+            formatting.push(Process::start("the format of a broker", &tool, &log, &log)?);
+        }
+        for process in formatting {
+            let code = process.wait_exit(START).await?;
+            ensure!(code == 0, "cannot format a broker's folder{}", process.log_end());
+        }
+        Ok(())
+    }
+
+    fn launch(&self, index: usize) -> Result<()> {
+        let broker = self.broker(index)?;
+        let mut process = broker.process.lock().unwrap_or_else(PoisonError::into_inner);
+        ensure!(process.is_none(), "broker {index} runs already");
+        let mut server = java(&self.jars, "kafka.Kafka");
+        server.arg(&broker.properties);
+        let log = self.log(broker.node.id);
+        *process = Some(Process::start(&format!("broker {index}"), &server, &log, &log)?);
+        Ok(())
+    }
+
+    /// Waits until every running broker is known to the others and leads its partitions.
+    async fn wait_until_ready(&self) -> Result<()> {
+        let deadline = Instant::now() + START;
+        loop {
+            let mut running = Vec::new();
+            for (index, broker) in self.brokers.iter().enumerate() {
+                let process = broker.process.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(process) = &*process {
+                    if let Some(code) = process.exit_code() {
+                        bail!("broker {index} ended with {code}{}", process.log_end());
+                    }
+                    running.push(broker.node.internal);
+                }
+            }
+            let reason = match self.clients.all_serve(&running).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => String::new(),
+                Err(error) => format!(": {error:#}"),
+            };
+            if Instant::now() >= deadline {
+                let log = self
+                    .with_process(0, |process| Ok(process.log_end()))
+                    .unwrap_or_default();
+                bail!("Kafka does not serve after {START:?}{reason}{log}");
+            }
+            tokio::time::sleep(crate::eventually::POLL).await;
+        }
+    }
+
+    fn listed(&self, address: impl Fn(&Broker) -> SocketAddr) -> String {
+        let addresses: Vec<_> = self
+            .brokers
+            .iter()
+            .map(|broker| address(broker).to_string())
+            .collect();
+        addresses.join(",")
+    }
+
+    fn broker(&self, index: usize) -> Result<&Broker> {
+        self.brokers
+            .get(index)
+            .with_context(|| format!("there is no broker {index}"))
+    }
+
+    fn take(&self, index: usize) -> Result<Process> {
+        let mut process = self
+            .broker(index)?
+            .process
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        process
+            .take()
+            .with_context(|| format!("broker {index} does not run"))
+    }
+
+    fn with_process<T>(&self, index: usize, act: impl FnOnce(&Process) -> Result<T>) -> Result<T> {
+        let process = self
+            .broker(index)?
+            .process
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        act(process
+            .as_ref()
+            .with_context(|| format!("broker {index} does not run"))?)
+    }
+
+    fn log(&self, id: u16) -> PathBuf {
+        self.folder.join(format!("broker-{id}.log"))
+    }
+}
+
+/// A program of Kafka's jars.
+fn java(jars: &Path, main_class: &str) -> Command {
+    let mut class_path = jars.as_os_str().to_owned();
+    class_path.push("/*");
+    let mut java = Command::new("java");
+    java.arg(format!("-Xmx{HEAP_MIB}m"))
+        // Two cores are shared by many: the quick compiler and the plainest collector start soonest.
+        .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
+        .args([
+            "-Djava.awt.headless=true",
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+        ])
+        .arg("-Dorg.slf4j.simpleLogger.showDateTime=true")
+        .arg("-cp")
+        .arg(class_path)
+        .arg(main_class);
+    java
+}
+
+/// A free address on loopback.
+fn free_address() -> Result<SocketAddr> {
+    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?)))
+}

@@ -1,0 +1,153 @@
+//! Certificates and logins for brokers with TLS and SASL, made anew for every test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+
+use super::Kafka;
+
+const USERNAME: &str = "worker";
+const PASSWORD: &str = "worker-secret";
+
+/// What a client needs for the listeners with TLS or a login.
+#[derive(Debug, Clone)]
+pub struct Security {
+    ca: PathBuf,
+    client_certificate: PathBuf,
+    client_key: PathBuf,
+    broker: PathBuf,
+}
+
+impl Security {
+    /// The user that may log in, by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+    pub fn username(&self) -> &'static str {
+        USERNAME
+    }
+
+    /// Its password.
+    pub fn password(&self) -> &'static str {
+        PASSWORD
+    }
+
+    /// File with the certificate (PEM) that the brokers' are signed with.
+    pub fn ca(&self) -> &Path {
+        &self.ca
+    }
+
+    /// File with a certificate (PEM) for a client.
+    pub fn client_certificate(&self) -> &Path {
+        &self.client_certificate
+    }
+
+    /// File with its key (PEM).
+    pub fn client_key(&self) -> &Path {
+        &self.client_key
+    }
+
+    /// Makes an authority and certificates for the brokers and one client in `folder`.
+    pub(super) fn make(folder: &Path) -> Result<Self> {
+        let mut authority = CertificateParams::default();
+        authority
+            .distinguished_name
+            .push(DnType::CommonName, "testbed authority");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
+        let (broker, broker_key) = certificate(
+            &authority,
+            "broker",
+            &["localhost", "127.0.0.1"],
+            ExtendedKeyUsagePurpose::ServerAuth,
+        )?;
+        let (client, client_key) =
+            certificate(&authority, USERNAME, &[], ExtendedKeyUsagePurpose::ClientAuth)?;
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            Ok::<_, anyhow::Error>(path)
+        };
+        Ok(Self {
+            ca: write("ca.pem", &authority.pem())?,
+            client_certificate: write("client.pem", &client)?,
+            client_key: write("client.key", &client_key)?,
+            broker: write("broker.pem", &format!("{broker_key}{broker}{}", authority.pem()))?,
+        })
+    }
+
+    pub(super) fn scram_arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+            arguments.push("--add-scram".to_owned());
+            arguments.push(format!("{mechanism}=[name={USERNAME},password={PASSWORD}]"));
+        }
+        arguments
+    }
+
+    pub(super) fn broker_settings(&self) -> Vec<(String, String)> {
+        let mut settings: Vec<(String, String)> = [
+            ("ssl.keystore.type", "PEM".to_owned()),
+            ("ssl.keystore.location", self.broker.display().to_string()),
+            ("ssl.truststore.type", "PEM".to_owned()),
+            ("ssl.truststore.location", self.ca.display().to_string()),
+            ("listener.name.ssl.ssl.client.auth", "required".to_owned()),
+            (
+                "sasl.enabled.mechanisms",
+                "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512".to_owned(),
+            ),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        for listener in ["sasl_ssl", "sasl_plaintext"] {
+            let package = "org.apache.kafka.common.security";
+            settings.push((
+                format!("listener.name.{listener}.plain.sasl.jaas.config"),
+                format!("{package}.plain.PlainLoginModule required user_{USERNAME}=\"{PASSWORD}\";"),
+            ));
+            for mechanism in ["scram-sha-256", "scram-sha-512"] {
+                settings.push((
+                    format!("listener.name.{listener}.{mechanism}.sasl.jaas.config"),
+                    format!("{package}.scram.ScramLoginModule required;"),
+                ));
+            }
+        }
+        settings
+    }
+}
+
+impl Kafka {
+    /// `host:port` of every broker with TLS, where clients must show a certificate.
+    pub fn bootstrap_ssl(&self) -> String {
+        self.listed(|broker| broker.node.ssl)
+    }
+
+    /// `host:port` of every broker with TLS and login.
+    pub fn bootstrap_sasl_ssl(&self) -> String {
+        self.listed(|broker| broker.node.sasl_ssl)
+    }
+
+    /// `host:port` of every broker with login in the open.
+    pub fn bootstrap_sasl_plaintext(&self) -> String {
+        self.listed(|broker| broker.node.sasl_plaintext)
+    }
+}
+
+/// A certificate and its key, both as PEM.
+fn certificate(
+    authority: &CertifiedIssuer<'_, KeyPair>,
+    name: &str,
+    hosts: &[&str],
+    purpose: ExtendedKeyUsagePurpose,
+) -> Result<(String, String)> {
+    let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(hosts)?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.extended_key_usages = vec![purpose];
+    let key = KeyPair::generate()?;
+    let signed = params.signed_by(&key, authority)?;
+    Ok((signed.pem(), key.serialize_pem()))
+}

@@ -1,0 +1,264 @@
+//! A TCP proxy that misbehaves on request: between a client and Kafka, S3 or a webhook's receiver.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::{background, ports};
+
+/// What one read takes at most: with a delay, what travels at once.
+const BLOCK_BYTES: usize = 64 * 1024;
+/// No connection is cut after a number of bytes.
+const NO_LIMIT: u64 = u64::MAX;
+
+/// What the proxy does with connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Forward,
+    /// Every block travels this much later, in both directions.
+    Delay(Duration),
+    /// Connections stay open, and nothing travels.
+    Stall,
+    /// Nobody listens.
+    Refuse,
+}
+
+/// A listening proxy; it and its connections end when this is dropped.
+#[derive(Debug)]
+pub struct TcpProxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    listening: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    upstream: SocketAddr,
+    mode: watch::Sender<Mode>,
+    /// Counts up: every connection from before ends.
+    cuts: watch::Sender<u64>,
+    /// How many bytes clients may still send before everything is cut.
+    left_bytes: AtomicU64,
+    connections: AtomicU64,
+}
+
+impl TcpProxy {
+    /// Listens on a free port of loopback and forwards to `upstream`, which need not listen yet.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn start(upstream: SocketAddr) -> Result<Self> {
+        // Of our own range, because the port is given back and taken again when the proxy refuses for a while.
+        let address = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
+        let shared = Arc::new(Shared {
+            upstream,
+            mode: watch::Sender::new(Mode::Forward),
+            cuts: watch::Sender::new(0),
+            left_bytes: AtomicU64::new(NO_LIMIT),
+            connections: AtomicU64::new(0),
+        });
+        let listener = background::run(async move {
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address}"))
+        })
+        .await?;
+        let listening = background::start(listen(listener, address, Arc::clone(&shared)));
+        Ok(Self {
+            address,
+            shared,
+            listening,
+        })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Forwards as it should: ends [`Self::delay`], [`Self::stall`], [`Self::refuse`] and [`Self::cut_after`].
+    pub fn forward(&self) {
+        self.shared.left_bytes.store(NO_LIMIT, Ordering::Relaxed);
+        self.set(Mode::Forward);
+    }
+
+    /// Lets every block of at most 64 KiB arrive this much later.
+    pub fn delay(&self, delay: Duration) {
+        self.set(Mode::Delay(delay));
+    }
+
+    /// Stops reading: connections stay open, and nothing arrives any more.
+    pub fn stall(&self) {
+        self.set(Mode::Stall);
+    }
+
+    /// Resets all connections and refuses new ones.
+    pub fn refuse(&self) {
+        self.set(Mode::Refuse);
+        self.cut();
+    }
+
+    /// Resets all connections, once; new ones are served.
+    pub fn cut(&self) {
+        self.shared.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Resets all connections, once, after clients have sent this many bytes more.
+    pub fn cut_after(&self, bytes: u64) {
+        self.shared.left_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How many connections there have been.
+    pub fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, mode: Mode) {
+        self.shared.mode.send_replace(mode);
+    }
+}
+
+impl Drop for TcpProxy {
+    fn drop(&mut self) {
+        self.listening.abort();
+        self.cut();
+    }
+}
+
+/// Accepts as long as the mode lets it; the listener is gone while it refuses.
+async fn listen(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
+    let mut mode = shared.mode.subscribe();
+    let mut listener = Some(listener);
+    loop {
+        let refuses = *mode.borrow_and_update() == Mode::Refuse;
+        if refuses {
+            listener = None;
+        } else if listener.is_none() {
+            listener = TcpListener::bind(address).await.ok();
+        }
+        let accepted = async {
+            match &listener {
+                Some(listener) => listener.accept().await,
+                None if refuses => std::future::pending().await,
+                // Somebody else may have the port for a moment.
+                None => {
+                    tokio::time::sleep(crate::eventually::POLL).await;
+                    Err(io::ErrorKind::AddrInUse.into())
+                }
+            }
+        };
+        tokio::select! {
+            accepted = accepted => {
+                if let Ok((client, _)) = accepted {
+                    shared.connections.fetch_add(1, Ordering::Relaxed);
+                    background::start(serve(client, Arc::clone(&shared)));
+                }
+            }
+            changed = mode.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// One connection, until either side closes it or it is cut.
+async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
+    let mut cuts = shared.cuts.subscribe();
+    let Ok(mut upstream) = TcpStream::connect(shared.upstream).await else {
+        return reset(&client);
+    };
+    for stream in [&client, &upstream] {
+        // It only makes small messages slower where it is refused.
+        let _ = stream.set_nodelay(true);
+    }
+    let was_cut = {
+        let (client_reads, client_writes) = client.split();
+        let (upstream_reads, upstream_writes) = upstream.split();
+        let up = pump(client_reads, upstream_writes, &shared, true);
+        let down = pump(upstream_reads, client_writes, &shared, false);
+        tokio::select! {
+            // An error of one direction ends both, as the end of the process at the other side would.
+            result = async { tokio::try_join!(up, down) } => result.is_err(),
+            _ = cuts.changed() => true,
+        }
+    };
+    if was_cut {
+        reset(&client);
+        reset(&upstream);
+    }
+}
+
+async fn pump(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    shared: &Shared,
+    counted: bool,
+) -> io::Result<()> {
+    let mut mode = shared.mode.subscribe();
+    let mut block = vec![0; BLOCK_BYTES];
+    loop {
+        until_not_stalled(&mut mode).await;
+        let length = from.read(&mut block).await?;
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        until_not_stalled(&mut mode).await;
+        let delay = match *mode.borrow() {
+            Mode::Delay(delay) => Some(delay),
+            _ => None,
+        };
+        if let Some(delay) = delay {
+            tokio::time::sleep(delay).await;
+        }
+        if counted {
+            let passes = shared.pass(length);
+            to.write_all(&block[..passes]).await?;
+            if passes < length {
+                shared.cuts.send_modify(|cuts| *cuts += 1);
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+        } else {
+            to.write_all(&block[..length]).await?;
+        }
+    }
+}
+
+async fn until_not_stalled(mode: &mut watch::Receiver<Mode>) {
+    // The sender lives as long as the connection's shared state.
+    let _ = mode.wait_for(|mode| *mode != Mode::Stall).await;
+}
+
+impl Shared {
+    /// How many of these bytes may pass; once it is fewer, the limit is gone.
+    fn pass(&self, length: usize) -> usize {
+        let wanted = u64::try_from(length).unwrap_or(NO_LIMIT);
+        let spend = |left: u64| match left {
+            NO_LIMIT => None,
+            left if left < wanted => Some(NO_LIMIT),
+            left => Some(left - wanted),
+        };
+        match self
+            .left_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend)
+        {
+            Ok(left) if left < wanted => usize::try_from(left).unwrap_or(length),
+            _ => length,
+        }
+    }
+}
+
+/// Makes the end of a connection a reset rather than an orderly close.
+fn reset(stream: &TcpStream) {
+    // Where it is refused, the connection closes in order: still an end.
+    let _ = stream.set_zero_linger();
+}

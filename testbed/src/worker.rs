@@ -1,0 +1,204 @@
+//! A worker's process under test, with its log lines.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{Folder, Process};
+
+/// A worker that is to be started.
+#[derive(Debug)]
+pub struct WorkerOptions {
+    role: String,
+    command: Command,
+}
+
+/// A running worker; [`Process`] says what can be done to it.
+#[derive(Debug)]
+pub struct Worker {
+    process: Process,
+    log: PathBuf,
+    output: PathBuf,
+    folder: Folder,
+}
+
+/// One line of a worker's log.
+#[derive(Debug, Clone)]
+pub struct LogLine {
+    /// The message.
+    pub message: String,
+    /// `ERROR`, `WARN`, `INFO` and so on; empty for a line that is not JSON.
+    pub level: String,
+    /// The whole line: fields beside the message.
+    pub fields: Value,
+}
+
+impl WorkerOptions {
+    /// A worker in a role: the program's first argument.
+    pub fn new(binary: &str, role: &str) -> Self {
+        let mut command = Command::new(binary);
+        command
+            .arg(role)
+            .env("LOG_FORMAT", "json")
+            .env("ADMIN_ADDR", "127.0.0.1:0");
+        Self {
+            role: role.to_owned(),
+            command,
+        }
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Sets many.
+    #[must_use]
+    pub fn envs(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.command.envs(variables);
+        self
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When no process can be started; a worker that ends at once shows in [`Process::wait_exit`].
+    pub fn start(self) -> Result<Worker> {
+        let folder = Folder::new()?;
+        let (log, output) = (folder.join("log"), folder.join("output"));
+        let process = Process::start(&self.role, &self.command, &output, &log)?;
+        Ok(Worker {
+            process,
+            log,
+            output,
+            folder,
+        })
+    }
+}
+
+impl Worker {
+    /// All lines of its log so far.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn log(&self) -> Result<Vec<LogLine>> {
+        let bytes = fs::read(&self.log).with_context(|| format!("cannot read {}", self.log.display()))?;
+        let text = String::from_utf8_lossy(&bytes);
+        // The last line may be half written.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        Ok(whole.lines().map(LogLine::read).collect())
+    }
+
+    /// The messages of all lines so far, in order.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn messages(&self) -> Result<Vec<String>> {
+        Ok(self.log()?.into_iter().map(|line| line.message).collect())
+    }
+
+    /// Waits for a line whose message starts with `message`, and gives the first.
+    ///
+    /// # Errors
+    /// When there is none `within` that time, or the worker ended without it; shows the end of the log.
+    pub async fn wait_for_log(&self, message: &str, within: Duration) -> Result<LogLine> {
+        self.wait_for_logs(message, 1, within)
+            .await?
+            .pop()
+            .context("one line was found")
+    }
+
+    /// Waits until `count` lines have messages that start with `message`, and gives them.
+    ///
+    /// # Errors
+    /// As [`Self::wait_for_log`].
+    pub async fn wait_for_logs(&self, message: &str, count: usize, within: Duration) -> Result<Vec<LogLine>> {
+        let deadline = Instant::now() + within;
+        loop {
+            // Looked at before the log: what it wrote last is in the log then.
+            let ended = self.process.exit_code();
+            let mut lines = self.log()?;
+            lines.retain(|line| line.message.starts_with(message));
+            if lines.len() >= count {
+                lines.truncate(count);
+                return Ok(lines);
+            }
+            let found = lines.len();
+            if let Some(code) = ended {
+                bail!(
+                    "the worker ended with {code} and said `{message}` {found} times{}",
+                    self.log_end()
+                );
+            }
+            if Instant::now() >= deadline {
+                bail!(
+                    "the worker said `{message}` {found} times within {within:?}{}",
+                    self.log_end()
+                );
+            }
+            tokio::time::sleep(crate::eventually::POLL).await;
+        }
+    }
+
+    /// What it printed to standard output so far.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn output(&self) -> Result<String> {
+        fs::read_to_string(&self.output).with_context(|| format!("cannot read {}", self.output.display()))
+    }
+
+    /// The address that a line of its log names in the field `address`.
+    ///
+    /// # Errors
+    /// When there is no such line `within` that time.
+    pub async fn address(&self, message: &str, within: Duration) -> Result<SocketAddr> {
+        let line = self.wait_for_log(message, within).await?;
+        let address = line.fields["address"]
+            .as_str()
+            .context("the line names no address")?;
+        address
+            .parse()
+            .with_context(|| format!("`{address}` is no address"))
+    }
+
+    /// A folder of its own, gone with it.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+}
+
+impl Deref for Worker {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl LogLine {
+    fn read(line: &str) -> Self {
+        let fields: Value = serde_json::from_str(line).unwrap_or(Value::Null);
+        let text = |name: &str| fields[name].as_str().map(str::to_owned);
+        Self {
+            message: text("message").unwrap_or_else(|| line.to_owned()),
+            level: text("level").unwrap_or_default(),
+            fields,
+        }
+    }
+}

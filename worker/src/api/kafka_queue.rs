@@ -1,0 +1,97 @@
+//! The queue of tasks in Kafka.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use separation_contract::message::Task;
+use tokio::sync::Semaphore;
+
+use super::ApiSettings;
+use super::borders::{QueueProgress, TaskQueue};
+use crate::kafka::{Attempt, GroupProgress, Header, KafkaError, Place, Producer};
+use crate::settings::KafkaSettings;
+use crate::telemetry::TraceContext;
+use crate::work::WorkError;
+
+/// How long the brokers may take to say that they are there, or how far processors are.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+
+/// How many callers may ask at once how far processors are: each holds a thread, of 512 in the process.
+const MAX_QUESTIONS: usize = 8;
+
+/// The queue of tasks in Kafka.
+pub struct KafkaQueue {
+    producer: Producer,
+    progress: GroupProgress,
+    questions: Semaphore,
+    topic: String,
+}
+
+impl KafkaQueue {
+    /// The queue that `settings` name. Connects when first used.
+    ///
+    /// # Errors
+    /// When the settings are refused.
+    pub fn new(kafka: &KafkaSettings, settings: &ApiSettings) -> Result<Self, KafkaError> {
+        let (group, topic) = (&settings.processor_group, &settings.task_topic);
+        Ok(Self {
+            producer: Producer::new(kafka)?,
+            progress: GroupProgress::new(kafka, group, topic)?,
+            questions: Semaphore::new(MAX_QUESTIONS),
+            topic: topic.clone(),
+        })
+    }
+}
+
+impl TaskQueue for KafkaQueue {
+    fn reachable(&self) -> BoxFuture<'_, bool> {
+        Box::pin(self.producer.reaches(&self.topic, ASK_LIMIT))
+    }
+
+    fn publish<'a>(&'a self, task: &'a Task, trace: TraceContext) -> BoxFuture<'a, Result<Place, WorkError>> {
+        Box::pin(async move {
+            let headers = [Header {
+                name: TraceContext::HEADER,
+                value: trace.to_string(),
+            }];
+            let (key, value) = (task.task_uuid.as_str().as_bytes(), task.to_json());
+            let published = self
+                .producer
+                .publish(&self.topic, key, value.as_bytes(), &headers);
+            published
+                .await
+                .map_err(|error| WorkError::new(error.class(), error))
+        })
+    }
+
+    fn progress(&self, partition: i32) -> BoxFuture<'_, Option<QueueProgress>> {
+        Box::pin(async move {
+            let asked = async {
+                let _turn = self.questions.acquire().await.ok()?;
+                match self.progress.of(partition, ASK_LIMIT).await {
+                    Ok(progress) => Some(progress),
+                    Err(error) => {
+                        tracing::debug!(partition, %error, "Cannot tell how far processors are");
+                        None
+                    }
+                }
+            };
+            let progress = tokio::time::timeout(ASK_LIMIT, asked).await.ok()??;
+            Some(QueueProgress {
+                committed: progress.map(|progress| progress.committed),
+                begun: progress.is_some_and(|progress| progress.attempt > Attempt::default()),
+            })
+        })
+    }
+
+    fn close(&self, limit: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            match self.producer.clone().close(limit).await {
+                Ok(()) => tracing::info!("Kafka producer closed"),
+                Err(error) => {
+                    tracing::error!(%error, "Kafka producer closed with messages that no broker took")
+                }
+            }
+        })
+    }
+}

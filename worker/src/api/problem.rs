@@ -1,0 +1,84 @@
+//! What callers are told when something is wrong: `{"error": …}`, and `details` where there are any.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::requests::RequestError;
+
+/// When a caller who finds no room should come back: most songs are fetched in less.
+const RETRY_AFTER_SECONDS: u64 = 5;
+
+/// An answer that is no success.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    body: ProblemBody,
+}
+
+/// Why a request was not served
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemBody {
+    /// What is wrong
+    #[schema(example = "Failed to fetch audio")]
+    error: String,
+    /// Why, where that is known
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "example.com answered 404")]
+    details: Option<String>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self {
+            status,
+            body: ProblemBody {
+                error: error.into(),
+                details: None,
+            },
+        }
+    }
+
+    pub(super) fn because(self, details: impl Into<String>) -> Self {
+        Self {
+            body: ProblemBody {
+                details: Some(details.into()),
+                ..self.body
+            },
+            ..self
+        }
+    }
+
+    /// Nothing is wrong with the request, and nothing was begun: it may be sent again.
+    pub(super) fn come_back(error: &'static str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "Not found")
+    }
+}
+
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body)).into_response();
+        let headers = response.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Basic realm=\"separation\", charset=\"UTF-8\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        }
+        response
+    }
+}

@@ -1,0 +1,110 @@
+//! The API's life: joining its parts, listening, serving, ending.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use separation_contract::environment as env;
+use tokio::net::TcpListener;
+
+use super::{ApiArguments, ApiSettings, App, KafkaQueue, StagedFiles, server};
+use crate::outbound::Client;
+use crate::service::Shutdown;
+use crate::settings::{KafkaSettings, S3Settings, SettingError, StagingSettings};
+use crate::storage::{Finals, S3, Staging};
+use crate::telemetry::Metrics;
+
+/// How long requests may go on after a signal.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long what requests have left behind may take: queueing a task (30 s at the client) or removing a song (10 s).
+const FINISH_LIMIT: Duration = Duration::from_secs(35);
+
+/// How long messages may take that brokers have not confirmed.
+const FLUSH_LIMIT: Duration = Duration::from_secs(10);
+
+/// All that the API is told, checked.
+#[derive(Debug, Clone)]
+pub struct ApiPlan {
+    api: ApiSettings,
+    kafka: KafkaSettings,
+    staging: StagingSettings,
+    s3: S3Settings,
+    outbound: Client,
+}
+
+impl ApiPlan {
+    /// Checks all options.
+    ///
+    /// # Errors
+    /// When they contradict each other.
+    pub fn new(arguments: &ApiArguments) -> Result<Self, SettingError> {
+        Ok(Self {
+            api: arguments.settings()?,
+            kafka: arguments.kafka.settings()?,
+            staging: arguments.staging.settings(),
+            s3: arguments.s3.settings()?,
+            outbound: Client::new(&arguments.outbound.outbound_allow),
+        })
+    }
+}
+
+/// Runs the API until `shutdown`.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(plan: ApiPlan, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
+    let queue = KafkaQueue::new(&plan.kafka, &plan.api).context("cannot make a Kafka client")?;
+    let needs_s3 = plan.s3.bucket.is_some() || plan.staging.s3_staging.is_some();
+    let s3 = if needs_s3 {
+        Some(S3::connect(&plan.s3).await)
+    } else {
+        None
+    };
+    let finals = match (&s3, &plan.s3.bucket) {
+        (Some(s3), Some(_)) => Some(Finals::new(s3.clone(), &plan.s3)?),
+        _ => {
+            tracing::warn!(
+                "{} is not set: tasks are never seen to be done",
+                env::S3_BUCKET_NAME
+            );
+            None
+        }
+    };
+    let staging = Staging::open(&plan.staging, s3)
+        .await
+        .context("cannot use the place where songs wait")?;
+    let files = StagedFiles::new(staging, finals);
+    let address = plan.api.address;
+    let app = App::new(plan.api, plan.outbound, Arc::new(queue), Arc::new(files), metrics);
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))?;
+    serve_until(app, listener, shutdown).await;
+    Ok(())
+}
+
+/// Serves `app` until it is to drain, then ends what is running: requests, what they left behind, the producer. An abort
+/// ends the waiting.
+pub async fn serve_until(app: App, listener: TcpListener, shutdown: Shutdown) {
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "API listens");
+    }
+    let ending = async {
+        if !server::serve(listener, app.router(), shutdown.drain, DRAIN_LIMIT).await {
+            tracing::warn!(
+                limit_s = DRAIN_LIMIT.as_secs(),
+                "Requests were still running and were cut"
+            );
+        }
+        if tokio::time::timeout(FINISH_LIMIT, app.finish()).await.is_err() {
+            tracing::warn!("Songs that were not queued may still be there");
+        }
+        app.close_queue(FLUSH_LIMIT).await;
+        tracing::info!("API shutdown complete");
+    };
+    tokio::select! {
+        () = ending => {}
+        () = shutdown.abort.cancelled() => {}
+    }
+}

@@ -1,0 +1,66 @@
+//! Songs in staging, and what became of them in the bucket of finished stems.
+
+use std::io;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use separation_contract::message::TaskId;
+
+use super::borders::TaskFiles;
+use crate::storage::{FinalManifest, Finals, Staging};
+use crate::work::WorkError;
+
+/// Songs in staging, and what became of them in the bucket of finished stems.
+#[derive(Debug, Clone)]
+pub struct StagedFiles {
+    staging: Staging,
+    finals: Option<Finals>,
+}
+
+impl StagedFiles {
+    /// Without a bucket, tasks are never seen to be done.
+    pub fn new(staging: Staging, finals: Option<Finals>) -> Self {
+        Self { staging, finals }
+    }
+}
+
+impl TaskFiles for StagedFiles {
+    fn put_input<'a>(
+        &'a self,
+        task: &'a TaskId,
+        song: BoxStream<'a, io::Result<Bytes>>,
+        limit_bytes: u64,
+    ) -> BoxFuture<'a, Result<String, WorkError>> {
+        Box::pin(async move { Ok(self.staging.put_input(task, song, limit_bytes).await?) })
+    }
+
+    fn delete_input<'a>(&'a self, audio_path: &'a str) -> BoxFuture<'a, Result<(), WorkError>> {
+        Box::pin(async move { Ok(self.staging.delete_input(audio_path).await?) })
+    }
+
+    fn put_record<'a>(&'a self, task: &'a TaskId, record: Vec<u8>) -> BoxFuture<'a, Result<(), WorkError>> {
+        Box::pin(async move { Ok(self.staging.put_record(task, &record).await?) })
+    }
+
+    fn record<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<Option<Vec<u8>>, WorkError>> {
+        Box::pin(async move { Ok(self.staging.record(task).await?) })
+    }
+
+    fn delete_record<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<(), WorkError>> {
+        Box::pin(async move { Ok(self.staging.delete_record(task).await?) })
+    }
+
+    fn is_separated<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<bool, WorkError>> {
+        Box::pin(async move { Ok(self.staging.find(task).await?.is_some()) })
+    }
+
+    fn manifest<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<Option<FinalManifest>, WorkError>> {
+        Box::pin(async move {
+            match &self.finals {
+                Some(finals) => Ok(finals.manifest(task).await?),
+                None => Ok(None),
+            }
+        })
+    }
+}

@@ -1,0 +1,62 @@
+//! `separation-worker processor`: takes tasks, separates, publishes results.
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::Failure;
+use super::serve::ServeArguments;
+use crate::places::Places;
+use crate::processor::{Processor, Separation};
+use crate::settings::{ConsumedRole, ModelArguments, S3Arguments, ScratchArguments, StagingArguments};
+use crate::storage::{S3, Scratch, Staging};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  separation-worker processor --bootstrap-servers kafka:9092
+  TEMP_DIR=/work/songs OUTPUT_DIR=/work/stems separation-worker processor
+  S3_STAGING=s3://media/staging/ S3_ENDPOINT_URL=http://s3:9000 separation-worker processor --provider cuda
+
+SIGTERM lets the running task finish, commits it and exits 0; a second one ends at once and leaves the task for another.")]
+pub(super) struct ProcessorArguments {
+    #[command(flatten)]
+    serve: ServeArguments,
+    #[command(flatten)]
+    model: ModelArguments,
+    #[command(flatten)]
+    staging: StagingArguments,
+    #[command(flatten)]
+    scratch: ScratchArguments,
+    #[command(flatten)]
+    s3: S3Arguments,
+}
+
+pub(super) fn run(arguments: &ProcessorArguments) -> Result<(), Failure> {
+    let staging = arguments.staging.settings();
+    let s3 = arguments
+        .s3
+        .settings()
+        .map_err(|error| Failure::Usage(error.into()))?;
+    let (model, runtime) = (arguments.model.choice(), arguments.model.runtime());
+    let serving = arguments.serve.begin(ConsumedRole::Processor)?;
+    tracing::info!(?staging, ?model, ?runtime, "Settings of the processor");
+    serving.run(async || {
+        // Reading and compiling a model takes seconds.
+        let loading = tokio::task::spawn_blocking(move || {
+            Separation::load(&model, runtime, &Places::from_environment())
+        });
+        let separation = loading.await.context("loading the model panicked")??;
+        let store = match staging.uses_s3() {
+            true => Some(S3::connect(&s3).await),
+            false => None,
+        };
+        Ok(Processor {
+            separation,
+            delete_input: staging.delete_input,
+            staging: Staging::open(&staging, store).await?,
+            scratch: Scratch::open(
+                arguments.scratch.scratch_dir.as_deref(),
+                arguments.scratch.scratch_limit_bytes,
+            )?,
+        })
+    })
+}

@@ -1,0 +1,138 @@
+//! What `processor` and `uploader` share: settings, logs, the admin endpoint, and the service loop to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Args;
+use separation_contract::environment as env;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::Failure;
+use crate::admin::Admin;
+use crate::kafka::{Consumer, Producer, ensure_topics};
+use crate::service::{Activity, Exit, Service, Shutdown};
+use crate::settings::{ConsumedRole, ConsumerArguments, ConsumerSettings, KafkaArguments, KafkaSettings};
+use crate::telemetry::{LogsArguments, Metrics};
+use crate::work::Role;
+
+/// Options of every role that takes messages.
+#[derive(Debug, Args)]
+pub(super) struct ServeArguments {
+    #[command(flatten)]
+    kafka: KafkaArguments,
+    #[command(flatten)]
+    consumer: ConsumerArguments,
+    /// Address of live, ready, metrics and drain; port 0 takes any free one
+    #[arg(long, env = env::ADMIN_ADDR, default_value = "0.0.0.0:8081", value_name = "ADDRESS")]
+    admin_addr: SocketAddr,
+    #[command(flatten)]
+    logs: LogsArguments,
+}
+
+/// What a role is made from, besides its own options.
+pub(super) struct Serving {
+    kafka: KafkaSettings,
+    consumer: ConsumerSettings,
+    admin_addr: SocketAddr,
+}
+
+impl ServeArguments {
+    /// Checks the options together and starts logging.
+    pub(super) fn begin(&self, role: ConsumedRole) -> Result<Serving, Failure> {
+        let kafka = self
+            .kafka
+            .settings()
+            .map_err(|error| Failure::Usage(error.into()))?;
+        let consumer = self
+            .consumer
+            .settings(role)
+            .map_err(|error| Failure::Usage(error.into()))?;
+        self.logs
+            .start()
+            .context("LOG_LEVEL cannot be read")
+            .map_err(Failure::Usage)?;
+        // Once, and without secrets: these types show none.
+        tracing::info!(?kafka, ?consumer, admin_addr = %self.admin_addr, "Settings");
+        Ok(Serving {
+            kafka,
+            consumer,
+            admin_addr: self.admin_addr,
+        })
+    }
+}
+
+impl Serving {
+    /// Makes the role and serves until a shutdown is asked for. A shutdown while the role is made ends it as well.
+    pub(super) fn run<R: Role>(self, make: impl AsyncFnOnce() -> anyhow::Result<R>) -> Result<(), Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("cannot start a runtime")
+            .map_err(Failure::Work)?;
+        let exit = runtime.block_on(self.serve(make)).map_err(Failure::Work)?;
+        // Threads of an aborted separation end with the process.
+        runtime.shutdown_background();
+        match exit {
+            Exit::Drained => {
+                tracing::info!("{} shutdown complete", R::NAME);
+                Ok(())
+            }
+            Exit::Aborted => Err(Failure::Interrupted),
+        }
+    }
+
+    async fn serve<R: Role>(self, make: impl AsyncFnOnce() -> anyhow::Result<R>) -> anyhow::Result<Exit> {
+        let shutdown = Shutdown::on_signals().context("cannot catch signals")?;
+        let metrics = Metrics::new();
+        let (activity, watched) = watch::channel(Activity::Starting);
+        let listener = TcpListener::bind(self.admin_addr)
+            .await
+            .with_context(|| format!("cannot listen on ADMIN_ADDR {}", self.admin_addr))?;
+        let admin = Admin {
+            activity: watched,
+            metrics: metrics.clone(),
+            shutdown: shutdown.clone(),
+        };
+        tokio::spawn(admin.serve(listener));
+        let role = tokio::select! {
+            role = make() => role?,
+            () = shutdown.drain.cancelled() => return Ok(Exit::Drained),
+        };
+        let consumer = &self.consumer;
+        let topics = [
+            consumer.result_topic.as_str(),
+            consumer.dead_letter_topic.as_str(),
+        ];
+        let producer = Producer::new(&self.kafka).context("cannot make a Kafka producer")?;
+        let joined =
+            Consumer::join(&self.kafka, consumer, metrics.clone()).context("cannot make a Kafka consumer")?;
+        // Beside the work: with the brokers away, or without the right to create topics, messages can still be taken
+        // later, and publishing says what is missing.
+        let kafka = self.kafka.clone();
+        let topics = topics.map(str::to_owned);
+        tokio::spawn(async move {
+            let names: Vec<_> = topics.iter().map(String::as_str).collect();
+            if let Err(error) = ensure_topics(&kafka, &names).await {
+                tracing::warn!(%error, topics = ?names, "Could not make sure that these topics exist");
+            }
+        });
+        tracing::info!(
+            group = consumer.group,
+            topic = consumer.topic,
+            "{} started",
+            R::NAME
+        );
+        let service = Service {
+            role: Arc::new(role),
+            consumer: joined,
+            producer,
+            settings: self.consumer,
+            metrics,
+            activity,
+        };
+        Ok(service.run(&shutdown).await?)
+    }
+}

@@ -1,0 +1,59 @@
+//! `separation-worker uploader`: takes results, uploads stems, tells callers.
+
+use anyhow::Context as _;
+use clap::Args;
+use separation_contract::environment as env;
+
+use super::Failure;
+use super::serve::ServeArguments;
+use crate::outbound;
+use crate::settings::{
+    ConsumedRole, OutboundArguments, S3Arguments, SettingError, StagingArguments, WebhookArguments,
+};
+use crate::storage::{Finals, S3, Staging};
+use crate::uploader::Uploader;
+use crate::webhook::{Signer, Webhook};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  S3_BUCKET_NAME=stems S3_ENDPOINT_URL=http://s3:9000 separation-worker uploader --bootstrap-servers kafka:9092
+  WEBHOOK_SECRET=whsec_… separation-worker uploader     # callers can verify who rings
+  OUTBOUND_ALLOW=hooks.internal,10.0.0.0/8 separation-worker uploader
+
+SIGTERM lets the running upload finish, commits it and exits 0; a second one ends at once and leaves it for another.")]
+pub(super) struct UploaderArguments {
+    #[command(flatten)]
+    serve: ServeArguments,
+    #[command(flatten)]
+    staging: StagingArguments,
+    #[command(flatten)]
+    s3: S3Arguments,
+    #[command(flatten)]
+    outbound: OutboundArguments,
+    #[command(flatten)]
+    webhook: WebhookArguments,
+}
+
+pub(super) fn run(arguments: &UploaderArguments) -> Result<(), Failure> {
+    let staging = arguments.staging.settings();
+    let usage = |error: SettingError| Failure::Usage(error.into());
+    let s3 = arguments.s3.settings().map_err(usage)?;
+    s3.bucket().map_err(usage)?;
+    let secret = arguments.webhook.webhook_secret.as_ref();
+    let signer = secret.map(Signer::new).transpose();
+    let signer = signer.context(env::WEBHOOK_SECRET).map_err(Failure::Usage)?;
+    let serving = arguments.serve.begin(ConsumedRole::Uploader)?;
+    tracing::info!(
+        ?staging,
+        ?s3,
+        signs_webhooks = signer.is_some(),
+        "Settings of the uploader"
+    );
+    serving.run(async || {
+        let store = S3::connect(&s3).await;
+        let staging = Staging::open(&staging, Some(store.clone())).await?;
+        let finals = Finals::new(store, &s3)?;
+        let client = outbound::Client::new(&arguments.outbound.outbound_allow);
+        Ok(Uploader::new(staging, finals, Webhook::new(client, signer)))
+    })
+}

@@ -1,0 +1,386 @@
+//! A member of a consumer group that holds one message at a time and is polled all the time.
+//!
+//! While a message is worked on, all partitions are paused and polling goes on, so that rebalances and errors are
+//! served. What happens to owned partitions is decided in `membership`.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{
+    BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol, StreamConsumer,
+};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::client;
+use super::error::CommitError;
+use super::membership::{Membership, Noted, RevokeAnswer};
+use super::message::{Attempt, Message, Place};
+use crate::settings::{ConsumerSettings, KafkaSettings};
+use crate::telemetry::Metrics;
+
+/// How long one question about committed offsets may take.
+const COMMITTED_LIMIT: Duration = Duration::from_secs(10);
+
+/// Pause before a commit that was refused for a passing reason is tried again.
+const COMMIT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What polling gave.
+#[derive(Debug)]
+pub enum Polled {
+    /// A message. It is not taken yet.
+    Message(Message),
+    /// All messages of a partition have been seen.
+    EndOfPartition(i32),
+    /// Trouble that the client repairs by itself.
+    Trouble(KafkaError),
+    /// The client cannot go on.
+    Fatal(KafkaError),
+}
+
+/// A member of a consumer group.
+pub struct Consumer {
+    inner: Arc<StreamConsumer<Callbacks>>,
+    topic: String,
+}
+
+/// Called by librdkafka within polling; shared with the consumer's own methods, which run on the same task.
+struct Callbacks {
+    metrics: Metrics,
+    state: Mutex<State>,
+    /// Wakes who waits for the assignment to stand still.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    membership: Membership,
+    /// Whether messages may come: none is worked on, the assignment has settled, no shutdown was asked for.
+    open: bool,
+    /// Cancelled when the work's partition is lost.
+    work: Option<CancellationToken>,
+}
+
+impl Consumer {
+    /// Joins the group. Messages come once [`Self::open`] was called.
+    ///
+    /// # Errors
+    /// When the settings are refused.
+    pub fn join(kafka: &KafkaSettings, settings: &ConsumerSettings, metrics: Metrics) -> KafkaResult<Self> {
+        let mut config = client::config(
+            kafka,
+            separation_contract::kafka::one_message_consumer(
+                &settings.group,
+                &settings.timings,
+                settings.assignor,
+                settings.reset,
+            ),
+        );
+        config.set("enable.partition.eof", "true");
+        let callbacks = Callbacks {
+            metrics,
+            state: Mutex::new(State::default()),
+            changed: Notify::new(),
+        };
+        let inner: StreamConsumer<Callbacks> = config.create_with_context(callbacks)?;
+        inner.subscribe(&[&settings.topic])?;
+        Ok(Self {
+            inner: Arc::new(inner),
+            topic: settings.topic.clone(),
+        })
+    }
+
+    /// Polls until something comes. Has to be called all the time; may be dropped and called anew.
+    pub async fn poll(&self) -> Polled {
+        match self.inner.recv().await {
+            Ok(message) => Polled::Message(Message::of(&message)),
+            Err(KafkaError::PartitionEOF(partition)) => Polled::EndOfPartition(partition),
+            Err(error @ KafkaError::MessageConsumptionFatal(_)) => Polled::Fatal(error),
+            Err(error) => Polled::Trouble(error),
+        }
+    }
+
+    /// Lets messages come.
+    pub fn open(&self) {
+        self.state().open = true;
+        let owned = self.owned();
+        log_failure("resume", self.inner.resume(&owned));
+    }
+
+    /// Takes no further message.
+    pub fn close_intake(&self) {
+        self.state().open = false;
+        let owned = self.owned();
+        log_failure("pause", self.inner.pause(&owned));
+    }
+
+    /// Takes a message: nothing further comes until [`Self::end`]. The token is cancelled if the message is lost.
+    ///
+    /// Gives nothing if its partition is not owned any more.
+    pub fn begin(&self, message: &Message) -> Option<CancellationToken> {
+        self.close_intake();
+        let mut state = self.state();
+        state.membership.begin(message.place.partition)?;
+        let token = CancellationToken::new();
+        state.work = Some(token.clone());
+        Some(token)
+    }
+
+    /// Puts a message back that came although none was wanted.
+    ///
+    /// # Errors
+    /// When the client refuses; then the message comes again only after a rebalance.
+    pub fn put_back(&self, message: &Message) -> KafkaResult<()> {
+        let Place { partition, offset } = message.place;
+        self.inner
+            .seek(&self.topic, partition, Offset::Offset(offset), Duration::ZERO)
+    }
+
+    /// The message's work has ended: gives up what was asked back meanwhile.
+    pub fn end(&self) {
+        let held = {
+            let mut state = self.state();
+            state.work = None;
+            state.membership.end()
+        };
+        if !held.is_empty() {
+            tracing::info!(partitions = ?held, "Gave up partitions after the task that was running");
+            log_failure("give up", give_up(&*self.inner, &list(&self.topic, &held)));
+        }
+    }
+
+    /// How often a message was begun before, by any member.
+    ///
+    /// # Errors
+    /// When the brokers cannot tell.
+    pub async fn attempts(&self, place: Place) -> KafkaResult<Attempt> {
+        let noted = self.state().membership.noted(place.partition);
+        let (offset, attempt) = match noted {
+            Some(Noted::At(offset, attempt)) => (offset, attempt),
+            Some(Noted::Unread) | None => match self.committed(place.partition).await? {
+                Some(noted) => noted,
+                None => return Ok(Attempt::default()),
+            },
+        };
+        Ok(if offset == place.offset {
+            attempt
+        } else {
+            Attempt::default()
+        })
+    }
+
+    /// What is committed in a partition, with what is noted beside it.
+    async fn committed(&self, partition: i32) -> KafkaResult<Option<(i64, Attempt)>> {
+        let (consumer, asked) = (Arc::clone(&self.inner), list(&self.topic, &[partition]));
+        // librdkafka waits in the call.
+        let answer = tokio::task::spawn_blocking(move || consumer.committed_offsets(asked, COMMITTED_LIMIT));
+        let answer = answer.await.map_err(|_| KafkaError::Canceled)??;
+        let element = answer.find_partition(&self.topic, partition);
+        let Some(element) = element else {
+            return Ok(None);
+        };
+        element.error()?;
+        let Offset::Offset(offset) = element.offset() else {
+            return Ok(None);
+        };
+        Ok(Some((
+            offset,
+            Attempt::parse(element.metadata()).unwrap_or_default(),
+        )))
+    }
+
+    /// Commits that `place` is the next to read, with the tries of the message there. Tries again as long as that
+    /// may help and the partition is ours. Polling has to go on meanwhile.
+    ///
+    /// # Errors
+    /// When the partition is lost, or the client cannot go on.
+    pub async fn commit(&self, place: Place, attempt: Attempt) -> Result<(), CommitError> {
+        loop {
+            if !self.state().membership.holds_work() {
+                return Err(CommitError::Lost);
+            }
+            let error = match self.commit_once(place, attempt).await {
+                Ok(()) => {
+                    self.inner.context().metrics.commit("committed");
+                    let mut state = self.state();
+                    state.membership.note(place.partition, place.offset, attempt);
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            self.inner.context().metrics.commit("refused");
+            match error.rdkafka_error_code() {
+                Some(
+                    RDKafkaErrorCode::UnknownMemberId
+                    | RDKafkaErrorCode::FencedInstanceId
+                    | RDKafkaErrorCode::AssignmentLost,
+                ) => return Err(CommitError::Lost),
+                Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                    return Err(CommitError::Fatal(error));
+                }
+                // A rebalance under way, a coordinator that moves or is away: the next one may know us.
+                _ => tracing::warn!(%error, %place, "Committing again"),
+            }
+            tokio::time::sleep(COMMIT_PAUSE).await;
+        }
+    }
+
+    async fn commit_once(&self, place: Place, attempt: Attempt) -> KafkaResult<()> {
+        let mut offsets = TopicPartitionList::new();
+        let mut element = offsets.add_partition(&self.topic, place.partition);
+        element.set_offset(Offset::Offset(place.offset))?;
+        if attempt != Attempt::default() {
+            element.set_metadata(attempt.to_string());
+        }
+        let consumer = Arc::clone(&self.inner);
+        // librdkafka waits for the brokers in the call, and answers commits in no other way through this binding.
+        let committed = tokio::task::spawn_blocking(move || consumer.commit(&offsets, CommitMode::Sync));
+        committed.await.unwrap_or(Err(KafkaError::Canceled))
+    }
+
+    /// Waits until the assignment changes, or did since `seen`; gives how often it has.
+    pub async fn assignment_changed(&self, seen: u64) -> u64 {
+        loop {
+            let notified = self.inner.context().changed.notified();
+            let changes = self.state().membership.changes();
+            if changes != seen {
+                return changes;
+            }
+            notified.await;
+        }
+    }
+
+    /// Whether any partition is owned.
+    pub fn owns_any(&self) -> bool {
+        self.state().membership.owned().next().is_some()
+    }
+
+    /// Leaves the group at once, so that others take over.
+    pub async fn leave(self) {
+        // Dropping waits for the brokers, and calls back meanwhile.
+        let closed = tokio::task::spawn_blocking(move || drop(self.inner));
+        if closed.await.is_err() {
+            tracing::error!("Closing the Kafka consumer failed");
+        }
+    }
+
+    fn owned(&self) -> TopicPartitionList {
+        let state = self.state();
+        list(&self.topic, &state.membership.owned().collect::<Vec<_>>())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.context().state()
+    }
+}
+
+impl Callbacks {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nothing panics while it holds the state")
+    }
+
+    fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) {
+        let numbers = numbers(partitions);
+        log_failure(
+            "take",
+            match consumer.rebalance_protocol() {
+                RebalanceProtocol::Cooperative => consumer.incremental_assign(partitions),
+                RebalanceProtocol::None | RebalanceProtocol::Eager => consumer.assign(partitions),
+            },
+        );
+        let mut state = self.state();
+        state.membership.assign(&numbers);
+        if !state.open {
+            log_failure("pause", consumer.pause(partitions));
+        }
+        self.metrics.rebalance("assigned");
+        tracing::info!(partitions = ?numbers, "Partitions assigned");
+    }
+
+    fn revoked(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) {
+        let numbers = numbers(partitions);
+        let mut state = self.state();
+        if consumer.assignment_lost() {
+            self.metrics.rebalance("lost");
+            if state.membership.lose(&numbers) {
+                tracing::warn!(partitions = ?numbers, "Partitions lost, with the task that was running");
+                if let Some(work) = state.work.take() {
+                    work.cancel();
+                }
+            } else {
+                tracing::warn!(partitions = ?numbers, "Partitions lost");
+            }
+        } else if state.membership.revoke(&numbers) == RevokeAnswer::Hold {
+            self.metrics.rebalance("held");
+            tracing::info!(partitions = ?numbers, "Partitions asked back; they follow when the running task is committed");
+            return;
+        } else {
+            self.metrics.rebalance("given_up");
+            tracing::info!(partitions = ?numbers, "Partitions given up");
+        }
+        log_failure("give up", give_up(consumer, partitions));
+    }
+}
+
+impl ClientContext for Callbacks {
+    fn log(&self, level: RDKafkaLogLevel, part: &str, line: &str) {
+        client::log(level, part, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        client::log_error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Callbacks {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        event: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        match event {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, partitions),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => self.revoked(consumer, partitions),
+            other => tracing::error!(error = ?other, "Rebalance failed"),
+        }
+        self.changed.notify_waiters();
+    }
+}
+
+fn give_up<C: ConsumerContext>(
+    consumer: &impl rdkafka::consumer::Consumer<C>,
+    partitions: &TopicPartitionList,
+) -> KafkaResult<()> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
+        RebalanceProtocol::None | RebalanceProtocol::Eager => consumer.unassign(),
+    }
+}
+
+fn list(topic: &str, partitions: &[i32]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for &partition in partitions {
+        list.add_partition(topic, partition);
+    }
+    list
+}
+
+fn numbers(partitions: &TopicPartitionList) -> Vec<i32> {
+    let elements = partitions.elements();
+    elements.iter().map(|element| element.partition()).collect()
+}
+
+/// What is done to partitions fails only when a rebalance has taken them meanwhile; the next one sets things right.
+fn log_failure(what: &str, result: KafkaResult<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "Could not {what} partitions");
+    }
+}

@@ -1,0 +1,101 @@
+//! Messages as they are taken from a topic, and what is noted beside a committed offset.
+
+use std::fmt;
+
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+
+use crate::telemetry::TraceContext;
+
+/// Position of a message in the topic that is consumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The partition.
+    pub partition: i32,
+    /// The offset in it.
+    pub offset: i64,
+}
+
+impl Place {
+    /// The position after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self {
+            offset: self.offset.checked_add(1).expect("offsets end far below 2^63"),
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.partition, self.offset)
+    }
+}
+
+/// A message that was taken.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Where it lies.
+    pub place: Place,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+    /// The trace that it belongs to; a new one where it names none.
+    pub trace: TraceContext,
+}
+
+impl Message {
+    pub(super) fn of(message: &BorrowedMessage<'_>) -> Self {
+        let trace = message.headers().and_then(|headers| {
+            let header = headers.iter().find(|header| header.key == TraceContext::HEADER)?;
+            header.value
+        });
+        Self {
+            place: Place {
+                partition: message.partition(),
+                offset: message.offset(),
+            },
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            trace: TraceContext::from_header(trace),
+        }
+    }
+}
+
+/// How often a message was begun, noted beside its own offset as `attempt=N` before each try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Attempt(pub u32);
+
+impl Attempt {
+    /// The next try.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// What is noted beside the committed offset, if it is ours and of this version.
+    pub(super) fn parse(metadata: &str) -> Option<Self> {
+        metadata.strip_prefix("attempt=")?.parse().ok().map(Self)
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "attempt={}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_is_read_as_it_is_noted() {
+        let third = Attempt(2).next();
+        assert_eq!(Attempt::parse(&third.to_string()), Some(Attempt(3)));
+        for other in ["", "attempt=", "attempt=-1", "attempts=1", "NO_METADATA"] {
+            assert_eq!(Attempt::parse(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Kafka as the roles see it: a consumer that holds one message at a time, and a producer.
+//!
+//! Knows groups, partitions and offsets; knows no tasks and no audio. librdkafka's own types stay in here.
+
+mod client;
+mod consumer;
+mod error;
+mod lag;
+mod membership;
+mod message;
+mod producer;
+mod progress;
+mod topics;
+
+pub use consumer::{Consumer, Polled};
+pub use error::{CommitError, KafkaError, PublishError};
+pub use lag::{GroupLag, PartitionLag, PartitionOwner, read_group_lag};
+pub use message::{Attempt, Message, Place};
+pub use producer::{Header, Producer};
+pub use progress::{GroupProgress, PartitionProgress};
+pub use topics::ensure_topics;

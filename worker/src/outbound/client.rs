@@ -1,0 +1,270 @@
+//! The one client for calls to strangers' addresses.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::{Method, Response, redirect};
+use tokio::time::{Instant, timeout_at};
+use url::{Host, Url};
+
+use super::resolve::{CheckedResolver, Forbidden, Unknown};
+use super::{Download, DownloadLimits, OutboundError, Rules};
+use crate::settings::OutboundAllow;
+use crate::work::chain;
+
+/// How often a call may be sent on.
+const MAX_REDIRECTS: usize = 5;
+
+/// The longest time to a connection, TLS included; a host that is there answers in a fraction of it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection waits for another call: a few webhooks of one receiver in a row.
+const POOL_IDLE: Duration = Duration::from_secs(30);
+
+/// Calls strangers' addresses, and only those that may be called. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    rules: Arc<Rules>,
+}
+
+/// One call, over all hosts that it is sent on to.
+struct Call<'c> {
+    method: Method,
+    headers: &'c HeaderMap,
+    body: &'c [u8],
+}
+
+/// Has TLS use ring, in the whole process; a second call changes nothing.
+pub fn install_tls() {
+    // Fails when a provider is installed already, which is what is wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+impl Client {
+    /// A client for public addresses, and for what is `allowed` besides.
+    pub fn new(allowed: &[OutboundAllow]) -> Self {
+        install_tls();
+        let rules = Arc::new(Rules::new(allowed));
+        let http = builder(&rules).build().unwrap_or_else(|error| {
+            tracing::warn!(error = %chain(&error), "No certificates to trust: https addresses cannot be called");
+            let no_certificates = builder(&rules).tls_certs_only([]);
+            no_certificates
+                .build()
+                .expect("all that can fail is finding the system's certificates, which are not asked for")
+        });
+        Self { http, rules }
+    }
+
+    /// Posts JSON; gives the status of the answer, whatever it is. The answer's body is not read. Sent on by 307 or
+    /// 308, it posts again; `timeout` holds for the whole.
+    ///
+    /// # Errors
+    /// When there is no answer, when an address may not be called, and when the call is sent on by another status: 301,
+    /// 302 and 303 turn a POST into a GET without the body, and the answer to that would say nothing about the delivery.
+    pub async fn post_json(
+        &self,
+        url: &str,
+        headers: &[(&'static str, String)],
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<u16, OutboundError> {
+        let mut all = HeaderMap::new();
+        all.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in headers {
+            let unusable = || OutboundError::Header(name);
+            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unusable())?;
+            all.insert(key, HeaderValue::from_str(value).map_err(|_| unusable())?);
+        }
+        let call = Call {
+            method: Method::POST,
+            headers: &all,
+            body: &body,
+        };
+        let limit = Limit::starting_now(timeout, timeout);
+        let (response, _) = self.follow(url, &call, limit).await?;
+        Ok(response.status().as_u16())
+    }
+
+    /// Fetches what lies at an address.
+    ///
+    /// # Errors
+    /// When there is no answer of success, when an address may not be called, or when a limit is passed.
+    pub async fn get(&self, url: &str, limits: DownloadLimits) -> Result<Download, OutboundError> {
+        let call = Call {
+            method: Method::GET,
+            headers: &HeaderMap::new(),
+            body: &[],
+        };
+        let limit = Limit::starting_now(limits.total, limits.idle);
+        let (response, host) = self.follow(url, &call, limit).await?;
+        let status = response.status();
+        if !status.is_success() {
+            let status = status.as_u16();
+            return Err(OutboundError::Status { host, status });
+        }
+        Download::start(response, host, limits, limit.deadline)
+    }
+
+    /// Checks an address as far as that goes without resolving its name.
+    ///
+    /// # Errors
+    /// When it is none of http(s), or holds an IP address that may not be called.
+    pub fn check_url(&self, url: &str) -> Result<(), OutboundError> {
+        self.check(&parse(url)?).map(|_| ())
+    }
+
+    /// Calls, and goes where it is sent on to. Gives the last host besides the answer.
+    async fn follow(
+        &self,
+        url: &str,
+        call: &Call<'_>,
+        limit: Limit,
+    ) -> Result<(Response, String), OutboundError> {
+        let mut url = parse(url)?;
+        for _ in 0..=MAX_REDIRECTS {
+            let host = self.check(&url)?;
+            let response = self.send(&url, &host, call, limit).await?;
+            match next(&url, &host, &response, &call.method)? {
+                Some(next) => url = next,
+                None => return Ok((response, host)),
+            }
+        }
+        Err(OutboundError::TooManyRedirects {
+            host: url.host_str().unwrap_or_default().to_owned(),
+            limit: MAX_REDIRECTS,
+        })
+    }
+
+    /// What can be said before a name is resolved. Gives the host.
+    fn check(&self, url: &Url) -> Result<String, OutboundError> {
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(OutboundError::Url("it begins with neither http: nor https:"));
+        }
+        // The parser has turned 0x7f.1, 2130706433 and the like into addresses.
+        let address = match url.host().ok_or(OutboundError::Url("it names no host"))? {
+            Host::Domain(name) => return Ok(name.to_owned()),
+            Host::Ipv4(address) => address.into(),
+            Host::Ipv6(address) => address.into(),
+        };
+        let host = url.host_str().unwrap_or_default().to_owned();
+        match self.rules.check(address) {
+            Ok(()) => Ok(host),
+            Err(rule) => Err(OutboundError::Refused { host, rule }),
+        }
+    }
+
+    async fn send(
+        &self,
+        url: &Url,
+        host: &str,
+        call: &Call<'_>,
+        limit: Limit,
+    ) -> Result<Response, OutboundError> {
+        let request = self
+            .http
+            .request(call.method.clone(), url.clone())
+            .headers(call.headers.clone());
+        let request = if call.body.is_empty() {
+            request
+        } else {
+            request.body(call.body.to_vec())
+        };
+        let silent_at = Instant::now() + limit.idle;
+        match timeout_at(limit.deadline.min(silent_at), request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(explain(host, error)),
+            Err(_) if silent_at < limit.deadline => Err(OutboundError::Silent {
+                host: host.to_owned(),
+                limit: limit.idle,
+            }),
+            Err(_) => Err(OutboundError::TooSlow {
+                host: host.to_owned(),
+                limit: limit.total,
+            }),
+        }
+    }
+}
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    total: Duration,
+    deadline: Instant,
+    idle: Duration,
+}
+
+impl Limit {
+    fn starting_now(total: Duration, idle: Duration) -> Self {
+        Self {
+            total,
+            deadline: Instant::now() + total,
+            idle,
+        }
+    }
+}
+
+fn parse(url: &str) -> Result<Url, OutboundError> {
+    Url::parse(url).map_err(|_| OutboundError::Url("it cannot be read"))
+}
+
+fn builder(rules: &Arc<Rules>) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(concat!("separation-worker/", env!("CARGO_PKG_VERSION")))
+        .dns_resolver(CheckedResolver::new(Arc::clone(rules)))
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(POOL_IDLE)
+}
+
+/// Where an answer sends a call on to, if it does.
+fn next(url: &Url, host: &str, response: &Response, method: &Method) -> Result<Option<Url>, OutboundError> {
+    let status = response.status().as_u16();
+    let refuse = |reason| {
+        let host = host.to_owned();
+        Err(OutboundError::Redirect { host, status, reason })
+    };
+    match (status, method) {
+        (301..=303, &Method::POST) => {
+            return refuse("it turns a POST into a GET, which delivers nothing; answer 307 or 308");
+        }
+        (301..=303 | 307 | 308, _) => {}
+        _ => return Ok(None),
+    }
+    let location = response.headers().get(LOCATION);
+    let Some(location) = location.and_then(|location| location.to_str().ok()) else {
+        return refuse("it does not say where to");
+    };
+    // A relative address keeps the name and password of this one, a whole one has its own or none.
+    let Ok(next) = url.join(location) else {
+        return refuse("where it sends to cannot be read");
+    };
+    if method == Method::POST && url.scheme() == "https" && next.scheme() != "https" {
+        return refuse("it would send what came encrypted on without encryption");
+    }
+    Ok(Some(next))
+}
+
+/// What our resolver says about a name comes back inside the client's own error.
+fn explain(host: &str, error: reqwest::Error) -> OutboundError {
+    let host = host.to_owned();
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+    while let Some(error) = cause {
+        if let Some(Forbidden(rule)) = error.downcast_ref() {
+            return OutboundError::Refused { host, rule: *rule };
+        }
+        if error.is::<Unknown>() {
+            let source = chain(error).into();
+            return OutboundError::Resolve { host, source };
+        }
+        cause = error.source();
+    }
+    OutboundError::Connect {
+        host,
+        source: error.without_url().into(),
+    }
+}

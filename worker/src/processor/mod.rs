@@ -1,0 +1,145 @@
+//! The processor: a task in, stems in the staging and a result out.
+//!
+//! Stage in, separate, store, show. Knows no Kafka; the model is loaded once and used for one song at a time.
+
+mod separation;
+
+use separation_contract::message::{Malformed, Outcome, Task, TaskId, TaskResult};
+
+pub use separation::{ModelError, Separation};
+
+use crate::settings::DeleteInput;
+use crate::storage::{AttemptId, Scratch, Staging, StagingManifest, StemFiles, StorageError};
+use crate::work::{Claim, Finished, Refusal, Role, WorkError, retrying};
+
+/// The processor.
+pub struct Processor {
+    /// The loaded model.
+    pub separation: Separation,
+    /// Where songs and stems wait.
+    pub staging: Staging,
+    /// Where this worker's own files are.
+    pub scratch: Scratch,
+    /// When a task's song is deleted.
+    pub delete_input: DeleteInput,
+}
+
+impl Role for Processor {
+    type Message = Task;
+
+    const RECEIVED: &'static str = "Received task";
+    const NAME: &'static str = "Processor";
+    // A failed task is a failure result, and its song is kept.
+    const KEEPS_FAILURES: bool = false;
+
+    fn parse(&self, value: Option<&[u8]>) -> Result<Task, Malformed> {
+        Task::parse(value)
+    }
+
+    fn task<'m>(&self, task: &'m Task) -> (&'m TaskId, Option<&'m str>) {
+        (&task.task_uuid, task.hook_url.as_deref())
+    }
+
+    async fn recognise(&self, task: &Task, _claim: &Claim) -> Result<Option<Finished>, WorkError> {
+        let input = match self.staging.input(&task.audio_path).await {
+            Ok(input) => input,
+            // A path that may not be used fails the work itself, with the same words.
+            Err(StorageError::Refused { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let found = self.staging.find(&task.task_uuid).await?;
+        Ok(found
+            .filter(|manifest| manifest.fits(input.as_ref(), self.separation.model()))
+            .map(|manifest| finished(task, &manifest)))
+    }
+
+    async fn work(&self, task: &Task, claim: &Claim) -> Result<Finished, WorkError> {
+        let attempt = AttemptId::new();
+        let scratch = self.scratch.begin(attempt)?;
+        let input = retrying(claim, "stage_in", || async {
+            Ok(self.staging.stage_in(&task.audio_path, &scratch).await?)
+        })
+        .await?;
+        claim.point("staged_in").await?;
+        let separated = claim
+            .stage("separate", self.separation.run(&input.path, &scratch, claim))
+            .await?;
+        claim.point("separated").await?;
+        let stored = retrying(claim, "store", || async {
+            let stems = StemFiles {
+                vocals: &separated.vocals,
+                instrumental: &separated.instrumental,
+            };
+            let model = self.separation.model();
+            Ok(self
+                .staging
+                .store(&task.task_uuid, attempt, stems, &input.identity, model)
+                .await?)
+        })
+        .await;
+        let shown = match stored {
+            Err(error) => Err(error),
+            Ok(stored) => {
+                let shown = retrying(claim, "show", || async {
+                    claim.point("stored").await?;
+                    claim.confirm().await?;
+                    Ok(self.staging.show(&stored).await?)
+                });
+                shown.await.map(|()| stored)
+            }
+        };
+        match shown {
+            Ok(stored) => {
+                claim.point("shown").await?;
+                Ok(finished(task, stored.manifest()))
+            }
+            Err(error) => {
+                if let Err(left) = self.staging.discard_attempt(&task.task_uuid, attempt).await {
+                    tracing::warn!(task = %task.task_uuid, error = %left, "Stems that nobody sees are left behind");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn refuse(&self, refusal: Refusal<'_>, _claim: &Claim) -> Result<Finished, WorkError> {
+        let hook_url = refusal.hook_url.map(str::to_owned);
+        let result = TaskResult::failure(refusal.task_uuid.clone(), hook_url, refusal.reason);
+        Ok(Finished {
+            publish: Some(result),
+            success: false,
+        })
+    }
+
+    async fn clean_up(&self, task: &Task, finished: &Finished) {
+        let delete = match self.delete_input {
+            DeleteInput::AfterSuccess => finished.success,
+            DeleteInput::Always => true,
+            DeleteInput::Never => false,
+        };
+        if !delete {
+            return;
+        }
+        match self.staging.delete_input(&task.audio_path).await {
+            Ok(()) => tracing::debug!(task = %task.task_uuid, "Deleted the task's song"),
+            Err(error) => {
+                tracing::warn!(task = %task.task_uuid, %error, "Could not delete the task's song");
+            }
+        }
+    }
+}
+
+/// The result that says where the stems are.
+fn finished(task: &Task, manifest: &StagingManifest) -> Finished {
+    Finished {
+        publish: Some(TaskResult {
+            task_uuid: task.task_uuid.clone(),
+            hook_url: task.hook_url.clone(),
+            outcome: Outcome::Success {
+                vocals_path: manifest.vocals.path.clone(),
+                instrumental_path: manifest.instrumental.path.clone(),
+            },
+        }),
+        success: true,
+    }
+}

@@ -1,0 +1,80 @@
+//! The links to stems that callers get.
+
+use crate::settings::S3Settings;
+
+/// The link to the object `key` of `bucket`: `S3_PUBLIC_DOMAIN/key`, else `endpoint/bucket/key`, else AWS's own form.
+pub fn public_url(settings: &S3Settings, bucket: &str, key: &str) -> String {
+    let key = encoded(key);
+    if let Some(domain) = &settings.public_domain {
+        return format!("{}/{key}", domain.trim_end_matches('/'));
+    }
+    if let Some(endpoint) = &settings.endpoint {
+        return format!("{}/{bucket}/{key}", endpoint.as_str().trim_end_matches('/'));
+    }
+    match settings.region.as_str() {
+        "" | "auto" => format!("https://{bucket}.s3.amazonaws.com/{key}"),
+        region => format!("https://{bucket}.s3.{region}.amazonaws.com/{key}"),
+    }
+}
+
+/// A key as part of a link: all but unreserved characters (RFC 3986, 2.3) and slashes as `%XX`.
+pub(crate) fn encoded(key: &str) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(key.len());
+    for byte in key.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                text.push(byte.into());
+            }
+            _ => write!(text, "%{byte:02X}").expect("writing to a text cannot fail"),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(endpoint: Option<&str>, public_domain: Option<&str>, region: &str, expected: &str) {
+        let settings = S3Settings {
+            endpoint: endpoint.map(|text| text.parse().unwrap()),
+            credentials: None,
+            region: region.into(),
+            bucket: Some("stems".into()),
+            public_domain: public_domain.map(str::to_owned),
+            path_style: true,
+        };
+        assert_eq!(public_url(&settings, "stems", "t1_vocals.wav"), expected);
+    }
+
+    #[test]
+    fn links_start_with_the_public_domain_the_endpoint_or_the_bucket_at_aws() {
+        let s3 = Some("http://s3:9000");
+        check(
+            s3,
+            Some("https://cdn.example/stems"),
+            "auto",
+            "https://cdn.example/stems/t1_vocals.wav",
+        );
+        check(s3, None, "auto", "http://s3:9000/stems/t1_vocals.wav");
+        check(
+            Some("http://s3:9000/base/"),
+            None,
+            "auto",
+            "http://s3:9000/base/stems/t1_vocals.wav",
+        );
+        check(None, None, "auto", "https://stems.s3.amazonaws.com/t1_vocals.wav");
+        check(
+            None,
+            None,
+            "eu-central-1",
+            "https://stems.s3.eu-central-1.amazonaws.com/t1_vocals.wav",
+        );
+    }
+
+    #[test]
+    fn keys_are_encoded_byte_by_byte() {
+        assert_eq!(encoded("a b/ä+?.wav"), "a%20b/%C3%A4%2B%3F.wav");
+    }
+}

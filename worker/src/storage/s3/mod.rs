@@ -1,0 +1,276 @@
+//! One object store, reached by S3's protocol.
+//!
+//! Answers with errors that know their class; trying again is the caller's. Never holds more of an object than one
+//! part in memory.
+
+mod connect;
+mod multipart;
+mod transfer;
+
+use std::path::Path;
+
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt as _;
+
+pub use transfer::{PreparedObject, TransferLimits};
+
+use super::StorageError;
+use crate::settings::ObjectAddress;
+
+/// Objects in one page of a listing: S3's own limit.
+const PAGE_OBJECTS: usize = 1_000;
+
+/// One object store; clones share its connections.
+#[derive(Debug, Clone)]
+pub struct S3 {
+    client: aws_sdk_s3::Client,
+    limits: TransferLimits,
+}
+
+/// What is known of an object without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectHead {
+    /// Its bytes.
+    pub size: u64,
+    /// Its ETag, quotes included; differs whenever the content does.
+    pub etag: String,
+}
+
+/// An object in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedObject {
+    /// Its whole key.
+    pub key: String,
+    /// Its bytes.
+    pub size: u64,
+}
+
+impl S3 {
+    /// The same store with other limits for single requests.
+    #[must_use]
+    pub fn with_limits(mut self, limits: TransferLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Looks up an object.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn head(&self, address: &ObjectAddress) -> Result<Option<ObjectHead>, StorageError> {
+        let request = self
+            .client
+            .head_object()
+            .bucket(&address.bucket)
+            .key(&address.key);
+        let answer = request
+            .send()
+            .await
+            .map_err(StorageError::objects("look up", address));
+        let answer = match answer {
+            Err(error) if error.is_missing() => return Ok(None),
+            answer => answer?,
+        };
+        Ok(Some(ObjectHead {
+            size: size_of(answer.content_length()),
+            etag: answer.e_tag().unwrap_or_default().to_owned(),
+        }))
+    }
+
+    /// Reads an object of at most `limit_bytes`.
+    ///
+    /// # Errors
+    /// When there is none, it is larger, or the store fails.
+    pub async fn read_small(
+        &self,
+        address: &ObjectAddress,
+        limit_bytes: usize,
+    ) -> Result<Bytes, StorageError> {
+        let mut object = self.open(address, limit_bytes as u64).await?;
+        let mut content = Vec::with_capacity(usize::try_from(object.head.size).unwrap_or(0));
+        while let Some(chunk) = object.next().await? {
+            content.extend_from_slice(&chunk);
+        }
+        Ok(content.into())
+    }
+
+    /// Writes a small object.
+    ///
+    /// # Errors
+    /// When the store fails; then the object is as it was.
+    pub async fn write_small(
+        &self,
+        address: &ObjectAddress,
+        content: impl Into<Bytes>,
+        content_type: Option<&str>,
+    ) -> Result<(), StorageError> {
+        let request = self.client.put_object().bucket(&address.bucket).key(&address.key);
+        let request = request
+            .set_content_type(content_type.map(str::to_owned))
+            .body(ByteStream::from(content.into()));
+        request
+            .send()
+            .await
+            .map_err(StorageError::objects("write", address))?;
+        Ok(())
+    }
+
+    /// Writes an object of at most `limit_bytes` to the file `path`, which is created or replaced. The file need not
+    /// survive a crash of the machine, so it is not synced.
+    ///
+    /// # Errors
+    /// When there is no such object, it is larger, breaks off, or the file cannot be written. Half a file may be left.
+    pub async fn download(
+        &self,
+        address: &ObjectAddress,
+        path: &Path,
+        limit_bytes: u64,
+    ) -> Result<ObjectHead, StorageError> {
+        let mut object = self.open(address, limit_bytes).await?;
+        let mut file = tokio::fs::File::create(path)
+            .await
+            .map_err(StorageError::file("create", path))?;
+        while let Some(chunk) = object.next().await? {
+            file.write_all(&chunk)
+                .await
+                .map_err(StorageError::file("write", path))?;
+        }
+        file.flush().await.map_err(StorageError::file("write", path))?;
+        Ok(object.head)
+    }
+
+    /// Deletes an object; one that is not there is deleted already.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn delete(&self, address: &ObjectAddress) -> Result<(), StorageError> {
+        let request = self
+            .client
+            .delete_object()
+            .bucket(&address.bucket)
+            .key(&address.key);
+        match request
+            .send()
+            .await
+            .map_err(StorageError::objects("delete", address))
+        {
+            Err(error) if error.is_missing() => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
+    /// The first objects, at most `limit_objects`, whose keys begin with that of `prefix`, in order of their keys.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list(
+        &self,
+        prefix: &ObjectAddress,
+        limit_objects: usize,
+    ) -> Result<Vec<ListedObject>, StorageError> {
+        let mut objects = Vec::new();
+        let mut continuation = None;
+        while objects.len() < limit_objects {
+            let page = PAGE_OBJECTS.min(limit_objects - objects.len());
+            let request = self
+                .client
+                .list_objects_v2()
+                .bucket(&prefix.bucket)
+                .prefix(&prefix.key);
+            let request = request
+                // At most 1,000.
+                .max_keys(page as i32)
+                .set_continuation_token(continuation);
+            let answer = request
+                .send()
+                .await
+                .map_err(StorageError::objects("list", prefix))?;
+            objects.extend(answer.contents().iter().filter_map(|object| {
+                Some(ListedObject {
+                    key: object.key()?.to_owned(),
+                    size: size_of(object.size()),
+                })
+            }));
+            continuation = answer.next_continuation_token().map(str::to_owned);
+            if continuation.is_none() {
+                break;
+            }
+        }
+        Ok(objects)
+    }
+
+    /// Starts reading an object.
+    async fn open(&self, address: &ObjectAddress, limit_bytes: u64) -> Result<OpenObject, StorageError> {
+        let request = self.client.get_object().bucket(&address.bucket).key(&address.key);
+        let answer = request
+            .send()
+            .await
+            .map_err(StorageError::objects("read", address))?;
+        let head = ObjectHead {
+            size: size_of(answer.content_length()),
+            etag: answer.e_tag().unwrap_or_default().to_owned(),
+        };
+        let object = OpenObject {
+            place: address.to_string(),
+            head,
+            limit_bytes,
+            read_bytes: 0,
+            body: answer.body,
+        };
+        object.check(object.head.size)?;
+        Ok(object)
+    }
+}
+
+/// An object being read.
+struct OpenObject {
+    place: String,
+    head: ObjectHead,
+    limit_bytes: u64,
+    read_bytes: u64,
+    body: ByteStream,
+}
+
+impl OpenObject {
+    /// The next bytes; none at the end, which comes only after as many bytes as were announced.
+    async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
+        let broken = |place: &str, problem: String| StorageError::Objects {
+            action: "read",
+            place: place.to_owned(),
+            problem,
+            class: crate::error::ErrorClass::Transient,
+        };
+        match self.body.next().await {
+            Some(Ok(chunk)) => {
+                self.read_bytes += chunk.len() as u64;
+                self.check(self.read_bytes)?;
+                Ok(Some(chunk))
+            }
+            Some(Err(error)) => Err(broken(&self.place, crate::work::chain(&error))),
+            None if self.read_bytes == self.head.size => Ok(None),
+            None => {
+                let problem = format!(
+                    "it broke off after {} of {} bytes",
+                    self.read_bytes, self.head.size
+                );
+                Err(broken(&self.place, problem))
+            }
+        }
+    }
+
+    fn check(&self, bytes: u64) -> Result<(), StorageError> {
+        if bytes <= self.limit_bytes {
+            return Ok(());
+        }
+        Err(StorageError::TooLarge {
+            place: self.place.clone(),
+            limit_bytes: self.limit_bytes,
+        })
+    }
+}
+
+/// A size as the store gives it; it never gives a negative one.
+fn size_of(length: Option<i64>) -> u64 {
+    length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0)
+}

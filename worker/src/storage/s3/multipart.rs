@@ -1,0 +1,151 @@
+//! An object that is sent in parts and appears when they are joined, or is given up without a trace.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+
+use super::S3;
+use super::connect::server_side;
+use crate::settings::ObjectAddress;
+use crate::storage::StorageError;
+use crate::storage::public_url::encoded;
+
+/// How long giving an upload up may take, so that a store that is away does not hold a worker's end up.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An upload in parts. Dropped before it is complete, it is given up, in the background where it must be.
+///
+/// A process that is killed leaves its parts in the store, where a rule for incomplete uploads removes them.
+#[derive(Debug)]
+pub(super) struct MultipartUpload {
+    s3: S3,
+    address: ObjectAddress,
+    upload_id: String,
+    open: bool,
+}
+
+impl MultipartUpload {
+    pub(super) async fn begin(
+        s3: &S3,
+        address: &ObjectAddress,
+        content_type: &str,
+    ) -> Result<Self, StorageError> {
+        let request = s3.client.create_multipart_upload();
+        let request = request
+            .bucket(&address.bucket)
+            .key(&address.key)
+            .content_type(content_type);
+        let answer = request
+            .send()
+            .await
+            .map_err(StorageError::objects("begin the upload of", address))?;
+        Ok(Self {
+            s3: s3.clone(),
+            address: address.clone(),
+            upload_id: answer.upload_id().unwrap_or_default().to_owned(),
+            open: true,
+        })
+    }
+
+    /// Sends a part. Parts count from 1.
+    pub(super) async fn put_part(
+        &self,
+        number: i32,
+        body: ByteStream,
+    ) -> Result<CompletedPart, StorageError> {
+        let request = self.s3.client.upload_part();
+        let request = request.bucket(&self.address.bucket).key(&self.address.key);
+        let request = request.upload_id(&self.upload_id).part_number(number).body(body);
+        let answer = request
+            .send()
+            .await
+            .map_err(StorageError::objects("upload a part of", &self.address))?;
+        Ok(part(number, answer.e_tag()))
+    }
+
+    /// Has the store copy a range of bytes of another object. Parts count from 1.
+    pub(super) async fn copy_part(
+        &self,
+        number: i32,
+        source: &ObjectAddress,
+        bytes: Range<u64>,
+    ) -> Result<CompletedPart, StorageError> {
+        let request = self.s3.client.upload_part_copy();
+        let request = request.bucket(&self.address.bucket).key(&self.address.key);
+        let request = request
+            .upload_id(&self.upload_id)
+            .part_number(number)
+            .copy_source(copy_source(source))
+            // The last byte is named too.
+            .copy_source_range(format!("bytes={}-{}", bytes.start, bytes.end - 1));
+        let answer = request
+            .customize()
+            .config_override(server_side())
+            .send()
+            .await
+            .map_err(StorageError::objects("copy a part of", source))?;
+        Ok(part(
+            number,
+            answer.copy_part_result().and_then(|result| result.e_tag()),
+        ))
+    }
+
+    /// Joins the parts; the object appears.
+    pub(super) async fn complete(mut self, mut parts: Vec<CompletedPart>) -> Result<(), StorageError> {
+        parts.sort_by_key(CompletedPart::part_number);
+        let request = self.s3.client.complete_multipart_upload();
+        let request = request.bucket(&self.address.bucket).key(&self.address.key);
+        let request = request
+            .upload_id(&self.upload_id)
+            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build());
+        request
+            .customize()
+            .config_override(server_side())
+            .send()
+            .await
+            .map_err(StorageError::objects("complete the upload of", &self.address))?;
+        self.open = false;
+        Ok(())
+    }
+}
+
+impl Drop for MultipartUpload {
+    fn drop(&mut self) {
+        if !self.open {
+            return;
+        }
+        // Without a runtime the process is at its end, and is like one that was killed.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let request = self.s3.client.abort_multipart_upload();
+        let request = request
+            .bucket(&self.address.bucket)
+            .key(&self.address.key)
+            .upload_id(&self.upload_id);
+        let object = self.address.to_string();
+        runtime.spawn(async move {
+            match tokio::time::timeout(ABORT_TIMEOUT, request.send()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(object, error = %crate::work::chain(&error), "An upload could not be given up");
+                }
+                Err(_) => tracing::warn!(object, "An upload could not be given up in time"),
+            }
+        });
+    }
+}
+
+fn part(number: i32, etag: Option<&str>) -> CompletedPart {
+    CompletedPart::builder()
+        .part_number(number)
+        .set_e_tag(etag.map(str::to_owned))
+        .build()
+}
+
+/// How requests name the object to copy.
+pub(super) fn copy_source(source: &ObjectAddress) -> String {
+    format!("{}/{}", source.bucket, encoded(&source.key))
+}

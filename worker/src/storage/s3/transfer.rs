@@ -1,0 +1,296 @@
+//! Large objects: prepared in parts, shown at once.
+
+use std::error::Error;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use aws_sdk_s3::primitives::{ByteStream, Length};
+use aws_sdk_s3::types::{CompletedPart, MetadataDirective};
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, pin_mut};
+
+use super::S3;
+use super::connect::server_side;
+use super::multipart::{MultipartUpload, copy_source};
+use crate::settings::ObjectAddress;
+use crate::storage::StorageError;
+
+/// Parts that are on their way at a time. From a file, each needs one buffer.
+const PARTS_IN_FLIGHT: usize = 2;
+
+/// The most parts that an object may have: S3's own limit.
+const MAX_PARTS: u64 = 10_000;
+
+/// What is read from a file at a time.
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// Up to which size one request does, and how large parts are beyond it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransferLimits {
+    /// The largest file that one request uploads.
+    pub single_put_bytes: u64,
+    /// Parts of larger ones; at least 5 MiB, S3's own limit. Grows where 10,000 parts would not do.
+    pub part_bytes: u64,
+    /// The largest object that one request copies; at most 5 GiB, S3's own limit.
+    pub single_copy_bytes: u64,
+    /// Parts of larger ones.
+    pub copy_part_bytes: u64,
+}
+
+impl Default for TransferLimits {
+    fn default() -> Self {
+        Self {
+            single_put_bytes: 16 << 20,
+            part_bytes: 8 << 20,
+            single_copy_bytes: 5 << 30,
+            // 40 s at 25 MB/s, far below the time limit of a copy.
+            copy_part_bytes: 1 << 30,
+        }
+    }
+}
+
+/// An object whose bytes are on their way or there, and which one more request shows. Dropped, it never appears.
+#[derive(Debug)]
+#[must_use = "the object appears only when it is published"]
+pub struct PreparedObject(Prepared);
+
+#[derive(Debug)]
+enum Prepared {
+    Put {
+        s3: S3,
+        file: PathBuf,
+        size: u64,
+        address: ObjectAddress,
+        content_type: String,
+    },
+    Copy {
+        s3: S3,
+        source: ObjectAddress,
+        address: ObjectAddress,
+        content_type: String,
+    },
+    Parts {
+        upload: MultipartUpload,
+        parts: Vec<CompletedPart>,
+    },
+}
+
+impl PreparedObject {
+    /// Shows the object.
+    ///
+    /// # Errors
+    /// When the store fails; whether the object appeared may then be unknown.
+    pub async fn publish(self) -> Result<(), StorageError> {
+        match self.0 {
+            Prepared::Put {
+                s3,
+                file,
+                size,
+                address,
+                content_type,
+            } => {
+                let body = file_body(&file, 0..size).await?;
+                let request = s3.client.put_object().bucket(&address.bucket).key(&address.key);
+                let request = request.content_type(content_type).body(body);
+                request
+                    .send()
+                    .await
+                    .map_err(StorageError::objects("upload", &address))?;
+                Ok(())
+            }
+            Prepared::Copy {
+                s3,
+                source,
+                address,
+                content_type,
+            } => {
+                let request = s3.client.copy_object().bucket(&address.bucket).key(&address.key);
+                let request = request
+                    .copy_source(copy_source(&source))
+                    .metadata_directive(MetadataDirective::Replace)
+                    .content_type(content_type);
+                let request = request.customize().config_override(server_side());
+                request
+                    .send()
+                    .await
+                    .map_err(StorageError::objects("copy", &source))?;
+                Ok(())
+            }
+            Prepared::Parts { upload, parts } => upload.complete(parts).await,
+        }
+    }
+}
+
+impl S3 {
+    /// Sends a file, up to the request that shows it as an object.
+    ///
+    /// # Errors
+    /// When the file cannot be read or the store fails; nothing is left then.
+    pub async fn prepare_upload(
+        &self,
+        file: &Path,
+        address: &ObjectAddress,
+        content_type: &str,
+    ) -> Result<PreparedObject, StorageError> {
+        let size = match tokio::fs::metadata(file).await {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(StorageError::missing(&file.display()));
+            }
+            Err(error) => return Err(StorageError::file("look up", file)(error)),
+        };
+        if size <= self.limits.single_put_bytes {
+            return Ok(PreparedObject(Prepared::Put {
+                s3: self.clone(),
+                file: file.to_owned(),
+                size,
+                address: address.clone(),
+                content_type: content_type.to_owned(),
+            }));
+        }
+        let upload = MultipartUpload::begin(self, address, content_type).await?;
+        let ranges = parts_of(size, self.limits.part_bytes);
+        let sent = futures_util::stream::iter(numbered(ranges).map(|(number, bytes)| {
+            let upload = &upload;
+            async move { upload.put_part(number, file_body(file, bytes).await?).await }
+        }));
+        let parts = sent.buffer_unordered(PARTS_IN_FLIGHT).try_collect().await?;
+        Ok(PreparedObject(Prepared::Parts { upload, parts }))
+    }
+
+    /// Has the store copy an object of `size` bytes, up to the request that shows the copy.
+    ///
+    /// # Errors
+    /// When the store fails; nothing is left then.
+    pub async fn prepare_copy(
+        &self,
+        source: &ObjectAddress,
+        size: u64,
+        address: &ObjectAddress,
+        content_type: &str,
+    ) -> Result<PreparedObject, StorageError> {
+        if size <= self.limits.single_copy_bytes {
+            return Ok(PreparedObject(Prepared::Copy {
+                s3: self.clone(),
+                source: source.clone(),
+                address: address.clone(),
+                content_type: content_type.to_owned(),
+            }));
+        }
+        let upload = MultipartUpload::begin(self, address, content_type).await?;
+        let ranges = parts_of(size, self.limits.copy_part_bytes);
+        let copied = futures_util::stream::iter(
+            numbered(ranges).map(|(number, bytes)| upload.copy_part(number, source, bytes)),
+        );
+        let parts = copied.buffer_unordered(PARTS_IN_FLIGHT).try_collect().await?;
+        Ok(PreparedObject(Prepared::Parts { upload, parts }))
+    }
+
+    /// Writes a stream of at most `limit_bytes` to an object, which appears when the stream ends. Gives its bytes.
+    ///
+    /// Holds one part in memory.
+    ///
+    /// # Errors
+    /// When the stream breaks off or is longer, or the store fails; then nothing appears.
+    pub async fn put_stream<E>(
+        &self,
+        stream: impl Stream<Item = Result<Bytes, E>>,
+        limit_bytes: u64,
+        address: &ObjectAddress,
+        content_type: &str,
+    ) -> Result<u64, StorageError>
+    where
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        pin_mut!(stream);
+        let part_bytes = part_bytes(limit_bytes, self.limits.part_bytes);
+        let (mut total, mut buffer) = (0, BytesMut::new());
+        let mut upload: Option<(MultipartUpload, Vec<CompletedPart>)> = None;
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|error| StorageError::Stream(error.into()))?;
+            total += chunk.len() as u64;
+            if total > limit_bytes {
+                return Err(StorageError::TooLarge {
+                    place: address.to_string(),
+                    limit_bytes,
+                });
+            }
+            buffer.extend_from_slice(&chunk);
+            while buffer.len() as u64 >= part_bytes {
+                // A part is smaller than a buffer that holds it.
+                let part = buffer.split_to(part_bytes as usize).freeze();
+                let (upload, parts) = match &mut upload {
+                    Some(begun) => begun,
+                    None => upload.insert((
+                        MultipartUpload::begin(self, address, content_type).await?,
+                        Vec::new(),
+                    )),
+                };
+                // At most 10,000 parts by the choice of their size.
+                let number = parts.len() as i32 + 1;
+                parts.push(upload.put_part(number, part.into()).await?);
+            }
+        }
+        match upload {
+            None => self.write_small(address, buffer, Some(content_type)).await?,
+            Some((upload, mut parts)) => {
+                if !buffer.is_empty() {
+                    let number = parts.len() as i32 + 1;
+                    parts.push(upload.put_part(number, buffer.freeze().into()).await?);
+                }
+                upload.complete(parts).await?;
+            }
+        }
+        Ok(total)
+    }
+}
+
+/// A range of a file as a body that is read while it is sent.
+async fn file_body(file: &Path, bytes: Range<u64>) -> Result<ByteStream, StorageError> {
+    ByteStream::read_from()
+        .path(file)
+        .buffer_size(BUFFER_BYTES)
+        .offset(bytes.start)
+        .length(Length::Exact(bytes.end - bytes.start))
+        .build()
+        .await
+        .map_err(|error| StorageError::file("read", file)(std::io::Error::other(error)))
+}
+
+/// The size of parts for `size` bytes: `least_bytes`, or more where 10,000 parts would not do.
+fn part_bytes(size: u64, least_bytes: u64) -> u64 {
+    least_bytes.max(size.div_ceil(MAX_PARTS))
+}
+
+/// Cuts `size` bytes into parts.
+fn parts_of(size: u64, least_bytes: u64) -> impl Iterator<Item = Range<u64>> {
+    let part = part_bytes(size, least_bytes);
+    (0..size.div_ceil(part)).map(move |index| index * part..size.min((index + 1) * part))
+}
+
+/// Numbers parts from 1, as S3 does; 10,000 fit any number.
+fn numbered(parts: impl Iterator<Item = Range<u64>>) -> impl Iterator<Item = (i32, Range<u64>)> {
+    (1..).zip(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn parts_cover_the_whole_in_order_and_are_never_too_many(size in 1_u64..(50 << 40)) {
+            let (mut end, mut count, least) = (0, 0, 8 << 20);
+            for part in parts_of(size, least) {
+                prop_assert_eq!(part.start, end);
+                prop_assert!(part.end > part.start);
+                prop_assert!(part.end - part.start >= least || part.end == size);
+                (end, count) = (part.end, count + 1);
+            }
+            prop_assert_eq!(end, size);
+            prop_assert!(count <= MAX_PARTS);
+        }
+    }
+}

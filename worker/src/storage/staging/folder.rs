@@ -1,0 +1,356 @@
+//! Staging in shared folders.
+//!
+//! Everything is written under another name, synced, renamed, and its folder synced: what has its name is whole, also
+//! after the machine stopped. Other makes of workers use the same folders, so only what has our names is removed.
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, pin_mut};
+use separation_contract::message::TaskId;
+use separation_contract::names;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::StemFiles;
+use super::sources::blocking;
+use crate::storage::confine::Root;
+use crate::storage::manifest::{MAX_BYTES, StagedStem, StagingManifest};
+use crate::storage::{AttemptId, StorageError};
+
+/// The manifest's name in its task's folder.
+const MANIFEST: &str = "manifest.json";
+
+/// What is copied at a time.
+const COPY_BYTES: usize = 1 << 20;
+
+/// Staging in shared folders.
+#[derive(Debug, Clone)]
+pub(super) struct FolderStore {
+    inputs: Root,
+    stems: Root,
+}
+
+impl FolderStore {
+    pub(super) fn new(inputs: Root, stems: Root) -> Self {
+        Self { inputs, stems }
+    }
+
+    pub(super) async fn put_input<E>(
+        &self,
+        task: &TaskId,
+        stream: impl Stream<Item = Result<Bytes, E>> + Send,
+        limit_bytes: u64,
+    ) -> Result<String, StorageError>
+    where
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let path = self.inputs.path().join(names::input_name(task));
+        let part = PartFile::beside(&path);
+        let mut file = create(&part.0).await?;
+        let mut total = 0;
+        pin_mut!(stream);
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|error| StorageError::Stream(error.into()))?;
+            total += chunk.len() as u64;
+            if total > limit_bytes {
+                return Err(StorageError::TooLarge {
+                    place: path.display().to_string(),
+                    limit_bytes,
+                });
+            }
+            file.write_all(&chunk)
+                .await
+                .map_err(StorageError::file("write", &part.0))?;
+        }
+        sync(file, &part.0).await?;
+        let audio_path = text_of(&path)?;
+        let folder = self.inputs.path().to_owned();
+        blocking(move || {
+            part.rename(&path)?;
+            sync_folder(&folder)
+        })
+        .await?;
+        Ok(audio_path)
+    }
+
+    pub(super) async fn put_record(&self, task: &TaskId, record: &[u8]) -> Result<(), StorageError> {
+        let path = self.record_path(task);
+        let part = PartFile::beside(&path);
+        let mut file = create(&part.0).await?;
+        let written = file.write_all(record).await;
+        written.map_err(StorageError::file("write", &part.0))?;
+        sync(file, &part.0).await?;
+        blocking(move || part.rename(&path)).await
+    }
+
+    pub(super) async fn record(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
+        read_small(&self.record_path(task)).await
+    }
+
+    pub(super) async fn delete_record(&self, task: &TaskId) -> Result<(), StorageError> {
+        let path = self.record_path(task);
+        blocking(move || remove_file(&path)).await
+    }
+
+    fn record_path(&self, task: &TaskId) -> PathBuf {
+        self.inputs.path().join(names::record_name(task))
+    }
+
+    pub(super) async fn store(
+        &self,
+        task: &TaskId,
+        attempt: AttemptId,
+        stems: StemFiles<'_>,
+    ) -> Result<[StagedStem; 2], StorageError> {
+        let task_folder = self.task_folder(task);
+        let folder = task_folder.join(attempt.to_string());
+        let (root, made) = (self.stems.clone(), folder.clone());
+        blocking(move || {
+            // A link in place of the task's folder would lead elsewhere.
+            fs::create_dir_all(root.path()).map_err(StorageError::file("create", root.path()))?;
+            for folder in [made.parent().unwrap_or(&made), &made] {
+                match fs::create_dir(folder) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(StorageError::file("create", folder)(error));
+                    }
+                    _ => real_folder(folder)?,
+                };
+            }
+            Ok(())
+        })
+        .await?;
+        let vocals = store_file(stems.vocals, &folder.join(names::vocals_key(task))).await?;
+        let instrumental =
+            store_file(stems.instrumental, &folder.join(names::instrumental_key(task))).await?;
+        let root = self.stems.path().to_owned();
+        blocking(move || {
+            [&folder, &task_folder, &root]
+                .into_iter()
+                .try_for_each(|folder| sync_folder(folder))
+        })
+        .await?;
+        Ok([vocals, instrumental])
+    }
+
+    pub(super) async fn show(&self, manifest: &StagingManifest) -> Result<(), StorageError> {
+        let folder = self.task_folder(&manifest.task_uuid);
+        let path = folder.join(MANIFEST);
+        let part = PartFile::beside(&path);
+        let mut file = create(&part.0).await?;
+        let written = file.write_all(&manifest.to_json()).await;
+        written.map_err(StorageError::file("write", &part.0))?;
+        sync(file, &part.0).await?;
+        blocking(move || {
+            part.rename(&path)?;
+            sync_folder(&folder)
+        })
+        .await
+    }
+
+    /// The manifest as it is written, if there is one of a manifest's size.
+    pub(super) async fn manifest(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
+        read_small(&self.task_folder(task).join(MANIFEST)).await
+    }
+
+    pub(super) async fn discard_attempt(
+        &self,
+        task: &TaskId,
+        attempt: AttemptId,
+    ) -> Result<(), StorageError> {
+        let task_folder = self.task_folder(task);
+        blocking(move || {
+            if !real_folder(&task_folder)? {
+                return Ok(());
+            }
+            remove_folder(&task_folder.join(attempt.to_string()))?;
+            remove_if_empty(&task_folder)
+        })
+        .await
+    }
+
+    pub(super) async fn remove(&self, task: &TaskId) -> Result<(), StorageError> {
+        let task_folder = self.task_folder(task);
+        blocking(move || {
+            if !real_folder(&task_folder)? {
+                return Ok(());
+            }
+            remove_file(&task_folder.join(MANIFEST))?;
+            let entries = fs::read_dir(&task_folder).map_err(StorageError::file("list", &task_folder))?;
+            for entry in entries {
+                let entry = entry.map_err(StorageError::file("list", &task_folder))?;
+                let name = entry.file_name();
+                let name = name.to_string_lossy();
+                if AttemptId::is_one(&name) {
+                    remove_folder(&entry.path())?;
+                } else if name.starts_with(&format!(".{MANIFEST}.")) {
+                    remove_file(&entry.path())?;
+                }
+            }
+            remove_if_empty(&task_folder)
+        })
+        .await
+    }
+
+    fn task_folder(&self, task: &TaskId) -> PathBuf {
+        self.stems.path().join(task.as_str())
+    }
+}
+
+/// A file under another name until it is complete. Removed when it is dropped before.
+struct PartFile(PathBuf);
+
+impl PartFile {
+    /// Never used twice, so two who write one file do not meet.
+    fn beside(path: &Path) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Self(path.with_file_name(format!(".{name}.{}.part", AttemptId::new())))
+    }
+
+    fn rename(self, path: &Path) -> Result<(), StorageError> {
+        fs::rename(&self.0, path).map_err(StorageError::file("rename", &self.0))?;
+        std::mem::forget(self);
+        Ok(())
+    }
+}
+
+impl Drop for PartFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Gives a stem its place: as a second name of the same file where the file system is the same, else as a copy. The
+/// stem itself stays, so that this can be done again.
+async fn store_file(stem: &Path, place: &Path) -> Result<StagedStem, StorageError> {
+    if let Err(error) = tokio::fs::metadata(stem).await {
+        return Err(match error.kind() {
+            io::ErrorKind::NotFound => StorageError::missing(&stem.display()),
+            _ => StorageError::file("look up", stem)(error),
+        });
+    }
+    remove_file(place)?;
+    if tokio::fs::hard_link(stem, place).await.is_ok() {
+        let file = tokio::fs::File::open(place)
+            .await
+            .map_err(StorageError::file("open", place))?;
+        file.sync_all().await.map_err(StorageError::file("sync", place))?;
+    } else {
+        copy(stem, place).await?;
+    }
+    let metadata = tokio::fs::metadata(place)
+        .await
+        .map_err(StorageError::file("look up", place))?;
+    Ok(StagedStem {
+        path: text_of(place)?,
+        size: metadata.len(),
+    })
+}
+
+/// Copies piece by piece, so that a try that is ended does not go on copying.
+async fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
+    let mut source = tokio::fs::File::open(from)
+        .await
+        .map_err(StorageError::file("open", from))?;
+    let part = PartFile::beside(to);
+    let mut file = create(&part.0).await?;
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        let count = source
+            .read(&mut buffer)
+            .await
+            .map_err(StorageError::file("read", from))?;
+        if count == 0 {
+            break;
+        }
+        file.write_all(&buffer[..count])
+            .await
+            .map_err(StorageError::file("write", &part.0))?;
+    }
+    sync(file, &part.0).await?;
+    part.rename(to)
+}
+
+/// A file of at most a manifest's size, if it is there.
+async fn read_small(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
+    let file = match tokio::fs::File::open(path).await {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
+        opened => opened.map_err(StorageError::file("open", path))?,
+    };
+    let mut content = Vec::new();
+    let read = file.take(MAX_BYTES as u64 + 1).read_to_end(&mut content).await;
+    read.map_err(StorageError::file("read", path))?;
+    Ok(Some(content).filter(|content| content.len() <= MAX_BYTES))
+}
+
+async fn create(path: &Path) -> Result<tokio::fs::File, StorageError> {
+    tokio::fs::File::create_new(path)
+        .await
+        .map_err(StorageError::file("create", path))
+}
+
+async fn sync(mut file: tokio::fs::File, path: &Path) -> Result<(), StorageError> {
+    file.flush().await.map_err(StorageError::file("write", path))?;
+    file.sync_all().await.map_err(StorageError::file("sync", path))
+}
+
+/// Makes names in a folder survive the machine's stop.
+fn sync_folder(folder: &Path) -> Result<(), StorageError> {
+    let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(StorageError::file("sync", folder))
+}
+
+/// Whether a folder is there; a link or a file in its place is refused.
+fn real_folder(path: &Path) -> Result<bool, StorageError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(true),
+        Ok(_) => Err(StorageError::Refused {
+            place: path.display().to_string(),
+            rule: "it must be a folder, and no link to one".into(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StorageError::file("look up", path)(error)),
+    }
+}
+
+fn remove_file(path: &Path) -> Result<(), StorageError> {
+    unless_missing(fs::remove_file(path)).map_err(StorageError::file("delete", path))
+}
+
+fn remove_folder(path: &Path) -> Result<(), StorageError> {
+    unless_missing(fs::remove_dir_all(path)).map_err(StorageError::file("delete", path))
+}
+
+/// Removes a folder unless somebody else's files are in it.
+fn remove_if_empty(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => unless_missing(removed).map_err(StorageError::file("delete", path)),
+    }
+}
+
+fn unless_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// A path as messages carry it.
+fn text_of(path: &Path) -> Result<String, StorageError> {
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| StorageError::Refused {
+            place: path.display().to_string(),
+            rule: "folders that messages name must have names in UTF-8".into(),
+        })
+}

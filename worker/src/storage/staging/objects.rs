@@ -1,0 +1,185 @@
+//! Staging in an object store: `prefix/<task>/<attempt>/<stem>`, `prefix/<task>/manifest.json`, `prefix/inputs/<song>`.
+//!
+//! A task may be called `inputs`: its objects are told from songs by their whole form, never by their beginning alone.
+
+use std::error::Error;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use separation_contract::message::TaskId;
+use separation_contract::names;
+
+use super::StemFiles;
+use crate::settings::ObjectAddress;
+use crate::storage::manifest::{MAX_BYTES, StagedStem, StagingManifest};
+use crate::storage::{AttemptId, S3, StorageError};
+
+/// Objects of one task that are looked through when it is removed: those of 2,500 attempts.
+const MAX_OBJECTS: usize = 5_000;
+
+/// What songs have before their names.
+const INPUTS: &str = "inputs";
+
+/// Songs have no content type of their own: what they are is read from their bytes.
+const INPUT_CONTENT_TYPE: &str = "application/octet-stream";
+
+/// Staging in an object store.
+#[derive(Debug, Clone)]
+pub(super) struct ObjectStore {
+    s3: S3,
+    prefix: ObjectAddress,
+}
+
+impl ObjectStore {
+    pub(super) fn new(s3: S3, prefix: ObjectAddress) -> Self {
+        Self { s3, prefix }
+    }
+
+    pub(super) async fn put_input<E>(
+        &self,
+        task: &TaskId,
+        stream: impl Stream<Item = Result<Bytes, E>> + Send,
+        limit_bytes: u64,
+    ) -> Result<String, StorageError>
+    where
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let address = self.prefix.join(&format!("{INPUTS}/{}", names::input_name(task)));
+        self.s3
+            .put_stream(stream, limit_bytes, &address, INPUT_CONTENT_TYPE)
+            .await?;
+        Ok(address.to_string())
+    }
+
+    pub(super) async fn put_record(&self, task: &TaskId, record: &[u8]) -> Result<(), StorageError> {
+        self.s3
+            .write_small(
+                &self.record_address(task),
+                record.to_vec(),
+                Some("application/json"),
+            )
+            .await
+    }
+
+    pub(super) async fn record(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
+        self.read_small(&self.record_address(task)).await
+    }
+
+    pub(super) async fn delete_record(&self, task: &TaskId) -> Result<(), StorageError> {
+        self.s3.delete(&self.record_address(task)).await
+    }
+
+    fn record_address(&self, task: &TaskId) -> ObjectAddress {
+        self.prefix
+            .join(&format!("{INPUTS}/{}", names::record_name(task)))
+    }
+
+    /// Whether the API stored the song at `address`.
+    pub(super) fn holds_input(&self, address: &ObjectAddress) -> bool {
+        let inputs = self.prefix.join(&format!("{INPUTS}/"));
+        let name = address.key.strip_prefix(&inputs.key);
+        address.bucket == inputs.bucket && name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
+    }
+
+    pub(super) async fn delete(&self, address: &ObjectAddress) -> Result<(), StorageError> {
+        self.s3.delete(address).await
+    }
+
+    pub(super) async fn store(
+        &self,
+        task: &TaskId,
+        attempt: AttemptId,
+        stems: StemFiles<'_>,
+    ) -> Result<[StagedStem; 2], StorageError> {
+        let [vocals, instrumental] = self.stem_addresses(task, attempt);
+        Ok([
+            self.store_file(stems.vocals, &vocals).await?,
+            self.store_file(stems.instrumental, &instrumental).await?,
+        ])
+    }
+
+    async fn store_file(
+        &self,
+        stem: &std::path::Path,
+        address: &ObjectAddress,
+    ) -> Result<StagedStem, StorageError> {
+        let prepared = self
+            .s3
+            .prepare_upload(stem, address, names::STEM_CONTENT_TYPE)
+            .await?;
+        prepared.publish().await?;
+        let head = self
+            .s3
+            .head(address)
+            .await?
+            .ok_or_else(|| StorageError::missing(address))?;
+        Ok(StagedStem {
+            path: address.to_string(),
+            size: head.size,
+        })
+    }
+
+    pub(super) async fn show(&self, manifest: &StagingManifest) -> Result<(), StorageError> {
+        let address = self.manifest_address(&manifest.task_uuid);
+        self.s3
+            .write_small(&address, manifest.to_json(), Some("application/json"))
+            .await
+    }
+
+    /// The manifest as it is written, if there is one of a manifest's size.
+    pub(super) async fn manifest(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
+        self.read_small(&self.manifest_address(task)).await
+    }
+
+    async fn read_small(&self, address: &ObjectAddress) -> Result<Option<Vec<u8>>, StorageError> {
+        match self.s3.read_small(address, MAX_BYTES).await {
+            Err(StorageError::Missing { .. } | StorageError::TooLarge { .. }) => Ok(None),
+            read => Ok(Some(read?.into())),
+        }
+    }
+
+    pub(super) async fn discard_attempt(
+        &self,
+        task: &TaskId,
+        attempt: AttemptId,
+    ) -> Result<(), StorageError> {
+        for address in self.stem_addresses(task, attempt) {
+            self.s3.delete(&address).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn remove(&self, task: &TaskId) -> Result<(), StorageError> {
+        self.s3.delete(&self.manifest_address(task)).await?;
+        let folder = self.prefix.join(&format!("{task}/"));
+        for object in self.s3.list(&folder, MAX_OBJECTS).await? {
+            if object
+                .key
+                .strip_prefix(&folder.key)
+                .is_some_and(is_stem_of_an_attempt)
+            {
+                let address = ObjectAddress {
+                    bucket: folder.bucket.clone(),
+                    key: object.key,
+                };
+                self.s3.delete(&address).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn stem_addresses(&self, task: &TaskId, attempt: AttemptId) -> [ObjectAddress; 2] {
+        let folder = self.prefix.join(&format!("{task}/{attempt}/"));
+        [names::vocals_key(task), names::instrumental_key(task)].map(|name| folder.join(&name))
+    }
+
+    fn manifest_address(&self, task: &TaskId) -> ObjectAddress {
+        self.prefix.join(&format!("{task}/manifest.json"))
+    }
+}
+
+/// Whether a key below a task's folder is of the form `<attempt>/<name>`.
+fn is_stem_of_an_attempt(key: &str) -> bool {
+    key.split_once('/')
+        .is_some_and(|(attempt, name)| AttemptId::is_one(attempt) && !name.contains('/'))
+}

@@ -1,0 +1,229 @@
+//! The HTTP API, over real connections: what callers get, what is queued, and that nothing is left half-done.
+
+mod bench;
+mod failures;
+mod real;
+mod stopping;
+
+use bench::{Answer, Bench, Form, PASSWORD, Songs, basic};
+use reqwest::Method;
+use reqwest::header;
+use separation_worker::api::QueueProgress;
+use serde_json::{Value, json};
+
+const SONG: &[u8] = b"a song, of whatever format";
+
+#[tokio::test]
+async fn health_answers_everybody() {
+    let api = Bench::guarded(&[]).await;
+    let answer = Answer::of(api.http.get(format!("{}/health", api.url))).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json["status"], "healthy");
+    assert!(answer.json["timestamp"].is_u64(), "{answer:?}");
+    assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+}
+
+#[tokio::test]
+async fn a_link_becomes_a_task() {
+    let (api, songs) = (Bench::guarded(&[]).await, Songs::start(SONG).await);
+    let body = json!({"audio": songs.at("/song.mp3?token=1"), "hook_url": "https://example.com/hook"});
+    let request = api.request(Method::POST, "/generate").header(
+        "traceparent",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    );
+    let mut answer = Answer::of(request.json(&body)).await;
+    let id = answer.task_uuid();
+    answer.json["task_uuid"] = "…".into();
+    assert_eq!(
+        answer.json,
+        json!({"message": "Task has been queued for processing", "status": "queued", "task_uuid": "…"})
+    );
+    assert_eq!(uuid::Uuid::parse_str(&id).unwrap().get_version_num(), 4);
+
+    let tasks = api.tasks();
+    let [(task, trace)] = tasks.as_slice() else {
+        panic!("one task, not {tasks:?}");
+    };
+    assert_eq!(task.task_uuid.as_str(), id);
+    assert_eq!(task.audio_path, format!("/songs/{id}_input.wav"));
+    assert_eq!(task.hook_url.as_deref(), Some("https://example.com/hook"));
+    assert!(task.timestamp().is_some_and(|seconds| seconds > 1.7e9));
+    assert_eq!(trace.trace_id(), "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(api.files.inputs.lock().unwrap()[&id], SONG);
+}
+
+#[tokio::test]
+async fn a_file_becomes_a_task() {
+    let api = Bench::guarded(&[]).await;
+    let song: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let hook = b"https://example.com/hook";
+    let forms = [
+        (Form::default().field("audio", &song), None),
+        (Form::default().field("audio", &song).field("hook_url", b""), None),
+        (
+            Form::default().field("hook_url", hook).field("audio", &song),
+            Some(hook),
+        ),
+        (
+            Form::default().field("audio", &song).field("hook_url", hook),
+            Some(hook),
+        ),
+    ];
+    for (form, hook) in forms {
+        let id = api.upload(form).await.task_uuid();
+        let (task, _) = api.tasks().pop().unwrap();
+        assert_eq!(task.task_uuid.as_str(), id);
+        assert_eq!(
+            task.hook_url.as_deref().map(str::as_bytes),
+            hook.map(|hook| hook.as_slice())
+        );
+        assert!(api.files.inputs.lock().unwrap()[&id] == song);
+    }
+}
+
+#[tokio::test]
+async fn only_who_knows_name_and_password_is_served() {
+    let api = Bench::guarded(&[]).await;
+    let endpoints = [
+        (Method::POST, "/generate"),
+        (Method::POST, "/tasks"),
+        (Method::GET, "/tasks/abc"),
+    ];
+    for (method, path) in endpoints {
+        for login in [
+            None,
+            Some(basic("admin", "password")),
+            Some(basic("root", PASSWORD)),
+            Some("Bearer x".into()),
+        ] {
+            let mut request = api.http.request(method.clone(), format!("{}{path}", api.url));
+            if let Some(login) = login {
+                request = request.header(header::AUTHORIZATION, login);
+            }
+            let answer = Answer::of(request).await;
+            assert_eq!(answer.status, 401, "{path}");
+            assert_eq!(answer.json, json!({"error": "Unauthorized"}));
+            assert!(
+                answer.headers["www-authenticate"]
+                    .to_str()
+                    .unwrap()
+                    .starts_with("Basic")
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_password_only_this_machines_names_are_served() {
+    let api = Bench::start(&[]).await;
+    let ask = |host: &'static str, site: &'static str| {
+        let request = api
+            .http
+            .post(format!("{}/generate", api.url))
+            .header(header::HOST, host);
+        Answer::of(request.header("sec-fetch-site", site))
+    };
+    for host in ["localhost", "localhost:8000", "127.0.0.1:1", "[::1]:80"] {
+        assert_eq!(ask(host, "same-origin").await.status, 400, "{host}");
+        assert_eq!(ask(host, "cross-site").await.status, 403, "{host}");
+    }
+    for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example"] {
+        assert_eq!(ask(host, "same-origin").await.status, 403, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_said_in_json() {
+    let api = Bench::guarded(&[]).await;
+    for path in ["/nothing", "/tasks/unknown", "/tasks/..%2F..%2Fetc", "/tasks/%00"] {
+        let answer = api.get(path).await;
+        assert_eq!(
+            (answer.status, &answer.json),
+            (404, &json!({"error": "Not found"})),
+            "{path}"
+        );
+    }
+    for (method, path) in [
+        (Method::GET, "/generate"),
+        (Method::DELETE, "/tasks/abc"),
+        (Method::POST, "/health"),
+    ] {
+        let answer = Answer::of(api.request(method, path)).await;
+        assert_eq!(
+            (answer.status, &answer.json),
+            (405, &json!({"error": "Method not allowed"})),
+            "{path}"
+        );
+        assert!(answer.headers.contains_key(header::ALLOW), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_is_followed_from_the_queue_to_its_stems() {
+    let api = Bench::guarded(&[]).await;
+    let mut id = String::new();
+    for _ in 0..3 {
+        id = api.upload(Form::default().field("audio", SONG)).await.task_uuid();
+    }
+    let status = async || {
+        let mut answer = api.get(&format!("/tasks/{id}")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let fields = answer.json.as_object_mut().unwrap();
+        assert_eq!(fields.remove("task_uuid"), Some(Value::from(id.as_str())));
+        assert!(fields.remove("timestamp").is_some_and(|seconds| seconds.is_u64()));
+        answer.json
+    };
+    assert_eq!(status().await, json!({"status": "queued"}));
+    let progress = |committed, begun| {
+        let committed = Some(committed);
+        *api.queue.progress.lock().unwrap() = Some(QueueProgress { committed, begun });
+    };
+    progress(0, true);
+    assert_eq!(status().await, json!({"status": "queued", "position": 2}));
+    progress(2, true);
+    assert_eq!(status().await, json!({"status": "processing"}));
+    *api.files.separated.lock().unwrap() = true;
+    assert_eq!(status().await, json!({"status": "separated"}));
+    let manifest = json!({
+        "version": 1, "task_uuid": id, "status": "success", "vocals": "https://cdn/v.wav",
+        "instrumental": "https://cdn/i.wav", "webhook": "none", "finished_at": 5
+    });
+    let mut manifests = api.files.manifests.lock().unwrap();
+    manifests.insert(id.clone(), serde_json::from_value(manifest).unwrap());
+    drop(manifests);
+    let done = json!({
+        "status": "done", "vocals": "https://cdn/v.wav", "instrumental": "https://cdn/i.wav", "webhook": "none",
+        "finished_at": 5
+    });
+    assert_eq!(status().await, done);
+}
+
+#[tokio::test]
+async fn the_description_is_served_as_it_is_committed() {
+    let api = Bench::guarded(&[]).await;
+    let answer = Answer::of(api.http.get(format!("{}/openapi.json", api.url))).await;
+    assert_eq!(answer.status, 200);
+    insta::assert_json_snapshot!("openapi", answer.json);
+}
+
+#[tokio::test]
+async fn the_page_runs_nothing_but_what_is_in_it() {
+    let api = Bench::guarded(&[]).await;
+    let response = api.http.get(format!("{}/", api.url)).send().await.unwrap();
+    let policy = response.headers()["content-security-policy"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        policy.starts_with("default-src 'none'; style-src 'sha256-"),
+        "{policy}"
+    );
+    assert!(!policy.contains("unsafe"), "{policy}");
+    let page = response.text().await.unwrap();
+    for elsewhere in ["src=", "href=\"http", "url(", "@import", " on", "style="] {
+        let tags = page.split("<script>").next().unwrap();
+        let found = elsewhere != " on" && tags.contains(elsewhere);
+        assert!(!found, "{elsewhere}");
+    }
+    assert!(page.contains("/openapi.json"));
+}

@@ -1,0 +1,396 @@
+//! The service loop on an in-process broker, with a role whose outcomes the test decides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use separation_contract::message::{Malformed, Outcome, Task, TaskId, TaskResult};
+use separation_worker::error::ErrorClass;
+use separation_worker::kafka::{Consumer, Producer};
+use separation_worker::service::{Activity, Exit, Service, ServiceError, Shutdown};
+use separation_worker::settings::{
+    ConsumedRole, ConsumerArguments, ConsumerSettings, KafkaArguments, KafkaSettings,
+};
+use separation_worker::telemetry::Metrics;
+use separation_worker::work::{Claim, Finished, Refusal, Role, WorkError};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// What a test waits for at most; everything here takes milliseconds.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// One piece of work that the role was given: the test answers it.
+struct Work {
+    task: String,
+    answer: oneshot::Sender<Result<(), ErrorClass>>,
+}
+
+/// A role that does what the test says.
+struct Scripted {
+    work: mpsc::UnboundedSender<Work>,
+    recognises: bool,
+}
+
+impl Role for Scripted {
+    type Message = Task;
+    const RECEIVED: &'static str = "Received task";
+    const NAME: &'static str = "Scripted";
+    const KEEPS_FAILURES: bool = false;
+
+    fn parse(&self, value: Option<&[u8]>) -> Result<Task, Malformed> {
+        Task::parse(value)
+    }
+
+    fn task<'m>(&self, task: &'m Task) -> (&'m TaskId, Option<&'m str>) {
+        (&task.task_uuid, task.hook_url.as_deref())
+    }
+
+    async fn recognise(&self, task: &Task, _claim: &Claim) -> Result<Option<Finished>, WorkError> {
+        Ok(self.recognises.then(|| success(&task.task_uuid)))
+    }
+
+    async fn work(&self, task: &Task, claim: &Claim) -> Result<Finished, WorkError> {
+        let (answer, answered) = oneshot::channel();
+        let task_uuid = task.task_uuid.clone();
+        self.work
+            .send(Work {
+                task: task_uuid.to_string(),
+                answer,
+            })
+            .expect("the test listens");
+        let done = claim
+            .run(async { Ok(answered.await.expect("the test answers")) })
+            .await?;
+        claim.confirm().await?;
+        done.map(|()| success(&task_uuid))
+            .map_err(|class| WorkError::new(class, "the test wants it so"))
+    }
+
+    async fn refuse(&self, refusal: Refusal<'_>, _claim: &Claim) -> Result<Finished, WorkError> {
+        Ok(Finished {
+            publish: Some(TaskResult::failure(
+                refusal.task_uuid.clone(),
+                None,
+                refusal.reason,
+            )),
+            success: false,
+        })
+    }
+
+    async fn clean_up(&self, _task: &Task, _finished: &Finished) {}
+}
+
+fn success(task: &TaskId) -> Finished {
+    Finished {
+        publish: Some(TaskResult {
+            task_uuid: task.clone(),
+            hook_url: None,
+            outcome: Outcome::Success {
+                vocals_path: "/v".into(),
+                instrumental_path: "/i".into(),
+            },
+        }),
+        success: true,
+    }
+}
+
+/// A broker with topics of one partition, and what the test sees of a running service.
+struct Rig {
+    broker: MockCluster<'static, DefaultProducerContext>,
+    options: Vec<&'static str>,
+}
+
+struct Running {
+    work: mpsc::UnboundedReceiver<Work>,
+    activity: watch::Receiver<Activity>,
+    shutdown: Shutdown,
+    exit: std::thread::JoinHandle<Result<Exit, ServiceError>>,
+}
+
+#[derive(clap::Parser)]
+struct Options {
+    #[command(flatten)]
+    kafka: KafkaArguments,
+    #[command(flatten)]
+    consumer: ConsumerArguments,
+}
+
+impl Rig {
+    fn new(options: &[&'static str]) -> Self {
+        let broker = MockCluster::new(1).unwrap();
+        for topic in ["uvr_tasks", "uvr_results", "uvr_tasks_dead_letters"] {
+            broker.create_topic(topic, 1, 1).unwrap();
+        }
+        Self {
+            broker,
+            options: options.to_vec(),
+        }
+    }
+
+    fn settings(&self) -> (KafkaSettings, ConsumerSettings) {
+        let servers = self.broker.bootstrap_servers();
+        let mut words = vec!["test", "--bootstrap-servers", servers.as_str()];
+        words.extend(["--auto-offset-reset", "earliest", "--settle-ms", "1"]);
+        words.extend(&self.options);
+        let options = <Options as clap::Parser>::parse_from(words);
+        let consumer = options.consumer.settings(ConsumedRole::Processor).unwrap();
+        (options.kafka.settings().unwrap(), consumer)
+    }
+
+    fn start(&self, recognises: bool) -> Running {
+        let (kafka, settings) = self.settings();
+        let (sender, work) = mpsc::unbounded_channel();
+        let (activity, watched) = watch::channel(Activity::Starting);
+        let shutdown = Shutdown::default();
+        let asked = shutdown.clone();
+        let exit = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async {
+                let metrics = Metrics::new();
+                let service = Service {
+                    role: Arc::new(Scripted {
+                        work: sender,
+                        recognises,
+                    }),
+                    consumer: Consumer::join(&kafka, &settings, metrics.clone()).unwrap(),
+                    producer: Producer::new(&kafka).unwrap(),
+                    settings,
+                    metrics,
+                    activity,
+                };
+                service.run(&asked).await
+            })
+        });
+        Running {
+            work,
+            activity: watched,
+            shutdown,
+            exit,
+        }
+    }
+
+    async fn publish(&self, value: &str) {
+        let producer = Producer::new(&self.settings().0).unwrap();
+        producer
+            .publish("uvr_tasks", b"key", value.as_bytes(), &[])
+            .await
+            .unwrap();
+    }
+
+    async fn publish_task(&self, task: &str) {
+        self.publish(&format!(r#"{{"task_uuid": "{task}", "audio_path": "/x"}}"#))
+            .await;
+    }
+
+    /// The next messages of a topic from its beginning: value and the reason of a dead letter.
+    fn read(&self, topic: &str, count: usize) -> Vec<(String, Option<String>)> {
+        let consumer = self.reader();
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        consumer.assign(&from).unwrap();
+        let mut read = Vec::new();
+        while read.len() < count {
+            let message = consumer.poll(DEADLINE).expect("a message in time").unwrap();
+            let reason = message.headers().and_then(|headers| {
+                let found = headers.iter().find(|header| header.key == "dead-letter-reason")?;
+                Some(String::from_utf8_lossy(found.value?).into_owned())
+            });
+            let value = message.payload().unwrap_or_default();
+            read.push((String::from_utf8_lossy(value).into_owned(), reason));
+        }
+        read
+    }
+
+    /// Committed offset and metadata of the group in the topic of tasks.
+    fn committed(&self) -> (Option<i64>, String) {
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition("uvr_tasks", 0);
+        let answer = self.reader().committed_offsets(asked, DEADLINE).unwrap();
+        let element = answer.find_partition("uvr_tasks", 0).unwrap();
+        (
+            element.offset().to_raw().filter(|&offset| offset >= 0),
+            element.metadata().to_owned(),
+        )
+    }
+
+    fn reader(&self) -> BaseConsumer {
+        ClientConfig::new()
+            .set("bootstrap.servers", self.broker.bootstrap_servers())
+            .set("group.id", "uvr_processor_group")
+            .set("enable.auto.commit", "false")
+            .create()
+            .unwrap()
+    }
+}
+
+impl Running {
+    async fn next(&mut self) -> Work {
+        tokio::time::timeout(DEADLINE, self.work.recv())
+            .await
+            .expect("work in time")
+            .expect("the service runs")
+    }
+
+    async fn reaches(&mut self, wanted: impl Fn(&Activity) -> bool) {
+        tokio::time::timeout(DEADLINE, self.activity.wait_for(|activity| wanted(activity)))
+            .await
+            .expect("in time")
+            .expect("the service runs");
+    }
+
+    async fn finish(self) -> Exit {
+        self.shutdown.drain.cancel();
+        tokio::task::spawn_blocking(move || self.exit.join().unwrap().unwrap())
+            .await
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn one_message_at_a_time_is_worked_on_published_and_committed() {
+    let rig = Rig::new(&[]);
+    rig.publish_task("a").await;
+    rig.publish_task("b").await;
+    let mut running = rig.start(false);
+    let first = running.next().await;
+    assert_eq!(first.task, "a");
+    assert!(running.work.try_recv().is_err(), "b waits for a");
+    assert_eq!(rig.committed(), (Some(0), "attempt=1".into()));
+    first.answer.send(Ok(())).unwrap();
+    let second = running.next().await;
+    assert_eq!(second.task, "b");
+    assert_eq!(rig.committed(), (Some(1), "attempt=1".into()));
+    second.answer.send(Ok(())).unwrap();
+    running.reaches(|activity| *activity == Activity::Idle).await;
+    assert_eq!(rig.committed(), (Some(2), String::new()));
+    assert_eq!(running.finish().await, Exit::Drained);
+    let results = rig.read("uvr_results", 2);
+    assert!(results[0].0.contains(r#""task_uuid":"a""#) && results[1].0.contains(r#""task_uuid":"b""#));
+}
+
+#[tokio::test]
+async fn work_that_was_done_before_is_only_published_and_committed() {
+    let rig = Rig::new(&[]);
+    rig.publish_task("a").await;
+    let running = rig.start(true);
+    assert_eq!(rig.read("uvr_results", 1).len(), 1);
+    assert_eq!(running.finish().await, Exit::Drained);
+    assert_eq!(rig.committed(), (Some(1), String::new()));
+}
+
+#[tokio::test]
+async fn a_drain_lets_the_running_message_finish_and_takes_no_other() {
+    let rig = Rig::new(&[]);
+    rig.publish_task("a").await;
+    rig.publish_task("b").await;
+    let mut running = rig.start(false);
+    let work = running.next().await;
+    running.shutdown.drain.cancel();
+    running
+        .reaches(|activity| matches!(activity, Activity::Draining { task: Some(_) }))
+        .await;
+    work.answer.send(Ok(())).unwrap();
+    assert_eq!(running.finish().await, Exit::Drained);
+    assert_eq!(rig.committed(), (Some(1), String::new()));
+}
+
+#[tokio::test]
+async fn an_abort_leaves_the_message_uncommitted() {
+    let rig = Rig::new(&[]);
+    rig.publish_task("a").await;
+    let mut running = rig.start(false);
+    let _work = running.next().await;
+    running.shutdown.drain.cancel();
+    running.shutdown.abort.cancel();
+    assert_eq!(running.finish().await, Exit::Aborted);
+    assert_eq!(rig.committed(), (Some(0), "attempt=1".into()));
+}
+
+#[track_caller]
+fn check_failure(result: &str, reason: &str) {
+    assert!(
+        result.contains(r#""success":false"#) && result.contains(reason),
+        "{result}"
+    );
+}
+
+#[tokio::test]
+async fn a_failure_is_published_and_committed_or_put_back_as_the_policy_says() {
+    let rig = Rig::new(&[]);
+    rig.publish_task("a").await;
+    let mut running = rig.start(false);
+    running
+        .next()
+        .await
+        .answer
+        .send(Err(ErrorClass::Transient))
+        .unwrap();
+    check_failure(&rig.read("uvr_results", 1)[0].0, "the test wants it so");
+    running.finish().await;
+    assert_eq!(rig.committed(), (Some(1), String::new()));
+
+    let rig = Rig::new(&["--on-failure", "RetryOnFailure", "--max-retries", "1"]);
+    rig.publish_task("a").await;
+    rig.publish_task("b").await;
+    let mut running = rig.start(false);
+    running
+        .next()
+        .await
+        .answer
+        .send(Err(ErrorClass::Transient))
+        .unwrap();
+    let other = running.next().await;
+    assert_eq!(other.task, "b", "a waits behind b");
+    other.answer.send(Err(ErrorClass::Permanent)).unwrap();
+    running
+        .next()
+        .await
+        .answer
+        .send(Err(ErrorClass::Transient))
+        .unwrap();
+    let results = rig.read("uvr_results", 2);
+    assert!(results[0].0.contains(r#""task_uuid":"b""#) && results[1].0.contains(r#""task_uuid":"a""#));
+    running.finish().await;
+    assert!(rig.read("uvr_tasks", 3)[2].0.contains(r#""retry_count":1"#));
+}
+
+#[tokio::test]
+async fn what_is_no_task_becomes_a_dead_letter_and_the_next_is_served() {
+    let rig = Rig::new(&[]);
+    rig.publish("{").await;
+    rig.publish(r#"{"task_uuid": "known", "hook_url": "http://h"}"#)
+        .await;
+    rig.publish_task("a").await;
+    let mut running = rig.start(false);
+    running.next().await.answer.send(Ok(())).unwrap();
+    let dead = rig.read("uvr_tasks_dead_letters", 2);
+    assert_eq!(dead[0].0, "{");
+    assert!(dead[0].1.as_deref().unwrap().contains("not JSON"));
+    assert!(dead[1].1.as_deref().unwrap().contains("`audio_path` is missing"));
+    let results = rig.read("uvr_results", 2);
+    check_failure(&results[0].0, "`audio_path` is missing");
+    running.finish().await;
+    assert_eq!(rig.committed(), (Some(3), String::new()));
+}
+
+#[tokio::test]
+async fn a_message_that_ends_its_worker_is_given_up_after_three_attempts() {
+    let rig = Rig::new(&[]);
+    rig.publish_task("a").await;
+    for attempt in 1..=3 {
+        let mut running = rig.start(false);
+        let _work = running.next().await;
+        assert_eq!(rig.committed(), (Some(0), format!("attempt={attempt}")));
+        running.shutdown.abort.cancel();
+        running.finish().await;
+    }
+    let running = rig.start(false);
+    check_failure(&rig.read("uvr_results", 1)[0].0, "ended its worker 3 times");
+    assert_eq!(rig.read("uvr_tasks_dead_letters", 1).len(), 1);
+    running.finish().await;
+    assert_eq!(rig.committed(), (Some(1), String::new()));
+}

@@ -1,0 +1,115 @@
+//! A store that fails: what its answers say about trying again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use futures_util::stream;
+use separation_worker::error::ErrorClass;
+use separation_worker::settings::{ObjectAddress, S3Settings};
+use separation_worker::storage::{S3, StorageError};
+use tokio::net::TcpListener;
+
+/// A store that gives one answer to everything.
+async fn store(answer: impl Fn() -> Response<Body> + Send + Sync + 'static) -> S3 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = Arc::new(answer);
+    let router = Router::new().fallback(move || {
+        let answer = Arc::clone(&answer);
+        async move { answer() }
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    client(address).await
+}
+
+async fn client(address: SocketAddr) -> S3 {
+    let settings = S3Settings {
+        endpoint: Some(format!("http://{address}").parse().unwrap()),
+        credentials: Some(("key".into(), "secret".into())),
+        region: "auto".into(),
+        bucket: None,
+        public_domain: None,
+        path_style: true,
+    };
+    S3::connect(&settings).await
+}
+
+fn object() -> ObjectAddress {
+    "s3://bucket/object".parse().unwrap()
+}
+
+/// How reading, looking up, writing and listing fail.
+async fn failures(s3: &S3) -> [StorageError; 4] {
+    [
+        s3.read_small(&object(), 100).await.unwrap_err(),
+        s3.head(&object()).await.unwrap_err(),
+        s3.write_small(&object(), "x", None).await.unwrap_err(),
+        s3.list(&object(), 10).await.unwrap_err(),
+    ]
+}
+
+async fn check(status: u16, code: &'static str, class: ErrorClass) {
+    let s3 = store(move || {
+        let body =
+            format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>so it is</Message></Error>");
+        let status = StatusCode::from_u16(status).unwrap();
+        Response::builder().status(status).body(Body::from(body)).unwrap()
+    })
+    .await;
+    for error in failures(&s3).await {
+        assert_eq!(error.class(), class, "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("s3://bucket/object") && text.contains(&status.to_string()),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn trouble_of_the_stores_own_may_pass() {
+    check(500, "InternalError", ErrorClass::Transient).await;
+    check(503, "SlowDown", ErrorClass::Transient).await;
+    check(429, "TooManyRequests", ErrorClass::Transient).await;
+}
+
+#[tokio::test]
+async fn what_is_forbidden_stays_so() {
+    check(403, "AccessDenied", ErrorClass::Permanent).await;
+    check(301, "PermanentRedirect", ErrorClass::Permanent).await;
+    check(501, "NotImplemented", ErrorClass::Permanent).await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_may_return() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    for error in failures(&client(address).await).await {
+        assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_breaks_off_is_not_taken_for_whole() {
+    let s3 = store(|| {
+        let pieces = [Ok("half"), Err(std::io::Error::other("cut"))];
+        Response::builder()
+            .header("content-length", "100")
+            .body(Body::from_stream(stream::iter(pieces)))
+            .unwrap()
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    for error in [
+        s3.read_small(&object(), 1_000).await.unwrap_err(),
+        s3.download(&object(), &folder.path().join("file"), 1_000)
+            .await
+            .unwrap_err(),
+    ] {
+        assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+    }
+}

@@ -1,0 +1,190 @@
+//! An uploader with a real store and a real receiver of webhooks.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode};
+use separation_contract::message::{Outcome, TaskResult};
+use separation_testbed::S3Server;
+use separation_worker::outbound;
+use separation_worker::settings::ObjectAddress;
+use separation_worker::storage::{Finals, S3};
+use separation_worker::telemetry::{Metrics, TraceContext};
+use separation_worker::uploader::Uploader;
+use separation_worker::webhook::{Signer, Webhook};
+use separation_worker::work::Claim;
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+use crate::storage::place::{Place, new_bucket, s3_settings, task};
+
+/// What the webhooks of these tests are signed with; the text is used as it is.
+pub(crate) const SECRET: &str = "secret";
+
+/// An uploader, and what a test looks at.
+pub(crate) struct Bench {
+    pub(crate) place: Place,
+    pub(crate) uploader: Uploader,
+    pub(crate) receiver: Receiver,
+    pub(crate) bucket: String,
+    s3: S3,
+}
+
+/// A request that came in.
+#[derive(Debug, Clone)]
+pub(crate) struct Rung {
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// Takes webhooks.
+pub(crate) struct Receiver {
+    pub(crate) url: String,
+    rung: Arc<Mutex<Vec<Rung>>>,
+    answers: Arc<Mutex<VecDeque<u16>>>,
+}
+
+impl Bench {
+    pub(crate) async fn new(place: Place) -> Self {
+        let bucket = new_bucket().await;
+        let settings = s3_settings(&bucket).await;
+        let s3 = S3::connect(&settings).await;
+        let finals = Finals::new(s3.clone(), &settings).unwrap();
+        let client = outbound::Client::new(&["127.0.0.1".parse().unwrap()]);
+        let webhook = Webhook::new(client, Some(Signer::new(&SECRET.into()).unwrap()));
+        Self {
+            uploader: Uploader::new(place.staging.clone(), finals, webhook),
+            place,
+            receiver: Receiver::start().await,
+            bucket,
+            s3,
+        }
+    }
+
+    /// The result of staged stems.
+    pub(crate) async fn staged(&self, name: &str) -> TaskResult {
+        let manifest = self.place.show(name, "1").await;
+        self.success(name, &manifest.vocals.path, &manifest.instrumental.path)
+    }
+
+    pub(crate) fn success(&self, name: &str, vocals: &str, instrumental: &str) -> TaskResult {
+        TaskResult {
+            task_uuid: task(name),
+            hook_url: Some(self.receiver.url.clone()),
+            outcome: Outcome::Success {
+                vocals_path: vocals.to_owned(),
+                instrumental_path: instrumental.to_owned(),
+            },
+        }
+    }
+
+    pub(crate) fn failure(&self, name: &str) -> TaskResult {
+        TaskResult::failure(task(name), Some(self.receiver.url.clone()), "not audio")
+    }
+
+    /// The text of a final object.
+    pub(crate) async fn object(&self, key: &str) -> Option<String> {
+        let object = self.s3.read_small(&self.address(key), 1 << 20).await.ok()?;
+        Some(String::from_utf8(object.to_vec()).unwrap())
+    }
+
+    pub(crate) async fn put_object(&self, key: &str, content: &'static str) {
+        self.s3
+            .write_small(&self.address(key), content, None)
+            .await
+            .unwrap();
+    }
+
+    /// The final manifest, without its time.
+    pub(crate) async fn manifest(&self, name: &str) -> Option<Value> {
+        let mut manifest: Value = serde_json::from_str(&self.object(&format!("{name}.json")).await?).unwrap();
+        let finished_at = manifest.as_object_mut().unwrap().remove("finished_at").unwrap();
+        assert!(finished_at.as_u64().unwrap() > 1_700_000_000);
+        Some(manifest)
+    }
+
+    /// What the final manifest says about the webhook.
+    pub(crate) async fn webhook(&self, name: &str) -> Option<String> {
+        Some(self.manifest(name).await?["webhook"].as_str().unwrap().to_owned())
+    }
+
+    pub(crate) async fn content_type(&self, key: &str) -> Option<String> {
+        let server = S3Server::shared().await.unwrap();
+        server.content_type(&self.bucket, key).await.unwrap()
+    }
+
+    /// The keys of all that is visible.
+    pub(crate) async fn keys(&self) -> Vec<String> {
+        let objects = self.s3.list(&self.address(""), 100).await.unwrap();
+        objects.into_iter().map(|object| object.key).collect()
+    }
+
+    fn address(&self, key: &str) -> ObjectAddress {
+        ObjectAddress {
+            bucket: self.bucket.clone(),
+            key: key.to_owned(),
+        }
+    }
+}
+
+impl Receiver {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let rung: Arc<Mutex<Vec<Rung>>> = Arc::default();
+        let answers: Arc<Mutex<VecDeque<u16>>> = Arc::default();
+        let (store, queue) = (Arc::clone(&rung), Arc::clone(&answers));
+        let router = Router::new().fallback(move |headers: HeaderMap, body: Bytes| async move {
+            store.lock().unwrap().push(Rung { headers, body });
+            let status = queue.lock().unwrap().pop_front().unwrap_or(204);
+            StatusCode::from_u16(status).unwrap()
+        });
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { url, rung, answers }
+    }
+
+    /// Answers so, one after another; afterwards with 204.
+    pub(crate) fn answer(&self, statuses: &[u16]) {
+        self.answers.lock().unwrap().extend(statuses);
+    }
+
+    pub(crate) fn rung(&self) -> Vec<Rung> {
+        self.rung.lock().unwrap().clone()
+    }
+}
+
+impl Rung {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The body, without its time.
+    pub(crate) fn told(&self) -> Value {
+        let mut body: Value = serde_json::from_slice(&self.body).unwrap();
+        let timestamp = body.as_object_mut().unwrap().remove("timestamp").unwrap();
+        assert!(timestamp.as_u64().unwrap() > 1_700_000_000);
+        body
+    }
+}
+
+/// A claim that holds for so many questions.
+pub(crate) fn claim_for(mut questions: usize) -> Claim {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let (claim, mut work) = Claim::new(deadline, TraceContext::start(), Metrics::new());
+    tokio::spawn(async move {
+        while let Some(request) = work.requests.recv().await {
+            let holds = questions > 0;
+            questions = questions.saturating_sub(1);
+            let _ = request.send(holds);
+        }
+    });
+    claim
+}
+
+/// A claim that holds.
+pub(crate) fn claim() -> Claim {
+    claim_for(usize::MAX)
+}

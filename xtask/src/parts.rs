@@ -1,0 +1,222 @@
+//! The real parts that tests run against: Kafka, an S3 server, Python's Kafka client, installed into the cache.
+//!
+//! Never starts any of them: that is the testbed's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+use crate::cache::{sha256, sha256_file};
+use crate::packages::{Form, Package};
+use crate::process;
+use crate::project::Project;
+use crate::system::{self, Need};
+
+/// The testbed reads the same file, and must compose the same paths: where it does not, its tests find nothing.
+const PINS: &str = include_str!("../../testbed/parts.toml");
+const KAFKA_POM: &str = "testbed/kafka/pom.xml";
+const KAFKA_JARS: &str = "testbed/kafka/jars.sha256";
+const VERSITYGW_MODULE: &str = "testbed/versitygw";
+const VERSITYGW_PACKAGE: &str = "github.com/versity/versitygw/cmd/versitygw";
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Pins {
+    kafka: Pin,
+    versitygw: Pin,
+    kafka_python: PinnedWheel,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pin {
+    version: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PinnedWheel {
+    version: String,
+    sha256: String,
+}
+
+/// Installs every part, unless it is there.
+pub(crate) fn install(project: &Project) -> Result<()> {
+    let pins = parse(PINS)?;
+    let kafka = install_kafka(project, &pins.kafka.version)
+        .with_context(|| format!("cannot install Kafka {}", pins.kafka.version))?;
+    println!("Kafka {} is in {}", pins.kafka.version, kafka.display());
+    let versitygw = install_versitygw(project, &pins.versitygw.version)
+        .with_context(|| format!("cannot install versitygw {}", pins.versitygw.version))?;
+    println!(
+        "versitygw {} is in {}",
+        pins.versitygw.version,
+        versitygw.display()
+    );
+    let kafka_python = install_kafka_python(project, &pins.kafka_python)
+        .with_context(|| format!("cannot install kafka-python {}", pins.kafka_python.version))?;
+    println!(
+        "kafka-python {} is in {}",
+        pins.kafka_python.version,
+        kafka_python.display()
+    );
+    Ok(())
+}
+
+fn parse(text: &str) -> Result<Pins> {
+    toml::from_str(text).context("testbed/parts.toml is not as expected")
+}
+
+/// Jars, side by side in `lib`.
+fn install_kafka(project: &Project, version: &str) -> Result<PathBuf> {
+    let pom = project.path(KAFKA_POM);
+    let jars = read(&project.path(KAFKA_JARS))?;
+    let stamp = sha256(format!("{}{jars}", read(&pom)?).as_bytes());
+    project
+        .cache()
+        .install(&format!("kafka/{version}"), &stamp, |filling| {
+            system::ensure(&[Need::Java, Need::Maven])?;
+            println!("downloading Kafka {version}");
+            let lib = filling.join("lib");
+            let mut maven = project.command("mvn");
+            maven
+                .args(["--quiet", "--batch-mode", "--file"])
+                .arg(&pom)
+                .arg(format!("-Dkafka.version={version}"))
+                .args(["dependency:copy-dependencies", "-DincludeScope=runtime"])
+                .arg(format!("-DoutputDirectory={}", lib.display()));
+            process::run(&mut maven)
+                .context("fix: check the network, and the mirror in ~/.m2/settings.xml")?;
+            check_jars(&lib, &jars)
+        })
+}
+
+/// Checks that `directory` holds the listed files, with the listed hashes, and nothing else.
+///
+/// Maven itself only compares with hashes that come from where the jars come from.
+fn check_jars(directory: &Path, list: &str) -> Result<()> {
+    let mut pinned = list
+        .lines()
+        .map(|line| {
+            let (hash, name) = line
+                .split_once("  ")
+                .with_context(|| format!("{KAFKA_JARS} is not as expected: `{line}`"))?;
+            Ok((name, hash))
+        })
+        .collect::<Result<BTreeMap<_, _>>>()?;
+    for entry in fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))? {
+        let file = entry.context("cannot list the jars")?;
+        let name = file.file_name().to_string_lossy().into_owned();
+        let Some(hash) = pinned.remove(name.as_str()) else {
+            bail!("{name} is not one of the jars that {KAFKA_JARS} pins");
+        };
+        let found = sha256_file(&file.path())?;
+        ensure!(
+            found == hash,
+            "{name} is not the jar that is pinned: its SHA-256 is {found}, not {hash}; \
+             fix: find out where Maven got it from (~/.m2/settings.xml), and empty ~/.m2/repository"
+        );
+    }
+    let missing: Vec<_> = pinned.into_keys().collect();
+    ensure!(
+        missing.is_empty(),
+        "Maven did not bring {}, which {KAFKA_JARS} pins",
+        missing.join(", ")
+    );
+    Ok(())
+}
+
+/// One binary, built without C so that it runs on any Linux.
+fn install_versitygw(project: &Project, version: &str) -> Result<PathBuf> {
+    let module = project.path(VERSITYGW_MODULE);
+    let manifest = read(&module.join("go.mod"))?;
+    ensure!(
+        requires(&manifest, version),
+        "{VERSITYGW_MODULE}/go.mod names another version than testbed/parts.toml, {version}"
+    );
+    let stamp = sha256(format!("{manifest}{}", read(&module.join("go.sum"))?).as_bytes());
+    project
+        .cache()
+        .install(&format!("versitygw/{version}"), &stamp, |filling| {
+            system::ensure(&[Need::Go])?;
+            println!("building versitygw {version} (a minute or two, once)");
+            let mut go = project.command("go");
+            go.current_dir(&module)
+                .env("CGO_ENABLED", "0")
+                .args(["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o"])
+                .arg(filling.join("versitygw"))
+                .arg(VERSITYGW_PACKAGE);
+            process::run(&mut go)
+                .context("fix: check the network, and the module proxy that `go env GOPROXY` shows")
+        })
+}
+
+/// Whether a `go.mod` asks for this version of versitygw.
+fn requires(manifest: &str, version: &str) -> bool {
+    manifest.lines().any(|line| {
+        let mut words = line.split_whitespace().skip_while(|word| *word == "require");
+        words.next() == Some("github.com/versity/versitygw") && words.next() == Some(version)
+    })
+}
+
+/// A directory for `PYTHONPATH`.
+fn install_kafka_python(project: &Project, pin: &PinnedWheel) -> Result<PathBuf> {
+    let package = Package {
+        name: "kafka-python".to_owned(),
+        version: pin.version.clone(),
+        form: Form::Wheel,
+        sha256: pin.sha256.clone(),
+    };
+    project
+        .cache()
+        .install(&format!("kafka-python/{}", pin.version), &pin.sha256, |filling| {
+            system::ensure(&[Need::Pip])?;
+            package.unpack(project, filling)
+        })
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_pins_are_whole() {
+        let pins = parse(PINS).unwrap();
+        assert_eq!(pins.kafka_python.sha256.len(), 64);
+        let manifest = include_str!("../../testbed/versitygw/go.mod");
+        assert!(requires(manifest, &pins.versitygw.version));
+        assert!(!requires(manifest, "v1"));
+        let jars = include_str!("../../testbed/kafka/jars.sha256");
+        assert!(jars.contains(&format!("  kafka_2.13-{}.jar\n", pins.kafka.version)));
+    }
+
+    #[test]
+    fn only_the_pinned_jars_are_accepted() {
+        const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let check = |name: &str, content: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(name), content).unwrap();
+            check_jars(dir.path(), &format!("{ABC}  a.jar\n")).map_err(|error| error.to_string())
+        };
+        check("a.jar", "abc").unwrap();
+        let changed = check("a.jar", "abd").unwrap_err();
+        assert!(
+            changed.starts_with("a.jar is not the jar that is pinned"),
+            "{changed}"
+        );
+        let unknown = check("b.jar", "abc").unwrap_err();
+        assert!(unknown.starts_with("b.jar is not one of the jars"), "{unknown}");
+        let dir = tempfile::tempdir().unwrap();
+        let missing = check_jars(dir.path(), &format!("{ABC}  a.jar\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(missing.starts_with("Maven did not bring a.jar"), "{missing}");
+    }
+}
