@@ -1,0 +1,3 @@
+//! The operator against real parts.
+
+mod kafka_lag;
