@@ -1,9 +1,10 @@
-//! What is written to the cluster, as values: Deployments made of a plan.
+//! What is written: Deployments made of a plan, as values, and a group's offsets.
 //!
 //! A plan gives the same Deployment every time, but for its replicas: so that a change of settings rolls the pods, and a
-//! change of replicas never does. Nothing here talks to a cluster, and nothing decides how many workers there are.
+//! change of replicas never does. Nothing here decides how many workers there are.
 
 mod environment;
+pub mod offsets;
 mod overrides;
 mod pod;
 

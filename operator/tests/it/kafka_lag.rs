@@ -1,108 +1,15 @@
 //! Lag and members, read from a real Kafka.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
-use separation_operator::decide::{GroupReading, Holds, Lag, Moment, Work};
-use separation_operator::observe::kafka::{
-    Adoption, Cluster, ClusterSettings, Deadline, Flag, Found, LagReader, Query, QuestionCount,
-};
+use separation_operator::decide::{GroupReading, Holds, Lag};
+use separation_operator::observe::kafka::Flag;
 use separation_testbed::{Kafka, KafkaOptions, eventually};
 
-const DEADLINE: Duration = Duration::from_secs(10);
-
-/// A reader that tests ask from async code; its clock is moved by hand.
-struct Reading {
-    reader: Option<LagReader>,
-    now: Moment,
-}
-
-impl Reading {
-    fn of(bootstrap: &str) -> Self {
-        let settings = ClusterSettings {
-            bootstrap_servers: bootstrap.to_owned(),
-            security: Vec::new(),
-        };
-        Self {
-            reader: Some(LagReader::new(Cluster::new(&settings).expect("settings"))),
-            now: Moment::default(),
-        }
-    }
-
-    async fn read_within(&mut self, queries: &[Query], deadline: Duration) -> Vec<Found> {
-        let mut reader = self.reader.take().expect("one reading at a time");
-        let (queries, now) = (queries.to_vec(), self.now);
-        let asked = tokio::task::spawn_blocking(move || {
-            let found = reader.read(&queries, now, &Deadline::after(deadline));
-            (reader, found)
-        });
-        let (reader, found) = asked.await.expect("no panic");
-        self.reader = Some(reader);
-        self.now = self.now + Duration::from_secs(2);
-        found
-    }
-
-    async fn read(&mut self, query: &Query) -> Found {
-        self.read_within(std::slice::from_ref(query), DEADLINE)
-            .await
-            .remove(0)
-    }
-
-    fn asked(&self) -> QuestionCount {
-        self.reader.as_ref().expect("no reading now").asked()
-    }
-
-    /// Long enough that descriptions and idle groups are read anew.
-    fn later(&mut self) {
-        self.now = self.now + Duration::from_secs(60);
-    }
-
-    async fn group(&mut self, query: &Query) -> GroupReading {
-        let reader = self.reader.take().expect("one reading at a time");
-        let (query, now) = (query.clone(), self.now);
-        let asked = tokio::task::spawn_blocking(move || {
-            let reading = reader
-                .cluster()
-                .group(&query.group, &query.topic, now, &Deadline::after(DEADLINE));
-            (reader, reading)
-        });
-        let (reader, reading) = asked.await.expect("no panic");
-        self.reader = Some(reader);
-        reading
-    }
-}
-
-fn query(topic: &str) -> Query {
-    Query {
-        topic: topic.into(),
-        group: format!("{topic}-workers").into(),
-        adoption: Adoption::FromEarliest,
-    }
-}
-
-fn adopted(query: &Query, found: &Found) -> Query {
-    let topic_id = Arc::clone(&found.topic.as_ref().expect("a topic").id);
-    Query {
-        adoption: Adoption::Done { topic_id },
-        ..query.clone()
-    }
-}
-
-async fn publish(kafka: &Kafka, topic: &str, partition: i32, count: usize) {
-    for _ in 0..count {
-        kafka
-            .publish_to(topic, partition, "key", "value")
-            .await
-            .expect("published");
-    }
-}
-
-fn known<const N: usize>(messages: [u64; N]) -> Lag {
-    Lag::Known(Work::of(messages))
-}
+use crate::reading::{DEADLINE, Reading, adopted, known, publish, query};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lag_is_read_per_partition_and_idle_groups_are_asked_seldom() {
@@ -226,6 +133,7 @@ async fn a_topic_that_is_not_there_is_unknown_and_does_not_disturb_others() {
     kafka.create_topic("lag-there", 1).await.unwrap();
     publish(kafka, "lag-there", 0, 1).await;
     let mut reading = Reading::of(&kafka.bootstrap());
+    reading.read(&query("lag-there")).await;
     let found = reading
         .read_within(&[query("lag-missing"), query("lag-there")], DEADLINE)
         .await;

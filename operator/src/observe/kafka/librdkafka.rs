@@ -25,6 +25,9 @@ use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 use super::{Topic, TopicPartition, Unread};
 
+/// The longest timeout that librdkafka takes.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+
 /// Which end of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
@@ -91,13 +94,11 @@ impl<'a> Questions<'a> {
     }
 
     /// Asks for a group's committed offsets.
-    pub(super) fn ask_committed(
-        &mut self,
-        tag: usize,
-        group: &str,
-        partitions: &[TopicPartition],
-        timeout: Duration,
-    ) {
+    ///
+    /// Whoever asks gives up at its own deadline; librdkafka must not. When its own timeout ends a question that waits for
+    /// a coordinator, and the coordinator comes back later, it aborts the process (librdkafka's issue 4605).
+    pub(super) fn ask_committed(&mut self, tag: usize, group: &str, partitions: &[TopicPartition]) {
+        let timeout = LONGEST_TIMEOUT;
         let list = PartitionList::new(partitions, i64::from(sys::RD_KAFKA_OFFSET_INVALID));
         let options = Options::new(
             self.client,

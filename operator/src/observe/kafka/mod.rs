@@ -6,6 +6,7 @@
 mod assignment;
 mod lag;
 mod librdkafka;
+mod login;
 mod reader;
 
 use std::collections::BTreeMap;
@@ -197,14 +198,14 @@ impl Cluster {
         let mut questions = Questions::new(&self.client);
         let mut waiting = groups.iter().enumerate();
         for (tag, (group, partitions)) in waiting.by_ref().take(GROUPS_IN_FLIGHT) {
-            questions.ask_committed(tag, group, partitions, deadline.left());
+            questions.ask_committed(tag, group, partitions);
         }
         while let Some((tag, answer)) = questions.next(deadline.left()) {
             if let (Some(found), Some((_, partitions))) = (found.get_mut(tag), groups.get(tag)) {
                 note_offsets(found, partitions, answer);
             }
             if let Some((tag, (group, partitions))) = waiting.next() {
-                questions.ask_committed(tag, group, partitions, deadline.left());
+                questions.ask_committed(tag, group, partitions);
             }
         }
         let none_below_zero =

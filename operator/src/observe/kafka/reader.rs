@@ -38,6 +38,8 @@ pub struct Query {
 pub struct Found {
     /// The topic, where it could be described.
     pub topic: Option<Topic>,
+    /// Its offsets for the group, with which they can be initialised or kept alive.
+    pub offsets: Option<TopicOffsets>,
     /// What waits, and what is odd about it.
     pub lag: LagFound,
 }
@@ -227,7 +229,11 @@ impl LagReader {
                 .groups
                 .get(&key(query))
                 .is_some_and(|known| known.idle && now.since(known.at) < age(query));
-            if !partitions.is_empty() && (moved || !fresh) {
+            // While brokers are away their coordinators are not asked either.
+            let reachable = partitions
+                .iter()
+                .any(|partition| matches!(ends.get(partition), Some(Ok(_))));
+            if reachable && (moved || !fresh) {
                 due.push((Arc::clone(&query.group), partitions));
             }
         }
@@ -291,6 +297,7 @@ impl LagReader {
             let why = why.unwrap_or_else(|| Unread::new("the topic was not described"));
             return Found {
                 topic: None,
+                offsets: None,
                 lag: LagFound {
                     lag: Lag::Unknown {
                         why: format!("topic {}: {why}", query.topic).into(),
@@ -319,6 +326,7 @@ impl LagReader {
         Found {
             topic: Some(described.topic.clone()),
             lag: lag_of(&offsets, &query.adoption),
+            offsets: Some(offsets),
         }
     }
 
