@@ -9,11 +9,17 @@
 //! | [`crd`] | the resource as people write it, and its schema | decide or read anything |
 //! | [`plan`] | checks a resource and makes what no later code doubts | guess what was meant |
 //! | [`apply`] | what is written to the cluster, as values | decide how many |
+//! | [`observe`] | what is seen in Kafka and the cluster | read what is unknown as zero |
+//! | [`settings`] | the operator's own settings | be the second place that reads the environment |
+//! | [`apply`] | what is written to the cluster, as values | decide how many, or talk to a cluster |
 //! | [`simulate`] | a made-up pool under the real decisions | have rules of its own |
 //! | [`cli`] | arguments, reports, exit codes | be used by another room |
 
+pub mod apply;
 pub mod cli;
 pub mod crd;
 pub mod decide;
+pub mod observe;
 pub mod plan;
+pub mod settings;
 pub mod simulate;

@@ -1,0 +1,382 @@
+//! `podOverrides`: merged over our pod template, last, and checked.
+//!
+//! Lists whose items have names (containers, variables, volumes, mounts, ports) are merged by them, as `kubectl apply`
+//! does; other lists and node selectors are replaced. A volume of ours that is named again is replaced whole. What comes
+//! out is checked, not what went in: nothing that the cluster's rules would refuse passes, and nothing that decisions rest
+//! on is changed.
+
+use k8s_openapi::DeepMerge as _;
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, SecurityContext, Volume};
+use serde_json::Value;
+
+use super::pod::CONTAINER;
+use crate::plan::{PoolPlan, Problem, Problems, RolePlan};
+use crate::settings::{Allowance, WorkerSettings};
+
+/// `base` with the role's overrides.
+pub(super) fn merged(
+    plan: &PoolPlan,
+    role: &RolePlan,
+    base: PodTemplateSpec,
+    settings: &WorkerSettings,
+) -> Result<PodTemplateSpec, Problems> {
+    if role.pod_overrides.is_empty() {
+        return Ok(base);
+    }
+    let mut checks = Checks {
+        root: format!("spec.{}.podOverrides", role.role),
+        settings,
+        problems: Vec::new(),
+    };
+    let written = Value::Object(role.pod_overrides.0.clone());
+    let Some(overrides) = checks.parse(&written) else {
+        return Err(Problems(checks.problems));
+    };
+    let mut merged = base.clone();
+    make_room(&mut merged, &overrides);
+    merged.merge_from(overrides);
+    checks.owned(plan, role, &base, &merged);
+    checks.pod(&merged);
+    if checks.problems.is_empty() {
+        Ok(merged)
+    } else {
+        Err(Problems(checks.problems))
+    }
+}
+
+/// A volume has one source: ours goes where another is named the same.
+fn make_room(base: &mut PodTemplateSpec, overrides: &PodTemplateSpec) {
+    let replaced = overrides.spec.as_ref().and_then(|pod| pod.volumes.as_ref());
+    let ours = base.spec.as_mut().and_then(|pod| pod.volumes.as_mut());
+    if let (Some(ours), Some(replaced)) = (ours, replaced) {
+        ours.retain(|volume| !replaced.iter().any(|other| other.name == volume.name));
+    }
+}
+
+struct Checks<'a> {
+    root: String,
+    settings: &'a WorkerSettings,
+    problems: Vec<Problem>,
+}
+
+impl Checks<'_> {
+    fn refuse(&mut self, field: &str, problem: impl Into<String>, fix: impl Into<String>) {
+        let separator = if field.is_empty() { "" } else { "." };
+        self.problems.push(Problem {
+            field: format!("{}{separator}{field}", self.root),
+            problem: problem.into(),
+            fix: fix.into(),
+        });
+    }
+
+    /// Refuses what the operator's settings do not allow.
+    fn need(&mut self, allowance: Allowance, met: bool, field: &str, problem: &str) {
+        if met && !self.settings.allowed.contains(&allowance) {
+            let name = clap::ValueEnum::to_possible_value(&allowance);
+            let name = name.as_ref().map_or("", |value| value.get_name());
+            self.refuse(
+                field,
+                problem,
+                format!("remove it, or start the operator with --allow-in-overrides {name}"),
+            );
+        }
+    }
+
+    fn parse(&mut self, written: &Value) -> Option<PodTemplateSpec> {
+        let overrides: PodTemplateSpec = match serde_json::from_value(written.clone()) {
+            Ok(overrides) => overrides,
+            Err(error) => {
+                self.refuse(
+                    "",
+                    format!("is no pod template: {error}"),
+                    "compare it with kubectl explain pod.spec",
+                );
+                return None;
+            }
+        };
+        let read = serde_json::to_value(&overrides).unwrap_or_default();
+        let mut unknown = Vec::new();
+        lost("", written, &read, &mut unknown);
+        for field in unknown {
+            self.refuse(
+                &field,
+                "there is no such field",
+                "compare it with kubectl explain pod.spec",
+            );
+        }
+        self.problems.is_empty().then_some(overrides)
+    }
+
+    /// What decisions, draining and deleting rest on stays as it is.
+    fn owned(&mut self, plan: &PoolPlan, role: &RolePlan, base: &PodTemplateSpec, merged: &PodTemplateSpec) {
+        let labels = merged
+            .metadata
+            .as_ref()
+            .and_then(|metadata| metadata.labels.as_ref());
+        for (label, value) in super::labels(plan, role.role) {
+            if labels.and_then(|labels| labels.get(&label)) != Some(&value) {
+                self.refuse(
+                    &format!("metadata.labels.{label}"),
+                    "is the operator's own",
+                    "remove it",
+                );
+            }
+        }
+        let (Some(ours), Some(pod)) = (&base.spec, &merged.spec) else {
+            return;
+        };
+        if pod.termination_grace_period_seconds < ours.termination_grace_period_seconds {
+            self.refuse(
+                "spec.terminationGracePeriodSeconds",
+                "is too short for a running task to finish",
+                "remove it, and change maxPollIntervalMs, which it is derived from",
+            );
+        }
+        if pod
+            .restart_policy
+            .as_deref()
+            .is_some_and(|policy| policy != "Always")
+        {
+            self.refuse("spec.restartPolicy", "Deployments know Always only", "remove it");
+        }
+        let worker = |pod: &PodSpec| {
+            pod.containers
+                .iter()
+                .find(|container| container.name == CONTAINER)
+                .cloned()
+        };
+        if let (Some(ours), Some(worker)) = (worker(ours), worker(pod)) {
+            self.worker(&ours, &worker);
+        }
+    }
+
+    fn worker(&mut self, ours: &Container, worker: &Container) {
+        let same = [
+            ("command", worker.command == ours.command),
+            ("args", worker.args == ours.args),
+            ("lifecycle", worker.lifecycle == ours.lifecycle),
+        ];
+        for (field, _) in same.iter().filter(|(_, same)| !same) {
+            let field = format!("spec.containers[{CONTAINER}].{field}");
+            self.refuse(&field, "is how workers are started and drained", "remove it");
+        }
+        let theirs = worker.env.iter().flatten();
+        for variable in ours.env.iter().flatten() {
+            if theirs
+                .clone()
+                .any(|other| other.name == variable.name && other != variable)
+            {
+                let field = format!("spec.containers[{CONTAINER}].env[{}]", variable.name);
+                self.refuse(
+                    &field,
+                    "is derived from the pool",
+                    "remove it, and change the pool's own field",
+                );
+            }
+        }
+    }
+
+    /// What the cluster's rules for pods would refuse, and what would give a worker a token.
+    fn pod(&mut self, merged: &PodTemplateSpec) {
+        let Some(pod) = &merged.spec else { return };
+        let named = pod.service_account_name.is_some() || pod.service_account.is_some();
+        let token = pod.automount_service_account_token != Some(false);
+        self.need(
+            Allowance::ServiceAccount,
+            named,
+            "spec.serviceAccountName",
+            "would give workers somebody's rights in the cluster",
+        );
+        self.need(
+            Allowance::ServiceAccount,
+            token,
+            "spec.automountServiceAccountToken",
+            "would give workers a token of the cluster",
+        );
+        for (field, shared) in [
+            ("spec.hostNetwork", pod.host_network),
+            ("spec.hostPID", pod.host_pid),
+            ("spec.hostIPC", pod.host_ipc),
+        ] {
+            let shared = shared.unwrap_or(false);
+            self.need(
+                Allowance::HostNamespaces,
+                shared,
+                field,
+                "would share the node's own namespace",
+            );
+        }
+        for volume in pod.volumes.iter().flatten() {
+            self.volume(volume);
+        }
+        if let Some(context) = &pod.security_context {
+            self.user(
+                "spec.securityContext",
+                context.run_as_user,
+                context.run_as_non_root,
+            );
+            let groups = context.supplemental_groups.iter().flatten().copied();
+            let root_group = groups
+                .chain(context.run_as_group)
+                .chain(context.fs_group)
+                .any(|group| group == 0);
+            self.need(
+                Allowance::Root,
+                root_group,
+                "spec.securityContext",
+                "would run workers in group 0",
+            );
+            let unconfined = context
+                .seccomp_profile
+                .as_ref()
+                .is_some_and(|profile| profile.type_ == "Unconfined")
+                || context
+                    .app_armor_profile
+                    .as_ref()
+                    .is_some_and(|profile| profile.type_ == "Unconfined")
+                || context.se_linux_options.is_some()
+                || context
+                    .sysctls
+                    .as_ref()
+                    .is_some_and(|sysctls| !sysctls.is_empty());
+            let problem = "would take a protection of the kernel away";
+            self.need(Allowance::Privileged, unconfined, "spec.securityContext", problem);
+        }
+        if pod
+            .ephemeral_containers
+            .as_ref()
+            .is_some_and(|containers| !containers.is_empty())
+        {
+            self.refuse(
+                "spec.ephemeralContainers",
+                "cannot be part of a template",
+                "remove it",
+            );
+        }
+        for container in &pod.containers {
+            self.container("containers", container);
+        }
+        for container in pod.init_containers.iter().flatten() {
+            self.container("initContainers", container);
+        }
+    }
+
+    fn volume(&mut self, volume: &Volume) {
+        let field = format!("spec.volumes[{}]", volume.name);
+        self.need(
+            Allowance::HostPath,
+            volume.host_path.is_some(),
+            &field,
+            "would mount the node's files",
+        );
+        let sources = volume
+            .projected
+            .iter()
+            .flat_map(|projected| projected.sources.iter().flatten());
+        let token = sources
+            .into_iter()
+            .any(|source| source.service_account_token.is_some());
+        self.need(
+            Allowance::ServiceAccount,
+            token,
+            &field,
+            "would give workers a token of the cluster",
+        );
+    }
+
+    fn container(&mut self, list: &str, container: &Container) {
+        let field = format!("spec.{list}[{}]", container.name);
+        let host_port = container
+            .ports
+            .iter()
+            .flatten()
+            .any(|port| port.host_port.is_some_and(|port| port != 0));
+        self.need(
+            Allowance::HostNamespaces,
+            host_port,
+            &field,
+            "would listen on the node's own port",
+        );
+        if let Some(context) = &container.security_context {
+            let field = format!("{field}.securityContext");
+            self.user(&field, context.run_as_user, context.run_as_non_root);
+            self.need(
+                Allowance::Root,
+                context.run_as_group == Some(0),
+                &field,
+                "would run workers in group 0",
+            );
+            self.need(
+                Allowance::Privileged,
+                gains(context),
+                &field,
+                "would give the container privileges on its node",
+            );
+        }
+    }
+
+    fn user(&mut self, field: &str, user: Option<i64>, non_root: Option<bool>) {
+        let root = user == Some(0) || non_root == Some(false);
+        self.need(Allowance::Root, root, field, "would run workers as user 0");
+    }
+}
+
+fn gains(context: &SecurityContext) -> bool {
+    let added = context
+        .capabilities
+        .as_ref()
+        .and_then(|capabilities| capabilities.add.as_ref());
+    let unconfined = |type_: &str| type_ == "Unconfined";
+    context.privileged == Some(true)
+        || context.allow_privilege_escalation == Some(true)
+        || added.is_some_and(|added| !added.is_empty())
+        || context
+            .proc_mount
+            .as_deref()
+            .is_some_and(|mount| mount != "Default")
+        || context.se_linux_options.is_some()
+        || context
+            .seccomp_profile
+            .as_ref()
+            .is_some_and(|profile| unconfined(&profile.type_))
+        || context
+            .app_armor_profile
+            .as_ref()
+            .is_some_and(|profile| unconfined(&profile.type_))
+}
+
+/// Fields that were written and not read: names that no pod has.
+fn lost(path: &str, written: &Value, read: &Value, found: &mut Vec<String>) {
+    match (written, read) {
+        (Value::Object(written), read) => {
+            for (name, value) in written {
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
+                match read.get(name) {
+                    Some(read) => lost(&path, value, read, found),
+                    // Nothing said is nothing lost.
+                    None if is_empty(value) => {}
+                    None => found.push(path),
+                }
+            }
+        }
+        (Value::Array(written), Value::Array(read)) => {
+            for (number, (written, read)) in written.iter().zip(read).enumerate() {
+                lost(&format!("{path}[{number}]"), written, read, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.values().all(is_empty),
+        _ => false,
+    }
+}

@@ -1,0 +1,217 @@
+//! A worker's pod: unprivileged, without a token, and given the time to finish what it holds.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, ExecAction, HTTPGetAction, KeyToPath,
+    Lifecycle, LifecycleHandler, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::environment;
+use crate::plan::{PoolPlan, RolePlan, SecretKey, Work};
+use crate::settings::WorkerSettings;
+
+/// The container of the worker, by which `podOverrides` mean it.
+pub(super) const CONTAINER: &str = "worker";
+
+/// Port of live, ready and metrics.
+pub(super) const ADMIN_PORT: i32 = 8081;
+
+/// Where the shared volume is.
+pub(super) const WORK_FOLDER: &str = "/work";
+
+/// Where a worker's own files are.
+pub(super) const SCRATCH_FOLDER: &str = "/scratch";
+
+/// Where certificates of authorities are.
+pub(super) const CA_FOLDER: &str = "/etc/separation/kafka-ca";
+
+/// Where the client certificate is.
+pub(super) const CLIENT_FOLDER: &str = "/etc/separation/kafka-client";
+
+/// The user and group that workers run as: those that distroless images call nonroot.
+const NOBODY: i64 = 65_532;
+
+/// The pod template of a role, before overrides.
+pub(super) fn template(plan: &PoolPlan, role: &RolePlan, settings: &WorkerSettings) -> PodTemplateSpec {
+    let annotations = [
+        // Busy pods cannot move: what they hold would be worked on twice.
+        ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+        ("karpenter.sh/do-not-disrupt", "true"),
+        ("kubectl.kubernetes.io/default-container", CONTAINER),
+    ];
+    let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let grace = super::grace_period(&role.timings).as_secs();
+    let (volumes, mounts) = volumes(plan);
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(super::labels(plan, role.role)),
+            annotations: Some(BTreeMap::from(annotations)),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            termination_grace_period_seconds: Some(i64::try_from(grace).unwrap_or(i64::MAX)),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                run_as_user: Some(NOBODY),
+                run_as_group: Some(NOBODY),
+                fs_group: Some(NOBODY),
+                // A large shared volume is not walked at every start.
+                fs_group_change_policy: Some("OnRootMismatch".into()),
+                seccomp_profile: Some(runtime_default()),
+                ..PodSecurityContext::default()
+            }),
+            containers: vec![container(plan, role, settings, mounts)],
+            volumes: Some(volumes),
+            ..PodSpec::default()
+        }),
+    }
+}
+
+fn container(
+    plan: &PoolPlan,
+    role: &RolePlan,
+    settings: &WorkerSettings,
+    mounts: Vec<VolumeMount>,
+) -> Container {
+    Container {
+        name: CONTAINER.into(),
+        image: Some(plan.image.as_ref().unwrap_or(&settings.image).clone()),
+        args: Some(vec![role.role.name().into()]),
+        env: Some(environment::variables(plan, role)),
+        ports: Some(vec![ContainerPort {
+            name: Some("admin".into()),
+            container_port: ADMIN_PORT,
+            protocol: Some("TCP".into()),
+            ..ContainerPort::default()
+        }]),
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                exec: Some(ExecAction {
+                    command: Some(vec!["separation-worker".into(), "drain".into()]),
+                }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
+        // Models may take minutes to load: 150 x 2 s.
+        startup_probe: Some(probe("/live", 2, 150)),
+        // Liveness knows nothing of Kafka: a worker that waits for brokers is not restarted. A minute of silence is.
+        liveness_probe: Some(probe("/live", 10, 6)),
+        readiness_probe: Some(probe("/ready", 5, 2)),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            run_as_non_root: Some(true),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".into()]),
+                add: None,
+            }),
+            seccomp_profile: Some(runtime_default()),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(mounts),
+        ..Container::default()
+    }
+}
+
+fn volumes(plan: &PoolPlan) -> (Vec<Volume>, Vec<VolumeMount>) {
+    // An attempt's files and a tenth: a pod that fills its volume is evicted, task and all.
+    let scratch_limit = plan.storage.scratch_bytes + plan.storage.scratch_bytes / 10;
+    let mut volumes = vec![Volume {
+        name: "scratch".into(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            size_limit: Some(Quantity(scratch_limit.to_string())),
+            ..EmptyDirVolumeSource::default()
+        }),
+        ..Volume::default()
+    }];
+    let mut mounts = vec![mount("scratch", SCRATCH_FOLDER)];
+    if let Work::Claim(claim) = &plan.storage.work {
+        volumes.push(Volume {
+            name: "work".into(),
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: claim.name.clone(),
+                read_only: None,
+            }),
+            ..Volume::default()
+        });
+        mounts.push(mount("work", WORK_FOLDER));
+    }
+    let tls = plan.kafka.tls.as_ref();
+    if let Some(ca) = tls.and_then(|tls| tls.ca.as_ref()) {
+        volumes.push(secret_volume("kafka-ca", &[ca]));
+        mounts.push(read_only(mount("kafka-ca", CA_FOLDER)));
+    }
+    if let Some(client) = tls.and_then(|tls| tls.client.as_ref()) {
+        volumes.push(secret_volume(
+            "kafka-client",
+            &[&client.certificate, &client.private_key],
+        ));
+        mounts.push(read_only(mount("kafka-client", CLIENT_FOLDER)));
+    }
+    (volumes, mounts)
+}
+
+/// A volume with these keys of one secret, and no others.
+fn secret_volume(name: &str, keys: &[&SecretKey]) -> Volume {
+    let items = keys.iter().map(|key| KeyToPath {
+        key: key.key.clone(),
+        path: key.key.clone(),
+        ..KeyToPath::default()
+    });
+    Volume {
+        name: name.into(),
+        secret: Some(SecretVolumeSource {
+            secret_name: keys.first().map(|key| key.secret.clone()),
+            items: Some(items.collect()),
+            // Readable for the group that the volume is given to.
+            default_mode: Some(0o440),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+fn mount(name: &str, path: &str) -> VolumeMount {
+    VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        ..VolumeMount::default()
+    }
+}
+
+fn read_only(mount: VolumeMount) -> VolumeMount {
+    VolumeMount {
+        read_only: Some(true),
+        ..mount
+    }
+}
+
+fn probe(path: &str, period_seconds: i32, failures: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::String("admin".into()),
+            scheme: Some("HTTP".into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(period_seconds.min(5)),
+        failure_threshold: Some(failures),
+        ..Probe::default()
+    }
+}
+
+fn runtime_default() -> SeccompProfile {
+    SeccompProfile {
+        type_: "RuntimeDefault".into(),
+        localhost_profile: None,
+    }
+}

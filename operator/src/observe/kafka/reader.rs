@@ -1,0 +1,362 @@
+//! Lag of many groups, read with as few questions as keep it right.
+//!
+//! One round asks for the ends of all partitions; for committed offsets only where ends moved, where work waits, where the
+//! last round failed, or where nobody asked for a while (somebody may have rewound a group by hand); and for starts only
+//! where something waits. Descriptions of topics are asked again after a while, and at once where an end went backwards.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    Adoption, Cluster, Deadline, LagFound, PartitionOffsets, Topic, TopicOffsets, TopicPartition, Unread,
+    Which, lag_of,
+};
+use crate::decide::{Lag, Moment};
+
+/// How old a topic's description may be: partitions that are added are seen within this.
+const DESCRIPTION_AGE: Duration = Duration::from_secs(10);
+
+/// How old an idle group's committed offsets may be; each group has its own age between this and twice this, so that a
+/// thousand groups do not ask at once.
+const COMMITTED_AGE: Duration = Duration::from_secs(30);
+
+/// Whose lag is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The consumer group.
+    pub group: Arc<str>,
+    /// What is known of how its offsets were initialised.
+    pub adoption: Adoption,
+}
+
+/// What was found for a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The topic, where it could be described.
+    pub topic: Option<Topic>,
+    /// Its offsets for the group, with which they can be initialised or kept alive.
+    pub offsets: Option<TopicOffsets>,
+    /// What waits, and what is odd about it.
+    pub lag: LagFound,
+}
+
+/// Reads lag of one cluster, round by round.
+#[derive(Debug)]
+pub struct LagReader {
+    cluster: Cluster,
+    topics: HashMap<Arc<str>, Described>,
+    ends: HashMap<TopicPartition, i64>,
+    groups: HashMap<(Arc<str>, Arc<str>), Committed>,
+    asked: QuestionCount,
+}
+
+/// What was asked in all rounds, in partitions, groups and topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QuestionCount {
+    /// Ends of partitions.
+    pub ends: u64,
+    /// Starts of partitions.
+    pub starts: u64,
+    /// Groups.
+    pub groups: u64,
+    /// Topics.
+    pub topics: u64,
+}
+
+#[derive(Debug)]
+struct Described {
+    topic: Topic,
+    at: Moment,
+}
+
+#[derive(Debug)]
+struct Committed {
+    offsets: BTreeMap<TopicPartition, Result<Option<i64>, Unread>>,
+    at: Moment,
+    /// Whether every partition was read, and nothing waited in any.
+    idle: bool,
+}
+
+impl LagReader {
+    /// Nothing was read yet.
+    pub fn new(cluster: Cluster) -> Self {
+        Self {
+            cluster,
+            topics: HashMap::new(),
+            ends: HashMap::new(),
+            groups: HashMap::new(),
+            asked: QuestionCount::default(),
+        }
+    }
+
+    /// The connections, for other questions.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// What was asked so far.
+    pub fn asked(&self) -> QuestionCount {
+        self.asked
+    }
+
+    /// Reads the lag of each query. Blocks until the deadline at most; what has not been answered by then is unknown.
+    pub fn read(&mut self, queries: &[Query], now: Moment, deadline: &Deadline) -> Vec<Found> {
+        let mut unknown = self.describe(queries, now, deadline);
+        let mut ends = self.read_ends(queries, deadline);
+        let backwards = self.topics_that_went_backwards(&ends);
+        if !backwards.is_empty() {
+            // Made anew: what was known of it belongs to the old one.
+            self.topics.retain(|topic, _| !backwards.contains(topic));
+            unknown.extend(self.describe(queries, now, deadline));
+            ends.retain(|partition, _| !backwards.contains(&partition.topic));
+            let again: Vec<Query> = queries
+                .iter()
+                .filter(|query| backwards.contains(&query.topic))
+                .cloned()
+                .collect();
+            ends.extend(self.read_ends(&again, deadline));
+            self.groups.retain(|(_, topic), _| !backwards.contains(topic));
+        }
+        self.read_committed(queries, &ends, now, deadline);
+        let starts = self.read_starts(queries, &ends, deadline);
+        let found = queries
+            .iter()
+            .map(|query| self.join(query, &unknown, &ends, &starts))
+            .collect();
+        for (query, found) in queries.iter().zip(&found) {
+            self.note_idle(query, found);
+        }
+        self.remember(queries, &ends);
+        found
+    }
+
+    fn describe(&mut self, queries: &[Query], now: Moment, deadline: &Deadline) -> HashMap<Arc<str>, Unread> {
+        let fresh = |described: &Described| now.since(described.at) < DESCRIPTION_AGE;
+        let due = |topic: &Arc<str>| !self.topics.get(topic).is_some_and(fresh);
+        let due: BTreeSet<_> = queries
+            .iter()
+            .map(|query| Arc::clone(&query.topic))
+            .filter(due)
+            .collect();
+        let due: Vec<_> = due.into_iter().collect();
+        if due.is_empty() {
+            return HashMap::new();
+        }
+        self.asked.topics += due.len() as u64;
+        let mut unknown = HashMap::new();
+        for (name, described) in self.cluster.topics(&due, deadline) {
+            match described {
+                Ok(topic) => {
+                    let before = self.topics.insert(
+                        Arc::clone(&name),
+                        Described {
+                            topic: topic.clone(),
+                            at: now,
+                        },
+                    );
+                    if before.is_some_and(|before| before.topic != topic) {
+                        // Another topic of that name, or more partitions: committed offsets are asked anew.
+                        self.groups.retain(|(_, of), _| *of != name);
+                    }
+                }
+                Err(why) => {
+                    self.topics.remove(&name);
+                    unknown.insert(name, why);
+                }
+            }
+        }
+        unknown
+    }
+
+    fn partitions(&self, query: &Query) -> Vec<TopicPartition> {
+        let described = self.topics.get(&query.topic);
+        let numbers = described
+            .map(|described| described.topic.partitions.iter())
+            .into_iter()
+            .flatten();
+        let named = numbers.map(|partition| TopicPartition {
+            topic: Arc::clone(&query.topic),
+            partition: *partition,
+        });
+        named.collect()
+    }
+
+    fn read_ends(
+        &mut self,
+        queries: &[Query],
+        deadline: &Deadline,
+    ) -> BTreeMap<TopicPartition, Result<i64, Unread>> {
+        let asked: BTreeSet<_> = queries.iter().flat_map(|query| self.partitions(query)).collect();
+        let asked: Vec<_> = asked.into_iter().collect();
+        self.asked.ends += asked.len() as u64;
+        self.cluster.offsets(&asked, Which::End, deadline)
+    }
+
+    fn topics_that_went_backwards(
+        &self,
+        ends: &BTreeMap<TopicPartition, Result<i64, Unread>>,
+    ) -> BTreeSet<Arc<str>> {
+        let backwards = ends.iter().filter(|(partition, end)| {
+            let (Ok(end), Some(before)) = (end, self.ends.get(*partition)) else {
+                return false;
+            };
+            end < before
+        });
+        backwards
+            .map(|(partition, _)| Arc::clone(&partition.topic))
+            .collect()
+    }
+
+    fn read_committed(
+        &mut self,
+        queries: &[Query],
+        ends: &BTreeMap<TopicPartition, Result<i64, Unread>>,
+        now: Moment,
+        deadline: &Deadline,
+    ) {
+        let mut due = Vec::new();
+        for query in queries {
+            let partitions = self.partitions(query);
+            let moved = partitions.iter().any(|partition| {
+                let before = self.ends.get(partition);
+                !matches!((ends.get(partition), before), (Some(Ok(end)), Some(before)) if end == before)
+            });
+            let fresh = self
+                .groups
+                .get(&key(query))
+                .is_some_and(|known| known.idle && now.since(known.at) < age(query));
+            // While brokers are away their coordinators are not asked either.
+            let reachable = partitions
+                .iter()
+                .any(|partition| matches!(ends.get(partition), Some(Ok(_))));
+            if reachable && (moved || !fresh) {
+                due.push((Arc::clone(&query.group), partitions));
+            }
+        }
+        self.asked.groups += due.len() as u64;
+        let read = self.cluster.committed(&due, deadline);
+        for ((group, partitions), offsets) in due.into_iter().zip(read) {
+            let Some(topic) = partitions.first().map(|partition| Arc::clone(&partition.topic)) else {
+                continue;
+            };
+            let known = Committed {
+                offsets,
+                at: now,
+                idle: false,
+            };
+            self.groups.insert((group, topic), known);
+        }
+    }
+
+    /// Starts, where an end is not what was committed.
+    fn read_starts(
+        &mut self,
+        queries: &[Query],
+        ends: &BTreeMap<TopicPartition, Result<i64, Unread>>,
+        deadline: &Deadline,
+    ) -> BTreeMap<TopicPartition, Result<i64, Unread>> {
+        let mut asked = BTreeSet::new();
+        for query in queries {
+            let recreated = self.is_recreated(query);
+            let committed = self.groups.get(&key(query));
+            for partition in self.partitions(query) {
+                let Some(Ok(end)) = ends.get(&partition) else {
+                    continue;
+                };
+                let Some(Ok(committed)) = committed.and_then(|known| known.offsets.get(&partition)) else {
+                    continue;
+                };
+                if recreated || *committed != Some(*end) {
+                    asked.insert(partition);
+                }
+            }
+        }
+        let asked: Vec<_> = asked.into_iter().collect();
+        self.asked.starts += asked.len() as u64;
+        self.cluster.offsets(&asked, Which::Start, deadline)
+    }
+
+    fn is_recreated(&self, query: &Query) -> bool {
+        let now = self.topics.get(&query.topic).map(|described| &described.topic.id);
+        matches!((&query.adoption, now), (Adoption::Done { topic_id }, Some(now)) if topic_id != now)
+    }
+
+    fn join(
+        &self,
+        query: &Query,
+        unknown: &HashMap<Arc<str>, Unread>,
+        ends: &BTreeMap<TopicPartition, Result<i64, Unread>>,
+        starts: &BTreeMap<TopicPartition, Result<i64, Unread>>,
+    ) -> Found {
+        let Some(described) = self.topics.get(&query.topic) else {
+            let why = unknown.get(&query.topic).cloned();
+            let why = why.unwrap_or_else(|| Unread::new("the topic was not described"));
+            return Found {
+                topic: None,
+                offsets: None,
+                lag: LagFound {
+                    lag: Lag::Unknown {
+                        why: format!("topic {}: {why}", query.topic).into(),
+                    },
+                    flags: Vec::new(),
+                },
+            };
+        };
+        let committed = self.groups.get(&key(query));
+        let not_read = || Unread::new("was not read");
+        let partitions = self.partitions(query).into_iter().map(|partition| {
+            let end = ends.get(&partition).cloned().unwrap_or_else(|| Err(not_read()));
+            let committed = committed.and_then(|known| known.offsets.get(&partition)).cloned();
+            PartitionOffsets {
+                // Where it was not asked, nothing waits, and any start up to the end gives that.
+                start: starts.get(&partition).cloned().unwrap_or_else(|| end.clone()),
+                partition: partition.partition,
+                end,
+                committed: committed.unwrap_or_else(|| Err(not_read())),
+            }
+        });
+        let offsets = TopicOffsets {
+            topic_id: Arc::clone(&described.topic.id),
+            partitions: partitions.collect(),
+        };
+        Found {
+            topic: Some(described.topic.clone()),
+            lag: lag_of(&offsets, &query.adoption),
+            offsets: Some(offsets),
+        }
+    }
+
+    fn note_idle(&mut self, query: &Query, found: &Found) {
+        if let Some(known) = self.groups.get_mut(&key(query)) {
+            known.idle = matches!(&found.lag.lag, Lag::Known(work) if work.messages() == 0);
+        }
+    }
+
+    /// Keeps what the next round compares with, of what is still asked about.
+    fn remember(&mut self, queries: &[Query], ends: &BTreeMap<TopicPartition, Result<i64, Unread>>) {
+        let topics: BTreeSet<_> = queries.iter().map(|query| &query.topic).collect();
+        let groups: BTreeSet<_> = queries.iter().map(key).collect();
+        self.topics.retain(|topic, _| topics.contains(topic));
+        self.ends.retain(|partition, _| topics.contains(&partition.topic));
+        self.groups.retain(|group, _| groups.contains(group));
+        let known = ends
+            .iter()
+            .filter_map(|(partition, end)| Some((partition.clone(), *end.as_ref().ok()?)));
+        self.ends.extend(known);
+    }
+}
+
+fn key(query: &Query) -> (Arc<str>, Arc<str>) {
+    (Arc::clone(&query.group), Arc::clone(&query.topic))
+}
+
+/// Each group's own age, from its name.
+fn age(query: &Query) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    key(query).hash(&mut hasher);
+    COMMITTED_AGE + COMMITTED_AGE.mul_f64((hasher.finish() % 1_000) as f64 / 1_000.0)
+}

@@ -1,0 +1,6 @@
+//! What is seen: lag and group members in Kafka, Deployments and pods in the cluster.
+//!
+//! Readings end in the types of [`crate::decide`]: known, partial or unknown, with a time. Nothing here decides, and a
+//! question that nobody answers ends at its deadline.
+
+pub mod kafka;

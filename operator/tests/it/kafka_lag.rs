@@ -1,0 +1,223 @@
+//! Lag and members, read from a real Kafka.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use separation_operator::decide::{GroupReading, Holds, Lag};
+use separation_operator::observe::kafka::Flag;
+use separation_testbed::{Kafka, KafkaOptions, eventually};
+
+use crate::reading::{DEADLINE, Reading, adopted, known, publish, query};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_is_read_per_partition_and_idle_groups_are_asked_seldom() {
+    let kafka = Kafka::shared().await.unwrap();
+    let query = query("lag-basic");
+    kafka.create_topic("lag-basic", 3).await.unwrap();
+    publish(kafka, "lag-basic", 0, 2).await;
+    publish(kafka, "lag-basic", 2, 1).await;
+    let mut reading = Reading::of(&kafka.bootstrap());
+    let found = reading.read(&query).await;
+    assert_eq!(found.lag.lag, known([2, 0, 1]));
+    assert_eq!(found.lag.flags, []);
+
+    kafka.commit(&query.group, "lag-basic", &[2, 0, 0]).await.unwrap();
+    assert_eq!(reading.read(&query).await.lag.lag, known([0, 0, 1]));
+    kafka.commit(&query.group, "lag-basic", &[2, 0, 1]).await.unwrap();
+    assert_eq!(reading.read(&query).await.lag.lag, known([0, 0, 0]));
+
+    // Nothing moves: one question for the ends, and none about the group.
+    let before = reading.asked();
+    assert_eq!(reading.read(&query).await.lag.lag, known([0, 0, 0]));
+    let after = reading.asked();
+    assert_eq!(
+        (after.ends - before.ends, after.groups, after.starts),
+        (3, before.groups, before.starts)
+    );
+
+    // A message is seen at once; a group that was rewound by hand, after a while.
+    publish(kafka, "lag-basic", 1, 1).await;
+    assert_eq!(reading.read(&query).await.lag.lag, known([0, 1, 0]));
+    kafka.commit(&query.group, "lag-basic", &[2, 1, 1]).await.unwrap();
+    assert_eq!(reading.read(&query).await.lag.lag, known([0, 0, 0]));
+    kafka.commit(&query.group, "lag-basic", &[0, 1, 1]).await.unwrap();
+    reading.later();
+    assert_eq!(reading.read(&query).await.lag.lag, known([2, 0, 0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_are_added_are_seen_with_all_their_messages() {
+    let kafka = Kafka::shared().await.unwrap();
+    kafka.create_topic("lag-grows", 4).await.unwrap();
+    let mut reading = Reading::of(&kafka.bootstrap());
+    let query = query("lag-grows");
+    let query = adopted(&query, &reading.read(&query).await);
+    kafka.add_partitions("lag-grows", 8).await.unwrap();
+    for partition in 4..8 {
+        publish(kafka, "lag-grows", partition, 3).await;
+    }
+    reading.later();
+    let found = reading.read(&query).await;
+    assert_eq!(found.lag.lag, known([0, 0, 0, 0, 3, 3, 3, 3]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_made_anew_is_counted_from_its_start_and_flagged() {
+    let kafka = Kafka::shared().await.unwrap();
+    kafka.create_topic("lag-anew", 1).await.unwrap();
+    publish(kafka, "lag-anew", 0, 20).await;
+    let mut reading = Reading::of(&kafka.bootstrap());
+    let query = query("lag-anew");
+    let query = adopted(&query, &reading.read(&query).await);
+    kafka.commit(&query.group, "lag-anew", &[20]).await.unwrap();
+    assert_eq!(reading.read(&query).await.lag.lag, known([0]));
+
+    kafka.delete_topic("lag-anew").await.unwrap();
+    kafka.create_topic("lag-anew", 1).await.unwrap();
+    // Empty, and the group may still have committed 20: nothing waits. The end went backwards, so that this reading
+    // knows already, whatever the age of the description.
+    let found = eventually("the new topic", DEADLINE, async || {
+        let found = reading.read(&query).await;
+        matches!(found.lag.lag, Lag::Known(_)).then_some(found)
+    })
+    .await;
+    assert_eq!(found.lag.lag, known([0]));
+    assert!(
+        found.lag.flags.contains(&Flag::Recreated),
+        "{:?}",
+        found.lag.flags
+    );
+    publish(kafka, "lag-anew", 0, 12).await;
+    let found = reading.read(&query).await;
+    assert_eq!(found.lag.lag, known([12]));
+    assert!(
+        found.lag.flags.contains(&Flag::Recreated),
+        "{:?}",
+        found.lag.flags
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_and_aborted_transactions_are_not_waiting_work() {
+    let kafka = Kafka::shared().await.unwrap();
+    kafka.create_topic("lag-transactions", 1).await.unwrap();
+    let query = query("lag-transactions");
+    let mut reading = Reading::of(&kafka.bootstrap());
+    let producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext> = ClientConfig::new()
+        .set("bootstrap.servers", kafka.bootstrap())
+        .set("transactional.id", "lag-transactions")
+        .create()
+        .unwrap();
+    let producer = tokio::task::spawn_blocking(move || {
+        producer.init_transactions(DEADLINE).unwrap();
+        producer.begin_transaction().unwrap();
+        let record = BaseRecord::<str, str>::to("lag-transactions").payload("open");
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+        producer.flush(DEADLINE).unwrap();
+        producer
+    });
+    let producer = producer.await.unwrap();
+    // Readers of committed records do not see it yet.
+    assert_eq!(reading.read(&query).await.lag.lag, known([0]));
+    let commit = tokio::task::spawn_blocking(move || producer.commit_transaction(DEADLINE));
+    commit.await.unwrap().unwrap();
+    // The message and its marker: a worker that reaches the end steps over it.
+    assert_eq!(reading.read(&query).await.lag.lag, known([2]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_not_there_is_unknown_and_does_not_disturb_others() {
+    let kafka = Kafka::shared().await.unwrap();
+    kafka.create_topic("lag-there", 1).await.unwrap();
+    publish(kafka, "lag-there", 0, 1).await;
+    let mut reading = Reading::of(&kafka.bootstrap());
+    reading.read(&query("lag-there")).await;
+    let found = reading
+        .read_within(&[query("lag-missing"), query("lag-there")], DEADLINE)
+        .await;
+    let Lag::Unknown { why } = &found[0].lag.lag else {
+        panic!("{found:?}")
+    };
+    assert!(why.starts_with("topic lag-missing: "), "{why}");
+    assert_eq!(found[1].lag.lag, known([1]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_read_with_what_they_own() {
+    let kafka = Kafka::shared().await.unwrap();
+    kafka.create_topic("lag-members", 3).await.unwrap();
+    let query = query("lag-members");
+    let mut reading = Reading::of(&kafka.bootstrap());
+    let nobody = reading.group(&query).await;
+    assert!(
+        matches!(&nobody, GroupReading::Stable { members, .. } if members.is_empty()),
+        "{nobody:?}"
+    );
+
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", kafka.bootstrap())
+        .set("group.id", &*query.group)
+        .set("client.id", "vocals-processor-0")
+        .create()
+        .unwrap();
+    consumer.subscribe(&["lag-members"]).unwrap();
+    eventually("a member that owns all", DEADLINE, async || {
+        let _ = consumer.poll(Duration::ZERO);
+        let reading = reading.group(&query).await;
+        let GroupReading::Stable { members, .. } = reading else {
+            return false;
+        };
+        let owns_all = members.iter().any(|member| {
+            member.pod.as_str() == "vocals-processor-0" && member.holds == Holds::Partitions(vec![0, 1, 2])
+        });
+        owns_all && members.len() == 1
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_kafka_is_away_lag_is_unknown_by_the_deadline_and_known_again_soon_after() {
+    let options = KafkaOptions {
+        proxied: true,
+        ..KafkaOptions::default()
+    };
+    let kafka = Kafka::start(options).await.unwrap();
+    kafka.create_topic("lag-away", 2).await.unwrap();
+    publish(&kafka, "lag-away", 0, 5).await;
+    let query = query("lag-away");
+    let mut reading = Reading::of(&kafka.bootstrap());
+    // A coordinator that has just started reads its offsets first.
+    eventually("a first reading", DEADLINE, async || {
+        reading.read(&query).await.lag.lag == known([5, 0])
+    })
+    .await;
+
+    kafka.proxy(0).stall();
+    let started = std::time::Instant::now();
+    let found = reading
+        .read_within(std::slice::from_ref(&query), Duration::from_secs(1))
+        .await;
+    assert!(matches!(found[0].lag.lag, Lag::Unknown { .. }), "{found:?}");
+    assert!(
+        started.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        started.elapsed()
+    );
+
+    kafka.proxy(0).refuse();
+    let found = reading
+        .read_within(std::slice::from_ref(&query), Duration::from_secs(1))
+        .await;
+    assert!(matches!(found[0].lag.lag, Lag::Unknown { .. }), "{found:?}");
+
+    kafka.proxy(0).forward();
+    eventually("a whole reading", DEADLINE, async || {
+        let found = reading
+            .read_within(std::slice::from_ref(&query), Duration::from_secs(1))
+            .await;
+        found[0].lag.lag == known([5, 0])
+    })
+    .await;
+}

@@ -1,0 +1,153 @@
+//! Offsets that are set before the first worker starts, checked by consuming as workers do.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{ClientConfig, Message as _};
+use separation_contract::kafka::{Assignor, OffsetReset, Timings, connection, one_message_consumer};
+use separation_operator::apply::offsets;
+use separation_operator::observe::kafka::{Adoption, Found, Query};
+use separation_testbed::{Kafka, eventually};
+
+use crate::reading::{DEADLINE, Reading, adopted, plain, query};
+
+fn from_latest(topic: &str) -> Query {
+    Query {
+        adoption: Adoption::FromLatest,
+        ..query(topic)
+    }
+}
+
+async fn adopt(kafka: &Kafka, query: &Query, found: &Found) {
+    let commits = offsets::to_adopt(
+        found.offsets.as_ref().expect("offsets"),
+        &query.adoption,
+        OffsetReset::Latest,
+    );
+    let (settings, query, commits) = (
+        plain(&kafka.bootstrap()),
+        query.clone(),
+        commits.expect("all were read"),
+    );
+    let committed = tokio::task::spawn_blocking(move || {
+        offsets::commit(&settings, &query.group, &query.topic, &commits, DEADLINE)
+    });
+    committed.await.expect("no panic").expect("committed");
+}
+
+/// What a worker of the group takes, until it has `count` messages: one that starts at the first message of partitions
+/// without a committed offset.
+async fn take(kafka: &Kafka, query: &Query, count: usize) -> Vec<String> {
+    let mut config = ClientConfig::new();
+    let timings = Timings::PROCESSOR;
+    let consumer = one_message_consumer(
+        &query.group,
+        &timings,
+        Assignor::CooperativeSticky,
+        OffsetReset::Earliest,
+    );
+    for (name, value) in connection(&kafka.bootstrap(), "worker")
+        .into_iter()
+        .chain(consumer)
+    {
+        config.set(name, value);
+    }
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    consumer.subscribe(&[&query.topic]).expect("subscribed");
+    let mut taken = Vec::new();
+    eventually(&format!("{count} messages"), 3 * DEADLINE, async || {
+        if let Some(Ok(message)) = consumer.poll(Duration::ZERO) {
+            taken.push(String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned());
+        }
+        taken.len() >= count
+    })
+    .await;
+    // Nothing else comes: what was skipped stays skipped, and what was taken is not taken twice.
+    assert!(consumer.poll(Duration::from_millis(500)).is_none());
+    taken.sort();
+    taken
+}
+
+async fn publish(kafka: &Kafka, topic: &str, partition: i32, value: &str) {
+    kafka
+        .publish_to(topic, partition, "key", value)
+        .await
+        .expect("published");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn latest_skips_what_was_there_before_the_adoption_and_nothing_after_it() {
+    let kafka = Kafka::shared().await.unwrap();
+    kafka.create_topic("offsets-latest", 2).await.unwrap();
+    publish(kafka, "offsets-latest", 0, "before").await;
+    let query = from_latest("offsets-latest");
+    let mut reading = Reading::of(&kafka.bootstrap());
+    let found = reading.read(&query).await;
+    adopt(kafka, &query, &found).await;
+    let query = adopted(&query, &found);
+
+    // Nobody listens yet, and new partitions have no offsets at all.
+    publish(kafka, "offsets-latest", 0, "at zero replicas").await;
+    kafka.add_partitions("offsets-latest", 3).await.unwrap();
+    publish(kafka, "offsets-latest", 2, "in a new partition").await;
+    assert_eq!(
+        take(kafka, &query, 2).await,
+        ["at zero replicas", "in a new partition"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_anew_starts_at_its_first_message_even_where_old_offsets_fit() {
+    let kafka = Kafka::shared().await.unwrap();
+    kafka.create_topic("offsets-anew", 1).await.unwrap();
+    let query = from_latest("offsets-anew");
+    let mut reading = Reading::of(&kafka.bootstrap());
+    let found = reading.read(&query).await;
+    adopt(kafka, &query, &found).await;
+    let query = adopted(&query, &found);
+    kafka.delete_topic("offsets-anew").await.unwrap();
+    kafka.create_topic("offsets-anew", 1).await.unwrap();
+    for value in ["first", "second", "third"] {
+        publish(kafka, "offsets-anew", 0, value).await;
+    }
+    // An offset of the old topic that the new one has too.
+    kafka.commit(&query.group, "offsets-anew", &[2]).await.unwrap();
+
+    reading.later();
+    let found = eventually("the new topic", DEADLINE, async || {
+        let found = reading.read(&query).await;
+        found.offsets.is_some().then_some(found)
+    })
+    .await;
+    adopt(kafka, &query, &found).await;
+    assert_eq!(take(kafka, &query, 3).await, ["first", "second", "third"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_of_a_group_with_members_are_not_touched() {
+    let kafka = Kafka::shared().await.unwrap();
+    kafka.create_topic("offsets-members", 1).await.unwrap();
+    let query = query("offsets-members");
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", kafka.bootstrap())
+        .set("group.id", &*query.group)
+        .create()
+        .unwrap();
+    consumer.subscribe(&["offsets-members"]).unwrap();
+    eventually("a member", DEADLINE, async || {
+        let _ = consumer.poll(Duration::ZERO);
+        consumer.assignment().is_ok_and(|assigned| assigned.count() == 1)
+    })
+    .await;
+    let settings = plain(&kafka.bootstrap());
+    let refused = tokio::task::spawn_blocking(move || {
+        offsets::commit(&settings, &query.group, &query.topic, &vec![(0, 0)], DEADLINE)
+    });
+    let refused = refused.await.expect("no panic").unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .starts_with("cannot commit for offsets-members-workers: "),
+        "{refused}"
+    );
+}

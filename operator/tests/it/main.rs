@@ -1,0 +1,6 @@
+//! The operator against real parts.
+
+mod kafka_lag;
+mod kafka_login;
+mod kafka_offsets;
+mod reading;
