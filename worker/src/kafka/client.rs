@@ -1,9 +1,16 @@
 //! What all of our Kafka clients share: their settings, and where librdkafka's own log lines go.
 
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::KafkaError;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::repeats::Repeats;
 use crate::settings::KafkaSettings;
+
+/// What this process's clients, which all talk to the same brokers, said of their troubles.
+static SAID: Mutex<Repeats<String>> = Mutex::new(Repeats::new());
 
 /// A client's settings, to which those of its kind are added.
 pub(super) fn config(kafka: &KafkaSettings, kind: Vec<(&'static str, String)>) -> ClientConfig {
@@ -21,16 +28,45 @@ pub(super) fn log(level: RDKafkaLogLevel, part: &str, line: &str) {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             tracing::error!(part, line, "Kafka client failure");
         }
-        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::warn!(part, line, "Kafka client"),
-        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-            tracing::debug!(part, line, "Kafka client");
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if is_news(part) => {
+            tracing::warn!(part, line, "Kafka client");
         }
+        _ => tracing::debug!(part, line, "Kafka client"),
     }
 }
 
-/// An error that concerns no single request.
+/// An error that concerns no single request. The client repairs it by itself, but for a login that is wrong.
 pub(super) fn log_error(error: &KafkaError, reason: &str) {
-    tracing::warn!(%error, reason, "Kafka connection trouble");
+    let code = error.rdkafka_error_code();
+    if code == Some(RDKafkaErrorCode::PartitionEOF) {
+        // No trouble; the consumer hears of it by polling.
+        return;
+    }
+    let refused = matches!(
+        code,
+        Some(
+            RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+                | RDKafkaErrorCode::SSL
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+        )
+    );
+    let kind = code.map_or_else(|| error.to_string(), |code| format!("{code:?}"));
+    match (is_news(&kind), refused) {
+        (true, true) => tracing::error!(
+            %error,
+            reason,
+            "Kafka refuses this worker; fix: set its name, password, certificates or rights, it goes on trying"
+        ),
+        (true, false) => tracing::warn!(%error, reason, "Kafka trouble; the client goes on trying"),
+        (false, _) => tracing::debug!(%error, reason, "Kafka trouble goes on"),
+    }
+}
+
+fn is_news(kind: &str) -> bool {
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    said.is_news(kind.to_owned(), Instant::now())
 }
 
 /// The context of clients that need no callbacks.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::future::select_all;
 use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
 use rdkafka::consumer::{
     BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol, StreamConsumer,
@@ -27,6 +27,7 @@ use super::client;
 use super::error::CommitError;
 use super::membership::{Membership, Noted, RevokeAnswer};
 use super::message::{Attempt, Message, Place};
+use super::trailing;
 use crate::settings::{ConsumerSettings, KafkaSettings};
 use crate::telemetry::Metrics;
 
@@ -43,8 +44,6 @@ pub enum Polled {
     Message(Message),
     /// All messages of a partition have been seen.
     EndOfPartition(i32),
-    /// Trouble that the client repairs by itself.
-    Trouble(KafkaError),
     /// The client cannot go on.
     Fatal(KafkaError),
 }
@@ -55,6 +54,8 @@ pub struct Consumer {
     queues: Mutex<Queues>,
     inner: Arc<StreamConsumer<Callbacks>>,
     topic: String,
+    /// Settings of readers that look for markers of transactions.
+    reader: ClientConfig,
 }
 
 /// Messages of each owned partition.
@@ -111,6 +112,7 @@ impl Consumer {
             queues: Mutex::default(),
             inner: Arc::new(inner),
             topic: settings.topic.clone(),
+            reader: trailing::reader(config),
         })
     }
 
@@ -133,15 +135,16 @@ impl Consumer {
                 () = changed => continue,
                 polled = message => polled,
             };
-            return match polled {
+            match polled {
                 Ok(message) => {
                     self.queues().first = message.partition() + 1;
-                    Polled::Message(Message::of(&message))
+                    return Polled::Message(Message::of(&message));
                 }
-                Err(KafkaError::PartitionEOF(partition)) => Polled::EndOfPartition(partition),
-                Err(error @ KafkaError::MessageConsumptionFatal(_)) => Polled::Fatal(error),
-                Err(error) => Polled::Trouble(error),
-            };
+                Err(KafkaError::PartitionEOF(partition)) => return Polled::EndOfPartition(partition),
+                Err(error @ KafkaError::MessageConsumptionFatal(_)) => return Polled::Fatal(error),
+                // The context has said it.
+                Err(error) => tracing::debug!(%error, "Polling goes on"),
+            }
         }
     }
 
@@ -176,16 +179,31 @@ impl Consumer {
         self.state().open = false;
     }
 
-    /// Takes a message: nothing further comes until [`Self::end`]. The token is cancelled if the message is lost.
+    /// Takes a message of `partition`: nothing further comes until [`Self::end`]. The token is cancelled if the
+    /// message is lost.
     ///
-    /// Gives nothing if its partition is not owned any more.
-    pub fn begin(&self, message: &Message) -> Option<CancellationToken> {
-        self.close_intake();
+    /// Gives nothing if the partition is not owned any more.
+    pub fn begin(&self, partition: i32) -> Option<CancellationToken> {
         let mut state = self.state();
-        state.membership.begin(message.place.partition)?;
+        state.membership.begin(partition)?;
+        state.open = false;
         let token = CancellationToken::new();
         state.work = Some(token.clone());
         Some(token)
+    }
+
+    /// Finds, of these partitions, the ends that may be committed because only markers of transactions and aborted
+    /// messages come before them. What it finds holds as long as no message is taken and the assignment stays.
+    ///
+    /// # Errors
+    /// When the brokers cannot tell.
+    pub fn trailing(&self, partitions: Vec<i32>) -> impl Future<Output = KafkaResult<Vec<Place>>> + use<> {
+        let (consumer, reader) = (Arc::clone(&self.inner), self.reader.clone());
+        let topic = self.topic.clone();
+        // librdkafka waits in the calls.
+        let found =
+            tokio::task::spawn_blocking(move || trailing::find(&*consumer, &reader, &topic, &partitions));
+        async move { found.await.unwrap_or(Err(KafkaError::Canceled)) }
     }
 
     /// Puts a message back that came although none was wanted.
@@ -213,24 +231,26 @@ impl Consumer {
         }
     }
 
-    /// How often a message was begun before, by any member.
+    /// How often a message was begun before, by any member. Nothing if its topic came anew meanwhile, with other
+    /// messages at the offsets that this member knew: then the partition is read from its beginning.
     ///
     /// # Errors
     /// When the brokers cannot tell.
-    pub async fn attempts(&self, place: Place) -> KafkaResult<Attempt> {
+    pub async fn attempts(&self, place: Place) -> KafkaResult<Option<Attempt>> {
+        let committed = self.committed(place.partition).await?;
         let noted = self.state().membership.noted(place.partition);
-        let (offset, attempt) = match noted {
-            Some(Noted::At(offset, attempt)) => (offset, attempt),
-            Some(Noted::Unread) | None => match self.committed(place.partition).await? {
-                Some(noted) => noted,
-                None => return Ok(Attempt::default()),
-            },
-        };
-        Ok(if offset == place.offset {
-            attempt
-        } else {
-            Attempt::default()
-        })
+        if committed.is_none() && matches!(noted, Some(Noted::Committed)) {
+            // librdkafka goes on at the offset that it had, and brokers forget the offsets of a topic that is deleted.
+            tracing::warn!(%place, "The topic came anew; reading it from its beginning");
+            self.inner
+                .seek(&self.topic, place.partition, Offset::Beginning, Duration::ZERO)?;
+            self.state().membership.forget_noted(place.partition);
+            return Ok(None);
+        }
+        Ok(Some(match committed {
+            Some((offset, attempt)) if offset == place.offset => attempt,
+            _ => Attempt::default(),
+        }))
     }
 
     /// What is committed in a partition, with what is noted beside it.
@@ -267,7 +287,7 @@ impl Consumer {
                 Ok(()) => {
                     self.inner.context().metrics.commit("committed");
                     let mut state = self.state();
-                    state.membership.note(place.partition, place.offset, attempt);
+                    state.membership.note(place.partition);
                     return Ok(());
                 }
                 Err(error) => error,

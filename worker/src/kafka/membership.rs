@@ -5,8 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use super::message::Attempt;
-
 /// What the client is to do about partitions that it is asked to give up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RevokeAnswer {
@@ -16,13 +14,13 @@ pub(super) enum RevokeAnswer {
     Hold,
 }
 
-/// What is noted beside a partition's committed offset.
+/// What is known about a partition's committed offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Noted {
-    /// Not known: to be read before the first message.
-    Unread,
-    /// Tries of the message at this offset.
-    At(i64, Attempt),
+    /// Nothing.
+    Unknown,
+    /// There is one: this member committed it.
+    Committed,
 }
 
 /// Partitions of one topic that this member owns.
@@ -52,7 +50,7 @@ impl Membership {
     pub(super) fn assign(&mut self, partitions: &[i32]) {
         self.changes += 1;
         self.owned
-            .extend(partitions.iter().map(|&partition| (partition, Noted::Unread)));
+            .extend(partitions.iter().map(|&partition| (partition, Noted::Unknown)));
     }
 
     /// Partitions are asked back.
@@ -97,10 +95,17 @@ impl Membership {
             .is_some_and(|working| self.owned.contains_key(&working))
     }
 
-    /// Something was committed: what stands beside the offset now.
-    pub(super) fn note(&mut self, partition: i32, offset: i64, attempt: Attempt) {
+    /// Something was committed.
+    pub(super) fn note(&mut self, partition: i32) {
         if let Some(noted) = self.owned.get_mut(&partition) {
-            *noted = Noted::At(offset, attempt);
+            *noted = Noted::Committed;
+        }
+    }
+
+    /// What was committed is not there any more.
+    pub(super) fn forget_noted(&mut self, partition: i32) {
+        if let Some(noted) = self.owned.get_mut(&partition) {
+            *noted = Noted::Unknown;
         }
     }
 
@@ -163,12 +168,15 @@ mod tests {
     fn what_is_noted_is_known_until_the_partition_goes() {
         let mut membership = Membership::default();
         membership.assign(&[3]);
-        assert_eq!(membership.noted(3), Some(Noted::Unread));
-        membership.note(3, 8, Attempt::default());
-        assert_eq!(membership.noted(3), Some(Noted::At(8, Attempt(0))));
+        assert_eq!(membership.noted(3), Some(Noted::Unknown));
+        membership.note(3);
+        assert_eq!(membership.noted(3), Some(Noted::Committed));
+        membership.forget_noted(3);
+        assert_eq!(membership.noted(3), Some(Noted::Unknown));
+        membership.note(3);
         membership.revoke(&[3]);
         membership.assign(&[3]);
-        assert_eq!(membership.noted(3), Some(Noted::Unread));
+        assert_eq!(membership.noted(3), Some(Noted::Unknown));
         assert_eq!(membership.begin(4), None);
     }
 

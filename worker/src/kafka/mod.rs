@@ -10,7 +10,9 @@ mod membership;
 mod message;
 mod producer;
 mod progress;
+mod repeats;
 mod topics;
+mod trailing;
 
 pub use consumer::{Consumer, Polled};
 pub use error::{CommitError, KafkaError, PublishError};

@@ -3,7 +3,7 @@
 //! Nothing becomes visible unless the message is still ours: a claim that the broker has not confirmed for a third of
 //! a session is confirmed anew first, so that a worker that was frozen shows nothing stale.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::failure::{Verdict, verdict};
 use super::{Service, ServiceError};
 use crate::error::ErrorClass;
 use crate::faults;
-use crate::kafka::{Attempt, CommitError, Header, Message, PublishError};
+use crate::kafka::{Attempt, CommitError, Header, Message, Place, PublishError};
 use crate::telemetry::TraceContext;
 use crate::work::{Claim, ClaimedWork, Finished, Refusal, Role, WorkError};
 
@@ -42,6 +42,8 @@ pub enum Ended {
     DeadLetter,
     /// It belongs to another worker.
     Lost,
+    /// Its topic came anew and is read from its beginning.
+    Anew,
 }
 
 impl Ended {
@@ -54,6 +56,7 @@ impl Ended {
             Self::PutBack => "put_back",
             Self::DeadLetter => "dead_letter",
             Self::Lost => "lost",
+            Self::Anew => "anew",
         }
     }
 }
@@ -68,7 +71,12 @@ pub(super) struct Flow<'s, R> {
     confirmed_at: Cell<Instant>,
     /// What is noted beside the message's own offset.
     attempt: Cell<Attempt>,
+    /// The result that this worker published last, of this message or one before.
+    published: &'s RefCell<Option<Published>>,
 }
+
+/// A result that the brokers have: of the message at a place, as it reads.
+pub(super) type Published = (Place, String);
 
 /// Why a flow ends early.
 enum Stop {
@@ -88,13 +96,19 @@ impl From<CommitError> for Stop {
 }
 
 impl<'s, R: Role> Flow<'s, R> {
-    pub(super) fn new(service: &'s Service<R>, message: Message, lost: CancellationToken) -> Self {
+    pub(super) fn new(
+        service: &'s Service<R>,
+        message: Message,
+        lost: CancellationToken,
+        published: &'s RefCell<Option<Published>>,
+    ) -> Self {
         Self {
             service,
             message,
             lost,
             confirmed_at: Cell::new(Instant::now()),
             attempt: Cell::new(Attempt::default()),
+            published,
         }
     }
 
@@ -137,6 +151,9 @@ impl<'s, R: Role> Flow<'s, R> {
 
     async fn steps(&self, task: &str) -> Result<Ended, Stop> {
         let role = &self.service.role;
+        let Some(attempt) = self.attempts().await? else {
+            return Ok(Ended::Anew);
+        };
         let (claim, mut claimed) = self.claim(Instant::now() + self.service.settings.task_timeout);
         let message = match role.parse(self.message.value.as_deref()) {
             Ok(message) => message,
@@ -157,7 +174,6 @@ impl<'s, R: Role> Flow<'s, R> {
                 return self.fail(task, &message, &error).await;
             }
         }
-        let attempt = self.attempts().await?;
         if attempt.0 >= self.service.settings.max_attempts {
             let reason = format!("the task ended its worker {} times", attempt.0);
             tracing::error!(
@@ -339,7 +355,7 @@ impl<'s, R: Role> Flow<'s, R> {
         Ok(())
     }
 
-    async fn attempts(&self) -> Result<Attempt, Stop> {
+    async fn attempts(&self) -> Result<Option<Attempt>, Stop> {
         loop {
             match self.service.consumer.attempts(self.message.place).await {
                 Ok(attempt) => return Ok(attempt),
@@ -360,8 +376,16 @@ impl<'s, R: Role> Flow<'s, R> {
         let Some(result) = result else {
             return Ok(());
         };
+        let this = (self.message.place, result.to_json());
+        if self.published.borrow().as_ref() == Some(&this) {
+            // The partition was lost before the commit and came back to this worker.
+            tracing::info!(place = %this.0, "The result is published already");
+            return Ok(());
+        }
         let topic = &self.service.settings.result_topic;
-        self.publish(topic, result.to_json().as_bytes(), &[]).await
+        self.publish(topic, this.1.as_bytes(), &[]).await?;
+        self.published.replace(Some(this));
+        Ok(())
     }
 
     async fn dead_letter(&self, label: &'static str, reason: &str) -> Result<(), Stop> {

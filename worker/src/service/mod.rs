@@ -4,10 +4,12 @@
 
 mod failure;
 mod flow;
+mod markers;
 mod settle;
 mod shutdown;
 
-use std::pin::pin;
+use std::cell::RefCell;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,11 +18,12 @@ use tokio::sync::watch;
 pub use flow::Ended;
 pub use shutdown::Shutdown;
 
-use crate::kafka::{Consumer, KafkaError, Polled, Producer};
+use crate::kafka::{Attempt, CommitError, Consumer, KafkaError, Place, Polled, Producer};
 use crate::settings::ConsumerSettings;
 use crate::telemetry::Metrics;
 use crate::work::Role;
 use flow::Flow;
+use markers::Markers;
 use settle::Settle;
 
 /// How long messages may wait for a broker when the producer closes.
@@ -70,6 +73,9 @@ pub enum Exit {
     /// At once, leaving a message for another worker.
     Aborted,
 }
+
+/// A search for ends that may be committed; the partitions again where it failed.
+type Look<'s> = Pin<Box<dyn Future<Output = Result<Vec<Place>, Vec<i32>>> + 's>>;
 
 /// Everything that a role needs to serve messages.
 pub struct Service<R> {
@@ -121,6 +127,9 @@ impl<R: Role> Service<R> {
 
     async fn serve(&self, shutdown: &Shutdown) -> Result<Exit, ServiceError> {
         let mut settle = Settle::new(self.settings.settle);
+        let mut markers = Markers::new(Instant::now());
+        let mut look: Option<Look<'_>> = None;
+        let published = RefCell::new(None);
         let mut changes = 0;
         while !shutdown.drain.is_cancelled() {
             let polled = tokio::select! {
@@ -128,7 +137,10 @@ impl<R: Role> Service<R> {
                 () = shutdown.drain.cancelled() => break,
                 now_changed = self.consumer.assignment_changed(changes) => {
                     changes = now_changed;
-                    settle.assignment_changed(Instant::now(), self.consumer.owns_any());
+                    let now = Instant::now();
+                    settle.assignment_changed(now, self.consumer.owns_any());
+                    markers.assignment_changed(now);
+                    look = None;
                     continue;
                 }
                 () = settle.wait() => {
@@ -137,24 +149,37 @@ impl<R: Role> Service<R> {
                     continue;
                 }
                 polled = self.consumer.poll() => polled,
+                found = async { look.as_mut().expect("there is a look").await }, if look.is_some() => {
+                    look = None;
+                    for place in found.map_err(|partitions| markers.again(&partitions)).unwrap_or_default() {
+                        self.step_over(place, shutdown).await?;
+                    }
+                    continue;
+                }
+                () = until(markers.due()), if look.is_none() => {
+                    look = Some(Box::pin(self.look(markers.take(Instant::now()))));
+                    continue;
+                }
             };
             match polled {
                 Polled::Message(message) => {
-                    let Some(lost) = self.consumer.begin(&message) else {
+                    // What it finds holds only until a message is taken.
+                    look = None;
+                    let Some(lost) = self.consumer.begin(message.place.partition) else {
                         continue;
                     };
-                    let flow = Flow::new(self, message, lost);
+                    let flow = Flow::new(self, message, lost, &published);
                     match self.accompany(flow, shutdown).await? {
                         Some(_) => {}
                         None => return Ok(Exit::Aborted),
                     }
+                    markers.idle(Instant::now());
                     if !shutdown.drain.is_cancelled() {
                         self.activity.send_replace(Activity::Idle);
                         self.consumer.open();
                     }
                 }
-                Polled::EndOfPartition(_) => {}
-                Polled::Trouble(error) => tracing::warn!(%error, "Kafka trouble"),
+                Polled::EndOfPartition(partition) => markers.end_reached(partition),
                 Polled::Fatal(error) => return Err(ServiceError::Kafka(error)),
             }
         }
@@ -185,17 +210,7 @@ impl<R: Role> Service<R> {
                 }
                 polled = self.consumer.poll() => polled,
             };
-            match polled {
-                // It came before its partition had a queue of its own.
-                Polled::Message(message) => {
-                    if let Err(error) = self.consumer.put_back(&message) {
-                        tracing::debug!(%error, place = %message.place, "Could not put a message back");
-                    }
-                }
-                Polled::EndOfPartition(_) => {}
-                Polled::Trouble(error) => tracing::warn!(%error, "Kafka trouble"),
-                Polled::Fatal(error) => return Err(ServiceError::Kafka(error)),
-            }
+            self.not_now(polled)?;
         };
         let outcome = ended.map_or("aborted", Ended::word);
         self.metrics.message_ended(outcome, begin.elapsed());
@@ -204,6 +219,65 @@ impl<R: Role> Service<R> {
         }
         self.consumer.end();
         Ok(ended)
+    }
+
+    /// Looks for partitions in which nothing but markers of transactions waits; gives them back if that fails.
+    async fn look(&self, partitions: Vec<i32>) -> Result<Vec<Place>, Vec<i32>> {
+        let found = self.consumer.trailing(partitions.clone()).await;
+        found.map_err(|error| {
+            tracing::debug!(%error, "Could not look for markers of transactions");
+            partitions
+        })
+    }
+
+    /// Commits the end of a partition in which no message waits. Nothing is lost if that is left undone.
+    async fn step_over(&self, place: Place, shutdown: &Shutdown) -> Result<(), ServiceError> {
+        if self.consumer.begin(place.partition).is_none() {
+            return Ok(());
+        }
+        let mut commit = pin!(self.consumer.commit(place, Attempt::default()));
+        loop {
+            let polled = tokio::select! {
+                biased;
+                committed = &mut commit => {
+                    match committed {
+                        Ok(()) => tracing::info!(%place, "Stepped over markers of transactions"),
+                        Err(CommitError::Lost) => {}
+                        Err(CommitError::Fatal(error)) => return Err(ServiceError::Kafka(error)),
+                    }
+                    break;
+                }
+                () = shutdown.drain.cancelled() => break,
+                polled = self.consumer.poll() => polled,
+            };
+            self.not_now(polled)?;
+        }
+        self.consumer.end();
+        self.consumer.open();
+        Ok(())
+    }
+
+    /// Serves what polling gave while no message is wanted.
+    fn not_now(&self, polled: Polled) -> Result<(), ServiceError> {
+        match polled {
+            // It came before its partition had a queue of its own.
+            Polled::Message(message) => {
+                if let Err(error) = self.consumer.put_back(&message) {
+                    tracing::debug!(%error, place = %message.place, "Could not put a message back");
+                }
+            }
+            Polled::EndOfPartition(_) => {}
+            Polled::Fatal(error) => return Err(ServiceError::Kafka(error)),
+        }
+        Ok(())
+    }
+}
+
+/// Waits until then; for ever if there is no such time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 

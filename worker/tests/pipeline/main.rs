@@ -5,7 +5,9 @@
 #![cfg(feature = "fault-injection")]
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
+mod brokers;
 mod crashes;
+mod logins;
 mod rebalance;
 mod rig;
 mod shutdown;
