@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::select_all;
 use rdkafka::client::ClientContext;
@@ -33,6 +33,9 @@ use crate::telemetry::Metrics;
 
 /// How long one question about committed offsets may take.
 const COMMITTED_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a commit of ours tells what is committed: no topic goes, comes and fills in less.
+const NOTED_LIMIT: Duration = Duration::from_millis(100);
 
 /// Pause before a commit that was refused for a passing reason is tried again.
 const COMMIT_PAUSE: Duration = Duration::from_millis(100);
@@ -237,9 +240,21 @@ impl Consumer {
     /// # Errors
     /// When the brokers cannot tell.
     pub async fn attempts(&self, place: Place) -> KafkaResult<Option<Attempt>> {
-        let committed = self.committed(place.partition).await?;
+        let tries = |(offset, attempt)| {
+            if offset == place.offset {
+                attempt
+            } else {
+                Attempt::default()
+            }
+        };
         let noted = self.state().membership.noted(place.partition);
-        if committed.is_none() && matches!(noted, Some(Noted::Committed)) {
+        if let Some(Noted::At(offset, attempt, at)) = noted
+            && at.elapsed() < NOTED_LIMIT
+        {
+            return Ok(Some(tries((offset, attempt))));
+        }
+        let committed = self.committed(place.partition).await?;
+        if committed.is_none() && matches!(noted, Some(Noted::At(..))) {
             // librdkafka goes on at the offset that it had, and brokers forget the offsets of a topic that is deleted.
             tracing::warn!(%place, "The topic came anew; reading it from its beginning");
             self.inner
@@ -247,10 +262,7 @@ impl Consumer {
             self.state().membership.forget_noted(place.partition);
             return Ok(None);
         }
-        Ok(Some(match committed {
-            Some((offset, attempt)) if offset == place.offset => attempt,
-            _ => Attempt::default(),
-        }))
+        Ok(Some(committed.map(tries).unwrap_or_default()))
     }
 
     /// What is committed in a partition, with what is noted beside it.
@@ -287,7 +299,7 @@ impl Consumer {
                 Ok(()) => {
                     self.inner.context().metrics.commit("committed");
                     let mut state = self.state();
-                    state.membership.note(place.partition);
+                    state.membership.note(place, attempt, Instant::now());
                     return Ok(());
                 }
                 Err(error) => error,

@@ -4,6 +4,9 @@
 //! A revoke is one event for its whole set, so the whole set waits.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::message::{Attempt, Place};
 
 /// What the client is to do about partitions that it is asked to give up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +22,8 @@ pub(super) enum RevokeAnswer {
 pub(super) enum Noted {
     /// Nothing.
     Unknown,
-    /// There is one: this member committed it.
-    Committed,
+    /// This offset, with tries of the message there: this member committed it at that time.
+    At(i64, Attempt, Instant),
 }
 
 /// Partitions of one topic that this member owns.
@@ -95,10 +98,10 @@ impl Membership {
             .is_some_and(|working| self.owned.contains_key(&working))
     }
 
-    /// Something was committed.
-    pub(super) fn note(&mut self, partition: i32) {
-        if let Some(noted) = self.owned.get_mut(&partition) {
-            *noted = Noted::Committed;
+    /// Something was committed at `now`.
+    pub(super) fn note(&mut self, place: Place, attempt: Attempt, now: Instant) {
+        if let Some(noted) = self.owned.get_mut(&place.partition) {
+            *noted = Noted::At(place.offset, attempt, now);
         }
     }
 
@@ -169,11 +172,18 @@ mod tests {
         let mut membership = Membership::default();
         membership.assign(&[3]);
         assert_eq!(membership.noted(3), Some(Noted::Unknown));
-        membership.note(3);
-        assert_eq!(membership.noted(3), Some(Noted::Committed));
+        let (now, third) = (
+            Instant::now(),
+            Place {
+                partition: 3,
+                offset: 8,
+            },
+        );
+        membership.note(third, Attempt::default(), now);
+        assert_eq!(membership.noted(3), Some(Noted::At(8, Attempt(0), now)));
         membership.forget_noted(3);
         assert_eq!(membership.noted(3), Some(Noted::Unknown));
-        membership.note(3);
+        membership.note(third, Attempt::default(), now);
         membership.revoke(&[3]);
         membership.assign(&[3]);
         assert_eq!(membership.noted(3), Some(Noted::Unknown));

@@ -67,8 +67,9 @@ pub(super) struct Flow<'s, R> {
     message: Message,
     /// Cancelled when the message's partition is lost.
     lost: CancellationToken,
-    /// When the broker last confirmed that the message is ours.
-    confirmed_at: Cell<Instant>,
+    /// When the broker was last asked whether the message is ours, and said so. Not at first: what was fetched before
+    /// this process was frozen may be another's by now.
+    confirmed_at: Cell<Option<Instant>>,
     /// What is noted beside the message's own offset.
     attempt: Cell<Attempt>,
     /// The result that this worker published last, of this message or one before.
@@ -106,7 +107,7 @@ impl<'s, R: Role> Flow<'s, R> {
             service,
             message,
             lost,
-            confirmed_at: Cell::new(Instant::now()),
+            confirmed_at: Cell::new(None),
             attempt: Cell::new(Attempt::default()),
             published,
         }
@@ -154,6 +155,8 @@ impl<'s, R: Role> Flow<'s, R> {
         let Some(attempt) = self.attempts().await? else {
             return Ok(Ended::Anew);
         };
+        // A confirmation commits it again, as it stands.
+        self.attempt.set(attempt);
         let (claim, mut claimed) = self.claim(Instant::now() + self.service.settings.task_timeout);
         let message = match role.parse(self.message.value.as_deref()) {
             Ok(message) => message,
@@ -315,7 +318,7 @@ impl<'s, R: Role> Flow<'s, R> {
                 biased;
                 done = &mut step => return Ok(done),
                 Some(answer) = claimed.requests.recv() => {
-                    let confirmed = self.confirm().await;
+                    let confirmed = self.confirm_if_stale().await;
                     // Nobody listens if the step was dropped meanwhile.
                     let _ = answer.send(confirmed.is_ok());
                     if let Err(Stop::Fatal(error)) = confirmed {
@@ -337,11 +340,13 @@ impl<'s, R: Role> Flow<'s, R> {
 
     /// Asks the broker whether the message is still ours, by committing what is committed already.
     async fn confirm(&self) -> Result<(), Stop> {
+        // A session is at least that long from here on.
+        let asked_at = Instant::now();
         self.service
             .consumer
             .commit(self.message.place, self.attempt.get())
             .await?;
-        self.confirmed_at.set(Instant::now());
+        self.confirmed_at.set(Some(asked_at));
         Ok(())
     }
 
@@ -349,7 +354,9 @@ impl<'s, R: Role> Flow<'s, R> {
         if self.lost.is_cancelled() {
             return Err(Stop::Lost);
         }
-        if self.confirmed_at.get().elapsed() > self.service.settings.timings.session_timeout / 3 {
+        let fresh = self.service.settings.timings.session_timeout / 3;
+        let confirmed_at = self.confirmed_at.get();
+        if confirmed_at.is_none_or(|confirmed_at| confirmed_at.elapsed() > fresh) {
             self.confirm().await?;
         }
         Ok(())

@@ -292,3 +292,32 @@ async fn a_worker_that_was_frozen_before_its_result_was_published_publishes_noth
 async fn a_worker_that_was_frozen_shows_nothing_under_range() {
     thaws("stored", RANGE).await;
 }
+
+#[tokio::test]
+async fn a_worker_that_was_frozen_between_two_tasks_publishes_nothing_of_the_second() {
+    let rig = Rig::new(1).await;
+    let hold = rig.hold();
+    let tasks = rig.submit_many(2).await;
+    let zombie = held_at(rig.processor(), "committed", &hold).start().unwrap();
+    // The next message is fetched by then.
+    zombie.wait_for_log("Held", PATIENCE).await.unwrap();
+    zombie.sigstop().unwrap();
+    let heir = rig.processor().start().unwrap();
+    heir.wait_for_log("Offset committed successfully", PATIENCE)
+        .await
+        .unwrap();
+    std::fs::remove_file(&hold).unwrap();
+    zombie.sigcont().unwrap();
+    zombie.wait_for_log("Partitions lost", PATIENCE).await.unwrap();
+    heir.sigterm().unwrap();
+    // It serves again, so all that it had fetched before is behind it.
+    zombie
+        .wait_for_logs("Partitions assigned", 2, PATIENCE)
+        .await
+        .unwrap();
+    let third = rig.submit(3).await;
+    rig.tasks_committed().await;
+    let mut all = tasks;
+    all.insert(third);
+    rig.check_results(&all).await;
+}
