@@ -217,7 +217,6 @@ async fn workers_that_come_and_go_all_the_time_lose_and_repeat_nothing_under_ran
 
 /// A worker freezes at `place`, another takes over and finishes, the first thaws.
 async fn thaws(place: &str, assignor: &str) {
-    eprintln!("frozen at {place}, {assignor}");
     let rig = Rig::new(1).await;
     let hold = rig.hold();
     let options = |options: separation_testbed::WorkerOptions| options.env("KAFKA_ASSIGNOR", assignor);
