@@ -11,7 +11,7 @@ use serde_json::Value;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The program under test.
-const WORKER: &str = env!("CARGO_BIN_EXE_separation-worker");
+pub(crate) const WORKER: &str = env!("CARGO_BIN_EXE_separation-worker");
 
 /// The folder of test models.
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
