@@ -4,6 +4,7 @@
 
 #![cfg(feature = "fault-injection")]
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+#![allow(clippy::print_stderr, reason = "long tests say what they are doing")]
 
 mod crashes;
 mod lag;
