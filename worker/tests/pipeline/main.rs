@@ -6,5 +6,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 mod crashes;
+mod recovery;
 mod rig;
 mod shutdown;
