@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 mod crashes;
+mod poison;
 mod recovery;
 mod rig;
 mod shutdown;
