@@ -6,7 +6,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 mod crashes;
+mod disk;
+mod front;
 mod poison;
 mod recovery;
 mod rig;
 mod shutdown;
+mod storage_faults;
