@@ -13,3 +13,4 @@ mod recovery;
 mod rig;
 mod shutdown;
 mod storage_faults;
+mod webhooks;
