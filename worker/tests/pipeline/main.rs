@@ -8,6 +8,7 @@
 mod crashes;
 mod disk;
 mod front;
+mod peers;
 mod poison;
 mod recovery;
 mod rig;
