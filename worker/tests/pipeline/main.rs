@@ -7,6 +7,7 @@
 
 mod crashes;
 mod disk;
+mod drain;
 mod front;
 mod peers;
 mod poison;
