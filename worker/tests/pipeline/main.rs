@@ -8,6 +8,7 @@
 mod crashes;
 mod disk;
 mod drain;
+mod end_to_end;
 mod front;
 mod peers;
 mod poison;
