@@ -7,6 +7,15 @@
 #![allow(clippy::print_stderr, reason = "long tests say what they are doing")]
 
 mod crashes;
+mod disk;
+mod drain;
+mod end_to_end;
+mod front;
 mod lag;
+mod peers;
+mod poison;
+mod recovery;
 mod rig;
 mod shutdown;
+mod storage_faults;
+mod webhooks;
