@@ -2,7 +2,7 @@
 
 use separation_testbed::Worker;
 
-use crate::rig::{PATIENCE, Rig, ends_at};
+use crate::rig::{PATIENCE, Rig, ends_at, separations};
 
 /// Places of the processor, in their order, and whether the stems are shown by then.
 const PROCESSOR: [(&str, bool); 10] = [
@@ -37,12 +37,6 @@ async fn until_killed(worker: &Worker) {
     assert_eq!(code, 128 + 9, "{:?}", worker.messages());
 }
 
-/// How often a worker came to separate a song.
-fn separations(workers: &[&Worker]) -> usize {
-    let messages = workers.iter().flat_map(|worker| worker.messages().unwrap());
-    messages.filter(|message| message == "Separated").count()
-}
-
 #[tokio::test]
 async fn a_processor_killed_between_any_two_stages_loses_nothing_and_repeats_no_finished_work() {
     for (place, shown) in PROCESSOR {
@@ -57,7 +51,7 @@ async fn a_processor_killed_between_any_two_stages_loses_nothing_and_repeats_no_
         rig.all_told(&tasks).await;
         rig.run_dry().await;
         rig.check_done(&tasks).await;
-        let separated = separations(&[&killed, &next]);
+        let separated = separations([&killed, &next]);
         let repeated = usize::from(place == "separated" || place == "stored");
         assert_eq!(separated, 2 + repeated, "killed at {place}, shown: {shown}");
     }

@@ -14,6 +14,7 @@ mod front;
 mod lag;
 mod peers;
 mod poison;
+mod rebalance;
 mod recovery;
 mod rig;
 mod shutdown;

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use separation_testbed::{Folder, Kafka, Receiver, S3Server, Site, WorkerOptions, eventually, tiny_song};
+use separation_testbed::{
+    Folder, Kafka, Receiver, Record, S3Server, Site, Worker, WorkerOptions, eventually, task_message,
+    tiny_song,
+};
 use serde_json::Value;
 
 /// What any step is waited for; a loaded machine takes its time.
@@ -29,7 +32,11 @@ pub(crate) struct Rig {
 impl Rig {
     /// A site of its own on the brokers and the store that all tests share.
     pub(crate) async fn new(partitions: i32) -> Self {
-        let kafka = Kafka::shared().await.unwrap();
+        Self::on(Kafka::shared().await.unwrap(), partitions).await
+    }
+
+    /// A site of its own on these brokers and the store that all tests share.
+    pub(crate) async fn on(kafka: &'static Kafka, partitions: i32) -> Self {
         let s3 = S3Server::shared().await.unwrap();
         Self {
             kafka,
@@ -55,7 +62,12 @@ impl Rig {
 
     /// A file in whose presence a worker that is told of it by [`held_at`] waits.
     pub(crate) fn hold(&self) -> PathBuf {
-        let file = self.folder.path().join("hold");
+        self.hold_of("hold")
+    }
+
+    /// The same for one worker of several.
+    pub(crate) fn hold_of(&self, name: &str) -> PathBuf {
+        let file = self.folder.path().join(name);
         std::fs::write(&file, "").unwrap();
         file
     }
@@ -66,6 +78,17 @@ impl Rig {
             .submit(&tiny_song(number), &self.hooks.url("/hook"))
             .await
             .unwrap()
+    }
+
+    /// Posts a tiny song of its own into a partition.
+    pub(crate) async fn submit_to(&self, partition: i32, number: u64) -> String {
+        let (task, path) = self.site.put_song(&tiny_song(number)).unwrap();
+        let message = task_message(&task, &path.display().to_string(), &self.hooks.url("/hook"));
+        self.kafka
+            .publish_to(&self.site.task_topic, partition, &task, message.to_string())
+            .await
+            .unwrap();
+        task
     }
 
     pub(crate) async fn submit_many(&self, count: u64) -> BTreeSet<String> {
@@ -92,6 +115,30 @@ impl Rig {
             .total_lag(&site.uploader_group, &site.result_topic)
             .await?;
         Ok(tasks == 0 && results == 0)
+    }
+
+    /// Waits until no task waits; for a site without an uploader.
+    pub(crate) async fn tasks_committed(&self) {
+        let site = &self.site;
+        eventually("all tasks committed", PATIENCE, async || {
+            let lag = self
+                .kafka
+                .total_lag(&site.processor_group, &site.task_topic)
+                .await?;
+            anyhow::Ok(lag == 0)
+        })
+        .await;
+    }
+
+    /// Checks that each of these tasks has exactly one result, and no other has any.
+    pub(crate) async fn check_results(&self, tasks: &BTreeSet<String>) {
+        let results = self.kafka.consume_all(&self.site.result_topic).await.unwrap();
+        let named: BTreeSet<_> = results.iter().map(Record::key_text).collect();
+        assert_eq!(&named, tasks, "a task without a result, or none of ours");
+        assert_eq!(results.len(), tasks.len(), "a task with two results");
+        for result in &results {
+            assert_eq!(result.json()["success"], true, "{}", result.text());
+        }
     }
 
     /// Checks that each task has both stems, a manifest that says delivered, and webhooks of one id only.
@@ -168,4 +215,10 @@ pub(crate) fn held_at(options: WorkerOptions, place: &str, file: &std::path::Pat
     options
         .env("SEPARATION_HOLD", place)
         .env("SEPARATION_HOLD_WHILE", file.to_str().unwrap())
+}
+
+/// How often workers came to separate a song.
+pub(crate) fn separations<'w>(workers: impl IntoIterator<Item = &'w Worker>) -> usize {
+    let messages = workers.into_iter().flat_map(|worker| worker.messages().unwrap());
+    messages.filter(|message| message == "Separated").count()
 }
