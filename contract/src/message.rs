@@ -288,8 +288,11 @@ pub fn put_back(value: &[u8]) -> Option<(u32, String)> {
     Some((count, Value::Object(fields).to_string()))
 }
 
+/// Fields, task and caller.
+type Common = (Map<String, Value>, TaskId, Option<String>);
+
 /// What both kinds of messages have: an object, a task's name, a caller.
-fn common(value: Option<&[u8]>) -> Result<(Map<String, Value>, TaskId, Option<String>), Malformed> {
+fn common(value: Option<&[u8]>) -> Result<Common, Malformed> {
     let nobody = |error| Malformed { error, known: None };
     let bytes = value
         .filter(|bytes| !bytes.is_empty())

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use separation_worker::audio::{self, OutputFormat, SourceOptions, StereoBlock, StereoSource, WavSamples};
+use separation::audio::{self, OutputFormat, SourceOptions, StereoBlock, StereoSource, WavSamples};
 
 /// The longest song that is held in memory: 10 minutes x 44,100 frames x 8 bytes = 212 MB.
 const MAX_FRAMES: usize = 600 * audio::SAMPLE_RATE_HZ as usize;

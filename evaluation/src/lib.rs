@@ -1,6 +1,6 @@
 //! How well a separation is done: mixes of real songs whose exact stems are known, and the measure of a stem.
 //!
-//! For the demo, the benchmarks and the quality tests. It uses of the worker only its [audio](separation_worker::audio)
+//! For the demo, the benchmarks and the quality tests. It uses of the worker only its [audio](separation::audio)
 //! and must never know how separation works, or it would agree with it by construction.
 
 pub mod files;

@@ -1,7 +1,7 @@
 //! Long songs, made by repeating short ones.
 
 use anyhow::{Result, ensure};
-use separation_worker::audio::{StereoBlock, StereoSink, StereoSource};
+use separation::audio::{StereoBlock, StereoSink, StereoSource};
 
 /// Writes exactly `frames` frames of the song that `open` opens, again and again, block by block.
 ///
@@ -42,7 +42,7 @@ fn copy(source: &mut dyn StereoSource, most: u64, sink: &mut dyn StereoSink) -> 
 
 #[cfg(test)]
 mod tests {
-    use separation_worker::audio::{AudioError, UnpublishedFile};
+    use separation::audio::{AudioError, UnpublishedFile};
 
     use super::*;
     use crate::sdr::tests::Samples;

@@ -11,8 +11,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use separation::audio::{SAMPLE_RATE_HZ, WavSamples};
 use separation_evaluation::{files, looping, mix, sdr, six};
-use separation_worker::audio::{SAMPLE_RATE_HZ, WavSamples};
 use serde::Serialize;
 
 /// Makes songs whose exact stems are known, and says how good a separated stem is.

@@ -1,7 +1,7 @@
 //! A song of which the exact stems are known: a voice, put into a room, over music.
 
 use anyhow::{Result, ensure};
-use separation_worker::audio::StereoBlock;
+use separation::audio::StereoBlock;
 
 use crate::reverb;
 

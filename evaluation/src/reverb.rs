@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use realfft::RealFftPlanner;
-use separation_worker::audio::SAMPLE_RATE_HZ;
+use separation::audio::SAMPLE_RATE_HZ;
 
 /// Length of the room's answer in seconds.
 const LENGTH_SECONDS: f64 = 0.4;

@@ -1,7 +1,7 @@
 //! The plain signal-to-distortion ratio: 10 log10(sum of reference^2 / sum of (reference - estimate)^2), both channels.
 
 use anyhow::{Result, ensure};
-use separation_worker::audio::{StereoBlock, StereoSource};
+use separation::audio::{StereoBlock, StereoSource};
 
 /// The SDR in dB of an estimate, read block by block; infinite where it equals the reference.
 ///
@@ -94,7 +94,7 @@ impl<'s> Cursor<'s> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use separation_worker::audio::AudioError;
+    use separation::audio::AudioError;
 
     use super::*;
 

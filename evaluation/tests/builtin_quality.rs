@@ -7,13 +7,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use separation::audio::{OutputFormat, StereoBlock, WavSamples};
+use separation::engine::{Control, Overlap};
+use separation::model::{ModelChoice, StemName};
+use separation::onnx::{Provider, RuntimeOptions};
+use separation::places::Places;
+use separation::song::{Formula, Normalize, Separator, SongSettings, StemOutput};
 use separation_evaluation::{files, mix, sdr, six};
-use separation_worker::audio::{OutputFormat, StereoBlock, WavSamples};
-use separation_worker::engine::{Control, Overlap};
-use separation_worker::model::{ModelChoice, StemName};
-use separation_worker::onnx::{Provider, RuntimeOptions};
-use separation_worker::places::Places;
-use separation_worker::song::{Formula, Normalize, Separator, SongSettings, StemOutput};
 
 /// SDR in dB of the two stems.
 #[derive(Debug, Clone, Copy)]

@@ -49,6 +49,9 @@ pub struct ApiArguments {
     /// Consumer group of processors, for telling how many tasks are ahead
     #[arg(long, env = env::KAFKA_PROCESSOR_GROUP_ID, default_value = names::PROCESSOR_GROUP, value_name = "GROUP")]
     processor_group: String,
+    /// Address of live, ready, metrics and drain; port 0 takes any free one
+    #[arg(long, env = env::ADMIN_ADDR, default_value = "0.0.0.0:8081", value_name = "ADDRESS")]
+    pub admin_addr: SocketAddr,
     /// How Kafka is reached.
     #[command(flatten)]
     pub kafka: KafkaArguments,

@@ -89,7 +89,7 @@ impl TaskQueue for KafkaQueue {
             match self.producer.clone().close(limit).await {
                 Ok(()) => tracing::info!("Kafka producer closed"),
                 Err(error) => {
-                    tracing::error!(%error, "Kafka producer closed with messages that no broker took")
+                    tracing::error!(%error, "Kafka producer closed with messages that no broker took");
                 }
             }
         })

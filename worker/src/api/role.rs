@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use separation_contract::environment as env;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 use super::{ApiArguments, ApiSettings, App, KafkaQueue, StagedFiles, server};
 use crate::outbound::Client;
@@ -49,11 +50,16 @@ impl ApiPlan {
     }
 }
 
-/// Runs the API until `shutdown`.
+/// Runs the API until `shutdown`. `listens` is told when callers are served.
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run(plan: ApiPlan, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
+pub async fn run(
+    plan: ApiPlan,
+    metrics: Metrics,
+    shutdown: Shutdown,
+    listens: oneshot::Sender<()>,
+) -> anyhow::Result<()> {
     let queue = KafkaQueue::new(&plan.kafka, &plan.api).context("cannot make a Kafka client")?;
     let needs_s3 = plan.s3.bucket.is_some() || plan.staging.s3_staging.is_some();
     let s3 = if needs_s3 {
@@ -80,6 +86,8 @@ pub async fn run(plan: ApiPlan, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}"))?;
+    // Nobody may want to know.
+    let _ = listens.send(());
     serve_until(app, listener, shutdown).await;
     Ok(())
 }

@@ -171,6 +171,7 @@ mod tests {
     };
 
     #[track_caller]
+    #[allow(clippy::needless_pass_by_value, reason = "called with literals")]
     fn check(seen: Seen, expected: serde_json::Value) {
         let id = TaskId::parse("abc").expect("a name");
         let status = serde_json::to_value(decide(id, seen)).expect("JSON");

@@ -1,11 +1,16 @@
 //! `separation-worker api`: the HTTP API.
 
+use std::net::SocketAddr;
+
 use anyhow::Context as _;
 use clap::Args;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
 
 use super::Failure;
+use crate::admin::Admin;
 use crate::api::{ApiArguments, ApiPlan};
-use crate::service::Shutdown;
+use crate::service::{Activity, Shutdown};
 use crate::telemetry::Metrics;
 
 const EXAMPLES: &str = "\
@@ -18,8 +23,8 @@ Examples:
   curl -u admin -F audio=@song.mp3 http://localhost:8000/tasks
   curl http://localhost:8000/openapi.json
 
-Exit codes: 0 ended by a signal and in order, 1 it could not start, 2 the arguments cannot be met. The first signal lets
-running requests end (30 s at most), a second one ends the program at once.";
+Exit codes: 0 ended by a signal and in order, 1 it could not start, 2 the arguments cannot be met, 130 ended at once.
+The first signal lets running requests end (30 s at most), a second one ends the program at once.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -39,11 +44,39 @@ pub(super) fn run(command: &ApiCommand) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new()
         .context("cannot start a runtime")
         .map_err(Failure::Work)?;
-    let served = runtime.block_on(async {
-        let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
-        crate::api::run(plan, Metrics::new(), shutdown).await
-    });
+    let served = runtime.block_on(serve(plan, command.api.admin_addr));
     // A thread of a client that waits for an answer is not waited for.
     runtime.shutdown_background();
-    served.map_err(Failure::Work)
+    let shutdown = served.map_err(Failure::Work)?;
+    if shutdown.abort.is_cancelled() {
+        return Err(Failure::Interrupted);
+    }
+    Ok(())
+}
+
+/// Serves until a shutdown is asked for, and gives how that was.
+async fn serve(plan: ApiPlan, admin_addr: SocketAddr) -> anyhow::Result<Shutdown> {
+    let shutdown = Shutdown::on_signals().context("cannot catch signals")?;
+    let metrics = Metrics::new();
+    let (activity, watched) = watch::channel(Activity::Starting);
+    let listener = TcpListener::bind(admin_addr)
+        .await
+        .with_context(|| format!("cannot listen on ADMIN_ADDR {admin_addr}"))?;
+    let admin = Admin {
+        activity: watched,
+        metrics: metrics.clone(),
+        shutdown: shutdown.clone(),
+    };
+    tokio::spawn(admin.serve(listener));
+    let drained = shutdown.drain.clone();
+    let (ready, started) = oneshot::channel();
+    tokio::spawn(async move {
+        if started.await.is_ok() {
+            activity.send_replace(Activity::Idle);
+        }
+        drained.cancelled().await;
+        activity.send_replace(Activity::Draining { task: None });
+    });
+    crate::api::run(plan, metrics, shutdown.clone(), ready).await?;
+    Ok(shutdown)
 }

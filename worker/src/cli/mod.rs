@@ -10,6 +10,10 @@ mod report;
 mod separate;
 mod separate_args;
 mod serve;
+mod submit;
+mod submit_args;
+mod submit_client;
+mod submit_progress;
 mod uploader;
 
 use std::io::{Write as _, stderr};
@@ -46,6 +50,8 @@ enum Command {
     Uploader(Box<uploader::UploaderArguments>),
     /// Take songs over HTTP and queue them
     Api(Box<api::ApiCommand>),
+    /// Post songs, follow them, fetch their stems
+    Submit(Box<submit_args::SubmitArguments>),
     /// Ask the worker on this machine or in this pod to end, and wait until nothing runs there
     Drain(drain::DrainArguments),
     /// Show how many messages wait, and which worker reads what
@@ -74,6 +80,7 @@ pub fn run(started_at: Instant) -> ExitCode {
         Command::Processor(arguments) => processor::run(&arguments),
         Command::Uploader(arguments) => uploader::run(&arguments),
         Command::Api(arguments) => api::run(&arguments),
+        Command::Submit(arguments) => submit::run(&arguments),
         Command::Drain(arguments) => drain::run(&arguments),
         Command::Lag(arguments) => lag::run(&arguments),
         Command::BenchModel(arguments) => bench_model::run(&arguments),

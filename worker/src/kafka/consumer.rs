@@ -1,17 +1,23 @@
 //! A member of a consumer group that holds one message at a time and is polled all the time.
 //!
-//! While a message is worked on, all partitions are paused and polling goes on, so that rebalances and errors are
-//! served. What happens to owned partitions is decided in `membership`.
+//! Each partition's messages wait in a queue of their own, which is left alone while a message is worked on; polling
+//! goes on, so that rebalances and errors are served. (Pausing does the same, but librdkafka fetches up to a second after
+//! it is resumed.) What happens to owned partitions is decided in `membership`.
 
+use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
 use rdkafka::consumer::{
     BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol, StreamConsumer,
 };
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::Notify;
@@ -45,8 +51,18 @@ pub enum Polled {
 
 /// A member of a consumer group.
 pub struct Consumer {
+    /// Dropped before the client, which each of them holds.
+    queues: Mutex<Queues>,
     inner: Arc<StreamConsumer<Callbacks>>,
     topic: String,
+}
+
+/// Messages of each owned partition.
+#[derive(Default)]
+struct Queues {
+    of: BTreeMap<i32, Arc<StreamPartitionQueue<Callbacks>>>,
+    /// The partition that is looked at first, so that none is starved by those before it.
+    first: i32,
 }
 
 /// Called by librdkafka within polling; shared with the consumer's own methods, which run on the same task.
@@ -64,6 +80,8 @@ struct State {
     open: bool,
     /// Cancelled when the work's partition is lost.
     work: Option<CancellationToken>,
+    /// Partitions that went since their queues were last seen to.
+    gone: Vec<i32>,
 }
 
 impl Consumer {
@@ -90,6 +108,7 @@ impl Consumer {
         let inner: StreamConsumer<Callbacks> = config.create_with_context(callbacks)?;
         inner.subscribe(&[&settings.topic])?;
         Ok(Self {
+            queues: Mutex::default(),
             inner: Arc::new(inner),
             topic: settings.topic.clone(),
         })
@@ -97,26 +116,64 @@ impl Consumer {
 
     /// Polls until something comes. Has to be called all the time; may be dropped and called anew.
     pub async fn poll(&self) -> Polled {
-        match self.inner.recv().await {
-            Ok(message) => Polled::Message(Message::of(&message)),
-            Err(KafkaError::PartitionEOF(partition)) => Polled::EndOfPartition(partition),
-            Err(error @ KafkaError::MessageConsumptionFatal(_)) => Polled::Fatal(error),
-            Err(error) => Polled::Trouble(error),
+        loop {
+            let mut changed = pin!(self.inner.context().changed.notified());
+            changed.as_mut().enable();
+            let queues = self.attend_queues();
+            let waiting: Vec<_> = queues.iter().map(|queue| Box::pin(queue.recv())).collect();
+            let message = async {
+                match waiting.is_empty() {
+                    true => std::future::pending().await,
+                    false => select_all(waiting).await.0,
+                }
+            };
+            let polled = tokio::select! {
+                biased;
+                polled = self.inner.recv() => polled,
+                () = changed => continue,
+                polled = message => polled,
+            };
+            return match polled {
+                Ok(message) => {
+                    self.queues().first = message.partition() + 1;
+                    Polled::Message(Message::of(&message))
+                }
+                Err(KafkaError::PartitionEOF(partition)) => Polled::EndOfPartition(partition),
+                Err(error @ KafkaError::MessageConsumptionFatal(_)) => Polled::Fatal(error),
+                Err(error) => Polled::Trouble(error),
+            };
         }
+    }
+
+    /// Gives each owned partition a queue of its own, and the queues to read from now.
+    fn attend_queues(&self) -> Vec<Arc<StreamPartitionQueue<Callbacks>>> {
+        let mut state = self.state();
+        let mut queues = self.queues();
+        for gone in state.gone.drain(..) {
+            queues.of.remove(&gone);
+        }
+        for partition in state.membership.owned() {
+            if !queues.of.contains_key(&partition)
+                && let Some(queue) = self.inner.split_partition_queue(&self.topic, partition)
+            {
+                queues.of.insert(partition, Arc::new(queue));
+            }
+        }
+        if !state.open {
+            return Vec::new();
+        }
+        let (before, from) = (queues.of.range(..queues.first), queues.of.range(queues.first..));
+        from.chain(before).map(|(_, queue)| Arc::clone(queue)).collect()
     }
 
     /// Lets messages come.
     pub fn open(&self) {
         self.state().open = true;
-        let owned = self.owned();
-        log_failure("resume", self.inner.resume(&owned));
     }
 
     /// Takes no further message.
     pub fn close_intake(&self) {
         self.state().open = false;
-        let owned = self.owned();
-        log_failure("pause", self.inner.pause(&owned));
     }
 
     /// Takes a message: nothing further comes until [`Self::end`]. The token is cancelled if the message is lost.
@@ -146,7 +203,9 @@ impl Consumer {
         let held = {
             let mut state = self.state();
             state.work = None;
-            state.membership.end()
+            let held = state.membership.end();
+            state.gone.extend(&held);
+            held
         };
         if !held.is_empty() {
             tracing::info!(partitions = ?held, "Gave up partitions after the task that was running");
@@ -263,15 +322,16 @@ impl Consumer {
     /// Leaves the group at once, so that others take over.
     pub async fn leave(self) {
         // Dropping waits for the brokers, and calls back meanwhile.
-        let closed = tokio::task::spawn_blocking(move || drop(self.inner));
+        let closed = tokio::task::spawn_blocking(move || drop(self));
         if closed.await.is_err() {
             tracing::error!("Closing the Kafka consumer failed");
         }
     }
 
-    fn owned(&self) -> TopicPartitionList {
-        let state = self.state();
-        list(&self.topic, &state.membership.owned().collect::<Vec<_>>())
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues
+            .lock()
+            .expect("nothing panics while it holds the queues")
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -295,11 +355,7 @@ impl Callbacks {
                 RebalanceProtocol::None | RebalanceProtocol::Eager => consumer.assign(partitions),
             },
         );
-        let mut state = self.state();
-        state.membership.assign(&numbers);
-        if !state.open {
-            log_failure("pause", consumer.pause(partitions));
-        }
+        self.state().membership.assign(&numbers);
         self.metrics.rebalance("assigned");
         tracing::info!(partitions = ?numbers, "Partitions assigned");
     }
@@ -325,6 +381,7 @@ impl Callbacks {
             self.metrics.rebalance("given_up");
             tracing::info!(partitions = ?numbers, "Partitions given up");
         }
+        state.gone.extend(&numbers);
         log_failure("give up", give_up(consumer, partitions));
     }
 }

@@ -90,12 +90,13 @@ impl Role for Processor {
         };
         match shown {
             Ok(stored) => {
+                tracing::info!(task_uuid = %task.task_uuid, "Stems stored");
                 claim.point("shown").await?;
                 Ok(finished(task, stored.manifest()))
             }
             Err(error) => {
                 if let Err(left) = self.staging.discard_attempt(&task.task_uuid, attempt).await {
-                    tracing::warn!(task = %task.task_uuid, error = %left, "Stems that nobody sees are left behind");
+                    tracing::warn!(task_uuid = %task.task_uuid, error = %left, "Stems that nobody sees are left behind");
                 }
                 Err(error)
             }
@@ -121,9 +122,9 @@ impl Role for Processor {
             return;
         }
         match self.staging.delete_input(&task.audio_path).await {
-            Ok(()) => tracing::debug!(task = %task.task_uuid, "Deleted the task's song"),
+            Ok(()) => tracing::debug!(task_uuid = %task.task_uuid, "Deleted the task's song"),
             Err(error) => {
-                tracing::warn!(task = %task.task_uuid, %error, "Could not delete the task's song");
+                tracing::warn!(task_uuid = %task.task_uuid, %error, "Could not delete the task's song");
             }
         }
     }

@@ -138,7 +138,10 @@ impl Separation {
                     "the stems need more than the {room} bytes of scratch space that are left; fix: raise SCRATCH_LIMIT_BYTES"
                 ),
             )),
-            Ok(Ok((Ok(_), false))) => Ok(files),
+            Ok(Ok((Ok(song), false))) => {
+                tracing::info!(frames = song.frames, format = %song.input.format, "Separated");
+                Ok(files)
+            }
             Ok(Ok((Err(error), false)) | Err(error)) => Err(WorkError::new(error.class(), error)),
             Err(panicked) => Err(WorkError::new(
                 ErrorClass::Bug,

@@ -344,7 +344,7 @@ impl<'s, R: Role> Flow<'s, R> {
             match self.service.consumer.attempts(self.message.place).await {
                 Ok(attempt) => return Ok(attempt),
                 Err(error) => {
-                    tracing::warn!(%error, "Cannot read how often the task was begun; asking again")
+                    tracing::warn!(%error, "Cannot read how often the task was begun; asking again");
                 }
             }
             self.pause().await?;

@@ -186,7 +186,7 @@ impl<R: Role> Service<R> {
                 polled = self.consumer.poll() => polled,
             };
             match polled {
-                // It slipped out before the pause took effect.
+                // It came before its partition had a queue of its own.
                 Polled::Message(message) => {
                     if let Err(error) = self.consumer.put_back(&message) {
                         tracing::debug!(%error, place = %message.place, "Could not put a message back");

@@ -106,7 +106,31 @@ fn is_plainly_below(path: &Path, roots: &[&Path]) -> bool {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_a_path_says_it_leads_below_the_root_or_nowhere(
+            parts in prop::collection::vec(prop::sample::select(vec!["..", ".", "temp", "sub", "up", "down", "a", "/"]), 0..8),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let at = |name: &str| folder.path().join(name);
+            std::fs::create_dir_all(at("temp/sub")).unwrap();
+            std::fs::create_dir(at("sub")).unwrap();
+            for file in ["temp/a", "temp/sub/a", "a", "sub/a"] {
+                std::fs::write(at(file), file).unwrap();
+            }
+            symlink("..", at("temp/up")).unwrap();
+            symlink("sub", at("temp/down")).unwrap();
+            let root = Root::new("TEMP_DIR", &at("temp"), WhenGone::MayReturn).unwrap();
+            let path = parts.iter().fold(at("temp"), |path, part| path.join(part));
+            if let Ok(allowed) = root.file(&path) {
+                prop_assert!(std::fs::read_to_string(allowed).unwrap().starts_with("temp/"), "{}", path.display());
+            }
+        }
+    }
 
     fn class(result: &Result<PathBuf, StorageError>) -> &'static str {
         match result {

@@ -18,6 +18,6 @@ pub use error::StorageError;
 pub use finals::{FinalManifest, FinalStatus, Finals, WebhookState};
 pub use manifest::{InputIdentity, StagedStem, StagingManifest};
 pub use public_url::public_url;
-pub use s3::{ListedObject, ObjectHead, PreparedObject, S3, TransferLimits};
+pub use s3::{ListedObject, ObjectHead, PreparedObject, S3, TimeLimits, TransferLimits};
 pub use scratch::{AttemptScratch, Scratch};
 pub use staging::{StagedInput, Staging, StemFiles, StemSource, Stored};

@@ -4,6 +4,7 @@ mod bench;
 mod failures;
 mod real;
 mod stopping;
+mod submit;
 
 use bench::{Answer, Bench, Form, PASSWORD, Songs, basic};
 use reqwest::Method;
@@ -188,9 +189,7 @@ async fn a_task_is_followed_from_the_queue_to_its_stems() {
         "version": 1, "task_uuid": id, "status": "success", "vocals": "https://cdn/v.wav",
         "instrumental": "https://cdn/i.wav", "webhook": "none", "finished_at": 5
     });
-    let mut manifests = api.files.manifests.lock().unwrap();
-    manifests.insert(id.clone(), serde_json::from_value(manifest).unwrap());
-    drop(manifests);
+    api.files.show(&id, manifest);
     let done = json!({
         "status": "done", "vocals": "https://cdn/v.wav", "instrumental": "https://cdn/i.wav", "webhook": "none",
         "finished_at": 5

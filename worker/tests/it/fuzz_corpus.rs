@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use separation_contract::message::{Task, TaskResult, put_back};
+use separation_worker::api::{parse_basic, parse_generate};
 use separation_worker::audio::{SourceOptions, open_bytes};
 use separation_worker::engine::FixedSizes;
 use separation_worker::model::parse_parameters;
@@ -55,7 +57,71 @@ fn audio_in_the_corpus_is_decoded() {
     }
 }
 
+const JSON: Option<&[u8]> = Some(b"application/json");
+
+#[test]
+fn messages_in_the_corpus_are_told_apart() {
+    for (path, value) in corpus("messages") {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let (task, result) = (Task::parse(Some(&value)), TaskResult::parse(Some(&value)));
+        assert_eq!(task.is_ok(), name.starts_with("task"), "{name}");
+        assert_eq!(result.is_ok(), name.starts_with("result"), "{name}");
+    }
+}
+
+#[test]
+fn requests_in_the_corpus_are_told_apart() {
+    for (path, bytes) in corpus("requests") {
+        let name = path.file_stem().unwrap();
+        assert_eq!(
+            parse_generate(JSON, &bytes).is_ok(),
+            name == "generate" || name == "spaces",
+            "{name:?}"
+        );
+        assert_eq!(parse_basic(&bytes).is_some(), name == "basic", "{name:?}");
+    }
+}
+
+fn change(mut bytes: Vec<u8>, changes: Vec<(prop::sample::Index, u8)>) -> Vec<u8> {
+    for (at, byte) in changes {
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+    }
+    bytes
+}
+
 proptest! {
+    #[test]
+    fn a_changed_message_is_read_as_it_is_written_or_refused(
+        file in 0..6_usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let value = change(corpus("messages").swap_remove(file).1, changes);
+        if let Ok(task) = Task::parse(Some(&value)) {
+            let (count, text) = put_back(&value).expect("a task is an object");
+            let later = Task::parse(Some(text.as_bytes())).expect("still a task");
+            prop_assert_eq!(later.retry_count, count);
+            prop_assert_eq!(later.task_uuid, task.task_uuid);
+        }
+        if let Ok(result) = TaskResult::parse(Some(&value)) {
+            prop_assert_eq!(TaskResult::parse(Some(result.to_json().as_bytes())), Ok(result));
+        }
+    }
+
+    #[test]
+    fn a_changed_request_names_addresses_of_http_or_is_refused(
+        file in 0..5_usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let bytes = change(corpus("requests").swap_remove(file).1, changes);
+        if let Ok(request) = parse_generate(JSON, &bytes) {
+            for address in [request.audio, request.hook_url] {
+                prop_assert!(address.to_ascii_lowercase().starts_with("http"), "{}", address);
+            }
+        }
+        let _ = parse_basic(&bytes);
+    }
+
     #[test]
     fn no_change_of_any_bytes_makes_a_file_of_parameters_dangerous(
         file in 0..4_usize,

@@ -18,21 +18,40 @@ use crate::settings::S3Settings;
 /// The region of requests to a store that does not care, and AWS's own default.
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// How long a connection may take to come up.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the store may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// For a connection to come up.
+    pub connect: Duration,
+    /// For one request, up to its answer; a body that is sent counts, one that is read does not.
+    pub request: Duration,
+    /// For copying, and for joining parts, which the store does by itself.
+    pub server_side: Duration,
+    /// For a body to stand still.
+    pub stall: Duration,
+}
 
-/// How long one request may take, body included: the largest part, 16 MiB, at 140 kB/s.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// How long the store may take to copy or to join the parts of an object by itself: 5 GiB at 18 MB/s.
-const SERVER_SIDE_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// How long a body may stand still.
-const STALL_TIMEOUT: Duration = Duration::from_secs(20);
+impl Default for TimeLimits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            // A file of 16 MiB at 140 kB/s.
+            request: Duration::from_secs(120),
+            // 5 GiB at 18 MB/s.
+            server_side: Duration::from_secs(300),
+            stall: Duration::from_secs(20),
+        }
+    }
+}
 
 impl S3 {
     /// A client for the store that `settings` name. Connects when it is first used.
     pub async fn connect(settings: &S3Settings) -> Self {
+        Self::connect_within(settings, TimeLimits::default()).await
+    }
+
+    /// As [`connect`](Self::connect), with other time limits.
+    pub async fn connect_within(settings: &S3Settings, times: TimeLimits) -> Self {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .build_https();
@@ -62,10 +81,10 @@ impl S3 {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             // Trying again has one owner, which knows the task's deadline.
             .retry_config(RetryConfig::disabled())
-            .timeout_config(time_limits(REQUEST_TIMEOUT))
+            .timeout_config(times.of_a_request(times.request))
             .stalled_stream_protection(
                 StalledStreamProtectionConfig::enabled()
-                    .grace_period(STALL_TIMEOUT)
+                    .grace_period(times.stall)
                     .build(),
             );
         if let Some(endpoint) = &settings.endpoint {
@@ -74,22 +93,25 @@ impl S3 {
         Self {
             client: aws_sdk_s3::Client::from_conf(builder.build()),
             limits: TransferLimits::default(),
+            times,
         }
     }
 }
 
-/// What requests that the store works on by itself have in place of the usual time limits.
-pub(super) fn server_side() -> Builder {
-    Builder::new().timeout_config(time_limits(SERVER_SIDE_TIMEOUT))
-}
+impl TimeLimits {
+    /// What requests that the store works on by itself have in place of the usual time limits.
+    pub(super) fn server_side(self) -> Builder {
+        Builder::new().timeout_config(self.of_a_request(self.server_side))
+    }
 
-fn time_limits(request: Duration) -> TimeoutConfig {
-    TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(request)
-        .operation_attempt_timeout(request)
-        .operation_timeout(request)
-        .build()
+    fn of_a_request(self, request: Duration) -> TimeoutConfig {
+        TimeoutConfig::builder()
+            .connect_timeout(self.connect)
+            .read_timeout(request)
+            .operation_attempt_timeout(request)
+            .operation_timeout(request)
+            .build()
+    }
 }
 
 /// The region that is asked for, if it is not left to AWS's usual places.

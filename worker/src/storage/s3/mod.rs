@@ -13,6 +13,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt as _;
 
+pub use connect::TimeLimits;
 pub use transfer::{PreparedObject, TransferLimits};
 
 use super::StorageError;
@@ -26,6 +27,7 @@ const PAGE_OBJECTS: usize = 1_000;
 pub struct S3 {
     client: aws_sdk_s3::Client,
     limits: TransferLimits,
+    times: TimeLimits,
 }
 
 /// What is known of an object without reading it.

@@ -7,7 +7,6 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 
 use super::S3;
-use super::connect::server_side;
 use crate::settings::ObjectAddress;
 use crate::storage::StorageError;
 use crate::storage::public_url::encoded;
@@ -82,7 +81,7 @@ impl MultipartUpload {
             .copy_source_range(format!("bytes={}-{}", bytes.start, bytes.end - 1));
         let answer = request
             .customize()
-            .config_override(server_side())
+            .config_override(self.s3.times.server_side())
             .send()
             .await
             .map_err(StorageError::objects("copy a part of", source))?;
@@ -102,7 +101,7 @@ impl MultipartUpload {
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build());
         request
             .customize()
-            .config_override(server_side())
+            .config_override(self.s3.times.server_side())
             .send()
             .await
             .map_err(StorageError::objects("complete the upload of", &self.address))?;

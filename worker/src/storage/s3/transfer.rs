@@ -10,7 +10,6 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, pin_mut};
 
 use super::S3;
-use super::connect::server_side;
 use super::multipart::{MultipartUpload, copy_source};
 use crate::settings::ObjectAddress;
 use crate::storage::StorageError;
@@ -109,7 +108,7 @@ impl PreparedObject {
                     .copy_source(copy_source(&source))
                     .metadata_directive(MetadataDirective::Replace)
                     .content_type(content_type);
-                let request = request.customize().config_override(server_side());
+                let request = request.customize().config_override(s3.times.server_side());
                 request
                     .send()
                     .await

@@ -122,9 +122,12 @@ impl FolderStore {
             Ok(())
         })
         .await?;
-        let vocals = store_file(stems.vocals, &folder.join(names::vocals_key(task))).await?;
-        let instrumental =
-            store_file(stems.instrumental, &folder.join(names::instrumental_key(task))).await?;
+        let places = [names::vocals_key(task), names::instrumental_key(task)].map(|name| folder.join(name));
+        // Side by side: a disk syncs two files in little more time than one.
+        let (vocals, instrumental) = tokio::try_join!(
+            store_file(stems.vocals, &places[0]),
+            store_file(stems.instrumental, &places[1])
+        )?;
         let root = self.stems.path().to_owned();
         blocking(move || {
             [&folder, &task_folder, &root]

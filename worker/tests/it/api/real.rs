@@ -45,7 +45,7 @@ impl Program {
                 "--bootstrap-servers",
                 brokers,
             ])
-            .args(["--outbound-allow", "localhost"])
+            .args(["--outbound-allow", "localhost", "--admin-addr", "127.0.0.1:0"])
             .env_clear()
             .env("BASIC_AUTH_PASSWORD", PASSWORD)
             .env("TEMP_DIR", folder.path().join("songs"))

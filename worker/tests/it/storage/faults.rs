@@ -2,15 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use separation_worker::error::ErrorClass;
 use separation_worker::settings::{ObjectAddress, S3Settings};
-use separation_worker::storage::{S3, StorageError};
+use separation_worker::storage::{S3, StorageError, TimeLimits};
 use tokio::net::TcpListener;
+
+use super::place::SOON;
 
 /// A store that gives one answer to everything.
 async fn store(answer: impl Fn() -> Response<Body> + Send + Sync + 'static) -> S3 {
@@ -34,7 +37,14 @@ async fn client(address: SocketAddr) -> S3 {
         public_domain: None,
         path_style: true,
     };
-    S3::connect(&settings).await
+    let second = Duration::from_secs(1);
+    let times = TimeLimits {
+        connect: second,
+        request: second,
+        server_side: second,
+        stall: second,
+    };
+    S3::connect_within(&settings, times).await
 }
 
 fn object() -> ObjectAddress {
@@ -112,4 +122,31 @@ async fn an_object_that_breaks_off_is_not_taken_for_whole() {
     ] {
         assert_eq!(error.class(), ErrorClass::Transient, "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_left_in_time() {
+    // The system takes connections for a listener, and nobody reads them.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let s3 = client(silent.local_addr().unwrap()).await;
+    for error in tokio::time::timeout(SOON, failures(&s3)).await.expect("in time") {
+        assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_stands_still_is_left_in_time() {
+    let s3 = store(|| {
+        let pieces = stream::iter([Ok::<_, std::io::Error>("half")]).chain(stream::pending());
+        let response = Response::builder().header("content-length", "100");
+        response.body(Body::from_stream(pieces)).unwrap()
+    })
+    .await;
+    let object = object();
+    let read = s3.read_small(&object, 1_000);
+    let error = tokio::time::timeout(SOON, read)
+        .await
+        .expect("in time")
+        .unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Transient, "{error}");
 }

@@ -1,0 +1,112 @@
+//! Measures the Kafka roles with real brokers, a real object store and real processes; prints one JSON object.
+//!
+//! For `cargo xtask bench`, which builds the worker and writes down what is printed here.
+
+mod kills;
+mod memory;
+mod messages;
+mod stall;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use separation_testbed::{Kafka, KafkaOptions, S3Server, Site, WorkerOptions};
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The worker to measure
+    #[arg(long)]
+    worker: PathBuf,
+    /// Folder with the model `identity_tiny.onnx`, which takes no time
+    #[arg(long)]
+    models: PathBuf,
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Debug, Subcommand)]
+enum Scenario {
+    /// Tiny tasks while processors and uploaders are killed at random
+    Kills {
+        #[arg(long, default_value = "1000")]
+        tasks: usize,
+        #[arg(long, default_value = "80")]
+        kills: usize,
+        #[arg(long, default_value = "1")]
+        seed: u64,
+    },
+    /// Time per message, beside the existing system's processor
+    Messages {
+        #[arg(long, default_value = "200")]
+        tasks: usize,
+    },
+    /// Memory of an idle processor with the built-in model
+    Memory,
+    /// How long a killed worker's task stands still
+    Stall {
+        #[arg(long, default_value = "3")]
+        rounds: usize,
+    },
+}
+
+/// What every scenario works with.
+struct Bench {
+    worker: PathBuf,
+    models: PathBuf,
+    kafka: Kafka,
+    s3: S3Server,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let bench = Bench {
+        worker: arguments.worker,
+        models: arguments.models,
+        kafka: Kafka::start(KafkaOptions::default()).await?,
+        s3: S3Server::start().await?,
+    };
+    let figures = match arguments.scenario {
+        Scenario::Kills { tasks, kills, seed } => kills::measure(&bench, tasks, kills, seed).await?,
+        Scenario::Messages { tasks } => messages::measure(&bench, tasks).await?,
+        Scenario::Memory => memory::measure(&bench).await?,
+        Scenario::Stall { rounds } => stall::measure(&bench, rounds).await?,
+    };
+    // The one line that is read; everything else goes to standard error.
+    #[expect(
+        clippy::print_stdout,
+        reason = "this is a program, and its output is the figures"
+    )]
+    {
+        println!("{figures}");
+    }
+    Ok(())
+}
+
+impl Bench {
+    async fn site(&self, partitions: i32) -> Result<Site<'_>> {
+        Site::new(&self.kafka, &self.s3, partitions).await
+    }
+
+    /// A role of the worker at a site, with a model that takes no time.
+    fn role(&self, site: &Site<'_>, role: &str) -> WorkerOptions {
+        site.worker(&self.worker.display().to_string(), role)
+            .env("MODEL_FILE_DIR", &self.models)
+            .env("MODEL_NAME", "identity_tiny.onnx")
+            .env("THREADS", "1")
+            // Who is killed often must not be given up.
+            .env("MAX_ATTEMPTS", "1000")
+    }
+}
+
+/// Says on standard error how far a scenario is.
+fn progress(text: &str) {
+    #[expect(
+        clippy::print_stderr,
+        reason = "this is a program, and long runs say what they do"
+    )]
+    {
+        eprintln!("{text}");
+    }
+}

@@ -1,0 +1,51 @@
+//! Memory of an idle processor with the built-in model, before and after tasks.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use separation_testbed::{Worker, eventually, song};
+use serde_json::{Value, json};
+
+use crate::Bench;
+
+/// Songs between the two looks.
+const TASKS: u64 = 10;
+
+/// What anything here may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+pub(crate) async fn measure(bench: &Bench) -> Result<Value> {
+    let site = bench.site(1).await?;
+    let worker = bench
+        .role(&site, "processor")
+        .env("MODEL_NAME", "builtin")
+        .start()?;
+    worker.wait_for_log("Partitions assigned", LIMIT).await?;
+    let before = resident_bytes(&worker)?;
+    for number in 0..TASKS {
+        site.submit(&song(20.0, number), "http://127.0.0.1:9/").await?;
+    }
+    eventually("all tasks committed", LIMIT, async || {
+        anyhow::Ok(
+            bench
+                .kafka
+                .total_lag(&site.processor_group, &site.task_topic)
+                .await?
+                == 0,
+        )
+    })
+    .await;
+    Ok(json!({ "tasks": TASKS, "before_bytes": before, "after_bytes": resident_bytes(&worker)? }))
+}
+
+/// `VmRSS`, which the kernel gives in kB.
+fn resident_bytes(worker: &Worker) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line
+        .context("the kernel tells VmRSS")?
+        .trim()
+        .trim_end_matches("kB")
+        .trim();
+    Ok(kilobytes.parse::<u64>()? * 1024)
+}

@@ -1,0 +1,218 @@
+//! The API as `submit` uses it.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::{Body, RequestBuilder, Response};
+use secrecy::{ExposeSecret as _, SecretString};
+use separation_contract::message::TaskId;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio_util::io::ReaderStream;
+use url::Url;
+use uuid::Uuid;
+
+use super::submit_args::Song;
+
+/// How long one answer about a task may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often a song is posted again that the API has no room for.
+const MOST_TRIES: u32 = 20;
+
+/// How long to wait before posting again, at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The longest silence while a stem is fetched.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The API.
+pub(super) struct ApiClient {
+    http: reqwest::Client,
+    api: String,
+    username: String,
+    password: Option<SecretString>,
+}
+
+/// How far a task is, as far as following it needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Stage {
+    Done,
+    Failed,
+    #[serde(other)]
+    Other,
+}
+
+/// What the API says of a task.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) status: Stage,
+    pub(super) vocals: Option<String>,
+    pub(super) instrumental: Option<String>,
+    pub(super) error_message: Option<String>,
+    word: String,
+    position: Option<u64>,
+}
+
+impl Seen {
+    fn read(answer: &Value) -> Option<Self> {
+        let text = |name: &str| answer.get(name).and_then(Value::as_str).map(str::to_owned);
+        Some(Self {
+            status: Stage::deserialize(answer.get("status")?).ok()?,
+            word: text("status")?,
+            vocals: text("vocals"),
+            instrumental: text("instrumental"),
+            error_message: text("error_message"),
+            position: answer.get("position").and_then(Value::as_u64),
+        })
+    }
+
+    /// For people.
+    pub(super) fn words(&self) -> String {
+        match self.position {
+            Some(position) if position > 0 => format!("{}, {position} before it", self.word),
+            _ => self.word.clone(),
+        }
+    }
+}
+
+impl ApiClient {
+    pub(super) fn new(api: &Url, username: &str, password: Option<SecretString>) -> Result<Self> {
+        if !matches!(api.scheme(), "http" | "https") {
+            bail!("--api must begin with http:// or https://");
+        }
+        crate::outbound::install_tls();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .context("cannot make an HTTP client")?;
+        Ok(Self {
+            http,
+            api: api.as_str().trim_end_matches('/').to_owned(),
+            username: username.to_owned(),
+            password,
+        })
+    }
+
+    /// Posts a song, again while the API has no room.
+    pub(super) async fn post(&self, song: &Song, hook_url: Option<&str>) -> Result<TaskId> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let request = match &song.file {
+                Some(file) => self.form(file, &song.name, hook_url).await?,
+                None => {
+                    let body = serde_json::json!({"audio": song.address, "hook_url": hook_url});
+                    self.http.post(format!("{}/generate", self.api)).json(&body)
+                }
+            };
+            let response = self.send(request).await?;
+            if response.status().as_u16() != 503 || tries >= MOST_TRIES {
+                let answer = read(response).await?;
+                let id = answer.get("task_uuid").and_then(Value::as_str);
+                return id
+                    .and_then(|id| TaskId::parse(id).ok())
+                    .context("the API named no task");
+            }
+            let pause = response
+                .headers()
+                .get(RETRY_AFTER)
+                .and_then(|value| value.to_str().ok()?.parse().ok());
+            tokio::time::sleep(Duration::from_secs(pause.unwrap_or(5)).min(LONGEST_PAUSE)).await;
+        }
+    }
+
+    /// A form with the song as it lies on disk, read as it is sent.
+    async fn form(&self, file: &Path, name: &str, hook_url: Option<&str>) -> Result<RequestBuilder> {
+        let song = tokio::fs::File::open(file)
+            .await
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        let boundary = Uuid::new_v4().simple().to_string();
+        let part =
+            |rest: &str| format!("--{boundary}\r\nContent-Disposition: form-data; name={rest}\r\n\r\n");
+        let hook = hook_url.map(|url| format!("{}{url}\r\n", part("\"hook_url\"")));
+        let name = name.replace(['"', '\r', '\n', '\\'], "_");
+        let head = format!(
+            "{}{}",
+            hook.unwrap_or_default(),
+            part(&format!("\"audio\"; filename=\"{name}\""))
+        );
+        let end = format!("\r\n--{boundary}--\r\n");
+        let piece = |text: String| futures_util::stream::iter([Ok(bytes::Bytes::from(text))]);
+        let body = piece(head).chain(ReaderStream::new(song)).chain(piece(end));
+        Ok(self
+            .http
+            .post(format!("{}/tasks", self.api))
+            .header(CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}"))
+            .body(Body::wrap_stream(body)))
+    }
+
+    pub(super) async fn look(&self, task: &TaskId) -> Result<Seen> {
+        let request = self
+            .http
+            .get(format!("{}/tasks/{task}", self.api))
+            .timeout(LOOK_LIMIT);
+        let answer = read(self.send(request).await?).await?;
+        Seen::read(&answer).context("the API's answer cannot be read")
+    }
+
+    /// Writes what lies at `link` to `path`, which appears when it is whole.
+    pub(super) async fn fetch(&self, link: &str, path: &Path) -> Result<()> {
+        let response = tokio::time::timeout(IDLE_LIMIT, self.http.get(link).send())
+            .await
+            .context("no answer")?
+            .map_err(reqwest::Error::without_url)?;
+        if !response.status().is_success() {
+            bail!("the link answers {}", response.status().as_u16());
+        }
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let part = tempfile::Builder::new()
+            // As other files are made; temporary ones are their owner's alone.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder)
+            .with_context(|| format!("cannot write to {}", folder.display()))?;
+        let (file, part) = part.into_parts();
+        let mut file = tokio::fs::File::from_std(file);
+        let mut pieces = response.bytes_stream().map_err(reqwest::Error::without_url);
+        while let Some(piece) = tokio::time::timeout(IDLE_LIMIT, pieces.next())
+            .await
+            .context("nothing came for a minute")?
+        {
+            file.write_all(&piece?).await.context("cannot write")?;
+        }
+        file.sync_all().await.context("cannot write")?;
+        part.persist(path)
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response> {
+        let request = match &self.password {
+            Some(password) => request.basic_auth(&self.username, Some(password.expose_secret())),
+            None => request,
+        };
+        let sent = request.send().await.map_err(reqwest::Error::without_url);
+        sent.with_context(|| format!("cannot reach the API at {}", self.api))
+    }
+}
+
+/// The JSON of an answer of success; else what the API says is wrong.
+async fn read(response: Response) -> Result<Value> {
+    let status = response.status();
+    let answer: Option<Value> = response.json().await.ok();
+    if status.is_success() {
+        return answer.context("the API's answer cannot be read");
+    }
+    let text = |name: &str| answer.as_ref()?.get(name)?.as_str().map(str::to_owned);
+    let error = text("error").unwrap_or_else(|| format!("the API answers {}", status.as_u16()));
+    Err(match text("details") {
+        Some(details) => anyhow!("{error}: {details}"),
+        None => anyhow!(error),
+    })
+}

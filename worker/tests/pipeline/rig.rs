@@ -1,0 +1,163 @@
+//! A site with processors, uploaders and a receiver of webhooks, and what is to be true of it in the end.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use separation_testbed::{Folder, Kafka, Receiver, S3Server, Site, WorkerOptions, eventually, tiny_song};
+use serde_json::Value;
+
+/// What any step is waited for; a loaded machine takes its time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The program under test.
+pub(crate) const WORKER: &str = env!("CARGO_BIN_EXE_separation-worker");
+
+/// The folder of test models.
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
+
+/// Everything that a test of the pipeline needs.
+pub(crate) struct Rig {
+    pub(crate) kafka: &'static Kafka,
+    pub(crate) s3: &'static S3Server,
+    pub(crate) site: Site<'static>,
+    pub(crate) hooks: Receiver,
+    /// Files by which processes are held and marked.
+    pub(crate) folder: Folder,
+}
+
+impl Rig {
+    /// A site of its own on the brokers and the store that all tests share.
+    pub(crate) async fn new(partitions: i32) -> Self {
+        let kafka = Kafka::shared().await.unwrap();
+        let s3 = S3Server::shared().await.unwrap();
+        Self {
+            kafka,
+            s3,
+            site: Site::new(kafka, s3, partitions).await.unwrap(),
+            hooks: Receiver::start().await.unwrap(),
+            folder: Folder::new().unwrap(),
+        }
+    }
+
+    /// A processor with a model that takes no time.
+    pub(crate) fn processor(&self) -> WorkerOptions {
+        self.site
+            .worker(WORKER, "processor")
+            .env("MODEL_FILE_DIR", MODELS)
+            .env("MODEL_NAME", "identity_tiny.onnx")
+            .env("THREADS", "1")
+    }
+
+    pub(crate) fn uploader(&self) -> WorkerOptions {
+        self.site.worker(WORKER, "uploader")
+    }
+
+    /// A file in whose presence a worker that is told of it by [`held_at`] waits.
+    pub(crate) fn hold(&self) -> PathBuf {
+        let file = self.folder.path().join("hold");
+        std::fs::write(&file, "").unwrap();
+        file
+    }
+
+    /// Posts a tiny song of its own.
+    pub(crate) async fn submit(&self, number: u64) -> String {
+        self.site
+            .submit(&tiny_song(number), &self.hooks.url("/hook"))
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn submit_many(&self, count: u64) -> BTreeSet<String> {
+        let mut tasks = BTreeSet::new();
+        for number in 0..count {
+            tasks.insert(self.submit(number).await);
+        }
+        tasks
+    }
+
+    /// Waits until nothing waits in either topic.
+    pub(crate) async fn run_dry(&self) {
+        eventually("all messages committed", PATIENCE, async || self.is_dry().await).await;
+    }
+
+    pub(crate) async fn is_dry(&self) -> anyhow::Result<bool> {
+        let site = &self.site;
+        let tasks = self
+            .kafka
+            .total_lag(&site.processor_group, &site.task_topic)
+            .await?;
+        let results = self
+            .kafka
+            .total_lag(&site.uploader_group, &site.result_topic)
+            .await?;
+        Ok(tasks == 0 && results == 0)
+    }
+
+    /// Checks that each task has both stems, a manifest that says delivered, and webhooks of one id only.
+    pub(crate) async fn check_done(&self, tasks: &BTreeSet<String>) {
+        for task in tasks {
+            for stem in ["vocals", "instrumental"] {
+                let key = format!("{task}_{stem}.wav");
+                let stored = self.s3.get(&self.site.bucket, &key).await.unwrap();
+                assert!(
+                    stored.is_some_and(|object| !object.is_empty()),
+                    "{key} is not there"
+                );
+            }
+            let manifest = self.manifest(task).await.expect("a manifest");
+            assert_eq!(manifest["status"], "success", "{manifest}");
+            assert_eq!(manifest["webhook"], "delivered", "{manifest}");
+            let rung = self.webhooks(task);
+            assert!(!rung.is_empty(), "nobody was told of {task}");
+            let ids: BTreeSet<_> = rung.iter().map(|(id, _)| id.clone()).collect();
+            assert_eq!(ids.len(), 1, "{ids:?}");
+            assert!(
+                rung.iter().all(|(_, body)| body["status"] == "success"),
+                "{rung:?}"
+            );
+        }
+    }
+
+    pub(crate) async fn manifest(&self, task: &str) -> Option<Value> {
+        let stored = self
+            .s3
+            .get(&self.site.bucket, &format!("{task}.json"))
+            .await
+            .unwrap();
+        stored.map(|bytes| serde_json::from_slice(&bytes).unwrap())
+    }
+
+    /// Ids and bodies of the webhooks about a task.
+    pub(crate) fn webhooks(&self, task: &str) -> Vec<(String, Value)> {
+        let requests = self.hooks.requests_to("/hook");
+        let read = requests.iter().map(|request| {
+            let body: Value = serde_json::from_slice(&request.body).unwrap();
+            let id = request.header("webhook-id").unwrap_or_default().to_owned();
+            (id, body)
+        });
+        read.filter(|(_, body)| body["task_uuid"] == task).collect()
+    }
+
+    /// Waits until every caller was told.
+    pub(crate) async fn all_told(&self, tasks: &BTreeSet<String>) {
+        eventually("every caller told", PATIENCE, async || {
+            tasks.iter().all(|task| !self.webhooks(task).is_empty())
+        })
+        .await;
+    }
+}
+
+/// Ends the worker as `kill -9` does when it comes to `place` for the first time.
+pub(crate) fn ends_at(options: WorkerOptions, place: &str, mark: &std::path::Path) -> WorkerOptions {
+    options
+        .env("SEPARATION_FAULT", place)
+        .env("SEPARATION_FAULT_MARK", mark.to_str().unwrap())
+}
+
+/// Holds the worker at `place` as long as `file` is there.
+pub(crate) fn held_at(options: WorkerOptions, place: &str, file: &std::path::Path) -> WorkerOptions {
+    options
+        .env("SEPARATION_HOLD", place)
+        .env("SEPARATION_HOLD_WHILE", file.to_str().unwrap())
+}
