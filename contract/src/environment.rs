@@ -45,6 +45,8 @@ pub const S3_ENDPOINT_URL: &str = "S3_ENDPOINT_URL";
 pub const AWS_ACCESS_KEY_ID: &str = "AWS_ACCESS_KEY_ID";
 /// Secret key of S3.
 pub const AWS_SECRET_ACCESS_KEY: &str = "AWS_SECRET_ACCESS_KEY";
+/// Session token of S3: of credentials that were lent for a while.
+pub const AWS_SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
 /// Region of S3.
 pub const AWS_REGION: &str = "AWS_REGION";
 /// Bucket of finished stems.

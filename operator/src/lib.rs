@@ -5,6 +5,7 @@
 //!
 //! | room | does | must never |
 //! |---|---|---|
+//! | [`names`] | labels and annotations | know what they are for |
 //! | [`decide`] | how many workers, and why: a plain function | know Kafka, Kubernetes or a clock |
 //! | [`crd`] | the resource as people write it, and its schema | decide or read anything |
 //! | [`plan`] | checks a resource and makes what no later code doubts | guess what was meant |
@@ -12,6 +13,7 @@
 //! | [`observe`] | what is seen in Kafka and the cluster | read what is unknown as zero |
 //! | [`settings`] | the operator's own settings | be the second place that reads the environment |
 //! | [`apply`] | what is written to the cluster, as values | decide how many, or talk to a cluster |
+//! | [`status`] | what is said about a pool, and when | decide anything |
 //! | [`simulate`] | a made-up pool under the real decisions | have rules of its own |
 //! | [`cli`] | arguments, reports, exit codes | be used by another room |
 
@@ -19,7 +21,9 @@ pub mod apply;
 pub mod cli;
 pub mod crd;
 pub mod decide;
+pub mod names;
 pub mod observe;
 pub mod plan;
 pub mod settings;
 pub mod simulate;
+pub mod status;

@@ -61,6 +61,8 @@ pub enum Reply {
     Status(u16),
     /// 302 to this URL.
     Redirect(String),
+    /// 307 to this URL, where the same is to be posted again.
+    PostOn(String),
     /// 200 with this content type and body.
     Content(String, Bytes),
     /// 200 with these bytes and then a broken connection.
@@ -225,6 +227,12 @@ async fn respond(mut reply: Reply) -> Response<Body> {
             status(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
         }
         Reply::Redirect(url) => with(StatusCode::FOUND, header::LOCATION, &url, Body::empty()),
+        Reply::PostOn(url) => with(
+            StatusCode::TEMPORARY_REDIRECT,
+            header::LOCATION,
+            &url,
+            Body::empty(),
+        ),
         Reply::Content(kind, bytes) => with(StatusCode::OK, header::CONTENT_TYPE, &kind, Body::from(bytes)),
         Reply::BrokenOff(bytes) => {
             let end = async {

@@ -74,6 +74,13 @@ impl WorkerOptions {
         self
     }
 
+    /// Adds many.
+    #[must_use]
+    pub fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors

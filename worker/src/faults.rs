@@ -6,12 +6,36 @@
 #[inline]
 pub async fn point(_name: &'static str) {}
 
+/// Says which task the places that follow belong to.
+#[cfg(not(feature = "fault-injection"))]
+#[inline]
+pub fn begin(_task: &str) {}
+
+/// The task that is worked on: a process has one at a time.
+#[cfg(feature = "fault-injection")]
+static TASK: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
+
+/// Says which task the places that follow belong to.
+#[cfg(feature = "fault-injection")]
+pub fn begin(task: &str) {
+    let mut running = TASK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    task.clone_into(&mut running);
+}
+
+/// Whether the running task is the one that is to meet its fault.
+#[cfg(feature = "fault-injection")]
+fn is_meant() -> bool {
+    let running = TASK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    std::env::var("SEPARATION_FAULT_TASK").map_or(true, |task| task == *running)
+}
+
 /// A place between two stages.
 ///
 /// - `SEPARATION_HOLD` names places, comma separated, where the work waits as long as the file `SEPARATION_HOLD_WHILE`
 ///   exists, or for `SEPARATION_HOLD_MS`.
 /// - `SEPARATION_FAULT` names the place where the process ends as `kill -9` does. With `SEPARATION_FAULT_MARK`, only as
-///   long as that file is not there; it is made first, so that the next process lives.
+///   long as that file is not there; it is made first, so that the next process lives. With `SEPARATION_FAULT_TASK`,
+///   only while that task is worked on.
 #[cfg(feature = "fault-injection")]
 pub async fn point(name: &'static str) {
     use std::env::{var, var_os};
@@ -29,7 +53,7 @@ pub async fn point(name: &'static str) {
             tokio::time::sleep(Duration::from_millis(time)).await;
         }
     }
-    if var("SEPARATION_FAULT").is_ok_and(|place| place == name) {
+    if var("SEPARATION_FAULT").is_ok_and(|place| place == name) && is_meant() {
         if let Some(mark) = var_os("SEPARATION_FAULT_MARK")
             && std::fs::File::create_new(mark).is_err()
         {

@@ -21,23 +21,9 @@ use kube::Resource as _;
 use separation_contract::kafka::{CLOSE_MARGIN, Timings};
 
 use crate::crd::SeparationPool;
+use crate::names::{FIELD_MANAGER, POOL_LABEL, ROLE_LABEL};
 use crate::plan::{PoolPlan, Problems, Role, RolePlan};
 use crate::settings::WorkerSettings;
-
-/// Who writes: the name under which the API server keeps what is ours.
-pub const FIELD_MANAGER: &str = "separation-operator";
-
-/// Label of everything that belongs to a pool.
-pub const POOL_LABEL: &str = "separation.dev/pool";
-
-/// Label of a role.
-pub const ROLE_LABEL: &str = "separation.dev/role";
-
-/// Annotation that Kubernetes compares when it chooses pods to delete; lower goes first.
-pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-
-/// The cost of a pod that goes first. Pods without the annotation count as 0.
-pub const MARKED_COST: &str = "-1000";
 
 /// How long after the grace period a rollout counts as stuck: images are pulled and models loaded in it.
 const ROLLOUT_MARGIN: Duration = Duration::from_secs(600);

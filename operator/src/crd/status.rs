@@ -82,7 +82,7 @@ pub struct LagStatus {
     pub messages: Option<i64>,
     /// The same for people: 12, at least 12, or ?.
     pub summary: String,
-    /// When lag was last read whole.
+    /// When lag was last read whole; only while it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_known_at: Option<Time>,
     /// What could not be read, and why.

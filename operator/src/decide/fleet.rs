@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::history::{History, IdlePod, READINGS_TO_BE_IDLE};
 use super::observation::{
-    GroupReading, Holds, Lag, Marked, Moment, Observation, Pod, PodName, PodState, Work, Workload,
+    GroupReading, Holds, Lag, Marked, Moment, Observation, Pod, PodState, Work, Workload,
 };
 
 /// Workers by what they do.
@@ -72,10 +72,7 @@ impl<'a> Fleet<'a> {
 
     /// Pods that may go: idle in enough readings in a row, this one included; the least useful first.
     pub(super) fn candidates<'h>(&'h self, history: &'h History) -> impl Iterator<Item = &'a Pod> + 'h {
-        let long_enough = |pod: &&Pod| {
-            let known = history.idle.iter().find(|idle| idle.name == pod.name);
-            known.is_some_and(|idle| idle.readings >= READINGS_TO_BE_IDLE)
-        };
+        let long_enough = |pod: &&Pod| history.idle_readings(&pod.name) >= READINGS_TO_BE_IDLE;
         self.idle.iter().copied().filter(long_enough)
     }
 
@@ -164,17 +161,15 @@ pub(super) fn count_idle(history: &mut History, observation: &Observation, fleet
     if !history.counted.is_none_or(newer) {
         return;
     }
-    let before = |name: &PodName| {
-        let known = history.idle.iter().find(|idle| idle.name == *name);
-        known.map_or(0, |idle| idle.readings)
-    };
-    history.idle = fleet
+    let mut idle: Vec<IdlePod> = fleet
         .idle
         .iter()
         .map(|pod| IdlePod {
             name: pod.name.clone(),
-            readings: (before(&pod.name) + 1).min(READINGS_TO_BE_IDLE),
+            readings: (history.idle_readings(&pod.name) + 1).min(READINGS_TO_BE_IDLE),
         })
         .collect();
+    idle.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    history.idle = idle;
     history.counted = Some((observation.lag.at, *group_at));
 }

@@ -11,7 +11,7 @@ pub struct History {
     pub(super) rebalancing_since: Option<Moment>,
     /// How far a scale-in has come.
     pub(super) scale_in: ScaleIn,
-    /// Pods that were idle in the last reading.
+    /// Pods that were idle in the last reading, by name.
     pub(super) idle: Vec<IdlePod>,
     /// The readings (of lag, of the group) that `idle` knows.
     pub(super) counted: Option<(Moment, Moment)>,
@@ -53,6 +53,12 @@ pub(super) struct IdlePod {
 pub(super) const READINGS_TO_BE_IDLE: u8 = 2;
 
 impl History {
+    /// In how many readings in a row a pod was idle.
+    pub(super) fn idle_readings(&self, pod: &PodName) -> u8 {
+        let found = self.idle.binary_search_by(|idle| idle.name.cmp(pod));
+        found.map_or(0, |index| self.idle[index].readings)
+    }
+
     /// When replicas were last changed by a decision.
     pub fn last_change(&self) -> Option<Moment> {
         self.last_change

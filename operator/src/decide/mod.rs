@@ -22,6 +22,7 @@ mod scene;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use fleet::{Activity, PodCounts};
@@ -263,10 +264,8 @@ impl Situation<'_> {
     /// idle.
     fn take_away(self, surplus: u32, within: wanted::Replicas, history: &History) -> Step {
         let idle: Vec<&Pod> = self.fleet.candidates(history).collect();
-        let strays = || {
-            let marked = fleet::marked(&self.observation.workload);
-            marked.filter(|pod| !idle.iter().any(|idle| idle.name == pod.name))
-        };
+        let names: BTreeSet<&PodName> = idle.iter().map(|pod| &pod.name).collect();
+        let strays = || fleet::marked(&self.observation.workload).filter(|pod| !names.contains(&pod.name));
         let advice = self.policy.mode == Mode::RecommendOnly;
         // Marks and their removal are decided on one reading, and what follows from them on a later one.
         let seen_since = history.marked_at.is_none_or(|at| self.read_after(at));

@@ -77,9 +77,13 @@ pub enum Lag {
     },
 }
 
-/// Messages not yet committed, per partition, the running ones included; partitions ascend.
+/// Messages not yet committed, per partition, the running ones included; partitions ascend. Sums are made once, with it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Work(Vec<PartitionWork>);
+pub struct Work {
+    partitions: Vec<PartitionWork>,
+    messages: u128,
+    with_work: u32,
+}
 
 /// A partition's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,13 +99,19 @@ impl Work {
     pub fn new(mut partitions: Vec<PartitionWork>) -> Self {
         partitions.sort_unstable();
         partitions.dedup_by_key(|work| work.partition);
-        Self(partitions)
+        let with_work = partitions.iter().filter(|work| work.messages > 0).count();
+        Self {
+            // A sum of at most 2^31 partitions of 64 bits fits.
+            messages: partitions.iter().map(|work| u128::from(work.messages)).sum(),
+            with_work: u32::try_from(with_work).unwrap_or(u32::MAX),
+            partitions,
+        }
     }
 
     /// Work of the partitions 0, 1, 2 …
     pub fn of(messages: impl IntoIterator<Item = u64>) -> Self {
         let numbered = (0..).zip(messages);
-        Self(
+        Self::new(
             numbered
                 .map(|(partition, messages)| PartitionWork { partition, messages })
                 .collect(),
@@ -110,18 +120,17 @@ impl Work {
 
     /// How many partitions were read.
     pub fn partitions(&self) -> u32 {
-        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.partitions.len()).unwrap_or(u32::MAX)
     }
 
-    /// All messages. A sum of at most 2^31 partitions of 64 bits fits.
+    /// All messages.
     pub fn messages(&self) -> u128 {
-        self.0.iter().map(|work| u128::from(work.messages)).sum()
+        self.messages
     }
 
     /// Partitions with at least one message.
     pub fn partitions_with_work(&self) -> u32 {
-        let with_work = self.0.iter().filter(|work| work.messages > 0).count();
-        u32::try_from(with_work).unwrap_or(u32::MAX)
+        self.with_work
     }
 
     /// Messages of one partition; none where it was not read.
@@ -129,12 +138,14 @@ impl Work {
         // Partitions are numbered from 0 without gaps, so that the first look nearly always finds it.
         let guess = usize::try_from(partition)
             .ok()
-            .and_then(|index| self.0.get(index));
+            .and_then(|index| self.partitions.get(index));
         if let Some(work) = guess.filter(|work| work.partition == partition) {
             return Some(work.messages);
         }
-        let found = self.0.binary_search_by_key(&partition, |work| work.partition);
-        found.ok().map(|index| self.0[index].messages)
+        let found = self
+            .partitions
+            .binary_search_by_key(&partition, |work| work.partition);
+        found.ok().map(|index| self.partitions[index].messages)
     }
 }
 

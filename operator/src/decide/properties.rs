@@ -119,7 +119,9 @@ fn histories() -> impl Strategy<Value = History> {
             name: format!("p{n}").as_str().into(),
             readings,
         });
-        idle.collect::<Vec<_>>()
+        let mut idle = idle.collect::<Vec<_>>();
+        idle.sort_by(|a, b| a.name.cmp(&b.name));
+        idle
     });
     (scale_in, ago(), ago(), ago(), idle).prop_map(
         |(scale_in, last_change, rebalancing_since, marked_at, idle)| History {

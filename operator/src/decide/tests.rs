@@ -452,7 +452,7 @@ fn every_reason_reads_as_a_sentence() {
         marked,
     ];
     let mut said: Vec<String> = Vec::new();
-    let mut met = std::collections::BTreeSet::new();
+    let mut met = BTreeSet::new();
     for scene in scenes {
         let decision = scene.look();
         met.insert(decision.reason());

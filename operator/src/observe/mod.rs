@@ -4,3 +4,4 @@
 //! question that nobody answers ends at its deadline.
 
 pub mod kafka;
+pub mod workload;

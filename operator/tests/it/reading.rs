@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use separation_operator::decide::{GroupReading, Lag, Moment, Work};
 use separation_operator::observe::kafka::{
-    Adoption, Cluster, ClusterSettings, Deadline, Found, LagReader, Query, QuestionCount,
+    Adoption, ClusterSettings, Deadline, Found, LagReader, Query, QuestionCount,
 };
 use separation_testbed::{Kafka, eventually};
 
@@ -24,7 +24,7 @@ impl Reading {
 
     pub(crate) fn with(settings: &ClusterSettings) -> Self {
         Self {
-            reader: Some(LagReader::new(Cluster::new(settings).expect("settings"))),
+            reader: Some(LagReader::new(settings.clone()).expect("settings")),
             now: Moment::default(),
         }
     }

@@ -8,7 +8,7 @@ use super::serve::ServeArguments;
 use crate::places::Places;
 use crate::processor::{Processor, Separation};
 use crate::settings::{ConsumedRole, ModelArguments, S3Arguments, ScratchArguments, StagingArguments};
-use crate::storage::{S3, Scratch, Staging};
+use crate::storage::{Finals, S3, Scratch, Staging};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -40,19 +40,25 @@ pub(super) fn run(arguments: &ProcessorArguments) -> Result<(), Failure> {
     let serving = arguments.serve.begin(ConsumedRole::Processor)?;
     tracing::info!(?staging, ?model, ?runtime, "Settings of the processor");
     serving.run(async || {
+        crate::faults::point("loading").await;
         // Reading and compiling a model takes seconds.
         let loading = tokio::task::spawn_blocking(move || {
             Separation::load(&model, runtime, &Places::from_environment())
         });
         let separation = loading.await.context("loading the model panicked")??;
-        let store = match staging.uses_s3() {
+        let store = match staging.uses_s3() || s3.bucket.is_some() {
             true => Some(S3::connect(&s3).await),
             false => None,
+        };
+        let finals = match (&store, &s3.bucket) {
+            (Some(store), Some(_)) => Some(Finals::new(store.clone(), &s3)?),
+            _ => None,
         };
         Ok(Processor {
             separation,
             delete_input: staging.delete_input,
             staging: Staging::open(&staging, store).await?,
+            finals,
             scratch: Scratch::open(
                 arguments.scratch.scratch_dir.as_deref(),
                 arguments.scratch.scratch_limit_bytes,

@@ -4,13 +4,20 @@
 
 mod separation;
 
+use std::time::Duration;
+
 use separation_contract::message::{Malformed, Outcome, Task, TaskId, TaskResult};
 
 pub use separation::{ModelError, Separation};
 
 use crate::settings::DeleteInput;
-use crate::storage::{AttemptId, Scratch, Staging, StagingManifest, StemFiles, StorageError};
+use crate::storage::{
+    AttemptId, FinalStatus, Finals, Scratch, Staging, StagingManifest, StemFiles, StorageError,
+};
 use crate::work::{Claim, Finished, Refusal, Role, WorkError, retrying};
+
+/// How long the bucket of finished stems may take to say that a task is over. It only saves work.
+const FINALS_LIMIT: Duration = Duration::from_secs(2);
 
 /// The processor.
 pub struct Processor {
@@ -18,6 +25,8 @@ pub struct Processor {
     pub separation: Separation,
     /// Where songs and stems wait.
     pub staging: Staging,
+    /// Where finished stems are, if this worker was told.
+    pub finals: Option<Finals>,
     /// Where this worker's own files are.
     pub scratch: Scratch,
     /// When a task's song is deleted.
@@ -48,9 +57,17 @@ impl Role for Processor {
             Err(error) => return Err(error.into()),
         };
         let found = self.staging.find(&task.task_uuid).await?;
-        Ok(found
+        let staged = found
             .filter(|manifest| manifest.fits(input.as_ref(), self.separation.model()))
-            .map(|manifest| finished(task, &manifest)))
+            .map(|manifest| finished(task, &manifest));
+        if staged.is_none() && self.is_over(&task.task_uuid).await {
+            // An uploader has the result already, or would have nothing to tell this.
+            return Ok(Some(Finished {
+                publish: None,
+                success: true,
+            }));
+        }
+        Ok(staged)
     }
 
     async fn work(&self, task: &Task, claim: &Claim) -> Result<Finished, WorkError> {
@@ -125,6 +142,27 @@ impl Role for Processor {
             Ok(()) => tracing::debug!(task_uuid = %task.task_uuid, "Deleted the task's song"),
             Err(error) => {
                 tracing::warn!(task_uuid = %task.task_uuid, %error, "Could not delete the task's song");
+            }
+        }
+    }
+}
+
+impl Processor {
+    /// Whether the stems are under their final keys: an uploader that was quicker than this task's commit has removed
+    /// them from the staging. What cannot be told counts as no, and is made again.
+    async fn is_over(&self, task: &TaskId) -> bool {
+        let Some(finals) = &self.finals else {
+            return false;
+        };
+        match tokio::time::timeout(FINALS_LIMIT, finals.manifest(task)).await {
+            Ok(Ok(manifest)) => manifest.is_some_and(|manifest| manifest.status == FinalStatus::Success),
+            Ok(Err(error)) => {
+                tracing::warn!(%task, %error, "Cannot tell whether the task's stems are finished");
+                false
+            }
+            Err(_) => {
+                tracing::warn!(%task, "Cannot tell whether the task's stems are finished: no answer");
+                false
             }
         }
     }

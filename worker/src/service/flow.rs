@@ -128,6 +128,7 @@ impl<'s, R: Role> Flow<'s, R> {
     /// Works on the message to its end.
     pub(super) async fn run(self) -> Result<Ended, ServiceError> {
         let task = self.name();
+        faults::begin(&task);
         tracing::info!(
             task,
             place = %self.message.place,

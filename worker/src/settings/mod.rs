@@ -13,7 +13,8 @@ pub use kafka::{KafkaArguments, KafkaSettings, Sasl};
 pub use model::ModelArguments;
 pub use outbound::{OutboundAllow, OutboundArguments, WebhookArguments};
 pub use storage::{
-    ObjectAddress, S3Arguments, S3Settings, ScratchArguments, StagingArguments, StagingSettings,
+    ObjectAddress, S3Arguments, S3Credentials, S3Settings, ScratchArguments, StagingArguments,
+    StagingSettings,
 };
 
 /// A setting that cannot be used.

@@ -24,6 +24,9 @@ pub struct S3Arguments {
     /// Secret key; better given in the environment
     #[arg(long, env = env::AWS_SECRET_ACCESS_KEY, hide_env_values = true, value_name = "SECRET")]
     aws_secret_access_key: Option<SecretString>,
+    /// Session token, where the keys are lent for a while; better given in the environment
+    #[arg(long, env = env::AWS_SESSION_TOKEN, hide_env_values = true, value_name = "TOKEN")]
+    aws_session_token: Option<SecretString>,
     /// Region; auto leaves the choice to the server
     #[arg(long, env = env::AWS_REGION, default_value = "auto", value_name = "REGION")]
     aws_region: String,
@@ -43,8 +46,8 @@ pub struct S3Arguments {
 pub struct S3Settings {
     /// The server; none means AWS.
     pub endpoint: Option<Url>,
-    /// Access key and secret key; none means that AWS's usual places are searched.
-    pub credentials: Option<(String, SecretString)>,
+    /// None means that AWS's usual places are searched.
+    pub credentials: Option<S3Credentials>,
     /// Region, `auto` included.
     pub region: String,
     /// Bucket of finished stems; none is an error for roles that write there.
@@ -53,6 +56,17 @@ pub struct S3Settings {
     pub public_domain: Option<String>,
     /// `endpoint/bucket/key` rather than `bucket.endpoint/key`.
     pub path_style: bool,
+}
+
+/// Keys of the object store.
+#[derive(Debug, Clone)]
+pub struct S3Credentials {
+    /// Who it is.
+    pub access_key: String,
+    /// What proves it.
+    pub secret_key: SecretString,
+    /// Of keys that are lent for a while.
+    pub session_token: Option<SecretString>,
 }
 
 /// Options about where songs and stems wait.
@@ -181,7 +195,11 @@ impl S3Arguments {
             .transpose()?;
         let credentials = match (&self.aws_access_key_id, &self.aws_secret_access_key) {
             (None, None) => None,
-            (Some(key), Some(secret)) => Some((key.clone(), secret.clone())),
+            (Some(key), Some(secret)) => Some(S3Credentials {
+                access_key: key.clone(),
+                secret_key: secret.clone(),
+                session_token: self.aws_session_token.clone(),
+            }),
             _ => {
                 return Err(SettingError {
                     name: env::AWS_ACCESS_KEY_ID,

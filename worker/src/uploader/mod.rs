@@ -109,28 +109,28 @@ impl Role for Uploader {
     }
 
     async fn clean_up(&self, message: &TaskResult, finished: &Finished) {
-        let Outcome::Success {
-            vocals_path,
-            instrumental_path,
-        } = &message.outcome
-        else {
-            // A failure stored nothing; what lies there may be of a try that succeeded.
-            return;
-        };
-        if !finished.success {
-            // The stems are all there is of the work that was done.
-            return;
-        }
         let task = &message.task_uuid;
         let report = |removed: Result<(), StorageError>| {
             if let Err(error) = removed {
                 let problem = crate::work::chain(&error);
-                tracing::warn!(task_uuid = %task, error = problem, "Staged stems could not be removed");
+                tracing::warn!(task_uuid = %task, error = problem, "What was staged could not be removed");
             }
         };
-        report(self.staging.remove(task).await);
-        for path in [vocals_path, instrumental_path] {
-            report(self.staging.remove_foreign_stem(task, path).await);
+        match &message.outcome {
+            Outcome::Success {
+                vocals_path,
+                instrumental_path,
+            } if finished.success => {
+                report(self.staging.remove(task).await);
+                for path in [vocals_path, instrumental_path] {
+                    report(self.staging.remove_foreign_stem(task, path).await);
+                }
+            }
+            // The stems are all there is of the work that was done.
+            Outcome::Success { .. } => {}
+            // A failure stored no stems; what lies there may be of a try that succeeded. The final manifest tells of the
+            // task from now on.
+            Outcome::Failure { .. } => report(self.staging.delete_record(task).await),
         }
     }
 }

@@ -376,21 +376,3 @@ async fn what_is_no_task_becomes_a_dead_letter_and_the_next_is_served() {
     running.finish().await;
     assert_eq!(rig.committed(), (Some(3), String::new()));
 }
-
-#[tokio::test]
-async fn a_message_that_ends_its_worker_is_given_up_after_three_attempts() {
-    let rig = Rig::new(&[]);
-    rig.publish_task("a").await;
-    for attempt in 1..=3 {
-        let mut running = rig.start(false);
-        let _work = running.next().await;
-        assert_eq!(rig.committed(), (Some(0), format!("attempt={attempt}")));
-        running.shutdown.abort.cancel();
-        running.finish().await;
-    }
-    let running = rig.start(false);
-    check_failure(&rig.read("uvr_results", 1)[0].0, "ended its worker 3 times");
-    assert_eq!(rig.read("uvr_tasks_dead_letters", 1).len(), 1);
-    running.finish().await;
-    assert_eq!(rig.committed(), (Some(1), String::new()));
-}

@@ -4,10 +4,21 @@
 
 #![cfg(feature = "fault-injection")]
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+#![allow(clippy::print_stderr, reason = "long tests say what they are doing")]
 
 mod brokers;
 mod crashes;
+mod disk;
+mod drain;
+mod end_to_end;
+mod front;
+mod lag;
 mod logins;
+mod peers;
+mod poison;
 mod rebalance;
+mod recovery;
 mod rig;
 mod shutdown;
+mod storage_faults;
+mod webhooks;

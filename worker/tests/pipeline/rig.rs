@@ -14,10 +14,10 @@ use serde_json::Value;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The program under test.
-const WORKER: &str = env!("CARGO_BIN_EXE_separation-worker");
+pub(crate) const WORKER: &str = env!("CARGO_BIN_EXE_separation-worker");
 
 /// The folder of test models.
-const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
+pub(crate) const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
 
 /// Everything that a test of the pipeline needs.
 pub(crate) struct Rig {
@@ -193,6 +193,14 @@ impl Rig {
         })
         .await;
     }
+}
+
+/// A client that waits for an answer as long as a test may.
+pub(crate) fn http() -> reqwest::Client {
+    // Fails only when another test was quicker.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
+    client.build().unwrap()
 }
 
 /// Ends the worker as `kill -9` does when it comes to `place` for the first time.

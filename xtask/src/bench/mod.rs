@@ -4,6 +4,7 @@ mod figures;
 mod machine;
 mod memory;
 mod overhead;
+mod pipeline;
 mod quality;
 mod speed;
 mod startup;
@@ -40,6 +41,10 @@ enum Scenario {
     Startup,
     Memory,
     Overhead,
+    Messages,
+    IdleMemory,
+    Stall,
+    Kills,
 }
 
 /// What every scenario works with.
@@ -102,6 +107,10 @@ impl<'p> Bench<'p> {
             Scenario::Startup => startup::measure(self),
             Scenario::Memory => memory::measure(self),
             Scenario::Overhead => overhead::measure(self),
+            Scenario::Messages => pipeline::messages(self),
+            Scenario::IdleMemory => pipeline::idle_memory(self),
+            Scenario::Stall => pipeline::stall(self),
+            Scenario::Kills => pipeline::kills(self),
         }
     }
 

@@ -18,9 +18,8 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::admin::AdminClient;
 use rdkafka::bindings as sys;
-use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 use super::{Topic, TopicPartition, Unread};
@@ -42,7 +41,7 @@ pub(super) struct Questions<'a> {
     client: *mut sys::rd_kafka_t,
     queue: NonNull<sys::rd_kafka_queue_t>,
     open: usize,
-    borrowed: PhantomData<&'a AdminClient<DefaultClientContext>>,
+    borrowed: PhantomData<&'a BaseConsumer>,
 }
 
 /// An answer, with the tag of its question.
@@ -56,8 +55,8 @@ pub(super) enum Answer {
 }
 
 impl<'a> Questions<'a> {
-    pub(super) fn new(client: &'a AdminClient<DefaultClientContext>) -> Self {
-        let client = client.inner().native_ptr();
+    pub(super) fn new(client: &'a BaseConsumer) -> Self {
+        let client = client.client().native_ptr();
         // SAFETY: the client lives as long as the borrow.
         let queue = unsafe { sys::rd_kafka_queue_new(client) };
         Self {
@@ -152,12 +151,8 @@ impl<'a> Questions<'a> {
 
 impl Drop for Questions<'_> {
     fn drop(&mut self) {
-        // SAFETY: the queue is ours and used no more; answers that still come are dropped by librdkafka. Serving the
-        // client's own events keeps them from piling up: nobody else does.
-        unsafe {
-            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
-            sys::rd_kafka_poll(self.client, 0);
-        }
+        // SAFETY: the queue is ours and used no more; answers that still come are dropped by librdkafka.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) };
     }
 }
 

@@ -13,9 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::AdminClient;
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use separation_contract::kafka::connection;
 
 use crate::decide::{GroupReading, Holds, Member, Moment};
@@ -107,7 +106,7 @@ pub struct TopicPartition {
 
 /// Connections to one cluster, with one login.
 pub struct Cluster {
-    client: AdminClient<DefaultClientContext>,
+    client: BaseConsumer,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -127,8 +126,21 @@ impl Cluster {
         for (name, value) in common.iter().chain(&settings.security) {
             config.set(*name, value);
         }
+        // A consumer of a group that it never joins, for librdkafka looks into its own group when another's coordinator has
+        // moved, and crashes where it has none (librdkafka's issue 5040).
+        config.set("group.id", "separation-operator");
         let client = config.create().map_err(|error| Unread::new(error.to_string()))?;
         Ok(Self { client })
+    }
+
+    /// Serves the client's own events, such as brokers that went away: they would pile up. They are logged already.
+    fn serve_events(&self) {
+        // At most as many as there are brokers and a few more; the bound keeps a storm from holding up a reading.
+        for _ in 0..1_000 {
+            if self.client.poll(Duration::ZERO).is_none() {
+                return;
+            }
+        }
     }
 
     /// Describes topics. Each is there by its name, described or not.
@@ -223,7 +235,7 @@ impl Cluster {
     /// Members of a group, and what they own of `topic`.
     pub fn group(&self, group: &str, topic: &str, at: Moment, deadline: &Deadline) -> GroupReading {
         let unknown = |why: String| GroupReading::Unknown { at, why: why.into() };
-        let list = match self.client.inner().fetch_group_list(Some(group), deadline.left()) {
+        let list = match self.client.fetch_group_list(Some(group), deadline.left()) {
             Ok(list) => list,
             Err(error) => return unknown(error.to_string()),
         };

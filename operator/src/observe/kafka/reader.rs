@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Adoption, Cluster, Deadline, LagFound, PartitionOffsets, Topic, TopicOffsets, TopicPartition, Unread,
-    Which, lag_of,
+    Adoption, Cluster, ClusterSettings, Deadline, LagFound, PartitionOffsets, Topic, TopicOffsets,
+    TopicPartition, Unread, Which, lag_of,
 };
 use crate::decide::{Lag, Moment};
 
@@ -21,6 +21,9 @@ const DESCRIPTION_AGE: Duration = Duration::from_secs(10);
 /// How old an idle group's committed offsets may be; each group has its own age between this and twice this, so that a
 /// thousand groups do not ask at once.
 const COMMITTED_AGE: Duration = Duration::from_secs(30);
+
+/// What librdkafka calls a coordinator that is none any more.
+const NOT_COORDINATOR: &str = "Not coordinator";
 
 /// Whose lag is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +50,7 @@ pub struct Found {
 /// Reads lag of one cluster, round by round.
 #[derive(Debug)]
 pub struct LagReader {
+    settings: ClusterSettings,
     cluster: Cluster,
     topics: HashMap<Arc<str>, Described>,
     ends: HashMap<TopicPartition, i64>,
@@ -83,14 +87,18 @@ struct Committed {
 
 impl LagReader {
     /// Nothing was read yet.
-    pub fn new(cluster: Cluster) -> Self {
-        Self {
-            cluster,
+    ///
+    /// # Errors
+    /// When librdkafka refuses the settings.
+    pub fn new(settings: ClusterSettings) -> Result<Self, Unread> {
+        Ok(Self {
+            cluster: Cluster::new(&settings)?,
+            settings,
             topics: HashMap::new(),
             ends: HashMap::new(),
             groups: HashMap::new(),
             asked: QuestionCount::default(),
-        }
+        })
     }
 
     /// The connections, for other questions.
@@ -131,7 +139,21 @@ impl LagReader {
             self.note_idle(query, found);
         }
         self.remember(queries, &ends);
+        self.cluster.serve_events();
+        self.forget_moved_coordinators();
         found
+    }
+
+    /// librdkafka keeps asking a coordinator that says it is none any more, for as long as somebody asks: only new
+    /// connections find the new one.
+    fn forget_moved_coordinators(&mut self) {
+        let moved = self.groups.values().any(|group| {
+            let mut offsets = group.offsets.values();
+            offsets.any(|offset| offset.as_ref().is_err_and(|why| why.0.contains(NOT_COORDINATOR)))
+        });
+        if moved && let Ok(fresh) = Cluster::new(&self.settings) {
+            self.cluster = fresh;
+        }
     }
 
     fn describe(&mut self, queries: &[Query], now: Moment, deadline: &Deadline) -> HashMap<Arc<str>, Unread> {

@@ -56,11 +56,12 @@ impl S3 {
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .build_https();
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
-        if let Some((key, secret)) = &settings.credentials {
+        if let Some(credentials) = &settings.credentials {
+            let token = credentials.session_token.as_ref();
             loader = loader.credentials_provider(Credentials::new(
-                key,
-                secret.expose_secret(),
-                None,
+                &credentials.access_key,
+                credentials.secret_key.expose_secret(),
+                token.map(|token| token.expose_secret().to_owned()),
                 None,
                 "settings",
             ));

@@ -4,6 +4,7 @@
 //! for dead overwrites nothing. A task's name never decides about anything but its own files.
 
 mod folder;
+mod leftovers;
 mod objects;
 mod sources;
 
@@ -95,7 +96,8 @@ impl StemSource {
 }
 
 impl Staging {
-    /// The staging that `settings` ask for. Folders are created where they are missing.
+    /// The staging that `settings` ask for. Folders are created where they are missing, and cleared of what processes
+    /// that were killed left there more than a day ago.
     ///
     /// # Errors
     /// When a folder cannot be made, or objects are asked for and `s3` is none.
@@ -114,7 +116,9 @@ impl Staging {
                         .await
                         .map_err(StorageError::file("create", path))?;
                 }
-                Store::Folder(FolderStore::new(inputs.clone(), stems.clone()))
+                let store = FolderStore::new(inputs.clone(), stems.clone());
+                store.sweep();
+                Store::Folder(store)
             }
             Some(prefix) => {
                 let s3 = s3.clone().ok_or_else(|| StorageError::NoObjectStore {

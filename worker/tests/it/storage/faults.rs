@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Response, StatusCode};
+use axum::http::{HeaderMap, Response, StatusCode};
 use futures_util::{StreamExt as _, stream};
 use separation_worker::error::ErrorClass;
-use separation_worker::settings::{ObjectAddress, S3Settings};
+use separation_worker::settings::{ObjectAddress, S3Credentials, S3Settings};
 use separation_worker::storage::{S3, StorageError, TimeLimits};
 use tokio::net::TcpListener;
 
@@ -31,7 +31,11 @@ async fn store(answer: impl Fn() -> Response<Body> + Send + Sync + 'static) -> S
 async fn client(address: SocketAddr) -> S3 {
     let settings = S3Settings {
         endpoint: Some(format!("http://{address}").parse().unwrap()),
-        credentials: Some(("key".into(), "secret".into())),
+        credentials: Some(S3Credentials {
+            access_key: "key".into(),
+            secret_key: "secret".into(),
+            session_token: Some("a lent token".into()),
+        }),
         region: "auto".into(),
         bucket: None,
         public_domain: None,
@@ -77,6 +81,27 @@ async fn check(status: u16, code: &'static str, class: ErrorClass) {
             "{text}"
         );
     }
+}
+
+#[tokio::test]
+async fn requests_carry_the_session_token() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(async |headers: HeaderMap| {
+        match headers
+            .get("x-amz-security-token")
+            .is_some_and(|token| token == "a lent token")
+        {
+            true => StatusCode::OK,
+            false => StatusCode::FORBIDDEN,
+        }
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    client(address)
+        .await
+        .write_small(&object(), "x", None)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -225,7 +225,11 @@ async fn memory_does_not_grow_with_the_file() {
         };
         let settings = separation_worker::settings::S3Settings {
             endpoint: Some(endpoint.parse().unwrap()),
-            credentials: Some(("testbed-access".into(), "testbed-secret".into())),
+            credentials: Some(separation_worker::settings::S3Credentials {
+                access_key: "testbed-access".into(),
+                secret_key: "testbed-secret".into(),
+                session_token: None,
+            }),
             region: "auto".into(),
             bucket: None,
             public_domain: None,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use separation_contract::message::TaskId;
 use separation_testbed::S3Server;
-use separation_worker::settings::{ObjectAddress, S3Settings, StagingSettings};
+use separation_worker::settings::{ObjectAddress, S3Credentials, S3Settings, StagingSettings};
 use separation_worker::storage::{
     AttemptId, AttemptScratch, InputIdentity, S3, Scratch, Staging, StagingManifest, StemFiles, StorageError,
     Stored,
@@ -189,7 +189,11 @@ pub(crate) async fn s3_settings(bucket: &str) -> S3Settings {
     let server = S3Server::shared().await.unwrap();
     S3Settings {
         endpoint: Some(server.endpoint().parse().unwrap()),
-        credentials: Some((server.access_key().into(), server.secret_key().into())),
+        credentials: Some(S3Credentials {
+            access_key: server.access_key().into(),
+            secret_key: server.secret_key().into(),
+            session_token: None,
+        }),
         region: "auto".into(),
         bucket: Some(bucket.into()),
         public_domain: Some("https://cdn.example".into()),

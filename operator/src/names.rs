@@ -1,0 +1,16 @@
+//! Names that the operator and the cluster share: labels, annotations, who we are.
+
+/// Who writes: the name under which the API server keeps what is ours.
+pub const FIELD_MANAGER: &str = "separation-operator";
+
+/// Label of everything that belongs to a pool.
+pub const POOL_LABEL: &str = "separation.dev/pool";
+
+/// Label of a role.
+pub const ROLE_LABEL: &str = "separation.dev/role";
+
+/// Annotation that Kubernetes compares when it chooses pods to delete; lower goes first.
+pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// The cost of a pod that goes first. Pods without the annotation count as 0.
+pub const MARKED_COST: &str = "-1000";

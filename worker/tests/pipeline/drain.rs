@@ -1,0 +1,175 @@
+//! What runs beside a worker: its drain before the pod ends, and who asks whether it lives.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use separation_contract::environment as env;
+use separation_testbed::{Kafka, KafkaOptions, Worker, WorkerOptions, eventually};
+
+use crate::rig::{PATIENCE, Rig, WORKER, held_at, http};
+
+fn drain(address: SocketAddr) -> WorkerOptions {
+    WorkerOptions::new(WORKER, "drain").env(env::ADMIN_ADDR, address.to_string())
+}
+
+async fn admin(worker: &Worker) -> SocketAddr {
+    worker.address("Admin endpoint listens", PATIENCE).await.unwrap()
+}
+
+/// The status and body of a path of a worker's admin endpoint.
+async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+    let answer = http().get(format!("http://{address}{path}")).send().await?;
+    Ok((answer.status().as_u16(), answer.text().await?))
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_the_running_task_and_the_worker_ends_well() {
+    let rig = Rig::new(1).await;
+    let hold = rig.hold();
+    let worker = held_at(rig.processor(), "separated", &hold).start().unwrap();
+    let address = admin(&worker).await;
+    let first = rig.submit(1).await;
+    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    let second = rig.submit(2).await;
+    let drain = drain(address).start().unwrap();
+    worker
+        .wait_for_log("Finishing the running task before the shutdown", PATIENCE)
+        .await
+        .unwrap();
+    assert_eq!(ask(address, "/live").await.unwrap().0, 200);
+    assert_eq!(ask(address, "/ready").await.unwrap().0, 503);
+    // It has asked more than once by now, and still waits.
+    let waiting = drain.wait_exit(Duration::from_millis(1_000)).await;
+    assert!(waiting.is_err() && worker.exit_code().is_none());
+    std::fs::remove_file(&hold).unwrap();
+    assert_eq!(drain.wait_exit(PATIENCE).await.unwrap(), 0);
+    assert_eq!(worker.wait_exit(PATIENCE).await.unwrap(), 0);
+    let results = rig.kafka.consume_all(&rig.site.result_topic).await.unwrap();
+    assert_eq!(results.len(), 1, "{second} waits for another");
+    assert_eq!(results[0].key_text(), first);
+}
+
+#[tokio::test]
+async fn a_drain_of_nothing_and_of_an_idle_worker_is_done_at_once() {
+    let rig = Rig::new(1).await;
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+    let in_vain = drain(nobody).start().unwrap();
+    assert_eq!(in_vain.wait_exit(PATIENCE).await.unwrap(), 0);
+    let worker = rig.uploader().start().unwrap();
+    worker
+        .wait_for_log("Partitions assigned", PATIENCE)
+        .await
+        .unwrap();
+    let drain = drain(admin(&worker).await).start().unwrap();
+    assert_eq!(drain.wait_exit(Duration::from_secs(5)).await.unwrap(), 0);
+    assert_eq!(worker.wait_exit(Duration::from_secs(5)).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_drain_that_waits_too_long_says_so() {
+    let rig = Rig::new(1).await;
+    let hold = rig.hold();
+    let worker = held_at(rig.processor(), "separated", &hold).start().unwrap();
+    rig.submit(1).await;
+    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    let drain = drain(admin(&worker).await)
+        .arg("--wait")
+        .arg("1")
+        .start()
+        .unwrap();
+    assert_eq!(drain.wait_exit(PATIENCE).await.unwrap(), 1);
+    let said = drain.messages().unwrap().join("\n");
+    assert!(said.contains("a task was still running after 1 s"), "{said}");
+    std::fs::remove_file(&hold).unwrap();
+    assert_eq!(worker.wait_exit(PATIENCE).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_worker_lives_without_kafka_and_serves_when_it_is_there() {
+    let rig = Rig::new(1).await;
+    let kafka = Kafka::start(KafkaOptions {
+        proxied: true,
+        ..KafkaOptions::default()
+    })
+    .await
+    .unwrap();
+    for topic in [&rig.site.task_topic, &rig.site.result_topic] {
+        kafka.create_topic(topic, 1).await.unwrap();
+    }
+    kafka.proxy(0).refuse();
+    let worker = rig
+        .processor()
+        .env(env::KAFKA_BOOTSTRAP_SERVERS, kafka.bootstrap())
+        .start()
+        .unwrap();
+    let address = admin(&worker).await;
+    worker.wait_for_log("Processor started", PATIENCE).await.unwrap();
+    assert_eq!(ask(address, "/live").await.unwrap().0, 200);
+    kafka.proxy(0).forward();
+    worker
+        .wait_for_log("Partitions assigned", PATIENCE)
+        .await
+        .unwrap();
+    assert_eq!(ask(address, "/ready").await.unwrap().0, 200);
+    kafka.proxy(0).refuse();
+    eventually("trouble noticed", PATIENCE, async || {
+        let messages = worker.messages()?;
+        anyhow::Ok(messages.iter().any(|message| message.contains("Kafka")))
+    })
+    .await;
+    assert_eq!(ask(address, "/live").await.unwrap().0, 200);
+    assert_eq!(worker.exit_code(), None);
+}
+
+#[tokio::test]
+async fn a_worker_is_not_ready_before_its_model_is_loaded() {
+    let rig = Rig::new(1).await;
+    let hold = rig.hold();
+    let worker = held_at(rig.processor(), "loading", &hold).start().unwrap();
+    let address = admin(&worker).await;
+    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    assert_eq!(ask(address, "/live").await.unwrap().0, 200);
+    assert_eq!(
+        ask(address, "/ready").await.unwrap(),
+        (503, "starting\n".to_owned())
+    );
+    std::fs::remove_file(&hold).unwrap();
+    eventually("readiness", PATIENCE, async || {
+        Ok::<_, anyhow::Error>(ask(address, "/ready").await?.0 == 200)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_worker_did_is_counted() {
+    let rig = Rig::new(1).await;
+    let processor = rig.processor().start().unwrap();
+    let address = admin(&processor).await;
+    rig.submit_many(2).await;
+    rig.site
+        .submit(b"no song", &rig.hooks.url("/hook"))
+        .await
+        .unwrap();
+    rig.kafka
+        .publish(&rig.site.task_topic, "key", "no task", &[])
+        .await
+        .unwrap();
+    let expected = [
+        "separation_messages_total{outcome=\"done\"} 2",
+        "separation_messages_total{outcome=\"failed\"} 1",
+        "separation_messages_total{outcome=\"dead_letter\"} 1",
+        "separation_dead_letters_total{reason=\"malformed\"} 1",
+        "separation_rebalances_total{kind=\"assigned\"} 1",
+        "separation_task_seconds_count{outcome=\"done\"} 2",
+        "separation_stage_seconds_count{stage=\"separate\"} 3",
+        "separation_commits_total{result=\"committed\"}",
+        "separation_busy 0",
+    ];
+    eventually("all counted", PATIENCE, async || {
+        let (_, text) = ask(address, "/metrics").await?;
+        let missing: Vec<_> = expected.iter().filter(|line| !text.contains(**line)).collect();
+        anyhow::ensure!(missing.is_empty(), "{missing:?} in {text}");
+        anyhow::Ok(true)
+    })
+    .await;
+}

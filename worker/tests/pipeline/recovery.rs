@@ -1,0 +1,118 @@
+//! Work that is finished is not done again, whoever was quicker.
+
+use separation_testbed::eventually;
+
+use crate::rig::{PATIENCE, Rig, ends_at};
+
+#[tokio::test]
+async fn a_task_that_was_uploaded_before_its_processor_could_commit_is_not_separated_again() {
+    let rig = Rig::new(1).await;
+    let _uploader = rig.uploader().start().unwrap();
+    let task = rig.submit(1).await;
+    let mark = rig.folder.path().join("mark");
+    let killed = ends_at(rig.processor(), "published", &mark).start().unwrap();
+    killed.wait_exit(PATIENCE).await.unwrap();
+    let tasks = [task].into();
+    rig.all_told(&tasks).await;
+    eventually("the staging cleaned", PATIENCE, async || {
+        std::fs::read_dir(&rig.site.stems).unwrap().count() == 0
+    })
+    .await;
+    let song = std::fs::read_dir(&rig.site.songs).unwrap().count();
+    assert_eq!(
+        song, 1,
+        "the song is deleted after the commit, and there was none"
+    );
+    let next = rig.processor().start().unwrap();
+    next.wait_for_log("Offset committed successfully", PATIENCE)
+        .await
+        .unwrap();
+    rig.run_dry().await;
+    rig.check_done(&tasks).await;
+    let messages = next.messages().unwrap();
+    assert!(
+        !messages.iter().any(|message| message == "Separated"),
+        "{messages:?}"
+    );
+    let results = rig.kafka.consume_all(&rig.site.result_topic).await.unwrap();
+    assert_eq!(results.len(), 1, "there is nothing new to tell");
+    eventually("the song deleted", PATIENCE, async || {
+        std::fs::read_dir(&rig.site.songs).unwrap().count() == 0
+    })
+    .await;
+    for task in &tasks {
+        assert_eq!(rig.webhooks(task).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_is_published_twice_is_done_once() {
+    let rig = Rig::new(1).await;
+    let task = rig.submit(1).await;
+    let processor = rig.processor().env("DELETE_INPUT", "never").start().unwrap();
+    let _uploader = rig.uploader().start().unwrap();
+    let tasks = [task.clone()].into();
+    rig.all_told(&tasks).await;
+    rig.run_dry().await;
+    let topic = &rig.site.task_topic;
+    let first = rig.kafka.consume_all(topic).await.unwrap().remove(0);
+    rig.kafka.publish(topic, &task, first.text(), &[]).await.unwrap();
+    processor
+        .wait_for_logs("Offset committed successfully", 2, PATIENCE)
+        .await
+        .unwrap();
+    rig.run_dry().await;
+    rig.check_done(&tasks).await;
+    let messages = processor.messages().unwrap();
+    let separated = messages.iter().filter(|message| *message == "Separated");
+    assert_eq!(separated.count(), 1, "{messages:?}");
+    assert_eq!(rig.webhooks(&task).len(), 1);
+}
+
+#[tokio::test]
+async fn a_task_that_failed_is_done_when_it_is_posted_again() {
+    let rig = Rig::new(1).await;
+    let (task, path) = rig.site.put_song(b"not yet a song").unwrap();
+    let message = separation_testbed::task_message(&task, path.to_str().unwrap(), &rig.hooks.url("/hook"));
+    let post = async || {
+        rig.kafka
+            .publish(&rig.site.task_topic, &task, message.to_string(), &[])
+            .await
+            .unwrap();
+    };
+    post().await;
+    let _processor = rig.processor().start().unwrap();
+    let _uploader = rig.uploader().start().unwrap();
+    rig.all_told(&[task.clone()].into()).await;
+    std::fs::write(&path, separation_testbed::tiny_song(1)).unwrap();
+    post().await;
+    eventually("a webhook of the success", PATIENCE, async || {
+        rig.webhooks(&task)
+            .last()
+            .is_some_and(|(_, body)| body["status"] == "success")
+    })
+    .await;
+    rig.run_dry().await;
+    let manifest = rig.manifest(&task).await.expect("a manifest");
+    assert_eq!(manifest["status"], "success");
+}
+
+#[tokio::test]
+async fn what_killed_processes_left_long_ago_is_removed_at_the_start() {
+    let rig = Rig::new(1).await;
+    let attempt = uuid::Uuid::new_v4().simple().to_string();
+    let old = rig.site.songs.join(format!(".t1_input.wav.{attempt}.part"));
+    let new = rig.site.songs.join(format!(".t2_input.wav.{attempt}.part"));
+    let others = rig.site.songs.join(".t1_input.wav.part");
+    for file in [&old, &new, &others] {
+        std::fs::write(file, "half a song").unwrap();
+    }
+    let two_days_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 24 * 3600);
+    for file in [&old, &others] {
+        let file = std::fs::File::options().write(true).open(file).unwrap();
+        file.set_modified(two_days_ago).unwrap();
+    }
+    let _processor = rig.processor().start().unwrap();
+    eventually("the old leftover removed", PATIENCE, async || !old.exists()).await;
+    assert!(new.exists() && others.exists());
+}

@@ -1,0 +1,249 @@
+//! An object store that fails, stands still, breaks off or is away: tasks wait for it and are not lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::http::Method;
+use separation_contract::environment as env;
+use separation_contract::names::dead_letter_topic;
+use separation_testbed::{
+    Record, TcpProxy, Worker, WorkerOptions, eventually, song, task_message, tiny_song,
+};
+
+use crate::front::{Asked, Fault, Front};
+use crate::rig::{PATIENCE, Rig};
+
+/// The same worker, with the store behind `endpoint`.
+fn through(options: WorkerOptions, endpoint: &str) -> WorkerOptions {
+    options.env(env::S3_ENDPOINT_URL, endpoint)
+}
+
+/// Stems, and songs that the API stored, wait in the bucket.
+fn staged_in_s3(rig: &Rig, options: WorkerOptions) -> WorkerOptions {
+    options.env(env::S3_STAGING, format!("s3://{}/staging", rig.site.bucket))
+}
+
+/// Posts a song that waits where the API puts it.
+async fn submit_object(rig: &Rig, song: Vec<u8>) -> String {
+    let task = uuid::Uuid::new_v4().to_string();
+    let key = format!("staging/inputs/{task}_input.wav");
+    rig.s3.put(&rig.site.bucket, &key, song).await.unwrap();
+    let address = format!("s3://{}/{key}", rig.site.bucket);
+    let message = task_message(&task, &address, &rig.hooks.url("/hook")).to_string();
+    let topic = &rig.site.task_topic;
+    rig.kafka.publish(topic, &task, message, &[]).await.unwrap();
+    task
+}
+
+fn tried_again(worker: &Worker) -> usize {
+    let messages = worker.messages().unwrap();
+    messages
+        .iter()
+        .filter(|message| *message == "Trying again")
+        .count()
+}
+
+/// Each request fails when it is asked for the first time, and downloads also the next two times.
+fn stumbling(asked: &Asked<'_>) -> Option<Fault> {
+    match (asked.before, asked.method == Method::GET) {
+        (0, _) => Some(Fault::Status(500)),
+        (1, true) => Some(Fault::Status(503)),
+        (2, true) => Some(Fault::Cut),
+        _ => None,
+    }
+}
+
+/// Results as they were published, that of each task in turn.
+async fn results(rig: &Rig) -> Vec<Record> {
+    rig.kafka.consume_all(&rig.site.result_topic).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_store_that_fails_each_request_at_first_loses_nothing() {
+    let rig = Rig::new(1).await;
+    let front = Front::start(rig.s3.address(), stumbling).await;
+    let tasks = rig.submit_many(2).await;
+    let _processor = through(rig.processor(), &front.endpoint()).start().unwrap();
+    let uploader = through(rig.uploader(), &front.endpoint()).start().unwrap();
+    rig.all_told(&tasks).await;
+    rig.run_dry().await;
+    rig.check_done(&tasks).await;
+    assert!(tried_again(&uploader) > 0);
+    assert!(tasks.iter().all(|task| rig.webhooks(task).len() == 1));
+    let failed = front.failed();
+    for what in ["PUT", "Status(500)", "Status(503)", "_vocals.wav", ".json"] {
+        assert!(failed.iter().any(|failed| failed.contains(what)), "{failed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_fails_each_request_at_first_loses_nothing_when_songs_and_stems_wait_in_it() {
+    let rig = Rig::new(1).await;
+    let front = Front::start(rig.s3.address(), stumbling).await;
+    let mut tasks = std::collections::BTreeSet::new();
+    for seed in 0..2 {
+        tasks.insert(submit_object(&rig, tiny_song(seed)).await);
+    }
+    let start = |options| {
+        let options = staged_in_s3(&rig, options);
+        through(options, &front.endpoint()).start().unwrap()
+    };
+    let (processor, uploader) = (start(rig.processor()), start(rig.uploader()));
+    rig.all_told(&tasks).await;
+    rig.run_dry().await;
+    rig.check_done(&tasks).await;
+    assert!(tried_again(&uploader) > 0 && tried_again(&processor) > 0);
+    assert!(tasks.iter().all(|task| rig.webhooks(task).len() == 1));
+    let failed = front.failed();
+    assert!(
+        failed
+            .iter()
+            .any(|failed| failed.contains("_input.wav") && failed.ends_with("Cut")),
+        "{failed:?}"
+    );
+    let separated = processor.messages().unwrap();
+    let separated = separated.iter().filter(|message| *message == "Separated");
+    assert_eq!(separated.count(), 2, "what failed was storing, not separating");
+}
+
+#[tokio::test]
+async fn a_store_that_breaks_off_is_away_and_is_slow_loses_nothing() {
+    let rig = Rig::new(1).await;
+    let proxy = TcpProxy::start(rig.s3.address()).await.unwrap();
+    let endpoint = format!("http://{}", proxy.address());
+    // In the middle of the vocals: each stem has 530 kB.
+    proxy.cut_after(200_000);
+    let first = submit_object(&rig, song(3.0, 1)).await;
+    let start = |options| through(staged_in_s3(&rig, options), &endpoint).start().unwrap();
+    let (processor, uploader) = (start(rig.processor()), start(rig.uploader()));
+    processor.wait_for_log("Trying again", PATIENCE).await.unwrap();
+    let first = [first].into();
+    rig.all_told(&first).await;
+    proxy.refuse();
+    let before = tried_again(&processor);
+    let second = [submit_object(&rig, tiny_song(2)).await].into();
+    processor
+        .wait_for_logs("Trying again", before + 2, PATIENCE)
+        .await
+        .unwrap();
+    proxy.forward();
+    rig.all_told(&second).await;
+    proxy.delay(Duration::from_millis(50));
+    let third = [submit_object(&rig, song(3.0, 3)).await].into();
+    rig.all_told(&third).await;
+    rig.run_dry().await;
+    for tasks in [first, second, third] {
+        rig.check_done(&tasks).await;
+    }
+    assert_eq!((processor.exit_code(), uploader.exit_code()), (None, None));
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_for_too_long_fails_the_task_and_its_result_is_kept() {
+    let rig = Rig::new(1).await;
+    let proxy = TcpProxy::start(rig.s3.address()).await.unwrap();
+    let _processor = rig.processor().start().unwrap();
+    let uploader = through(rig.uploader(), &format!("http://{}", proxy.address()));
+    let uploader = uploader.env(env::TASK_TIMEOUT_SECONDS, "3").start().unwrap();
+    uploader
+        .wait_for_log("Partitions assigned", PATIENCE)
+        .await
+        .unwrap();
+    proxy.refuse();
+    let lost = rig.submit(1).await;
+    let letters = dead_letter_topic(&rig.site.result_topic);
+    let letter = eventually("the result as a dead letter", PATIENCE, async || {
+        Ok::<_, anyhow::Error>(rig.kafka.consume_all(&letters).await?.pop())
+    })
+    .await;
+    assert!(
+        rig.webhooks(&lost).is_empty(),
+        "nobody is told before it is written down"
+    );
+    let result = letter.json();
+    assert_eq!(
+        (&result["task_uuid"], &result["success"]),
+        (&lost.as_str().into(), &true.into())
+    );
+    assert!(letter.header("dead-letter-reason").is_some());
+    for stem in ["vocals_path", "instrumental_path"] {
+        let path = result[stem].as_str().unwrap();
+        assert!(
+            std::fs::exists(path).unwrap(),
+            "{path} is all there is of the work"
+        );
+    }
+    let next = [rig.submit(2).await].into();
+    proxy.forward();
+    rig.all_told(&[lost.clone()].into()).await;
+    rig.all_told(&next).await;
+    rig.run_dry().await;
+    rig.check_done(&next).await;
+    let rung = rig.webhooks(&lost);
+    assert!(
+        rung.iter().all(|(_, body)| body["status"] == "failed"),
+        "{rung:?}"
+    );
+    let manifest = rig.manifest(&lost).await.expect("a manifest");
+    assert_eq!(
+        (&manifest["status"], &manifest["webhook"]),
+        (&"failed".into(), &"delivered".into())
+    );
+    // Put back by somebody who has read it, the result is all that is needed.
+    let topic = &rig.site.result_topic;
+    rig.kafka.publish(topic, &lost, letter.text(), &[]).await.unwrap();
+    eventually("the kept result uploaded", PATIENCE, async || {
+        rig.manifest(&lost)
+            .await
+            .is_some_and(|manifest| manifest["status"] == "success" && manifest["webhook"] == "delivered")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failed_message_that_is_put_back_succeeds_when_the_store_is_well_again() {
+    let rig = Rig::new(1).await;
+    let ill = Arc::new(AtomicBool::new(true));
+    let still_ill = Arc::clone(&ill);
+    let front = Front::start(rig.s3.address(), move |asked| {
+        let concerned = asked.path.ends_with("_input.wav") || asked.path.ends_with("_vocals.wav");
+        (concerned && still_ill.load(Ordering::Relaxed)).then_some(Fault::Status(503))
+    })
+    .await;
+    let start = |options| {
+        through(staged_in_s3(&rig, options), &front.endpoint())
+            .env(env::ON_FAILURE, "RetryOnFailure")
+            .env(env::MAX_RETRIES, "1000")
+            .env(env::TASK_TIMEOUT_SECONDS, "1")
+            .start()
+            .unwrap()
+    };
+    let put_back = async |topic: &str, task: &str| {
+        eventually("a message put back", PATIENCE, async || {
+            let records = rig.kafka.consume_all(topic).await?;
+            let found = records
+                .into_iter()
+                .find(|record| record.json()["retry_count"] == 2);
+            anyhow::Ok(found.filter(|record| record.key_text() == task))
+        })
+        .await
+    };
+    let task = submit_object(&rig, tiny_song(1)).await;
+    let processor = start(rig.processor());
+    let again = put_back(&rig.site.task_topic, &task).await;
+    assert_eq!(again.json()["timestamp"], 1_763_683_200, "all other fields stay");
+    assert!(results(&rig).await.is_empty(), "nobody hears of a failure yet");
+    ill.store(false, Ordering::Relaxed);
+    eventually("a result", PATIENCE, async || results(&rig).await.len() == 1).await;
+    ill.store(true, Ordering::Relaxed);
+    let uploader = start(rig.uploader());
+    put_back(&rig.site.result_topic, &task).await;
+    assert!(rig.webhooks(&task).is_empty());
+    ill.store(false, Ordering::Relaxed);
+    let tasks = [task].into();
+    rig.all_told(&tasks).await;
+    rig.run_dry().await;
+    rig.check_done(&tasks).await;
+    assert_eq!((processor.exit_code(), uploader.exit_code()), (None, None));
+}
