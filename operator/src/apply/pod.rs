@@ -22,7 +22,7 @@ pub(super) const CONTAINER: &str = "worker";
 pub(super) const ADMIN_PORT: i32 = 8081;
 
 /// Where the shared volume is.
-pub(super) const WORK_FOLDER: &str = "/work";
+pub(super) const WORK_FOLDER: &str = "/shared";
 
 /// Where a worker's own files are.
 pub(super) const SCRATCH_FOLDER: &str = "/scratch";

@@ -13,7 +13,7 @@ use crate::storage::{Finals, S3, Scratch, Staging};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   separation-worker processor --bootstrap-servers kafka:9092
-  TEMP_DIR=/work/songs OUTPUT_DIR=/work/stems separation-worker processor
+  TEMP_DIR=/shared/songs OUTPUT_DIR=/shared/stems separation-worker processor
   S3_STAGING=s3://media/staging/ S3_ENDPOINT_URL=http://s3:9000 separation-worker processor --provider cuda
 
 SIGTERM lets the running task finish, commits it and exits 0; a second one ends at once and leaves the task for another.")]

@@ -11,7 +11,7 @@ use separation_testbed::{Kafka, KafkaOptions, Worker, eventually, task_message, 
 use crate::rig::{PATIENCE, Rig, held_at, separations};
 
 /// Longer than a session of 6 s, so that the group forgets its members.
-const AWAY: Duration = Duration::from_secs(15);
+const AWAY: Duration = Duration::from_secs(60);
 
 /// How long a step with transactions may take.
 const TRANSACTION: Duration = Duration::from_secs(20);
