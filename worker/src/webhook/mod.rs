@@ -1,7 +1,7 @@
 //! Tells callers how their tasks ended: one POST of JSON, signed where a secret is set, tried three times.
 //!
 //! Every try carries the same `webhook-id`, so that a receiver can tell a repeated one. Must never call an address but
-//! through [`outbound`](crate::outbound), which checks it.
+//! through [`outbound`], which checks it.
 
 mod body;
 mod signature;
