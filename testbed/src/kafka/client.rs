@@ -448,13 +448,18 @@ fn read_to_the_end(config: &ClientConfig, topic: &str) -> Result<Vec<Record>> {
     consumer.assign(&list)?;
     let deadline = Instant::now() + READ;
     let mut records = Vec::new();
+    let mut trouble = None;
     while !open.is_empty() {
-        ensure!(Instant::now() < deadline, "{topic} has no end after {READ:?}");
+        ensure!(
+            Instant::now() < deadline,
+            "{topic} has no end after {READ:?}; the last trouble: {trouble:?}"
+        );
         match consumer.poll(POLL) {
             None => {}
             Some(Ok(message)) => records.push(Record::copy(&message)),
             Some(Err(KafkaError::PartitionEOF(ended))) => open.retain(|partition| *partition != ended),
-            Some(Err(error)) => return Err(error).with_context(|| format!("cannot read {topic}")),
+            // A broker that is away: another one may lead its partitions by now.
+            Some(Err(error)) => trouble = Some(error),
         }
     }
     records.sort_by_key(|record| (record.partition, record.offset));
