@@ -470,6 +470,6 @@ fn numbers(partitions: &TopicPartitionList) -> Vec<i32> {
 /// What is done to partitions fails only when a rebalance has taken them meanwhile; the next one sets things right.
 fn log_failure(what: &str, result: KafkaResult<()>) {
     if let Err(error) = result {
-        tracing::debug!(%error, "Could not {what} partitions");
+        tracing::warn!(%error, "Could not {what} partitions");
     }
 }
