@@ -8,10 +8,11 @@ mod messages;
 mod stall;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use separation_testbed::{Kafka, KafkaOptions, S3Server, Site, WorkerOptions};
+use separation_testbed::{Kafka, KafkaOptions, S3Server, Site, WorkerOptions, eventually};
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -87,6 +88,15 @@ async fn main() -> Result<()> {
 impl Bench {
     async fn site(&self, partitions: i32) -> Result<Site<'_>> {
         Site::new(&self.kafka, &self.s3, partitions).await
+    }
+
+    /// Waits until no task of a site waits.
+    async fn tasks_committed(&self, site: &Site<'_>, within: Duration) {
+        eventually("all tasks committed", within, async || {
+            let waiting = self.kafka.total_lag(&site.processor_group, &site.task_topic);
+            anyhow::Ok(waiting.await? == 0)
+        })
+        .await;
     }
 
     /// A role of the worker at a site, with a model that takes no time.

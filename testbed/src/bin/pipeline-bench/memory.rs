@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use separation_testbed::{Worker, eventually, song};
+use separation_testbed::{Worker, song};
 use serde_json::{Value, json};
 
 use crate::Bench;
@@ -25,16 +25,7 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Value> {
     for number in 0..TASKS {
         site.submit(&song(20.0, number), "http://127.0.0.1:9/").await?;
     }
-    eventually("all tasks committed", LIMIT, async || {
-        anyhow::Ok(
-            bench
-                .kafka
-                .total_lag(&site.processor_group, &site.task_topic)
-                .await?
-                == 0,
-        )
-    })
-    .await;
+    bench.tasks_committed(&site, LIMIT).await;
     Ok(json!({ "tasks": TASKS, "before_bytes": before, "after_bytes": resident_bytes(&worker)? }))
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use separation_testbed::{Peer, Site, WorkerOptions, eventually, tiny_song};
+use separation_testbed::{Peer, Site, WorkerOptions, tiny_song};
 use serde_json::{Value, json};
 
 use crate::{Bench, progress};
@@ -28,16 +28,7 @@ async fn run(bench: &Bench, site: &Site<'_>, tasks: usize, processor: WorkerOpti
             .await?;
     }
     let processor = processor.start()?;
-    eventually("all tasks committed", LIMIT, async || {
-        anyhow::Ok(
-            bench
-                .kafka
-                .total_lag(&site.processor_group, &site.task_topic)
-                .await?
-                == 0,
-        )
-    })
-    .await;
+    bench.tasks_committed(site, LIMIT).await;
     processor.sigterm()?;
     let results = bench.kafka.consume_all(&site.result_topic).await?;
     let mut stamps: Vec<i64> = results.iter().filter_map(|record| record.timestamp_ms).collect();
