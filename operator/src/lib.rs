@@ -27,3 +27,4 @@ pub mod plan;
 pub mod settings;
 pub mod simulate;
 pub mod status;
+pub mod watch;

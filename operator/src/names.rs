@@ -14,3 +14,6 @@ pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// The cost of a pod that goes first. Pods without the annotation count as 0.
 pub const MARKED_COST: &str = "-1000";
+
+/// Annotation of our Deployments: what the manifest was made of, replicas aside.
+pub const MANIFEST_HASH: &str = "separation.dev/manifest-hash";

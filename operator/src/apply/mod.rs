@@ -12,6 +12,7 @@ mod pod;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
@@ -19,9 +20,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource as _;
 use separation_contract::kafka::{CLOSE_MARGIN, Timings};
+use sha2::{Digest as _, Sha256};
 
 use crate::crd::SeparationPool;
-use crate::names::{FIELD_MANAGER, POOL_LABEL, ROLE_LABEL};
+use crate::names::{FIELD_MANAGER, MANIFEST_HASH, POOL_LABEL, ROLE_LABEL};
+use crate::observe::workload::DeploymentSeen;
 use crate::plan::{PoolPlan, Problems, Role, RolePlan};
 use crate::settings::WorkerSettings;
 
@@ -39,15 +42,15 @@ pub enum Rollout {
 
 /// A pool's Deployment of one role.
 ///
-/// `owner` is the pool as it was read: with its uid, or without one where nothing is to own the Deployment. `replicas` is
-/// the number that stands or was decided, and always written, since what one manager stops writing is reset.
+/// `owner` is the pool, where it is to own the Deployment. `replicas` is the number that stands or was decided, and always
+/// written, since what one manager stops writing is reset. An annotation carries a hash of all but them.
 ///
 /// # Errors
 /// What of `podOverrides` is no pod, or not allowed.
 pub fn deployment(
     plan: &PoolPlan,
     role: Role,
-    owner: &SeparationPool,
+    owner: Option<&OwnerReference>,
     settings: &WorkerSettings,
     replicas: u32,
     rollout: Rollout,
@@ -59,17 +62,16 @@ pub fn deployment(
         pod::template(plan, role_plan, settings),
         settings,
     )?;
-    Ok(Deployment {
+    let mut deployment = Deployment {
         metadata: ObjectMeta {
             name: Some(deployment_name(plan, role)),
             namespace: Some(plan.id.namespace.clone()),
             labels: Some(labels(plan, role)),
-            owner_references: owner_reference(owner).map(|owner| vec![owner]),
+            owner_references: owner.map(|owner| vec![owner.clone()]),
             ..ObjectMeta::default()
         },
         spec: DeploymentSpec {
-            // Bounds are at most 10,000.
-            replicas: Some(i32::try_from(replicas).unwrap_or(i32::MAX)),
+            replicas: None,
             selector: LabelSelector {
                 match_labels: Some(selector(plan, role)),
                 ..LabelSelector::default()
@@ -81,6 +83,28 @@ pub fn deployment(
             ..DeploymentSpec::default()
         },
         status: None,
+    };
+    let hash = (MANIFEST_HASH.to_owned(), hash(&deployment));
+    deployment.metadata.annotations = Some(BTreeMap::from([hash]));
+    // Bounds are at most 10,000.
+    deployment.spec.replicas = Some(i32::try_from(replicas).unwrap_or(i32::MAX));
+    Ok(deployment)
+}
+
+/// The hash that a Deployment of ours carries.
+pub fn manifest_hash(deployment: &Deployment) -> Option<&str> {
+    let annotations = deployment.metadata.annotations.as_ref()?;
+    annotations.get(MANIFEST_HASH).map(String::as_str)
+}
+
+/// Hash of a manifest, as hexadecimal digits: the first 64 bits of SHA-256 of its JSON.
+fn hash(deployment: &Deployment) -> String {
+    // Maps with string keys are always JSON; a manifest that were none would be refused when it is sent.
+    let json = serde_json::to_vec(deployment).unwrap_or_default();
+    let digest = Sha256::digest(&json);
+    digest.iter().take(8).fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
     })
 }
 
@@ -121,7 +145,7 @@ fn labels(plan: &PoolPlan, role: Role) -> BTreeMap<String, String> {
 }
 
 /// The pool deletes its Deployments with it. It does not wait for them: a draining pod needs no pool.
-fn owner_reference(pool: &SeparationPool) -> Option<OwnerReference> {
+pub fn owner_reference(pool: &SeparationPool) -> Option<OwnerReference> {
     let owner = pool.controller_owner_ref(&())?;
     Some(OwnerReference {
         block_owner_deletion: None,
@@ -150,29 +174,13 @@ fn seconds(duration: Duration) -> i32 {
     i32::try_from(duration.as_secs()).unwrap_or(i32::MAX)
 }
 
-/// Whether a change from what runs needs all pods to go first.
-pub fn rollout(running: Option<&Deployment>, role: &RolePlan) -> Rollout {
-    let template = running.and_then(|running| running.spec.template.spec.as_ref());
-    let containers = template.map(|pod| &pod.containers).into_iter().flatten();
-    let mut environment = containers.flat_map(|container| container.env.iter().flatten());
-    let assignor =
-        environment.find(|variable| variable.name == separation_contract::environment::KAFKA_ASSIGNOR);
-    match assignor.and_then(|variable| variable.value.as_deref()) {
-        Some(running) if running != role.assignor.name() => Rollout::AllAtOnce,
-        _ if is_replacing_all(running) => Rollout::AllAtOnce,
-        _ => Rollout::Rolling,
+/// Whether a change from what runs needs all pods to go first; once begun, that is not cut short.
+pub fn rollout(running: Option<&DeploymentSeen>, role: &RolePlan) -> Rollout {
+    let assignor = running.and_then(|running| running.assignor.as_deref());
+    let other_assignor = assignor.is_some_and(|running| running != role.assignor.name());
+    if other_assignor || running.is_some_and(|running| running.is_replacing_all) {
+        Rollout::AllAtOnce
+    } else {
+        Rollout::Rolling
     }
-}
-
-/// Whether all pods are being replaced at once, and some old ones are still there: that must not be cut short.
-fn is_replacing_all(running: Option<&Deployment>) -> bool {
-    let Some(running) = running else { return false };
-    let strategy = running.spec.strategy.as_ref();
-    let recreates = strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("Recreate"));
-    let Some(status) = &running.status else {
-        return recreates;
-    };
-    let unobserved = status.observed_generation < running.metadata.generation;
-    let old = status.replicas.unwrap_or(0) > status.updated_replicas.unwrap_or(0);
-    recreates && (unobserved || old || status.terminating_replicas.unwrap_or(0) > 0)
 }

@@ -28,7 +28,8 @@ fn settings() -> WorkerSettings {
 
 fn built(pool: &SeparationPool, role: Role, settings: &WorkerSettings) -> Result<Deployment, Problems> {
     let plan = PoolPlan::of(pool).expect("a plan");
-    deployment(&plan, role, pool, settings, 3, Rollout::Rolling)
+    let owner = owner_reference(pool);
+    deployment(&plan, role, owner.as_ref(), settings, 3, Rollout::Rolling)
 }
 
 fn yaml(deployment: &Deployment) -> String {
@@ -76,26 +77,28 @@ fn the_full_pool_becomes_these_deployments() {
 fn replicas_never_change_the_template_and_settings_do() {
     let mut pool = from_yaml(SMALLEST).unwrap();
     let plan = PoolPlan::of(&pool).unwrap();
-    let with = |plan: &PoolPlan, pool: &SeparationPool, replicas| {
+    let with = |plan: &PoolPlan, replicas| {
         deployment(
             plan,
             Role::Processor,
-            pool,
+            None,
             &settings(),
             replicas,
             Rollout::Rolling,
         )
         .unwrap()
     };
-    let (three, four) = (with(&plan, &pool, 3), with(&plan, &pool, 4));
+    let (three, four) = (with(&plan, 3), with(&plan, 4));
+    assert_eq!(manifest_hash(&three), manifest_hash(&four));
     assert_eq!(template(three.clone()), template(four));
     // Neither do bounds, which are the operator's business.
     pool.spec.processor.scaling.max_replicas = 3;
     pool.spec.processor.scaling.paused = true;
-    let scaled = with(&PoolPlan::of(&pool).unwrap(), &pool, 3);
+    let scaled = with(&PoolPlan::of(&pool).unwrap(), 3);
     assert_eq!(template(three.clone()), template(scaled));
     pool.spec.processor.max_attempts = 5;
-    let changed = with(&PoolPlan::of(&pool).unwrap(), &pool, 3);
+    let changed = with(&PoolPlan::of(&pool).unwrap(), 3);
+    assert_ne!(manifest_hash(&three), manifest_hash(&changed));
     assert_ne!(template(three), template(changed));
 }
 
@@ -285,13 +288,21 @@ fn another_assignor_replaces_all_pods_at_once_and_is_not_cut_short() {
     let mut running = built(&pool, Role::Processor, &settings()).unwrap();
     let plan = PoolPlan::of(&pool).unwrap();
     assert_eq!(rollout(None, &plan.processor), Rollout::Rolling);
-    assert_eq!(rollout(Some(&running), &plan.processor), Rollout::Rolling);
+    assert_eq!(rollout(Some(&DeploymentSeen::of(&running)), &plan.processor), Rollout::Rolling);
 
     pool.spec.processor.assignor = crate::crd::AssignorSpec::Range;
     let plan = PoolPlan::of(&pool).unwrap();
-    assert_eq!(rollout(Some(&running), &plan.processor), Rollout::AllAtOnce);
-    running = deployment(&plan, Role::Processor, &pool, &settings(), 3, Rollout::AllAtOnce).unwrap();
-    assert_eq!(rollout(Some(&running), &plan.processor), Rollout::AllAtOnce);
+    assert_eq!(rollout(Some(&DeploymentSeen::of(&running)), &plan.processor), Rollout::AllAtOnce);
+    running = deployment(
+        &plan,
+        Role::Processor,
+        None,
+        &settings(),
+        3,
+        Rollout::AllAtOnce,
+    )
+    .unwrap();
+    assert_eq!(rollout(Some(&DeploymentSeen::of(&running)), &plan.processor), Rollout::AllAtOnce);
     let status = |observed, old, terminating| k8s_openapi::api::apps::v1::DeploymentStatus {
         observed_generation: Some(observed),
         replicas: Some(3),
@@ -307,6 +318,6 @@ fn another_assignor_replaces_all_pods_at_once_and_is_not_cut_short() {
         (2, 0, 0, Rollout::Rolling),
     ] {
         running.status = Some(status(observed, old, terminating));
-        assert_eq!(rollout(Some(&running), &plan.processor), expected);
+        assert_eq!(rollout(Some(&DeploymentSeen::of(&running)), &plan.processor), expected);
     }
 }

@@ -1,29 +1,163 @@
-//! Deployments and pods, as decisions see them. Pure: what watches keep is passed in.
+//! Deployments and pods, as decisions and reports see them: the little of them that matters, so that thousands fit. Pure.
+
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use separation_contract::environment::KAFKA_ASSIGNOR;
 
 use crate::decide::{self, Marked, PodState, Workload};
-use crate::names::{DELETION_COST, MARKED_COST};
+use crate::names::{DELETION_COST, FIELD_MANAGER, MANIFEST_HASH, MARKED_COST};
 
-/// What the cluster runs for a role: its Deployment, if there is one, and the pods with its labels.
-pub fn workload<'a>(deployment: Option<&Deployment>, pods: impl IntoIterator<Item = &'a Pod>) -> Workload {
-    let replicas = deployment.map_or(0, |deployment| {
-        // The API server fills in 1 where nothing is said.
-        u32::try_from(deployment.spec.replicas.unwrap_or(1)).unwrap_or(0)
-    });
-    Workload {
-        replicas,
-        pods: pods.into_iter().filter_map(seen).collect(),
+/// How much of a message from Kubernetes is kept, in characters: status is no place for a log.
+const LONGEST_MESSAGE: usize = 300;
+
+/// A role's Deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeploymentSeen {
+    /// Its version, as writes give it back.
+    pub resource_version: Arc<str>,
+    /// The generation of its spec.
+    pub generation: Option<i64>,
+    /// Uid of the pool that owns it.
+    pub owner: Option<Arc<str>>,
+    /// Replicas that are asked for.
+    pub replicas: u32,
+    /// What its manifest was made of, where we wrote it.
+    pub manifest_hash: Option<Arc<str>>,
+    /// Whether somebody else wrote parts of its spec.
+    pub is_edited: bool,
+    /// The assignor that its pods are told.
+    pub assignor: Option<Arc<str>>,
+    /// Whether all pods are being replaced at once, and some old ones are still there.
+    pub is_replacing_all: bool,
+    /// Why Kubernetes cannot make its pods.
+    pub trouble: Option<Trouble>,
+}
+
+/// A pod of a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodSeen {
+    /// Its version, as writes give it back.
+    pub resource_version: Arc<str>,
+    /// What decisions see of it; none for one that has ended and is only remembered.
+    pub pod: Option<decide::Pod>,
+    /// Why it does not work.
+    pub trouble: Option<Trouble>,
+}
+
+/// Something in the cluster that a person must look at, in the cluster's words.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Trouble {
+    /// One word, as `ImagePullBackOff`.
+    pub reason: Arc<str>,
+    /// More of it.
+    pub message: Arc<str>,
+}
+
+impl DeploymentSeen {
+    /// What matters of a Deployment.
+    pub fn of(deployment: &Deployment) -> Self {
+        let metadata = &deployment.metadata;
+        let annotations = metadata.annotations.as_ref();
+        let owner = metadata.owner_references.iter().flatten();
+        let hash = annotations.and_then(|annotations| annotations.get(MANIFEST_HASH));
+        Self {
+            resource_version: resource_version(metadata),
+            generation: metadata.generation,
+            owner: owner
+                .filter(|owner| owner.controller == Some(true))
+                .map(|owner| owner.uid.as_str().into())
+                .next(),
+            // The API server fills in 1 where nothing is said.
+            replicas: u32::try_from(deployment.spec.replicas.unwrap_or(1)).unwrap_or(0),
+            manifest_hash: hash.map(|hash| hash.as_str().into()),
+            is_edited: metadata.managed_fields.iter().flatten().any(edits_spec),
+            assignor: assignor(deployment).map(Into::into),
+            is_replacing_all: is_replacing_all(deployment),
+            trouble: deployment_trouble(deployment),
+        }
     }
 }
 
-fn seen(pod: &Pod) -> Option<decide::Pod> {
-    Some(decide::Pod {
-        name: pod.metadata.name.as_deref()?.into(),
-        state: state(pod)?,
-        marked: marked(pod),
-    })
+impl PodSeen {
+    /// What matters of a pod; none without a name.
+    pub fn of(pod: &Pod) -> Option<(decide::PodName, Self)> {
+        let name: decide::PodName = pod.metadata.name.as_deref()?.into();
+        let state = state(pod);
+        let seen = state.map(|state| decide::Pod {
+            name: name.clone(),
+            state,
+            marked: marked(pod),
+        });
+        let seen = Self {
+            resource_version: resource_version(&pod.metadata),
+            pod: seen,
+            trouble: state
+                .filter(|state| *state != PodState::Draining)
+                .and_then(|_| pod_trouble(pod)),
+        };
+        Some((name, seen))
+    }
+}
+
+/// What the cluster runs for a role: its Deployment, if there is one, and the pods with its labels.
+pub fn workload<'a>(
+    deployment: Option<&DeploymentSeen>,
+    pods: impl IntoIterator<Item = &'a PodSeen>,
+) -> Workload {
+    Workload {
+        replicas: deployment.map_or(0, |deployment| deployment.replicas),
+        pods: pods.into_iter().filter_map(|pod| pod.pod.clone()).collect(),
+    }
+}
+
+fn resource_version(metadata: &ObjectMeta) -> Arc<str> {
+    metadata.resource_version.as_deref().unwrap_or_default().into()
+}
+
+/// Whether an entry is another manager's, about the spec.
+fn edits_spec(entry: &ManagedFieldsEntry) -> bool {
+    let ours =
+        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply");
+    let fields = entry.fields_v1.as_ref();
+    !ours && fields.is_some_and(|fields| fields.0.get("f:spec").is_some())
+}
+
+fn assignor(deployment: &Deployment) -> Option<&str> {
+    let pod = deployment.spec.template.spec.as_ref()?;
+    let mut environment = pod.containers.iter().flat_map(|container| container.env.iter().flatten());
+    environment
+        .find(|variable| variable.name == KAFKA_ASSIGNOR)?
+        .value
+        .as_deref()
+}
+
+fn is_replacing_all(deployment: &Deployment) -> bool {
+    let strategy = deployment.spec.strategy.as_ref();
+    let recreates = strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("Recreate"));
+    let Some(status) = &deployment.status else {
+        return recreates;
+    };
+    let unobserved = status.observed_generation < deployment.metadata.generation;
+    let old = status.replicas.unwrap_or(0) > status.updated_replicas.unwrap_or(0);
+    recreates && (unobserved || old || status.terminating_replicas.unwrap_or(0) > 0)
+}
+
+fn deployment_trouble(deployment: &Deployment) -> Option<Trouble> {
+    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+    let failing = conditions.iter().find(|condition| {
+        let status = condition.status.as_deref();
+        match condition.type_.as_deref() {
+            // A quota or the namespace's rules refuse its pods.
+            Some("ReplicaFailure") => status == Some("True"),
+            Some("Progressing") => status == Some("False"),
+            _ => false,
+        }
+    })?;
+    let reason = failing.reason.as_deref().unwrap_or("Failing");
+    Some(Trouble::new(reason, failing.message.as_deref()))
 }
 
 /// What a pod is doing; none for one that has ended and is only remembered.
@@ -35,10 +169,7 @@ fn state(pod: &Pod) -> Option<PodState> {
     if pod.metadata.deletion_timestamp.is_some() {
         return Some(PodState::Draining);
     }
-    let unschedulable = |condition: &PodCondition| {
-        condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable")
-    };
-    if condition(pod, "PodScheduled").is_some_and(unschedulable) {
+    if unschedulable(pod).is_some() {
         return Some(PodState::Unschedulable);
     }
     let ready = condition(pod, "Ready").is_some_and(|condition| condition.status == "True");
@@ -46,6 +177,12 @@ fn state(pod: &Pod) -> Option<PodState> {
         PodState::Ready
     } else {
         PodState::NotReady
+    })
+}
+
+fn unschedulable(pod: &Pod) -> Option<&PodCondition> {
+    condition(pod, "PodScheduled").filter(|condition| {
+        condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable")
     })
 }
 
@@ -62,6 +199,35 @@ fn marked(pod: &Pod) -> Marked {
 fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+fn pod_trouble(pod: &Pod) -> Option<Trouble> {
+    if let Some(condition) = unschedulable(pod) {
+        return Some(Trouble::new("Unschedulable", condition.message.as_deref()));
+    }
+    let status = pod.status.as_ref()?;
+    let containers = status.init_container_statuses.iter().flatten();
+    containers
+        .chain(status.container_statuses.iter().flatten())
+        .find_map(container_trouble)
+}
+
+/// Why a container waits, unless it merely starts.
+fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref()?;
+    (!matches!(reason, "ContainerCreating" | "PodInitializing"))
+        .then(|| Trouble::new(reason, waiting.message.as_deref()))
+}
+
+impl Trouble {
+    fn new(reason: &str, message: Option<&str>) -> Self {
+        let message: String = message.unwrap_or_default().chars().take(LONGEST_MESSAGE).collect();
+        Self {
+            reason: reason.into(),
+            message: message.into(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -86,9 +252,8 @@ mod tests {
 
     #[track_caller]
     fn check(change: &Value, expected: Option<PodState>) {
-        let pod = pod(change);
-        let seen = workload(None, [&pod]).pods;
-        assert_eq!(seen.first().map(|pod| pod.state), expected);
+        let (_, seen) = PodSeen::of(&pod(change)).expect("a name");
+        assert_eq!(seen.pod.map(|pod| pod.state), expected);
     }
 
     #[test]
@@ -123,7 +288,8 @@ mod tests {
         let costs = [(MARKED_COST, Marked::Yes), ("5", Marked::No), ("-1", Marked::No)];
         for (cost, expected) in costs {
             let pod = pod(&json!({"metadata": {"annotations": {DELETION_COST: cost}}}));
-            assert_eq!(workload(None, [&pod]).pods[0].marked, expected);
+            let (_, seen) = PodSeen::of(&pod).expect("a name");
+            assert_eq!(workload(None, [&seen]).pods[0].marked, expected);
         }
     }
 
@@ -131,11 +297,47 @@ mod tests {
     fn replicas_are_those_asked_for_and_none_without_a_deployment() {
         assert_eq!(workload(None, []).replicas, 0);
         let deployment = |replicas: Value| {
-            let mut deployment = json!({"metadata": {}, "spec": {"selector": {}, "template": {}}});
-            deployment["spec"]["replicas"] = replicas;
-            serde_json::from_value::<Deployment>(deployment).expect("a deployment")
+            let deployment = json!({"metadata": {}, "spec": {"replicas": replicas, "selector": {}, "template": {}}});
+            DeploymentSeen::of(&serde_json::from_value(deployment).expect("a deployment"))
         };
         assert_eq!(workload(Some(&deployment(json!(7))), []).replicas, 7);
         assert_eq!(workload(Some(&deployment(Value::Null)), []).replicas, 1);
+    }
+
+    fn seen(deployment: Value) -> DeploymentSeen {
+        let mut base = json!({"metadata": {"name": "d"}, "spec": {"selector": {}, "template": {}}});
+        k8s_openapi::DeepMerge::merge_from(&mut base, deployment);
+        DeploymentSeen::of(&serde_json::from_value(base).expect("a deployment"))
+    }
+
+    #[test]
+    fn a_spec_that_somebody_else_wrote_is_noticed() {
+        let entry = |manager: &str, operation: &str, fields: Value| {
+            let entry = json!({"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": fields});
+            seen(json!({"metadata": {"managedFields": [entry]}})).is_edited
+        };
+        let replicas = json!({"f:spec": {"f:replicas": {}}});
+        assert!(!entry(FIELD_MANAGER, "Apply", replicas.clone()));
+        assert!(entry(FIELD_MANAGER, "Update", replicas.clone()));
+        assert!(entry("kubectl-edit", "Update", replicas));
+        assert!(!entry("kube-controller-manager", "Update", json!({"f:status": {}})));
+    }
+
+    #[test]
+    fn what_keeps_pods_from_working_is_told_in_the_clusters_words() {
+        let waiting = |reason: &str| {
+            let state = json!({"waiting": {"reason": reason, "message": "secret \"s3\" not found"}});
+            let container = json!({"name": "worker", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+            let pod = pod(&json!({"status": {"phase": "Pending", "containerStatuses": [container]}}));
+            PodSeen::of(&pod).expect("a name").1.trouble.map(|trouble| trouble.reason)
+        };
+        assert_eq!(waiting("ContainerCreating"), None);
+        let expected = Some("CreateContainerConfigError".into());
+        assert_eq!(waiting("CreateContainerConfigError"), expected);
+        let failing = json!({"status": {"conditions": [
+            {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
+        ]}});
+        let trouble = seen(failing).trouble.expect("trouble");
+        assert_eq!((&*trouble.reason, &*trouble.message), ("FailedCreate", "exceeded quota"));
     }
 }
