@@ -12,6 +12,7 @@
 //! | [`apply`] | what is written to the cluster, as values | decide how many |
 //! | [`observe`] | what is seen in Kafka and the cluster | read what is unknown as zero |
 //! | [`settings`] | the operator's own settings | be the second place that reads the environment |
+//! | [`lease`] | which replica leads, and the fence before every write | read another's clock |
 //! | [`apply`] | what is written to the cluster, as values | decide how many, or talk to a cluster |
 //! | [`status`] | what is said about a pool, and when | decide anything |
 //! | [`simulate`] | a made-up pool under the real decisions | have rules of its own |
@@ -21,6 +22,7 @@ pub mod apply;
 pub mod cli;
 pub mod crd;
 pub mod decide;
+pub mod lease;
 pub mod names;
 pub mod observe;
 pub mod plan;

@@ -1,4 +1,4 @@
-//! The operator's own settings: typed, checked together at start. The environment is read here and nowhere else.
+//! What the operator adds to every pool, and what pools may override.
 
 use std::collections::BTreeSet;
 
