@@ -205,7 +205,7 @@ impl FromStr for OffsetReset {
 }
 
 /// How a client logs in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SaslMechanism {
     /// The password as it is; only over TLS.
     Plain,

@@ -9,7 +9,7 @@
 //! | [`decide`] | how many workers, and why: a plain function | know Kafka, Kubernetes or a clock |
 //! | [`crd`] | the resource as people write it, and its schema | decide or read anything |
 //! | [`plan`] | checks a resource and makes what no later code doubts | guess what was meant |
-//! | [`apply`] | what is written to the cluster, as values | decide how many |
+//! | [`kafka`] | a small Kafka client: offsets, groups, descriptions | consume, produce, or wait beyond a deadline |
 //! | [`observe`] | what is seen in Kafka and the cluster | read what is unknown as zero |
 //! | [`settings`] | the operator's own settings | be the second place that reads the environment |
 //! | [`lease`] | which replica leads, and the fence before every write | read another's clock |
@@ -23,6 +23,7 @@ pub mod cli;
 pub mod crd;
 pub mod decide;
 pub mod lease;
+pub mod kafka;
 pub mod names;
 pub mod observe;
 pub mod plan;

@@ -4,13 +4,10 @@
 //! after the adoption is ever skipped. What `autoOffsetReset: latest` means is decided here, once, by committing the ends of
 //! that moment.
 
-use std::time::Duration;
+use separation_contract::kafka::OffsetReset;
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use separation_contract::kafka::{OffsetReset, connection};
-
-use crate::observe::kafka::{Adoption, ClusterSettings, TopicOffsets, Unread};
+use crate::kafka::Unread;
+use crate::observe::{Adoption, TopicOffsets};
 
 /// Offsets to commit: partition and next offset to read.
 pub type Commits = Vec<(i32, i64)>;
@@ -61,48 +58,10 @@ pub fn to_keep(offsets: &TopicOffsets) -> Result<Commits, Unread> {
     Ok(commits)
 }
 
-/// Commits offsets for a group without members. Blocks for `longest` or a little more.
-///
-/// # Errors
-/// When the group has members, or Kafka does not answer.
-pub fn commit(
-    settings: &ClusterSettings,
-    group: &str,
-    topic: &str,
-    commits: &Commits,
-    longest: Duration,
-) -> Result<(), Unread> {
-    if commits.is_empty() {
-        return Ok(());
-    }
-    let failed =
-        |error: rdkafka::error::KafkaError| Unread(format!("cannot commit for {group}: {error}").into());
-    let mut config = ClientConfig::new();
-    let common = connection(&settings.bootstrap_servers, "separation-operator");
-    for (name, value) in common.iter().chain(&settings.security) {
-        config.set(*name, value);
-    }
-    let consumer: BaseConsumer = config
-        .set("group.id", group)
-        .set("enable.auto.commit", "false")
-        .set(
-            "socket.timeout.ms",
-            longest.as_millis().clamp(10, 300_000).to_string(),
-        )
-        .create()
-        .map_err(failed)?;
-    let mut list = TopicPartitionList::with_capacity(commits.len());
-    for (partition, next) in commits {
-        list.add_partition_offset(topic, *partition, Offset::Offset(*next))
-            .map_err(failed)?;
-    }
-    consumer.commit(&list, CommitMode::Sync).map_err(failed)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::kafka::PartitionOffsets;
+    use crate::observe::PartitionOffsets;
 
     fn offsets(partitions: &[(i64, i64, Option<i64>)]) -> TopicOffsets {
         let partitions = partitions

@@ -3,5 +3,9 @@
 //! Readings end in the types of [`crate::decide`]: known, partial or unknown, with a time. Nothing here decides, and a
 //! question that nobody answers ends at its deadline.
 
-pub mod kafka;
+mod lag;
+mod reader;
 pub mod workload;
+
+pub use lag::{Adoption, Flag, LagFound, PartitionOffsets, TopicOffsets, lag_of};
+pub use reader::{Found, LagReader, Query, QuestionCount};

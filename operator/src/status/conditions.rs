@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::{PoolReport, RoleReport};
 use crate::crd::condition_types;
 use crate::decide::{Bound, Lag, Reason};
-use crate::observe::kafka::Flag;
+use crate::observe::Flag;
 use crate::plan::Problems;
 
 /// A condition without its time.

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::crd::{AdoptionStatus, LagState, LagStatus, ReplicaStatus, RoleStatus, SeparationPoolStatus};
 use crate::decide::{Explanation, Lag, Target};
-use crate::observe::kafka::Flag;
+use crate::observe::Flag;
 use crate::plan::{Problems, Role};
 
 /// The shortest time between two writes of numbers that nobody acts on: a thousand busy pools write two hundred times a

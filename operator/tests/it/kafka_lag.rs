@@ -6,7 +6,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use separation_operator::decide::{GroupReading, Holds, Lag};
-use separation_operator::observe::kafka::Flag;
+use separation_operator::observe::Flag;
 use separation_testbed::{Kafka, KafkaOptions, eventually};
 
 use crate::reading::{DEADLINE, Reading, adopted, known, publish, query};
@@ -175,6 +175,15 @@ async fn members_are_read_with_what_they_own() {
         owns_all && members.len() == 1
     })
     .await;
+    let group = reading.described(&query).await;
+    let [member] = group.members.as_slice() else {
+        panic!("{group:?}")
+    };
+    assert_eq!(
+        (&*member.client_id, &*member.host),
+        ("vocals-processor-0", "/127.0.0.1")
+    );
+    assert_eq!(member.owns("another topic"), Some(vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

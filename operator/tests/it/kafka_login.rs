@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use separation_operator::crd::from_yaml;
 use separation_operator::decide::Lag;
-use separation_operator::observe::kafka::ClusterSettings;
+use separation_operator::kafka::ClusterSettings;
 use separation_operator::plan::{PoolPlan, SecretKey};
 use separation_testbed::{Kafka, KafkaOptions, Security, eventually};
 
@@ -73,5 +73,12 @@ async fn lag_is_read_over_tls_and_with_every_mechanism_and_a_wrong_password_is_u
     let found = reading
         .read_within(&[query("login")], Duration::from_secs(2))
         .await;
-    assert!(matches!(found[0].lag.lag, Lag::Unknown { .. }), "{found:?}");
+    let Lag::Unknown { why } = &found[0].lag.lag else {
+        panic!("{found:?}")
+    };
+    assert!(
+        why.contains("refuses the login by SCRAM-SHA-512")
+            && why.contains("fix: check username and password"),
+        "{why}"
+    );
 }

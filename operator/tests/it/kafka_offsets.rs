@@ -6,7 +6,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Message as _};
 use separation_contract::kafka::{Assignor, OffsetReset, Timings, connection, one_message_consumer};
 use separation_operator::apply::offsets;
-use separation_operator::observe::kafka::{Adoption, Found, Query};
+use separation_operator::kafka::{Cluster, Deadline};
+use separation_operator::observe::{Adoption, Found, Query};
 use separation_testbed::{Kafka, eventually};
 
 use crate::reading::{DEADLINE, Reading, adopted, plain, query};
@@ -24,15 +25,12 @@ async fn adopt(kafka: &Kafka, query: &Query, found: &Found) {
         &query.adoption,
         OffsetReset::Latest,
     );
-    let (settings, query, commits) = (
-        plain(&kafka.bootstrap()),
-        query.clone(),
-        commits.expect("all were read"),
-    );
-    let committed = tokio::task::spawn_blocking(move || {
-        offsets::commit(&settings, &query.group, &query.topic, &commits, DEADLINE)
-    });
-    committed.await.expect("no panic").expect("committed");
+    let cluster = Cluster::new(&plain(&kafka.bootstrap())).expect("settings");
+    let (commits, deadline) = (commits.expect("all were read"), Deadline::after(DEADLINE));
+    let committed = cluster
+        .commit(&query.group, &query.topic, &commits, &deadline)
+        .await;
+    committed.expect("committed");
 }
 
 /// What a worker of the group takes, until it has `count` messages: one that starts at the first message of partitions
@@ -139,15 +137,12 @@ async fn offsets_of_a_group_with_members_are_not_touched() {
         consumer.assignment().is_ok_and(|assigned| assigned.count() == 1)
     })
     .await;
-    let settings = plain(&kafka.bootstrap());
-    let refused = tokio::task::spawn_blocking(move || {
-        offsets::commit(&settings, &query.group, &query.topic, &vec![(0, 0)], DEADLINE)
-    });
-    let refused = refused.await.expect("no panic").unwrap_err();
-    assert!(
-        refused
-            .to_string()
-            .starts_with("cannot commit for offsets-members-workers: "),
-        "{refused}"
+    let cluster = Cluster::new(&plain(&kafka.bootstrap())).expect("settings");
+    let deadline = Deadline::after(DEADLINE);
+    let commit = cluster.commit(&query.group, &query.topic, &[(0, 0)], &deadline);
+    let refused = commit.await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "cannot commit for offsets-members-workers: the group has members; fix: stop them first, or let them commit"
     );
 }

@@ -4,16 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use separation_operator::decide::{GroupReading, Lag, Moment, Work};
-use separation_operator::observe::kafka::{
-    Adoption, ClusterSettings, Deadline, Found, LagReader, Query, QuestionCount,
-};
+use separation_operator::kafka::{Cluster, ClusterSettings, Deadline, Group};
+use separation_operator::observe::{Adoption, Found, LagReader, Query, QuestionCount};
 use separation_testbed::{Kafka, eventually};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
-/// A reader that tests ask from async code; its clock is moved by hand.
+/// A reader whose clock is moved by hand.
 pub(crate) struct Reading {
-    reader: Option<LagReader>,
+    reader: LagReader,
     now: Moment,
 }
 
@@ -24,20 +23,16 @@ impl Reading {
 
     pub(crate) fn with(settings: &ClusterSettings) -> Self {
         Self {
-            reader: Some(LagReader::new(settings.clone()).expect("settings")),
+            reader: LagReader::new(Arc::new(Cluster::new(settings).expect("settings"))),
             now: Moment::default(),
         }
     }
 
     pub(crate) async fn read_within(&mut self, queries: &[Query], deadline: Duration) -> Vec<Found> {
-        let mut reader = self.reader.take().expect("one reading at a time");
-        let (queries, now) = (queries.to_vec(), self.now);
-        let asked = tokio::task::spawn_blocking(move || {
-            let found = reader.read(&queries, now, &Deadline::after(deadline));
-            (reader, found)
-        });
-        let (reader, found) = asked.await.expect("no panic");
-        self.reader = Some(reader);
+        let found = self
+            .reader
+            .read(queries, self.now, &Deadline::after(deadline))
+            .await;
         self.now = self.now + Duration::from_secs(2);
         found
     }
@@ -59,7 +54,7 @@ impl Reading {
     }
 
     pub(crate) fn asked(&self) -> QuestionCount {
-        self.reader.as_ref().expect("no reading now").asked()
+        self.reader.asked()
     }
 
     /// Long enough that descriptions and idle groups are read anew.
@@ -67,18 +62,27 @@ impl Reading {
         self.now = self.now + Duration::from_secs(60);
     }
 
+    pub(crate) fn cluster(&self) -> &Cluster {
+        self.reader.cluster()
+    }
+
+    /// What a decision is told about the query's group, once its coordinator answers.
     pub(crate) async fn group(&mut self, query: &Query) -> GroupReading {
-        let reader = self.reader.take().expect("one reading at a time");
-        let (query, now) = (query.clone(), self.now);
-        let asked = tokio::task::spawn_blocking(move || {
-            let reading = reader
-                .cluster()
-                .group(&query.group, &query.topic, now, &Deadline::after(DEADLINE));
-            (reader, reading)
-        });
-        let (reader, reading) = asked.await.expect("no panic");
-        self.reader = Some(reader);
-        reading
+        eventually("an answer of the coordinator", DEADLINE, async || {
+            let asked = [(Arc::clone(&query.group), Arc::clone(&query.topic))];
+            let deadline = Deadline::after(DEADLINE);
+            let reading = self.cluster().groups(&asked, self.now, &deadline).await.remove(0);
+            (!matches!(reading, GroupReading::Unknown { .. })).then_some(reading)
+        })
+        .await
+    }
+
+    /// The query's group as Kafka describes it.
+    pub(crate) async fn described(&self, query: &Query) -> Group {
+        let groups = [Arc::clone(&query.group)];
+        let deadline = Deadline::after(DEADLINE);
+        let mut described = self.cluster().describe_groups(&groups, &deadline).await;
+        described.remove(0).expect("a group")
     }
 }
 
@@ -114,6 +118,7 @@ pub(crate) fn known<const N: usize>(messages: [u64; N]) -> Lag {
 pub(crate) fn plain(bootstrap: &str) -> ClusterSettings {
     ClusterSettings {
         bootstrap_servers: bootstrap.to_owned(),
-        security: Vec::new(),
+        tls: None,
+        sasl: None,
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Unread;
 use crate::decide::{Lag, PartitionWork, Work};
+use crate::kafka::Unread;
 
 /// Offsets of a topic's partitions, as they were read for one group.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,11 +9,9 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{
-    Adoption, Cluster, ClusterSettings, Deadline, LagFound, PartitionOffsets, Topic, TopicOffsets,
-    TopicPartition, Unread, Which, lag_of,
-};
+use super::{Adoption, LagFound, PartitionOffsets, TopicOffsets, lag_of};
 use crate::decide::{Lag, Moment};
+use crate::kafka::{Cluster, Deadline, Topic, TopicPartition, Unread, Which};
 
 /// How old a topic's description may be: partitions that are added are seen within this.
 const DESCRIPTION_AGE: Duration = Duration::from_secs(10);
@@ -21,9 +19,6 @@ const DESCRIPTION_AGE: Duration = Duration::from_secs(10);
 /// How old an idle group's committed offsets may be; each group has its own age between this and twice this, so that a
 /// thousand groups do not ask at once.
 const COMMITTED_AGE: Duration = Duration::from_secs(30);
-
-/// What librdkafka calls a coordinator that is none any more.
-const NOT_COORDINATOR: &str = "Not coordinator";
 
 /// Whose lag is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +45,7 @@ pub struct Found {
 /// Reads lag of one cluster, round by round.
 #[derive(Debug)]
 pub struct LagReader {
-    settings: ClusterSettings,
-    cluster: Cluster,
+    cluster: Arc<Cluster>,
     topics: HashMap<Arc<str>, Described>,
     ends: HashMap<TopicPartition, i64>,
     groups: HashMap<(Arc<str>, Arc<str>), Committed>,
@@ -87,22 +81,18 @@ struct Committed {
 
 impl LagReader {
     /// Nothing was read yet.
-    ///
-    /// # Errors
-    /// When librdkafka refuses the settings.
-    pub fn new(settings: ClusterSettings) -> Result<Self, Unread> {
-        Ok(Self {
-            cluster: Cluster::new(&settings)?,
-            settings,
+    pub fn new(cluster: Arc<Cluster>) -> Self {
+        Self {
+            cluster,
             topics: HashMap::new(),
             ends: HashMap::new(),
             groups: HashMap::new(),
             asked: QuestionCount::default(),
-        })
+        }
     }
 
-    /// The connections, for other questions.
-    pub fn cluster(&self) -> &Cluster {
+    /// The cluster, for other questions.
+    pub fn cluster(&self) -> &Arc<Cluster> {
         &self.cluster
     }
 
@@ -111,26 +101,26 @@ impl LagReader {
         self.asked
     }
 
-    /// Reads the lag of each query. Blocks until the deadline at most; what has not been answered by then is unknown.
-    pub fn read(&mut self, queries: &[Query], now: Moment, deadline: &Deadline) -> Vec<Found> {
-        let mut unknown = self.describe(queries, now, deadline);
-        let mut ends = self.read_ends(queries, deadline);
+    /// Reads the lag of each query. What has not been answered by the deadline is unknown.
+    pub async fn read(&mut self, queries: &[Query], now: Moment, deadline: &Deadline) -> Vec<Found> {
+        let mut unknown = self.describe(queries, now, deadline).await;
+        let mut ends = self.read_ends(queries, deadline).await;
         let backwards = self.topics_that_went_backwards(&ends);
         if !backwards.is_empty() {
             // Made anew: what was known of it belongs to the old one.
             self.topics.retain(|topic, _| !backwards.contains(topic));
-            unknown.extend(self.describe(queries, now, deadline));
+            unknown.extend(self.describe(queries, now, deadline).await);
             ends.retain(|partition, _| !backwards.contains(&partition.topic));
             let again: Vec<Query> = queries
                 .iter()
                 .filter(|query| backwards.contains(&query.topic))
                 .cloned()
                 .collect();
-            ends.extend(self.read_ends(&again, deadline));
+            ends.extend(self.read_ends(&again, deadline).await);
             self.groups.retain(|(_, topic), _| !backwards.contains(topic));
         }
-        self.read_committed(queries, &ends, now, deadline);
-        let starts = self.read_starts(queries, &ends, deadline);
+        self.read_committed(queries, &ends, now, deadline).await;
+        let starts = self.read_starts(queries, &ends, deadline).await;
         let found = queries
             .iter()
             .map(|query| self.join(query, &unknown, &ends, &starts))
@@ -139,24 +129,15 @@ impl LagReader {
             self.note_idle(query, found);
         }
         self.remember(queries, &ends);
-        self.cluster.serve_events();
-        self.forget_moved_coordinators();
         found
     }
 
-    /// librdkafka keeps asking a coordinator that says it is none any more, for as long as somebody asks: only new
-    /// connections find the new one.
-    fn forget_moved_coordinators(&mut self) {
-        let moved = self.groups.values().any(|group| {
-            let mut offsets = group.offsets.values();
-            offsets.any(|offset| offset.as_ref().is_err_and(|why| why.0.contains(NOT_COORDINATOR)))
-        });
-        if moved && let Ok(fresh) = Cluster::new(&self.settings) {
-            self.cluster = fresh;
-        }
-    }
-
-    fn describe(&mut self, queries: &[Query], now: Moment, deadline: &Deadline) -> HashMap<Arc<str>, Unread> {
+    async fn describe(
+        &mut self,
+        queries: &[Query],
+        now: Moment,
+        deadline: &Deadline,
+    ) -> HashMap<Arc<str>, Unread> {
         let fresh = |described: &Described| now.since(described.at) < DESCRIPTION_AGE;
         let due = |topic: &Arc<str>| !self.topics.get(topic).is_some_and(fresh);
         let due: BTreeSet<_> = queries
@@ -170,7 +151,7 @@ impl LagReader {
         }
         self.asked.topics += due.len() as u64;
         let mut unknown = HashMap::new();
-        for (name, described) in self.cluster.topics(&due, deadline) {
+        for (name, described) in self.cluster.topics(&due, deadline).await {
             match described {
                 Ok(topic) => {
                     let before = self.topics.insert(
@@ -207,7 +188,7 @@ impl LagReader {
         named.collect()
     }
 
-    fn read_ends(
+    async fn read_ends(
         &mut self,
         queries: &[Query],
         deadline: &Deadline,
@@ -215,7 +196,7 @@ impl LagReader {
         let asked: BTreeSet<_> = queries.iter().flat_map(|query| self.partitions(query)).collect();
         let asked: Vec<_> = asked.into_iter().collect();
         self.asked.ends += asked.len() as u64;
-        self.cluster.offsets(&asked, Which::End, deadline)
+        self.cluster.offsets(&asked, Which::End, deadline).await
     }
 
     fn topics_that_went_backwards(
@@ -233,7 +214,7 @@ impl LagReader {
             .collect()
     }
 
-    fn read_committed(
+    async fn read_committed(
         &mut self,
         queries: &[Query],
         ends: &BTreeMap<TopicPartition, Result<i64, Unread>>,
@@ -260,7 +241,7 @@ impl LagReader {
             }
         }
         self.asked.groups += due.len() as u64;
-        let read = self.cluster.committed(&due, deadline);
+        let read = self.cluster.committed(&due, deadline).await;
         for ((group, partitions), offsets) in due.into_iter().zip(read) {
             let Some(topic) = partitions.first().map(|partition| Arc::clone(&partition.topic)) else {
                 continue;
@@ -275,7 +256,7 @@ impl LagReader {
     }
 
     /// Starts, where an end is not what was committed.
-    fn read_starts(
+    async fn read_starts(
         &mut self,
         queries: &[Query],
         ends: &BTreeMap<TopicPartition, Result<i64, Unread>>,
@@ -299,7 +280,7 @@ impl LagReader {
         }
         let asked: Vec<_> = asked.into_iter().collect();
         self.asked.starts += asked.len() as u64;
-        self.cluster.offsets(&asked, Which::Start, deadline)
+        self.cluster.offsets(&asked, Which::Start, deadline).await
     }
 
     fn is_recreated(&self, query: &Query) -> bool {

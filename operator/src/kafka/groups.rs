@@ -1,0 +1,330 @@
+//! Consumer groups: what they committed, who is in them, and commits for those without members.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_groups_response::DescribedGroup;
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
+use kafka_protocol::messages::{
+    DescribeGroupsRequest, GroupId, OffsetCommitResponse, OffsetFetchResponse, TopicName,
+};
+
+use super::assignment;
+use super::coordinators::Refusal;
+use super::protocol::text;
+use super::{Cluster, Deadline, TopicPartition, Unread};
+use crate::decide::{GroupReading, Holds, Member, Moment};
+
+/// The wait before a commit is tried again.
+const COMMIT_AGAIN: Duration = Duration::from_millis(200);
+
+type Committed = BTreeMap<TopicPartition, Result<Option<i64>, Unread>>;
+
+/// A group, as its coordinator describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// What it is doing.
+    pub state: GroupState,
+    /// Who is in it.
+    pub members: Vec<GroupMember>,
+}
+
+/// What a group is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupState {
+    /// Nobody is in it, or nobody ever was.
+    Empty,
+    /// Partitions are being shared out.
+    Rebalancing,
+    /// Everybody knows what is theirs.
+    Stable,
+    /// Something that this operator does not know.
+    Other(Arc<str>),
+}
+
+/// A member of a group, ours or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMember {
+    /// What it calls itself; our workers take their pod's name.
+    pub client_id: Arc<str>,
+    /// Where it connects from, as the broker writes it: `/10.0.0.7`.
+    pub host: Arc<str>,
+    assignment: Bytes,
+}
+
+impl GroupMember {
+    /// The partitions of a topic that it owns, ascending; none where its assignment is of another kind.
+    pub fn owns(&self, topic: &str) -> Option<Vec<i32>> {
+        assignment::partitions_of(&self.assignment, topic)
+    }
+}
+
+impl Group {
+    /// What a decision needs of it: who owns what of `topic`.
+    pub fn reading(&self, topic: &str, at: Moment) -> GroupReading {
+        let unknown = |why: String| GroupReading::Unknown { at, why: why.into() };
+        let nobody = GroupReading::Stable {
+            at,
+            members: Vec::new(),
+        };
+        match &self.state {
+            GroupState::Empty => nobody,
+            GroupState::Rebalancing => GroupReading::Rebalancing { at },
+            GroupState::Other(state) => unknown(format!("the group is in the unknown state {state}")),
+            GroupState::Stable => {
+                let members = self.members.iter().map(|member| {
+                    Some(Member {
+                        pod: (&*member.client_id).into(),
+                        holds: Holds::Partitions(member.owns(topic)?),
+                    })
+                });
+                match members.collect::<Option<Vec<_>>>() {
+                    Some(members) => GroupReading::Stable { at, members },
+                    None => unknown("a member has an assignment of another kind".to_owned()),
+                }
+            }
+        }
+    }
+
+    fn of(described: &DescribedGroup) -> Self {
+        let state = match described.group_state.as_str() {
+            "Empty" | "Dead" => GroupState::Empty,
+            "PreparingRebalance" | "CompletingRebalance" => GroupState::Rebalancing,
+            "Stable" => GroupState::Stable,
+            other => GroupState::Other(other.into()),
+        };
+        let members = described.members.iter().map(|member| GroupMember {
+            client_id: member.client_id.as_str().into(),
+            host: member.client_host.as_str().into(),
+            assignment: Bytes::copy_from_slice(&member.member_assignment),
+        });
+        Self {
+            state,
+            members: members.collect(),
+        }
+    }
+}
+
+impl Cluster {
+    /// Committed offsets of groups: per group, those of its partitions; none where it never committed.
+    pub async fn committed(
+        &self,
+        groups: &[(Arc<str>, Vec<TopicPartition>)],
+        deadline: &Deadline,
+    ) -> Vec<BTreeMap<TopicPartition, Result<Option<i64>, Unread>>> {
+        let names: Vec<_> = groups.iter().map(|(group, _)| Arc::clone(group)).collect();
+        let question = |positions: &[usize]| {
+            let asked = positions
+                .iter()
+                .map(|position| fetch_of(&groups[*position].0, &groups[*position].1));
+            OffsetFetchRequest::default().with_groups(asked.collect())
+        };
+        let read = |position: usize, answer: &OffsetFetchResponse| {
+            committed_in(answer, &groups[position].0, &groups[position].1)
+        };
+        let found = self.ask_coordinators(&names, deadline, question, read).await;
+        let each = found.into_iter().zip(groups).map(|(found, (_, partitions))| {
+            found.unwrap_or_else(|refusal| {
+                let why = refusal.why();
+                let unread = partitions
+                    .iter()
+                    .map(|partition| (partition.clone(), Err(why.clone())));
+                unread.collect()
+            })
+        });
+        each.collect()
+    }
+
+    /// Describes groups. One that nobody ever joined is empty.
+    pub async fn describe_groups(
+        &self,
+        groups: &[Arc<str>],
+        deadline: &Deadline,
+    ) -> Vec<Result<Group, Unread>> {
+        let question = |positions: &[usize]| {
+            let asked = positions.iter().map(|position| GroupId(text(&groups[*position])));
+            DescribeGroupsRequest::default().with_groups(asked.collect())
+        };
+        let read = |position: usize, answer: &kafka_protocol::messages::DescribeGroupsResponse| {
+            let mut described = answer.groups.iter();
+            let described = described.find(|described| *described.group_id.0 == *groups[position]);
+            let described = described.ok_or_else(silent_about_the_group)?;
+            match Refusal::of(described.error_code) {
+                None => Ok(Group::of(described)),
+                Some(refusal) => Err(refusal),
+            }
+        };
+        let found = self.ask_coordinators(groups, deadline, question, read).await;
+        found
+            .into_iter()
+            .map(|found| found.map_err(Refusal::why))
+            .collect()
+    }
+
+    /// Members of groups, and what they own of a topic.
+    pub async fn groups(
+        &self,
+        groups: &[(Arc<str>, Arc<str>)],
+        at: Moment,
+        deadline: &Deadline,
+    ) -> Vec<GroupReading> {
+        let names: Vec<_> = groups.iter().map(|(group, _)| Arc::clone(group)).collect();
+        let described = self.describe_groups(&names, deadline).await;
+        let readings = described
+            .into_iter()
+            .zip(groups)
+            .map(|(described, (_, topic))| match described {
+                Ok(group) => group.reading(topic, at),
+                Err(Unread(why)) => GroupReading::Unknown { at, why },
+            });
+        readings.collect()
+    }
+
+    /// Commits offsets for a group without members: for each partition, the next offset to read. It is tried until the
+    /// deadline.
+    ///
+    /// # Errors
+    /// When the group has members, or Kafka refuses or does not answer.
+    pub async fn commit(
+        &self,
+        group: &str,
+        topic: &str,
+        commits: &[(i32, i64)],
+        deadline: &Deadline,
+    ) -> Result<(), Unread> {
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let groups = [Arc::from(group)];
+        let question = |_: &[usize]| commit_of(group, topic, commits);
+        let read = |_: usize, answer: &OffsetCommitResponse| all_committed(answer, topic, commits);
+        loop {
+            let mut found = self.ask_coordinators(&groups, deadline, question, read).await;
+            let refusal = match found.pop() {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(refusal)) => refusal,
+                None => Refusal::Final(silent_about_the_group().why()),
+            };
+            if matches!(refusal, Refusal::Final(_)) || deadline.left() <= COMMIT_AGAIN {
+                return Err(Unread::new(format!(
+                    "cannot commit for {group}: {}",
+                    refusal.why()
+                )));
+            }
+            tokio::time::sleep(COMMIT_AGAIN).await;
+        }
+    }
+}
+
+fn silent_about_the_group() -> Refusal {
+    Refusal::Final(Unread::new("the broker said nothing about the group"))
+}
+
+fn fetch_of(group: &Arc<str>, partitions: &[TopicPartition]) -> OffsetFetchRequestGroup {
+    let mut by_topic: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    for partition in partitions {
+        by_topic
+            .entry(&partition.topic)
+            .or_default()
+            .push(partition.partition);
+    }
+    let topics = by_topic.into_iter().map(|(topic, partitions)| {
+        OffsetFetchRequestTopics::default()
+            .with_name(TopicName(text(topic)))
+            .with_partition_indexes(partitions)
+    });
+    OffsetFetchRequestGroup::default()
+        .with_group_id(GroupId(text(group)))
+        .with_topics(Some(topics.collect()))
+}
+
+/// The same group may have been asked about twice in one question, with other topics.
+fn committed_in(
+    answer: &OffsetFetchResponse,
+    group: &str,
+    partitions: &[TopicPartition],
+) -> Result<Committed, Refusal> {
+    let mut offsets = HashMap::new();
+    let mut named = false;
+    for answered in answer
+        .groups
+        .iter()
+        .filter(|answered| *answered.group_id.0 == *group)
+    {
+        named = true;
+        if let Some(refusal) = Refusal::of(answered.error_code) {
+            return Err(refusal);
+        }
+        for topic in &answered.topics {
+            for partition in &topic.partitions {
+                let key = (topic.name.0.as_str(), partition.partition_index);
+                offsets.insert(key, (partition.error_code, partition.committed_offset));
+            }
+        }
+    }
+    if !named {
+        return Err(silent_about_the_group());
+    }
+    let each = partitions.iter().map(|partition| {
+        let offset = match offsets.get(&(&*partition.topic, partition.partition)) {
+            None => Err(Unread::new("the coordinator said nothing about it")),
+            // Below 0 where the group never committed.
+            Some((0, offset)) => Ok((*offset >= 0).then_some(*offset)),
+            Some((code, _)) => Err(Unread::said(*code)),
+        };
+        (partition.clone(), offset)
+    });
+    Ok(each.collect())
+}
+
+fn commit_of(group: &str, topic: &str, commits: &[(i32, i64)]) -> OffsetCommitRequest {
+    let partitions = commits.iter().map(|(partition, next)| {
+        OffsetCommitRequestPartition::default()
+            .with_partition_index(*partition)
+            .with_committed_offset(*next)
+            .with_committed_leader_epoch(-1)
+            .with_committed_metadata(Some(text("")))
+    });
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(TopicName(text(topic)))
+        .with_partitions(partitions.collect());
+    // No generation and no member: the coordinator takes it from a group without members, and from no other.
+    OffsetCommitRequest::default()
+        .with_group_id(GroupId(text(group)))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![topic])
+}
+
+fn all_committed(answer: &OffsetCommitResponse, topic: &str, commits: &[(i32, i64)]) -> Result<(), Refusal> {
+    let answered = answer.topics.iter().filter(|answered| *answered.name.0 == *topic);
+    let answered: HashMap<i32, i16> = answered
+        .flat_map(|answered| &answered.partitions)
+        .map(|partition| (partition.partition_index, partition.error_code))
+        .collect();
+    for (partition, _) in commits {
+        let code = answered.get(partition).ok_or_else(silent_about_the_group)?;
+        match ResponseError::try_from_code(*code) {
+            None => {}
+            Some(
+                ResponseError::UnknownMemberId
+                | ResponseError::IllegalGeneration
+                | ResponseError::RebalanceInProgress
+                | ResponseError::StaleMemberEpoch,
+            ) => {
+                return Err(Refusal::Final(Unread::new(
+                    "the group has members; fix: stop them first, or let them commit",
+                )));
+            }
+            Some(_) => return Refusal::of(*code).map_or(Ok(()), Err),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! A small client of one Kafka cluster: offsets, groups and descriptions, and nothing that consumes or produces.
+//!
+//! One [`Cluster`] serves every pool with the same servers and login, over one connection per broker. Nothing here
+//! decides, and no question outlives its [`Deadline`]. What a broker does wrong, being away, silent or talking nonsense,
+//! leaves unknown what that broker alone could have answered, and nothing else.
+
+mod assignment;
+mod broker;
+mod cluster;
+mod connection;
+mod coordinators;
+mod groups;
+mod login;
+mod offsets;
+mod protocol;
+mod routes;
+mod scram;
+mod settings;
+mod shape;
+mod tls;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use cluster::Cluster;
+pub use groups::{Group, GroupMember, GroupState};
+pub use offsets::Which;
+pub use settings::{ClientCertificate, ClusterSettings, Sasl, SecretText, Tls};
+
+/// Why something could not be read; cheap to copy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unread(pub Arc<str>);
+
+impl Unread {
+    pub(crate) fn new(why: impl Into<Arc<str>>) -> Self {
+        Self(why.into())
+    }
+
+    /// What a broker answered in place of an answer.
+    fn said(code: i16) -> Self {
+        Self::new(protocol::meaning(code))
+    }
+}
+
+/// When a reading must have ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    at: Instant,
+}
+
+impl Deadline {
+    /// So long from now.
+    pub fn after(length: Duration) -> Self {
+        Self {
+            at: Instant::now() + length,
+        }
+    }
+
+    /// The time until then.
+    pub fn left(&self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+}
+
+/// A topic, as its cluster describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// Its id: another one means that it was made anew.
+    pub id: Arc<str>,
+    /// Its partitions' numbers, ascending.
+    pub partitions: Vec<i32>,
+}
+
+/// A partition of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicPartition {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition's number.
+    pub partition: i32,
+}
