@@ -14,6 +14,8 @@
 //! | [`settings`] | the operator's own settings | be the second place that reads the environment |
 //! | [`lease`] | which replica leads, and the fence before every write | read another's clock |
 //! | [`apply`] | what is written to the cluster, as values | decide how many, or talk to a cluster |
+//! | [`metrics`] | what is counted and measured | have labels without bounds |
+//! | [`health`] | tells probes and Prometheus how the process is | ask Kafka or the API server |
 //! | [`status`] | what is said about a pool, and when | decide anything |
 //! | [`simulate`] | a made-up pool under the real decisions | have rules of its own |
 //! | [`cli`] | arguments, reports, exit codes | be used by another room |
@@ -22,7 +24,9 @@ pub mod apply;
 pub mod cli;
 pub mod crd;
 pub mod decide;
+pub mod health;
 pub mod lease;
+pub mod metrics;
 pub mod names;
 pub mod observe;
 pub mod plan;
