@@ -288,21 +288,22 @@ fn another_assignor_replaces_all_pods_at_once_and_is_not_cut_short() {
     let mut running = built(&pool, Role::Processor, &settings()).unwrap();
     let plan = PoolPlan::of(&pool).unwrap();
     assert_eq!(rollout(None, &plan.processor), Rollout::Rolling);
-    assert_eq!(rollout(Some(&DeploymentSeen::of(&running)), &plan.processor), Rollout::Rolling);
+    assert_eq!(
+        rollout(Some(&DeploymentSeen::of(&running)), &plan.processor),
+        Rollout::Rolling
+    );
 
     pool.spec.processor.assignor = crate::crd::AssignorSpec::Range;
     let plan = PoolPlan::of(&pool).unwrap();
-    assert_eq!(rollout(Some(&DeploymentSeen::of(&running)), &plan.processor), Rollout::AllAtOnce);
-    running = deployment(
-        &plan,
-        Role::Processor,
-        None,
-        &settings(),
-        3,
-        Rollout::AllAtOnce,
-    )
-    .unwrap();
-    assert_eq!(rollout(Some(&DeploymentSeen::of(&running)), &plan.processor), Rollout::AllAtOnce);
+    assert_eq!(
+        rollout(Some(&DeploymentSeen::of(&running)), &plan.processor),
+        Rollout::AllAtOnce
+    );
+    running = deployment(&plan, Role::Processor, None, &settings(), 3, Rollout::AllAtOnce).unwrap();
+    assert_eq!(
+        rollout(Some(&DeploymentSeen::of(&running)), &plan.processor),
+        Rollout::AllAtOnce
+    );
     let status = |observed, old, terminating| k8s_openapi::api::apps::v1::DeploymentStatus {
         observed_generation: Some(observed),
         replicas: Some(3),
@@ -318,6 +319,9 @@ fn another_assignor_replaces_all_pods_at_once_and_is_not_cut_short() {
         (2, 0, 0, Rollout::Rolling),
     ] {
         running.status = Some(status(observed, old, terminating));
-        assert_eq!(rollout(Some(&DeploymentSeen::of(&running)), &plan.processor), expected);
+        assert_eq!(
+            rollout(Some(&DeploymentSeen::of(&running)), &plan.processor),
+            expected
+        );
     }
 }

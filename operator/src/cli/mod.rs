@@ -1,5 +1,6 @@
 //! The command line. Arguments in, exit code out; the only part of the operator that prints.
 
+mod run;
 mod simulate;
 
 use std::io::{Write as _, stderr, stdout};
@@ -23,6 +24,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Look after the SeparationPools of a cluster, until SIGTERM
+    Run(Box<run::RunArguments>),
     /// Print the definition of SeparationPool, for `kubectl apply -f -`
     Crd,
     /// Try a policy on a trace of arriving tasks, recorded or made up, with the operator's own decisions
@@ -32,6 +35,7 @@ enum Command {
 /// Does what the process's arguments ask for.
 pub fn run() -> ExitCode {
     let done = match Arguments::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
         Command::Crd => print_crd(),
         Command::Simulate(arguments) => simulate::run(&arguments),
     };

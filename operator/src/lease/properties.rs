@@ -226,17 +226,17 @@ impl Run {
                 request,
             } => {
                 let answer = self.serve(replica, &request);
-                if let Some(at) = self.way() {
-                    if let Some(at) = self.replicas[replica].place.awake(at) {
-                        self.at(
-                            at,
-                            Event::Answered {
-                                replica,
-                                try_,
-                                answer,
-                            },
-                        );
-                    }
+                if let Some(at) = self.way()
+                    && let Some(at) = self.replicas[replica].place.awake(at)
+                {
+                    self.at(
+                        at,
+                        Event::Answered {
+                            replica,
+                            try_,
+                            answer,
+                        },
+                    );
                 }
             }
             Event::Answered {

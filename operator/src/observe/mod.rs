@@ -4,6 +4,7 @@
 //! question that nobody answers ends at its deadline.
 
 mod lag;
+pub mod poller;
 mod reader;
 pub mod workload;
 

@@ -119,15 +119,17 @@ fn resource_version(metadata: &ObjectMeta) -> Arc<str> {
 
 /// Whether an entry is another manager's, about the spec.
 fn edits_spec(entry: &ManagedFieldsEntry) -> bool {
-    let ours =
-        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply");
+    let ours = entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply");
     let fields = entry.fields_v1.as_ref();
     !ours && fields.is_some_and(|fields| fields.0.get("f:spec").is_some())
 }
 
 fn assignor(deployment: &Deployment) -> Option<&str> {
     let pod = deployment.spec.template.spec.as_ref()?;
-    let mut environment = pod.containers.iter().flat_map(|container| container.env.iter().flatten());
+    let mut environment = pod
+        .containers
+        .iter()
+        .flat_map(|container| container.env.iter().flatten());
     environment
         .find(|variable| variable.name == KAFKA_ASSIGNOR)?
         .value
@@ -221,8 +223,13 @@ fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
 }
 
 impl Trouble {
-    fn new(reason: &str, message: Option<&str>) -> Self {
-        let message: String = message.unwrap_or_default().chars().take(LONGEST_MESSAGE).collect();
+    /// Of a reason and what is known of it, shortened.
+    pub fn new(reason: &str, message: Option<&str>) -> Self {
+        let message: String = message
+            .unwrap_or_default()
+            .chars()
+            .take(LONGEST_MESSAGE)
+            .collect();
         Self {
             reason: reason.into(),
             message: message.into(),
@@ -297,7 +304,8 @@ mod tests {
     fn replicas_are_those_asked_for_and_none_without_a_deployment() {
         assert_eq!(workload(None, []).replicas, 0);
         let deployment = |replicas: Value| {
-            let deployment = json!({"metadata": {}, "spec": {"replicas": replicas, "selector": {}, "template": {}}});
+            let deployment =
+                json!({"metadata": {}, "spec": {"replicas": replicas, "selector": {}, "template": {}}});
             DeploymentSeen::of(&serde_json::from_value(deployment).expect("a deployment"))
         };
         assert_eq!(workload(Some(&deployment(json!(7))), []).replicas, 7);
@@ -320,7 +328,11 @@ mod tests {
         assert!(!entry(FIELD_MANAGER, "Apply", replicas.clone()));
         assert!(entry(FIELD_MANAGER, "Update", replicas.clone()));
         assert!(entry("kubectl-edit", "Update", replicas));
-        assert!(!entry("kube-controller-manager", "Update", json!({"f:status": {}})));
+        assert!(!entry(
+            "kube-controller-manager",
+            "Update",
+            json!({"f:status": {}})
+        ));
     }
 
     #[test]
@@ -329,7 +341,11 @@ mod tests {
             let state = json!({"waiting": {"reason": reason, "message": "secret \"s3\" not found"}});
             let container = json!({"name": "worker", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
             let pod = pod(&json!({"status": {"phase": "Pending", "containerStatuses": [container]}}));
-            PodSeen::of(&pod).expect("a name").1.trouble.map(|trouble| trouble.reason)
+            PodSeen::of(&pod)
+                .expect("a name")
+                .1
+                .trouble
+                .map(|trouble| trouble.reason)
         };
         assert_eq!(waiting("ContainerCreating"), None);
         let expected = Some("CreateContainerConfigError".into());
@@ -338,6 +354,9 @@ mod tests {
             {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
         ]}});
         let trouble = seen(failing).trouble.expect("trouble");
-        assert_eq!((&*trouble.reason, &*trouble.message), ("FailedCreate", "exceeded quota"));
+        assert_eq!(
+            (&*trouble.reason, &*trouble.message),
+            ("FailedCreate", "exceeded quota")
+        );
     }
 }

@@ -1,18 +1,21 @@
 //! Conditions: what a person or a script waits for.
 
+use std::borrow::Cow;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{PoolReport, RoleReport};
 use crate::crd::condition_types;
 use crate::decide::{Bound, Lag, Reason};
 use crate::observe::Flag;
+use crate::observe::workload::Trouble;
 use crate::plan::Problems;
 
 /// A condition without its time.
 pub(super) struct Said {
     type_: &'static str,
     holds: Holds,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
 }
 
@@ -56,7 +59,7 @@ pub(super) fn dated(
         Condition {
             type_: said.type_.to_owned(),
             status: status.to_owned(),
-            reason: said.reason.to_owned(),
+            reason: said.reason.into_owned(),
             message: said.message,
             observed_generation: generation,
             last_transition_time: before
@@ -70,14 +73,14 @@ fn refused(problems: &Problems) -> Vec<Said> {
     let unknown = |type_| Said {
         type_,
         holds: Holds::Unknown,
-        reason: "InvalidSpec",
+        reason: "InvalidSpec".into(),
         message: "the spec cannot be done, so that nothing is decided".to_owned(),
     };
     vec![
         Said {
             type_: condition_types::READY,
             holds: Holds::False,
-            reason: "InvalidSpec",
+            reason: "InvalidSpec".into(),
             message: problems.to_string(),
         },
         unknown(condition_types::LAG_KNOWN),
@@ -85,7 +88,7 @@ fn refused(problems: &Problems) -> Vec<Said> {
         Said {
             type_: condition_types::DEGRADED,
             holds: Holds::True,
-            reason: "InvalidSpec",
+            reason: "InvalidSpec".into(),
             message: "workers go on as the last valid spec says".to_owned(),
         },
         unknown(condition_types::CONFLICT),
@@ -151,15 +154,28 @@ fn scaling_limited(roles: &[RoleReport]) -> Said {
 
 fn degraded(roles: &[RoleReport]) -> Said {
     let type_ = condition_types::DEGRADED;
-    let mut found: Vec<(&'static str, String)> = Vec::new();
+    let mut found: Vec<(&str, String)> = Vec::new();
     for report in roles {
         let role = report.role;
         let unschedulable = report.explanation.pods.unschedulable;
         if unschedulable > 0 {
+            let trouble = report
+                .troubles
+                .iter()
+                .find(|trouble| &*trouble.reason == "Unschedulable");
+            let why = trouble.map_or_else(String::new, |trouble| format!(": {}", trouble.message));
             found.push((
                 "Unschedulable",
-                format!("{role}: no node has room for {unschedulable} pods"),
+                format!("{role}: no node has room for {unschedulable} pods{why}"),
             ));
+        }
+        for trouble in report
+            .troubles
+            .iter()
+            .filter(|trouble| &*trouble.reason != "Unschedulable")
+        {
+            let Trouble { reason, message } = trouble;
+            found.push((reason, format!("{role}: {reason}: {message}")));
         }
         found.extend(
             report
@@ -183,6 +199,7 @@ fn degraded(roles: &[RoleReport]) -> Said {
     match found.first() {
         None => no(type_, "AllWell", "nothing is odd".to_owned()),
         Some((reason, _)) => {
+            let reason = condition_reason(reason);
             let messages: Vec<&str> = found.iter().map(|(_, message)| &**message).collect();
             yes(type_, reason, messages.join("\n"))
         }
@@ -199,6 +216,17 @@ fn conflict(roles: &[RoleReport]) -> Said {
             "nobody else takes from these groups and topics".to_owned(),
         ),
         Some(message) => yes(type_, "Shared", message),
+    }
+}
+
+/// A condition's reason: the cluster's own word, where the API server would take it for one.
+fn condition_reason(reason: &str) -> String {
+    let is_word = reason.chars().all(|letter| letter.is_ascii_alphanumeric())
+        && reason.starts_with(|letter: char| letter.is_ascii_alphabetic());
+    if is_word {
+        reason.to_owned()
+    } else {
+        "Trouble".to_owned()
     }
 }
 
@@ -242,11 +270,11 @@ fn all(
     (!said.is_empty()).then(|| said.join("\n"))
 }
 
-fn yes(type_: &'static str, reason: &'static str, message: impl Into<String>) -> Said {
+fn yes(type_: &'static str, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Said {
     Said {
         type_,
         holds: Holds::True,
-        reason,
+        reason: reason.into(),
         message: message.into(),
     }
 }
@@ -255,7 +283,7 @@ fn no(type_: &'static str, reason: &'static str, message: String) -> Said {
     Said {
         type_,
         holds: Holds::False,
-        reason,
+        reason: reason.into(),
         message,
     }
 }

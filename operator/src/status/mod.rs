@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use crate::crd::{AdoptionStatus, LagState, LagStatus, ReplicaStatus, RoleStatus, SeparationPoolStatus};
 use crate::decide::{Explanation, Lag, Target};
 use crate::observe::Flag;
+use crate::observe::workload::Trouble;
 use crate::plan::{Problems, Role};
 
 /// The shortest time between two writes of numbers that nobody acts on: a thousand busy pools write two hundred times a
@@ -38,6 +39,8 @@ pub struct RoleReport {
     pub target: Target,
     /// How the group's offsets were taken over.
     pub adoption: Option<AdoptionStatus>,
+    /// What the cluster says that a person must look at.
+    pub troubles: Vec<Trouble>,
 }
 
 /// What is known of a pool.

@@ -61,6 +61,7 @@ fn report(role: Role, lag: Lag, ready: u32) -> RoleReport {
         last_known_at: Some(time("2026-01-01T00:00:00Z")),
         target: policy.target,
         adoption: None,
+        troubles: Vec::new(),
     }
 }
 

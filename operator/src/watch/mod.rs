@@ -14,14 +14,15 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::utils::{Backoff, StreamBackoff};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::apply::owner_reference;
 use crate::crd::SeparationPool;
+use crate::metrics::Metrics;
 use crate::names::{POOL_LABEL, ROLE_LABEL};
 use crate::observe::workload::{DeploymentSeen, PodSeen};
 use crate::plan::{PoolId, PoolPlan, Problem, Problems, Role};
@@ -37,19 +38,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause before a watch is taken up again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Where a watch that is taken up again is told of.
-pub trait WatchObserver: Send + Sync + 'static {
-    /// A watch of objects of this kind broke.
-    fn broke(&self, kind: &'static str);
-}
-
 /// Follows everything in a scope until the receiver is gone.
-pub async fn follow(
-    client: Client,
-    scope: Scope,
-    told: mpsc::Sender<(Scope, Told)>,
-    observer: Arc<dyn WatchObserver>,
-) {
+pub async fn follow(client: Client, scope: Scope, told: mpsc::Sender<(Scope, Told)>, metrics: Metrics) {
     let ours = watcher::Config::default().labels(POOL_LABEL).page_size(PAGE);
     let pools = changes(
         watcher(
@@ -57,19 +47,14 @@ pub async fn follow(
             watcher::Config::default().page_size(PAGE),
         ),
         |pool| Some(pool_seen(pool)),
-        "SeparationPool",
-        &observer,
+        "separationpools",
+        &metrics,
     );
     let deployments = changes(
         watcher(api::<Deployment>(&client, &scope), ours.clone()),
-        |deployment| {
-            Some((
-                role_key(&deployment.metadata)?,
-                DeploymentSeen::of(deployment),
-            ))
-        },
-        "Deployment",
-        &observer,
+        |deployment| Some((role_key(&deployment.metadata)?, DeploymentSeen::of(deployment))),
+        "deployments",
+        &metrics,
     );
     let pods = changes(
         watcher(api::<Pod>(&client, &scope), ours),
@@ -77,13 +62,14 @@ pub async fn follow(
             let (name, seen) = PodSeen::of(pod)?;
             Some(((role_key(&pod.metadata)?, name), seen))
         },
-        "Pod",
-        &observer,
+        "pods",
+        &metrics,
     );
     let all = futures_util::stream_select!(
         pools.map(Told::Pool).boxed(),
         deployments.map(Told::Deployment).boxed(),
-        pods.map(|change: Change<PodKey, PodSeen>| Told::Pod(change)).boxed()
+        pods.map(|change: Change<PodKey, PodSeen>| Told::Pod(change))
+            .boxed()
     );
     tokio::pin!(all);
     while let Some(change) = all.next().await {
@@ -124,7 +110,8 @@ fn undecodable(error: &str) -> Problems {
     Problems(vec![Problem {
         field: "spec".to_owned(),
         problem: format!("cannot be read: {error}"),
-        fix: "correct it, or apply the definition that belongs to this operator (separation-operator crd)".to_owned(),
+        fix: "correct it, or apply the definition that belongs to this operator (separation-operator crd)"
+            .to_owned(),
     }])
 }
 
@@ -156,15 +143,15 @@ fn role_key(metadata: &ObjectMeta) -> Option<RoleKey> {
 fn changes<T, K, V>(
     events: impl Stream<Item = watcher::Result<Event<T>>> + Send,
     keyed: impl Fn(&T) -> Option<(K, V)> + Send + Sync,
-    kind: &'static str,
-    observer: &Arc<dyn WatchObserver>,
+    resource: &'static str,
+    metrics: &Metrics,
 ) -> impl Stream<Item = Change<K, V>> + Send
 where
     T: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
     K: Send,
     V: mirror::Versioned + Send,
 {
-    let observer = Arc::clone(observer);
+    let metrics = metrics.clone();
     let events = StreamBackoff::new(events, Pauses(FIRST_PAUSE));
     events.filter_map(move |event| {
         let change = match event {
@@ -172,10 +159,16 @@ where
             Ok(Event::InitApply(object)) => keyed(&object).map(|(key, value)| Change::Listed(key, value)),
             Ok(Event::InitDone) => Some(Change::ListedAll),
             Ok(Event::Apply(object)) => keyed(&object).map(|(key, value)| Change::Applied(key, value)),
-            Ok(Event::Delete(object)) => keyed(&object).map(|(key, value)| Change::Deleted(key, value.version())),
+            Ok(Event::Delete(object)) => {
+                keyed(&object).map(|(key, value)| Change::Deleted(key, value.version()))
+            }
             Err(error) => {
-                observer.broke(kind);
-                tracing::warn!(kind, error = &error as &dyn std::error::Error, "A watch broke and is taken up again");
+                metrics.watch_restarted(resource);
+                tracing::warn!(
+                    resource,
+                    error = &error as &dyn std::error::Error,
+                    "A watch broke and is taken up again"
+                );
                 None
             }
         };

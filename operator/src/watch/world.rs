@@ -143,10 +143,7 @@ impl World {
         let objects = self.of(&key.pool).map(|objects| objects.pods.objects());
         let first = (key.clone(), PodName::from(""));
         let of_role = objects.map(|pods| pods.range(first..).take_while(move |((role, _), _)| role == key));
-        of_role
-            .into_iter()
-            .flatten()
-            .map(|((_, name), pod)| (name, pod))
+        of_role.into_iter().flatten().map(|((_, name), pod)| (name, pod))
     }
 
     fn scope_of(&self, pool: &PoolId) -> Scope {

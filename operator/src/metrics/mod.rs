@@ -1,0 +1,296 @@
+//! What the operator counts and measures, in Prometheus' words.
+//!
+//! Labels come from fixed sets of words, but for a pool's name and a cluster's first server, whose series go when the pool
+//! or the last pool on the cluster goes. What is not known has no series: it is never zero. Handles are looked up once,
+//! and setting them looks up nothing.
+
+mod cluster;
+mod role;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::lease::fenced;
+
+pub use cluster::{ClusterMetrics, KafkaFailure};
+pub use role::RoleMetrics;
+
+/// Buckets from a millisecond to half a minute, the longest deadline of a reading.
+const SECONDS: [f64; 12] = [
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
+];
+
+/// What is asked of the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Read one.
+    Get,
+    /// Read many.
+    List,
+    /// Follow changes.
+    Watch,
+    /// Make one.
+    Create,
+    /// Change one.
+    Patch,
+    /// Write one whole.
+    Update,
+    /// Delete one.
+    Delete,
+}
+
+/// How a reconciliation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing had to be written.
+    Unchanged,
+    /// Something was written.
+    Written,
+    /// Something failed.
+    Failed,
+}
+
+/// Whether this replica leads, as a gauge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leads {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+}
+
+/// Everything that is counted and measured; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    roles: role::Families,
+    clusters: cluster::Families,
+    api_errors: IntCounterVec,
+    watch_restarts: IntCounterVec,
+    reconcile_seconds: HistogramVec,
+    events_dropped: prometheus::IntCounter,
+    leader: IntGauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    ///
+    /// # Panics
+    /// Never: names and labels are fixed and valid.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let made = Making(&registry);
+        let build = made.gauges(
+            "separation_operator_build_info",
+            "1, with the version as a label",
+            &["version"],
+        );
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Self {
+            roles: role::Families::new(made),
+            clusters: cluster::Families::new(made),
+            api_errors: made.counters(
+                "separation_operator_api_errors_total",
+                "Requests to the API server that failed, by verb, resource and kind of failure",
+                &["verb", "resource", "class"],
+            ),
+            watch_restarts: made.counters(
+                "separation_operator_watch_restarts_total",
+                "Watches that had to begin anew, by resource",
+                &["resource"],
+            ),
+            reconcile_seconds: made.histograms(
+                "separation_operator_reconcile_seconds",
+                "Duration of one look at a pool, by how it ended",
+                &["outcome"],
+            ),
+            events_dropped: made
+                .counters(
+                    "separation_operator_events_dropped_total",
+                    "Kubernetes events that were not written because too many waited",
+                    &[],
+                )
+                .with_label_values::<&str>(&[]),
+            leader: made
+                .gauges("separation_operator_leader", "1 while this replica leads", &[])
+                .with_label_values::<&str>(&[]),
+            registry,
+        }
+    }
+
+    /// The metrics of one role of a pool; its series go with the last of them.
+    pub fn role(&self, pool: &crate::plan::PoolId, role: crate::plan::Role) -> RoleMetrics {
+        self.roles.of(pool, role)
+    }
+
+    /// The metrics of one Kafka cluster, named by its bootstrap servers; its series go with the last of them.
+    pub fn cluster(&self, bootstrap_servers: &str) -> ClusterMetrics {
+        self.clusters.of(bootstrap_servers)
+    }
+
+    /// A request to the API server failed. `resource` is a plural, as in `deployments`.
+    pub fn api_error(&self, verb: Verb, resource: &'static str, error: &kube::Error) {
+        self.api_errors
+            .with_label_values(&[verb.name(), resource, class(error)])
+            .inc();
+    }
+
+    /// A watch had to begin anew. `resource` is a plural.
+    pub fn watch_restarted(&self, resource: &'static str) {
+        self.watch_restarts.with_label_values(&[resource]).inc();
+    }
+
+    /// One look at a pool ended.
+    pub fn reconciled(&self, outcome: Outcome, took: Duration) {
+        self.reconcile_seconds
+            .with_label_values(&[outcome.name()])
+            .observe(took.as_secs_f64());
+    }
+
+    /// A Kubernetes event was not written.
+    pub fn event_dropped(&self) {
+        self.events_dropped.inc();
+    }
+
+    /// Whether this replica leads.
+    pub fn leads(&self, leads: Leads) {
+        self.leader.set(i64::from(leads == Leads::Yes));
+    }
+
+    /// All of it, in Prometheus' text format.
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        // Only a broken pipe could fail, and this is memory.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        text
+    }
+}
+
+impl Verb {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Patch => "patch",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Written => "written",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The kind of a failure, as a label.
+fn class(error: &kube::Error) -> &'static str {
+    if fenced(error).is_some() {
+        return "fenced";
+    }
+    match error {
+        kube::Error::Api(status) => match status.code {
+            401 | 403 => "forbidden",
+            404 => "not_found",
+            409 => "conflict",
+            410 => "gone",
+            429 => "throttled",
+            400..500 => "invalid",
+            _ => "server",
+        },
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => "network",
+        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => "unreadable",
+        _ => "other",
+    }
+}
+
+/// Makes families of metrics whose names are known to be valid and free.
+#[derive(Clone, Copy)]
+struct Making<'a>(&'a Registry);
+
+impl Making<'_> {
+    fn counters(self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.registered(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauges(self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.registered(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn histograms(self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        self.registered(HistogramVec::new(options, labels))
+    }
+
+    fn registered<C: Collector + Clone + 'static>(self, made: prometheus::Result<C>) -> C {
+        let made = made.expect("the name and the labels are valid");
+        self.0
+            .register(Box::new(made.clone()))
+            .expect("the name is not taken");
+        made
+    }
+}
+
+/// Who uses which labels: one that comes again before its predecessor has gone must not lose its series to it.
+#[derive(Debug)]
+struct Users<K>(Arc<Mutex<HashMap<K, usize>>>);
+
+impl<K> Clone for Users<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Hash + Eq + Clone> Users<K> {
+    fn none() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Notes one user more. Labels beyond `most` are not taken: `rest` stands for them.
+    fn join(&self, key: K, most: usize, rest: K) -> K {
+        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = if users.len() < most || users.contains_key(&key) {
+            key
+        } else {
+            rest
+        };
+        *users.entry(key.clone()).or_default() += 1;
+        key
+    }
+
+    /// Notes one user less; `last` is called under the lock, so that nobody joins in between.
+    fn leave(&self, key: &K, last: impl FnOnce()) {
+        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = users.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                users.remove(key);
+                last();
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+use std::time::Duration;
+
+use kube::core::Status;
+
+use super::*;
+use crate::decide::{Activity, Bound, Bounds, Explanation, Lag, PodCounts, Reason, Work, WorkSeen};
+use crate::plan::{PoolId, Role};
+
+fn pool(name: &str) -> PoolId {
+    PoolId {
+        namespace: "media".into(),
+        name: name.into(),
+    }
+}
+
+fn explanation(reason: Reason, activity: Option<Activity>) -> Explanation {
+    Explanation {
+        reason,
+        under: reason,
+        bound: Bound::None,
+        work: Some(WorkSeen {
+            messages: 12,
+            partitions_with_work: 5,
+            partitions: 24,
+            missing: 0,
+        }),
+        need: Some(5),
+        wanted: Some(5),
+        current: 2,
+        desired: 5,
+        pods: PodCounts {
+            ready: 2,
+            draining: 1,
+            unschedulable: 0,
+            activity,
+        },
+        bounds: Bounds::new(0..=8).expect("bounds"),
+        stabilisation: Duration::from_secs(120),
+        why: None,
+    }
+}
+
+fn text(metrics: &Metrics) -> String {
+    String::from_utf8(metrics.text()).expect("text")
+}
+
+#[track_caller]
+fn has(metrics: &Metrics, line: &str) {
+    let text = text(metrics);
+    assert!(
+        text.lines().any(|other| other == line),
+        "{line} is not in\n{text}"
+    );
+}
+
+fn known() -> Lag {
+    Lag::Known(Work::of([12]))
+}
+
+const VOCALS: &str = r#"{namespace="media",pool="vocals",role="processor"}"#;
+
+#[test]
+fn a_roles_numbers_can_be_read() {
+    let metrics = Metrics::new();
+    let mut role = metrics.role(&pool("vocals"), Role::Processor);
+    let activity = Activity {
+        busy: 1,
+        idle: 1,
+        untold: 1,
+    };
+    let age = Some(Duration::from_millis(1_500));
+    role.decided(&explanation(Reason::NeedMet, Some(activity)), &known(), age);
+    role.decided(&explanation(Reason::CappedByMax, Some(activity)), &known(), age);
+    role.wrote_replicas(2, 5);
+    for (name, value) in [
+        ("lag_messages", "12"),
+        ("lag_known", "1"),
+        ("lag_age_seconds", "1.5"),
+        ("partitions_with_work", "5"),
+        ("replicas_desired", "5"),
+        ("replicas_ready", "2"),
+        ("replicas_busy", "2"),
+        ("replicas_idle", "1"),
+        ("replicas_draining", "1"),
+    ] {
+        has(&metrics, &format!("separation_pool_{name}{VOCALS} {value}"));
+    }
+    // The text has labels in the alphabet's order.
+    let decisions = r#"{namespace="media",pool="vocals",reason="CappedByMax",role="processor"} 1"#;
+    has(&metrics, &format!("separation_pool_decisions_total{decisions}"));
+    let writes = r#"{direction="out",namespace="media",pool="vocals",role="processor"} 1"#;
+    has(&metrics, &format!("separation_pool_replica_writes_total{writes}"));
+}
+
+#[test]
+fn what_is_not_known_has_no_series_and_is_never_zero() {
+    let metrics = Metrics::new();
+    let mut role = metrics.role(&pool("vocals"), Role::Processor);
+    role.decided(
+        &explanation(Reason::NeedMet, Some(Activity::default())),
+        &known(),
+        None,
+    );
+    assert!(text(&metrics).contains("separation_pool_replicas_busy{"));
+    let unknown = Lag::Unknown { why: "away".into() };
+    let held = Explanation {
+        work: None,
+        ..explanation(Reason::HeldUnknownLag, None)
+    };
+    role.decided(&held, &unknown, Some(Duration::from_secs(9)));
+    let now = text(&metrics);
+    for name in [
+        "lag_messages",
+        "replicas_busy",
+        "replicas_idle",
+        "partitions_with_work",
+    ] {
+        assert!(
+            !now.contains(&format!("separation_pool_{name}{{")),
+            "{name} is in\n{now}"
+        );
+    }
+    has(&metrics, &format!("separation_pool_lag_known{VOCALS} 0"));
+    has(&metrics, &format!("separation_pool_lag_age_seconds{VOCALS} 9"));
+}
+
+#[test]
+fn a_pool_that_is_gone_leaves_nothing_and_one_that_comes_again_keeps_its_own() {
+    let metrics = Metrics::new();
+    let mut first = metrics.role(&pool("vocals"), Role::Processor);
+    first.decided(&explanation(Reason::NeedMet, None), &known(), None);
+    first.wrote_replicas(5, 2);
+    let mut again = metrics.role(&pool("vocals"), Role::Processor);
+    drop(first);
+    again.decided(&explanation(Reason::HeldBusy, None), &known(), None);
+    has(&metrics, &format!("separation_pool_replicas_desired{VOCALS} 5"));
+    drop(again);
+    let left = text(&metrics);
+    assert!(!left.contains("vocals"), "{left}");
+}
+
+#[test]
+fn clusters_are_named_by_their_first_server_and_only_so_many_have_their_own_series() {
+    let metrics = Metrics::new();
+    let one = metrics.cluster("kafka:9092,other:9092");
+    let login = metrics.cluster("kafka:9092");
+    one.read(Duration::from_millis(3));
+    one.failed(KafkaFailure::Unreachable);
+    one.connections_changed(3);
+    login.connections_changed(2);
+    drop(login);
+    has(
+        &metrics,
+        r#"separation_operator_kafka_connections{cluster="kafka:9092"} 5"#,
+    );
+    has(
+        &metrics,
+        r#"separation_operator_kafka_errors_total{class="unreachable",cluster="kafka:9092"} 1"#,
+    );
+    has(
+        &metrics,
+        r#"separation_operator_kafka_read_seconds_bucket{cluster="kafka:9092",le="0.005"} 1"#,
+    );
+    let many: Vec<_> = (0..200)
+        .map(|number| metrics.cluster(&format!("kafka-{number}:9092")))
+        .collect();
+    many.iter().for_each(|cluster| cluster.read(Duration::ZERO));
+    let counts = text(&metrics)
+        .lines()
+        .filter(|line| line.starts_with("separation_operator_kafka_read_seconds_count"))
+        .count();
+    assert_eq!(counts, 101, "a hundred, and the others");
+    has(
+        &metrics,
+        r#"separation_operator_kafka_read_seconds_count{cluster="others"} 101"#,
+    );
+    drop((one, many));
+    assert!(!text(&metrics).contains("kafka:9092"));
+    assert!(!text(&metrics).contains("others\""));
+}
+
+#[test]
+fn failures_of_the_api_server_are_told_apart() {
+    let metrics = Metrics::new();
+    let status = |code| kube::Error::Api(Box::new(Status::failure("", "").with_code(code)));
+    metrics.api_error(Verb::Patch, "deployments", &status(409));
+    metrics.api_error(Verb::Get, "secrets", &status(403));
+    metrics.api_error(
+        Verb::Patch,
+        "pods",
+        &kube::Error::Service(crate::lease::Fenced::NotSent.into()),
+    );
+    for labels in [
+        r#"{class="conflict",resource="deployments",verb="patch"} 1"#,
+        r#"{class="forbidden",resource="secrets",verb="get"} 1"#,
+        r#"{class="fenced",resource="pods",verb="patch"} 1"#,
+    ] {
+        has(&metrics, &format!("separation_operator_api_errors_total{labels}"));
+    }
+    metrics.leads(Leads::Yes);
+    has(&metrics, "separation_operator_leader 1");
+    metrics.leads(Leads::No);
+    has(&metrics, "separation_operator_leader 0");
+}
+
+#[test]
+fn a_thousand_pools_are_set_in_a_moment() {
+    let metrics = Metrics::new();
+    let activity = Some(Activity::default());
+    let mut roles: Vec<_> = (0..1_000)
+        .flat_map(|number| Role::ALL.map(|role| metrics.role(&pool(&format!("pool-{number}")), role)))
+        .collect();
+    let decided = explanation(Reason::NeedMet, activity);
+    let mut round = || {
+        let start = std::time::Instant::now();
+        for role in &mut roles {
+            role.decided(&decided, &known(), Some(Duration::ZERO));
+        }
+        start.elapsed()
+    };
+    round();
+    let best = (0..5).map(|_| round()).min().expect("five");
+    // Two thousand times twelve plain stores: measured 0.6 ms, unoptimised and with a busy neighbour.
+    assert!(best < Duration::from_millis(100), "{best:?}");
+    assert_eq!(
+        text(&metrics)
+            .lines()
+            .filter(|line| line.starts_with("separation_pool_lag_messages"))
+            .count(),
+        2_000
+    );
+}

@@ -1,0 +1,259 @@
+//! Carries out what was decided: writes to the API server and to Kafka. Decides nothing.
+//!
+//! Every write to the API server goes through a client that refuses it once the lease's deadline has passed, and so does
+//! every write to Kafka here. A Deployment is written with the version that the decision rests on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use super::retry::Pause;
+use crate::apply::manifest_hash;
+use crate::apply::offsets::Commits;
+use crate::crd::{SeparationPool, SeparationPoolStatus};
+use crate::decide::PodName;
+use crate::kafka::{Cluster, Deadline, Unread};
+use crate::lease::{Leadership, fenced};
+use crate::names::{DELETION_COST, FIELD_MANAGER, MARKED_COST, POOL_LABEL};
+use crate::observe::workload::{DeploymentSeen, PodSeen, Trouble};
+use crate::watch::pool_seen;
+use crate::watch::world::{PoolSeen, RoleKey};
+
+/// Writes of Deployments at once. An API server answers one in some 10 ms: a thousand take a second.
+const DEPLOYMENTS_AT_ONCE: usize = 24;
+
+/// Other requests at once: they must not hold up Deployments.
+const OTHERS_AT_ONCE: usize = 8;
+
+/// How long a commit may take.
+const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What carries out writes.
+#[derive(Clone)]
+pub(super) struct Hands {
+    client: Client,
+    leadership: Leadership,
+    deployments: Arc<Semaphore>,
+    others: Arc<Semaphore>,
+}
+
+/// Why something was not done.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// When to try again.
+    pub(super) pause: Pause,
+    /// What a person should know.
+    pub(super) trouble: Option<Trouble>,
+    /// The whole error, for the log.
+    pub(super) error: String,
+}
+
+/// A Deployment after an attempt to write it.
+#[derive(Debug)]
+pub(super) enum Deployed {
+    /// It was written.
+    Written(DeploymentSeen),
+    /// It is not what was thought: decide again.
+    Found(DeploymentSeen),
+}
+
+impl Hands {
+    pub(super) fn new(client: Client, leadership: Leadership) -> Self {
+        Self {
+            client,
+            leadership,
+            deployments: Arc::new(Semaphore::new(DEPLOYMENTS_AT_ONCE)),
+            others: Arc::new(Semaphore::new(OTHERS_AT_ONCE)),
+        }
+    }
+
+    /// Writes a Deployment over the version that is known, or makes it where none is known.
+    pub(super) async fn deploy(
+        &self,
+        key: &RoleKey,
+        mut deployment: Deployment,
+        known: Option<&str>,
+    ) -> Result<Deployed, Failure> {
+        let _turn = self.deployments.acquire().await;
+        let api: Api<Deployment> = Api::namespaced(self.client.clone(), &key.pool.namespace);
+        let name = deployment.metadata.name.clone().unwrap_or_default();
+        if known.is_none()
+            && let Some(there) = api.get_opt(&name).await.map_err(|error| failure(&error))?
+        {
+            // One that lost its pool (deleted with --cascade=orphan) is taken over; one of somebody else is not.
+            let labels = there.metadata.labels.as_ref();
+            let labelled = labels.and_then(|labels| labels.get(POOL_LABEL)) == Some(&key.pool.name);
+            if labelled && manifest_hash(&there).is_some() {
+                return Ok(Deployed::Found(DeploymentSeen::of(&there)));
+            }
+            return Err(Failure::needs_a_person(
+                "NameTaken",
+                &format!(
+                    "Deployment {}/{name} is there and is not this pool's; fix: delete or rename it",
+                    key.pool.namespace
+                ),
+            ));
+        }
+        deployment.metadata.resource_version = known.map(str::to_owned);
+        let force = PatchParams::apply(FIELD_MANAGER).force();
+        match api.patch(&name, &force, &Patch::Apply(&deployment)).await {
+            Ok(written) => Ok(Deployed::Written(DeploymentSeen::of(&written))),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                match api.get_opt(&name).await.map_err(|error| failure(&error))? {
+                    Some(there) => Ok(Deployed::Found(DeploymentSeen::of(&there))),
+                    None => Err(Failure::passing("the Deployment was deleted meanwhile")),
+                }
+            }
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    /// Marks pods as those that go first, and takes the mark from others. Gives the pods as they are then; those that are
+    /// gone are left out.
+    pub(super) async fn mark(
+        &self,
+        key: &RoleKey,
+        mark: &[PodName],
+        unmark: &[PodName],
+    ) -> Result<Vec<(PodName, PodSeen)>, Failure> {
+        let _turn = self.others.acquire().await;
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.pool.namespace);
+        let marked = mark.iter().map(|pod| (pod, json!(MARKED_COST)));
+        let unmarked = unmark.iter().map(|pod| (pod, Value::Null));
+        let mut seen = Vec::new();
+        for (pod, cost) in marked.chain(unmarked) {
+            let patch = json!({"metadata": {"annotations": {DELETION_COST: cost}}});
+            let by_us = PatchParams {
+                field_manager: Some(FIELD_MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            match api.patch(pod.as_str(), &by_us, &Patch::Merge(&patch)).await {
+                Ok(pod) => seen.extend(PodSeen::of(&pod)),
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(failure(&error)),
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Writes what is said about a pool.
+    pub(super) async fn say(
+        &self,
+        pool: &crate::plan::PoolId,
+        uid: &str,
+        status: &SeparationPoolStatus,
+    ) -> Result<PoolSeen, Failure> {
+        let _turn = self.others.acquire().await;
+        let api: Api<DeserializeGuard<SeparationPool>> =
+            Api::namespaced(self.client.clone(), &pool.namespace);
+        // The uid: what is said is about this pool, not about one that was made anew under its name.
+        let patch = json!({
+            "apiVersion": "separation.dev/v1alpha1",
+            "kind": "SeparationPool",
+            "metadata": {"name": pool.name, "namespace": pool.namespace, "uid": uid},
+            "status": status,
+        });
+        let force = PatchParams::apply(FIELD_MANAGER).force();
+        let written = api
+            .patch_status(&pool.name, &force, &Patch::Apply(&patch))
+            .await
+            .map_err(|error| failure(&error))?;
+        Ok(pool_seen(&written).1)
+    }
+
+    /// Commits offsets of a group without members.
+    pub(super) async fn commit(
+        &self,
+        cluster: &Cluster,
+        group: &str,
+        topic: &str,
+        commits: &Commits,
+    ) -> Result<(), Failure> {
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.others.acquire().await;
+        if !self.leadership.holds(Instant::now()) {
+            return Err(Failure::passing("another process leads now"));
+        }
+        let deadline = Deadline::after(COMMIT_DEADLINE);
+        cluster
+            .commit(group, topic, commits, &deadline)
+            .await
+            .map_err(|Unread(why)| Failure {
+                pause: Pause::Growing,
+                trouble: Some(Trouble::new("OffsetsNotInitialised", Some(&why))),
+                error: why.to_string(),
+            })
+    }
+
+    /// Reads a secret; none where there is none.
+    pub(super) async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, Failure> {
+        let _turn = self.others.acquire().await;
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        api.get_opt(name).await.map_err(|error| failure(&error))
+    }
+}
+
+impl Failure {
+    pub(super) fn passing(error: &str) -> Self {
+        Self {
+            pause: Pause::Growing,
+            trouble: None,
+            error: error.to_owned(),
+        }
+    }
+
+    fn needs_a_person(reason: &str, message: &str) -> Self {
+        Self {
+            pause: Pause::Longest,
+            trouble: Some(Trouble::new(reason, Some(message))),
+            error: message.to_owned(),
+        }
+    }
+}
+
+/// What an error of the API server means for the next try.
+fn failure(error: &kube::Error) -> Failure {
+    if fenced(error).is_some() {
+        return Failure::passing("another process leads now");
+    }
+    match error {
+        kube::Error::Api(status) => match status.code {
+            409 => Failure {
+                pause: Pause::None,
+                trouble: None,
+                error: status.message.clone(),
+            },
+            400 | 403 | 404 | 422 => Failure::needs_a_person(
+                if status.code == 403 {
+                    "Forbidden"
+                } else {
+                    "Refused"
+                },
+                &status.message,
+            ),
+            _ => Failure::passing(&status.message),
+        },
+        _ => Failure::passing(&chain(error)),
+    }
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,207 @@
+//! Kafka clusters that pools share, and the secrets that open them.
+//!
+//! Pools with the same servers and the same login share one cluster, in whichever namespaces they are: nothing else tells
+//! them apart. Secrets are read by name, when a pool first needs them and once a minute after that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::decide::Moment;
+use crate::kafka::{Cluster, ClusterSettings, Unread};
+use crate::metrics::Metrics;
+use crate::observe::poller::{Polled, Poller};
+use crate::plan::{KafkaPlan, PoolId, SecretKey};
+use crate::watch::world::RoleKey;
+
+/// How old a secret may be: one that was rotated is taken up within this.
+const SECRET_AGE: Duration = Duration::from_secs(60);
+
+/// How long after a failure a secret is read again.
+const SECRET_RETRY: Duration = Duration::from_secs(5);
+
+/// A cluster that is being read.
+#[derive(Debug)]
+pub(super) struct Opened {
+    settings: ClusterSettings,
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) poller: Poller<RoleKey>,
+}
+
+/// Namespace and name of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SecretName {
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+/// Clusters that are being read, and secrets as they were last read.
+#[derive(Debug, Default)]
+pub(super) struct Clusters {
+    open: Vec<Weak<Opened>>,
+    secrets: BTreeMap<SecretName, Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// None where it was not read yet; none inside where there is no such secret.
+    texts: Option<Option<BTreeMap<String, String>>>,
+    due: Moment,
+    is_busy: bool,
+}
+
+/// What opening a cluster came to.
+pub(super) enum Opening {
+    /// Secrets must be read first.
+    Waiting,
+    /// A secret is missing, or does not fit.
+    Missing(Unread),
+    /// With these settings.
+    Ready(ClusterSettings),
+}
+
+impl Clusters {
+    /// The settings for a plan, as far as its secrets are known; those that are not will be asked for.
+    pub(super) fn settings(&mut self, plan: &KafkaPlan, pool: &PoolId) -> Opening {
+        let mut waiting = false;
+        for name in secrets_of(plan, pool) {
+            let known = self.secrets.entry(name).or_default();
+            waiting |= known.texts.is_none();
+        }
+        if waiting {
+            return Opening::Waiting;
+        }
+        let text = |key: &SecretKey| {
+            let name = SecretName {
+                namespace: pool.namespace.clone(),
+                name: key.secret.clone(),
+            };
+            self.secrets
+                .get(&name)?
+                .texts
+                .as_ref()?
+                .as_ref()?
+                .get(&key.key)
+                .cloned()
+        };
+        match ClusterSettings::of(plan, pool, text) {
+            Ok(settings) => Opening::Ready(settings),
+            Err(why) => Opening::Missing(why),
+        }
+    }
+
+    /// The cluster with these settings: the one that is being read already, or a new one.
+    ///
+    /// # Errors
+    /// When a certificate or a key cannot be used.
+    pub(super) fn open(
+        &mut self,
+        settings: ClusterSettings,
+        current: Option<&Arc<Opened>>,
+        clock: Clock,
+        polled: &mpsc::Sender<Vec<Polled<RoleKey>>>,
+        metrics: &Metrics,
+    ) -> Result<Arc<Opened>, Unread> {
+        if let Some(current) = current
+            && current.settings == settings
+        {
+            return Ok(Arc::clone(current));
+        }
+        self.open.retain(|opened| opened.strong_count() > 0);
+        let mut known = self.open.iter().filter_map(Weak::upgrade);
+        if let Some(known) = known.find(|opened| opened.settings == settings) {
+            return Ok(known);
+        }
+        let cluster = Arc::new(Cluster::new(&settings)?);
+        let opened = Arc::new(Opened {
+            poller: Poller::start(
+                Arc::clone(&cluster),
+                clock,
+                polled.clone(),
+                metrics.cluster(&settings.bootstrap_servers),
+            ),
+            settings,
+            cluster,
+        });
+        self.open.push(Arc::downgrade(&opened));
+        Ok(opened)
+    }
+
+    /// Secrets to be read now: those never read, and those whose age is over. Each is given once, until it was read.
+    pub(super) fn due_secrets(&mut self, now: Moment) -> Vec<SecretName> {
+        let mut due = Vec::new();
+        for (name, known) in &mut self.secrets {
+            if !known.is_busy && known.due <= now {
+                known.is_busy = true;
+                due.push(name.clone());
+            }
+        }
+        due
+    }
+
+    /// Takes in a secret that was read, or could not be: then what was known stands. Says whether it is different.
+    pub(super) fn secret_read(
+        &mut self,
+        name: &SecretName,
+        secret: Option<Option<Secret>>,
+        now: Moment,
+    ) -> bool {
+        let Some(known) = self.secrets.get_mut(name) else {
+            return false;
+        };
+        known.is_busy = false;
+        let Some(secret) = secret else {
+            known.due = now + SECRET_RETRY;
+            return false;
+        };
+        // One that is missing is about to be made.
+        known.due = now
+            + if secret.is_some() {
+                SECRET_AGE
+            } else {
+                SECRET_RETRY
+            };
+        let texts = Some(secret.map(texts));
+        let is_different = known.texts != texts;
+        known.texts = texts;
+        is_different
+    }
+
+    /// Forgets secrets that no pool of these needs.
+    pub(super) fn keep_secrets<'a>(&mut self, pools: impl Iterator<Item = (&'a PoolId, &'a KafkaPlan)>) {
+        let needed: BTreeSet<SecretName> = pools.flat_map(|(pool, plan)| secrets_of(plan, pool)).collect();
+        self.secrets.retain(|name, _| needed.contains(name));
+    }
+}
+
+/// The secrets that a plan names.
+pub(super) fn secrets_of(plan: &KafkaPlan, pool: &PoolId) -> BTreeSet<SecretName> {
+    let mut keys: Vec<&SecretKey> = Vec::new();
+    if let Some(tls) = &plan.tls {
+        keys.extend(tls.ca.as_ref());
+        if let Some(client) = &tls.client {
+            keys.extend([&client.certificate, &client.private_key]);
+        }
+    }
+    if let Some(sasl) = &plan.sasl {
+        keys.extend([&sasl.username, &sasl.password]);
+    }
+    keys.into_iter()
+        .map(|key| SecretName {
+            namespace: pool.namespace.clone(),
+            name: key.secret.clone(),
+        })
+        .collect()
+}
+
+/// The parts of a secret that are text; others cannot be certificates or logins.
+fn texts(secret: Secret) -> BTreeMap<String, String> {
+    let data = secret.data.unwrap_or_default();
+    data.into_iter()
+        .filter_map(|(key, bytes)| Some((key, String::from_utf8(bytes.0).ok()?)))
+        .collect()
+}

@@ -1,0 +1,141 @@
+//! What is being done, and what came of it: one job at a time for a role, and one for a pool's status.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokio::task::JoinSet;
+
+use super::carry_out::{Deployed, Failure, Hands};
+use super::clusters::{Opened, SecretName};
+use super::role::Adopt;
+use crate::apply::offsets::Commits;
+use crate::crd::{AdoptionStatus, SeparationPoolStatus};
+use crate::decide::PodName;
+use crate::observe::workload::PodSeen;
+use crate::plan::{PoolId, RolePlan};
+use crate::watch::world::{PoolSeen, RoleKey};
+
+/// What came of a job.
+#[derive(Debug)]
+pub(super) enum Done {
+    Deployed(RoleKey, Result<Deployed, Failure>),
+    Marked(RoleKey, Result<Vec<(PodName, PodSeen)>, Failure>),
+    Adopted(RoleKey, Result<AdoptionStatus, Failure>),
+    Kept(RoleKey, Result<(), Failure>),
+    Said(Arc<PoolId>, Result<Box<PoolSeen>, Failure>),
+    SecretRead(SecretName, Result<Option<Box<Secret>>, Failure>),
+}
+
+/// Jobs that run. They end with this.
+pub(super) struct Jobs {
+    hands: Hands,
+    running: JoinSet<Done>,
+}
+
+impl Jobs {
+    pub(super) fn new(hands: Hands) -> Self {
+        Self {
+            hands,
+            running: JoinSet::new(),
+        }
+    }
+
+    /// What the next job that ends came to; never, while none runs.
+    pub(super) async fn next(&mut self) -> Done {
+        loop {
+            match self.running.join_next().await {
+                Some(Ok(done)) => return done,
+                // Only the end of the process cuts a job off.
+                Some(Err(error)) => tracing::error!(%error, "A job was cut off"),
+                None => return std::future::pending().await,
+            }
+        }
+    }
+
+    /// Begins a job. One that panics has failed, and is tried again.
+    fn begin<T: Send + 'static>(
+        &mut self,
+        job: impl Future<Output = Result<T, Failure>> + Send + 'static,
+        done: impl FnOnce(Result<T, Failure>) -> Done + Send + 'static,
+    ) {
+        self.running.spawn(async move {
+            let result = AssertUnwindSafe(job).catch_unwind().await;
+            done(result.unwrap_or_else(|_| Err(Failure::passing("a bug: the job panicked"))))
+        });
+    }
+
+    /// Waits for the jobs that run.
+    pub(super) async fn finish(mut self) {
+        while self.running.join_next().await.is_some() {}
+    }
+
+    pub(super) fn deploy(&mut self, key: RoleKey, deployment: Deployment, known: Option<Arc<str>>) {
+        let (hands, of) = (self.hands.clone(), key.clone());
+        self.begin(
+            async move { hands.deploy(&of, deployment, known.as_deref()).await },
+            |result| Done::Deployed(key, result),
+        );
+    }
+
+    pub(super) fn mark(&mut self, key: RoleKey, mark: Vec<PodName>, unmark: Vec<PodName>) {
+        let (hands, of) = (self.hands.clone(), key.clone());
+        self.begin(async move { hands.mark(&of, &mark, &unmark).await }, |result| {
+            Done::Marked(key, result)
+        });
+    }
+
+    pub(super) fn adopt(
+        &mut self,
+        key: RoleKey,
+        opened: Arc<Opened>,
+        plan: &RolePlan,
+        adopt: Adopt,
+        time: Time,
+    ) {
+        let adoption = AdoptionStatus {
+            topic_id: adopt.topic_id.to_string(),
+            partitions: i32::try_from(adopt.partitions).unwrap_or(i32::MAX),
+            policy: plan.adoption.name().to_owned(),
+            at: time,
+        };
+        let commit = self.commit(opened, plan, adopt.commits);
+        self.begin(async move { commit.await.map(|()| adoption) }, |result| {
+            Done::Adopted(key, result)
+        });
+    }
+
+    pub(super) fn keep(&mut self, key: RoleKey, opened: Arc<Opened>, plan: &RolePlan, commits: Commits) {
+        let commit = self.commit(opened, plan, commits);
+        self.begin(commit, |result| Done::Kept(key, result));
+    }
+
+    pub(super) fn say(&mut self, pool: Arc<PoolId>, uid: Arc<str>, status: SeparationPoolStatus) {
+        let (hands, of) = (self.hands.clone(), Arc::clone(&pool));
+        self.begin(async move { hands.say(&of, &uid, &status).await }, |result| {
+            Done::Said(pool, result.map(Box::new))
+        });
+    }
+
+    pub(super) fn read_secret(&mut self, name: SecretName) {
+        let (hands, of) = (self.hands.clone(), name.clone());
+        self.begin(
+            async move { hands.secret(&of.namespace, &of.name).await },
+            |result| Done::SecretRead(name, result.map(|secret| secret.map(Box::new))),
+        );
+    }
+
+    fn commit(
+        &self,
+        opened: Arc<Opened>,
+        plan: &RolePlan,
+        commits: Commits,
+    ) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
+        let (hands, group, topic) = (self.hands.clone(), plan.group.clone(), plan.topic.clone());
+        async move { hands.commit(&opened.cluster, &group, &topic, &commits).await }
+    }
+}

@@ -1,0 +1,250 @@
+//! One pool: its plan, how its Kafka is reached, its roles, and what is said about it. Pure but for the poller it holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+
+use super::clusters::Opened;
+use super::retry::Retry;
+use super::role::RoleState;
+use crate::apply::{self, Rollout, deployment, manifest_hash};
+use crate::crd::SeparationPoolStatus;
+use crate::decide::Moment;
+use crate::metrics::{Metrics, RoleMetrics};
+use crate::observe::workload::{DeploymentSeen, Trouble};
+use crate::plan::{PoolId, PoolPlan, Problems, Role};
+use crate::settings::WorkerSettings;
+use crate::status::{self, PoolReport, RoleReport, WriteDue};
+use crate::watch::world::{PoolSeen, RoleKey, World};
+
+/// How a pool's Kafka is reached.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Login {
+    /// Its secrets are being read.
+    #[default]
+    Waiting,
+    /// A secret is missing, or does not fit: its roles say so.
+    Missing,
+    /// It is being read.
+    Open(Arc<Opened>),
+}
+
+/// What is known of a pool.
+#[derive(Debug)]
+pub(super) struct PoolState {
+    pub(super) id: Arc<PoolId>,
+    pub(super) uid: Arc<str>,
+    generation: Option<i64>,
+    owner: Option<OwnerReference>,
+    /// The last spec that could be done.
+    pub(super) plan: Option<Arc<PoolPlan>>,
+    /// What of the present spec cannot be done.
+    pub(super) refused: Option<Problems>,
+    pub(super) login: Login,
+    roles: [RoleState; 2],
+    manifests: [Option<(Rollout, Arc<str>)>; 2],
+    pub(super) status: StatusState,
+    metrics: [Option<RoleMetrics>; 2],
+}
+
+/// Writes of a pool's status.
+#[derive(Debug, Default)]
+pub(super) struct StatusState {
+    pub(super) is_busy: bool,
+    pub(super) retry: Retry,
+    pub(super) written_at: Option<Moment>,
+}
+
+impl PoolState {
+    /// Nothing is known but what was read.
+    pub(super) fn new(id: &Arc<PoolId>, seen: &PoolSeen, now: Moment) -> Self {
+        let status = seen.status.as_deref();
+        let adoption = |role: Role| status.and_then(|status| of_role(status, role)?.adoption.as_ref());
+        Self {
+            id: Arc::clone(id),
+            uid: Arc::clone(&seen.uid),
+            generation: None,
+            owner: None,
+            plan: None,
+            refused: None,
+            login: Login::default(),
+            roles: Role::ALL.map(|role| RoleState::new(adoption(role), now)),
+            manifests: [None, None],
+            status: StatusState::default(),
+            metrics: [None, None],
+        }
+    }
+
+    /// Takes in the spec as it was read.
+    pub(super) fn plan(&mut self, seen: &PoolSeen, settings: &WorkerSettings) {
+        if self.generation == seen.generation && (self.plan.is_some() || self.refused.is_some()) {
+            return;
+        }
+        self.generation = seen.generation;
+        self.owner.clone_from(&seen.owner);
+        self.manifests = [None, None];
+        let checked = seen.plan.clone().and_then(|plan| {
+            for role in Role::ALL {
+                deployment(&plan, role, None, settings, 0, Rollout::Rolling)?;
+            }
+            Ok(plan)
+        });
+        match checked {
+            Ok(plan) => {
+                self.plan = Some(plan);
+                self.refused = None;
+            }
+            Err(problems) => self.refused = Some(problems),
+        }
+    }
+
+    /// A role's key.
+    pub(super) fn key(&self, role: Role) -> RoleKey {
+        RoleKey {
+            pool: Arc::clone(&self.id),
+            role,
+        }
+    }
+
+    /// A role, to look at.
+    pub(super) fn role_ref(&self, role: Role) -> &RoleState {
+        &self.roles[index(role)]
+    }
+
+    /// A role.
+    pub(super) fn role(&mut self, role: Role) -> &mut RoleState {
+        &mut self.roles[index(role)]
+    }
+
+    /// The Deployment that a role should have, with so many replicas; none where overrides are refused, which the plan
+    /// found out already.
+    pub(super) fn deployment(
+        &self,
+        plan: &PoolPlan,
+        role: Role,
+        settings: &WorkerSettings,
+        replicas: u32,
+        running: Option<&DeploymentSeen>,
+    ) -> Option<Deployment> {
+        let rollout = apply::rollout(running, plan.role(role));
+        deployment(plan, role, self.owner.as_ref(), settings, replicas, rollout).ok()
+    }
+
+    /// The hash of the Deployment that a role should have.
+    pub(super) fn manifest_hash(
+        &mut self,
+        plan: &PoolPlan,
+        role: Role,
+        settings: &WorkerSettings,
+        running: Option<&DeploymentSeen>,
+    ) -> Arc<str> {
+        let rollout = apply::rollout(running, plan.role(role));
+        if let Some((known, hash)) = &self.manifests[index(role)]
+            && *known == rollout
+        {
+            return Arc::clone(hash);
+        }
+        let built = self.deployment(plan, role, settings, 0, running);
+        let hash: Arc<str> = built.as_ref().and_then(manifest_hash).unwrap_or_default().into();
+        self.manifests[index(role)] = Some((rollout, Arc::clone(&hash)));
+        hash
+    }
+
+    /// The status to write now, if any.
+    pub(super) fn due_status(
+        &mut self,
+        world: &World,
+        seen: &PoolSeen,
+        now: Moment,
+        time: &Time,
+    ) -> Option<SeparationPoolStatus> {
+        if self.status.is_busy || !self.status.retry.is_over(now) {
+            return None;
+        }
+        let report = self.report(world)?;
+        let before = seen.status.as_deref();
+        let after = status::status(&report, before, self.generation, time);
+        // Never written by this process counts as long ago.
+        let since = self
+            .status
+            .written_at
+            .map_or(now.since(Moment::default()), |at| now.since(at));
+        (status::write_due(before, &after, since) == WriteDue::Yes).then_some(after)
+    }
+
+    /// What is known of the pool; none before every role was read or given up on.
+    pub(super) fn report(&self, world: &World) -> Option<PoolReport> {
+        if let Some(problems) = &self.refused {
+            return Some(PoolReport::Refused(problems.clone()));
+        }
+        let plan = self.plan.as_ref()?;
+        let mut reports = Vec::new();
+        for role in Role::ALL.into_iter().filter(|role| plan.role(*role).enabled) {
+            let state = &self.roles[index(role)];
+            let (lag, flags) = state.lag()?;
+            reports.push(RoleReport {
+                role,
+                explanation: state.explanation.clone()?,
+                lag: lag.clone(),
+                flags: flags.to_vec(),
+                last_known_at: state.last_known_at.clone(),
+                target: plan.role(role).policy.target,
+                adoption: state.adoption().cloned(),
+                troubles: troubles(state, world, &self.key(role)),
+            });
+        }
+        Some(PoolReport::Running(reports))
+    }
+
+    /// Counts and measures what was decided last for a role.
+    pub(super) fn measure(&mut self, role: Role, metrics: &Metrics, now: Moment) {
+        let state = &self.roles[index(role)];
+        if let (Some(explanation), Some((lag, _))) = (&state.explanation, state.lag()) {
+            let of_role = &mut self.metrics[index(role)];
+            of_role
+                .get_or_insert_with(|| metrics.role(&self.id, role))
+                .decided(explanation, lag, state.lag_age(now));
+        }
+    }
+
+    /// Counts a number of workers that was written.
+    pub(super) fn wrote_replicas(&self, role: Role, from: u32, to: u32) {
+        if let Some(metrics) = self.metrics[index(role)].as_ref().filter(|_| from != to) {
+            metrics.wrote_replicas(from, to);
+        }
+    }
+
+    /// Whether something that failed is to be tried again.
+    pub(super) fn is_due(&self, now: Moment) -> bool {
+        self.status.retry.is_due(now) || self.roles.iter().any(|role| role.retry.is_due(now))
+    }
+}
+
+/// What a person must look at, each kind once.
+fn troubles(state: &RoleState, world: &World, key: &RoleKey) -> Vec<Trouble> {
+    let pods = world.pods(key).filter_map(|(_, pod)| pod.trouble.as_ref());
+    let deployment = world
+        .deployment(key)
+        .and_then(|deployment| deployment.trouble.as_ref());
+    let mut each: BTreeMap<&str, &Trouble> = BTreeMap::new();
+    for trouble in state.trouble.iter().chain(deployment).chain(pods) {
+        each.entry(&trouble.reason).or_insert(trouble);
+    }
+    each.into_values().cloned().collect()
+}
+
+pub(super) fn of_role(status: &SeparationPoolStatus, role: Role) -> Option<&crate::crd::RoleStatus> {
+    match role {
+        Role::Processor => status.processor.as_ref(),
+        Role::Uploader => status.uploader.as_ref(),
+    }
+}
+
+fn index(role: Role) -> usize {
+    match role {
+        Role::Processor => 0,
+        Role::Uploader => 1,
+    }
+}

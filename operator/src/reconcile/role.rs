@@ -1,0 +1,446 @@
+//! One role of a pool: what is known of it, and what to do next. Pure.
+//!
+//! One thing is done at a time, in this order: the Deployment as planned, offsets before the first worker, marks, replicas.
+//! Whatever is decided while something is being done is decided again after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::retry::Retry;
+use crate::apply::offsets::{Commits, to_adopt, to_keep};
+use crate::crd::AdoptionStatus;
+use crate::decide::{
+    Bounds, Decision, Explanation, GroupReading, History, Lag, LagReading, Moment, Observation, PodName,
+    Policy, Workload, Writes, decide,
+};
+use crate::kafka::Unread;
+use crate::observe::Query;
+use crate::observe::poller::{MembersRead, Polled, Wanted};
+use crate::observe::workload::{DeploymentSeen, Trouble};
+use crate::observe::{Adoption, Flag, TopicOffsets};
+use crate::plan::RolePlan;
+use crate::watch::world::RoleKey;
+use separation_contract::kafka::OffsetReset;
+
+/// What is to be done for a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Write its Deployment, with so many replicas.
+    Deploy {
+        /// Replicas.
+        replicas: u32,
+    },
+    /// Initialise its group's offsets, and remember that.
+    Adopt(Adopt),
+    /// Mark pods as those that go first, and take the mark from others.
+    Mark {
+        /// To be marked.
+        mark: Vec<PodName>,
+        /// To lose the mark.
+        unmark: Vec<PodName>,
+    },
+    /// Commit again what is committed, so that the broker does not forget it.
+    Keep(Commits),
+}
+
+/// How a group's offsets are taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Adopt {
+    /// What is committed; nothing where the group has what it needs.
+    pub(super) commits: Commits,
+    /// The topic's id.
+    pub(super) topic_id: Arc<str>,
+    /// How many partitions it has.
+    pub(super) partitions: usize,
+}
+
+/// Who may be in a role's group, by what the cluster runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    /// Nobody of ours.
+    Empty,
+    /// Workers of ours.
+    HasOurs,
+    /// Others too.
+    Shared,
+}
+
+/// What was decided, and on what.
+struct Decided {
+    writes: Writes,
+    /// Replicas as they are.
+    replicas: u32,
+    group: Group,
+}
+
+/// What a role is joined with for a decision.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    pub(super) plan: &'a RolePlan,
+    /// Its Deployment, as it was last told.
+    pub(super) deployment: Option<&'a DeploymentSeen>,
+    /// The hash of the Deployment that it should have.
+    pub(super) manifest_hash: &'a str,
+    /// Uid of the pool.
+    pub(super) pool_uid: &'a str,
+    /// What the pool's status says of the adoption.
+    pub(super) written_adoption: Option<&'a AdoptionStatus>,
+    /// How long offsets of an idle group are left before they are committed again.
+    pub(super) keep_after: Duration,
+}
+
+/// What is known of a role.
+#[derive(Debug, Default)]
+pub(super) struct RoleState {
+    history: History,
+    /// That before what is being done was decided: what failed was not done.
+    undo: Option<History>,
+    reading: Option<Reading>,
+    group: Option<GroupReading>,
+    adoption: Option<AdoptionStatus>,
+    /// When offsets were last written, by us.
+    kept_at: Option<Moment>,
+    /// The generation of the Deployment that we wrote last.
+    settled: Option<i64>,
+    pub(super) retry: Retry,
+    /// Whether something is being done.
+    is_busy: bool,
+    /// What is said.
+    pub(super) explanation: Option<Explanation>,
+    /// Why the last thing could not be done.
+    pub(super) trouble: Option<Trouble>,
+    pub(super) last_known_at: Option<Time>,
+    known_at: Option<Moment>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    at: Moment,
+    lag: Lag,
+    flags: Vec<Flag>,
+    offsets: Option<TopicOffsets>,
+}
+
+impl RoleState {
+    /// Nothing is known but what the status says.
+    pub(super) fn new(adoption: Option<&AdoptionStatus>, started: Moment) -> Self {
+        Self {
+            adoption: adoption.cloned(),
+            kept_at: Some(started),
+            ..Self::default()
+        }
+    }
+
+    /// What is to be read of it.
+    pub(super) fn wanted(&self, plan: &RolePlan, workload: &Workload) -> Wanted {
+        let scale_in_possible = workload.replicas > 0 || !workload.pods.is_empty();
+        Wanted {
+            query: self.query(plan),
+            interval: plan.poll_interval,
+            members: if scale_in_possible || self.adoption.is_none() || self.is_recreated() {
+                MembersRead::Always
+            } else {
+                MembersRead::Rarely
+            },
+        }
+    }
+
+    fn query(&self, plan: &RolePlan) -> Query {
+        Query {
+            topic: plan.topic.as_str().into(),
+            group: plan.group.as_str().into(),
+            adoption: match (&self.adoption, plan.adoption) {
+                (Some(done), _) => Adoption::Done {
+                    topic_id: done.topic_id.as_str().into(),
+                },
+                (None, OffsetReset::Latest) => Adoption::FromLatest,
+                (None, OffsetReset::Earliest) => Adoption::FromEarliest,
+            },
+        }
+    }
+
+    /// Takes in a reading. One of a question that is not asked any more says nothing.
+    pub(super) fn read(&mut self, polled: Polled<RoleKey>, plan: &RolePlan, now: &Time) {
+        if polled.query != self.query(plan) {
+            return;
+        }
+        if matches!(polled.found.lag.lag, Lag::Known(_)) {
+            self.last_known_at = Some(now.clone());
+            self.known_at = Some(polled.at);
+        }
+        self.reading = Some(Reading {
+            at: polled.at,
+            lag: polled.found.lag.lag,
+            flags: polled.found.lag.flags,
+            offsets: polled.found.offsets,
+        });
+        self.group = Some(polled.group);
+    }
+
+    /// Notes that nothing can be read, and why.
+    pub(super) fn cannot_read(&mut self, why: &Unread, now: Moment) {
+        self.reading = Some(Reading {
+            at: now,
+            lag: Lag::Unknown {
+                why: Arc::clone(&why.0),
+            },
+            flags: Vec::new(),
+            offsets: None,
+        });
+        self.group = None;
+    }
+
+    /// The last reading: its lag and what is odd about offsets.
+    pub(super) fn lag(&self) -> Option<(&Lag, &[Flag])> {
+        self.reading
+            .as_ref()
+            .map(|reading| (&reading.lag, &reading.flags[..]))
+    }
+
+    /// How long ago lag was last read whole.
+    pub(super) fn lag_age(&self, now: Moment) -> Option<Duration> {
+        self.known_at.map(|at| now.since(at))
+    }
+
+    /// The members that were last read.
+    pub(super) fn group(&self) -> Option<&GroupReading> {
+        self.group.as_ref()
+    }
+
+    /// How offsets were taken over.
+    pub(super) fn adoption(&self) -> Option<&AdoptionStatus> {
+        self.adoption.as_ref()
+    }
+
+    /// Decides, and gives what to do now: nothing while something is being done or while a failure is waited out, and
+    /// nothing before the first reading but to deploy.
+    pub(super) fn next(
+        &mut self,
+        around: Surroundings<'_>,
+        workload: Workload,
+        conflict: Option<Arc<str>>,
+        now: Moment,
+    ) -> Option<Step> {
+        if self.is_busy {
+            return None;
+        }
+        let replicas = workload.replicas;
+        let group = match &conflict {
+            Some(_) => Group::Shared,
+            None if replicas > 0 || !workload.pods.is_empty() => Group::HasOurs,
+            None => Group::Empty,
+        };
+        let decision = self.decide(around.plan, workload, conflict, now);
+        let writes = decision
+            .as_ref()
+            .map(|decision| decision.writes.clone())
+            .unwrap_or_default();
+        let what = Decided {
+            writes,
+            replicas,
+            group,
+        };
+        let step = if self.retry.is_over(now) {
+            self.step(around, now, &what)
+        } else {
+            None
+        };
+        let writes = what.writes;
+        if let Some(decision) = decision {
+            let carries_out = match &step {
+                Some(Step::Deploy { replicas }) => Some(*replicas) == writes.replicas,
+                Some(Step::Mark { .. }) => true,
+                _ => false,
+            };
+            if writes == Writes::default() {
+                self.history = decision.history;
+            } else if carries_out {
+                self.undo = Some(std::mem::replace(&mut self.history, decision.history));
+            }
+        }
+        self.is_busy = step.is_some();
+        step
+    }
+
+    fn decide(
+        &mut self,
+        plan: &RolePlan,
+        workload: Workload,
+        conflict: Option<Arc<str>>,
+        now: Moment,
+    ) -> Option<Decision> {
+        let reading = self.reading.as_ref()?;
+        let observation = Observation {
+            lag: LagReading {
+                at: reading.at,
+                lag: reading.lag.clone(),
+            },
+            group: self.group.clone().unwrap_or(GroupReading::NotRead),
+            workload,
+            conflict,
+        };
+        let decision = decide(&self.policy(plan), &observation, self.history.clone(), now);
+        self.explanation = Some(decision.explanation.clone());
+        Some(decision)
+    }
+
+    /// Before offsets are initialised no worker starts, whatever the bounds ask for.
+    fn policy(&self, plan: &RolePlan) -> Policy {
+        let max = plan.policy.bounds.max();
+        match Bounds::new(0..=max) {
+            Some(bounds) if self.adoption.is_none() => Policy {
+                bounds,
+                ..plan.policy
+            },
+            _ => plan.policy,
+        }
+    }
+
+    fn step(&self, around: Surroundings<'_>, at: Moment, what: &Decided) -> Option<Step> {
+        let Decided {
+            writes,
+            replicas,
+            group,
+        } = what;
+        // Not before the status says so: another leader must not initialise offsets anew.
+        let adopted = self.adoption.is_some() && self.adoption.as_ref() == around.written_adoption;
+        let wanted = writes.replicas.filter(|_| adopted);
+        if !self.is_deployed(around) {
+            return Some(Step::Deploy {
+                replicas: wanted.unwrap_or(*replicas),
+            });
+        }
+        if *group == Group::Shared {
+            return None;
+        }
+        if let Some(adopt) = self.adopt(around.plan, *group) {
+            return Some(Step::Adopt(adopt));
+        }
+        if !adopted {
+            return None;
+        }
+        if !(writes.mark.is_empty() && writes.unmark.is_empty()) {
+            return Some(Step::Mark {
+                mark: writes.mark.clone(),
+                unmark: writes.unmark.clone(),
+            });
+        }
+        if let Some(replicas) = wanted {
+            return Some(Step::Deploy { replicas });
+        }
+        self.keep(around.keep_after, *group, at).map(Step::Keep)
+    }
+
+    /// Whether the Deployment is there, made of the plan, ours, and as we left it.
+    fn is_deployed(&self, around: Surroundings<'_>) -> bool {
+        let Some(seen) = around.deployment else {
+            return false;
+        };
+        let settled = match self.settled {
+            Some(generation) => seen.generation == Some(generation),
+            // After a restart: nobody else wrote to it, as far as it tells.
+            None => !seen.is_edited,
+        };
+        settled
+            && seen.manifest_hash.as_deref() == Some(around.manifest_hash)
+            && seen.owner.as_deref() == Some(around.pool_uid)
+    }
+
+    fn is_recreated(&self) -> bool {
+        let offsets = self.reading.as_ref().and_then(|reading| reading.offsets.as_ref());
+        let adoption = self.adoption.as_ref();
+        adoption
+            .zip(offsets)
+            .is_some_and(|(adoption, offsets)| *adoption.topic_id != *offsets.topic_id)
+    }
+
+    fn adopt(&self, plan: &RolePlan, group: Group) -> Option<Adopt> {
+        if self.adoption.is_some() && !self.is_recreated() {
+            return None;
+        }
+        let reading = self.reading.as_ref()?;
+        let offsets = reading
+            .offsets
+            .as_ref()
+            .filter(|_| matches!(reading.lag, Lag::Known(_)))?;
+        let adopt = |commits| Adopt {
+            commits,
+            topic_id: Arc::clone(&offsets.topic_id),
+            partitions: offsets.partitions.len(),
+        };
+        match self.group.as_ref()? {
+            // Workers of ours that run already: their group keeps what it has, and starts new partitions at their first
+            // message.
+            _ if group == Group::HasOurs => Some(adopt(Commits::new())),
+            GroupReading::Stable { members, .. } if members.is_empty() => {
+                let commits = to_adopt(offsets, &self.query(plan).adoption, plan.adoption).ok()?;
+                Some(adopt(commits))
+            }
+            _ => None,
+        }
+    }
+
+    fn keep(&self, keep_after: Duration, group: Group, now: Moment) -> Option<Commits> {
+        if group != Group::Empty || self.kept_at.is_some_and(|at| now.since(at) < keep_after) {
+            return None;
+        }
+        let reading = self.reading.as_ref()?;
+        let Some(GroupReading::Stable { members, .. }) = &self.group else {
+            return None;
+        };
+        if !members.is_empty() || !matches!(reading.lag, Lag::Known(_)) {
+            return None;
+        }
+        to_keep(reading.offsets.as_ref()?)
+            .ok()
+            .filter(|commits| !commits.is_empty())
+    }
+
+    /// What was begun was done.
+    pub(super) fn done(&mut self) {
+        self.is_busy = false;
+        self.undo = None;
+        self.trouble = None;
+        self.retry.succeeded();
+    }
+
+    /// What was begun could not be done: as if it had not been decided.
+    pub(super) fn failed(&mut self, trouble: Option<Trouble>, pause: super::retry::Pause, now: Moment) {
+        self.is_busy = false;
+        if let Some(before) = self.undo.take() {
+            self.history = before;
+        }
+        self.trouble = trouble;
+        self.retry.failed(pause, now);
+    }
+
+    /// Our Deployment was written.
+    pub(super) fn deployed(&mut self, seen: &DeploymentSeen) {
+        self.settled = seen.generation;
+    }
+
+    /// Offsets were initialised.
+    pub(super) fn adopted(&mut self, adoption: AdoptionStatus, now: Moment) {
+        self.adoption = Some(adoption);
+        self.kept_at = Some(now);
+        // What was read before counted otherwise.
+        self.reading = None;
+        self.group = None;
+    }
+
+    /// Offsets were committed again.
+    pub(super) fn kept(&mut self, now: Moment) {
+        self.kept_at = Some(now);
+    }
+
+    /// For a role that the pool does not have any more: its workers finish what they hold, and go.
+    pub(super) fn stand_down(&mut self, replicas: u32, now: Moment) -> Option<Step> {
+        if replicas == 0 || self.is_busy || !self.retry.is_over(now) {
+            return None;
+        }
+        self.is_busy = true;
+        Some(Step::Deploy { replicas: 0 })
+    }
+}
