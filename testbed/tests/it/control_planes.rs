@@ -34,11 +34,15 @@ impl Api {
         path: &str,
         body: Option<Value>,
     ) -> anyhow::Result<(StatusCode, Value)> {
+        let patches = method == Method::PATCH;
         let mut request = self
             .http
             .request(method, format!("{}{path}", self.url))
             .bearer_auth(&self.token);
         if let Some(body) = body {
+            if patches {
+                request = request.header("content-type", "application/merge-patch+json");
+            }
             request = request.json(&body);
         }
         let response = request.send().await?;
@@ -102,6 +106,64 @@ async fn deployments_get_pods_and_requests_are_counted() {
 }
 
 #[tokio::test]
+async fn pods_that_are_said_to_be_ready_make_a_deployment_ready_and_the_cheapest_goes_first() {
+    let plane = ControlPlane::shared().await.unwrap();
+    let admin = Api::of(plane, plane.admin_token());
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment_path = format!("{deployments}/said");
+    let asked = admin
+        .ask(Method::POST, deployments, Some(deployment("said")))
+        .await
+        .unwrap();
+    assert_eq!(asked.0, StatusCode::CREATED, "{}", asked.1);
+    let pods = async || {
+        let path = "/api/v1/namespaces/default/pods?labelSelector=app%3Dsaid";
+        let (_, list) = admin.ask(Method::GET, path, None).await?;
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        let names = items.iter().filter_map(|pod| pod["metadata"]["name"].as_str());
+        anyhow::Ok(names.map(str::to_owned).collect::<Vec<_>>())
+    };
+    let both = eventually("two pods", SOON, async || {
+        let names = pods().await?;
+        anyhow::Ok((names.len() == 2).then_some(names))
+    })
+    .await;
+    for (pod, cost) in both.iter().zip(["10", "-10"]) {
+        let path = format!("/api/v1/namespaces/default/pods/{pod}");
+        let costs =
+            json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": cost}}});
+        let (status, said) = admin.ask(Method::PATCH, &path, Some(costs)).await.unwrap();
+        assert_eq!(status, StatusCode::OK, "{said}");
+        let ready = json!({"status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        }});
+        let (status, said) = admin
+            .ask(Method::PATCH, &format!("{path}/status"), Some(ready))
+            .await
+            .unwrap();
+        assert_eq!(status, StatusCode::OK, "{said}");
+    }
+    eventually("two ready replicas", SOON, async || {
+        let (_, now) = admin.ask(Method::GET, &deployment_path, None).await?;
+        anyhow::Ok(now["status"]["readyReplicas"] == 2)
+    })
+    .await;
+    let fewer = json!({"spec": {"replicas": 1}});
+    let (status, said) = admin
+        .ask(Method::PATCH, &deployment_path, Some(fewer))
+        .await
+        .unwrap();
+    assert_eq!(status, StatusCode::OK, "{said}");
+    let left = eventually("one pod", SOON, async || {
+        let names = pods().await?;
+        anyhow::Ok((names.len() == 1).then_some(names))
+    })
+    .await;
+    assert_eq!(left, both[..1]);
+}
+
+#[tokio::test]
 async fn a_service_account_may_do_what_its_roles_say() {
     let plane = ControlPlane::shared().await.unwrap();
     let token = plane.token_for("kube-system", "default").await.unwrap();
@@ -155,4 +217,18 @@ async fn a_killed_api_server_comes_back_with_its_data_at_its_address() {
     );
     plane.stop(Server::Api).await.unwrap();
     assert!(plane.stop(Server::Controllers).await.is_err());
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_start_says_why() {
+    let options = ControlPlaneOptions {
+        controllers: false,
+        api_server: vec!["--no-such-flag".to_owned()],
+    };
+    let error = ControlPlane::start(options).await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("kube-apiserver ended with 1; the end of"),
+        "{error}"
+    );
+    assert!(error.contains("unknown flag: --no-such-flag"), "{error}");
 }
