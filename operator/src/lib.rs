@@ -17,6 +17,7 @@
 //! | [`metrics`] | what is counted and measured | have labels without bounds |
 //! | [`health`] | tells probes and Prometheus how the process is | ask Kafka or the API server |
 //! | [`status`] | what is said about a pool, and when | decide anything |
+//! | [`events`] | what people are told as it happens, and how often | say the same again and again |
 //! | [`simulate`] | a made-up pool under the real decisions | have rules of its own |
 //! | [`cli`] | arguments, reports, exit codes | be used by another room |
 
@@ -24,6 +25,7 @@ pub mod apply;
 pub mod cli;
 pub mod crd;
 pub mod decide;
+pub mod events;
 pub mod health;
 pub mod lease;
 pub mod metrics;

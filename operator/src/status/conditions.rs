@@ -202,7 +202,7 @@ fn conflict(roles: &[RoleReport]) -> Said {
     }
 }
 
-fn flag_reason(flag: &Flag) -> &'static str {
+pub(crate) fn flag_reason(flag: &Flag) -> &'static str {
     match flag {
         Flag::BeyondEnd { .. } => "OffsetBeyondEnd",
         Flag::Expired { .. } => "MessagesExpired",
@@ -210,7 +210,7 @@ fn flag_reason(flag: &Flag) -> &'static str {
     }
 }
 
-fn flag_text(flag: &Flag) -> String {
+pub(crate) fn flag_text(flag: &Flag) -> String {
     match flag {
         Flag::BeyondEnd {
             partition,

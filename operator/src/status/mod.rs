@@ -17,6 +17,8 @@ use crate::decide::{Explanation, Lag, Target};
 use crate::observe::kafka::Flag;
 use crate::plan::{Problems, Role};
 
+pub(crate) use conditions::{flag_reason, flag_text};
+
 /// The shortest time between two writes of numbers that nobody acts on: a thousand busy pools write two hundred times a
 /// second at most.
 const NUMBERS_EVERY: Duration = Duration::from_secs(5);
