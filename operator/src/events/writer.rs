@@ -161,9 +161,12 @@ mod tests {
         EventText::new(Weight::Warning, "Conflict", "Decide", note.to_owned())
     }
 
+    /// Paths and events.
+    type Sent = Arc<Mutex<Vec<(String, Value)>>>;
+
     /// A client that keeps what it is sent, after so long.
-    fn client(takes: Duration) -> (Client, Arc<Mutex<Vec<(String, Value)>>>) {
-        let sent = Arc::new(Mutex::new(Vec::new()));
+    fn client(takes: Duration) -> (Client, Sent) {
+        let sent = Sent::default();
         let kept = Arc::clone(&sent);
         let service = service_fn(move |request: Request<Body>| {
             let kept = Arc::clone(&kept);
