@@ -20,6 +20,7 @@
 //! | [`lease`] | which replica leads, and the fence before every write | read another's clock |
 //! | [`watch`] | what the API server tells, kept small | decide anything |
 //! | [`reconcile`] | where all of this is joined | hold rules that a plain function could hold |
+//! | [`events`] | what people are told as it happens, and how often | say the same again and again |
 //! | [`simulate`] | a made-up pool under the real decisions | have rules of its own |
 //! | [`cli`] | arguments, reports, exit codes | be used by another room |
 
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod clock;
 pub mod crd;
 pub mod decide;
+pub mod events;
 pub mod health;
 pub mod kafka;
 pub mod lease;

@@ -165,7 +165,6 @@ impl RoleMetrics {
         };
         self.lag_known.set(i64::from(matches!(lag, Lag::Known(_))));
         // Beyond 2^53 the nearest number will do.
-        #[allow(clippy::cast_precision_loss)]
         let messages = messages.map(|messages| messages as f64);
         set(&mut self.lag, &families.lag, labels, messages, Gauge::set);
         let age = lag_age.map(|age| age.as_secs_f64());

@@ -243,13 +243,15 @@ impl LeaseTimings {
     }
 }
 
-/// Whether it is a DNS subdomain as objects are named by.
-pub(super) fn is_object_name(name: &str) -> bool {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let label = |label: &str| {
-        label.starts_with(inner) && label.ends_with(inner) && label.chars().all(|c| inner(c) || c == '-')
-    };
-    (1..=253).contains(&name.len()) && name.split('.').all(label)
+/// Whether it is a DNS subdomain, as most objects are named by.
+fn is_object_name(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+/// Whether it is a DNS label, as namespaces are named by. An object's name has labels of any length.
+pub(super) fn is_label(label: &str) -> bool {
+    let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    label.starts_with(ends) && label.ends_with(ends) && label.chars().all(|c| ends(c) || c == '-')
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! The operator's own settings: typed, checked together at start. The environment is read here and nowhere else.
 
 mod lease;
+mod logs;
+mod run;
 mod workers;
 
 pub use lease::{LeaseArguments, LeaseSettings, LeaseTimings};
+pub use logs::{LogArguments, LogFormat, LogSettings};
+pub use run::{Namespaces, RunArguments, RunSettings};
 pub use workers::{Allowance, WorkerArguments, WorkerSettings};
 
 /// A setting that cannot be used.

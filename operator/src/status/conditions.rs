@@ -230,7 +230,7 @@ fn condition_reason(reason: &str) -> String {
     }
 }
 
-fn flag_reason(flag: &Flag) -> &'static str {
+pub(crate) fn flag_reason(flag: &Flag) -> &'static str {
     match flag {
         Flag::BeyondEnd { .. } => "OffsetBeyondEnd",
         Flag::Expired { .. } => "MessagesExpired",
@@ -238,7 +238,7 @@ fn flag_reason(flag: &Flag) -> &'static str {
     }
 }
 
-fn flag_text(flag: &Flag) -> String {
+pub(crate) fn flag_text(flag: &Flag) -> String {
     match flag {
         Flag::BeyondEnd {
             partition,

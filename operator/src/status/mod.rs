@@ -18,6 +18,8 @@ use crate::observe::Flag;
 use crate::observe::workload::Trouble;
 use crate::plan::{Problems, Role};
 
+pub(crate) use conditions::{flag_reason, flag_text};
+
 /// The shortest time between two writes of numbers that nobody acts on: a thousand busy pools write two hundred times a
 /// second at most.
 const NUMBERS_EVERY: Duration = Duration::from_secs(5);

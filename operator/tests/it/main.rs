@@ -3,4 +3,5 @@
 mod kafka_lag;
 mod kafka_login;
 mod kafka_offsets;
+mod manifests;
 mod reading;

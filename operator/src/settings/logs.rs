@@ -1,0 +1,72 @@
+//! Logs on standard error: lines for people, or JSON for machines.
+
+use std::io::stderr;
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use super::SettingError;
+
+/// Options about logs.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logs")]
+pub struct LogArguments {
+    /// What to log: error, warn, info, debug, or per part, as in info,separation_operator=debug
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "FILTER")]
+    log_level: String,
+    /// How to log
+    #[arg(
+        long,
+        env = "LOG_FORMAT",
+        default_value = "text",
+        value_enum,
+        value_name = "FORMAT"
+    )]
+    log_format: LogFormat,
+}
+
+/// How to log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// What to log, and how.
+#[derive(Debug)]
+pub struct LogSettings {
+    filter: EnvFilter,
+    format: LogFormat,
+}
+
+impl LogArguments {
+    pub(super) fn settings(&self) -> Result<LogSettings, SettingError> {
+        let filter = EnvFilter::builder()
+            .parse(&self.log_level)
+            .map_err(|error| SettingError {
+                option: "--log-level",
+                problem: format!("{:?} cannot be read: {error}", self.log_level),
+                fix: "use one such as info, or info,kube=debug".to_owned(),
+            })?;
+        Ok(LogSettings {
+            filter,
+            format: self.log_format,
+        })
+    }
+}
+
+impl LogSettings {
+    /// Starts logging, once in a process.
+    pub fn start(self) {
+        let lines = tracing_subscriber::fmt()
+            .with_env_filter(self.filter)
+            .with_writer(stderr);
+        // A second call, in a test's process, changes nothing.
+        let _ = match self.format {
+            LogFormat::Text => lines.with_target(false).with_ansi(false).try_init(),
+            LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        };
+    }
+}

@@ -1,0 +1,261 @@
+//! All settings of `separation-operator run`.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::lease::is_label;
+use super::{
+    LeaseArguments, LeaseSettings, LogArguments, LogSettings, SettingError, WorkerArguments, WorkerSettings,
+};
+
+/// The longest that an end may be put off: pods get half a minute to end unless somebody says more.
+const LONGEST_END: u32 = 25;
+
+const EXAMPLES: &str = "\
+Examples:
+  separation-operator run --worker-image registry.example/separation-worker:1.0
+      all namespaces, as in a pod: who we are comes from POD_NAME and POD_NAMESPACE
+  separation-operator run --worker-image … --watch-namespaces media,podcasts
+      pools of two namespaces; rights in these two are enough (deploy/operator/one-namespace)
+  separation-operator run --worker-image … --health-address 127.0.0.1:0 --log-level info,separation_operator=debug
+      from a laptop, with the kubeconfig's rights; an operator in the cluster that leads is waited for
+  separation-operator run --worker-image … --allow-in-overrides service-account,host-path
+      pools may name a service account and mount the node's files";
+
+/// Arguments of `run`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RunArguments {
+    #[command(flatten)]
+    workers: WorkerArguments,
+    /// Namespaces whose pools are worked on, comma separated [default: all]
+    #[arg(
+        long,
+        env = "WATCH_NAMESPACES",
+        value_delimiter = ',',
+        value_name = "NAMESPACE",
+        help_heading = "Pools"
+    )]
+    watch_namespaces: Vec<String>,
+    /// Address of /healthz, /readyz and /metrics
+    #[arg(
+        long,
+        env = "HEALTH_ADDRESS",
+        default_value = "0.0.0.0:8080",
+        value_name = "ADDRESS",
+        help_heading = "Process"
+    )]
+    health_address: SocketAddr,
+    /// How long writes that are under way may take at the end, before the lease is given back
+    #[arg(
+        long,
+        env = "SHUTDOWN_SECONDS",
+        default_value = "10",
+        value_name = "SECONDS",
+        help_heading = "Process"
+    )]
+    shutdown_seconds: u32,
+    #[command(flatten)]
+    lease: LeaseArguments,
+    #[command(flatten)]
+    logs: LogArguments,
+}
+
+/// All settings of `run`, checked together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSettings {
+    /// What is added to every pool.
+    pub workers: WorkerSettings,
+    /// Whose pools are worked on.
+    pub namespaces: Namespaces,
+    /// Address of the operator's own endpoint.
+    pub health_address: SocketAddr,
+    /// How long writes under way may take at the end.
+    pub shutdown: Duration,
+    /// Which lease replicas share.
+    pub lease: LeaseSettings,
+}
+
+/// Whose pools are worked on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Namespaces {
+    /// Everybody's.
+    All,
+    /// Those of these namespaces, at least one.
+    These(BTreeSet<String>),
+}
+
+impl RunArguments {
+    /// The settings, and how to log.
+    ///
+    /// # Errors
+    /// The first one that cannot be used.
+    pub fn settings(&self) -> Result<(RunSettings, LogSettings), SettingError> {
+        let workers = self.workers.settings();
+        if workers.image.trim().is_empty() || workers.image.contains(char::is_whitespace) {
+            return Err(SettingError {
+                option: "--worker-image",
+                problem: format!("{:?} is no image", workers.image),
+                fix: "name one as in registry.example/separation-worker:1.0".to_owned(),
+            });
+        }
+        if self.shutdown_seconds > LONGEST_END {
+            return Err(SettingError {
+                option: "--shutdown-seconds",
+                problem: format!(
+                    "{} s is longer than a pod gets to end, and the lease would not be given back",
+                    self.shutdown_seconds
+                ),
+                fix: format!("choose {LONGEST_END} at most"),
+            });
+        }
+        let settings = RunSettings {
+            workers,
+            namespaces: self.namespaces()?,
+            health_address: self.health_address,
+            shutdown: Duration::from_secs(self.shutdown_seconds.into()),
+            lease: self.lease.settings()?,
+        };
+        Ok((settings, self.logs.settings()?))
+    }
+
+    fn namespaces(&self) -> Result<Namespaces, SettingError> {
+        // An empty variable is a list of one empty name: nothing was said.
+        let named = self.watch_namespaces.iter().map(|name| name.trim());
+        let named: BTreeSet<String> = named.filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        if let Some(wrong) = named.iter().find(|name| name.len() > 63 || !is_label(name)) {
+            return Err(SettingError {
+                option: "--watch-namespaces",
+                problem: format!("{wrong:?} is no name of a namespace"),
+                fix: "use names such as media,podcasts; leave it out for all".to_owned(),
+            });
+        }
+        Ok(if named.is_empty() {
+            Namespaces::All
+        } else {
+            Namespaces::These(named)
+        })
+    }
+}
+
+impl RunSettings {
+    /// Logs all of it, once, after logging was started. None of it is secret.
+    pub fn log(&self) {
+        let namespaces = match &self.namespaces {
+            Namespaces::All => "all".to_owned(),
+            Namespaces::These(names) => names.iter().map(String::as_str).collect::<Vec<_>>().join(","),
+        };
+        let timings = self.lease.timings;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            worker_image = self.workers.image,
+            allowed_in_overrides = ?self.workers.allowed,
+            namespaces,
+            health_address = %self.health_address,
+            shutdown_seconds = self.shutdown.as_secs(),
+            identity = self.lease.identity,
+            lease = format!("{}/{}", self.lease.namespace, self.lease.name),
+            lease_duration_seconds = timings.duration().as_secs(),
+            lease_renew_deadline_seconds = timings.renew_deadline().as_secs_f64(),
+            lease_retry_period_seconds = timings.retry_period().as_secs_f64(),
+            "The operator starts"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser};
+
+    use super::*;
+    use crate::settings::Allowance;
+
+    #[derive(Debug, Parser)]
+    #[command(args_override_self = true)]
+    struct Command {
+        #[command(flatten)]
+        run: RunArguments,
+    }
+
+    fn settings(arguments: &str) -> Result<RunSettings, SettingError> {
+        let named = "operator --worker-image w:1".split_whitespace();
+        let arguments = named.chain(arguments.split_whitespace());
+        let command = Command::try_parse_from(arguments).expect("arguments");
+        command.run.settings().map(|(settings, _)| settings)
+    }
+
+    #[track_caller]
+    fn refused(arguments: &str, expected: &str) {
+        assert_eq!(settings(arguments).expect_err("unusable").to_string(), expected);
+    }
+
+    #[test]
+    fn an_image_is_all_that_must_be_said() {
+        let found = settings("").expect("defaults");
+        assert_eq!(found.namespaces, Namespaces::All);
+        assert_eq!(found.health_address.port(), 8080);
+        assert!(found.workers.allowed.is_empty());
+        let without = Command::try_parse_from(["operator"]).expect_err("no image");
+        assert!(without.to_string().contains("--worker-image"), "{without}");
+    }
+
+    #[test]
+    fn everything_that_can_be_said_is_understood() {
+        let found = settings(
+            "--watch-namespaces media,,podcasts --allow-in-overrides host-path,root --health-address 127.0.0.1:0 \
+             --shutdown-seconds 5 --lease-name other --lease-duration-seconds 30 --log-format json --log-level debug",
+        )
+        .expect("settings");
+        let names = ["media", "podcasts"].map(str::to_owned);
+        assert_eq!(found.namespaces, Namespaces::These(names.into()));
+        assert_eq!(
+            found.workers.allowed,
+            [Allowance::HostPath, Allowance::Root].into()
+        );
+        assert_eq!(found.shutdown, Duration::from_secs(5));
+        assert_eq!(found.lease.name, "other");
+        assert_eq!(found.lease.timings.duration(), Duration::from_secs(30));
+        assert_eq!(
+            settings("--watch-namespaces=").expect("settings").namespaces,
+            Namespaces::All
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_with_its_fix() {
+        refused(
+            "--worker-image=",
+            "--worker-image: \"\" is no image; fix: name one as in registry.example/separation-worker:1.0",
+        );
+        refused(
+            "--watch-namespaces a.b",
+            "--watch-namespaces: \"a.b\" is no name of a namespace; fix: use names such as media,podcasts; leave it out \
+             for all",
+        );
+        refused(
+            "--shutdown-seconds 60",
+            "--shutdown-seconds: 60 s is longer than a pod gets to end, and the lease would not be given back; fix: \
+             choose 25 at most",
+        );
+        let error = settings("--log-level a=b=c").expect_err("no filter");
+        assert_eq!(error.option, "--log-level");
+    }
+
+    #[test]
+    fn help_names_every_variable_and_has_examples() {
+        let help = Command::command().render_long_help().to_string();
+        for word in [
+            "WORKER_IMAGE",
+            "WATCH_NAMESPACES",
+            "HEALTH_ADDRESS",
+            "POD_NAME",
+            "LOG_FORMAT",
+            "Examples:",
+        ] {
+            assert!(help.contains(word), "{word} is not in\n{help}");
+        }
+    }
+}

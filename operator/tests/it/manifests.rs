@@ -1,0 +1,181 @@
+//! The manifests that are handed out: exactly the rights that are used, and what the operator understands.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{CommandFactory as _, Parser};
+use k8s_openapi::api::apps::v1::Deployment;
+use separation_operator::settings::RunArguments;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+#[derive(Debug, Parser)]
+struct Run {
+    #[command(flatten)]
+    run: RunArguments,
+}
+
+/// Every object in `deploy/operator` and below, by its file.
+fn objects() -> Vec<(PathBuf, Value)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/operator");
+    let mut found = Vec::new();
+    let mut folders = vec![root];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).expect("text");
+            let parts: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+            found.extend(parts.into_iter().map(|part| (path.clone(), part)));
+        }
+    }
+    found
+}
+
+fn of_kind(kind: &str) -> Vec<Value> {
+    let objects = objects().into_iter().map(|(_, object)| object);
+    objects.filter(|object| object["kind"] == kind).collect()
+}
+
+fn read<T: DeserializeOwned>(object: &Value) -> T {
+    serde_json::from_value(object.clone()).expect("it is what it says")
+}
+
+fn words(list: &Value) -> BTreeSet<String> {
+    let list = list.as_array().into_iter().flatten();
+    list.map(|word| word.as_str().expect("a word").to_owned())
+        .collect()
+}
+
+/// Group, resource and verb of every right.
+fn rights(role: &Value) -> BTreeSet<String> {
+    let mut rights = BTreeSet::new();
+    for rule in role["rules"].as_array().expect("rules") {
+        for group in words(&rule["apiGroups"]) {
+            for resource in words(&rule["resources"]) {
+                let verbs = words(&rule["verbs"]);
+                rights.extend(verbs.iter().map(|verb| format!("{group}/{resource} {verb}")));
+            }
+        }
+    }
+    rights
+}
+
+fn expected(rights: &[(&str, &str)]) -> BTreeSet<String> {
+    let each = rights.iter().flat_map(|(resource, verbs)| {
+        let verbs = verbs.split_whitespace();
+        verbs.map(move |verb| format!("{resource} {verb}"))
+    });
+    each.collect()
+}
+
+#[test]
+fn rights_are_exactly_those_that_are_used_in_all_namespaces_or_in_one() {
+    let used = expected(&[
+        ("separation.dev/separationpools", "get list watch"),
+        ("separation.dev/separationpools/status", "patch"),
+        ("apps/deployments", "get list watch create patch"),
+        ("/pods", "list watch patch"),
+        ("/secrets", "get"),
+        ("events.k8s.io/events", "create"),
+    ]);
+    let everywhere = of_kind("ClusterRole");
+    assert_eq!(everywhere.len(), 1);
+    assert_eq!(rights(&everywhere[0]), used);
+    let roles = of_kind("Role");
+    let named = |name: &str| {
+        let mut found = roles.iter().filter(|role| role["metadata"]["name"] == name);
+        found.next().expect("a role")
+    };
+    assert_eq!(rights(named("separation-operator")), used);
+    assert_eq!(named("separation-operator")["rules"], everywhere[0]["rules"]);
+    assert_eq!(
+        rights(named("separation-operator-lease")),
+        expected(&[("coordination.k8s.io/leases", "get create update")])
+    );
+}
+
+#[test]
+fn no_right_is_to_everything() {
+    for (path, object) in objects() {
+        for rule in object["rules"].as_array().into_iter().flatten() {
+            for list in ["apiGroups", "resources", "verbs", "resourceNames"] {
+                let wild = words(&rule[list]).iter().any(|word| word.contains('*'));
+                assert!(!wild, "{}: {rule}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn rights_are_bound_to_the_account_that_the_operator_runs_under() {
+    let accounts = of_kind("ServiceAccount");
+    assert_eq!(accounts.len(), 1);
+    let account = &accounts[0]["metadata"];
+    let subject =
+        json!([{"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}]);
+    let bindings = [of_kind("ClusterRoleBinding"), of_kind("RoleBinding")].concat();
+    assert_eq!(bindings.len(), 3);
+    for binding in bindings {
+        assert_eq!(binding["subjects"], subject);
+        let kind = binding["roleRef"]["kind"].as_str().expect("a kind");
+        let role = of_kind(kind)
+            .into_iter()
+            .find(|role| role["metadata"] == binding["metadata"]);
+        assert_eq!(
+            role.expect("its role")["metadata"]["name"],
+            binding["roleRef"]["name"]
+        );
+    }
+    let deployment: Deployment = read(&of_kind("Deployment")[0]);
+    let pod = deployment.spec.template.spec.expect("a pod");
+    assert_eq!(pod.service_account_name.as_deref(), account["name"].as_str());
+}
+
+#[test]
+fn the_operator_understands_what_its_deployment_tells_it() {
+    let deployment: Deployment = read(&of_kind("Deployment")[0]);
+    let pod = deployment.spec.template.spec.expect("a pod");
+    let container = &pod.containers[0];
+    assert_eq!(container.args.as_deref(), Some(&["run".to_owned()][..]));
+    let command = Run::command();
+    let known: BTreeSet<&str> = command
+        .get_arguments()
+        .filter_map(|argument| argument.get_env()?.to_str())
+        .collect();
+    let told = container.env.iter().flatten();
+    let mut arguments = vec!["operator".to_owned()];
+    for variable in told {
+        assert!(known.contains(variable.name.as_str()), "{}", variable.name);
+        if let Some(value) = &variable.value {
+            let option = variable.name.to_lowercase().replace('_', "-");
+            arguments.push(format!("--{option}={value}"));
+        }
+    }
+    let run = Run::try_parse_from(arguments).expect("arguments").run;
+    let (settings, _) = run.settings().expect("settings");
+    let port = container
+        .ports
+        .iter()
+        .flatten()
+        .next()
+        .expect("a port")
+        .container_port;
+    assert_eq!(i32::from(settings.health_address.port()), port);
+    let grace = pod.termination_grace_period_seconds.expect("a grace period");
+    assert!(i64::try_from(settings.shutdown.as_secs()).expect("small") + 5 <= grace);
+    // The right to the lease is tied to its name.
+    let rules = of_kind("Role");
+    let named = rules
+        .iter()
+        .flat_map(|role| role["rules"].as_array().into_iter().flatten())
+        .find(|rule| rule["resources"] == json!(["leases"]) && !rule["resourceNames"].is_null());
+    assert_eq!(
+        named.expect("a rule")["resourceNames"],
+        json!([settings.lease.name])
+    );
+}
