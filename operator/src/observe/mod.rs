@@ -5,6 +5,7 @@
 
 mod lag;
 mod reader;
+mod vanished;
 pub mod workload;
 
 pub use lag::{Adoption, Flag, LagFound, PartitionOffsets, TopicOffsets, lag_of};
