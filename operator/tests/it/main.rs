@@ -1,6 +1,8 @@
 //! The operator against real parts.
 
+mod kafka_faults;
 mod kafka_lag;
 mod kafka_login;
 mod kafka_offsets;
 mod reading;
+mod scripted;
