@@ -104,6 +104,8 @@ struct State {
     /// In a row, without an answer between them.
     failures: u32,
     last: Option<Failure>,
+    /// Whether the last who asked gave up.
+    kept_waiting: bool,
 }
 
 struct Attempt {
@@ -156,6 +158,7 @@ impl Broker {
             half
         };
         let asked = timeout(patience, self.ask_patiently(question)).await;
+        self.lock().kept_waiting = asked.is_err();
         let answer = asked.unwrap_or_else(|_| {
             Err(Unread::new(format!(
                 "no answer within {} ms",
@@ -197,8 +200,11 @@ impl Broker {
         match &state.attempt {
             None => state.failures > 0,
             Some(attempt) => match attempt.outcome.peek() {
-                Some(Ok(connection)) => connection.silent_for() >= SILENCE,
-                _ => state.failures > 0 || attempt.started.elapsed() >= SILENCE,
+                Some(Ok(connection)) => {
+                    let silent = connection.silent_for();
+                    silent >= SILENCE || (state.kept_waiting && !silent.is_zero())
+                }
+                _ => state.failures > 0 || state.kept_waiting || attempt.started.elapsed() >= SILENCE,
             },
         }
     }

@@ -300,9 +300,12 @@ async fn read(
                     Some(Err(error)) => return broken(&error),
                     None => return Unread::new("the broker closed the connection"),
                 };
-                let asked = waiting.take().or_else(|| pending.try_recv().ok());
-                let Some(asked) = asked.filter(|asked| protocol::correlation(&answer) == Some(asked.correlation))
-                else {
+                let is_owed = |asked: &mut Pending| protocol::correlation(&answer) == Some(asked.correlation);
+                if waiting.is_none() {
+                    *waiting = pending.try_recv().ok();
+                }
+                // Who waits is let go after it is said why, so stays where it is until then.
+                let Some(asked) = waiting.take_if(is_owed) else {
                     return Unread::new("an answer to no question");
                 };
                 last_answer = Instant::now();

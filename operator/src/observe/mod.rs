@@ -6,6 +6,7 @@
 mod lag;
 pub mod poller;
 mod reader;
+mod vanished;
 pub mod workload;
 
 pub use lag::{Adoption, Flag, LagFound, PartitionOffsets, TopicOffsets, lag_of};

@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::vanished::Seen;
 use super::{Adoption, LagFound, PartitionOffsets, TopicOffsets, lag_of};
 use crate::decide::{Lag, Moment};
 use crate::kafka::{Cluster, Deadline, Topic, TopicPartition, Unread, Which};
@@ -49,6 +50,7 @@ pub struct LagReader {
     topics: HashMap<Arc<str>, Described>,
     ends: HashMap<TopicPartition, i64>,
     groups: HashMap<(Arc<str>, Arc<str>), Committed>,
+    seen: HashMap<(Arc<str>, Arc<str>), Seen>,
     asked: QuestionCount,
 }
 
@@ -87,6 +89,7 @@ impl LagReader {
             topics: HashMap::new(),
             ends: HashMap::new(),
             groups: HashMap::new(),
+            seen: HashMap::new(),
             asked: QuestionCount::default(),
         }
     }
@@ -118,6 +121,7 @@ impl LagReader {
                 .collect();
             ends.extend(self.read_ends(&again, deadline).await);
             self.groups.retain(|(_, topic), _| !backwards.contains(topic));
+            self.seen.retain(|(_, topic), _| !backwards.contains(topic));
         }
         self.read_committed(queries, &ends, now, deadline).await;
         let starts = self.read_starts(queries, &ends, deadline).await;
@@ -161,7 +165,11 @@ impl LagReader {
                             at: now,
                         },
                     );
-                    if before.is_some_and(|before| before.topic != topic) {
+                    let Some(before) = before else { continue };
+                    if before.topic.id != topic.id {
+                        self.seen.retain(|(_, of), _| *of != name);
+                    }
+                    if before.topic != topic {
                         // Another topic of that name, or more partitions: committed offsets are asked anew.
                         self.groups.retain(|(_, of), _| *of != name);
                     }
@@ -242,10 +250,12 @@ impl LagReader {
         }
         self.asked.groups += due.len() as u64;
         let read = self.cluster.committed(&due, deadline).await;
-        for ((group, partitions), offsets) in due.into_iter().zip(read) {
+        for ((group, partitions), mut offsets) in due.into_iter().zip(read) {
             let Some(topic) = partitions.first().map(|partition| Arc::clone(&partition.topic)) else {
                 continue;
             };
+            let seen = self.seen.entry((Arc::clone(&group), Arc::clone(&topic)));
+            seen.or_default().doubt(&mut offsets, now);
             let known = Committed {
                 offsets,
                 at: now,
@@ -346,6 +356,7 @@ impl LagReader {
         self.topics.retain(|topic, _| topics.contains(topic));
         self.ends.retain(|partition, _| topics.contains(&partition.topic));
         self.groups.retain(|group, _| groups.contains(group));
+        self.seen.retain(|group, _| groups.contains(group));
         let known = ends
             .iter()
             .filter_map(|(partition, end)| Some((partition.clone(), *end.as_ref().ok()?)));

@@ -1,7 +1,9 @@
 //! The operator against real parts.
 
+mod kafka_faults;
 mod kafka_lag;
 mod kafka_login;
 mod kafka_offsets;
 mod manifests;
 mod reading;
+mod scripted;

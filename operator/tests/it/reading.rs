@@ -1,7 +1,7 @@
 //! A reader of a real Kafka, for tests.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use separation_operator::decide::{GroupReading, Lag, Moment, Work};
 use separation_operator::kafka::{Cluster, ClusterSettings, Deadline, Group};
@@ -14,6 +14,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 pub(crate) struct Reading {
     reader: LagReader,
     now: Moment,
+    real_time: Option<Instant>,
 }
 
 impl Reading {
@@ -25,7 +26,14 @@ impl Reading {
         Self {
             reader: LagReader::new(Arc::new(Cluster::new(settings).expect("settings"))),
             now: Moment::default(),
+            real_time: None,
         }
+    }
+
+    /// Lets the clock run by itself from now on, where what is waited for takes the brokers time.
+    pub(crate) fn in_real_time(mut self) -> Self {
+        self.real_time = Some(Instant::now());
+        self
     }
 
     pub(crate) async fn read_within(&mut self, queries: &[Query], deadline: Duration) -> Vec<Found> {
@@ -33,7 +41,10 @@ impl Reading {
             .reader
             .read(queries, self.now, &Deadline::after(deadline))
             .await;
-        self.now = self.now + Duration::from_secs(2);
+        self.now = match self.real_time {
+            Some(started) => Moment::default() + started.elapsed(),
+            None => self.now + Duration::from_secs(2),
+        };
         found
     }
 

@@ -1,0 +1,89 @@
+//! A broker that misbehaves by a script: it reads questions as Kafka frames them, and answers what no broker should.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// What it does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Script {
+    /// Speaks HTTP.
+    NotKafka,
+    /// Promises an answer of 2 GiB.
+    Oversized,
+    /// Closes every connection at the first question.
+    Closes,
+    /// Greets as it should; its answers say that four billion items follow, and end.
+    CountsWithoutItems,
+    /// Greets as it should, and then answers with another question's id.
+    AnswersAnother,
+    /// Speaks nothing later than version 3 of anything.
+    TooOld,
+}
+
+/// Listens until it is dropped.
+pub(crate) struct ScriptedBroker {
+    address: SocketAddr,
+    listening: JoinHandle<()>,
+}
+
+impl ScriptedBroker {
+    pub(crate) async fn start(script: Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let listening = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, script));
+            }
+        });
+        Self { address, listening }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+}
+
+impl Drop for ScriptedBroker {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+/// Ends when the client does.
+async fn serve(mut stream: TcpStream, script: Script) -> Option<()> {
+    loop {
+        let length = stream.read_u32().await.ok()?;
+        let mut question = vec![0; usize::try_from(length).ok()?];
+        stream.read_exact(&mut question).await.ok()?;
+        let (key, correlation) = (question.first_chunk::<2>()?, question.get(4..8)?);
+        let greets = *key == [0, 18];
+        let answer = match script {
+            Script::NotKafka => b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
+            Script::Oversized => vec![0x7f, 0xff, 0xff, 0xff, 0, 0],
+            Script::Closes => return None,
+            Script::TooOld => framed(correlation, &versions(3)),
+            _ if greets => framed(correlation, &versions(20)),
+            // Header and time to wait, then four billion brokers.
+            Script::CountsWithoutItems => framed(correlation, &[0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]),
+            Script::AnswersAnother => framed(&[9; 4], &[0; 20]),
+        };
+        stream.write_all(&answer).await.ok()?;
+    }
+}
+
+fn framed(correlation: &[u8], body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(correlation.len() + body.len()).expect("a short answer");
+    [&length.to_be_bytes(), correlation, body].concat()
+}
+
+/// All questions from version 0 to `highest`.
+fn versions(highest: u8) -> Vec<u8> {
+    let mut body = vec![0, 0, 0, 0, 0, 60];
+    for key in 0..60 {
+        body.extend([0, key, 0, 0, 0, highest]);
+    }
+    body
+}
