@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::crd::AdoptionStatus;
 use crate::decide::{Explanation, Moment, Reason};
-use crate::observe::kafka::Flag;
+use crate::observe::Flag;
 use crate::plan::{Problems, Role};
 use crate::status::{flag_reason, flag_text};
 

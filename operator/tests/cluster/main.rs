@@ -2,3 +2,5 @@
 
 mod crd;
 mod rig;
+mod scaling;
+mod subject;

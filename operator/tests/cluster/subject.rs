@@ -1,0 +1,246 @@
+//! The operator as a process, a pool with topics of its own, and what is to be seen of them.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams};
+use separation_operator::crd::{SeparationPool, SeparationPoolStatus};
+use separation_testbed::{ControlPlane, Folder, Kafka, Process, eventually};
+use serde_json::{Value, json};
+
+use crate::rig::{Rig, SOON, merged};
+
+/// A running operator that looks after one namespace.
+pub(crate) struct OperatorProcess {
+    pub(crate) process: Process,
+    folder: Folder,
+}
+
+impl OperatorProcess {
+    /// Starts one for the rig's namespace, as the cluster's administrator.
+    pub(crate) fn start(rig: &Rig) -> Self {
+        Self::start_as(rig.plane, rig.plane.admin_token(), &rig.namespace, &[])
+    }
+
+    /// Starts one with a token and more arguments.
+    pub(crate) fn start_as(plane: &ControlPlane, token: &str, namespace: &str, arguments: &[&str]) -> Self {
+        let folder = Folder::new().expect("a folder");
+        let kubeconfig = folder.path().join("kubeconfig");
+        fs::write(&kubeconfig, plane.kubeconfig(token)).expect("a file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_separation-operator"));
+        command
+            .arg("run")
+            .args(["--worker-image", "separation-worker:test"])
+            .args(["--watch-namespaces", namespace])
+            .args(["--lease-namespace", namespace])
+            .args(["--health-addr", "127.0.0.1:0"])
+            .args(arguments)
+            .env("KUBECONFIG", kubeconfig)
+            .env("RUST_LOG", "info,separation_operator=debug");
+        let log = folder.path().join("operator.log");
+        let process = Process::start("separation-operator", &command, &log, &log).expect("a process");
+        Self { process, folder }
+    }
+
+    /// Everything that it logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("operator.log")).unwrap_or_default()
+    }
+
+    /// What an endpoint answers.
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let log = self.log();
+        let address = log
+            .lines()
+            .find_map(|line| {
+                line.split("address=")
+                    .nth(1)?
+                    .split_whitespace()
+                    .next()
+                    .map(strip)
+            })
+            .ok_or_else(|| anyhow::anyhow!("no address yet"))?;
+        let answer = reqwest::get(format!("http://{address}{path}")).await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+}
+
+/// Without the colours of a terminal.
+fn strip(text: &str) -> String {
+    text.chars()
+        .filter(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | ':'))
+        .collect()
+}
+
+/// A pool whose topics and groups nobody else has.
+pub(crate) struct PoolUnderTest<'a> {
+    rig: &'a Rig,
+    pub(crate) kafka: &'static Kafka,
+    pub(crate) name: String,
+    pub(crate) tag: String,
+}
+
+impl<'a> PoolUnderTest<'a> {
+    /// Makes its topics; the tasks' one has so many partitions.
+    pub(crate) async fn new(rig: &'a Rig, partitions: i32) -> Self {
+        let kafka = Kafka::shared().await.expect("Kafka");
+        let pool = Self {
+            rig,
+            kafka,
+            name: "vocals".to_owned(),
+            tag: format!("{}-vocals", rig.namespace),
+        };
+        kafka
+            .create_topic(&pool.tasks(), partitions)
+            .await
+            .expect("a topic");
+        kafka.create_topic(&pool.results(), 1).await.expect("a topic");
+        pool
+    }
+
+    pub(crate) fn tasks(&self) -> String {
+        format!("tasks-{}", self.tag)
+    }
+
+    pub(crate) fn results(&self) -> String {
+        format!("results-{}", self.tag)
+    }
+
+    pub(crate) fn group(&self) -> String {
+        format!("processors-{}", self.tag)
+    }
+
+    /// The pool's object, with changes to its spec.
+    pub(crate) fn object(&self, changes: &Value) -> Value {
+        let spec = json!({
+            "kafka": {"bootstrapServers": self.kafka.bootstrap()},
+            "storage": {"s3": {"bucket": "stems"}, "work": {"s3Prefix": "staging/"}},
+            "processor": {
+                "topic": self.tasks(),
+                "group": self.group(),
+                "autoOffsetReset": "earliest",
+                "scaling": {"maxReplicas": 100, "scaleDownStabilizationSeconds": 1, "pollIntervalSeconds": 0.5},
+            },
+            "uploader": {
+                "topic": self.results(),
+                "group": format!("uploaders-{}", self.tag),
+                "scaling": {"pollIntervalSeconds": 0.5},
+            },
+        });
+        json!({
+            "apiVersion": "separation.dev/v1alpha1",
+            "kind": "SeparationPool",
+            "metadata": {"name": self.name, "namespace": self.rig.namespace},
+            "spec": merged(spec, changes),
+        })
+    }
+
+    /// Applies it, as a person would.
+    pub(crate) async fn apply(&self, changes: &Value) -> SeparationPool {
+        let params = PatchParams::apply("a-person").force().validation_strict();
+        self.pools()
+            .patch(&self.name, &params, &Patch::Apply(self.object(changes)))
+            .await
+            .expect("the pool is accepted")
+    }
+
+    pub(crate) fn pools(&self) -> Api<SeparationPool> {
+        Api::namespaced(self.rig.admin.clone(), &self.rig.namespace)
+    }
+
+    pub(crate) fn deployments(&self) -> Api<Deployment> {
+        Api::namespaced(self.rig.admin.clone(), &self.rig.namespace)
+    }
+
+    pub(crate) fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.rig.admin.clone(), &self.rig.namespace)
+    }
+
+    pub(crate) fn deployment_name(&self) -> String {
+        format!("{}-processor", self.name)
+    }
+
+    /// The processor's Deployment, once it is there.
+    pub(crate) async fn deployment(&self) -> Deployment {
+        let name = self.deployment_name();
+        eventually("Deployment", SOON, async || {
+            self.deployments().get_opt(&name).await.map_err(Into::into)
+        })
+        .await
+    }
+
+    /// Replicas that are asked for now.
+    pub(crate) async fn replicas(&self) -> Option<i32> {
+        let found = self.deployments().get_opt(&self.deployment_name()).await;
+        found.ok().flatten()?.spec.replicas
+    }
+
+    /// Waits until so many replicas are asked for.
+    pub(crate) async fn until_replicas(&self, replicas: i32, within: Duration) {
+        let what = format!("number of replicas of {replicas}");
+        eventually(&what, within, async || self.replicas().await == Some(replicas)).await;
+    }
+
+    /// The status, once a condition of it holds.
+    pub(crate) async fn until_status(
+        &self,
+        what: &str,
+        within: Duration,
+        holds: impl Fn(&SeparationPoolStatus) -> bool,
+    ) -> SeparationPoolStatus {
+        eventually(
+            what,
+            within,
+            async || -> anyhow::Result<Option<SeparationPoolStatus>> {
+                let pool = self.pools().get(&self.name).await?;
+                let status = pool.status.unwrap_or_default();
+                if holds(&status) {
+                    return Ok(Some(status));
+                }
+                anyhow::bail!("the status is {}", serde_json::to_string(&status)?)
+            },
+        )
+        .await
+    }
+
+    /// Waits until offsets were initialised and everything is quiet.
+    pub(crate) async fn until_adopted(&self) -> SeparationPoolStatus {
+        self.until_status("adoption", SOON, |status| {
+            let adopted = |role: &Option<separation_operator::crd::RoleStatus>| {
+                role.as_ref().is_some_and(|role| role.adoption.is_some())
+            };
+            adopted(&status.processor) && adopted(&status.uploader)
+        })
+        .await
+    }
+
+    /// One message in each of the partitions from 0.
+    pub(crate) async fn publish_one_each(&self, partitions: i32) {
+        for partition in 0..partitions {
+            self.kafka
+                .publish_to(&self.tasks(), partition, "key", "{}")
+                .await
+                .expect("published");
+        }
+    }
+
+    /// The processor's pods, by name.
+    pub(crate) async fn pod_names(&self) -> Vec<String> {
+        let selector = ListParams::default().labels(&format!(
+            "separation.dev/pool={},separation.dev/role=processor",
+            self.name
+        ));
+        let pods = self.pods().list(&selector).await.expect("pods");
+        let alive = pods
+            .items
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        let mut names: Vec<_> = alive.filter_map(|pod| pod.metadata.name).collect();
+        names.sort();
+        names
+    }
+}
