@@ -13,6 +13,8 @@ const PINS: &str = include_str!("../parts.toml");
 struct Pins {
     kafka: Pin,
     versitygw: Pin,
+    etcd: Pin,
+    kubernetes: Pin,
     kafka_python: Pin,
 }
 
@@ -35,7 +37,7 @@ impl Parts {
     /// # Errors
     /// When one is not there.
     pub fn locate() -> Result<Self> {
-        Self::locate_in(&cache_dir().context("no cache directory; fix: set HOME or SEPARATION_CACHE_DIR")?)
+        Self::locate_in(&cache_dir()?)
     }
 
     /// The existing system's Kafka client, for `PYTHONPATH`.
@@ -44,33 +46,82 @@ impl Parts {
     }
 
     fn locate_in(cache: &Path) -> Result<Self> {
-        let pins: Pins = toml::from_str(PINS).context("testbed/parts.toml is not as expected")?;
-        let part = |relative: String| {
-            let path = cache.join(relative);
-            ensure!(
-                path.exists(),
-                "{} is not there; fix: `cargo xtask setup --tests` installs it",
-                path.display()
-            );
-            Ok(path)
-        };
+        let pins = pins()?;
         Ok(Self {
-            kafka_lib: part(format!("kafka/{}/lib", pins.kafka.version))?,
-            versitygw: part(format!("versitygw/{}/versitygw", pins.versitygw.version))?,
-            kafka_python: part(format!("kafka-python/{}", pins.kafka_python.version))?,
+            kafka_lib: part(cache, format!("kafka/{}/lib", pins.kafka.version))?,
+            versitygw: part(cache, format!("versitygw/{}/versitygw", pins.versitygw.version))?,
+            kafka_python: part(cache, format!("kafka-python/{}", pins.kafka_python.version))?,
         })
     }
 }
 
-fn cache_dir() -> Option<PathBuf> {
-    let set = |name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+/// Where the programs of a Kubernetes control plane lie; looked for one by one, for not everybody has all.
+#[derive(Debug, Clone)]
+pub(crate) enum ControlPlaneParts {
+    /// One folder, which `KUBEBUILDER_ASSETS` names.
+    Assets(PathBuf),
+    /// The cache.
+    Cache(PathBuf),
+}
+
+impl ControlPlaneParts {
+    pub(crate) fn locate() -> Result<Self> {
+        Ok(match set("KUBEBUILDER_ASSETS") {
+            Some(folder) => Self::Assets(folder),
+            None => Self::Cache(cache_dir()?),
+        })
+    }
+
+    pub(crate) fn etcd(&self) -> Result<PathBuf> {
+        self.program("etcd", |pins| format!("etcd/{}", pins.etcd.version))
+    }
+
+    /// A program of Kubernetes itself.
+    pub(crate) fn kubernetes(&self, program: &str) -> Result<PathBuf> {
+        self.program(program, |pins| format!("kubernetes/{}", pins.kubernetes.version))
+    }
+
+    fn program(&self, name: &str, cached: impl Fn(&Pins) -> String) -> Result<PathBuf> {
+        match self {
+            Self::Assets(folder) => {
+                let path = folder.join(name);
+                ensure!(
+                    path.exists(),
+                    "{} is not there; fix: put it there, or unset KUBEBUILDER_ASSETS and run `cargo xtask setup --tests`",
+                    path.display()
+                );
+                Ok(path)
+            }
+            Self::Cache(cache) => part(cache, format!("{}/{name}", cached(&pins()?))),
+        }
+    }
+}
+
+fn pins() -> Result<Pins> {
+    toml::from_str(PINS).context("testbed/parts.toml is not as expected")
+}
+
+fn part(cache: &Path, relative: String) -> Result<PathBuf> {
+    let path = cache.join(relative);
+    ensure!(
+        path.exists(),
+        "{} is not there; fix: `cargo xtask setup --tests` installs it",
+        path.display()
+    );
+    Ok(path)
+}
+
+fn cache_dir() -> Result<PathBuf> {
     set("SEPARATION_CACHE_DIR")
         .or_else(|| Some(set("XDG_CACHE_HOME")?.join("separation")))
         .or_else(|| Some(set("HOME")?.join(".cache/separation")))
+        .context("no cache directory; fix: set HOME or SEPARATION_CACHE_DIR")
+}
+
+fn set(name: &str) -> Option<PathBuf> {
+    env::var_os(name)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
 }
 
 #[cfg(test)]
@@ -86,5 +137,18 @@ mod tests {
             missing.ends_with("`cargo xtask setup --tests` installs it"),
             "{missing}"
         );
+    }
+
+    #[test]
+    fn a_control_plane_is_one_folder_or_the_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_path_buf();
+        let assets = ControlPlaneParts::Assets(path.clone());
+        let missing = assets.kubernetes("kube-apiserver").unwrap_err().to_string();
+        assert!(missing.contains("unset KUBEBUILDER_ASSETS"), "{missing}");
+        std::fs::write(path.join("etcd"), "").unwrap();
+        assert_eq!(assets.etcd().unwrap(), path.join("etcd"));
+        let missing = ControlPlaneParts::Cache(path).etcd().unwrap_err().to_string();
+        assert!(missing.contains("/etcd/v3"), "{missing}");
     }
 }

@@ -15,6 +15,7 @@ mod cache;
 mod ci;
 mod demo;
 mod generate;
+mod go;
 mod packages;
 mod parts;
 mod process;

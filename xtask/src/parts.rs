@@ -1,4 +1,5 @@
-//! The real parts that tests run against: Kafka, an S3 server, Python's Kafka client, installed into the cache.
+//! The real parts that tests run against: Kafka, Kubernetes, an S3 server, Python's Kafka client, installed into the
+//! cache.
 //!
 //! Never starts any of them: that is the testbed's.
 
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::cache::{sha256, sha256_file};
+use crate::go;
 use crate::packages::{Form, Package};
 use crate::process;
 use crate::project::Project;
@@ -19,14 +21,14 @@ use crate::system::{self, Need};
 const PINS: &str = include_str!("../../testbed/parts.toml");
 const KAFKA_POM: &str = "testbed/kafka/pom.xml";
 const KAFKA_JARS: &str = "testbed/kafka/jars.sha256";
-const VERSITYGW_MODULE: &str = "testbed/versitygw";
-const VERSITYGW_PACKAGE: &str = "github.com/versity/versitygw/cmd/versitygw";
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Pins {
     kafka: Pin,
     versitygw: Pin,
+    etcd: Pin,
+    kubernetes: Pin,
     kafka_python: PinnedWheel,
 }
 
@@ -49,13 +51,14 @@ pub(crate) fn install(project: &Project) -> Result<()> {
     let kafka = install_kafka(project, &pins.kafka.version)
         .with_context(|| format!("cannot install Kafka {}", pins.kafka.version))?;
     println!("Kafka {} is in {}", pins.kafka.version, kafka.display());
-    let versitygw = install_versitygw(project, &pins.versitygw.version)
-        .with_context(|| format!("cannot install versitygw {}", pins.versitygw.version))?;
-    println!(
-        "versitygw {} is in {}",
-        pins.versitygw.version,
-        versitygw.display()
-    );
+    go::VERSITYGW.install(project, &pins.versitygw.version)?;
+    match project.kubernetes_assets() {
+        Some(assets) => println!("Kubernetes is what KUBEBUILDER_ASSETS says: {}", assets.display()),
+        None => {
+            go::ETCD.install(project, &pins.etcd.version)?;
+            go::KUBERNETES.install(project, &pins.kubernetes.version)?;
+        }
+    }
     let kafka_python = install_kafka_python(project, &pins.kafka_python)
         .with_context(|| format!("cannot install kafka-python {}", pins.kafka_python.version))?;
     println!(
@@ -129,39 +132,6 @@ fn check_jars(directory: &Path, list: &str) -> Result<()> {
     Ok(())
 }
 
-/// One binary, built without C so that it runs on any Linux.
-fn install_versitygw(project: &Project, version: &str) -> Result<PathBuf> {
-    let module = project.path(VERSITYGW_MODULE);
-    let manifest = read(&module.join("go.mod"))?;
-    ensure!(
-        requires(&manifest, version),
-        "{VERSITYGW_MODULE}/go.mod names another version than testbed/parts.toml, {version}"
-    );
-    let stamp = sha256(format!("{manifest}{}", read(&module.join("go.sum"))?).as_bytes());
-    project
-        .cache()
-        .install(&format!("versitygw/{version}"), &stamp, |filling| {
-            system::ensure(&[Need::Go])?;
-            println!("building versitygw {version} (a minute or two, once)");
-            let mut go = project.command("go");
-            go.current_dir(&module)
-                .env("CGO_ENABLED", "0")
-                .args(["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o"])
-                .arg(filling.join("versitygw"))
-                .arg(VERSITYGW_PACKAGE);
-            process::run(&mut go)
-                .context("fix: check the network, and the module proxy that `go env GOPROXY` shows")
-        })
-}
-
-/// Whether a `go.mod` asks for this version of versitygw.
-fn requires(manifest: &str, version: &str) -> bool {
-    manifest.lines().any(|line| {
-        let mut words = line.split_whitespace().skip_while(|word| *word == "require");
-        words.next() == Some("github.com/versity/versitygw") && words.next() == Some(version)
-    })
-}
-
 /// A directory for `PYTHONPATH`.
 fn install_kafka_python(project: &Project, pin: &PinnedWheel) -> Result<PathBuf> {
     let package = Package {
@@ -190,9 +160,6 @@ mod tests {
     fn the_committed_pins_are_whole() {
         let pins = parse(PINS).unwrap();
         assert_eq!(pins.kafka_python.sha256.len(), 64);
-        let manifest = include_str!("../../testbed/versitygw/go.mod");
-        assert!(requires(manifest, &pins.versitygw.version));
-        assert!(!requires(manifest, "v1"));
         let jars = include_str!("../../testbed/kafka/jars.sha256");
         assert!(jars.contains(&format!("  kafka_2.13-{}.jar\n", pins.kafka.version)));
     }

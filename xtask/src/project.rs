@@ -15,6 +15,7 @@ pub(crate) struct Project {
     root: PathBuf,
     target: PathBuf,
     cache: Cache,
+    kubernetes_assets: Option<PathBuf>,
 }
 
 impl Project {
@@ -37,12 +38,20 @@ impl Project {
             target,
             // A relative directory means the same one for every program that is told of it.
             cache: Cache::new(std::path::absolute(cache_root).context("no current directory")?),
+            kubernetes_assets: env::var_os("KUBEBUILDER_ASSETS")
+                .filter(|folder| !folder.is_empty())
+                .map(PathBuf::from),
             root,
         })
     }
 
     pub(crate) fn cache(&self) -> &Cache {
         &self.cache
+    }
+
+    /// A folder with the programs of a Kubernetes control plane, where somebody has them already.
+    pub(crate) fn kubernetes_assets(&self) -> Option<&Path> {
+        self.kubernetes_assets.as_deref()
     }
 
     /// A file or directory of the checkout.

@@ -22,7 +22,7 @@ pub(crate) struct Options {
     #[arg(long)]
     cuda: bool,
 
-    /// Install all that tests need too: Kafka, an S3 server, Python packages, songs
+    /// Install all that tests need too: Kafka, Kubernetes, an S3 server, Python packages, songs
     #[arg(long)]
     tests: bool,
 }

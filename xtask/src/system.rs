@@ -24,7 +24,7 @@ pub(crate) enum Need {
     Java,
     /// Maven, which fetches Kafka.
     Maven,
-    /// Go, which builds the tests' S3 server.
+    /// Go, which builds the tests' S3 server and Kubernetes.
     Go,
 }
 
@@ -57,7 +57,7 @@ impl Need {
             Self::Ffmpeg => "ffmpeg",
             Self::Java => "Java 17 or newer",
             Self::Maven => "Maven",
-            Self::Go => "Go 1.25 or newer",
+            Self::Go => "Go 1.26 or newer",
         }
     }
 
@@ -103,7 +103,7 @@ impl Need {
     fn minimum(self) -> Option<(u32, u32)> {
         match self {
             Self::Java => Some((17, 0)),
-            Self::Go => Some((1, 25)),
+            Self::Go => Some((1, 26)),
             _ => None,
         }
     }

@@ -218,6 +218,7 @@ fn name_must_fit(schema: &mut Value) {
         "message": format!(
             "the name is longer than {MAX_NAME_LENGTH} characters, and pods are called after it; fix: choose a shorter one"
         ),
+        "fieldPath": ".metadata.name",
     }]);
     // Rules on metadata need its properties said; the server adds the rest.
     schema["properties"]["metadata"] = json!({

@@ -4,12 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
-};
 
 use super::Kafka;
+use crate::certificates::{Authority, Purpose};
 
 const USERNAME: &str = "worker";
 const PASSWORD: &str = "worker-secret";
@@ -51,21 +48,9 @@ impl Security {
 
     /// Makes an authority and certificates for the brokers and one client in `folder`.
     pub(super) fn make(folder: &Path) -> Result<Self> {
-        let mut authority = CertificateParams::default();
-        authority
-            .distinguished_name
-            .push(DnType::CommonName, "testbed authority");
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
-        let (broker, broker_key) = certificate(
-            &authority,
-            "broker",
-            &["localhost", "127.0.0.1"],
-            ExtendedKeyUsagePurpose::ServerAuth,
-        )?;
-        let (client, client_key) =
-            certificate(&authority, USERNAME, &[], ExtendedKeyUsagePurpose::ClientAuth)?;
+        let authority = Authority::make()?;
+        let broker = authority.certificate("broker", &["localhost", "127.0.0.1"], Purpose::Server)?;
+        let client = authority.certificate(USERNAME, &[], Purpose::Client)?;
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -73,9 +58,12 @@ impl Security {
         };
         Ok(Self {
             ca: write("ca.pem", &authority.pem())?,
-            client_certificate: write("client.pem", &client)?,
-            client_key: write("client.key", &client_key)?,
-            broker: write("broker.pem", &format!("{broker_key}{broker}{}", authority.pem()))?,
+            client_certificate: write("client.pem", &client.pem)?,
+            client_key: write("client.key", &client.key)?,
+            broker: write(
+                "broker.pem",
+                &format!("{}{}{}", broker.key, broker.pem, authority.pem()),
+            )?,
         })
     }
 
@@ -134,20 +122,4 @@ impl Kafka {
     pub fn bootstrap_sasl_plaintext(&self) -> String {
         self.listed(|broker| broker.node.sasl_plaintext)
     }
-}
-
-/// A certificate and its key, both as PEM.
-fn certificate(
-    authority: &CertifiedIssuer<'_, KeyPair>,
-    name: &str,
-    hosts: &[&str],
-    purpose: ExtendedKeyUsagePurpose,
-) -> Result<(String, String)> {
-    let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
-    let mut params = CertificateParams::new(hosts)?;
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.extended_key_usages = vec![purpose];
-    let key = KeyPair::generate()?;
-    let signed = params.signed_by(&key, authority)?;
-    Ok((signed.pem(), key.serialize_pem()))
 }

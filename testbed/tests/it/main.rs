@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 mod brokers;
+mod control_planes;
 mod http;
 mod leftovers;
 mod objects;

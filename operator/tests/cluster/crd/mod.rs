@@ -1,0 +1,25 @@
+//! The definition, as a real API server sees it.
+
+mod reading;
+mod rules;
+mod sharing;
+mod upgrade;
+mod writing;
+
+use serde_json::Value;
+
+/// The schema of a definition.
+fn schema(definition: &Value) -> &Value {
+    &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+}
+
+/// Each schema below a schema, with its path.
+fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
+    visit(path, schema);
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        walk(property, &format!("{path}.{name}"), visit);
+    }
+    if schema["items"].is_object() {
+        walk(&schema["items"], &format!("{path}[]"), visit);
+    }
+}

@@ -1,0 +1,154 @@
+//! Several writers of one pool: each owns what it applied, and hears of a conflict.
+
+use serde_json::{Value, json};
+
+use crate::rig::{Rig, apply, merged, pool};
+
+/// What a field manager applies: the smallest pool with a change.
+fn applied(change: &Value) -> Value {
+    merged(pool("vocals"), &json!({"spec": change}))
+}
+
+/// A pool without anything but a change.
+fn only(change: &Value) -> Value {
+    let mut pool = pool("vocals");
+    pool["spec"] = change.clone();
+    pool
+}
+
+fn path(rig: &Rig, manager: &str) -> String {
+    format!(
+        "{}/vocals?fieldManager={manager}&fieldValidation=Strict",
+        rig.pools()
+    )
+}
+
+#[tokio::test]
+async fn two_managers_own_different_fields() {
+    let rig = Rig::new().await;
+    let team = applied(&json!({"processor": {"scaling": {"maxReplicas": 4}}}));
+    apply(path(&rig, "team"), &team).accepted(&rig.admin).await;
+    let cost = only(&json!({"processor": {"scaling": {"minReplicas": 1}}}));
+    let both = apply(path(&rig, "cost"), &cost).accepted(&rig.admin).await;
+    let scaling = &both["spec"]["processor"]["scaling"];
+    assert_eq!(
+        (&scaling["minReplicas"], &scaling["maxReplicas"]),
+        (&json!(1), &json!(4))
+    );
+    // Applying the same again writes nothing.
+    let again = apply(path(&rig, "team"), &team).accepted(&rig.admin).await;
+    assert_eq!(
+        again["metadata"]["resourceVersion"],
+        both["metadata"]["resourceVersion"]
+    );
+    // What a manager no longer says goes back to its default.
+    let without = apply(path(&rig, "cost"), &only(&json!({})))
+        .accepted(&rig.admin)
+        .await;
+    assert_eq!(without["spec"]["processor"]["scaling"]["minReplicas"], 0);
+}
+
+#[tokio::test]
+async fn a_field_of_another_manager_is_a_conflict_that_names_both() {
+    let rig = Rig::new().await;
+    let team = applied(&json!({"processor": {"scaling": {"maxReplicas": 4}}}));
+    apply(path(&rig, "team"), &team).accepted(&rig.admin).await;
+    let other = only(&json!({"processor": {"scaling": {"maxReplicas": 6}}}));
+    let refusal = apply(path(&rig, "other"), &other).refused(&rig.admin).await;
+    assert_eq!(refusal.code, 409);
+    for part in ["\"team\"", ".spec.processor.scaling.maxReplicas"] {
+        assert!(refusal.message.contains(part), "{}", refusal.message);
+    }
+    let forced = format!("{}&force=true", path(&rig, "other"));
+    let taken = apply(forced, &other).accepted(&rig.admin).await;
+    assert_eq!(taken["spec"]["processor"]["scaling"]["maxReplicas"], 6);
+    let refusal = apply(path(&rig, "team"), &team).refused(&rig.admin).await;
+    assert!(refusal.message.contains("\"other\""), "{}", refusal.message);
+}
+
+#[tokio::test]
+async fn lists_are_sets_that_managers_add_to() {
+    let rig = Rig::new().await;
+    let team = applied(&json!({
+        "storage": {"s3": {"inputBuckets": ["uploads"]}},
+        "outbound": {"allow": ["10.0.0.0/8"]},
+    }));
+    apply(path(&rig, "team"), &team).accepted(&rig.admin).await;
+    let other = only(&json!({
+        "storage": {"s3": {"inputBuckets": ["archive"]}},
+        "outbound": {"allow": ["hooks.example"]},
+    }));
+    let both = apply(path(&rig, "other"), &other).accepted(&rig.admin).await;
+    let mut buckets = both["spec"]["storage"]["s3"]["inputBuckets"].clone();
+    let buckets = buckets.as_array_mut().expect("a list");
+    buckets.sort_by_key(Value::to_string);
+    assert_eq!(*buckets, ["archive", "uploads"]);
+    let without = apply(path(&rig, "other"), &only(&json!({})))
+        .accepted(&rig.admin)
+        .await;
+    assert_eq!(
+        without["spec"]["storage"]["s3"]["inputBuckets"],
+        json!(["uploads"])
+    );
+    assert_eq!(without["spec"]["outbound"]["allow"], json!(["10.0.0.0/8"]));
+}
+
+#[tokio::test]
+async fn pod_overrides_are_shared_by_field() {
+    let rig = Rig::new().await;
+    let overrides = |change: Value| json!({"processor": {"podOverrides": change}});
+    let team = applied(&overrides(json!({"spec": {"nodeSelector": {"gpu": "yes"}}})));
+    apply(path(&rig, "team"), &team).accepted(&rig.admin).await;
+    let other = only(&overrides(
+        json!({"metadata": {"labels": {"team": "audio"}}, "spec": {"nodeSelector": {"zone": "a"}}}),
+    ));
+    let both = apply(path(&rig, "other"), &other).accepted(&rig.admin).await;
+    assert_eq!(
+        both["spec"]["processor"]["podOverrides"],
+        json!({
+            "metadata": {"labels": {"team": "audio"}},
+            "spec": {"nodeSelector": {"gpu": "yes", "zone": "a"}},
+        })
+    );
+}
+
+#[tokio::test]
+async fn conditions_are_kept_apart_by_type() {
+    let rig = Rig::new().await;
+    apply(path(&rig, "team"), &applied(&json!({})))
+        .accepted(&rig.admin)
+        .await;
+    let status = |kind: &str| {
+        let mut pool = pool("vocals");
+        pool.as_object_mut().expect("a pool").remove("spec");
+        pool["status"] = json!({"conditions": [{
+            "type": kind,
+            "status": "True",
+            "reason": "Tested",
+            "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]});
+        pool
+    };
+    let path = |manager: &str| format!("{}/vocals/status?fieldManager={manager}", rig.pools());
+    apply(path("operator"), &status("Ready"))
+        .accepted(&rig.admin)
+        .await;
+    let both = apply(path("auditor"), &status("Audited"))
+        .accepted(&rig.admin)
+        .await;
+    let conditions = both["status"]["conditions"].as_array().expect("a list");
+    let mut types: Vec<_> = conditions
+        .iter()
+        .map(|condition| condition["type"].as_str())
+        .collect();
+    types.sort_unstable();
+    assert_eq!(types, [Some("Audited"), Some("Ready")]);
+    let same = apply(path("operator"), &status("Ready"))
+        .accepted(&rig.admin)
+        .await;
+    assert_eq!(
+        same["metadata"]["resourceVersion"],
+        both["metadata"]["resourceVersion"]
+    );
+}

@@ -1,0 +1,165 @@
+//! Pools that were stored under an earlier definition live on under this one.
+//!
+//! Each test installs the definition under a group of its own, so that others do not see it change.
+
+use separation_operator::crd::SeparationPool;
+use separation_testbed::eventually;
+use serde_json::{Value, json};
+
+use crate::rig::{DEFINITION, Rig, SOON, fields, get, install, merge_patch, merged, pool_of, post};
+
+/// The committed definition under another group.
+fn renamed(group: &str) -> Value {
+    let mut definition: Value = serde_saphyr::from_str(DEFINITION).expect("YAML");
+    definition["metadata"]["name"] = json!(format!("separationpools.{group}"));
+    definition["spec"]["group"] = json!(group);
+    definition
+}
+
+/// The schema of a field of the spec, to be changed.
+fn field<'a>(definition: &'a mut Value, path: &[&str]) -> &'a mut Value {
+    let mut found = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    for name in path {
+        found = &mut found["properties"][*name];
+    }
+    found
+}
+
+fn remove(object: &mut Value, name: &str) {
+    object
+        .as_object_mut()
+        .expect("an object")
+        .remove(name)
+        .unwrap_or_else(|| panic!("no {name}"));
+}
+
+#[tokio::test]
+async fn a_pool_from_before_a_field_was_added_gets_its_default() {
+    const GROUP: &str = "fewer.separation.dev";
+    let rig = Rig::new().await;
+    let new = renamed(GROUP);
+    let mut old = new.clone();
+    for (parent, name) in [
+        (&[][..], "outbound"),
+        (&["processor"], "maxAttempts"),
+        (&["uploader"], "maxAttempts"),
+    ] {
+        remove(&mut field(&mut old, parent)["properties"], name);
+    }
+    for role in ["processor", "uploader"] {
+        remove(&mut field(&mut old, &[role])["default"], "maxAttempts");
+    }
+    install(&rig.admin, &old).await;
+    let stored = post(rig.pools_of(GROUP), &pool_of(GROUP, "vocals"))
+        .accepted(&rig.admin)
+        .await;
+    assert!(stored["spec"].get("outbound").is_none());
+    install(&rig.admin, &new).await;
+    let path = format!("{}/vocals", rig.pools_of(GROUP));
+    let now = eventually("new default", SOON, async || {
+        let now = get(&path).accepted(&rig.admin).await;
+        (now["spec"]["processor"]["maxAttempts"] == 3).then_some(now)
+    })
+    .await;
+    assert_eq!(now["metadata"]["generation"], 1, "reading writes nothing");
+    assert_eq!(
+        now["metadata"]["resourceVersion"],
+        stored["metadata"]["resourceVersion"]
+    );
+    serde_json::from_value::<SeparationPool>(now).expect("the operator reads it");
+    let change = json!({"spec": {"processor": {"maxAttempts": 5}}});
+    let changed = merge_patch(&path, &change).accepted(&rig.admin).await;
+    assert_eq!(changed["spec"]["processor"]["maxAttempts"], 5);
+}
+
+#[tokio::test]
+async fn a_pool_from_before_a_bound_can_be_changed_elsewhere() {
+    const GROUP: &str = "looser.separation.dev";
+    let rig = Rig::new().await;
+    let new = renamed(GROUP);
+    let mut old = new.clone();
+    for role in ["processor", "uploader"] {
+        let scaling = field(&mut old, &[role, "scaling"]);
+        remove(scaling, "x-kubernetes-validations");
+        remove(&mut scaling["properties"]["maxReplicas"], "maximum");
+        remove(field(&mut old, &[role, "group"]), "maxLength");
+    }
+    install(&rig.admin, &old).await;
+    let loose = json!({"spec": {"processor": {
+        "group": "g".repeat(300),
+        "scaling": {"minReplicas": 90, "maxReplicas": 20_000},
+    }}});
+    let path = format!("{}/vocals", rig.pools_of(GROUP));
+    let many = merged(pool_of(GROUP, "vocals"), &loose);
+    post(rig.pools_of(GROUP), &many).accepted(&rig.admin).await;
+    let crossed = json!({"spec": {"uploader": {"scaling": {"minReplicas": 9, "maxReplicas": 8}}}});
+    merge_patch(&path, &crossed).accepted(&rig.admin).await;
+    install(&rig.admin, &new).await;
+    eventually("new rules", SOON, async || {
+        let refusal = post(
+            format!("{}?dryRun=All", rig.pools_of(GROUP)),
+            &merged(many.clone(), &json!({"metadata": {"name": "another"}})),
+        );
+        matches!(refusal.try_send(&rig.admin).await, Err(kube::Error::Api(_)))
+    })
+    .await;
+    let now = get(&path).accepted(&rig.admin).await;
+    serde_json::from_value::<SeparationPool>(now).expect("the operator reads it");
+    // What is not touched is not judged again.
+    let elsewhere = json!({"metadata": {"labels": {"team": "audio"}}, "spec": {"provider": "cuda"}});
+    merge_patch(&path, &elsewhere).accepted(&rig.admin).await;
+    let status = json!({"status": {"observedGeneration": 3}});
+    merge_patch(format!("{path}/status"), &status)
+        .accepted(&rig.admin)
+        .await;
+    // What is touched is.
+    let worse = json!({"spec": {"processor": {"scaling": {"maxReplicas": 20_001}}}});
+    let refusal = merge_patch(&path, &worse).refused(&rig.admin).await;
+    assert_eq!(fields(&refusal), ["spec.processor.scaling.maxReplicas"]);
+    let still_crossed = json!({"spec": {"uploader": {"scaling": {"minReplicas": 10}}}});
+    let refusal = merge_patch(&path, &still_crossed).refused(&rig.admin).await;
+    assert!(
+        refusal.message.contains("fix: lower minReplicas"),
+        "{}",
+        refusal.message
+    );
+    let better = json!({"spec": {
+        "processor": {"scaling": {"maxReplicas": 100}},
+        "uploader": {"scaling": {"minReplicas": 1}},
+    }});
+    merge_patch(&path, &better).accepted(&rig.admin).await;
+}
+
+#[tokio::test]
+async fn a_pool_from_after_a_field_was_added_loses_only_that() {
+    const GROUP: &str = "newer.separation.dev";
+    let rig = Rig::new().await;
+    let old = renamed(GROUP);
+    let mut new = old.clone();
+    field(&mut new, &["processor"])["properties"]["future"] =
+        json!({"type": "string", "default": "kept", "description": "a field of a later version"});
+    install(&rig.admin, &new).await;
+    let stored = eventually("new field", SOON, async || {
+        let tried = post(
+            format!("{}?dryRun=All", rig.pools_of(GROUP)),
+            &pool_of(GROUP, "vocals"),
+        );
+        let stored = tried.accepted(&rig.admin).await;
+        (stored["spec"]["processor"]["future"] == "kept").then_some(stored)
+    })
+    .await;
+    // An operator of this version reads what one of a later version wrote.
+    serde_json::from_value::<SeparationPool>(stored).expect("the operator reads it");
+    post(rig.pools_of(GROUP), &pool_of(GROUP, "vocals"))
+        .accepted(&rig.admin)
+        .await;
+    install(&rig.admin, &old).await;
+    let path = format!("{}/vocals", rig.pools_of(GROUP));
+    eventually("field gone", SOON, async || {
+        let now = get(&path).accepted(&rig.admin).await;
+        now["spec"]["processor"].get("future").is_none()
+    })
+    .await;
+    let change = json!({"spec": {"provider": "cuda"}});
+    merge_patch(&path, &change).accepted(&rig.admin).await;
+}

@@ -1,0 +1,159 @@
+//! What becomes of a pool that is written: defaults, unknown fields, status.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceConversion, CustomResourceDefinition,
+};
+use separation_operator::crd::{SeparationPool, apply_defaults};
+use serde_json::{Value, json};
+
+use super::schema;
+use crate::rig::{DEFINITION, Rig, apply, get, install, merge_patch, merged, pool, post, put};
+
+#[tokio::test]
+async fn applying_the_definition_again_changes_nothing() {
+    let rig = Rig::new().await;
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/separationpools.separation.dev";
+    let definition: Value = serde_saphyr::from_str(DEFINITION).expect("YAML");
+    let before = get(path).accepted(&rig.admin).await;
+    install(&rig.admin, &definition).await;
+    let after = get(path).accepted(&rig.admin).await;
+    assert_eq!(
+        before["metadata"]["resourceVersion"],
+        after["metadata"]["resourceVersion"]
+    );
+    // The server keeps it as it is, and fills in only what is the same for everybody.
+    let stored: CustomResourceDefinition = serde_json::from_value(after).expect("a definition");
+    let mut expected = separation_operator::crd::definition().spec;
+    expected.names.list_kind = Some("SeparationPoolList".into());
+    expected.conversion = Some(CustomResourceConversion {
+        strategy: "None".into(),
+        ..Default::default()
+    });
+    assert_eq!(stored.spec, expected);
+    let conditions = stored
+        .status
+        .and_then(|status| status.conditions)
+        .unwrap_or_default();
+    let complaint = conditions
+        .iter()
+        .find(|condition| condition.type_ == "NonStructuralSchema");
+    assert_eq!(complaint, None);
+}
+
+#[tokio::test]
+async fn the_server_fills_in_the_defaults_that_the_operator_expects() {
+    let rig = Rig::new().await;
+    let stored = post(rig.pools(), &pool("vocals")).accepted(&rig.admin).await;
+    let definition: Value = serde_saphyr::from_str(DEFINITION).expect("YAML");
+    let mut expected = pool("vocals");
+    apply_defaults(schema(&definition), &mut expected);
+    assert_eq!(stored["spec"], expected["spec"]);
+    // The types hold all of it: what was read can be written back, and is the same.
+    let typed: SeparationPool = serde_json::from_value(stored).expect("a pool");
+    let path = format!("{}/vocals?fieldValidation=Strict", rig.pools());
+    let written = put(path, &serde_json::to_value(&typed).expect("JSON"))
+        .accepted(&rig.admin)
+        .await;
+    let written: SeparationPool = serde_json::from_value(written).expect("a pool");
+    assert_eq!(written.spec, typed.spec);
+}
+
+#[tokio::test]
+async fn null_counts_as_not_said() {
+    let rig = Rig::new().await;
+    let mut said = pool("vocals");
+    said["spec"]["provider"] = Value::Null;
+    said["spec"]["processor"] = json!({"assignor": null, "scaling": null});
+    let stored = post(rig.pools(), &said).accepted(&rig.admin).await;
+    assert_eq!(stored["spec"]["provider"], "cpu");
+    assert_eq!(stored["spec"]["processor"]["scaling"]["maxReplicas"], 8);
+}
+
+#[tokio::test]
+async fn unknown_fields_are_refused_or_dropped_as_the_writer_asks() {
+    let rig = Rig::new().await;
+    let misspelt = merged(
+        pool("vocals"),
+        &json!({"spec": {"processor": {"scalling": {"maxReplicas": 1}}}}),
+    );
+    let strict = format!("{}?fieldValidation=Strict", rig.pools());
+    let refusal = post(strict, &misspelt).refused(&rig.admin).await;
+    assert_eq!(refusal.code, 400);
+    assert!(
+        refusal
+            .message
+            .contains("unknown field \"spec.processor.scalling\""),
+        "{}",
+        refusal.message
+    );
+    let stored = post(rig.pools(), &misspelt).accepted(&rig.admin).await;
+    assert!(stored["spec"]["processor"].get("scalling").is_none());
+    // What is merged into pods is not ours to know.
+    let free = json!({"spec": {"processor": {"podOverrides": {"spec": {"anything": [{"at": "all"}]}}}}});
+    let path = format!("{}/vocals?fieldValidation=Strict", rig.pools());
+    let stored = merge_patch(path, &free).accepted(&rig.admin).await;
+    assert_eq!(
+        stored["spec"]["processor"]["podOverrides"],
+        free["spec"]["processor"]["podOverrides"]
+    );
+}
+
+#[tokio::test]
+async fn spec_and_status_are_written_apart() {
+    let rig = Rig::new().await;
+    let path = format!("{}/vocals", rig.pools());
+    let with_status = merged(pool("vocals"), &json!({"status": {"observedGeneration": 7}}));
+    let stored = post(rig.pools(), &with_status).accepted(&rig.admin).await;
+    assert!(stored.get("status").is_none());
+    let status = json!({
+        "spec": {"provider": "cuda"},
+        "status": {
+            "observedGeneration": 1,
+            "processor": {"reason": "Working", "replicas": {"desired": 3, "ready": 2, "draining": 0}},
+            "conditions": [{
+                "type": "Ready",
+                "status": "True",
+                "reason": "Working",
+                "message": "3 processors for 3 tasks",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }],
+        },
+    });
+    let stored = merge_patch(format!("{path}/status"), &status)
+        .accepted(&rig.admin)
+        .await;
+    assert_eq!(stored["spec"]["provider"], "cpu");
+    assert_eq!(stored["metadata"]["generation"], 1);
+    assert_eq!(stored["status"]["processor"]["replicas"]["desired"], 3);
+    let change = json!({"spec": {"provider": "cuda"}, "status": {"processor": {"reason": "Other"}}});
+    let changed = merge_patch(&path, &change).accepted(&rig.admin).await;
+    assert_eq!(changed["metadata"]["generation"], 2);
+    assert_eq!(changed["spec"]["provider"], "cuda");
+    assert_eq!(changed["status"], stored["status"]);
+    // The types hold all of it.
+    let typed: SeparationPool = serde_json::from_value(changed.clone()).expect("a pool");
+    assert_eq!(
+        serde_json::to_value(&typed.status).expect("JSON"),
+        changed["status"]
+    );
+}
+
+#[tokio::test]
+async fn a_status_that_is_none_is_refused() {
+    let rig = Rig::new().await;
+    post(rig.pools(), &pool("vocals")).accepted(&rig.admin).await;
+    let path = format!("{}/vocals/status", rig.pools());
+    let condition = json!({"status": {"conditions": [{"type": "Ready"}]}});
+    let refusal = merge_patch(&path, &condition).refused(&rig.admin).await;
+    assert_eq!(refusal.code, 422, "{}", refusal.message);
+    let unknown = json!({"status": {"processor": {"replicas": {"sleeping": 1}}}});
+    let path = format!("{path}?fieldManager=test&fieldValidation=Strict");
+    let refusal = apply(path, &merged(pool("vocals"), &unknown))
+        .refused(&rig.admin)
+        .await;
+    assert!(
+        refusal.message.contains(".status.processor.replicas.sleeping"),
+        "{}",
+        refusal.message
+    );
+}

@@ -1,0 +1,71 @@
+//! The few questions that the testbed itself asks an API server.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::background;
+
+/// A server that does not answer by then is asked again.
+const TIMEOUT: Duration = Duration::from_secs(5);
+const TOKEN_SECONDS: u32 = 3600;
+
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    url: String,
+    token: String,
+}
+
+impl Client {
+    pub(super) fn new(url: &str, ca_pem: &str, token: &str) -> Result<Self> {
+        // Another test may have been first; it chose the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .tls_certs_only([reqwest::Certificate::from_pem(ca_pem.as_bytes())?])
+            .no_proxy()
+            .timeout(TIMEOUT)
+            .build()
+            .context("cannot make an HTTP client")?;
+        Ok(Self {
+            http,
+            url: url.to_owned(),
+            token: token.to_owned(),
+        })
+    }
+
+    /// Whether a path is answered with success.
+    pub(super) async fn exists(&self, path: &str) -> Result<bool> {
+        let request = self
+            .http
+            .get(format!("{}{path}", self.url))
+            .bearer_auth(&self.token);
+        background::run(async move { Ok(request.send().await?.status().is_success()) }).await
+    }
+
+    /// A token of a service account.
+    pub(super) async fn token(&self, namespace: &str, name: &str) -> Result<String> {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
+        let request = self
+            .http
+            .post(format!("{}{path}", self.url))
+            .bearer_auth(&self.token)
+            .json(&json!({
+                "apiVersion": "authentication.k8s.io/v1",
+                "kind": "TokenRequest",
+                "spec": {"expirationSeconds": TOKEN_SECONDS},
+            }));
+        background::run(async move {
+            let response = request.send().await?;
+            let status = response.status();
+            let body: Value = response.json().await?;
+            ensure!(status.is_success(), "{}", body["message"]);
+            let token = body["status"]["token"]
+                .as_str()
+                .context("the answer has no token")?;
+            Ok(token.to_owned())
+        })
+        .await
+    }
+}
