@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{EventText, Weight};
 use crate::crd::SeparationPool;
-use crate::lease::fenced;
+use crate::lease::{api_error_text, fenced};
 use crate::metrics::{Metrics, Verb};
 use crate::names::FIELD_MANAGER;
 
@@ -101,7 +101,7 @@ impl EventTask {
                 // A replica that leads no more has nothing to say.
                 match fenced(&error) {
                     Some(_) => Ok(()),
-                    None => Err(error.to_string()),
+                    None => Err(api_error_text(&error)),
                 }
             }
             Err(_) => Err(format!("no answer within {} s", LONGEST_WRITE.as_secs())),
@@ -114,7 +114,8 @@ fn event(about: &ObjectReference, text: &EventText, instance: &str, wall: Timest
     let pool: String = pool.chars().take(LONGEST_NAME).collect();
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{pool}.")),
+            // Not a dot, as in kube's own: the API server refuses it at the end of a prefix.
+            generate_name: Some(format!("{pool}-")),
             namespace: about.namespace.clone(),
             ..ObjectMeta::default()
         },
@@ -193,7 +194,7 @@ mod tests {
         let (path, event) = &sent[0];
         assert_eq!(path, "/apis/events.k8s.io/v1/namespaces/media/events");
         let expected = [
-            ("/metadata/generateName", "vocals."),
+            ("/metadata/generateName", "vocals-"),
             ("/type", "Warning"),
             ("/reason", "Conflict"),
             ("/action", "Decide"),

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::election::{Basis, Election, Step};
 use super::record::{claimed, record, released};
-use super::{Leadership, Standing};
+use super::{Leadership, Standing, api_error_text};
 use crate::settings::LeaseSettings;
 
 /// A client for the lease alone: it is not fenced, and no layer of it repeats a request behind our back.
@@ -215,7 +215,7 @@ impl Elector {
         let text = match &trouble {
             // Two that ask at once: one of them is the first.
             Trouble::Overtaken => return,
-            Trouble::Refused(error) => format!("{error:#}"),
+            Trouble::Refused(error) => api_error_text(error),
             other => other.to_string(),
         };
         if self.trouble.as_ref() != Some(&text) {

@@ -140,3 +140,11 @@ impl Leadership {
             .map(|held| held.until)
     }
 }
+
+/// What the API server says, once: kube's own text says all of it twice.
+pub(crate) fn api_error_text(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,193 @@
+//! The manifests, the lease and events on a real API server, with the rights that the manifests give and no more.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::events::v1::Event;
+use kube::Client;
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind, TypeMeta};
+use separation_operator::crd::SeparationPool;
+use separation_operator::events::{EventText, Weight, event_writer};
+use separation_operator::lease::{Leadership, elector};
+use separation_operator::metrics::Metrics;
+use separation_operator::settings::{LeaseSettings, LeaseTimings};
+use separation_testbed::eventually;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::rig::{Rig, SOON};
+
+/// From the leader's end to its standby's first write.
+const TAKEOVER: Duration = Duration::from_secs(20);
+
+/// Applies the manifests in `deploy/operator`, with the operator's own namespace or that of pools put in place.
+async fn install(rig: &Rig) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/operator");
+    for file in [
+        "namespace.yaml",
+        "lease-role.yaml",
+        "one-namespace/rbac.yaml",
+        "deployment.yaml",
+    ] {
+        let text = fs::read_to_string(folder.join(file)).expect("a manifest");
+        let text = text
+            .replace("namespace: media", &format!("namespace: {}", rig.namespace))
+            .replace("separation-system", &system(rig));
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+        for object in objects {
+            apply(&rig.admin, &object).await;
+        }
+    }
+}
+
+fn system(rig: &Rig) -> String {
+    format!("{}-system", rig.namespace)
+}
+
+async fn apply(admin: &Client, object: &Value) {
+    let types: TypeMeta = serde_json::from_value(object.clone()).expect("a kind");
+    let kind = ApiResource::from_gvk(&GroupVersionKind::try_from(&types).expect("a kind"));
+    let objects: Api<DynamicObject> = match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => Api::namespaced_with(admin.clone(), namespace, &kind),
+        None => Api::all_with(admin.clone(), &kind),
+    };
+    let name = object["metadata"]["name"].as_str().expect("a name");
+    let params = PatchParams::apply("tests").force().validation_strict();
+    objects
+        .patch(name, &params, &Patch::Apply(object))
+        .await
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+}
+
+struct Replica {
+    leadership: Leadership,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Replica {
+    async fn start(rig: &Rig, identity: &str) -> Self {
+        let client = account(rig).await;
+        let settings = LeaseSettings {
+            name: "separation-operator".into(),
+            namespace: system(rig),
+            identity: identity.into(),
+            timings: LeaseTimings::default(),
+        };
+        let (leadership, elector) = elector(client, settings);
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(elector.run(async {
+            let _ = stopped.await;
+        }));
+        Self {
+            leadership,
+            stop,
+            task,
+        }
+    }
+
+    async fn until_it_holds(&mut self, holds: bool) -> Duration {
+        let start = Instant::now();
+        let wait = async {
+            while self.leadership.holds(Instant::now()) != holds {
+                self.leadership.changed().await.expect("it runs");
+            }
+        };
+        tokio::time::timeout(SOON, wait).await.expect("it changes");
+        start.elapsed()
+    }
+}
+
+async fn account(rig: &Rig) -> Client {
+    let token = rig
+        .plane
+        .token_for(&system(rig), "separation-operator")
+        .await
+        .expect("a token");
+    crate::rig::client(rig.plane, &token).await
+}
+
+#[tokio::test]
+async fn replicas_share_the_lease_with_the_rights_that_the_manifests_give() {
+    let rig = Rig::new().await;
+    install(&rig).await;
+    let mut one = Replica::start(&rig, "one").await;
+    one.until_it_holds(true).await;
+    let mut other = Replica::start(&rig, "other").await;
+    other.leadership.changed().await.expect("it runs");
+    assert_eq!(other.leadership.leader().as_deref(), Some("one"));
+    one.task.abort();
+    let took = other.until_it_holds(true).await;
+    assert!(took <= TAKEOVER, "{took:?}");
+    let mut third = Replica::start(&rig, "third").await;
+    third.leadership.changed().await.expect("it runs");
+    other.stop.send(()).expect("it runs");
+    other.task.await.expect("it ends");
+    let gave_back = third.until_it_holds(true).await;
+    assert!(gave_back <= Duration::from_secs(5), "{gave_back:?}");
+    let leases: Api<Lease> = Api::namespaced(rig.admin.clone(), &system(&rig));
+    let lease = leases.get("separation-operator").await.expect("the lease");
+    let spec = lease.spec.expect("a spec");
+    assert_eq!(spec.holder_identity.as_deref(), Some("third"));
+    assert_eq!(spec.lease_transitions, Some(3));
+}
+
+#[tokio::test]
+async fn events_are_taken_and_what_the_manifests_do_not_give_is_refused() {
+    let rig = Rig::new().await;
+    install(&rig).await;
+    let pool = json!({"apiVersion": "separation.dev/v1alpha1", "kind": "SeparationPool",
+                      "metadata": {"name": "vocals", "namespace": rig.namespace},
+                      "spec": {"kafka": {"bootstrapServers": "k:1"},
+                               "storage": {"s3": {"bucket": "b-b"}, "work": {"s3Prefix": "w/"}}}});
+    let pool: SeparationPool = serde_json::from_value(pool).expect("a pool");
+    let pools: Api<SeparationPool> = Api::namespaced(rig.admin.clone(), &rig.namespace);
+    let pool = pools.create(&PostParams::default(), &pool).await.expect("a pool");
+    let (writer, task) = event_writer(account(&rig).await, "operator-1_ab", &Metrics::new());
+    writer.say(
+        &pool,
+        EventText {
+            weight: Weight::Warning,
+            reason: "HeldUnknownLag",
+            action: "Decide",
+            note: "processor: lag is not known".into(),
+        },
+    );
+    drop(writer);
+    task.run().await;
+    let events: Api<Event> = Api::namespaced(rig.admin.clone(), &rig.namespace);
+    eventually("event", SOON, async || {
+        let found = events.list(&kube::api::ListParams::default()).await?;
+        let ours = |event: &&Event| event.reason.as_deref() == Some("HeldUnknownLag");
+        anyhow::Ok(found.iter().any(|event| {
+            ours(&event)
+                && event
+                    .regarding
+                    .as_ref()
+                    .is_some_and(|about| about.uid == pool.metadata.uid)
+        }))
+    })
+    .await;
+    // What is not given is refused: deleting, and listing secrets.
+    let account = account(&rig).await;
+    let ours: Api<SeparationPool> = Api::namespaced(account.clone(), &rig.namespace);
+    let error = ours.delete("vocals", &kube::api::DeleteParams::default()).await;
+    let error = error.expect_err("no right");
+    assert!(
+        matches!(&error, kube::Error::Api(status) if status.code == 403),
+        "{error}"
+    );
+    let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(account, &rig.namespace);
+    let error = secrets
+        .list(&kube::api::ListParams::default())
+        .await
+        .expect_err("no right");
+    assert!(
+        matches!(&error, kube::Error::Api(status) if status.code == 403),
+        "{error}"
+    );
+}
