@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::crd;
+use crate::settings::RunArguments;
 
 /// Something could not be done.
 const EXIT_FAILED: u8 = 1;
@@ -25,7 +26,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Look after the SeparationPools of a cluster, until SIGTERM
-    Run(Box<run::RunArguments>),
+    Run(Box<RunArguments>),
     /// Print the definition of SeparationPool, for `kubectl apply -f -`
     Crd,
     /// Try a policy on a trace of arriving tasks, recorded or made up, with the operator's own decisions

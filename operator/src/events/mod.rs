@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::crd::AdoptionStatus;
 use crate::decide::{Explanation, Moment, Reason};
 use crate::observe::Flag;
+use crate::observe::workload::Trouble;
 use crate::plan::{Problems, Role};
 use crate::status::{flag_reason, flag_text};
 
@@ -34,6 +35,9 @@ const MOST_REMEMBERED: usize = 32;
 
 /// The longest note that the API server takes, in bytes.
 const LONGEST_NOTE: usize = 1_024;
+
+/// The reason of what the cluster says is wrong with workers; its own word begins the note.
+const CANNOT_RUN: &str = "WorkersCannotRun";
 
 /// An event's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +72,8 @@ pub struct RoleFacts<'a> {
     pub flags: &'a [Flag],
     /// The number of workers, where it was written just now.
     pub scaled: Option<Scaled>,
+    /// What the cluster says that a person must look at.
+    pub troubles: &'a [Trouble],
     /// The group's offsets, where they were taken over just now.
     pub adopted: Option<&'a AdoptionStatus>,
 }
@@ -118,6 +124,15 @@ impl Teller {
         ];
         let each = once.into_iter().flatten().chain(odd_offsets(facts));
         texts.extend(each.filter(|text| self.first_time((text.reason, None), now)));
+        for trouble in facts.troubles {
+            // Pods without a node are said above; messages of the same trouble differ from try to try.
+            let is_new = &*trouble.reason != "Unschedulable"
+                && self.first_time((CANNOT_RUN, Some(trouble.reason.to_string())), now);
+            if is_new {
+                let note = format!("{}: {}: {}", facts.role, trouble.reason, trouble.message);
+                texts.push(EventText::new(Weight::Warning, CANNOT_RUN, "Run", note));
+            }
+        }
         texts
     }
 

@@ -26,6 +26,7 @@ fn explanation(reason: Reason) -> Explanation {
 
 fn facts(explanation: &Explanation) -> RoleFacts<'_> {
     RoleFacts {
+        troubles: &[],
         role: Role::Processor,
         explanation,
         flags: &[],

@@ -7,12 +7,11 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
-use kube::{Api, Client, Resource as _};
+use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{EventText, Weight};
-use crate::crd::SeparationPool;
 use crate::lease::{api_error_text, fenced};
 use crate::metrics::{Metrics, Verb};
 use crate::names::FIELD_MANAGER;
@@ -66,8 +65,8 @@ pub fn event_writer(
 
 impl EventWriter {
     /// Takes an event about a pool. Where too many wait, it is counted and dropped: status says the same.
-    pub fn say(&self, pool: &SeparationPool, text: EventText) {
-        if self.queue.try_send((pool.object_ref(&()), text)).is_err() {
+    pub fn say(&self, pool: ObjectReference, text: EventText) {
+        if self.queue.try_send((pool, text)).is_err() {
             self.metrics.event_dropped();
         }
     }
@@ -147,7 +146,10 @@ mod tests {
     use serde_json::{Value, json};
     use tower::{BoxError, service_fn};
 
+    use kube::Resource as _;
+
     use super::*;
+    use crate::crd::SeparationPool;
 
     fn pool() -> SeparationPool {
         let spec = json!({"kafka": {"bootstrapServers": "k:1"},
@@ -187,7 +189,7 @@ mod tests {
     async fn an_event_is_about_its_pool_and_in_its_namespace() {
         let (client, sent) = client(Duration::ZERO);
         let (writer, task) = event_writer(client, "operator-1_ab", &Metrics::new());
-        writer.say(&pool(), text("somebody else"));
+        writer.say(pool().object_ref(&()), text("somebody else"));
         drop(writer);
         task.run().await;
         let sent = sent.lock().expect("locked");
@@ -215,7 +217,7 @@ mod tests {
         let metrics = Metrics::new();
         let (writer, task) = event_writer(client, "operator-1_ab", &metrics);
         for number in 0..MOST_WAITING + 7 {
-            writer.say(&pool(), text(&number.to_string()));
+            writer.say(pool().object_ref(&()), text(&number.to_string()));
         }
         drop(writer);
         let start = Instant::now();
@@ -234,8 +236,8 @@ mod tests {
     async fn an_api_server_that_does_not_answer_holds_up_one_event_for_a_moment() {
         let (client, _) = client(Duration::from_secs(3_600));
         let (writer, task) = event_writer(client, "operator-1_ab", &Metrics::new());
-        writer.say(&pool(), text("one"));
-        writer.say(&pool(), text("two"));
+        writer.say(pool().object_ref(&()), text("one"));
+        writer.say(pool().object_ref(&()), text("two"));
         drop(writer);
         timeout(LONGEST_WRITE * 3, task.run()).await.expect("it gives up");
     }

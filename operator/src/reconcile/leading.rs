@@ -17,6 +17,7 @@ use super::role::{Step, Surroundings};
 use super::{Operator, conflicts};
 use crate::clock::Clock;
 use crate::decide::Moment;
+use crate::events::{EventWriter, PoolFact};
 use crate::lease::Term;
 use crate::metrics::Metrics;
 use crate::observe::poller::Polled;
@@ -44,6 +45,7 @@ pub(super) struct Leading {
     workers: WorkerSettings,
     keep_offsets_after: Duration,
     metrics: Metrics,
+    events: EventWriter,
     jobs: Jobs,
     clusters: Clusters,
     pools: HashMap<Arc<PoolId>, PoolState>,
@@ -64,6 +66,7 @@ impl Leading {
             workers: operator.workers.clone(),
             keep_offsets_after: operator.keep_offsets_after,
             metrics: operator.metrics.clone(),
+            events: operator.events.clone(),
             jobs: Jobs::new(Hands::new(operator.client.clone(), operator.leadership.clone())),
             clusters: Clusters::default(),
             pools: HashMap::new(),
@@ -145,7 +148,12 @@ impl Leading {
                     self.work_on_role(&mut pool, &plan, role, seen, world, now);
                 }
             }
-            _ => stop_reading(&pool),
+            (_, refused) => {
+                stop_reading(&pool);
+                if let Some(problems) = refused.clone() {
+                    pool.tell(PoolFact::InvalidSpec(&problems), &self.events, now);
+                }
+            }
         }
         if let Some(status) = pool.due_status(world, seen, now, &time()) {
             pool.status.is_busy = true;
@@ -193,6 +201,7 @@ impl Leading {
             };
             let step = pool.role(role).next(around, workload, conflict, now);
             pool.measure(role, &self.metrics, now);
+            pool.tell_of_role(role, world, &self.events, now);
             step
         } else {
             if let Login::Open(opened) = &pool.login {
@@ -260,6 +269,7 @@ impl Leading {
                 for role in Role::ALL {
                     pool.role(role).cannot_read(&why, now);
                 }
+                pool.tell(PoolFact::SecretMissing { what: &why.0 }, &self.events, now);
                 pool.login = Login::Missing;
             }
         }
@@ -367,13 +377,22 @@ impl Leading {
                 }
                 touched
             }
-            Done::Adopted(key, result) => self.of_role(&key, |role| match result {
-                Ok(adoption) => {
-                    role.done();
-                    role.adopted(adoption, now);
+            Done::Adopted(key, result) => {
+                let touched = BTreeSet::from([Arc::clone(&key.pool)]);
+                let Some(pool) = self.pools.get_mut(&key.pool) else {
+                    return touched;
+                };
+                let role = pool.role(key.role);
+                match result {
+                    Ok(adoption) => {
+                        role.done();
+                        role.adopted(adoption, now);
+                        pool.adopted(key.role);
+                    }
+                    Err(failure) => role_failed(role, &key, failure, "Offsets could not be initialised", now),
                 }
-                Err(failure) => role_failed(role, &key, failure, "Offsets could not be initialised", now),
-            }),
+                touched
+            }
             Done::Kept(key, result) => self.of_role(&key, |role| match result {
                 Ok(()) => {
                     role.done();

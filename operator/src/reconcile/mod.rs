@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
+use crate::events::EventWriter;
 use crate::health::{Heartbeat, Readiness};
 use crate::lease::Leadership;
 use crate::metrics::{Leads, Metrics};
@@ -42,9 +43,6 @@ const EVENTS_AT_ONCE: usize = 256;
 /// How often what waits for time alone is looked at: retries, secrets.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long writes that were begun may take once the process is told to stop.
-const LAST_WRITES: Duration = Duration::from_secs(5);
-
 /// What the operator waits for before it is ready.
 pub const CLUSTER: &str = "pools, Deployments and pods";
 
@@ -58,8 +56,12 @@ pub struct Operator {
     pub scopes: Vec<Scope>,
     /// What is added to every pool.
     pub workers: WorkerSettings,
+    /// How long writes that were begun may take once the operator is told to stop.
+    pub last_writes: Duration,
     /// How long offsets of an idle group are left before they are committed again.
     pub keep_offsets_after: Duration,
+    /// What takes events for people.
+    pub events: EventWriter,
     /// What is counted and measured.
     pub metrics: Metrics,
     /// Shows that this runs.
@@ -125,7 +127,7 @@ impl Operator {
             }
         }
         if let Some(leading) = leading {
-            leading.finish(LAST_WRITES).await;
+            leading.finish(self.last_writes).await;
         }
     }
 

@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+
+use kube::Resource as _;
 
 use super::clusters::Opened;
 use super::retry::Retry;
 use super::role::RoleState;
 use crate::apply::{self, Rollout, deployment, manifest_hash};
-use crate::crd::SeparationPoolStatus;
+use crate::crd::{SeparationPool, SeparationPoolStatus};
 use crate::decide::Moment;
+use crate::events::{EventWriter, PoolFact, RoleFacts, Scaled, Teller};
 use crate::metrics::{Metrics, RoleMetrics};
 use crate::observe::workload::{DeploymentSeen, Trouble};
 use crate::plan::{PoolId, PoolPlan, Problems, Role};
@@ -47,6 +51,17 @@ pub(super) struct PoolState {
     manifests: [Option<(Rollout, Arc<str>)>; 2],
     pub(super) status: StatusState,
     metrics: [Option<RoleMetrics>; 2],
+    telling: Telling,
+}
+
+/// What people are told as it happens.
+#[derive(Debug, Default)]
+struct Telling {
+    pool: Teller,
+    roles: [Teller; 2],
+    /// Done, and not told yet.
+    scaled: [Option<Scaled>; 2],
+    adopted: [bool; 2],
 }
 
 /// Writes of a pool's status.
@@ -74,6 +89,7 @@ impl PoolState {
             manifests: [None, None],
             status: StatusState::default(),
             metrics: [None, None],
+            telling: Telling::default(),
         }
     }
 
@@ -210,9 +226,58 @@ impl PoolState {
     }
 
     /// Counts a number of workers that was written.
-    pub(super) fn wrote_replicas(&self, role: Role, from: u32, to: u32) {
-        if let Some(metrics) = self.metrics[index(role)].as_ref().filter(|_| from != to) {
+    pub(super) fn wrote_replicas(&mut self, role: Role, from: u32, to: u32) {
+        if from == to {
+            return;
+        }
+        self.telling.scaled[index(role)] = Some(Scaled { from, to });
+        if let Some(metrics) = &self.metrics[index(role)] {
             metrics.wrote_replicas(from, to);
+        }
+    }
+
+    /// Notes that a role's offsets were initialised.
+    pub(super) fn adopted(&mut self, role: Role) {
+        self.telling.adopted[index(role)] = true;
+    }
+
+    /// Tells people what they would ask about a role.
+    pub(super) fn tell_of_role(&mut self, role: Role, world: &World, events: &EventWriter, now: Moment) {
+        let about = self.reference();
+        let troubles = troubles(&self.roles[index(role)], world, &self.key(role));
+        let state = &self.roles[index(role)];
+        let (Some(explanation), Some((_, flags))) = (&state.explanation, state.lag()) else {
+            return;
+        };
+        let adopted = std::mem::take(&mut self.telling.adopted[index(role)]);
+        let facts = RoleFacts {
+            role,
+            explanation,
+            flags,
+            scaled: self.telling.scaled[index(role)].take(),
+            adopted: state.adoption().filter(|_| adopted),
+            troubles: &troubles,
+        };
+        for text in self.telling.roles[index(role)].role(&facts, now) {
+            events.say(about.clone(), text);
+        }
+    }
+
+    /// Tells people what keeps the whole pool from working.
+    pub(super) fn tell(&mut self, fact: PoolFact<'_>, events: &EventWriter, now: Moment) {
+        if let Some(text) = self.telling.pool.pool(fact, now) {
+            events.say(self.reference(), text);
+        }
+    }
+
+    fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some(SeparationPool::api_version(&()).into_owned()),
+            kind: Some(SeparationPool::kind(&()).into_owned()),
+            name: Some(self.id.name.clone()),
+            namespace: Some(self.id.namespace.clone()),
+            uid: Some(self.uid.to_string()),
+            ..ObjectReference::default()
         }
     }
 

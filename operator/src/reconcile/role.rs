@@ -24,6 +24,10 @@ use crate::plan::RolePlan;
 use crate::watch::world::RoleKey;
 use separation_contract::kafka::OffsetReset;
 
+/// How long a group's offsets must have been the same before any are initialised: a coordinator that has just taken over
+/// may say for a moment that a group never committed, and what was written then would hide what it did.
+const STEADY_FOR: Duration = Duration::from_secs(5);
+
 /// What is to be done for a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
@@ -100,6 +104,8 @@ pub(super) struct RoleState {
     reading: Option<Reading>,
     group: Option<GroupReading>,
     adoption: Option<AdoptionStatus>,
+    /// What was committed, and since when every reading says so.
+    steady: Option<(Committed, Moment)>,
     /// When offsets were last written, by us.
     kept_at: Option<Moment>,
     /// The generation of the Deployment that we wrote last.
@@ -114,6 +120,9 @@ pub(super) struct RoleState {
     pub(super) last_known_at: Option<Time>,
     known_at: Option<Moment>,
 }
+
+/// A topic's id, and what its partitions' committed offsets are.
+type Committed = (Arc<str>, Vec<Option<i64>>);
 
 #[derive(Debug)]
 struct Reading {
@@ -170,6 +179,7 @@ impl RoleState {
             self.last_known_at = Some(now.clone());
             self.known_at = Some(polled.at);
         }
+        self.note_committed(&polled);
         self.reading = Some(Reading {
             at: polled.at,
             lag: polled.found.lag.lag,
@@ -177,6 +187,25 @@ impl RoleState {
             offsets: polled.found.offsets,
         });
         self.group = Some(polled.group);
+    }
+
+    fn note_committed(&mut self, polled: &Polled<RoleKey>) {
+        let offsets = polled
+            .found
+            .offsets
+            .as_ref()
+            .filter(|_| matches!(polled.found.lag.lag, Lag::Known(_)));
+        let committed = offsets.and_then(|offsets| {
+            let each = offsets
+                .partitions
+                .iter()
+                .map(|partition| partition.committed.clone().ok());
+            Some((Arc::clone(&offsets.topic_id), each.collect::<Option<Vec<_>>>()?))
+        });
+        self.steady = committed.map(|committed| match self.steady.take() {
+            Some((before, since)) if before == committed => (before, since),
+            _ => (committed, polled.at),
+        });
     }
 
     /// Notes that nothing can be read, and why.
@@ -376,7 +405,10 @@ impl RoleState {
             _ if group == Group::HasOurs => Some(adopt(Commits::new())),
             GroupReading::Stable { members, .. } if members.is_empty() => {
                 let commits = to_adopt(offsets, &self.query(plan).adoption, plan.adoption).ok()?;
-                Some(adopt(commits))
+                let steady = |since: Moment| reading.at.since(since) >= STEADY_FOR;
+                let is_safe =
+                    commits.is_empty() || self.steady.as_ref().is_some_and(|(_, since)| steady(*since));
+                is_safe.then(|| adopt(commits))
             }
             _ => None,
         }

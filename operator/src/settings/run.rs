@@ -58,6 +58,17 @@ pub struct RunArguments {
         help_heading = "Process"
     )]
     shutdown_seconds: u32,
+    /// After how many seconds the offsets of a group without workers are committed again, so that brokers do not forget
+    /// them (offsets.retention.minutes, a week by default)
+    #[arg(
+        long,
+        env = "KEEP_OFFSETS_SECONDS",
+        default_value = "21600",
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u32).range(1..=604_800),
+        help_heading = "Kafka"
+    )]
+    keep_offsets_seconds: u32,
     #[command(flatten)]
     lease: LeaseArguments,
     #[command(flatten)]
@@ -73,6 +84,8 @@ pub struct RunSettings {
     pub namespaces: Namespaces,
     /// Address of the operator's own endpoint.
     pub health_address: SocketAddr,
+    /// How long offsets of a group without workers are left before they are committed again.
+    pub keep_offsets_after: Duration,
     /// How long writes under way may take at the end.
     pub shutdown: Duration,
     /// Which lease replicas share.
@@ -116,6 +129,7 @@ impl RunArguments {
             workers,
             namespaces: self.namespaces()?,
             health_address: self.health_address,
+            keep_offsets_after: Duration::from_secs(self.keep_offsets_seconds.into()),
             shutdown: Duration::from_secs(self.shutdown_seconds.into()),
             lease: self.lease.settings()?,
         };
@@ -155,6 +169,7 @@ impl RunSettings {
             allowed_in_overrides = ?self.workers.allowed,
             namespaces,
             health_address = %self.health_address,
+            keep_offsets_seconds = self.keep_offsets_after.as_secs(),
             shutdown_seconds = self.shutdown.as_secs(),
             identity = self.lease.identity,
             lease = format!("{}/{}", self.lease.namespace, self.lease.name),

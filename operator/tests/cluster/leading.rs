@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::events::v1::Event;
-use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind, TypeMeta};
+use kube::{Client, Resource as _};
 use separation_operator::crd::SeparationPool;
 use separation_operator::events::{EventText, Weight, event_writer};
 use separation_operator::lease::{Leadership, elector};
@@ -149,7 +149,7 @@ async fn events_are_taken_and_what_the_manifests_do_not_give_is_refused() {
     let pool = pools.create(&PostParams::default(), &pool).await.expect("a pool");
     let (writer, task) = event_writer(account(&rig).await, "operator-1_ab", &Metrics::new());
     writer.say(
-        &pool,
+        pool.object_ref(&()),
         EventText {
             weight: Weight::Warning,
             reason: "HeldUnknownLag",

@@ -37,10 +37,10 @@ impl OperatorProcess {
             .args(["--worker-image", "separation-worker:test"])
             .args(["--watch-namespaces", namespace])
             .args(["--lease-namespace", namespace])
-            .args(["--health-addr", "127.0.0.1:0"])
+            .args(["--health-address", "127.0.0.1:0"])
             .args(arguments)
             .env("KUBECONFIG", kubeconfig)
-            .env("RUST_LOG", "info,separation_operator=debug");
+            .env("LOG_LEVEL", "info,separation_operator=debug");
         let log = folder.path().join("operator.log");
         let process = Process::start("separation-operator", &command, &log, &log).expect("a process");
         Self { process, folder }
