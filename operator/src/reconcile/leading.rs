@@ -68,7 +68,7 @@ impl Leading {
             metrics: operator.metrics.clone(),
             events: operator.events.clone(),
             jobs: Jobs::new(Hands::new(operator.client.clone(), operator.leadership.clone())),
-            clusters: Clusters::default(),
+            clusters: Clusters::new(operator.refresh),
             pools: HashMap::new(),
             held: HashMap::new(),
             held_of: HashMap::new(),
