@@ -39,6 +39,8 @@ pub(super) struct Fleet<'a> {
     idle: Vec<&'a Pod>,
     /// Replicas that have no pod yet.
     pub(super) missing: u32,
+    /// Pods beyond the replicas: Kubernetes has yet to choose who goes, or knows and has not told us.
+    pub(super) leaving: u32,
     /// A pod that may hold a task is not ready: Kubernetes would delete it before ready ones, whatever they are marked.
     pub(super) busy_would_go_first: bool,
 }
@@ -57,12 +59,12 @@ impl<'a> Fleet<'a> {
             counts: counts(workload),
             idle: Vec::new(),
             missing: 0,
+            leaving: 0,
             busy_would_go_first: false,
         };
-        let standing = live(workload).count();
-        fleet.missing = workload
-            .replicas
-            .saturating_sub(u32::try_from(standing).unwrap_or(u32::MAX));
+        let standing = u32::try_from(live(workload).count()).unwrap_or(u32::MAX);
+        fleet.missing = workload.replicas.saturating_sub(standing);
+        fleet.leaving = standing.saturating_sub(workload.replicas);
         if let (GroupReading::Stable { members, .. }, Some(work)) = (&observation.group, work) {
             let holds: HashMap<&str, &Holds> = members.iter().map(|m| (m.pod.as_str(), &m.holds)).collect();
             fleet.tell(workload, &holds, work);
