@@ -63,7 +63,10 @@ impl<'a> Fleet<'a> {
         fleet.missing = workload
             .replicas
             .saturating_sub(u32::try_from(standing).unwrap_or(u32::MAX));
-        if let (GroupReading::Stable { members, .. }, Some(work)) = (&observation.group, work) {
+        if standing == 0 {
+            // Whoever the members are, no pod of ours is busy.
+            fleet.counts.activity = Some(Activity::default());
+        } else if let (GroupReading::Stable { members, .. }, Some(work)) = (&observation.group, work) {
             let holds: HashMap<&str, &Holds> = members.iter().map(|m| (m.pod.as_str(), &m.holds)).collect();
             fleet.tell(workload, &holds, work);
         }

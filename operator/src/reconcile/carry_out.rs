@@ -14,6 +14,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use super::pool::Manifest;
 use super::retry::Pause;
 use crate::apply::manifest_hash;
 use crate::apply::offsets::Commits;
@@ -31,6 +32,10 @@ const DEPLOYMENTS_AT_ONCE: usize = 24;
 
 /// Other requests at once: they must not hold up Deployments.
 const OTHERS_AT_ONCE: usize = 8;
+
+/// How long a status waits at most while Deployments wait for their turn, and how often it looks.
+const GO_FIRST: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How long a commit may take.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
@@ -78,10 +83,25 @@ impl Hands {
     pub(super) async fn deploy(
         &self,
         key: &RoleKey,
-        mut deployment: Deployment,
+        manifest: &Manifest,
+        replicas: u32,
         known: Option<&str>,
     ) -> Result<Deployed, Failure> {
         let _turn = self.deployments.acquire().await;
+        // Only now, and on the heap: thousands wait for their turn, and a request under way is 20 kB.
+        Box::pin(self.deploy_now(key, manifest, replicas, known)).await
+    }
+
+    async fn deploy_now(
+        &self,
+        key: &RoleKey,
+        manifest: &Manifest,
+        replicas: u32,
+        known: Option<&str>,
+    ) -> Result<Deployed, Failure> {
+        let Some(mut deployment) = manifest.with(replicas) else {
+            return Err(Failure::passing("the spec has changed meanwhile"));
+        };
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &key.pool.namespace);
         let name = deployment.metadata.name.clone().unwrap_or_default();
         if known.is_none()
@@ -151,6 +171,27 @@ impl Hands {
         status: &SeparationPoolStatus,
     ) -> Result<PoolSeen, Failure> {
         let _turn = self.others.acquire().await;
+        self.let_deployments_go_first().await;
+        Box::pin(self.say_now(pool, uid, status)).await
+    }
+
+    /// Waits, but not for ever, while Deployments are waiting for their turn.
+    async fn let_deployments_go_first(&self) {
+        let go_first = async {
+            while self.deployments.available_permits() == 0 {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        // Not for ever: then what is said is late, and nothing worse.
+        let _ = tokio::time::timeout(GO_FIRST, go_first).await;
+    }
+
+    async fn say_now(
+        &self,
+        pool: &crate::plan::PoolId,
+        uid: &str,
+        status: &SeparationPoolStatus,
+    ) -> Result<PoolSeen, Failure> {
         let api: Api<DeserializeGuard<SeparationPool>> =
             Api::namespaced(self.client.clone(), &pool.namespace);
         // The uid: what is said is about this pool, not about one that was made anew under its name.

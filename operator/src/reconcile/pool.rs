@@ -64,6 +64,31 @@ struct Telling {
     adopted: [bool; 2],
 }
 
+/// What a Deployment is made of: small, where the Deployment is not.
+#[derive(Debug, Clone)]
+pub(super) struct Manifest {
+    plan: Arc<PoolPlan>,
+    role: Role,
+    owner: Option<OwnerReference>,
+    settings: Arc<WorkerSettings>,
+    rollout: Rollout,
+}
+
+impl Manifest {
+    /// The Deployment with so many replicas; none where overrides are refused, which the plan found out already.
+    pub(super) fn with(&self, replicas: u32) -> Option<Deployment> {
+        deployment(
+            &self.plan,
+            self.role,
+            self.owner.as_ref(),
+            &self.settings,
+            replicas,
+            self.rollout,
+        )
+        .ok()
+    }
+}
+
 /// Writes of a pool's status.
 #[derive(Debug, Default)]
 pub(super) struct StatusState {
@@ -134,26 +159,29 @@ impl PoolState {
         &mut self.roles[index(role)]
     }
 
-    /// The Deployment that a role should have, with so many replicas; none where overrides are refused, which the plan
-    /// found out already.
-    pub(super) fn deployment(
+    /// What a role's Deployment is made of.
+    pub(super) fn manifest(
         &self,
-        plan: &PoolPlan,
+        plan: &Arc<PoolPlan>,
         role: Role,
-        settings: &WorkerSettings,
-        replicas: u32,
+        settings: &Arc<WorkerSettings>,
         running: Option<&DeploymentSeen>,
-    ) -> Option<Deployment> {
-        let rollout = apply::rollout(running, plan.role(role));
-        deployment(plan, role, self.owner.as_ref(), settings, replicas, rollout).ok()
+    ) -> Manifest {
+        Manifest {
+            rollout: apply::rollout(running, plan.role(role)),
+            plan: Arc::clone(plan),
+            role,
+            owner: self.owner.clone(),
+            settings: Arc::clone(settings),
+        }
     }
 
     /// The hash of the Deployment that a role should have.
     pub(super) fn manifest_hash(
         &mut self,
-        plan: &PoolPlan,
+        plan: &Arc<PoolPlan>,
         role: Role,
-        settings: &WorkerSettings,
+        settings: &Arc<WorkerSettings>,
         running: Option<&DeploymentSeen>,
     ) -> Arc<str> {
         let rollout = apply::rollout(running, plan.role(role));
@@ -162,7 +190,7 @@ impl PoolState {
         {
             return Arc::clone(hash);
         }
-        let built = self.deployment(plan, role, settings, 0, running);
+        let built = self.manifest(plan, role, settings, running).with(0);
         let hash: Arc<str> = built.as_ref().and_then(manifest_hash).unwrap_or_default().into();
         self.manifests[index(role)] = Some((rollout, Arc::clone(&hash)));
         hash
