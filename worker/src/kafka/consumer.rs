@@ -13,13 +13,12 @@ use futures_util::future::select_all;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
-use rdkafka::consumer::{
-    BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol, StreamConsumer,
-};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
+use separation_contract::kafka::Assignor;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +26,7 @@ use super::client;
 use super::error::CommitError;
 use super::membership::{Membership, Noted, RevokeAnswer};
 use super::message::{Attempt, Message, Place};
+use super::silence::Silence;
 use super::trailing;
 use crate::settings::{ConsumerSettings, KafkaSettings};
 use crate::telemetry::Metrics;
@@ -72,6 +72,9 @@ struct Queues {
 /// Called by librdkafka within polling; shared with the consumer's own methods, which run on the same task.
 struct Callbacks {
     metrics: Metrics,
+    /// How the group shares partitions, which decides how they are taken and given up. The client's own answer depends on
+    /// where a rebalance stands.
+    assignor: Assignor,
     state: Mutex<State>,
     /// Wakes who waits for the assignment to stand still.
     changed: Notify,
@@ -86,6 +89,7 @@ struct State {
     work: Option<CancellationToken>,
     /// Partitions that went since their queues were last seen to.
     gone: Vec<i32>,
+    silence: Silence,
 }
 
 impl Consumer {
@@ -106,6 +110,7 @@ impl Consumer {
         config.set("enable.partition.eof", "true");
         let callbacks = Callbacks {
             metrics,
+            assignor: settings.assignor,
             state: Mutex::new(State::default()),
             changed: Notify::new(),
         };
@@ -137,13 +142,23 @@ impl Consumer {
                 polled = self.inner.recv() => polled,
                 () = changed => continue,
                 polled = message => polled,
+                () = self.long_silence() => {
+                    match self.take_anew() {
+                        Ok(()) => continue,
+                        Err(error) => return Polled::Fatal(error),
+                    }
+                }
             };
             match polled {
                 Ok(message) => {
                     self.queues().first = message.partition() + 1;
+                    self.state().silence.heard(message.partition());
                     return Polled::Message(Message::of(&message));
                 }
-                Err(KafkaError::PartitionEOF(partition)) => return Polled::EndOfPartition(partition),
+                Err(KafkaError::PartitionEOF(partition)) => {
+                    self.state().silence.heard(partition);
+                    return Polled::EndOfPartition(partition);
+                }
                 Err(error @ KafkaError::MessageConsumptionFatal(_)) => return Polled::Fatal(error),
                 // The context has said it.
                 Err(error) => tracing::debug!(%error, "Polling goes on"),
@@ -172,9 +187,51 @@ impl Consumer {
         from.chain(before).map(|(_, queue)| Arc::clone(queue)).collect()
     }
 
+    /// Waits until nothing came of a partition for too long; for ever while no message is wanted.
+    async fn long_silence(&self) {
+        let due = {
+            let state = self.state();
+            state.silence.due().filter(|_| state.open)
+        };
+        match due {
+            Some(due) => tokio::time::sleep_until(due.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes partitions anew that are owned and of which nothing comes. They are read from what is committed.
+    ///
+    /// The group hears nothing of it.
+    fn take_anew(&self) -> KafkaResult<()> {
+        let (silent, owned) = {
+            let mut state = self.state();
+            let silent = state.silence.overdue(Instant::now());
+            state.gone.extend(&silent);
+            (silent, state.membership.owned().collect::<Vec<_>>())
+        };
+        if silent.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(partitions = ?silent, "Nothing comes of these partitions; taking them anew");
+        self.inner.context().metrics.rebalance("taken_anew");
+        match self.inner.context().assignor {
+            Assignor::CooperativeSticky => {
+                let silent = list(&self.topic, &silent);
+                // Refused where the client never took them.
+                if let Err(error) = self.inner.incremental_unassign(&silent) {
+                    tracing::debug!(%error, "The client had not taken the partitions");
+                }
+                self.inner.incremental_assign(&silent)
+            }
+            Assignor::Range => self.inner.assign(&list(&self.topic, &owned)),
+        }
+    }
+
     /// Lets messages come.
     pub fn open(&self) {
-        self.state().open = true;
+        let mut state = self.state();
+        state.open = true;
+        state.silence.listening(Instant::now());
     }
 
     /// Takes no further message.
@@ -209,14 +266,12 @@ impl Consumer {
         async move { found.await.unwrap_or(Err(KafkaError::Canceled)) }
     }
 
-    /// Puts a message back that came although none was wanted.
-    ///
-    /// # Errors
-    /// When the client refuses; then the message comes again only after a rebalance.
-    pub fn put_back(&self, message: &Message) -> KafkaResult<()> {
-        let Place { partition, offset } = message.place;
-        self.inner
-            .seek(&self.topic, partition, Offset::Offset(offset), Duration::ZERO)
+    /// Puts a message back that came although none was wanted: its partition is read again from what is committed, once
+    /// messages may come.
+    pub fn put_back(&self, message: &Message) {
+        self.state()
+            .silence
+            .suspect(message.place.partition, Instant::now());
     }
 
     /// The message's work has ended: gives up what was asked back meanwhile.
@@ -226,11 +281,16 @@ impl Consumer {
             state.work = None;
             let held = state.membership.end();
             state.gone.extend(&held);
+            state.silence.gone(&held);
             held
         };
         if !held.is_empty() {
             tracing::info!(partitions = ?held, "Gave up partitions after the task that was running");
-            log_failure("give up", give_up(&*self.inner, &list(&self.topic, &held)));
+            let assignor = self.inner.context().assignor;
+            log_failure(
+                "give up",
+                give_up(&*self.inner, assignor, &list(&self.topic, &held)),
+            );
         }
     }
 
@@ -382,12 +442,16 @@ impl Callbacks {
         let numbers = numbers(partitions);
         log_failure(
             "take",
-            match consumer.rebalance_protocol() {
-                RebalanceProtocol::Cooperative => consumer.incremental_assign(partitions),
-                RebalanceProtocol::None | RebalanceProtocol::Eager => consumer.assign(partitions),
+            match self.assignor {
+                Assignor::CooperativeSticky => consumer.incremental_assign(partitions),
+                Assignor::Range => consumer.assign(partitions),
             },
         );
-        self.state().membership.assign(&numbers);
+        {
+            let mut state = self.state();
+            state.membership.assign(&numbers);
+            state.silence.taken(&numbers, Instant::now());
+        }
         self.metrics.rebalance("assigned");
         tracing::info!(partitions = ?numbers, "Partitions assigned");
     }
@@ -414,7 +478,8 @@ impl Callbacks {
             tracing::info!(partitions = ?numbers, "Partitions given up");
         }
         state.gone.extend(&numbers);
-        log_failure("give up", give_up(consumer, partitions));
+        state.silence.gone(&numbers);
+        log_failure("give up", give_up(consumer, self.assignor, partitions));
     }
 }
 
@@ -446,11 +511,12 @@ impl ConsumerContext for Callbacks {
 
 fn give_up<C: ConsumerContext>(
     consumer: &impl rdkafka::consumer::Consumer<C>,
+    assignor: Assignor,
     partitions: &TopicPartitionList,
 ) -> KafkaResult<()> {
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
-        RebalanceProtocol::None | RebalanceProtocol::Eager => consumer.unassign(),
+    match assignor {
+        Assignor::CooperativeSticky => consumer.incremental_unassign(partitions),
+        Assignor::Range => consumer.unassign(),
     }
 }
 
@@ -467,7 +533,8 @@ fn numbers(partitions: &TopicPartitionList) -> Vec<i32> {
     elements.iter().map(|element| element.partition()).collect()
 }
 
-/// What is done to partitions fails only when a rebalance has taken them meanwhile; the next one sets things right.
+/// Giving up fails only when a rebalance has taken the partitions meanwhile. What could not be taken stays silent, and is
+/// taken anew then.
 fn log_failure(what: &str, result: KafkaResult<()>) {
     if let Err(error) = result {
         tracing::warn!(%error, "Could not {what} partitions");

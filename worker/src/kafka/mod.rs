@@ -11,6 +11,7 @@ mod message;
 mod producer;
 mod progress;
 mod repeats;
+mod silence;
 mod topics;
 mod trailing;
 

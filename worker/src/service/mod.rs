@@ -261,11 +261,7 @@ impl<R: Role> Service<R> {
     fn not_now(&self, polled: Polled) -> Result<(), ServiceError> {
         match polled {
             // It came before its partition had a queue of its own.
-            Polled::Message(message) => {
-                if let Err(error) = self.consumer.put_back(&message) {
-                    tracing::debug!(%error, place = %message.place, "Could not put a message back");
-                }
-            }
+            Polled::Message(message) => self.consumer.put_back(&message),
             Polled::EndOfPartition(_) => {}
             Polled::Fatal(error) => return Err(ServiceError::Kafka(error)),
         }
