@@ -153,11 +153,20 @@ impl<'s, R: Role> Flow<'s, R> {
 
     async fn steps(&self, task: &str) -> Result<Ended, Stop> {
         let role = &self.service.role;
-        let Some(attempt) = self.attempts().await? else {
-            return Ok(Ended::Anew);
+        let begun = self.service.consumer.begun(self.message.place);
+        let attempt = match begun {
+            Some(_) => Attempt::default(),
+            None => match self.attempts().await? {
+                Some(attempt) => attempt,
+                None => return Ok(Ended::Anew),
+            },
         };
         // A confirmation commits it again, as it stands.
-        self.attempt.set(attempt);
+        self.attempt.set(match begun {
+            Some(_) => attempt.next(),
+            None => attempt,
+        });
+        self.confirmed_at.set(begun);
         let (claim, mut claimed) = self.claim(Instant::now() + self.service.settings.task_timeout);
         let message = match role.parse(self.message.value.as_deref()) {
             Ok(message) => message,
@@ -165,8 +174,18 @@ impl<'s, R: Role> Flow<'s, R> {
                 return self.refuse_malformed(task, &malformed).await;
             }
         };
+        let may_begin = attempt.0 < self.service.settings.max_attempts;
         let recognised = crate::work::retrying(&claim, "recognise", || role.recognise(&message, &claim));
-        match self.drive(&mut claimed, &claim, recognised).await? {
+        let begin = async {
+            match begun {
+                None if may_begin => self.begin_attempt(attempt.next()).await,
+                _ => Ok(()),
+            }
+        };
+        // Each waits for another server.
+        let (recognised, noted) = tokio::join!(self.drive(&mut claimed, &claim, recognised), begin);
+        noted?;
+        match recognised? {
             Ok(Some(finished)) => {
                 tracing::info!(task, "Found the task's work done; only the rest is left to do");
                 faults::point("recognised").await;
@@ -178,7 +197,7 @@ impl<'s, R: Role> Flow<'s, R> {
                 return self.fail(task, &message, &error).await;
             }
         }
-        if attempt.0 >= self.service.settings.max_attempts {
+        if !may_begin {
             let reason = format!("the task ended its worker {} times", attempt.0);
             tracing::error!(
                 task,
@@ -195,7 +214,6 @@ impl<'s, R: Role> Flow<'s, R> {
             self.refuse(task, refusal).await?;
             return Ok(Ended::DeadLetter);
         }
-        self.begin_attempt(attempt.next()).await?;
         faults::point("attempt_noted").await;
         match self
             .drive(&mut claimed, &claim, role.work(&message, &claim))
@@ -445,8 +463,14 @@ impl<'s, R: Role> Flow<'s, R> {
     }
 
     async fn commit(&self, task: &str, success: bool) -> Result<(), Stop> {
-        let place = self.message.place.next();
-        self.service.consumer.commit(place, Attempt::default()).await?;
+        let (consumer, place) = (&self.service.consumer, self.message.place.next());
+        // If the next message in turn follows this one, its first try is noted with the same commit: brokers take some
+        // milliseconds for each.
+        let follows = |next: &Place| next.partition == place.partition && next.offset >= place.offset;
+        match consumer.next_in_turn().filter(follows) {
+            Some(next) => consumer.commit(next, Attempt::default().next()).await?,
+            None => consumer.commit(place, Attempt::default()).await?,
+        }
         if success {
             tracing::info!(task, %place, "Offset committed successfully");
         } else {

@@ -204,6 +204,7 @@ impl<R: Role> Service<R> {
                 ended = &mut work => break Some(ended?),
                 () = shutdown.drain.cancelled(), if !draining => {
                     draining = true;
+                    self.consumer.close_intake();
                     tracing::info!(task, "Finishing the running task before the shutdown");
                     self.activity.send_replace(Activity::Draining { task: Some(task.clone()) });
                     continue;
