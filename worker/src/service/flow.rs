@@ -130,7 +130,7 @@ impl<'s, R: Role> Flow<'s, R> {
         let task = self.name();
         faults::begin(&task);
         tracing::info!(
-            task,
+            task_uuid = task,
             place = %self.message.place,
             trace_id = self.message.trace.trace_id(),
             "{}",
@@ -143,7 +143,7 @@ impl<'s, R: Role> Flow<'s, R> {
             Err(Stop::Lost) => {
                 self.service.producer.purge();
                 tracing::warn!(
-                    task,
+                    task_uuid = task,
                     "The message went to another worker; its outcome here is dropped"
                 );
                 Ok(Ended::Lost)
@@ -187,7 +187,10 @@ impl<'s, R: Role> Flow<'s, R> {
         noted?;
         match recognised? {
             Ok(Some(finished)) => {
-                tracing::info!(task, "Found the task's work done; only the rest is left to do");
+                tracing::info!(
+                    task_uuid = task,
+                    "Found the task's work done; only the rest is left to do"
+                );
                 faults::point("recognised").await;
                 self.conclude(task, &message, &finished).await?;
                 return Ok(Ended::Recognised);
@@ -200,7 +203,7 @@ impl<'s, R: Role> Flow<'s, R> {
         if !may_begin {
             let reason = format!("the task ended its worker {} times", attempt.0);
             tracing::error!(
-                task,
+                task_uuid = task,
                 attempts = attempt.0,
                 "The task ends its workers; it becomes a dead letter"
             );
@@ -250,13 +253,13 @@ impl<'s, R: Role> Flow<'s, R> {
         match verdict(error.class(), settings.policy, count - 1) {
             Verdict::Leave => Err(Stop::Lost),
             Verdict::PutBack => {
-                tracing::warn!(task, error = %error, retry_count = count, "Task failed; it goes to the end of its topic");
+                tracing::warn!(task_uuid = task, error = %error, retry_count = count, "Task failed; it goes to the end of its topic");
                 self.publish(&settings.topic, next.as_bytes(), &[]).await?;
                 self.commit(task, false).await?;
                 Ok(Ended::PutBack)
             }
             Verdict::GiveUp => {
-                tracing::error!(task, error = %error, class = ?error.class(), "Task failed");
+                tracing::error!(task_uuid = task, error = %error, class = ?error.class(), "Task failed");
                 let reason = error.message();
                 if R::KEEPS_FAILURES {
                     self.dead_letter("failed", &reason).await?;
@@ -277,7 +280,7 @@ impl<'s, R: Role> Flow<'s, R> {
     async fn refuse_malformed(&self, task: &str, malformed: &Malformed) -> Result<Ended, Stop> {
         let reason = malformed.error.to_string();
         tracing::error!(
-            task,
+            task_uuid = task,
             reason,
             "The message cannot be worked on; it becomes a dead letter"
         );
@@ -304,11 +307,11 @@ impl<'s, R: Role> Flow<'s, R> {
             match self.drive(&mut claimed, &claim, refused).await? {
                 Ok(finished) => break finished,
                 Err(error) if matches!(error.class(), ErrorClass::Transient | ErrorClass::TimedOut) => {
-                    tracing::warn!(task, error = %error, "Cannot tell the caller yet");
+                    tracing::warn!(task_uuid = task, error = %error, "Cannot tell the caller yet");
                     self.pause().await?;
                 }
                 Err(error) => {
-                    tracing::error!(task, error = %error, "Cannot tell the caller");
+                    tracing::error!(task_uuid = task, error = %error, "Cannot tell the caller");
                     break Finished {
                         publish: None,
                         success: false,
@@ -472,9 +475,9 @@ impl<'s, R: Role> Flow<'s, R> {
             None => consumer.commit(place, Attempt::default()).await?,
         }
         if success {
-            tracing::info!(task, %place, "Offset committed successfully");
+            tracing::info!(task_uuid = task, %place, "Offset committed successfully");
         } else {
-            tracing::warn!(task, %place, "Offset committed despite error");
+            tracing::warn!(task_uuid = task, %place, "Offset committed despite error");
         }
         Ok(())
     }

@@ -205,7 +205,7 @@ impl<R: Role> Service<R> {
                 () = shutdown.drain.cancelled(), if !draining => {
                     draining = true;
                     self.consumer.close_intake();
-                    tracing::info!(task, "Finishing the running task before the shutdown");
+                    tracing::info!(task_uuid = task, "Finishing the running task before the shutdown");
                     self.activity.send_replace(Activity::Draining { task: Some(task.clone()) });
                     continue;
                 }
@@ -216,7 +216,10 @@ impl<R: Role> Service<R> {
         let outcome = ended.map_or("aborted", Ended::word);
         self.metrics.message_ended(outcome, begin.elapsed());
         if ended.is_none() {
-            tracing::warn!(task, "Aborted; the task is left uncommitted for another worker");
+            tracing::warn!(
+                task_uuid = task,
+                "Aborted; the task is left uncommitted for another worker"
+            );
         }
         self.consumer.end();
         Ok(ended)
