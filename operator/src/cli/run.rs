@@ -64,6 +64,7 @@ async fn operate(settings: RunSettings) -> anyhow::Result<()> {
         workers: settings.workers,
         last_writes: settings.shutdown,
         keep_offsets_after: settings.keep_offsets_after,
+        refresh: settings.refresh,
         events,
         metrics: health.metrics.clone(),
         heartbeat: health.heartbeat.clone(),

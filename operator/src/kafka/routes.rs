@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::MetadataResponse;
 
 use super::broker::{Address, Broker, Connector};
@@ -90,7 +91,16 @@ impl Routes {
             let name: Arc<str> = Arc::from(name.0.as_str());
             if topic.error_code != 0 {
                 self.topics.remove(&name);
-                described.push((name, Err(Unread::said(topic.error_code))));
+                let why = if topic.error_code == ResponseError::UnknownTopicOrPartition.code() {
+                    // A user who may not describe it is told the same.
+                    Unread::new(
+                        "the brokers know no such topic; fix: make it, with a partition for each worker that there may \
+                         be, or let this user describe it",
+                    )
+                } else {
+                    Unread::said(topic.error_code)
+                };
+                described.push((name, Err(why)));
                 continue;
             }
             let leaders = topic.partitions.iter();

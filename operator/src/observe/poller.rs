@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::{Found, LagReader, Query};
 use crate::clock::Clock;
 use crate::decide::{GroupReading, Lag, Moment};
-use crate::kafka::{Cluster, Deadline};
+use crate::kafka::Deadline;
 use crate::metrics::{ClusterMetrics, KafkaFailure};
 
 /// The least and the most time that a round may take.
@@ -87,7 +87,7 @@ impl<K> Drop for Poller<K> {
 impl<K: Ord + Clone + Send + 'static> Poller<K> {
     /// Reads a cluster from now on. `send` takes what each round found.
     pub fn start(
-        cluster: Arc<Cluster>,
+        reader: LagReader,
         clock: Clock,
         send: mpsc::Sender<Vec<Polled<K>>>,
         metrics: ClusterMetrics,
@@ -97,7 +97,7 @@ impl<K: Ord + Clone + Send + 'static> Poller<K> {
             changed: Notify::new(),
         });
         let rounds = Rounds {
-            reader: LagReader::new(cluster),
+            reader,
             shared: Arc::clone(&shared),
             clock,
             send,

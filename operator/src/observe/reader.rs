@@ -1,7 +1,7 @@
 //! Lag of many groups, read with as few questions as keep it right.
 //!
 //! One round asks for the ends of all partitions; for committed offsets only where ends moved, where work waits, where the
-//! last round failed, or where nobody asked for a while (somebody may have rewound a group by hand); and for starts only
+//! last round failed, where they are not initialised yet, or where nobody asked for a while (somebody may have rewound a group by hand); and for starts only
 //! where something waits. Descriptions of topics are asked again after a while, and at once where an end went backwards.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,10 +16,6 @@ use crate::kafka::{Cluster, Deadline, Topic, TopicPartition, Unread, Which};
 
 /// How old a topic's description may be: partitions that are added are seen within this.
 const DESCRIPTION_AGE: Duration = Duration::from_secs(10);
-
-/// How old an idle group's committed offsets may be; each group has its own age between this and twice this, so that a
-/// thousand groups do not ask at once.
-const COMMITTED_AGE: Duration = Duration::from_secs(30);
 
 /// Whose lag is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +43,7 @@ pub struct Found {
 #[derive(Debug)]
 pub struct LagReader {
     cluster: Arc<Cluster>,
+    committed_age: Duration,
     topics: HashMap<Arc<str>, Described>,
     ends: HashMap<TopicPartition, i64>,
     groups: HashMap<(Arc<str>, Arc<str>), Committed>,
@@ -82,10 +79,12 @@ struct Committed {
 }
 
 impl LagReader {
-    /// Nothing was read yet.
-    pub fn new(cluster: Arc<Cluster>) -> Self {
+    /// Nothing was read yet. An idle group's committed offsets may be as old as `committed_age`; each group has its own age
+    /// between this and twice this, so that a thousand groups do not ask at once.
+    pub fn new(cluster: Arc<Cluster>, committed_age: Duration) -> Self {
         Self {
             cluster,
+            committed_age,
             topics: HashMap::new(),
             ends: HashMap::new(),
             groups: HashMap::new(),
@@ -239,7 +238,7 @@ impl LagReader {
             let fresh = self
                 .groups
                 .get(&key(query))
-                .is_some_and(|known| known.idle && now.since(known.at) < age(query));
+                .is_some_and(|known| known.idle && now.since(known.at) < self.age(query));
             // While brokers are away their coordinators are not asked either.
             let reachable = partitions
                 .iter()
@@ -293,6 +292,16 @@ impl LagReader {
         self.cluster.offsets(&asked, Which::Start, deadline).await
     }
 
+    /// Each group's own age, from its name.
+    fn age(&self, query: &Query) -> Duration {
+        let mut hasher = DefaultHasher::new();
+        key(query).hash(&mut hasher);
+        self.committed_age
+            + self
+                .committed_age
+                .mul_f64((hasher.finish() % 1_000) as f64 / 1_000.0)
+    }
+
     fn is_recreated(&self, query: &Query) -> bool {
         let now = self.topics.get(&query.topic).map(|described| &described.topic.id);
         matches!((&query.adoption, now), (Adoption::Done { topic_id }, Some(now)) if topic_id != now)
@@ -344,8 +353,10 @@ impl LagReader {
     }
 
     fn note_idle(&mut self, query: &Query, found: &Found) {
+        // Offsets that are about to be initialised are read each time: an old answer confirms nothing.
+        let is_adopted = matches!(query.adoption, Adoption::Done { .. }) && !self.is_recreated(query);
         if let Some(known) = self.groups.get_mut(&key(query)) {
-            known.idle = matches!(&found.lag.lag, Lag::Known(work) if work.messages() == 0);
+            known.idle = is_adopted && matches!(&found.lag.lag, Lag::Known(work) if work.messages() == 0);
         }
     }
 
@@ -366,11 +377,4 @@ impl LagReader {
 
 fn key(query: &Query) -> (Arc<str>, Arc<str>) {
     (Arc::clone(&query.group), Arc::clone(&query.topic))
-}
-
-/// Each group's own age, from its name.
-fn age(query: &Query) -> Duration {
-    let mut hasher = DefaultHasher::new();
-    key(query).hash(&mut hasher);
-    COMMITTED_AGE + COMMITTED_AGE.mul_f64((hasher.finish() % 1_000) as f64 / 1_000.0)
 }

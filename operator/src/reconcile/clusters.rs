@@ -1,7 +1,7 @@
 //! Kafka clusters that pools share, and the secrets that open them.
 //!
 //! Pools with the same servers and the same login share one cluster, in whichever namespaces they are: nothing else tells
-//! them apart. Secrets are read by name, when a pool first needs them and once a minute after that.
+//! them apart. Secrets are read by name, when a pool first needs them and once a while after that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -10,16 +10,15 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 use tokio::sync::mpsc;
 
+use super::Refresh;
 use crate::clock::Clock;
 use crate::decide::Moment;
 use crate::kafka::{Cluster, ClusterSettings, Unread};
 use crate::metrics::Metrics;
+use crate::observe::LagReader;
 use crate::observe::poller::{Polled, Poller};
 use crate::plan::{KafkaPlan, PoolId, SecretKey};
 use crate::watch::world::RoleKey;
-
-/// How old a secret may be: one that was rotated is taken up within this.
-const SECRET_AGE: Duration = Duration::from_secs(60);
 
 /// How long after a failure a secret is read again.
 const SECRET_RETRY: Duration = Duration::from_secs(5);
@@ -40,8 +39,9 @@ pub(super) struct SecretName {
 }
 
 /// Clusters that are being read, and secrets as they were last read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Clusters {
+    refresh: Refresh,
     open: Vec<Weak<Opened>>,
     secrets: BTreeMap<SecretName, Known>,
 }
@@ -65,6 +65,15 @@ pub(super) enum Opening {
 }
 
 impl Clusters {
+    /// Nothing is known.
+    pub(super) fn new(refresh: Refresh) -> Self {
+        Self {
+            refresh,
+            open: Vec::new(),
+            secrets: BTreeMap::new(),
+        }
+    }
+
     /// The settings for a plan, as far as its secrets are known; those that are not will be asked for.
     pub(super) fn settings(&mut self, plan: &KafkaPlan, pool: &PoolId) -> Opening {
         let mut waiting = false;
@@ -119,7 +128,7 @@ impl Clusters {
         let cluster = Arc::new(Cluster::new(&settings)?);
         let opened = Arc::new(Opened {
             poller: Poller::start(
-                Arc::clone(&cluster),
+                LagReader::new(Arc::clone(&cluster), self.refresh.offsets),
                 clock,
                 polled.clone(),
                 metrics.cluster(&settings.bootstrap_servers),
@@ -161,7 +170,7 @@ impl Clusters {
         // One that is missing is about to be made.
         known.due = now
             + if secret.is_some() {
-                SECRET_AGE
+                self.refresh.secrets
             } else {
                 SECRET_RETRY
             };

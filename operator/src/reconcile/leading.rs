@@ -68,7 +68,7 @@ impl Leading {
             metrics: operator.metrics.clone(),
             events: operator.events.clone(),
             jobs: Jobs::new(Hands::new(operator.client.clone(), operator.leadership.clone())),
-            clusters: Clusters::default(),
+            clusters: Clusters::new(operator.refresh),
             pools: HashMap::new(),
             held: HashMap::new(),
             held_of: HashMap::new(),
@@ -177,11 +177,13 @@ impl Leading {
         let workload = workload(running, world.pods(&key).map(|(_, pod)| pod));
         let step = if of_role_plan.enabled {
             if let Login::Open(opened) = &pool.login {
-                let wanted = pool.role_ref(role).wanted(of_role_plan, &workload);
+                let wanted =
+                    pool.role_ref(role)
+                        .wanted(of_role_plan, &workload, self.keep_offsets_after, now);
                 opened.poller.want(&key, wanted);
             }
             let is_pod = |name: &crate::decide::PodName| workload.pods.iter().any(|pod| pod.name == *name);
-            let group = pool.role_ref(role).group();
+            let group = pool.role_ref(role).members();
             let conflict = self
                 .held
                 .get(&key)

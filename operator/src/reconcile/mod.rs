@@ -46,6 +46,15 @@ const TICK: Duration = Duration::from_secs(1);
 /// What the operator waits for before it is ready.
 pub const CLUSTER: &str = "pools, Deployments and pods";
 
+/// How old things may be that are read again only to notice what somebody did to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refresh {
+    /// A secret: one that was rotated is taken up within this.
+    pub secrets: Duration,
+    /// Committed offsets of a group for which nothing waits: one that was rewound is noticed within twice this.
+    pub offsets: Duration,
+}
+
 /// What the operator works with.
 pub struct Operator {
     /// A client whose writes are refused once the lease's deadline has passed.
@@ -60,6 +69,8 @@ pub struct Operator {
     pub last_writes: Duration,
     /// How long offsets of an idle group are left before they are committed again.
     pub keep_offsets_after: Duration,
+    /// How old things may be that are read again only to notice what somebody did to them.
+    pub refresh: Refresh,
     /// What takes events for people.
     pub events: EventWriter,
     /// What is counted and measured.

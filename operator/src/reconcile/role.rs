@@ -103,6 +103,9 @@ pub(super) struct RoleState {
     undo: Option<History>,
     reading: Option<Reading>,
     group: Option<GroupReading>,
+    /// The last members that were told, however long ago that is: who is in a group of which nobody asks, or which is
+    /// sharing out its partitions, is who was in it.
+    members: Option<GroupReading>,
     adoption: Option<AdoptionStatus>,
     /// What was committed, and since when every reading says so.
     steady: Option<(Committed, Moment)>,
@@ -143,12 +146,24 @@ impl RoleState {
     }
 
     /// What is to be read of it.
-    pub(super) fn wanted(&self, plan: &RolePlan, workload: &Workload) -> Wanted {
+    pub(super) fn wanted(
+        &self,
+        plan: &RolePlan,
+        workload: &Workload,
+        keep_after: Duration,
+        now: Moment,
+    ) -> Wanted {
         let scale_in_possible = workload.replicas > 0 || !workload.pods.is_empty();
+        let offsets_are_due =
+            self.adoption.is_none() || self.is_recreated() || self.is_keeping_due(keep_after, now);
+        let is_empty = match &self.members {
+            Some(GroupReading::Stable { members, .. }) => members.is_empty(),
+            _ => true,
+        };
         Wanted {
             query: self.query(plan),
             interval: plan.poll_interval,
-            members: if scale_in_possible || self.adoption.is_none() || self.is_recreated() {
+            members: if scale_in_possible || offsets_are_due || !is_empty {
                 MembersRead::Always
             } else {
                 MembersRead::Rarely
@@ -186,6 +201,9 @@ impl RoleState {
             flags: polled.found.lag.flags,
             offsets: polled.found.offsets,
         });
+        if matches!(polled.group, GroupReading::Stable { .. }) {
+            self.members = Some(polled.group.clone());
+        }
         self.group = Some(polled.group);
     }
 
@@ -233,9 +251,9 @@ impl RoleState {
         self.known_at.map(|at| now.since(at))
     }
 
-    /// The members that were last read.
-    pub(super) fn group(&self) -> Option<&GroupReading> {
-        self.group.as_ref()
+    /// The last members that were told.
+    pub(super) fn members(&self) -> Option<&GroupReading> {
+        self.members.as_ref()
     }
 
     /// How offsets were taken over.
@@ -333,8 +351,11 @@ impl RoleState {
             replicas,
             group,
         } = what;
-        // Not before the status says so: another leader must not initialise offsets anew.
-        let adopted = self.adoption.is_some() && self.adoption.as_ref() == around.written_adoption;
+        // Not before the status says so: another leader must not initialise offsets anew. Not before they are those of
+        // this topic either, while that can be done: the first worker would make them final.
+        let adopted = self.adoption.is_some()
+            && self.adoption.as_ref() == around.written_adoption
+            && !(*group == Group::Empty && self.is_recreated());
         let wanted = writes.replicas.filter(|_| adopted);
         if !self.is_deployed(around) {
             return Some(Step::Deploy {
@@ -415,7 +436,7 @@ impl RoleState {
     }
 
     fn keep(&self, keep_after: Duration, group: Group, now: Moment) -> Option<Commits> {
-        if group != Group::Empty || self.kept_at.is_some_and(|at| now.since(at) < keep_after) {
+        if group != Group::Empty || !self.is_keeping_due(keep_after, now) {
             return None;
         }
         let reading = self.reading.as_ref()?;
@@ -428,6 +449,10 @@ impl RoleState {
         to_keep(reading.offsets.as_ref()?)
             .ok()
             .filter(|commits| !commits.is_empty())
+    }
+
+    fn is_keeping_due(&self, keep_after: Duration, now: Moment) -> bool {
+        self.kept_at.is_none_or(|at| now.since(at) >= keep_after)
     }
 
     /// What was begun was done.

@@ -10,6 +10,7 @@ use super::lease::is_label;
 use super::{
     LeaseArguments, LeaseSettings, LogArguments, LogSettings, SettingError, WorkerArguments, WorkerSettings,
 };
+use crate::reconcile::Refresh;
 
 /// The longest that an end may be put off: pods get half a minute to end unless somebody says more.
 const LONGEST_END: u32 = 25;
@@ -69,6 +70,26 @@ pub struct RunArguments {
         help_heading = "Kafka"
     )]
     keep_offsets_seconds: u32,
+    /// How old the committed offsets of an idle group may be: one that somebody rewinds is noticed within twice this
+    #[arg(
+        long,
+        env = "OFFSET_REFRESH_SECONDS",
+        default_value = "30",
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u32).range(1..=3_600),
+        help_heading = "Kafka"
+    )]
+    offset_refresh_seconds: u32,
+    /// How old the secrets that open Kafka may be: one that is rotated is taken up within this
+    #[arg(
+        long,
+        env = "SECRET_REFRESH_SECONDS",
+        default_value = "60",
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u32).range(1..=3_600),
+        help_heading = "Kafka"
+    )]
+    secret_refresh_seconds: u32,
     #[command(flatten)]
     lease: LeaseArguments,
     #[command(flatten)]
@@ -86,6 +107,8 @@ pub struct RunSettings {
     pub health_address: SocketAddr,
     /// How long offsets of a group without workers are left before they are committed again.
     pub keep_offsets_after: Duration,
+    /// How old committed offsets and secrets may be.
+    pub refresh: Refresh,
     /// How long writes under way may take at the end.
     pub shutdown: Duration,
     /// Which lease replicas share.
@@ -130,6 +153,10 @@ impl RunArguments {
             namespaces: self.namespaces()?,
             health_address: self.health_address,
             keep_offsets_after: Duration::from_secs(self.keep_offsets_seconds.into()),
+            refresh: Refresh {
+                secrets: Duration::from_secs(self.secret_refresh_seconds.into()),
+                offsets: Duration::from_secs(self.offset_refresh_seconds.into()),
+            },
             shutdown: Duration::from_secs(self.shutdown_seconds.into()),
             lease: self.lease.settings()?,
         };
@@ -170,6 +197,8 @@ impl RunSettings {
             namespaces,
             health_address = %self.health_address,
             keep_offsets_seconds = self.keep_offsets_after.as_secs(),
+            offset_refresh_seconds = self.refresh.offsets.as_secs(),
+            secret_refresh_seconds = self.refresh.secrets.as_secs(),
             shutdown_seconds = self.shutdown.as_secs(),
             identity = self.lease.identity,
             lease = format!("{}/{}", self.lease.namespace, self.lease.name),

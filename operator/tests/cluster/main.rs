@@ -1,7 +1,13 @@
 //! The operator against a real Kubernetes API. All tests share one control plane; each has a namespace of its own.
 
+mod adoption;
 mod crd;
 mod leading;
+mod members;
+mod offsets;
+mod outages;
 mod rig;
+mod scale_in;
 mod scaling;
+mod secrets;
 mod subject;

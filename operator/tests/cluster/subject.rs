@@ -23,7 +23,12 @@ pub(crate) struct OperatorProcess {
 impl OperatorProcess {
     /// Starts one for the rig's namespace, as the cluster's administrator.
     pub(crate) fn start(rig: &Rig) -> Self {
-        Self::start_as(rig.plane, rig.plane.admin_token(), &rig.namespace, &[])
+        Self::start_with(rig, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with(rig: &Rig, arguments: &[&str]) -> Self {
+        Self::start_as(rig.plane, rig.plane.admin_token(), &rig.namespace, arguments)
     }
 
     /// Starts one with a token and more arguments.
@@ -79,7 +84,7 @@ fn strip(text: &str) -> String {
 /// A pool whose topics and groups nobody else has.
 pub(crate) struct PoolUnderTest<'a> {
     rig: &'a Rig,
-    pub(crate) kafka: &'static Kafka,
+    pub(crate) kafka: &'a Kafka,
     pub(crate) name: String,
     pub(crate) tag: String,
 }
@@ -88,16 +93,27 @@ impl<'a> PoolUnderTest<'a> {
     /// Makes its topics; the tasks' one has so many partitions.
     pub(crate) async fn new(rig: &'a Rig, partitions: i32) -> Self {
         let kafka = Kafka::shared().await.expect("Kafka");
-        let pool = Self {
-            rig,
-            kafka,
-            name: "vocals".to_owned(),
-            tag: format!("{}-vocals", rig.namespace),
-        };
+        Self::on(rig, kafka, "vocals", partitions).await
+    }
+
+    /// The same on a Kafka of the test's own, or with another name.
+    pub(crate) async fn on(rig: &'a Rig, kafka: &'a Kafka, name: &str, partitions: i32) -> Self {
+        let pool = Self::without_tasks(rig, kafka, name).await;
         kafka
             .create_topic(&pool.tasks(), partitions)
             .await
             .expect("a topic");
+        pool
+    }
+
+    /// One whose tasks' topic is not there yet.
+    pub(crate) async fn without_tasks(rig: &'a Rig, kafka: &'a Kafka, name: &str) -> Self {
+        let pool = Self {
+            rig,
+            kafka,
+            name: name.to_owned(),
+            tag: format!("{}-{name}", rig.namespace),
+        };
         kafka.create_topic(&pool.results(), 1).await.expect("a topic");
         pool
     }
@@ -218,13 +234,18 @@ impl<'a> PoolUnderTest<'a> {
         .await
     }
 
+    /// One message.
+    pub(crate) async fn publish(&self, partition: i32, value: &str) {
+        self.kafka
+            .publish_to(&self.tasks(), partition, "key", value)
+            .await
+            .expect("published");
+    }
+
     /// One message in each of the partitions from 0.
     pub(crate) async fn publish_one_each(&self, partitions: i32) {
         for partition in 0..partitions {
-            self.kafka
-                .publish_to(&self.tasks(), partition, "key", "{}")
-                .await
-                .expect("published");
+            self.publish(partition, "{}").await;
         }
     }
 

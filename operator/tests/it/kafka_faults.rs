@@ -8,7 +8,7 @@ use separation_operator::kafka::{Cluster, Deadline, TopicPartition, Which};
 use separation_operator::observe::{LagReader, Query};
 use separation_testbed::{Kafka, KafkaOptions, eventually};
 
-use crate::reading::{DEADLINE, Reading, known, plain, publish, query};
+use crate::reading::{COMMITTED_AGE, DEADLINE, Reading, known, plain, publish, query};
 use crate::scripted::{Script, ScriptedBroker};
 
 /// What the operator gives a reading.
@@ -227,7 +227,7 @@ async fn a_thousand_groups_are_read_in_one_round_with_few_questions_over_one_con
         }));
     }
     let cluster = Arc::new(Cluster::new(&plain(&kafka.bootstrap())).unwrap());
-    let mut reader = LagReader::new(Arc::clone(&cluster));
+    let mut reader = LagReader::new(Arc::clone(&cluster), COMMITTED_AGE);
     // The coordinator may just have started.
     Reading::of(&kafka.bootstrap()).read(&queries[0]).await;
     let started = Instant::now();

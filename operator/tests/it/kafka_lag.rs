@@ -23,6 +23,7 @@ async fn lag_is_read_per_partition_and_idle_groups_are_asked_seldom() {
     assert_eq!(found.lag.lag, known([2, 0, 1]));
     assert_eq!(found.lag.flags, []);
 
+    let query = adopted(&query, &found);
     kafka.commit(&query.group, "lag-basic", &[2, 0, 0]).await.unwrap();
     assert_eq!(reading.read(&query).await.lag.lag, known([0, 0, 1]));
     kafka.commit(&query.group, "lag-basic", &[2, 0, 1]).await.unwrap();
@@ -147,6 +148,7 @@ async fn a_topic_that_is_not_there_is_unknown_and_does_not_disturb_others() {
         panic!("{found:?}")
     };
     assert!(why.starts_with("topic lag-missing: "), "{why}");
+    assert!(why.contains("fix: make it"), "{why}");
     assert_eq!(found[1].lag.lag, known([1]));
 }
 

@@ -10,6 +10,9 @@ use separation_testbed::{Kafka, eventually};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
+/// As the operator has it where nothing else is said.
+pub(crate) const COMMITTED_AGE: Duration = Duration::from_secs(30);
+
 /// A reader whose clock is moved by hand.
 pub(crate) struct Reading {
     reader: LagReader,
@@ -24,7 +27,7 @@ impl Reading {
 
     pub(crate) fn with(settings: &ClusterSettings) -> Self {
         Self {
-            reader: LagReader::new(Arc::new(Cluster::new(settings).expect("settings"))),
+            reader: LagReader::new(Arc::new(Cluster::new(settings).expect("settings")), COMMITTED_AGE),
             now: Moment::default(),
             real_time: None,
         }

@@ -210,6 +210,33 @@ impl Kafka {
         self.with_process(index, Process::sigcont)
     }
 
+    /// Gives the user of [`Kafka::security`] another password for both kinds of SCRAM. Who is logged in stays so.
+    ///
+    /// # Errors
+    /// When it was started without [`KafkaOptions::secure`], or a broker refuses.
+    pub async fn set_password(&self, password: &str) -> Result<()> {
+        let security = self
+            .security
+            .as_ref()
+            .context("the brokers were started without secure listeners")?;
+        let servers = self.listed(|broker| broker.node.internal);
+        let log = self.folder.join("password.log");
+        let mut changing = Vec::new();
+        // One question changes a user once.
+        for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+            let mut tool = java(&self.jars, "kafka.admin.ConfigCommand");
+            tool.args(["--bootstrap-server", &servers, "--alter"])
+                .args(["--entity-type", "users", "--entity-name", security.username()])
+                .args(["--add-config", &format!("{mechanism}=[password={password}]")]);
+            changing.push(Process::start("the change of a password", &tool, &log, &log)?);
+        }
+        for process in changing {
+            let code = process.wait_exit(START).await?;
+            ensure!(code == 0, "cannot change a password{}", process.log_end());
+        }
+        Ok(())
+    }
+
     /// The index of the broker that leads a partition now; `None` while nobody does.
     ///
     /// # Errors
