@@ -60,6 +60,11 @@ impl<'a> Fleet<'a> {
             busy_would_go_first: false,
         };
         let standing = live(workload).count();
+        if standing == 0 {
+            // Nobody is neither busy nor idle, whether members were read or not: else what is said of an idle pool would
+            // change with every reading of members.
+            fleet.counts.activity = Some(Activity::default());
+        }
         fleet.missing = workload
             .replicas
             .saturating_sub(u32::try_from(standing).unwrap_or(u32::MAX));

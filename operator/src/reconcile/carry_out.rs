@@ -22,7 +22,7 @@ use crate::crd::{SeparationPool, SeparationPoolStatus};
 use crate::decide::PodName;
 use crate::kafka::{Cluster, Deadline, Unread};
 use crate::lease::{Leadership, fenced};
-use crate::names::{DELETION_COST, FIELD_MANAGER, MARKED_COST, POOL_LABEL};
+use crate::names::{DELETION_COST, FIELD_MANAGER, MARKED_COST, POOL_LABEL, ROLE_LABEL};
 use crate::observe::workload::{DeploymentSeen, PodSeen, Trouble};
 use crate::watch::pool_seen;
 use crate::watch::world::{PoolSeen, RoleKey};
@@ -104,24 +104,29 @@ impl Hands {
         };
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &key.pool.namespace);
         let name = deployment.metadata.name.clone().unwrap_or_default();
+        let mut known = known.map(str::to_owned);
         if known.is_none()
             && let Some(there) = api.get_opt(&name).await.map_err(|error| failure(&error))?
         {
-            // One that lost its pool (deleted with --cascade=orphan) is taken over; one of somebody else is not.
-            let labels = there.metadata.labels.as_ref();
-            let labelled = labels.and_then(|labels| labels.get(POOL_LABEL)) == Some(&key.pool.name);
-            if labelled && manifest_hash(&there).is_some() {
-                return Ok(Deployed::Found(DeploymentSeen::of(&there)));
+            match claim(&there, key, &deployment) {
+                Claim::Ours => return Ok(Deployed::Found(DeploymentSeen::of(&there))),
+                Claim::OursUnlabelled => {
+                    // How many were decided on without it: that is decided again once the watch shows it.
+                    deployment.spec.replicas = there.spec.replicas;
+                    known = there.metadata.resource_version;
+                }
+                Claim::Foreign => {
+                    return Err(Failure::needs_a_person(
+                        "NameTaken",
+                        &format!(
+                            "Deployment {}/{name} is there and is not this pool's; fix: delete or rename it",
+                            key.pool.namespace
+                        ),
+                    ));
+                }
             }
-            return Err(Failure::needs_a_person(
-                "NameTaken",
-                &format!(
-                    "Deployment {}/{name} is there and is not this pool's; fix: delete or rename it",
-                    key.pool.namespace
-                ),
-            ));
         }
-        deployment.metadata.resource_version = known.map(str::to_owned);
+        deployment.metadata.resource_version = known;
         let force = PatchParams::apply(FIELD_MANAGER).force();
         match api.patch(&name, &force, &Patch::Apply(&deployment)).await {
             Ok(written) => Ok(Deployed::Written(DeploymentSeen::of(&written))),
@@ -240,6 +245,34 @@ impl Hands {
         let _turn = self.others.acquire().await;
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         api.get_opt(name).await.map_err(|error| failure(&error))
+    }
+}
+
+/// Whose a Deployment is that the watch does not show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    /// Ours: the watch is behind, or it lost its pool (deleted with --cascade=orphan) and is taken over.
+    Ours,
+    /// Ours, but somebody took the labels away that the watch knows it by.
+    OursUnlabelled,
+    /// Somebody else's.
+    Foreign,
+}
+
+fn claim(there: &Deployment, key: &RoleKey, wanted: &Deployment) -> Claim {
+    let label = |name: &str| Some(there.metadata.labels.as_ref()?.get(name)?.as_str());
+    let labelled = label(POOL_LABEL) == Some(&key.pool.name) && label(ROLE_LABEL) == Some(key.role.name());
+    if labelled && manifest_hash(there).is_some() {
+        return Claim::Ours;
+    }
+    let owner = |deployment: &Deployment| {
+        let mut owners = deployment.metadata.owner_references.iter().flatten();
+        Some(owners.find(|owner| owner.controller == Some(true))?.uid.clone())
+    };
+    if owner(there).is_some() && owner(there) == owner(wanted) {
+        Claim::OursUnlabelled
+    } else {
+        Claim::Foreign
     }
 }
 

@@ -126,6 +126,11 @@ impl PoolState {
         self.generation = seen.generation;
         self.owner.clone_from(&seen.owner);
         self.manifests = [None, None];
+        // What failed was about another spec.
+        self.status.retry.succeeded();
+        for role in &mut self.roles {
+            role.retry.succeeded();
+        }
         let checked = seen.plan.clone().and_then(|plan| {
             for role in Role::ALL {
                 deployment(&plan, role, None, settings, 0, Rollout::Rolling)?;
@@ -322,7 +327,8 @@ fn troubles(state: &RoleState, world: &World, key: &RoleKey) -> Vec<Trouble> {
         .deployment(key)
         .and_then(|deployment| deployment.trouble.as_ref());
     let mut each: BTreeMap<&str, &Trouble> = BTreeMap::new();
-    for trouble in state.trouble.iter().chain(deployment).chain(pods) {
+    let edited = state.contest.trouble();
+    for trouble in state.trouble.iter().chain(&edited).chain(deployment).chain(pods) {
         each.entry(&trouble.reason).or_insert(trouble);
     }
     each.into_values().cloned().collect()
