@@ -25,7 +25,7 @@ use sha2::{Digest as _, Sha256};
 use crate::crd::SeparationPool;
 use crate::names::{FIELD_MANAGER, MANIFEST_HASH, POOL_LABEL, ROLE_LABEL};
 use crate::observe::workload::DeploymentSeen;
-use crate::plan::{PoolPlan, Problems, Role, RolePlan};
+use crate::plan::{PoolId, PoolPlan, Problems, Role, RolePlan};
 use crate::settings::WorkerSettings;
 
 /// How long after the grace period a rollout counts as stuck: images are pulled and models loaded in it.
@@ -64,7 +64,7 @@ pub fn deployment(
     )?;
     let mut deployment = Deployment {
         metadata: ObjectMeta {
-            name: Some(deployment_name(plan, role)),
+            name: Some(deployment_name(&plan.id, role)),
             namespace: Some(plan.id.namespace.clone()),
             labels: Some(labels(plan, role)),
             owner_references: owner.map(|owner| vec![owner.clone()]),
@@ -109,8 +109,8 @@ fn hash(deployment: &Deployment) -> String {
 }
 
 /// Name of a role's Deployment.
-pub fn deployment_name(plan: &PoolPlan, role: Role) -> String {
-    format!("{}-{role}", plan.id.name)
+pub fn deployment_name(pool: &PoolId, role: Role) -> String {
+    format!("{}-{role}", pool.name)
 }
 
 /// Labels that tell a role's pods from all others. They never change: the API server refuses it.

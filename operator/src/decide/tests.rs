@@ -34,6 +34,16 @@ fn out_is_capped_exactly_by_max_and_by_partitions_with_work() {
 }
 
 #[test]
+fn what_is_said_of_a_role_without_pods_does_not_depend_on_whether_its_members_were_read() {
+    let idle = Scene::new().bounds(0..=4).work([0; 4]);
+    let mut unread = idle;
+    unread.observation.group = GroupReading::NotRead;
+    let said = unread.look().explanation;
+    assert_eq!(said, unread.members().look().explanation);
+    assert_eq!(said.pods.activity, Some(Activity::default()));
+}
+
+#[test]
 fn the_minimum_may_exceed_the_work() {
     Scene::new().bounds(2..=8).gives(Reason::AtMinimum, 2);
     Scene::new().bounds(2..=8).unknown().gives(Reason::AtMinimum, 2);

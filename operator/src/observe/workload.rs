@@ -1,5 +1,6 @@
 //! Deployments and pods, as decisions and reports see them: the little of them that matters, so that thousands fit. Pure.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -18,8 +19,9 @@ const LONGEST_MESSAGE: usize = 300;
 pub struct DeploymentSeen {
     /// Its version, as writes give it back.
     pub resource_version: Arc<str>,
-    /// The generation of its spec.
-    pub generation: Option<i64>,
+    /// Which of its fields are ours, as a hash: another one once somebody else wrote to one of them. (The generation also
+    /// changes with annotations, which Kubernetes itself writes, and with fields that others add.)
+    pub our_fields: Option<u64>,
     /// Uid of the pool that owns it.
     pub owner: Option<Arc<str>>,
     /// Replicas that are asked for.
@@ -65,7 +67,7 @@ impl DeploymentSeen {
         let hash = annotations.and_then(|annotations| annotations.get(MANIFEST_HASH));
         Self {
             resource_version: resource_version(metadata),
-            generation: metadata.generation,
+            our_fields: our_fields(metadata),
             owner: owner
                 .filter(|owner| owner.controller == Some(true))
                 .map(|owner| owner.uid.as_str().into())
@@ -117,11 +119,25 @@ fn resource_version(metadata: &ObjectMeta) -> Arc<str> {
     metadata.resource_version.as_deref().unwrap_or_default().into()
 }
 
+fn our_fields(metadata: &ObjectMeta) -> Option<u64> {
+    let entry = metadata
+        .managed_fields
+        .iter()
+        .flatten()
+        .find(|entry| is_ours(entry))?;
+    let mut hasher = DefaultHasher::new();
+    entry.fields_v1.as_ref()?.0.to_string().hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+fn is_ours(entry: &ManagedFieldsEntry) -> bool {
+    entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
+}
+
 /// Whether an entry is another manager's, about the spec.
 fn edits_spec(entry: &ManagedFieldsEntry) -> bool {
-    let ours = entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply");
     let fields = entry.fields_v1.as_ref();
-    !ours && fields.is_some_and(|fields| fields.0.get("f:spec").is_some())
+    !is_ours(entry) && fields.is_some_and(|fields| fields.0.get("f:spec").is_some())
 }
 
 fn assignor(deployment: &Deployment) -> Option<&str> {
@@ -333,6 +349,26 @@ mod tests {
             "Update",
             json!({"f:status": {}})
         ));
+    }
+
+    #[test]
+    fn a_field_of_ours_that_somebody_else_wrote_is_noticed_and_what_they_add_is_not() {
+        let fields = |ours: Value, theirs: Value| {
+            let entry = |manager: &str, operation: &str, fields: Value| json!({"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": fields});
+            let entries = [
+                entry("kubectl", "Update", theirs),
+                entry(FIELD_MANAGER, "Apply", ours),
+            ];
+            seen(json!({"metadata": {"managedFields": entries}})).our_fields
+        };
+        let ours = json!({"f:spec": {"f:replicas": {}, "f:template": {}}});
+        let added = json!({"f:spec": {"f:minReadySeconds": {}}});
+        let before = fields(ours.clone(), json!({}));
+        assert!(before.is_some());
+        assert_eq!(before, fields(ours, added));
+        let taken = json!({"f:spec": {"f:template": {}}});
+        assert_ne!(before, fields(taken, json!({"f:spec": {"f:replicas": {}}})));
+        assert_eq!(seen(json!({})).our_fields, None);
     }
 
     #[test]

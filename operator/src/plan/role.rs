@@ -226,8 +226,9 @@ fn policy(
             (false, false) => Mode::Active,
         },
         stabilisation: Duration::from_secs(stabilisation?),
-        // One change per reading: what is decided twice on one reading is decided once.
-        settle: poll_interval,
+        // One change per reading: what is decided twice on one reading is decided once. Half, because readings begin on
+        // time and end when brokers have answered: the next one must not come a moment too early.
+        settle: poll_interval / 2,
         // A cooperative rebalance has two rounds, and members hear of each with their next heartbeat; 5 s for joining.
         rebalance_hold: 2 * timings.heartbeat_interval + Duration::from_secs(5),
         // Three readings may fail or be late in a row.

@@ -14,6 +14,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use super::pool::Manifest;
 use super::retry::Pause;
 use crate::apply::manifest_hash;
 use crate::apply::offsets::Commits;
@@ -21,7 +22,7 @@ use crate::crd::{SeparationPool, SeparationPoolStatus};
 use crate::decide::PodName;
 use crate::kafka::{Cluster, Deadline, Unread};
 use crate::lease::{Leadership, fenced};
-use crate::names::{DELETION_COST, FIELD_MANAGER, MARKED_COST, POOL_LABEL};
+use crate::names::{DELETION_COST, FIELD_MANAGER, MARKED_COST, POOL_LABEL, ROLE_LABEL};
 use crate::observe::workload::{DeploymentSeen, PodSeen, Trouble};
 use crate::watch::pool_seen;
 use crate::watch::world::{PoolSeen, RoleKey};
@@ -31,6 +32,10 @@ const DEPLOYMENTS_AT_ONCE: usize = 24;
 
 /// Other requests at once: they must not hold up Deployments.
 const OTHERS_AT_ONCE: usize = 8;
+
+/// How long a status waits at most while Deployments wait for their turn, and how often it looks.
+const GO_FIRST: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How long a commit may take.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
@@ -78,30 +83,50 @@ impl Hands {
     pub(super) async fn deploy(
         &self,
         key: &RoleKey,
-        mut deployment: Deployment,
+        manifest: &Manifest,
+        replicas: u32,
         known: Option<&str>,
     ) -> Result<Deployed, Failure> {
         let _turn = self.deployments.acquire().await;
+        // Only now, and on the heap: thousands wait for their turn, and a request under way is 20 kB.
+        Box::pin(self.deploy_now(key, manifest, replicas, known)).await
+    }
+
+    async fn deploy_now(
+        &self,
+        key: &RoleKey,
+        manifest: &Manifest,
+        replicas: u32,
+        known: Option<&str>,
+    ) -> Result<Deployed, Failure> {
+        let Some(mut deployment) = manifest.with(replicas) else {
+            return Err(Failure::passing("the spec has changed meanwhile"));
+        };
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &key.pool.namespace);
         let name = deployment.metadata.name.clone().unwrap_or_default();
+        let mut known = known.map(str::to_owned);
         if known.is_none()
             && let Some(there) = api.get_opt(&name).await.map_err(|error| failure(&error))?
         {
-            // One that lost its pool (deleted with --cascade=orphan) is taken over; one of somebody else is not.
-            let labels = there.metadata.labels.as_ref();
-            let labelled = labels.and_then(|labels| labels.get(POOL_LABEL)) == Some(&key.pool.name);
-            if labelled && manifest_hash(&there).is_some() {
-                return Ok(Deployed::Found(DeploymentSeen::of(&there)));
+            match claim(&there, key, &deployment) {
+                Claim::Ours => return Ok(Deployed::Found(DeploymentSeen::of(&there))),
+                Claim::OursUnlabelled => {
+                    // How many were decided on without it: that is decided again once the watch shows it.
+                    deployment.spec.replicas = there.spec.replicas;
+                    known = there.metadata.resource_version;
+                }
+                Claim::Foreign => {
+                    return Err(Failure::needs_a_person(
+                        "NameTaken",
+                        &format!(
+                            "Deployment {}/{name} is there and is not this pool's; fix: delete or rename it",
+                            key.pool.namespace
+                        ),
+                    ));
+                }
             }
-            return Err(Failure::needs_a_person(
-                "NameTaken",
-                &format!(
-                    "Deployment {}/{name} is there and is not this pool's; fix: delete or rename it",
-                    key.pool.namespace
-                ),
-            ));
         }
-        deployment.metadata.resource_version = known.map(str::to_owned);
+        deployment.metadata.resource_version = known;
         let force = PatchParams::apply(FIELD_MANAGER).force();
         match api.patch(&name, &force, &Patch::Apply(&deployment)).await {
             Ok(written) => Ok(Deployed::Written(DeploymentSeen::of(&written))),
@@ -151,6 +176,27 @@ impl Hands {
         status: &SeparationPoolStatus,
     ) -> Result<PoolSeen, Failure> {
         let _turn = self.others.acquire().await;
+        self.let_deployments_go_first().await;
+        Box::pin(self.say_now(pool, uid, status)).await
+    }
+
+    /// Waits, but not for ever, while Deployments are waiting for their turn.
+    async fn let_deployments_go_first(&self) {
+        let go_first = async {
+            while self.deployments.available_permits() == 0 {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        // Not for ever: then what is said is late, and nothing worse.
+        let _ = tokio::time::timeout(GO_FIRST, go_first).await;
+    }
+
+    async fn say_now(
+        &self,
+        pool: &crate::plan::PoolId,
+        uid: &str,
+        status: &SeparationPoolStatus,
+    ) -> Result<PoolSeen, Failure> {
         let api: Api<DeserializeGuard<SeparationPool>> =
             Api::namespaced(self.client.clone(), &pool.namespace);
         // The uid: what is said is about this pool, not about one that was made anew under its name.
@@ -199,6 +245,34 @@ impl Hands {
         let _turn = self.others.acquire().await;
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         api.get_opt(name).await.map_err(|error| failure(&error))
+    }
+}
+
+/// Whose a Deployment is that the watch does not show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    /// Ours: the watch is behind, or it lost its pool (deleted with --cascade=orphan) and is taken over.
+    Ours,
+    /// Ours, but somebody took the labels away that the watch knows it by.
+    OursUnlabelled,
+    /// Somebody else's.
+    Foreign,
+}
+
+fn claim(there: &Deployment, key: &RoleKey, wanted: &Deployment) -> Claim {
+    let label = |name: &str| Some(there.metadata.labels.as_ref()?.get(name)?.as_str());
+    let labelled = label(POOL_LABEL) == Some(&key.pool.name) && label(ROLE_LABEL) == Some(key.role.name());
+    if labelled && manifest_hash(there).is_some() {
+        return Claim::Ours;
+    }
+    let owner = |deployment: &Deployment| {
+        let mut owners = deployment.metadata.owner_references.iter().flatten();
+        Some(owners.find(|owner| owner.controller == Some(true))?.uid.clone())
+    };
+    if owner(there).is_some() && owner(there) == owner(wanted) {
+        Claim::OursUnlabelled
+    } else {
+        Claim::Foreign
     }
 }
 

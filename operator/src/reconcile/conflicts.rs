@@ -79,7 +79,7 @@ pub(super) fn foreign_members(
         return None;
     }
     // A pod that is gone stays a member until its session ends.
-    let prefix = format!("{}-", deployment_name(plan, role));
+    let prefix = format!("{}-", deployment_name(&plan.id, role));
     let ours = |name: &PodName| is_pod(name) || name.as_str().starts_with(&prefix);
     let mut foreign: BTreeMap<&PodName, usize> = BTreeMap::new();
     for member in members.iter().filter(|member| !ours(&member.pod)) {

@@ -5,13 +5,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::task::JoinSet;
 
 use super::carry_out::{Deployed, Failure, Hands};
 use super::clusters::{Opened, SecretName};
+use super::pool::Manifest;
 use super::role::Adopt;
 use crate::apply::offsets::Commits;
 use crate::crd::{AdoptionStatus, SeparationPoolStatus};
@@ -74,10 +74,16 @@ impl Jobs {
         while self.running.join_next().await.is_some() {}
     }
 
-    pub(super) fn deploy(&mut self, key: RoleKey, deployment: Deployment, known: Option<Arc<str>>) {
+    pub(super) fn deploy(
+        &mut self,
+        key: RoleKey,
+        manifest: Manifest,
+        replicas: u32,
+        known: Option<Arc<str>>,
+    ) {
         let (hands, of) = (self.hands.clone(), key.clone());
         self.begin(
-            async move { hands.deploy(&of, deployment, known.as_deref()).await },
+            async move { hands.deploy(&of, &manifest, replicas, known.as_deref()).await },
             |result| Done::Deployed(key, result),
         );
     }

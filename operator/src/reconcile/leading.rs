@@ -42,7 +42,7 @@ pub(super) enum Event {
 pub(super) struct Leading {
     term: Term,
     clock: Clock,
-    workers: WorkerSettings,
+    workers: Arc<WorkerSettings>,
     keep_offsets_after: Duration,
     metrics: Metrics,
     events: EventWriter,
@@ -63,7 +63,7 @@ impl Leading {
         Self {
             term,
             clock,
-            workers: operator.workers.clone(),
+            workers: Arc::new(operator.workers.clone()),
             keep_offsets_after: operator.keep_offsets_after,
             metrics: operator.metrics.clone(),
             events: operator.events.clone(),
@@ -165,7 +165,7 @@ impl Leading {
     fn work_on_role(
         &mut self,
         pool: &mut PoolState,
-        plan: &PoolPlan,
+        plan: &Arc<PoolPlan>,
         role: Role,
         seen: &PoolSeen,
         world: &World,
@@ -217,16 +217,15 @@ impl Leading {
     }
 
     /// Begins a job.
-    fn begin(&mut self, pool: &mut PoolState, plan: &PoolPlan, key: RoleKey, step: Step, world: &World) {
+    fn begin(&mut self, pool: &mut PoolState, plan: &Arc<PoolPlan>, key: RoleKey, step: Step, world: &World) {
         let role = key.role;
         match (step, &pool.login) {
             (Step::Deploy { replicas }, _) => {
                 let running = world.deployment(&key);
-                let built = pool.deployment(plan, role, &self.workers, replicas, running);
-                let Some(deployment) = built else { return };
+                let manifest = pool.manifest(plan, role, &self.workers, running);
                 log_deployment(&key, replicas, running.map(|running| running.replicas), pool);
                 let known = running.map(|running| Arc::clone(&running.resource_version));
-                self.jobs.deploy(key, deployment, known);
+                self.jobs.deploy(key, manifest, replicas, known);
             }
             (Step::Mark { mark, unmark }, _) => self.jobs.mark(key, mark, unmark),
             (Step::Adopt(adopt), Login::Open(opened)) => {

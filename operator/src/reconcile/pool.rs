@@ -64,6 +64,31 @@ struct Telling {
     adopted: [bool; 2],
 }
 
+/// What a Deployment is made of: small, where the Deployment is not.
+#[derive(Debug, Clone)]
+pub(super) struct Manifest {
+    plan: Arc<PoolPlan>,
+    role: Role,
+    owner: Option<OwnerReference>,
+    settings: Arc<WorkerSettings>,
+    rollout: Rollout,
+}
+
+impl Manifest {
+    /// The Deployment with so many replicas; none where overrides are refused, which the plan found out already.
+    pub(super) fn with(&self, replicas: u32) -> Option<Deployment> {
+        deployment(
+            &self.plan,
+            self.role,
+            self.owner.as_ref(),
+            &self.settings,
+            replicas,
+            self.rollout,
+        )
+        .ok()
+    }
+}
+
 /// Writes of a pool's status.
 #[derive(Debug, Default)]
 pub(super) struct StatusState {
@@ -101,6 +126,11 @@ impl PoolState {
         self.generation = seen.generation;
         self.owner.clone_from(&seen.owner);
         self.manifests = [None, None];
+        // What failed was about another spec.
+        self.status.retry.succeeded();
+        for role in &mut self.roles {
+            role.retry.succeeded();
+        }
         let checked = seen.plan.clone().and_then(|plan| {
             for role in Role::ALL {
                 deployment(&plan, role, None, settings, 0, Rollout::Rolling)?;
@@ -134,26 +164,29 @@ impl PoolState {
         &mut self.roles[index(role)]
     }
 
-    /// The Deployment that a role should have, with so many replicas; none where overrides are refused, which the plan
-    /// found out already.
-    pub(super) fn deployment(
+    /// What a role's Deployment is made of.
+    pub(super) fn manifest(
         &self,
-        plan: &PoolPlan,
+        plan: &Arc<PoolPlan>,
         role: Role,
-        settings: &WorkerSettings,
-        replicas: u32,
+        settings: &Arc<WorkerSettings>,
         running: Option<&DeploymentSeen>,
-    ) -> Option<Deployment> {
-        let rollout = apply::rollout(running, plan.role(role));
-        deployment(plan, role, self.owner.as_ref(), settings, replicas, rollout).ok()
+    ) -> Manifest {
+        Manifest {
+            rollout: apply::rollout(running, plan.role(role)),
+            plan: Arc::clone(plan),
+            role,
+            owner: self.owner.clone(),
+            settings: Arc::clone(settings),
+        }
     }
 
     /// The hash of the Deployment that a role should have.
     pub(super) fn manifest_hash(
         &mut self,
-        plan: &PoolPlan,
+        plan: &Arc<PoolPlan>,
         role: Role,
-        settings: &WorkerSettings,
+        settings: &Arc<WorkerSettings>,
         running: Option<&DeploymentSeen>,
     ) -> Arc<str> {
         let rollout = apply::rollout(running, plan.role(role));
@@ -162,7 +195,7 @@ impl PoolState {
         {
             return Arc::clone(hash);
         }
-        let built = self.deployment(plan, role, settings, 0, running);
+        let built = self.manifest(plan, role, settings, running).with(0);
         let hash: Arc<str> = built.as_ref().and_then(manifest_hash).unwrap_or_default().into();
         self.manifests[index(role)] = Some((rollout, Arc::clone(&hash)));
         hash
@@ -294,7 +327,8 @@ fn troubles(state: &RoleState, world: &World, key: &RoleKey) -> Vec<Trouble> {
         .deployment(key)
         .and_then(|deployment| deployment.trouble.as_ref());
     let mut each: BTreeMap<&str, &Trouble> = BTreeMap::new();
-    for trouble in state.trouble.iter().chain(deployment).chain(pods) {
+    let edited = state.contest.trouble();
+    for trouble in state.trouble.iter().chain(&edited).chain(deployment).chain(pods) {
         each.entry(&trouble.reason).or_insert(trouble);
     }
     each.into_values().cloned().collect()

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::decide::Moment;
+use crate::observe::workload::Trouble;
 
 /// The first pause after a failure that may pass.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -60,9 +61,80 @@ impl Retry {
     }
 }
 
+/// For how long somebody must have left our Deployment alone before what they did is forgotten: twice the longest pause.
+const LEFT_ALONE_FOR: Duration = Duration::from_secs(60);
+
+/// How often edits are put back at once.
+const PUT_BACK_AT_ONCE: u32 = 2;
+
+/// Somebody who writes to our Deployment again and again. What they write is put back ever more slowly, so that two
+/// programs that want different things do not keep an API server busy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Contest {
+    times: u32,
+    last: Option<Moment>,
+}
+
+impl Contest {
+    /// Whether an edit may be put back now.
+    pub(super) fn may_put_back(&self, now: Moment) -> bool {
+        let Some(last) = self.last else { return true };
+        let pause = match self.times.checked_sub(PUT_BACK_AT_ONCE) {
+            None => Duration::ZERO,
+            Some(more) => {
+                let doubled = 2_u32.saturating_pow(more.min(10));
+                FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE)
+            }
+        };
+        now.since(last) >= pause
+    }
+
+    /// An edit is being put back.
+    pub(super) fn put_back(&mut self, now: Moment) {
+        self.times = self.times.saturating_add(1);
+        self.last = Some(now);
+    }
+
+    /// Forgets what is long ago.
+    pub(super) fn forget(&mut self, now: Moment) {
+        if self.last.is_some_and(|last| now.since(last) >= LEFT_ALONE_FOR) {
+            *self = Self::default();
+        }
+    }
+
+    /// What a person should know once it goes on.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        let message = "somebody else writes to the Deployment's spec again and again, and it is put back ever more slowly; \
+                       fix: find out who with kubectl get deployment --show-managed-fields, and change the pool instead";
+        (self.times > PUT_BACK_AT_ONCE).then(|| Trouble::new("EditedByOthers", Some(message)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn edits_are_put_back_at_once_then_ever_more_slowly_until_nobody_edits() {
+        let mut contest = Contest::default();
+        let mut now = Moment::from_millis(1_000);
+        let mut waited = Vec::new();
+        for _ in 0..9 {
+            let before = now;
+            while !contest.may_put_back(now) {
+                now = now + Duration::from_millis(500);
+            }
+            waited.push(now.since(before).as_millis());
+            contest.put_back(now);
+        }
+        assert_eq!(waited, [0, 0, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000]);
+        assert!(contest.trouble().is_some());
+        contest.forget(now + Duration::from_secs(59));
+        assert!(contest.trouble().is_some());
+        contest.forget(now + Duration::from_secs(60));
+        assert_eq!(contest, Contest::default());
+        assert!(contest.trouble().is_none() && contest.may_put_back(now));
+    }
 
     #[test]
     fn pauses_grow_to_half_a_minute_and_end_with_a_success() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::retry::Retry;
+use super::retry::{Contest, Retry};
 use crate::apply::offsets::{Commits, to_adopt, to_keep};
 use crate::crd::AdoptionStatus;
 use crate::decide::{
@@ -111,9 +111,11 @@ pub(super) struct RoleState {
     steady: Option<(Committed, Moment)>,
     /// When offsets were last written, by us.
     kept_at: Option<Moment>,
-    /// The generation of the Deployment that we wrote last.
-    settled: Option<i64>,
+    /// Which fields of the Deployment were ours when we wrote it last.
+    settled: Option<u64>,
     pub(super) retry: Retry,
+    /// Others who write to our Deployment.
+    pub(super) contest: Contest,
     /// Whether something is being done.
     is_busy: bool,
     /// What is said.
@@ -289,11 +291,16 @@ impl RoleState {
             replicas,
             group,
         };
-        let step = if self.retry.is_over(now) {
+        self.contest.forget(now);
+        let is_edited = self.is_edited(around);
+        let step = if self.retry.is_over(now) && (!is_edited || self.contest.may_put_back(now)) {
             self.step(around, now, &what)
         } else {
             None
         };
+        if is_edited && step.is_some() {
+            self.contest.put_back(now);
+        }
         let writes = what.writes;
         if let Some(decision) = decision {
             let carries_out = match &step {
@@ -389,13 +396,21 @@ impl RoleState {
             return false;
         };
         let settled = match self.settled {
-            Some(generation) => seen.generation == Some(generation),
+            Some(fields) => seen.our_fields == Some(fields),
             // After a restart: nobody else wrote to it, as far as it tells.
             None => !seen.is_edited,
         };
         settled
             && seen.manifest_hash.as_deref() == Some(around.manifest_hash)
             && seen.owner.as_deref() == Some(around.pool_uid)
+    }
+
+    /// Whether somebody else wrote to fields of ours since we did.
+    fn is_edited(&self, around: Surroundings<'_>) -> bool {
+        let seen = around.deployment;
+        self.settled
+            .zip(seen)
+            .is_some_and(|(settled, seen)| seen.our_fields != Some(settled))
     }
 
     fn is_recreated(&self) -> bool {
@@ -475,7 +490,7 @@ impl RoleState {
 
     /// Our Deployment was written.
     pub(super) fn deployed(&mut self, seen: &DeploymentSeen) {
-        self.settled = seen.generation;
+        self.settled = seen.our_fields;
     }
 
     /// Offsets were initialised.

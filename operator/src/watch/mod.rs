@@ -20,7 +20,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::apply::owner_reference;
+use crate::apply::{deployment_name, owner_reference};
 use crate::crd::SeparationPool;
 use crate::metrics::Metrics;
 use crate::names::{POOL_LABEL, ROLE_LABEL};
@@ -52,7 +52,12 @@ pub async fn follow(client: Client, scope: Scope, told: mpsc::Sender<(Scope, Tol
     );
     let deployments = changes(
         watcher(api::<Deployment>(&client, &scope), ours.clone()),
-        |deployment| Some((role_key(&deployment.metadata)?, DeploymentSeen::of(deployment))),
+        |deployment| {
+            Some((
+                deployment_key(&deployment.metadata)?,
+                DeploymentSeen::of(deployment),
+            ))
+        },
         "deployments",
         &metrics,
     );
@@ -138,6 +143,12 @@ fn role_key(metadata: &ObjectMeta) -> Option<RoleKey> {
         }),
         role: Role::ALL.into_iter().find(|known| known.name() == role)?,
     })
+}
+
+/// The role whose Deployment this is; none for a copy under another name, labels and all.
+fn deployment_key(metadata: &ObjectMeta) -> Option<RoleKey> {
+    let key = role_key(metadata)?;
+    (metadata.name.as_deref() == Some(&*deployment_name(&key.pool, key.role))).then_some(key)
 }
 
 fn changes<T, K, V>(

@@ -1,13 +1,10 @@
 //! The manifests, the lease and events on a real API server, with the rights that the manifests give and no more.
 
-use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
-use kube::core::{ApiResource, GroupVersionKind, TypeMeta};
+use kube::api::{Api, PostParams};
 use kube::{Client, Resource as _};
 use separation_operator::crd::SeparationPool;
 use separation_operator::events::{EventText, Weight, event_writer};
@@ -15,52 +12,18 @@ use separation_operator::lease::{Leadership, elector};
 use separation_operator::metrics::Metrics;
 use separation_operator::settings::{LeaseSettings, LeaseTimings};
 use separation_testbed::eventually;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::manifests;
 use crate::rig::{Rig, SOON};
 
 /// From the leader's end to its standby's first write.
 const TAKEOVER: Duration = Duration::from_secs(20);
 
-/// Applies the manifests in `deploy/operator`, with the operator's own namespace or that of pools put in place.
-async fn install(rig: &Rig) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/operator");
-    for file in [
-        "namespace.yaml",
-        "lease-role.yaml",
-        "one-namespace/rbac.yaml",
-        "deployment.yaml",
-    ] {
-        let text = fs::read_to_string(folder.join(file)).expect("a manifest");
-        let text = text
-            .replace("namespace: media", &format!("namespace: {}", rig.namespace))
-            .replace("separation-system", &system(rig));
-        let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
-        for object in objects {
-            apply(&rig.admin, &object).await;
-        }
-    }
-}
-
 fn system(rig: &Rig) -> String {
-    format!("{}-system", rig.namespace)
-}
-
-async fn apply(admin: &Client, object: &Value) {
-    let types: TypeMeta = serde_json::from_value(object.clone()).expect("a kind");
-    let kind = ApiResource::from_gvk(&GroupVersionKind::try_from(&types).expect("a kind"));
-    let objects: Api<DynamicObject> = match object["metadata"]["namespace"].as_str() {
-        Some(namespace) => Api::namespaced_with(admin.clone(), namespace, &kind),
-        None => Api::all_with(admin.clone(), &kind),
-    };
-    let name = object["metadata"]["name"].as_str().expect("a name");
-    let params = PatchParams::apply("tests").force().validation_strict();
-    objects
-        .patch(name, &params, &Patch::Apply(object))
-        .await
-        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    manifests::system(&rig.namespace)
 }
 
 struct Replica {
@@ -103,18 +66,13 @@ impl Replica {
 }
 
 async fn account(rig: &Rig) -> Client {
-    let token = rig
-        .plane
-        .token_for(&system(rig), "separation-operator")
-        .await
-        .expect("a token");
-    crate::rig::client(rig.plane, &token).await
+    crate::rig::client(rig.plane, &rig.operator_token).await
 }
 
 #[tokio::test]
 async fn replicas_share_the_lease_with_the_rights_that_the_manifests_give() {
     let rig = Rig::new().await;
-    install(&rig).await;
+    manifests::install(&rig.admin, "deployment.yaml", &rig.namespace).await;
     let mut one = Replica::start(&rig, "one").await;
     one.until_it_holds(true).await;
     let mut other = Replica::start(&rig, "other").await;
@@ -139,7 +97,7 @@ async fn replicas_share_the_lease_with_the_rights_that_the_manifests_give() {
 #[tokio::test]
 async fn events_are_taken_and_what_the_manifests_do_not_give_is_refused() {
     let rig = Rig::new().await;
-    install(&rig).await;
+    manifests::install(&rig.admin, "deployment.yaml", &rig.namespace).await;
     let pool = json!({"apiVersion": "separation.dev/v1alpha1", "kind": "SeparationPool",
                       "metadata": {"name": "vocals", "namespace": rig.namespace},
                       "spec": {"kafka": {"bootstrapServers": "k:1"},

@@ -1,8 +1,12 @@
 //! The operator against a real Kubernetes API. All tests share one control plane; each has a namespace of its own.
 
 mod adoption;
+mod conflicts;
 mod crd;
+mod edits;
 mod leading;
+mod lifecycle;
+mod manifests;
 mod members;
 mod offsets;
 mod outages;
@@ -11,3 +15,4 @@ mod scale_in;
 mod scaling;
 mod secrets;
 mod subject;
+mod troubles;

@@ -14,6 +14,8 @@ use separation_testbed::{ControlPlane, eventually};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+use crate::manifests;
+
 /// What waits for the API server alone is done within this, unless something is wrong.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
@@ -25,6 +27,8 @@ pub(crate) struct Rig {
     pub(crate) plane: &'static ControlPlane,
     pub(crate) admin: Client,
     pub(crate) namespace: String,
+    /// Of the operator's service account, with the rights that `deploy/operator` gives for this namespace.
+    pub(crate) operator_token: String,
 }
 
 impl Rig {
@@ -51,10 +55,13 @@ impl Rig {
             .create(&PostParams::default(), &namespace)
             .await
             .expect("a namespace");
+        let namespace = made.metadata.name.expect("a name");
+        manifests::install_for_one(&admin, &namespace).await;
         Self {
             plane,
+            operator_token: manifests::token(plane, &namespace).await,
             admin,
-            namespace: made.metadata.name.expect("a name"),
+            namespace,
         }
     }
 

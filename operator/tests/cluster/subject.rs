@@ -12,6 +12,7 @@ use separation_operator::crd::{SeparationPool, SeparationPoolStatus};
 use separation_testbed::{ControlPlane, Folder, Kafka, Process, eventually};
 use serde_json::{Value, json};
 
+use crate::manifests::system;
 use crate::rig::{Rig, SOON, merged};
 
 /// A running operator that looks after one namespace.
@@ -20,19 +21,38 @@ pub(crate) struct OperatorProcess {
     folder: Folder,
 }
 
+/// A lease that is over after a few seconds, for tests that are not about how long it lasts.
+pub(crate) const SHORT_LEASE: [&str; 3] = [
+    "--lease-duration-seconds=5",
+    "--lease-renew-deadline-seconds=3",
+    "--lease-retry-period-seconds=0.5",
+];
+
 impl OperatorProcess {
-    /// Starts one for the rig's namespace, as the cluster's administrator.
+    /// Starts one for the rig's namespace, with the rights that the manifests give.
     pub(crate) fn start(rig: &Rig) -> Self {
         Self::start_with(rig, &[])
     }
 
     /// The same with more arguments.
     pub(crate) fn start_with(rig: &Rig, arguments: &[&str]) -> Self {
-        Self::start_as(rig.plane, rig.plane.admin_token(), &rig.namespace, arguments)
+        Self::start_as(rig.plane, &rig.operator_token, &rig.namespace, arguments)
     }
 
-    /// Starts one with a token and more arguments.
+    /// The same with a short lease.
+    pub(crate) fn start_briefly_leading(rig: &Rig) -> Self {
+        Self::start_as(rig.plane, &rig.operator_token, &rig.namespace, &SHORT_LEASE)
+    }
+
+    /// Starts one for a namespace, with a token and more arguments.
     pub(crate) fn start_as(plane: &ControlPlane, token: &str, namespace: &str, arguments: &[&str]) -> Self {
+        let watched = ["--watch-namespaces", namespace];
+        let arguments: Vec<&str> = watched.iter().chain(arguments).copied().collect();
+        Self::launch(plane, token, &system(namespace), &arguments)
+    }
+
+    /// Starts one that runs in the namespace `system`; it looks after all namespaces unless arguments say otherwise.
+    pub(crate) fn launch(plane: &ControlPlane, token: &str, system: &str, arguments: &[&str]) -> Self {
         let folder = Folder::new().expect("a folder");
         let kubeconfig = folder.path().join("kubeconfig");
         fs::write(&kubeconfig, plane.kubeconfig(token)).expect("a file");
@@ -40,8 +60,7 @@ impl OperatorProcess {
         command
             .arg("run")
             .args(["--worker-image", "separation-worker:test"])
-            .args(["--watch-namespaces", namespace])
-            .args(["--lease-namespace", namespace])
+            .args(["--lease-namespace", system])
             .args(["--health-address", "127.0.0.1:0"])
             .args(arguments)
             .env("KUBECONFIG", kubeconfig)
@@ -61,29 +80,60 @@ impl OperatorProcess {
         let log = self.log();
         let address = log
             .lines()
-            .find_map(|line| {
-                line.split("address=")
-                    .nth(1)?
-                    .split_whitespace()
-                    .next()
-                    .map(strip)
-            })
+            .find(|line| line.contains("Health and metrics can be asked for"))
+            .and_then(|line| line.split("address=").nth(1)?.split_whitespace().next())
             .ok_or_else(|| anyhow::anyhow!("no address yet"))?;
         let answer = reqwest::get(format!("http://{address}{path}")).await?;
         Ok((answer.status().as_u16(), answer.text().await?))
     }
-}
 
-/// Without the colours of a terminal.
-fn strip(text: &str) -> String {
-    text.chars()
-        .filter(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | ':'))
-        .collect()
+    /// The sum of a metric's series; none where it has none.
+    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<Option<f64>> {
+        let (_, text) = self.get("/metrics").await?;
+        let series = text.lines().filter(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with([' ', '{']))
+        });
+        let values = series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        Ok(values.reduce(|sum, value| sum + value))
+    }
+
+    /// Waits until Kafka was read so many times more.
+    pub(crate) async fn until_read_again(&self, times: f64) {
+        const READ: &str = "separation_operator_kafka_read_seconds_count";
+        let read = async || anyhow::Ok(self.metric(READ).await?);
+        let before = eventually("reading of Kafka", SOON, read).await;
+        eventually("further readings of Kafka", SOON, async || {
+            anyhow::Ok(read().await?.is_some_and(|now| now >= before + times))
+        })
+        .await;
+    }
+
+    /// Waits until it leads and has seen everything.
+    pub(crate) async fn until_it_leads(&self) {
+        eventually("leading operator", SOON, async || self.leads()).await;
+    }
+
+    /// Whether it has begun to act, and has not ceased since.
+    pub(crate) fn leads(&self) -> bool {
+        let log = self.log();
+        let last = log
+            .lines()
+            .rfind(|line| line.contains(" Leading pools=") || line.contains("nothing is written any more"));
+        last.is_some_and(|line| line.contains(" Leading pools="))
+    }
+
+    /// Ends it in good order.
+    pub(crate) async fn end(self) {
+        self.process.sigterm().expect("it runs");
+        let code = self.process.wait_exit(Duration::from_secs(15)).await;
+        assert_eq!(code.expect("it ends"), 0, "{}", self.log());
+    }
 }
 
 /// A pool whose topics and groups nobody else has.
 pub(crate) struct PoolUnderTest<'a> {
-    rig: &'a Rig,
+    pub(crate) rig: &'a Rig,
     pub(crate) kafka: &'a Kafka,
     pub(crate) name: String,
     pub(crate) tag: String,
@@ -92,8 +142,13 @@ pub(crate) struct PoolUnderTest<'a> {
 impl<'a> PoolUnderTest<'a> {
     /// Makes its topics; the tasks' one has so many partitions.
     pub(crate) async fn new(rig: &'a Rig, partitions: i32) -> Self {
+        Self::named(rig, "vocals", partitions).await
+    }
+
+    /// The same for a pool of another name.
+    pub(crate) async fn named(rig: &'a Rig, name: &str, partitions: i32) -> Self {
         let kafka = Kafka::shared().await.expect("Kafka");
-        Self::on(rig, kafka, "vocals", partitions).await
+        Self::on(rig, kafka, name, partitions).await
     }
 
     /// The same on a Kafka of the test's own, or with another name.

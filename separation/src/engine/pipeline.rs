@@ -31,6 +31,9 @@ pub trait Network {
     /// # Errors
     /// When the model cannot be run or gives something of another shape.
     fn run(&mut self, batch: usize, spectra: &mut [f32]) -> Result<(), NetworkError>;
+
+    /// Says that the next run is a song's last: what is kept from one run to the next may be given back with it.
+    fn ends_next(&mut self) {}
 }
 
 /// A model that did not run.
@@ -166,6 +169,8 @@ pub fn separate(
 struct Batch {
     chunks: Vec<Chunk>,
     spectra: Vec<f32>,
+    /// No batch follows. Not told of a song that ends with its last chunk.
+    last: bool,
 }
 
 struct Chunk {
@@ -201,6 +206,7 @@ fn analyse(
             return Ok(());
         }
         batch.spectra.truncate(batch.chunks.len() * values);
+        batch.last = cutter.is_at_end();
         if to_network.send(batch).is_err() {
             return Ok(());
         }
@@ -222,6 +228,9 @@ fn infer(
             negated.clear();
             negated.extend(batch.spectra.iter().map(|value| -value));
             network.run(batch.chunks.len(), &mut negated)?;
+        }
+        if batch.last {
+            network.ends_next();
         }
         network.run(batch.chunks.len(), &mut batch.spectra)?;
         if plan.denoise {
@@ -322,7 +331,7 @@ impl<'s> Cutter<'s> {
         self.fill(chunk_frames)?;
         let step = self.grid.step_frames();
         let (covered, settled) = if self.at_end {
-            if self.index == self.grid.chunks(self.song_frames) {
+            if self.is_at_end() {
                 return Ok(None);
             }
             let start = self.grid.start(self.index);
@@ -356,6 +365,11 @@ impl<'s> Cutter<'s> {
             settled,
             fresh,
         }))
+    }
+
+    /// Whether all chunks were cut, as far as is known.
+    fn is_at_end(&self) -> bool {
+        self.at_end && self.index == self.grid.chunks(self.song_frames)
     }
 
     fn fill(&mut self, frames: usize) -> Result<(), SeparateError> {

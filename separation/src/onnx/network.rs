@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use ort::ep::{self, ExecutionProvider as _};
-use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{RunOptions, Session};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 
 use super::library::{self, LibraryError};
@@ -87,6 +87,9 @@ pub struct OnnxNetwork {
     session: Session,
     shape: SpectrumShape,
     fixed_batch: bool,
+    /// Whether its memory can be given back.
+    shrinks: bool,
+    ends_next: bool,
 }
 
 impl OnnxNetwork {
@@ -121,6 +124,8 @@ impl OnnxNetwork {
             session,
             shape,
             fixed_batch: file.fixed_batch,
+            shrinks: options.provider == Provider::Cpu,
+            ends_next: false,
         })
     }
 
@@ -145,9 +150,19 @@ impl Network for OnnxNetwork {
         };
         let per_run = if self.fixed_batch { 1 } else { batch };
         let shape = [per_run, 4, self.shape.rows(), self.shape.columns()];
+        let mut options = RunOptions::new().map_err(failed)?;
+        if std::mem::take(&mut self.ends_next) && self.shrinks {
+            // After the run, memory of which nothing is used goes back: an idle worker holds the model alone.
+            options
+                .set("memory.enable_memory_arena_shrinkage", "cpu:0")
+                .map_err(failed)?;
+        }
         for spectra in spectra.chunks_exact_mut(per_run * self.shape.values()) {
             let input = TensorRef::from_array_view((shape, &*spectra)).map_err(failed)?;
-            let outputs = self.session.run(ort::inputs![input]).map_err(failed)?;
+            let outputs = self
+                .session
+                .run_with_options(ort::inputs![input], &options)
+                .map_err(failed)?;
             let (found, values) = outputs[0].try_extract_tensor::<f32>().map_err(failed)?;
             if values.len() != spectra.len() || !found.iter().map(|&size| size as usize).eq(shape) {
                 let found: &[i64] = found;
@@ -158,6 +173,10 @@ impl Network for OnnxNetwork {
             spectra.copy_from_slice(values);
         }
         Ok(())
+    }
+
+    fn ends_next(&mut self) {
+        self.ends_next = true;
     }
 }
 

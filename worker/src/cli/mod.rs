@@ -1,5 +1,6 @@
 //! The command line. Arguments in, exit code out; the only part of the worker that prints.
 
+mod allocator;
 mod api;
 mod bench_model;
 mod drain;
@@ -75,7 +76,14 @@ enum Failure {
 
 /// Does what the process's arguments ask for. `started_at` is when the process started.
 pub fn run(started_at: Instant) -> ExitCode {
-    let done = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    if matches!(
+        command,
+        Command::Processor(_) | Command::Uploader(_) | Command::Api(_)
+    ) {
+        allocator::keep_little();
+    }
+    let done = match command {
         Command::Separate(arguments) => separate::run(&arguments, started_at),
         Command::Processor(arguments) => processor::run(&arguments),
         Command::Uploader(arguments) => uploader::run(&arguments),

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -16,6 +17,12 @@ use crate::service::{Activity, Exit, Service, Shutdown};
 use crate::settings::{ConsumedRole, ConsumerArguments, ConsumerSettings, KafkaArguments, KafkaSettings};
 use crate::telemetry::{LogsArguments, Metrics};
 use crate::work::Role;
+
+/// How long an orderly end waits for a model that is being loaded; large ones take ten seconds.
+const LOADING_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long ending at once waits for a separation to notice.
+const ABORT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Options of every role that takes messages.
 #[derive(Debug, Args)]
@@ -73,8 +80,11 @@ impl Serving {
             .context("cannot start a runtime")
             .map_err(Failure::Work)?;
         let exit = runtime.block_on(self.serve(make)).map_err(Failure::Work)?;
-        // Threads of an aborted separation end with the process.
-        runtime.shutdown_background();
+        // A process that ends while ONNX Runtime loads a model or runs it on a thread may crash on its way out.
+        runtime.shutdown_timeout(match exit {
+            Exit::Drained => LOADING_LIMIT,
+            Exit::Aborted => ABORT_LIMIT,
+        });
         match exit {
             Exit::Drained => {
                 tracing::info!("{} shutdown complete", R::NAME);

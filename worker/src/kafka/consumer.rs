@@ -9,23 +9,21 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use futures_util::future::select_all;
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
-use rdkafka::consumer::{
-    BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol, StreamConsumer,
-};
+use rdkafka::consumer::{CommitMode, Consumer as _, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::types::RDKafkaRespErr;
-use tokio::sync::Notify;
+use separation_contract::kafka::Assignor;
 use tokio_util::sync::CancellationToken;
 
+use super::callbacks::{Callbacks, State, give_up, log_failure};
 use super::client;
 use super::error::CommitError;
-use super::membership::{Membership, Noted, RevokeAnswer};
+use super::membership::Noted;
 use super::message::{Attempt, Message, Place};
 use super::trailing;
 use crate::settings::{ConsumerSettings, KafkaSettings};
@@ -69,25 +67,6 @@ struct Queues {
     first: i32,
 }
 
-/// Called by librdkafka within polling; shared with the consumer's own methods, which run on the same task.
-struct Callbacks {
-    metrics: Metrics,
-    state: Mutex<State>,
-    /// Wakes who waits for the assignment to stand still.
-    changed: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    membership: Membership,
-    /// Whether messages may come: none is worked on, the assignment has settled, no shutdown was asked for.
-    open: bool,
-    /// Cancelled when the work's partition is lost.
-    work: Option<CancellationToken>,
-    /// Partitions that went since their queues were last seen to.
-    gone: Vec<i32>,
-}
-
 impl Consumer {
     /// Joins the group. Messages come once [`Self::open`] was called.
     ///
@@ -104,11 +83,7 @@ impl Consumer {
             ),
         );
         config.set("enable.partition.eof", "true");
-        let callbacks = Callbacks {
-            metrics,
-            state: Mutex::new(State::default()),
-            changed: Notify::new(),
-        };
+        let callbacks = Callbacks::new(metrics, settings.assignor);
         let inner: StreamConsumer<Callbacks> = config.create_with_context(callbacks)?;
         inner.subscribe(&[&settings.topic])?;
         Ok(Self {
@@ -127,28 +102,100 @@ impl Consumer {
             let queues = self.attend_queues();
             let waiting: Vec<_> = queues.iter().map(|queue| Box::pin(queue.recv())).collect();
             let message = async {
+                if let Some(met) = self.met() {
+                    return Some(met);
+                }
                 match waiting.is_empty() {
                     true => std::future::pending().await,
-                    false => select_all(waiting).await.0,
+                    false => self.seen(select_all(waiting).await.0),
                 }
             };
             let polled = tokio::select! {
                 biased;
-                polled = self.inner.recv() => polled,
+                polled = self.inner.recv() => self.seen(polled),
                 () = changed => continue,
                 polled = message => polled,
-            };
-            match polled {
-                Ok(message) => {
-                    self.queues().first = message.partition() + 1;
-                    return Polled::Message(Message::of(&message));
+                () = self.long_silence() => {
+                    match self.take_anew() {
+                        Ok(()) => continue,
+                        Err(error) => return Polled::Fatal(error),
+                    }
                 }
-                Err(KafkaError::PartitionEOF(partition)) => return Polled::EndOfPartition(partition),
-                Err(error @ KafkaError::MessageConsumptionFatal(_)) => return Polled::Fatal(error),
-                // The context has said it.
-                Err(error) => tracing::debug!(%error, "Polling goes on"),
+            };
+            if let Some(polled) = polled {
+                return polled;
             }
         }
+    }
+
+    /// What comes of a queue, if it is anything to others.
+    fn seen(&self, polled: KafkaResult<BorrowedMessage<'_>>) -> Option<Polled> {
+        match polled {
+            Ok(message) => {
+                self.queues().first = message.partition() + 1;
+                self.state().silence.heard(message.partition());
+                Some(Polled::Message(Message::of(&message)))
+            }
+            Err(KafkaError::PartitionEOF(partition)) => {
+                self.state().silence.heard(partition);
+                Some(Polled::EndOfPartition(partition))
+            }
+            Err(error @ KafkaError::MessageConsumptionFatal(_)) => Some(Polled::Fatal(error)),
+            // The context has said it.
+            Err(error) => {
+                tracing::debug!(%error, "Polling goes on");
+                None
+            }
+        }
+    }
+
+    /// What was met when the next message was looked for, if messages may come.
+    fn met(&self) -> Option<Polled> {
+        let mut state = self.state();
+        if !state.open {
+            return None;
+        }
+        let ended = state.ended.pop().map(Polled::EndOfPartition);
+        ended.or_else(|| state.next.take().map(Polled::Message))
+    }
+
+    /// The place of the message that is next in turn, if it is here already; asked while one is worked on. Nothing if
+    /// no message is to follow, or partitions were asked back.
+    pub fn next_in_turn(&self) -> Option<Place> {
+        let queues = {
+            let state = self.state();
+            if state.ends || state.membership.is_asked_back() {
+                return None;
+            }
+            if let Some(next) = &state.next {
+                return Some(next.place);
+            }
+            let (queues, owned) = (self.queues(), &state.membership);
+            let (before, from) = (queues.of.range(..queues.first), queues.of.range(queues.first..));
+            let ours = from
+                .chain(before)
+                .filter(|(partition, _)| owned.noted(**partition).is_some());
+            ours.map(|(_, queue)| Arc::clone(queue)).collect::<Vec<_>>()
+        };
+        for queue in queues {
+            match queue.recv().now_or_never().and_then(|polled| self.seen(polled)) {
+                Some(Polled::Message(message)) => {
+                    let place = message.place;
+                    self.state().next = Some(message);
+                    return Some(place);
+                }
+                Some(Polled::EndOfPartition(partition)) => self.state().ended.push(partition),
+                Some(Polled::Fatal(_)) | None => {}
+            }
+        }
+        None
+    }
+
+    /// When the brokers were asked to note the first try of the message at `place`, if that was done with the commit
+    /// of the one before.
+    pub fn begun(&self, place: Place) -> Option<Instant> {
+        let begun = self.state().begun.take();
+        begun.filter(|(of, _)| *of == place).map(|(_, at)| at)
     }
 
     /// Gives each owned partition a queue of its own, and the queues to read from now.
@@ -172,14 +219,58 @@ impl Consumer {
         from.chain(before).map(|(_, queue)| Arc::clone(queue)).collect()
     }
 
-    /// Lets messages come.
-    pub fn open(&self) {
-        self.state().open = true;
+    /// Waits until nothing came of a partition for too long; for ever while no message is wanted.
+    async fn long_silence(&self) {
+        let due = {
+            let state = self.state();
+            state.silence.due().filter(|_| state.open)
+        };
+        match due {
+            Some(due) => tokio::time::sleep_until(due.into()).await,
+            None => std::future::pending().await,
+        }
     }
 
-    /// Takes no further message.
+    /// Takes partitions anew that are owned and of which nothing comes. They are read from what is committed.
+    ///
+    /// The group hears nothing of it.
+    fn take_anew(&self) -> KafkaResult<()> {
+        let (silent, owned) = {
+            let mut state = self.state();
+            let silent = state.silence.overdue(Instant::now());
+            state.gone.extend(&silent);
+            (silent, state.membership.owned().collect::<Vec<_>>())
+        };
+        if silent.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(partitions = ?silent, "Nothing comes of these partitions; taking them anew");
+        self.inner.context().metrics.rebalance("taken_anew");
+        match self.inner.context().assignor {
+            Assignor::CooperativeSticky => {
+                let silent = list(&self.topic, &silent);
+                // Refused where the client never took them.
+                if let Err(error) = self.inner.incremental_unassign(&silent) {
+                    tracing::debug!(%error, "The client had not taken the partitions");
+                }
+                self.inner.incremental_assign(&silent)
+            }
+            Assignor::Range => self.inner.assign(&list(&self.topic, &owned)),
+        }
+    }
+
+    /// Lets messages come.
+    pub fn open(&self) {
+        let mut state = self.state();
+        state.open = !state.ends;
+        state.silence.listening(Instant::now());
+    }
+
+    /// Takes no further message, now and later.
     pub fn close_intake(&self) {
-        self.state().open = false;
+        let mut state = self.state();
+        state.open = false;
+        state.ends = true;
     }
 
     /// Takes a message of `partition`: nothing further comes until [`Self::end`]. The token is cancelled if the
@@ -209,14 +300,12 @@ impl Consumer {
         async move { found.await.unwrap_or(Err(KafkaError::Canceled)) }
     }
 
-    /// Puts a message back that came although none was wanted.
-    ///
-    /// # Errors
-    /// When the client refuses; then the message comes again only after a rebalance.
-    pub fn put_back(&self, message: &Message) -> KafkaResult<()> {
-        let Place { partition, offset } = message.place;
-        self.inner
-            .seek(&self.topic, partition, Offset::Offset(offset), Duration::ZERO)
+    /// Puts a message back that came although none was wanted: its partition is read again from what is committed, once
+    /// messages may come.
+    pub fn put_back(&self, message: &Message) {
+        self.state()
+            .silence
+            .suspect(message.place.partition, Instant::now());
     }
 
     /// The message's work has ended: gives up what was asked back meanwhile.
@@ -225,12 +314,16 @@ impl Consumer {
             let mut state = self.state();
             state.work = None;
             let held = state.membership.end();
-            state.gone.extend(&held);
+            state.went(&held);
             held
         };
         if !held.is_empty() {
             tracing::info!(partitions = ?held, "Gave up partitions after the task that was running");
-            log_failure("give up", give_up(&*self.inner, &list(&self.topic, &held)));
+            let assignor = self.inner.context().assignor;
+            log_failure(
+                "give up",
+                give_up(&*self.inner, assignor, &list(&self.topic, &held)),
+            );
         }
     }
 
@@ -292,6 +385,7 @@ impl Consumer {
     /// When the partition is lost, or the client cannot go on.
     pub async fn commit(&self, place: Place, attempt: Attempt) -> Result<(), CommitError> {
         loop {
+            let asked_at = Instant::now();
             if !self.state().membership.holds_work() {
                 return Err(CommitError::Lost);
             }
@@ -300,6 +394,8 @@ impl Consumer {
                     self.inner.context().metrics.commit("committed");
                     let mut state = self.state();
                     state.membership.note(place, attempt, Instant::now());
+                    let is_next = state.next.as_ref().is_some_and(|next| next.place == place);
+                    state.begun = (is_next && attempt != Attempt::default()).then_some((place, asked_at));
                     return Ok(());
                 }
                 Err(error) => error,
@@ -371,105 +467,10 @@ impl Consumer {
     }
 }
 
-impl Callbacks {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("nothing panics while it holds the state")
-    }
-
-    fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) {
-        let numbers = numbers(partitions);
-        log_failure(
-            "take",
-            match consumer.rebalance_protocol() {
-                RebalanceProtocol::Cooperative => consumer.incremental_assign(partitions),
-                RebalanceProtocol::None | RebalanceProtocol::Eager => consumer.assign(partitions),
-            },
-        );
-        self.state().membership.assign(&numbers);
-        self.metrics.rebalance("assigned");
-        tracing::info!(partitions = ?numbers, "Partitions assigned");
-    }
-
-    fn revoked(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) {
-        let numbers = numbers(partitions);
-        let mut state = self.state();
-        if consumer.assignment_lost() {
-            self.metrics.rebalance("lost");
-            if state.membership.lose(&numbers) {
-                tracing::warn!(partitions = ?numbers, "Partitions lost, with the task that was running");
-                if let Some(work) = state.work.take() {
-                    work.cancel();
-                }
-            } else {
-                tracing::warn!(partitions = ?numbers, "Partitions lost");
-            }
-        } else if state.membership.revoke(&numbers) == RevokeAnswer::Hold {
-            self.metrics.rebalance("held");
-            tracing::info!(partitions = ?numbers, "Partitions asked back; they follow when the running task is committed");
-            return;
-        } else {
-            self.metrics.rebalance("given_up");
-            tracing::info!(partitions = ?numbers, "Partitions given up");
-        }
-        state.gone.extend(&numbers);
-        log_failure("give up", give_up(consumer, partitions));
-    }
-}
-
-impl ClientContext for Callbacks {
-    fn log(&self, level: RDKafkaLogLevel, part: &str, line: &str) {
-        client::log(level, part, line);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        client::log_error(&error, reason);
-    }
-}
-
-impl ConsumerContext for Callbacks {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        event: RDKafkaRespErr,
-        partitions: &mut TopicPartitionList,
-    ) {
-        match event {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, partitions),
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => self.revoked(consumer, partitions),
-            other => tracing::error!(error = ?other, "Rebalance failed"),
-        }
-        self.changed.notify_waiters();
-    }
-}
-
-fn give_up<C: ConsumerContext>(
-    consumer: &impl rdkafka::consumer::Consumer<C>,
-    partitions: &TopicPartitionList,
-) -> KafkaResult<()> {
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
-        RebalanceProtocol::None | RebalanceProtocol::Eager => consumer.unassign(),
-    }
-}
-
 fn list(topic: &str, partitions: &[i32]) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for &partition in partitions {
         list.add_partition(topic, partition);
     }
     list
-}
-
-fn numbers(partitions: &TopicPartitionList) -> Vec<i32> {
-    let elements = partitions.elements();
-    elements.iter().map(|element| element.partition()).collect()
-}
-
-/// What is done to partitions fails only when a rebalance has taken them meanwhile; the next one sets things right.
-fn log_failure(what: &str, result: KafkaResult<()>) {
-    if let Err(error) = result {
-        tracing::warn!(%error, "Could not {what} partitions");
-    }
 }

@@ -49,6 +49,11 @@ impl Membership {
         self.changes
     }
 
+    /// Whether partitions are to be given up when the work has ended.
+    pub(super) fn is_asked_back(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// More partitions came.
     pub(super) fn assign(&mut self, partitions: &[i32]) {
         self.changes += 1;

@@ -2,6 +2,7 @@
 //!
 //! Knows groups, partitions and offsets; knows no tasks and no audio. librdkafka's own types stay in here.
 
+mod callbacks;
 mod client;
 mod consumer;
 mod error;
@@ -11,6 +12,7 @@ mod message;
 mod producer;
 mod progress;
 mod repeats;
+mod silence;
 mod topics;
 mod trailing;
 

@@ -157,11 +157,11 @@ impl Processor {
         match tokio::time::timeout(FINALS_LIMIT, finals.manifest(task)).await {
             Ok(Ok(manifest)) => manifest.is_some_and(|manifest| manifest.status == FinalStatus::Success),
             Ok(Err(error)) => {
-                tracing::warn!(%task, %error, "Cannot tell whether the task's stems are finished");
+                tracing::warn!(task_uuid = %task, %error, "Cannot tell whether the task's stems are finished");
                 false
             }
             Err(_) => {
-                tracing::warn!(%task, "Cannot tell whether the task's stems are finished: no answer");
+                tracing::warn!(task_uuid = %task, "Cannot tell whether the task's stems are finished: no answer");
                 false
             }
         }

@@ -130,7 +130,7 @@ impl<'s, R: Role> Flow<'s, R> {
         let task = self.name();
         faults::begin(&task);
         tracing::info!(
-            task,
+            task_uuid = task,
             place = %self.message.place,
             trace_id = self.message.trace.trace_id(),
             "{}",
@@ -143,7 +143,7 @@ impl<'s, R: Role> Flow<'s, R> {
             Err(Stop::Lost) => {
                 self.service.producer.purge();
                 tracing::warn!(
-                    task,
+                    task_uuid = task,
                     "The message went to another worker; its outcome here is dropped"
                 );
                 Ok(Ended::Lost)
@@ -153,11 +153,20 @@ impl<'s, R: Role> Flow<'s, R> {
 
     async fn steps(&self, task: &str) -> Result<Ended, Stop> {
         let role = &self.service.role;
-        let Some(attempt) = self.attempts().await? else {
-            return Ok(Ended::Anew);
+        let begun = self.service.consumer.begun(self.message.place);
+        let attempt = match begun {
+            Some(_) => Attempt::default(),
+            None => match self.attempts().await? {
+                Some(attempt) => attempt,
+                None => return Ok(Ended::Anew),
+            },
         };
         // A confirmation commits it again, as it stands.
-        self.attempt.set(attempt);
+        self.attempt.set(match begun {
+            Some(_) => attempt.next(),
+            None => attempt,
+        });
+        self.confirmed_at.set(begun);
         let (claim, mut claimed) = self.claim(Instant::now() + self.service.settings.task_timeout);
         let message = match role.parse(self.message.value.as_deref()) {
             Ok(message) => message,
@@ -165,10 +174,23 @@ impl<'s, R: Role> Flow<'s, R> {
                 return self.refuse_malformed(task, &malformed).await;
             }
         };
+        let may_begin = attempt.0 < self.service.settings.max_attempts;
         let recognised = crate::work::retrying(&claim, "recognise", || role.recognise(&message, &claim));
-        match self.drive(&mut claimed, &claim, recognised).await? {
+        let begin = async {
+            match begun {
+                None if may_begin => self.begin_attempt(attempt.next()).await,
+                _ => Ok(()),
+            }
+        };
+        // Each waits for another server.
+        let (recognised, noted) = tokio::join!(self.drive(&mut claimed, &claim, recognised), begin);
+        noted?;
+        match recognised? {
             Ok(Some(finished)) => {
-                tracing::info!(task, "Found the task's work done; only the rest is left to do");
+                tracing::info!(
+                    task_uuid = task,
+                    "Found the task's work done; only the rest is left to do"
+                );
                 faults::point("recognised").await;
                 self.conclude(task, &message, &finished).await?;
                 return Ok(Ended::Recognised);
@@ -178,10 +200,10 @@ impl<'s, R: Role> Flow<'s, R> {
                 return self.fail(task, &message, &error).await;
             }
         }
-        if attempt.0 >= self.service.settings.max_attempts {
+        if !may_begin {
             let reason = format!("the task ended its worker {} times", attempt.0);
             tracing::error!(
-                task,
+                task_uuid = task,
                 attempts = attempt.0,
                 "The task ends its workers; it becomes a dead letter"
             );
@@ -195,7 +217,6 @@ impl<'s, R: Role> Flow<'s, R> {
             self.refuse(task, refusal).await?;
             return Ok(Ended::DeadLetter);
         }
-        self.begin_attempt(attempt.next()).await?;
         faults::point("attempt_noted").await;
         match self
             .drive(&mut claimed, &claim, role.work(&message, &claim))
@@ -232,13 +253,13 @@ impl<'s, R: Role> Flow<'s, R> {
         match verdict(error.class(), settings.policy, count - 1) {
             Verdict::Leave => Err(Stop::Lost),
             Verdict::PutBack => {
-                tracing::warn!(task, error = %error, retry_count = count, "Task failed; it goes to the end of its topic");
+                tracing::warn!(task_uuid = task, error = %error, retry_count = count, "Task failed; it goes to the end of its topic");
                 self.publish(&settings.topic, next.as_bytes(), &[]).await?;
                 self.commit(task, false).await?;
                 Ok(Ended::PutBack)
             }
             Verdict::GiveUp => {
-                tracing::error!(task, error = %error, class = ?error.class(), "Task failed");
+                tracing::error!(task_uuid = task, error = %error, class = ?error.class(), "Task failed");
                 let reason = error.message();
                 if R::KEEPS_FAILURES {
                     self.dead_letter("failed", &reason).await?;
@@ -259,7 +280,7 @@ impl<'s, R: Role> Flow<'s, R> {
     async fn refuse_malformed(&self, task: &str, malformed: &Malformed) -> Result<Ended, Stop> {
         let reason = malformed.error.to_string();
         tracing::error!(
-            task,
+            task_uuid = task,
             reason,
             "The message cannot be worked on; it becomes a dead letter"
         );
@@ -286,11 +307,11 @@ impl<'s, R: Role> Flow<'s, R> {
             match self.drive(&mut claimed, &claim, refused).await? {
                 Ok(finished) => break finished,
                 Err(error) if matches!(error.class(), ErrorClass::Transient | ErrorClass::TimedOut) => {
-                    tracing::warn!(task, error = %error, "Cannot tell the caller yet");
+                    tracing::warn!(task_uuid = task, error = %error, "Cannot tell the caller yet");
                     self.pause().await?;
                 }
                 Err(error) => {
-                    tracing::error!(task, error = %error, "Cannot tell the caller");
+                    tracing::error!(task_uuid = task, error = %error, "Cannot tell the caller");
                     break Finished {
                         publish: None,
                         success: false,
@@ -445,12 +466,18 @@ impl<'s, R: Role> Flow<'s, R> {
     }
 
     async fn commit(&self, task: &str, success: bool) -> Result<(), Stop> {
-        let place = self.message.place.next();
-        self.service.consumer.commit(place, Attempt::default()).await?;
+        let (consumer, place) = (&self.service.consumer, self.message.place.next());
+        // If the next message in turn follows this one, its first try is noted with the same commit: brokers take some
+        // milliseconds for each.
+        let follows = |next: &Place| next.partition == place.partition && next.offset >= place.offset;
+        match consumer.next_in_turn().filter(follows) {
+            Some(next) => consumer.commit(next, Attempt::default().next()).await?,
+            None => consumer.commit(place, Attempt::default()).await?,
+        }
         if success {
-            tracing::info!(task, %place, "Offset committed successfully");
+            tracing::info!(task_uuid = task, %place, "Offset committed successfully");
         } else {
-            tracing::warn!(task, %place, "Offset committed despite error");
+            tracing::warn!(task_uuid = task, %place, "Offset committed despite error");
         }
         Ok(())
     }

@@ -204,7 +204,8 @@ impl<R: Role> Service<R> {
                 ended = &mut work => break Some(ended?),
                 () = shutdown.drain.cancelled(), if !draining => {
                     draining = true;
-                    tracing::info!(task, "Finishing the running task before the shutdown");
+                    self.consumer.close_intake();
+                    tracing::info!(task_uuid = task, "Finishing the running task before the shutdown");
                     self.activity.send_replace(Activity::Draining { task: Some(task.clone()) });
                     continue;
                 }
@@ -215,7 +216,10 @@ impl<R: Role> Service<R> {
         let outcome = ended.map_or("aborted", Ended::word);
         self.metrics.message_ended(outcome, begin.elapsed());
         if ended.is_none() {
-            tracing::warn!(task, "Aborted; the task is left uncommitted for another worker");
+            tracing::warn!(
+                task_uuid = task,
+                "Aborted; the task is left uncommitted for another worker"
+            );
         }
         self.consumer.end();
         Ok(ended)
@@ -261,11 +265,7 @@ impl<R: Role> Service<R> {
     fn not_now(&self, polled: Polled) -> Result<(), ServiceError> {
         match polled {
             // It came before its partition had a queue of its own.
-            Polled::Message(message) => {
-                if let Err(error) = self.consumer.put_back(&message) {
-                    tracing::debug!(%error, place = %message.place, "Could not put a message back");
-                }
-            }
+            Polled::Message(message) => self.consumer.put_back(&message),
             Polled::EndOfPartition(_) => {}
             Polled::Fatal(error) => return Err(ServiceError::Kafka(error)),
         }

@@ -9,6 +9,7 @@ use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use separation_contract::message::{Malformed, Outcome, Task, TaskId, TaskResult};
 use separation_worker::error::ErrorClass;
 use separation_worker::kafka::{Consumer, Producer};
@@ -375,4 +376,41 @@ async fn what_is_no_task_becomes_a_dead_letter_and_the_next_is_served() {
     check_failure(&results[0].0, "`audio_path` is missing");
     running.finish().await;
     assert_eq!(rig.committed(), (Some(3), String::new()));
+}
+
+/// The in-process broker waits a session less a second for members that left, and three seconds for the first.
+const SHORT_SESSION: [&str; 4] = ["--session-timeout-ms", "3500", "--heartbeat-interval-ms", "1000"];
+
+#[tokio::test]
+async fn a_message_that_ends_its_worker_is_given_up_after_three_attempts() {
+    let rig = Rig::new(&SHORT_SESSION);
+    rig.publish_task("a").await;
+    for attempt in 1..=3 {
+        let mut running = rig.start(false);
+        let _work = running.next().await;
+        assert_eq!(rig.committed(), (Some(0), format!("attempt={attempt}")));
+        running.shutdown.abort.cancel();
+        running.finish().await;
+    }
+    let running = rig.start(false);
+    check_failure(&rig.read("uvr_results", 1)[0].0, "ended its worker 3 times");
+    assert_eq!(rig.read("uvr_tasks_dead_letters", 1).len(), 1);
+    running.finish().await;
+    assert_eq!(rig.committed(), (Some(1), String::new()));
+}
+
+/// librdkafka asks no second time where to begin when a coordinator says that another is it.
+#[tokio::test]
+async fn a_partition_whose_beginning_could_not_be_asked_is_served_all_the_same() {
+    let rig = Rig::new(&SHORT_SESSION);
+    rig.publish_task("a").await;
+    rig.broker.request_errors(
+        RDKafkaApiKey::OffsetFetch,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR],
+    );
+    let mut running = rig.start(false);
+    running.next().await.answer.send(Ok(())).unwrap();
+    assert_eq!(rig.read("uvr_results", 1).len(), 1);
+    assert_eq!(running.finish().await, Exit::Drained);
+    assert_eq!(rig.committed(), (Some(1), String::new()));
 }

@@ -30,7 +30,7 @@ async fn serves(rig: &Rig, options: WorkerOptions) -> Worker {
         .wait_for_log("Offset committed successfully", PATIENCE)
         .await
         .unwrap();
-    assert_eq!(done.fields["task"], task, "{done:?}");
+    assert_eq!(done.fields["task_uuid"], task, "{done:?}");
     worker.sigterm().unwrap();
     assert_eq!(worker.wait_exit(PATIENCE).await.unwrap(), 0);
     worker

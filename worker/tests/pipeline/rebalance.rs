@@ -1,6 +1,7 @@
 //! Workers that join, leave and freeze: nobody who works is stopped, nothing is lost, nothing is done twice.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use separation_testbed::{Worker, eventually};
@@ -92,6 +93,53 @@ async fn a_joiner_starts_at_once_on_free_partitions_and_otherwise_when_the_task_
         seen.contains(&true) && seen.contains(&false),
         "{seen:?}: one case is missing"
     );
+}
+
+#[tokio::test]
+async fn a_worker_goes_on_with_its_next_tasks_while_a_joiner_waits_for_another() {
+    let rig = Rig::new(12).await;
+    let holds = ["first", "second", "third"].map(|name| rig.hold_of(name));
+    let start = |hold: &Path| held_at(rig.processor(), "separated", hold).start().unwrap();
+    let workers = [start(&holds[0]), start(&holds[1]), start(&holds[2])];
+    let mut tasks = BTreeSet::new();
+    for share in shares(&rig, 3, 12).await {
+        tasks.insert(rig.submit_to(*share.last().unwrap(), 1).await);
+    }
+    for worker in &workers {
+        worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    }
+    for partition in 0..12 {
+        for _ in 0..2 {
+            tasks.insert(rig.submit_to(partition, 2).await);
+        }
+    }
+    // Partitions were moved already if the workers did not all join at once.
+    let asked = || -> usize {
+        let asked = |worker| said(worker, HELD_BACK) + said(worker, GIVEN_UP);
+        workers.iter().map(asked).sum()
+    };
+    let before = asked();
+    let joiner = rig.processor().start().unwrap();
+    joiner.wait_for_log("Processor started", PATIENCE).await.unwrap();
+    // Somebody is asked for partitions, mid-task.
+    eventually("partitions asked back", PATIENCE, async || asked() > before).await;
+    // One worker after the other ends its task, and then has at least three partitions with two tasks each.
+    for (worker, hold) in workers.iter().zip(&holds) {
+        std::fs::remove_file(hold).unwrap();
+        worker
+            .wait_for_logs("Separated", 1 + 2 * 3, PATIENCE)
+            .await
+            .unwrap();
+    }
+    // The workers may have been done before the joiner had its share.
+    shares(&rig, 4, 12).await;
+    for partition in 0..12 {
+        tasks.insert(rig.submit_to(partition, 3).await);
+    }
+    joiner.wait_for_log("Received task", JOINING).await.unwrap();
+    rig.tasks_committed().await;
+    rig.check_results(&tasks).await;
+    assert_eq!(separations(workers.iter().chain([&joiner])), tasks.len());
 }
 
 async fn from_one_to_twelve(assignor: &str) {

@@ -82,3 +82,18 @@ async fn an_idle_worker_is_gone_at_once() {
     assert_eq!(processor.wait_exit(PATIENCE).await.unwrap(), 0);
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
 }
+
+/// Ending a process while ONNX Runtime loads a model crashed it in one of fifteen times.
+#[tokio::test]
+async fn a_worker_that_is_told_to_end_while_its_model_loads_ends_in_order() {
+    let rig = Rig::new(1).await;
+    for _ in 0..30 {
+        let processor = rig.processor().start().unwrap();
+        processor
+            .wait_for_log("Admin endpoint listens", PATIENCE)
+            .await
+            .unwrap();
+        processor.sigterm().unwrap();
+        assert_eq!(processor.wait_exit(PATIENCE).await.unwrap(), 0);
+    }
+}

@@ -3,6 +3,7 @@
 mod figures;
 mod machine;
 mod memory;
+mod operator;
 mod overhead;
 mod pipeline;
 mod quality;
@@ -45,6 +46,10 @@ enum Scenario {
     IdleMemory,
     Stall,
     Kills,
+    Reaction,
+    ThousandPools,
+    Takeover,
+    BrokersAway,
 }
 
 /// What every scenario works with.
@@ -111,6 +116,10 @@ impl<'p> Bench<'p> {
             Scenario::IdleMemory => pipeline::idle_memory(self),
             Scenario::Stall => pipeline::stall(self),
             Scenario::Kills => pipeline::kills(self),
+            Scenario::Reaction => operator::reaction(self),
+            Scenario::ThousandPools => operator::thousand_pools(self),
+            Scenario::Takeover => operator::takeover(self),
+            Scenario::BrokersAway => operator::brokers_away(self),
         }
     }
 

@@ -1,0 +1,223 @@
+//! Measures the operator with a real API server and real brokers; prints one JSON object.
+//!
+//! For `cargo xtask bench`, which builds the operator and writes down what is printed here. There is no controller
+//! manager: a Deployment's replicas are what is measured, and pods would only be in the way.
+
+mod faults;
+mod reaction;
+mod takeover;
+mod thousand;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{ApiResource, ObjectMeta};
+use kube::{Client, Config};
+use separation_operator::crd::SeparationPool;
+use separation_testbed::{
+    ControlPlane, ControlPlaneOptions, Folder, Kafka, KafkaOptions, Process, eventually,
+};
+use serde_json::{Value, json};
+
+/// What must happen sooner or later happens within this.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+const NAMESPACE: &str = "media";
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The operator to measure
+    #[arg(long)]
+    operator: PathBuf,
+    /// Given by `cargo bench`
+    #[arg(long, hide = true, global = true)]
+    bench: bool,
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Debug, Subcommand)]
+enum Scenario {
+    /// From messages at zero replicas to the number of replicas that they deserve
+    Reaction {
+        #[arg(long, default_value = "15")]
+        rounds: usize,
+        #[arg(long, default_value = "2")]
+        poll_seconds: f64,
+    },
+    /// A thousand pools: taken up, idle, and all busy at once
+    Thousand {
+        #[arg(long, default_value = "1000")]
+        pools: usize,
+        #[arg(long, default_value = "60")]
+        idle_seconds: u64,
+    },
+    /// From the leader's end to its standby's first write
+    Takeover {
+        #[arg(long, default_value = "3")]
+        rounds: usize,
+    },
+    /// Brokers that are away, and pools on others meanwhile
+    Faults {
+        #[arg(long, default_value = "60")]
+        away_seconds: u64,
+    },
+}
+
+/// What every scenario works with.
+struct Bench {
+    operator: PathBuf,
+    plane: ControlPlane,
+    client: Client,
+    kafka: Kafka,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let found = runtime.block_on(async {
+        let options = ControlPlaneOptions {
+            controllers: false,
+            ..ControlPlaneOptions::default()
+        };
+        let (plane, kafka) = tokio::join!(
+            ControlPlane::start(options),
+            Kafka::start(KafkaOptions::default())
+        );
+        let plane = plane?;
+        let bench = Bench {
+            operator: arguments.operator,
+            client: client(&plane).await?,
+            plane,
+            kafka: kafka?,
+        };
+        bench.install().await?;
+        match arguments.scenario {
+            Scenario::Reaction { rounds, poll_seconds } => {
+                reaction::measure(&bench, rounds, poll_seconds).await
+            }
+            Scenario::Thousand { pools, idle_seconds } => {
+                thousand::measure(&bench, pools, Duration::from_secs(idle_seconds)).await
+            }
+            Scenario::Takeover { rounds } => takeover::measure(&bench, rounds).await,
+            Scenario::Faults { away_seconds } => {
+                faults::measure(&bench, Duration::from_secs(away_seconds)).await
+            }
+        }
+    })?;
+    #[expect(clippy::print_stdout, reason = "the one thing that this program prints")]
+    {
+        println!("{found}");
+    }
+    Ok(())
+}
+
+async fn client(plane: &ControlPlane) -> Result<Client> {
+    let kubeconfig = Kubeconfig::from_yaml(&plane.kubeconfig(plane.admin_token()))?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
+}
+
+/// A running operator with the default settings.
+struct Operator {
+    process: Process,
+    _folder: Folder,
+}
+
+impl Bench {
+    async fn install(&self) -> Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let namespace = Namespace {
+            metadata: ObjectMeta {
+                name: Some(NAMESPACE.to_owned()),
+                ..ObjectMeta::default()
+            },
+            ..Namespace::default()
+        };
+        namespaces.create(&PostParams::default(), &namespace).await?;
+        let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        let definition = separation_operator::crd::definition();
+        definitions.create(&PostParams::default(), &definition).await?;
+        let pools: Api<SeparationPool> = Api::namespaced(self.client.clone(), NAMESPACE);
+        eventually("definition", PATIENCE, async || {
+            pools.list(&kube::api::ListParams::default()).await?;
+            anyhow::Ok(true)
+        })
+        .await;
+        Ok(())
+    }
+
+    fn start(&self, lease: &str) -> Result<Operator> {
+        let folder = Folder::new()?;
+        let kubeconfig = folder.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, self.plane.kubeconfig(self.plane.admin_token()))?;
+        let mut command = Command::new(&self.operator);
+        command
+            .args(["run", "--worker-image", "separation-worker:bench"])
+            .args(["--lease-namespace", NAMESPACE, "--lease-name", lease])
+            .args(["--health-address", "127.0.0.1:0"])
+            .env("KUBECONFIG", kubeconfig);
+        // Kept where it can be read when something is odd.
+        let log = self.plane.folder().path().join("operator.log");
+        let process = Process::start("separation-operator", &command, &log, &log)?;
+        Ok(Operator {
+            process,
+            _folder: folder,
+        })
+    }
+
+    fn deployments(&self) -> Api<Deployment> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    async fn apply(&self, pool: &Value) -> Result<()> {
+        let resource = ApiResource::erase::<SeparationPool>(&());
+        let pools: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), NAMESPACE, &resource);
+        let name = pool["metadata"]["name"].as_str().context("a name")?;
+        let params = PatchParams::apply("bench").force();
+        pools.patch(name, &params, &Patch::Apply(pool)).await?;
+        Ok(())
+    }
+
+    /// Waits until a pool's offsets were initialised and that was written.
+    async fn until_adopted(&self, name: &str) {
+        let pools: Api<SeparationPool> = Api::namespaced(self.client.clone(), NAMESPACE);
+        eventually("adoption", PATIENCE, async || {
+            let status = pools.get(name).await?.status.unwrap_or_default();
+            let adopted = |role: Option<separation_operator::crd::RoleStatus>| {
+                role.is_some_and(|role| role.adoption.is_some())
+            };
+            anyhow::Ok(adopted(status.processor) && adopted(status.uploader))
+        })
+        .await;
+    }
+
+    async fn replicas(&self, pool: &str) -> Result<Option<i32>> {
+        let found = self.deployments().get_opt(&format!("{pool}-processor")).await?;
+        Ok(found.and_then(|found| found.spec.replicas))
+    }
+}
+
+/// A pool on these brokers, with a topic and groups of its own.
+fn pool(name: &str, servers: &str, scaling: &Value) -> Value {
+    json!({
+        "apiVersion": "separation.dev/v1alpha1",
+        "kind": "SeparationPool",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "kafka": {"bootstrapServers": servers},
+            "storage": {"s3": {"bucket": "stems"}, "work": {"s3Prefix": "staging/"}},
+            "processor": {"topic": format!("tasks-{name}"), "group": format!("processors-{name}"), "scaling": scaling},
+            // One topic for all: only their groups tell uploaders apart.
+            "uploader": {"topic": "results", "group": format!("uploaders-{name}")},
+        },
+    })
+}

@@ -1,0 +1,206 @@
+//! A thousand pools: how long they take to be taken up, what they cost idle, and all of them busy at once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use kube::api::{Api, ListParams};
+use separation_operator::crd::SeparationPool;
+use separation_testbed::eventually;
+use serde_json::{Value, json};
+
+use super::{Bench, NAMESPACE, PATIENCE, pool};
+
+const PARTITIONS: i32 = 4;
+
+/// Requests of ours at once.
+const AT_ONCE: usize = 16;
+
+pub(super) async fn measure(bench: &Bench, pools: usize, idle: Duration) -> Result<Value> {
+    let names: Vec<String> = (0..pools).map(|number| format!("pool-{number:04}")).collect();
+    bench.kafka.create_topic("results", 1).await?;
+    stream::iter(&names)
+        .map(|name| {
+            let topic = format!("tasks-{name}");
+            async move { bench.kafka.create_topic(&topic, PARTITIONS).await }
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<Vec<_>>()
+        .await?;
+    let operator = bench.start("operator")?;
+    let pid = operator.process.pid();
+
+    let begun = Instant::now();
+    let scaling = json!({"maxReplicas": 8, "scaleDownStabilizationSeconds": 0});
+    stream::iter(&names)
+        .map(|name| {
+            let pool = pool(name, &bench.kafka.bootstrap(), &scaling);
+            async move { bench.apply(&pool).await }
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<Vec<_>>()
+        .await?;
+    let applied = begun.elapsed();
+    eventually("Deployments of all", PATIENCE, async || {
+        let found = bench.deployments().list_metadata(&ListParams::default()).await?;
+        anyhow::Ok(found.items.len() == 2 * pools)
+    })
+    .await;
+    let deployed = begun.elapsed();
+    let all: Api<SeparationPool> = Api::namespaced(bench.client.clone(), NAMESPACE);
+    eventually("status of all", PATIENCE, async || {
+        let found = all.list(&ListParams::default()).await?;
+        let is_known = |pool: &SeparationPool| {
+            pool.status.as_ref().is_some_and(|status| {
+                let adopted = |role: &Option<separation_operator::crd::RoleStatus>| {
+                    role.as_ref().is_some_and(|role| role.adoption.is_some())
+                };
+                adopted(&status.processor) && adopted(&status.uploader)
+            })
+        };
+        anyhow::Ok(found.items.iter().all(is_known))
+    })
+    .await;
+    let observed = begun.elapsed();
+
+    let writes_until_idle = until_idle(bench).await?;
+    let writes_before = writes(bench)?;
+    let cpu_before = cpu_seconds(pid)?;
+    tokio::time::sleep(idle).await;
+    let cpu = cpu_seconds(pid)? - cpu_before;
+    let writes_idle = difference(&writes(bench)?, &writes_before);
+    let memory = resident_bytes(pid)?;
+    let sockets = sockets_to(pid, &bench.kafka.bootstrap())?;
+
+    let begun = Instant::now();
+    stream::iter(&names)
+        .flat_map(|name| stream::iter((0..PARTITIONS).map(move |partition| (name, partition))))
+        .map(|(name, partition)| {
+            let topic = format!("tasks-{name}");
+            async move { bench.kafka.publish_to(&topic, partition, "key", "{}").await }
+        })
+        .buffer_unordered(1_000)
+        .try_collect::<Vec<_>>()
+        .await?;
+    let published = begun.elapsed();
+    eventually("replicas of all", PATIENCE, async || {
+        let found = bench.deployments().list(&ListParams::default()).await?;
+        let busy = found
+            .items
+            .iter()
+            .filter(|found| found.spec.replicas == Some(PARTITIONS));
+        anyhow::Ok(busy.count() == pools)
+    })
+    .await;
+    let busy = begun.elapsed();
+    Ok(json!({
+        "pools": pools,
+        "applied_seconds": applied.as_secs_f64(),
+        "deployed_seconds": deployed.as_secs_f64(),
+        "observed_seconds": observed.as_secs_f64(),
+        "idle_seconds": idle.as_secs_f64(),
+        "idle_cpu_share": cpu / idle.as_secs_f64(),
+        "writes_until_idle": writes_until_idle,
+        "idle_writes": writes_idle,
+        "resident_bytes": memory,
+        "resident_bytes_busy": resident_bytes(pid)?,
+        "kafka_sockets": sockets,
+        "published_seconds": published.as_secs_f64(),
+        "busy_seconds": busy.as_secs_f64(),
+    }))
+}
+
+/// Writes so far by what was written, those of the Lease and of ourselves aside.
+fn writes(bench: &Bench) -> Result<BTreeMap<String, usize>> {
+    let mut counts = BTreeMap::new();
+    for request in bench.plane.requests()? {
+        if request.writes() && request.resource != "leases" && !request.uri.contains("fieldManager=bench") {
+            let what = format!(
+                "{} {} {} {}",
+                request.verb, request.resource, request.subresource, request.status
+            );
+            *counts.entry(what).or_default() += 1;
+        }
+    }
+    Ok(counts)
+}
+
+fn difference(after: &BTreeMap<String, usize>, before: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
+    let since = |what: &String, count: &usize| count - before.get(what).copied().unwrap_or(0);
+    let changed = after
+        .iter()
+        .map(|(what, count)| (what.clone(), since(what, count)));
+    changed.filter(|(_, count)| *count > 0).collect()
+}
+
+/// Waits until being taken up has nothing left to do, events included; gives what was written.
+async fn until_idle(bench: &Bench) -> Result<BTreeMap<String, usize>> {
+    let mut before = writes(bench)?;
+    loop {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let now = writes(bench)?;
+        if now == before {
+            return Ok(now);
+        }
+        before = now;
+    }
+}
+
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Fields 14 and 15, counted after the name, which may have blanks: user and system time in hundredths of a second.
+    let after = stat.rsplit(')').next().context("a name")?;
+    let ticks: Vec<f64> = after
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse().ok())
+        .collect();
+    Ok(ticks.iter().sum::<f64>() / 100.0)
+}
+
+fn resident_bytes(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("VmRSS")?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kilobytes * 1_024)
+}
+
+/// Connections of a process to a port of this machine.
+fn sockets_to(pid: u32, address: &str) -> Result<usize> {
+    let port: u16 = address.rsplit(':').next().context("a port")?.parse()?;
+    let port = format!(":{port:04X}");
+    let mut inodes = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let Ok(link) = fs::read_link(entry?.path()) else {
+            continue;
+        };
+        let link = link.to_string_lossy().into_owned();
+        inodes.extend(
+            link.strip_prefix("socket:[")
+                .and_then(|rest| rest.strip_suffix(']'))
+                .map(str::to_owned),
+        );
+    }
+    let mut count = 0;
+    for table in ["tcp", "tcp6"] {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{table}"))?;
+        count += table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|fields| {
+                let remote = fields.get(2).is_some_and(|remote| remote.ends_with(&port));
+                remote
+                    && fields
+                        .get(9)
+                        .is_some_and(|inode| inodes.iter().any(|ours| ours == inode))
+            })
+            .count();
+    }
+    Ok(count)
+}

@@ -1,0 +1,294 @@
+//! From a pool's making to its end, and an operator's.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::DeleteParams;
+use separation_operator::crd::SeparationPoolStatus;
+use separation_operator::names::MANIFEST_HASH;
+use separation_testbed::eventually;
+use serde_json::{Value, json};
+
+use crate::manifests;
+use crate::rig::{Rig, SOON};
+use crate::subject::{OperatorProcess, PoolUnderTest};
+
+impl PoolUnderTest<'_> {
+    async fn deployment_of(&self, role: &str) -> Deployment {
+        let name = format!("{}-{role}", self.name);
+        self.deployments().get(&name).await.expect("a Deployment")
+    }
+}
+
+/// A condition's status, reason and message.
+fn condition(status: &SeparationPoolStatus, type_: &str) -> Option<(String, String, String)> {
+    let found = status.conditions.iter().find(|found| found.type_ == type_)?;
+    Some((found.status.clone(), found.reason.clone(), found.message.clone()))
+}
+
+fn template(deployment: &Deployment) -> (Value, Option<String>) {
+    let annotations = deployment.metadata.annotations.as_ref();
+    (
+        serde_json::to_value(&deployment.spec.template).expect("JSON"),
+        annotations.and_then(|annotations| annotations.get(MANIFEST_HASH).cloned()),
+    )
+}
+
+#[tokio::test]
+async fn a_pool_owns_its_deployments_and_a_setting_rolls_only_whom_it_concerns() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 4).await;
+    let object = pool.apply(&json!({})).await;
+    let operator = OperatorProcess::start(&rig);
+    pool.until_adopted().await;
+    for role in ["processor", "uploader"] {
+        let deployment = pool.deployment_of(role).await;
+        assert_eq!(deployment.spec.replicas, Some(0));
+        let owners = deployment.metadata.owner_references.clone().expect("owners");
+        let [owner] = &owners[..] else {
+            panic!("{owners:?}")
+        };
+        assert_eq!(Some(&owner.uid), object.metadata.uid.as_ref());
+        assert_eq!(owner.controller, Some(true));
+        assert_ne!(owner.block_owner_deletion, Some(true));
+        assert!(template(&deployment).1.is_some());
+    }
+    let before = (
+        pool.deployment_of("processor").await,
+        pool.deployment_of("uploader").await,
+    );
+    pool.apply(&json!({"processor": {"taskTimeoutSeconds": 333}}))
+        .await;
+    eventually("new template", SOON, async || {
+        template(&pool.deployment_of("processor").await) != template(&before.0)
+    })
+    .await;
+    let changed = pool.deployment_of("processor").await;
+    assert_ne!(template(&changed).0, template(&before.0).0);
+    assert_ne!(template(&changed).1, template(&before.0).1);
+    pool.apply(&json!({"processor": {
+        "taskTimeoutSeconds": 333,
+        "scaling": {"minReplicas": 2, "maxReplicas": 4},
+    }}))
+    .await;
+    pool.until_replicas(2, SOON).await;
+    assert_eq!(
+        template(&pool.deployment_of("processor").await),
+        template(&changed)
+    );
+    let uploader = pool.deployment_of("uploader").await;
+    assert_eq!(uploader.metadata.generation, before.1.metadata.generation);
+    operator.end().await;
+}
+
+#[tokio::test]
+async fn a_deleted_pool_takes_its_deployments_along_and_is_read_no_more() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 3).await;
+    pool.apply(&json!({})).await;
+    let operator = OperatorProcess::start(&rig);
+    pool.until_adopted().await;
+    pool.publish_one_each(3).await;
+    pool.until_replicas(3, SOON).await;
+    let series = async || -> anyhow::Result<Vec<String>> {
+        let (_, text) = operator.get("/metrics").await?;
+        let ours = text
+            .lines()
+            .filter(|line| line.starts_with("separation_pool_") || line.contains("_kafka_"));
+        Ok(ours.map(str::to_owned).collect())
+    };
+    let before = series().await.expect("metrics");
+    assert!(
+        before.iter().any(|line| line.contains(r#"pool="vocals""#)),
+        "{before:?}"
+    );
+    pool.pools()
+        .delete(&pool.name, &DeleteParams::default())
+        .await
+        .expect("a pool");
+    // Neither series of the pool nor of the cluster, which nobody else reads: nothing is asked any more.
+    eventually("end of all series", SOON, async || match series().await {
+        Ok(left) if left.is_empty() => Ok(Some(())),
+        Ok(left) => Err(anyhow::anyhow!("{left:?}")),
+        Err(error) => Err(error),
+    })
+    .await;
+    eventually("end of the Deployments", SOON, async || {
+        let left = pool.deployments().list(&Default::default()).await?;
+        anyhow::Ok(left.items.is_empty())
+    })
+    .await;
+    operator.end().await;
+}
+
+#[tokio::test]
+async fn a_pool_that_is_made_anew_at_once_under_its_name_works() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 6).await;
+    pool.apply(&json!({})).await;
+    let operator = OperatorProcess::start(&rig);
+    pool.until_adopted().await;
+    pool.publish_one_each(2).await;
+    pool.until_replicas(2, SOON).await;
+    for _ in 0..3 {
+        pool.pools()
+            .delete(&pool.name, &DeleteParams::default())
+            .await
+            .expect("a pool");
+        let again = pool.apply(&json!({})).await;
+        pool.until_adopted().await;
+        eventually("Deployment of the new pool", SOON, async || {
+            let deployment = pool.deployments().get(&pool.deployment_name()).await?;
+            let owners = deployment.metadata.owner_references.unwrap_or_default();
+            let uids: Vec<_> = owners.into_iter().map(|owner| owner.uid).collect();
+            let is_ours = deployment.metadata.deletion_timestamp.is_none()
+                && uids == again.metadata.uid.iter().cloned().collect::<Vec<_>>();
+            anyhow::Ok(is_ours && deployment.spec.replicas == Some(2))
+        })
+        .await;
+    }
+    // The garbage collector was done with the old ones by then, or was not: more work is answered either way.
+    pool.publish_one_each(6).await;
+    pool.until_replicas(6, SOON).await;
+    operator.end().await;
+}
+
+#[tokio::test]
+async fn a_spec_that_cannot_be_done_says_field_and_fix_and_its_workers_go_on() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 4).await;
+    pool.apply(&json!({})).await;
+    let operator = OperatorProcess::start(&rig);
+    pool.until_adopted().await;
+    pool.publish_one_each(2).await;
+    pool.until_replicas(2, SOON).await;
+    let before = pool.deployment().await;
+    pool.apply(&json!({"processor": {"podOverrides": {"spec": {"hostNetwork": true}}}}))
+        .await;
+    let ready = |status: &SeparationPoolStatus| condition(status, "Ready");
+    let status = pool
+        .until_status("refusal", SOON, |status| {
+            ready(status).is_some_and(|(status, reason, _)| status == "False" && reason == "InvalidSpec")
+        })
+        .await;
+    let (_, _, message) = ready(&status).expect("it is there");
+    assert!(
+        message.contains("processor.podOverrides") && message.contains("hostNetwork"),
+        "{message}"
+    );
+    assert!(message.contains("fix:"), "{message}");
+    assert_eq!(status.observed_generation, Some(2));
+    pool.publish_one_each(4).await;
+    let now = pool.deployment().await;
+    assert_eq!(now.metadata.generation, before.metadata.generation);
+    // An operator that starts now knows no earlier spec, and leaves workers alone all the same.
+    operator.end().await;
+    let operator = OperatorProcess::start(&rig);
+    operator.until_it_leads().await;
+    pool.apply(&json!({})).await;
+    pool.until_replicas(4, SOON).await;
+    pool.until_status("recovery", SOON, |status| {
+        ready(status).is_some_and(|(_, reason, _)| reason != "InvalidSpec")
+    })
+    .await;
+    operator.end().await;
+}
+
+#[tokio::test]
+async fn an_operator_that_starts_again_writes_nothing_where_nothing_changed() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 3).await;
+    pool.apply(&json!({})).await;
+    let first = OperatorProcess::start_briefly_leading(&rig);
+    pool.until_adopted().await;
+    pool.publish_one_each(3).await;
+    pool.until_replicas(3, SOON).await;
+    pool.until_status("settled numbers", SOON, |status| {
+        status
+            .processor
+            .as_ref()
+            .is_some_and(|role| role.reason == "NeedMet")
+    })
+    .await;
+    // Numbers are written five seconds after others at the latest.
+    let quiet = async |operator: &OperatorProcess| {
+        let mut before = manifests::writes(&rig).len();
+        loop {
+            operator.until_read_again(12.0).await;
+            let now = manifests::writes(&rig).len();
+            if now == before {
+                return;
+            }
+            before = now;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), quiet(&first))
+        .await
+        .expect("it settles");
+    let settled = manifests::writes(&rig);
+    first.end().await;
+    let second = OperatorProcess::start_briefly_leading(&rig);
+    second.until_it_leads().await;
+    second.until_read_again(12.0).await;
+    assert_eq!(manifests::writes(&rig)[settled.len()..], []);
+    second.process.kill_9().await.expect("it runs");
+    let third = OperatorProcess::start_briefly_leading(&rig);
+    third.until_it_leads().await;
+    third.until_read_again(12.0).await;
+    assert_eq!(manifests::writes(&rig)[settled.len()..], []);
+    third.end().await;
+    assert_eq!(manifests::writes(&rig)[settled.len()..], []);
+}
+
+#[tokio::test]
+async fn an_operator_is_ready_once_it_has_seen_the_cluster_and_so_is_a_standby() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 1).await;
+    pool.apply(&json!({})).await;
+    // No right to see pods: it lives, and is not ready.
+    let account = "without-rights";
+    let object = json!({"apiVersion": "v1", "kind": "ServiceAccount",
+                        "metadata": {"name": account, "namespace": rig.namespace}});
+    manifests::apply(&rig.admin, &object).await;
+    let token = rig
+        .plane
+        .token_for(&rig.namespace, account)
+        .await
+        .expect("a token");
+    let blind = OperatorProcess::start_as(rig.plane, &token, &rig.namespace, &[]);
+    let status = async |operator: &OperatorProcess, path: &str| -> anyhow::Result<u16> {
+        Ok(operator.get(path).await?.0)
+    };
+    eventually("life", SOON, async || {
+        anyhow::Ok(status(&blind, "/healthz").await? == 200)
+    })
+    .await;
+    let (code, text) = blind.get("/readyz").await.expect("an answer");
+    assert_eq!(code, 503, "{text}");
+    eventually("reason in the log", SOON, async || {
+        blind.log().contains("forbidden")
+    })
+    .await;
+    assert_eq!(status(&blind, "/readyz").await.expect("an answer"), 503);
+    assert_eq!(blind.process.exit_code(), None);
+    drop(blind);
+
+    let leader = OperatorProcess::start(&rig);
+    leader.until_it_leads().await;
+    let standby = OperatorProcess::start(&rig);
+    eventually("ready standby", SOON, async || {
+        anyhow::Ok(status(&standby, "/readyz").await? == 200)
+    })
+    .await;
+    assert_eq!(status(&leader, "/readyz").await.expect("an answer"), 200);
+    let leads = async |operator: &OperatorProcess| operator.metric("separation_operator_leader").await;
+    assert_eq!(leads(&leader).await.expect("metrics"), Some(1.0));
+    assert_eq!(leads(&standby).await.expect("metrics"), Some(0.0));
+    pool.until_adopted().await;
+    let (_, text) = leader.get("/metrics").await.expect("metrics");
+    let ours = format!(
+        r#"separation_pool_replicas_desired{{namespace="{}",pool="vocals",role="processor"}} 0"#,
+        rig.namespace
+    );
+    assert!(text.contains(&ours), "{text}");
+}
