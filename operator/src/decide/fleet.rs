@@ -39,6 +39,8 @@ pub(super) struct Fleet<'a> {
     idle: Vec<&'a Pod>,
     /// Replicas that have no pod yet.
     pub(super) missing: u32,
+    /// Pods beyond the replicas: Kubernetes has yet to choose who goes, or knows and has not told us.
+    pub(super) leaving: u32,
     /// A pod that may hold a task is not ready: Kubernetes would delete it before ready ones, whatever they are marked.
     pub(super) busy_would_go_first: bool,
 }
@@ -57,8 +59,10 @@ impl<'a> Fleet<'a> {
             counts: counts(workload),
             idle: Vec::new(),
             missing: 0,
+            leaving: 0,
             busy_would_go_first: false,
         };
+<<<<<<< HEAD
         let standing = live(workload).count();
         if standing == 0 {
             // Nobody is neither busy nor idle, whether members were read or not: else what is said of an idle pool would
@@ -72,6 +76,12 @@ impl<'a> Fleet<'a> {
             // Whoever the members are, no pod of ours is busy.
             fleet.counts.activity = Some(Activity::default());
         } else if let (GroupReading::Stable { members, .. }, Some(work)) = (&observation.group, work) {
+=======
+        let standing = u32::try_from(live(workload).count()).unwrap_or(u32::MAX);
+        fleet.missing = workload.replicas.saturating_sub(standing);
+        fleet.leaving = standing.saturating_sub(workload.replicas);
+        if let (GroupReading::Stable { members, .. }, Some(work)) = (&observation.group, work) {
+>>>>>>> kafka
             let holds: HashMap<&str, &Holds> = members.iter().map(|m| (m.pod.as_str(), &m.holds)).collect();
             fleet.tell(workload, &holds, work);
         }

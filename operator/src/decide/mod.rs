@@ -103,9 +103,12 @@ pub fn decide(policy: &Policy, observation: &Observation, mut history: History, 
         // Two readings with a time between them in which nobody looked are not in a row.
         history.idle.clear();
         history.marked_at = None;
-        step.unmark = fleet::marked(&observation.workload)
-            .map(|pod| pod.name.clone())
-            .collect();
+        // Marks are what Kubernetes chooses by: they stay until it has chosen.
+        if fleet.leaving == 0 {
+            step.unmark = fleet::marked(&observation.workload)
+                .map(|pod| pod.name.clone())
+                .collect();
+        }
     }
     let advice = policy.mode == Mode::RecommendOnly && !matches!(step.reason, Reason::Conflict);
     let current = observation.workload.replicas;
@@ -240,7 +243,8 @@ impl Situation<'_> {
             }
         };
         history.scale_in = ScaleIn::Executing { goal };
-        if self.settling(history) {
+        // Who still goes by the last change must not count towards another one.
+        if self.settling(history) || self.fleet.leaving > 0 {
             return self.hold(Reason::Settling, within.bound);
         }
         match self.observation.group {

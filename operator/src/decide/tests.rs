@@ -166,6 +166,41 @@ fn a_pod_that_takes_a_task_after_it_was_marked_loses_its_mark_and_stays() {
 }
 
 #[test]
+fn until_kubernetes_has_chosen_who_goes_marks_stay_and_nobody_else_goes() {
+    let (marked, _) = Scene::new()
+        .work([1, 1, 1, 0, 0, 0, 0, 0])
+        .running(5)
+        .gives(Reason::Stabilising, 5)
+        .after(120)
+        .gives(Reason::MarkingIdle, 5)
+        .after(2)
+        .decided();
+    // Two were taken away, and all five are still there; meanwhile one more worker has finished.
+    let mut slow = marked.clone();
+    slow.observation.workload.pods = Scene::new().running(5).observation.workload.pods;
+    for pod in &mut slow.observation.workload.pods[3..] {
+        pod.marked = Marked::Yes;
+    }
+    assert_eq!(slow.observation.workload.replicas, 3);
+    let decision = slow.clone().after(2).look();
+    assert_eq!((decision.desired(), decision.writes), (3, Writes::default()));
+    let slow = slow
+        .work([1, 1, 0, 0, 0, 0, 0, 0])
+        .after(2)
+        .gives(Reason::Stabilising, 3);
+    let decision = slow.after(120).look();
+    assert_eq!(
+        (decision.reason(), decision.writes),
+        (Reason::Settling, Writes::default())
+    );
+    // It has chosen: what still carries a mark loses it.
+    let mut chosen = marked.after(2);
+    chosen.observation.workload.pods[2].marked = Marked::Yes;
+    let left = chosen.observation.workload.pods[2].name.clone();
+    assert_eq!(chosen.look().writes.unmark, [left]);
+}
+
+#[test]
 fn busy_pods_are_a_floor() {
     // Partition 0 has all the work, so that one worker would do; but p0 to p2 hold a task each as they say themselves.
     let mut scene = Scene::new().work([2, 0, 0, 0]).running(4);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::StreamExt as _;
 use separation_contract::kafka::Assignor;
 use separation_testbed::eventually;
 use serde_json::json;
@@ -125,6 +126,23 @@ async fn pods_with_tasks_stay_and_idle_ones_go_in_one_write() {
 #[tokio::test]
 async fn a_pod_that_takes_a_task_after_it_was_marked_stays() {
     hand_over(2, Late::Task).await;
+}
+
+/// Hand-overs of the long test, and how many of them run at once.
+const HAND_OVERS: u64 = 100;
+const HAND_OVERS_AT_ONCE: usize = 6;
+
+#[tokio::test]
+#[ignore = "takes many minutes: whoever measures the operator runs it"]
+async fn of_a_hundred_hand_overs_none_takes_a_pod_with_a_task() {
+    let each = (0..HAND_OVERS).map(|seed| {
+        let late = if seed % 2 == 0 { Late::Task } else { Late::Nothing };
+        hand_over(seed, late)
+    });
+    futures_util::stream::iter(each)
+        .buffer_unordered(HAND_OVERS_AT_ONCE)
+        .collect::<()>()
+        .await;
 }
 
 #[tokio::test]
