@@ -62,26 +62,14 @@ impl<'a> Fleet<'a> {
             leaving: 0,
             busy_would_go_first: false,
         };
-<<<<<<< HEAD
-        let standing = live(workload).count();
+        let standing = u32::try_from(live(workload).count()).unwrap_or(u32::MAX);
+        fleet.missing = workload.replicas.saturating_sub(standing);
+        fleet.leaving = standing.saturating_sub(workload.replicas);
         if standing == 0 {
             // Nobody is neither busy nor idle, whether members were read or not: else what is said of an idle pool would
             // change with every reading of members.
             fleet.counts.activity = Some(Activity::default());
-        }
-        fleet.missing = workload
-            .replicas
-            .saturating_sub(u32::try_from(standing).unwrap_or(u32::MAX));
-        if standing == 0 {
-            // Whoever the members are, no pod of ours is busy.
-            fleet.counts.activity = Some(Activity::default());
         } else if let (GroupReading::Stable { members, .. }, Some(work)) = (&observation.group, work) {
-=======
-        let standing = u32::try_from(live(workload).count()).unwrap_or(u32::MAX);
-        fleet.missing = workload.replicas.saturating_sub(standing);
-        fleet.leaving = standing.saturating_sub(workload.replicas);
-        if let (GroupReading::Stable { members, .. }, Some(work)) = (&observation.group, work) {
->>>>>>> kafka
             let holds: HashMap<&str, &Holds> = members.iter().map(|m| (m.pod.as_str(), &m.holds)).collect();
             fleet.tell(workload, &holds, work);
         }
