@@ -179,3 +179,18 @@ fn the_operator_understands_what_its_deployment_tells_it() {
         json!([settings.lease.name])
     );
 }
+
+#[test]
+fn sample_pools_can_be_done() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/samples");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(samples).expect("samples") {
+        let path = entry.expect("an entry").path();
+        let pool = separation_operator::crd::from_yaml(&fs::read_to_string(&path).expect("text"));
+        let pool = pool.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let plan = separation_operator::plan::PoolPlan::of(&pool);
+        assert!(plan.is_ok(), "{}: {}", path.display(), plan.expect_err("refused"));
+        names.push(path);
+    }
+    assert!(!names.is_empty());
+}
