@@ -1,12 +1,17 @@
 //! The operator against a real Kubernetes API. All tests share one control plane; each has a namespace of its own.
 
+mod api_away;
 mod conflicts;
 mod crd;
 mod edits;
+mod killed;
+mod leadership;
 mod leading;
 mod lifecycle;
 mod manifests;
+mod own_plane;
 mod rig;
+mod rights;
 mod scaling;
 mod subject;
 mod troubles;
