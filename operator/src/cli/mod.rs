@@ -9,6 +9,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+use separation_contract::allocator::{Arenas, keep_little};
+
 use crate::crd;
 use crate::settings::RunArguments;
 
@@ -35,7 +37,11 @@ enum Command {
 
 /// Does what the process's arguments ask for.
 pub fn run() -> ExitCode {
-    let done = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    if matches!(command, Command::Run(_)) {
+        keep_little(Arenas::One);
+    }
+    let done = match command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Crd => print_crd(),
         Command::Simulate(arguments) => simulate::run(&arguments),

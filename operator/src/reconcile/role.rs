@@ -28,6 +28,10 @@ use separation_contract::kafka::OffsetReset;
 /// may say for a moment that a group never committed, and what was written then would hide what it did.
 const STEADY_FOR: Duration = Duration::from_secs(5);
 
+/// Within how long after its start an operator commits offsets of idle groups again for the first time, each at a time of
+/// its own: one that is started anew every day keeps them too, and a thousand groups are not committed at once.
+const FIRST_KEEP: Duration = Duration::from_secs(600);
+
 /// What is to be done for a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
@@ -111,6 +115,8 @@ pub(super) struct RoleState {
     steady: Option<(Committed, Moment)>,
     /// When offsets were last written, by us.
     kept_at: Option<Moment>,
+    /// When that is done first, where it was not yet.
+    first_keep: Moment,
     /// Which fields of the Deployment were ours when we wrote it last.
     settled: Option<u64>,
     pub(super) retry: Retry,
@@ -142,7 +148,7 @@ impl RoleState {
     pub(super) fn new(adoption: Option<&AdoptionStatus>, started: Moment) -> Self {
         Self {
             adoption: adoption.cloned(),
-            kept_at: Some(started),
+            first_keep: started + FIRST_KEEP.mul_f64(fastrand::f64()),
             ..Self::default()
         }
     }
@@ -467,7 +473,10 @@ impl RoleState {
     }
 
     fn is_keeping_due(&self, keep_after: Duration, now: Moment) -> bool {
-        self.kept_at.is_none_or(|at| now.since(at) >= keep_after)
+        match self.kept_at {
+            Some(at) => now.since(at) >= keep_after,
+            None => now >= self.first_keep,
+        }
     }
 
     /// What was begun was done.

@@ -11,6 +11,9 @@ use crate::observe::Flag;
 use crate::observe::workload::Trouble;
 use crate::plan::Problems;
 
+/// How many odd partitions are named: a topic may have a thousand.
+const FLAGS_NAMED: usize = 5;
+
 /// A condition without its time.
 pub(super) struct Said {
     type_: &'static str,
@@ -181,8 +184,17 @@ fn degraded(roles: &[RoleReport]) -> Said {
             report
                 .flags
                 .iter()
+                .take(FLAGS_NAMED)
                 .map(|flag| (flag_reason(flag), format!("{role}: {}", flag_text(flag)))),
         );
+        if let Some(more) = report
+            .flags
+            .len()
+            .checked_sub(FLAGS_NAMED)
+            .filter(|more| *more > 0)
+        {
+            found.push(("MoreOffsets", format!("{role}: and {more} more partitions")));
+        }
         let max = report.explanation.bounds.max();
         let partitions = report
             .explanation

@@ -1,16 +1,21 @@
 //! The operator against a real Kubernetes API. All tests share one control plane; each has a namespace of its own.
 
 mod adoption;
+mod api_away;
 mod conflicts;
 mod crd;
 mod edits;
+mod killed;
+mod leadership;
 mod leading;
 mod lifecycle;
 mod manifests;
 mod members;
 mod offsets;
 mod outages;
+mod own_plane;
 mod rig;
+mod rights;
 mod scale_in;
 mod scaling;
 mod secrets;

@@ -76,7 +76,7 @@ fn expected(rights: &[(&str, &str)]) -> BTreeSet<String> {
 #[test]
 fn rights_are_exactly_those_that_are_used_in_all_namespaces_or_in_one() {
     let used = expected(&[
-        ("separation.dev/separationpools", "get list watch"),
+        ("separation.dev/separationpools", "list watch"),
         ("separation.dev/separationpools/status", "patch"),
         ("apps/deployments", "get list watch create patch"),
         ("/pods", "list watch patch"),

@@ -1,6 +1,5 @@
 //! The command line. Arguments in, exit code out; the only part of the worker that prints.
 
-mod allocator;
 mod api;
 mod bench_model;
 mod drain;
@@ -23,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use separation_contract::allocator::{Arenas, keep_little};
 
 /// Some of the work failed.
 const EXIT_FAILED: u8 = 1;
@@ -81,7 +81,7 @@ pub fn run(started_at: Instant) -> ExitCode {
         command,
         Command::Processor(_) | Command::Uploader(_) | Command::Api(_)
     ) {
-        allocator::keep_little();
+        keep_little(Arenas::AsMany);
     }
     let done = match command {
         Command::Separate(arguments) => separate::run(&arguments, started_at),

@@ -1,0 +1,78 @@
+//! An operator that is killed again and again, at any moment.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::rig::{Rig, SOON};
+use crate::subject::{OperatorProcess, PoolUnderTest, SHORT_LEASE};
+
+/// How often it is killed.
+const ROUNDS: i32 = 10;
+
+/// The longest that it lives.
+const LONGEST_LIFE: Duration = Duration::from_secs(5);
+
+#[expect(
+    clippy::print_stdout,
+    reason = "a test that fails says which moments it chose"
+)]
+#[tokio::test]
+async fn an_operator_that_is_killed_at_any_moment_skips_no_message_and_ends_with_the_right_replicas() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, ROUNDS).await;
+    // Messages that are there before are skipped, by the declared policy; none after that ever is.
+    pool.publish_one_each(ROUNDS).await;
+    let start = || OperatorProcess::start_as(rig.plane, &rig.operator_token, &rig.namespace, &SHORT_LEASE);
+    let latest = json!({"processor": {"autoOffsetReset": "latest"}});
+    let mut adopted = None;
+    let mut published = 0;
+    for round in 0..ROUNDS {
+        let operator = start();
+        if round == 0 {
+            pool.apply(&latest).await;
+        }
+        let life = LONGEST_LIFE.mul_f64(random.f64());
+        // A moment that nothing else tells: the end of a random time.
+        tokio::time::timeout(life, async {
+            let status = pool.until_adopted().await;
+            let adoption = status.processor.and_then(|role| role.adoption);
+            assert!(adopted.is_none() || adopted == adoption, "seed {seed}");
+            adopted = adoption;
+            pool.kafka
+                .publish_to(&pool.tasks(), round, "key", "{}")
+                .await
+                .expect("published");
+            published += 1;
+            std::future::pending::<()>().await;
+        })
+        .await
+        .expect_err("it is never over");
+        operator.process.kill_9().await.expect("it runs");
+    }
+    let operator = start();
+    let status = pool.until_adopted().await;
+    let adoption = status.processor.and_then(|role| role.adoption);
+    assert!(adopted.is_none() || adopted == adoption, "seed {seed}");
+    for round in 0..2 {
+        pool.kafka
+            .publish_to(&pool.tasks(), round, "key", "{}")
+            .await
+            .expect("published");
+        published += 1;
+    }
+    let lag = pool
+        .kafka
+        .total_lag(&pool.group(), &pool.tasks())
+        .await
+        .expect("lag");
+    assert_eq!(lag, published, "seed {seed}");
+    let each = pool.kafka.lag(&pool.group(), &pool.tasks()).await.expect("lag");
+    let with_work = each.iter().filter(|partition| partition.lag > 0).count();
+    pool.until_replicas(i32::try_from(with_work).expect("few"), SOON)
+        .await;
+    operator.end().await;
+}
