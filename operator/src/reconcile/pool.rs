@@ -67,11 +67,11 @@ struct Telling {
 /// What a Deployment is made of: small, where the Deployment is not.
 #[derive(Debug, Clone)]
 pub(super) struct Manifest {
-    plan: Arc<PoolPlan>,
-    role: Role,
-    owner: Option<OwnerReference>,
-    settings: Arc<WorkerSettings>,
-    rollout: Rollout,
+    pub(super) plan: Arc<PoolPlan>,
+    pub(super) role: Role,
+    pub(super) owner: Option<OwnerReference>,
+    pub(super) settings: Arc<WorkerSettings>,
+    pub(super) rollout: Rollout,
 }
 
 impl Manifest {

@@ -1,6 +1,6 @@
 //! Writes against an API server that follows a script.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Mutex;
 
 use http::{Method, Request, Response, StatusCode};
@@ -8,8 +8,11 @@ use kube::client::Body;
 use tower::service_fn;
 
 use super::*;
+use crate::apply::{Rollout, owner_reference};
+use crate::crd::from_yaml;
 use crate::names::MANIFEST_HASH;
-use crate::plan::{PoolId, Role};
+use crate::plan::{PoolId, PoolPlan, Role};
+use crate::settings::WorkerSettings;
 
 /// What is answered next to a method.
 type Answers = Vec<(Method, StatusCode, Value)>;
@@ -51,10 +54,28 @@ impl Script {
     }
 
     async fn deploy(&self, known: Option<&str>) -> Result<Deployed, Failure> {
-        let wanted = serde_json::from_value(deployment("wanted", &json!({}))).expect("a Deployment");
-        let done = self.hands.deploy(&key(), wanted, known).await;
+        let done = self.hands.deploy(&key(), &manifest(), 3, known).await;
         assert!(self.left.lock().expect("nobody panics").is_empty());
         done
+    }
+}
+
+fn manifest() -> Manifest {
+    let pool = json!({
+        "apiVersion": "separation.dev/v1alpha1", "kind": "SeparationPool",
+        "metadata": {"name": "vocals", "namespace": "media", "uid": "pool-uid"},
+        "spec": {"kafka": {"bootstrapServers": "kafka:9092"}, "storage": {"s3": {"bucket": "b"}, "work": {"s3Prefix": "s/"}}},
+    });
+    let pool = from_yaml(&pool.to_string()).expect("a pool");
+    Manifest {
+        plan: Arc::new(PoolPlan::of(&pool).expect("a plan")),
+        role: Role::Processor,
+        owner: owner_reference(&pool),
+        settings: Arc::new(WorkerSettings {
+            image: "worker:test".into(),
+            allowed: BTreeSet::new(),
+        }),
+        rollout: Rollout::Rolling,
     }
 }
 
