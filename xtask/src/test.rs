@@ -15,11 +15,23 @@ pub(crate) struct Options {
     cargo_test: Vec<String>,
 }
 
+/// How many tests run at once, as libtest reads it.
+const THREADS: &str = "RUST_TEST_THREADS";
+
+/// Most tests wait for brokers, servers and processes: two for each core, and four at least, keep the cores busy.
+fn threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (2 * cores).max(4)
+}
+
 /// `cargo xtask test`: installs what the tests need, then runs them in the dev profile.
 pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
     install(project)?;
     let mut tests = project.cargo("test");
     tests.args(selection(&options.cargo_test));
+    if std::env::var_os(THREADS).is_none() {
+        tests.env(THREADS, threads().to_string());
+    }
     println!("{}", process::line(&tests));
     process::run(&mut tests)
 }

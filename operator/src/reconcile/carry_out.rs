@@ -3,6 +3,7 @@
 //! Every write to the API server goes through a client that refuses it once the lease's deadline has passed, and so does
 //! every write to Kafka here. A Deployment is written with the version that the decision rests on.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,9 @@ const OTHERS_AT_ONCE: usize = 8;
 /// How long a status waits at most while Deployments wait for their turn, and how often it looks.
 const GO_FIRST: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How long the requests of one job may take together.
+const LONGEST_REQUESTS: Duration = Duration::from_secs(30);
 
 /// How long a commit may take.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
@@ -89,7 +93,7 @@ impl Hands {
     ) -> Result<Deployed, Failure> {
         let _turn = self.deployments.acquire().await;
         // Only now, and on the heap: thousands wait for their turn, and a request under way is 20 kB.
-        Box::pin(self.deploy_now(key, manifest, replicas, known)).await
+        in_time(self.deploy_now(key, manifest, replicas, known)).await
     }
 
     async fn deploy_now(
@@ -177,7 +181,7 @@ impl Hands {
     ) -> Result<PoolSeen, Failure> {
         let _turn = self.others.acquire().await;
         self.let_deployments_go_first().await;
-        Box::pin(self.say_now(pool, uid, status)).await
+        in_time(self.say_now(pool, uid, status)).await
     }
 
     /// Waits, but not for ever, while Deployments are waiting for their turn.
@@ -244,7 +248,7 @@ impl Hands {
     pub(super) async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, Failure> {
         let _turn = self.others.acquire().await;
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        api.get_opt(name).await.map_err(|error| failure(&error))
+        in_time(async { api.get_opt(name).await.map_err(|error| failure(&error)) }).await
     }
 }
 
@@ -274,6 +278,12 @@ fn claim(there: &Deployment, key: &RoleKey, wanted: &Deployment) -> Claim {
     } else {
         Claim::Foreign
     }
+}
+
+/// Ends requests that nobody answers: what they asked for is asked anew. On the heap, for many wait for their turn.
+async fn in_time<T>(requests: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let done = tokio::time::timeout(LONGEST_REQUESTS, Box::pin(requests)).await;
+    done.unwrap_or_else(|_| Err(Failure::passing("the API server did not answer in time")))
 }
 
 impl Failure {

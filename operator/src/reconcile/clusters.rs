@@ -50,6 +50,8 @@ pub(super) struct Clusters {
 struct Known {
     /// None where it was not read yet; none inside where there is no such secret.
     texts: Option<Option<BTreeMap<String, String>>>,
+    /// Why it could not be read, while it never was.
+    problem: Option<String>,
     due: Moment,
     is_busy: bool,
 }
@@ -79,6 +81,9 @@ impl Clusters {
         let mut waiting = false;
         for name in secrets_of(plan, pool) {
             let known = self.secrets.entry(name).or_default();
+            if let Some(why) = &known.problem {
+                return Opening::Missing(Unread(why.as_str().into()));
+            }
             waiting |= known.texts.is_none();
         }
         if waiting {
@@ -156,17 +161,28 @@ impl Clusters {
     pub(super) fn secret_read(
         &mut self,
         name: &SecretName,
-        secret: Option<Option<Secret>>,
+        secret: Result<Option<Secret>, String>,
         now: Moment,
     ) -> bool {
         let Some(known) = self.secrets.get_mut(name) else {
             return false;
         };
         known.is_busy = false;
-        let Some(secret) = secret else {
-            known.due = now + SECRET_RETRY;
-            return false;
+        let secret = match secret {
+            Ok(secret) => secret,
+            Err(why) => {
+                known.due = now + SECRET_RETRY;
+                if known.texts.is_some() {
+                    return false;
+                }
+                let SecretName { namespace, name } = name;
+                let problem = Some(format!("secret {namespace}/{name} could not be read: {why}"));
+                let is_new = known.problem != problem;
+                known.problem = problem;
+                return is_new;
+            }
         };
+        let was_problem = known.problem.take().is_some();
         // One that is missing is about to be made.
         known.due = now
             + if secret.is_some() {
@@ -175,7 +191,7 @@ impl Clusters {
                 SECRET_RETRY
             };
         let texts = Some(secret.map(texts));
-        let is_different = known.texts != texts;
+        let is_different = was_problem || known.texts != texts;
         known.texts = texts;
         is_different
     }
@@ -213,4 +229,59 @@ fn texts(secret: Secret) -> BTreeMap<String, String> {
     data.into_iter()
         .filter_map(|(key, bytes)| Some((key, String::from_utf8(bytes.0).ok()?)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crd::from_yaml;
+    use crate::plan::PoolPlan;
+
+    #[test]
+    fn a_secret_that_may_not_be_read_is_told_unless_it_was_read_before() {
+        let yaml = "
+apiVersion: separation.dev/v1alpha1
+kind: SeparationPool
+metadata: {name: vocals, namespace: media}
+spec:
+  kafka: {bootstrapServers: 'k:1', sasl: {mechanism: SCRAM-SHA-512, secretRef: {name: login}}}
+  storage: {s3: {bucket: stems}, work: {s3Prefix: staging/}}
+";
+        let plan = PoolPlan::of(&from_yaml(yaml).unwrap()).unwrap();
+        let name = SecretName {
+            namespace: "media".to_owned(),
+            name: "login".to_owned(),
+        };
+        let mut clusters = Clusters::new(Refresh {
+            secrets: Duration::from_secs(60),
+            offsets: Duration::from_secs(30),
+        });
+        let now = Moment::default();
+        let open = |clusters: &mut Clusters| match clusters.settings(&plan.kafka, &plan.id) {
+            Opening::Waiting => "waiting".to_owned(),
+            Opening::Missing(why) => why.to_string(),
+            Opening::Ready(_) => "ready".to_owned(),
+        };
+        assert_eq!(open(&mut clusters), "waiting");
+        assert!(clusters.secret_read(&name, Err("secrets is forbidden".to_owned()), now));
+        assert!(!clusters.secret_read(&name, Err("secrets is forbidden".to_owned()), now));
+        assert_eq!(
+            open(&mut clusters),
+            "secret media/login could not be read: secrets is forbidden"
+        );
+        let text = |text: &str| k8s_openapi::ByteString(text.as_bytes().to_vec());
+        let secret = Secret {
+            data: Some(
+                [("username", "u"), ("password", "p")]
+                    .map(|(key, value)| (key.to_owned(), text(value)))
+                    .into(),
+            ),
+            ..Secret::default()
+        };
+        assert!(clusters.secret_read(&name, Ok(Some(secret)), now));
+        assert_eq!(open(&mut clusters), "ready");
+        // What was read stands while it cannot be read again.
+        assert!(!clusters.secret_read(&name, Err("no answer".to_owned()), now));
+        assert_eq!(open(&mut clusters), "ready");
+    }
 }

@@ -31,10 +31,27 @@ pub(super) enum Done {
     SecretRead(SecretName, Result<Option<Box<Secret>>, Failure>),
 }
 
+/// Uid of the pool that a job is done for; none for what no single pool asked for.
+pub(super) type For = Option<Arc<str>>;
+
 /// Jobs that run. They end with this.
 pub(super) struct Jobs {
     hands: Hands,
-    running: JoinSet<Done>,
+    running: JoinSet<(For, Done)>,
+}
+
+impl Done {
+    /// The pool that it is about; none for a secret, which several may share.
+    pub(super) fn pool(&self) -> Option<&Arc<PoolId>> {
+        match self {
+            Self::Deployed(key, _) => Some(&key.pool),
+            Self::Marked(key, _) => Some(&key.pool),
+            Self::Adopted(key, _) => Some(&key.pool),
+            Self::Kept(key, _) => Some(&key.pool),
+            Self::Said(id, _) => Some(id),
+            Self::SecretRead(..) => None,
+        }
+    }
 }
 
 impl Jobs {
@@ -45,8 +62,8 @@ impl Jobs {
         }
     }
 
-    /// What the next job that ends came to; never, while none runs.
-    pub(super) async fn next(&mut self) -> Done {
+    /// What the next job that ends came to, and for whom; never, while none runs.
+    pub(super) async fn next(&mut self) -> (For, Done) {
         loop {
             match self.running.join_next().await {
                 Some(Ok(done)) => return done,
@@ -60,12 +77,14 @@ impl Jobs {
     /// Begins a job. One that panics has failed, and is tried again.
     fn begin<T: Send + 'static>(
         &mut self,
+        of: For,
         job: impl Future<Output = Result<T, Failure>> + Send + 'static,
         done: impl FnOnce(Result<T, Failure>) -> Done + Send + 'static,
     ) {
         self.running.spawn(async move {
             let result = AssertUnwindSafe(job).catch_unwind().await;
-            done(result.unwrap_or_else(|_| Err(Failure::passing("a bug: the job panicked"))))
+            let result = result.unwrap_or_else(|_| Err(Failure::passing("a bug: the job panicked")));
+            (of, done(result))
         });
     }
 
@@ -77,27 +96,32 @@ impl Jobs {
     pub(super) fn deploy(
         &mut self,
         key: RoleKey,
+        uid: Arc<str>,
         manifest: Manifest,
         replicas: u32,
         known: Option<Arc<str>>,
     ) {
         let (hands, of) = (self.hands.clone(), key.clone());
         self.begin(
+            Some(uid),
             async move { hands.deploy(&of, &manifest, replicas, known.as_deref()).await },
             |result| Done::Deployed(key, result),
         );
     }
 
-    pub(super) fn mark(&mut self, key: RoleKey, mark: Vec<PodName>, unmark: Vec<PodName>) {
+    pub(super) fn mark(&mut self, key: RoleKey, uid: Arc<str>, mark: Vec<PodName>, unmark: Vec<PodName>) {
         let (hands, of) = (self.hands.clone(), key.clone());
-        self.begin(async move { hands.mark(&of, &mark, &unmark).await }, |result| {
-            Done::Marked(key, result)
-        });
+        self.begin(
+            Some(uid),
+            async move { hands.mark(&of, &mark, &unmark).await },
+            |result| Done::Marked(key, result),
+        );
     }
 
     pub(super) fn adopt(
         &mut self,
         key: RoleKey,
+        uid: Arc<str>,
         opened: Arc<Opened>,
         plan: &RolePlan,
         adopt: Adopt,
@@ -110,26 +134,39 @@ impl Jobs {
             at: time,
         };
         let commit = self.commit(opened, plan, adopt.commits);
-        self.begin(async move { commit.await.map(|()| adoption) }, |result| {
-            Done::Adopted(key, result)
-        });
+        self.begin(
+            Some(uid),
+            async move { commit.await.map(|()| adoption) },
+            |result| Done::Adopted(key, result),
+        );
     }
 
-    pub(super) fn keep(&mut self, key: RoleKey, opened: Arc<Opened>, plan: &RolePlan, commits: Commits) {
+    pub(super) fn keep(
+        &mut self,
+        key: RoleKey,
+        uid: Arc<str>,
+        opened: Arc<Opened>,
+        plan: &RolePlan,
+        commits: Commits,
+    ) {
         let commit = self.commit(opened, plan, commits);
-        self.begin(commit, |result| Done::Kept(key, result));
+        self.begin(Some(uid), commit, |result| Done::Kept(key, result));
     }
 
     pub(super) fn say(&mut self, pool: Arc<PoolId>, uid: Arc<str>, status: SeparationPoolStatus) {
         let (hands, of) = (self.hands.clone(), Arc::clone(&pool));
-        self.begin(async move { hands.say(&of, &uid, &status).await }, |result| {
-            Done::Said(pool, result.map(Box::new))
-        });
+        let said_of = Some(Arc::clone(&uid));
+        self.begin(
+            said_of,
+            async move { hands.say(&of, &uid, &status).await },
+            |result| Done::Said(pool, result.map(Box::new)),
+        );
     }
 
     pub(super) fn read_secret(&mut self, name: SecretName) {
         let (hands, of) = (self.hands.clone(), name.clone());
         self.begin(
+            None,
             async move { hands.secret(&of.namespace, &of.name).await },
             |result| Done::SecretRead(name, result.map(|secret| secret.map(Box::new))),
         );

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::carry_out::{Deployed, Failure, Hands};
 use super::clusters::{Clusters, Opening, SecretName, secrets_of};
-use super::jobs::{Done, Jobs};
+use super::jobs::{Done, For, Jobs};
 use super::pool::{Login, PoolState, of_role};
 use super::role::{Step, Surroundings};
 use super::{Operator, conflicts};
@@ -35,7 +35,7 @@ pub(super) enum Event {
     /// A cluster was read.
     Polled(Vec<Polled<RoleKey>>),
     /// A job ended.
-    Done(Box<Done>),
+    Done(For, Box<Done>),
 }
 
 /// All that is known while we lead.
@@ -87,7 +87,7 @@ impl Leading {
         tokio::select! {
             // The other sender is ours: there is always another round to wait for.
             Some(polled) = self.polled.recv() => Event::Polled(polled),
-            done = self.jobs.next() => Event::Done(Box::new(done)),
+            (of, done) = self.jobs.next() => Event::Done(of, Box::new(done)),
         }
     }
 
@@ -102,7 +102,7 @@ impl Leading {
     pub(super) fn take(&mut self, event: Event, world: &mut World) -> BTreeSet<Arc<PoolId>> {
         match event {
             Event::Polled(polled) => self.read(polled),
-            Event::Done(done) => self.done(*done, world),
+            Event::Done(of, done) => self.done(of.as_deref(), *done, world),
         }
     }
 
@@ -219,22 +219,24 @@ impl Leading {
     /// Begins a job.
     fn begin(&mut self, pool: &mut PoolState, plan: &Arc<PoolPlan>, key: RoleKey, step: Step, world: &World) {
         let role = key.role;
+        let uid = Arc::clone(&pool.uid);
         match (step, &pool.login) {
             (Step::Deploy { replicas }, _) => {
                 let running = world.deployment(&key);
                 let manifest = pool.manifest(plan, role, &self.workers, running);
                 log_deployment(&key, replicas, running.map(|running| running.replicas), pool);
                 let known = running.map(|running| Arc::clone(&running.resource_version));
-                self.jobs.deploy(key, manifest, replicas, known);
+                self.jobs.deploy(key, uid, manifest, replicas, known);
             }
-            (Step::Mark { mark, unmark }, _) => self.jobs.mark(key, mark, unmark),
+            (Step::Mark { mark, unmark }, _) => self.jobs.mark(key, uid, mark, unmark),
             (Step::Adopt(adopt), Login::Open(opened)) => {
                 tracing::info!(pool = %key.pool, %role, topic_id = %adopt.topic_id, commits = adopt.commits.len(), "Offsets are initialised");
                 self.jobs
-                    .adopt(key, Arc::clone(opened), plan.role(role), adopt, time());
+                    .adopt(key, uid, Arc::clone(opened), plan.role(role), adopt, time());
             }
             (Step::Keep(commits), Login::Open(opened)) => {
-                self.jobs.keep(key, Arc::clone(opened), plan.role(role), commits);
+                self.jobs
+                    .keep(key, uid, Arc::clone(opened), plan.role(role), commits);
             }
             // What was read rests on a login: it is open.
             (Step::Adopt(_) | Step::Keep(_), _) => pool.role(role).done(),
@@ -325,8 +327,14 @@ impl Leading {
         touched
     }
 
-    fn done(&mut self, done: Done, world: &mut World) -> BTreeSet<Arc<PoolId>> {
+    fn done(&mut self, of: Option<&str>, done: Done, world: &mut World) -> BTreeSet<Arc<PoolId>> {
         let now = self.clock.now();
+        if let Some(id) = done.pool()
+            && self.pools.get(id).map(|pool| &*pool.uid) != of
+        {
+            // It was done for a pool that is gone: one that was made anew under its name has work of its own under way.
+            return BTreeSet::from([Arc::clone(id)]);
+        }
         match done {
             Done::Deployed(key, result) => {
                 let mut touched = BTreeSet::from([Arc::clone(&key.pool)]);
@@ -444,7 +452,7 @@ impl Leading {
         world: &World,
     ) -> BTreeSet<Arc<PoolId>> {
         let read = match result {
-            Ok(secret) => Some(secret.map(|secret| *secret)),
+            Ok(secret) => Ok(secret.map(|secret| *secret)),
             Err(failure) => {
                 tracing::warn!(
                     namespace = name.namespace,
@@ -452,7 +460,7 @@ impl Leading {
                     error = failure.error,
                     "A secret could not be read"
                 );
-                None
+                Err(failure.error)
             }
         };
         if !self.clusters.secret_read(name, read, self.clock.now()) {
