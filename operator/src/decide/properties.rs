@@ -10,6 +10,11 @@ use super::*;
 
 const NOW: Moment = Moment::from_millis(1_000_000);
 
+/// Enough for each run of the tests; `PROPTEST_CASES` asks for more.
+fn cases() -> u32 {
+    ProptestConfig::default().cases.max(4_000)
+}
+
 fn seconds(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
     range.prop_map(Duration::from_secs)
 }
@@ -186,7 +191,7 @@ fn may_be_busy(observation: &Observation, work: &[u64]) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4_000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn decisions_keep_their_promises(

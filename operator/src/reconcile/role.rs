@@ -115,8 +115,9 @@ pub(super) struct RoleState {
     steady: Option<(Committed, Moment)>,
     /// When offsets were last written, by us.
     kept_at: Option<Moment>,
-    /// When that is done first, where it was not yet.
-    first_keep: Moment,
+    started: Moment,
+    /// The role's own part, from 0 to 1, of the time within which that is done first.
+    share: f64,
     /// Which fields of the Deployment were ours when we wrote it last.
     settled: Option<u64>,
     pub(super) retry: Retry,
@@ -148,7 +149,8 @@ impl RoleState {
     pub(super) fn new(adoption: Option<&AdoptionStatus>, started: Moment) -> Self {
         Self {
             adoption: adoption.cloned(),
-            first_keep: started + FIRST_KEEP.mul_f64(fastrand::f64()),
+            started,
+            share: fastrand::f64(),
             ..Self::default()
         }
     }
@@ -475,7 +477,7 @@ impl RoleState {
     fn is_keeping_due(&self, keep_after: Duration, now: Moment) -> bool {
         match self.kept_at {
             Some(at) => now.since(at) >= keep_after,
-            None => now >= self.first_keep,
+            None => now.since(self.started) >= FIRST_KEEP.min(keep_after).mul_f64(self.share),
         }
     }
 

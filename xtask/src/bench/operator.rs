@@ -45,6 +45,92 @@ struct Faults {
     healthy_milliseconds: Vec<f64>,
 }
 
+/// Decisions that each made-up situation takes: on it, on more work, and on what came of the first.
+const DECISIONS_PER_CASE: usize = 3;
+
+const CASES: usize = 3_400_000;
+
+/// The operator's own code as fast as a release: at opt-level 0, as tests have it, it would not be what runs.
+const OPTIMISED: &str = "profile.dev.package.separation-operator.opt-level=3";
+
+#[derive(Debug, Deserialize)]
+struct Decide {
+    partitions: i32,
+    pods: i32,
+    scaling_out_us: f64,
+    with_members_us: f64,
+}
+
+pub(super) fn decisions(bench: &Bench<'_>) -> Result<Section> {
+    let project = bench.project;
+    let package = [
+        "--locked",
+        "--quiet",
+        "--package=separation-operator",
+        "--config",
+        OPTIMISED,
+    ];
+    let printed = process::read(
+        project
+            .cargo("bench")
+            .args(package)
+            .args(["--profile=dev", "--bench=decide"]),
+    )?;
+    let found: Decide =
+        serde_json::from_str(&printed).with_context(|| format!("cannot understand `{printed}`"))?;
+    process::run(
+        project
+            .cargo("test")
+            .args(package)
+            .args(["--lib", "decide::properties"])
+            .env("PROPTEST_CASES", CASES.to_string()),
+    )?;
+    let row = |what: &str, figure: String| vec![what.to_owned(), figure];
+    Ok(Section {
+        title: "Operator: decisions",
+        text: format!(
+            "One decision about {} partitions, median of nine rounds; promised are 5 µs. And made-up situations in which every              property of a decision was checked.",
+            found.partitions
+        ),
+        header: vec!["", "figure"],
+        rows: vec![
+            row("no workers yet (µs)", format!("{:.2}", found.scaling_out_us)),
+            row(
+                &format!("{} pods and their members (µs)", found.pods),
+                format!("{:.2}", found.with_members_us),
+            ),
+            row(
+                "decisions that kept every property",
+                (CASES * DECISIONS_PER_CASE).to_string(),
+            ),
+        ],
+    })
+}
+
+/// A hundred hand-overs, each with busy and idle pods and work that comes between mark and removal.
+pub(super) fn hand_overs(bench: &Bench<'_>) -> Result<Section> {
+    let project = bench.project;
+    parts::install(project)?;
+    process::run(
+        project
+            .cargo("test")
+            .args([
+                "--locked",
+                "--package=separation-operator",
+                "--test=cluster",
+                "--",
+            ])
+            .args(["--ignored", "hundred"]),
+    )?;
+    Ok(Section {
+        title: "Operator: hand-overs",
+        text: "Scale-ins with some pods busy, on a real API server with its controllers and with real members: only pods that were                idle in both last readings may go, also where a pod gets work between its mark and the removal."
+            .to_owned(),
+        header: vec!["", "figure"],
+        rows: vec![vec!["hand-overs in which only idle pods went".to_owned(), "100 of 100".to_owned()]],
+    })
+}
+
 pub(super) fn reaction(bench: &Bench<'_>) -> Result<Section> {
     let default: Reaction = measure(bench, &["reaction"])?;
     let fast: Reaction = measure(bench, &["reaction", "--poll-seconds", "0.25"])?;

@@ -1,0 +1,99 @@
+//! Times one decision; prints microseconds as a JSON object. For `cargo xtask bench`.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use separation_operator::decide::{
+    Bounds, GroupReading, History, Holds, Lag, LagReading, Marked, Member, Mode, Moment, Observation, Pod,
+    PodState, Policy, Target, Work, Workload, decide,
+};
+
+const PARTITIONS: i32 = 1_000;
+const PODS: i32 = 100;
+const ROUNDS: usize = 9;
+const DECISIONS: u32 = 20_000;
+
+fn main() {
+    let policy = Policy {
+        bounds: Bounds::new(0..=1_000).expect("bounds"),
+        target: Target::TasksPerReplica(NonZeroU32::MIN),
+        mode: Mode::Active,
+        stabilisation: Duration::from_secs(120),
+        settle: Duration::from_secs(1),
+        rebalance_hold: Duration::from_secs(25),
+        stale_after: Duration::from_secs(10),
+    };
+    let scaling_out = observation(GroupReading::NotRead, 0);
+    let busy = observation(members(), PODS);
+    let report = serde_json::json!({
+        "partitions": PARTITIONS,
+        "pods": PODS,
+        "scaling_out_us": microseconds(&policy, &scaling_out),
+        "with_members_us": microseconds(&policy, &busy),
+    });
+    #[expect(clippy::print_stdout, reason = "the one thing that this program prints")]
+    {
+        println!("{report}");
+    }
+}
+
+/// Work on every tenth partition where there are pods, and on every one where they are to come.
+fn observation(group: GroupReading, pods: i32) -> Observation {
+    let step = if pods == 0 { 1 } else { 10 };
+    let pods = (0..pods).map(|pod| Pod {
+        name: name(pod).as_str().into(),
+        state: PodState::Ready,
+        marked: Marked::No,
+    });
+    let pods: Vec<Pod> = pods.collect();
+    Observation {
+        lag: LagReading {
+            at: Moment::from_millis(1_000),
+            lag: Lag::Known(Work::of(
+                (0..PARTITIONS).map(|partition| u64::from(partition % step == 0)),
+            )),
+        },
+        group,
+        workload: Workload {
+            replicas: u32::try_from(pods.len()).unwrap_or(u32::MAX),
+            pods,
+        },
+        conflict: None,
+    }
+}
+
+fn members() -> GroupReading {
+    let each = PARTITIONS / PODS;
+    let members = (0..PODS).map(|pod| Member {
+        pod: name(pod).as_str().into(),
+        holds: Holds::Partitions((pod * each..(pod + 1) * each).collect()),
+    });
+    GroupReading::Stable {
+        at: Moment::from_millis(1_000),
+        members: members.collect(),
+    }
+}
+
+fn name(pod: i32) -> String {
+    format!("vocals-processor-7c9d8b6f5-{pod:05}")
+}
+
+/// The median of some rounds.
+fn microseconds(policy: &Policy, observation: &Observation) -> f64 {
+    let mut rounds: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let begun = Instant::now();
+            for _ in 0..DECISIONS {
+                std::hint::black_box(decide(
+                    policy,
+                    std::hint::black_box(observation),
+                    History::default(),
+                    Moment::from_millis(2_000),
+                ));
+            }
+            begun.elapsed().as_secs_f64() * 1e6 / f64::from(DECISIONS)
+        })
+        .collect();
+    rounds.sort_by(f64::total_cmp);
+    rounds[ROUNDS / 2]
+}
