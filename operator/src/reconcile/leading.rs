@@ -107,11 +107,8 @@ impl Leading {
     }
 
     /// Pools for which time alone has made something due.
-    pub(super) fn due(&mut self) -> BTreeSet<Arc<PoolId>> {
+    pub(super) fn due(&self) -> BTreeSet<Arc<PoolId>> {
         let now = self.clock.now();
-        for name in self.clusters.due_secrets(now) {
-            self.jobs.read_secret(name);
-        }
         let due = self.pools.iter().filter(|(_, pool)| pool.is_due(now));
         due.map(|(id, _)| Arc::clone(id)).collect()
     }

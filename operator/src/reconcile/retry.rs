@@ -51,14 +51,18 @@ impl Retry {
         let pause = match pause {
             // Twice in a row at once, then not: whoever writes against us is not outrun.
             Pause::None if self.failures <= 2 => Duration::ZERO,
-            Pause::None | Pause::Growing => {
-                let doubled = 2_u32.saturating_pow(self.failures.min(10) - 1);
-                FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE)
-            }
+            Pause::None | Pause::Growing => doubled(self.failures - 1),
             Pause::Longest => LONGEST_PAUSE,
         };
         self.not_before = Some(now + pause);
     }
+}
+
+/// The first pause, doubled so often, up to the longest one.
+fn doubled(times: u32) -> Duration {
+    FIRST_PAUSE
+        .saturating_mul(2_u32.saturating_pow(times))
+        .min(LONGEST_PAUSE)
 }
 
 /// For how long somebody must have left our Deployment alone before what they did is forgotten: twice the longest pause.
@@ -81,10 +85,7 @@ impl Contest {
         let Some(last) = self.last else { return true };
         let pause = match self.times.checked_sub(PUT_BACK_AT_ONCE) {
             None => Duration::ZERO,
-            Some(more) => {
-                let doubled = 2_u32.saturating_pow(more.min(10));
-                FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE)
-            }
+            Some(more) => doubled(more),
         };
         now.since(last) >= pause
     }
