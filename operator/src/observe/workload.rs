@@ -63,15 +63,11 @@ impl DeploymentSeen {
     pub fn of(deployment: &Deployment) -> Self {
         let metadata = &deployment.metadata;
         let annotations = metadata.annotations.as_ref();
-        let owner = metadata.owner_references.iter().flatten();
         let hash = annotations.and_then(|annotations| annotations.get(MANIFEST_HASH));
         Self {
             resource_version: resource_version(metadata),
             our_fields: our_fields(metadata),
-            owner: owner
-                .filter(|owner| owner.controller == Some(true))
-                .map(|owner| owner.uid.as_str().into())
-                .next(),
+            owner: controller_uid(metadata).map(Into::into),
             // The API server fills in 1 where nothing is said.
             replicas: u32::try_from(deployment.spec.replicas.unwrap_or(1)).unwrap_or(0),
             manifest_hash: hash.map(|hash| hash.as_str().into()),
@@ -113,6 +109,12 @@ pub fn workload<'a>(
         replicas: deployment.map_or(0, |deployment| deployment.replicas),
         pods: pods.into_iter().filter_map(|pod| pod.pod.clone()).collect(),
     }
+}
+
+/// Uid of what controls an object: for a Deployment of ours, its pool.
+pub fn controller_uid(metadata: &ObjectMeta) -> Option<&str> {
+    let mut owners = metadata.owner_references.iter().flatten();
+    Some(&owners.find(|owner| owner.controller == Some(true))?.uid)
 }
 
 fn resource_version(metadata: &ObjectMeta) -> Arc<str> {

@@ -24,7 +24,7 @@ use crate::decide::PodName;
 use crate::kafka::{Cluster, Deadline, Unread};
 use crate::lease::{Leadership, fenced};
 use crate::names::{DELETION_COST, FIELD_MANAGER, MARKED_COST, POOL_LABEL, ROLE_LABEL};
-use crate::observe::workload::{DeploymentSeen, PodSeen, Trouble};
+use crate::observe::workload::{DeploymentSeen, PodSeen, Trouble, controller_uid};
 use crate::watch::pool_seen;
 use crate::watch::world::{PoolSeen, RoleKey};
 
@@ -269,11 +269,8 @@ fn claim(there: &Deployment, key: &RoleKey, wanted: &Deployment) -> Claim {
     if labelled && manifest_hash(there).is_some() {
         return Claim::Ours;
     }
-    let owner = |deployment: &Deployment| {
-        let mut owners = deployment.metadata.owner_references.iter().flatten();
-        Some(owners.find(|owner| owner.controller == Some(true))?.uid.clone())
-    };
-    if owner(there).is_some() && owner(there) == owner(wanted) {
+    let owner = controller_uid(&there.metadata);
+    if owner.is_some() && owner == controller_uid(&wanted.metadata) {
         Claim::OursUnlabelled
     } else {
         Claim::Foreign
