@@ -1,5 +1,7 @@
 //! The command line. Arguments in, exit code out; the only part of the operator that prints.
 
+#[cfg(feature = "local")]
+mod local;
 mod run;
 mod simulate;
 
@@ -29,6 +31,9 @@ struct Arguments {
 enum Command {
     /// Look after the SeparationPools of a cluster, until SIGTERM
     Run(Box<RunArguments>),
+    /// Run a pool on this machine, with worker processes, and Kafka and S3 of its own where it names none
+    #[cfg(feature = "local")]
+    Local(Box<local::LocalArguments>),
     /// Print the definition of SeparationPool, for `kubectl apply -f -`
     Crd,
     /// Try a policy on a trace of arriving tasks, recorded or made up, with the operator's own decisions
@@ -41,13 +46,16 @@ pub fn run() -> ExitCode {
     if matches!(command, Command::Run(_)) {
         keep_little(Arenas::One);
     }
-    let done = match command {
-        Command::Run(arguments) => run::run(&arguments),
-        Command::Crd => print_crd(),
-        Command::Simulate(arguments) => simulate::run(&arguments),
+    let done: anyhow::Result<Option<u8>> = match command {
+        Command::Run(arguments) => run::run(&arguments).map(|()| None),
+        #[cfg(feature = "local")]
+        Command::Local(arguments) => local::run(&arguments),
+        Command::Crd => print_crd().map(|()| None),
+        Command::Simulate(arguments) => simulate::run(&arguments).map(|()| None),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(code)) => ExitCode::from(code),
         Err(error) => {
             // With standard error closed, the exit code still tells.
             let _ = writeln!(stderr().lock(), "error: {error:#}");
