@@ -59,6 +59,15 @@ impl Parts {
         part(&cache_dir()?, format!("helm/{}/helm", pins()?.helm.version))
     }
 
+    /// The kubectl program, which comes with the parts of a node.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn kubectl() -> Result<PathBuf> {
+        let folder = format!("kubernetes-node/{}", pins()?.kubernetes.version);
+        part(&cache_dir()?, format!("{folder}/kubectl"))
+    }
+
     fn locate_in(cache: &Path) -> Result<Self> {
         let pins = pins()?;
         Ok(Self {

@@ -68,7 +68,7 @@ fn tar(project: &Project, folder: &Path, archive: &Path) -> std::process::Comman
 }
 
 /// This machine's, as images call it.
-fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

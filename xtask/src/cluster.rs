@@ -94,8 +94,7 @@ fn up(project: &Project, options: &Up) -> Result<()> {
     let folder = project.target(FOLDER);
     if let Some(state) = running(&folder)? {
         println!("it is up already");
-        print(project, &state);
-        return Ok(());
+        return print(project, &state);
     }
     system::ensure(system::FOR_TESTING)?;
     parts::install(project)?;
@@ -129,8 +128,7 @@ fn up(project: &Project, options: &Up) -> Result<()> {
         .spawn()
         .with_context(|| format!("cannot start `{}`", process::line(&program)))?;
     let state = wait_until_up(child, &folder)?;
-    print(project, &state);
-    Ok(())
+    print(project, &state)
 }
 
 /// The program that holds everything, built.
@@ -161,10 +159,11 @@ fn wait_until_up(mut child: Child, folder: &Path) -> Result<State> {
     }
 }
 
-fn print(project: &Project, state: &State) {
-    let kubeconfig = state.kubeconfig.as_deref().or_else(|| project.kubeconfig());
-    if let Some(kubeconfig) = kubeconfig {
+fn print(project: &Project, state: &State) -> Result<()> {
+    if let Some(kubeconfig) = &state.kubeconfig {
+        let [kubectl, helm] = parts::tools(project)?;
         println!("\nexport KUBECONFIG={}", kubeconfig.display());
+        println!("export PATH={}:{}:$PATH", kubectl.display(), helm.display());
     }
     let s3 = &state.s3;
     println!(
@@ -173,6 +172,7 @@ fn print(project: &Project, state: &State) {
     );
     println!("\ncargo xtask cluster load    brings the images of the worker and the operator");
     println!("cargo xtask cluster down    ends it all");
+    Ok(())
 }
 
 fn load(project: &Project, options: &Load) -> Result<()> {

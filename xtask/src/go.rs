@@ -90,6 +90,7 @@ pub(crate) const KUBERNETES_NODE: Programs = Programs {
         ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
         ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
         ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+        ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
     ],
     versioned: KUBERNETES_VERSION,
     c: UseOfC::None,

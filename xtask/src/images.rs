@@ -145,6 +145,7 @@ impl<'p> Buildah<'p> {
             .args(["--target", target, "--tag", &image.name])
             .args(["--build-arg", "PARTS=ready"])
             .arg(format!("--build-arg=DEBIAN={BASE_NAME}"))
+            .arg(format!("--build-arg=TARGETARCH={}", archive::architecture()))
             .arg(concat!("--build-arg=VERSION=", env!("CARGO_PKG_VERSION")))
             .arg(self.project.path("."));
         process::run(&mut building)?;

@@ -92,6 +92,17 @@ pub(crate) fn install_node(project: &Project) -> Result<()> {
     Ok(())
 }
 
+/// The folders in the cache where kubectl and Helm are, once a node is installed.
+pub(crate) fn tools(project: &Project) -> Result<[PathBuf; 2]> {
+    let pins = parse(PINS)?;
+    Ok([
+        project
+            .cache()
+            .path(format!("kubernetes-node/{}", pins.kubernetes.version)),
+        project.cache().path(format!("helm/{}", pins.helm.version)),
+    ])
+}
+
 fn parse(text: &str) -> Result<Pins> {
     toml::from_str(text).context("testbed/parts.toml is not as expected")
 }

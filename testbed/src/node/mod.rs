@@ -11,12 +11,13 @@ mod runtime;
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+
+use tokio::net::{TcpStream, UnixStream};
 
 pub use self::machine::{Machine, Place};
 
@@ -32,6 +33,8 @@ const IMPORT: Duration = Duration::from_secs(180);
 
 /// The API server as pods see it: the first address of the services' network.
 const API_SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 1), 443);
+
+const KUBELET_PORT: u16 = 10250;
 
 /// A running node. Its pods, and all else that it made on this system, end with this or with our process.
 #[derive(Debug)]
@@ -64,12 +67,7 @@ impl Node {
             parts,
             machine,
         };
-        node.runtime.launch()?;
-        let socket = node.machine.path(runtime::SOCKET);
-        node.wait("containerd", &node.runtime, async || {
-            Ok(UnixStream::connect(&socket).is_ok())
-        })
-        .await?;
+        node.start_runtime().await?;
         for image in [&node.parts.pause_image, &node.parts.busybox_image] {
             node.import(&image.archive).await?;
         }
@@ -163,21 +161,26 @@ impl Node {
         self.kubelet.kill().await
     }
 
-    /// Starts a killed kubelet again; the node may take a moment to be ready.
+    /// Starts a killed kubelet again and waits until it serves logs; the node may take a moment more to be ready.
     ///
     /// # Errors
-    /// When it runs already.
-    pub fn start_kubelet(&self) -> Result<()> {
-        self.kubelet.launch()
+    /// When it runs already, or does not serve within 120 s.
+    pub async fn start_kubelet(&self) -> Result<()> {
+        self.kubelet.launch()?;
+        let address = SocketAddrV4::new(self.machine.place().address(), KUBELET_PORT);
+        self.wait("kubelet", &self.kubelet, async || {
+            Ok(TcpStream::connect(address).await.is_ok())
+        })
+        .await
     }
 
     /// Kills containerd with SIGKILL and starts it again; containers go on.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When it does not run, or does not listen within 120 s.
     pub async fn restart_runtime(&self) -> Result<()> {
         self.runtime.kill().await?;
-        self.runtime.launch()
+        self.start_runtime().await
     }
 
     /// The ends of all logs, for a message.
@@ -185,6 +188,15 @@ impl Node {
         [&self.runtime, &self.kubelet, &self.proxy]
             .map(Service::log_end)
             .concat()
+    }
+
+    async fn start_runtime(&self) -> Result<()> {
+        self.runtime.launch()?;
+        let socket = self.machine.path(runtime::SOCKET);
+        self.wait("containerd", &self.runtime, async || {
+            Ok(UnixStream::connect(&socket).await.is_ok())
+        })
+        .await
     }
 
     /// Waits until an answer is yes, or a server ends, or time is up.

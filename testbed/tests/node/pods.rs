@@ -85,7 +85,7 @@ async fn pods_reach_what_they_need_outlive_their_keepers_and_end_when_told() {
     node.kill_kubelet().await.unwrap();
     plane.kill(Server::Api).await.unwrap();
     plane.start_again(Server::Api).await.unwrap();
-    node.start_kubelet().unwrap();
+    node.start_kubelet().await.unwrap();
     node.restart_runtime().await.unwrap();
     let another = "localhost/another:name";
     eventually("a runtime that answers", SOON, async || {
