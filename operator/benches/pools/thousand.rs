@@ -1,15 +1,17 @@
 //! A thousand pools: how long they take to be taken up, what they cost idle, and all of them busy at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use kube::api::{Api, ListParams};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 use separation_operator::crd::SeparationPool;
 use separation_testbed::eventually;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::{Bench, NAMESPACE, PATIENCE, pool};
 
@@ -74,6 +76,11 @@ pub(super) async fn measure(bench: &Bench, pools: usize, idle: Duration) -> Resu
     let memory = resident_bytes(pid)?;
     let sockets = sockets_to(pid, &bench.kafka.bootstrap())?;
 
+    // Followed, not listed again and again: lists of thousands would be most of the API server's work.
+    let listed = bench.deployments().list_metadata(&ListParams::default()).await?;
+    let version = listed.metadata.resource_version.context("a list has a version")?;
+    let following = bench.deployments();
+    let scaled = following.watch(&WatchParams::default(), &version).await?;
     let begun = Instant::now();
     stream::iter(&names)
         .flat_map(|name| stream::iter((0..PARTITIONS).map(move |partition| (name, partition))))
@@ -85,16 +92,10 @@ pub(super) async fn measure(bench: &Bench, pools: usize, idle: Duration) -> Resu
         .try_collect::<Vec<_>>()
         .await?;
     let published = begun.elapsed();
-    eventually("replicas of all", PATIENCE, async || {
-        let found = bench.deployments().list(&ListParams::default()).await?;
-        let busy = found
-            .items
-            .iter()
-            .filter(|found| found.spec.replicas == Some(PARTITIONS));
-        anyhow::Ok(busy.count() == pools)
-    })
-    .await;
+    let written = timeout(PATIENCE, replicas_written(scaled, pools));
+    written.await.context("not all replicas were written")??;
     let busy = begun.elapsed();
+    let writes_busy = difference(&writes(bench)?, &writes_before);
     Ok(json!({
         "pools": pools,
         "applied_seconds": applied.as_secs_f64(),
@@ -104,12 +105,32 @@ pub(super) async fn measure(bench: &Bench, pools: usize, idle: Duration) -> Resu
         "idle_cpu_share": cpu / idle.as_secs_f64(),
         "writes_until_idle": writes_until_idle,
         "idle_writes": writes_idle,
+        "writes_until_busy": writes_busy,
         "resident_bytes": memory,
         "resident_bytes_busy": resident_bytes(pid)?,
         "kafka_sockets": sockets,
         "published_seconds": published.as_secs_f64(),
         "busy_seconds": busy.as_secs_f64(),
     }))
+}
+
+/// Waits until so many Deployments were given a replica for each partition.
+async fn replicas_written(
+    changes: impl Stream<Item = kube::Result<WatchEvent<Deployment>>>,
+    pools: usize,
+) -> Result<()> {
+    let mut changes = std::pin::pin!(changes);
+    let mut done = BTreeSet::new();
+    while done.len() < pools {
+        let change = changes.try_next().await?.context("the watch ended")?;
+        let WatchEvent::Modified(deployment) = change else {
+            continue;
+        };
+        if deployment.spec.replicas == Some(PARTITIONS) {
+            done.extend(deployment.metadata.name);
+        }
+    }
+    Ok(())
 }
 
 /// Writes so far by what was written, those of the Lease and of ourselves aside.

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::history::{History, IdlePod, READINGS_TO_BE_IDLE};
 use super::observation::{
     GroupReading, Holds, Lag, Marked, Moment, Observation, Pod, PodState, Work, Workload,
@@ -45,6 +47,10 @@ pub(super) struct Fleet<'a> {
     pub(super) busy_would_go_first: bool,
 }
 
+/// Most of a decision about many pods is this look-up; its keys are not chosen to collide by whoever joins a group, for the
+/// hash is seeded in each process.
+type HoldsByName<'a> = HashMap<&'a str, &'a Holds, RandomState>;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Doing {
     Busy,
@@ -70,7 +76,7 @@ impl<'a> Fleet<'a> {
             // change with every reading of members.
             fleet.counts.activity = Some(Activity::default());
         } else if let (GroupReading::Stable { members, .. }, Some(work)) = (&observation.group, work) {
-            let holds: HashMap<&str, &Holds> = members.iter().map(|m| (m.pod.as_str(), &m.holds)).collect();
+            let holds: HoldsByName<'_> = members.iter().map(|m| (m.pod.as_str(), &m.holds)).collect();
             fleet.tell(workload, &holds, work);
         }
         fleet
@@ -82,7 +88,7 @@ impl<'a> Fleet<'a> {
         self.idle.iter().copied().filter(long_enough)
     }
 
-    fn tell(&mut self, workload: &'a Workload, holds: &HashMap<&str, &Holds>, work: &Work) {
+    fn tell(&mut self, workload: &'a Workload, holds: &HoldsByName<'_>, work: &Work) {
         let mut activity = Activity::default();
         for pod in live(workload) {
             match doing(pod, holds, work) {
@@ -128,7 +134,7 @@ fn counts(workload: &Workload) -> PodCounts {
     counts
 }
 
-fn doing(pod: &Pod, holds: &HashMap<&str, &Holds>, work: &Work) -> Doing {
+fn doing(pod: &Pod, holds: &HoldsByName<'_>, work: &Work) -> Doing {
     match holds.get(pod.name.as_str()) {
         Some(Holds::Task) => Doing::Busy,
         Some(Holds::NoTask) => Doing::Idle,

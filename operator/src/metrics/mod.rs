@@ -1,8 +1,7 @@
 //! What the operator counts and measures, in Prometheus' words.
 //!
 //! Labels come from fixed sets of words, but for a pool's name and a cluster's first server, whose series go when the pool
-//! or the last pool on the cluster goes. What is not known has no series: it is never zero. Handles are looked up once,
-//! and setting them looks up nothing.
+//! or the last pool on the cluster goes. What is not known has no series: it is never zero.
 
 mod cluster;
 mod role;
@@ -74,7 +73,7 @@ pub enum Leads {
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
-    roles: role::Families,
+    roles: role::Roles,
     clusters: cluster::Families,
     api_errors: IntCounterVec,
     watch_restarts: IntCounterVec,
@@ -104,7 +103,7 @@ impl Metrics {
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
-            roles: role::Families::new(made),
+            roles: role::Roles::default(),
             clusters: cluster::Families::new(made),
             api_errors: made.counters(
                 "separation_operator_api_errors_total",
@@ -179,6 +178,7 @@ impl Metrics {
         let mut text = Vec::new();
         // Only a broken pipe could fail, and this is memory.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        self.roles.encode(&mut text);
         text
     }
 }

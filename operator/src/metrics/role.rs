@@ -1,249 +1,293 @@
-//! Metrics of one role of a pool.
+//! Metrics of roles: plain numbers for each, made into series only while they are read, for a thousand pools have
+//! thirty thousand series.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
-use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder as _, TextEncoder};
 
-use super::{Making, Users};
 use crate::decide::{Explanation, Lag, Reason};
 use crate::plan::{PoolId, Role};
 
-const LABELS: [&str; 3] = ["namespace", "pool", "role"];
+/// Which role of which pool.
+type Key = (Arc<PoolId>, Role);
 
-/// Namespace, pool, role.
-type Labels = [String; 3];
+/// The numbers of all roles; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Roles(Arc<Mutex<BTreeMap<Key, Entry>>>);
 
-/// The families that every role has a series in.
-#[derive(Debug, Clone)]
-pub(super) struct Families {
-    users: Users<Labels>,
-    lag: GaugeVec,
-    lag_known: IntGaugeVec,
-    lag_age: GaugeVec,
-    partitions_with_work: IntGaugeVec,
-    desired: IntGaugeVec,
-    ready: IntGaugeVec,
-    busy: IntGaugeVec,
-    idle: IntGaugeVec,
-    draining: IntGaugeVec,
-    unschedulable: IntGaugeVec,
-    decisions: IntCounterVec,
-    writes: IntCounterVec,
+#[derive(Debug, Default)]
+struct Entry {
+    /// One that comes again before its predecessor has gone must not lose its series to it.
+    users: usize,
+    numbers: Numbers,
 }
 
-impl Families {
-    pub(super) fn new(made: Making<'_>) -> Self {
-        let gauges = |name: &str, help: &str| made.gauges(&format!("separation_pool_{name}"), help, &LABELS);
-        let numbers = |name: &str, help: &str| {
-            let options = Opts::new(format!("separation_pool_{name}"), help);
-            made.registered(GaugeVec::new(options, &LABELS))
-        };
-        Self {
-            users: Users::none(),
-            lag: numbers(
-                "lag_messages",
-                "Messages not yet committed; at least so many while lag_known is 0, and no series while nothing is known",
-            ),
-            lag_known: gauges("lag_known", "1 while the lag of every partition is known"),
-            lag_age: numbers(
-                "lag_age_seconds",
-                "Time since lag was last read whole; no series before the first time",
-            ),
-            partitions_with_work: gauges(
-                "partitions_with_work",
-                "Partitions with messages not yet committed; no series while that is not known",
-            ),
-            desired: gauges("replicas_desired", "Workers asked for"),
-            ready: gauges("replicas_ready", "Workers that are ready"),
-            busy: gauges(
-                "replicas_busy",
-                "Workers that hold a task, or may; no series while that is not known",
-            ),
-            idle: gauges(
-                "replicas_idle",
-                "Workers that hold no task; no series while that is not known",
-            ),
-            draining: gauges("replicas_draining", "Workers that finish their last task"),
-            unschedulable: gauges("replicas_unschedulable", "Workers that no node has room for"),
-            decisions: made.counters(
-                "separation_pool_decisions_total",
-                "Decisions, by reason",
-                &[LABELS[0], LABELS[1], LABELS[2], "reason"],
-            ),
-            writes: made.counters(
-                "separation_pool_replica_writes_total",
-                "Numbers of workers that were written, by direction",
-                &[LABELS[0], LABELS[1], LABELS[2], "direction"],
-            ),
-        }
-    }
+/// What is told of one role. What is not known has no series.
+#[derive(Debug, Clone, Default)]
+struct Numbers {
+    /// None before the first decision.
+    decided: Option<Decided>,
+    /// Decisions, by [`Reason`].
+    decisions: [u64; Reason::ALL.len()],
+    /// Writes, by direction: more workers, and fewer.
+    writes: [u64; DIRECTIONS.len()],
+}
 
+/// What the last decision rested on, and what it was.
+#[derive(Debug, Clone, Copy)]
+struct Decided {
+    lag: Option<f64>,
+    lag_known: bool,
+    lag_age: Option<Duration>,
+    partitions_with_work: Option<u32>,
+    desired: u32,
+    ready: u32,
+    busy: Option<u64>,
+    idle: Option<u32>,
+    draining: u32,
+    unschedulable: u32,
+}
+
+const DIRECTIONS: [&str; 2] = ["out", "in"];
+
+/// A family that every role has a series in, or several that differ by one label.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    values: Values,
+}
+
+enum Values {
+    /// Of the last decision.
+    Gauge(fn(&Decided) -> Option<f64>),
+    /// By reason.
+    Decisions,
+    /// By direction.
+    Writes,
+}
+
+const FAMILIES: [Family; 12] = [
+    Family {
+        name: "separation_pool_lag_messages",
+        help: "Messages not yet committed; at least so many while lag_known is 0, and no series while nothing is known",
+        values: Values::Gauge(|decided| decided.lag),
+    },
+    Family {
+        name: "separation_pool_lag_known",
+        help: "1 while the lag of every partition is known",
+        values: Values::Gauge(|decided| Some(f64::from(u8::from(decided.lag_known)))),
+    },
+    Family {
+        name: "separation_pool_lag_age_seconds",
+        help: "Time since lag was last read whole; no series before the first time",
+        values: Values::Gauge(|decided| Some(decided.lag_age?.as_secs_f64())),
+    },
+    Family {
+        name: "separation_pool_partitions_with_work",
+        help: "Partitions with messages not yet committed; no series while that is not known",
+        values: Values::Gauge(|decided| decided.partitions_with_work.map(f64::from)),
+    },
+    Family {
+        name: "separation_pool_replicas_desired",
+        help: "Workers asked for",
+        values: Values::Gauge(|decided| Some(decided.desired.into())),
+    },
+    Family {
+        name: "separation_pool_replicas_ready",
+        help: "Workers that are ready",
+        values: Values::Gauge(|decided| Some(decided.ready.into())),
+    },
+    Family {
+        name: "separation_pool_replicas_busy",
+        help: "Workers that hold a task, or may; no series while that is not known",
+        values: Values::Gauge(|decided| decided.busy.map(|busy| busy as f64)),
+    },
+    Family {
+        name: "separation_pool_replicas_idle",
+        help: "Workers that hold no task; no series while that is not known",
+        values: Values::Gauge(|decided| decided.idle.map(f64::from)),
+    },
+    Family {
+        name: "separation_pool_replicas_draining",
+        help: "Workers that finish their last task",
+        values: Values::Gauge(|decided| Some(decided.draining.into())),
+    },
+    Family {
+        name: "separation_pool_replicas_unschedulable",
+        help: "Workers that no node has room for",
+        values: Values::Gauge(|decided| Some(decided.unschedulable.into())),
+    },
+    Family {
+        name: "separation_pool_decisions_total",
+        help: "Decisions, by reason",
+        values: Values::Decisions,
+    },
+    Family {
+        name: "separation_pool_replica_writes_total",
+        help: "Numbers of workers that were written, by direction",
+        values: Values::Writes,
+    },
+];
+
+impl Roles {
     pub(super) fn of(&self, pool: &PoolId, role: Role) -> RoleMetrics {
-        let labels = [pool.namespace.clone(), pool.name.clone(), role.name().to_owned()];
-        // Pools are as many as there are; each has two.
-        let labels = self.users.join(labels.clone(), usize::MAX, labels);
+        let key = (Arc::new(pool.clone()), role);
+        self.lock().entry(key.clone()).or_default().users += 1;
         RoleMetrics {
-            lag_known: self.lag_known.with_label_values(&labels),
-            desired: self.desired.with_label_values(&labels),
-            ready: self.ready.with_label_values(&labels),
-            draining: self.draining.with_label_values(&labels),
-            unschedulable: self.unschedulable.with_label_values(&labels),
-            lag: None,
-            lag_age: None,
-            partitions_with_work: None,
-            busy: None,
-            idle: None,
-            decisions: [const { None }; Reason::ALL.len()],
-            families: self.clone(),
-            labels,
+            roles: self.clone(),
+            key,
         }
     }
 
-    fn remove(&self, labels: &Labels) {
-        // What was never known has no series to remove.
-        let gauges = [
-            &self.lag_known,
-            &self.partitions_with_work,
-            &self.desired,
-            &self.ready,
-            &self.busy,
-            &self.idle,
-            &self.draining,
-            &self.unschedulable,
-        ];
-        for gauge in gauges {
-            let _ = gauge.remove_label_values(labels);
+    /// Adds all series in Prometheus' text format, a family at a time.
+    pub(super) fn encode(&self, text: &mut Vec<u8>) {
+        for family in &FAMILIES {
+            // Decisions wait for one family at most.
+            let series: Vec<Metric> = {
+                let roles = self.lock();
+                let series = roles
+                    .iter()
+                    .flat_map(|(key, entry)| family.series(key, &entry.numbers));
+                series.collect()
+            };
+            if series.is_empty() {
+                continue;
+            }
+            let mut encoded = MetricFamily::default();
+            encoded.set_name(family.name.to_owned());
+            encoded.set_help(family.help.to_owned());
+            encoded.set_field_type(match family.values {
+                Values::Gauge(_) => MetricType::GAUGE,
+                Values::Decisions | Values::Writes => MetricType::COUNTER,
+            });
+            encoded.set_metric(series);
+            // Only a broken pipe could fail, and this is memory.
+            let _ = TextEncoder::new().encode(&[encoded], text);
         }
-        for gauge in [&self.lag, &self.lag_age] {
-            let _ = gauge.remove_label_values(labels);
-        }
-        let [namespace, pool, role] = labels;
-        for reason in Reason::ALL {
-            let _ = self
-                .decisions
-                .remove_label_values(&[namespace, pool, role, reason.name()]);
-        }
-        for direction in [OUT, IN] {
-            let _ = self
-                .writes
-                .remove_label_values(&[namespace, pool, role, direction]);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Family {
+    fn series(&self, key: &Key, numbers: &Numbers) -> Vec<Metric> {
+        let counted = |label: &'static str, values: &mut dyn Iterator<Item = (&'static str, u64)>| {
+            let some = values.filter(|(_, count)| *count > 0);
+            some.map(|(value, count)| {
+                let mut counter = Counter::default();
+                // Beyond 2^53 the nearest number will do.
+                counter.set_value(count as f64);
+                let mut metric = Metric::from_label(labels(key, Some((label, value))));
+                metric.set_counter(counter);
+                metric
+            })
+            .collect()
+        };
+        match self.values {
+            Values::Gauge(read) => {
+                let value = numbers.decided.as_ref().and_then(read);
+                let series = value.map(|value| {
+                    let mut gauge = Gauge::default();
+                    gauge.set_value(value);
+                    let mut metric = Metric::from_label(labels(key, None));
+                    metric.set_gauge(gauge);
+                    metric
+                });
+                series.into_iter().collect()
+            }
+            Values::Decisions => {
+                let reasons = Reason::ALL.iter().map(|reason| reason.name());
+                counted("reason", &mut reasons.zip(numbers.decisions))
+            }
+            Values::Writes => counted("direction", &mut DIRECTIONS.into_iter().zip(numbers.writes)),
         }
     }
 }
 
-const OUT: &str = "out";
-const IN: &str = "in";
+/// Labels in the alphabet's order.
+fn labels((pool, role): &Key, more: Option<(&str, &str)>) -> Vec<LabelPair> {
+    let of_role = [
+        ("namespace", pool.namespace.as_str()),
+        ("pool", pool.name.as_str()),
+        ("role", role.name()),
+    ];
+    let mut all: Vec<_> = of_role.into_iter().chain(more).collect();
+    all.sort_unstable();
+    let pairs = all.into_iter().map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.to_owned());
+        pair.set_value(value.to_owned());
+        pair
+    });
+    pairs.collect()
+}
 
-/// Metrics of one role of a pool: handles, so that setting them looks up nothing. Its series go with it.
+/// Metrics of one role of a pool. Its series go with the last of them.
 #[derive(Debug)]
 pub struct RoleMetrics {
-    families: Families,
-    labels: Labels,
-    lag_known: IntGauge,
-    desired: IntGauge,
-    ready: IntGauge,
-    draining: IntGauge,
-    unschedulable: IntGauge,
-    lag: Option<Gauge>,
-    lag_age: Option<Gauge>,
-    partitions_with_work: Option<IntGauge>,
-    busy: Option<IntGauge>,
-    idle: Option<IntGauge>,
-    /// By [`Reason`]; most roles only ever have a few.
-    decisions: [Option<IntCounter>; Reason::ALL.len()],
+    roles: Roles,
+    key: Key,
 }
 
 impl RoleMetrics {
     /// A decision was made. `lag_age` is the time since lag was last read whole.
     pub fn decided(&mut self, explanation: &Explanation, lag: &Lag, lag_age: Option<Duration>) {
-        let families = &self.families;
-        let labels = &self.labels;
         let messages = match lag {
             Lag::Known(work) | Lag::Partial { known: work, .. } => Some(work.messages()),
             Lag::Unknown { .. } => None,
         };
-        self.lag_known.set(i64::from(matches!(lag, Lag::Known(_))));
-        // Beyond 2^53 the nearest number will do.
-        let messages = messages.map(|messages| messages as f64);
-        set(&mut self.lag, &families.lag, labels, messages, Gauge::set);
-        let age = lag_age.map(|age| age.as_secs_f64());
-        set(&mut self.lag_age, &families.lag_age, labels, age, Gauge::set);
-        let partitions = explanation.work.map(|work| i64::from(work.partitions_with_work));
-        let slot = &mut self.partitions_with_work;
-        set(
-            slot,
-            &families.partitions_with_work,
-            labels,
-            partitions,
-            IntGauge::set,
-        );
         let pods = explanation.pods;
-        self.desired.set(explanation.desired.into());
-        self.ready.set(pods.ready.into());
-        self.draining.set(pods.draining.into());
-        self.unschedulable.set(pods.unschedulable.into());
-        // As in status: who cannot be told may hold a task.
-        let busy = pods
-            .activity
-            .map(|activity| i64::from(activity.busy) + i64::from(activity.untold));
-        set(&mut self.busy, &families.busy, labels, busy, IntGauge::set);
-        let idle = pods.activity.map(|activity| i64::from(activity.idle));
-        set(&mut self.idle, &families.idle, labels, idle, IntGauge::set);
-        self.count(explanation.reason);
+        let decided = Decided {
+            // Beyond 2^53 the nearest number will do.
+            lag: messages.map(|messages| messages as f64),
+            lag_known: matches!(lag, Lag::Known(_)),
+            lag_age,
+            partitions_with_work: explanation.work.map(|work| work.partitions_with_work),
+            desired: explanation.desired,
+            ready: pods.ready,
+            // As in status: who cannot be told may hold a task.
+            busy: pods
+                .activity
+                .map(|activity| u64::from(activity.busy) + u64::from(activity.untold)),
+            idle: pods.activity.map(|activity| activity.idle),
+            draining: pods.draining,
+            unschedulable: pods.unschedulable,
+        };
+        let reason = Reason::ALL
+            .iter()
+            .position(|reason| *reason == explanation.reason);
+        self.change(|numbers| {
+            numbers.decided = Some(decided);
+            if let Some(count) = reason.and_then(|index| numbers.decisions.get_mut(index)) {
+                *count += 1;
+            }
+        });
     }
 
     /// A number of workers was written.
     pub fn wrote_replicas(&self, from: u32, to: u32) {
-        let direction = if to > from { OUT } else { IN };
-        let [namespace, pool, role] = &self.labels;
-        self.families
-            .writes
-            .with_label_values(&[namespace, pool, role, direction])
-            .inc();
+        self.change(|numbers| numbers.writes[usize::from(to < from)] += 1);
     }
 
-    fn count(&mut self, reason: Reason) {
-        let Some(index) = Reason::ALL.iter().position(|other| *other == reason) else {
-            return;
-        };
-        let [namespace, pool, role] = &self.labels;
-        self.decisions[index]
-            .get_or_insert_with(|| {
-                self.families
-                    .decisions
-                    .with_label_values(&[namespace, pool, role, reason.name()])
-            })
-            .inc();
+    fn change(&self, change: impl FnOnce(&mut Numbers)) {
+        if let Some(entry) = self.roles.lock().get_mut(&self.key) {
+            change(&mut entry.numbers);
+        }
     }
 }
 
 impl Drop for RoleMetrics {
     fn drop(&mut self) {
-        self.families
-            .users
-            .leave(&self.labels, || self.families.remove(&self.labels));
-    }
-}
-
-/// Sets a series to what is known, and takes it away where nothing is.
-fn set<B: MetricVecBuilder, V>(
-    slot: &mut Option<B::M>,
-    family: &MetricVec<B>,
-    labels: &Labels,
-    value: Option<V>,
-    set: impl FnOnce(&B::M, V),
-) where
-    MetricVec<B>: Collector,
-{
-    match value {
-        Some(value) => set(
-            slot.get_or_insert_with(|| family.with_label_values(labels)),
-            value,
-        ),
-        None => {
-            if slot.take().is_some() {
-                let _ = family.remove_label_values(labels);
+        let mut roles = self.roles.lock();
+        if let Some(entry) = roles.get_mut(&self.key) {
+            entry.users -= 1;
+            if entry.users == 0 {
+                roles.remove(&self.key);
             }
         }
     }

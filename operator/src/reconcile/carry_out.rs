@@ -35,7 +35,7 @@ const DEPLOYMENTS_AT_ONCE: usize = 24;
 const OTHERS_AT_ONCE: usize = 8;
 
 /// How long a status waits at most while Deployments wait for their turn, and how often it looks.
-const GO_FIRST: Duration = Duration::from_secs(3);
+const GO_FIRST: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How long the requests of one job may take together.

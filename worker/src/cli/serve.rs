@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 use separation_contract::environment as env;
 use tokio::net::TcpListener;
+use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
 
 use super::Failure;
@@ -43,10 +44,12 @@ pub(super) struct Serving {
     kafka: KafkaSettings,
     consumer: ConsumerSettings,
     admin_addr: SocketAddr,
+    runtime: Runtime,
+    shutdown: Shutdown,
 }
 
 impl ServeArguments {
-    /// Checks the options together and starts logging.
+    /// Checks the options together, starts logging, and catches signals before the first line is logged.
     pub(super) fn begin(&self, role: ConsumedRole) -> Result<Serving, Failure> {
         let kafka = self
             .kafka
@@ -60,12 +63,24 @@ impl ServeArguments {
             .start()
             .context("LOG_LEVEL cannot be read")
             .map_err(Failure::Usage)?;
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("cannot start a runtime")
+            .map_err(Failure::Work)?;
+        let shutdown = runtime
+            .block_on(async { Shutdown::on_signals() })
+            .context("cannot catch signals")
+            .map_err(Failure::Work)?;
         // Once, and without secrets: these types show none.
         tracing::info!(?kafka, ?consumer, admin_addr = %self.admin_addr, "Settings");
         Ok(Serving {
             kafka,
             consumer,
             admin_addr: self.admin_addr,
+            runtime,
+            shutdown,
         })
     }
 }
@@ -73,15 +88,9 @@ impl ServeArguments {
 impl Serving {
     /// Makes the role and serves until a shutdown is asked for. A shutdown while the role is made ends it as well.
     pub(super) fn run<R: Role>(self, make: impl AsyncFnOnce() -> anyhow::Result<R>) -> Result<(), Failure> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .context("cannot start a runtime")
-            .map_err(Failure::Work)?;
-        let exit = runtime.block_on(self.serve(make)).map_err(Failure::Work)?;
+        let exit = self.runtime.block_on(self.serve(make)).map_err(Failure::Work)?;
         // A process that ends while ONNX Runtime loads a model or runs it on a thread may crash on its way out.
-        runtime.shutdown_timeout(match exit {
+        self.runtime.shutdown_timeout(match exit {
             Exit::Drained => LOADING_LIMIT,
             Exit::Aborted => ABORT_LIMIT,
         });
@@ -94,8 +103,8 @@ impl Serving {
         }
     }
 
-    async fn serve<R: Role>(self, make: impl AsyncFnOnce() -> anyhow::Result<R>) -> anyhow::Result<Exit> {
-        let shutdown = Shutdown::on_signals().context("cannot catch signals")?;
+    async fn serve<R: Role>(&self, make: impl AsyncFnOnce() -> anyhow::Result<R>) -> anyhow::Result<Exit> {
+        let shutdown = &self.shutdown;
         let metrics = Metrics::new();
         let (activity, watched) = watch::channel(Activity::Starting);
         let listener = TcpListener::bind(self.admin_addr)
@@ -139,10 +148,10 @@ impl Serving {
             role: Arc::new(role),
             consumer: joined,
             producer,
-            settings: self.consumer,
+            settings: self.consumer.clone(),
             metrics,
             activity,
         };
-        Ok(service.run(&shutdown).await?)
+        Ok(service.run(shutdown).await?)
     }
 }

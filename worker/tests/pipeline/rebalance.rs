@@ -200,8 +200,11 @@ async fn storm(assignor: &str, seconds: usize) {
             tasks.insert(rig.submit(number).await);
         }
         workers.push(start());
-        // The third of those that run at a time leaves in order, with whatever it is doing.
-        workers[second].sigterm().unwrap();
+        // The third of those that run at a time leaves in order, with whatever it is doing: signals are caught from the
+        // first line that is logged on.
+        let leaver = &workers[second];
+        leaver.wait_for_log("Settings", PATIENCE).await.unwrap();
+        leaver.sigterm().unwrap();
     }
     rig.tasks_committed().await;
     for worker in &workers[..seconds] {

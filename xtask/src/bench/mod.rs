@@ -1,5 +1,6 @@
-//! Measurements, written to docs/benchmarks.md. Each scenario is one function in a file of its own.
+//! Measurements, written to docs/benchmarks.md. Each scenario is one function.
 
+mod document;
 mod figures;
 mod machine;
 mod memory;
@@ -20,9 +21,9 @@ use clap::{Args, ValueEnum};
 use crate::binaries::{Binaries, Mix};
 use crate::project::Project;
 use crate::songs;
+use document::Document;
 use figures::Section;
-
-const DOCUMENT: &str = "docs/benchmarks.md";
+use machine::Measured;
 
 /// Where everything lies that is measured with, under cargo's target directory. A run starts with it empty, so that
 /// no figure is taken from a song or a model of an earlier checkout.
@@ -30,9 +31,12 @@ const DIRECTORY: &str = "bench";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Run only these scenarios, print them and write nothing down
+    /// Run only these scenarios; sections of others stay as they are
     #[arg(long, value_name = "SCENARIO")]
     only: Vec<Scenario>,
+    /// Print figures, and write nothing down
+    #[arg(long)]
+    print: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -67,23 +71,32 @@ struct Bench<'p> {
 /// `cargo xtask bench`.
 pub(crate) fn bench(project: &Project, options: &Options) -> Result<()> {
     let bench = Bench::prepare(project)?;
-    if !options.only.is_empty() {
-        for scenario in &options.only {
-            print!("\n{}", bench.run(*scenario)?.markdown());
+    let measured = Measured::now(project)?;
+    let every = Scenario::value_variants();
+    let names: Vec<String> = every.iter().map(|scenario| scenario.name()).collect();
+    let wanted = if options.only.is_empty() {
+        every
+    } else {
+        &options.only
+    };
+    for scenario in wanted {
+        let section = bench.run(*scenario)?;
+        print!("\n{}", section.markdown());
+        if !options.print {
+            // At once: a later scenario may fail, or take longer than somebody has.
+            let mut document = Document::read(project);
+            document.put(&scenario.name(), &section, &measured);
+            document.write(project, &names)?;
         }
-        return Ok(());
     }
-    let mut document = machine::heading(project)?;
-    for scenario in Scenario::value_variants() {
-        document.push('\n');
-        document.push_str(&bench.run(*scenario)?.markdown());
-    }
-    let path = project.path(DOCUMENT);
-    fs::create_dir_all(project.path("docs"))
-        .and_then(|()| fs::write(&path, document))
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    println!("wrote {DOCUMENT}");
     Ok(())
+}
+
+impl Scenario {
+    fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 impl<'p> Bench<'p> {
@@ -104,10 +117,7 @@ impl<'p> Bench<'p> {
     }
 
     fn run(&self, scenario: Scenario) -> Result<Section> {
-        let scenario_name = scenario
-            .to_possible_value()
-            .map(|value| value.get_name().to_owned());
-        println!("measuring {}", scenario_name.unwrap_or_default());
+        println!("measuring {}", scenario.name());
         match scenario {
             Scenario::Quality => quality::measure(self),
             Scenario::Speed => speed::measure(self),

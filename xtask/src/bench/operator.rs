@@ -89,7 +89,7 @@ pub(super) fn decisions(bench: &Bench<'_>) -> Result<Section> {
     Ok(Section {
         title: "Operator: decisions",
         text: format!(
-            "One decision about {} partitions, median of nine rounds; promised are 5 µs. And made-up situations in which every              property of a decision was checked.",
+            "One decision about {} partitions, median of nine rounds; promised are 5 µs. And made-up situations in which every property of a decision was checked.",
             found.partitions
         ),
         header: vec!["", "figure"],
