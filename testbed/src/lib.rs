@@ -1,5 +1,5 @@
 //! Real parts for tests: Kafka brokers, a Kubernetes control plane, an S3 server, an HTTP receiver, a TCP proxy, songs,
-//! and the processes under test.
+//! the rendered chart, and the processes under test.
 //!
 //! Every server is a real one on loopback ports, or where the pods of a [`Node`] reach it, with its data in a temporary
 //! folder. Whatever is started here ends with the process that started it, also when that is killed: see [`Process`].
@@ -7,6 +7,7 @@
 
 mod background;
 mod certificates;
+mod chart;
 mod cluster;
 mod eventually;
 mod folder;
@@ -25,6 +26,7 @@ mod site;
 mod song;
 mod worker;
 
+pub use chart::Release;
 pub use cluster::{Cluster, ClusterOptions};
 pub use eventually::{Answer, eventually};
 pub use folder::Folder;

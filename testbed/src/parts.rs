@@ -120,10 +120,20 @@ impl ControlPlaneParts {
     }
 }
 
-/// Why there can be no [`crate::Node`] on this machine, where `cargo xtask test` found so: tests that need one are left
-/// out. In CI there is no such reason.
+/// Why tests that take a [`crate::Node`] are left out here: what `cargo xtask test` found, or by hand that we are not
+/// root, or that parts are missing. In CI there is no such reason: they fail instead.
 pub fn no_node() -> Option<String> {
-    set(NO_NODE).map(|reason| reason.display().to_string())
+    if let Some(reason) = set(NO_NODE) {
+        return Some(reason.display().to_string());
+    }
+    if set("CI").is_some() {
+        return None;
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Some("a node is made of containers, which takes root".to_owned());
+    }
+    let cache = cache_dir().and_then(|cache| NodeParts::locate_in(&cache));
+    cache.err().map(|missing| format!("{missing:#}"))
 }
 
 /// What a node is made of; it comes from the cache, whatever the control plane is.
@@ -153,8 +163,8 @@ pub(crate) struct Image {
 
 impl NodeParts {
     pub(crate) fn locate() -> Result<Self> {
-        if let Some(reason) = no_node() {
-            bail!("this machine cannot run a node: {reason}");
+        if let Some(reason) = set(NO_NODE) {
+            bail!("this machine cannot run a node: {}", reason.display());
         }
         Self::locate_in(&cache_dir()?)
     }

@@ -1,5 +1,6 @@
 //! The command line. Arguments in, exit code out; the only part of the operator that prints.
 
+mod check;
 mod run;
 mod simulate;
 
@@ -29,6 +30,8 @@ struct Arguments {
 enum Command {
     /// Look after the SeparationPools of a cluster, until SIGTERM
     Run(Box<RunArguments>),
+    /// Say whether an operator leads in a cluster and may read pools, as `helm test` asks
+    Check(check::CheckArguments),
     /// Print the definition of SeparationPool, for `kubectl apply -f -`
     Crd,
     /// Try a policy on a trace of arriving tasks, recorded or made up, with the operator's own decisions
@@ -43,6 +46,7 @@ pub fn run() -> ExitCode {
     }
     let done = match command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Crd => print_crd(),
         Command::Simulate(arguments) => simulate::run(&arguments),
     };
