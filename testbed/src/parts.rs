@@ -126,7 +126,7 @@ pub fn no_node() -> Option<String> {
     if let Some(reason) = set(NO_NODE) {
         return Some(reason.display().to_string());
     }
-    if set("CI").is_some() {
+    if set("CI").is_some_and(|value| value != Path::new("false")) {
         return None;
     }
     if !rustix::process::geteuid().is_root() {
