@@ -1,16 +1,19 @@
 //! Real parts for tests: Kafka brokers, a Kubernetes control plane, an S3 server, an HTTP receiver, a TCP proxy, songs,
-//! and the processes under test.
+//! the rendered chart, and the processes under test.
 //!
-//! Every server is a real one on loopback ports, with its data in a temporary folder. Whatever is started here ends
-//! with the process that started it, also when that is killed: see [`Process`]. Nothing here knows how separation
-//! works, and nothing here belongs into a program that is shipped.
+//! Every server is a real one on loopback ports, or where the pods of a [`Node`] reach it, with its data in a temporary
+//! folder. Whatever is started here ends with the process that started it, also when that is killed: see [`Process`].
+//! Nothing here knows how separation works, and nothing here belongs into a program that is shipped.
 
 mod background;
 mod certificates;
+mod chart;
+mod cluster;
 mod eventually;
 mod folder;
 mod kafka;
 mod kubernetes;
+mod node;
 mod parts;
 mod peer;
 mod ports;
@@ -18,15 +21,19 @@ mod process;
 mod proxy;
 mod receiver;
 mod s3;
+mod service;
 mod site;
 mod song;
 mod worker;
 
+pub use chart::Release;
+pub use cluster::{Cluster, ClusterOptions};
 pub use eventually::{Answer, eventually};
 pub use folder::Folder;
 pub use kafka::{Group, Kafka, KafkaOptions, Member, PartitionLag, Record, Security};
 pub use kubernetes::{ApiRequest, ControlPlane, ControlPlaneOptions, Server};
-pub use parts::Parts;
+pub use node::{Machine, Node, Place};
+pub use parts::{Parts, no_node};
 pub use peer::Peer;
 pub use process::Process;
 pub use proxy::TcpProxy;

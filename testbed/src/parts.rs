@@ -3,10 +3,12 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 const PINS: &str = include_str!("../parts.toml");
+/// Says why this machine cannot run a node, where `cargo xtask test` found so.
+pub(crate) const NO_NODE: &str = "SEPARATION_NO_NODE";
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -15,6 +17,10 @@ struct Pins {
     versitygw: Pin,
     etcd: Pin,
     kubernetes: Pin,
+    containerd: Pin,
+    runc: Pin,
+    images: Pin,
+    helm: Pin,
     kafka_python: Pin,
 }
 
@@ -43,6 +49,23 @@ impl Parts {
     /// The existing system's Kafka client, for `PYTHONPATH`.
     pub fn kafka_python(&self) -> &Path {
         &self.kafka_python
+    }
+
+    /// The Helm program, looked for only where it is asked for.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn helm() -> Result<PathBuf> {
+        part(&cache_dir()?, format!("helm/{}/helm", pins()?.helm.version))
+    }
+
+    /// The kubectl program, which comes with the parts of a node.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn kubectl() -> Result<PathBuf> {
+        let folder = format!("kubernetes-node/{}", pins()?.kubernetes.version);
+        part(&cache_dir()?, format!("{folder}/kubectl"))
     }
 
     fn locate_in(cache: &Path) -> Result<Self> {
@@ -97,6 +120,83 @@ impl ControlPlaneParts {
     }
 }
 
+/// Why tests that take a [`crate::Node`] are left out here: what `cargo xtask test` found, or by hand that we are not
+/// root, or that parts are missing. In CI there is no such reason: they fail instead.
+pub fn no_node() -> Option<String> {
+    if let Some(reason) = set(NO_NODE) {
+        return Some(reason.display().to_string());
+    }
+    if set("CI").is_some_and(|value| value != Path::new("false")) {
+        return None;
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Some("a node is made of containers, which takes root".to_owned());
+    }
+    let cache = cache_dir().and_then(|cache| NodeParts::locate_in(&cache));
+    cache.err().map(|missing| format!("{missing:#}"))
+}
+
+/// What a node is made of; it comes from the cache, whatever the control plane is.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeParts {
+    pub(crate) kubelet: PathBuf,
+    pub(crate) kube_proxy: PathBuf,
+    pub(crate) kube_scheduler: PathBuf,
+    /// With its shim beside it.
+    pub(crate) containerd: PathBuf,
+    /// The client of containerd.
+    pub(crate) ctr: PathBuf,
+    pub(crate) runc: PathBuf,
+    /// Holds a pod together, as a program and as an image.
+    pub(crate) pause: PathBuf,
+    pub(crate) pause_image: Image,
+    /// A shell with many small programs.
+    pub(crate) busybox_image: Image,
+}
+
+/// An image and the archive that it comes from.
+#[derive(Debug, Clone)]
+pub(crate) struct Image {
+    pub(crate) name: String,
+    pub(crate) archive: PathBuf,
+}
+
+impl NodeParts {
+    pub(crate) fn locate() -> Result<Self> {
+        if let Some(reason) = set(NO_NODE) {
+            bail!("this machine cannot run a node: {}", reason.display());
+        }
+        Self::locate_in(&cache_dir()?)
+    }
+
+    fn locate_in(cache: &Path) -> Result<Self> {
+        let pins = pins()?;
+        let node = |name: &str| {
+            let folder = format!("kubernetes-node/{}", pins.kubernetes.version);
+            part(cache, format!("{folder}/{name}"))
+        };
+        let containerd = |name: &str| part(cache, format!("containerd/{}/{name}", pins.containerd.version));
+        let tag = &pins.images.version;
+        let image = |name: &str| {
+            anyhow::Ok(Image {
+                name: format!("separation.test/{name}:{tag}"),
+                archive: part(cache, format!("images/{tag}/{name}.tar"))?,
+            })
+        };
+        Ok(Self {
+            kubelet: node("kubelet")?,
+            kube_proxy: node("kube-proxy")?,
+            kube_scheduler: node("kube-scheduler")?,
+            containerd: containerd("containerd")?,
+            ctr: containerd("ctr")?,
+            runc: part(cache, format!("runc/{}/runc", pins.runc.version))?,
+            pause: part(cache, format!("images/{tag}/pause"))?,
+            pause_image: image("pause")?,
+            busybox_image: image("busybox")?,
+        })
+    }
+}
+
 fn pins() -> Result<Pins> {
     toml::from_str(PINS).context("testbed/parts.toml is not as expected")
 }
@@ -137,6 +237,13 @@ mod tests {
             missing.ends_with("`cargo xtask setup --tests` installs it"),
             "{missing}"
         );
+    }
+
+    #[test]
+    fn a_node_is_several_parts() {
+        let empty = tempfile::tempdir().unwrap();
+        let missing = NodeParts::locate_in(empty.path()).unwrap_err().to_string();
+        assert!(missing.contains("/kubernetes-node/v1"), "{missing}");
     }
 
     #[test]

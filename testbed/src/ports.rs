@@ -13,16 +13,21 @@ const COUNT: u16 = 20_000;
 
 /// A port of 127.0.0.1 that nobody listens on. No two calls in one process give the same.
 pub(crate) fn free() -> Result<u16> {
+    free_at(Ipv4Addr::LOCALHOST)
+}
+
+/// The same at another address of ours.
+pub(crate) fn free_at(address: Ipv4Addr) -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = start();
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         let port = FIRST + (start + step) % COUNT;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if TcpListener::bind((address, port)).is_ok() {
             return Ok(port);
         }
     }
-    bail!("no free port from {FIRST} to {}", FIRST + COUNT - 1)
+    bail!("no free port of {address} from {FIRST} to {}", FIRST + COUNT - 1)
 }
 
 /// Where this process begins to look: another place than others that run now.

@@ -1,7 +1,7 @@
 //! A TCP proxy that misbehaves on request: between a client and Kafka, S3 or a webhook's receiver.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -56,8 +56,16 @@ impl TcpProxy {
     /// # Errors
     /// When there is no free port.
     pub async fn start(upstream: SocketAddr) -> Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST, upstream).await
+    }
+
+    /// The same on a free port of another address of this machine, such as [`crate::Node::host_address`].
+    ///
+    /// # Errors
+    /// When the address is not ours, or has no free port.
+    pub async fn start_at(address: Ipv4Addr, upstream: SocketAddr) -> Result<Self> {
         // Of our own range, because the port is given back and taken again when the proxy refuses for a while.
-        let address = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
+        let address = SocketAddr::from((address, ports::free_at(address)?));
         let shared = Arc::new(Shared {
             upstream,
             mode: watch::Sender::new(Mode::Forward),

@@ -1,7 +1,7 @@
 //! A real HTTP server that records what it is sent and answers as a test tells it: webhooks, and songs to download.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -94,15 +94,23 @@ impl Receiver {
     /// # Errors
     /// When there is no free port.
     pub async fn start() -> Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST).await
+    }
+
+    /// The same on a free port of another address of this machine, such as [`crate::Node::host_address`].
+    ///
+    /// # Errors
+    /// When the address is not ours, or has no free port.
+    pub async fn start_at(address: Ipv4Addr) -> Result<Self> {
         let shared = Arc::new(Shared {
             requests: Mutex::new(Vec::new()),
             count: watch::Sender::new(0),
             scripts: Mutex::new(HashMap::new()),
         });
-        let listener = background::run(async {
-            TcpListener::bind("127.0.0.1:0")
+        let listener = background::run(async move {
+            TcpListener::bind((address, 0))
                 .await
-                .context("cannot listen on loopback")
+                .with_context(|| format!("cannot listen on {address}"))
         })
         .await?;
         let address = listener.local_addr().context("a listener has no address")?;

@@ -55,10 +55,18 @@ impl S3Server {
     /// # Errors
     /// When it is not installed or does not start, with the end of its log.
     pub async fn start() -> Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST).await
+    }
+
+    /// The same on a free port of another address of this machine, such as [`crate::Node::host_address`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_at(address: Ipv4Addr) -> Result<Self> {
         let parts = Parts::locate()?;
         let folder = Folder::new()?;
         let objects = folder.subfolder("objects")?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?));
+        let address = SocketAddr::from((address, ports::free_at(address)?));
         let mut command = Command::new(&parts.versitygw);
         command
             .arg("--port")

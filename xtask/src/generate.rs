@@ -13,7 +13,11 @@ use crate::system::{self, Need};
 
 const GENERATOR: &str = "separation/models/generate.py";
 const REQUIREMENTS: &str = "separation/models/requirements.txt";
-const DEFINITION: &str = "crds/separationpools.yaml";
+/// The definition of SeparationPool; the chart can only read what lies in its own folder.
+const DEFINITIONS: [&str; 2] = [
+    "crds/separationpools.yaml",
+    "charts/separation-operator/files/separationpools.yaml",
+];
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -24,7 +28,7 @@ pub(crate) struct Options {
 
 /// `cargo xtask generate`.
 pub(crate) fn generate(project: &Project, options: &Options) -> Result<()> {
-    generate_definition(project, options)?;
+    generate_definitions(project, options)?;
     let python = install_python(project)?;
     for subject in ["builtin", "fixtures"] {
         let mut command = project.command(&python);
@@ -47,7 +51,7 @@ pub(crate) fn generate(project: &Project, options: &Options) -> Result<()> {
 }
 
 /// The definition of SeparationPool, as the operator prints it.
-fn generate_definition(project: &Project, options: &Options) -> Result<()> {
+fn generate_definitions(project: &Project, options: &Options) -> Result<()> {
     let mut operator = project.cargo("run");
     operator.args([
         "--quiet",
@@ -57,14 +61,17 @@ fn generate_definition(project: &Project, options: &Options) -> Result<()> {
         "--",
         "crd",
     ]);
-    println!("{DEFINITION}{}", if options.check { " --check" } else { "" });
     let fresh = process::read(&mut operator)?;
-    let path = project.path(DEFINITION);
-    if !options.check {
-        return fs::write(&path, fresh).with_context(|| format!("cannot write {}", path.display()));
-    }
-    if fs::read_to_string(&path).ok().as_ref() != Some(&fresh) {
-        bail!("{DEFINITION} is stale; fix: `cargo xtask generate`, then look at what changed and commit it");
+    for definition in DEFINITIONS {
+        println!("{definition}{}", if options.check { " --check" } else { "" });
+        let path = project.path(definition);
+        if !options.check {
+            fs::write(&path, &fresh).with_context(|| format!("cannot write {}", path.display()))?;
+        } else if fs::read_to_string(&path).ok().as_ref() != Some(&fresh) {
+            bail!(
+                "{definition} is stale; fix: `cargo xtask generate`, then look at what changed and commit it"
+            );
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Parts that are built from Go modules. A folder of `testbed/` pins each module and all that it asks for, by its
 //! `go.mod` and `go.sum`; the cache gets one folder of programs per module and version.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
@@ -15,13 +15,17 @@ use crate::system::{self, Need};
 /// One more program is one more line in `programs` and one more `tool` in `go.mod` (then `go mod tidy` in its folder).
 #[derive(Debug)]
 pub(crate) struct Programs {
-    /// Its folder in `testbed/` and in the cache, and its name in `testbed/parts.toml`.
+    /// Its folder in the cache.
     name: &'static str,
+    /// Its folder in `testbed/`, and its name in `testbed/parts.toml`.
+    folder: &'static str,
     module: &'static str,
     /// Names of programs, each with its package.
     programs: &'static [(&'static str, &'static str)],
     /// Variables that say the version, where the module does not know it by itself.
     versioned: &'static [(&'static str, OfVersion)],
+    c: UseOfC,
+    tags: &'static [&'static str],
     /// How long the first build takes on two cores.
     takes: &'static str,
 }
@@ -29,24 +33,40 @@ pub(crate) struct Programs {
 /// What of a version is said.
 type OfVersion = fn(&str) -> &str;
 
+/// Whether a program has parts in C.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UseOfC {
+    /// It has none, and runs on any Linux.
+    None,
+    /// It is linked with libraries of this system.
+    Libraries,
+}
+
 pub(crate) const VERSITYGW: Programs = Programs {
     name: "versitygw",
+    folder: "versitygw",
     module: "github.com/versity/versitygw",
     programs: &[("versitygw", "github.com/versity/versitygw/cmd/versitygw")],
     versioned: &[],
+    c: UseOfC::None,
+    tags: &[],
     takes: "a minute or two",
 };
 
 pub(crate) const ETCD: Programs = Programs {
     name: "etcd",
+    folder: "etcd",
     module: "go.etcd.io/etcd/server/v3",
     programs: &[("etcd", "go.etcd.io/etcd/server/v3")],
     versioned: &[],
+    c: UseOfC::None,
+    tags: &[],
     takes: "half a minute",
 };
 
 pub(crate) const KUBERNETES: Programs = Programs {
     name: "kubernetes",
+    folder: "kubernetes",
     module: "k8s.io/kubernetes",
     programs: &[
         ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
@@ -55,17 +75,79 @@ pub(crate) const KUBERNETES: Programs = Programs {
             "k8s.io/kubernetes/cmd/kube-controller-manager",
         ),
     ],
-    // Without them it says v0.0.0, and takes itself for older than every feature that it has.
-    versioned: &[
-        ("k8s.io/component-base/version.gitVersion", |version| version),
-        ("k8s.io/component-base/version.gitMajor", |version| {
-            number(version, 0)
-        }),
-        ("k8s.io/component-base/version.gitMinor", |version| {
-            number(version, 1)
-        }),
-    ],
+    versioned: KUBERNETES_VERSION,
+    c: UseOfC::None,
+    tags: &[],
     takes: "four minutes or five",
+};
+
+/// What a node takes beside the control plane. Of the same module, and apart from it, for not every machine can be one.
+pub(crate) const KUBERNETES_NODE: Programs = Programs {
+    name: "kubernetes-node",
+    folder: "kubernetes",
+    module: "k8s.io/kubernetes",
+    programs: &[
+        ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+        ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+        ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+        ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+    ],
+    versioned: KUBERNETES_VERSION,
+    c: UseOfC::None,
+    tags: &[],
+    takes: "two minutes",
+};
+
+/// Without them it says v0.0.0, and takes itself for older than every feature that it has.
+const KUBERNETES_VERSION: &[(&str, OfVersion)] = &[
+    ("k8s.io/component-base/version.gitVersion", |version| version),
+    ("k8s.io/component-base/version.gitMajor", |version| {
+        number(version, 0)
+    }),
+    ("k8s.io/component-base/version.gitMinor", |version| {
+        number(version, 1)
+    }),
+];
+
+pub(crate) const CONTAINERD: Programs = Programs {
+    name: "containerd",
+    folder: "containerd",
+    module: "github.com/containerd/containerd/v2",
+    programs: &[
+        ("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
+        (
+            "containerd-shim-runc-v2",
+            "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+        ),
+        ("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
+    ],
+    versioned: &[],
+    c: UseOfC::None,
+    tags: &["no_btrfs"],
+    takes: "two minutes",
+};
+
+pub(crate) const RUNC: Programs = Programs {
+    name: "runc",
+    folder: "runc",
+    module: "github.com/opencontainers/runc",
+    programs: &[("runc", "github.com/opencontainers/runc")],
+    versioned: &[],
+    // What it does between two processes, before Go may start, is in C.
+    c: UseOfC::Libraries,
+    tags: &["seccomp"],
+    takes: "half a minute",
+};
+
+pub(crate) const HELM: Programs = Programs {
+    name: "helm",
+    folder: "helm",
+    module: "helm.sh/helm/v4",
+    programs: &[("helm", "helm.sh/helm/v4/cmd/helm")],
+    versioned: &[],
+    c: UseOfC::None,
+    tags: &[],
+    takes: "a minute or two",
 };
 
 impl Programs {
@@ -80,7 +162,7 @@ impl Programs {
     }
 
     fn build(&self, project: &Project, version: &str) -> Result<PathBuf> {
-        let folder = project.path(format!("testbed/{}", self.name));
+        let folder = project.path(format!("testbed/{}", self.folder));
         let read = |name: &str| {
             let path = folder.join(name);
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
@@ -89,19 +171,37 @@ impl Programs {
         ensure!(
             self.is_required(&manifest, version),
             "testbed/{}/go.mod names another version than testbed/parts.toml, {version}",
-            self.name
+            self.folder
         );
         let said = self.said(version);
-        let stamp = sha256(format!("{manifest}{}{said}", read("go.sum")?).as_bytes());
+        let tags = self.tags.join(",");
+        let stamp = sha256(format!("{manifest}{}{said}{tags}", read("go.sum")?).as_bytes());
         let cached = format!("{}/{version}", self.name);
         project.cache().install(&cached, &stamp, |filling| {
-            system::ensure(&[Need::Go])?;
+            system::ensure(self.needs())?;
             println!("building {} {version} ({}, once)", self.name, self.takes);
             for (program, package) in self.programs {
-                build(project, &folder, package, &said, &filling.join(program))?;
+                let mut go = project.command("go");
+                go.current_dir(&folder)
+                    .env("CGO_ENABLED", if self.c == UseOfC::None { "0" } else { "1" })
+                    .args(["build", "-mod=readonly", "-trimpath"])
+                    .arg(format!("-tags={tags}"))
+                    .arg(format!("-ldflags=-s -w{said}"))
+                    .arg("-o")
+                    .arg(filling.join(program))
+                    .arg(package);
+                process::run(&mut go)
+                    .context("fix: check the network, and the module proxy that `go env GOPROXY` shows")?;
             }
             Ok(())
         })
+    }
+
+    fn needs(&self) -> &'static [Need] {
+        match self.c {
+            UseOfC::None => &[Need::Go],
+            UseOfC::Libraries => &[Need::Go, Need::Compilers, Need::Seccomp],
+        }
     }
 
     /// What the linker is told of the version.
@@ -121,19 +221,6 @@ impl Programs {
     }
 }
 
-/// One program, built without C so that it runs on any Linux.
-fn build(project: &Project, folder: &Path, package: &str, said: &str, program: &Path) -> Result<()> {
-    let mut go = project.command("go");
-    go.current_dir(folder)
-        .env("CGO_ENABLED", "0")
-        .args(["build", "-mod=readonly", "-trimpath"])
-        .arg(format!("-ldflags=-s -w{said}"))
-        .arg("-o")
-        .arg(program)
-        .arg(package);
-    process::run(&mut go).context("fix: check the network, and the module proxy that `go env GOPROXY` shows")
-}
-
 /// A number of a version: `number("v1.36.3", 1)` is `36`.
 fn number(version: &str, index: usize) -> &str {
     version
@@ -147,10 +234,14 @@ fn number(version: &str, index: usize) -> &str {
 mod tests {
     use super::*;
 
-    const MANIFESTS: [(&Programs, &str); 3] = [
+    const MANIFESTS: [(&Programs, &str); 7] = [
         (&VERSITYGW, include_str!("../../testbed/versitygw/go.mod")),
         (&ETCD, include_str!("../../testbed/etcd/go.mod")),
         (&KUBERNETES, include_str!("../../testbed/kubernetes/go.mod")),
+        (&KUBERNETES_NODE, include_str!("../../testbed/kubernetes/go.mod")),
+        (&CONTAINERD, include_str!("../../testbed/containerd/go.mod")),
+        (&RUNC, include_str!("../../testbed/runc/go.mod")),
+        (&HELM, include_str!("../../testbed/helm/go.mod")),
     ];
 
     /// That every program is a tool is also what makes the stamp change with the list.
@@ -158,7 +249,7 @@ mod tests {
     fn every_manifest_pins_every_program() {
         let pins: toml::Table = toml::from_str(include_str!("../../testbed/parts.toml")).unwrap();
         for (programs, manifest) in MANIFESTS {
-            let version = pins[programs.name]["version"].as_str().unwrap();
+            let version = pins[programs.folder]["version"].as_str().unwrap();
             assert!(programs.is_required(manifest, version), "{programs:?}");
             assert!(!programs.is_required(manifest, "v1"), "{programs:?}");
             for (name, package) in programs.programs {

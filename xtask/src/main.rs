@@ -9,13 +9,18 @@
     reason = "telling people what it does is what this program is for"
 )]
 
+mod archive;
 mod bench;
 mod binaries;
 mod cache;
 mod ci;
+mod cluster;
 mod demo;
 mod generate;
 mod go;
+mod images;
+mod node;
+mod node_images;
 mod packages;
 mod parts;
 mod process;
@@ -47,6 +52,7 @@ Examples:
   cargo xtask demo song.mp3 other.flac    the same with songs of your own; stems land in stems/
   cargo xtask test                        everything that can be tested
   cargo xtask test -- -p separation-worker audio   one package, tests whose name contains \"audio\"
+  cargo xtask cluster up                  Kubernetes, Kafka and S3 on this machine, as root
   cargo xtask setup --cuda                ONNX Runtime for NVIDIA GPUs
   cargo xtask setup --tests               also what tests need, for `cargo test` by hand
   cargo xtask bench --only memory         one scenario, printed and not written down";
@@ -57,6 +63,9 @@ enum Task {
     Demo(demo::Options),
     /// Install all that tests need, then run every test
     Test(test::Options),
+    /// Bring up a Kubernetes cluster with Kafka and S3 on this machine, give it our images, end it
+    #[command(subcommand)]
+    Cluster(cluster::Step),
     /// Check formatting, lints, fuzz targets, documentation, licences and generated files
     Ci,
     /// Install ONNX Runtime, and on request what tests need, into the cache directory
@@ -83,6 +92,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::Demo(options) => demo::demo(&project, &options),
         Task::Test(options) => test::test(&project, &options),
+        Task::Cluster(step) => cluster::cluster(&project, &step),
         Task::Ci => ci::ci(&project),
         Task::Setup(options) => setup::setup(&project, &options),
         Task::Generate(options) => generate::generate(&project, &options),

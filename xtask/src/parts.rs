@@ -1,5 +1,5 @@
-//! The real parts that tests run against: Kafka, Kubernetes, an S3 server, Python's Kafka client, installed into the
-//! cache.
+//! The real parts that tests run against: Kafka, Kubernetes and a node for it, an S3 server, Helm, Python's Kafka
+//! client, installed into the cache.
 //!
 //! Never starts any of them: that is the testbed's.
 
@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::cache::{sha256, sha256_file};
 use crate::go;
+use crate::node_images;
 use crate::packages::{Form, Package};
 use crate::process;
 use crate::project::Project;
@@ -29,6 +30,10 @@ struct Pins {
     versitygw: Pin,
     etcd: Pin,
     kubernetes: Pin,
+    containerd: Pin,
+    runc: Pin,
+    images: Pin,
+    helm: Pin,
     kafka_python: PinnedWheel,
 }
 
@@ -45,7 +50,7 @@ struct PinnedWheel {
     sha256: String,
 }
 
-/// Installs every part, unless it is there.
+/// Installs every part that any machine can run, unless it is there.
 pub(crate) fn install(project: &Project) -> Result<()> {
     let pins = parse(PINS)?;
     let kafka = install_kafka(project, &pins.kafka.version)
@@ -59,6 +64,7 @@ pub(crate) fn install(project: &Project) -> Result<()> {
             go::KUBERNETES.install(project, &pins.kubernetes.version)?;
         }
     }
+    go::HELM.install(project, &pins.helm.version)?;
     let kafka_python = install_kafka_python(project, &pins.kafka_python)
         .with_context(|| format!("cannot install kafka-python {}", pins.kafka_python.version))?;
     println!(
@@ -67,6 +73,34 @@ pub(crate) fn install(project: &Project) -> Result<()> {
         kafka_python.display()
     );
     Ok(())
+}
+
+/// Installs what a node takes, unless it is there.
+pub(crate) fn install_node(project: &Project) -> Result<()> {
+    let pins = parse(PINS)?;
+    system::ensure(system::FOR_NODES)?;
+    go::KUBERNETES_NODE.install(project, &pins.kubernetes.version)?;
+    go::CONTAINERD.install(project, &pins.containerd.version)?;
+    go::RUNC.install(project, &pins.runc.version)?;
+    let images = node_images::install(project, &pins.images.version).with_context(|| {
+        format!(
+            "cannot make the images of a node, version {}",
+            pins.images.version
+        )
+    })?;
+    println!("the images of a node are in {}", images.display());
+    Ok(())
+}
+
+/// The folders in the cache where kubectl and Helm are, once a node is installed.
+pub(crate) fn tools(project: &Project) -> Result<[PathBuf; 2]> {
+    let pins = parse(PINS)?;
+    Ok([
+        project
+            .cache()
+            .path(format!("kubernetes-node/{}", pins.kubernetes.version)),
+        project.cache().path(format!("helm/{}", pins.helm.version)),
+    ])
 }
 
 fn parse(text: &str) -> Result<Pins> {

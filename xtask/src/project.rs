@@ -16,6 +16,8 @@ pub(crate) struct Project {
     target: PathBuf,
     cache: Cache,
     kubernetes_assets: Option<PathBuf>,
+    is_ci: bool,
+    kubeconfig: Option<PathBuf>,
 }
 
 impl Project {
@@ -41,6 +43,10 @@ impl Project {
             kubernetes_assets: env::var_os("KUBEBUILDER_ASSETS")
                 .filter(|folder| !folder.is_empty())
                 .map(PathBuf::from),
+            is_ci: env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false"),
+            kubeconfig: env::var_os("KUBECONFIG")
+                .filter(|file| !file.is_empty())
+                .map(PathBuf::from),
             root,
         })
     }
@@ -52,6 +58,16 @@ impl Project {
     /// A folder with the programs of a Kubernetes control plane, where somebody has them already.
     pub(crate) fn kubernetes_assets(&self) -> Option<&Path> {
         self.kubernetes_assets.as_deref()
+    }
+
+    /// The kubeconfig of a cluster that somebody has already.
+    pub(crate) fn kubeconfig(&self) -> Option<&Path> {
+        self.kubeconfig.as_deref()
+    }
+
+    /// Whether this is a run that nobody watches, where nothing may be left out.
+    pub(crate) fn is_ci(&self) -> bool {
+        self.is_ci
     }
 
     /// A file or directory of the checkout.

@@ -1,5 +1,7 @@
 //! ONNX Runtime: the pinned library goes from its published wheel into the cache, where the worker looks for it.
 
+use std::collections::BTreeMap;
+use std::env::consts::ARCH;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +29,13 @@ pub(crate) struct Options {
     tests: bool,
 }
 
+/// What of a wheel is installed: libraries, and what whoever hands them on has to hand on too.
+const FILES: [&str; 3] = [
+    "onnxruntime/capi/libonnxruntime*.so*",
+    "onnxruntime/LICENSE",
+    "onnxruntime/ThirdPartyNotices.txt",
+];
+
 /// Which of the two published builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Build {
@@ -48,7 +57,8 @@ struct Pin {
 #[serde(deny_unknown_fields)]
 struct PinnedWheel {
     package: String,
-    sha256: String,
+    /// By the architecture that the wheel is for, as Rust and wheels name it.
+    sha256: BTreeMap<String, String>,
 }
 
 /// `cargo xtask setup`.
@@ -70,11 +80,11 @@ pub(crate) fn install_onnx_runtime(project: &Project, build: Build) -> Result<Pa
     let path = project.path(PIN);
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let pin = Pin::parse(&text)?;
-    let package = pin.package(build);
+    let package = pin.package(build, ARCH)?;
     let directory = project
         .cache()
-        .install(&pin.directory(build), &package.sha256, |filling| {
-            package.fetch_files(project, &["onnxruntime/capi/libonnxruntime*.so*"], filling)?;
+        .install(&pin.directory(build), &stamp(&package), |filling| {
+            package.fetch_files(project, &FILES, filling)?;
             let versioned = filling.join(format!("libonnxruntime.so.{}", pin.version));
             fs::rename(&versioned, filling.join("libonnxruntime.so"))
                 .with_context(|| format!("the wheel has no {}", versioned.display()))
@@ -84,25 +94,38 @@ pub(crate) fn install_onnx_runtime(project: &Project, build: Build) -> Result<Pa
     Ok(directory)
 }
 
+/// What an installed directory was made from.
+fn stamp(package: &Package) -> String {
+    format!("{} {}", package.sha256, FILES.join(" "))
+}
+
 impl Pin {
     fn parse(text: &str) -> Result<Self> {
         toml::from_str(text).with_context(|| format!("{PIN} is not as expected"))
     }
 
-    fn package(&self, build: Build) -> Package {
+    fn package(&self, build: Build, architecture: &str) -> Result<Package> {
         let wheel = match build {
             Build::Cpu => &self.cpu,
             Build::Cuda => &self.cuda,
         };
-        Package {
+        let sha256 = wheel.sha256.get(architecture).with_context(|| {
+            let pinned: Vec<_> = wheel.sha256.keys().map(String::as_str).collect();
+            format!(
+                "{PIN} pins {} for {}, not for {architecture}",
+                wheel.package,
+                pinned.join(" and ")
+            )
+        })?;
+        Ok(Package {
             name: wheel.package.clone(),
             version: self.version.clone(),
             form: Form::WheelFor {
                 python: self.python_version.clone(),
-                platform: self.platform.clone(),
+                platform: format!("{}_{architecture}", self.platform),
             },
-            sha256: wheel.sha256.clone(),
-        }
+            sha256: sha256.clone(),
+        })
     }
 
     /// Where it lies in the cache. `find` in `separation/src/onnx/library.rs` must compose the same path: where it does
@@ -150,24 +173,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_committed_pin_gives_one_wheel_for_each_build() {
+    fn the_committed_pin_gives_one_wheel_for_each_build_and_architecture() {
         let pin = Pin::parse(include_str!("../../separation/onnxruntime.toml")).unwrap();
-        for (build, name, directory) in [
-            (
-                Build::Cpu,
-                "onnxruntime",
-                format!("onnxruntime/{}/cpu", pin.version),
-            ),
-            (
-                Build::Cuda,
-                "onnxruntime-gpu",
-                format!("onnxruntime/{}/cuda", pin.version),
-            ),
+        for (build, folder, package, architectures) in [
+            (Build::Cpu, "cpu", "onnxruntime", &["x86_64", "aarch64"][..]),
+            (Build::Cuda, "cuda", "onnxruntime-gpu", &["x86_64"]),
         ] {
-            let package = pin.package(build);
-            assert_eq!((package.name.as_str(), pin.directory(build)), (name, directory));
-            assert_eq!(package.sha256.len(), 64);
+            assert_eq!(
+                pin.directory(build),
+                format!("onnxruntime/{}/{folder}", pin.version)
+            );
+            for architecture in architectures {
+                let wheel = pin.package(build, architecture).unwrap();
+                assert_eq!((wheel.name.as_str(), wheel.sha256.len()), (package, 64));
+                let Form::WheelFor { platform, .. } = wheel.form else {
+                    panic!("{:?} fits any machine", wheel.form)
+                };
+                assert!(platform.ends_with(architecture), "{platform}");
+            }
         }
+        let refused = pin.package(Build::Cuda, "aarch64").unwrap_err().to_string();
+        assert!(
+            refused.ends_with("pins onnxruntime-gpu for x86_64, not for aarch64"),
+            "{refused}"
+        );
     }
 
     #[test]

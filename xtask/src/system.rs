@@ -26,6 +26,14 @@ pub(crate) enum Need {
     Maven,
     /// Go, which builds the tests' S3 server and Kubernetes.
     Go,
+    /// The library that runc filters system calls with.
+    Seccomp,
+    /// Network plugins and programs for the tests' node.
+    PodNetwork,
+    /// A shell in one file, for the image that the tests' node tries out.
+    Busybox,
+    /// What builds images, and the base that it builds them on.
+    Images,
 }
 
 /// What it takes to build the worker and install what it needs to run.
@@ -46,6 +54,9 @@ pub(crate) const FOR_TESTING: &[Need] = &[
     Need::Go,
 ];
 
+/// What it takes to run tests on a node of our own.
+pub(crate) const FOR_NODES: &[Need] = &[Need::Seccomp, Need::PodNetwork, Need::Busybox];
+
 impl Need {
     /// What it is called in a message.
     fn name(self) -> &'static str {
@@ -58,6 +69,10 @@ impl Need {
             Self::Java => "Java 17 or newer",
             Self::Maven => "Maven",
             Self::Go => "Go 1.26 or newer",
+            Self::Seccomp => "libseccomp's header files with pkg-config",
+            Self::PodNetwork => "CNI's plugins in /usr/lib/cni, nftables and iproute2",
+            Self::Busybox => "busybox in one file",
+            Self::Images => "buildah and debootstrap",
         }
     }
 
@@ -73,6 +88,10 @@ impl Need {
             Self::Maven => &["maven"],
             // Debian 12's is too old, which shows after it was installed: then Go's own archive is the way.
             Self::Go => &["golang-go"],
+            Self::Seccomp => &["libseccomp-dev", "pkg-config"],
+            Self::PodNetwork => &["containernetworking-plugins", "iproute2", "nftables"],
+            Self::Busybox => &["busybox-static"],
+            Self::Images => &["buildah", "debootstrap", "debian-archive-keyring"],
         }
     }
 
@@ -96,6 +115,15 @@ impl Need {
             Self::Java => &[&["java", "--version"]],
             Self::Maven => &[&["mvn", "--version"]],
             Self::Go => &[&["go", "version"]],
+            Self::Seccomp => &[&["pkg-config", "--exists", "libseccomp"]],
+            Self::PodNetwork => &[
+                &["test", "-x", "/usr/lib/cni/bridge"],
+                &["nft", "--version"],
+                &["ip", "-Version"],
+            ],
+            // Of a program in one file ldd says, by failing, that it is not linked with others.
+            Self::Busybox => &[&["sh", "-c", "busybox true && ! ldd \"$(command -v busybox)\""]],
+            Self::Images => &[&["buildah", "--version"], &["debootstrap", "--version"]],
         }
     }
 

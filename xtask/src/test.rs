@@ -6,7 +6,7 @@ use clap::Args;
 use crate::process;
 use crate::project::Project;
 use crate::setup::{self, Build};
-use crate::{generate, parts, songs, system};
+use crate::{generate, node, parts, songs, system};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -26,23 +26,27 @@ fn threads() -> usize {
 
 /// `cargo xtask test`: installs what the tests need, then runs them in the dev profile.
 pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
-    install(project)?;
+    let no_node = install(project)?;
     let mut tests = project.cargo("test");
     tests.args(selection(&options.cargo_test));
     if std::env::var_os(THREADS).is_none() {
         tests.env(THREADS, threads().to_string());
     }
+    if let Some(reason) = no_node {
+        tests.env(node::NO_NODE, reason);
+    }
     println!("{}", process::line(&tests));
     process::run(&mut tests)
 }
 
-/// Installs all that the tests need, unless it is there.
-pub(crate) fn install(project: &Project) -> Result<()> {
+/// Installs all that the tests need, unless it is there; gives the reason where those on a node cannot run.
+pub(crate) fn install(project: &Project) -> Result<Option<String>> {
     system::ensure(system::FOR_TESTING)?;
     setup::install_onnx_runtime(project, Build::Cpu)?;
     generate::install_python(project)?;
     songs::install(project)?;
-    parts::install(project)
+    parts::install(project)?;
+    node::install(project)
 }
 
 /// The whole workspace, unless the caller chooses packages.

@@ -1,5 +1,6 @@
 //! The command line. Arguments in, exit code out; the only part of the operator that prints.
 
+mod check;
 #[cfg(feature = "local")]
 mod local;
 mod run;
@@ -34,6 +35,8 @@ enum Command {
     /// Run a pool on this machine, with worker processes, and Kafka and S3 of its own where it names none
     #[cfg(feature = "local")]
     Local(Box<local::LocalArguments>),
+    /// Say whether an operator leads in a cluster and may read pools, as `helm test` asks
+    Check(check::CheckArguments),
     /// Print the definition of SeparationPool, for `kubectl apply -f -`
     Crd,
     /// Try a policy on a trace of arriving tasks, recorded or made up, with the operator's own decisions
@@ -50,6 +53,7 @@ pub fn run() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments).map(|()| None),
         #[cfg(feature = "local")]
         Command::Local(arguments) => local::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments).map(|()| None),
         Command::Crd => print_crd().map(|()| None),
         Command::Simulate(arguments) => simulate::run(&arguments).map(|()| None),
     };

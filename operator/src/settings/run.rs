@@ -150,7 +150,7 @@ impl RunArguments {
         }
         let settings = RunSettings {
             workers,
-            namespaces: self.namespaces()?,
+            namespaces: Namespaces::named(&self.watch_namespaces)?,
             health_address: self.health_address,
             keep_offsets_after: Duration::from_secs(self.keep_offsets_seconds.into()),
             refresh: Refresh {
@@ -162,10 +162,16 @@ impl RunArguments {
         };
         Ok((settings, self.logs.settings()?))
     }
+}
 
-    fn namespaces(&self) -> Result<Namespaces, SettingError> {
+impl Namespaces {
+    /// Those that `--watch-namespaces` names.
+    ///
+    /// # Errors
+    /// When one is no name of a namespace.
+    pub fn named(names: &[String]) -> Result<Self, SettingError> {
         // An empty variable is a list of one empty name: nothing was said.
-        let named = self.watch_namespaces.iter().map(|name| name.trim());
+        let named = names.iter().map(|name| name.trim());
         let named: BTreeSet<String> = named.filter(|name| !name.is_empty()).map(str::to_owned).collect();
         if let Some(wrong) = named.iter().find(|name| name.len() > 63 || !is_label(name)) {
             return Err(SettingError {
@@ -175,9 +181,9 @@ impl RunArguments {
             });
         }
         Ok(if named.is_empty() {
-            Namespaces::All
+            Self::All
         } else {
-            Namespaces::These(named)
+            Self::These(named)
         })
     }
 }

@@ -4,6 +4,8 @@
 
 mod adoption;
 mod api_away;
+mod chart;
+mod check;
 mod conflicts;
 mod crd;
 mod edits;

@@ -1,5 +1,7 @@
 //! The operator against real parts.
 
+mod chart;
+mod images;
 mod kafka_faults;
 mod kafka_lag;
 mod kafka_login;

@@ -34,7 +34,9 @@ pub struct KafkaOptions {
     pub brokers: u16,
     /// Listeners with TLS and SASL beside the plain one: see [`Kafka::security`].
     pub secure: bool,
-    /// A [`TcpProxy`] before every broker's plain listener: see [`Kafka::proxy`].
+    /// Where brokers listen: loopback, or an address such as [`crate::Node::host_address`].
+    pub address: Ipv4Addr,
+    /// A [`TcpProxy`] before every broker's plain listener, at the same address: see [`Kafka::proxy`].
     pub proxied: bool,
     /// Broker settings, after the testbed's own, which they override.
     pub settings: Vec<(String, String)>,
@@ -45,6 +47,7 @@ impl Default for KafkaOptions {
         Self {
             brokers: 1,
             secure: false,
+            address: Ipv4Addr::LOCALHOST,
             proxied: false,
             settings: Vec::new(),
         }
@@ -96,16 +99,16 @@ impl Kafka {
         let folder = Folder::new()?;
         let security = options
             .secure
-            .then(|| Security::make(folder.path()))
+            .then(|| Security::make(folder.path(), options.address))
             .transpose()?;
         let mut nodes = (1..=options.brokers)
-            .map(Node::choose)
+            .map(|id| Node::choose(id, options.address))
             .collect::<Result<Vec<_>>>()?;
         let mut brokers = Vec::new();
         let mut proxies = Vec::new();
         for node in &mut nodes {
             let proxy = match options.proxied {
-                true => Some(TcpProxy::start(node.plain).await?),
+                true => Some(TcpProxy::start_at(options.address, node.plain).await?),
                 false => None,
             };
             // Clients connect where brokers say that they are.
@@ -370,7 +373,7 @@ fn java(jars: &Path, main_class: &str) -> Command {
     java
 }
 
-/// A free address on loopback.
-fn free_address() -> Result<SocketAddr> {
-    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?)))
+/// A free port of an address.
+fn free_address(address: Ipv4Addr) -> Result<SocketAddr> {
+    Ok(SocketAddr::from((address, ports::free_at(address)?)))
 }

@@ -1,7 +1,7 @@
 //! The settings of a broker. Starts nothing.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::Result;
@@ -31,15 +31,17 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn choose(id: u16) -> Result<Self> {
-        let free = super::free_address;
+    /// With free ports: of `address` for tests' clients, of loopback for the broker's own kind.
+    pub(super) fn choose(id: u16, address: Ipv4Addr) -> Result<Self> {
+        let free = || super::free_address(address);
+        let own = || super::free_address(Ipv4Addr::LOCALHOST);
         let plain = free()?;
         Ok(Self {
             id,
             plain,
             advertised: plain,
-            internal: free()?,
-            controller: free()?,
+            internal: own()?,
+            controller: own()?,
             ssl: free()?,
             sasl_ssl: free()?,
             sasl_plaintext: free()?,

@@ -1,6 +1,7 @@
 //! Certificates and logins for brokers with TLS and SASL, made anew for every test.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -46,10 +47,11 @@ impl Security {
         &self.client_key
     }
 
-    /// Makes an authority and certificates for the brokers and one client in `folder`.
-    pub(super) fn make(folder: &Path) -> Result<Self> {
+    /// Makes an authority and certificates for brokers at `address` and one client in `folder`.
+    pub(super) fn make(folder: &Path, address: Ipv4Addr) -> Result<Self> {
         let authority = Authority::make()?;
-        let broker = authority.certificate("broker", &["localhost", "127.0.0.1"], Purpose::Server)?;
+        let hosts = ["localhost", "127.0.0.1", &address.to_string()];
+        let broker = authority.certificate("broker", &hosts, Purpose::Server)?;
         let client = authority.certificate(USERNAME, &[], Purpose::Client)?;
         let write = |name: &str, text: &str| {
             let path = folder.join(name);

@@ -44,6 +44,22 @@ impl Client {
         background::run(async move { Ok(request.send().await?.status().is_success()) }).await
     }
 
+    /// An object; null where there is none.
+    pub(super) async fn get(&self, path: &str) -> Result<Value> {
+        let request = self
+            .http
+            .get(format!("{}{path}", self.url))
+            .bearer_auth(&self.token);
+        background::run(async move {
+            let response = request.send().await?;
+            if response.status() == reqwest::StatusCode::NOT_FOUND {
+                return Ok(Value::Null);
+            }
+            Ok(response.error_for_status()?.json().await?)
+        })
+        .await
+    }
+
     /// A token of a service account.
     pub(super) async fn token(&self, namespace: &str, name: &str) -> Result<String> {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");

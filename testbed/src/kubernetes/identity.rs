@@ -1,19 +1,42 @@
 //! Certificates, keys and tokens of one control plane, made anew for each.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use rcgen::KeyPair;
 
 use super::write;
-use crate::certificates::{self, Authority};
+use crate::certificates::{Authority, Purpose};
+use crate::node::Place;
+
+/// Who has a token of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum User {
+    /// May do everything.
+    Admin,
+    Controllers,
+    Scheduler,
+    /// The kubelet of the one node.
+    Node,
+    /// The kube-proxy of that node.
+    Proxy,
+}
+
+const USERS: [User; 5] = [
+    User::Admin,
+    User::Controllers,
+    User::Scheduler,
+    User::Node,
+    User::Proxy,
+];
 
 /// What the servers are told of who is who.
 #[derive(Debug)]
 pub(super) struct Identity {
     ca_pem: String,
-    admin_token: String,
-    controllers_token: String,
+    /// In the order of the users.
+    tokens: [String; USERS.len()],
     folder: PathBuf,
 }
 
@@ -23,30 +46,58 @@ const SERVER_KEY: &str = "server.key";
 const ACCOUNT_KEY: &str = "service-accounts.key";
 const ACCOUNT_PUBLIC_KEY: &str = "service-accounts.pub";
 const TOKENS: &str = "tokens.csv";
+const NODE_CLIENT_CERTIFICATE: &str = "kubelet-client.pem";
+const NODE_CLIENT_KEY: &str = "kubelet-client.key";
+
+impl User {
+    /// Its name and its group, as Kubernetes' own roles know them.
+    fn name_and_group(self, place: Option<Place>) -> (String, &'static str) {
+        match self {
+            Self::Admin => ("admin".to_owned(), "system:masters"),
+            Self::Controllers => ("system:kube-controller-manager".to_owned(), ""),
+            Self::Scheduler => ("system:kube-scheduler".to_owned(), ""),
+            Self::Node => {
+                let node = place.map_or_else(|| "none".to_owned(), |place| place.name());
+                (format!("system:node:{node}"), "system:nodes")
+            }
+            Self::Proxy => ("system:kube-proxy".to_owned(), ""),
+        }
+    }
+}
 
 impl Identity {
-    pub(super) fn make(folder: &Path) -> Result<Self> {
+    /// For a control plane that may have a node at `place`.
+    pub(super) fn make(folder: &Path, place: Option<Place>) -> Result<Self> {
         let authority = Authority::make()?;
-        let hosts = ["localhost", "127.0.0.1"];
-        let server = authority.certificate("kube-apiserver", &hosts, certificates::Purpose::Server)?;
+        let address = place.map_or(Ipv4Addr::LOCALHOST, |place| place.host_address());
+        let hosts = [
+            "localhost",
+            "127.0.0.1",
+            &address.to_string(),
+            "10.96.0.1",
+            "kubernetes.default.svc",
+        ];
+        let server = authority.certificate("kube-apiserver", &hosts, Purpose::Server)?;
+        let node_client = authority.certificate("kube-apiserver", &[], Purpose::Client)?;
         let accounts = KeyPair::generate()?;
-        let token = || uuid::Uuid::new_v4().simple().to_string();
-        let (admin_token, controllers_token) = (token(), token());
+        let tokens = USERS.map(|_| uuid::Uuid::new_v4().simple().to_string());
         write(folder, CA, &authority.pem())?;
         write(folder, SERVER_CERTIFICATE, &server.pem)?;
         write(folder, SERVER_KEY, &server.key)?;
         write(folder, ACCOUNT_KEY, &accounts.serialize_pem())?;
         write(folder, ACCOUNT_PUBLIC_KEY, &accounts.public_key_pem())?;
-        // Token, name, uid, groups.
-        let tokens = format!(
-            "{admin_token},admin,admin,system:masters\n\
-             {controllers_token},system:kube-controller-manager,controllers,\n"
-        );
-        write(folder, TOKENS, &tokens)?;
+        write(folder, NODE_CLIENT_CERTIFICATE, &node_client.pem)?;
+        write(folder, NODE_CLIENT_KEY, &node_client.key)?;
+        let mut listed = String::new();
+        for (user, token) in USERS.into_iter().zip(&tokens) {
+            let (name, group) = user.name_and_group(place);
+            // Token, name, uid, groups.
+            listed.push_str(&format!("{token},{name},{name},{group}\n"));
+        }
+        write(folder, TOKENS, &listed)?;
         Ok(Self {
             ca_pem: authority.pem(),
-            admin_token,
-            controllers_token,
+            tokens,
             folder: folder.to_owned(),
         })
     }
@@ -55,12 +106,8 @@ impl Identity {
         &self.ca_pem
     }
 
-    pub(super) fn admin_token(&self) -> &str {
-        &self.admin_token
-    }
-
-    pub(super) fn controllers_token(&self) -> &str {
-        &self.controllers_token
+    pub(super) fn token(&self, user: User) -> &str {
+        &self.tokens[user as usize]
     }
 
     pub(super) fn ca(&self) -> PathBuf {
@@ -85,6 +132,15 @@ impl Identity {
 
     pub(super) fn tokens(&self) -> PathBuf {
         self.folder.join(TOKENS)
+    }
+
+    /// What the API server shows to kubelets.
+    pub(super) fn node_client_certificate(&self) -> PathBuf {
+        self.folder.join(NODE_CLIENT_CERTIFICATE)
+    }
+
+    pub(super) fn node_client_key(&self) -> PathBuf {
+        self.folder.join(NODE_CLIENT_KEY)
     }
 
     pub(super) fn kubeconfig(&self, url: &str, token: &str) -> String {

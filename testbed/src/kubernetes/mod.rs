@@ -1,8 +1,9 @@
 //! A real Kubernetes API: etcd, kube-apiserver and, where asked for, kube-controller-manager, with ways to stop, kill
 //! and freeze them.
 //!
-//! There is no node and no scheduler: Deployments get ReplicaSets and these get Pods, which stay Pending until a test
-//! says otherwise in their status. Authorization is RBAC and admission is what a cluster has by default.
+//! Without [`ControlPlaneOptions::node`] there is no node and no scheduler: Deployments get ReplicaSets and these get
+//! Pods, which stay Pending until a test says otherwise in their status. Authorization is RBAC and admission is what a
+//! cluster has by default.
 
 mod audit;
 mod client;
@@ -10,19 +11,20 @@ mod commands;
 mod identity;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use tokio::sync::OnceCell;
 
 pub use self::audit::ApiRequest;
+pub(crate) use self::identity::User;
 
 use self::client::Client;
 use self::commands::Ports;
 use self::identity::Identity;
+use crate::node::Place;
 use crate::parts::ControlPlaneParts;
+use crate::service::Service;
 use crate::{Folder, Process};
 
 /// Alone on two cores it takes eight seconds; others may be building.
@@ -37,6 +39,9 @@ pub struct ControlPlaneOptions {
     pub controllers: bool,
     /// Further arguments of kube-apiserver.
     pub api_server: Vec<String>,
+    /// For a [`crate::Node`] on the machine at this place, with kube-scheduler: the API server listens at
+    /// [`Place::host_address`] instead of loopback.
+    pub node: Option<Place>,
 }
 
 impl Default for ControlPlaneOptions {
@@ -44,6 +49,7 @@ impl Default for ControlPlaneOptions {
         Self {
             controllers: true,
             api_server: Vec::new(),
+            node: None,
         }
     }
 }
@@ -57,24 +63,20 @@ pub enum Server {
     Api,
     /// The controllers.
     Controllers,
+    /// The scheduler, of a control plane with a node.
+    Scheduler,
 }
 
 /// A running control plane. It ends, and its data vanishes, with this or with our process.
 #[derive(Debug)]
 pub struct ControlPlane {
-    servers: Vec<Part>,
+    servers: Vec<(Server, Service)>,
     client: Client,
     identity: Identity,
     audit: PathBuf,
     url: String,
+    place: Option<Place>,
     folder: Folder,
-}
-
-#[derive(Debug)]
-struct Part {
-    server: Server,
-    command: Command,
-    process: Mutex<Option<Process>>,
 }
 
 impl ControlPlane {
@@ -95,39 +97,29 @@ impl ControlPlane {
     /// # Errors
     /// When it is not installed or not ready within 120 s, with the end of a server's log.
     pub async fn start(options: ControlPlaneOptions) -> Result<Self> {
-        let parts = ControlPlaneParts::locate()?;
         let folder = Folder::new()?;
-        let identity = Identity::make(folder.path())?;
-        let ports = Ports::choose()?;
+        let identity = Identity::make(folder.path(), options.node)?;
+        let ports = Ports::choose(options.node)?;
         let url = ports.url();
         let audit = audit::prepare(folder.path())?;
-        let mut servers = vec![
-            Part::new(Server::Etcd, commands::etcd(&parts, &ports, &folder)?),
-            Part::new(
-                Server::Api,
-                commands::api_server(&parts, &ports, &folder, &identity, &options.api_server)?,
-            ),
-        ];
-        if options.controllers {
-            let kubeconfig = folder.join("controllers.kubeconfig");
-            let text = identity.kubeconfig(&url, identity.controllers_token());
-            std::fs::write(&kubeconfig, text).context("cannot write a kubeconfig")?;
-            let command = commands::controllers(&parts, &kubeconfig, &identity)?;
-            servers.push(Part::new(Server::Controllers, command));
-        }
+        let servers = services(&ports, &folder, &identity, &options)?;
         let plane = Self {
-            client: Client::new(&url, identity.ca_pem(), identity.admin_token())?,
+            client: Client::new(&url, identity.ca_pem(), identity.token(User::Admin))?,
             servers,
             identity,
             audit,
             url,
+            place: options.node,
             folder,
         };
-        plane.launch(Server::Etcd)?;
-        plane.launch(Server::Api)?;
+        plane.service(Server::Etcd)?.launch()?;
+        plane.service(Server::Api)?.launch()?;
         plane.wait_until_ready().await?;
+        if options.node.is_some() {
+            plane.service(Server::Scheduler)?.launch()?;
+        }
         if options.controllers {
-            plane.launch(Server::Controllers)?;
+            plane.service(Server::Controllers)?.launch()?;
             plane
                 .wait("the controllers", Server::Controllers, || {
                     plane
@@ -151,7 +143,7 @@ impl ControlPlane {
 
     /// Token of the user `admin`, who may do everything.
     pub fn admin_token(&self) -> &str {
-        self.identity.admin_token()
+        self.identity.token(User::Admin)
     }
 
     /// A token of a service account, valid for an hour: what a Pod of it would be given. The account must be there.
@@ -170,6 +162,30 @@ impl ControlPlane {
         self.identity.kubeconfig(&self.url, token)
     }
 
+    /// The place of the node that it was made for.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.place
+    }
+
+    /// The kubeconfig of one of its own users.
+    pub(crate) fn kubeconfig_of(&self, user: User) -> String {
+        self.kubeconfig(self.identity.token(user))
+    }
+
+    /// The file with [`Self::ca_pem`].
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.identity.ca()
+    }
+
+    /// Whether a node is there and says that it is ready.
+    pub(crate) async fn node_is_ready(&self, name: &str) -> Result<bool> {
+        let node = self.client.get(&format!("/api/v1/nodes/{name}")).await?;
+        let conditions = node["status"]["conditions"].as_array();
+        let is_ready =
+            |condition: &serde_json::Value| condition["type"] == "Ready" && condition["status"] == "True";
+        Ok(conditions.is_some_and(|all| all.iter().any(is_ready)))
+    }
+
     /// All requests that the API server has answered so far, those of its own components left out.
     ///
     /// A request is in here when its answer has arrived; a watch, when it was accepted.
@@ -185,10 +201,7 @@ impl ControlPlane {
     /// # Errors
     /// When it does not run, or does not end within 60 s.
     pub async fn stop(&self, server: Server) -> Result<()> {
-        let process = self.take(server)?;
-        process.sigterm()?;
-        process.wait_exit(STOP).await?;
-        Ok(())
+        self.service(server)?.stop(STOP).await
     }
 
     /// Kills a server with SIGKILL.
@@ -196,7 +209,7 @@ impl ControlPlane {
     /// # Errors
     /// When it does not run.
     pub async fn kill(&self, server: Server) -> Result<()> {
-        self.take(server)?.kill_9().await
+        self.service(server)?.kill().await
     }
 
     /// Starts a stopped or killed server again, with its data and port, and waits until the API server is ready where
@@ -205,8 +218,8 @@ impl ControlPlane {
     /// # Errors
     /// When it runs already or the API server is not ready within 120 s.
     pub async fn start_again(&self, server: Server) -> Result<()> {
-        self.launch(server)?;
-        if self.with_process(Server::Api, |_| Ok(())).is_ok() {
+        self.service(server)?.launch()?;
+        if self.service(Server::Api)?.is_running() {
             self.wait_until_ready().await?;
         }
         Ok(())
@@ -217,7 +230,7 @@ impl ControlPlane {
     /// # Errors
     /// When it does not run.
     pub fn pause(&self, server: Server) -> Result<()> {
-        self.with_process(server, Process::sigstop)
+        self.service(server)?.with_process(Process::sigstop)
     }
 
     /// Lets a frozen server go on.
@@ -225,27 +238,17 @@ impl ControlPlane {
     /// # Errors
     /// When it does not run.
     pub fn resume(&self, server: Server) -> Result<()> {
-        self.with_process(server, Process::sigcont)
+        self.service(server)?.with_process(Process::sigcont)
     }
 
     /// The end of a server's log, for a message.
     pub fn log_end(&self, server: Server) -> String {
-        self.with_process(server, |process| Ok(process.log_end()))
-            .unwrap_or_default()
+        self.service(server).map(Service::log_end).unwrap_or_default()
     }
 
     /// A folder that goes with the control plane.
     pub fn folder(&self) -> &Folder {
         &self.folder
-    }
-
-    fn launch(&self, server: Server) -> Result<()> {
-        let part = self.part(server)?;
-        let mut process = part.process.lock().unwrap_or_else(PoisonError::into_inner);
-        ensure!(process.is_none(), "{} runs already", server.name());
-        let log = self.log(server);
-        *process = Some(Process::start(server.name(), &part.command, &log, &log)?);
-        Ok(())
     }
 
     async fn wait_until_ready(&self) -> Result<()> {
@@ -260,11 +263,8 @@ impl ControlPlane {
     {
         let deadline = Instant::now() + START;
         loop {
-            for part in &self.servers {
-                let process = part.process.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some((process, code)) = process.as_ref().and_then(|it| Some((it, it.exit_code()?))) {
-                    bail!("{} ended with {code}{}", part.server.name(), process.log_end());
-                }
+            for (_, service) in &self.servers {
+                service.check()?;
             }
             let reason = match holds().await {
                 Ok(true) => return Ok(()),
@@ -281,37 +281,11 @@ impl ControlPlane {
         }
     }
 
-    fn part(&self, server: Server) -> Result<&Part> {
+    fn service(&self, server: Server) -> Result<&Service> {
         self.servers
             .iter()
-            .find(|part| part.server == server)
+            .find_map(|(which, service)| (*which == server).then_some(service))
             .with_context(|| format!("this control plane has no {}", server.name()))
-    }
-
-    fn take(&self, server: Server) -> Result<Process> {
-        let mut process = self
-            .part(server)?
-            .process
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        process
-            .take()
-            .with_context(|| format!("{} does not run", server.name()))
-    }
-
-    fn with_process<T>(&self, server: Server, act: impl FnOnce(&Process) -> Result<T>) -> Result<T> {
-        let process = self
-            .part(server)?
-            .process
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        act(process
-            .as_ref()
-            .with_context(|| format!("{} does not run", server.name()))?)
-    }
-
-    fn log(&self, server: Server) -> PathBuf {
-        self.folder.join(format!("{}.log", server.name()))
     }
 }
 
@@ -322,18 +296,45 @@ impl Server {
             Self::Etcd => "etcd",
             Self::Api => "kube-apiserver",
             Self::Controllers => "kube-controller-manager",
+            Self::Scheduler => "kube-scheduler",
         }
     }
 }
 
-impl Part {
-    fn new(server: Server, command: Command) -> Self {
-        Self {
-            server,
-            command,
-            process: Mutex::new(None),
-        }
+/// All servers that such a control plane has; none runs yet.
+fn services(
+    ports: &Ports,
+    folder: &Folder,
+    identity: &Identity,
+    options: &ControlPlaneOptions,
+) -> Result<Vec<(Server, Service)>> {
+    let parts = ControlPlaneParts::locate()?;
+    let kubeconfig = |server: Server, user: User| {
+        let text = identity.kubeconfig(&ports.url(), identity.token(user));
+        write(folder.path(), &format!("{}.kubeconfig", server.name()), &text)
+    };
+    let mut commands = vec![
+        (Server::Etcd, commands::etcd(&parts, ports, folder)?),
+        (
+            Server::Api,
+            commands::api_server(&parts, ports, folder, identity, options)?,
+        ),
+    ];
+    if options.controllers {
+        let server = Server::Controllers;
+        let kubeconfig = kubeconfig(server, User::Controllers)?;
+        commands.push((server, commands::controllers(&parts, &kubeconfig, identity)?));
     }
+    if options.node.is_some() {
+        let server = Server::Scheduler;
+        let kubeconfig = kubeconfig(server, User::Scheduler)?;
+        commands.push((server, commands::scheduler(&kubeconfig)?));
+    }
+    let services = commands.into_iter().map(|(server, command)| {
+        let log = folder.join(format!("{}.log", server.name()));
+        (server, Service::new(server.name(), command, log))
+    });
+    Ok(services.collect())
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf> {

@@ -224,6 +224,7 @@ async fn a_server_that_does_not_start_says_why() {
     let options = ControlPlaneOptions {
         controllers: false,
         api_server: vec!["--no-such-flag".to_owned()],
+        ..Default::default()
     };
     let error = ControlPlane::start(options).await.unwrap_err().to_string();
     assert!(

@@ -4,6 +4,7 @@
 
 mod agreement;
 mod api;
+mod chart;
 mod command_line;
 mod formats;
 mod fuzz_corpus;

@@ -2,6 +2,7 @@
 
 mod reading;
 mod rules;
+mod samples;
 mod sharing;
 mod upgrade;
 mod writing;

@@ -1,0 +1,154 @@
+//! `separation-operator check`: whether some replica leads and pools can be read, with the rights of whoever asks. Writes
+//! nothing, and needs no shell, so that it can be a pod of `helm test`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::ListParams;
+use kube::{Api, Client, Config};
+use tokio::time::{Instant, sleep};
+
+use crate::crd::SeparationPool;
+use crate::settings::Namespaces;
+
+/// Time between two looks; the leader writes every two seconds.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long one request may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  separation-operator check                                   # in a pod of the operator's namespace, or with a kubeconfig
+  separation-operator check --lease-namespace media --watch-namespaces media --wait-seconds 60")]
+pub(super) struct CheckArguments {
+    /// Name of the Lease that the operator's replicas share
+    #[arg(
+        long,
+        env = "LEASE_NAME",
+        value_name = "NAME",
+        default_value = "separation-operator"
+    )]
+    lease_name: String,
+    /// Namespace of the Lease: the operator's own
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        value_name = "NAMESPACE",
+        default_value = "separation-system"
+    )]
+    lease_namespace: String,
+    /// Namespaces whose pools are worked on, comma separated [default: all]
+    #[arg(
+        long,
+        env = "WATCH_NAMESPACES",
+        value_delimiter = ',',
+        value_name = "NAMESPACE"
+    )]
+    watch_namespaces: Vec<String>,
+    /// How long a leader is waited for; one that died is followed within 20
+    #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    wait_seconds: u64,
+}
+
+/// Checks, and says what was found.
+pub(super) fn run(arguments: &CheckArguments) -> anyhow::Result<()> {
+    let namespaces = Namespaces::named(&arguments.watch_namespaces)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    runtime.block_on(check(arguments, &namespaces))
+}
+
+async fn check(arguments: &CheckArguments, namespaces: &Namespaces) -> anyhow::Result<()> {
+    let mut config = Config::infer()
+        .await
+        .context("no cluster: neither a kubeconfig nor a service account is there")?;
+    config.connect_timeout = Some(ANSWER_LIMIT);
+    config.read_timeout = Some(ANSWER_LIMIT);
+    let client = Client::try_from(config).context("cannot use the cluster's configuration")?;
+    let leases = Api::namespaced(client.clone(), &arguments.lease_namespace);
+    let limit = Duration::from_secs(arguments.wait_seconds);
+    let leader = leader(&leases, &arguments.lease_name, limit)
+        .await
+        .with_context(|| {
+            format!(
+                "no operator leads: lease {}/{}",
+                arguments.lease_namespace, arguments.lease_name
+            )
+        })?;
+    super::print(&format!("{leader} leads\n"))?;
+    let readable = match namespaces {
+        Namespaces::All => {
+            read_pools(&Api::all(client)).await?;
+            "all namespaces".to_owned()
+        }
+        Namespaces::These(names) => {
+            for name in names {
+                read_pools(&Api::namespaced(client.clone(), name))
+                    .await
+                    .with_context(|| format!("namespace {name}"))?;
+            }
+            names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+        }
+    };
+    super::print(&format!("pools of {readable} can be read\n"))
+}
+
+/// Who renews the lease while we look. No clock but ours is read: a lease that was written again has a leader.
+async fn leader(leases: &Api<Lease>, name: &str, limit: Duration) -> anyhow::Result<Arc<str>> {
+    let deadline = Instant::now() + limit;
+    let mut first: Option<Held> = None;
+    loop {
+        let now = held(leases, name).await;
+        match (&now, &first) {
+            (Ok(now), Some(first)) if now.holder == first.holder && now.version != first.version => {
+                return Ok(Arc::clone(&now.holder));
+            }
+            (Ok(now), Some(first)) if now.holder == first.holder => {}
+            (Ok(now), _) => first = Some(now.clone()),
+            // Somebody may take it soon.
+            (Err(_), _) => {}
+        }
+        if Instant::now() >= deadline {
+            let holder = now?.holder;
+            bail!("{holder} has not renewed it for {} s", limit.as_secs());
+        }
+        sleep(INTERVAL).await;
+    }
+}
+
+/// A lease that somebody holds.
+#[derive(Debug, Clone)]
+struct Held {
+    holder: Arc<str>,
+    version: Option<String>,
+}
+
+async fn held(leases: &Api<Lease>, name: &str) -> anyhow::Result<Held> {
+    let lease = leases
+        .get_opt(name)
+        .await?
+        .context("it is not there; fix: look at the operator's pods, for none has started")?;
+    let holder = lease.spec.and_then(|spec| spec.holder_identity);
+    let holder = holder.filter(|holder| !holder.is_empty());
+    Ok(Held {
+        holder: holder.context("nobody holds it")?.into(),
+        version: lease.metadata.resource_version,
+    })
+}
+
+async fn read_pools(pools: &Api<SeparationPool>) -> anyhow::Result<()> {
+    let one = ListParams::default().limit(1);
+    match pools.list_metadata(&one).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => bail!(
+            "the definition of SeparationPool is not installed; fix: `separation-operator crd | kubectl apply -f -`"
+        ),
+        Err(error) => Err(error).context("pools cannot be read"),
+    }
+}

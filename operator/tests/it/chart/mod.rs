@@ -1,0 +1,93 @@
+//! The Helm chart: what it makes of its values, and what it refuses.
+
+mod api;
+mod definition;
+mod operator;
+mod options;
+mod plain;
+mod refusals;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::PodSpec;
+use separation_testbed::Release;
+use serde_json::{Value, json};
+
+use crate::manifests::read;
+
+/// Name of the release, and of most of its objects.
+const NAME: &str = "separation-operator";
+
+/// The objects of a chart.
+#[derive(Debug)]
+struct Rendered(Vec<Value>);
+
+fn rendered(values: &Value) -> Rendered {
+    rendered_as(&Release::default(), values)
+}
+
+fn rendered_as(release: &Release, values: &Value) -> Rendered {
+    let objects = release.render(values);
+    Rendered(objects.unwrap_or_else(|error| panic!("{values}: {error:#}")))
+}
+
+/// What Helm says against these values.
+fn refusal(values: &Value) -> String {
+    match Release::default().render(values) {
+        Ok(objects) => panic!("{values} gave {objects:#?}"),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+impl Rendered {
+    /// Those of a kind.
+    fn all(&self, kind: &str) -> Vec<&Value> {
+        let objects = self.0.iter();
+        objects.filter(|object| object["kind"] == kind).collect()
+    }
+
+    /// The one of this kind and name.
+    #[track_caller]
+    fn one(&self, kind: &str, name: &str) -> &Value {
+        let mut found = self.all(kind);
+        found.retain(|object| object["metadata"]["name"] == name);
+        match found[..] {
+            [one] => one,
+            _ => panic!("not one {kind} {name} in {:#?}", self.0),
+        }
+    }
+
+    /// The operator's Deployment.
+    fn deployment(&self) -> Deployment {
+        read(self.one("Deployment", NAME))
+    }
+
+    /// The operator's pods.
+    fn pod(&self) -> PodSpec {
+        self.deployment().spec.template.spec.expect("a pod")
+    }
+}
+
+/// Values of an API that can be installed.
+fn with_api(change: &Value) -> Value {
+    let mut values = json!({
+        "api": {
+            "enabled": true,
+            "kafka": {"bootstrapServers": "kafka.media.svc:9092"},
+            "storage": {"s3": {"bucket": "stems"}, "work": {"s3Prefix": "staging/"}},
+            "auth": {"secretRef": {"name": "api"}},
+        },
+    });
+    merge(&mut values, change);
+    values
+}
+
+fn merge(value: &mut Value, change: &Value) {
+    match (value, change) {
+        (Value::Object(fields), Value::Object(changes)) => {
+            for (name, change) in changes {
+                merge(fields.entry(name.clone()).or_insert(Value::Null), change);
+            }
+        }
+        (value, change) => *value = change.clone(),
+    }
+}

@@ -1,0 +1,224 @@
+//! Each value does what it says, and the defaults are the operator's own.
+
+use std::time::Duration;
+
+use separation_operator::settings::Allowance;
+use separation_testbed::Release;
+use serde_json::{Value, json};
+
+use super::{NAME, rendered, with_api};
+use crate::manifests::settings;
+
+#[test]
+fn images_are_named_by_tag_or_by_digest() {
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let objects = rendered(&json!({
+        "image": {"repository": "r.example/o", "tag": "1.2", "digest": digest, "pullPolicy": "Always"},
+        "worker": {"image": {"repository": "r.example/w", "tag": "1.2-cuda"}},
+    }));
+    let pod = objects.pod();
+    let container = &pod.containers[0];
+    assert_eq!(container.image, Some(format!("r.example/o@{digest}")));
+    assert_eq!(container.image_pull_policy.as_deref(), Some("Always"));
+    assert_eq!(settings(container).workers.image, "r.example/w:1.2-cuda");
+}
+
+#[test]
+fn every_setting_reaches_the_operator() {
+    let objects = rendered(&json!({
+        "worker": {"allowInOverrides": ["host-path", "root"]},
+        "settings": {
+            "logLevel": "info,separation_operator=debug",
+            "logFormat": "text",
+            "shutdownSeconds": 7,
+            "keepOffsetsSeconds": 604_800,
+            "offsetRefreshSeconds": 11,
+            "secretRefreshSeconds": 12,
+            "lease": {"durationSeconds": 30, "renewDeadlineSeconds": 20.5, "retryPeriodSeconds": 0.5},
+        },
+        "extraEnv": [{"name": "HEALTH_ADDRESS", "value": "[::]:8080"}],
+    }));
+    let understood = settings(&objects.pod().containers[0]);
+    assert_eq!(
+        understood.workers.allowed,
+        [Allowance::HostPath, Allowance::Root].into()
+    );
+    let seconds = Duration::from_secs;
+    assert_eq!(understood.shutdown, seconds(7));
+    assert_eq!(understood.keep_offsets_after, seconds(604_800));
+    assert_eq!(understood.refresh.offsets, seconds(11));
+    assert_eq!(understood.refresh.secrets, seconds(12));
+    let timings = understood.lease.timings;
+    assert_eq!(timings.duration(), seconds(30));
+    assert_eq!(timings.renew_deadline(), Duration::from_millis(20_500));
+    assert_eq!(timings.retry_period(), Duration::from_millis(500));
+    assert_eq!(understood.health_address.to_string(), "[::]:8080");
+}
+
+#[test]
+fn pods_go_where_they_are_told() {
+    let spread = json!([{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]);
+    let placement = json!({
+        "nodeSelector": {"pool": "system"},
+        "tolerations": [{"key": "system", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "topologySpreadConstraints": spread,
+        "priorityClassName": "system-cluster-critical",
+    });
+    let mut values = with_api(&json!({"imagePullSecrets": [{"name": "registry"}], "api": placement}));
+    super::merge(&mut values, &placement);
+    let objects = rendered(&values);
+    for name in [NAME, "separation-operator-api"] {
+        let pod = &objects.one("Deployment", name)["spec"]["template"]["spec"];
+        for (field, value) in placement.as_object().expect("fields") {
+            assert_eq!(&pod[field], value, "{name}");
+        }
+        assert_eq!(pod["imagePullSecrets"], json!([{"name": "registry"}]));
+    }
+    // Without a word they are spread.
+    let spread = &rendered(&json!({}))
+        .pod()
+        .topology_spread_constraints
+        .expect("some")[0];
+    assert_eq!(spread.topology_key, "kubernetes.io/hostname");
+}
+
+#[test]
+fn labels_annotations_and_resources_are_added() {
+    let objects = rendered(&json!({
+        "commonLabels": {"team": "audio"},
+        "podLabels": {"tier": "control"},
+        "podAnnotations": {"note": "1"},
+        "serviceAccount": {"annotations": {"role": "r"}},
+        "resources": {"limits": {"memory": "1Gi"}},
+        "replicas": 3,
+    }));
+    assert!(
+        objects
+            .0
+            .iter()
+            .all(|object| object["metadata"]["labels"]["team"] == "audio")
+    );
+    let spec = &objects.one("Deployment", NAME)["spec"];
+    assert_eq!(spec["replicas"], 3);
+    let pod = &spec["template"];
+    assert_eq!(pod["metadata"]["labels"]["tier"], "control");
+    assert_eq!(pod["metadata"]["labels"]["team"], "audio");
+    assert_eq!(pod["metadata"]["annotations"]["note"], "1");
+    assert_eq!(
+        pod["spec"]["containers"][0]["resources"]["limits"]["memory"],
+        "1Gi"
+    );
+    assert!(
+        spec["selector"]["matchLabels"].get("team").is_none(),
+        "selectors never change"
+    );
+    let account = objects.one("ServiceAccount", NAME);
+    assert_eq!(account["metadata"]["annotations"]["role"], "r");
+}
+
+#[test]
+fn a_budget_can_be_left_out_or_changed() {
+    let without = rendered(&json!({"podDisruptionBudget": {"enabled": false}}));
+    assert!(without.all("PodDisruptionBudget").is_empty());
+    let half = rendered(&json!({"podDisruptionBudget": {"maxUnavailable": "50%"}}));
+    assert_eq!(
+        half.one("PodDisruptionBudget", NAME)["spec"]["maxUnavailable"],
+        "50%"
+    );
+}
+
+#[test]
+fn prometheus_finds_the_operator_and_the_workers() {
+    assert!(rendered(&json!({})).all("PodMonitor").is_empty());
+    let values = json!({
+        "podMonitor": {"enabled": true, "interval": "10s", "labels": {"release": "prometheus"}},
+    });
+    let objects = rendered(&values);
+    let operator = objects.one("PodMonitor", NAME);
+    assert_eq!(operator["metadata"]["labels"]["release"], "prometheus");
+    let endpoint = &operator["spec"]["podMetricsEndpoints"][0];
+    assert_eq!(endpoint["interval"], "10s");
+    let ports = objects.pod().containers[0].ports.clone().expect("ports");
+    assert!(
+        ports
+            .iter()
+            .any(|port| port.name.as_deref() == endpoint["port"].as_str())
+    );
+    let workers = objects.one("PodMonitor", "separation-operator-workers");
+    assert_eq!(workers["spec"]["namespaceSelector"], json!({"any": true}));
+    let mut listed = values.clone();
+    super::merge(&mut listed, &json!({"watchNamespaces": ["media"]}));
+    let listed = rendered(&listed);
+    let workers = listed.one("PodMonitor", "separation-operator-workers");
+    assert_eq!(
+        workers["spec"]["namespaceSelector"],
+        json!({"matchNames": ["media"]})
+    );
+    let mut alone = values;
+    super::merge(&mut alone, &json!({"podMonitor": {"workers": false}}));
+    assert_eq!(rendered(&alone).all("PodMonitor").len(), 1);
+}
+
+#[test]
+fn network_policies_let_through_what_is_needed() {
+    assert!(rendered(&json!({})).all("NetworkPolicy").is_empty());
+    let from = json!([{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]);
+    let objects = rendered(&with_api(&json!({"networkPolicy": {
+        "enabled": true,
+        "metricsFrom": from,
+        "kafkaPorts": [9094],
+        "extraEgress": [{"ports": [{"port": 8088}]}],
+    }})));
+    let policy = &objects.one("NetworkPolicy", NAME)["spec"];
+    assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+    assert_eq!(
+        policy["ingress"],
+        json!([{"ports": [{"port": "health"}], "from": from}])
+    );
+    let open: Vec<i64> = policy["egress"]
+        .as_array()
+        .expect("rules")
+        .iter()
+        .flat_map(|rule| rule["ports"].as_array().into_iter().flatten())
+        .filter_map(|port| port["port"].as_i64())
+        .collect();
+    assert_eq!(open, [53, 53, 443, 6443, 9094, 8088]);
+    let api = &objects.one("NetworkPolicy", "separation-operator-api")["spec"];
+    assert_eq!(api["policyTypes"], json!(["Ingress"]));
+    assert_eq!(api["ingress"][0], json!({"ports": [{"port": "http"}]}));
+}
+
+#[test]
+fn helm_finds_no_fault() {
+    for values in [json!({}), with_api(&json!({}))] {
+        Release::default().lint(&values).expect("no fault");
+    }
+}
+
+#[test]
+fn notes_say_what_comes_next_and_warn_of_what_is_missing() {
+    let notes = |values: &Value| Release::default().notes(values).expect("notes");
+    let bare = notes(&json!({}));
+    for part in [
+        "all namespaces",
+        "helm test separation-operator -n separation-system",
+        "WARNING: registry.example",
+    ] {
+        assert!(bare.contains(part), "{part} is not in\n{bare}");
+    }
+    let named = notes(&with_api(&json!({
+        "image": {"repository": "r.example/o"},
+        "worker": {"image": {"repository": "r.example/w"}},
+        "crds": {"keep": false},
+        "watchNamespaces": ["media"],
+    })));
+    for part in [
+        "SeparationPools of media.",
+        "http://separation-operator-api.separation-system.svc:80/",
+        "uninstalling deletes",
+    ] {
+        assert!(named.contains(part), "{part} is not in\n{named}");
+    }
+    assert!(!named.contains("registry.example"), "{named}");
+}

@@ -1,0 +1,168 @@
+//! The Dockerfiles and what the operator and the chart expect of the images that they make.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::PodSpec;
+use separation_operator::apply::{self, Rollout};
+use separation_operator::crd;
+use separation_operator::plan::{PoolPlan, Role};
+use separation_operator::settings::WorkerSettings;
+use serde_json::Value;
+
+const WORKER: &str = include_str!("../../../Dockerfile.worker");
+const OPERATOR: &str = include_str!("../../../Dockerfile.operator");
+const IGNORED: &str = include_str!("../../../.dockerignore");
+const WORKSPACE: &str = include_str!("../../../Cargo.toml");
+const TOOLCHAIN: &str = include_str!("../../../rust-toolchain.toml");
+const CHART: &str = include_str!("../../../charts/separation-operator/Chart.yaml");
+const POOL: &str = include_str!("../../../deploy/samples/shared-volume.yaml");
+
+/// The stages of a Dockerfile: what each is made from, its name, and its instructions.
+fn stages(text: &str) -> Vec<(&str, &str, Vec<&str>)> {
+    let mut stages: Vec<(&str, &str, Vec<&str>)> = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(from) = line.strip_prefix("FROM ") {
+            let (base, name) = from.split_once(" AS ").expect("every stage has a name");
+            stages.push((base, name, Vec::new()));
+        } else if let Some((_, _, lines)) = stages.last_mut() {
+            lines.push(line);
+        }
+    }
+    stages
+}
+
+/// The instructions of a stage that others start from or that comes out.
+fn stage<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let found = stages(text).into_iter().find(|(_, found, _)| *found == name);
+    found.unwrap_or_else(|| panic!("no stage {name}")).2
+}
+
+fn worker_pod(role: Role) -> PodSpec {
+    let plan = PoolPlan::of(&crd::from_yaml(POOL).expect("a pool")).expect("a plan");
+    let settings = WorkerSettings {
+        image: "separation-worker:test".to_owned(),
+        allowed: BTreeSet::new(),
+    };
+    let built: Deployment =
+        apply::deployment(&plan, role, None, &settings, 0, Rollout::Rolling).expect("one");
+    built.spec.template.spec.expect("a pod")
+}
+
+#[test]
+fn images_start_from_nothing_and_have_no_shell_to_run() {
+    for (text, name) in [(WORKER, "worker"), (OPERATOR, "operator")] {
+        let (base, last, lines) = stages(text).pop().expect("a stage");
+        assert_eq!((base, last), ("${BASE}", name));
+        assert!(text.contains("\nARG BASE=scratch\n"));
+        assert!(!lines.iter().any(|line| line.starts_with("RUN")), "{lines:?}");
+        assert!(lines.contains(&"USER 65532:65532"));
+        // Not by a shell, which there is none of.
+        assert!(lines.contains(&format!("ENTRYPOINT [\"separation-{name}\"]").as_str()));
+    }
+}
+
+#[test]
+fn a_pod_of_a_pool_finds_in_the_image_what_it_names() {
+    for target in ["worker", "cuda"] {
+        let lines = stage(WORKER, target);
+        for role in [Role::Processor, Role::Uploader] {
+            let pod = worker_pod(role);
+            let context = pod.security_context.expect("a context");
+            let user = format!(
+                "USER {}:{}",
+                context.run_as_user.expect("a user"),
+                context.run_as_group.expect("a group")
+            );
+            assert!(lines.contains(&user.as_str()), "{user}");
+            let container = &pod.containers[0];
+            assert_eq!(container.command, None, "the image's own program runs");
+            let hook = container
+                .lifecycle
+                .as_ref()
+                .and_then(|lifecycle| lifecycle.pre_stop.as_ref())
+                .and_then(|hook| hook.exec.as_ref())
+                .and_then(|exec| exec.command.as_ref())
+                .expect("a hook");
+            assert!(lines.contains(&format!("ENTRYPOINT [\"{}\"]", hook[0]).as_str()));
+            assert!(
+                lines
+                    .iter()
+                    .any(|line| line.starts_with("ENV PATH=/opt/separation:"))
+            );
+            for port in container.ports.iter().flatten() {
+                let exposed = lines.iter().find_map(|line| line.strip_prefix("EXPOSE "));
+                let mut exposed = exposed.expect("ports").split(' ');
+                assert!(exposed.any(|exposed| exposed == port.container_port.to_string()));
+            }
+            // By hand, the image writes where pods do.
+            for mount in container.volume_mounts.iter().flatten() {
+                assert!(
+                    WORKER.contains(&format!(" /writable{}", mount.mount_path)),
+                    "{}",
+                    mount.mount_path
+                );
+            }
+            let told = |name: &str| {
+                let mut variables = container.env.iter().flatten();
+                let variable = variables
+                    .find(|variable| variable.name == name)
+                    .expect("it is told");
+                format!("{name}={}", variable.value.as_deref().unwrap_or_default())
+            };
+            for name in ["SCRATCH_DIR", "TEMP_DIR", "OUTPUT_DIR"] {
+                let said = lines.iter().any(|line| line.contains(&told(name)));
+                assert!(said, "{} is not in {lines:?}", told(name));
+            }
+        }
+    }
+}
+
+#[test]
+fn versions_are_those_of_the_workspace() {
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(WORKSPACE.contains(&format!("\nversion = \"{version}\"\n")));
+    let chart: Value = serde_saphyr::from_str(CHART).expect("YAML");
+    for field in ["version", "appVersion"] {
+        assert_eq!(chart[field], version);
+    }
+    for text in [WORKER, OPERATOR] {
+        let defaults = text.lines().filter_map(|line| line.strip_prefix("ARG VERSION="));
+        let defaults: Vec<_> = defaults.collect();
+        assert!(!defaults.is_empty() && defaults.iter().all(|default| *default == version));
+        let compiler = TOOLCHAIN
+            .lines()
+            .find_map(|line| line.strip_prefix("channel = "))
+            .expect("a channel");
+        assert!(text.contains(&format!("\nARG RUST=rust:{}-", compiler.trim_matches('"'))));
+    }
+}
+
+#[test]
+fn onnx_runtime_is_pinned_in_one_place_only() {
+    for text in [WORKER, OPERATOR] {
+        let is_hash = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(!text.split(|c: char| !c.is_ascii_alphanumeric()).any(is_hash));
+        for forbidden in ["pip install", "pip download", "curl ", "wget "] {
+            assert!(!text.contains(forbidden), "{forbidden}");
+        }
+    }
+    // What installs it by separation/onnxruntime.toml.
+    assert!(
+        stage(WORKER, "compiled")
+            .iter()
+            .any(|line| line.contains("cargo xtask setup"))
+    );
+}
+
+#[test]
+fn the_build_context_has_all_members_of_the_workspace() {
+    let members = WORKSPACE
+        .lines()
+        .find_map(|line| line.strip_prefix("members = ["))
+        .expect("members");
+    for member in members.trim_end_matches(']').split(", ") {
+        let kept = format!("!{}", member.trim_matches('"'));
+        assert!(IGNORED.lines().any(|line| line == kept), "{kept}");
+    }
+}

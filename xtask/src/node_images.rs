@@ -1,0 +1,69 @@
+//! The two images that the tests' node has from the start: the one that holds a pod together, and a shell to try the
+//! node out with.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::cache::sha256;
+use crate::project::Project;
+use crate::system::{self, Need};
+use crate::{archive, process};
+
+const PAUSE_SOURCE: &str = "testbed/images/pause.c";
+
+/// Makes them, unless they are there, and gives their folder: `pause` as a program, and `pause.tar` and `busybox.tar`.
+///
+/// The testbed composes the same names, `separation.test/pause` and `separation.test/busybox` with the version as tag.
+pub(crate) fn install(project: &Project, version: &str) -> Result<PathBuf> {
+    let source = project.path(PAUSE_SOURCE);
+    let text = fs::read(&source).with_context(|| format!("cannot read {}", source.display()))?;
+    let cached = format!("images/{version}");
+    project.cache().install(&cached, &sha256(&text), |filling| {
+        system::ensure(&[Need::Compilers, Need::Busybox])?;
+        let name = |image: &str| format!("separation.test/{image}:{version}");
+        let pause = filling.join("pause");
+        compile(project, &source, &pause)?;
+        let root = tempfile::tempdir_in(filling)?;
+        copy(&pause, &root.path().join("pause"))?;
+        let packed = filling.join("pause.tar");
+        archive::write(project, root.path(), &name("pause"), &["/pause"], &packed)?;
+        let root = tempfile::tempdir_in(filling)?;
+        fill_with_busybox(project, root.path())?;
+        let packed = filling.join("busybox.tar");
+        archive::write(project, root.path(), &name("busybox"), &["/bin/sh"], &packed)
+    })
+}
+
+/// Into one file, which needs no library.
+fn compile(project: &Project, source: &Path, program: &Path) -> Result<()> {
+    let mut cc = project.command("cc");
+    cc.args(["-static", "-Os", "-s", "-Wall", "-Werror", "-o"])
+        .arg(program)
+        .arg(source);
+    process::run(&mut cc).context("fix: install the static C library (Debian: libc6-dev)")
+}
+
+/// One program, with a link of each name that it does something by.
+fn fill_with_busybox(project: &Project, root: &Path) -> Result<()> {
+    let found = process::read(project.command("sh").args(["-c", "command -v busybox"]))?;
+    let bin = root.join("bin");
+    fs::create_dir(&bin)?;
+    copy(Path::new(found.trim()), &bin.join("busybox"))?;
+    for name in process::read(project.command("busybox").arg("--list"))?.lines() {
+        if name != "busybox" {
+            symlink("busybox", bin.join(name)).with_context(|| format!("cannot link {name}"))?;
+        }
+    }
+    // For what programs leave behind.
+    fs::create_dir(root.join("tmp"))?;
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to)
+        .map(drop)
+        .with_context(|| format!("cannot copy {}", from.display()))
+}
