@@ -6,7 +6,7 @@ use clap::Args;
 use crate::process;
 use crate::project::Project;
 use crate::setup::{self, Build};
-use crate::{generate, node, parts, songs, system};
+use crate::{demo, generate, node, parts, songs, system};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -24,7 +24,7 @@ fn threads() -> usize {
     (2 * cores).max(4)
 }
 
-/// `cargo xtask test`: installs what the tests need, then runs them in the dev profile.
+/// `cargo xtask test`: installs what the tests need, then runs them in the dev profile, and the demo where all are run.
 pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
     let no_node = install(project)?;
     let mut tests = project.cargo("test");
@@ -36,7 +36,11 @@ pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
         tests.env(node::NO_NODE, reason);
     }
     println!("{}", process::line(&tests));
-    process::run(&mut tests)
+    process::run(&mut tests)?;
+    match options.cargo_test.is_empty() {
+        true => demo::as_a_test(project),
+        false => Ok(()),
+    }
 }
 
 /// Installs all that the tests need, unless it is there; gives the reason where those on a node cannot run.
