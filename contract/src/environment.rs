@@ -1,5 +1,8 @@
 //! Names of the environment variables that workers read and the operator sets.
 
+/// Process that a worker ends with, in order, where one started it on its own machine.
+pub const PARENT_PROCESS: &str = "PARENT_PROCESS";
+
 /// Brokers, `host:port`, comma separated.
 pub const KAFKA_BOOTSTRAP_SERVERS: &str = "KAFKA_BOOTSTRAP_SERVERS";
 /// Topic of tasks.

@@ -22,6 +22,7 @@
 //! | [`reconcile`] | where all of this is joined | hold rules that a plain function could hold |
 //! | [`events`] | what people are told as it happens, and how often | say the same again and again |
 //! | [`simulate`] | a made-up pool under the real decisions | have rules of its own |
+//! | [`local`] | the same pool on one machine, with processes in place of pods | have rules of its own |
 //! | [`cli`] | arguments, reports, exit codes | be used by another room |
 
 pub mod apply;
@@ -33,6 +34,8 @@ pub mod events;
 pub mod health;
 pub mod kafka;
 pub mod lease;
+#[cfg(feature = "local")]
+pub mod local;
 pub mod metrics;
 pub mod names;
 pub mod observe;

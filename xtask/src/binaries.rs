@@ -31,11 +31,8 @@ pub(crate) enum Report {
 /// A file that was separated.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Separation {
-    /// The file as it was named.
-    pub(crate) input: PathBuf,
     /// The file of each stem, by the stem's name.
     pub(crate) outputs: BTreeMap<String, PathBuf>,
-    pub(crate) audio_seconds: f64,
     pub(crate) wall_seconds: f64,
     /// Seconds of audio per second of work.
     pub(crate) speed: f64,
@@ -192,7 +189,7 @@ impl<'p> Binaries<'p> {
 }
 
 /// One value per line that is not empty.
-fn json_lines<T: DeserializeOwned>(text: &str) -> Result<Vec<T>> {
+pub(crate) fn json_lines<T: DeserializeOwned>(text: &str) -> Result<Vec<T>> {
     text.lines()
         .filter(|line| !line.trim().is_empty())
         .map(|line| serde_json::from_str(line).with_context(|| format!("cannot understand `{line}`")))

@@ -50,6 +50,15 @@ fn steps(project: &Project, mut cargo_deny: Command) -> Result<Vec<Step>> {
         "-D",
         "warnings",
     ];
+    let operator_for_images = [
+        "clippy",
+        "--package=separation-operator",
+        "--no-default-features",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ];
     let mut doc = cargo(&["doc", "--no-deps", "--workspace", "--all-features", "--locked"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     cargo_deny.args(["check", "licenses", "bans", "sources"]);
@@ -67,6 +76,10 @@ fn steps(project: &Project, mut cargo_deny: Command) -> Result<Vec<Step>> {
             cargo(&["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"]),
         ),
         step("lints", cargo(&clippy)),
+        step(
+            "lints of the operator as in its image",
+            cargo(&operator_for_images),
+        ),
         step("fuzz targets", fuzz_targets),
         step("documentation", doc),
         step("licences and sources", cargo_deny),

@@ -1,16 +1,24 @@
-//! The main job in one command: build, separate a song, say where the stems are and how well it went.
+//! The main job in one command: build, run an autoscaled pool on this machine, separate songs through its API, say where
+//! the stems are and how well it went.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use serde::Deserialize;
 
-use crate::binaries::{Binaries, Mix, Report, Separation};
+use crate::binaries::{Binaries, Mix};
+use crate::process;
 use crate::project::Project;
 use crate::songs;
 
 /// The mix that is the demo's song: a real voice over real music.
 const DEMO_MIX: u32 = 1;
+
+/// The pool that is run.
+const POOL: &str = "deploy/samples/local.yaml";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -18,24 +26,34 @@ pub(crate) struct Options {
     files: Vec<PathBuf>,
 }
 
+/// What `separation-operator local --json` says about one song.
+#[derive(Debug, Deserialize)]
+struct Report {
+    input: PathBuf,
+    #[serde(default)]
+    outputs: BTreeMap<String, PathBuf>,
+    error: Option<String>,
+}
+
 /// `cargo xtask demo`.
 pub(crate) fn demo(project: &Project, options: &Options) -> Result<()> {
     let files = found(&options.files)?;
     let binaries = Binaries::build(project)?;
-    let stems = project.path("stems");
+    process::run(
+        project
+            .cargo("build")
+            .args(["--release", "--locked", "--package=separation-operator"]),
+    )?;
     if !files.is_empty() {
-        let reports = binaries.separate(&files, &stems, &[])?;
-        return report_all(&binaries, &reports);
+        return separate(project, &binaries, &files, None);
     }
     let songs = songs::install(project)?;
     let mixes = binaries.mix(&songs, &project.target("demo"), Some(DEMO_MIX))?;
     let song = mixes.first().context("separation-evaluation made no mix")?;
-    println!("separating {}", song.mix.display());
-    let separation = binaries.separate_one(&song.mix, &stems, &[])?;
-    report(&binaries, &separation, Some(song))
+    separate(project, &binaries, std::slice::from_ref(&song.mix), Some(song))
 }
 
-/// The files with their full paths, since the worker is started in the checkout; all that are missing at once.
+/// The files with their full paths, since the programs are started in the checkout; all that are missing at once.
 fn found(files: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let missing: Vec<_> = files
         .iter()
@@ -49,44 +67,65 @@ fn found(files: &[PathBuf]) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-fn report_all(binaries: &Binaries<'_>, reports: &[Report]) -> Result<()> {
+/// Runs a pool until the songs are separated; `exact` has a song's exact stems, where they are known.
+fn separate(
+    project: &Project,
+    binaries: &Binaries<'_>,
+    files: &[PathBuf],
+    exact: Option<&Mix>,
+) -> Result<()> {
+    let mut local = project.command(project.target("release/separation-operator"));
+    local
+        .args(["local", "--json", "--port=0", "--file", POOL, "--worker"])
+        .arg(project.target("release/separation-worker"))
+        .arg("--output")
+        .arg(project.path("stems"))
+        .arg("--input")
+        .args(files);
+    println!("{}", process::line(&local));
+    let started = Instant::now();
+    let (printed, status) = process::read_with_status(&mut local)?;
+    let took = started.elapsed();
+    let reports: Vec<Report> = crate::binaries::json_lines(&printed)?;
+    if reports.len() != files.len() {
+        process::expect_success(status, &local)?;
+    }
     let mut failed = 0;
-    for each in reports {
-        match each {
-            Report::Separated(separation) => report(binaries, separation, None)?,
-            Report::Failed { input, error } => {
-                failed += 1;
-                println!("\n{}\n  FAILED: {error}", input.display());
-            }
+    for report in &reports {
+        failed += usize::from(report.error.is_some());
+        let quality = |stem: &str, path: &Path| match exact.and_then(|song| song.reference(stem)) {
+            Some(reference) => Ok(Some(binaries.sdr_db(reference, path)?)),
+            None => anyhow::Ok(None),
+        };
+        println!("{}", words(report, quality)?);
+    }
+    println!("\n{}", figures(reports.len(), took));
+    ensure!(failed == 0, "{failed} of {} songs failed", reports.len());
+    Ok(())
+}
+
+fn words(report: &Report, quality: impl Fn(&str, &Path) -> Result<Option<f64>>) -> Result<String> {
+    let mut text = format!("\n{}", report.input.display());
+    if let Some(error) = &report.error {
+        text.push_str(&format!("\n  FAILED: {error}"));
+    }
+    for (stem, path) in &report.outputs {
+        text.push_str(&format!("\n  {stem}: {}", path.display()));
+        if let Some(sdr_db) = quality(stem, path)? {
+            text.push_str(&format!("  (SDR {sdr_db:.2} dB against the exact {stem})"));
         }
     }
-    ensure!(failed == 0, "{failed} of {} files failed", reports.len());
-    Ok(())
+    Ok(text)
 }
 
-fn report(binaries: &Binaries<'_>, separation: &Separation, song: Option<&Mix>) -> Result<()> {
-    println!("\n{}", separation.input.display());
-    for (stem, path) in &separation.outputs {
-        let quality = match song.and_then(|song| song.reference(stem)) {
-            Some(reference) => format!(
-                "  (SDR {:.2} dB against the exact {stem})",
-                binaries.sdr_db(reference, path)?
-            ),
-            None => String::new(),
-        };
-        println!("  {stem}: {}{quality}", path.display());
-    }
-    println!("  {}", figures(separation));
-    Ok(())
-}
-
-fn figures(separation: &Separation) -> String {
+fn figures(songs: usize, took: Duration) -> String {
+    let songs = match songs {
+        1 => "one song".to_owned(),
+        more => format!("{more} songs"),
+    };
     format!(
-        "{:.1} s of audio in {:.1} s: {:.1} x real time; peak memory {:.0} MB",
-        separation.audio_seconds,
-        separation.wall_seconds,
-        separation.speed,
-        separation.peak_memory_bytes as f64 / 1e6
+        "{songs} in {:.1} s, from the pool's start with no workers to its end",
+        took.as_secs_f64()
     )
 }
 
@@ -101,19 +140,22 @@ mod tests {
     }
 
     #[test]
-    fn figures_read_as_a_sentence() {
-        let separation = Separation {
-            input: "a.wav".into(),
-            outputs: [].into(),
-            audio_seconds: 31.94,
-            wall_seconds: 2.0,
-            speed: 15.97,
-            peak_memory_bytes: 210_400_000,
-            first_chunk_seconds: None,
-        };
+    fn what_became_of_a_song_reads_well() {
+        let report = |line| crate::binaries::json_lines::<Report>(line).unwrap().remove(0);
+        let done = report(r#"{"input":"a.wav","status":"done","outputs":{"vocals":"s/a_vocals.wav"}}"#);
+        let known = |_: &str, _: &Path| Ok(Some(6.13));
         assert_eq!(
-            figures(&separation),
-            "31.9 s of audio in 2.0 s: 16.0 x real time; peak memory 210 MB"
+            words(&done, known).unwrap(),
+            "\na.wav\n  vocals: s/a_vocals.wav  (SDR 6.13 dB against the exact vocals)"
+        );
+        let failed = report(r#"{"input":"b.txt","status":"failed","error":"not audio"}"#);
+        assert_eq!(
+            words(&failed, |_, _| Ok(None)).unwrap(),
+            "\nb.txt\n  FAILED: not audio"
+        );
+        assert_eq!(
+            figures(2, Duration::from_millis(9_840)),
+            "2 songs in 9.8 s, from the pool's start with no workers to its end"
         );
     }
 }

@@ -10,7 +10,7 @@ use super::pod::{ADMIN_PORT, CA_FOLDER, CLIENT_FOLDER, SCRATCH_FOLDER, WORK_FOLD
 use crate::plan::{FailurePolicy, PoolPlan, Role, RolePlan, SecretKey, Work};
 
 /// All variables of a role's worker.
-pub(super) fn variables(plan: &PoolPlan, role: &RolePlan) -> Vec<EnvVar> {
+pub(crate) fn variables(plan: &PoolPlan, role: &RolePlan) -> Vec<EnvVar> {
     let mut variables = kafka(plan);
     variables.extend(consumer(plan, role));
     variables.extend(storage(plan));

@@ -11,6 +11,11 @@ mod pod;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "local")]
+pub(crate) use environment::variables;
+#[cfg(feature = "local")]
+pub(crate) use pod::{CA_FOLDER, CLIENT_FOLDER, SCRATCH_FOLDER, WORK_FOLDER};
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;

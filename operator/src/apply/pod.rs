@@ -22,16 +22,16 @@ pub(super) const CONTAINER: &str = "worker";
 pub(super) const ADMIN_PORT: i32 = 8081;
 
 /// Where the shared volume is.
-pub(super) const WORK_FOLDER: &str = "/shared";
+pub(crate) const WORK_FOLDER: &str = "/shared";
 
 /// Where a worker's own files are.
-pub(super) const SCRATCH_FOLDER: &str = "/scratch";
+pub(crate) const SCRATCH_FOLDER: &str = "/scratch";
 
 /// Where certificates of authorities are.
-pub(super) const CA_FOLDER: &str = "/etc/separation/kafka-ca";
+pub(crate) const CA_FOLDER: &str = "/etc/separation/kafka-ca";
 
 /// Where the client certificate is.
-pub(super) const CLIENT_FOLDER: &str = "/etc/separation/kafka-client";
+pub(crate) const CLIENT_FOLDER: &str = "/etc/separation/kafka-client";
 
 /// The user and group that workers run as: those that distroless images call nonroot.
 const NOBODY: i64 = 65_532;

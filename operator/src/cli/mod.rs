@@ -1,6 +1,8 @@
 //! The command line. Arguments in, exit code out; the only part of the operator that prints.
 
 mod check;
+#[cfg(feature = "local")]
+mod local;
 mod run;
 mod simulate;
 
@@ -30,6 +32,9 @@ struct Arguments {
 enum Command {
     /// Look after the SeparationPools of a cluster, until SIGTERM
     Run(Box<RunArguments>),
+    /// Run a pool on this machine, with worker processes, and Kafka and S3 of its own where it names none
+    #[cfg(feature = "local")]
+    Local(Box<local::LocalArguments>),
     /// Say whether an operator leads in a cluster and may read pools, as `helm test` asks
     Check(check::CheckArguments),
     /// Print the definition of SeparationPool, for `kubectl apply -f -`
@@ -44,14 +49,17 @@ pub fn run() -> ExitCode {
     if matches!(command, Command::Run(_)) {
         keep_little(Arenas::One);
     }
-    let done = match command {
-        Command::Run(arguments) => run::run(&arguments),
-        Command::Check(arguments) => check::run(&arguments),
-        Command::Crd => print_crd(),
-        Command::Simulate(arguments) => simulate::run(&arguments),
+    let done: anyhow::Result<Option<u8>> = match command {
+        Command::Run(arguments) => run::run(&arguments).map(|()| None),
+        #[cfg(feature = "local")]
+        Command::Local(arguments) => local::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments).map(|()| None),
+        Command::Crd => print_crd().map(|()| None),
+        Command::Simulate(arguments) => simulate::run(&arguments).map(|()| None),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(code)) => ExitCode::from(code),
         Err(error) => {
             // With standard error closed, the exit code still tells.
             let _ = writeln!(stderr().lock(), "error: {error:#}");

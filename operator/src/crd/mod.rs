@@ -21,7 +21,7 @@ pub use role::{
     AssignorSpec, OffsetResetSpec, OnFailureSpec, PodOverrides, PolicySpec, RoleDefaults, RoleSpec,
     ScalingSpec, TargetSpec,
 };
-pub use schema::{apply_defaults, definition, from_yaml, to_yaml};
+pub use schema::{apply_defaults, definition, from_value, from_yaml, to_yaml};
 pub use status::{
     AdoptionStatus, LagState, LagStatus, ReplicaStatus, RoleStatus, SeparationPoolStatus, condition_types,
 };

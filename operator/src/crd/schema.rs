@@ -49,7 +49,14 @@ pub fn to_yaml() -> Result<String, serde_saphyr::ser::Error> {
 /// # Errors
 /// When the text is not YAML or not a pool.
 pub fn from_yaml(text: &str) -> anyhow::Result<SeparationPool> {
-    let mut value: Value = serde_saphyr::from_str(text)?;
+    from_value(serde_saphyr::from_str(text)?)
+}
+
+/// Makes a pool of a document, with the defaults that an API server would fill in.
+///
+/// # Errors
+/// When it is no SeparationPool.
+pub fn from_value(mut value: Value) -> anyhow::Result<SeparationPool> {
     let schema = serde_json::to_value(definition().spec.versions[0].schema.as_ref())?;
     apply_defaults(&schema["openAPIV3Schema"], &mut value);
     Ok(serde_json::from_value(value)?)

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 use super::Failure;
+use super::parent::ParentArguments;
 use crate::admin::Admin;
 use crate::api::{ApiArguments, ApiPlan};
 use crate::service::{Activity, Shutdown};
@@ -31,6 +32,8 @@ The first signal lets running requests end (30 s at most), a second one ends the
 pub(super) struct ApiCommand {
     #[command(flatten)]
     api: ApiArguments,
+    #[command(flatten)]
+    parent: ParentArguments,
 }
 
 pub(super) fn run(command: &ApiCommand) -> Result<(), Failure> {
@@ -44,7 +47,7 @@ pub(super) fn run(command: &ApiCommand) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new()
         .context("cannot start a runtime")
         .map_err(Failure::Work)?;
-    let served = runtime.block_on(serve(plan, command.api.admin_addr));
+    let served = runtime.block_on(serve(plan, command.api.admin_addr, command.parent));
     // A thread of a client that waits for an answer is not waited for.
     runtime.shutdown_background();
     let shutdown = served.map_err(Failure::Work)?;
@@ -55,8 +58,9 @@ pub(super) fn run(command: &ApiCommand) -> Result<(), Failure> {
 }
 
 /// Serves until a shutdown is asked for, and gives how that was.
-async fn serve(plan: ApiPlan, admin_addr: SocketAddr) -> anyhow::Result<Shutdown> {
+async fn serve(plan: ApiPlan, admin_addr: SocketAddr, parent: ParentArguments) -> anyhow::Result<Shutdown> {
     let shutdown = Shutdown::on_signals().context("cannot catch signals")?;
+    parent.follow(&shutdown);
     let metrics = Metrics::new();
     let (activity, watched) = watch::channel(Activity::Starting);
     let listener = TcpListener::bind(admin_addr)

@@ -4,6 +4,7 @@ mod api;
 mod bench_model;
 mod drain;
 mod lag;
+mod parent;
 mod processor;
 mod progress;
 mod report;

@@ -12,6 +12,7 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
 
 use super::Failure;
+use super::parent::ParentArguments;
 use crate::admin::Admin;
 use crate::kafka::{Consumer, Producer, ensure_topics};
 use crate::service::{Activity, Exit, Service, Shutdown};
@@ -36,6 +37,8 @@ pub(super) struct ServeArguments {
     #[arg(long, env = env::ADMIN_ADDR, default_value = "0.0.0.0:8081", value_name = "ADDRESS")]
     admin_addr: SocketAddr,
     #[command(flatten)]
+    parent: ParentArguments,
+    #[command(flatten)]
     logs: LogsArguments,
 }
 
@@ -44,6 +47,7 @@ pub(super) struct Serving {
     kafka: KafkaSettings,
     consumer: ConsumerSettings,
     admin_addr: SocketAddr,
+    parent: ParentArguments,
     runtime: Runtime,
     shutdown: Shutdown,
 }
@@ -79,6 +83,7 @@ impl ServeArguments {
             kafka,
             consumer,
             admin_addr: self.admin_addr,
+            parent: self.parent,
             runtime,
             shutdown,
         })
@@ -105,6 +110,7 @@ impl Serving {
 
     async fn serve<R: Role>(&self, make: impl AsyncFnOnce() -> anyhow::Result<R>) -> anyhow::Result<Exit> {
         let shutdown = &self.shutdown;
+        self.parent.follow(shutdown);
         let metrics = Metrics::new();
         let (activity, watched) = watch::channel(Activity::Starting);
         let listener = TcpListener::bind(self.admin_addr)

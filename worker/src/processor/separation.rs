@@ -12,7 +12,7 @@ use crate::onnx::RuntimeOptions;
 use crate::places::Places;
 use crate::song::{Formula, Normalize, Separator, SongError, SongSettings, StemOutput};
 use crate::storage::AttemptScratch;
-use crate::work::{Claim, WorkError};
+use crate::work::{Claim, WorkError, chain};
 
 /// Bytes of one frame of both stems: two channels of 16 bits each.
 const STEM_BYTES_PER_FRAME: u64 = 2 * 2 * 2;
@@ -103,6 +103,9 @@ impl Separation {
             path: path.clone(),
         });
         let room = scratch.remaining_bytes()?;
+        let fetched = input
+            .starts_with(scratch.path())
+            .then(|| input.display().to_string());
         let (separator, input) = (Arc::clone(&self.separator), input.to_owned());
         let control = claim.control();
         let cancel = control.cancel.clone();
@@ -142,7 +145,11 @@ impl Separation {
                 tracing::info!(frames = song.frames, format = %song.input.format, "Separated");
                 Ok(files)
             }
-            Ok(Ok((Err(error), false)) | Err(error)) => Err(WorkError::new(error.class(), error)),
+            Ok(Ok((Err(error), false)) | Err(error)) => Err(match fetched {
+                // Its caller knows no file of that name.
+                Some(name) => WorkError::new(error.class(), chain(&error).replace(&name, "the song")),
+                None => WorkError::new(error.class(), error),
+            }),
             Err(panicked) => Err(WorkError::new(
                 ErrorClass::Bug,
                 format!("the separation panicked: {panicked}"),

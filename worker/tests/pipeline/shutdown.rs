@@ -97,3 +97,15 @@ async fn a_worker_that_is_told_to_end_while_its_model_loads_ends_in_order() {
         assert_eq!(processor.wait_exit(PATIENCE).await.unwrap(), 0);
     }
 }
+
+#[tokio::test]
+async fn a_worker_whose_parent_is_gone_ends_in_order() {
+    let rig = Rig::new(1).await;
+    // The first process of the machine is no parent of a test's.
+    let processor = rig.processor().env("PARENT_PROCESS", "1").start().unwrap();
+    processor
+        .wait_for_log("The process that started this one is gone", PATIENCE)
+        .await
+        .unwrap();
+    assert_eq!(processor.wait_exit(PATIENCE).await.unwrap(), 0);
+}

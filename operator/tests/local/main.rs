@@ -1,0 +1,349 @@
+//! `separation-operator local` as a person runs it: with what it brings itself, and with real Kafka and S3.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use separation_testbed::{
+    Folder, Kafka, KafkaOptions, S3Server, Worker, WorkerOptions, eventually, song, tiny_song,
+};
+use serde_json::Value;
+
+const OPERATOR: &str = env!("CARGO_BIN_EXE_separation-operator");
+const POOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/samples/local.yaml");
+
+/// Longer than anything takes here on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A place for one pool.
+struct Place {
+    folder: Folder,
+}
+
+impl Place {
+    fn new() -> Self {
+        let worker = Path::new(OPERATOR).with_file_name("separation-worker");
+        assert!(
+            worker.is_file(),
+            "{} is missing; fix: cargo build -p separation-worker",
+            worker.display()
+        );
+        Self {
+            folder: Folder::new().unwrap(),
+        }
+    }
+
+    fn song(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.folder.join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn local(&self, pool: impl AsRef<Path>) -> WorkerOptions {
+        WorkerOptions::new(OPERATOR, "local")
+            .arg("--file")
+            .arg(pool.as_ref())
+            .args(["--port", "0", "--json", "--data"])
+            .arg(self.folder.join("data"))
+            .arg("--output")
+            .arg(self.folder.join("stems"))
+    }
+
+    /// The log of a worker.
+    fn log(&self, worker: &str) -> String {
+        fs::read_to_string(self.folder.join(format!("data/logs/{worker}.log"))).unwrap_or_default()
+    }
+
+    /// Processors that ever were.
+    fn processors(&self) -> Vec<String> {
+        let logs = fs::read_dir(self.folder.join("data/logs")).unwrap();
+        let names = logs.map(|log| log.unwrap().file_name().into_string().unwrap());
+        let names = names.filter_map(|name| name.strip_suffix(".log").map(str::to_owned));
+        names.filter(|name| name.contains("-processor-")).collect()
+    }
+
+    /// Processes that work for this place.
+    fn processes(&self) -> Vec<String> {
+        let marker = self.folder.join("data").display().to_string();
+        let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let environment = fs::read(path.join("environ")).ok()?;
+            let command = fs::read(path.join("cmdline")).ok()?;
+            let is_worker = String::from_utf8_lossy(&command).contains("separation-worker");
+            (is_worker && String::from_utf8_lossy(&environment).contains(&marker))
+                .then(|| path.display().to_string())
+        });
+        processes.collect()
+    }
+}
+
+fn reports(local: &Worker) -> Vec<Value> {
+    let output = local.output().unwrap();
+    output
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// Where the API listens.
+async fn api(local: &Worker) -> String {
+    let line = local.wait_for_log("songs are taken at ", PATIENCE).await.unwrap();
+    line.message.trim_start_matches("songs are taken at ").to_owned()
+}
+
+/// Posts a song; gives its task.
+async fn post(api: &str, bytes: Vec<u8>) -> String {
+    let form = reqwest::multipart::Form::new().part(
+        "audio",
+        reqwest::multipart::Part::bytes(bytes).file_name("song.wav"),
+    );
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = http
+        .post(format!("{api}/tasks"))
+        .multipart(form)
+        .send()
+        .await
+        .unwrap();
+    let answer: Value = answer.error_for_status().unwrap().json().await.unwrap();
+    answer["task_uuid"].as_str().unwrap().to_owned()
+}
+
+async fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    eventually(what, PATIENCE, async || condition()).await;
+}
+
+#[tokio::test]
+async fn songs_become_stems_with_nothing_but_one_command() {
+    let place = Place::new();
+    let songs = [
+        place.song("one.wav", &song(3.0, 1)),
+        place.song("two.wav", &song(2.0, 2)),
+    ];
+    let local = place.local(POOL).arg("--input").args(songs).start().unwrap();
+    assert_eq!(local.wait_exit(PATIENCE).await.unwrap(), 0, "{}", local.log_end());
+    let mut reports = reports(&local);
+    reports.sort_by_key(|report| report["input"].to_string());
+    for (report, (name, seconds)) in reports.iter().zip([("one", 3_usize), ("two", 2)]) {
+        assert_eq!(report["status"], "done");
+        for stem in ["vocals", "instrumental"] {
+            let path = place.folder.join(format!("stems/{name}_{stem}.wav"));
+            assert_eq!(report["outputs"][stem], path.display().to_string());
+            // Stereo at 44.1 kHz, 16 bits at least.
+            assert!(fs::metadata(&path).unwrap().len() > 44_100 * 4 * seconds as u64);
+        }
+    }
+    assert_eq!(reports.len(), 2);
+    let said = local.messages().unwrap();
+    let scaled = said
+        .iter()
+        .any(|line| line.starts_with("processor: lag ") && !line.contains("desired 0"));
+    assert!(scaled, "{said:?}");
+    assert!(place.processes().is_empty());
+}
+
+#[tokio::test]
+async fn a_song_that_is_none_fails_and_the_others_do_not() {
+    let place = Place::new();
+    let songs = [
+        place.song("bad.wav", b"no audio"),
+        place.song("good.wav", &tiny_song(1)),
+    ];
+    let local = place.local(POOL).arg("--input").args(songs).start().unwrap();
+    assert_eq!(local.wait_exit(PATIENCE).await.unwrap(), 1);
+    let reports = reports(&local);
+    let status = |name: &str| {
+        let of_song = |report: &&Value| report["input"].as_str().unwrap().ends_with(name);
+        reports.iter().find(of_song).unwrap()["status"].clone()
+    };
+    assert_eq!(
+        (status("bad.wav"), status("good.wav")),
+        ("failed".into(), "done".into())
+    );
+    let why = reports
+        .iter()
+        .find_map(|report| report["error"].as_str())
+        .unwrap();
+    assert!(why.starts_with("the song is not audio"), "{why}");
+}
+
+#[tokio::test]
+async fn workers_come_with_the_work_and_go_without_it_and_ctrl_c_lets_the_last_one_finish() {
+    let place = Place::new();
+    let hold = place.song("hold", b"");
+    let local = place
+        .local(POOL)
+        .env("SEPARATION_HOLD", "separated")
+        .env("SEPARATION_HOLD_WHILE", &hold)
+        .start()
+        .unwrap();
+    let api = api(&local).await;
+    assert!(place.processors().is_empty(), "nothing waits");
+    let task = post(&api, tiny_song(1)).await;
+    let worker = "vocals-processor-1";
+    wait_for("the task to run", || place.log(worker).contains("Held")).await;
+    local.sigint().unwrap();
+    local
+        .wait_for_log("ending: running tasks are finished", PATIENCE)
+        .await
+        .unwrap();
+    wait_for("the worker to be told", || {
+        place
+            .log(worker)
+            .contains("Finishing the running task before the shutdown")
+    })
+    .await;
+    fs::remove_file(&hold).unwrap();
+    assert_eq!(local.wait_exit(PATIENCE).await.unwrap(), 0);
+    let log = place.log(worker);
+    assert!(log.contains("Processor shutdown complete"), "{log}");
+    // What it left was uploaded before the end.
+    assert!(log.contains(&task), "{log}");
+    assert!(place.log("vocals-uploader-1").contains("Stems uploaded"));
+    assert!(place.processes().is_empty());
+}
+
+#[tokio::test]
+async fn ctrl_c_twice_ends_at_once() {
+    let place = Place::new();
+    let hold = place.song("hold", b"");
+    let local = place
+        .local(POOL)
+        .env("SEPARATION_HOLD", "separated")
+        .env("SEPARATION_HOLD_WHILE", &hold)
+        .start()
+        .unwrap();
+    let api = api(&local).await;
+    post(&api, tiny_song(1)).await;
+    wait_for("the task to run", || {
+        place.log("vocals-processor-1").contains("Held")
+    })
+    .await;
+    local.sigint().unwrap();
+    local
+        .wait_for_log("ending: running tasks are finished", PATIENCE)
+        .await
+        .unwrap();
+    local.sigint().unwrap();
+    local.wait_exit(Duration::from_secs(20)).await.unwrap();
+    assert!(place.processes().is_empty());
+}
+
+#[tokio::test]
+async fn workers_do_not_outlive_a_killed_command() {
+    let place = Place::new();
+    let local = place.local(POOL).start().unwrap();
+    let api = api(&local).await;
+    post(&api, tiny_song(1)).await;
+    wait_for("a worker", || !place.processors().is_empty()).await;
+    local.kill_9().await.unwrap();
+    wait_for("the workers' end", || place.processes().is_empty()).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_run_is_said_with_its_fix() {
+    let place = Place::new();
+    let pool = |text: &str| place.song("pool.yaml", text.as_bytes());
+    let check = async |options: WorkerOptions, expected: &str| {
+        let local = options.start().unwrap();
+        assert_eq!(local.wait_exit(PATIENCE).await.unwrap(), 1);
+        let said = local.messages().unwrap().join("\n");
+        assert!(said.contains(expected), "{expected} is not in {said}");
+    };
+    check(place.local("/no/pool.yaml"), "cannot read /no/pool.yaml").await;
+    check(
+        place.local(POOL).args(["--worker", "/no/worker"]),
+        "--worker: no such file: /no/worker",
+    )
+    .await;
+    check(
+        place.local(POOL).args(["--input", "/no/song.mp3"]),
+        "no such file: /no/song.mp3",
+    )
+    .await;
+    let header = "apiVersion: separation.dev/v1alpha1\nkind: SeparationPool\nmetadata: {name: a}\nspec:";
+    let secret = pool(&format!(
+        "{header} {{storage: {{s3: {{bucket: stems, secretRef: {{name: keys}}}}}}}}"
+    ));
+    check(
+        place.local(secret),
+        "no Secret keys with the key AWS_ACCESS_KEY_ID; fix: add it to the file",
+    )
+    .await;
+    let bounds = pool(&format!(
+        "{header} {{processor: {{scaling: {{minReplicas: 3, maxReplicas: 2}}}}}}"
+    ));
+    check(
+        place.local(bounds),
+        "spec.processor.scaling.minReplicas: 3 is above maxReplicas, 2; fix:",
+    )
+    .await;
+    let model = pool(&format!(
+        "{header} {{processor: {{scaling: {{minReplicas: 1}}}}, model: {{path: /no/model.onnx}}}}"
+    ));
+    check(place.local(model), "no processor stays: a-processor-3 ended").await;
+}
+
+#[tokio::test]
+async fn a_pool_that_names_kafka_and_s3_uses_them() {
+    let place = Place::new();
+    let kafka = Kafka::start(KafkaOptions::default()).await.unwrap();
+    let s3 = S3Server::shared().await.unwrap();
+    let bucket = format!("stems-{}", uuid::Uuid::new_v4().simple());
+    s3.create_bucket(&bucket).await.unwrap();
+    for topic in ["uvr_tasks", "uvr_results"] {
+        kafka.create_topic(topic, 2).await.unwrap();
+    }
+    let pool = format!(
+        "apiVersion: separation.dev/v1alpha1
+kind: SeparationPool
+metadata: {{name: vocals}}
+spec:
+  kafka: {{bootstrapServers: '{}'}}
+  storage:
+    s3: {{bucket: {bucket}, endpoint: '{}', secretRef: {{name: s3}}}}
+    work: {{persistentVolumeClaim: {{claimName: work}}}}
+  processor:
+    sessionTimeoutMs: 6000
+    heartbeatIntervalMs: 1000
+    scaling: {{pollIntervalSeconds: 0.5, scaleDownStabilizationSeconds: 1, maxReplicas: 2}}
+  uploader: {{scaling: {{pollIntervalSeconds: 0.5, maxReplicas: 1}}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: s3}}
+stringData: {{AWS_ACCESS_KEY_ID: {}, AWS_SECRET_ACCESS_KEY: {}}}
+",
+        kafka.bootstrap(),
+        s3.endpoint(),
+        s3.access_key(),
+        s3.secret_key()
+    );
+    let local = place
+        .local(place.song("pool.yaml", pool.as_bytes()))
+        .start()
+        .unwrap();
+    let api = api(&local).await;
+    // Tasks from before the group's adoption are skipped: that is what its default says.
+    local.wait_for_log("processor: lag 0", PATIENCE).await.unwrap();
+    let task = post(&api, tiny_song(7)).await;
+    eventually("the stems", PATIENCE, async || {
+        let objects = s3.list(&bucket, "").await.unwrap();
+        objects
+            .iter()
+            .any(|object| object.key.contains(&task) && object.key.ends_with(".json"))
+    })
+    .await;
+    local
+        .wait_for_log(
+            "processor: lag 0, desired 0, busy 0, draining 0 (NeedMet",
+            PATIENCE,
+        )
+        .await
+        .unwrap();
+    local.sigterm().unwrap();
+    assert_eq!(local.wait_exit(PATIENCE).await.unwrap(), 0);
+    assert!(place.processes().is_empty());
+}
