@@ -1,14 +1,19 @@
-//! The Helm chart as Helm renders it. Nothing is installed, and no cluster is asked.
+//! The Helm chart: as Helm renders it, for which no cluster is asked, and as a release on a cluster.
 
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::folder::Folder;
 use crate::parts::Parts;
+use crate::{Cluster, background, program};
+
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/separation-operator");
+
+/// Until all that a release has is ready.
+const READY: &str = "--timeout=180s";
 
 /// What the chart is installed as, as far as its text depends on it.
 #[derive(Debug, Clone)]
@@ -34,7 +39,7 @@ impl Release {
     /// # Errors
     /// What Helm says against these values.
     pub fn render(&self, values: &Value) -> Result<Vec<Value>> {
-        let text = helm(&["template", &self.name], &self.namespace, values)?;
+        let text = self.with_chart(&["template", &self.name], values)?;
         let objects: Vec<Value> =
             serde_saphyr::from_multiple(&text).with_context(|| format!("helm printed no YAML:\n{text}"))?;
         Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
@@ -45,11 +50,7 @@ impl Release {
     /// # Errors
     /// What Helm says against these values.
     pub fn notes(&self, values: &Value) -> Result<String> {
-        let printed = helm(
-            &["install", &self.name, "--dry-run=client"],
-            &self.namespace,
-            values,
-        )?;
+        let printed = self.with_chart(&["install", &self.name, "--dry-run=client"], values)?;
         let (_, notes) = printed.split_once("NOTES:").context("Helm printed no notes")?;
         Ok(notes.to_owned())
     }
@@ -59,38 +60,75 @@ impl Release {
     /// # Errors
     /// What they say against the chart or these values.
     pub fn lint(&self, values: &Value) -> Result<String> {
-        helm(&["lint", "--strict"], &self.namespace, values)
+        self.with_chart(&["lint", "--strict"], values)
+    }
+
+    /// Installs it, or upgrades what is installed, and waits until all of it is ready; makes the namespace.
+    ///
+    /// # Errors
+    /// What Helm says.
+    pub async fn install(&self, cluster: &Cluster, values: &Value) -> Result<()> {
+        let arguments = ["upgrade", "--install", &self.name, CHART];
+        let further = ["--create-namespace", "--wait", READY, "--values", "-"];
+        let arguments = [&arguments[..], &further[..]].concat();
+        self.on(cluster, &arguments, values.to_string()).await.map(drop)
+    }
+
+    /// Goes back to what was installed before, and waits until all of it is ready.
+    ///
+    /// # Errors
+    /// What Helm says.
+    pub async fn roll_back(&self, cluster: &Cluster) -> Result<()> {
+        let arguments = ["rollback", &self.name, "--wait", READY];
+        self.on(cluster, &arguments, String::new()).await.map(drop)
+    }
+
+    /// Removes it, and waits until that is done.
+    ///
+    /// # Errors
+    /// What Helm says.
+    pub async fn uninstall(&self, cluster: &Cluster) -> Result<()> {
+        let arguments = ["uninstall", &self.name, "--wait", READY];
+        self.on(cluster, &arguments, String::new()).await.map(drop)
+    }
+
+    /// What its own tests print on the cluster.
+    ///
+    /// # Errors
+    /// When one fails.
+    pub async fn test(&self, cluster: &Cluster) -> Result<String> {
+        let arguments = ["test", &self.name, "--logs", READY];
+        self.on(cluster, &arguments, String::new()).await
+    }
+
+    fn with_chart(&self, arguments: &[&str], values: &Value) -> Result<String> {
+        let arguments = [arguments, &[CHART, "--values", "-"]].concat();
+        helm(&arguments, &self.namespace, None, &values.to_string())
+    }
+
+    async fn on(&self, cluster: &Cluster, arguments: &[&str], input: String) -> Result<String> {
+        let arguments: Vec<_> = arguments.iter().map(|&word| word.to_owned()).collect();
+        let namespace = self.namespace.clone();
+        let kubeconfig = cluster.kubeconfig().to_owned();
+        background::blocking(move || {
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            helm(&arguments, &namespace, Some(&kubeconfig), &input)
+        })
+        .await
     }
 }
 
-fn helm(arguments: &[&str], namespace: &str, values: &Value) -> Result<String> {
-    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/separation-operator");
+/// Without a kubeconfig no cluster is found.
+fn helm(arguments: &[&str], namespace: &str, kubeconfig: Option<&Path>, input: &str) -> Result<String> {
     // Nobody's own settings, repositories and plugins.
     let home = Folder::new()?;
-    let mut helm = Command::new(Parts::helm()?)
-        .args(arguments)
-        .arg(&chart)
-        .args(["--namespace", namespace, "--values", "-"])
+    let none = home.join("none");
+    let mut helm = Command::new(Parts::helm()?);
+    helm.args(arguments)
+        .args(["--namespace", namespace])
         .env("HELM_CACHE_HOME", home.path())
         .env("HELM_CONFIG_HOME", home.path())
         .env("HELM_DATA_HOME", home.path())
-        .env("KUBECONFIG", home.path().join("none"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot start helm")?;
-    let mut input = helm.stdin.take().context("helm has no standard input")?;
-    input
-        .write_all(values.to_string().as_bytes())
-        .context("helm does not read its values")?;
-    drop(input);
-    let output = helm.wait_with_output().context("cannot wait for helm")?;
-    let printed = String::from_utf8(output.stdout).context("helm printed no text")?;
-    ensure!(
-        output.status.success(),
-        "{}{printed}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(printed)
+        .env("KUBECONFIG", kubeconfig.unwrap_or(&none));
+    program::output(helm, input)
 }

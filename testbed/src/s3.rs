@@ -151,6 +151,32 @@ impl S3Server {
             .with_context(|| format!("cannot make bucket {bucket}"))
     }
 
+    /// Lets everybody read the objects of a bucket by their links, as behind a content network.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn let_everybody_read(&self, bucket: &str) -> Result<()> {
+        let policy = serde_json::json!({
+            "Version": "2012-10-17",
+            "Statement": [{
+                "Effect": "Allow",
+                "Principal": "*",
+                "Action": "s3:GetObject",
+                "Resource": format!("arn:aws:s3:::{bucket}/*"),
+            }],
+        });
+        let policy = policy.to_string();
+        let request = self
+            .client
+            .put_bucket_policy()
+            .bucket(bucket)
+            .policy(policy)
+            .send();
+        background::run(async move { request.await.map(drop).map_err(readable) })
+            .await
+            .with_context(|| format!("cannot let everybody read {bucket}"))
+    }
+
     /// Stores an object.
     ///
     /// # Errors

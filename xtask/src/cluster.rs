@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::images::{self, Profile};
 use crate::project::Project;
-use crate::{node, parts, process, system};
+use crate::{node, parts, process, system, test, trial};
 
 /// A cold start on two busy cores; half a minute is usual.
 const START: Duration = Duration::from_secs(300);
@@ -35,8 +35,10 @@ pub(crate) enum Step {
     ///
     /// With KUBECONFIG set, that cluster is taken, and only Kafka and S3 are started.
     Up(Up),
-    /// Build the images of the worker and the operator and bring them to the node
+    /// Build the images of the worker and the operator, bring them to the node, and install the chart with them
     Load(Load),
+    /// Run all tests that take a node: on clusters of their own, which end with them
+    Test,
     /// End what `up` started
     Down,
 }
@@ -54,17 +56,17 @@ pub(crate) struct Load {
     #[arg(long)]
     release: bool,
     /// The tag of both images
-    #[arg(long, default_value = "dev")]
+    #[arg(long, default_value = images::TAG)]
     tag: String,
 }
 
 /// What the holding program says when all is up.
 #[derive(Debug, Deserialize)]
-struct State {
+pub(crate) struct State {
     pid: u32,
     /// `host:port`, comma separated.
-    kafka: String,
-    s3: S3,
+    pub(crate) kafka: String,
+    pub(crate) s3: S3,
     /// Of our own cluster.
     kubeconfig: Option<PathBuf>,
     /// A command that brings an archive of images to the node, but for the archive.
@@ -73,12 +75,12 @@ struct State {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct S3 {
-    endpoint: String,
-    region: String,
-    bucket: String,
-    access_key: String,
-    secret_key: String,
+pub(crate) struct S3 {
+    pub(crate) endpoint: String,
+    pub(crate) region: String,
+    pub(crate) bucket: String,
+    pub(crate) access_key: String,
+    pub(crate) secret_key: String,
 }
 
 /// `cargo xtask cluster`.
@@ -86,6 +88,7 @@ pub(crate) fn cluster(project: &Project, step: &Step) -> Result<()> {
     match step {
         Step::Up(options) => up(project, options),
         Step::Load(options) => load(project, options),
+        Step::Test => test::test_on_nodes(project),
         Step::Down => down(project),
     }
 }
@@ -170,21 +173,22 @@ fn print(project: &Project, state: &State) -> Result<()> {
         "\nfor pods:\n  Kafka   {}\n  S3      {}  region {}  bucket {}  access key {}  secret key {}",
         state.kafka, s3.endpoint, s3.region, s3.bucket, s3.access_key, s3.secret_key
     );
-    println!("\ncargo xtask cluster load    brings the images of the worker and the operator");
+    println!("\ncargo xtask cluster load    builds the images and installs the operator with them");
     println!("cargo xtask cluster down    ends it all");
     Ok(())
 }
 
 fn load(project: &Project, options: &Load) -> Result<()> {
-    let state = running(&project.target(FOLDER))?
-        .context("there is no cluster; fix: `cargo xtask cluster up` starts one")?;
+    let folder = project.target(FOLDER);
+    let state = running(&folder)?.context("there is no cluster; fix: `cargo xtask cluster up` starts one")?;
     let profile = if options.release {
         Profile::Release
     } else {
         Profile::Tests
     };
     let built = images::build(project, profile, &options.tag)?;
-    let Some((program, arguments)) = state.import.split_first() else {
+    let (Some(kubeconfig), Some((program, arguments))) = (&state.kubeconfig, state.import.split_first())
+    else {
         for image in built {
             println!(
                 "bring {} to your cluster as {}",
@@ -194,13 +198,13 @@ fn load(project: &Project, options: &Load) -> Result<()> {
         }
         return Ok(());
     };
-    for image in built {
+    for image in &built {
         let mut importing = project.command(program);
         importing.args(arguments).arg(&image.archive);
         process::run(&mut importing)?;
         println!("the node has {}", image.name);
     }
-    Ok(())
+    trial::install(project, &folder, &state, kubeconfig, &built)
 }
 
 fn down(project: &Project) -> Result<()> {

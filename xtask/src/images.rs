@@ -22,6 +22,11 @@ const BASE_NAME: &str = "localhost/debian:bookworm";
 /// Where the Dockerfiles look for programs that need not be compiled. Their `READY` names the same.
 const READY: &str = "target/ready";
 
+/// Under cargo's target directory: the archives, `separation-worker.tar` and `separation-operator.tar`.
+pub(crate) const FOLDER: &str = "images";
+/// The images' tag, where nobody says another.
+pub(crate) const TAG: &str = "dev";
+
 /// Which programs go into the images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
@@ -53,7 +58,7 @@ pub(crate) fn build(project: &Project, profile: Profile, tag: &str) -> Result<Ve
         .map(|program| {
             let image = Image {
                 name: format!("localhost/separation-{program}:{tag}"),
-                archive: project.target(format!("images/separation-{program}.tar")),
+                archive: project.target(format!("{FOLDER}/separation-{program}.tar")),
             };
             buildah
                 .build(&format!("Dockerfile.{program}"), program, &image)
@@ -123,7 +128,7 @@ impl<'p> Buildah<'p> {
     fn open(project: &'p Project) -> Result<Self> {
         let buildah = Self {
             project,
-            storage: project.target("images/storage"),
+            storage: project.target(format!("{FOLDER}/storage")),
         };
         fs::create_dir_all(&buildah.storage)
             .with_context(|| format!("cannot make {}", buildah.storage.display()))?;

@@ -29,6 +29,7 @@ mod setup;
 mod songs;
 mod system;
 mod test;
+mod trial;
 
 use std::process::ExitCode;
 

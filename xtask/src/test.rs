@@ -1,8 +1,9 @@
 //! Every test, on a machine that may have nothing yet.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::images::{self, Profile};
 use crate::process;
 use crate::project::Project;
 use crate::setup::{self, Build};
@@ -14,6 +15,12 @@ pub(crate) struct Options {
     #[arg(last = true)]
     cargo_test: Vec<String>,
 }
+
+/// The package whose tests run our own images on a cluster, and its test program.
+const SCENARIOS: [&str; 2] = ["separation-scenarios", "scenarios"];
+
+/// Where those tests are told that the images are.
+const IMAGES: &str = "SEPARATION_IMAGES";
 
 /// How many tests run at once, as libtest reads it.
 const THREADS: &str = "RUST_TEST_THREADS";
@@ -32,8 +39,15 @@ pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
     if std::env::var_os(THREADS).is_none() {
         tests.env(THREADS, threads().to_string());
     }
-    if let Some(reason) = no_node {
-        tests.env(node::NO_NODE, reason);
+    match no_node {
+        Some(reason) => {
+            tests.env(node::NO_NODE, reason);
+        }
+        None if runs_scenarios(&options.cargo_test) => {
+            images::build(project, Profile::Tests, images::TAG)?;
+            tests.env(IMAGES, project.target(images::FOLDER));
+        }
+        None => {}
     }
     println!("{}", process::line(&tests));
     process::run(&mut tests)?;
@@ -41,6 +55,17 @@ pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
         true => demo::as_a_test(project),
         false => Ok(()),
     }
+}
+
+/// `cargo xtask cluster test`: those tests that take a node, which must be possible here.
+pub(crate) fn test_on_nodes(project: &Project) -> Result<()> {
+    if let Some(obstacle) = node::obstacle(project) {
+        bail!("this machine cannot run a Kubernetes node: {obstacle}");
+    }
+    let cargo_test = ["--test", "node", "--test", SCENARIOS[1]]
+        .map(str::to_owned)
+        .into();
+    test(project, &Options { cargo_test })
 }
 
 /// Installs all that the tests need, unless it is there; gives the reason where those on a node cannot run.
@@ -67,6 +92,26 @@ fn selection(extra: &[String]) -> Vec<&str> {
     arguments
 }
 
+/// Whether the scenarios are among what the caller chooses.
+fn runs_scenarios(extra: &[String]) -> bool {
+    let of_cargo: Vec<_> = extra.iter().take_while(|argument| *argument != "--").collect();
+    let is_among = |options: &[&str], name: &str| {
+        let chosen: Vec<_> = of_cargo
+            .iter()
+            .enumerate()
+            .filter_map(|(index, argument)| match argument.split_once('=') {
+                Some((option, value)) => options.contains(&option).then_some(value),
+                None if options.contains(&argument.as_str()) => {
+                    of_cargo.get(index + 1).map(|value| value.as_str())
+                }
+                None => None,
+            })
+            .collect();
+        chosen.is_empty() || chosen.contains(&name)
+    };
+    is_among(&["-p", "--package"], SCENARIOS[0]) && is_among(&["--test"], SCENARIOS[1])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +133,17 @@ mod tests {
             &["--", "-p"],
             &["--workspace", "--all-features", "--locked", "--", "-p"],
         );
+    }
+
+    #[test]
+    fn images_are_built_where_their_tests_run() {
+        let runs = |extra: &[&str]| {
+            let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
+            runs_scenarios(&extra)
+        };
+        assert!(runs(&[]) && runs(&["audio"]) && runs(&["--", "-p", "xtask"]));
+        assert!(runs(&["-p", "xtask", "--package=separation-scenarios"]));
+        assert!(runs(&["--test", "scenarios"]));
+        assert!(!runs(&["-p", "xtask"]) && !runs(&["--test=it"]));
     }
 }

@@ -174,9 +174,13 @@ async fn the_pipeline_runs_as_it_says() {
     let checkout = Checkout::new();
     checkout.song("SONG.mp3").await;
     let kafka = Kafka::start(KafkaOptions::default()).await.unwrap();
+    for topic in ["uvr_tasks", "uvr_results"] {
+        kafka.create_topic(topic, 2).await.unwrap();
+    }
     let s3 = S3Server::shared().await.unwrap();
     let bucket = format!("readme-{}", uuid::Uuid::new_v4().simple());
     s3.create_bucket(&bucket).await.unwrap();
+    s3.let_everybody_read(&bucket).await.unwrap();
     let shared = checkout.path("shared");
     for folder in ["songs", "stems"] {
         fs::create_dir_all(shared.join(folder)).unwrap();

@@ -44,8 +44,7 @@ async fn hold(arguments: &Arguments) -> Result<()> {
     let Some(address) = arguments.only_services_at else {
         let cluster = Cluster::start(ClusterOptions::default()).await?;
         let kubeconfig = arguments.folder.join("kubeconfig");
-        let text = cluster.plane.kubeconfig(cluster.plane.admin_token());
-        std::fs::write(&kubeconfig, text).context("cannot write the kubeconfig")?;
+        std::fs::copy(cluster.kubeconfig(), &kubeconfig).context("cannot write the kubeconfig")?;
         let of_cluster = json!({
             "kubeconfig": kubeconfig,
             "import": cluster.node.import_command(),
@@ -67,6 +66,7 @@ async fn serve(folder: &Path, of_cluster: Value, kafka: &Kafka, s3: &S3Server) -
         kafka.create_topic(&names::dead_letter_topic(topic), 1).await?;
     }
     s3.create_bucket(BUCKET).await?;
+    s3.let_everybody_read(BUCKET).await?;
     let mut said = json!({
         "pid": std::process::id(),
         "kafka": kafka.bootstrap(),

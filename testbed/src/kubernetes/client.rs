@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
 use crate::background;
@@ -10,9 +11,11 @@ use crate::background;
 /// A server that does not answer by then is asked again.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const TOKEN_SECONDS: u32 = 3600;
+/// A watch ends by itself before, after five to ten minutes.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Clone)]
-pub(super) struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     url: String,
     token: String,
@@ -45,7 +48,7 @@ impl Client {
     }
 
     /// An object; null where there is none.
-    pub(super) async fn get(&self, path: &str) -> Result<Value> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Value> {
         let request = self
             .http
             .get(format!("{}{path}", self.url))
@@ -58,6 +61,27 @@ impl Client {
             Ok(response.error_for_status()?.json().await?)
         })
         .await
+    }
+
+    /// The lines of an answer that goes on, as they come; to be asked for within the testbed's own runtime.
+    pub(crate) async fn lines(&self, path: &str) -> Result<impl Stream<Item = Result<String>> + use<>> {
+        let response = self
+            .http
+            .get(format!("{}{path}", self.url))
+            .bearer_auth(&self.token)
+            .timeout(WATCH_TIMEOUT)
+            .send()
+            .await?
+            .error_for_status()?;
+        let mut begun = Vec::new();
+        let pieces = response.bytes_stream().map_err(anyhow::Error::from);
+        Ok(pieces.flat_map(move |piece| {
+            let lines = piece.map(|piece| whole_lines(&mut begun, &piece));
+            stream::iter(match lines {
+                Ok(lines) => lines.into_iter().map(Ok).collect(),
+                Err(lost) => vec![Err(lost)],
+            })
+        }))
     }
 
     /// A token of a service account.
@@ -83,5 +107,33 @@ impl Client {
             Ok(token.to_owned())
         })
         .await
+    }
+}
+
+/// The lines that a further piece completes; what comes after the last one is kept for the next piece.
+fn whole_lines(begun: &mut Vec<u8>, piece: &[u8]) -> Vec<String> {
+    begun.extend(piece);
+    let Some(end) = begun.iter().rposition(|byte| *byte == b'\n') else {
+        return Vec::new();
+    };
+    let rest = begun.split_off(end + 1);
+    let whole = std::mem::replace(begun, rest);
+    String::from_utf8_lossy(&whole)
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_whole_whatever_pieces_they_come_in() {
+        let mut begun = Vec::new();
+        assert!(whole_lines(&mut begun, b"on").is_empty());
+        assert_eq!(whole_lines(&mut begun, b"e\ntwo\nth"), ["one", "two"]);
+        assert_eq!(whole_lines(&mut begun, b"ree\n"), ["three"]);
+        assert!(begun.is_empty());
     }
 }

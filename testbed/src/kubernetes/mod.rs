@@ -17,9 +17,9 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::OnceCell;
 
 pub use self::audit::ApiRequest;
+pub(crate) use self::client::Client;
 pub(crate) use self::identity::User;
 
-use self::client::Client;
 use self::commands::Ports;
 use self::identity::Identity;
 use crate::node::Place;
@@ -160,6 +160,11 @@ impl ControlPlane {
     /// A kubeconfig (YAML) for who has this token.
     pub fn kubeconfig(&self, token: &str) -> String {
         self.identity.kubeconfig(&self.url, token)
+    }
+
+    /// With all rights.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// The place of the node that it was made for.

@@ -36,6 +36,9 @@ pub(super) fn settings(place: Place, group: &str, ca: &Path, name_servers: &Path
         "oomScoreAdj": 0,
         "makeIPTablesUtilChains": false,
         "resolvConf": name_servers,
+        // What pods ask by default: the same nobody.
+        "clusterDNS": [place.host_address()],
+        "clusterDomain": "cluster.local",
         "serializeImagePulls": false,
         // The disk is everybody's: pods are not to suffer for what others fill it with.
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "100Mi", "imagefs.available": "100Mi"},

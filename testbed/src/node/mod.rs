@@ -5,6 +5,7 @@
 //! addresses. No image is fetched: [`Node::import`] brings them. There is no name server and no way out of this machine.
 
 mod kubelet;
+mod logs;
 mod machine;
 mod proxy;
 mod runtime;
@@ -16,11 +17,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-
 use tokio::net::{TcpStream, UnixStream};
 
+pub use self::logs::ContainerLog;
 pub use self::machine::{Machine, Place};
 
+use self::logs::KeptLogs;
 use crate::kubernetes::User;
 use crate::parts::NodeParts;
 use crate::service::Service;
@@ -44,6 +46,7 @@ pub struct Node {
     proxy: Service,
     runtime: Service,
     parts: NodeParts,
+    logs: KeptLogs,
     machine: Machine,
 }
 
@@ -65,6 +68,7 @@ impl Node {
             proxy: proxy_service(&parts, &machine, plane)?,
             runtime: runtime_service(&parts, &machine)?,
             parts,
+            logs: KeptLogs::start(machine.folder())?,
             machine,
         };
         node.start_runtime().await?;
@@ -151,6 +155,14 @@ impl Node {
         self.run_ctr(ctr)
             .await
             .with_context(|| format!("cannot name {image} {name} on the node"))
+    }
+
+    /// What the containers of all pods printed so far, also of those that are gone.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn container_logs(&self) -> Result<Vec<ContainerLog>> {
+        self.logs.read()
     }
 
     /// Kills kubelet with SIGKILL; pods go on.

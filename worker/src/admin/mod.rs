@@ -92,6 +92,7 @@ async fn status(State(admin): State<Admin>) -> Response {
 }
 
 async fn drain(State(admin): State<Admin>) -> Response {
+    admin.shutdown.awaited.cancel();
     if !admin.shutdown.drain.is_cancelled() {
         tracing::info!("Received drain, initiating graceful shutdown...");
         admin.shutdown.drain.cancel();

@@ -69,7 +69,7 @@ impl Intake {
             .try_acquire_owned()
             .map_err(|_| Problem::come_back("Too many songs are being received; try again later"))?;
         if !self.queue.reachable().await {
-            tracing::warn!("Kafka cannot be reached, song refused");
+            tracing::warn!("Song refused, for it could not be queued");
             return Err(Problem::come_back(
                 "The task queue cannot be reached; try again later",
             ));

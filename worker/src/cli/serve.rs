@@ -124,7 +124,11 @@ impl Serving {
         tokio::spawn(admin.serve(listener));
         let role = tokio::select! {
             role = make() => role?,
-            () = shutdown.drain.cancelled() => return Ok(Exit::Drained),
+            () = shutdown.drain.cancelled() => {
+                activity.send_replace(Activity::Stopped);
+                shutdown.wait_until_heard().await;
+                return Ok(Exit::Drained);
+            }
         };
         let consumer = &self.consumer;
         let topics = [
@@ -158,6 +162,8 @@ impl Serving {
             metrics,
             activity,
         };
-        Ok(service.run(shutdown).await?)
+        let exit = service.run(shutdown).await?;
+        shutdown.wait_until_heard().await;
+        Ok(exit)
     }
 }

@@ -73,7 +73,8 @@ impl Producer {
 
     /// Whether some broker knows `topic`'s partitions, asked now.
     pub async fn reaches(&self, topic: &str, limit: Duration) -> bool {
-        let (producer, topic) = (self.inner.clone(), topic.to_owned());
+        let (producer, name) = (self.inner.clone(), topic);
+        let topic = topic.to_owned();
         // librdkafka waits in the call.
         let asked = tokio::task::spawn_blocking(move || {
             let metadata = producer.client().fetch_metadata(Some(&topic), limit)?;
@@ -83,7 +84,22 @@ impl Producer {
                 .any(|topic| !topic.partitions().is_empty());
             Ok::<_, KafkaError>(known)
         });
-        matches!(asked.await, Ok(Ok(true)))
+        match asked.await {
+            Ok(Ok(known)) => {
+                if !known {
+                    tracing::warn!(
+                        topic = name,
+                        "The brokers have no such topic; fix: create it, with as many partitions as workers"
+                    );
+                }
+                known
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "No broker can be reached");
+                false
+            }
+            Err(_) => false,
+        }
     }
 
     /// Drops what no broker has taken yet: the outcome of a message that went to another worker.

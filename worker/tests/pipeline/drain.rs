@@ -49,6 +49,31 @@ async fn a_drain_waits_for_the_running_task_and_the_worker_ends_well() {
     assert_eq!(results[0].key_text(), first);
 }
 
+/// As when a preStop hook gave up, or was killed.
+#[tokio::test]
+async fn the_first_signal_after_a_drain_does_not_abort_the_running_task() {
+    let rig = Rig::new(1).await;
+    let hold = rig.hold();
+    let worker = held_at(rig.processor(), "separated", &hold).start().unwrap();
+    let task = rig.submit(1).await;
+    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    let _drain = drain(admin(&worker).await).start().unwrap();
+    worker
+        .wait_for_log("Finishing the running task before the shutdown", PATIENCE)
+        .await
+        .unwrap();
+    worker.sigterm().unwrap();
+    worker
+        .wait_for_log("Received SIGTERM while draining", PATIENCE)
+        .await
+        .unwrap();
+    std::fs::remove_file(&hold).unwrap();
+    assert_eq!(worker.wait_exit(PATIENCE).await.unwrap(), 0);
+    let results = rig.kafka.consume_all(&rig.site.result_topic).await.unwrap();
+    assert_eq!(results.len(), 1);
+    assert_eq!(results[0].key_text(), task);
+}
+
 #[tokio::test]
 async fn a_drain_of_nothing_and_of_an_idle_worker_is_done_at_once() {
     let rig = Rig::new(1).await;

@@ -1,0 +1,50 @@
+//! From no pods to as many as the work deserves, and back.
+
+use std::collections::BTreeSet;
+
+use anyhow::ensure;
+use separation_scenarios::{Outcome, PATIENCE, Pool, PoolOptions, System, most_processors};
+use separation_testbed::{ClusterOptions, eventually};
+
+use crate::is_left_out;
+
+#[tokio::test]
+async fn ten_tasks_bring_pods_and_the_pods_go_when_all_is_done() {
+    if is_left_out() {
+        return;
+    }
+    let system = System::start(ClusterOptions::default()).await.unwrap();
+    let said = system.release.test(&system.cluster).await.unwrap();
+    assert!(said.contains("pools of all namespaces can be read"), "{said}");
+    let pool = Pool::create(&system, "media", PoolOptions::default())
+        .await
+        .unwrap();
+    let pods = system.cluster.watch_pods(&pool.namespace);
+    assert!(system.cluster.pods(&pool.namespace).await.unwrap().is_empty());
+
+    let mut tasks = BTreeSet::new();
+    for number in 0..10_u8 {
+        tasks.insert(
+            pool.submit(f32::from(number) * 2.0 + 1.0, number.into())
+                .await
+                .unwrap(),
+        );
+    }
+    pool.all_told(&tasks).await;
+    eventually("no pods again", PATIENCE, async || {
+        let there: Vec<_> = pods.there().iter().map(|pod| pod.name().to_owned()).collect();
+        ensure!(there.is_empty(), "{there:?} are there");
+        anyhow::Ok(true)
+    })
+    .await;
+
+    let outcome = Outcome::read(&pool, &tasks, &pods).await.unwrap();
+    assert_eq!(
+        outcome,
+        Outcome::default(),
+        "{:#?}",
+        system.cluster.node.container_logs()
+    );
+    let most = most_processors(&pods);
+    assert!((2..=3).contains(&most), "{most} processors at once");
+}

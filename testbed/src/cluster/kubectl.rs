@@ -1,0 +1,43 @@
+//! kubectl, with all rights on a cluster.
+
+use std::process::Command;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::Cluster;
+use crate::{Parts, background, program};
+
+/// For one answer of the API server.
+const REQUEST_TIMEOUT: &str = "--request-timeout=30s";
+
+impl Cluster {
+    /// What kubectl prints.
+    ///
+    /// # Errors
+    /// What it says when it fails.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_with(arguments, String::new()).await
+    }
+
+    /// Makes objects, or makes them what they are to be.
+    ///
+    /// # Errors
+    /// What the API server says against one of them.
+    pub async fn apply(&self, objects: &[Value]) -> Result<()> {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        self.kubectl_with(&["apply", "-f", "-"], list.to_string())
+            .await
+            .map(drop)
+    }
+
+    async fn kubectl_with(&self, arguments: &[&str], input: String) -> Result<String> {
+        let mut command = Command::new(Parts::kubectl()?);
+        command
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig())
+            .arg(REQUEST_TIMEOUT)
+            .args(arguments);
+        background::blocking(move || program::output(command, &input)).await
+    }
+}

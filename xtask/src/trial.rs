@@ -1,0 +1,160 @@
+//! What one tries out on the cluster of `cargo xtask cluster up`: the chart's values and a pool, with the addresses and
+//! keys of that cluster's Kafka and S3, and the chart's installation.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::cluster::State;
+use crate::images::Image;
+use crate::project::Project;
+use crate::{cache, parts, process};
+
+const VALUES: &str = "values.yaml";
+const POOL: &str = "pool.yaml";
+const CHART: &str = "charts/separation-operator";
+const RELEASE: &str = "separation-operator";
+const NAMESPACE: &str = "separation-system";
+/// For the chart's API; nobody but this machine reaches it.
+const PASSWORD: &str = "trial";
+
+/// Installs the chart with these images, or upgrades it, writes a pool to apply, and says what one can do now.
+pub(crate) fn install(
+    project: &Project,
+    folder: &Path,
+    state: &State,
+    kubeconfig: &Path,
+    images: &[Image],
+) -> Result<()> {
+    let [kubectl, helm] = parts::tools(project)?;
+    let secrets = folder.join("secrets.yaml");
+    let values_file = folder.join(VALUES);
+    let pool_file = folder.join(POOL);
+    write(&secrets, &objects_of_release(state))?;
+    write(&values_file, &values(state, images)?)?;
+    write(&pool_file, &pool(state))?;
+    let mut applying = project.command(kubectl.join("kubectl"));
+    applying
+        .arg("--kubeconfig")
+        .arg(kubeconfig)
+        .args(["apply", "-f"])
+        .arg(&secrets);
+    process::run(&mut applying)?;
+    let mut installing = project.command(helm.join("helm"));
+    installing
+        .env("KUBECONFIG", kubeconfig)
+        .args(["upgrade", "--install", RELEASE])
+        .arg(project.path(CHART))
+        .args(["--namespace", NAMESPACE, "--wait", "--timeout=180s", "--values"])
+        .arg(&values_file);
+    process::run(&mut installing)?;
+    println!("\na pool, and songs for it:");
+    println!("  kubectl apply -f {}", pool_file.display());
+    println!("  kubectl -n {NAMESPACE} port-forward service/{RELEASE}-api 8000:80 &");
+    println!(
+        "  BASIC_AUTH_PASSWORD={PASSWORD} {} submit SONG… --output stems",
+        project.target("debug/separation-worker").display()
+    );
+    println!("  kubectl -n media get separationpools,pods --watch");
+    Ok(())
+}
+
+/// The release's namespace, with what its API logs in with.
+fn objects_of_release(state: &State) -> String {
+    format!(
+        "{}---
+apiVersion: v1
+kind: Secret
+metadata: {{name: api, namespace: {NAMESPACE}}}
+stringData: {{password: {PASSWORD}}}
+",
+        namespace_with_keys(NAMESPACE, state)
+    )
+}
+
+fn namespace_with_keys(namespace: &str, state: &State) -> String {
+    let s3 = &state.s3;
+    format!(
+        "apiVersion: v1
+kind: Namespace
+metadata: {{name: {namespace}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: s3, namespace: {namespace}}}
+stringData: {{AWS_ACCESS_KEY_ID: {}, AWS_SECRET_ACCESS_KEY: {}}}
+",
+        s3.access_key, s3.secret_key
+    )
+}
+
+/// What a pool and the API both say of Kafka and S3, indented by so many spaces.
+fn servers(state: &State, indent: usize) -> String {
+    let s3 = &state.s3;
+    let text = format!(
+        "kafka:
+  bootstrapServers: {}
+storage:
+  s3:
+    bucket: {}
+    endpoint: {}
+    region: {}
+    pathStyle: true
+    secretRef: {{name: s3}}
+  work: {{s3Prefix: staging/}}
+",
+        state.kafka, s3.bucket, s3.endpoint, s3.region
+    );
+    let lines = text.lines().map(|line| format!("{:indent$}{line}\n", ""));
+    lines.collect()
+}
+
+fn values(state: &State, images: &[Image]) -> Result<String> {
+    let mut text = String::new();
+    let mut built = String::new();
+    for image in images {
+        let (repository, tag) = image.name.rsplit_once(':').context("an image without a tag")?;
+        let said = format!("image: {{repository: {repository}, tag: {tag}}}\n");
+        text.push_str(&if image.name.contains("operator") {
+            said
+        } else {
+            format!("worker:\n  {said}")
+        });
+        built.push_str(&cache::sha256_file(&image.archive)?[..12]);
+    }
+    // The tag stays the same when other programs are in the images: by this pods are replaced all the same.
+    text.push_str(&format!(
+        "podAnnotations: {{separation.dev/images: \"{built}\"}}\n"
+    ));
+    text.push_str(&format!(
+        "api:\n  enabled: true\n  replicas: 1\n  podAnnotations: {{separation.dev/images: \"{built}\"}}\n  \
+         auth: {{secretRef: {{name: api}}}}\n{}",
+        servers(state, 2)
+    ));
+    Ok(text)
+}
+
+fn pool(state: &State) -> String {
+    format!(
+        "{}---
+apiVersion: separation.dev/v1alpha1
+kind: SeparationPool
+metadata: {{name: vocals, namespace: media}}
+spec:
+{}  processor:
+    # What was posted before the pool was there is worked on too.
+    autoOffsetReset: earliest
+    scaling: {{maxReplicas: 3, scaleDownStabilizationSeconds: 10}}
+  uploader:
+    autoOffsetReset: earliest
+    scaling: {{maxReplicas: 1, scaleDownStabilizationSeconds: 10}}
+",
+        namespace_with_keys("media", state),
+        servers(state, 2)
+    )
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
