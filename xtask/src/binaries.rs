@@ -1,4 +1,4 @@
-//! The project's own two programs: how they are built, started and read.
+//! The project's own programs: how they are built, started and read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,22 @@ use crate::project::Project;
 use crate::setup::{self, Build};
 use crate::system;
 
-/// The release builds of `separation-worker` and `separation-evaluation`.
+/// Builds of `separation-worker`, `separation-operator` and `separation-evaluation`.
 #[derive(Debug)]
 pub(crate) struct Binaries<'p> {
     project: &'p Project,
-    worker: PathBuf,
+    pub(crate) worker: PathBuf,
+    pub(crate) operator: PathBuf,
     evaluation: PathBuf,
+}
+
+/// Which builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// As users run them.
+    Release,
+    /// Those that `cargo xtask test` made for the tests, with all features.
+    Tested,
 }
 
 /// What `separation-worker separate --json` says about one file.
@@ -73,21 +83,35 @@ impl Mix {
 }
 
 impl<'p> Binaries<'p> {
-    /// Builds both programs for release, and installs what they need to build and run.
-    pub(crate) fn build(project: &'p Project) -> Result<Self> {
+    /// Builds the programs, and installs what they need to build and run.
+    pub(crate) fn build(project: &'p Project, profile: Profile) -> Result<Self> {
         system::ensure(system::FOR_BUILDING)?;
         setup::install_onnx_runtime(project, Build::Cpu)?;
-        println!("building separation-worker and separation-evaluation (minutes the first time)");
-        process::run(project.cargo("build").args([
-            "--release",
-            "--locked",
-            "--package=separation-worker",
-            "--package=separation-evaluation",
-        ]))?;
+        println!("building the worker, the operator and separation-evaluation (minutes the first time)");
+        let mut build = project.cargo("build");
+        build.args(["--locked", "--bins"]);
+        let folder = match profile {
+            Profile::Release => {
+                build.args([
+                    "--release",
+                    "--package=separation-worker",
+                    "--package=separation-operator",
+                    "--package=separation-evaluation",
+                ]);
+                "release"
+            }
+            Profile::Tested => {
+                build.args(["--workspace", "--all-features"]);
+                "debug"
+            }
+        };
+        process::run(&mut build)?;
+        let program = |name: &str| project.target(&format!("{folder}/{name}"));
         Ok(Self {
             project,
-            worker: project.target("release/separation-worker"),
-            evaluation: project.target("release/separation-evaluation"),
+            worker: program("separation-worker"),
+            operator: program("separation-operator"),
+            evaluation: program("separation-evaluation"),
         })
     }
 

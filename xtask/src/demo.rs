@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Deserialize;
 
-use crate::binaries::{Binaries, Mix};
+use crate::binaries::{Binaries, Mix, Profile};
 use crate::process;
 use crate::project::Project;
 use crate::songs;
@@ -38,19 +38,35 @@ struct Report {
 /// `cargo xtask demo`.
 pub(crate) fn demo(project: &Project, options: &Options) -> Result<()> {
     let files = found(&options.files)?;
-    let binaries = Binaries::build(project)?;
-    process::run(
-        project
-            .cargo("build")
-            .args(["--release", "--locked", "--package=separation-operator"]),
-    )?;
-    if !files.is_empty() {
-        return separate(project, &binaries, &files, None);
+    let binaries = Binaries::build(project, Profile::Release)?;
+    let demo = Demo {
+        project,
+        binaries,
+        output: project.path("stems"),
+    };
+    match files.is_empty() {
+        true => demo.own_song(),
+        false => demo.separate(&files, None),
     }
-    let songs = songs::install(project)?;
-    let mixes = binaries.mix(&songs, &project.target("demo"), Some(DEMO_MIX))?;
-    let song = mixes.first().context("separation-evaluation made no mix")?;
-    separate(project, &binaries, std::slice::from_ref(&song.mix), Some(song))
+}
+
+/// The demo with the programs that tests were run on, leaving nothing in the checkout.
+pub(crate) fn as_a_test(project: &Project) -> Result<()> {
+    let binaries = Binaries::build(project, Profile::Tested)?;
+    let output = project.target("demo/stems");
+    let demo = Demo {
+        project,
+        binaries,
+        output,
+    };
+    demo.own_song()
+}
+
+struct Demo<'p> {
+    project: &'p Project,
+    binaries: Binaries<'p>,
+    /// Where stems go.
+    output: PathBuf,
 }
 
 /// The files with their full paths, since the programs are started in the checkout; all that are missing at once.
@@ -67,41 +83,47 @@ fn found(files: &[PathBuf]) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-/// Runs a pool until the songs are separated; `exact` has a song's exact stems, where they are known.
-fn separate(
-    project: &Project,
-    binaries: &Binaries<'_>,
-    files: &[PathBuf],
-    exact: Option<&Mix>,
-) -> Result<()> {
-    let mut local = project.command(project.target("release/separation-operator"));
-    local
-        .args(["local", "--json", "--port=0", "--file", POOL, "--worker"])
-        .arg(project.target("release/separation-worker"))
-        .arg("--output")
-        .arg(project.path("stems"))
-        .arg("--input")
-        .args(files);
-    println!("{}", process::line(&local));
-    let started = Instant::now();
-    let (printed, status) = process::read_with_status(&mut local)?;
-    let took = started.elapsed();
-    let reports: Vec<Report> = crate::binaries::json_lines(&printed)?;
-    if reports.len() != files.len() {
-        process::expect_success(status, &local)?;
+impl Demo<'_> {
+    fn own_song(&self) -> Result<()> {
+        let songs = songs::install(self.project)?;
+        let mixes = self
+            .binaries
+            .mix(&songs, &self.project.target("demo"), Some(DEMO_MIX))?;
+        let song = mixes.first().context("separation-evaluation made no mix")?;
+        self.separate(std::slice::from_ref(&song.mix), Some(song))
     }
-    let mut failed = 0;
-    for report in &reports {
-        failed += usize::from(report.error.is_some());
-        let quality = |stem: &str, path: &Path| match exact.and_then(|song| song.reference(stem)) {
-            Some(reference) => Ok(Some(binaries.sdr_db(reference, path)?)),
-            None => anyhow::Ok(None),
-        };
-        println!("{}", words(report, quality)?);
+
+    /// Runs a pool until the songs are separated; `exact` has a song's exact stems, where they are known.
+    fn separate(&self, files: &[PathBuf], exact: Option<&Mix>) -> Result<()> {
+        let mut local = self.project.command(&self.binaries.operator);
+        local
+            .args(["local", "--json", "--port=0", "--file", POOL, "--worker"])
+            .arg(&self.binaries.worker)
+            .arg("--output")
+            .arg(&self.output)
+            .arg("--input")
+            .args(files);
+        println!("{}", process::line(&local));
+        let started = Instant::now();
+        let (printed, status) = process::read_with_status(&mut local)?;
+        let took = started.elapsed();
+        let reports: Vec<Report> = crate::binaries::json_lines(&printed)?;
+        if reports.len() != files.len() {
+            process::expect_success(status, &local)?;
+        }
+        let mut failed = 0;
+        for report in &reports {
+            failed += usize::from(report.error.is_some());
+            let quality = |stem: &str, path: &Path| match exact.and_then(|song| song.reference(stem)) {
+                Some(reference) => Ok(Some(self.binaries.sdr_db(reference, path)?)),
+                None => anyhow::Ok(None),
+            };
+            println!("{}", words(report, quality)?);
+        }
+        println!("\n{}", figures(reports.len(), took));
+        ensure!(failed == 0, "{failed} of {} songs failed", reports.len());
+        Ok(())
     }
-    println!("\n{}", figures(reports.len(), took));
-    ensure!(failed == 0, "{failed} of {} songs failed", reports.len());
-    Ok(())
 }
 
 fn words(report: &Report, quality: impl Fn(&str, &Path) -> Result<Option<f64>>) -> Result<String> {

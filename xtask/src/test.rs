@@ -7,7 +7,7 @@ use crate::images::{self, Profile};
 use crate::process;
 use crate::project::Project;
 use crate::setup::{self, Build};
-use crate::{generate, node, parts, songs, system};
+use crate::{demo, generate, node, parts, songs, system};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -31,7 +31,7 @@ fn threads() -> usize {
     (2 * cores).max(4)
 }
 
-/// `cargo xtask test`: installs what the tests need, then runs them in the dev profile.
+/// `cargo xtask test`: installs what the tests need, then runs them in the dev profile, and the demo where all are run.
 pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
     let no_node = install(project)?;
     let mut tests = project.cargo("test");
@@ -50,7 +50,11 @@ pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
         None => {}
     }
     println!("{}", process::line(&tests));
-    process::run(&mut tests)
+    process::run(&mut tests)?;
+    match options.cargo_test.is_empty() {
+        true => demo::as_a_test(project),
+        false => Ok(()),
+    }
 }
 
 /// `cargo xtask cluster test`: those tests that take a node, which must be possible here.

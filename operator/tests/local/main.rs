@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod readme;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -97,6 +97,7 @@ async fn submit(plan: Plan) -> Result<(), Failure> {
 async fn submit_to_api(plan: &Plan, api: &ApiClient, reporter: &mut Reporter) -> Result<(), Failure> {
     let mut progress = SubmitProgress::start(plan.songs.len());
     let mut running = Vec::new();
+    api.wait_until_there().await;
     for song in &plan.songs {
         progress.update(&song.name, "posting");
         let report = match api.post(song, plan.hook_url.as_deref()).await {

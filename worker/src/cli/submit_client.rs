@@ -14,6 +14,7 @@ use separation_contract::message::TaskId;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 use url::Url;
 use uuid::Uuid;
@@ -28,6 +29,12 @@ const MOST_TRIES: u32 = 20;
 
 /// How long to wait before posting again, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long an API may take to start.
+const START_LIMIT: Duration = Duration::from_secs(5);
+
+/// Time between two looks whether it has started.
+const START_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest silence while a stem is fetched.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
@@ -99,6 +106,18 @@ impl ApiClient {
             username: username.to_owned(),
             password,
         })
+    }
+
+    /// Waits a moment for an API that was started together with this command.
+    pub(super) async fn wait_until_there(&self) {
+        let deadline = Instant::now() + START_LIMIT;
+        while Instant::now() < deadline {
+            match self.http.get(&self.api).timeout(START_LIMIT).send().await {
+                Err(error) if error.is_connect() => tokio::time::sleep(START_PAUSE).await,
+                // Whatever it answers; posting says what is wrong.
+                _ => return,
+            }
+        }
     }
 
     /// Posts a song, again while the API has no room.

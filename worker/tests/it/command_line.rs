@@ -126,29 +126,6 @@ fn check_ended(output: &Output, code: i32, expected_words: &[&str]) {
     }
 }
 
-/// `--help` is acted on where it stands: what comes before it has been understood.
-#[test]
-fn every_command_of_the_readme_is_understood() {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
-    let commands: Vec<&str> = readme
-        .lines()
-        .filter_map(|line| line.split_once("separation-worker "))
-        // Alone on its line, behind the program's folder or variables; not a word of a sentence.
-        .filter(|(before, _)| !before.contains(' ') || before.contains('='))
-        .map(|(_, command)| command.trim_end_matches(" &"))
-        .collect();
-    assert!(commands.len() >= 8, "{commands:?}");
-    for command in commands {
-        let mut worker = Command::new(env!("CARGO_BIN_EXE_separation-worker"));
-        let output = worker
-            .args(command.split_whitespace())
-            .arg("--help")
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{command}: {}", words(&output));
-    }
-}
-
 #[test]
 fn stems_are_named_after_the_song_and_sum_to_it() {
     let bench = Bench::new();

@@ -101,7 +101,7 @@ impl Scenario {
 
 impl<'p> Bench<'p> {
     fn prepare(project: &'p Project) -> Result<Self> {
-        let binaries = Binaries::build(project)?;
+        let binaries = Binaries::build(project, Profile::Release)?;
         let songs = songs::install(project)?;
         let directory = project.target(DIRECTORY);
         remove_dir(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;

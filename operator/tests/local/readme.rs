@@ -1,0 +1,221 @@
+//! What README.md gives people to paste, pasted. Its commands of cargo are run by `cargo xtask test`, and those for a
+//! cluster by the tests that have one.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use separation_testbed::{Folder, Kafka, KafkaOptions, S3Server, Worker, WorkerOptions, song};
+
+use crate::{OPERATOR, PATIENCE};
+
+const README: &str = include_str!("../../../README.md");
+const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../");
+
+/// What stands for cargo: what it would build is built.
+const CARGO: &str = "#!/bin/sh\necho \"cargo $*\" >>cargo.log\n";
+
+/// Blocks of commands with the heading that each stands under.
+fn blocks() -> Vec<(&'static str, String)> {
+    let (mut heading, mut blocks, mut block) = ("", Vec::new(), None::<String>);
+    for line in README.lines() {
+        match &mut block {
+            Some(_) if line == "```" => blocks.push((heading, block.take().unwrap())),
+            Some(text) => text.push_str(&format!("{line}\n")),
+            None if line == "```sh" => block = Some(String::new()),
+            None => {
+                heading = line
+                    .strip_prefix('#')
+                    .map_or(heading, |rest| rest.trim_matches(['#', ' ']))
+            }
+        }
+    }
+    blocks
+}
+
+fn block(heading: &str) -> String {
+    let found = blocks().into_iter().find(|(above, _)| *above == heading);
+    found
+        .unwrap_or_else(|| panic!("README.md has no commands under {heading}"))
+        .1
+}
+
+/// A folder like a checkout that was built for release, with somebody's songs in it.
+struct Checkout {
+    folder: Folder,
+}
+
+impl Checkout {
+    fn new() -> Self {
+        let folder = Folder::new().unwrap();
+        let programs = folder.join("target/release");
+        fs::create_dir_all(&programs).unwrap();
+        for name in ["separation-operator", "separation-worker"] {
+            symlink(Path::new(OPERATOR).with_file_name(name), programs.join(name)).unwrap();
+        }
+        let cargo = programs.join("cargo");
+        fs::write(&cargo, CARGO).unwrap();
+        fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+        symlink(Path::new(REPOSITORY).join("deploy"), folder.join("deploy")).unwrap();
+        Self { folder }
+    }
+
+    /// Runs commands as if they were typed in this folder.
+    fn paste(&self, commands: &str) -> Worker {
+        let folder = self.folder.path().display();
+        let script = format!("cd {folder}\nPATH={folder}/target/release:$PATH\n{commands}");
+        WorkerOptions::new("bash", "-euc").arg(script).start().unwrap()
+    }
+
+    async fn succeeds(&self, commands: &str) {
+        let shell = self.paste(commands);
+        let code = shell.wait_exit(PATIENCE).await.unwrap();
+        assert_eq!(code, 0, "{commands}\n{}", shell.log_end());
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// A song of this name, in the format that the name says.
+    async fn song(&self, name: &str) {
+        fs::write(self.path("source.wav"), song(2.0, 1)).unwrap();
+        let (_, format) = name.rsplit_once('.').unwrap();
+        self.succeeds(&format!(
+            "separation-worker separate source.wav --output-dir made --format {format}
+            mv made/source_instrumental.{format} {name}; rm -r made source.wav"
+        ))
+        .await;
+    }
+
+    fn check_stems(&self, songs: &[&str]) {
+        for song in songs {
+            for stem in ["vocals", "instrumental"] {
+                let path = self.path(&format!("stems/{song}_{stem}.wav"));
+                assert!(path.is_file(), "{}", path.display());
+            }
+        }
+    }
+
+    /// What cargo was asked for.
+    fn asked_of_cargo(&self) -> String {
+        fs::read_to_string(self.path("cargo.log")).unwrap_or_default()
+    }
+}
+
+#[test]
+fn all_commands_are_tried_somewhere() {
+    let headings: Vec<_> = blocks().into_iter().map(|(heading, _)| heading).collect();
+    let known = [
+        // Both by `cargo xtask test`.
+        "Hear it",
+        "Hear it",
+        "Use it",
+        "A pool on a laptop",
+        "Run the pipeline",
+        // By the tests that have a cluster.
+        "Install on a cluster",
+    ];
+    assert_eq!(headings, known);
+}
+
+#[tokio::test]
+async fn songs_are_separated_as_it_says() {
+    let checkout = Checkout::new();
+    for name in ["SONG.mp3", "SONG.wav", "other.flac"] {
+        checkout.song(name).await;
+    }
+    let models = Path::new(REPOSITORY).join("worker/tests/models");
+    for ending in ["onnx", "json"] {
+        let model = models.join(format!("identity_full.{ending}"));
+        let name = format!("UVR-MDX-NET-Inst_HQ_4.{ending}");
+        fs::copy(model, checkout.path(&name)).unwrap();
+    }
+    checkout.succeeds(&block("Use it")).await;
+    checkout.check_stems(&["SONG"]);
+    assert!(checkout.path("stems/other_vocals.flac").is_file());
+    assert_eq!(
+        checkout.asked_of_cargo(),
+        "cargo build --release --locked -p separation-worker\n"
+    );
+}
+
+#[tokio::test]
+async fn a_pool_runs_on_a_laptop_as_it_says() {
+    let checkout = Checkout::new();
+    for name in ["one.mp3", "two.mp3"] {
+        checkout.song(name).await;
+    }
+    let commands = block("A pool on a laptop");
+    let [build, once, serve] = commands.lines().collect::<Vec<_>>().try_into().unwrap();
+    let without_comment = |line: &str| line.split('#').next().unwrap_or_default().trim().to_owned();
+    checkout.succeeds(build).await;
+    // Others test beside us, and one of them may have the usual port.
+    checkout
+        .succeeds(&format!("{} --port 0", without_comment(once)))
+        .await;
+    checkout.check_stems(&["one", "two"]);
+    let serving = checkout.paste(&format!("exec {} --port 0", without_comment(serve)));
+    serving
+        .wait_for_log("songs are taken at ", PATIENCE)
+        .await
+        .unwrap();
+    serving.sigint().unwrap();
+    assert_eq!(serving.wait_exit(PATIENCE).await.unwrap(), 0);
+    assert_eq!(
+        checkout.asked_of_cargo(),
+        "cargo build --release --locked -p separation-worker -p separation-operator\n"
+    );
+}
+
+#[tokio::test]
+async fn the_pipeline_runs_as_it_says() {
+    let checkout = Checkout::new();
+    checkout.song("SONG.mp3").await;
+    let kafka = Kafka::start(KafkaOptions::default()).await.unwrap();
+    let s3 = S3Server::shared().await.unwrap();
+    let bucket = format!("readme-{}", uuid::Uuid::new_v4().simple());
+    s3.create_bucket(&bucket).await.unwrap();
+    let shared = checkout.path("shared");
+    for folder in ["songs", "stems"] {
+        fs::create_dir_all(shared.join(folder)).unwrap();
+    }
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let mut commands = block("Run the pipeline");
+    for (written, real) in [
+        ("kafka:9092", kafka.bootstrap()),
+        ("/shared", shared.display().to_string()),
+        ("http://s3:9000", s3.endpoint()),
+        ("S3_BUCKET_NAME=stems", format!("S3_BUCKET_NAME={bucket}")),
+        (
+            "AWS_ACCESS_KEY_ID=…",
+            format!("AWS_ACCESS_KEY_ID={}", s3.access_key()),
+        ),
+        (
+            "AWS_SECRET_ACCESS_KEY=…",
+            format!("AWS_SECRET_ACCESS_KEY={}", s3.secret_key()),
+        ),
+        (
+            "BASIC_AUTH_PASSWORD=…",
+            "BASIC_AUTH_PASSWORD=secret-of-mine".to_owned(),
+        ),
+        ("0.0.0.0:8082", "127.0.0.1:0".to_owned()),
+        ("localhost:8000", format!("127.0.0.1:{port}")),
+    ] {
+        assert!(commands.contains(written), "{written} is not in {commands}");
+        commands = commands.replace(written, &real);
+    }
+    let shell = checkout.paste(&format!(
+        "export API_PORT={port}\n{commands}\nkill $(jobs -p)\nwait"
+    ));
+    let code = shell.wait_exit(PATIENCE).await.unwrap();
+    assert_eq!(code, 0, "{}", shell.log_end());
+    checkout.check_stems(&["SONG"]);
+    let printed = shell.output().unwrap();
+    assert!(printed.contains("uvr_tasks"), "lag was printed: {printed}");
+}
