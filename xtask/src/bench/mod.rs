@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
-use crate::binaries::{Binaries, Mix};
+use crate::binaries::{Binaries, Mix, Profile};
 use crate::project::Project;
 use crate::songs;
 use document::Document;
