@@ -12,6 +12,8 @@ use crate::pool::is_processor;
 
 /// What a processor says of each song that it has separated.
 const SEPARATED: &str = "Separated";
+/// How Kubernetes says that a pod is not ready.
+const NOT_READY: &str = "Readiness probe failed: HTTP probe failed with statuscode: 503";
 /// The field in which lines name a task.
 const TASK: &str = "task_uuid";
 
@@ -26,7 +28,7 @@ pub struct Outcome {
     pub told_twice: Vec<String>,
     /// Pods that did not end by themselves and well, with how they ended.
     pub ended_badly: Vec<String>,
-    /// Warnings of the pool's events.
+    /// Warnings of the pool's events, but for those of every pod that starts and ends: that it is not ready.
     pub warnings: Vec<String>,
     /// Messages nobody could deal with.
     pub dead_letters: usize,
@@ -63,7 +65,9 @@ impl Outcome {
         }
         outcome.ended_badly = pods.all().iter().filter_map(bad_end).collect();
         let events = cluster.events(&pool.namespace).await?;
-        let warnings = events.into_iter().filter(|event| event.is_warning);
+        let warnings = events
+            .into_iter()
+            .filter(|event| event.is_warning && !event.message.starts_with(NOT_READY));
         outcome.warnings = warnings
             .map(|event| format!("{}: {}: {}", event.object, event.reason, event.message))
             .collect();

@@ -200,6 +200,18 @@ impl<'s> Pool<'s> {
         .await;
     }
 
+    /// All that its pods printed, for a message.
+    pub fn log_text(&self) -> String {
+        let logs = match self.system.cluster.node.container_logs() {
+            Ok(logs) => logs,
+            Err(error) => return format!("{error:#}"),
+        };
+        let of_pool = logs.iter().filter(|log| log.namespace == self.namespace);
+        of_pool
+            .map(|log| format!("{}:\n{}\n", log.pod, log.lines.join("\n")))
+            .collect()
+    }
+
     /// Waits until so many processors have said something, and gives their names.
     pub async fn processors_saying(&self, words: &str, count: usize) -> Vec<String> {
         let logs = &self.system.cluster.node;

@@ -33,12 +33,7 @@ async fn ten_tasks_bring_pods_and_the_pods_go_when_all_is_done() {
     pool.no_pods(&pods).await;
 
     let outcome = Outcome::read(&pool, &tasks, &pods).await.unwrap();
-    assert_eq!(
-        outcome,
-        Outcome::default(),
-        "{:#?}",
-        system.cluster.node.container_logs()
-    );
+    assert_eq!(outcome, Outcome::default(), "{}", pool.log_text());
     let most = most_processors(&pods);
     assert!((2..=3).contains(&most), "{most} processors at once");
 }
