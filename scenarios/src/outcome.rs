@@ -13,7 +13,7 @@ use crate::pool::is_processor;
 /// What a processor says of each song that it has separated.
 const SEPARATED: &str = "Separated";
 /// How Kubernetes says that a pod is not ready.
-const NOT_READY: &str = "Readiness probe failed: HTTP probe failed with statuscode: 503";
+const NOT_READY: &str = "Readiness probe failed";
 /// The field in which lines name a task.
 const TASK: &str = "task_uuid";
 
