@@ -9,7 +9,7 @@ mod pool;
 mod system;
 
 pub use outcome::{Outcome, most_processors};
-pub use pool::{Pool, PoolOptions};
+pub use pool::{Hold, Pool, PoolOptions, is_processor};
 pub use system::System;
 
 use std::path::PathBuf;

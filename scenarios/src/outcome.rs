@@ -10,8 +10,12 @@ use separation_testbed::{Pod, PodHistory, Record};
 use crate::Pool;
 use crate::pool::is_processor;
 
-/// What a processor says once for each song that it has separated.
-const SEPARATED: &str = "Stems stored";
+/// What a processor says of each song that it has separated.
+const SEPARATED: &str = "Separated";
+/// How Kubernetes says that a pod is not ready.
+const NOT_READY: &str = "Readiness probe failed";
+/// The field in which lines name a task.
+const TASK: &str = "task_uuid";
 
 /// All that can be held against a pool after its work. Empty lists are what one hopes for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -24,7 +28,7 @@ pub struct Outcome {
     pub told_twice: Vec<String>,
     /// Pods that did not end by themselves and well, with how they ended.
     pub ended_badly: Vec<String>,
-    /// Warnings of the pool's events.
+    /// Warnings of the pool's events, but for those of every pod that starts and ends: that it is not ready.
     pub warnings: Vec<String>,
     /// Messages nobody could deal with.
     pub dead_letters: usize,
@@ -61,7 +65,9 @@ impl Outcome {
         }
         outcome.ended_badly = pods.all().iter().filter_map(bad_end).collect();
         let events = cluster.events(&pool.namespace).await?;
-        let warnings = events.into_iter().filter(|event| event.is_warning);
+        let warnings = events
+            .into_iter()
+            .filter(|event| event.is_warning && !event.message.starts_with(NOT_READY));
         outcome.warnings = warnings
             .map(|event| format!("{}: {}: {}", event.object, event.reason, event.message))
             .collect();
@@ -107,24 +113,28 @@ fn results_of(task: &str, results: &[Record]) -> usize {
 /// How often each task was separated, as the logs of all processors say, also of those that are gone.
 fn separations(pool: &Pool<'_>) -> Result<BTreeMap<String, usize>> {
     let logs = pool.system.cluster.node.container_logs()?;
-    let lines = logs
-        .iter()
-        .filter(|log| log.namespace == pool.namespace)
-        .flat_map(|log| &log.lines);
     let mut times = BTreeMap::new();
-    for line in lines.filter(|line| line.contains(SEPARATED)) {
-        let (_, rest) = line
-            .split_once("task_uuid")
-            .with_context(|| format!("a line names no task: {line}"))?;
-        let is_of_task = |character: &char| character.is_ascii_hexdigit() || *character == '-';
-        let task: String = rest
-            .chars()
-            .skip_while(|it| !is_of_task(it))
-            .take_while(is_of_task)
-            .collect();
-        *times.entry(task).or_default() += 1;
+    for log in logs.iter().filter(|log| log.namespace == pool.namespace) {
+        // A worker has one task at a time: the one that it named last.
+        let mut running = None;
+        for line in &log.lines {
+            if line.contains(SEPARATED) {
+                let task = running.clone();
+                *times
+                    .entry(task.context("a song of no task was separated")?)
+                    .or_default() += 1;
+            }
+            running = task_of(line).or(running);
+        }
     }
     Ok(times)
+}
+
+fn task_of(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once(TASK)?;
+    let is_of_task = |character: &char| character.is_ascii_hexdigit() || *character == '-';
+    let named = rest.chars().skip_while(|it| !is_of_task(it));
+    Some(named.take_while(is_of_task).collect())
 }
 
 /// How a pod ended, where it was not by itself and with success, or more than once.
@@ -159,4 +169,20 @@ pub fn most_processors(pods: &PodHistory) -> usize {
         Some(*there)
     });
     there.max().unwrap_or_default().unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_are_read_from_lines_of_both_formats() {
+        let task = "8fe50a0c-1f0a-4be1-9e0b-6b1b60ba2ed4";
+        let plain = format!("2026-01-01 INFO Stems stored task_uuid={task} size=1");
+        let json = format!(r#"{{"message":"Stems stored","task_uuid":"{task}","size":1}}"#);
+        for line in [plain, json] {
+            assert_eq!(task_of(&line).unwrap(), task);
+        }
+        assert_eq!(task_of("2026-01-01 INFO Separated frames=1"), None);
+    }
 }

@@ -1,10 +1,12 @@
 //! A pool with a namespace, topics and a bucket of its own, and tasks for it.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use separation_contract::names;
-use separation_testbed::{Pod, eventually, song, task_message};
+use separation_testbed::{Pod, PodHistory, eventually, song, task_message};
 use serde_json::{Value, json};
 
 use crate::{PATIENCE, System};
@@ -21,6 +23,8 @@ pub struct PoolOptions {
     pub processors: u32,
     /// How long fewer workers must be enough before there are fewer.
     pub stabilization_seconds: u32,
+    /// Where in a task, as the worker's `faults` names its places, processors wait while there is a [`Hold`].
+    pub held_at: Option<&'static str>,
 }
 
 impl Default for PoolOptions {
@@ -29,6 +33,7 @@ impl Default for PoolOptions {
             partitions: 12,
             processors: 3,
             stabilization_seconds: 5,
+            held_at: None,
         }
     }
 }
@@ -40,7 +45,26 @@ pub struct Pool<'s> {
     /// Its namespace; topics, groups and the bucket are named after it.
     pub namespace: String,
     options: PoolOptions,
+    /// Shown to processors.
+    folder: PathBuf,
 }
+
+/// As long as it is there, processors wait where [`PoolOptions::held_at`] says.
+#[derive(Debug)]
+pub struct Hold {
+    file: PathBuf,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // Where it cannot be removed, the test waits in vain and says so.
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
+/// Where processors find the folder that is shown to them.
+const SHOWN: &str = "/holds";
+const HOLD: &str = "hold";
 
 /// What a pool is called in its namespace.
 const NAME: &str = "vocals";
@@ -51,12 +75,14 @@ impl<'s> Pool<'s> {
     /// # Errors
     /// When a server refuses.
     pub async fn create(system: &'s System, namespace: &str, options: PoolOptions) -> Result<Self> {
+        let cluster = &system.cluster;
+        let folder = format!("holds-{namespace}");
         let pool = Self {
             system,
             namespace: namespace.to_owned(),
             options,
+            folder: cluster.node.machine().folder().subfolder(folder)?,
         };
-        let cluster = &system.cluster;
         for topic in [pool.task_topic(), pool.result_topic()] {
             cluster
                 .kafka
@@ -120,7 +146,18 @@ impl<'s> Pool<'s> {
         Ok(self.system.cluster.get(&path).await?["status"].take())
     }
 
-    /// Posts a song of so many seconds, unlike all others with another number; gives the task.
+    /// Has processors wait, from now on.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn hold(&self) -> Result<Hold> {
+        let file = self.folder.join(HOLD);
+        fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(Hold { file })
+    }
+
+    /// Posts a song of so many seconds, unlike all others with another number; gives the task. Numbers one after the
+    /// other go to partitions one after the other.
     ///
     /// # Errors
     /// When S3 or Kafka refuses.
@@ -132,9 +169,12 @@ impl<'s> Pool<'s> {
         cluster.s3.put(&bucket, &key, song(seconds, number)).await?;
         let hook = self.system.hooks.url(&self.hook());
         let message = task_message(&task, &format!("s3://{bucket}/{key}"), &hook).to_string();
+        let partitions = u64::try_from(self.options.partitions).context("fewer partitions than none")?;
+        let partition = i32::try_from(number % partitions).context("too many partitions")?;
+        let topic = self.task_topic();
         cluster
             .kafka
-            .publish(&self.task_topic(), &task, message, &[])
+            .publish_to(&topic, partition, &task, message)
             .await?;
         Ok(task)
     }
@@ -148,6 +188,51 @@ impl<'s> Pool<'s> {
             anyhow::Ok(true)
         })
         .await;
+    }
+
+    /// Waits until all pods are gone.
+    pub async fn no_pods(&self, pods: &PodHistory) {
+        eventually("no pods again", PATIENCE, async || {
+            let there: Vec<_> = pods.there().iter().map(|pod| pod.name().to_owned()).collect();
+            ensure!(there.is_empty(), "{there:?} are there");
+            anyhow::Ok(true)
+        })
+        .await;
+    }
+
+    /// All that its pods printed, for a message.
+    pub fn log_text(&self) -> String {
+        let logs = match self.system.cluster.node.container_logs() {
+            Ok(logs) => logs,
+            Err(error) => return format!("{error:#}"),
+        };
+        let of_pool = logs.iter().filter(|log| log.namespace == self.namespace);
+        of_pool
+            .map(|log| format!("{}:\n{}\n", log.pod, log.lines.join("\n")))
+            .collect()
+    }
+
+    /// Waits until so many processors have said something, and gives their names.
+    pub async fn processors_saying(&self, words: &str, count: usize) -> Vec<String> {
+        let logs = &self.system.cluster.node;
+        eventually(
+            &format!("{count} processors that say: {words}"),
+            PATIENCE,
+            async || {
+                let mut said: Vec<_> = logs
+                    .container_logs()?
+                    .into_iter()
+                    .filter(|log| log.namespace == self.namespace)
+                    .filter(|log| log.lines.iter().any(|line| line.contains(words)))
+                    .map(|log| log.pod)
+                    .collect();
+                said.sort_unstable();
+                said.dedup();
+                ensure!(said.len() >= count, "only {said:?}");
+                anyhow::Ok(Some(said))
+            },
+        )
+        .await
     }
 
     /// The task and the id of every webhook that arrived.
@@ -202,6 +287,7 @@ impl<'s> Pool<'s> {
                 "processor": {
                     "topic": self.task_topic(),
                     "group": self.processor_group(),
+                    "podOverrides": self.overrides(),
                     "scaling": {
                         "maxReplicas": self.options.processors,
                         "scaleDownStabilizationSeconds": stabilization,
@@ -217,7 +303,27 @@ impl<'s> Pool<'s> {
     }
 }
 
+impl Pool<'_> {
+    fn overrides(&self) -> Value {
+        let Some(place) = self.options.held_at else {
+            return json!({});
+        };
+        let variable = |name: &str, value: String| json!({"name": name, "value": value});
+        json!({"spec": {
+            "containers": [{
+                "name": "worker",
+                "env": [
+                    variable("SEPARATION_HOLD", place.to_owned()),
+                    variable("SEPARATION_HOLD_WHILE", format!("{SHOWN}/{HOLD}")),
+                ],
+                "volumeMounts": [{"name": "holds", "mountPath": SHOWN, "readOnly": true}],
+            }],
+            "volumes": [{"name": "holds", "hostPath": {"path": self.folder, "type": "Directory"}}],
+        }})
+    }
+}
+
 /// Whether a pod is one of a pool's processors.
-pub(crate) fn is_processor(pod: &Pod) -> bool {
+pub fn is_processor(pod: &Pod) -> bool {
     pod.name().starts_with(&format!("{NAME}-processor-"))
 }

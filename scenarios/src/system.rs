@@ -47,11 +47,14 @@ impl System {
         Ok(system)
     }
 
-    /// The chart's values for the images that were brought.
+    /// The chart's values for the images that were brought; pools may show folders of the node to their workers.
     pub fn values() -> Value {
         json!({
             "image": {"repository": "localhost/separation-operator", "tag": TAG},
-            "worker": {"image": {"repository": "localhost/separation-worker", "tag": TAG}},
+            "worker": {
+                "image": {"repository": "localhost/separation-worker", "tag": TAG},
+                "allowInOverrides": ["host-path"],
+            },
         })
     }
 }

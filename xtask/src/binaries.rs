@@ -106,7 +106,7 @@ impl<'p> Binaries<'p> {
             }
         };
         process::run(&mut build)?;
-        let program = |name: &str| project.target(&format!("{folder}/{name}"));
+        let program = |name: &str| project.target(format!("{folder}/{name}"));
         Ok(Self {
             project,
             worker: program("separation-worker"),

@@ -53,7 +53,7 @@ pub(crate) fn build(project: &Project, profile: Profile, tag: &str) -> Result<Ve
     system::ensure(&[Need::Images])?;
     prepare(project, profile)?;
     let buildah = Buildah::open(project)?;
-    ["worker", "operator"]
+    let built = ["worker", "operator"]
         .into_iter()
         .map(|program| {
             let image = Image {
@@ -69,26 +69,32 @@ pub(crate) fn build(project: &Project, profile: Profile, tag: &str) -> Result<Ve
             println!("{} is built: {:.0} MB", image.name, bytes as f64 / 1e6);
             Ok(image)
         })
-        .collect()
+        .collect();
+    buildah.prune()?;
+    built
 }
 
 /// Puts programs and libraries where the Dockerfiles look for them, without what only debuggers read.
 fn prepare(project: &Project, profile: Profile) -> Result<()> {
-    let mut cargo = match profile {
-        Profile::Tests => {
-            let mut cargo = project.cargo("test");
-            cargo.args(["--workspace", "--all-features", "--locked", "--no-run"]);
-            cargo
-        }
-        Profile::Release => {
-            let mut cargo = project.cargo("build");
-            cargo.args(["--release", "--locked", "--package=separation-worker"]);
-            cargo.arg("--package=separation-operator");
-            cargo
-        }
+    let builds: &[&[&str]] = match profile {
+        Profile::Tests => &[&["test", "--workspace", "--all-features", "--no-run"]],
+        // As the Dockerfiles compile them.
+        Profile::Release => &[
+            &["build", "--release", "--package=separation-worker"],
+            &[
+                "build",
+                "--release",
+                "--package=separation-operator",
+                "--no-default-features",
+            ],
+        ],
     };
-    println!("{}", process::line(&cargo));
-    process::run(&mut cargo)?;
+    for build in builds {
+        let mut cargo = project.cargo(build[0]);
+        cargo.args(&build[1..]).arg("--locked");
+        println!("{}", process::line(&cargo));
+        process::run(&mut cargo)?;
+    }
     let built = project.target(match profile {
         Profile::Tests => "debug",
         Profile::Release => "release",
@@ -172,6 +178,18 @@ impl<'p> Buildah<'p> {
             image.name
         ));
         process::run(&mut saving)
+    }
+
+    /// Removes images that have no name any more: those before, and those of stages.
+    fn prune(&self) -> Result<()> {
+        let pruned = process::observe(&mut self.command(&["rmi", "--prune", "--force"]))?;
+        ensure!(
+            pruned.status.success(),
+            "buildah cannot remove what is left of builds; fix: remove {}; it said:\n{}",
+            self.storage.display(),
+            String::from_utf8_lossy(&pruned.stderr)
+        );
+        Ok(())
     }
 
     /// In a mount namespace of its own, which takes along what buildah leaves mounted.

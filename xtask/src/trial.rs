@@ -158,3 +158,36 @@ spec:
 fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_and_the_api_are_told_the_same_servers() {
+        let state: State = serde_json::from_value(serde_json::json!({
+            "pid": 1,
+            "kafka": "10.123.7.1:12000",
+            "s3": {"endpoint": "http://10.123.7.1:12001", "region": "r", "bucket": "b", "accessKey": "a", "secretKey": "s"},
+            "kubeconfig": null,
+            "import": [],
+        }))
+        .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let images = ["worker", "operator"].map(|program| {
+            let archive = dir.path().join(program);
+            fs::write(&archive, program).unwrap();
+            Image {
+                name: format!("localhost/separation-{program}:dev"),
+                archive,
+            }
+        });
+        let values = values(&state, &images).unwrap();
+        let expected = "worker:\n  image: {repository: localhost/separation-worker, tag: dev}\nimage: {";
+        assert!(values.starts_with(expected), "{values}");
+        let servers = servers(&state, 2);
+        assert!(servers.starts_with("  kafka:\n    bootstrapServers: 10.123.7.1:12000\n  storage:\n"));
+        assert!(values.ends_with(&servers), "{values}");
+        assert!(pool(&state).contains(&servers), "{}", pool(&state));
+    }
+}

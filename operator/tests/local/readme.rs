@@ -27,7 +27,7 @@ fn blocks() -> Vec<(&'static str, String)> {
             None => {
                 heading = line
                     .strip_prefix('#')
-                    .map_or(heading, |rest| rest.trim_matches(['#', ' ']))
+                    .map_or(heading, |rest| rest.trim_matches(['#', ' ']));
             }
         }
     }

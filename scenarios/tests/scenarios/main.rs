@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 #![allow(clippy::print_stdout, reason = "what is left out is said")]
 
+mod deletion;
 mod up_and_down;
 
 /// Whether this machine can run no scenario, which is said.

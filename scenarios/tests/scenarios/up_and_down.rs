@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::ensure;
-use separation_scenarios::{Outcome, PATIENCE, Pool, PoolOptions, System, most_processors};
-use separation_testbed::{ClusterOptions, eventually};
+use separation_scenarios::{Outcome, Pool, PoolOptions, System, most_processors};
+use separation_testbed::ClusterOptions;
 
 use crate::is_left_out;
 
@@ -31,20 +30,10 @@ async fn ten_tasks_bring_pods_and_the_pods_go_when_all_is_done() {
         );
     }
     pool.all_told(&tasks).await;
-    eventually("no pods again", PATIENCE, async || {
-        let there: Vec<_> = pods.there().iter().map(|pod| pod.name().to_owned()).collect();
-        ensure!(there.is_empty(), "{there:?} are there");
-        anyhow::Ok(true)
-    })
-    .await;
+    pool.no_pods(&pods).await;
 
     let outcome = Outcome::read(&pool, &tasks, &pods).await.unwrap();
-    assert_eq!(
-        outcome,
-        Outcome::default(),
-        "{:#?}",
-        system.cluster.node.container_logs()
-    );
+    assert_eq!(outcome, Outcome::default(), "{}", pool.log_text());
     let most = most_processors(&pods);
     assert!((2..=3).contains(&most), "{most} processors at once");
 }
