@@ -25,6 +25,8 @@ pub struct PoolOptions {
     pub stabilization_seconds: u32,
     /// Where in a task, as the worker's `faults` names its places, processors wait while there is a [`Hold`].
     pub held_at: Option<&'static str>,
+    /// What is otherwise in its specification, as a merge patch.
+    pub change: Value,
 }
 
 impl Default for PoolOptions {
@@ -34,6 +36,7 @@ impl Default for PoolOptions {
             processors: 3,
             stabilization_seconds: 5,
             held_at: None,
+            change: json!({}),
         }
     }
 }
@@ -66,6 +69,11 @@ impl Drop for Hold {
 const SHOWN: &str = "/holds";
 const HOLD: &str = "hold";
 
+/// What processors say where they may be held, in the middle of each task.
+const HELD: &str = "\"Held\"";
+/// What they say at the end of each.
+const STORED: &str = "\"Stems stored\"";
+
 /// What a pool is called in its namespace.
 const NAME: &str = "vocals";
 
@@ -75,6 +83,22 @@ impl<'s> Pool<'s> {
     /// # Errors
     /// When a server refuses.
     pub async fn create(system: &'s System, namespace: &str, options: PoolOptions) -> Result<Self> {
+        let pool = Self::apply(system, namespace, options).await?;
+        eventually("adoption of both groups", PATIENCE, async || {
+            let status = pool.status().await?;
+            let is_adopted = ["processor", "uploader"].map(|role| !status[role]["adoption"].is_null());
+            ensure!(is_adopted == [true, true], "{status}");
+            anyhow::Ok(true)
+        })
+        .await;
+        Ok(pool)
+    }
+
+    /// The same for a pool that the operator may not be able to take over.
+    ///
+    /// # Errors
+    /// When a server refuses.
+    pub async fn apply(system: &'s System, namespace: &str, options: PoolOptions) -> Result<Self> {
         let cluster = &system.cluster;
         let folder = format!("holds-{namespace}");
         let pool = Self {
@@ -94,14 +118,19 @@ impl<'s> Pool<'s> {
         cluster.s3.create_bucket(&pool.bucket()).await?;
         let objects = [pool.namespace_object(), pool.secret(), pool.object()];
         cluster.apply(&objects).await?;
-        eventually("adoption of both groups", PATIENCE, async || {
-            let status = pool.status().await?;
-            let is_adopted = ["processor", "uploader"].map(|role| !status[role]["adoption"].is_null());
-            ensure!(is_adopted == [true, true], "{status}");
-            anyhow::Ok(true)
-        })
-        .await;
         Ok(pool)
+    }
+
+    /// Changes its specification, by a merge patch.
+    ///
+    /// # Errors
+    /// What the API server says against it.
+    pub async fn patch(&self, change: &Value) -> Result<()> {
+        let patch = json!({"spec": change}).to_string();
+        let cluster = &self.system.cluster;
+        let arguments = ["patch", "separationpool", NAME, "--namespace", &self.namespace];
+        let arguments = [&arguments[..], &["--type=merge", "--patch", &patch]].concat();
+        cluster.kubectl(&arguments).await.map(drop)
     }
 
     /// Topic of tasks.
@@ -182,12 +211,54 @@ impl<'s> Pool<'s> {
     /// Waits until the receiver was told of all these tasks.
     pub async fn all_told(&self, tasks: &BTreeSet<String>) {
         eventually("every caller told", PATIENCE, async || {
-            let told: BTreeSet<_> = self.webhooks().into_iter().map(|(task, _)| task).collect();
+            let told = self.told();
             let waiting: Vec<_> = tasks.difference(&told).collect();
             ensure!(waiting.is_empty(), "{waiting:?} are not told");
             anyhow::Ok(true)
         })
         .await;
+    }
+
+    /// Waits until the receiver was told of so many tasks.
+    pub async fn some_told(&self, count: usize) {
+        eventually(&format!("{count} callers told"), PATIENCE, async || {
+            let told = self.told().len();
+            ensure!(told >= count, "{told} are told");
+            anyhow::Ok(true)
+        })
+        .await;
+    }
+
+    /// The tasks whose callers were told.
+    pub fn told(&self) -> BTreeSet<String> {
+        self.webhooks().into_iter().map(|(task, _)| task).collect()
+    }
+
+    /// Its processors that are there.
+    pub fn processors(&self, pods: &PodHistory) -> Vec<Pod> {
+        let mut there = pods.there();
+        there.retain(is_processor);
+        there
+    }
+
+    /// Waits until so many processors are in the middle of a task, and gives their names.
+    pub async fn busy_processors(&self, pods: &PodHistory, count: usize) -> Vec<String> {
+        let node = &self.system.cluster.node;
+        eventually(&format!("{count} busy processors"), PATIENCE, async || {
+            let mut busy = Vec::new();
+            let there = self.processors(pods);
+            let logs = node.container_logs()?;
+            for log in logs.iter().filter(|log| log.namespace == self.namespace) {
+                let lines = |words: &str| log.lines.iter().filter(|line| line.contains(words)).count();
+                let is_there = there.iter().any(|pod| pod.name() == log.pod);
+                if is_there && lines(HELD) > lines(STORED) {
+                    busy.push(log.pod.clone());
+                }
+            }
+            ensure!(busy.len() >= count, "only {busy:?}");
+            anyhow::Ok(Some(busy))
+        })
+        .await
     }
 
     /// Waits until all pods are gone.
@@ -266,7 +337,7 @@ impl<'s> Pool<'s> {
         let cluster = &self.system.cluster;
         let s3 = &cluster.s3;
         let stabilization = self.options.stabilization_seconds;
-        json!({
+        let mut object = json!({
             "apiVersion": "separation.dev/v1alpha1",
             "kind": "SeparationPool",
             "metadata": {"name": NAME, "namespace": self.namespace},
@@ -285,6 +356,8 @@ impl<'s> Pool<'s> {
                 // The receiver's address is a private one.
                 "outbound": {"allow": [cluster.node.host_address()]},
                 "processor": {
+                    // Tasks may be there before the pool is taken over.
+                    "autoOffsetReset": "earliest",
                     "topic": self.task_topic(),
                     "group": self.processor_group(),
                     "podOverrides": self.overrides(),
@@ -299,7 +372,23 @@ impl<'s> Pool<'s> {
                     "scaling": {"maxReplicas": 1, "scaleDownStabilizationSeconds": stabilization},
                 },
             },
-        })
+        });
+        merge(&mut object["spec"], &self.options.change);
+        object
+    }
+}
+
+/// A merge patch, as the API server understands it (RFC 7396).
+fn merge(value: &mut Value, patch: &Value) {
+    let Value::Object(changes) = patch else {
+        value.clone_from(patch);
+        return;
+    };
+    if !value.is_object() {
+        *value = json!({});
+    }
+    for (name, change) in changes {
+        merge(&mut value[name], change);
     }
 }
 

@@ -10,6 +10,9 @@ use crate::{IMAGES, images};
 /// As `cargo xtask` names what it builds for tests.
 const TAG: &str = "dev";
 
+/// What the operator's replicas share.
+const LEASE: &str = "separation-operator";
+
 /// All of it ends with this.
 #[derive(Debug)]
 pub struct System {
@@ -29,6 +32,16 @@ impl System {
     /// # Errors
     /// When something is not installed or does not start.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
+        let system = Self::without_release(options).await?;
+        system.release.install(&system.cluster, &Self::values()).await?;
+        Ok(system)
+    }
+
+    /// The same, with nothing installed.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn without_release(options: ClusterOptions) -> Result<Self> {
         static TURN: Mutex<()> = Mutex::const_new(());
         let turn = TURN.lock().await;
         let images = images().with_context(|| format!("{IMAGES} names no folder of images"))?;
@@ -37,14 +50,26 @@ impl System {
             let archive = images.join(format!("separation-{program}.tar"));
             cluster.node.import(&archive).await?;
         }
-        let system = Self {
+        Ok(Self {
             hooks: Receiver::start_at(cluster.node.host_address()).await?,
             release: Release::default(),
             cluster,
             _turn: turn,
-        };
-        system.release.install(&system.cluster, &Self::values()).await?;
-        Ok(system)
+        })
+    }
+
+    /// The operator's pod that leads now.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or nobody ever led.
+    pub async fn leader(&self) -> Result<String> {
+        let namespace = &self.release.namespace;
+        let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{LEASE}");
+        let lease = self.cluster.get(&path).await?;
+        let holder = lease["spec"]["holderIdentity"].as_str();
+        // Some identities have more behind the pod's name.
+        let name = holder.and_then(|holder| holder.split('_').next());
+        Ok(name.context("nobody leads")?.to_owned())
     }
 
     /// The chart's values for the images that were brought; pools may show folders of the node to their workers.

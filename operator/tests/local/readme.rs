@@ -6,40 +6,16 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use separation_testbed::{Folder, Kafka, KafkaOptions, S3Server, Worker, WorkerOptions, song};
+use separation_testbed::{
+    Folder, Kafka, KafkaOptions, S3Server, Worker, WorkerOptions, readme_block, readme_blocks, song,
+};
 
 use crate::{OPERATOR, PATIENCE};
 
-const README: &str = include_str!("../../../README.md");
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../");
 
 /// What stands for cargo: what it would build is built.
 const CARGO: &str = "#!/bin/sh\necho \"cargo $*\" >>cargo.log\n";
-
-/// Blocks of commands with the heading that each stands under.
-fn blocks() -> Vec<(&'static str, String)> {
-    let (mut heading, mut blocks, mut block) = ("", Vec::new(), None::<String>);
-    for line in README.lines() {
-        match &mut block {
-            Some(_) if line == "```" => blocks.push((heading, block.take().unwrap())),
-            Some(text) => text.push_str(&format!("{line}\n")),
-            None if line == "```sh" => block = Some(String::new()),
-            None => {
-                heading = line
-                    .strip_prefix('#')
-                    .map_or(heading, |rest| rest.trim_matches(['#', ' ']));
-            }
-        }
-    }
-    blocks
-}
-
-fn block(heading: &str) -> String {
-    let found = blocks().into_iter().find(|(above, _)| *above == heading);
-    found
-        .unwrap_or_else(|| panic!("README.md has no commands under {heading}"))
-        .1
-}
 
 /// A folder like a checkout that was built for release, with somebody's songs in it.
 struct Checkout {
@@ -106,7 +82,7 @@ impl Checkout {
 
 #[test]
 fn all_commands_are_tried_somewhere() {
-    let headings: Vec<_> = blocks().into_iter().map(|(heading, _)| heading).collect();
+    let headings: Vec<_> = readme_blocks().into_iter().map(|(heading, _)| heading).collect();
     let known = [
         // Both by `cargo xtask test`.
         "Hear it",
@@ -132,7 +108,7 @@ async fn songs_are_separated_as_it_says() {
         let name = format!("UVR-MDX-NET-Inst_HQ_4.{ending}");
         fs::copy(model, checkout.path(&name)).unwrap();
     }
-    checkout.succeeds(&block("Use it")).await;
+    checkout.succeeds(&readme_block("Use it")).await;
     checkout.check_stems(&["SONG"]);
     assert!(checkout.path("stems/other_vocals.flac").is_file());
     assert_eq!(
@@ -147,7 +123,7 @@ async fn a_pool_runs_on_a_laptop_as_it_says() {
     for name in ["one.mp3", "two.mp3"] {
         checkout.song(name).await;
     }
-    let commands = block("A pool on a laptop");
+    let commands = readme_block("A pool on a laptop");
     let [build, once, serve] = commands.lines().collect::<Vec<_>>().try_into().unwrap();
     let without_comment = |line: &str| line.split('#').next().unwrap_or_default().trim().to_owned();
     checkout.succeeds(build).await;
@@ -190,7 +166,7 @@ async fn the_pipeline_runs_as_it_says() {
         .local_addr()
         .unwrap()
         .port();
-    let mut commands = block("Run the pipeline");
+    let mut commands = readme_block("Run the pipeline");
     for (written, real) in [
         ("kafka:9092", kafka.bootstrap()),
         ("/shared", shared.display().to_string()),

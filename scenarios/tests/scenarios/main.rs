@@ -3,7 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 #![allow(clippy::print_stdout, reason = "what is left out is said")]
 
+mod bad_pools;
 mod deletion;
+mod faults;
+mod readme;
+mod releases;
+mod rolling;
 mod up_and_down;
 
 /// Whether this machine can run no scenario, which is said.

@@ -1,0 +1,98 @@
+//! What README.md gives people to paste for a cluster, pasted. What docker would build is built.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use anyhow::ensure;
+use separation_scenarios::{PATIENCE, System};
+use separation_testbed::{ClusterOptions, Folder, Parts, WorkerOptions, eventually, readme_block};
+
+use crate::is_left_out;
+
+const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../");
+const DOCKER: &str = "#!/bin/sh\necho \"docker $*\" >>docker.log\n";
+const SAMPLE: &str = "deploy/samples/pool.yaml";
+
+/// What stands for a registry of somebody's own; nothing is fetched from it, since the node has the images.
+const REGISTRY: &str = "registry.example";
+
+#[tokio::test]
+async fn the_operator_and_a_pool_are_installed_as_it_says() {
+    if is_left_out() {
+        return;
+    }
+    let system = System::without_release(ClusterOptions::default()).await.unwrap();
+    let cluster = &system.cluster;
+    for program in ["worker", "operator"] {
+        let pushed = format!("{REGISTRY}/separation-{program}:{}", env!("CARGO_PKG_VERSION"));
+        let built = format!("localhost/separation-{program}:dev");
+        cluster.node.tag(&built, &pushed).await.unwrap();
+    }
+    for topic in ["uvr_tasks", "uvr_results"] {
+        cluster.kafka.create_topic(topic, 4).await.unwrap();
+    }
+    cluster.s3.create_bucket("stems").await.unwrap();
+
+    let checkout = checkout(&[
+        ("kafka.media.svc:9092", cluster.kafka.bootstrap()),
+        ("http://s3.media.svc:9000", cluster.s3.endpoint()),
+    ]);
+    let path = [Parts::kubectl().unwrap(), Parts::helm().unwrap()]
+        .map(|program| program.parent().unwrap().display().to_string())
+        .join(":");
+    let commands = readme_block("Install on a cluster")
+        .replace("REGISTRY", REGISTRY)
+        .replace("KEY_ID=…", &format!("KEY_ID={}", cluster.s3.access_key()))
+        .replace("ACCESS_KEY=…", &format!("ACCESS_KEY={}", cluster.s3.secret_key()));
+    // It would go on for ever.
+    assert!(commands.ends_with(" --watch\n"), "{commands}");
+    let commands = commands.trim_end().trim_end_matches(" --watch");
+    let folder = checkout.path().display();
+    let shell = WorkerOptions::new("bash", "-euc")
+        .arg(format!("cd {folder}\nPATH={folder}/bin:{path}:$PATH\n{commands}"))
+        .env("KUBECONFIG", cluster.kubeconfig())
+        .env("HELM_CACHE_HOME", checkout.path())
+        .env("HELM_CONFIG_HOME", checkout.path())
+        .env("HELM_DATA_HOME", checkout.path())
+        .start()
+        .unwrap();
+    assert_eq!(shell.wait_exit(PATIENCE).await.unwrap(), 0, "{}", shell.log_end());
+    let printed = shell.output().unwrap();
+    assert!(printed.contains("vocals"), "{printed}");
+    let asked = fs::read_to_string(checkout.join("docker.log")).unwrap();
+    for program in ["worker", "operator"] {
+        let build = format!("docker build -f Dockerfile.{program} -t {REGISTRY}/separation-{program}");
+        assert!(asked.contains(&build), "{asked}");
+    }
+
+    let path = "/apis/separation.dev/v1alpha1/namespaces/media/separationpools/vocals";
+    eventually("a pool that is ready", PATIENCE, async || {
+        let pool = cluster.get(path).await?;
+        let conditions = pool["status"]["conditions"].as_array().into_iter().flatten();
+        let mut well = conditions.filter(|condition| condition["status"] == "True");
+        ensure!(well.any(|condition| condition["type"] == "Ready"), "{pool:#}");
+        anyhow::Ok(true)
+    })
+    .await;
+}
+
+/// The folders that the commands name, with somebody's own addresses in the pool.
+fn checkout(changes: &[(&str, String)]) -> Folder {
+    let folder = Folder::new().unwrap();
+    let repository = Path::new(REPOSITORY);
+    symlink(repository.join("charts"), folder.join("charts")).unwrap();
+    let mut pool = fs::read_to_string(repository.join(SAMPLE)).unwrap();
+    for (written, real) in changes {
+        assert!(pool.contains(written), "{written} is not in {pool}");
+        pool = pool.replace(written, real);
+    }
+    let sample = folder.join(SAMPLE);
+    fs::create_dir_all(sample.parent().unwrap()).unwrap();
+    fs::write(sample, pool).unwrap();
+    fs::create_dir(folder.join("bin")).unwrap();
+    let docker = folder.join("bin/docker");
+    fs::write(&docker, DOCKER).unwrap();
+    fs::set_permissions(&docker, fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}

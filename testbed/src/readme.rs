@@ -1,0 +1,50 @@
+//! What README.md gives people to paste.
+
+const README: &str = include_str!("../../README.md");
+
+/// Blocks of shell commands, each with the heading that it stands under.
+pub fn readme_blocks() -> Vec<(&'static str, String)> {
+    blocks(README)
+}
+
+/// The first block of shell commands under a heading.
+///
+/// # Panics
+/// When there is none.
+pub fn readme_block(heading: &str) -> String {
+    let found = readme_blocks().into_iter().find(|(above, _)| *above == heading);
+    found
+        .unwrap_or_else(|| panic!("README.md has no commands under {heading}"))
+        .1
+}
+
+fn blocks(text: &str) -> Vec<(&str, String)> {
+    let (mut heading, mut blocks, mut block) = ("", Vec::new(), None::<String>);
+    for line in text.lines() {
+        match &mut block {
+            Some(_) if line == "```" => blocks.extend(block.take().map(|block| (heading, block))),
+            Some(text) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            None if line == "```sh" => block = Some(String::new()),
+            None if line.starts_with('#') => heading = line.trim_matches(['#', ' ']),
+            None => {}
+        }
+    }
+    blocks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_commands_are_found_and_no_others() {
+        let text = "# A\n```sh\n# no heading\none\n```\n## B\n```yaml\nno: command\n```\n```sh\ntwo\n```\n";
+        assert_eq!(
+            blocks(text),
+            [("A", "# no heading\none\n".to_owned()), ("B", "two\n".to_owned())]
+        );
+    }
+}
