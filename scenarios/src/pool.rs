@@ -70,9 +70,9 @@ const SHOWN: &str = "/holds";
 const HOLD: &str = "hold";
 
 /// What processors say where they may be held, in the middle of each task.
-const HELD: &str = "\"Held\"";
+const HELD: &str = "Held";
 /// What they say at the end of each.
-const STORED: &str = "\"Stems stored\"";
+const STORED: &str = "Stems stored";
 
 /// What a pool is called in its namespace.
 const NAME: &str = "vocals";

@@ -81,6 +81,8 @@ async fn pools_work_on_through_upgrade_rollback_and_uninstall() {
     };
     let mut values = System::values();
     values["watchNamespaces"] = json!([first.namespace]);
+    // The definition that was left behind is the first release's.
+    values["crds"] = json!({"install": false});
     scoped.install(cluster, &values).await.unwrap();
     let said = scoped.test(cluster).await.unwrap();
     assert!(said.contains(&first.namespace), "{said}");

@@ -16,29 +16,26 @@ const OTHER_IMAGE: &str = "localhost/separation-worker:other";
 /// What pods of workers are chosen by.
 const WORKERS: &str = "--pod-selector=app.kubernetes.io/name=separation-worker";
 
-/// Two tasks that are under way while something is done to their pods.
-async fn two_tasks(pool: &Pool<'_>, pods: &PodHistory, tasks: &mut BTreeSet<String>) -> Vec<String> {
-    for _ in 0..2 {
-        let number = tasks.len() as u64;
-        tasks.insert(pool.submit(1.0, number).await.unwrap());
-    }
-    pool.busy_processors(pods, 2).await
+/// A task that is under way while something is done to its pod, whose name it gives.
+async fn one_task(pool: &Pool<'_>, pods: &PodHistory, tasks: &mut BTreeSet<String>) -> String {
+    let number = tasks.len() as u64;
+    tasks.insert(pool.submit(1.0, number).await.unwrap());
+    pool.busy_processors(pods, 1).await.remove(0)
 }
 
-/// Waits until each of these pods was told to end, all of them still there.
-async fn told_to_end(pool: &Pool<'_>, pods: &PodHistory, names: &[String]) {
-    eventually("workers told to end", PATIENCE, async || {
-        let there = pool.processors(pods);
-        let told = there.iter().filter(|pod| pod.is_told_to_end());
-        let told: Vec<_> = told.map(Pod::name).collect();
-        let waiting: Vec<_> = names
-            .iter()
-            .filter(|name| !told.contains(&name.as_str()))
-            .collect();
-        ensure!(waiting.len() < names.len(), "{waiting:?} are not told to end");
+/// Waits until this pod was told to end.
+async fn told_to_end(pods: &PodHistory, name: &str) {
+    eventually("the worker told to end", PATIENCE, async || {
+        ensure!(there(pods, name).is_told_to_end(), "{name} goes on");
         anyhow::Ok(true)
     })
     .await;
+}
+
+/// A pod that is there.
+fn there(pods: &PodHistory, name: &str) -> Pod {
+    let found = pods.there().into_iter().find(|pod| pod.name() == name);
+    found.unwrap_or_else(|| panic!("{name} is gone"))
 }
 
 fn variable(pod: &Pod, name: &str) -> Option<String> {
@@ -65,19 +62,21 @@ async fn tasks_are_finished_by_the_pods_that_began_them() {
 
     // One of two is idle, and goes beside the other.
     let hold = pool.hold().unwrap();
-    two_tasks(&pool, &pods, &mut tasks).await;
-    drop(hold);
-    pool.all_told(&tasks).await;
-    let hold = pool.hold().unwrap();
-    tasks.insert(pool.submit(1.0, 2).await.unwrap());
-    let busy = pool.busy_processors(&pods, 1).await;
+    tasks.insert(pool.submit(1.0, 0).await.unwrap());
+    let busy = one_task(&pool, &pods, &mut tasks).await;
+    eventually("two processors", PATIENCE, async || {
+        let ready = pool.processors(&pods).iter().filter(|pod| pod.is_ready()).count();
+        ensure!(ready == 2, "{ready} are ready");
+        anyhow::Ok(true)
+    })
+    .await;
+    pool.patch(&json!({"processor": {"scaling": {"maxReplicas": 1}}}))
+        .await
+        .unwrap();
     eventually("the idle one to go", PATIENCE, async || {
-        let there = pool.processors(&pods);
-        ensure!(there.len() == 1, "{} processors are there", there.len());
-        ensure!(
-            there[0].name() == busy[0] && !there[0].is_told_to_end(),
-            "the busy one goes"
-        );
+        ensure!(!there(&pods, &busy).is_told_to_end(), "the busy one goes");
+        let processors = pool.processors(&pods).len();
+        ensure!(processors == 1, "{processors} processors are there");
         anyhow::Ok(true)
     })
     .await;
@@ -87,11 +86,11 @@ async fn tasks_are_finished_by_the_pods_that_began_them() {
 
     // Another setting.
     let hold = pool.hold().unwrap();
-    let busy = two_tasks(&pool, &pods, &mut tasks).await;
+    let busy = one_task(&pool, &pods, &mut tasks).await;
     pool.patch(&json!({"processor": {"maxAttempts": 4}}))
         .await
         .unwrap();
-    told_to_end(&pool, &pods, &busy).await;
+    told_to_end(&pods, &busy).await;
     drop(hold);
     pool.all_told(&tasks).await;
     pool.no_pods(&pods).await;
@@ -102,39 +101,32 @@ async fn tasks_are_finished_by_the_pods_that_began_them() {
         .await
         .unwrap();
     let hold = pool.hold().unwrap();
-    let busy = two_tasks(&pool, &pods, &mut tasks).await;
-    for name in &busy {
-        let pod = pods.there().into_iter().find(|pod| pod.name() == name).unwrap();
-        assert_eq!(variable(&pod, "MAX_ATTEMPTS").as_deref(), Some("4"));
-    }
+    let busy = one_task(&pool, &pods, &mut tasks).await;
+    assert_eq!(
+        variable(&there(&pods, &busy), "MAX_ATTEMPTS").as_deref(),
+        Some("4")
+    );
     pool.patch(&json!({"image": OTHER_IMAGE})).await.unwrap();
-    told_to_end(&pool, &pods, &busy).await;
+    told_to_end(&pods, &busy).await;
     drop(hold);
     pool.all_told(&tasks).await;
     pool.no_pods(&pods).await;
 
     // A node that is emptied, by evictions; what waits is worked on when there is a node again.
     let hold = pool.hold().unwrap();
-    let busy = two_tasks(&pool, &pods, &mut tasks).await;
-    for name in &busy {
-        let pod = pods.there().into_iter().find(|pod| pod.name() == name).unwrap();
-        assert_eq!(pod.object()["spec"]["containers"][0]["image"], OTHER_IMAGE);
-    }
+    let busy = one_task(&pool, &pods, &mut tasks).await;
+    let image = there(&pods, &busy).object()["spec"]["containers"][0]["image"].clone();
+    assert_eq!(image, OTHER_IMAGE);
     let name = node.name();
     let drain = ["drain", &name, WORKERS, "--delete-emptydir-data", "--timeout=1s"];
     // It would wait for the pods, which wait for their tasks.
     let refused = system.cluster.kubectl(&drain).await.unwrap_err();
     assert!(format!("{refused:#}").contains("evicting pod"), "{refused:#}");
-    told_to_end(&pool, &pods, &busy).await;
+    told_to_end(&pods, &busy).await;
     drop(hold);
-    eventually("the tasks under way", PATIENCE, async || {
-        let processors = pool.processors(&pods);
-        ensure!(
-            processors
-                .iter()
-                .all(|pod| !busy.iter().any(|name| name == pod.name())),
-            "still there"
-        );
+    eventually("the end of the pod", PATIENCE, async || {
+        let is_there = pods.there().iter().any(|pod| pod.name() == busy);
+        ensure!(!is_there, "{busy} is there");
         anyhow::Ok(true)
     })
     .await;
