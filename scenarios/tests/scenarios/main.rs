@@ -5,7 +5,6 @@
 
 mod bad_pools;
 mod deletion;
-mod faults;
 mod readme;
 mod releases;
 mod rolling;
