@@ -53,6 +53,16 @@ impl Place {
             .arg(self.folder.join("stems"))
     }
 
+    /// One whose workers stay in the middle of a task until the file is removed.
+    fn holding(&self) -> (Worker, PathBuf) {
+        let hold = self.song("hold", b"");
+        let local = self
+            .local(POOL)
+            .env("SEPARATION_HOLD", "separated")
+            .env("SEPARATION_HOLD_WHILE", &hold);
+        (local.start().unwrap(), hold)
+    }
+
     /// The log of a worker.
     fn log(&self, worker: &str) -> String {
         fs::read_to_string(self.folder.join(format!("data/logs/{worker}.log"))).unwrap_or_default()
@@ -174,13 +184,7 @@ async fn a_song_that_is_none_fails_and_the_others_do_not() {
 #[tokio::test]
 async fn workers_come_with_the_work_and_go_without_it_and_ctrl_c_lets_the_last_one_finish() {
     let place = Place::new();
-    let hold = place.song("hold", b"");
-    let local = place
-        .local(POOL)
-        .env("SEPARATION_HOLD", "separated")
-        .env("SEPARATION_HOLD_WHILE", &hold)
-        .start()
-        .unwrap();
+    let (local, hold) = place.holding();
     let api = api(&local).await;
     assert!(place.processors().is_empty(), "nothing waits");
     let task = post(&api, tiny_song(1)).await;
@@ -210,13 +214,7 @@ async fn workers_come_with_the_work_and_go_without_it_and_ctrl_c_lets_the_last_o
 #[tokio::test]
 async fn ctrl_c_twice_ends_at_once() {
     let place = Place::new();
-    let hold = place.song("hold", b"");
-    let local = place
-        .local(POOL)
-        .env("SEPARATION_HOLD", "separated")
-        .env("SEPARATION_HOLD_WHILE", &hold)
-        .start()
-        .unwrap();
+    let (local, _hold) = place.holding();
     let api = api(&local).await;
     post(&api, tiny_song(1)).await;
     wait_for("the task to run", || {
