@@ -88,24 +88,25 @@ impl<'p> Binaries<'p> {
         system::ensure(system::FOR_BUILDING)?;
         setup::install_onnx_runtime(project, Build::Cpu)?;
         println!("building the worker, the operator and separation-evaluation (minutes the first time)");
-        let mut build = project.cargo("build");
-        build.args(["--locked", "--bins"]);
-        let folder = match profile {
+        let (mut build, folder) = match profile {
             Profile::Release => {
+                let mut build = project.cargo("build");
                 build.args([
                     "--release",
                     "--package=separation-worker",
                     "--package=separation-operator",
                     "--package=separation-evaluation",
                 ]);
-                "release"
+                (build, "release")
             }
             Profile::Tested => {
-                build.args(["--workspace", "--all-features"]);
-                "debug"
+                // As they are compiled for the tests, so that nothing is compiled anew.
+                let mut build = project.cargo("test");
+                build.args(["--workspace", "--all-features", "--no-run"]);
+                (build, "debug")
             }
         };
-        process::run(&mut build)?;
+        process::run(build.arg("--locked"))?;
         let program = |name: &str| project.target(format!("{folder}/{name}"));
         Ok(Self {
             project,
