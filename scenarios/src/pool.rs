@@ -25,7 +25,7 @@ pub struct PoolOptions {
     pub stabilization_seconds: u32,
     /// Where in a task, as the worker's `faults` names its places, processors wait while there is a [`Hold`].
     pub held_at: Option<&'static str>,
-    /// What is otherwise in its specification, as a merge patch.
+    /// What is otherwise in its specification, field by field.
     pub change: Value,
 }
 
@@ -219,18 +219,8 @@ impl<'s> Pool<'s> {
         .await;
     }
 
-    /// Waits until the receiver was told of so many tasks.
-    pub async fn some_told(&self, count: usize) {
-        eventually(&format!("{count} callers told"), PATIENCE, async || {
-            let told = self.told().len();
-            ensure!(told >= count, "{told} are told");
-            anyhow::Ok(true)
-        })
-        .await;
-    }
-
     /// The tasks whose callers were told.
-    pub fn told(&self) -> BTreeSet<String> {
+    fn told(&self) -> BTreeSet<String> {
         self.webhooks().into_iter().map(|(task, _)| task).collect()
     }
 
@@ -378,7 +368,7 @@ impl<'s> Pool<'s> {
     }
 }
 
-/// A merge patch, as the API server understands it (RFC 7396).
+/// Puts a change into a value, field by field.
 fn merge(value: &mut Value, patch: &Value) {
     let Value::Object(changes) = patch else {
         value.clone_from(patch);

@@ -10,9 +10,6 @@ use crate::{IMAGES, images};
 /// As `cargo xtask` names what it builds for tests.
 const TAG: &str = "dev";
 
-/// What the operator's replicas share.
-const LEASE: &str = "separation-operator";
-
 /// All of it ends with this.
 #[derive(Debug)]
 pub struct System {
@@ -56,20 +53,6 @@ impl System {
             cluster,
             _turn: turn,
         })
-    }
-
-    /// The operator's pod that leads now.
-    ///
-    /// # Errors
-    /// When the API server does not answer, or nobody ever led.
-    pub async fn leader(&self) -> Result<String> {
-        let namespace = &self.release.namespace;
-        let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{LEASE}");
-        let lease = self.cluster.get(&path).await?;
-        let holder = lease["spec"]["holderIdentity"].as_str();
-        // Some identities have more behind the pod's name.
-        let name = holder.and_then(|holder| holder.split('_').next());
-        Ok(name.context("nobody leads")?.to_owned())
     }
 
     /// The chart's values for the images that were brought; pools may show folders of the node to their workers.
