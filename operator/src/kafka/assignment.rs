@@ -1,4 +1,5 @@
-//! A member's assignment, as consumers encode it: the classic protocol's `ConsumerProtocolAssignment`.
+//! A member's assignment and subscription, as consumers encode them: the classic protocol's
+//! `ConsumerProtocolAssignment` and `ConsumerProtocolSubscription`.
 
 /// The partitions of `topic` in an assignment, ascending; none where it is not one. No bytes mean no partitions.
 pub(super) fn partitions_of(bytes: &[u8], topic: &str) -> Option<Vec<i32>> {
@@ -7,24 +8,26 @@ pub(super) fn partitions_of(bytes: &[u8], topic: &str) -> Option<Vec<i32>> {
     }
     let mut reader = Reader(bytes);
     // All versions begin alike; what later ones add comes after.
-    let version = reader.i16()?;
-    let topics = reader.i32()?;
-    if version < 0 {
+    match reader.i16()? {
+        0.. => reader.partitions_of(topic),
+        _ => None,
+    }
+}
+
+/// The partitions of `topic` that a member owned when it joined, ascending, as its subscription says from version 1 on;
+/// none where it does not.
+pub(super) fn owned_before(bytes: &[u8], topic: &str) -> Option<Vec<i32>> {
+    let mut reader = Reader(bytes);
+    if reader.i16()? < 1 {
         return None;
     }
-    let mut owned = Vec::new();
-    for _ in 0..topics {
-        let name = reader.text()?;
-        let count = reader.i32()?;
-        for _ in 0..count {
-            let partition = reader.i32()?;
-            if name == topic.as_bytes() {
-                owned.push(partition);
-            }
-        }
+    for _ in 0..reader.i32()? {
+        reader.text()?;
     }
-    owned.sort_unstable();
-    Some(owned)
+    let user_data = reader.i32()?;
+    // None has the length -1.
+    reader.take(usize::try_from(user_data.max(0)).ok()?)?;
+    reader.partitions_of(topic)
 }
 
 /// Big-endian numbers and texts, one after the other; none after the end.
@@ -48,6 +51,22 @@ impl<'a> Reader<'a> {
     fn text(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.i16()?).ok()?;
         self.take(length)
+    }
+
+    /// Of an array of topics, each with an array of partitions.
+    fn partitions_of(&mut self, topic: &str) -> Option<Vec<i32>> {
+        let mut found = Vec::new();
+        for _ in 0..self.i32()? {
+            let name = self.text()?;
+            for _ in 0..self.i32()? {
+                let partition = self.i32()?;
+                if name == topic.as_bytes() {
+                    found.push(partition);
+                }
+            }
+        }
+        found.sort_unstable();
+        Some(found)
     }
 }
 
@@ -77,6 +96,22 @@ mod tests {
         assert_eq!(partitions_of(&bytes, "tasks"), Some(vec![2, 5]));
         assert_eq!(partitions_of(&bytes, "nothing"), Some(vec![]));
         assert_eq!(partitions_of(&[], "tasks"), Some(vec![]));
+    }
+
+    #[test]
+    fn what_a_member_owned_is_found_behind_what_it_wants() {
+        let owned = encoded(&[("other", &[1]), ("tasks", &[5, 2])]);
+        for user_data in [&[0xff; 4][..], &[0, 0, 0, 2, 7, 7]] {
+            let wanted = [&[0, 1, 0, 0, 0, 1, 0, 5][..], b"tasks", user_data].concat();
+            // Behind the version, the same in both.
+            let bytes = [&wanted, &owned[2..]].concat();
+            assert_eq!(owned_before(&bytes, "tasks"), Some(vec![2, 5]));
+            assert_eq!(owned_before(&wanted, "tasks"), None);
+        }
+        assert_eq!(
+            owned_before(&[0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], "tasks"),
+            None
+        );
     }
 
     #[test]

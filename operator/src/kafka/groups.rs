@@ -1,6 +1,6 @@
 //! Consumer groups: what they committed, who is in them, and commits for those without members.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,9 +58,16 @@ pub struct GroupMember {
     /// Where it connects from, as the broker writes it: `/10.0.0.7`.
     pub host: Arc<str>,
     assignment: Bytes,
+    subscription: Bytes,
 }
 
 impl GroupMember {
+    /// The partitions of a topic that it owned when it last joined, and has since been asked to give up, perhaps, for
+    /// somebody who is to get them later. None are known where its subscription is of another kind.
+    fn owned_before(&self, topic: &str) -> Vec<i32> {
+        assignment::owned_before(&self.subscription, topic).unwrap_or_default()
+    }
+
     /// The partitions of a topic that it owns, ascending; none where its assignment is of another kind.
     pub fn owns(&self, topic: &str) -> Option<Vec<i32>> {
         assignment::partitions_of(&self.assignment, topic)
@@ -80,15 +87,24 @@ impl Group {
             GroupState::Rebalancing => GroupReading::Rebalancing { at },
             GroupState::Other(state) => unknown(format!("the group is in the unknown state {state}")),
             GroupState::Stable => {
-                let members = self.members.iter().map(|member| {
-                    Some(Member {
+                let owned: Option<Vec<_>> = self.members.iter().map(|member| member.owns(topic)).collect();
+                let Some(owned) = owned else {
+                    return unknown("a member has an assignment of another kind".to_owned());
+                };
+                // What is to move belongs to nobody until its owner has let go, which a worker does after its task.
+                let given: BTreeSet<i32> = owned.iter().flatten().copied().collect();
+                let members = self.members.iter().zip(owned).map(|(member, mut partitions)| {
+                    let kept = member.owned_before(topic).into_iter();
+                    partitions.extend(kept.filter(|partition| !given.contains(partition)));
+                    partitions.sort_unstable();
+                    Member {
                         pod: (&*member.client_id).into(),
-                        holds: Holds::Partitions(member.owns(topic)?),
-                    })
+                        holds: Holds::Partitions(partitions),
+                    }
                 });
-                match members.collect::<Option<Vec<_>>>() {
-                    Some(members) => GroupReading::Stable { at, members },
-                    None => unknown("a member has an assignment of another kind".to_owned()),
+                GroupReading::Stable {
+                    at,
+                    members: members.collect(),
                 }
             }
         }
@@ -105,6 +121,7 @@ impl Group {
             client_id: member.client_id.as_str().into(),
             host: member.client_host.as_str().into(),
             assignment: Bytes::copy_from_slice(&member.member_assignment),
+            subscription: Bytes::copy_from_slice(&member.member_metadata),
         });
         Self {
             state,

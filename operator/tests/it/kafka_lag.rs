@@ -1,10 +1,13 @@
 //! Lag and members, read from a real Kafka.
 
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::spawn;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use rdkafka::{ClientConfig, ClientContext};
 use separation_operator::decide::{GroupReading, Holds, Lag};
 use separation_operator::observe::Flag;
 use separation_testbed::{Kafka, KafkaOptions, eventually};
@@ -192,6 +195,87 @@ async fn members_are_read_with_what_they_own() {
         ("vocals-processor-0", "/127.0.0.1")
     );
     assert_eq!(member.owns("another topic"), Some(vec![]));
+}
+
+/// A worker in the middle of a task: it lets nothing go until the other end of the channel is gone.
+struct Busy {
+    task: Mutex<Receiver<()>>,
+}
+
+impl ClientContext for Busy {}
+
+impl ConsumerContext for Busy {
+    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if matches!(rebalance, Rebalance::Revoke(_)) {
+            let _ended = self.task.lock().unwrap().recv();
+        }
+    }
+}
+
+impl Busy {
+    /// Is polled, by a thread of its own, until the task has ended.
+    fn start(config: &ClientConfig, topic: &str) -> Sender<()> {
+        let (task, end) = channel();
+        let context = Busy { task: Mutex::new(end) };
+        let consumer: BaseConsumer<Busy> = config.create_with_context(context).unwrap();
+        consumer.subscribe(&[topic]).unwrap();
+        spawn(move || {
+            while consumer.context().task.lock().unwrap().try_recv() == Err(TryRecvError::Empty) {
+                let _ = consumer.poll(Duration::from_millis(50));
+            }
+        });
+        task
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_is_to_give_up_and_has_not_is_still_its() {
+    let kafka = Kafka::shared().await.unwrap();
+    kafka.create_topic("lag-held-back", 4).await.unwrap();
+    let query = query("lag-held-back");
+    let mut reading = Reading::of(&kafka.bootstrap());
+    let member = |pod: &str| {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", kafka.bootstrap())
+            .set("group.id", &*query.group)
+            .set("client.id", pod)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("heartbeat.interval.ms", "500");
+        config
+    };
+    let all = Holds::Partitions(vec![0, 1, 2, 3]);
+    let _task = Busy::start(&member("busy"), "lag-held-back");
+    eventually("a member that owns all", DEADLINE, async || {
+        let reading = reading.group(&query).await;
+        matches!(reading, GroupReading::Stable { members, .. } if members.iter().any(|member| member.holds == all))
+    })
+    .await;
+    let joiner: BaseConsumer = member("joiner").create().unwrap();
+    joiner.subscribe(&["lag-held-back"]).unwrap();
+    eventually("two members", DEADLINE, async || {
+        let _ = joiner.poll(Duration::ZERO);
+        let reading = reading.group(&query).await;
+        matches!(reading, GroupReading::Stable { members, .. } if members.len() == 2)
+    })
+    .await;
+    let owned = reading.described(&query).await;
+    let owned: usize = owned
+        .members
+        .iter()
+        .map(|member| member.owns("lag-held-back").unwrap().len())
+        .sum();
+    assert_eq!(owned, 2, "two are to move, and nobody has them yet");
+    let GroupReading::Stable { members, .. } = reading.group(&query).await else {
+        panic!("the group rebalances again")
+    };
+    for member in members {
+        let expected = match member.pod.as_str() {
+            "busy" => all.clone(),
+            _ => Holds::Partitions(vec![]),
+        };
+        assert_eq!(member.holds, expected, "{}", member.pod);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
