@@ -4,10 +4,12 @@
 //! The images are those that `cargo xtask test` built; nothing is built here. One scenario runs at a time: a cluster with
 //! its pods fills a machine.
 
+mod faults;
 mod outcome;
 mod pool;
 mod system;
 
+pub use faults::{Survival, sixty_tasks_under_faults};
 pub use outcome::{Outcome, most_processors};
 pub use pool::{Hold, Pool, PoolOptions, is_processor};
 pub use system::System;

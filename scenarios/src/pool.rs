@@ -219,8 +219,18 @@ impl<'s> Pool<'s> {
         .await;
     }
 
+    /// Waits until the receiver was told of so many tasks.
+    pub async fn some_told(&self, count: usize) {
+        eventually(&format!("{count} callers told"), PATIENCE, async || {
+            let told = self.told().len();
+            ensure!(told >= count, "{told} are told");
+            anyhow::Ok(true)
+        })
+        .await;
+    }
+
     /// The tasks whose callers were told.
-    fn told(&self) -> BTreeSet<String> {
+    pub(crate) fn told(&self) -> BTreeSet<String> {
         self.webhooks().into_iter().map(|(task, _)| task).collect()
     }
 

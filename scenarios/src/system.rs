@@ -10,6 +10,9 @@ use crate::{IMAGES, images};
 /// As `cargo xtask` names what it builds for tests.
 const TAG: &str = "dev";
 
+/// What the operator's replicas share.
+const LEASE: &str = "separation-operator";
+
 /// All of it ends with this.
 #[derive(Debug)]
 pub struct System {
@@ -53,6 +56,19 @@ impl System {
             cluster,
             _turn: turn,
         })
+    }
+
+    /// Who of the operator's replicas leads now: its identity, which begins with its pod's name and differs from start to
+    /// start.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or nobody ever led.
+    pub async fn leader(&self) -> Result<String> {
+        let namespace = &self.release.namespace;
+        let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{LEASE}");
+        let lease = self.cluster.get(&path).await?;
+        let holder = lease["spec"]["holderIdentity"].as_str();
+        Ok(holder.context("nobody ever led")?.to_owned())
     }
 
     /// The chart's values for the images that were brought; pools may show folders of the node to their workers.

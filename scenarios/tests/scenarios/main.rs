@@ -5,6 +5,7 @@
 
 mod bad_pools;
 mod deletion;
+mod faults;
 mod readme;
 mod releases;
 mod rolling;

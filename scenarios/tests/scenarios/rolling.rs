@@ -1,4 +1,5 @@
-//! Workers go while they work: by other settings, by another image, and because their node is emptied.
+//! Workers go while they and others work: by scale-in, by other settings, by another image, and because their node is
+//! emptied.
 
 use std::collections::BTreeSet;
 
@@ -50,7 +51,7 @@ async fn tasks_are_finished_by_the_pods_that_began_them() {
     }
     let system = System::start(ClusterOptions::default()).await.unwrap();
     let options = PoolOptions {
-        processors: 1,
+        processors: 3,
         stabilization_seconds: 1,
         held_at: Some("staged_in"),
         ..PoolOptions::default()
@@ -58,6 +59,29 @@ async fn tasks_are_finished_by_the_pods_that_began_them() {
     let pool = Pool::create(&system, "rolling", options).await.unwrap();
     let pods = system.cluster.watch_pods(&pool.namespace);
     let mut tasks = BTreeSet::new();
+
+    // Two of three are idle, and go beside the third, which is still to give partitions up for them.
+    let hold = pool.hold().unwrap();
+    let busy = one_task(&pool, &pods, &mut tasks).await;
+    let at_least = |replicas: u32| json!({"processor": {"scaling": {"minReplicas": replicas}}});
+    pool.patch(&at_least(3)).await.unwrap();
+    eventually("three processors", PATIENCE, async || {
+        let ready = pool.processors(&pods).iter().filter(|pod| pod.is_ready()).count();
+        ensure!(ready == 3, "{ready} are ready");
+        anyhow::Ok(true)
+    })
+    .await;
+    pool.patch(&at_least(0)).await.unwrap();
+    eventually("the idle ones to go", PATIENCE, async || {
+        assert!(!there(&pods, &busy).is_told_to_end(), "the busy one goes");
+        let processors = pool.processors(&pods).len();
+        ensure!(processors == 1, "{processors} processors are there");
+        anyhow::Ok(true)
+    })
+    .await;
+    drop(hold);
+    pool.all_told(&tasks).await;
+    pool.no_pods(&pods).await;
 
     // Another setting.
     let hold = pool.hold().unwrap();

@@ -94,6 +94,13 @@ impl Pod {
         })
     }
 
+    /// What containerd calls its container, if it has one.
+    pub fn container_id(&self) -> Option<&str> {
+        self.container()["containerID"]
+            .as_str()?
+            .strip_prefix("containerd://")
+    }
+
     fn container(&self) -> &Value {
         &self.object["status"]["containerStatuses"][0]
     }
