@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use separation_scenarios::{Outcome, PATIENCE, Pool, PoolOptions, System, sixty_tasks_under_faults};
 use separation_testbed::{ClusterOptions, KafkaOptions, eventually};
@@ -71,7 +71,9 @@ async fn faults(runs: usize) -> Result<Value> {
             ended_badly,
             ..
         } = sixty_tasks_under_faults(&system, say).await?.outcome;
-        say(&format!("{lost:?} {separated_again:?} {told_twice:?} {ended_badly:?}"));
+        say(&format!(
+            "{lost:?} {separated_again:?} {told_twice:?} {ended_badly:?}"
+        ));
         found.push(json!({
             "lost": lost.len(),
             "separated_again": separated_again.len(),
@@ -83,7 +85,10 @@ async fn faults(runs: usize) -> Result<Value> {
 }
 
 async fn start(runs: usize, rebalance_delay_ms: u32) -> Result<Value> {
-    let delay = ("group.initial.rebalance.delay.ms".to_owned(), rebalance_delay_ms.to_string());
+    let delay = (
+        "group.initial.rebalance.delay.ms".to_owned(),
+        rebalance_delay_ms.to_string(),
+    );
     let options = ClusterOptions {
         kafka: KafkaOptions {
             settings: vec![delay],

@@ -78,7 +78,10 @@ pub async fn sixty_tasks_under_faults(system: &System, progress: impl Fn(&str)) 
         pool.some_told(told).await;
         let hold = pool.hold()?;
         pool.busy_processors(&pods, 1).await;
-        progress(&format!("{} of {TASKS} told, and now {fault:?}", pool.told().len()));
+        progress(&format!(
+            "{} of {TASKS} told, and now {fault:?}",
+            pool.told().len()
+        ));
         // Nobody would miss S3 while all wait.
         let hold = Some(hold).filter(|_| fault != Fault::S3);
         fault.strike(system).await.with_context(|| format!("{fault:?}"))?;

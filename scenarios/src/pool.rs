@@ -25,7 +25,7 @@ pub struct PoolOptions {
     pub stabilization_seconds: u32,
     /// Where in a task, as the worker's `faults` names its places, processors wait while there is a [`Hold`].
     pub held_at: Option<&'static str>,
-    /// What is otherwise in its specification, field by field.
+    /// What is otherwise in its specification, as a merge patch (RFC 7396).
     pub change: Value,
 }
 
@@ -168,11 +168,23 @@ impl<'s> Pool<'s> {
     /// # Errors
     /// When the API server does not answer.
     pub async fn status(&self) -> Result<Value> {
+        Ok(self.get().await?["status"].take())
+    }
+
+    /// Its specification, with the definition's defaults.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn spec(&self) -> Result<Value> {
+        Ok(self.get().await?["spec"].take())
+    }
+
+    async fn get(&self) -> Result<Value> {
         let path = format!(
             "/apis/separation.dev/v1alpha1/namespaces/{}/separationpools/{NAME}",
             self.namespace
         );
-        Ok(self.system.cluster.get(&path).await?["status"].take())
+        self.system.cluster.get(&path).await
     }
 
     /// Has processors wait, from now on.
@@ -283,6 +295,17 @@ impl<'s> Pool<'s> {
             .collect()
     }
 
+    /// How many lines of its pods' logs have these words.
+    ///
+    /// # Errors
+    /// When the logs cannot be read.
+    pub fn lines_saying(&self, words: &str) -> Result<usize> {
+        let logs = self.system.cluster.node.container_logs()?;
+        let of_pool = logs.iter().filter(|log| log.namespace == self.namespace);
+        let lines = of_pool.flat_map(|log| &log.lines);
+        Ok(lines.filter(|line| line.contains(words)).count())
+    }
+
     /// Waits until so many processors have said something, and gives their names.
     pub async fn processors_saying(&self, words: &str, count: usize) -> Vec<String> {
         let logs = &self.system.cluster.node;
@@ -373,22 +396,8 @@ impl<'s> Pool<'s> {
                 },
             },
         });
-        merge(&mut object["spec"], &self.options.change);
+        json_patch::merge(&mut object["spec"], &self.options.change);
         object
-    }
-}
-
-/// Puts a change into a value, field by field.
-fn merge(value: &mut Value, patch: &Value) {
-    let Value::Object(changes) = patch else {
-        value.clone_from(patch);
-        return;
-    };
-    if !value.is_object() {
-        *value = json!({});
-    }
-    for (name, change) in changes {
-        merge(&mut value[name], change);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The Helm chart: as Helm renders it, for which no cluster is asked, and as a release on a cluster.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -22,6 +23,8 @@ pub struct Release {
     pub name: String,
     /// The namespace that it is installed into.
     pub namespace: String,
+    /// The chart's folder.
+    pub chart: PathBuf,
 }
 
 impl Default for Release {
@@ -29,8 +32,27 @@ impl Default for Release {
         Self {
             name: "separation-operator".to_owned(),
             namespace: "separation-system".to_owned(),
+            chart: CHART.into(),
         }
     }
+}
+
+/// Copies the chart into a folder, with another definition of pools, as an older version's may have been.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn chart_with_definition(folder: &Folder, change: impl FnOnce(&mut Value)) -> Result<PathBuf> {
+    let chart = folder.join("separation-operator");
+    let mut copying = Command::new("cp");
+    copying.arg("-r").arg(CHART).arg(&chart);
+    program::output(copying, "")?;
+    let file = chart.join("files/separationpools.yaml");
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut definition: Value = serde_saphyr::from_str(&text).context("the definition is no YAML")?;
+    change(&mut definition);
+    // JSON is YAML.
+    fs::write(&file, definition.to_string()).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(chart)
 }
 
 impl Release {
@@ -68,7 +90,8 @@ impl Release {
     /// # Errors
     /// What Helm says.
     pub async fn install(&self, cluster: &Cluster, values: &Value) -> Result<()> {
-        let arguments = ["upgrade", "--install", &self.name, CHART];
+        let chart = self.chart.to_string_lossy();
+        let arguments = ["upgrade", "--install", &self.name, &chart];
         let further = ["--create-namespace", "--wait", READY, "--values", "-"];
         let arguments = [&arguments[..], &further[..]].concat();
         self.on(cluster, &arguments, values.to_string()).await.map(drop)
@@ -102,7 +125,8 @@ impl Release {
     }
 
     fn with_chart(&self, arguments: &[&str], values: &Value) -> Result<String> {
-        let arguments = [arguments, &[CHART, "--values", "-"]].concat();
+        let chart = self.chart.to_string_lossy();
+        let arguments = [arguments, &[&chart, "--values", "-"]].concat();
         helm(&arguments, &self.namespace, None, &values.to_string())
     }
 

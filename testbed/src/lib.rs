@@ -28,7 +28,7 @@ mod site;
 mod song;
 mod worker;
 
-pub use chart::Release;
+pub use chart::{Release, chart_with_definition};
 pub use cluster::{Cluster, ClusterOptions, Ended, Event, Pod, PodHistory};
 pub use eventually::{Answer, eventually};
 pub use folder::Folder;
@@ -39,7 +39,7 @@ pub use parts::{Parts, no_node};
 pub use peer::Peer;
 pub use process::Process;
 pub use proxy::TcpProxy;
-pub use readme::{readme_block, readme_blocks};
+pub use readme::{readme_block, readme_blocks, shell_blocks};
 pub use receiver::{Receiver, Reply, Request};
 pub use s3::{Object, S3Server};
 pub use site::{Site, task_message};

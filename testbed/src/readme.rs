@@ -4,7 +4,7 @@ const README: &str = include_str!("../../README.md");
 
 /// Blocks of shell commands, each with the heading that it stands under.
 pub fn readme_blocks() -> Vec<(&'static str, String)> {
-    blocks(README)
+    shell_blocks(README)
 }
 
 /// The first block of shell commands under a heading.
@@ -18,7 +18,8 @@ pub fn readme_block(heading: &str) -> String {
         .1
 }
 
-fn blocks(text: &str) -> Vec<(&str, String)> {
+/// The same of another document.
+pub fn shell_blocks(text: &str) -> Vec<(&str, String)> {
     let (mut heading, mut blocks, mut block) = ("", Vec::new(), None::<String>);
     for line in text.lines() {
         match &mut block {
@@ -43,7 +44,7 @@ mod tests {
     fn blocks_of_commands_are_found_and_no_others() {
         let text = "# A\n```sh\n# no heading\none\n```\n## B\n```yaml\nno: command\n```\n```sh\ntwo\n```\n";
         assert_eq!(
-            blocks(text),
+            shell_blocks(text),
             [("A", "# no heading\none\n".to_owned()), ("B", "two\n".to_owned())]
         );
     }

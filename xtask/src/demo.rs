@@ -48,6 +48,7 @@ pub(crate) fn demo(project: &Project, options: &Options) -> Result<()> {
         true => demo.own_song(),
         false => demo.separate(&files, None),
     }
+    .map(drop)
 }
 
 /// The demo with the programs that tests were run on, leaving nothing in the checkout.
@@ -58,6 +59,16 @@ pub(crate) fn as_a_test(project: &Project) -> Result<()> {
         project,
         binaries,
         output,
+    };
+    demo.own_song().map(drop)
+}
+
+/// How long the demo's own song takes, from the pool's start to its end, with the programs that are shipped.
+pub(crate) fn timed(project: &Project) -> Result<Duration> {
+    let demo = Demo {
+        project,
+        binaries: Binaries::build(project, Profile::Release)?,
+        output: project.target("demo/stems"),
     };
     demo.own_song()
 }
@@ -84,7 +95,7 @@ fn found(files: &[PathBuf]) -> Result<Vec<PathBuf>> {
 }
 
 impl Demo<'_> {
-    fn own_song(&self) -> Result<()> {
+    fn own_song(&self) -> Result<Duration> {
         let songs = songs::install(self.project)?;
         let mixes = self
             .binaries
@@ -93,8 +104,9 @@ impl Demo<'_> {
         self.separate(std::slice::from_ref(&song.mix), Some(song))
     }
 
-    /// Runs a pool until the songs are separated; `exact` has a song's exact stems, where they are known.
-    fn separate(&self, files: &[PathBuf], exact: Option<&Mix>) -> Result<()> {
+    /// Runs a pool until the songs are separated, and says how long that took; `exact` has a song's exact stems, where
+    /// they are known.
+    fn separate(&self, files: &[PathBuf], exact: Option<&Mix>) -> Result<Duration> {
         let mut local = self.project.command(&self.binaries.operator);
         local
             .args(["local", "--json", "--port=0", "--file", POOL, "--worker"])
@@ -122,7 +134,7 @@ impl Demo<'_> {
         }
         println!("\n{}", figures(reports.len(), took));
         ensure!(failed == 0, "{failed} of {} songs failed", reports.len());
-        Ok(())
+        Ok(took)
     }
 }
 

@@ -43,7 +43,12 @@ pub(crate) struct Image {
     pub(crate) name: String,
     /// As `docker save` writes it.
     pub(crate) archive: PathBuf,
+    /// Size of the archive, in which layers are not compressed.
+    pub(crate) bytes: u64,
 }
+
+/// The greatest images for CPUs that may be shipped, in bytes; in those for tests the operator has more in it.
+const MOST: [(&str, u64); 2] = [("worker", 150_000_000), ("operator", 50_000_000)];
 
 /// Builds the worker's image and the operator's, in this order, with this tag.
 ///
@@ -53,21 +58,21 @@ pub(crate) fn build(project: &Project, profile: Profile, tag: &str) -> Result<Ve
     system::ensure(&[Need::Images])?;
     prepare(project, profile)?;
     let buildah = Buildah::open(project)?;
-    let built = ["worker", "operator"]
+    let built = MOST
         .into_iter()
-        .map(|program| {
-            let image = Image {
-                name: format!("localhost/separation-{program}:{tag}"),
-                archive: project.target(format!("{FOLDER}/separation-{program}.tar")),
-            };
+        .map(|(program, most)| {
+            let name = format!("localhost/separation-{program}:{tag}");
+            let archive = project.target(format!("{FOLDER}/separation-{program}.tar"));
             buildah
-                .build(&format!("Dockerfile.{program}"), program, &image)
-                .with_context(|| format!("cannot build {}", image.name))?;
-            let bytes = fs::metadata(&image.archive)
-                .context("buildah left no archive")?
-                .len();
-            println!("{} is built: {:.0} MB", image.name, bytes as f64 / 1e6);
-            Ok(image)
+                .build(&format!("Dockerfile.{program}"), program, &name, &archive)
+                .with_context(|| format!("cannot build {name}"))?;
+            let bytes = fs::metadata(&archive).context("buildah left no archive")?.len();
+            println!("{name} is built: {:.0} MB", bytes as f64 / 1e6);
+            ensure!(
+                profile == Profile::Tests || bytes <= most,
+                "{name} has {bytes} bytes and may have {most}; fix: see what went into it"
+            );
+            Ok(Image { name, archive, bytes })
         })
         .collect();
     buildah.prune()?;
@@ -149,34 +154,30 @@ impl<'p> Buildah<'p> {
     }
 
     /// Builds a target of a Dockerfile in the checkout and writes it as an archive.
-    fn build(&self, dockerfile: &str, target: &str, image: &Image) -> Result<()> {
-        println!("building {} from {dockerfile}", image.name);
+    fn build(&self, dockerfile: &str, target: &str, name: &str, archive: &Path) -> Result<()> {
+        println!("building {name} from {dockerfile}");
         let mut building = self.command(&["bud", "--isolation", "chroot", "--quiet", "--file", dockerfile]);
         building
-            .args(["--target", target, "--tag", &image.name])
+            .args(["--target", target, "--tag", name])
             .args(["--build-arg", "PARTS=ready"])
             .arg(format!("--build-arg=DEBIAN={BASE_NAME}"))
             .arg(format!("--build-arg=TARGETARCH={}", archive::architecture()))
             .arg(concat!("--build-arg=VERSION=", env!("CARGO_PKG_VERSION")))
             .arg(self.project.path("."));
         process::run(&mut building)?;
-        self.save(image)
+        self.save(name, archive)
     }
 
-    fn save(&self, image: &Image) -> Result<()> {
+    fn save(&self, name: &str, archive: &Path) -> Result<()> {
         // buildah adds to an archive that is there, and then refuses.
-        match fs::remove_file(&image.archive) {
+        match fs::remove_file(archive) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove {}", image.archive.display()));
+                return Err(error).with_context(|| format!("cannot remove {}", archive.display()));
             }
             _ => {}
         }
-        let mut saving = self.command(&["push", "--quiet", &image.name]);
-        saving.arg(format!(
-            "docker-archive:{}:{}",
-            image.archive.display(),
-            image.name
-        ));
+        let mut saving = self.command(&["push", "--quiet", name]);
+        saving.arg(format!("docker-archive:{}:{name}", archive.display()));
         process::run(&mut saving)
     }
 

@@ -29,7 +29,6 @@ mod setup;
 mod songs;
 mod system;
 mod test;
-mod trial;
 
 use std::process::ExitCode;
 

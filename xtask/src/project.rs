@@ -93,6 +93,14 @@ impl Project {
     /// Cargo with a subcommand; rustup's toolchain is passed on by the environment.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let mut command = self.command("cargo");
+        // What cargo told us of this package would have packages built anew that ask for it, and again without us.
+        for (name, _) in env::vars_os() {
+            let of_package =
+                |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+            if name.to_str().is_some_and(of_package) {
+                command.env_remove(name);
+            }
+        }
         command.arg(subcommand);
         command
     }

@@ -7,7 +7,7 @@ use crate::images::{self, Profile};
 use crate::process;
 use crate::project::Project;
 use crate::setup::{self, Build};
-use crate::{demo, generate, node, parts, songs, system};
+use crate::{cluster, demo, generate, node, parts, songs, system};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -20,7 +20,7 @@ pub(crate) struct Options {
 const SCENARIOS: [&str; 2] = ["separation-scenarios", "scenarios"];
 
 /// Where those tests are told that the images are.
-const IMAGES: &str = "SEPARATION_IMAGES";
+pub(crate) const IMAGES: &str = "SEPARATION_IMAGES";
 
 /// How many tests run at once, as libtest reads it.
 const THREADS: &str = "RUST_TEST_THREADS";
@@ -31,7 +31,8 @@ fn threads() -> usize {
     (2 * cores).max(4)
 }
 
-/// `cargo xtask test`: installs what the tests need, then runs them in the dev profile, and the demo where all are run.
+/// `cargo xtask test`: installs what the tests need, then runs them in the dev profile; where all are run, also the
+/// cluster for trials and the demo.
 pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
     let no_node = install(project)?;
     let mut tests = project.cargo("test");
@@ -39,22 +40,26 @@ pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
     if std::env::var_os(THREADS).is_none() {
         tests.env(THREADS, threads().to_string());
     }
+    let mut images = None;
     match no_node {
         Some(reason) => {
             tests.env(node::NO_NODE, reason);
         }
         None if runs_scenarios(&options.cargo_test) => {
-            images::build(project, Profile::Tests, images::TAG)?;
+            images = Some(images::build(project, Profile::Tests, images::TAG)?);
             tests.env(IMAGES, project.target(images::FOLDER));
         }
         None => {}
     }
     println!("{}", process::line(&tests));
     process::run(&mut tests)?;
-    match options.cargo_test.is_empty() {
-        true => demo::as_a_test(project),
-        false => Ok(()),
+    if !options.cargo_test.is_empty() {
+        return Ok(());
     }
+    if let Some(images) = images {
+        cluster::as_a_test(project, &images)?;
+    }
+    demo::as_a_test(project)
 }
 
 /// `cargo xtask cluster test`: those tests that take a node, which must be possible here.

@@ -24,24 +24,9 @@ fn smallest() -> Value {
     })
 }
 
-fn merge(value: &mut Value, change: &Value) {
-    match (value, change) {
-        (Value::Object(fields), Value::Object(changes)) => {
-            for (name, change) in changes {
-                if change.is_null() {
-                    fields.remove(name);
-                } else {
-                    merge(fields.entry(name.clone()).or_insert_with(|| json!({})), change);
-                }
-            }
-        }
-        (value, change) => *value = change.clone(),
-    }
-}
-
 fn pool(change: &Value) -> Value {
     let mut pool = smallest();
-    merge(&mut pool, change);
+    json_patch::merge(&mut pool, change);
     apply_defaults(&schema(), &mut pool);
     pool
 }

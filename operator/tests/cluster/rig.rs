@@ -251,20 +251,6 @@ pub(crate) fn pool(name: &str) -> Value {
 
 /// What a JSON merge patch does.
 pub(crate) fn merged(mut value: Value, change: &Value) -> Value {
-    fn merge(value: &mut Value, change: &Value) {
-        match (value, change) {
-            (Value::Object(fields), Value::Object(changes)) => {
-                for (name, change) in changes {
-                    if change.is_null() {
-                        fields.remove(name);
-                    } else {
-                        merge(fields.entry(name.clone()).or_insert_with(|| json!({})), change);
-                    }
-                }
-            }
-            (value, change) => *value = change.clone(),
-        }
-    }
-    merge(&mut value, change);
+    json_patch::merge(&mut value, change);
     value
 }

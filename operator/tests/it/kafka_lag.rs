@@ -1,7 +1,7 @@
 //! Lag and members, read from a real Kafka.
 
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Mutex, MutexGuard};
 use std::thread::spawn;
 use std::time::Duration;
 
@@ -207,20 +207,26 @@ impl ClientContext for Busy {}
 impl ConsumerContext for Busy {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if matches!(rebalance, Rebalance::Revoke(_)) {
-            let _ended = self.task.lock().unwrap().recv();
+            let _ended = self.task().recv();
         }
     }
 }
 
 impl Busy {
+    fn task(&self) -> MutexGuard<'_, Receiver<()>> {
+        self.task.lock().expect("nothing panics while it waits")
+    }
+
     /// Is polled, by a thread of its own, until the task has ended.
     fn start(config: &ClientConfig, topic: &str) -> Sender<()> {
         let (task, end) = channel();
-        let context = Busy { task: Mutex::new(end) };
-        let consumer: BaseConsumer<Busy> = config.create_with_context(context).unwrap();
-        consumer.subscribe(&[topic]).unwrap();
+        let context = Busy {
+            task: Mutex::new(end),
+        };
+        let consumer: BaseConsumer<Busy> = config.create_with_context(context).expect("a consumer");
+        consumer.subscribe(&[topic]).expect("a subscription");
         spawn(move || {
-            while consumer.context().task.lock().unwrap().try_recv() == Err(TryRecvError::Empty) {
+            while consumer.context().task().try_recv() == Err(TryRecvError::Empty) {
                 let _ = consumer.poll(Duration::from_millis(50));
             }
         });

@@ -1,4 +1,4 @@
-//! What README.md gives people to paste, pasted. Its commands of cargo are run by `cargo xtask test`, and those for a
+//! What README.md and deploy/local-real.md give people to paste, pasted. Its commands of cargo are run by `cargo xtask test`, and those for a
 //! cluster by the tests that have one.
 
 use std::fs;
@@ -7,7 +7,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use separation_testbed::{
-    Folder, Kafka, KafkaOptions, S3Server, Worker, WorkerOptions, readme_block, readme_blocks, song,
+    Folder, Kafka, KafkaOptions, S3Server, Worker, WorkerOptions, readme_block, readme_blocks, shell_blocks,
+    song,
 };
 
 use crate::{OPERATOR, PATIENCE};
@@ -161,11 +162,7 @@ async fn the_pipeline_runs_as_it_says() {
     for folder in ["songs", "stems"] {
         fs::create_dir_all(shared.join(folder)).unwrap();
     }
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free_port();
     let mut commands = readme_block("Run the pipeline");
     for (written, real) in [
         ("kafka:9092", kafka.bootstrap()),
@@ -198,4 +195,44 @@ async fn the_pipeline_runs_as_it_says() {
     checkout.check_stems(&["SONG"]);
     let printed = shell.output().unwrap();
     assert!(printed.contains("uvr_tasks"), "lag was printed: {printed}");
+}
+
+#[tokio::test]
+async fn a_pool_runs_with_a_kafka_and_an_s3_server_of_ones_own_as_it_says() {
+    const SAMPLE: &str = "deploy/samples/local-real.yaml";
+    let checkout = Checkout::new();
+    checkout.song("SONG.mp3").await;
+    let mut sample = fs::read_to_string(Path::new(REPOSITORY).join(SAMPLE)).unwrap();
+    let document = fs::read_to_string(Path::new(REPOSITORY).join("deploy/local-real.md")).unwrap();
+    let blocks: Vec<_> = shell_blocks(&document)
+        .into_iter()
+        .map(|(_, block)| block)
+        .collect();
+    let mut blocks: [String; 3] = blocks.try_into().unwrap();
+    for written in ["127.0.0.1:9092", "127.0.0.1:9093", "127.0.0.1:7070"] {
+        let real = format!("127.0.0.1:{}", free_port());
+        for text in blocks.iter_mut().chain([&mut sample]) {
+            *text = text.replace(written, &real);
+        }
+    }
+    let [kafka, s3, pool] = blocks;
+    fs::remove_file(checkout.path("deploy")).unwrap();
+    fs::create_dir_all(checkout.path("deploy/samples")).unwrap();
+    fs::write(checkout.path(SAMPLE), sample).unwrap();
+    // A shell that starts a server as its last step becomes that server.
+    let data = checkout.path("data").display().to_string();
+    let server = |commands: &str, start: &str| {
+        let (before, last) = commands.rsplit_once(start).unwrap();
+        checkout.paste(&format!("{before}exec {start}{last}").replace("~/separation-local", &data))
+    };
+    let _servers = [server(&kafka, "java -Xmx512m"), server(&s3, "$s3 --access")];
+    checkout
+        .succeeds(&pool.replace(" --input", " --port 0 --input"))
+        .await;
+    checkout.check_stems(&["SONG"]);
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use separation_scenarios::{Outcome, Pool, PoolOptions, System};
-use separation_testbed::{ClusterOptions, Release};
-use serde_json::json;
+use separation_testbed::{ClusterOptions, Folder, Release, chart_with_definition};
+use serde_json::{Value, json};
 
 use crate::is_left_out;
 
@@ -17,8 +17,14 @@ async fn pools_work_on_through_upgrade_rollback_and_uninstall() {
     if is_left_out() {
         return;
     }
-    let system = System::start(ClusterOptions::default()).await.unwrap();
+    let system = System::without_release(ClusterOptions::default()).await.unwrap();
     let cluster = &system.cluster;
+    let folder = Folder::new().unwrap();
+    let older = Release {
+        chart: chart_with_definition(&folder, without_max_attempts).unwrap(),
+        ..Release::default()
+    };
+    older.install(cluster, &System::values()).await.unwrap();
     let options = || PoolOptions {
         processors: 1,
         held_at: Some("staged_in"),
@@ -30,7 +36,7 @@ async fn pools_work_on_through_upgrade_rollback_and_uninstall() {
     let pods = pools.map(|pool| cluster.watch_pods(&pool.namespace));
     let mut tasks = [BTreeSet::new(), BTreeSet::new()];
 
-    // Upgrade and rollback, with an older definition stored in between, in the middle of tasks.
+    // Upgrade, from an older definition under which pools are stored, and rollback, in the middle of tasks.
     let holds = pools.map(|pool| pool.hold().unwrap());
     for (index, pool) in pools.into_iter().enumerate() {
         tasks[index].insert(pool.submit(1.0, 1).await.unwrap());
@@ -38,8 +44,14 @@ async fn pools_work_on_through_upgrade_rollback_and_uninstall() {
     }
     let mut debug = System::values();
     debug["settings"] = json!({"logLevel": "debug"});
+    let more = json!({"processor": {"maxAttempts": 5}});
+    first.patch(&more).await.unwrap();
+    assert_eq!(max_attempts(&first).await, json!(null));
     system.release.install(cluster, &debug).await.unwrap();
+    assert_eq!(max_attempts(&first).await, json!(3));
+    system.release.install(cluster, &System::values()).await.unwrap();
     system.release.roll_back(cluster).await.unwrap();
+    assert_eq!(max_attempts(&second).await, json!(3));
     for (index, pool) in pools.into_iter().enumerate() {
         let there = pool.processors(&pods[index]);
         assert!(
@@ -99,6 +111,23 @@ async fn pools_work_on_through_upgrade_rollback_and_uninstall() {
         "the other namespace is not looked after"
     );
     may_only_in(&system, &scoped, &first.namespace).await;
+}
+
+/// Makes a definition one of which the field is not yet a part.
+fn without_max_attempts(definition: &mut Value) {
+    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+    for role in ["processor", "uploader"] {
+        for fields in ["default", "properties"] {
+            let fields = definition.pointer_mut(&format!("{spec}/{role}/{fields}"));
+            let fields = fields.and_then(Value::as_object_mut).unwrap();
+            fields.remove("maxAttempts").unwrap();
+        }
+    }
+}
+
+/// As the API server gives it.
+async fn max_attempts(pool: &Pool<'_>) -> Value {
+    pool.spec().await.unwrap()["processor"]["maxAttempts"].take()
 }
 
 /// What the operator of a release may do, and in other namespaces may not.

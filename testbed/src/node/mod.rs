@@ -165,7 +165,15 @@ impl Node {
         let name = pod.name();
         let container = pod.container_id().with_context(|| format!("{name} never ran"))?;
         let mut ctr = self.machine.command(&self.parts.ctr);
-        ctr.args(["--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", container]);
+        ctr.args([
+            "--namespace",
+            "k8s.io",
+            "tasks",
+            "kill",
+            "--signal",
+            "SIGKILL",
+            container,
+        ]);
         self.run_ctr(ctr)
             .await
             .with_context(|| format!("cannot kill the container of {name}"))

@@ -1,5 +1,7 @@
 //! Measurements, written to docs/benchmarks.md. Each scenario is one function.
 
+mod cluster;
+mod demo;
 mod document;
 mod figures;
 mod machine;
@@ -56,6 +58,10 @@ enum Scenario {
     ThousandPools,
     Takeover,
     BrokersAway,
+    ClusterFaults,
+    ClusterStart,
+    ImageSizes,
+    Demo,
 }
 
 /// What every scenario works with.
@@ -134,6 +140,10 @@ impl<'p> Bench<'p> {
             Scenario::ThousandPools => operator::thousand_pools(self),
             Scenario::Takeover => operator::takeover(self),
             Scenario::BrokersAway => operator::brokers_away(self),
+            Scenario::ClusterFaults => cluster::faults(self),
+            Scenario::ClusterStart => cluster::start(self),
+            Scenario::ImageSizes => cluster::image_sizes(self),
+            Scenario::Demo => demo::measure(self),
         }
     }
 

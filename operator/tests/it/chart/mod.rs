@@ -77,17 +77,6 @@ fn with_api(change: &Value) -> Value {
             "auth": {"secretRef": {"name": "api"}},
         },
     });
-    merge(&mut values, change);
+    json_patch::merge(&mut values, change);
     values
-}
-
-fn merge(value: &mut Value, change: &Value) {
-    match (value, change) {
-        (Value::Object(fields), Value::Object(changes)) => {
-            for (name, change) in changes {
-                merge(fields.entry(name.clone()).or_insert(Value::Null), change);
-            }
-        }
-        (value, change) => *value = change.clone(),
-    }
 }

@@ -137,6 +137,7 @@ fn two_releases_do_not_share_a_lease_or_a_name() {
     let release = Release {
         name: "blue".to_owned(),
         namespace: "tools".to_owned(),
+        ..Release::default()
     };
     let objects = rendered_as(&release, &json!({"watchNamespaces": ["media"]}));
     let name = "blue-separation-operator";

@@ -66,7 +66,7 @@ fn pods_go_where_they_are_told() {
         "priorityClassName": "system-cluster-critical",
     });
     let mut values = with_api(&json!({"imagePullSecrets": [{"name": "registry"}], "api": placement}));
-    super::merge(&mut values, &placement);
+    json_patch::merge(&mut values, &placement);
     let objects = rendered(&values);
     for name in [NAME, "separation-operator-api"] {
         let pod = &objects.one("Deployment", name)["spec"]["template"]["spec"];
@@ -148,7 +148,7 @@ fn prometheus_finds_the_operator_and_the_workers() {
     let workers = objects.one("PodMonitor", "separation-operator-workers");
     assert_eq!(workers["spec"]["namespaceSelector"], json!({"any": true}));
     let mut listed = values.clone();
-    super::merge(&mut listed, &json!({"watchNamespaces": ["media"]}));
+    json_patch::merge(&mut listed, &json!({"watchNamespaces": ["media"]}));
     let listed = rendered(&listed);
     let workers = listed.one("PodMonitor", "separation-operator-workers");
     assert_eq!(
@@ -156,7 +156,7 @@ fn prometheus_finds_the_operator_and_the_workers() {
         json!({"matchNames": ["media"]})
     );
     let mut alone = values;
-    super::merge(&mut alone, &json!({"podMonitor": {"workers": false}}));
+    json_patch::merge(&mut alone, &json!({"podMonitor": {"workers": false}}));
     assert_eq!(rendered(&alone).all("PodMonitor").len(), 1);
 }
 

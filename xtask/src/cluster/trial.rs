@@ -6,21 +6,28 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::cluster::State;
+use super::held::State;
 use crate::images::Image;
 use crate::project::Project;
 use crate::{cache, parts, process};
 
 const VALUES: &str = "values.yaml";
-const POOL: &str = "pool.yaml";
+pub(super) const POOL: &str = "pool.yaml";
 const CHART: &str = "charts/separation-operator";
 const RELEASE: &str = "separation-operator";
-const NAMESPACE: &str = "separation-system";
+pub(super) const NAMESPACE: &str = "separation-system";
+/// Service of the chart's API.
+pub(super) const API: &str = "separation-operator-api";
+/// Of the pool, and the pool.
+pub(super) const POOL_NAMESPACE: &str = "media";
+pub(super) const POOL_NAME: &str = "vocals";
+/// Under cargo's target directory.
+pub(super) const WORKER: &str = "debug/separation-worker";
 /// For the chart's API; nobody but this machine reaches it.
-const PASSWORD: &str = "trial";
+pub(super) const PASSWORD: &str = "trial";
 
-/// Installs the chart with these images, or upgrades it, writes a pool to apply, and says what one can do now.
-pub(crate) fn install(
+/// Installs the chart with these images, or upgrades it, and writes a pool to apply.
+pub(super) fn install(
     project: &Project,
     folder: &Path,
     state: &State,
@@ -49,15 +56,19 @@ pub(crate) fn install(
         .args(["--namespace", NAMESPACE, "--wait", "--timeout=180s", "--values"])
         .arg(&values_file);
     process::run(&mut installing)?;
+    Ok(())
+}
+
+/// Says what one can do after [`install`].
+pub(super) fn explain(project: &Project, folder: &Path) {
     println!("\na pool, and songs for it:");
-    println!("  kubectl apply -f {}", pool_file.display());
-    println!("  kubectl -n {NAMESPACE} port-forward service/{RELEASE}-api 8000:80 &");
+    println!("  kubectl apply -f {}", folder.join(POOL).display());
+    println!("  kubectl -n {NAMESPACE} port-forward service/{API} 8000:80 &");
     println!(
         "  BASIC_AUTH_PASSWORD={PASSWORD} {} submit SONG… --output stems",
-        project.target("debug/separation-worker").display()
+        project.target(WORKER).display()
     );
-    println!("  kubectl -n media get separationpools,pods --watch");
-    Ok(())
+    println!("  kubectl -n {POOL_NAMESPACE} get separationpools,pods --watch");
 }
 
 /// The release's namespace, with what its API logs in with.
@@ -140,7 +151,7 @@ fn pool(state: &State) -> String {
         "{}---
 apiVersion: separation.dev/v1alpha1
 kind: SeparationPool
-metadata: {{name: vocals, namespace: media}}
+metadata: {{name: {POOL_NAME}, namespace: {POOL_NAMESPACE}}}
 spec:
 {}  processor:
     # What was posted before the pool was there is worked on too.
@@ -150,7 +161,7 @@ spec:
     autoOffsetReset: earliest
     scaling: {{maxReplicas: 1, scaleDownStabilizationSeconds: 10}}
 ",
-        namespace_with_keys("media", state),
+        namespace_with_keys(POOL_NAMESPACE, state),
         servers(state, 2)
     )
 }
@@ -180,6 +191,7 @@ mod tests {
             Image {
                 name: format!("localhost/separation-{program}:dev"),
                 archive,
+                bytes: 0,
             }
         });
         let values = values(&state, &images).unwrap();

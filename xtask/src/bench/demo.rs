@@ -1,0 +1,27 @@
+//! How long a person waits for the demo's stems.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::Bench;
+use super::figures::{Section, Spread};
+use crate::demo;
+
+const RUNS: usize = 3;
+
+pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
+    let runs = (0..RUNS).map(|_| demo::timed(bench.project));
+    let runs = runs.collect::<Result<Vec<Duration>>>()?;
+    let seconds = runs.iter().map(Duration::as_secs_f64).collect();
+    let [min, median, max] = Spread::of(seconds).context("nothing was run")?.cells(1);
+    Ok(Section {
+        title: "Demo",
+        text: format!(
+            "Seconds of the demo after its build, {RUNS} runs: from the start of a pool on this machine, with no workers, to its \
+             end, with a song's stems written and its caller told. Promised are at most 20 s."
+        ),
+        header: vec!["", "min", "median", "max"],
+        rows: vec![vec!["demo (s)".to_owned(), min, median, max]],
+    })
+}
