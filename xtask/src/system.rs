@@ -22,6 +22,8 @@ pub(crate) enum Need {
     Ffmpeg,
     /// Java, for the tests' Kafka brokers.
     Java,
+    /// curl, which a document has people type.
+    Curl,
     /// Maven, which fetches Kafka.
     Maven,
     /// Go, which builds the tests' S3 server and Kubernetes.
@@ -50,6 +52,7 @@ pub(crate) const FOR_TESTING: &[Need] = &[
     Need::Venv,
     Need::Ffmpeg,
     Need::Java,
+    Need::Curl,
     Need::Maven,
     Need::Go,
 ];
@@ -67,6 +70,7 @@ impl Need {
             Self::Venv => "python3 (3.11 or newer) with venv",
             Self::Ffmpeg => "ffmpeg",
             Self::Java => "Java 17 or newer",
+            Self::Curl => "curl 7.75 or newer",
             Self::Maven => "Maven",
             Self::Go => "Go 1.26 or newer",
             Self::Seccomp => "libseccomp's header files with pkg-config",
@@ -85,6 +89,7 @@ impl Need {
             Self::Venv => &["python3", "python3-venv"],
             Self::Ffmpeg => &["ffmpeg"],
             Self::Java => &["default-jre-headless"],
+            Self::Curl => &["curl"],
             Self::Maven => &["maven"],
             // Debian 12's is too old, which shows after it was installed: then Go's own archive is the way.
             Self::Go => &["golang-go"],
@@ -113,6 +118,7 @@ impl Need {
             ]],
             Self::Ffmpeg => &[&["ffmpeg", "-version"]],
             Self::Java => &[&["java", "--version"]],
+            Self::Curl => &[&["curl", "--version"]],
             Self::Maven => &[&["mvn", "--version"]],
             Self::Go => &[&["go", "version"]],
             Self::Seccomp => &[&["pkg-config", "--exists", "libseccomp"]],
@@ -131,6 +137,8 @@ impl Need {
     fn minimum(self) -> Option<(u32, u32)> {
         match self {
             Self::Java => Some((17, 0)),
+            // The first that signs requests for S3.
+            Self::Curl => Some((7, 75)),
             Self::Go => Some((1, 26)),
             _ => None,
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use futures_util::TryStreamExt as _;
 use reqwest::multipart::{Form, Part};
-use reqwest::{Client, Response};
+use reqwest::{Client, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
@@ -240,8 +240,12 @@ impl Api {
     async fn fetch(&self, link: &str, path: &Path) -> anyhow::Result<()> {
         let response = tokio::time::timeout(SILENCE, self.http.get(link).send())
             .await
-            .context("no answer")??
-            .error_for_status()?;
+            .context("no answer")??;
+        ensure!(
+            response.status() != StatusCode::FORBIDDEN,
+            "the answer is 403; fix: let everybody who has a link read the bucket, by a policy"
+        );
+        let response = response.error_for_status()?;
         let folder = path.parent().unwrap_or(Path::new("."));
         let part = tempfile::Builder::new()
             // As other files are made; temporary ones are their owner's alone.

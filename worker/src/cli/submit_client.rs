@@ -188,8 +188,12 @@ impl ApiClient {
             .await
             .context("no answer")?
             .map_err(reqwest::Error::without_url)?;
-        if !response.status().is_success() {
-            bail!("the link answers {}", response.status().as_u16());
+        match response.status().as_u16() {
+            200..=299 => {}
+            403 => {
+                bail!("the link answers 403; fix: let everybody who has a link read the bucket, by a policy")
+            }
+            status => bail!("the link answers {status}"),
         }
         let folder = path.parent().unwrap_or(Path::new("."));
         let part = tempfile::Builder::new()
