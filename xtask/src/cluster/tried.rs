@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
@@ -73,6 +73,8 @@ fn try_out(project: &Project, folder: &Path, state: &State, images: &[Image]) ->
 struct Forwarder {
     process: Child,
     address: String,
+    // Whoever says something to nobody ends.
+    _said: BufReader<ChildStdout>,
 }
 
 impl Forwarder {
@@ -82,13 +84,14 @@ impl Forwarder {
             .spawn()
             .with_context(|| format!("cannot start `{}`", process::line(&command)))?;
         let said = process.stdout.take().context("no standard output")?;
-        let mut first = String::new();
-        let read = BufReader::new(said).read_line(&mut first);
+        let (mut said, mut first) = (BufReader::new(said), String::new());
+        let read = said.read_line(&mut first);
         // `Forwarding from 127.0.0.1:43215 -> 8000`.
         let address = first.split_whitespace().nth(2).unwrap_or_default();
         let forwarder = Self {
             process,
             address: address.to_owned(),
+            _said: said,
         };
         read.context("cannot read what kubectl says")?;
         ensure!(
