@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use separation_testbed::{Server, eventually};
+use separation_testbed::{Pod, Server, eventually};
 
 use crate::{Outcome, PATIENCE, Pool, PoolOptions, System, most_processors};
 
@@ -132,8 +132,9 @@ async fn kill_leader(system: &System) -> Result<()> {
     let leader = system.leader().await?;
     let pods = system.cluster.pods(&system.release.namespace).await?;
     let pod = pods.iter().find(|pod| leader.starts_with(pod.name()));
-    let pod = pod.with_context(|| format!("{leader} is no pod"))?;
-    system.cluster.node.kill_container(pod).await?;
+    let container = pod.and_then(Pod::container_id);
+    let container = container.with_context(|| format!("{leader} is no pod that runs"))?;
+    system.cluster.node.kill_container(container).await?;
     eventually("another leader", PATIENCE, async || {
         let now = system.leader().await?;
         ensure!(now != leader, "{now} leads");

@@ -26,7 +26,7 @@ use self::logs::KeptLogs;
 use crate::kubernetes::User;
 use crate::parts::NodeParts;
 use crate::service::Service;
-use crate::{ControlPlane, Pod, Process};
+use crate::{ControlPlane, Process};
 
 /// Alone on two cores it takes ten seconds; others may be building.
 const START: Duration = Duration::from_secs(120);
@@ -157,26 +157,17 @@ impl Node {
             .with_context(|| format!("cannot name {image} {name} on the node"))
     }
 
-    /// Kills the container of a pod with SIGKILL, as a crash would; kubelet starts it again.
+    /// Kills a container with SIGKILL, as a crash would; kubelet starts it again.
     ///
     /// # Errors
-    /// When it does not run.
-    pub async fn kill_container(&self, pod: &Pod) -> Result<()> {
-        let name = pod.name();
-        let container = pod.container_id().with_context(|| format!("{name} never ran"))?;
+    /// When there is none of this name, or it does not run.
+    pub async fn kill_container(&self, container: &str) -> Result<()> {
         let mut ctr = self.machine.command(&self.parts.ctr);
-        ctr.args([
-            "--namespace",
-            "k8s.io",
-            "tasks",
-            "kill",
-            "--signal",
-            "SIGKILL",
-            container,
-        ]);
+        ctr.args(["--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL"]);
+        ctr.arg(container);
         self.run_ctr(ctr)
             .await
-            .with_context(|| format!("cannot kill the container of {name}"))
+            .with_context(|| format!("cannot kill the container {container}"))
     }
 
     /// What the containers of all pods printed so far, also of those that are gone.
