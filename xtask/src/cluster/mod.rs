@@ -27,6 +27,8 @@ pub(crate) enum Step {
     /// With KUBECONFIG set, that cluster is taken, and only Kafka and S3 are started.
     Up(Up),
     /// Build the images of the worker and the operator, bring them to the node, and install the chart with them
+    ///
+    /// For a cluster that KUBECONFIG names, say how to bring and install them.
     Load(Load),
     /// Run all tests that take a node: on clusters of their own, which end with them
     Test,
@@ -110,17 +112,20 @@ fn load(project: &Project, options: &Load) -> Result<()> {
         Profile::Tests
     };
     let built = images::build(project, profile, &options.tag)?;
-    if state.kubeconfig.is_none() {
-        for image in built {
-            println!(
-                "bring {} to your cluster as {}",
-                image.archive.display(),
-                image.name
-            );
+    if state.kubeconfig.is_some() {
+        bring(project, &folder, &state, &built)?;
+    } else {
+        println!(
+            "\nbring these to your cluster, by `kind load image-archive`, `minikube image load` or a registry:"
+        );
+        for image in &built {
+            println!("  {}  as {}", image.archive.display(), image.name);
         }
-        return Ok(());
+        println!(
+            "\nthen install the operator (with other names of images in the values, where a registry gives them):"
+        );
+        trial::prepare(project, &folder, &state, &built)?.explain();
     }
-    bring(project, &folder, &state, &built)?;
     trial::explain(project, &folder);
     Ok(())
 }
@@ -137,7 +142,7 @@ fn bring(project: &Project, folder: &Path, state: &State, images: &[Image]) -> R
         process::run(&mut importing)?;
         println!("the node has {}", image.name);
     }
-    trial::install(project, folder, state, kubeconfig, images)
+    trial::prepare(project, folder, state, images)?.run(kubeconfig)
 }
 
 fn down(project: &Project) -> Result<()> {

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -26,40 +27,51 @@ pub(super) const WORKER: &str = "debug/separation-worker";
 /// For the chart's API; nobody but this machine reaches it.
 pub(super) const PASSWORD: &str = "trial";
 
-/// Installs the chart with these images, or upgrades it, and writes a pool to apply.
-pub(super) fn install(
+/// What it takes to install the chart, or to upgrade it, one after the other; made by [`prepare`].
+pub(super) struct Installation([Command; 2]);
+
+impl Installation {
+    /// In the cluster of this kubeconfig.
+    pub(super) fn run(self, kubeconfig: &Path) -> Result<()> {
+        for mut command in self.0 {
+            process::run(command.env("KUBECONFIG", kubeconfig))?;
+        }
+        Ok(())
+    }
+
+    /// For somebody who types it.
+    pub(super) fn explain(&self) {
+        for command in &self.0 {
+            println!("  {}", process::line(command));
+        }
+    }
+}
+
+/// Writes the chart's values for these images, and a pool to apply.
+pub(super) fn prepare(
     project: &Project,
     folder: &Path,
     state: &State,
-    kubeconfig: &Path,
     images: &[Image],
-) -> Result<()> {
+) -> Result<Installation> {
     let [kubectl, helm] = parts::tools(project)?;
     let secrets = folder.join("secrets.yaml");
     let values_file = folder.join(VALUES);
-    let pool_file = folder.join(POOL);
     write(&secrets, &objects_of_release(state))?;
     write(&values_file, &values(state, images)?)?;
-    write(&pool_file, &pool(state))?;
+    write(&folder.join(POOL), &pool(state))?;
     let mut applying = project.command(kubectl.join("kubectl"));
-    applying
-        .arg("--kubeconfig")
-        .arg(kubeconfig)
-        .args(["apply", "-f"])
-        .arg(&secrets);
-    process::run(&mut applying)?;
+    applying.args(["apply", "-f"]).arg(&secrets);
     let mut installing = project.command(helm.join("helm"));
     installing
-        .env("KUBECONFIG", kubeconfig)
         .args(["upgrade", "--install", RELEASE])
         .arg(project.path(CHART))
         .args(["--namespace", NAMESPACE, "--wait", "--timeout=180s", "--values"])
         .arg(&values_file);
-    process::run(&mut installing)?;
-    Ok(())
+    Ok(Installation([applying, installing]))
 }
 
-/// Says what one can do after [`install`].
+/// Says what one can do when the chart is installed.
 pub(super) fn explain(project: &Project, folder: &Path) {
     println!("\na pool, and songs for it:");
     println!("  kubectl apply -f {}", folder.join(POOL).display());
