@@ -8,3 +8,4 @@ pub mod environment;
 pub mod kafka;
 pub mod message;
 pub mod names;
+pub mod offset_metadata;
