@@ -112,9 +112,8 @@ fn results_of(task: &str, results: &[Record]) -> usize {
 
 /// How often each task was separated, as the logs of all processors say, also of those that are gone.
 fn separations(pool: &Pool<'_>) -> Result<BTreeMap<String, usize>> {
-    let logs = pool.system.cluster.node.container_logs()?;
     let mut times = BTreeMap::new();
-    for log in logs.iter().filter(|log| log.namespace == pool.namespace) {
+    for log in pool.logs()? {
         // A worker has one task at a time: the one that it named last.
         let mut running = None;
         for line in &log.lines {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use separation_contract::names;
-use separation_testbed::{Pod, PodHistory, eventually, song, task_message};
+use separation_testbed::{ContainerLog, Pod, PodHistory, eventually, song, task_message};
 use serde_json::{Value, json};
 
 use crate::{PATIENCE, System};
@@ -255,16 +255,14 @@ impl<'s> Pool<'s> {
 
     /// Waits until so many processors are in the middle of a task, and gives their names.
     pub async fn busy_processors(&self, pods: &PodHistory, count: usize) -> Vec<String> {
-        let node = &self.system.cluster.node;
         eventually(&format!("{count} busy processors"), PATIENCE, async || {
             let mut busy = Vec::new();
             let there = self.processors(pods);
-            let logs = node.container_logs()?;
-            for log in logs.iter().filter(|log| log.namespace == self.namespace) {
+            for log in self.logs()? {
                 let lines = |words: &str| log.lines.iter().filter(|line| line.contains(words)).count();
                 let is_there = there.iter().any(|pod| pod.name() == log.pod);
                 if is_there && lines(HELD) > lines(STORED) {
-                    busy.push(log.pod.clone());
+                    busy.push(log.pod);
                 }
             }
             ensure!(busy.len() >= count, "only {busy:?}");
@@ -285,12 +283,11 @@ impl<'s> Pool<'s> {
 
     /// All that its pods printed, for a message.
     pub fn log_text(&self) -> String {
-        let logs = match self.system.cluster.node.container_logs() {
+        let logs = match self.logs() {
             Ok(logs) => logs,
             Err(error) => return format!("{error:#}"),
         };
-        let of_pool = logs.iter().filter(|log| log.namespace == self.namespace);
-        of_pool
+        logs.iter()
             .map(|log| format!("{}:\n{}\n", log.pod, log.lines.join("\n")))
             .collect()
     }
@@ -300,23 +297,20 @@ impl<'s> Pool<'s> {
     /// # Errors
     /// When the logs cannot be read.
     pub fn lines_saying(&self, words: &str) -> Result<usize> {
-        let logs = self.system.cluster.node.container_logs()?;
-        let of_pool = logs.iter().filter(|log| log.namespace == self.namespace);
-        let lines = of_pool.flat_map(|log| &log.lines);
+        let logs = self.logs()?;
+        let lines = logs.iter().flat_map(|log| &log.lines);
         Ok(lines.filter(|line| line.contains(words)).count())
     }
 
     /// Waits until so many processors have said something, and gives their names.
     pub async fn processors_saying(&self, words: &str, count: usize) -> Vec<String> {
-        let logs = &self.system.cluster.node;
         eventually(
             &format!("{count} processors that say: {words}"),
             PATIENCE,
             async || {
-                let mut said: Vec<_> = logs
-                    .container_logs()?
+                let mut said: Vec<_> = self
+                    .logs()?
                     .into_iter()
-                    .filter(|log| log.namespace == self.namespace)
                     .filter(|log| log.lines.iter().any(|line| line.contains(words)))
                     .map(|log| log.pod)
                     .collect();
@@ -327,6 +321,13 @@ impl<'s> Pool<'s> {
             },
         )
         .await
+    }
+
+    /// What the containers of its pods printed so far, also of those that are gone.
+    pub(crate) fn logs(&self) -> Result<Vec<ContainerLog>> {
+        let mut logs = self.system.cluster.node.container_logs()?;
+        logs.retain(|log| log.namespace == self.namespace);
+        Ok(logs)
     }
 
     /// The task and the id of every webhook that arrived.

@@ -92,6 +92,7 @@ impl<'p> Binaries<'p> {
             Profile::Release => {
                 let mut build = project.cargo("build");
                 build.args([
+                    "--locked",
                     "--release",
                     "--package=separation-worker",
                     "--package=separation-operator",
@@ -99,14 +100,9 @@ impl<'p> Binaries<'p> {
                 ]);
                 (build, "release")
             }
-            Profile::Tested => {
-                // As they are compiled for the tests, so that nothing is compiled anew.
-                let mut build = project.cargo("test");
-                build.args(["--workspace", "--all-features", "--no-run"]);
-                (build, "debug")
-            }
+            Profile::Tested => (project.tests_build(), "debug"),
         };
-        process::run(build.arg("--locked"))?;
+        process::run(&mut build)?;
         let program = |name: &str| project.target(format!("{folder}/{name}"));
         Ok(Self {
             project,

@@ -41,7 +41,7 @@ pub(crate) fn demo(project: &Project, options: &Options) -> Result<()> {
     let binaries = Binaries::build(project, Profile::Release)?;
     let demo = Demo {
         project,
-        binaries,
+        binaries: &binaries,
         output: project.path("stems"),
     };
     match files.is_empty() {
@@ -57,17 +57,17 @@ pub(crate) fn as_a_test(project: &Project) -> Result<()> {
     let output = project.target("demo/stems");
     let demo = Demo {
         project,
-        binaries,
+        binaries: &binaries,
         output,
     };
     demo.own_song().map(drop)
 }
 
-/// How long the demo's own song takes, from the pool's start to its end, with the programs that are shipped.
-pub(crate) fn timed(project: &Project) -> Result<Duration> {
+/// How long the demo's own song takes, from the pool's start to its end, with these programs.
+pub(crate) fn timed(project: &Project, binaries: &Binaries<'_>) -> Result<Duration> {
     let demo = Demo {
         project,
-        binaries: Binaries::build(project, Profile::Release)?,
+        binaries,
         output: project.target("demo/stems"),
     };
     demo.own_song()
@@ -75,7 +75,7 @@ pub(crate) fn timed(project: &Project) -> Result<Duration> {
 
 struct Demo<'p> {
     project: &'p Project,
-    binaries: Binaries<'p>,
+    binaries: &'p Binaries<'p>,
     /// Where stems go.
     output: PathBuf,
 }

@@ -52,16 +52,8 @@ pub(crate) fn generate(project: &Project, options: &Options) -> Result<()> {
 
 /// The definition of SeparationPool, as the operator prints it.
 fn generate_definitions(project: &Project, options: &Options) -> Result<()> {
-    // As the tests compile it, so that nothing is compiled twice: a test program of its package brings it along.
-    let mut building = project.cargo("test");
-    building.args([
-        "--workspace",
-        "--all-features",
-        "--locked",
-        "--no-run",
-        "--test=local",
-    ]);
-    process::run(&mut building)?;
+    // One test program of its package brings it along.
+    process::run(project.tests_build().arg("--test=local"))?;
     let mut operator = project.command(project.target("debug/separation-operator"));
     operator.arg("crd");
     let fresh = process::read(&mut operator)?;

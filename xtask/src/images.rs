@@ -43,12 +43,18 @@ pub(crate) struct Image {
     pub(crate) name: String,
     /// As `docker save` writes it.
     pub(crate) archive: PathBuf,
+}
+
+impl Image {
     /// Size of the archive, in which layers are not compressed.
-    pub(crate) bytes: u64,
+    pub(crate) fn bytes(&self) -> Result<u64> {
+        let archive = fs::metadata(&self.archive);
+        Ok(archive.context("buildah left no archive")?.len())
+    }
 }
 
 /// The greatest images for CPUs that may be shipped, in bytes; in those for tests the operator has more in it.
-const MOST: [(&str, u64); 2] = [("worker", 150_000_000), ("operator", 50_000_000)];
+pub(crate) const MOST: [(&str, u64); 2] = [("worker", 150_000_000), ("operator", 50_000_000)];
 
 /// Builds the worker's image and the operator's, in this order, with this tag.
 ///
@@ -61,18 +67,21 @@ pub(crate) fn build(project: &Project, profile: Profile, tag: &str) -> Result<Ve
     let built = MOST
         .into_iter()
         .map(|(program, most)| {
-            let name = format!("localhost/separation-{program}:{tag}");
-            let archive = project.target(format!("{FOLDER}/separation-{program}.tar"));
+            let image = Image {
+                name: format!("localhost/separation-{program}:{tag}"),
+                archive: project.target(format!("{FOLDER}/separation-{program}.tar")),
+            };
             buildah
-                .build(&format!("Dockerfile.{program}"), program, &name, &archive)
-                .with_context(|| format!("cannot build {name}"))?;
-            let bytes = fs::metadata(&archive).context("buildah left no archive")?.len();
-            println!("{name} is built: {:.0} MB", bytes as f64 / 1e6);
+                .build(&format!("Dockerfile.{program}"), program, &image)
+                .with_context(|| format!("cannot build {}", image.name))?;
+            let bytes = image.bytes()?;
+            println!("{} is built: {:.0} MB", image.name, bytes as f64 / 1e6);
             ensure!(
                 profile == Profile::Tests || bytes <= most,
-                "{name} has {bytes} bytes and may have {most}; fix: see what went into it"
+                "{} has {bytes} bytes and may have {most}; fix: see what went into it",
+                image.name
             );
-            Ok(Image { name, archive, bytes })
+            Ok(image)
         })
         .collect();
     buildah.prune()?;
@@ -81,24 +90,23 @@ pub(crate) fn build(project: &Project, profile: Profile, tag: &str) -> Result<Ve
 
 /// Puts programs and libraries where the Dockerfiles look for them, without what only debuggers read.
 fn prepare(project: &Project, profile: Profile) -> Result<()> {
-    let builds: &[&[&str]] = match profile {
-        Profile::Tests => &[&["test", "--workspace", "--all-features", "--no-run"]],
+    let builds = match profile {
+        Profile::Tests => vec![project.tests_build()],
         // As the Dockerfiles compile them.
-        Profile::Release => &[
-            &["build", "--release", "--package=separation-worker"],
-            &[
-                "build",
-                "--release",
-                "--package=separation-operator",
-                "--no-default-features",
-            ],
-        ],
+        Profile::Release => [
+            &["--package=separation-worker"][..],
+            &["--package=separation-operator", "--no-default-features"],
+        ]
+        .map(|chosen| {
+            let mut build = project.cargo("build");
+            build.arg("--release").args(chosen).arg("--locked");
+            build
+        })
+        .into(),
     };
-    for build in builds {
-        let mut cargo = project.cargo(build[0]);
-        cargo.args(&build[1..]).arg("--locked");
-        println!("{}", process::line(&cargo));
-        process::run(&mut cargo)?;
+    for mut build in builds {
+        println!("{}", process::line(&build));
+        process::run(&mut build)?;
     }
     let built = project.target(match profile {
         Profile::Tests => "debug",
@@ -154,30 +162,34 @@ impl<'p> Buildah<'p> {
     }
 
     /// Builds a target of a Dockerfile in the checkout and writes it as an archive.
-    fn build(&self, dockerfile: &str, target: &str, name: &str, archive: &Path) -> Result<()> {
-        println!("building {name} from {dockerfile}");
+    fn build(&self, dockerfile: &str, target: &str, image: &Image) -> Result<()> {
+        println!("building {} from {dockerfile}", image.name);
         let mut building = self.command(&["bud", "--isolation", "chroot", "--quiet", "--file", dockerfile]);
         building
-            .args(["--target", target, "--tag", name])
+            .args(["--target", target, "--tag", &image.name])
             .args(["--build-arg", "PARTS=ready"])
             .arg(format!("--build-arg=DEBIAN={BASE_NAME}"))
             .arg(format!("--build-arg=TARGETARCH={}", archive::architecture()))
             .arg(concat!("--build-arg=VERSION=", env!("CARGO_PKG_VERSION")))
             .arg(self.project.path("."));
         process::run(&mut building)?;
-        self.save(name, archive)
+        self.save(image)
     }
 
-    fn save(&self, name: &str, archive: &Path) -> Result<()> {
+    fn save(&self, image: &Image) -> Result<()> {
         // buildah adds to an archive that is there, and then refuses.
-        match fs::remove_file(archive) {
+        match fs::remove_file(&image.archive) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove {}", archive.display()));
+                return Err(error).with_context(|| format!("cannot remove {}", image.archive.display()));
             }
             _ => {}
         }
-        let mut saving = self.command(&["push", "--quiet", name]);
-        saving.arg(format!("docker-archive:{}:{name}", archive.display()));
+        let mut saving = self.command(&["push", "--quiet", &image.name]);
+        saving.arg(format!(
+            "docker-archive:{}:{}",
+            image.archive.display(),
+            image.name
+        ));
         process::run(&mut saving)
     }
 

@@ -104,6 +104,14 @@ impl Project {
         command.arg(subcommand);
         command
     }
+
+    /// The build of all tests, which leaves the programs that they start in `target/debug`: who takes those has nothing
+    /// compiled twice.
+    pub(crate) fn tests_build(&self) -> Command {
+        let mut build = self.cargo("test");
+        build.args(["--workspace", "--all-features", "--no-run", "--locked"]);
+        build
+    }
 }
 
 #[cfg(test)]

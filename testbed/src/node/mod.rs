@@ -38,6 +38,8 @@ const API_SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 1),
 
 const KUBELET_PORT: u16 = 10250;
 
+const IMPORT_IMAGES: [&str; 2] = ["images", "import"];
+
 /// A running node. Its pods, and all else that it made on this system, end with this or with our process.
 #[derive(Debug)]
 pub struct Node {
@@ -114,7 +116,7 @@ impl Node {
     /// # Errors
     /// When containerd does not run or refuses.
     pub async fn import(&self, archive: &Path) -> Result<()> {
-        let mut ctr = self.ctr_import();
+        let mut ctr = self.ctr(&IMPORT_IMAGES);
         ctr.arg(archive);
         self.run_ctr(ctr)
             .await
@@ -123,7 +125,7 @@ impl Node {
 
     /// The words of a command that does the same as [`Self::import`], for another process; the archive comes last.
     pub fn import_command(&self) -> Vec<String> {
-        let ctr = self.ctr_import();
+        let ctr = self.ctr(&IMPORT_IMAGES);
         std::iter::once(ctr.get_program())
             .chain(ctr.get_args())
             .map(|word| word.to_string_lossy().into_owned())
@@ -139,9 +141,10 @@ impl Node {
         Ok(())
     }
 
-    fn ctr_import(&self) -> Command {
+    /// containerd's own client, for what kubelet has there.
+    fn ctr(&self, arguments: &[&str]) -> Command {
         let mut ctr = self.machine.command(&self.parts.ctr);
-        ctr.args(["--namespace", "k8s.io", "images", "import"]);
+        ctr.args(["--namespace", "k8s.io"]).args(arguments);
         ctr
     }
 
@@ -150,9 +153,7 @@ impl Node {
     /// # Errors
     /// When there is no such image, or containerd does not run.
     pub async fn tag(&self, image: &str, name: &str) -> Result<()> {
-        let mut ctr = self.machine.command(&self.parts.ctr);
-        ctr.args(["--namespace", "k8s.io", "images", "tag", image, name]);
-        self.run_ctr(ctr)
+        self.run_ctr(self.ctr(&["images", "tag", image, name]))
             .await
             .with_context(|| format!("cannot name {image} {name} on the node"))
     }
@@ -162,10 +163,7 @@ impl Node {
     /// # Errors
     /// When there is none of this name, or it does not run.
     pub async fn kill_container(&self, container: &str) -> Result<()> {
-        let mut ctr = self.machine.command(&self.parts.ctr);
-        ctr.args(["--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL"]);
-        ctr.arg(container);
-        self.run_ctr(ctr)
+        self.run_ctr(self.ctr(&["tasks", "kill", "--signal", "SIGKILL", container]))
             .await
             .with_context(|| format!("cannot kill the container {container}"))
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::Bench;
 use super::figures::{Section, Spread};
-use crate::images::{self, Profile, TAG};
+use crate::images::{self, MOST, Profile, TAG};
 use crate::{process, test};
 
 #[derive(Debug, Deserialize)]
@@ -26,7 +26,8 @@ struct Start {
 
 pub(super) fn faults(bench: &Bench<'_>) -> Result<Section> {
     // A worker can be held in those that tests have.
-    let runs: Vec<Faults> = measure(bench, Profile::Tests, &["faults"])?;
+    prepare(bench, Profile::Tests)?;
+    let runs: Vec<Faults> = measure(bench, &["faults"])?;
     let row = |what: &str, count: fn(&Faults) -> usize| {
         let counts: Vec<String> = runs.iter().map(|run| count(run).to_string()).collect();
         vec![what.to_owned(), counts.join(", ")]
@@ -48,8 +49,9 @@ pub(super) fn faults(bench: &Bench<'_>) -> Result<Section> {
 }
 
 pub(super) fn start(bench: &Bench<'_>) -> Result<Section> {
+    prepare(bench, Profile::Release)?;
     let rows = ["0", "3000"].into_iter().map(|delay| -> Result<Vec<String>> {
-        let found: Start = measure(bench, Profile::Release, &["start", "--rebalance-delay-ms", delay])?;
+        let found: Start = measure(bench, &["start", "--rebalance-delay-ms", delay])?;
         let [min, median, max] = Spread::of(found.seconds).context("nothing was run")?.cells(1);
         Ok(vec![format!("{delay} ms"), min, median, max])
     });
@@ -66,25 +68,29 @@ pub(super) fn start(bench: &Bench<'_>) -> Result<Section> {
 
 pub(super) fn image_sizes(bench: &Bench<'_>) -> Result<Section> {
     let images = images::build(bench.project, Profile::Release, TAG)?;
-    let rows = images.iter().zip(["150", "50"]).map(|(image, most)| {
-        let size = format!("{:.0}", image.bytes as f64 / 1e6);
-        vec![image.name.clone(), size, most.to_owned()]
+    let rows = images.iter().zip(MOST).map(|(image, (_, most))| {
+        let [size, most] = [image.bytes()?, most].map(|bytes| format!("{:.0}", bytes as f64 / 1e6));
+        Ok(vec![image.name.clone(), size, most])
     });
     Ok(Section {
         title: "Image sizes",
         text: "MB (10^6 bytes) of the images for CPUs as they are shipped, all layers, unpacked.".to_owned(),
         header: vec!["", "MB", "promised"],
-        rows: rows.collect(),
+        rows: rows.collect::<Result<_>>()?,
     })
 }
 
-/// Runs one scenario of the cluster's benchmark with images of this profile and reads its figures.
-fn measure<T: for<'d> Deserialize<'d>>(bench: &Bench<'_>, profile: Profile, scenario: &[&str]) -> Result<T> {
-    let project = bench.project;
-    if let Some(reason) = test::install(project)? {
+/// Installs the parts of a cluster and builds the images of this profile.
+fn prepare(bench: &Bench<'_>, profile: Profile) -> Result<()> {
+    if let Some(reason) = test::install(bench.project)? {
         bail!("this machine cannot run a Kubernetes node: {reason}");
     }
-    images::build(project, profile, TAG)?;
+    images::build(bench.project, profile, TAG).map(drop)
+}
+
+/// Runs one scenario of the cluster's benchmark with the images that were built last and reads its figures.
+fn measure<T: for<'d> Deserialize<'d>>(bench: &Bench<'_>, scenario: &[&str]) -> Result<T> {
+    let project = bench.project;
     let printed = process::read(
         project
             .cargo("bench")

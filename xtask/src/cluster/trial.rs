@@ -203,7 +203,6 @@ mod tests {
             Image {
                 name: format!("localhost/separation-{program}:dev"),
                 archive,
-                bytes: 0,
             }
         });
         let values = values(&state, &images).unwrap();
