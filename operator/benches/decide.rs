@@ -59,6 +59,7 @@ fn observation(group: GroupReading, pods: i32) -> Observation {
             pods,
         },
         conflict: None,
+        held: None,
     }
 }
 

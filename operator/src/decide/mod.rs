@@ -6,7 +6,8 @@
 //! 1. Lag that is unknown never lowers replicas; lag that is partly known may raise them, never lower them.
 //! 2. Only pods that were idle in two readings in a row, and once more after they were marked, are taken away.
 //! 3. More work never means fewer replicas.
-//! 4. Deciding again after the decision was carried out changes nothing.
+//! 4. While a worker reports that a dependency refuses it, no worker is added beyond the minimum, or one.
+//! 5. Deciding again after the decision was carried out changes nothing.
 
 mod fleet;
 mod history;
@@ -218,6 +219,11 @@ impl Situation<'_> {
         if out.replicas <= current {
             return self.hold(Reason::HeldDraining, Bound::Draining);
         }
+        if self.observation.held.is_some() {
+            // Held messages keep the lag up. Only a worker can report that the refusal has ended: one is kept.
+            let desired = current.max(self.policy.bounds.min()).max(1);
+            return self.to(desired, Reason::HeldByDependency, Bound::Dependency);
+        }
         if self.settling(history) {
             return self.hold(Reason::Settling, out.bound);
         }
@@ -364,6 +370,7 @@ impl Situation<'_> {
 fn why(step: &Step, observation: &Observation, wanted: &Wanted<'_>) -> Option<Arc<str>> {
     match (step.reason, &observation.lag.lag, &observation.group) {
         (Reason::Conflict, ..) => observation.conflict.clone(),
+        (Reason::HeldByDependency, ..) => observation.held.clone(),
         (Reason::HeldUnknownLag, Lag::Known(_), _) if wanted.stale() => {
             Some("the last reading is too old".into())
         }

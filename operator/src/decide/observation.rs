@@ -45,6 +45,8 @@ pub struct Observation {
     pub workload: Workload,
     /// Somebody else who takes from the same group and topic.
     pub conflict: Option<Arc<str>>,
+    /// A dependency that refuses a worker of this role, as the worker reports it: which one, with its code.
+    pub held: Option<Arc<str>>,
 }
 
 /// A reading of lag.

@@ -167,6 +167,7 @@ fn observe(work: &[u64], knowledge: Knowledge, workload: &Workload, group: &Grou
         group: group.clone(),
         workload: workload.clone(),
         conflict: None,
+        held: None,
     }
 }
 
@@ -202,8 +203,10 @@ proptest! {
         workload in workloads(),
         group in groups(),
         history in histories(),
+        held in prop::option::weighted(0.2, Just(Arc::<str>::from("the object store refuses a worker (s3:403)"))),
     ) {
-        let observation = observe(&work, knowledge, &workload, &group);
+        let observe = |work: &[u64]| Observation { held: held.clone(), ..observe(work, knowledge, &workload, &group) };
+        let observation = observe(&work);
         let decision = decide(&policy, &observation, history.clone(), NOW);
         let (desired, current) = (decision.desired(), workload.replicas);
 
@@ -220,6 +223,9 @@ proptest! {
         if desired > current && matches!(knowledge, Knowledge::Known) {
             let with_work = u32::try_from(work.iter().filter(|messages| **messages > 0).count()).unwrap();
             prop_assert!(desired <= with_work.max(policy.bounds.min()));
+        }
+        if observation.held.is_some() {
+            prop_assert!(desired <= current.max(policy.bounds.min()).max(1), "{}", decision.explanation);
         }
         // To zero only when nothing waits.
         if desired == 0 && current > 0 {
@@ -246,7 +252,7 @@ proptest! {
 
         // More work never means fewer replicas.
         let busier: Vec<u64> = work.iter().zip(&more).map(|(messages, more)| messages.saturating_add(*more)).collect();
-        let busier = observe(&busier, knowledge, &workload, &group);
+        let busier = observe(&busier);
         let with_more = decide(&policy, &busier, history, NOW);
         prop_assert!(with_more.desired() >= desired, "{} / {}", decision.explanation, with_more.explanation);
 

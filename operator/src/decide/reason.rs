@@ -29,6 +29,8 @@ pub enum Reason {
     HeldDraining,
     /// More are needed, but some already find no node.
     HeldUnschedulable,
+    /// More are needed, but a worker reports that a dependency refuses it.
+    HeldByDependency,
     /// Fewer would do, but not for long enough yet.
     Stabilising,
     /// The last change is too fresh.
@@ -49,7 +51,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NeedMet,
         Self::AtMinimum,
         Self::CappedByMax,
@@ -60,6 +62,7 @@ impl Reason {
         Self::HeldBusy,
         Self::HeldDraining,
         Self::HeldUnschedulable,
+        Self::HeldByDependency,
         Self::Stabilising,
         Self::Settling,
         Self::Rebalancing,
@@ -83,6 +86,7 @@ impl Reason {
             Self::HeldBusy => "HeldBusy",
             Self::HeldDraining => "HeldDraining",
             Self::HeldUnschedulable => "HeldUnschedulable",
+            Self::HeldByDependency => "HeldByDependency",
             Self::Stabilising => "Stabilising",
             Self::Settling => "Settling",
             Self::Rebalancing => "Rebalancing",
@@ -119,6 +123,8 @@ pub enum Bound {
     Draining,
     /// Nodes.
     Unschedulable,
+    /// A dependency that refuses a worker.
+    Dependency,
 }
 
 impl Bound {
@@ -132,6 +138,7 @@ impl Bound {
             Self::Busy => "Busy",
             Self::Draining => "Draining",
             Self::Unschedulable => "Unschedulable",
+            Self::Dependency => "Dependency",
         }
     }
 }
@@ -278,6 +285,9 @@ impl Explanation {
                 workers(self.pods.unschedulable),
                 self.desired
             ),
+            Reason::HeldByDependency => {
+                write!(f, "; {why}: no worker is added until that is repaired")
+            }
             Reason::Stabilising => {
                 write!(
                     f,

@@ -37,6 +37,7 @@ impl Scene {
                 group: GroupReading::NotRead,
                 workload: Workload::default(),
                 conflict: None,
+                held: None,
             },
             history: History::default(),
             now: Moment::from_millis(1_000_000),

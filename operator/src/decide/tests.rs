@@ -350,6 +350,38 @@ fn pods_without_a_node_are_not_answered_with_more() {
 }
 
 #[test]
+fn while_a_dependency_refuses_a_worker_none_is_added() {
+    let refused = |mut scene: Scene| {
+        scene.observation.held = Some("the object store refuses a worker (s3:403)".into());
+        scene
+    };
+    let scene = refused(Scene::new().work([9; 8]).running(2));
+    scene
+        .gives(Reason::HeldByDependency, 2)
+        .after(3_600)
+        .gives(Reason::HeldByDependency, 2);
+    // The minimum is still reached, and one worker tries whether the refusal has ended.
+    let scene = refused(Scene::new().work([9; 8]).running(2).bounds(4..=8));
+    scene.gives(Reason::HeldByDependency, 4);
+    let scene = refused(Scene::new().work([9; 8]));
+    scene
+        .gives(Reason::HeldByDependency, 1)
+        .after(60)
+        .gives(Reason::HeldByDependency, 1);
+    refused(Scene::new().partial([5, 5]).running(1)).gives(Reason::HeldByDependency, 1);
+    // Fewer still do.
+    let scene = refused(Scene::new().work([1, 0, 0]).running(3));
+    let scene = scene
+        .gives(Reason::Stabilising, 3)
+        .after(120)
+        .gives(Reason::MarkingIdle, 3);
+    let mut scene = scene.after(2).gives(Reason::ScalingIn, 1).work([9; 3]).after(9);
+    scene = scene.gives(Reason::HeldByDependency, 1);
+    scene.observation.held = None;
+    scene.gives(Reason::CappedByPartitions, 3);
+}
+
+#[test]
 fn pods_without_a_node_go_first() {
     let scene = Scene::new()
         .work([1, 1, 0, 0])
@@ -481,6 +513,7 @@ fn every_reason_reads_as_a_sentence() {
         with(|scene| {
             scene.observation.conflict = Some("pool media/other takes from the same group and topic".into());
         }),
+        with(|scene| scene.observation.held = Some("the object store refuses a worker (s3:403)".into())),
         with(|scene| scene.observation.lag.at = Moment::default()),
         Scene::new().work([9; 8]).running(3).draining(3..8),
         Scene::new().work([1, 0]).running(2),

@@ -157,6 +157,7 @@ impl Bound {
             Self::Busy => Reason::HeldBusy,
             Self::Draining => Reason::HeldDraining,
             Self::Unschedulable => Reason::HeldUnschedulable,
+            Self::Dependency => Reason::HeldByDependency,
         }
     }
 }

@@ -178,9 +178,10 @@ impl Teller {
         let (weight, after) = match reason {
             Reason::CappedByMax | Reason::CappedByPartitions => (Weight::Normal, Duration::ZERO),
             Reason::Conflict => (Weight::Warning, Duration::ZERO),
-            Reason::HeldUnknownLag | Reason::HeldPartialLag | Reason::HeldUnknownMembers => {
-                (Weight::Warning, HELD_FOR)
-            }
+            Reason::HeldUnknownLag
+            | Reason::HeldPartialLag
+            | Reason::HeldUnknownMembers
+            | Reason::HeldByDependency => (Weight::Warning, HELD_FOR),
             // Pods without a node are said of their own, whatever the reason; the rest is as it should be.
             Reason::HeldUnschedulable
             | Reason::NeedMet

@@ -59,7 +59,10 @@ fn what_lasts_is_said_again_every_ten_minutes_and_what_may_pass_only_after_a_min
             Reason::CappedByMax | Reason::CappedByPartitions | Reason::Conflict => {
                 vec![(0, name(reason)), (600, name(reason)), (1_200, name(reason))]
             }
-            Reason::HeldUnknownLag | Reason::HeldPartialLag | Reason::HeldUnknownMembers => {
+            Reason::HeldUnknownLag
+            | Reason::HeldPartialLag
+            | Reason::HeldUnknownMembers
+            | Reason::HeldByDependency => {
                 vec![(60, name(reason)), (660, name(reason)), (1_260, name(reason))]
             }
             _ => Vec::new(),

@@ -174,6 +174,7 @@ mod tests {
                 group: GroupReading::NotRead,
                 workload: Workload::default(),
                 conflict: None,
+                held: None,
             };
             let decision = decide(&policy, &observation, History::default(), at);
             status_line(Role::Processor, &decision.explanation)

@@ -143,6 +143,7 @@ impl RolePool {
             group: fleet::group(&seen, now),
             workload: fleet::workload(&seen, self.replicas, &self.marked),
             conflict: None,
+            held: None,
         };
         let policy = self.plan().policy;
         let history = std::mem::take(&mut self.history);

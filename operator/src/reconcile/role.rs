@@ -342,6 +342,7 @@ impl RoleState {
             group: self.group.clone().unwrap_or(GroupReading::NotRead),
             workload,
             conflict,
+            held: None,
         };
         let decision = decide(&self.policy(plan), &observation, self.history.clone(), now);
         self.explanation = Some(decision.explanation.clone());

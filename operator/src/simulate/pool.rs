@@ -124,6 +124,7 @@ impl<'a> Pool<'a> {
                 pods: self.workers.values().map(Worker::pod).collect(),
             },
             conflict: None,
+            held: None,
         }
     }
 

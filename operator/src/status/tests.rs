@@ -47,6 +47,7 @@ fn report(role: Role, lag: Lag, ready: u32) -> RoleReport {
             pods: pods.collect(),
         },
         conflict: None,
+        held: None,
     };
     let mut explanation = decide(&policy, &observation, History::default(), Moment::default()).explanation;
     explanation.pods.activity = Some(Activity {
