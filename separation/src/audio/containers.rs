@@ -1,0 +1,137 @@
+//! Makes symphonia's readers and decoders, and puts their errors into our words.
+
+use std::io;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use symphonia::core::codecs::audio::well_known::{
+    CODEC_ID_AAC, CODEC_ID_ALAC, CODEC_ID_FLAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_OPUS,
+    CODEC_ID_VORBIS,
+};
+use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
+use symphonia::core::codecs::registry::CodecRegistry;
+use symphonia::core::errors::Error;
+use symphonia::core::formats::{FormatOptions, FormatReader, Track};
+use symphonia::core::io::{MediaSource, MediaSourceStream, ReadBytes};
+use symphonia::default::formats::{
+    AdtsReader, AiffReader, CafReader, FlacReader, IsoMp4Reader, MkvReader, MpaReader, OggReader, WavReader,
+};
+
+use super::AudioError;
+use super::sniff::{Container, Sniffed};
+
+/// What Opus is decoded at, whatever it was made from.
+pub(super) const OPUS_RATE_HZ: u32 = 48_000;
+
+/// Channels that a decoder may be made for; 7.1.4 has 12.
+const MAX_CHANNELS: usize = 64;
+
+static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
+    let mut codecs = CodecRegistry::new();
+    symphonia::default::register_enabled_codecs(&mut codecs);
+    codecs.register_audio_decoder::<symphonia_adapter_libopus::OpusDecoder>();
+    codecs
+});
+
+pub(super) fn make_reader(
+    input: Box<dyn MediaSource>,
+    sniffed: Sniffed,
+) -> Result<Box<dyn FormatReader>, Error> {
+    let mut stream = MediaSourceStream::new(input, Default::default());
+    io::Seek::seek(&mut stream, io::SeekFrom::Start(sniffed.offset))?;
+    let options = FormatOptions::default();
+    Ok(match sniffed.container {
+        Container::Wav => Box::new(WavReader::try_new(stream, options)?),
+        Container::Flac => Box::new(FlacReader::try_new(stream, options)?),
+        Container::Ogg => Box::new(OggReader::try_new(stream, options)?),
+        Container::Aiff => Box::new(AiffReader::try_new(stream, options)?),
+        Container::Caf => Box::new(CafReader::try_new(stream, options)?),
+        Container::Mp4 => {
+            // That reader expects to stand behind the size of the first box, and steps back.
+            stream.read_quad_bytes()?;
+            Box::new(IsoMp4Reader::try_new(stream, options)?)
+        }
+        Container::Matroska => Box::new(MkvReader::try_new(stream, options)?),
+        Container::Adts => Box::new(AdtsReader::try_new(stream, options)?),
+        Container::Mpeg => Box::new(MpaReader::try_new(stream, options)?),
+    })
+}
+
+pub(super) fn make_decoder(track: &Track) -> Result<(Box<dyn AudioDecoder>, AudioCodecParameters), Error> {
+    let params = track.codec_params.as_ref().and_then(|params| params.audio());
+    let params = params
+        .ok_or(Error::Unsupported("a codec without parameters"))?
+        .clone();
+    if params
+        .channels
+        .as_ref()
+        .is_some_and(|channels| channels.count() > MAX_CHANNELS)
+    {
+        return Err(Error::Unsupported("more than 64 channels"));
+    }
+    let mut adapted = params.clone();
+    if params.codec == CODEC_ID_OPUS {
+        // The adapter would drop the frames before the beginning from the first packet alone, which may be shorter.
+        adapted.extra_data = None;
+        adapted.sample_rate = Some(OPUS_RATE_HZ);
+    }
+    let decoder = CODECS.make_audio_decoder(&adapted, &AudioDecoderOptions::default())?;
+    Ok((decoder, params))
+}
+
+/// RFC 7845: two bytes at offset 10 of the identification header, in frames at 48 kHz.
+pub(super) fn opus_pre_skip(params: &AudioCodecParameters) -> u64 {
+    match params.extra_data.as_deref().and_then(|head| head.get(10..12)) {
+        Some(&[low, high]) => u64::from(u16::from_le_bytes([low, high])),
+        _ => 0,
+    }
+}
+
+pub(super) fn format_name(container: Container, codec: AudioCodecId) -> &'static str {
+    match (container, codec) {
+        (Container::Wav, _) => "wav",
+        (Container::Aiff, _) => "aiff",
+        (_, CODEC_ID_FLAC) => "flac",
+        (_, CODEC_ID_VORBIS) => "ogg vorbis",
+        (_, CODEC_ID_OPUS) => "opus",
+        (_, CODEC_ID_AAC) => "aac",
+        (_, CODEC_ID_ALAC) => "alac",
+        (_, CODEC_ID_MP3) => "mp3",
+        (_, CODEC_ID_MP2) => "mp2",
+        (_, CODEC_ID_MP1) => "mp1",
+        (Container::Caf, _) => "caf",
+        (Container::Mp4, _) => "mp4",
+        (Container::Matroska, _) => "matroska",
+        _ => "other",
+    }
+}
+
+pub(super) fn refusal(path: &Path, error: Error) -> AudioError {
+    let path = path.to_owned();
+    match error {
+        Error::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof => AudioError::Corrupt {
+            path,
+            detail: "it ends before its samples".to_owned(),
+        },
+        Error::IoError(source) => AudioError::Read { path, source },
+        Error::Unsupported(detail) => AudioError::Unsupported {
+            path,
+            detail: detail.to_owned(),
+        },
+        Error::DecodeError(detail) | Error::LimitError(detail) => AudioError::Corrupt {
+            path,
+            detail: detail.to_owned(),
+        },
+        other => AudioError::Corrupt {
+            path,
+            detail: other.to_string(),
+        },
+    }
+}
+
+pub(super) fn unreadable(path: &Path, source: io::Error) -> AudioError {
+    AudioError::Read {
+        path: path.to_owned(),
+        source,
+    }
+}
