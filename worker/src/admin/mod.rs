@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use separation_contract::offset_metadata::Hold;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -74,12 +75,25 @@ async fn own_machine_only(
 async fn ready(State(admin): State<Admin>) -> Response {
     let activity = admin.activity.borrow().clone();
     match activity {
-        Activity::Idle | Activity::Busy { .. } => "ready\n".into_response(),
+        Activity::Idle | Activity::Busy { .. } => ready_text(&admin.metrics.holds().list()).into_response(),
         Activity::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
         Activity::Draining { .. } | Activity::Stopped => {
             (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
         }
     }
+}
+
+/// A worker that is refused stays ready: another one would be refused as well.
+fn ready_text(holds: &[Hold]) -> String {
+    let mut text = "ready\n".to_owned();
+    for hold in holds {
+        text += &format!(
+            "held: {} refuses this worker since {}\n",
+            hold.dependency(),
+            hold.since
+        );
+    }
+    text
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
@@ -151,7 +165,14 @@ mod tests {
         assert_eq!(call(&admin, "GET /live HTTP/1.1").await.0, 200);
         assert_eq!(call(&admin, "GET /ready HTTP/1.1").await.0, 503);
         sender.send_replace(Activity::Busy { task: "a".into() });
-        assert_eq!(call(&admin, "GET /ready HTTP/1.1").await.0, 200);
+        assert_eq!(call(&admin, "GET /ready HTTP/1.1").await, (200, "ready\n".into()));
+        let held = admin.metrics.holds().set("s3:403");
+        let (status, detail) = call(&admin, "GET /ready HTTP/1.1").await;
+        assert_eq!(status, 200);
+        assert_eq!(
+            detail,
+            format!("ready\nheld: s3:403 refuses this worker since {}\n", held.since)
+        );
         assert_eq!(
             call(&admin, "GET /status HTTP/1.1").await,
             (200, r#"{"state":"busy","task":"a"}"#.into())

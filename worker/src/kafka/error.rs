@@ -1,6 +1,7 @@
 //! What goes wrong with Kafka.
 
 pub use rdkafka::error::KafkaError;
+use rdkafka::error::RDKafkaErrorCode;
 
 /// Why an offset is not committed.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,16 @@ pub enum PublishError {
         /// The topic.
         topic: String,
     },
+    /// The producer cannot publish anything any more; another one has taken its place.
+    #[error("the producer failed for good and was replaced ({code:?}: {reason}); topic {topic}")]
+    Fatal {
+        /// The topic.
+        topic: String,
+        /// The error that ended it.
+        code: RDKafkaErrorCode,
+        /// Its reason, in librdkafka's words.
+        reason: String,
+    },
     /// The brokers refuse it.
     #[error("the brokers refused the message for topic {topic}")]
     Refused {
@@ -43,10 +54,24 @@ pub enum PublishError {
 }
 
 impl PublishError {
+    /// The refusing dependency and its code, such as `kafka:29`, where the brokers answered and refused.
+    pub fn dependency(&self) -> Option<String> {
+        let code = match self {
+            Self::Away { .. } => return None,
+            Self::NoTopic { .. } => RDKafkaErrorCode::UnknownTopicOrPartition,
+            Self::Fatal { code, .. } => *code,
+            Self::Refused { source, .. } => source.rdkafka_error_code()?,
+        };
+        // Kafka's own codes are positive; librdkafka's are negative.
+        Some(format!("kafka:{}", code as i32))
+    }
+
     /// What this failure says about trying again.
     pub fn class(&self) -> crate::error::ErrorClass {
         match self {
-            Self::Away { .. } | Self::NoTopic { .. } => crate::error::ErrorClass::Transient,
+            Self::Away { .. } | Self::NoTopic { .. } | Self::Fatal { .. } => {
+                crate::error::ErrorClass::Transient
+            }
             Self::Refused { .. } => crate::error::ErrorClass::Permanent,
         }
     }

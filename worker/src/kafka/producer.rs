@@ -1,8 +1,10 @@
 //! Publishing: one message, taken by all in-sync replicas, or an error.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::config::ClientConfig;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header as NativeHeader, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _, PurgeConfig};
 use rdkafka::util::Timeout;
@@ -24,10 +26,23 @@ pub struct Header {
     pub value: String,
 }
 
+/// How often a producer with a message under way is asked whether it failed for good.
+const FATAL_INTERVAL: Duration = Duration::from_millis(250);
+
 /// A producer that repeats and reorders nothing by itself; cheap to clone.
+///
+/// An idempotent producer of librdkafka that has met a fatal error, such as a refused request for a producer id, never
+/// publishes again. Another one takes its place.
 #[derive(Clone)]
 pub struct Producer {
+    config: ClientConfig,
+    current: Arc<Mutex<Current>>,
+}
+
+struct Current {
     inner: FutureProducer<Logging>,
+    /// How many producers were before this one.
+    number: u64,
 }
 
 impl Producer {
@@ -38,9 +53,27 @@ impl Producer {
     pub fn new(kafka: &KafkaSettings) -> Result<Self, KafkaError> {
         let mut config = client::config(kafka, separation_contract::kafka::producer());
         config.set("message.timeout.ms", MESSAGE_TIMEOUT.as_millis().to_string());
+        let inner = config.create_with_context(Logging)?;
         Ok(Self {
-            inner: config.create_with_context(Logging)?,
+            config,
+            current: Arc::new(Mutex::new(Current { inner, number: 0 })),
         })
+    }
+
+    fn current(&self) -> (FutureProducer<Logging>, u64) {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        (current.inner.clone(), current.number)
+    }
+
+    /// Puts another producer in the place of the one of this number, unless that was done, and gives the old one.
+    fn replace(&self, number: u64) -> KafkaResult<Option<FutureProducer<Logging>>> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.number != number {
+            return Ok(None);
+        }
+        let fresh = self.config.create_with_context(Logging)?;
+        current.number += 1;
+        Ok(Some(std::mem::replace(&mut current.inner, fresh)))
     }
 
     /// Publishes one message and waits until all in-sync replicas have it.
@@ -62,18 +95,38 @@ impl Producer {
             });
         }
         let record = FutureRecord::to(topic).key(key).payload(value).headers(native);
-        match self.inner.send(record, Timeout::After(MESSAGE_TIMEOUT)).await {
-            Ok(delivery) => Ok(Place {
-                partition: delivery.partition,
-                offset: delivery.offset,
-            }),
-            Err((error, _)) => Err(publish_error(topic, error)),
+        let (producer, number) = self.current();
+        let delivered = tokio::select! {
+            biased;
+            delivered = producer.send(record, Timeout::After(MESSAGE_TIMEOUT)) => Some(delivered),
+            // Messages that wait when a producer fails for good may be kept until their time is over.
+            () = failed_for_good(&producer) => None,
+        };
+        let error = match delivered {
+            Some(Ok(delivery)) => {
+                return Ok(Place {
+                    partition: delivery.partition,
+                    offset: delivery.offset,
+                });
+            }
+            Some(Err((error, _))) => Some(error),
+            None => None,
+        };
+        let topic = topic.to_owned();
+        if let Some((code, reason)) = producer.client().fatal_error() {
+            match self.replace(number) {
+                // Closing a producer waits for its thread.
+                Ok(old) => drop(tokio::task::spawn_blocking(move || drop((old, producer)))),
+                Err(source) => return Err(PublishError::Away { topic, source }),
+            }
+            return Err(PublishError::Fatal { topic, code, reason });
         }
+        Err(publish_error(topic, error.unwrap_or(KafkaError::Canceled)))
     }
 
     /// Whether some broker knows `topic`'s partitions, asked now.
     pub async fn reaches(&self, topic: &str, limit: Duration) -> bool {
-        let (producer, name) = (self.inner.clone(), topic);
+        let (producer, name) = (self.current().0, topic);
         let topic = topic.to_owned();
         // librdkafka waits in the call.
         let asked = tokio::task::spawn_blocking(move || {
@@ -104,7 +157,7 @@ impl Producer {
 
     /// Drops what no broker has taken yet: the outcome of a message that went to another worker.
     pub fn purge(&self) {
-        self.inner.purge(PurgeConfig::default().queue().inflight());
+        self.current().0.purge(PurgeConfig::default().queue().inflight());
     }
 
     /// Waits, at most for `limit`, until brokers have everything.
@@ -112,13 +165,19 @@ impl Producer {
     /// # Errors
     /// When something is still waiting then.
     pub async fn close(self, limit: Duration) -> Result<(), KafkaError> {
-        let flushed = tokio::task::spawn_blocking(move || self.inner.flush(limit));
+        let flushed = tokio::task::spawn_blocking(move || self.current().0.flush(limit));
         flushed.await.unwrap_or(Err(KafkaError::Canceled))
     }
 }
 
-fn publish_error(topic: &str, error: KafkaError) -> PublishError {
-    let topic = topic.to_owned();
+/// Waits until the producer has met a fatal error.
+async fn failed_for_good(producer: &FutureProducer<Logging>) {
+    while producer.client().fatal_error().is_none() {
+        tokio::time::sleep(FATAL_INTERVAL).await;
+    }
+}
+
+fn publish_error(topic: String, error: KafkaError) -> PublishError {
     match error.rdkafka_error_code() {
         Some(
             RDKafkaErrorCode::UnknownTopicOrPartition
@@ -127,8 +186,14 @@ fn publish_error(topic: &str, error: KafkaError) -> PublishError {
         ) => PublishError::NoTopic { topic },
         Some(
             RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::MessageBatchTooLarge
             | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::InvalidTopic
             | RDKafkaErrorCode::InvalidRecord
+            | RDKafkaErrorCode::UnsupportedVersion
+            | RDKafkaErrorCode::UnsupportedForMessageFormat
             | RDKafkaErrorCode::PolicyViolation,
         ) => PublishError::Refused { topic, source: error },
         _ => PublishError::Away { topic, source: error },

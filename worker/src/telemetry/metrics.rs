@@ -6,6 +6,8 @@ use prometheus::{
     Encoder as _, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
+use super::holds::Holds;
+
 /// Buckets from a hundredth of a second to ten minutes, the longest task.
 const SECONDS: [f64; 14] = [
     0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
@@ -24,6 +26,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     busy: IntGauge,
     busy_since: Gauge,
+    holds: Holds,
 }
 
 impl Default for Metrics {
@@ -97,6 +100,7 @@ impl Metrics {
         ] {
             registry.register(gauge).expect("the name is not taken");
         }
+        let holds = Holds::register(&registry);
         Self {
             registry,
             messages,
@@ -108,7 +112,13 @@ impl Metrics {
             requests,
             busy,
             busy_since,
+            holds,
         }
+    }
+
+    /// Dependencies that refuse this worker now.
+    pub fn holds(&self) -> &Holds {
+        &self.holds
     }
 
     /// A message was taken, at `unix_seconds`.
