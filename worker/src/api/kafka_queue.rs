@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use separation_contract::message::Task;
+use separation_contract::offset_metadata::OffsetMetadata;
 use tokio::sync::Semaphore;
 
 use super::ApiSettings;
 use super::borders::{QueueProgress, TaskQueue};
-use crate::kafka::{Attempt, GroupProgress, Header, KafkaError, Place, Producer};
+use crate::kafka::{GroupProgress, Header, KafkaError, Place, Producer};
 use crate::settings::KafkaSettings;
 use crate::telemetry::TraceContext;
 use crate::work::WorkError;
@@ -77,9 +78,10 @@ impl TaskQueue for KafkaQueue {
                 }
             };
             let progress = tokio::time::timeout(ASK_LIMIT, asked).await.ok()??;
+            let begun = |record: &OffsetMetadata| record.start.is_some() || record.attempt > 0;
             Some(QueueProgress {
+                begun: progress.as_ref().is_some_and(|progress| begun(&progress.record)),
                 committed: progress.map(|progress| progress.committed),
-                begun: progress.is_some_and(|progress| progress.attempt > Attempt::default()),
             })
         })
     }

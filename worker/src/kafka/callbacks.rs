@@ -48,8 +48,8 @@ pub(super) struct State {
     pub(super) next: Option<Message>,
     /// Ends of partitions that were met when it was looked for.
     pub(super) ended: Vec<i32>,
-    /// Its place and when the brokers were asked, if its first try is noted already.
-    pub(super) begun: Option<(Place, Instant)>,
+    /// Its place and when the brokers were asked, if a commit of ours confirmed that it is this member's.
+    pub(super) confirmed: Option<(Place, Instant)>,
 }
 
 impl Callbacks {
@@ -71,7 +71,7 @@ impl State {
         self.ended.retain(|partition| !partitions.contains(partition));
         self.next
             .take_if(|next| partitions.contains(&next.place.partition));
-        self.begun
+        self.confirmed
             .take_if(|(place, _)| partitions.contains(&place.partition));
     }
 }

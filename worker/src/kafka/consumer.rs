@@ -18,13 +18,14 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use separation_contract::kafka::Assignor;
+use separation_contract::offset_metadata::OffsetMetadata;
 use tokio_util::sync::CancellationToken;
 
 use super::callbacks::{Callbacks, State, give_up, log_failure};
 use super::client;
 use super::error::CommitError;
 use super::membership::Noted;
-use super::message::{Attempt, Message, Place};
+use super::message::{Message, Place};
 use super::trailing;
 use crate::settings::{ConsumerSettings, KafkaSettings};
 use crate::telemetry::Metrics;
@@ -191,11 +192,11 @@ impl Consumer {
         None
     }
 
-    /// When the brokers were asked to note the first try of the message at `place`, if that was done with the commit
-    /// of the one before.
-    pub fn begun(&self, place: Place) -> Option<Instant> {
-        let begun = self.state().begun.take();
-        begun.filter(|(of, _)| *of == place).map(|(_, at)| at)
+    /// When the brokers were asked to commit `place` as the next to read, if that was the commit of the message before
+    /// and succeeded: the message is this member's, and its record is empty.
+    pub fn confirmed(&self, place: Place) -> Option<Instant> {
+        let confirmed = self.state().confirmed.take();
+        confirmed.filter(|(of, _)| *of == place).map(|(_, at)| at)
     }
 
     /// Gives each owned partition a queue of its own, and the queues to read from now.
@@ -327,24 +328,24 @@ impl Consumer {
         }
     }
 
-    /// How often a message was begun before, by any member. Nothing if its topic came anew meanwhile, with other
-    /// messages at the offsets that this member knew: then the partition is read from its beginning.
+    /// The record that is committed beside a message's own offset. Nothing if its topic was recreated meanwhile, with
+    /// other messages at the offsets that this member knew: then the partition is read from its beginning.
     ///
     /// # Errors
     /// When the brokers cannot tell.
-    pub async fn attempts(&self, place: Place) -> KafkaResult<Option<Attempt>> {
-        let tries = |(offset, attempt)| {
+    pub async fn record(&self, place: Place) -> KafkaResult<Option<OffsetMetadata>> {
+        let of_place = |(offset, record)| {
             if offset == place.offset {
-                attempt
+                record
             } else {
-                Attempt::default()
+                OffsetMetadata::default()
             }
         };
-        let noted = self.state().membership.noted(place.partition);
-        if let Some(Noted::At(offset, attempt, at)) = noted
+        let noted = self.state().membership.noted(place.partition).cloned();
+        if let Some(Noted::At(offset, record, at)) = &noted
             && at.elapsed() < NOTED_LIMIT
         {
-            return Ok(Some(tries((offset, attempt))));
+            return Ok(Some(of_place((*offset, record.clone()))));
         }
         let committed = self.committed(place.partition).await?;
         if committed.is_none() && matches!(noted, Some(Noted::At(..))) {
@@ -355,11 +356,11 @@ impl Consumer {
             self.state().membership.forget_noted(place.partition);
             return Ok(None);
         }
-        Ok(Some(committed.map(tries).unwrap_or_default()))
+        Ok(Some(committed.map(of_place).unwrap_or_default()))
     }
 
-    /// What is committed in a partition, with what is noted beside it.
-    async fn committed(&self, partition: i32) -> KafkaResult<Option<(i64, Attempt)>> {
+    /// The committed offset of a partition, with the record beside it.
+    async fn committed(&self, partition: i32) -> KafkaResult<Option<(i64, OffsetMetadata)>> {
         let (consumer, asked) = (Arc::clone(&self.inner), list(&self.topic, &[partition]));
         // librdkafka waits in the call.
         let answer = tokio::task::spawn_blocking(move || consumer.committed_offsets(asked, COMMITTED_LIMIT));
@@ -372,30 +373,27 @@ impl Consumer {
         let Offset::Offset(offset) = element.offset() else {
             return Ok(None);
         };
-        Ok(Some((
-            offset,
-            Attempt::parse(element.metadata()).unwrap_or_default(),
-        )))
+        Ok(Some((offset, OffsetMetadata::parse(element.metadata()))))
     }
 
-    /// Commits that `place` is the next to read, with the tries of the message there. Tries again as long as that
+    /// Commits that `place` is the next to read, with the record of the message there. Tries again as long as that
     /// may help and the partition is ours. Polling has to go on meanwhile.
     ///
     /// # Errors
     /// When the partition is lost, or the client cannot go on.
-    pub async fn commit(&self, place: Place, attempt: Attempt) -> Result<(), CommitError> {
+    pub async fn commit(&self, place: Place, record: &OffsetMetadata) -> Result<(), CommitError> {
         loop {
             let asked_at = Instant::now();
             if !self.state().membership.holds_work() {
                 return Err(CommitError::Lost);
             }
-            let error = match self.commit_once(place, attempt).await {
+            let error = match self.commit_once(place, record).await {
                 Ok(()) => {
                     self.inner.context().metrics.commit("committed");
                     let mut state = self.state();
-                    state.membership.note(place, attempt, Instant::now());
+                    state.membership.note(place, record.clone(), Instant::now());
                     let is_next = state.next.as_ref().is_some_and(|next| next.place == place);
-                    state.begun = (is_next && attempt != Attempt::default()).then_some((place, asked_at));
+                    state.confirmed = is_next.then_some((place, asked_at));
                     return Ok(());
                 }
                 Err(error) => error,
@@ -417,12 +415,12 @@ impl Consumer {
         }
     }
 
-    async fn commit_once(&self, place: Place, attempt: Attempt) -> KafkaResult<()> {
+    async fn commit_once(&self, place: Place, record: &OffsetMetadata) -> KafkaResult<()> {
         let mut offsets = TopicPartitionList::new();
         let mut element = offsets.add_partition(&self.topic, place.partition);
         element.set_offset(Offset::Offset(place.offset))?;
-        if attempt != Attempt::default() {
-            element.set_metadata(attempt.to_string());
+        if *record != OffsetMetadata::default() {
+            element.set_metadata(record.to_string());
         }
         let consumer = Arc::clone(&self.inner);
         // librdkafka waits for the brokers in the call, and answers commits in no other way through this binding.

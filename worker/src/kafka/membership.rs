@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::message::{Attempt, Place};
+use separation_contract::offset_metadata::OffsetMetadata;
+
+use super::message::Place;
 
 /// What the client is to do about partitions that it is asked to give up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,12 +20,12 @@ pub(super) enum RevokeAnswer {
 }
 
 /// What is known about a partition's committed offset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Noted {
     /// Nothing.
     Unknown,
-    /// This offset, with tries of the message there: this member committed it at that time.
-    At(i64, Attempt, Instant),
+    /// This offset, with the record of the message there: this member committed it at that time.
+    At(i64, OffsetMetadata, Instant),
 }
 
 /// Partitions of one topic that this member owns.
@@ -93,8 +95,8 @@ impl Membership {
     }
 
     /// What is known about the committed offset of a partition. Nothing if it is not owned.
-    pub(super) fn noted(&self, partition: i32) -> Option<Noted> {
-        self.owned.get(&partition).copied()
+    pub(super) fn noted(&self, partition: i32) -> Option<&Noted> {
+        self.owned.get(&partition)
     }
 
     /// Whether the partition of the work is still owned.
@@ -104,9 +106,9 @@ impl Membership {
     }
 
     /// Something was committed at `now`.
-    pub(super) fn note(&mut self, place: Place, attempt: Attempt, now: Instant) {
+    pub(super) fn note(&mut self, place: Place, record: OffsetMetadata, now: Instant) {
         if let Some(noted) = self.owned.get_mut(&place.partition) {
-            *noted = Noted::At(place.offset, attempt, now);
+            *noted = Noted::At(place.offset, record, now);
         }
     }
 
@@ -176,7 +178,7 @@ mod tests {
     fn what_is_noted_is_known_until_the_partition_goes() {
         let mut membership = Membership::default();
         membership.assign(&[3]);
-        assert_eq!(membership.noted(3), Some(Noted::Unknown));
+        assert_eq!(membership.noted(3), Some(&Noted::Unknown));
         let (now, third) = (
             Instant::now(),
             Place {
@@ -184,14 +186,17 @@ mod tests {
                 offset: 8,
             },
         );
-        membership.note(third, Attempt::default(), now);
-        assert_eq!(membership.noted(3), Some(Noted::At(8, Attempt(0), now)));
+        membership.note(third, OffsetMetadata::attempt(1), now);
+        assert_eq!(
+            membership.noted(3),
+            Some(&Noted::At(8, OffsetMetadata::attempt(1), now))
+        );
         membership.forget_noted(3);
-        assert_eq!(membership.noted(3), Some(Noted::Unknown));
-        membership.note(third, Attempt::default(), now);
+        assert_eq!(membership.noted(3), Some(&Noted::Unknown));
+        membership.note(third, OffsetMetadata::default(), now);
         membership.revoke(&[3]);
         membership.assign(&[3]);
-        assert_eq!(membership.noted(3), Some(Noted::Unknown));
+        assert_eq!(membership.noted(3), Some(&Noted::Unknown));
         assert_eq!(membership.begin(4), None);
     }
 

@@ -1,4 +1,4 @@
-//! Messages as they are taken from a topic, and what is noted beside a committed offset.
+//! Messages as they are taken from a topic, and their offsets.
 
 use std::fmt;
 
@@ -59,43 +59,6 @@ impl Message {
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
             trace: TraceContext::from_header(trace),
-        }
-    }
-}
-
-/// How often a message was begun, noted beside its own offset as `attempt=N` before each try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Attempt(pub u32);
-
-impl Attempt {
-    /// The next try.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-
-    /// What is noted beside the committed offset, if it is ours and of this version.
-    pub(super) fn parse(metadata: &str) -> Option<Self> {
-        metadata.strip_prefix("attempt=")?.parse().ok().map(Self)
-    }
-}
-
-impl fmt::Display for Attempt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "attempt={}", self.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_attempt_is_read_as_it_is_noted() {
-        let third = Attempt(2).next();
-        assert_eq!(Attempt::parse(&third.to_string()), Some(Attempt(3)));
-        for other in ["", "attempt=", "attempt=-1", "attempts=1", "NO_METADATA"] {
-            assert_eq!(Attempt::parse(other), None, "{other}");
         }
     }
 }

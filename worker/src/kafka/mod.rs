@@ -19,7 +19,7 @@ mod trailing;
 pub use consumer::{Consumer, Polled};
 pub use error::{CommitError, KafkaError, PublishError};
 pub use lag::{GroupLag, PartitionLag, PartitionOwner, read_group_lag};
-pub use message::{Attempt, Message, Place};
+pub use message::{Message, Place};
 pub use producer::{Header, Producer};
 pub use progress::{GroupProgress, PartitionProgress};
 pub use topics::ensure_topics;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use separation_contract::offset_metadata::OffsetMetadata;
 
 use super::client::{self, Logging};
-use super::message::Attempt;
 use crate::settings::KafkaSettings;
 
 /// Asks how far a group is in a topic; joins no group. Cheap to clone.
@@ -19,12 +19,12 @@ pub struct GroupProgress {
 }
 
 /// How far a group is in one partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionProgress {
     /// The next offset to work on.
     pub committed: i64,
-    /// How often the message there was begun.
-    pub attempt: Attempt,
+    /// The record of the message there.
+    pub record: OffsetMetadata,
 }
 
 impl GroupProgress {
@@ -61,7 +61,7 @@ impl GroupProgress {
             };
             Ok(Some(PartitionProgress {
                 committed,
-                attempt: Attempt::parse(element.metadata()).unwrap_or_default(),
+                record: OffsetMetadata::parse(element.metadata()),
             }))
         });
         answer.await.unwrap_or(Err(KafkaError::Canceled))

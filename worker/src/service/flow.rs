@@ -1,20 +1,23 @@
 //! One message from taking it to committing it.
 //!
 //! Nothing becomes visible unless the message is still ours: a claim that the broker has not confirmed for a third of
-//! a session is confirmed anew first, so that a worker that was frozen shows nothing stale.
+//! a session is confirmed again first, so that a worker that was frozen shows nothing stale.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::convert::Infallible;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use separation_contract::message::{MAX_MESSAGE_BYTES, Malformed, TaskResult, put_back};
+use separation_contract::offset_metadata::OffsetMetadata;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Verdict, verdict};
+use super::record::Record;
 use super::{Service, ServiceError};
 use crate::error::ErrorClass;
 use crate::faults;
-use crate::kafka::{Attempt, CommitError, Header, Message, Place, PublishError};
+use crate::kafka::{CommitError, Header, Message, Place};
 use crate::telemetry::TraceContext;
 use crate::work::{Claim, ClaimedWork, Finished, Refusal, Role, WorkError};
 
@@ -26,6 +29,10 @@ const REFUSAL_LIMIT: Duration = Duration::from_secs(150);
 
 /// Pause before a step that must succeed is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause before something is published again: doubled up to half of the 30 s within which a task goes on
+/// after a refusal ended.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// How one message ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,11 +74,10 @@ pub(super) struct Flow<'s, R> {
     message: Message,
     /// Cancelled when the message's partition is lost.
     lost: CancellationToken,
-    /// When the broker was last asked whether the message is ours, and said so. Not at first: what was fetched before
-    /// this process was frozen may be another's by now.
-    confirmed_at: Cell<Option<Instant>>,
-    /// What is noted beside the message's own offset.
-    attempt: Cell<Attempt>,
+    /// Cancelled when the worker is asked to stop.
+    drain: CancellationToken,
+    /// The record beside the message's own offset.
+    record: Record<'s>,
     /// The result that this worker published last, of this message or one before.
     published: &'s RefCell<Option<Published>>,
 }
@@ -101,14 +107,15 @@ impl<'s, R: Role> Flow<'s, R> {
         service: &'s Service<R>,
         message: Message,
         lost: CancellationToken,
+        drain: CancellationToken,
         published: &'s RefCell<Option<Published>>,
     ) -> Self {
         Self {
+            record: Record::new(&service.consumer, message.place),
             service,
             message,
             lost,
-            confirmed_at: Cell::new(None),
-            attempt: Cell::new(Attempt::default()),
+            drain,
             published,
         }
     }
@@ -126,7 +133,7 @@ impl<'s, R: Role> Flow<'s, R> {
     }
 
     /// Works on the message to its end.
-    pub(super) async fn run(self) -> Result<Ended, ServiceError> {
+    pub(super) async fn run(&self) -> Result<Ended, ServiceError> {
         let task = self.name();
         faults::begin(&task);
         tracing::info!(
@@ -137,7 +144,7 @@ impl<'s, R: Role> Flow<'s, R> {
             R::RECEIVED
         );
         faults::point("received").await;
-        match self.steps(&task).await {
+        match self.steps_and_record(&task).await {
             Ok(ended) => Ok(ended),
             Err(Stop::Fatal(error)) => Err(error),
             Err(Stop::Lost) => {
@@ -151,22 +158,42 @@ impl<'s, R: Role> Flow<'s, R> {
         }
     }
 
+    /// Leaves the message to another worker because this one is to end: the attempt is taken back, as far as a commit
+    /// succeeds within `limit`.
+    pub(super) async fn release(&self, limit: Duration) {
+        self.record.drain();
+        match tokio::time::timeout(limit, self.record.write_changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "Could not take the attempt back"),
+            Err(_) => tracing::warn!("Could not take the attempt back in time"),
+        }
+    }
+
+    /// The steps, while changes of the record are committed.
+    async fn steps_and_record(&self, task: &str) -> Result<Ended, Stop> {
+        let drained = async {
+            self.drain.cancelled().await;
+            self.record.drain();
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            ended = self.steps(task) => ended,
+            error = self.record.write_changes() => Err(error.into()),
+            never = drained => match never {},
+        }
+    }
+
     async fn steps(&self, task: &str) -> Result<Ended, Stop> {
         let role = &self.service.role;
-        let begun = self.service.consumer.begun(self.message.place);
-        let attempt = match begun {
-            Some(_) => Attempt::default(),
-            None => match self.attempts().await? {
-                Some(attempt) => attempt,
+        let confirmed = self.service.consumer.confirmed(self.message.place);
+        let found = match confirmed {
+            Some(_) => OffsetMetadata::default(),
+            None => match self.found_record().await? {
+                Some(record) => record,
                 None => return Ok(Ended::Anew),
             },
         };
-        // A confirmation commits it again, as it stands.
-        self.attempt.set(match begun {
-            Some(_) => attempt.next(),
-            None => attempt,
-        });
-        self.confirmed_at.set(begun);
+        self.record.found(found, confirmed);
         let (claim, mut claimed) = self.claim(Instant::now() + self.service.settings.task_timeout);
         let message = match role.parse(self.message.value.as_deref()) {
             Ok(message) => message,
@@ -174,18 +201,8 @@ impl<'s, R: Role> Flow<'s, R> {
                 return self.refuse_malformed(task, &malformed).await;
             }
         };
-        let may_begin = attempt.0 < self.service.settings.max_attempts;
         let recognised = crate::work::retrying(&claim, "recognise", || role.recognise(&message, &claim));
-        let begin = async {
-            match begun {
-                None if may_begin => self.begin_attempt(attempt.next()).await,
-                _ => Ok(()),
-            }
-        };
-        // Each waits for another server.
-        let (recognised, noted) = tokio::join!(self.drive(&mut claimed, &claim, recognised), begin);
-        noted?;
-        match recognised? {
+        match self.drive(&mut claimed, &claim, recognised).await? {
             Ok(Some(finished)) => {
                 tracing::info!(
                     task_uuid = task,
@@ -200,11 +217,12 @@ impl<'s, R: Role> Flow<'s, R> {
                 return self.fail(task, &message, &error).await;
             }
         }
-        if !may_begin {
-            let reason = format!("the task ended its worker {} times", attempt.0);
+        let attempts = self.record.attempts();
+        if attempts >= self.service.settings.max_attempts {
+            let reason = format!("the task ended its worker {attempts} times");
             tracing::error!(
                 task_uuid = task,
-                attempts = attempt.0,
+                attempts,
                 "The task ends its workers; it becomes a dead letter"
             );
             self.dead_letter("ends_its_worker", &reason).await?;
@@ -217,6 +235,12 @@ impl<'s, R: Role> Flow<'s, R> {
             self.refuse(task, refusal).await?;
             return Ok(Ended::DeadLetter);
         }
+        self.record.start();
+        if confirmed.is_none() {
+            self.record.write_changed().await?;
+        }
+        // Otherwise the commit goes on beside the work, for brokers take some milliseconds. A task that ends its worker
+        // within that time is the first of its partition for the next worker, which waits for the commit.
         faults::point("attempt_noted").await;
         match self
             .drive(&mut claimed, &claim, role.work(&message, &claim))
@@ -308,7 +332,7 @@ impl<'s, R: Role> Flow<'s, R> {
                 Ok(finished) => break finished,
                 Err(error) if matches!(error.class(), ErrorClass::Transient | ErrorClass::TimedOut) => {
                     tracing::warn!(task_uuid = task, error = %error, "Cannot tell the caller yet");
-                    self.pause().await?;
+                    self.pause(PAUSE).await?;
                 }
                 Err(error) => {
                     tracing::error!(task_uuid = task, error = %error, "Cannot tell the caller");
@@ -340,7 +364,7 @@ impl<'s, R: Role> Flow<'s, R> {
                 biased;
                 done = &mut step => return Ok(done),
                 Some(answer) = claimed.requests.recv() => {
-                    let confirmed = self.confirm_if_stale().await;
+                    let confirmed = self.confirm().await;
                     // Nobody listens if the step was dropped meanwhile.
                     let _ = answer.send(confirmed.is_ok());
                     if let Err(Stop::Fatal(error)) = confirmed {
@@ -360,45 +384,43 @@ impl<'s, R: Role> Flow<'s, R> {
         }
     }
 
-    /// Asks the broker whether the message is still ours, by committing what is committed already.
-    async fn confirm(&self) -> Result<(), Stop> {
-        // A session is at least that long from here on.
-        let asked_at = Instant::now();
-        self.service
-            .consumer
-            .commit(self.message.place, self.attempt.get())
-            .await?;
-        self.confirmed_at.set(Some(asked_at));
-        Ok(())
+    /// `dependency` refuses this worker: reported in the log by the caller, and in the metrics, `/ready` and the record
+    /// until [`Self::released`].
+    fn held(&self, dependency: &str) {
+        let hold = self.service.metrics.holds().set(dependency);
+        self.record.hold(Some(hold));
     }
 
-    async fn confirm_if_stale(&self) -> Result<(), Stop> {
+    /// `dependency` does not refuse this worker any more.
+    fn released(&self, dependency: &str) {
+        let holds = self.service.metrics.holds();
+        if holds.clear(dependency) {
+            tracing::info!(dependency, "The dependency accepts this worker again");
+        }
+        self.record.hold(holds.list().into_iter().next());
+    }
+
+    /// Makes sure that the message is still this member's: asks the broker if that was not confirmed for a third of a
+    /// session.
+    async fn confirm(&self) -> Result<(), Stop> {
         if self.lost.is_cancelled() {
             return Err(Stop::Lost);
         }
         let fresh = self.service.settings.timings.session_timeout / 3;
-        let confirmed_at = self.confirmed_at.get();
-        if confirmed_at.is_none_or(|confirmed_at| confirmed_at.elapsed() > fresh) {
-            self.confirm().await?;
-        }
-        Ok(())
+        Ok(self.record.confirm(fresh).await?)
     }
 
-    async fn attempts(&self) -> Result<Option<Attempt>, Stop> {
+    /// The record that is committed beside the message's offset. Nothing if the topic was recreated.
+    async fn found_record(&self) -> Result<Option<OffsetMetadata>, Stop> {
         loop {
-            match self.service.consumer.attempts(self.message.place).await {
-                Ok(attempt) => return Ok(attempt),
+            match self.service.consumer.record(self.message.place).await {
+                Ok(record) => return Ok(record),
                 Err(error) => {
-                    tracing::warn!(%error, "Cannot read how often the task was begun; asking again");
+                    tracing::warn!(%error, "Cannot read the committed offset of the message; asking again");
                 }
             }
-            self.pause().await?;
+            self.pause(PAUSE).await?;
         }
-    }
-
-    async fn begin_attempt(&self, attempt: Attempt) -> Result<(), Stop> {
-        self.attempt.set(attempt);
-        self.confirm().await
     }
 
     async fn publish_result(&self, result: Option<&TaskResult>) -> Result<(), Stop> {
@@ -445,35 +467,50 @@ impl<'s, R: Role> Flow<'s, R> {
             value: self.message.trace.child().to_string(),
         });
         let key = self.message.key.as_deref().unwrap_or_default();
+        let mut pause = PAUSE;
+        let mut refusal: Option<String> = None;
         loop {
-            self.confirm_if_stale().await?;
+            self.confirm().await?;
             let published = tokio::select! {
                 published = self.service.producer.publish(topic, key, value, &headers) => published,
                 () = self.lost.cancelled() => return Err(Stop::Lost),
             };
-            match published {
-                Ok(_) => return Ok(()),
-                // Committing without it would lose the outcome, so even a refusal is waited out.
-                Err(error @ PublishError::Refused { .. }) => {
-                    tracing::error!(error = crate::work::chain(&error), "Cannot publish; trying again");
+            let error = match published {
+                Ok(_) => {
+                    refusal.inspect(|dependency| self.released(dependency));
+                    return Ok(());
                 }
-                Err(error) => {
-                    tracing::warn!(error = crate::work::chain(&error), "Publishing again");
-                }
+                Err(error) => error,
+            };
+            let problem = crate::work::chain(&error);
+            let now = error.dependency();
+            if refusal != now {
+                refusal.inspect(|dependency| self.released(dependency));
             }
-            self.pause().await?;
+            // Committing without it would lose the outcome, so that even a refusal is waited out.
+            match &now {
+                Some(dependency) => {
+                    tracing::error!(
+                        error = problem,
+                        dependency,
+                        "Kafka refuses the message; publishing again"
+                    );
+                    self.held(dependency);
+                }
+                None => tracing::warn!(error = problem, "Publishing again"),
+            }
+            refusal = now;
+            self.pause(pause).await?;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
     async fn commit(&self, task: &str, success: bool) -> Result<(), Stop> {
         let (consumer, place) = (&self.service.consumer, self.message.place.next());
-        // If the next message in turn follows this one, its first try is noted with the same commit: brokers take some
-        // milliseconds for each.
+        // If the next message in turn follows this one, the same commit confirms that it is this member's.
         let follows = |next: &Place| next.partition == place.partition && next.offset >= place.offset;
-        match consumer.next_in_turn().filter(follows) {
-            Some(next) => consumer.commit(next, Attempt::default().next()).await?,
-            None => consumer.commit(place, Attempt::default()).await?,
-        }
+        let next = consumer.next_in_turn().filter(follows).unwrap_or(place);
+        self.record.conclude(next).await?;
         if success {
             tracing::info!(task_uuid = task, %place, "Offset committed successfully");
         } else {
@@ -482,9 +519,9 @@ impl<'s, R: Role> Flow<'s, R> {
         Ok(())
     }
 
-    async fn pause(&self) -> Result<(), Stop> {
+    async fn pause(&self, pause: Duration) -> Result<(), Stop> {
         tokio::select! {
-            () = tokio::time::sleep(PAUSE) => Ok(()),
+            () = tokio::time::sleep(pause) => Ok(()),
             () = self.lost.cancelled() => Err(Stop::Lost),
         }
     }

@@ -5,6 +5,7 @@
 mod failure;
 mod flow;
 mod markers;
+mod record;
 mod settle;
 mod shutdown;
 
@@ -13,12 +14,13 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use separation_contract::offset_metadata::OffsetMetadata;
 use tokio::sync::watch;
 
 pub use flow::Ended;
 pub use shutdown::Shutdown;
 
-use crate::kafka::{Attempt, CommitError, Consumer, KafkaError, Place, Polled, Producer};
+use crate::kafka::{CommitError, Consumer, KafkaError, Place, Polled, Producer};
 use crate::settings::ConsumerSettings;
 use crate::telemetry::Metrics;
 use crate::work::Role;
@@ -34,6 +36,9 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long leaving the group may take when everything is to end at once.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long taking back the attempt at a message may take when its work is aborted.
+const RELEASE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a worker is doing.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -168,7 +173,7 @@ impl<R: Role> Service<R> {
                     let Some(lost) = self.consumer.begin(message.place.partition) else {
                         continue;
                     };
-                    let flow = Flow::new(self, message, lost, &published);
+                    let flow = Flow::new(self, message, lost, shutdown.drain.clone(), &published);
                     match self.accompany(flow, shutdown).await? {
                         Some(_) => {}
                         None => return Ok(Exit::Aborted),
@@ -189,40 +194,54 @@ impl<R: Role> Service<R> {
         Ok(Exit::Drained)
     }
 
-    /// Polls while a message is worked on. Gives nothing if the work was aborted.
+    /// Works on a message to its end and counts it. Nothing if the work was aborted.
     async fn accompany(&self, flow: Flow<'_, R>, shutdown: &Shutdown) -> Result<Option<Ended>, ServiceError> {
         let task = flow.name();
         let begin = Instant::now();
         self.activity.send_replace(Activity::Busy { task: task.clone() });
         self.metrics.message_begun(unix_seconds());
-        let mut work = pin!(flow.run());
-        let mut draining = false;
-        let ended = loop {
-            let polled = tokio::select! {
-                biased;
-                () = shutdown.abort.cancelled() => break None,
-                ended = &mut work => break Some(ended?),
-                () = shutdown.drain.cancelled(), if !draining => {
-                    draining = true;
-                    self.consumer.close_intake();
-                    tracing::info!(task_uuid = task, "Finishing the running task before the shutdown");
-                    self.activity.send_replace(Activity::Draining { task: Some(task.clone()) });
-                    continue;
-                }
-                polled = self.consumer.poll() => polled,
-            };
-            self.not_now(polled)?;
+        let ended = self.poll_beside(&flow, &task, shutdown).await;
+        let outcome = match &ended {
+            Ok(Some(ended)) => ended.word(),
+            Ok(None) | Err(_) => "aborted",
         };
-        let outcome = ended.map_or("aborted", Ended::word);
         self.metrics.message_ended(outcome, begin.elapsed());
-        if ended.is_none() {
+        if outcome == "aborted" {
+            flow.release(RELEASE_LIMIT).await;
             tracing::warn!(
                 task_uuid = task,
                 "Aborted; the task is left uncommitted for another worker"
             );
         }
         self.consumer.end();
-        Ok(ended)
+        ended
+    }
+
+    /// Polls while a message is worked on. Nothing if the work is to be aborted.
+    async fn poll_beside(
+        &self,
+        flow: &Flow<'_, R>,
+        task: &str,
+        shutdown: &Shutdown,
+    ) -> Result<Option<Ended>, ServiceError> {
+        let mut work = pin!(flow.run());
+        let mut draining = false;
+        loop {
+            let polled = tokio::select! {
+                biased;
+                () = shutdown.abort.cancelled() => return Ok(None),
+                ended = &mut work => return ended.map(Some),
+                () = shutdown.drain.cancelled(), if !draining => {
+                    draining = true;
+                    self.consumer.close_intake();
+                    tracing::info!(task_uuid = task, "Finishing the running task before the shutdown");
+                    self.activity.send_replace(Activity::Draining { task: Some(task.to_owned()) });
+                    continue;
+                }
+                polled = self.consumer.poll() => polled,
+            };
+            self.not_now(polled)?;
+        }
     }
 
     /// Looks for partitions in which nothing but markers of transactions waits; gives them back if that fails.
@@ -239,7 +258,8 @@ impl<R: Role> Service<R> {
         if self.consumer.begin(place.partition).is_none() {
             return Ok(());
         }
-        let mut commit = pin!(self.consumer.commit(place, Attempt::default()));
+        let no_record = OffsetMetadata::default();
+        let mut commit = pin!(self.consumer.commit(place, &no_record));
         loop {
             let polled = tokio::select! {
                 biased;

@@ -1,7 +1,7 @@
 //! The service loop on an in-process broker, with a role whose outcomes the test decides.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -11,6 +11,7 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use separation_contract::message::{Malformed, Outcome, Task, TaskId, TaskResult};
+use separation_contract::offset_metadata::OffsetMetadata;
 use separation_worker::error::ErrorClass;
 use separation_worker::kafka::{Consumer, Producer};
 use separation_worker::service::{Activity, Exit, Service, ServiceError, Shutdown};
@@ -19,7 +20,8 @@ use separation_worker::settings::{
 };
 use separation_worker::telemetry::Metrics;
 use separation_worker::work::{Claim, Finished, Refusal, Role, WorkError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 /// What a test waits for at most; everything here takes milliseconds.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -34,6 +36,8 @@ struct Work {
 struct Scripted {
     work: mpsc::UnboundedSender<Work>,
     recognises: bool,
+    /// How many messages may be cleaned up.
+    clean_ups: Arc<Semaphore>,
 }
 
 impl Role for Scripted {
@@ -82,7 +86,9 @@ impl Role for Scripted {
         })
     }
 
-    async fn clean_up(&self, _task: &Task, _finished: &Finished) {}
+    async fn clean_up(&self, _task: &Task, _finished: &Finished) {
+        self.clean_ups.acquire().await.expect("it stays open").forget();
+    }
 }
 
 fn success(task: &TaskId) -> Finished {
@@ -109,7 +115,9 @@ struct Running {
     work: mpsc::UnboundedReceiver<Work>,
     activity: watch::Receiver<Activity>,
     shutdown: Shutdown,
-    exit: std::thread::JoinHandle<Result<Exit, ServiceError>>,
+    /// Ends the service as a crash does: it commits nothing more.
+    crash: CancellationToken,
+    exit: std::thread::JoinHandle<Option<Result<Exit, ServiceError>>>,
 }
 
 #[derive(clap::Parser)]
@@ -143,11 +151,18 @@ impl Rig {
     }
 
     fn start(&self, recognises: bool) -> Running {
+        self.start_with(recognises, Semaphore::MAX_PERMITS)
+    }
+
+    /// A service that may clean up after so many messages.
+    fn start_with(&self, recognises: bool, clean_ups: usize) -> Running {
         let (kafka, settings) = self.settings();
         let (sender, work) = mpsc::unbounded_channel();
         let (activity, watched) = watch::channel(Activity::Starting);
         let shutdown = Shutdown::default();
         let asked = shutdown.clone();
+        let crash = CancellationToken::new();
+        let crashed = crash.clone();
         let exit = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             runtime.block_on(async {
@@ -156,6 +171,7 @@ impl Rig {
                     role: Arc::new(Scripted {
                         work: sender,
                         recognises,
+                        clean_ups: Arc::new(Semaphore::new(clean_ups)),
                     }),
                     consumer: Consumer::join(&kafka, &settings, metrics.clone()).unwrap(),
                     producer: Producer::new(&kafka).unwrap(),
@@ -163,13 +179,14 @@ impl Rig {
                     metrics,
                     activity,
                 };
-                service.run(&asked).await
+                crashed.run_until_cancelled(service.run(&asked)).await
             })
         });
         Running {
             work,
             activity: watched,
             shutdown,
+            crash,
             exit,
         }
     }
@@ -206,15 +223,28 @@ impl Rig {
         read
     }
 
-    /// Committed offset and metadata of the group in the topic of tasks.
-    fn committed(&self) -> (Option<i64>, String) {
+    /// Waits until the group's committed offset in the topic of tasks and the attempts recorded beside it are these.
+    async fn reaches(&self, offset: i64, attempts: u32) -> OffsetMetadata {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let (committed, record) = self.committed();
+            if committed == Some(offset) && record.attempt == attempts {
+                return record;
+            }
+            assert!(Instant::now() < deadline, "{committed:?} {record:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Committed offset and record of the group in the topic of tasks.
+    fn committed(&self) -> (Option<i64>, OffsetMetadata) {
         let mut asked = TopicPartitionList::new();
         asked.add_partition("uvr_tasks", 0);
         let answer = self.reader().committed_offsets(asked, DEADLINE).unwrap();
         let element = answer.find_partition("uvr_tasks", 0).unwrap();
         (
             element.offset().to_raw().filter(|&offset| offset >= 0),
-            element.metadata().to_owned(),
+            OffsetMetadata::parse(element.metadata()),
         )
     }
 
@@ -245,9 +275,15 @@ impl Running {
 
     async fn finish(self) -> Exit {
         self.shutdown.drain.cancel();
-        tokio::task::spawn_blocking(move || self.exit.join().unwrap().unwrap())
+        tokio::task::spawn_blocking(move || self.exit.join().unwrap().unwrap().unwrap())
             .await
             .unwrap()
+    }
+
+    async fn crash(self) {
+        self.crash.cancel();
+        let ended = tokio::task::spawn_blocking(move || self.exit.join().unwrap());
+        assert!(ended.await.unwrap().is_none(), "it ended before the crash");
     }
 }
 
@@ -260,14 +296,20 @@ async fn one_message_at_a_time_is_worked_on_published_and_committed() {
     let first = running.next().await;
     assert_eq!(first.task, "a");
     assert!(running.work.try_recv().is_err(), "b waits for a");
-    assert_eq!(rig.committed(), (Some(0), "attempt=1".into()));
+    let (committed, record) = rig.committed();
+    assert_eq!(
+        (committed, record.attempt),
+        (Some(0), 1),
+        "before the work starts"
+    );
+    assert!(record.start.is_some(), "{record:?}");
     first.answer.send(Ok(())).unwrap();
     let second = running.next().await;
     assert_eq!(second.task, "b");
-    assert_eq!(rig.committed(), (Some(1), "attempt=1".into()));
+    rig.reaches(1, 1).await;
     second.answer.send(Ok(())).unwrap();
     running.reaches(|activity| *activity == Activity::Idle).await;
-    assert_eq!(rig.committed(), (Some(2), String::new()));
+    assert_eq!(rig.committed(), (Some(2), OffsetMetadata::default()));
     assert_eq!(running.finish().await, Exit::Drained);
     let results = rig.read("uvr_results", 2);
     assert!(results[0].0.contains(r#""task_uuid":"a""#) && results[1].0.contains(r#""task_uuid":"b""#));
@@ -280,7 +322,7 @@ async fn work_that_was_done_before_is_only_published_and_committed() {
     let running = rig.start(true);
     assert_eq!(rig.read("uvr_results", 1).len(), 1);
     assert_eq!(running.finish().await, Exit::Drained);
-    assert_eq!(rig.committed(), (Some(1), String::new()));
+    assert_eq!(rig.committed(), (Some(1), OffsetMetadata::default()));
 }
 
 #[tokio::test]
@@ -296,7 +338,7 @@ async fn a_drain_lets_the_running_message_finish_and_takes_no_other() {
         .await;
     work.answer.send(Ok(())).unwrap();
     assert_eq!(running.finish().await, Exit::Drained);
-    assert_eq!(rig.committed(), (Some(1), String::new()));
+    assert_eq!(rig.committed(), (Some(1), OffsetMetadata::default()));
 }
 
 #[tokio::test]
@@ -308,7 +350,13 @@ async fn an_abort_leaves_the_message_uncommitted() {
     running.shutdown.drain.cancel();
     running.shutdown.abort.cancel();
     assert_eq!(running.finish().await, Exit::Aborted);
-    assert_eq!(rig.committed(), (Some(0), "attempt=1".into()));
+    let (committed, record) = rig.committed();
+    assert_eq!(committed, Some(0));
+    assert_eq!(
+        (record.attempt, record.draining),
+        (0, true),
+        "the task is not to blame"
+    );
 }
 
 #[track_caller]
@@ -332,7 +380,7 @@ async fn a_failure_is_published_and_committed_or_put_back_as_the_policy_says() {
         .unwrap();
     check_failure(&rig.read("uvr_results", 1)[0].0, "the test wants it so");
     running.finish().await;
-    assert_eq!(rig.committed(), (Some(1), String::new()));
+    assert_eq!(rig.committed(), (Some(1), OffsetMetadata::default()));
 
     let rig = Rig::new(&["--on-failure", "RetryOnFailure", "--max-retries", "1"]);
     rig.publish_task("a").await;
@@ -375,7 +423,7 @@ async fn what_is_no_task_becomes_a_dead_letter_and_the_next_is_served() {
     let results = rig.read("uvr_results", 2);
     check_failure(&results[0].0, "`audio_path` is missing");
     running.finish().await;
-    assert_eq!(rig.committed(), (Some(3), String::new()));
+    assert_eq!(rig.committed(), (Some(3), OffsetMetadata::default()));
 }
 
 /// The in-process broker waits a session less a second for members that left, and three seconds for the first.
@@ -388,15 +436,70 @@ async fn a_message_that_ends_its_worker_is_given_up_after_three_attempts() {
     for attempt in 1..=3 {
         let mut running = rig.start(false);
         let _work = running.next().await;
-        assert_eq!(rig.committed(), (Some(0), format!("attempt={attempt}")));
-        running.shutdown.abort.cancel();
-        running.finish().await;
+        let (committed, record) = rig.committed();
+        assert_eq!((committed, record.attempt), (Some(0), attempt));
+        running.crash().await;
     }
     let running = rig.start(false);
     check_failure(&rig.read("uvr_results", 1)[0].0, "ended its worker 3 times");
     assert_eq!(rig.read("uvr_tasks_dead_letters", 1).len(), 1);
     running.finish().await;
-    assert_eq!(rig.committed(), (Some(1), String::new()));
+    assert_eq!(rig.committed(), (Some(1), OffsetMetadata::default()));
+}
+
+/// A producer whose request for a producer id was refused never publishes again.
+#[tokio::test]
+async fn a_producer_that_failed_for_good_is_replaced() {
+    let rig = Rig::new(&[]);
+    rig.publish_task("a").await;
+    rig.broker.request_errors(
+        RDKafkaApiKey::InitProducerId,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED],
+    );
+    let mut running = rig.start(false);
+    running.next().await.answer.send(Ok(())).unwrap();
+    assert_eq!(rig.read("uvr_results", 1).len(), 1);
+    assert_eq!(running.finish().await, Exit::Drained);
+    assert_eq!(rig.committed(), (Some(1), OffsetMetadata::default()));
+}
+
+/// The commit of one message once counted an attempt at the next, so that a worker that ended between the two lost it.
+#[tokio::test]
+async fn a_message_on_which_no_work_started_has_no_attempt() {
+    let rig = Rig::new(&[&SHORT_SESSION[..], &["--max-attempts", "1"]].concat());
+    rig.publish_task("a").await;
+    rig.publish_task("b").await;
+    let mut running = rig.start_with(false, 0);
+    running.next().await.answer.send(Ok(())).unwrap();
+    rig.reaches(1, 0).await;
+    running.crash().await;
+    let mut next = rig.start(false);
+    let work = next.next().await;
+    assert_eq!(work.task, "b");
+    rig.reaches(1, 1).await;
+    work.answer.send(Ok(())).unwrap();
+    assert_eq!(rig.read("uvr_results", 2).len(), 2);
+    assert_eq!(next.finish().await, Exit::Drained);
+}
+
+/// The platform sends SIGTERM, and SIGKILL when its grace period is over.
+#[tokio::test]
+async fn a_worker_that_is_killed_after_it_was_asked_to_stop_does_not_count_against_the_message() {
+    let rig = Rig::new(&[&SHORT_SESSION[..], &["--max-attempts", "1"]].concat());
+    rig.publish_task("a").await;
+    for _ in 0..2 {
+        let mut running = rig.start(false);
+        let _work = running.next().await;
+        rig.reaches(0, 1).await;
+        running.shutdown.drain.cancel();
+        let record = rig.reaches(0, 0).await;
+        assert!(record.draining && record.start.is_some(), "{record:?}");
+        running.crash().await;
+    }
+    let mut running = rig.start(false);
+    running.next().await.answer.send(Ok(())).unwrap();
+    assert_eq!(running.finish().await, Exit::Drained);
+    assert_eq!(rig.committed(), (Some(1), OffsetMetadata::default()));
 }
 
 /// librdkafka asks no second time where to begin when a coordinator says that another is it.
@@ -412,5 +515,5 @@ async fn a_partition_whose_beginning_could_not_be_asked_is_served_all_the_same()
     running.next().await.answer.send(Ok(())).unwrap();
     assert_eq!(rig.read("uvr_results", 1).len(), 1);
     assert_eq!(running.finish().await, Exit::Drained);
-    assert_eq!(rig.committed(), (Some(1), String::new()));
+    assert_eq!(rig.committed(), (Some(1), OffsetMetadata::default()));
 }
