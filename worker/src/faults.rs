@@ -6,6 +6,20 @@
 #[inline]
 pub async fn point(_name: &'static str) {}
 
+/// A limit, or the one in milliseconds that a test names in a variable.
+#[cfg(not(feature = "fault-injection"))]
+#[inline]
+pub fn limit(_variable: &str, limit: std::time::Duration) -> std::time::Duration {
+    limit
+}
+
+/// A limit, or the one in milliseconds that a test names in a variable.
+#[cfg(feature = "fault-injection")]
+pub fn limit(variable: &str, limit: std::time::Duration) -> std::time::Duration {
+    let named = std::env::var(variable).ok().and_then(|text| text.parse().ok());
+    named.map_or(limit, std::time::Duration::from_millis)
+}
+
 /// Says which task the places that follow belong to.
 #[cfg(not(feature = "fault-injection"))]
 #[inline]

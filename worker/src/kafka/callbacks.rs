@@ -2,20 +2,22 @@
 //!
 //! Decides nothing by itself: `membership` says what becomes of partitions.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use separation_contract::kafka::Assignor;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{Accepted, Admission};
 use super::client;
+use super::error::dependency;
 use super::membership::{Membership, RevokeAnswer};
 use super::message::{Message, Place};
 use super::silence::Silence;
@@ -28,6 +30,8 @@ pub(super) struct Callbacks {
     /// where a rebalance stands.
     pub(super) assignor: Assignor,
     state: Mutex<State>,
+    /// Whether the brokers accept this process.
+    admission: Mutex<Admission>,
     /// Wakes who waits for the assignment to stand still.
     pub(super) changed: Notify,
 }
@@ -58,12 +62,21 @@ impl Callbacks {
             metrics,
             assignor,
             state: Mutex::default(),
+            admission: Mutex::new(Admission::new(Instant::now())),
             changed: Notify::new(),
         }
     }
 }
 
 impl State {
+    /// A partition is read again from another offset.
+    pub(super) fn moved(&mut self, partition: i32) {
+        self.membership.moved(partition);
+        self.silence.taken(&[partition], Instant::now());
+        self.next.take_if(|next| next.place.partition == partition);
+        self.confirmed.take_if(|(place, _)| place.partition == partition);
+    }
+
     /// Forgets what is known of partitions that went.
     pub(super) fn went(&mut self, partitions: &[i32]) {
         self.gone.extend(partitions);
@@ -83,8 +96,35 @@ impl Callbacks {
             .expect("nothing panics while it holds the state")
     }
 
+    /// Whether the brokers accept this process.
+    pub(super) fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The brokers refused something with this code, if it is a refusal.
+    pub(super) fn refused(&self, code: RDKafkaErrorCode) {
+        let Some(scope) = client::refused_scope(code) else {
+            return;
+        };
+        let dependency = dependency(code);
+        if self.admission().refused(&dependency, scope, Instant::now()) {
+            self.metrics.holds().set(&dependency);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// The brokers answered.
+    pub(super) fn accepted(&self, accepted: Accepted) {
+        let ended = self.admission().accepted(accepted);
+        if let Some(dependency) = ended {
+            self.metrics.holds().clear(&dependency);
+            tracing::info!(dependency, "Kafka accepts this worker again");
+        }
+    }
+
     fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) {
         let numbers = numbers(partitions);
+        self.accepted(Accepted::Client);
         log_failure(
             "take",
             match self.assignor {
@@ -134,6 +174,9 @@ impl ClientContext for Callbacks {
 
     fn error(&self, error: KafkaError, reason: &str) {
         client::log_error(&error, reason);
+        if let Some(code) = error.rdkafka_error_code() {
+            self.refused(code);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::admission::Scope;
 use super::repeats::Repeats;
 use crate::settings::KafkaSettings;
 
@@ -42,16 +43,7 @@ pub(super) fn log_error(error: &KafkaError, reason: &str) {
         // No trouble; the consumer hears of it by polling.
         return;
     }
-    let refused = matches!(
-        code,
-        Some(
-            RDKafkaErrorCode::Authentication
-                | RDKafkaErrorCode::SaslAuthenticationFailed
-                | RDKafkaErrorCode::SSL
-                | RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::GroupAuthorizationFailed
-        )
-    );
+    let refused = code.is_some_and(|code| refused_scope(code).is_some());
     let kind = code.map_or_else(|| error.to_string(), |code| format!("{code:?}"));
     match (is_news(&kind), refused) {
         (true, true) => tracing::error!(
@@ -64,7 +56,21 @@ pub(super) fn log_error(error: &KafkaError, reason: &str) {
     }
 }
 
-fn is_news(kind: &str) -> bool {
+/// What the brokers refuse with an error code; `None` for errors that are no refusals.
+pub(super) fn refused_scope(code: RDKafkaErrorCode) -> Option<Scope> {
+    match code {
+        RDKafkaErrorCode::Authentication
+        | RDKafkaErrorCode::SaslAuthenticationFailed
+        | RDKafkaErrorCode::SSL
+        | RDKafkaErrorCode::GroupAuthorizationFailed
+        | RDKafkaErrorCode::ClusterAuthorizationFailed => Some(Scope::Client),
+        RDKafkaErrorCode::TopicAuthorizationFailed => Some(Scope::Topic),
+        _ => None,
+    }
+}
+
+/// Whether a trouble of this kind was not logged for a while.
+pub(super) fn is_news(kind: &str) -> bool {
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     said.is_news(kind.to_owned(), Instant::now())
 }

@@ -13,31 +13,23 @@ use futures_util::FutureExt as _;
 use futures_util::future::select_all;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
-use rdkafka::consumer::{CommitMode, Consumer as _, StreamConsumer};
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::TopicPartitionList;
 use separation_contract::kafka::Assignor;
-use separation_contract::offset_metadata::OffsetMetadata;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{Accepted, Due, Refusal};
 use super::callbacks::{Callbacks, State, give_up, log_failure};
 use super::client;
-use super::error::CommitError;
-use super::membership::Noted;
 use super::message::{Message, Place};
 use super::trailing;
 use crate::settings::{ConsumerSettings, KafkaSettings};
 use crate::telemetry::Metrics;
 
-/// How long one question about committed offsets may take.
-const COMMITTED_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long a commit of ours tells what is committed: no topic goes, comes and fills in less.
-const NOTED_LIMIT: Duration = Duration::from_millis(100);
-
-/// Pause before a commit that was refused for a passing reason is tried again.
-const COMMIT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the question whether brokers still refuse this process may take: half of the time between two.
+const REFUSAL_QUESTION_LIMIT: Duration = Duration::from_secs(5);
 
 /// What polling gave.
 #[derive(Debug)]
@@ -48,14 +40,16 @@ pub enum Polled {
     EndOfPartition(i32),
     /// The client cannot go on.
     Fatal(KafkaError),
+    /// The brokers have refused this process for too long.
+    Refused(Refusal),
 }
 
 /// A member of a consumer group.
 pub struct Consumer {
     /// Dropped before the client, which each of them holds.
     queues: Mutex<Queues>,
-    inner: Arc<StreamConsumer<Callbacks>>,
-    topic: String,
+    pub(super) inner: Arc<StreamConsumer<Callbacks>>,
+    pub(super) topic: String,
     /// Settings of readers that look for markers of transactions.
     reader: ClientConfig,
 }
@@ -116,6 +110,10 @@ impl Consumer {
                 polled = self.inner.recv() => self.seen(polled),
                 () = changed => continue,
                 polled = message => polled,
+                () = self.refusal_due() => match self.attend_refusal() {
+                    Some(refusal) => return Polled::Refused(refusal),
+                    None => continue,
+                },
                 () = self.long_silence() => {
                     match self.take_anew() {
                         Ok(()) => continue,
@@ -135,16 +133,20 @@ impl Consumer {
             Ok(message) => {
                 self.queues().first = message.partition() + 1;
                 self.state().silence.heard(message.partition());
+                self.accepted();
                 Some(Polled::Message(Message::of(&message)))
             }
             Err(KafkaError::PartitionEOF(partition)) => {
                 self.state().silence.heard(partition);
+                self.accepted();
                 Some(Polled::EndOfPartition(partition))
             }
             Err(error @ KafkaError::MessageConsumptionFatal(_)) => Some(Polled::Fatal(error)),
-            // The context has said it.
             Err(error) => {
                 tracing::debug!(%error, "Polling goes on");
+                if let Some(code) = error.rdkafka_error_code() {
+                    self.refused(code);
+                }
                 None
             }
         }
@@ -186,7 +188,7 @@ impl Consumer {
                     return Some(place);
                 }
                 Some(Polled::EndOfPartition(partition)) => self.state().ended.push(partition),
-                Some(Polled::Fatal(_)) | None => {}
+                Some(Polled::Fatal(_) | Polled::Refused(_)) | None => {}
             }
         }
         None
@@ -328,104 +330,42 @@ impl Consumer {
         }
     }
 
-    /// The record that is committed beside a message's own offset. Nothing if its topic was recreated meanwhile, with
-    /// other messages at the offsets that this member knew: then the partition is read from its beginning.
-    ///
-    /// # Errors
-    /// When the brokers cannot tell.
-    pub async fn record(&self, place: Place) -> KafkaResult<Option<OffsetMetadata>> {
-        let of_place = |(offset, record)| {
-            if offset == place.offset {
-                record
-            } else {
-                OffsetMetadata::default()
-            }
-        };
-        let noted = self.state().membership.noted(place.partition).cloned();
-        if let Some(Noted::At(offset, record, at)) = &noted
-            && at.elapsed() < NOTED_LIMIT
-        {
-            return Ok(Some(of_place((*offset, record.clone()))));
-        }
-        let committed = self.committed(place.partition).await?;
-        if committed.is_none() && matches!(noted, Some(Noted::At(..))) {
-            // librdkafka goes on at the offset that it had, and brokers forget the offsets of a topic that is deleted.
-            tracing::warn!(%place, "The topic came anew; reading it from its beginning");
-            self.inner
-                .seek(&self.topic, place.partition, Offset::Beginning, Duration::ZERO)?;
-            self.state().membership.forget_noted(place.partition);
-            return Ok(None);
-        }
-        Ok(Some(committed.map(of_place).unwrap_or_default()))
+    /// The brokers refused something with this code.
+    pub(super) fn refused(&self, code: RDKafkaErrorCode) {
+        self.inner.context().refused(code);
     }
 
-    /// The committed offset of a partition, with the record beside it.
-    async fn committed(&self, partition: i32) -> KafkaResult<Option<(i64, OffsetMetadata)>> {
-        let (consumer, asked) = (Arc::clone(&self.inner), list(&self.topic, &[partition]));
-        // librdkafka waits in the call.
-        let answer = tokio::task::spawn_blocking(move || consumer.committed_offsets(asked, COMMITTED_LIMIT));
-        let answer = answer.await.map_err(|_| KafkaError::Canceled)??;
-        let element = answer.find_partition(&self.topic, partition);
-        let Some(element) = element else {
-            return Ok(None);
-        };
-        element.error()?;
-        let Offset::Offset(offset) = element.offset() else {
-            return Ok(None);
-        };
-        Ok(Some((offset, OffsetMetadata::parse(element.metadata()))))
+    /// The brokers let this member read its topic, or commit there.
+    pub(super) fn accepted(&self) {
+        self.inner.context().accepted(Accepted::Topic);
     }
 
-    /// Commits that `place` is the next to read, with the record of the message there. Tries again as long as that
-    /// may help and the partition is ours. Polling has to go on meanwhile.
-    ///
-    /// # Errors
-    /// When the partition is lost, or the client cannot go on.
-    pub async fn commit(&self, place: Place, record: &OffsetMetadata) -> Result<(), CommitError> {
-        loop {
-            let asked_at = Instant::now();
-            if !self.state().membership.holds_work() {
-                return Err(CommitError::Lost);
-            }
-            let error = match self.commit_once(place, record).await {
-                Ok(()) => {
-                    self.inner.context().metrics.commit("committed");
-                    let mut state = self.state();
-                    state.membership.note(place, record.clone(), Instant::now());
-                    let is_next = state.next.as_ref().is_some_and(|next| next.place == place);
-                    state.confirmed = is_next.then_some((place, asked_at));
-                    return Ok(());
-                }
-                Err(error) => error,
-            };
-            self.inner.context().metrics.commit("refused");
-            match error.rdkafka_error_code() {
-                Some(
-                    RDKafkaErrorCode::UnknownMemberId
-                    | RDKafkaErrorCode::FencedInstanceId
-                    | RDKafkaErrorCode::AssignmentLost,
-                ) => return Err(CommitError::Lost),
-                Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::GroupAuthorizationFailed) => {
-                    return Err(CommitError::Fatal(error));
-                }
-                // A rebalance under way, a coordinator that moves or is away: the next one may know us.
-                _ => tracing::warn!(%error, %place, "Committing again"),
-            }
-            tokio::time::sleep(COMMIT_PAUSE).await;
+    /// Waits until something is to be done because the brokers refuse this process; for ever if they do not.
+    async fn refusal_due(&self) {
+        let due_at = self.inner.context().admission().due_at();
+        match due_at {
+            Some(due_at) => tokio::time::sleep_until(due_at.into()).await,
+            None => std::future::pending().await,
         }
     }
 
-    async fn commit_once(&self, place: Place, record: &OffsetMetadata) -> KafkaResult<()> {
-        let mut offsets = TopicPartitionList::new();
-        let mut element = offsets.add_partition(&self.topic, place.partition);
-        element.set_offset(Offset::Offset(place.offset))?;
-        if *record != OffsetMetadata::default() {
-            element.set_metadata(record.to_string());
+    /// Asks the brokers whether they still refuse this process. Gives why it ends, if it does.
+    fn attend_refusal(&self) -> Option<Refusal> {
+        let due = self.inner.context().admission().due(Instant::now());
+        match due? {
+            Due::End(refusal) => Some(refusal),
+            Due::Ask => {
+                let (consumer, asked) = (Arc::clone(&self.inner), list(&self.topic, &[0]));
+                // librdkafka waits in the call. Nobody waits for the answer: it counts when it comes.
+                tokio::task::spawn_blocking(move || {
+                    let answer = consumer.committed_offsets(asked, REFUSAL_QUESTION_LIMIT);
+                    if answer.is_ok_and(|answer| answer.elements().iter().all(|one| one.error().is_ok())) {
+                        consumer.context().accepted(Accepted::Client);
+                    }
+                });
+                None
+            }
         }
-        let consumer = Arc::clone(&self.inner);
-        // librdkafka waits for the brokers in the call, and answers commits in no other way through this binding.
-        let committed = tokio::task::spawn_blocking(move || consumer.commit(&offsets, CommitMode::Sync));
-        committed.await.unwrap_or(Err(KafkaError::Canceled))
     }
 
     /// Waits until the assignment changes, or did since `seen`; gives how often it has.
@@ -460,12 +400,19 @@ impl Consumer {
             .expect("nothing panics while it holds the queues")
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.inner.context().state()
     }
 }
 
-fn list(topic: &str, partitions: &[i32]) -> TopicPartitionList {
+/// librdkafka closes only once its revocation is answered, which a message that is worked on would put off.
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+pub(super) fn list(topic: &str, partitions: &[i32]) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for &partition in partitions {
         list.add_partition(topic, partition);

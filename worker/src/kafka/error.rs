@@ -9,9 +9,22 @@ pub enum CommitError {
     /// The partition went to another member: the outcome must stay unseen.
     #[error("the partition went to another member of the group")]
     Lost,
+    /// The topic does not exist any more.
+    #[error("the topic does not exist any more")]
+    NoTopic,
     /// The client cannot go on.
     #[error("the consumer failed for good")]
     Fatal(#[source] KafkaError),
+}
+
+/// The name of a refusal by the brokers: Kafka's error code, such as `kafka:29`.
+pub(super) fn dependency(code: RDKafkaErrorCode) -> String {
+    match code {
+        // librdkafka's words for what the brokers refuse before they answer requests.
+        RDKafkaErrorCode::Authentication => dependency(RDKafkaErrorCode::SaslAuthenticationFailed),
+        RDKafkaErrorCode::SSL => "kafka:SSL".to_owned(),
+        code => format!("kafka:{}", code as i32),
+    }
 }
 
 /// Why a message is not published.
@@ -62,8 +75,7 @@ impl PublishError {
             Self::Fatal { code, .. } => *code,
             Self::Refused { source, .. } => source.rdkafka_error_code()?,
         };
-        // Kafka's own codes are positive; librdkafka's are negative.
-        Some(format!("kafka:{}", code as i32))
+        Some(dependency(code))
     }
 
     /// What this failure says about trying again.

@@ -36,8 +36,19 @@ pub(super) struct Membership {
     working: Option<i32>,
     /// Partitions to give up when the work has ended.
     held: Vec<i32>,
+    /// What is doubted about committed offsets of owned partitions.
+    doubts: BTreeMap<i32, Doubt>,
     /// Counts changes of the set.
     changes: u64,
+}
+
+/// What is doubted about the committed offset of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Doubt {
+    /// Since when the brokers answer that there is none.
+    pub(super) missing_since: Option<Instant>,
+    /// The partition was read again from another offset.
+    pub(super) moved: bool,
 }
 
 impl Membership {
@@ -109,13 +120,35 @@ impl Membership {
     pub(super) fn note(&mut self, place: Place, record: OffsetMetadata, now: Instant) {
         if let Some(noted) = self.owned.get_mut(&place.partition) {
             *noted = Noted::At(place.offset, record, now);
+            self.doubts.remove(&place.partition);
         }
     }
 
-    /// What was committed is not there any more.
-    pub(super) fn forget_noted(&mut self, partition: i32) {
+    /// What is doubted about the committed offset of a partition.
+    pub(super) fn doubt(&self, partition: i32) -> Doubt {
+        self.doubts.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// The brokers answered at `now` that a partition has no committed offset.
+    pub(super) fn missing(&mut self, partition: i32, now: Instant) {
+        if self.owned.contains_key(&partition) {
+            self.doubts
+                .entry(partition)
+                .or_default()
+                .missing_since
+                .get_or_insert(now);
+        }
+    }
+
+    /// A partition is read again from another offset; what was committed there is not known any more.
+    pub(super) fn moved(&mut self, partition: i32) {
         if let Some(noted) = self.owned.get_mut(&partition) {
             *noted = Noted::Unknown;
+            let doubt = Doubt {
+                missing_since: None,
+                moved: true,
+            };
+            self.doubts.insert(partition, doubt);
         }
     }
 
@@ -130,6 +163,7 @@ impl Membership {
     fn forget(&mut self, partitions: &[i32]) {
         for partition in partitions {
             self.owned.remove(partition);
+            self.doubts.remove(partition);
         }
     }
 }
@@ -191,12 +225,15 @@ mod tests {
             membership.noted(3),
             Some(&Noted::At(8, OffsetMetadata::attempt(1), now))
         );
-        membership.forget_noted(3);
+        membership.missing(3, now);
+        membership.moved(3);
         assert_eq!(membership.noted(3), Some(&Noted::Unknown));
+        assert!(membership.doubt(3).moved);
         membership.note(third, OffsetMetadata::default(), now);
         membership.revoke(&[3]);
         membership.assign(&[3]);
         assert_eq!(membership.noted(3), Some(&Noted::Unknown));
+        assert_eq!(membership.doubt(3), Doubt::default());
         assert_eq!(membership.begin(4), None);
     }
 

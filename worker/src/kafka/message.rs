@@ -41,6 +41,8 @@ pub struct Message {
     pub key: Option<Vec<u8>>,
     /// Its value.
     pub value: Option<Vec<u8>>,
+    /// When it was published, in milliseconds since 1970, where the topic's log tells.
+    pub timestamp_ms: Option<i64>,
     /// The trace that it belongs to; a new one where it names none.
     pub trace: TraceContext,
 }
@@ -58,6 +60,7 @@ impl Message {
             },
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
+            timestamp_ms: message.timestamp().to_millis(),
             trace: TraceContext::from_header(trace),
         }
     }

@@ -2,8 +2,11 @@
 //!
 //! Knows groups, partitions and offsets; knows no tasks and no audio. librdkafka's own types stay in here.
 
+mod admission;
 mod callbacks;
 mod client;
+mod commit;
+mod committed;
 mod consumer;
 mod error;
 mod lag;
@@ -16,6 +19,8 @@ mod silence;
 mod topics;
 mod trailing;
 
+pub use admission::Refusal;
+pub use committed::Found;
 pub use consumer::{Consumer, Polled};
 pub use error::{CommitError, KafkaError, PublishError};
 pub use lag::{GroupLag, PartitionLag, PartitionOwner, read_group_lag};

@@ -17,7 +17,7 @@ use super::record::Record;
 use super::{Service, ServiceError};
 use crate::error::ErrorClass;
 use crate::faults;
-use crate::kafka::{CommitError, Header, Message, Place};
+use crate::kafka::{CommitError, Found, Header, Message, Place};
 use crate::telemetry::TraceContext;
 use crate::work::{Claim, ClaimedWork, Finished, Refusal, Role, WorkError};
 
@@ -49,8 +49,10 @@ pub enum Ended {
     DeadLetter,
     /// It belongs to another worker.
     Lost,
-    /// Its topic came anew and is read from its beginning.
-    Anew,
+    /// Its partition is read again from another offset.
+    Moved,
+    /// Its topic was deleted.
+    TopicDeleted,
 }
 
 impl Ended {
@@ -63,7 +65,8 @@ impl Ended {
             Self::PutBack => "put_back",
             Self::DeadLetter => "dead_letter",
             Self::Lost => "lost",
-            Self::Anew => "anew",
+            Self::Moved => "moved",
+            Self::TopicDeleted => "topic_deleted",
         }
     }
 }
@@ -89,6 +92,8 @@ pub(super) type Published = (Place, String);
 enum Stop {
     /// The message is not ours any more.
     Lost,
+    /// The message's topic does not exist any more.
+    NoTopic,
     /// The client cannot go on.
     Fatal(ServiceError),
 }
@@ -97,6 +102,7 @@ impl From<CommitError> for Stop {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Lost => Self::Lost,
+            CommitError::NoTopic => Self::NoTopic,
             CommitError::Fatal(error) => Self::Fatal(ServiceError::Kafka(error)),
         }
     }
@@ -147,6 +153,14 @@ impl<'s, R: Role> Flow<'s, R> {
         match self.steps_and_record(&task).await {
             Ok(ended) => Ok(ended),
             Err(Stop::Fatal(error)) => Err(error),
+            Err(Stop::NoTopic) => {
+                tracing::error!(
+                    task_uuid = task,
+                    topic = self.service.settings.topic,
+                    "The topic was deleted while its message was worked on; nothing is left to commit"
+                );
+                Ok(Ended::TopicDeleted)
+            }
             Err(Stop::Lost) => {
                 self.service.producer.purge();
                 tracing::warn!(
@@ -190,7 +204,7 @@ impl<'s, R: Role> Flow<'s, R> {
             Some(_) => OffsetMetadata::default(),
             None => match self.found_record().await? {
                 Some(record) => record,
-                None => return Ok(Ended::Anew),
+                None => return Ok(Ended::Moved),
             },
         };
         self.record.found(found, confirmed);
@@ -410,11 +424,15 @@ impl<'s, R: Role> Flow<'s, R> {
         Ok(self.record.confirm(fresh).await?)
     }
 
-    /// The record that is committed beside the message's offset. Nothing if the topic was recreated.
+    /// The record that is committed beside the message's offset. Nothing if its partition is read from another one.
     async fn found_record(&self) -> Result<Option<OffsetMetadata>, Stop> {
         loop {
-            match self.service.consumer.record(self.message.place).await {
-                Ok(record) => return Ok(record),
+            match self.service.consumer.record(&self.message).await {
+                Ok(Found::Record(record)) => return Ok(Some(record)),
+                Ok(Found::Moved) => return Ok(None),
+                Ok(Found::Doubted) => {
+                    tracing::warn!(place = %self.message.place, "Kafka reports no committed offset; asking again");
+                }
                 Err(error) => {
                     tracing::warn!(%error, "Cannot read the committed offset of the message; asking again");
                 }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 pub use flow::Ended;
 pub use shutdown::Shutdown;
 
-use crate::kafka::{CommitError, Consumer, KafkaError, Place, Polled, Producer};
+use crate::kafka::{CommitError, Consumer, KafkaError, Place, Polled, Producer, Refusal};
 use crate::settings::ConsumerSettings;
 use crate::telemetry::Metrics;
 use crate::work::Role;
@@ -68,6 +68,12 @@ pub enum ServiceError {
     /// The Kafka client cannot go on.
     #[error("the Kafka client failed for good")]
     Kafka(#[source] KafkaError),
+    /// The brokers accepted this process and have refused it for too long.
+    #[error(
+        "Kafka accepted this worker and has refused it for {} s ({}); the process ends, to be started with the current \
+         credentials", .0.duration.as_secs(), .0.dependency
+    )]
+    Refused(Refusal),
 }
 
 /// How a service ended.
@@ -186,6 +192,7 @@ impl<R: Role> Service<R> {
                 }
                 Polled::EndOfPartition(partition) => markers.end_reached(partition),
                 Polled::Fatal(error) => return Err(ServiceError::Kafka(error)),
+                Polled::Refused(refusal) => return Err(ServiceError::Refused(refusal)),
             }
         }
         self.consumer.close_intake();
@@ -266,7 +273,7 @@ impl<R: Role> Service<R> {
                 committed = &mut commit => {
                     match committed {
                         Ok(()) => tracing::info!(%place, "Stepped over markers of transactions"),
-                        Err(CommitError::Lost) => {}
+                        Err(CommitError::Lost | CommitError::NoTopic) => {}
                         Err(CommitError::Fatal(error)) => return Err(ServiceError::Kafka(error)),
                     }
                     break;
@@ -288,6 +295,7 @@ impl<R: Role> Service<R> {
             Polled::Message(message) => self.consumer.put_back(&message),
             Polled::EndOfPartition(_) => {}
             Polled::Fatal(error) => return Err(ServiceError::Kafka(error)),
+            Polled::Refused(refusal) => return Err(ServiceError::Refused(refusal)),
         }
         Ok(())
     }

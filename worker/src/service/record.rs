@@ -97,7 +97,7 @@ impl<'s> Record<'s> {
             self.changed.notified().await;
             match self.write_changed().await {
                 Ok(()) => {}
-                Err(CommitError::Lost) => std::future::pending().await,
+                Err(CommitError::Lost | CommitError::NoTopic) => std::future::pending().await,
                 Err(error) => return error,
             }
         }
