@@ -20,6 +20,8 @@ pub(crate) enum Need {
     Venv,
     /// The ffmpeg program, which the tests compare our decoding with.
     Ffmpeg,
+    /// The LAME encoder, whose MP3 files the tests decode.
+    Lame,
     /// Java, for the tests' Kafka brokers.
     Java,
     /// curl, which a document has people type.
@@ -51,6 +53,7 @@ pub(crate) const FOR_TESTING: &[Need] = &[
     Need::Pip,
     Need::Venv,
     Need::Ffmpeg,
+    Need::Lame,
     Need::Java,
     Need::Curl,
     Need::Maven,
@@ -69,6 +72,7 @@ impl Need {
             Self::Pip => "python3 with pip",
             Self::Venv => "python3 (3.11 or newer) with venv",
             Self::Ffmpeg => "ffmpeg",
+            Self::Lame => "lame",
             Self::Java => "Java 17 or newer",
             Self::Curl => "curl 7.75 or newer",
             Self::Maven => "Maven",
@@ -88,6 +92,7 @@ impl Need {
             Self::Pip => &["python3", "python3-pip"],
             Self::Venv => &["python3", "python3-venv"],
             Self::Ffmpeg => &["ffmpeg"],
+            Self::Lame => &["lame"],
             Self::Java => &["default-jre-headless"],
             Self::Curl => &["curl"],
             Self::Maven => &["maven"],
@@ -117,6 +122,7 @@ impl Need {
                 "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))",
             ]],
             Self::Ffmpeg => &[&["ffmpeg", "-version"]],
+            Self::Lame => &[&["lame", "--version"]],
             Self::Java => &[&["java", "--version"]],
             Self::Curl => &[&["curl", "--version"]],
             Self::Maven => &[&["mvn", "--version"]],

@@ -14,14 +14,23 @@ use symphonia::core::errors::Error;
 use symphonia::core::formats::{FormatOptions, FormatReader, Track};
 use symphonia::core::io::{MediaSource, MediaSourceStream, ReadBytes};
 use symphonia::default::formats::{
-    AdtsReader, AiffReader, CafReader, FlacReader, IsoMp4Reader, MkvReader, MpaReader, OggReader, WavReader,
+    AiffReader, CafReader, FlacReader, IsoMp4Reader, MkvReader, OggReader, WavReader,
 };
 
 use super::AudioError;
+use super::frame_stream::FrameStream;
+use super::frames;
+use super::section::Section;
 use super::sniff::{Container, Sniffed};
 
 /// What Opus is decoded at, whatever it was made from.
 pub(super) const OPUS_RATE_HZ: u32 = 48_000;
+
+/// A block of FLAC has a size of 16 bits.
+const MAX_FLAC_FRAMES: u64 = 65_535;
+
+/// The frame of Apple's encoder; the format has no limit.
+const MAX_ALAC_FRAMES: u64 = 16_384;
 
 /// Channels that a decoder may be made for; 7.1.4 has 12.
 const MAX_CHANNELS: usize = 64;
@@ -33,11 +42,13 @@ static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
     codecs
 });
 
+/// A reader of the bytes up to `end`.
 pub(super) fn make_reader(
     input: Box<dyn MediaSource>,
+    end: u64,
     sniffed: Sniffed,
 ) -> Result<Box<dyn FormatReader>, Error> {
-    let mut stream = MediaSourceStream::new(input, Default::default());
+    let mut stream = MediaSourceStream::new(Box::new(Section::new(input, end)?), Default::default());
     io::Seek::seek(&mut stream, io::SeekFrom::Start(sniffed.offset))?;
     let options = FormatOptions::default();
     Ok(match sniffed.container {
@@ -52,8 +63,8 @@ pub(super) fn make_reader(
             Box::new(IsoMp4Reader::try_new(stream, options)?)
         }
         Container::Matroska => Box::new(MkvReader::try_new(stream, options)?),
-        Container::Adts => Box::new(AdtsReader::try_new(stream, options)?),
-        Container::Mpeg => Box::new(MpaReader::try_new(stream, options)?),
+        Container::Adts => Box::new(FrameStream::open(stream, sniffed.offset, frames::adts)?),
+        Container::Mpeg => Box::new(FrameStream::open(stream, sniffed.offset, frames::mpeg)?),
     })
 }
 
@@ -77,6 +88,28 @@ pub(super) fn make_decoder(track: &Track) -> Result<(Box<dyn AudioDecoder>, Audi
     }
     let decoder = CODECS.make_audio_decoder(&adapted, &AudioDecoderOptions::default())?;
     Ok((decoder, params))
+}
+
+/// The most frames that one packet can hold, whatever its container claims.
+pub(super) fn max_packet_frames(params: &AudioCodecParameters, bytes: usize) -> u64 {
+    let from_header = |offset: usize, bytes: usize| {
+        let field = params.extra_data.as_deref()?.get(offset..offset + bytes)?;
+        Some(field.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+    };
+    match params.codec {
+        CODEC_ID_MP1 => 384,
+        CODEC_ID_MP2 | CODEC_ID_MP3 => 1_152,
+        CODEC_ID_AAC => 1_024,
+        // 120 ms.
+        CODEC_ID_OPUS => 5_760,
+        // Half of the longest block.
+        CODEC_ID_VORBIS => 4_096,
+        // The greatest block size of STREAMINFO.
+        CODEC_ID_FLAC => from_header(2, 2).unwrap_or(MAX_FLAC_FRAMES).min(MAX_FLAC_FRAMES),
+        CODEC_ID_ALAC => from_header(0, 4).unwrap_or(0).min(MAX_ALAC_FRAMES),
+        // Of all others the densest has four bits for a sample.
+        _ => 2 * bytes as u64,
+    }
 }
 
 /// RFC 7845: two bytes at offset 10 of the identification header, in frames at 48 kHz.

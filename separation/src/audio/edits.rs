@@ -1,4 +1,5 @@
-//! Where the audio of an MP4 file begins and ends: edit lists and iTunes' gapless tag, which symphonia leaves unused.
+//! What symphonia leaves unused of MP4 files: which track is the default, where its audio begins and ends by edit lists
+//! and iTunes' gapless tag, and how long the file is by its boxes.
 //!
 //! Only box headers and three small boxes are read; a table of any size costs nothing.
 
@@ -8,6 +9,9 @@ use symphonia::core::formats::FormatReader;
 
 /// Boxes looked at in all; a file with chapters and a cover has about a hundred.
 const MAX_BOXES: usize = 10_000;
+
+/// The greatest end of a file that counts; sizes beyond it are not meant.
+const MAX_END: u64 = 1 << 48;
 
 /// Bytes read of the boxes that matter; the longest needed prefix, of an edit list of two entries, is 48.
 const PREFIX_BYTES: usize = 64;
@@ -59,34 +63,35 @@ fn scaled(ticks: u64, rate_hz: u32, scale: u32) -> u64 {
     u64::try_from(frames).unwrap_or(u64::MAX)
 }
 
-/// The trim of the first sound track; `None` where the file has none or is not made as it should be.
-pub(super) fn read(input: &mut (impl Read + Seek)) -> Option<Trim> {
-    let end = input.seek(SeekFrom::End(0)).ok()?;
+/// What of an MP4 file is told by its boxes alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Where its last box ends; behind the end of the file where that was cut off.
+    pub(super) end: u64,
+    /// Whether it has the box that tells of its tracks.
+    pub(super) has_index: bool,
+    pub(super) sound: Option<SoundTrack>,
+}
+
+/// The sound track that players take: the first that is enabled, else the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SoundTrack {
+    pub(super) id: u32,
+    is_enabled: bool,
+    pub(super) trim: Option<Trim>,
+}
+
+/// Reads the layout; `None` where the first boxes are not made as they should be.
+pub(super) fn layout(input: &mut (impl Read + Seek)) -> Option<Layout> {
+    let file_end = input.seek(SeekFrom::End(0)).ok()?;
     let mut walk = Walk { input, boxes: 0 };
-    let movie = walk.find(0, end, b"moov")?;
-    let header = walk.find(movie.0, movie.1, b"mvhd")?;
-    let movie_scale = walk.time_scale(header)?;
-    let mut from = movie.0;
-    while let Some(track) = walk.find(from, movie.1, b"trak") {
-        from = track.1;
-        let media = walk.find(track.0, track.1, b"mdia")?;
-        let handler = walk.find(media.0, media.1, b"hdlr")?;
-        if walk.prefix(handler)?.get(8..12) != Some(b"soun".as_slice()) {
-            continue;
-        }
-        let media_header = walk.find(media.0, media.1, b"mdhd")?;
-        let media_scale = walk.time_scale(media_header)?;
-        let edits = walk.find(track.0, track.1, b"edts")?;
-        let list = walk.find(edits.0, edits.1, b"elst")?;
-        let (length, start) = first_edit(&walk.prefix(list)?)?;
-        return Some(Trim::Edit {
-            start,
-            media_scale,
-            length,
-            movie_scale,
-        });
-    }
-    None
+    let end = walk.end_of_boxes(file_end)?;
+    let movie = walk.find(0, file_end, b"moov");
+    Some(Layout {
+        end,
+        has_index: movie.is_some(),
+        sound: movie.and_then(|movie| walk.sound_track(movie)),
+    })
 }
 
 /// Length and start of the only edit that has sound; an empty edit before it delays the sound and is not followed.
@@ -143,6 +148,72 @@ impl<I: Read + Seek> Walk<'_, I> {
             position = next;
         }
         None
+    }
+
+    /// Where the last of the outermost boxes ends by its size.
+    fn end_of_boxes(&mut self, file_end: u64) -> Option<u64> {
+        let mut position = 0_u64;
+        while position.checked_add(8)? <= file_end {
+            self.boxes += 1;
+            if self.boxes > MAX_BOXES {
+                return None;
+            }
+            let head = self.bytes(position, 16).ok()?;
+            position = match u32_at(&head, 0)? {
+                0 => file_end,
+                1 => position.checked_add(u64_at(&head, 8)?.max(16))?,
+                bytes => position + u64::from(bytes.max(8)),
+            };
+        }
+        (position <= MAX_END).then_some(position.max(file_end))
+    }
+
+    fn sound_track(&mut self, movie: Extent) -> Option<SoundTrack> {
+        let header = self.find(movie.0, movie.1, b"mvhd")?;
+        let movie_scale = self.time_scale(header)?;
+        let (mut from, mut first) = (movie.0, None);
+        while let Some(track) = self.find(from, movie.1, b"trak") {
+            from = track.1;
+            let Some(sound) = self.one_sound_track(track, movie_scale) else {
+                continue;
+            };
+            if sound.is_enabled {
+                return Some(sound);
+            }
+            first = first.or(Some(sound));
+        }
+        first
+    }
+
+    fn one_sound_track(&mut self, track: Extent, movie_scale: u32) -> Option<SoundTrack> {
+        const IS_ENABLED: u8 = 1;
+        let media = self.find(track.0, track.1, b"mdia")?;
+        let handler = self.find(media.0, media.1, b"hdlr")?;
+        if self.prefix(handler)?.get(8..12) != Some(b"soun".as_slice()) {
+            return None;
+        }
+        let header = self.find(track.0, track.1, b"tkhd")?;
+        let header = self.prefix(header)?;
+        let id_offset = if *header.first()? == 1 { 20 } else { 12 };
+        Some(SoundTrack {
+            id: u32_at(&header, id_offset)?,
+            is_enabled: header.get(3)? & IS_ENABLED != 0,
+            trim: self.trim(track, media, movie_scale),
+        })
+    }
+
+    fn trim(&mut self, track: Extent, media: Extent, movie_scale: u32) -> Option<Trim> {
+        let media_header = self.find(media.0, media.1, b"mdhd")?;
+        let media_scale = self.time_scale(media_header)?;
+        let edits = self.find(track.0, track.1, b"edts")?;
+        let list = self.find(edits.0, edits.1, b"elst")?;
+        let (length, start) = first_edit(&self.prefix(list)?)?;
+        Some(Trim::Edit {
+            start,
+            media_scale,
+            length,
+            movie_scale,
+        })
     }
 
     /// Ticks per second of an `mvhd` or `mdhd`.
@@ -240,6 +311,6 @@ mod tests {
     fn boxes_of_absurd_sizes_end_the_search() {
         let mut file = b"\0\0\0\x08ftyp\0\0\0\x01moov".to_vec();
         file.extend_from_slice(&u64::MAX.to_be_bytes());
-        assert_eq!(read(&mut io::Cursor::new(file)), None);
+        assert_eq!(layout(&mut io::Cursor::new(file)), None);
     }
 }

@@ -16,9 +16,9 @@ thread_local! {
 /// Runs a decoder; where it panics the file is corrupt. What it held is in no known state and is not used again.
 pub(super) fn guarded<T>(path: &Path, decode: impl FnOnce() -> T) -> Result<T, AudioError> {
     silence_decoders();
-    IS_DECODING.set(true);
+    let was_decoding = IS_DECODING.replace(true);
     let outcome = catch_unwind(AssertUnwindSafe(decode));
-    IS_DECODING.set(false);
+    IS_DECODING.set(was_decoding);
     outcome.map_err(|_| AudioError::Corrupt {
         path: path.to_owned(),
         detail: "its decoder gave up on impossible values".to_owned(),

@@ -5,9 +5,12 @@
 mod containers;
 mod downmix;
 mod edits;
+mod encoder_tag;
 mod error;
 mod ffmpeg;
 mod flac_out;
+mod frame_stream;
+mod frames;
 mod guard;
 #[cfg(feature = "mp3")]
 mod mp3_out;
@@ -16,10 +19,12 @@ mod packets;
 mod quantise;
 mod raw;
 mod resample;
+mod section;
 mod sink;
 mod sniff;
 mod source;
 mod spool;
+mod tags;
 mod wav_in;
 mod wav_out;
 

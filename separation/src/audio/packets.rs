@@ -11,17 +11,19 @@ use symphonia::core::errors::Error;
 use symphonia::core::formats::{FormatReader, Track, TrackType};
 use symphonia::core::io::MediaSource;
 use symphonia::core::packet::Packet;
-use symphonia::core::units::{Duration, TimeBase};
+use symphonia::core::units::TimeBase;
 
 use super::AudioError;
 use super::containers::{
-    OPUS_RATE_HZ, format_name, make_decoder, make_reader, opus_pre_skip, refusal, unreadable,
+    OPUS_RATE_HZ, format_name, make_decoder, make_reader, max_packet_frames, opus_pre_skip, refusal,
+    unreadable,
 };
 use super::downmix::Downmix;
 use super::edits::{self, Trim};
 use super::guard::guarded;
 use super::raw::RawBlock;
 use super::sniff::{Container, Sniffed};
+use super::tags;
 
 /// Damaged packets in front of the first good one: about a second and a half of MP3.
 const MAX_DAMAGED_AT_START: u64 = 64;
@@ -36,9 +38,6 @@ const MAX_CHAINED_STREAMS: u64 = 10_000;
 /// made on purpose has more than a few.
 const MAX_RATE_CHANGES: u64 = 100;
 
-/// The longest packet of any codec here, in frames: FLAC's 65,535. No duration field stands for more silence.
-const MAX_PACKET_FRAMES: u64 = 65_535;
-
 /// A file that is being read packet by packet.
 pub(super) struct PacketInput {
     path: PathBuf,
@@ -46,6 +45,7 @@ pub(super) struct PacketInput {
     reader: Box<dyn FormatReader>,
     decoder: Box<dyn AudioDecoder>,
     track: Track,
+    params: AudioCodecParameters,
     codec: AudioCodecId,
     format: &'static str,
     rate_hz: u32,
@@ -57,8 +57,8 @@ pub(super) struct PacketInput {
     /// Frames that may still come, where the file says where its audio ends.
     keep_left: Option<u64>,
     expected_frames: Option<u64>,
-    /// Lengths of the damaged packets in front of that, still to become silence.
-    damaged_first: Vec<Duration>,
+    /// Frames of the damaged packets in front of that, still to become silence.
+    damaged_first: Vec<u64>,
     /// What opening the file has already decoded.
     first: Option<Vec<f32>>,
     counts: Counts,
@@ -88,32 +88,37 @@ impl PacketInput {
         path: &Path,
         sniffed: Sniffed,
     ) -> Result<Self, AudioError> {
-        let trim = match sniffed.container {
-            Container::Mp4 => edits::read(&mut source().map_err(|source| unreadable(path, source))?),
-            _ => None,
-        };
-        let input = source().map_err(|source| unreadable(path, source))?;
-        guarded(path, || Self::open_unguarded(input, path, sniffed, trim))?
+        let mut input = source().map_err(|source| unreadable(path, source))?;
+        let outline = Outline::read(&mut input, sniffed).map_err(|source| unreadable(path, source))?;
+        guarded(path, || Self::open_unguarded(input, path, sniffed, outline))?
     }
 
     fn open_unguarded(
         input: Box<dyn MediaSource>,
         path: &Path,
         sniffed: Sniffed,
-        trim: Option<Trim>,
+        outline: Outline,
     ) -> Result<Self, AudioError> {
         let refused = |error| refusal(path, error);
-        let mut reader = make_reader(input, sniffed).map_err(refused)?;
-        let track =
-            reader
-                .default_track(TrackType::Audio)
-                .cloned()
-                .ok_or_else(|| AudioError::Unsupported {
-                    path: path.to_owned(),
-                    detail: "it has no audio".to_owned(),
-                })?;
+        if outline.is_without_index {
+            return Err(AudioError::Corrupt {
+                path: path.to_owned(),
+                detail: "its index (moov) is missing: it was cut off, or never completed".to_owned(),
+            });
+        }
+        let unsupported = |detail: &str| AudioError::Unsupported {
+            path: path.to_owned(),
+            detail: detail.to_owned(),
+        };
+        let mut reader = make_reader(input, outline.end, sniffed).map_err(refused)?;
+        let track = outline
+            .track_id
+            .and_then(|id| reader.tracks().iter().find(|track| track.id == id))
+            .or_else(|| reader.default_track(TrackType::Audio))
+            .cloned()
+            .ok_or_else(|| unsupported("it has no audio"))?;
         let (decoder, params) = make_decoder(&track).map_err(refused)?;
-        let trim = trim.or_else(|| edits::from_metadata(&mut *reader));
+        let trim = outline.trim.or_else(|| edits::from_metadata(&mut *reader));
         let mut input = Self {
             path: path.to_owned(),
             container: sniffed.container,
@@ -128,17 +133,18 @@ impl PacketInput {
             keep_left: None,
             expected_frames: None,
             track,
+            params,
             damaged_first: Vec::new(),
             first: None,
             counts: Counts::default(),
         };
-        input.decode_first(&params)?;
-        input.set_ends(&params, trim);
+        input.decode_first()?;
+        input.set_ends(trim);
         Ok(input)
     }
 
     /// Decodes up to the first packet that gives frames: only that tells the rate and the channels for certain.
-    fn decode_first(&mut self, params: &AudioCodecParameters) -> Result<(), AudioError> {
+    fn decode_first(&mut self) -> Result<(), AudioError> {
         let mut raw = RawBlock::default();
         loop {
             let Some(packet) = self.next_packet()? else {
@@ -176,18 +182,18 @@ impl PacketInput {
                 }
                 Err(_) => {
                     self.counts.damaged += 1;
-                    self.damaged_first.push(packet.block_dur());
+                    self.damaged_first.push(self.frames_of(&packet));
                 }
             }
             if self.counts.good + self.counts.damaged > MAX_DAMAGED_AT_START {
                 return Err(self.corrupt("its first packets cannot be decoded"));
             }
-            self.rate_hz = params.sample_rate.unwrap_or(0);
+            self.rate_hz = self.params.sample_rate.unwrap_or(0);
         }
     }
 
     /// Notes where the audio begins and ends, for the containers whose packets do not carry it themselves.
-    fn set_ends(&mut self, params: &AudioCodecParameters, trim: Option<Trim>) {
+    fn set_ends(&mut self, trim: Option<Trim>) {
         let declared = self.declared_frames();
         // A beginning behind the end is none.
         let trim = trim.filter(|trim| declared.is_none_or(|end| trim.start_frames(self.rate_hz) < end));
@@ -195,7 +201,7 @@ impl PacketInput {
             self.skip_left = trim.start_frames(self.rate_hz);
             self.keep_left = trim.kept_frames(self.rate_hz, declared);
         } else if self.codec == CODEC_ID_OPUS {
-            self.skip_left = opus_pre_skip(params);
+            self.skip_left = opus_pre_skip(&self.params);
         } else if self.container == Container::Caf {
             self.skip_left = u64::from(self.track.delay.unwrap_or(0));
             self.keep_left = self.track.padding.filter(|padding| *padding > 0).and(declared);
@@ -231,8 +237,8 @@ impl PacketInput {
     fn next_unguarded(&mut self, raw: &mut RawBlock) -> Result<(), AudioError> {
         loop {
             raw.samples.clear();
-            let decoded = if let Some(duration) = self.damaged_first.pop() {
-                self.silence(duration, raw);
+            let decoded = if let Some(frames) = self.damaged_first.pop() {
+                self.silence(frames, raw);
                 Decoded::Frames
             } else if let Some(samples) = self.first.take() {
                 raw.samples = samples;
@@ -260,10 +266,9 @@ impl PacketInput {
     }
 
     fn decode_next(&mut self, raw: &mut RawBlock) -> Result<Decoded, AudioError> {
-        let Some(mut packet) = self.next_packet()? else {
+        let Some(packet) = self.next_packet()? else {
             return Ok(Decoded::End);
         };
-        self.keep_what_is_no_padding(&mut packet);
         match self.decoder.decode(&packet) {
             Ok(buffer) if buffer.spec().rate() == self.rate_hz => {
                 let layout = buffer.spec().channels();
@@ -278,12 +283,11 @@ impl PacketInput {
             // Within a stream a frame of another rate is a damaged header.
             Ok(_) | Err(_) => {}
         }
-        self.silence(packet.block_dur(), raw);
+        self.silence(self.frames_of(&packet), raw);
         Ok(Decoded::Damaged)
     }
 
-    fn silence(&self, duration: Duration, raw: &mut RawBlock) {
-        let frames = self.frames_of(duration).min(MAX_PACKET_FRAMES);
+    fn silence(&self, frames: u64, raw: &mut RawBlock) {
         let frames = usize::try_from(frames).unwrap_or(0);
         raw.samples.clear();
         raw.samples.resize(frames * self.downmix.channels(), 0.0);
@@ -300,6 +304,11 @@ impl PacketInput {
                     return Err(unreadable(&self.path, error));
                 }
                 Err(Error::IoError(_)) => return Ok(None),
+                Err(Error::DecodeError(_)) if self.is_without_container() => {
+                    self.counts.damaged += 1;
+                    // What it kept of the frames before belongs to none of those that follow.
+                    self.decoder.reset();
+                }
                 // A container whose structure breaks has ended; what came before it is good.
                 Err(_) => {
                     self.counts.damaged += 1;
@@ -319,6 +328,7 @@ impl PacketInput {
         self.track = track.ok_or_else(|| self.corrupt("a later stream in it has no audio"))?;
         let (decoder, params) = make_decoder(&self.track).map_err(|error| refusal(&self.path, error))?;
         self.decoder = decoder;
+        self.params = params.clone();
         let (rate_hz, skip) = match params.codec {
             CODEC_ID_OPUS => (OPUS_RATE_HZ, opus_pre_skip(&params)),
             _ => (params.sample_rate.unwrap_or(self.rate_hz), 0),
@@ -335,21 +345,9 @@ impl PacketInput {
         Ok(())
     }
 
-    /// Undoes trimming at the end that rests on a guessed length: without an encoder's own tag the length of an MP3
-    /// is estimated from its first frames, and behind the padding of a tagged one another may have been appended.
-    fn keep_what_is_no_padding(&self, packet: &mut Packet) {
-        if self.container != Container::Mpeg {
-            return;
-        }
-        let tagged_end = self.track.delay.and(self.track.num_frames);
-        let is_padding = tagged_end.is_some_and(|end| {
-            let padding_end = end.saturating_add(u64::from(self.track.padding.unwrap_or(0)));
-            u64::try_from(packet.pts.get()).is_ok_and(|start| start < padding_end)
-        });
-        if !is_padding {
-            packet.dur = packet.dur.saturating_add(packet.trim_end);
-            packet.trim_end = Duration::ZERO;
-        }
+    /// Whether frames follow one another without a container, so that they go on behind damage.
+    fn is_without_container(&self) -> bool {
+        matches!(self.container, Container::Mpeg | Container::Adts)
     }
 
     /// In MP4 the last packet's duration says how much of it is audio.
@@ -377,15 +375,17 @@ impl PacketInput {
         }
     }
 
-    fn frames_of(&self, duration: Duration) -> u64 {
-        let ticks = u128::from(duration.get());
-        match self.track.time_base {
-            None => duration.get(),
+    /// Frames that a packet stands for by its duration, and never more than it can hold.
+    fn frames_of(&self, packet: &Packet) -> u64 {
+        let ticks = packet.dur.get();
+        let frames = match self.track.time_base {
+            None => ticks,
             Some(base) => {
                 let rate = u128::from(self.rate_hz) * u128::from(base.numer.get());
-                u64::try_from(ticks * rate / u128::from(base.denom.get())).unwrap_or(u64::MAX)
+                u64::try_from(u128::from(ticks) * rate / u128::from(base.denom.get())).unwrap_or(u64::MAX)
             }
-        }
+        };
+        frames.min(max_packet_frames(&self.params, packet.data.len()))
     }
 
     fn count_damaged(&mut self) -> Result<(), AudioError> {
@@ -444,11 +444,46 @@ impl PacketInput {
     /// Frames declared and not there, for the containers that count their frames exactly.
     pub(super) fn missing_frames(&self) -> Option<u64> {
         let is_exact = match self.container {
-            Container::Mpeg => self.track.delay.is_some(),
+            Container::Mpeg => self.track.delay.is_some() && self.counts.chained == 0,
             Container::Adts | Container::Matroska => false,
             _ => self.counts.chained == 0,
         };
         let missing = self.expected_frames?.saturating_sub(self.counts.frames);
         is_exact.then_some(if missing < self.length_slack() { 0 } else { missing })
+    }
+}
+
+/// What is known of a file before a reader is made for it.
+struct Outline {
+    /// Where its last byte would be, or is.
+    end: u64,
+    track_id: Option<u32>,
+    trim: Option<Trim>,
+    /// Whether nothing tells where its packets are.
+    is_without_index: bool,
+}
+
+impl Outline {
+    fn read(input: &mut Box<dyn MediaSource>, sniffed: Sniffed) -> io::Result<Self> {
+        let mut outline = Self {
+            end: input.seek(io::SeekFrom::End(0))?,
+            track_id: None,
+            trim: None,
+            is_without_index: false,
+        };
+        match sniffed.container {
+            Container::Mp4 => {
+                if let Some(layout) = edits::layout(input) {
+                    outline.end = layout.end;
+                    outline.is_without_index = !layout.has_index;
+                    outline.track_id = layout.sound.map(|sound| sound.id);
+                    outline.trim = layout.sound.and_then(|sound| sound.trim);
+                }
+            }
+            // Readers of frames take a tag behind them for more of the last one.
+            Container::Flac | Container::Mpeg | Container::Adts => outline.end = tags::end_of_audio(input)?,
+            _ => {}
+        }
+        Ok(outline)
     }
 }

@@ -5,6 +5,9 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use super::frames::{self, Parse};
+use super::tags;
+
 /// What the first bytes say that a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Container {
@@ -19,7 +22,7 @@ pub(super) enum Container {
     Mpeg,
 }
 
-/// A recognised container and where it begins (after an ID3v2 tag, where there is one), in bytes.
+/// A recognised container and where it begins (after tags and bytes that are no audio), in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sniffed {
     pub(super) container: Container,
@@ -43,27 +46,32 @@ pub(super) enum Unrecognised {
     OnlyTags,
 }
 
-/// Bytes looked at behind the tags: two of the longest MPEG frames (2 x 1,441) of foreign bytes, as at the start of
-/// a stream cut in the middle of a frame, and then four consistent frames of up to 1,441 bytes (ADTS: 8,191), within
-/// 4,096 + 4 x 8,191 = 36,860 bytes; rounded up.
-const WINDOW_BYTES: usize = 40_960;
+/// Bytes in which signatures are, and of which a text has no others than letters.
+const HEAD_BYTES: usize = 512;
 
-/// How far into the window a first MPEG or ADTS frame may begin.
-const MAX_LEADING_BYTES: usize = 4_096;
+/// Bytes looked at in all that is neither a tag nor known: a megabyte, as other players do.
+const WINDOW_BYTES: usize = 1_048_576;
+
+/// How far into the window a first MPEG or ADTS frame needs no more than `NEAR_FRAMES` behind it: two of the longest
+/// MPEG frames, as at the start of a stream that was cut in the middle of a frame, and some.
+const NEAR_BYTES: usize = 4_096;
 
 /// Frames in a row that must agree, unless the file ends exactly behind fewer.
-const CONSISTENT_FRAMES: usize = 4;
+const NEAR_FRAMES: usize = 4;
 
-/// ID3v2 tags skipped one after the other; taggers leave at most a few.
-const MAX_ID3_TAGS: usize = 8;
+/// The same farther in, where more bytes had a chance to imitate frames.
+const FAR_FRAMES: usize = 16;
+
+/// Tags skipped one after the other; taggers leave at most a few.
+const MAX_TAGS: usize = 8;
 
 /// Zero bytes skipped in front of the first frame: 64 KiB, what taggers leave as padding.
 const MAX_ZERO_BYTES: u64 = 65_536;
 
 /// Recognises the content, or says what is there instead.
 pub(super) fn sniff(input: &mut (impl Read + Seek)) -> io::Result<Result<Sniffed, Unrecognised>> {
-    let offset = behind_id3_tags(input)?;
-    let window = window_at(input, offset)?;
+    let offset = behind_tags(input)?;
+    let window = window_at(input, offset, HEAD_BYTES)?;
     if window.is_empty() {
         return Ok(Err(if offset == 0 {
             Unrecognised::Empty
@@ -74,56 +82,94 @@ pub(super) fn sniff(input: &mut (impl Read + Seek)) -> io::Result<Result<Sniffed
     if let Some(container) = by_signature(&window) {
         return Ok(Ok(Sniffed { container, offset }));
     }
-    if let Some(known) = foreign(&window) {
+    // Behind a tag that states too small a size, the rest of its cover is no image.
+    if offset == 0
+        && let Some(known) = foreign(&window)
+    {
         return Ok(Err(Unrecognised::Foreign(known)));
     }
     let zeros = leading_zeros(input, offset)?;
     let offset = offset + zeros;
-    let window = window_at(input, offset)?;
-    for start in 0..window.len().min(MAX_LEADING_BYTES) {
-        let rest = &window[start..];
-        // A file that ends inside the window may hold fewer frames than are otherwise demanded.
-        let is_whole = window.len() < WINDOW_BYTES;
-        for (container, header) in [
-            (Container::Mpeg, mpeg_header as FrameHeader),
-            (Container::Adts, adts_header),
-        ] {
-            if agrees(rest, header, is_whole) {
-                return Ok(Ok(Sniffed {
-                    container,
-                    offset: offset + start as u64,
-                }));
-            }
-        }
-    }
-    Ok(Err(Unrecognised::Unknown))
+    let window = window_at(input, offset, WINDOW_BYTES)?;
+    Ok(match first_frames(&window) {
+        Some((container, start)) => Ok(Sniffed {
+            container,
+            offset: offset + start as u64,
+        }),
+        None => Err(Unrecognised::Unknown),
+    })
 }
 
-fn window_at(input: &mut (impl Read + Seek), offset: u64) -> io::Result<Vec<u8>> {
+/// The first place where frames begin. Containers of others hold such frames, too, with something between them: there
+/// only the beginning counts.
+fn first_frames(window: &[u8]) -> Option<(Container, usize)> {
+    // A file that ends inside the window may hold fewer frames than are otherwise demanded.
+    let is_end = window.len() < WINDOW_BYTES;
+    let most = if holds_frames_of_its_own(window) {
+        NEAR_BYTES
+    } else {
+        window.len()
+    };
+    (0..window.len().min(most))
+        .filter(|start| window[*start] == 0xff)
+        .find_map(|start| {
+            let demanded = if start < NEAR_BYTES {
+                NEAR_FRAMES
+            } else {
+                FAR_FRAMES
+            };
+            let rest = &window[start..];
+            [
+                (Container::Mpeg, frames::mpeg as Parse),
+                (Container::Adts, frames::adts),
+            ]
+            .into_iter()
+            .find(|(_, parse)| frames::is_run(rest, *parse, demanded, is_end))
+            .map(|(container, _)| (container, start))
+        })
+}
+
+/// Whether the file is a container that only ffmpeg reads and in which MPEG audio is common.
+fn holds_frames_of_its_own(head: &[u8]) -> bool {
+    const KNOWN: [&[u8]; 10] = [
+        b"RIFF",
+        b"FORM",
+        b"FLV",
+        b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+        b"\0\0\x01\xba",
+        b"\0\0\x01\xb3",
+        b"\x06\x0e\x2b\x34",
+        b".RMF",
+        b"FWS",
+        b"nut/",
+    ];
+    const TRANSPORT_PACKET_BYTES: usize = 188;
+    let is_transport = (0..4).all(|packet| head.get(packet * TRANSPORT_PACKET_BYTES) == Some(&0x47));
+    is_transport || KNOWN.iter().any(|magic| head.starts_with(magic))
+}
+
+fn window_at(input: &mut (impl Read + Seek), offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
     input.seek(SeekFrom::Start(offset))?;
-    let mut window = Vec::with_capacity(WINDOW_BYTES);
-    input
-        .by_ref()
-        .take(WINDOW_BYTES as u64)
-        .read_to_end(&mut window)?;
+    let mut window = Vec::new();
+    input.by_ref().take(bytes as u64).read_to_end(&mut window)?;
     Ok(window)
 }
 
-fn behind_id3_tags(input: &mut (impl Read + Seek)) -> io::Result<u64> {
+fn behind_tags(input: &mut (impl Read + Seek)) -> io::Result<u64> {
     let mut offset = 0;
-    for _ in 0..MAX_ID3_TAGS {
+    for _ in 0..MAX_TAGS {
         input.seek(SeekFrom::Start(offset))?;
-        let mut head = Vec::with_capacity(10);
-        input.by_ref().take(10).read_to_end(&mut head)?;
-        let [b'I', b'D', b'3', _, _, flags, a, b, c, d] = head[..] else {
+        let mut head = Vec::with_capacity(tags::HEAD_BYTES);
+        input
+            .by_ref()
+            .take(tags::HEAD_BYTES as u64)
+            .read_to_end(&mut head)?;
+        // ID3v1 has its place at the end.
+        let Some(length) = tags::length_at(&head).filter(|_| !head.starts_with(b"TAG")) else {
             break;
         };
-        // Four bytes of seven bits: at most 256 MiB, and a size beyond the end of the file just finds nothing there.
-        let size = [a, b, c, d]
-            .iter()
-            .fold(0_u64, |size, byte| size << 7 | u64::from(byte & 0x7f));
-        let footer = if flags & 0x10 != 0 { 10 } else { 0 };
-        offset += 10 + size + footer;
+        // A size beyond the end of the file just finds nothing there.
+        offset += length;
     }
     Ok(offset)
 }
@@ -179,88 +225,7 @@ fn foreign(head: &[u8]) -> Option<&'static str> {
 
 fn is_text(head: &[u8]) -> bool {
     let is_texty = |byte: &u8| (0x20..0x7f).contains(byte) || matches!(byte, b'\t' | b'\n' | b'\r');
-    head.iter().take(512).all(is_texty)
-}
-
-/// Length of the frame in bytes and what must stay the same from frame to frame.
-type FrameHeader = fn(&[u8]) -> Option<(usize, u32)>;
-
-fn agrees(bytes: &[u8], header: FrameHeader, is_whole: bool) -> bool {
-    let Some((_, kind)) = header(bytes) else {
-        return false;
-    };
-    let mut position = 0;
-    for frame in 0..CONSISTENT_FRAMES {
-        if is_whole && position == bytes.len() && frame > 0 {
-            return true;
-        }
-        let rest = &bytes[position.min(bytes.len())..];
-        match header(rest) {
-            Some((length, same)) if same == kind => position += length,
-            // Behind two good frames the rest of a short file may be a tag or a frame cut off.
-            _ => return is_whole && frame >= 2,
-        }
-    }
-    true
-}
-
-/// ISO 11172-3 and 13818-3 frame headers, layers I to III; free-format streams are not taken.
-fn mpeg_header(bytes: &[u8]) -> Option<(usize, u32)> {
-    let &[first, second, third, ..] = bytes else {
-        return None;
-    };
-    if first != 0xff || second & 0xe0 != 0xe0 {
-        return None;
-    }
-    let version = second >> 3 & 3; // 3 = MPEG 1, 2 = MPEG 2, 0 = MPEG 2.5
-    let layer = second >> 1 & 3; // 3 = I, 2 = II, 1 = III
-    let bitrate_index = usize::from(third >> 4);
-    let rate_index = usize::from(third >> 2 & 3);
-    if version == 1 || layer == 0 || bitrate_index == 0 || bitrate_index == 15 || rate_index == 3 {
-        return None;
-    }
-    let is_version_1 = version == 3;
-    let kbps = MPEG_KBPS[match (is_version_1, layer) {
-        (true, 3) => 0,
-        (true, 2) => 1,
-        (true, _) => 2,
-        (false, 3) => 3,
-        (false, _) => 4,
-    }][bitrate_index - 1];
-    let rate = [44_100, 48_000, 32_000][rate_index] >> [2, 0, 1, 0][usize::from(version)];
-    let padding = usize::from(third >> 1 & 1);
-    let length = match (layer, is_version_1) {
-        (3, _) => (12_000 * kbps / rate + padding) * 4,
-        (1, false) => 72_000 * kbps / rate + padding,
-        _ => 144_000 * kbps / rate + padding,
-    };
-    let same = u32::from(version) << 8 | u32::from(layer) << 4 | rate_index as u32;
-    Some((length, same))
-}
-
-const MPEG_KBPS: [[usize; 14]; 5] = [
-    [32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448],
-    [32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384],
-    [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
-    [32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256],
-    [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
-];
-
-/// ISO 13818-7 ADTS headers.
-fn adts_header(bytes: &[u8]) -> Option<(usize, u32)> {
-    let &[first, second, third, fourth, fifth, sixth, ..] = bytes else {
-        return None;
-    };
-    if first != 0xff || second & 0xf6 != 0xf0 {
-        return None;
-    }
-    let rate_index = third >> 2 & 15;
-    let length = usize::from(fourth & 3) << 11 | usize::from(fifth) << 3 | usize::from(sixth >> 5);
-    if rate_index > 12 || length < 7 {
-        return None;
-    }
-    let same = u32::from(second & 0x08) << 8 | u32::from(third & 0xfc) << 4 | u32::from(fourth >> 6);
-    Some((length, same))
+    head.iter().all(is_texty)
 }
 
 #[cfg(test)]

@@ -1,0 +1,89 @@
+//! The tag that encoders leave in the first frame of an MP3: Xing, Info or VBRI, with LAME's extension.
+
+use super::frames::Header;
+
+/// What the tag tells of the frames behind it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct EncoderTag {
+    /// MPEG frames behind the tag; `None` where that is left open, as by an encoder that did not end.
+    pub(super) mpeg_frames: Option<u32>,
+    /// Frames of audio that the encoder and the decoder put before and behind the song.
+    pub(super) gapless: Option<Gapless>,
+}
+
+/// Frames of audio to drop.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Gapless {
+    pub(super) delay: u32,
+    pub(super) padding: u32,
+}
+
+/// Frames by which every decoder of layer III is late.
+const DECODER_DELAY: u32 = 528 + 1;
+
+/// The tag in a frame that has one and so no audio.
+pub(super) fn read(frame: &[u8], header: &Header) -> Option<EncoderTag> {
+    const CHECKSUM: u8 = 1;
+    let side_start = if frame.get(1)? & CHECKSUM == 0 { 6 } else { 4 };
+    // The tag follows the side information, where it would be without a checksum; VBRI always has 32 bytes before it.
+    let xing = frame.get(header.tag_offset..)?;
+    if (xing.starts_with(b"Xing") || xing.starts_with(b"Info"))
+        && is_zero(frame, side_start, header.tag_offset)
+    {
+        return read_xing(&xing[4..]);
+    }
+    let vbri = frame.get(36..)?;
+    if vbri.starts_with(b"VBRI\0\x01") && is_zero(frame, side_start, 36) {
+        return Some(EncoderTag {
+            mpeg_frames: u32_at(vbri, 14).filter(|frames| *frames > 0),
+            gapless: None,
+        });
+    }
+    None
+}
+
+fn is_zero(frame: &[u8], from: usize, to: usize) -> bool {
+    frame
+        .get(from..to)
+        .is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0))
+}
+
+fn read_xing(tag: &[u8]) -> Option<EncoderTag> {
+    /// Flags and bytes of the fields in front of LAME's extension: frames, bytes, table of contents, quality.
+    const FIELDS: [(u32, usize); 4] = [(1, 4), (2, 4), (4, 100), (8, 4)];
+    let flags = u32_at(tag, 0)?;
+    let mpeg_frames = if flags & 1 != 0 { u32_at(tag, 4) } else { None };
+    let fields: usize = FIELDS
+        .iter()
+        .filter(|(flag, _)| flags & flag != 0)
+        .map(|(_, bytes)| bytes)
+        .sum();
+    Some(EncoderTag {
+        mpeg_frames: mpeg_frames.filter(|frames| *frames > 0),
+        gapless: tag.get(4 + fields..).and_then(read_lame),
+    })
+}
+
+fn read_lame(extension: &[u8]) -> Option<Gapless> {
+    const TRIM_OFFSET: usize = 21;
+    let &[high, middle, low] = extension.get(TRIM_OFFSET..TRIM_OFFSET + 3)? else {
+        return None;
+    };
+    let is_known = [b"LAME".as_slice(), b"Lavf", b"Lavc"]
+        .iter()
+        .any(|encoder| extension.starts_with(encoder));
+    if !is_known {
+        return Some(Gapless::default());
+    }
+    let delay = u32::from(high) << 4 | u32::from(middle) >> 4;
+    let padding = u32::from(middle & 15) << 8 | u32::from(low);
+    Some(Gapless {
+        delay: delay + DECODER_DELAY,
+        padding: padding.saturating_sub(DECODER_DELAY),
+    })
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    let word = bytes.get(offset..offset + 4)?.first_chunk()?;
+    Some(u32::from_be_bytes(*word))
+}

@@ -1,0 +1,57 @@
+//! A part of a file that readers take for all of it.
+
+use std::io::{self, Read, Seek, SeekFrom};
+
+use symphonia::core::io::MediaSource;
+
+/// The bytes of a file up to an end. An end behind the file's own is what a file that was cut off claims to have:
+/// reading there gives nothing.
+pub(super) struct Section {
+    inner: Box<dyn MediaSource>,
+    end: u64,
+    position: u64,
+}
+
+impl Section {
+    pub(super) fn new(mut inner: Box<dyn MediaSource>, end: u64) -> io::Result<Self> {
+        inner.rewind()?;
+        Ok(Self {
+            inner,
+            end,
+            position: 0,
+        })
+    }
+}
+
+impl Read for Section {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end.saturating_sub(self.position)).unwrap_or(usize::MAX);
+        let most = buffer.len().min(left);
+        let read = self.inner.read(&mut buffer[..most])?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Section {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::End(offset) => self.end.checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+        };
+        let position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        self.position = self.inner.seek(SeekFrom::Start(position))?;
+        Ok(position)
+    }
+}
+
+impl MediaSource for Section {
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        Some(self.end)
+    }
+}
