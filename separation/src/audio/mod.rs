@@ -2,6 +2,7 @@
 //!
 //! A source is read block by block and a sink is written block by block; nothing here may hold a whole song.
 
+mod aac;
 mod containers;
 mod downmix;
 mod edits;

@@ -2,10 +2,11 @@
 //!
 //! Decoders of hostile input may panic; here that ends the file as corrupt and never the program.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use symphonia::core::codecs::audio::well_known::CODEC_ID_OPUS;
+use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_OPUS};
 use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters, AudioDecoder};
 use symphonia::core::errors::Error;
 use symphonia::core::formats::{FormatReader, Track, TrackType};
@@ -14,6 +15,7 @@ use symphonia::core::packet::Packet;
 use symphonia::core::units::TimeBase;
 
 use super::AudioError;
+use super::aac;
 use super::containers::{
     OPUS_RATE_HZ, format_name, make_decoder, make_reader, max_packet_frames, opus_pre_skip, refusal,
     unreadable,
@@ -46,6 +48,8 @@ pub(super) struct PacketInput {
     decoder: Box<dyn AudioDecoder>,
     track: Track,
     params: AudioCodecParameters,
+    /// Packets that were looked at while opening.
+    ahead: VecDeque<Packet>,
     codec: AudioCodecId,
     format: &'static str,
     rate_hz: u32,
@@ -134,13 +138,40 @@ impl PacketInput {
             expected_frames: None,
             track,
             params,
+            ahead: VecDeque::new(),
             damaged_first: Vec::new(),
             first: None,
             counts: Counts::default(),
         };
+        if input.is_he_aac()? {
+            return Err(unsupported(
+                "it is HE-AAC, whose upper band and stereo our decoder leaves out",
+            ));
+        }
         input.decode_first()?;
         input.set_ends(trim);
         Ok(input)
+    }
+
+    /// Whether the first packets or the configuration of AAC have more in them than our decoder gives.
+    fn is_he_aac(&mut self) -> Result<bool, AudioError> {
+        if self.codec != CODEC_ID_AAC {
+            return Ok(false);
+        }
+        if self.params.extra_data.as_deref().is_some_and(aac::is_announced) {
+            return Ok(true);
+        }
+        let mut packets = VecDeque::new();
+        while packets.len() < aac::packets_looked_at()
+            && let Some(packet) = self.next_packet()?
+        {
+            packets.push_back(packet);
+        }
+        let (mut decoder, _) = make_decoder(&self.track).map_err(|error| refusal(&self.path, error))?;
+        // Cut packets may be more than a decoder can bear that takes whole ones.
+        let is_he_aac = guarded(&self.path, || aac::is_in(&packets, &mut *decoder)).unwrap_or(false);
+        self.ahead = packets;
+        Ok(is_he_aac)
     }
 
     /// Decodes up to the first packet that gives frames: only that tells the rate and the channels for certain.
@@ -294,6 +325,9 @@ impl PacketInput {
     }
 
     fn next_packet(&mut self) -> Result<Option<Packet>, AudioError> {
+        if let Some(packet) = self.ahead.pop_front() {
+            return Ok(Some(packet));
+        }
         loop {
             match self.reader.next_packet() {
                 Ok(Some(packet)) if packet.track_id == self.track.id => return Ok(Some(packet)),

@@ -377,6 +377,57 @@ fn adts_with_other_bytes_damaged_and_joined() {
     check_all(&cases);
 }
 
+/// The decoder's configuration in an MP4 file by ffmpeg replaced by another, of another length.
+fn with_configuration(mp4: &[u8], configuration: &[u8]) -> Vec<u8> {
+    let place_of = |word: &[u8]| place(mp4, word);
+    let old = place_of(b"\x05\x80\x80\x80");
+    let old_bytes = usize::from(mp4[old + 4]);
+    let more = configuration.len() - old_bytes;
+    let mut file = mp4[..old + 4].to_vec();
+    file.push(configuration.len() as u8);
+    file.extend_from_slice(configuration);
+    file.extend_from_slice(&mp4[old + 5 + old_bytes..]);
+    for descriptor in [b"\x03\x80\x80\x80", b"\x04\x80\x80\x80"] {
+        file[place_of(descriptor) + 4] += more as u8;
+    }
+    for kind in [
+        b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mp4a", b"esds",
+    ] {
+        let size = place_of(kind) - 4;
+        let bytes = u32::from_be_bytes(file[size..size + 4].try_into().unwrap()) + more as u32;
+        file[size..size + 4].copy_from_slice(&bytes.to_be_bytes());
+    }
+    file
+}
+
+#[test]
+fn he_aac_is_never_decoded_by_halves() {
+    let (first, second) = (
+        include_bytes!("he_aac_v1.aac").to_vec(),
+        include_bytes!("he_aac_v2.aac").to_vec(),
+    );
+    let mp4 = |aac: &[u8]| by("ffmpeg", "-v error -i IN -c copy -f ipod OUT", aac);
+    let (first_mp4, second_mp4) = (mp4(&first), mp4(&second));
+    let refused = |name, file| Case::for_ffmpeg(name, file, "HE-AAC");
+    let announced = with_configuration(&first_mp4, &[0x13, 0x90, 0x56, 0xe5, 0xa0]);
+    let explicit = with_configuration(&first_mp4, &[0x2b, 0x92, 0x08, 0x00]);
+    let explicit_2 = with_configuration(&second_mp4, &[0xeb, 0x8a, 0x08, 0x00]);
+    let cases = [
+        refused("HE-AAC in ADTS", first.clone()),
+        refused("HE-AAC v2 in ADTS", second),
+        refused("HE-AAC in MP4", first_mp4),
+        refused("HE-AAC v2 in MP4", second_mp4),
+        refused("HE-AAC announced behind the plain codec", announced),
+        Case::for_ffmpeg("HE-AAC announced", explicit, "aac too complex"),
+        Case::for_ffmpeg("HE-AAC v2 announced", explicit_2, "aac too complex"),
+        refused(
+            "HE-AAC in Matroska",
+            by("ffmpeg", "-v error -i IN -c copy -f matroska OUT", &first),
+        ),
+    ];
+    check_all(&cases);
+}
+
 #[test]
 fn mp4_that_was_cut_off_or_has_several_tracks() {
     let fast = made("-c:a aac -b:a 192k -movflags faststart -f ipod");

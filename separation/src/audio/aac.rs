@@ -1,0 +1,185 @@
+//! Tells whether AAC has spectral band replication, by which HE-AAC codes its upper half and its second channel: our
+//! decoder would leave both out without a word.
+
+use std::collections::VecDeque;
+
+use symphonia::core::codecs::audio::AudioDecoder;
+use symphonia::core::packet::Packet;
+
+/// Packets looked at. Every packet of HE-AAC carries its replication.
+const PACKETS: usize = 16;
+
+/// Element kinds of ISO 14496-3, table 4.85.
+const DATA_ELEMENT: u32 = 4;
+const FILL_ELEMENT: u32 = 6;
+const END: u32 = 7;
+
+/// Kinds of fill elements that carry replication, without and with a checksum.
+const REPLICATION: [u32; 2] = [13, 14];
+
+/// Whether a decoder's configuration announces replication behind that of the plain codec, for old decoders to overlook
+/// (ISO 14496-3, 1.6.6.2). Where it comes first instead, our decoder refuses it itself.
+pub(super) fn is_announced(config: &[u8]) -> bool {
+    const SYNC: u32 = 0x2b7;
+    const TYPES: [u32; 2] = [5, 29];
+    let mut bits = Bits::new(config);
+    let found = || -> Option<bool> {
+        bits.object_type()?;
+        bits.rate()?;
+        // Channels, and three flags of the plain codec.
+        bits.take(4 + 3)?;
+        let is_announced = bits.take(11)? == SYNC && TYPES.contains(&bits.object_type()?);
+        Some(is_announced && bits.take(1)? == 1)
+    }();
+    found.unwrap_or(false)
+}
+
+/// Whether most of the first packets carry replication that nothing announces. `decoder` is of the plain codec, and of
+/// no use afterwards.
+pub(super) fn is_in(packets: &VecDeque<Packet>, decoder: &mut dyn AudioDecoder) -> bool {
+    let looked_at = packets.len().min(PACKETS);
+    let carrying = packets
+        .iter()
+        .take(PACKETS)
+        .filter(|packet| carries_replication(packet, decoder))
+        .count();
+    carrying * 2 > looked_at
+}
+
+/// How many packets [`is_in`] looks at.
+pub(super) fn packets_looked_at() -> usize {
+    PACKETS
+}
+
+/// Whether a packet ends with fill elements one of which carries replication. Where its elements begin only a decoder of
+/// them all can tell: so wherever the rest of the packet reads as such elements, the packet is decoded up to there.
+fn carries_replication(packet: &Packet, decoder: &mut dyn AudioDecoder) -> bool {
+    let bits = packet.data.len() * 8;
+    (0..bits)
+        .filter(|place| is_tail(&packet.data, *place))
+        .any(|place| {
+            let shortened = Packet::new(
+                packet.track_id,
+                packet.pts,
+                packet.dur,
+                up_to(&packet.data, place),
+            );
+            decoder
+                .decode(&shortened)
+                .is_ok_and(|decoded| decoded.frames() > 0)
+        })
+}
+
+/// Whether fill and data elements up to the end begin at a bit, the first with replication.
+fn is_tail(packet: &[u8], place: usize) -> bool {
+    let mut bits = Bits { bytes: packet, place };
+    let mut is_first = true;
+    let walked = || -> Option<bool> {
+        loop {
+            let kind = bits.take(3)?;
+            if is_first && kind != FILL_ELEMENT {
+                return Some(false);
+            }
+            match kind {
+                FILL_ELEMENT => {
+                    let mut count = bits.take(4)? as usize;
+                    if count == 15 {
+                        count = (count + bits.take(8)? as usize).saturating_sub(1);
+                    }
+                    let end = bits.place + count * 8;
+                    if is_first && (count == 0 || !REPLICATION.contains(&bits.take(4)?)) {
+                        return Some(false);
+                    }
+                    bits.place = end;
+                }
+                DATA_ELEMENT => {
+                    bits.take(4)?;
+                    let is_aligned = bits.take(1)? == 1;
+                    let mut count = bits.take(8)? as usize;
+                    if count == 255 {
+                        count += bits.take(8)? as usize;
+                    }
+                    if is_aligned {
+                        bits.place = bits.place.next_multiple_of(8);
+                    }
+                    bits.place += count * 8;
+                }
+                END => return Some((packet.len() * 8).checked_sub(bits.place)? < 8),
+                _ => return Some(false),
+            }
+            is_first = false;
+        }
+    }();
+    walked.unwrap_or(false)
+}
+
+/// The bits in front of a place, and the end of a packet behind them.
+fn up_to(packet: &[u8], place: usize) -> Vec<u8> {
+    let mut bytes = packet[..place / 8].to_vec();
+    let kept = place % 8;
+    let first = packet.get(place / 8).map_or(0, |byte| byte & !(0xff_u8 >> kept));
+    let [high, low] = (u16::from(first) << 8 | 0xe000 >> kept).to_be_bytes();
+    bytes.push(high);
+    if kept > 5 {
+        bytes.push(low);
+    }
+    bytes
+}
+
+/// Bits from the highest to the lowest.
+struct Bits<'a> {
+    bytes: &'a [u8],
+    place: usize,
+}
+
+impl<'a> Bits<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, place: 0 }
+    }
+
+    fn take(&mut self, count: usize) -> Option<u32> {
+        (0..count).try_fold(0, |value, _| {
+            let byte = self.bytes.get(self.place / 8)?;
+            let bit = byte >> (7 - self.place % 8) & 1;
+            self.place += 1;
+            Some(value << 1 | u32::from(bit))
+        })
+    }
+
+    fn object_type(&mut self) -> Option<u32> {
+        const ESCAPE: u32 = 31;
+        Some(match self.take(5)? {
+            ESCAPE => 32 + self.take(6)?,
+            kind => kind,
+        })
+    }
+
+    fn rate(&mut self) -> Option<()> {
+        const ESCAPE: u32 = 15;
+        if self.take(4)? == ESCAPE {
+            self.take(24)?;
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_announces_replication_behind_the_plain_codec_is_recognized() {
+        // 22.05 kHz stereo, then 0x2b7, type 5, present, 44.1 kHz; the same with the flag off; the plain codec alone.
+        assert!(is_announced(&[0x13, 0x90, 0x56, 0xe5, 0xa0]));
+        assert!(!is_announced(&[0x13, 0x90, 0x56, 0xe5, 0x00]));
+        assert!(!is_announced(&[0x12, 0x10]));
+        assert!(!is_announced(&[]));
+    }
+
+    #[test]
+    fn a_packet_is_cut_at_a_bit_and_ended() {
+        assert_eq!(up_to(&[0xff, 0xff], 8), vec![0xff, 0xe0]);
+        assert_eq!(up_to(&[0x00, 0x00], 3), vec![0b0001_1100]);
+        assert_eq!(up_to(&[0x00, 0x00], 7), vec![0b0000_0001, 0b1100_0000]);
+    }
+}
