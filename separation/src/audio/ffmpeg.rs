@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 /// Demuxers of single self-contained files. Left out: playlists and anything that names other files, text formats,
 /// and MPEG audio, which takes noise for sound and which we recognise ourselves.
 const FORMATS: &str = "aac,ac3,eac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,flac,flv,iff,matroska,webm,\
-    mlp,mov,mp4,m4a,3gp,mpc,mpc8,mpeg,mpegts,ogg,oma,qcp,rm,sox,tak,truehd,tta,voc,w64,wav,wv";
+    mlp,mov,mp4,m4a,3gp,mpc,mpc8,mpeg,mpegts,mxf,ogg,oma,qcp,rm,sox,tak,truehd,tta,voc,w64,wav,wv";
 
 /// Bytes handed over at a time, and how many such pieces wait: 8 x 64 KiB = 512 KiB.
 const PIECE_BYTES: usize = 65_536;

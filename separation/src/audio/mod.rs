@@ -3,6 +3,7 @@
 //! A source is read block by block and a sink is written block by block; nothing here may hold a whole song.
 
 mod aac;
+mod coded_pcm;
 mod containers;
 mod downmix;
 mod edits;
@@ -13,6 +14,7 @@ mod flac_out;
 mod frame_stream;
 mod frames;
 mod guard;
+mod matroska;
 #[cfg(feature = "mp3")]
 mod mp3_out;
 mod output;

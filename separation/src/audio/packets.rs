@@ -23,6 +23,7 @@ use super::containers::{
 use super::downmix::Downmix;
 use super::edits::{self, Trim};
 use super::guard::guarded;
+use super::matroska;
 use super::raw::RawBlock;
 use super::sniff::{Container, Sniffed};
 use super::tags;
@@ -514,6 +515,7 @@ impl Outline {
                     outline.trim = layout.sound.and_then(|sound| sound.trim);
                 }
             }
+            Container::Matroska => outline.track_id = matroska::default_track(input),
             // Readers of frames take a tag behind them for more of the last one.
             Container::Flac | Container::Mpeg | Container::Adts => outline.end = tags::end_of_audio(input)?,
             _ => {}

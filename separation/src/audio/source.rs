@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use symphonia::core::io::MediaSource;
 
+use super::coded_pcm;
 use super::ffmpeg;
 use super::packets::PacketInput;
 use super::raw::RawBlock;
@@ -93,6 +94,7 @@ pub struct FileSource {
     ready: StereoBlock,
     ready_from: usize,
     is_ended: bool,
+    coded: coded_pcm::Watch,
     report: SourceReport,
     ffmpeg: Option<ffmpeg::Outcome>,
 }
@@ -313,6 +315,7 @@ impl FileSource {
             ready: StereoBlock::default(),
             ready_from: 0,
             is_ended: false,
+            coded: coded_pcm::Watch::default(),
             report: SourceReport::default(),
             ffmpeg: None,
         })
@@ -355,6 +358,12 @@ impl FileSource {
             .next(&mut self.raw)
             .map_err(|error| self.with_ffmpegs_reason(error))?;
         self.report.replaced_samples += replace_broken(&mut self.raw.samples);
+        if let Some(coding) = self.coded.push(&self.raw.samples) {
+            return Err(AudioError::Unsupported {
+                path: self.path.clone(),
+                detail: format!("its samples are {coding} for a digital output, which sounds as noise"),
+            });
+        }
         self.mixed.clear();
         if let Some(downmix) = &self.raw.downmix {
             downmix.mix(&self.raw.samples, &mut self.mixed);

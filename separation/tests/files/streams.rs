@@ -456,6 +456,31 @@ fn mp4_that_was_cut_off_or_has_several_tracks() {
 }
 
 #[test]
+fn the_default_track_is_taken_of_several() {
+    let other = "-f lavfi -i sine=frequency=300:duration=2 -map 1:a -map 0:a -disposition:a:0 0 -disposition:a:1 default";
+    let alone = made("-c:a flac -sample_fmt s16 -f flac");
+    let lossy = made("-c:a aac -b:a 192k -f ipod");
+    let cases = [
+        like(
+            "the default of MP4",
+            made(&format!("{other} -c:a aac -b:a 192k -f ipod")),
+            &lossy,
+        ),
+        like(
+            "the default of MOV",
+            made(&format!("{other} -c:a pcm_s16le -f mov")),
+            &alone,
+        ),
+        like(
+            "the default of Matroska",
+            made(&format!("{other} -c:a flac -sample_fmt s16 -f matroska")),
+            &alone,
+        ),
+    ];
+    check_all(&cases);
+}
+
+#[test]
 fn flac_with_tags_cut_off_and_damaged() {
     let flac = made(FLAC);
     let exact = |name, file| Case {
@@ -490,6 +515,30 @@ fn flac_with_tags_cut_off_and_damaged() {
             },
             ..reported(Case::new("FLAC damaged", damaged))
         },
+    ];
+    check_all(&cases);
+}
+
+#[test]
+fn coded_audio_is_not_taken_for_samples() {
+    let wrap = |coded: &[u8], rest: &str| {
+        let raw = "-v error -f s16le -ar 48000 -ac 2 -i IN";
+        by("ffmpeg", &format!("{raw} {rest} OUT"), coded)
+    };
+    let ac3 = made("-ar 48000 -c:a ac3 -b:a 448k -f spdif");
+    let dts = made("-ar 48000 -c:a dca -strict -2 -b:a 754k -f spdif");
+    let cases = [
+        Case::refused("AC-3 in WAV", wrap(&ac3, "-c:a pcm_s16le -f wav"), "AC-3"),
+        Case::refused("AC-3 in FLAC", wrap(&ac3, "-c:a flac -f flac"), "AC-3"),
+        Case::refused("AC-3 in AIFF", wrap(&ac3, "-c:a pcm_s16be -f aiff"), "AC-3"),
+        Case::refused("DTS in WAV", wrap(&dts, "-c:a pcm_s16le -f wav"), "DTS"),
+        Case::for_ffmpeg(
+            "MXF",
+            made(
+                "-f lavfi -i color=size=720x576:rate=25:duration=2.2 -map 1:v -map 0:a -ar 48000 -c:v mpeg2video -c:a pcm_s16le -f mxf",
+            ),
+            "",
+        ),
     ];
     check_all(&cases);
 }
