@@ -46,8 +46,8 @@ pub(super) fn shared_groups<'a>(
         let Some(first) = users.next() else { continue };
         for key in users {
             let why = format!(
-                "group {group} belongs to SeparationPool {}, its {}, which is older; fix: give this pool's {} a group and a \
-                 topic of its own, or delete one of the pools",
+                "group {group} belongs to SeparationPool {}, its {}, which is older; fix: delete one of the pools, and \
+                 create another pool with a group and a topic of its own for its {}: both are immutable",
                 first.pool, first.role, key.role
             );
             held.insert(key, why.into());
@@ -98,8 +98,8 @@ pub(super) fn foreign_members(
     }
     Some(
         format!(
-            "group {} has members that are no pods of this pool (client ids {}); fix: stop them, give the pool a group of its \
-             own, or set {role}.assignor to range while moving over",
+            "group {} has members that are no pods of this pool (client ids {}); fix: stop them, create another pool with a \
+             group of its own (the group is immutable) and delete this one, or set {role}.assignor to range while migrating",
             of_role.group,
             names.join(", ")
         )
@@ -147,6 +147,8 @@ spec:
         let found = shared_groups([(&old.0, &old.1), (&copy.0, &copy.1)]);
         let said = found.values().next().unwrap();
         assert!(said.starts_with("group separators belongs to SeparationPool z-old/vocals, its processor"));
+        // A pool's group and topic are immutable: the fix must be possible.
+        assert!(said.contains("create another pool"), "{said}");
     }
 
     #[test]
@@ -192,6 +194,7 @@ spec:
         let foreign = group(&["rdkafka", "rdkafka", "vocals-processor-1", "b", "c", "d"]);
         let said = found(&plan, foreign.clone()).unwrap();
         assert!(said.contains(r#"(client ids "b", "c", "d", 1 more)"#), "{said}");
+        assert!(said.contains("create another pool"), "{said}");
         plan.processor.assignor = Assignor::Range;
         assert_eq!(found(&plan, foreign), None);
     }
