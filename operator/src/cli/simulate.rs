@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use clap::{Args, ValueEnum};
 
 use super::print;
@@ -13,6 +13,9 @@ use crate::crd;
 use crate::decide::{Bounds, Policy, Target};
 use crate::plan::{PoolPlan, Role, RolePlan};
 use crate::simulate::{Scenario, Synthetic, Trace, simulate};
+
+/// Duration of a task where neither the arguments nor the pool give one.
+const TASK_SECONDS: NonZeroU32 = NonZeroU32::new(90).expect("90 is not 0");
 
 /// A pool with defaults only, for whoever brings none.
 const DEFAULT_POOL: &str = "
@@ -62,7 +65,7 @@ pub(super) struct SimulateArguments {
         help_heading = "Policy"
     )]
     tasks_per_replica: Option<NonZeroU32>,
-    /// As many workers as finish everything within this time, in place of the pool's target; expects --task-seconds
+    /// As many workers as finish everything within this time, in place of the pool's target; a task takes --task-seconds
     #[arg(long, value_name = "SECONDS", help_heading = "Policy")]
     drain_within: Option<NonZeroU32>,
     /// How long fewer workers must have been enough, in place of the pool's
@@ -71,9 +74,10 @@ pub(super) struct SimulateArguments {
     /// A recorded trace, JSON lines [default: one that is made up]
     #[arg(long, value_name = "FILE", help_heading = "Work")]
     trace: Option<PathBuf>,
-    /// How long a worker takes for a task that does not say it; made-up ones take from half to one and a half of it
-    #[arg(long, value_name = "SECONDS", default_value = "90", help_heading = "Work")]
-    task_seconds: NonZeroU32,
+    /// Duration of a task whose trace line does not give it; made-up ones take from half to one and a half of it [default:
+    /// the pool's expectedTaskSeconds, else 90]
+    #[arg(long, value_name = "SECONDS", help_heading = "Work")]
+    task_seconds: Option<NonZeroU32>,
     /// How long made-up tasks arrive
     #[arg(long, value_name = "HOURS", default_value = "8", help_heading = "Work")]
     hours: u32,
@@ -126,14 +130,24 @@ pub(super) fn run(arguments: &SimulateArguments) -> anyhow::Result<()> {
 impl SimulateArguments {
     fn scenario(&self) -> anyhow::Result<Scenario> {
         let role = self.role_plan()?;
+        let task_seconds = self.task_seconds(&role.policy);
         Ok(Scenario {
-            policy: self.policy(role.policy)?,
+            policy: self.policy(role.policy, task_seconds)?,
             poll_interval: role.poll_interval,
             partitions: self.partitions,
             start_up: Duration::from_secs(self.start_up.into()),
             rebalance: Duration::from_secs(self.rebalance.into()),
-            trace: self.trace()?,
+            trace: self.trace(task_seconds)?,
         })
+    }
+
+    /// Duration of a task that does not give its own.
+    fn task_seconds(&self, of_pool: &Policy) -> NonZeroU32 {
+        let expected = match of_pool.target {
+            Target::DrainWithin { task_seconds, .. } => Some(task_seconds),
+            Target::TasksPerReplica(_) => None,
+        };
+        self.task_seconds.or(expected).unwrap_or(TASK_SECONDS)
     }
 
     fn role_plan(&self) -> anyhow::Result<RolePlan> {
@@ -147,13 +161,19 @@ impl SimulateArguments {
         };
         let pool = crd::from_yaml(&text).with_context(|| format!("{name} is no SeparationPool"))?;
         let plan = PoolPlan::of(&pool).with_context(|| format!("{name} cannot be done"))?;
-        Ok(match self.role {
-            RoleName::Processor => plan.role(Role::Processor).clone(),
-            RoleName::Uploader => plan.role(Role::Uploader).clone(),
-        })
+        let role = plan.role(match self.role {
+            RoleName::Processor => Role::Processor,
+            RoleName::Uploader => Role::Uploader,
+        });
+        ensure!(
+            role.enabled,
+            "{name} has no {role}s: spec.{role}.enabled is false; fix: choose the other --role, or enable it",
+            role = role.role
+        );
+        Ok(role.clone())
     }
 
-    fn policy(&self, of_pool: Policy) -> anyhow::Result<Policy> {
+    fn policy(&self, of_pool: Policy, task_seconds: NonZeroU32) -> anyhow::Result<Policy> {
         let min = self.min.unwrap_or(of_pool.bounds.min());
         let max = self.max.unwrap_or(of_pool.bounds.max());
         let bounds = Bounds::new(min..=max).ok_or_else(|| {
@@ -163,7 +183,7 @@ impl SimulateArguments {
             (Some(tasks), _) => Target::TasksPerReplica(tasks),
             (None, Some(within_seconds)) => Target::DrainWithin {
                 within_seconds,
-                task_seconds: self.task_seconds,
+                task_seconds,
             },
             (None, None) => of_pool.target,
         };
@@ -178,8 +198,8 @@ impl SimulateArguments {
         })
     }
 
-    fn trace(&self) -> anyhow::Result<Trace> {
-        let task = Duration::from_secs(self.task_seconds.get().into());
+    fn trace(&self, task_seconds: NonZeroU32) -> anyhow::Result<Trace> {
+        let task = Duration::from_secs(task_seconds.get().into());
         let Some(path) = &self.trace else {
             let synthetic = Synthetic {
                 length: Duration::from_secs(3600) * self.hours,
@@ -193,5 +213,68 @@ impl SimulateArguments {
         };
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Trace::parse(&text, task).with_context(|| format!("{} is no trace", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        arguments: SimulateArguments,
+    }
+
+    /// The scenario of arguments, with a pool whose scaling and uploader are these.
+    fn scenario(scaling: &str, arguments: &[&str]) -> anyhow::Result<Scenario> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("pool.yaml");
+        let pool =
+            format!("{DEFAULT_POOL}  processor: {{scaling: {scaling}}}\n  uploader: {{enabled: false}}\n");
+        fs::write(&file, pool)?;
+        let pool = ["simulate", "--pool", file.to_str().context("a path")?];
+        let command = Command::parse_from(pool.iter().chain(arguments));
+        command.arguments.scenario()
+    }
+
+    /// Milliseconds that the one task of a trace takes, and seconds that the target counts for a task.
+    fn task(scaling: &str, arguments: &[&str]) -> (u128, Option<u32>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let trace = folder.path().join("trace.jsonl");
+        fs::write(&trace, r#"{"at_seconds": 0, "tasks": 1}"#).expect("a file");
+        let trace = ["--trace", trace.to_str().expect("a path")];
+        let arguments: Vec<&str> = trace.iter().chain(arguments).copied().collect();
+        let scenario = scenario(scaling, &arguments).expect("a scenario");
+        let counted = match scenario.policy.target {
+            Target::DrainWithin { task_seconds, .. } => Some(task_seconds.get()),
+            Target::TasksPerReplica(_) => None,
+        };
+        (scenario.trace.arrivals[0].task.as_millis(), counted)
+    }
+
+    #[test]
+    fn tasks_take_as_long_as_the_pool_expects_unless_the_arguments_say_otherwise() {
+        let pool = "{target: {drainWithinSeconds: 600, expectedTaskSeconds: 300}}";
+        assert_eq!(task(pool, &[]), (300_000, Some(300)));
+        assert_eq!(task(pool, &["--task-seconds", "40"]), (40_000, Some(300)));
+        assert_eq!(task(pool, &["--drain-within", "60"]), (300_000, Some(300)));
+        assert_eq!(
+            task(pool, &["--drain-within", "60", "--task-seconds", "40"]),
+            (40_000, Some(40))
+        );
+        assert_eq!(task("{}", &[]), (90_000, None));
+        assert_eq!(task("{}", &["--drain-within", "60"]), (90_000, Some(90)));
+    }
+
+    #[test]
+    fn a_role_that_the_pool_does_not_have_is_not_simulated() {
+        let error = scenario("{}", &["--role", "uploader"]).err().expect("refused");
+        assert!(
+            error.to_string().contains("spec.uploader.enabled is false"),
+            "{error}"
+        );
     }
 }
