@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -109,6 +110,14 @@ impl PoolState {
             owner: None,
             plan: None,
             refused: None,
+impl StatusState {
+    /// Time since this process last wrote the status. One that it never wrote counts as written long ago, also in the first
+    /// seconds of the process.
+    fn since_write(&self, now: Moment) -> Duration {
+        self.written_at.map_or(Duration::MAX, |at| now.since(at))
+    }
+}
+
             login: Login::default(),
             roles: Role::ALL.map(|role| RoleState::new(adoption(role), now)),
             manifests: [None, None],
@@ -215,11 +224,7 @@ impl PoolState {
         let report = self.report(world)?;
         let before = seen.status.as_deref();
         let after = status::status(&report, before, self.generation, time);
-        // Never written by this process counts as long ago.
-        let since = self
-            .status
-            .written_at
-            .map_or(now.since(Moment::default()), |at| now.since(at));
+        let since = self.status.since_write(now);
         (status::write_due(before, &after, since) == WriteDue::Yes).then_some(after)
     }
 
@@ -345,5 +350,19 @@ fn index(role: Role) -> usize {
     match role {
         Role::Processor => 0,
         Role::Uploader => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_that_this_process_never_wrote_is_not_recent() {
+        let now = Moment::from_millis(200);
+        let mut status = StatusState::default();
+        assert_eq!(status.since_write(now), Duration::MAX);
+        status.written_at = Some(Moment::from_millis(50));
+        assert_eq!(status.since_write(now), Duration::from_millis(150));
     }
 }
