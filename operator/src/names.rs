@@ -3,6 +3,9 @@
 /// Who writes: the name under which the API server keeps what is ours.
 pub const FIELD_MANAGER: &str = "separation-operator";
 
+/// Prefix of the labels and annotations that only the operator sets.
+pub const OWN_PREFIX: &str = "separation.dev/";
+
 /// Label of everything that belongs to a pool.
 pub const POOL_LABEL: &str = "separation.dev/pool";
 

@@ -61,13 +61,8 @@ pub fn deployment(
     rollout: Rollout,
 ) -> Result<Deployment, Problems> {
     let role_plan = plan.role(role);
-    let template = overrides::merged(
-        plan,
-        role_plan,
-        pod::template(plan, role_plan, settings),
-        settings,
-    )?;
-    let mut deployment = Deployment {
+    let template = overrides::merged(role_plan, pod::template(plan, role_plan, settings), settings)?;
+    let deployment = Deployment {
         metadata: ObjectMeta {
             name: Some(deployment_name(&plan.id, role)),
             namespace: Some(plan.id.namespace.clone()),

@@ -7,15 +7,16 @@
 
 use k8s_openapi::DeepMerge as _;
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, SecurityContext, Volume};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::pod::CONTAINER;
-use crate::plan::{PoolPlan, Problem, Problems, RolePlan};
+use crate::names::{DELETION_COST, OWN_PREFIX};
+use crate::plan::{Problem, Problems, RolePlan};
 use crate::settings::{Allowance, WorkerSettings};
 
 /// `base` with the role's overrides.
 pub(super) fn merged(
-    plan: &PoolPlan,
     role: &RolePlan,
     base: PodTemplateSpec,
     settings: &WorkerSettings,
@@ -35,7 +36,7 @@ pub(super) fn merged(
     let mut merged = base.clone();
     make_room(&mut merged, &overrides);
     merged.merge_from(overrides);
-    checks.owned(plan, role, &base, &merged);
+    checks.owned(&base, &merged);
     checks.pod(&merged);
     if checks.problems.is_empty() {
         Ok(merged)
@@ -108,19 +109,9 @@ impl Checks<'_> {
     }
 
     /// What decisions, draining and deleting rest on stays as it is.
-    fn owned(&mut self, plan: &PoolPlan, role: &RolePlan, base: &PodTemplateSpec, merged: &PodTemplateSpec) {
-        let labels = merged
-            .metadata
-            .as_ref()
-            .and_then(|metadata| metadata.labels.as_ref());
-        for (label, value) in super::labels(plan, role.role) {
-            if labels.and_then(|labels| labels.get(&label)) != Some(&value) {
-                self.refuse(
-                    &format!("metadata.labels.{label}"),
-                    "is the operator's own",
-                    "remove it",
-                );
-            }
+    fn owned(&mut self, base: &PodTemplateSpec, merged: &PodTemplateSpec) {
+        if let (Some(ours), Some(theirs)) = (&base.metadata, &merged.metadata) {
+            self.metadata(ours, theirs);
         }
         let (Some(ours), Some(pod)) = (&base.spec, &merged.spec) else {
             return;
@@ -147,6 +138,40 @@ impl Checks<'_> {
         };
         if let (Some(ours), Some(worker)) = (worker(ours), worker(pod)) {
             self.worker(&ours, &worker);
+        }
+    }
+
+    /// Labels and annotations may be added, and nothing else: pods are selected, kept from eviction and deleted by those
+    /// that the operator sets, and finalizers would keep them in Terminating.
+    fn metadata(&mut self, ours: &ObjectMeta, merged: &ObjectMeta) {
+        let maps = [
+            ("labels", &ours.labels, &merged.labels),
+            ("annotations", &ours.annotations, &merged.annotations),
+        ];
+        for (field, ours, merged) in maps {
+            for (name, value) in merged.iter().flatten() {
+                let before = ours.as_ref().and_then(|ours| ours.get(name));
+                let is_owned = before.is_some() || is_owned(name);
+                if is_owned && before != Some(value) {
+                    self.refuse(
+                        &format!("metadata.{field}.{name}"),
+                        "is set by the operator",
+                        "remove it",
+                    );
+                }
+            }
+        }
+        let rest = ObjectMeta {
+            labels: None,
+            annotations: None,
+            ..merged.clone()
+        };
+        if rest != ObjectMeta::default() {
+            self.refuse(
+                "metadata",
+                "may only have labels and annotations",
+                "remove the other fields",
+            );
         }
     }
 
@@ -343,6 +368,11 @@ fn gains(context: &SecurityContext) -> bool {
             .app_armor_profile
             .as_ref()
             .is_some_and(|profile| unconfined(&profile.type_))
+}
+
+/// Whether a label or annotation is the operator's, although its template need not have it.
+fn is_owned(name: &str) -> bool {
+    name == DELETION_COST || name.starts_with(OWN_PREFIX)
 }
 
 /// Fields that were written and not read: names that no pod has.

@@ -278,6 +278,12 @@ fn what_the_operator_rests_on_cannot_be_overridden() {
                 .unwrap_err()
                 .to_string()
         })
+        json!({"metadata": {"labels": {"separation.dev/more": "1"}}}),
+        json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "-2000"}}}),
+        json!({"metadata": {"annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "true"}}}),
+        json!({"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": "false"}}}),
+        json!({"metadata": {"annotations": {"separation.dev/secrets-hash": "1"}}}),
+        json!({"metadata": {"finalizers": ["example.com/never"]}}),
         .collect();
     insta::assert_snapshot!(said.join("\n"));
 }
