@@ -18,6 +18,7 @@
 //! | [`metrics`] | what Prometheus is told, with bounded labels | be asked by a decision |
 //! | [`health`] | what probes and Prometheus are answered | depend on Kafka or on who leads |
 //! | [`lease`] | which replica leads, and the fence before every write | read another's clock |
+//! | [`api`] | the client of the Kubernetes API, its failures counted and its answers bounded | change a request |
 //! | [`watch`] | what the API server tells, kept small | decide anything |
 //! | [`reconcile`] | where all of this is joined | hold rules that a plain function could hold |
 //! | [`events`] | what people are told as it happens, and how often | say the same again and again |
@@ -25,6 +26,7 @@
 //! | [`local`] | the same pool on one machine, with processes in place of pods | have rules of its own |
 //! | [`cli`] | arguments, reports, exit codes | be used by another room |
 
+pub mod api;
 pub mod apply;
 pub mod cli;
 pub mod clock;

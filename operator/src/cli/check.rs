@@ -8,9 +8,10 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ListParams;
-use kube::{Api, Client, Config};
+use kube::{Api, Config};
 use tokio::time::{Instant, sleep};
 
+use crate::api::unfenced_client;
 use crate::crd::SeparationPool;
 use crate::settings::Namespaces;
 
@@ -70,7 +71,7 @@ async fn check(arguments: &CheckArguments, namespaces: &Namespaces) -> anyhow::R
         .context("no cluster: neither a kubeconfig nor a service account is there")?;
     config.connect_timeout = Some(ANSWER_LIMIT);
     config.read_timeout = Some(ANSWER_LIMIT);
-    let client = Client::try_from(config).context("cannot use the cluster's configuration")?;
+    let client = unfenced_client(config).context("cannot use the cluster's configuration")?;
     let leases = Api::namespaced(client.clone(), &arguments.lease_namespace);
     let limit = Duration::from_secs(arguments.wait_seconds);
     let leader = leader(&leases, &arguments.lease_name, limit)

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use kube::Config;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::api;
 use crate::events::event_writer;
 use crate::health::{Health, Heartbeat, Readiness};
-use crate::lease::{elector, fenced_client, lease_client};
+use crate::lease::{elector, lease_client};
 use crate::metrics::Metrics;
 use crate::reconcile::{CLUSTER, Operator};
 use crate::settings::{Namespaces, RunArguments, RunSettings};
@@ -46,8 +47,6 @@ async fn operate(settings: RunSettings) -> anyhow::Result<()> {
         lease_client(&config).context("cannot use the cluster's configuration")?,
         settings.lease,
     );
-    let client =
-        fenced_client(&config, leadership.clone()).context("cannot use the cluster's configuration")?;
     let listener = TcpListener::bind(settings.health_address)
         .await
         .with_context(|| format!("--health-address: cannot listen on {}", settings.health_address))?;
@@ -56,6 +55,8 @@ async fn operate(settings: RunSettings) -> anyhow::Result<()> {
         readiness: Readiness::waits_for(&[CLUSTER]),
         metrics: Metrics::new(),
     };
+    let client = api::client(&config, leadership.clone(), &health.metrics)
+        .context("cannot use the cluster's configuration")?;
     let (events, write_events) = event_writer(client.clone(), identity, &health.metrics);
     let operator = Operator {
         client,
@@ -70,23 +71,32 @@ async fn operate(settings: RunSettings) -> anyhow::Result<()> {
         heartbeat: health.heartbeat.clone(),
         readiness: health.readiness.clone(),
     };
-    let events = tokio::spawn(write_events.run());
-    // First the work ends, then the lease is given back, then nobody is told anything any more.
+    let mut events = tokio::spawn(write_events.run());
+    // First the work ends, then the lease is given back, then health is no longer answered.
     let (stop, stopping) = watch::channel(Stage::Working);
     let elector = tokio::spawn(elector.run(reached(stopping.clone(), Stage::WorkEnded)));
-    let health = tokio::spawn(health.serve(listener, reached(stopping.clone(), Stage::LeaseGivenBack)));
-    let signals = tokio::spawn(signalled());
-    operator
+    let mut health = tokio::spawn(health.serve(listener, reached(stopping.clone(), Stage::LeaseGivenBack)));
+    let mut signals = tokio::spawn(signalled());
+    // A task that ends before its time ends the process: without it the operator would only seem to work.
+    let mut early = Ok(());
+    let worked = operator
         .run(async {
-            // A task that panicked is a signal too: nothing would end this process in order any more.
-            let _ = signals.await;
+            early = tokio::select! {
+                signal = &mut signals => signal.context("the task that waits for signals failed").and_then(|signal| signal),
+                _ = &mut events => Err(anyhow!("the task that writes events ended")),
+                _ = &mut health => Err(anyhow!("the task that answers health checks ended")),
+            };
         })
         .await;
-    // What waits to be said is said while we still lead, if that is soon.
-    let _ = tokio::time::timeout(LAST_EVENTS, events).await;
+    if !events.is_finished() {
+        // Queued events are written while this replica still leads, if that is soon.
+        let _ = tokio::time::timeout(LAST_EVENTS, events).await;
+    }
     let _ = stop.send(Stage::WorkEnded);
     elector.await.context("the task that keeps the lease failed")?;
     let _ = stop.send(Stage::LeaseGivenBack);
+    worked?;
+    early?;
     health
         .await
         .context("the health endpoint failed")?

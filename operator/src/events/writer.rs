@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{EventText, Weight};
 use crate::lease::{api_error_text, fenced};
-use crate::metrics::{Metrics, Verb};
+use crate::metrics::Metrics;
 use crate::names::FIELD_MANAGER;
 
 /// Events that may wait: one for each role of five hundred pools, when Kafka goes away under all of them.
@@ -81,6 +81,9 @@ impl EventTask {
             sleep_until(next).await;
             next = Instant::now() + PACE;
             let failed = self.write(&about, &text).await.err();
+            if failed.is_some() {
+                self.metrics.event_dropped();
+            }
             // The same failure again and again is logged once.
             if failed.is_some() && failed != trouble {
                 tracing::warn!(error = failed.as_deref(), "Could not write an event");
@@ -96,7 +99,6 @@ impl EventTask {
         match timeout(LONGEST_WRITE, events.create(&PostParams::default(), &event)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
-                self.metrics.api_error(Verb::Create, "events", &error);
                 // A replica that leads no more has nothing to say.
                 match fenced(&error) {
                     Some(_) => Ok(()),
@@ -228,6 +230,26 @@ mod tests {
         let text = String::from_utf8(metrics.text()).expect("text");
         assert!(
             text.contains("separation_operator_events_dropped_total 7"),
+            "{text}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_the_api_server_refuses_counts_as_dropped() {
+        let service = service_fn(|_: Request<Body>| async {
+            let mut answer = Response::new(Body::empty());
+            *answer.status_mut() = http::StatusCode::FORBIDDEN;
+            Ok::<_, BoxError>(answer)
+        });
+        let metrics = Metrics::new();
+        let client = Client::new(service, "default");
+        let (writer, task) = event_writer(client, "operator-1_ab", &metrics);
+        writer.say(pool().object_ref(&()), text("one"));
+        drop(writer);
+        task.run().await;
+        let text = String::from_utf8(metrics.text()).expect("text");
+        assert!(
+            text.contains("separation_operator_events_dropped_total 1"),
             "{text}"
         );
     }

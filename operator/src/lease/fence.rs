@@ -10,8 +10,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use http::{Method, Request, Response};
-use kube::client::{Body, ClientBuilder};
-use kube::{Client, Config};
+use kube::client::Body;
 use tokio::time::{Instant, timeout_at};
 use tower::{BoxError, Layer, Service};
 
@@ -34,18 +33,6 @@ pub fn fenced(error: &kube::Error) -> Option<Fenced> {
         kube::Error::Service(error) => error.downcast_ref::<Fenced>().copied(),
         _ => None,
     }
-}
-
-/// A client whose writes pass the fence; everything but the lease is written with it.
-///
-/// # Errors
-/// When the configuration cannot be used.
-pub fn fenced_client(config: &Config, leadership: Leadership) -> Result<Client, kube::Error> {
-    let mut config = config.clone();
-    // Who writes decides whether to write again: by then it may have another opinion.
-    config.default_retry = false;
-    let builder = ClientBuilder::try_from(config)?;
-    Ok(builder.with_layer(&FenceLayer::new(leadership)).build())
 }
 
 /// Puts a fence before a service.
@@ -141,6 +128,7 @@ mod tests {
     use k8s_openapi::api::core::v1::Pod;
     use kube::Api;
     use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+    use kube::client::ClientBuilder;
     use tokio::sync::{Notify, watch};
     use tokio::time::advance;
     use tower::service_fn;

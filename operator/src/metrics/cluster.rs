@@ -1,5 +1,6 @@
 //! Metrics of one Kafka cluster.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
@@ -62,7 +63,7 @@ impl Families {
             ),
             errors: made.counters(
                 "separation_operator_kafka_errors_total",
-                "Readings of Kafka that failed, by cluster and kind of failure",
+                "Rounds of reading Kafka that failed in part or in whole, by cluster and kind of failure",
                 &["cluster", "class"],
             ),
             connections: made.gauges(
@@ -80,6 +81,7 @@ impl Families {
         ClusterMetrics {
             read_seconds: self.read_seconds.with_label_values(&[&label]),
             connections: self.connections.with_label_values(&[&label]),
+            open: AtomicI64::new(0),
             families: self.clone(),
             label,
         }
@@ -101,6 +103,8 @@ pub struct ClusterMetrics {
     label: String,
     read_seconds: Histogram,
     connections: IntGauge,
+    /// What this one added to the gauge.
+    open: AtomicI64,
 }
 
 impl ClusterMetrics {
@@ -117,14 +121,17 @@ impl ClusterMetrics {
             .inc();
     }
 
-    /// So many connections more are open. Several logins on one cluster have one gauge, hence no plain setting.
-    pub fn connections_changed(&self, by: i64) {
-        self.connections.add(by);
+    /// So many connections are open now. Clusters with one label share one gauge, so that it is changed by the difference.
+    pub fn connections(&self, open: u64) {
+        let open = i64::try_from(open).unwrap_or(i64::MAX);
+        self.connections
+            .add(open - self.open.swap(open, Ordering::Relaxed));
     }
 }
 
 impl Drop for ClusterMetrics {
     fn drop(&mut self) {
+        self.connections(0);
         self.families
             .users
             .leave(&self.label, || self.families.remove(&self.label));

@@ -9,6 +9,7 @@ mod role;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,8 +20,6 @@ use prometheus::{
     Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
-
-use crate::lease::fenced;
 
 pub use cluster::{ClusterMetrics, KafkaFailure};
 pub use role::RoleMetrics;
@@ -49,14 +48,39 @@ pub enum Verb {
     Delete,
 }
 
+/// Why a request to the API server failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiFailure {
+    /// This replica does not lead.
+    Fenced,
+    /// 401 or 403.
+    Forbidden,
+    /// 404.
+    NotFound,
+    /// 409.
+    Conflict,
+    /// 410: a watch must start with a list again.
+    Gone,
+    /// 429.
+    Throttled,
+    /// Another 4xx.
+    Invalid,
+    /// 5xx.
+    Server,
+    /// No connection, or one that broke.
+    Network,
+    /// It was given up before an answer came.
+    Unanswered,
+}
+
 /// How a reconciliation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing had to be written.
     Unchanged,
-    /// Something was written.
+    /// A write was made.
     Written,
-    /// Something failed.
+    /// A write failed.
     Failed,
 }
 
@@ -73,6 +97,7 @@ pub enum Leads {
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
+    names: Arc<[String]>,
     roles: role::Roles,
     clusters: cluster::Families,
     api_errors: IntCounterVec,
@@ -95,16 +120,22 @@ impl Metrics {
     /// Never: names and labels are fixed and valid.
     pub fn new() -> Self {
         let registry = Registry::new();
-        let made = Making(&registry);
+        let names = RefCell::default();
+        let made = Making {
+            registry: &registry,
+            names: &names,
+        };
         let build = made.gauges(
             "separation_operator_build_info",
             "1, with the version as a label",
             &["version"],
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Self {
+        let clusters = cluster::Families::new(made);
+        let mut metrics = Self {
             roles: role::Roles::default(),
-            clusters: cluster::Families::new(made),
+            clusters,
+            names: Arc::default(),
             api_errors: made.counters(
                 "separation_operator_api_errors_total",
                 "Requests to the API server that failed, by verb, resource and kind of failure",
@@ -112,26 +143,34 @@ impl Metrics {
             ),
             watch_restarts: made.counters(
                 "separation_operator_watch_restarts_total",
-                "Watches that had to begin anew, by resource",
+                "Watches that broke and were started again, by resource",
                 &["resource"],
             ),
             reconcile_seconds: made.histograms(
                 "separation_operator_reconcile_seconds",
-                "Duration of one look at a pool, by how it ended",
+                "Duration of one reconciliation of a pool, with the write that it led to, by outcome",
                 &["outcome"],
             ),
             events_dropped: made
                 .counters(
                     "separation_operator_events_dropped_total",
-                    "Kubernetes events that were not written because too many waited",
+                    "Kubernetes events that were not written: too many were queued, or the API server refused them",
                     &[],
                 )
                 .with_label_values::<&str>(&[]),
             leader: made
                 .gauges("separation_operator_leader", "1 while this replica leads", &[])
                 .with_label_values::<&str>(&[]),
-            registry,
-        }
+            registry: registry.clone(),
+        };
+        let of_roles = role::names().map(str::to_owned);
+        metrics.names = names.into_inner().into_iter().chain(of_roles).collect();
+        metrics
+    }
+
+    /// The names of all families, also of those without a series.
+    pub fn families(&self) -> &[String] {
+        &self.names
     }
 
     /// The metrics of one role of a pool; its series go with the last of them.
@@ -145,18 +184,18 @@ impl Metrics {
     }
 
     /// A request to the API server failed. `resource` is a plural, as in `deployments`.
-    pub fn api_error(&self, verb: Verb, resource: &'static str, error: &kube::Error) {
+    pub fn api_failed(&self, verb: Verb, resource: &'static str, failure: ApiFailure) {
         self.api_errors
-            .with_label_values(&[verb.name(), resource, class(error)])
+            .with_label_values(&[verb.name(), resource, failure.name()])
             .inc();
     }
 
-    /// A watch had to begin anew. `resource` is a plural.
+    /// A watch broke and is started again. `resource` is a plural.
     pub fn watch_restarted(&self, resource: &'static str) {
         self.watch_restarts.with_label_values(&[resource]).inc();
     }
 
-    /// One look at a pool ended.
+    /// One reconciliation of a pool ended, with the write that it led to.
     pub fn reconciled(&self, outcome: Outcome, took: Duration) {
         self.reconcile_seconds
             .with_label_values(&[outcome.name()])
@@ -207,30 +246,29 @@ impl Outcome {
     }
 }
 
-/// The kind of a failure, as a label.
-fn class(error: &kube::Error) -> &'static str {
-    if fenced(error).is_some() {
-        return "fenced";
-    }
-    match error {
-        kube::Error::Api(status) => match status.code {
-            401 | 403 => "forbidden",
-            404 => "not_found",
-            409 => "conflict",
-            410 => "gone",
-            429 => "throttled",
-            400..500 => "invalid",
-            _ => "server",
-        },
-        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => "network",
-        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => "unreadable",
-        _ => "other",
+impl ApiFailure {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fenced => "fenced",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::Gone => "gone",
+            Self::Throttled => "throttled",
+            Self::Invalid => "invalid",
+            Self::Server => "server",
+            Self::Network => "network",
+            Self::Unanswered => "unanswered",
+        }
     }
 }
 
 /// Makes families of metrics whose names are known to be valid and free.
 #[derive(Clone, Copy)]
-struct Making<'a>(&'a Registry);
+struct Making<'a> {
+    registry: &'a Registry,
+    names: &'a RefCell<Vec<String>>,
+}
 
 impl Making<'_> {
     fn counters(self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
@@ -248,7 +286,9 @@ impl Making<'_> {
 
     fn registered<C: Collector + Clone + 'static>(self, made: prometheus::Result<C>) -> C {
         let made = made.expect("the name and the labels are valid");
-        self.0
+        let names = made.desc().into_iter().map(|desc| desc.fq_name.clone());
+        self.names.borrow_mut().extend(names);
+        self.registry
             .register(Box::new(made.clone()))
             .expect("the name is not taken");
         made

@@ -132,6 +132,11 @@ const FAMILIES: [Family; 12] = [
     },
 ];
 
+/// The names of all families of roles.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().map(|family| family.name)
+}
+
 impl Roles {
     pub(super) fn of(&self, pool: &PoolId, role: Role) -> RoleMetrics {
         let key = (Arc::new(pool.clone()), role);

@@ -1,7 +1,5 @@
 use std::time::Duration;
 
-use kube::core::Status;
-
 use super::*;
 use crate::decide::{Activity, Bound, Bounds, Explanation, Lag, PodCounts, Reason, Work, WorkSeen};
 use crate::plan::{PoolId, Role};
@@ -146,12 +144,17 @@ fn clusters_are_named_by_their_first_server_and_only_so_many_have_their_own_seri
     let login = metrics.cluster("kafka:9092");
     one.read(Duration::from_millis(3));
     one.failed(KafkaFailure::Unreachable);
-    one.connections_changed(3);
-    login.connections_changed(2);
+    one.connections(3);
+    login.connections(2);
+    one.connections(1);
+    has(
+        &metrics,
+        r#"separation_operator_kafka_connections{cluster="kafka:9092"} 3"#,
+    );
     drop(login);
     has(
         &metrics,
-        r#"separation_operator_kafka_connections{cluster="kafka:9092"} 5"#,
+        r#"separation_operator_kafka_connections{cluster="kafka:9092"} 1"#,
     );
     has(
         &metrics,
@@ -180,23 +183,8 @@ fn clusters_are_named_by_their_first_server_and_only_so_many_have_their_own_seri
 }
 
 #[test]
-fn failures_of_the_api_server_are_told_apart() {
+fn leading_is_a_gauge() {
     let metrics = Metrics::new();
-    let status = |code| kube::Error::Api(Box::new(Status::failure("", "").with_code(code)));
-    metrics.api_error(Verb::Patch, "deployments", &status(409));
-    metrics.api_error(Verb::Get, "secrets", &status(403));
-    metrics.api_error(
-        Verb::Patch,
-        "pods",
-        &kube::Error::Service(crate::lease::Fenced::NotSent.into()),
-    );
-    for labels in [
-        r#"{class="conflict",resource="deployments",verb="patch"} 1"#,
-        r#"{class="forbidden",resource="secrets",verb="get"} 1"#,
-        r#"{class="fenced",resource="pods",verb="patch"} 1"#,
-    ] {
-        has(&metrics, &format!("separation_operator_api_errors_total{labels}"));
-    }
     metrics.leads(Leads::Yes);
     has(&metrics, "separation_operator_leader 1");
     metrics.leads(Leads::No);

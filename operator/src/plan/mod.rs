@@ -4,6 +4,7 @@
 //! and a pool on one machine never meets an API server. All problems are found at once, each with its field and its fix.
 
 mod kafka;
+mod overrides;
 mod role;
 mod storage;
 
@@ -15,6 +16,7 @@ use std::fmt;
 use kube::ResourceExt as _;
 
 use crate::crd::{RoleDefaults, SeparationPool};
+use overrides::check_overrides;
 
 pub use kafka::{CaSecret, ClientCertificateSecret, KafkaPlan, SaslPlan, TlsPlan};
 pub use role::{FailurePolicy, Role, RolePlan};
@@ -88,6 +90,8 @@ impl PoolPlan {
         let kafka = KafkaPlan::of(&spec.kafka, &mut checks);
         let storage = StoragePlan::of(&spec.storage, &mut checks);
         let model = Model::of(&spec.model, &mut checks);
+        check_overrides(Role::Processor, &spec.processor.pod_overrides, &mut checks);
+        check_overrides(Role::Uploader, &spec.uploader.pod_overrides, &mut checks);
         let processor = RolePlan::of(
             Role::Processor,
             &spec.processor,

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use k8s_openapi::api::core::v1::Secret;
@@ -17,6 +18,7 @@ use crate::apply::offsets::Commits;
 use crate::crd::{AdoptionStatus, SeparationPoolStatus};
 use crate::decide::PodName;
 use crate::observe::workload::PodSeen;
+use crate::metrics::{Metrics, Outcome};
 use crate::plan::{PoolId, RolePlan};
 use crate::watch::world::{PoolSeen, RoleKey};
 
@@ -38,7 +40,10 @@ pub(super) type For = Option<Arc<str>>;
 pub(super) struct Jobs {
     hands: Hands,
     running: JoinSet<(For, Done)>,
+    metrics: Metrics,
 }
+    /// Jobs that were begun for a pool so far.
+    begun_for_pools: u64,
 
 impl Done {
     /// The pool that it is about; none for a secret, which several may share.
@@ -54,15 +59,39 @@ impl Done {
     }
 }
 
+    /// How the reconciliation that began the job ended; none for a secret, which belongs to no reconciliation.
+    fn outcome(&self) -> Option<Outcome> {
+        let is_written = match self {
+            Self::Deployed(_, result) => matches!(result, Ok(Deployed::Written(_))),
+            Self::Marked(_, result) => result.is_ok(),
+            Self::Adopted(_, result) => result.is_ok(),
+            Self::Kept(_, result) => result.is_ok(),
+            Self::Said(_, result) => result.is_ok(),
+            Self::SecretRead(..) => return None,
+        };
+        Some(if is_written {
+            Outcome::Written
+        } else {
+            Outcome::Failed
+        })
+    }
+
 impl Jobs {
-    pub(super) fn new(hands: Hands) -> Self {
+    pub(super) fn new(hands: Hands, metrics: Metrics) -> Self {
         Self {
             hands,
             running: JoinSet::new(),
+            metrics,
         }
+            begun_for_pools: 0,
     }
 
     /// What the next job that ends came to, and for whom; never, while none runs.
+    /// How many jobs were begun for a pool so far.
+    pub(super) fn begun_for_pools(&self) -> u64 {
+        self.begun_for_pools
+    }
+
     pub(super) async fn next(&mut self) -> (For, Done) {
         loop {
             match self.running.join_next().await {
@@ -82,9 +111,15 @@ impl Jobs {
         done: impl FnOnce(Result<T, Failure>) -> Done + Send + 'static,
     ) {
         self.running.spawn(async move {
+        self.begun_for_pools += u64::from(of.is_some());
+        let (started, metrics) = (Instant::now(), self.metrics.clone());
             let result = AssertUnwindSafe(job).catch_unwind().await;
             let result = result.unwrap_or_else(|_| Err(Failure::passing("a bug: the job panicked")));
-            (of, done(result))
+            let done = done(result);
+            if let Some(outcome) = done.outcome() {
+                metrics.reconciled(outcome, started.elapsed());
+            }
+            (of, done)
         });
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::decide::Moment;
 use crate::events::{EventWriter, PoolFact};
 use crate::lease::Term;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Outcome};
 use crate::observe::poller::Polled;
 use crate::observe::workload::workload;
 use crate::plan::{PoolId, PoolPlan, Role};
@@ -67,7 +67,10 @@ impl Leading {
             keep_offsets_after: operator.keep_offsets_after,
             metrics: operator.metrics.clone(),
             events: operator.events.clone(),
-            jobs: Jobs::new(Hands::new(operator.client.clone(), operator.leadership.clone())),
+            jobs: Jobs::new(
+                Hands::new(operator.client.clone(), operator.leadership.clone()),
+                operator.metrics.clone(),
+            ),
             clusters: Clusters::new(operator.refresh),
             pools: HashMap::new(),
             held: HashMap::new(),
@@ -118,7 +121,13 @@ impl Leading {
         touched.extend(self.share(&touched, world));
         for id in touched {
             match world.pool(&id) {
-                Some(seen) => self.work_on_pool(&id, seen, world),
+                Some(seen) => {
+                    let (started, begun) = (Instant::now(), self.jobs.begun_for_pools());
+                    self.work_on_pool(&id, seen, world);
+                    if self.jobs.begun_for_pools() == begun {
+                        self.metrics.reconciled(Outcome::Unchanged, started.elapsed());
+                    }
+                }
                 None => self.forget(&id, world),
             }
         }

@@ -82,8 +82,16 @@ pub struct Operator {
 }
 
 impl Operator {
+/// A task of the operator ended although it must run until the end: nothing is seen any more of what it followed.
+#[derive(Debug, thiserror::Error)]
+#[error("a watch ended: {0}")]
+pub struct WatchEnded(String);
+
     /// Works until `stop`, then lets writes that were begun end.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// When a watch panicked. The process must end then: it would act on what it last saw, for ever.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), WatchEnded> {
         let (tell, mut told) = mpsc::channel(EVENTS);
         let mut watches = JoinSet::new();
         for scope in &self.scopes {
@@ -103,10 +111,16 @@ impl Operator {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
         loop {
+        let mut ended = Ok(());
             let mut touched = BTreeSet::new();
             tokio::select! {
                 () = &mut stop => break,
                 change = leadership.changed() => {
+                Some(watch) = watches.join_next() => {
+                    let why = watch.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string());
+                    ended = Err(WatchEnded(why));
+                    break;
+                }
                     if change.is_err() {
                         break;
                     }
@@ -141,6 +155,7 @@ impl Operator {
             leading.finish(self.last_writes).await;
         }
     }
+        ended
 
     /// Begins to act when we lead and everything was seen, and ceases when we do not.
     fn follow_leadership(

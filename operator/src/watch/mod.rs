@@ -4,6 +4,8 @@
 //! up again, for ever: what was told stands meanwhile.
 
 pub mod mirror;
+#[cfg(test)]
+mod tests;
 pub mod world;
 
 use std::sync::Arc;

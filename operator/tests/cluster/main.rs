@@ -16,6 +16,8 @@ mod lifecycle;
 mod manifests;
 mod members;
 mod offsets;
+mod metrics;
+mod nesting;
 mod outages;
 mod own_plane;
 mod rig;

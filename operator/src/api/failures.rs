@@ -1,0 +1,243 @@
+//! Counts requests to the API server that failed, by verb, resource and kind of failure.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{Method, Request, Response, StatusCode, Uri};
+use kube::client::Body;
+use tower::{BoxError, Layer, Service};
+
+use crate::lease::Fenced;
+use crate::metrics::{ApiFailure, Metrics, Verb};
+
+/// Resources that the operator asks for; others share one label.
+const RESOURCES: [&str; 5] = ["separationpools", "deployments", "pods", "secrets", "events"];
+
+/// Counts failures of a service.
+#[derive(Debug, Clone)]
+pub struct CountFailures {
+    metrics: Metrics,
+}
+
+impl CountFailures {
+    /// Counts them in these metrics.
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
+            metrics: metrics.clone(),
+        }
+    }
+}
+
+impl<S> Layer<S> for CountFailures {
+    type Service = Counting<S>;
+
+    fn layer(&self, inner: S) -> Counting<S> {
+        Counting {
+            inner,
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+/// A service whose failures are counted.
+#[derive(Debug, Clone)]
+pub struct Counting<S> {
+    inner: S,
+    metrics: Metrics,
+}
+
+impl<S, B> Service<Request<Body>> for Counting<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let asked = Asked::new(&self.metrics, request.method(), request.uri());
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await.map_err(Into::into);
+            asked.ended(match &answer {
+                Ok(answer) => of_status(answer.status()),
+                Err(error) if error.is::<Fenced>() => Some(ApiFailure::Fenced),
+                Err(_) => Some(ApiFailure::Network),
+            });
+            answer
+        })
+    }
+}
+
+/// A request under way. One that is dropped before its answer counts as unanswered.
+struct Asked {
+    metrics: Metrics,
+    verb: Verb,
+    resource: &'static str,
+    failure: Option<ApiFailure>,
+}
+
+impl Asked {
+    fn new(metrics: &Metrics, method: &Method, uri: &Uri) -> Self {
+        let (verb, resource) = asked(method, uri);
+        Self {
+            metrics: metrics.clone(),
+            verb,
+            resource,
+            failure: Some(ApiFailure::Unanswered),
+        }
+    }
+
+    fn ended(mut self, failure: Option<ApiFailure>) {
+        self.failure = failure;
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(failure) = self.failure {
+            self.metrics.api_failed(self.verb, self.resource, failure);
+        }
+    }
+}
+
+/// What a request asks for, by its method and path: `/apis/apps/v1/namespaces/media/deployments/NAME`.
+fn asked(method: &Method, uri: &Uri) -> (Verb, &'static str) {
+    let mut path = uri.path().trim_start_matches('/').split('/');
+    // The group is missing in paths of the core API.
+    let before_resource = if path.next() == Some("api") { 1 } else { 2 };
+    let mut path = path.skip(before_resource).peekable();
+    if path.next_if_eq(&"namespaces").is_some() {
+        path.next();
+    }
+    let resource = path.next().unwrap_or_default();
+    let has_name = path.next().is_some();
+    let is_watch = uri.query().is_some_and(|query| query.contains("watch="));
+    let verb = match *method {
+        Method::POST => Verb::Create,
+        Method::PATCH => Verb::Patch,
+        Method::PUT => Verb::Update,
+        Method::DELETE => Verb::Delete,
+        _ if has_name => Verb::Get,
+        _ if is_watch => Verb::Watch,
+        _ => Verb::List,
+    };
+    let known = RESOURCES.into_iter().find(|known| *known == resource);
+    (verb, known.unwrap_or("other"))
+}
+
+/// The failure that a status is; none for success.
+fn of_status(status: StatusCode) -> Option<ApiFailure> {
+    Some(match status.as_u16() {
+        401 | 403 => ApiFailure::Forbidden,
+        404 => ApiFailure::NotFound,
+        409 => ApiFailure::Conflict,
+        410 => ApiFailure::Gone,
+        429 => ApiFailure::Throttled,
+        400..500 => ApiFailure::Invalid,
+        500.. => ApiFailure::Server,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::*;
+
+    #[track_caller]
+    fn check(method: Method, uri: &str, expected: (Verb, &str)) {
+        assert_eq!(asked(&method, &uri.parse().expect("a URI")), expected, "{uri}");
+    }
+
+    #[test]
+    fn requests_are_told_apart_by_method_and_path() {
+        let deployments = "/apis/apps/v1/namespaces/media/deployments";
+        check(
+            Method::PATCH,
+            &format!("{deployments}/vocals-processor?fieldManager=x"),
+            (Verb::Patch, "deployments"),
+        );
+        check(
+            Method::GET,
+            &format!("{deployments}/v"),
+            (Verb::Get, "deployments"),
+        );
+        check(
+            Method::GET,
+            &format!("{deployments}?limit=250"),
+            (Verb::List, "deployments"),
+        );
+        check(
+            Method::GET,
+            "/apis/separation.dev/v1alpha1/separationpools?watch=true&resourceVersion=5",
+            (Verb::Watch, "separationpools"),
+        );
+        check(
+            Method::PATCH,
+            "/apis/separation.dev/v1alpha1/namespaces/media/separationpools/v/status",
+            (Verb::Patch, "separationpools"),
+        );
+        check(
+            Method::GET,
+            "/api/v1/namespaces/media/secrets/login",
+            (Verb::Get, "secrets"),
+        );
+        check(Method::GET, "/api/v1/pods", (Verb::List, "pods"));
+        check(
+            Method::POST,
+            "/apis/events.k8s.io/v1/namespaces/media/events",
+            (Verb::Create, "events"),
+        );
+        check(Method::GET, "/version", (Verb::List, "other"));
+    }
+
+    #[tokio::test]
+    async fn failures_and_requests_that_nobody_answered_are_counted() {
+        let metrics = Metrics::new();
+        let service = service_fn(|request: Request<Body>| async move {
+            let answer = |status| {
+                let mut answer = Response::new(Body::empty());
+                *answer.status_mut() = StatusCode::from_u16(status).expect("a status");
+                Ok::<_, BoxError>(answer)
+            };
+            match request.uri().path().rsplit('/').next() {
+                Some("absent") => answer(404),
+                Some("fenced") => Err(Fenced::NotSent.into()),
+                Some("broken") => Err("connection reset".into()),
+                Some("silent") => std::future::pending().await,
+                _ => answer(200),
+            }
+        });
+        let ask = async |name: &str| {
+            let path = format!("/api/v1/namespaces/media/pods/{name}");
+            let request = Request::get(path).body(Body::empty()).expect("a request");
+            let counting = CountFailures::new(&metrics).layer(service.clone());
+            let answer = counting.oneshot(request);
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(20), answer).await;
+        };
+        for name in ["absent", "fenced", "broken", "silent", "there"] {
+            ask(name).await;
+        }
+        let text = String::from_utf8(metrics.text()).expect("text");
+        let counted: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("separation_operator_api_errors_total"))
+            .collect();
+        let expected = ["fenced", "network", "not_found", "unanswered"];
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|class| format!(r#"{{class="{class}",resource="pods",verb="get"}} 1"#))
+            .collect();
+        assert_eq!(counted, expected);
+    }
+}

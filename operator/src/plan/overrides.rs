@@ -1,0 +1,110 @@
+//! Bounds of `podOverrides`, the only field without a schema: what a user may store there is kept in memory for every pool.
+
+use serde_json::Value;
+
+use super::{Checks, Role};
+use crate::api::{DEEPEST, TOO_DEEP};
+use crate::crd::PodOverrides;
+
+/// The largest `podOverrides`, as JSON. Each pod of the pool is stored with them.
+const LARGEST_BYTES: usize = 64 * 1024;
+
+/// Levels of a path that a message names.
+const NAMED_LEVELS: usize = 6;
+
+/// Refuses overrides that are too large or nest too deeply.
+pub(super) fn check_overrides(role: Role, overrides: &PodOverrides, checks: &mut Checks) {
+    let field = format!("{role}.podOverrides");
+    let mut path = Vec::new();
+    let is_deep = overrides.0.iter().any(|(name, value)| {
+        path.push(name.as_str());
+        let found = is_cut_off(value, &mut path);
+        if !found {
+            path.pop();
+        }
+        found
+    });
+    if is_deep {
+        let more = if path.len() > NAMED_LEVELS { ".…" } else { "" };
+        path.truncate(NAMED_LEVELS);
+        let _: Option<()> = checks.refuse(
+            &format!("{field}.{}{more}", path.join(".")),
+            format!("nests too deeply: nothing below {DEEPEST} levels is read"),
+            "remove it: no field of a pod nests so deeply",
+        );
+    }
+    let bytes = serde_json::to_string(&overrides.0).map_or(0, |json| json.len());
+    if bytes > LARGEST_BYTES {
+        let _: Option<()> = checks.refuse(
+            &field,
+            format!(
+                "has {} KiB, and {} KiB are allowed",
+                bytes / 1024,
+                LARGEST_BYTES / 1024
+            ),
+            "move large values into a ConfigMap, and mount it",
+        );
+    }
+}
+
+/// Whether a value below was cut off because it nests too deeply; then `path` leads to it.
+fn is_cut_off<'a>(value: &'a Value, path: &mut Vec<&'a str>) -> bool {
+    match value {
+        Value::String(text) => text == TOO_DEEP,
+        Value::Object(fields) => fields.iter().any(|(name, value)| {
+            path.push(name);
+            let found = is_cut_off(value, path);
+            if !found {
+                path.pop();
+            }
+            found
+        }),
+        Value::Array(items) => items.iter().any(|item| is_cut_off(item, path)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(overrides: &Value) -> Vec<String> {
+        let mut checks = Checks::default();
+        let overrides = PodOverrides(overrides.as_object().expect("an object").clone());
+        check_overrides(Role::Processor, &overrides, &mut checks);
+        checks.problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_was_cut_off_is_named_by_its_field() {
+        let deep = json!({"spec": {"nodeSelector": {"gpu": "yes"}, "a": [{"b": TOO_DEEP}]}});
+        assert_eq!(
+            refused(&deep),
+            [
+                "spec.processor.podOverrides.spec.a.b: nests too deeply: nothing below 64 levels is read; \
+              fix: remove it: no field of a pod nests so deeply"
+            ]
+        );
+        let deeper = (0..60).fold(json!(TOO_DEEP), |inner, _| json!({"a": inner}));
+        assert!(
+            refused(&deeper)[0].starts_with("spec.processor.podOverrides.a.a.a.a.a.a.…: nests too deeply"),
+            "{:?}",
+            refused(&deeper)
+        );
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_with_its_size() {
+        let large = |bytes: usize| json!({"metadata": {"annotations": {"a": "x".repeat(bytes)}}});
+        assert_eq!(refused(&large(60 * 1024)), Vec::<String>::new());
+        assert_eq!(
+            refused(&large(1024 * 1024)),
+            [
+                "spec.processor.podOverrides: has 1024 KiB, and 64 KiB are allowed; \
+              fix: move large values into a ConfigMap, and mount it"
+            ]
+        );
+    }
+}
