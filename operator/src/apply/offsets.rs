@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn offsets_are_set_for_all_partitions_or_for_none() {
         let mut found = offsets(&[(0, 9, None), (0, 9, None)]);
-        let why = Unread("away".into());
+        let why = Unread::new("away");
         found.partitions[1].end = Err(why.clone());
         assert_eq!(
             to_adopt(&found, &Adoption::FromLatest, OffsetReset::Latest),

@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::time::{Instant, timeout};
 
-use super::connection::Connection;
+use super::connection::{Connection, no_broker};
 use super::protocol::Question;
 use super::tls::Encryption;
 use super::{ClusterSettings, Deadline, Sasl, Unread};
@@ -52,7 +52,7 @@ impl Address {
         });
         address.ok_or_else(|| {
             Unread::new(format!(
-                "`{text}` is no address of a broker; fix: write host:port, comma separated"
+                "`{text}` is not a valid broker address; fix: write host:port, comma separated"
             ))
         })
     }
@@ -160,12 +160,14 @@ impl Broker {
         let asked = timeout(patience, self.ask_patiently(question)).await;
         self.lock().kept_waiting = asked.is_err();
         let answer = asked.unwrap_or_else(|_| {
-            Err(Unread::new(format!(
-                "no answer within {} ms",
-                patience.as_millis()
-            )))
+            let why = format!("no answer within {} ms", patience.as_millis());
+            if self.is_connected() {
+                Err(Unread::unreachable(why))
+            } else {
+                Err(no_broker(&self.address.host, &why))
+            }
         });
-        answer.map_err(|why| Unread::new(format!("{}: {why}", self.address)))
+        answer.map_err(|Unread(why, cause)| Unread::because(format!("{}: {why}", self.address), cause))
     }
 
     async fn ask_patiently<Q: Question>(&self, question: &Q) -> Result<Q::Answer, Unread> {
@@ -243,16 +245,14 @@ impl Broker {
         let opening = tokio::spawn(async move {
             let opened = timeout(OPEN_WITHIN, Connection::open(&address, &connector)).await;
             opened.unwrap_or_else(|_| {
-                Err(Unread::new(format!(
-                    "no greeting within {} s",
-                    OPEN_WITHIN.as_secs()
-                )))
+                let cause = format!("no greeting within {} s", OPEN_WITHIN.as_secs());
+                Err(no_broker(&address.host, &cause))
             })
         });
         let outcome = async {
             let opened = opening
                 .await
-                .unwrap_or_else(|_| Err(Unread::new("the process ends")));
+                .unwrap_or_else(|_| Err(Unread::unreachable("the process ends")));
             opened.map_err(|why| Failure {
                 why,
                 at: Instant::now(),

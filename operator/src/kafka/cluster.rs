@@ -11,8 +11,8 @@ use super::protocol::{Question, text};
 use super::routes::Routes;
 use super::{ClusterSettings, Deadline, Topic, Unread};
 
-/// Topics in one question.
-const TOPICS_PER_QUESTION: usize = 200;
+/// Topics in one question: their answer must fit, however many partitions they may have.
+pub(super) const TOPICS_PER_QUESTION: usize = 8;
 
 /// One cluster, with one login. Share it: it makes one connection per broker, and one more until it knows them.
 pub struct Cluster {
@@ -46,6 +46,11 @@ impl Cluster {
     /// Questions that were sent to brokers so far.
     pub fn questions(&self) -> u64 {
         self.connector.asked()
+    }
+
+    /// Connections that are open now.
+    pub fn connections_open(&self) -> u64 {
+        self.routes().connected()
     }
 
     /// Connections that were opened so far, or tried.
@@ -102,7 +107,7 @@ impl Cluster {
                 Err(error) => why = why.or(Some(error)),
             }
         }
-        Err(why.unwrap_or_else(|| Unread::new("no time was left to ask")))
+        Err(why.unwrap_or_else(|| Unread::unreachable("no time was left to ask")))
     }
 
     pub(super) fn routes(&self) -> MutexGuard<'_, Routes> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use kafka_protocol::messages::{ApiKey, ApiVersionsRequest};
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -17,11 +17,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
 use super::broker::{Address, Connector};
+use super::limits::LONGEST_ANSWER_BYTES;
 use super::protocol::{self, Question};
 use super::{Unread, login};
-
-/// The longest answer: 200 topics of 1,000 partitions are described in 10 MB.
-const LONGEST_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
 /// Questions that wait to be sent, and as many that wait for their answers.
 const QUESTIONS_IN_FLIGHT: usize = 16;
@@ -34,6 +32,14 @@ const TCP_WITHIN: Duration = Duration::from_secs(1);
 
 /// Addresses of a host that are tried.
 const MOST_ADDRESSES: usize = 3;
+
+/// The longest answer while none is owed.
+const UNASKED_BYTES: usize = 1_024;
+
+/// What is reported of an address where no Kafka broker answers. It is the same for a name that cannot be resolved, a closed
+/// port, a filtered one and another service: whoever can write a pool must not learn from it what the operator can reach.
+const NO_BROKER: &str = "no Kafka broker answers; fix: check the address, and whether the port wants TLS (kafka.tls) or \
+                         credentials (kafka.sasl); the operator's debug log has the cause";
 
 /// A login is renewed, by a new connection, when this part of its time is over.
 const LOGIN_USED: f64 = 0.8;
@@ -65,12 +71,14 @@ struct Shared {
 #[derive(Debug)]
 struct Outgoing {
     frame: BytesMut,
+    longest_answer: usize,
     answer: oneshot::Sender<Bytes>,
 }
 
 struct Pending {
     correlation: i32,
     sent: Instant,
+    longest_answer: usize,
     answer: oneshot::Sender<Bytes>,
 }
 
@@ -84,7 +92,9 @@ pub(super) struct Greeting {
 impl Connection {
     /// Connects, encrypts, checks what the broker speaks, and logs in.
     pub(super) async fn open(address: &Address, connector: &Connector) -> Result<Self, Unread> {
-        let stream = reach(address).await?;
+        let stream = reach(address)
+            .await
+            .map_err(|cause| no_broker(&address.host, &cause))?;
         let transport: Box<dyn Transport> = match &connector.encryption {
             Some(encryption) => Box::new(encryption.connect(&address.host, stream).await?),
             None => Box::new(stream),
@@ -98,7 +108,8 @@ impl Connection {
             writer,
             asked: 0,
         };
-        check_versions(&mut greeting).await?;
+        let spoken = greeting.ask(&ApiVersionsRequest::default()).await;
+        check_versions(&spoken.map_err(|why| no_broker(&address.host, &why.0))?)?;
         let good_for = match &connector.sasl {
             Some(sasl) => login::log_in(&mut greeting, sasl).await?,
             None => None,
@@ -131,9 +142,13 @@ impl Connection {
         let frame = protocol::encode(question)?;
         let ended = || {
             let why = self.shared.why.get().cloned();
-            why.unwrap_or_else(|| Unread::new("the connection ended"))
+            why.unwrap_or_else(|| Unread::unreachable("the connection ended"))
         };
-        let outgoing = Outgoing { frame, answer };
+        let outgoing = Outgoing {
+            frame,
+            longest_answer: question.longest_answer(),
+            answer,
+        };
         if self.questions.send(outgoing).await.is_err() {
             return Err(ended());
         }
@@ -155,17 +170,16 @@ impl Greeting {
             .await
             .map_err(|error| broken(&error))?;
         self.writer.flush().await.map_err(|error| broken(&error))?;
+        self.frames
+            .decoder_mut()
+            .set_max_frame_length(question.longest_answer());
         let answer = match self.frames.next().await {
             Some(Ok(answer)) => answer.freeze(),
             Some(Err(error)) => return Err(broken(&error)),
-            None => {
-                return Err(Unread::new(
-                    "the broker closed the connection; fix: check whether this port wants TLS (kafka.tls) or a login (kafka.sasl)",
-                ));
-            }
+            None => return Err(Unread::unreachable("the broker closed the connection")),
         };
         if protocol::correlation(&answer) != Some(self.asked) {
-            return Err(Unread::new("an answer to another question"));
+            return Err(Unread::new("unexpected correlation id"));
         }
         self.asked += 1;
         protocol::decode::<Q>(answer)
@@ -183,11 +197,17 @@ impl Greeting {
     }
 }
 
-async fn reach(address: &Address) -> Result<TcpStream, Unread> {
+/// That no Kafka broker answers at an address; the cause is only logged.
+pub(super) fn no_broker(host: &str, cause: &str) -> Unread {
+    tracing::debug!(host, cause, "No Kafka broker answers");
+    Unread::unreachable(NO_BROKER)
+}
+
+async fn reach(address: &Address) -> Result<TcpStream, String> {
     let found = tokio::net::lookup_host((address.host.as_str(), address.port))
         .await
-        .map_err(|error| Unread::new(format!("the name cannot be resolved: {error}")))?;
-    let mut why = Unread::new("the name has no address");
+        .map_err(|error| format!("the name cannot be resolved: {error}"))?;
+    let mut why = "the name has no address".to_owned();
     for socket_address in found.take(MOST_ADDRESSES) {
         match timeout(TCP_WITHIN, TcpStream::connect(socket_address)).await {
             Ok(Ok(stream)) => {
@@ -195,15 +215,14 @@ async fn reach(address: &Address) -> Result<TcpStream, Unread> {
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
-            Ok(Err(error)) => why = Unread::new(error.to_string()),
-            Err(_) => why = Unread::new(format!("no connection within {} s", TCP_WITHIN.as_secs())),
+            Ok(Err(error)) => why = error.to_string(),
+            Err(_) => why = format!("no connection within {} s", TCP_WITHIN.as_secs()),
         }
     }
     Err(why)
 }
 
-async fn check_versions(greeting: &mut Greeting) -> Result<(), Unread> {
-    let spoken = greeting.ask(&ApiVersionsRequest::default()).await?;
+fn check_versions(spoken: &ApiVersionsResponse) -> Result<(), Unread> {
     for (key, version) in protocol::ALL {
         // A broker without logins need not speak of them; one that wants ours answers for itself.
         if matches!(key, ApiKey::SaslHandshake | ApiKey::SaslAuthenticate) {
@@ -245,7 +264,7 @@ async fn serve(greeting: Greeting, mut to_send: mpsc::Receiver<Outgoing>, shared
     let why = tokio::select! {
         why = write(&mut writer, &mut to_send, sent, asked) => why,
         why = read(&mut frames, &mut pending, &mut waiting, &shared) => why,
-        () = shared.distrusted.notified() => Unread::new("an answer that is none"),
+        () = shared.distrusted.notified() => Unread::new("malformed response"),
     };
     // Said before those who wait are let go.
     let _ = shared.why.set(why);
@@ -257,7 +276,12 @@ async fn write(
     sent: mpsc::Sender<Pending>,
     mut correlation: i32,
 ) -> Unread {
-    while let Some(Outgoing { mut frame, answer }) = to_send.recv().await {
+    while let Some(Outgoing {
+        mut frame,
+        longest_answer,
+        answer,
+    }) = to_send.recv().await
+    {
         if answer.is_closed() {
             continue;
         }
@@ -265,6 +289,7 @@ async fn write(
         let pending = Pending {
             correlation,
             sent: Instant::now(),
+            longest_answer,
             answer,
         };
         // Before its bytes, so that no answer comes to an unknown question.
@@ -280,7 +305,7 @@ async fn write(
             return broken(&error);
         }
     }
-    Unread::new("the connection was closed")
+    Unread::unreachable("the connection was closed")
 }
 
 async fn read(
@@ -293,29 +318,32 @@ async fn read(
     loop {
         let since = waiting.as_ref().map(|waiting| waiting.sent.max(last_answer));
         *shared.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        let longest = waiting
+            .as_ref()
+            .map_or(UNASKED_BYTES, |waiting| waiting.longest_answer);
+        frames.decoder_mut().set_max_frame_length(longest);
         tokio::select! {
+            // First: a question is known before its bytes are sent, and sets how long its answer may be.
+            biased;
+            Some(next) = pending.recv(), if waiting.is_none() => *waiting = Some(next),
             frame = frames.next() => {
                 let answer = match frame {
                     Some(Ok(answer)) => answer.freeze(),
                     Some(Err(error)) => return broken(&error),
-                    None => return Unread::new("the broker closed the connection"),
+                    None => return Unread::unreachable("the broker closed the connection"),
                 };
                 let is_owed = |asked: &mut Pending| protocol::correlation(&answer) == Some(asked.correlation);
-                if waiting.is_none() {
-                    *waiting = pending.try_recv().ok();
-                }
                 // Who waits is let go after it is said why, so stays where it is until then.
                 let Some(asked) = waiting.take_if(is_owed) else {
-                    return Unread::new("an answer to no question");
+                    return Unread::new("unexpected correlation id");
                 };
                 last_answer = Instant::now();
                 // Nobody may be waiting any more.
                 let _ = asked.answer.send(answer);
                 *waiting = pending.try_recv().ok();
             }
-            Some(next) = pending.recv(), if waiting.is_none() => *waiting = Some(next),
             () = sleep_until(since.unwrap_or(last_answer) + ANSWER_WITHIN), if since.is_some() => {
-                return Unread::new(format!("no answer within {} s", ANSWER_WITHIN.as_secs()));
+                return Unread::unreachable(format!("no answer within {} s", ANSWER_WITHIN.as_secs()));
             }
         }
     }
@@ -323,8 +351,7 @@ async fn read(
 
 fn broken(error: &io::Error) -> Unread {
     if error.kind() == io::ErrorKind::InvalidData {
-        let limit = LONGEST_ANSWER_BYTES / (1024 * 1024);
-        return Unread::new(format!("an answer of more than {limit} MiB, or none of Kafka's"));
+        return Unread::new("the response is larger than the question allows");
     }
-    Unread::new(format!("the connection broke: {error}"))
+    Unread::unreachable(format!("the connection broke: {error}"))
 }

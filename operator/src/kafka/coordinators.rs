@@ -66,7 +66,7 @@ impl Cluster {
         Q: Question + Send,
         T: Send,
     {
-        let unasked = || Err(Refusal::AskAgain(Unread::new("no time was left to ask")));
+        let unasked = || Err(Refusal::AskAgain(Unread::unreachable("no time was left to ask")));
         let mut found: Vec<_> = groups.iter().map(|_| unasked()).collect();
         let mut due: Vec<usize> = (0..groups.len()).collect();
         // Who did not answer is not asked a second time; a group may have somebody else by then.

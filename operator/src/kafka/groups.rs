@@ -200,7 +200,7 @@ impl Cluster {
             .zip(groups)
             .map(|(described, (_, topic))| match described {
                 Ok(group) => group.reading(topic, at),
-                Err(Unread(why)) => GroupReading::Unknown { at, why },
+                Err(Unread(why, _)) => GroupReading::Unknown { at, why },
             });
         readings.collect()
     }

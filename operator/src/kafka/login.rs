@@ -20,7 +20,7 @@ pub(super) async fn log_in(greeting: &mut Greeting, sasl: &Sasl) -> Result<Optio
     let answer = greeting.ask(&handshake).await?;
     if answer.error_code != 0 {
         let offered: Vec<_> = answer.mechanisms.iter().map(ToString::to_string).collect();
-        return Err(Unread::new(format!(
+        return Err(Unread::refused(format!(
             "the broker does not take {mechanism}, but {}; fix: set kafka.sasl.mechanism",
             offered.join(", ")
         )));
@@ -63,7 +63,7 @@ async fn send(
         }
         Some(ResponseError::SaslAuthenticationFailed) => {
             let why = answer.error_message.as_deref().unwrap_or("no reason given");
-            Err(Unread::new(format!(
+            Err(Unread::refused(format!(
                 "the broker refuses the login by {mechanism}: {why}; fix: check username and password in the secret"
             )))
         }

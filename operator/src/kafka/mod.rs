@@ -10,6 +10,7 @@ mod cluster;
 mod connection;
 mod coordinators;
 mod groups;
+mod limits;
 mod login;
 mod offsets;
 mod protocol;
@@ -27,19 +28,50 @@ pub use groups::{Group, GroupMember, GroupState};
 pub use offsets::Which;
 pub use settings::{ClientCertificate, ClusterSettings, Sasl, SecretText, Tls};
 
+/// The longest text of an [`Unread`], in bytes: parts of it come from brokers, and it ends in a pool's status.
+const LONGEST_WHY_BYTES: usize = 500;
+
 /// Why something could not be read; cheap to copy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unread(pub Arc<str>);
+pub struct Unread(pub Arc<str>, pub Cause);
+
+/// What kind of failure an [`Unread`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// No broker answers, or the one that could is not available.
+    Unreachable,
+    /// Credentials are refused, or the user is not allowed to ask.
+    Refused,
+    /// Anything else.
+    Other,
+}
 
 impl Unread {
-    pub(crate) fn new(why: impl Into<Arc<str>>) -> Self {
-        Self(why.into())
+    pub(crate) fn new(why: impl AsRef<str>) -> Self {
+        Self::because(why, Cause::Other)
+    }
+
+    pub(crate) fn unreachable(why: impl AsRef<str>) -> Self {
+        Self::because(why, Cause::Unreachable)
+    }
+
+    pub(crate) fn refused(why: impl AsRef<str>) -> Self {
+        Self::because(why, Cause::Refused)
+    }
+
+    pub(crate) fn because(why: impl AsRef<str>, cause: Cause) -> Self {
+        let why = why.as_ref();
+        if why.len() <= LONGEST_WHY_BYTES {
+            return Self(why.into(), cause);
+        }
+        let end = why.floor_char_boundary(LONGEST_WHY_BYTES);
+        Self(format!("{}…", &why[..end]).into(), cause)
     }
 
     /// What a broker answered in place of an answer.
     fn said(code: i16) -> Self {
-        Self::new(protocol::meaning(code))
+        Self::because(protocol::meaning(code), protocol::cause(code))
     }
 }
 

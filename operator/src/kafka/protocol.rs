@@ -13,8 +13,9 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 
-use super::Unread;
+use super::limits::{Expected, LONGEST_DECODED_BYTES};
 use super::shape::{self, Part};
+use super::{Cause, Unread};
 
 /// How we call ourselves.
 const CLIENT_ID: &str = "separation-operator";
@@ -23,7 +24,7 @@ const CLIENT_ID: &str = "separation-operator";
 const CORRELATION_AT: usize = 8;
 
 /// A question with its one version and the shape of its answer.
-pub(super) trait Question: Encodable + HeaderVersion + Sync {
+pub(super) trait Question: Encodable + HeaderVersion + Expected + Sync {
     type Answer: Decodable + HeaderVersion + Send;
     const KEY: ApiKey;
     const VERSION: i16;
@@ -143,7 +144,7 @@ pub(super) fn correlation(answer: &[u8]) -> Option<i32> {
 
 /// Reads an answer, without its length.
 pub(super) fn decode<Q: Question>(answer: Bytes) -> Result<Q::Answer, Unread> {
-    let nonsense = || Unread::new(format!("an answer to {:?} that is none", Q::KEY));
+    let nonsense = || Unread::new(format!("malformed response to {:?}", Q::KEY));
     let header_version = Q::Answer::header_version(Q::VERSION);
     let header: &[Part] = if header_version > 0 {
         &[Fixed(4), Tags]
@@ -151,8 +152,8 @@ pub(super) fn decode<Q: Question>(answer: Bytes) -> Result<Q::Answer, Unread> {
         &[Fixed(4)]
     };
     let parts: Vec<Part> = header.iter().chain(Q::SHAPE).copied().collect();
-    if !shape::fits(&parts, &answer) {
-        return Err(nonsense());
+    if shape::decoded_bytes(&parts, &answer).ok_or_else(nonsense)? > LONGEST_DECODED_BYTES {
+        return Err(Unread::new(format!("the answer to {:?} is too large", Q::KEY)));
     }
     let mut rest = answer;
     ResponseHeader::decode(&mut rest, header_version).map_err(|_| nonsense())?;
@@ -167,6 +168,31 @@ pub(super) fn decode<Q: Question>(answer: Bytes) -> Result<Q::Answer, Unread> {
 /// A text for a message.
 pub(super) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
+}
+
+/// What kind of failure an error code is.
+pub(super) fn cause(code: i16) -> Cause {
+    match ResponseError::try_from_code(code) {
+        Some(
+            ResponseError::TopicAuthorizationFailed
+            | ResponseError::GroupAuthorizationFailed
+            | ResponseError::ClusterAuthorizationFailed
+            | ResponseError::SaslAuthenticationFailed
+            | ResponseError::UnsupportedSaslMechanism
+            | ResponseError::IllegalSaslState,
+        ) => Cause::Refused,
+        Some(
+            ResponseError::LeaderNotAvailable
+            | ResponseError::NotLeaderOrFollower
+            | ResponseError::RequestTimedOut
+            | ResponseError::BrokerNotAvailable
+            | ResponseError::OffsetNotAvailable
+            | ResponseError::CoordinatorLoadInProgress
+            | ResponseError::CoordinatorNotAvailable
+            | ResponseError::NotCoordinator,
+        ) => Cause::Unreachable,
+        _ => Cause::Other,
+    }
 }
 
 /// An error code in words.

@@ -12,6 +12,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::MetadataResponse;
 
 use super::broker::{Address, Broker, Connector};
+use super::limits::{MOST_PARTITIONS, MOST_PARTITIONS_IN_ALL};
 use super::{Topic, TopicPartition, Unread};
 
 /// What was not learnt again for so long is forgotten.
@@ -111,6 +112,11 @@ impl Routes {
                 described.push((name, Err(Unread::new("the topic has no partitions"))));
                 continue;
             }
+            if let Err(why) = self.has_room_for(&name, of_partition.len()) {
+                self.topics.remove(&name);
+                described.push((name, Err(why)));
+                continue;
+            }
             let topic = Topic {
                 id: URL_SAFE_NO_PAD.encode(topic.topic_id.as_bytes()).into(),
                 partitions: of_partition.keys().copied().collect(),
@@ -124,6 +130,30 @@ impl Routes {
         }
         self.forget(now);
         described
+    }
+
+    /// Whether a topic with so many partitions is read.
+    fn has_room_for(&self, name: &str, partitions: usize) -> Result<(), Unread> {
+        if partitions > MOST_PARTITIONS {
+            return Err(Unread::new(format!(
+                "the topic has {partitions} partitions, and at most {MOST_PARTITIONS} are read"
+            )));
+        }
+        let others = self.topics.iter().filter(|(other, _)| ***other != *name);
+        let others: usize = others.map(|(_, leaders)| leaders.of_partition.len()).sum();
+        if others + partitions > MOST_PARTITIONS_IN_ALL {
+            return Err(Unread::new(format!(
+                "the topics of this Kafka cluster have more than {MOST_PARTITIONS_IN_ALL} partitions; fix: use another \
+                 user for some pools, so that they are read apart"
+            )));
+        }
+        Ok(())
+    }
+
+    /// How many brokers are connected.
+    pub(super) fn connected(&self) -> u64 {
+        let connected = self.slots.values().filter(|broker| broker.is_connected());
+        connected.count() as u64
     }
 
     /// Drops what is old, and connections to who is no broker any more.
@@ -150,7 +180,7 @@ impl Routes {
         let leaders = leaders.ok_or_else(|| Unread::new("the topic was not described"))?;
         match leaders.of_partition.get(&partition.partition) {
             None => Err(Unread::new("the topic has no such partition")),
-            Some(leader) if *leader < 0 => Err(Unread::new("nobody leads the partition now")),
+            Some(leader) if *leader < 0 => Err(Unread::unreachable("no broker leads the partition now")),
             Some(leader) => Ok(*leader),
         }
     }
@@ -162,7 +192,7 @@ impl Routes {
     pub(super) fn broker(&mut self, id: i32, connector: &Arc<Connector>) -> Result<Arc<Broker>, Unread> {
         match self.brokers.get(&id).cloned() {
             Some(address) => Ok(self.at(&address, connector)),
-            None => Err(Unread::new(format!("broker {id} is away"))),
+            None => Err(Unread::unreachable(format!("broker {id} is unavailable"))),
         }
     }
 

@@ -154,7 +154,7 @@ impl Proof {
     pub(super) fn verify(&self, server_final: &[u8]) -> Result<(), Unread> {
         let server_final = String::from_utf8_lossy(server_final);
         if let Some(why) = server_final.strip_prefix("e=") {
-            return Err(Unread::new(format!("the broker refuses the login: {why}")));
+            return Err(Unread::refused(format!("the broker refuses the login: {why}")));
         }
         let impostor = || Unread::new("the broker cannot prove that it knows the password");
         let signature = server_final

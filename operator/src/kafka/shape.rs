@@ -2,7 +2,7 @@
 //!
 //! The decoder makes room for as many items as a message says it has, before it looks whether they are there. A few bytes
 //! of nonsense would so ask for hundreds of gigabytes, and a process that is refused memory ends. Here every count is
-//! walked through first: what passes has its items, so that decoding it takes memory in proportion to its bytes.
+//! walked through first: what passes has its items, and the memory that they take once they are decoded is known.
 
 /// A part of a message.
 #[derive(Debug, Clone, Copy)]
@@ -23,47 +23,68 @@ pub(super) enum Part {
     Tags,
 }
 
-/// Whether `bytes` are these parts and nothing else.
-pub(super) fn fits(parts: &[Part], bytes: &[u8]) -> bool {
-    let mut rest = Rest(bytes);
-    rest.walk(parts).is_some() && rest.0.is_empty()
+/// Memory of a text, a list and a map of tags, empty ones included; of an item of a list beside its parts, where it has
+/// several; of a tag. From the decoder's types, rounded up.
+const TEXT_BYTES: usize = 32;
+const LIST_BYTES: usize = 24;
+const ITEM_BYTES: usize = 32;
+const TAG_BYTES: usize = 64;
+
+/// The memory that `bytes` take once they are decoded, if they are these parts and nothing else.
+pub(super) fn decoded_bytes(parts: &[Part], bytes: &[u8]) -> Option<usize> {
+    let mut rest = Rest { bytes, decoded: 0 };
+    rest.walk(parts)?;
+    rest.bytes.is_empty().then_some(rest.decoded)
 }
 
-struct Rest<'a>(&'a [u8]);
+struct Rest<'a> {
+    bytes: &'a [u8],
+    decoded: usize,
+}
 
 impl Rest<'_> {
     fn walk(&mut self, parts: &[Part]) -> Option<()> {
         for part in parts {
             match *part {
-                Part::Fixed(count) => self.skip(count)?,
+                Part::Fixed(count) => {
+                    self.decoded += count;
+                    self.skip(count)?;
+                }
                 Part::Text => {
+                    self.decoded += TEXT_BYTES;
                     let length = i16::from_be_bytes(self.take()?);
                     self.skip_unless_none(i32::from(length))?;
                 }
                 Part::Bytes => {
+                    self.decoded += TEXT_BYTES;
                     let length = i32::from_be_bytes(self.take()?);
                     self.skip_unless_none(length)?;
                 }
                 Part::List(item) => {
                     let count = i32::from_be_bytes(self.take()?);
+                    self.decoded += LIST_BYTES;
                     for _ in 0..count {
-                        self.walk(item)?;
+                        self.item(item)?;
                     }
                     (count >= -1).then_some(())?;
                 }
                 Part::Compact => {
+                    self.decoded += TEXT_BYTES;
                     let length = self.varint()?;
                     self.skip(length.saturating_sub(1))?;
                 }
                 Part::CompactList(item) => {
                     let count = self.varint()?;
+                    self.decoded += LIST_BYTES;
                     // Each item has at least one byte, so that this ends where the bytes do.
                     for _ in 1..count {
-                        self.walk(item)?;
+                        self.item(item)?;
                     }
                 }
                 Part::Tags => {
+                    self.decoded += LIST_BYTES;
                     for _ in 0..self.varint()? {
+                        self.decoded += TAG_BYTES;
                         self.varint()?;
                         let length = self.varint()?;
                         self.skip(length)?;
@@ -74,8 +95,15 @@ impl Rest<'_> {
         Some(())
     }
 
+    fn item(&mut self, parts: &[Part]) -> Option<()> {
+        if parts.len() > 1 {
+            self.decoded += ITEM_BYTES;
+        }
+        self.walk(parts)
+    }
+
     fn skip(&mut self, count: usize) -> Option<()> {
-        self.0 = self.0.get(count..)?;
+        self.bytes = self.bytes.get(count..)?;
         Some(())
     }
 
@@ -87,8 +115,8 @@ impl Rest<'_> {
     }
 
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
+        let (taken, rest) = self.bytes.split_first_chunk()?;
+        self.bytes = rest;
         Some(*taken)
     }
 
@@ -109,6 +137,10 @@ impl Rest<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn fits(parts: &[Part], bytes: &[u8]) -> bool {
+        decoded_bytes(parts, bytes).is_some()
+    }
 
     const NAMES: &[Part] = &[Part::Fixed(2), Part::List(&[Part::Text]), Part::Bytes];
     const COMPACT: &[Part] = &[Part::CompactList(&[Part::Compact, Part::Tags]), Part::Tags];
@@ -136,5 +168,20 @@ mod tests {
         assert!(!fits(COMPACT, &[0xff, 0xff, 0xff, 0xff, 0xff, 0x01]));
         assert!(!fits(NAMES, &[0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0]));
         assert!(!fits(NAMES, &[0, 0, 0xff, 0xff, 0xff, 0xfe]));
+    }
+
+    #[test]
+    fn the_memory_of_what_is_decoded_grows_with_items_and_not_only_with_bytes() {
+        const NUMBERS: &[Part] = &[Part::List(&[Part::Fixed(4)])];
+        const TEXTS: &[Part] = &[Part::List(&[Part::Text])];
+        let of = |items: u32, item: &[u8]| {
+            let each = std::iter::repeat_n(item, items as usize).flatten().copied();
+            items.to_be_bytes().into_iter().chain(each).collect::<Vec<u8>>()
+        };
+        assert_eq!(decoded_bytes(NUMBERS, &of(1_000, &[0; 4])), Some(24 + 4_000));
+        // Two bytes each, and sixteen times as much in memory.
+        assert_eq!(decoded_bytes(TEXTS, &of(1_000, &[0; 2])), Some(24 + 32_000));
+        let tags: Vec<u8> = [[10].as_slice(), &[1, 0].repeat(10)].concat();
+        assert_eq!(decoded_bytes(&[Part::Tags], &tags), Some(24 + 640));
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::connection::no_broker;
 use super::settings::ClientCertificate;
 use super::{Tls, Unread};
 
@@ -52,10 +53,14 @@ impl Encryption {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Unread::new(format!("{host} is no name that a certificate could have")))?;
         let connector = self.connector.get_or_try_init(|| self.connector()).await?;
-        connector
-            .connect(name, stream)
-            .await
-            .map_err(|error| Unread::new(format!("TLS: {error}{}", hint(&error.to_string()))))
+        connector.connect(name, stream).await.map_err(|error| {
+            let text = format!("TLS: {error}{}", hint(&error.to_string()));
+            if is_about_certificates(&error) {
+                Unread::refused(text)
+            } else {
+                no_broker(host, &text)
+            }
+        })
     }
 
     async fn connector(&self) -> Result<TlsConnector, Unread> {
@@ -117,6 +122,21 @@ fn client(
         )
     })?;
     Ok((chain, key))
+}
+
+/// Whether the other side speaks TLS, and one of the two certificates is refused.
+fn is_about_certificates(error: &std::io::Error) -> bool {
+    let error = error
+        .get_ref()
+        .and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(
+        error,
+        Some(
+            rustls::Error::InvalidCertificate(_)
+                | rustls::Error::NoCertificatesPresented
+                | rustls::Error::AlertReceived(_)
+        )
+    )
 }
 
 /// What a person can do about an error of TLS.

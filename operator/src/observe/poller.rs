@@ -4,16 +4,18 @@
 //! thousand. What a round found is sent on whole; who wants what may change at any time.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use super::{Found, LagReader, Query};
+use super::{Found, LagFound, LagReader, Query};
 use crate::clock::Clock;
 use crate::decide::{GroupReading, Lag, Moment};
-use crate::kafka::Deadline;
+use crate::kafka::{Cause, Deadline, Unread};
 use crate::metrics::{ClusterMetrics, KafkaFailure};
 
 /// The least and the most time that a round may take.
@@ -178,7 +180,14 @@ impl<K: Ord + Clone + Send + 'static> Rounds<K> {
             let next = next(&mut self.shared.lock(), now);
             match next {
                 Next::Round(round) => {
-                    let polled = self.read(round, now).await;
+                    let roles = round.roles.clone();
+                    // A bug that an answer sets off is that cluster's problem, and not every pool's.
+                    let read = AssertUnwindSafe(self.read(round, now)).catch_unwind().await;
+                    let polled = read.unwrap_or_else(|_| {
+                        self.reader.start_again();
+                        self.metrics.failed(KafkaFailure::Other);
+                        panicked(roles, now)
+                    });
                     if self.send.send(polled).await.is_err() {
                         return;
                     }
@@ -215,16 +224,9 @@ impl<K: Ord + Clone + Send + 'static> Rounds<K> {
         };
         let took = self.clock.now().since(at);
         self.metrics.read(took);
-        if found
-            .iter()
-            .any(|found| matches!(found.lag.lag, Lag::Unknown { .. }))
-        {
-            self.metrics.failed(KafkaFailure::Unreachable);
-        } else if found
-            .iter()
-            .any(|found| matches!(found.lag.lag, Lag::Partial { .. }))
-        {
-            self.metrics.failed(KafkaFailure::Partial);
+        self.metrics.connections(self.reader.cluster().connections_open());
+        if let Some(failure) = failure(&found, &members) {
+            self.metrics.failed(failure);
         }
         let mut polled: Vec<_> = round
             .roles
@@ -243,6 +245,53 @@ impl<K: Ord + Clone + Send + 'static> Rounds<K> {
         }
         polled
     }
+}
+
+/// How a round failed, if it did: in whole for a role, by the first cause, or in part.
+fn failure(found: &[Found], members: &[GroupReading]) -> Option<KafkaFailure> {
+    let mut unknown = found
+        .iter()
+        .filter(|found| matches!(found.lag.lag, Lag::Unknown { .. }));
+    if let Some(found) = unknown.next() {
+        return Some(match found.unread {
+            Some(Unread(_, Cause::Unreachable)) => KafkaFailure::Unreachable,
+            Some(Unread(_, Cause::Refused)) => KafkaFailure::Refused,
+            Some(Unread(_, Cause::Other)) | None => KafkaFailure::Other,
+        });
+    }
+    let is_partial = found
+        .iter()
+        .any(|found| matches!(found.lag.lag, Lag::Partial { .. }))
+        || members
+            .iter()
+            .any(|group| matches!(group, GroupReading::Unknown { .. }));
+    is_partial.then_some(KafkaFailure::Partial)
+}
+
+/// What a round found that panicked: nothing.
+fn panicked<K>(roles: Vec<(K, Query)>, at: Moment) -> Vec<Polled<K>> {
+    let why = Unread::new("a bug: reading Kafka panicked; fix: report it with the operator's log");
+    let each = roles.into_iter().map(|(key, query)| Polled {
+        key,
+        query,
+        at,
+        found: Found {
+            topic: None,
+            offsets: None,
+            lag: LagFound {
+                lag: Lag::Unknown {
+                    why: Arc::clone(&why.0),
+                },
+                flags: Vec::new(),
+            },
+            unread: Some(why.clone()),
+        },
+        group: GroupReading::Unknown {
+            at,
+            why: Arc::clone(&why.0),
+        },
+    });
+    each.collect()
 }
 
 /// Takes the roles that are due, or says when the first one will be.
@@ -294,6 +343,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::Work;
     use crate::observe::Adoption;
 
     fn wanted(topic: &str, interval_ms: u64, members: MembersRead) -> Entry {
@@ -362,5 +412,42 @@ mod tests {
         check(&mut all, 0, &["fast", "slow"], &[0, 1]);
         check(&mut all, 250, &["fast"], &[]);
         check(&mut all, 1_000, &["fast", "slow"], &[]);
+    }
+
+    fn found(lag: Lag, unread: Option<Unread>) -> Found {
+        Found {
+            topic: None,
+            offsets: None,
+            lag: LagFound {
+                lag,
+                flags: Vec::new(),
+            },
+            unread,
+        }
+    }
+
+    #[test]
+    fn a_round_that_failed_has_the_cause_of_its_first_role_that_is_unknown() {
+        let unknown = |unread| found(Lag::Unknown { why: "".into() }, Some(unread));
+        let known = || found(Lag::Known(Work::of([1])), None);
+        let partial = || {
+            let (known, missing, why) = (Work::of([1]), 1, "".into());
+            found(Lag::Partial { known, missing, why }, Some(Unread::refused("")))
+        };
+        for (round, expected) in [
+            (vec![known()], None),
+            (vec![known(), partial()], Some(KafkaFailure::Partial)),
+            (
+                vec![partial(), unknown(Unread::unreachable(""))],
+                Some(KafkaFailure::Unreachable),
+            ),
+            (vec![unknown(Unread::refused(""))], Some(KafkaFailure::Refused)),
+            (vec![unknown(Unread::new(""))], Some(KafkaFailure::Other)),
+        ] {
+            assert_eq!(failure(&round, &[]), expected, "{round:?}");
+        }
+        let at = Moment::default();
+        let unread = GroupReading::Unknown { at, why: "".into() };
+        assert_eq!(failure(&[known()], &[unread]), Some(KafkaFailure::Partial));
     }
 }

@@ -37,6 +37,8 @@ pub struct Found {
     pub offsets: Option<TopicOffsets>,
     /// What waits, and what is odd about it.
     pub lag: LagFound,
+    /// The first thing that could not be read.
+    pub unread: Option<Unread>,
 }
 
 /// Reads lag of one cluster, round by round.
@@ -101,6 +103,11 @@ impl LagReader {
     /// What was asked so far.
     pub fn asked(&self) -> QuestionCount {
         self.asked
+    }
+
+    /// Forgets what was read, as if nothing had been.
+    pub fn start_again(&mut self) {
+        *self = Self::new(Arc::clone(&self.cluster), self.committed_age);
     }
 
     /// Reads the lag of each query. What has not been answered by the deadline is unknown.
@@ -326,6 +333,7 @@ impl LagReader {
                     },
                     flags: Vec::new(),
                 },
+                unread: Some(why),
             };
         };
         let committed = self.groups.get(&key(query));
@@ -345,8 +353,17 @@ impl LagReader {
             topic_id: Arc::clone(&described.topic.id),
             partitions: partitions.collect(),
         };
+        let unread = offsets.partitions.iter().find_map(|partition| {
+            let read = [
+                partition.end.as_ref().err(),
+                partition.committed.as_ref().err(),
+                partition.start.as_ref().err(),
+            ];
+            read.into_iter().flatten().next().cloned()
+        });
         Found {
             topic: Some(described.topic.clone()),
+            unread,
             lag: lag_of(&offsets, &query.adoption),
             offsets: Some(offsets),
         }

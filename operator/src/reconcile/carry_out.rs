@@ -237,7 +237,7 @@ impl Hands {
         cluster
             .commit(group, topic, commits, &deadline)
             .await
-            .map_err(|Unread(why)| Failure {
+            .map_err(|Unread(why, _)| Failure {
                 pause: Pause::Growing,
                 trouble: Some(Trouble::new("OffsetsNotInitialised", Some(&why))),
                 error: why.to_string(),

@@ -21,7 +21,14 @@ pub(crate) enum Script {
     AnswersAnother,
     /// Speaks nothing later than version 3 of anything.
     TooOld,
+    /// Greets as it should; its topic has so many partitions.
+    Partitions(usize),
+    /// Takes questions, and never answers.
+    Silent,
 }
+
+/// The topic of [`Script::Partitions`].
+pub(crate) const HUGE_TOPIC: &str = "huge";
 
 /// Listens until it is dropped.
 pub(crate) struct ScriptedBroker {
@@ -64,11 +71,13 @@ async fn serve(mut stream: TcpStream, script: Script) -> Option<()> {
             Script::NotKafka => b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
             Script::Oversized => vec![0x7f, 0xff, 0xff, 0xff, 0, 0],
             Script::Closes => return None,
+            Script::Silent => continue,
             Script::TooOld => framed(correlation, &versions(3)),
             _ if greets => framed(correlation, &versions(20)),
             // Header and time to wait, then four billion brokers.
             Script::CountsWithoutItems => framed(correlation, &[0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]),
             Script::AnswersAnother => framed(&[9; 4], &[0; 20]),
+            Script::Partitions(count) => framed(correlation, &description(count)),
         };
         stream.write_all(&answer).await.ok()?;
     }
@@ -77,6 +86,34 @@ async fn serve(mut stream: TcpStream, script: Script) -> Option<()> {
 fn framed(correlation: &[u8], body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(correlation.len() + body.len()).expect("a short answer");
     [&length.to_be_bytes(), correlation, body].concat()
+}
+
+/// An answer to Metadata, version 10: no broker, and one topic.
+fn description(partitions: usize) -> Vec<u8> {
+    // Tags of the header, time to wait, no brokers, no cluster id, controller, one topic without an error.
+    let mut body = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 0, 0];
+    body.push(u8::try_from(HUGE_TOPIC.len() + 1).expect("a short name"));
+    body.extend(HUGE_TOPIC.as_bytes());
+    body.extend([7; 16]);
+    body.push(0);
+    varint(partitions + 1, &mut body);
+    for partition in 0..partitions {
+        body.extend([0, 0]);
+        body.extend(u32::try_from(partition).expect("fits").to_be_bytes());
+        // Leader and epoch; no replicas of any kind; no tags.
+        body.extend([0, 0, 0, 1, 0, 0, 0, 0, 1, 1, 1, 0]);
+    }
+    // Operations and tags of the topic, then of the answer.
+    body.extend([0; 10]);
+    body
+}
+
+fn varint(mut value: usize, bytes: &mut Vec<u8>) {
+    while value >= 0x80 {
+        bytes.push(u8::try_from(value & 0x7f).expect("seven bits") | 0x80);
+        value >>= 7;
+    }
+    bytes.push(u8::try_from(value).expect("seven bits"));
 }
 
 /// All questions from version 0 to `highest`.
