@@ -20,3 +20,6 @@ pub const MARKED_COST: &str = "-1000";
 
 /// Annotation of our Deployments: what the manifest was made of, replicas aside.
 pub const MANIFEST_HASH: &str = "separation.dev/manifest-hash";
+
+/// Annotation of our pods: a hash of the Secrets' contents that they were started with.
+pub const SECRETS_HASH: &str = "separation.dev/secrets-hash";

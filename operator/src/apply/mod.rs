@@ -28,7 +28,7 @@ use separation_contract::kafka::{CLOSE_MARGIN, Timings};
 use sha2::{Digest as _, Sha256};
 
 use crate::crd::SeparationPool;
-use crate::names::{FIELD_MANAGER, MANIFEST_HASH, POOL_LABEL, ROLE_LABEL};
+use crate::names::{FIELD_MANAGER, MANIFEST_HASH, POOL_LABEL, ROLE_LABEL, SECRETS_HASH};
 use crate::observe::workload::DeploymentSeen;
 use crate::plan::{PoolId, PoolPlan, Problems, Role, RolePlan};
 use crate::settings::WorkerSettings;
@@ -84,11 +84,28 @@ pub fn deployment(
         },
         status: None,
     };
+    // Bounds are at most 10,000.
+    let replicas = i32::try_from(replicas).unwrap_or(i32::MAX);
+    Ok(hashed(deployment, Some(replicas)))
+}
+
+/// The same Deployment with a hash of the Secrets' contents in its pod template: another one replaces the pods, because a
+/// worker reads its credentials once, when it starts.
+pub fn with_secrets_hash(mut deployment: Deployment, secrets_hash: &str) -> Deployment {
+    let metadata = deployment.spec.template.metadata.get_or_insert_default();
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.insert(SECRETS_HASH.to_owned(), secrets_hash.to_owned());
+    let replicas = deployment.spec.replicas.take();
+    deployment.metadata.annotations = None;
+    hashed(deployment, replicas)
+}
+
+/// A manifest without replicas and without its hash, completed by both.
+fn hashed(mut deployment: Deployment, replicas: Option<i32>) -> Deployment {
     let hash = (MANIFEST_HASH.to_owned(), hash(&deployment));
     deployment.metadata.annotations = Some(BTreeMap::from([hash]));
-    // Bounds are at most 10,000.
-    deployment.spec.replicas = Some(i32::try_from(replicas).unwrap_or(i32::MAX));
-    Ok(deployment)
+    deployment.spec.replicas = replicas;
+    deployment
 }
 
 /// The hash that a Deployment of ours carries.
@@ -97,11 +114,16 @@ pub fn manifest_hash(deployment: &Deployment) -> Option<&str> {
     annotations.get(MANIFEST_HASH).map(String::as_str)
 }
 
-/// Hash of a manifest, as hexadecimal digits: the first 64 bits of SHA-256 of its JSON.
+/// Hash of a manifest.
 fn hash(deployment: &Deployment) -> String {
     // Maps with string keys are always JSON; a manifest that were none would be refused when it is sent.
     let json = serde_json::to_vec(deployment).unwrap_or_default();
-    let digest = Sha256::digest(&json);
+    short_hash(&json)
+}
+
+/// The first 64 bits of SHA-256, as hexadecimal digits.
+pub(crate) fn short_hash(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
     digest.iter().take(8).fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

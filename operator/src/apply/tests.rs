@@ -103,6 +103,24 @@ fn replicas_never_change_the_template_and_settings_do() {
 }
 
 #[test]
+fn other_secrets_are_another_template_and_the_same_ones_are_not() {
+    let pool = from_yaml(SMALLEST).unwrap();
+    let plain = built(&pool, Role::Processor, &settings()).unwrap();
+    let with = |hash: &str| with_secrets_hash(plain.clone(), hash);
+    let (one, two) = (with("one"), with("two"));
+    assert_eq!(one, with("one"));
+    assert_eq!(two, with_secrets_hash(one.clone(), "two"));
+    assert_eq!(one.spec.replicas, Some(3));
+    let hashes = [&plain, &one, &two].map(manifest_hash);
+    assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2], "{hashes:?}");
+    assert_eq!(
+        template(one.clone())["metadata"]["annotations"]["separation.dev/secrets-hash"],
+        "one"
+    );
+    assert_eq!(DeploymentSeen::of(&one).secrets_hash.as_deref(), Some("one"));
+}
+
+#[test]
 fn the_grace_period_covers_a_task_and_closing_in_whole_seconds() {
     let mut pool = from_yaml(SMALLEST).unwrap();
     pool.spec.processor.max_poll_interval_ms = Some(600_001);
@@ -260,6 +278,12 @@ fn what_the_operator_rests_on_cannot_be_overridden() {
     };
     let refused = [
         json!({"metadata": {"labels": {"separation.dev/pool": "other"}}}),
+        json!({"metadata": {"labels": {"separation.dev/more": "1"}}}),
+        json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "-2000"}}}),
+        json!({"metadata": {"annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "true"}}}),
+        json!({"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": "false"}}}),
+        json!({"metadata": {"annotations": {"separation.dev/secrets-hash": "1"}}}),
+        json!({"metadata": {"finalizers": ["example.com/never"]}}),
         json!({"spec": {"terminationGracePeriodSeconds": 30}}),
         json!({"spec": {"restartPolicy": "Never"}}),
         worker(json!({"command": ["sh"]})),
@@ -278,12 +302,6 @@ fn what_the_operator_rests_on_cannot_be_overridden() {
                 .unwrap_err()
                 .to_string()
         })
-        json!({"metadata": {"labels": {"separation.dev/more": "1"}}}),
-        json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "-2000"}}}),
-        json!({"metadata": {"annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "true"}}}),
-        json!({"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": "false"}}}),
-        json!({"metadata": {"annotations": {"separation.dev/secrets-hash": "1"}}}),
-        json!({"metadata": {"finalizers": ["example.com/never"]}}),
         .collect();
     insta::assert_snapshot!(said.join("\n"));
 }

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use separation_contract::environment::KAFKA_ASSIGNOR;
 
 use crate::decide::{self, Marked, PodState, Workload};
-use crate::names::{DELETION_COST, FIELD_MANAGER, MANIFEST_HASH, MARKED_COST};
+use crate::names::{DELETION_COST, FIELD_MANAGER, MANIFEST_HASH, MARKED_COST, SECRETS_HASH};
 
 /// How much of a message from Kubernetes is kept, in characters: status is no place for a log.
 const LONGEST_MESSAGE: usize = 300;
@@ -28,6 +28,8 @@ pub struct DeploymentSeen {
     pub replicas: u32,
     /// What its manifest was made of, where we wrote it.
     pub manifest_hash: Option<Arc<str>>,
+    /// The hash of the Secrets' contents in its pod template.
+    pub secrets_hash: Option<Arc<str>>,
     /// Whether somebody else wrote parts of its spec.
     pub is_edited: bool,
     /// The assignor that its pods are told.
@@ -71,6 +73,7 @@ impl DeploymentSeen {
             // The API server fills in 1 where nothing is said.
             replicas: u32::try_from(deployment.spec.replicas.unwrap_or(1)).unwrap_or(0),
             manifest_hash: hash.map(|hash| hash.as_str().into()),
+            secrets_hash: secrets_hash(deployment).map(Into::into),
             is_edited: metadata.managed_fields.iter().flatten().any(edits_spec),
             assignor: assignor(deployment).map(Into::into),
             is_replacing_all: is_replacing_all(deployment),
@@ -140,6 +143,11 @@ fn is_ours(entry: &ManagedFieldsEntry) -> bool {
 fn edits_spec(entry: &ManagedFieldsEntry) -> bool {
     let fields = entry.fields_v1.as_ref();
     !is_ours(entry) && fields.is_some_and(|fields| fields.0.get("f:spec").is_some())
+}
+
+fn secrets_hash(deployment: &Deployment) -> Option<&str> {
+    let metadata = deployment.spec.template.metadata.as_ref()?;
+    Some(metadata.annotations.as_ref()?.get(SECRETS_HASH)?)
 }
 
 fn assignor(deployment: &Deployment) -> Option<&str> {

@@ -49,6 +49,21 @@ pub struct SaslPlan {
 }
 
 impl KafkaPlan {
+    /// The keys of Secrets that it names.
+    pub fn secret_keys(&self) -> Vec<&SecretKey> {
+        let mut keys = Vec::new();
+        if let Some(tls) = &self.tls {
+            keys.extend(&tls.ca);
+            if let Some(client) = &tls.client {
+                keys.extend([&client.certificate, &client.private_key]);
+            }
+        }
+        if let Some(sasl) = &self.sasl {
+            keys.extend([&sasl.username, &sasl.password]);
+        }
+        keys
+    }
+
     pub(super) fn of(spec: &KafkaSpec, checks: &mut Checks) -> Option<Self> {
         let well_formed = |server: &str| {
             let port = server.rsplit_once(':').filter(|(host, _)| !host.is_empty());

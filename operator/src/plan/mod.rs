@@ -146,6 +146,18 @@ impl PoolPlan {
         }
     }
 
+    /// The keys of Secrets that a role's workers read when they start.
+    pub fn secret_keys(&self, role: Role) -> Vec<&SecretKey> {
+        let mut keys = self.kafka.secret_keys();
+        if let Some(s3) = &self.storage.s3.secret {
+            keys.extend([&s3.access_key_id, &s3.secret_access_key]);
+        }
+        if role == Role::Uploader {
+            keys.extend(&self.outbound.webhook_secret);
+        }
+        keys
+    }
+
     /// The plan of one role.
     pub fn role(&self, role: Role) -> &RolePlan {
         match role {

@@ -11,14 +11,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::task::JoinSet;
 
 use super::carry_out::{Deployed, Failure, Hands};
-use super::clusters::{Opened, SecretName};
+use super::clusters::Opened;
 use super::pool::Manifest;
 use super::role::Adopt;
+use super::secrets::SecretName;
 use crate::apply::offsets::Commits;
 use crate::crd::{AdoptionStatus, SeparationPoolStatus};
 use crate::decide::PodName;
-use crate::observe::workload::PodSeen;
 use crate::metrics::{Metrics, Outcome};
+use crate::observe::workload::PodSeen;
 use crate::plan::{PoolId, RolePlan};
 use crate::watch::world::{PoolSeen, RoleKey};
 
@@ -39,11 +40,11 @@ pub(super) type For = Option<Arc<str>>;
 /// Jobs that run. They end with this.
 pub(super) struct Jobs {
     hands: Hands,
-    running: JoinSet<(For, Done)>,
     metrics: Metrics,
-}
+    running: JoinSet<(For, Done)>,
     /// Jobs that were begun for a pool so far.
     begun_for_pools: u64,
+}
 
 impl Done {
     /// The pool that it is about; none for a secret, which several may share.
@@ -57,7 +58,6 @@ impl Done {
             Self::SecretRead(..) => None,
         }
     }
-}
 
     /// How the reconciliation that began the job ended; none for a secret, which belongs to no reconciliation.
     fn outcome(&self) -> Option<Outcome> {
@@ -75,23 +75,24 @@ impl Done {
             Outcome::Failed
         })
     }
+}
 
 impl Jobs {
     pub(super) fn new(hands: Hands, metrics: Metrics) -> Self {
         Self {
             hands,
-            running: JoinSet::new(),
             metrics,
-        }
+            running: JoinSet::new(),
             begun_for_pools: 0,
+        }
     }
 
-    /// What the next job that ends came to, and for whom; never, while none runs.
     /// How many jobs were begun for a pool so far.
     pub(super) fn begun_for_pools(&self) -> u64 {
         self.begun_for_pools
     }
 
+    /// What the next job that ends came to, and for whom; never, while none runs.
     pub(super) async fn next(&mut self) -> (For, Done) {
         loop {
             match self.running.join_next().await {
@@ -110,9 +111,9 @@ impl Jobs {
         job: impl Future<Output = Result<T, Failure>> + Send + 'static,
         done: impl FnOnce(Result<T, Failure>) -> Done + Send + 'static,
     ) {
-        self.running.spawn(async move {
         self.begun_for_pools += u64::from(of.is_some());
         let (started, metrics) = (Instant::now(), self.metrics.clone());
+        self.running.spawn(async move {
             let result = AssertUnwindSafe(job).catch_unwind().await;
             let result = result.unwrap_or_else(|_| Err(Failure::passing("a bug: the job panicked")));
             let done = done(result);

@@ -10,18 +10,20 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::carry_out::{Deployed, Failure, Hands};
-use super::clusters::{Clusters, Opening, SecretName, secrets_of};
+use super::clusters::{Clusters, Opening};
 use super::jobs::{Done, For, Jobs};
-use super::pool::{Login, PoolState, of_role};
+use super::pool::{Login, PoolState, Variant, of_role};
 use super::role::{Step, Surroundings};
+use super::secrets::{SecretName, secrets_of};
 use super::{Operator, conflicts};
+use crate::apply::rollout;
 use crate::clock::Clock;
 use crate::decide::Moment;
 use crate::events::{EventWriter, PoolFact};
 use crate::lease::Term;
 use crate::metrics::{Metrics, Outcome};
 use crate::observe::poller::Polled;
-use crate::observe::workload::workload;
+use crate::observe::workload::{DeploymentSeen, workload};
 use crate::plan::{PoolId, PoolPlan, Role};
 use crate::settings::WorkerSettings;
 use crate::watch::mirror::Change;
@@ -131,7 +133,7 @@ impl Leading {
                 None => self.forget(&id, world),
             }
         }
-        for name in self.clusters.due_secrets(self.clock.now()) {
+        for name in self.clusters.secrets.due(self.clock.now()) {
             self.jobs.read_secret(name);
         }
     }
@@ -195,7 +197,8 @@ impl Leading {
                 .get(&key)
                 .cloned()
                 .or_else(|| conflicts::foreign_members(plan, role, group, is_pod));
-            let manifest_hash = pool.manifest_hash(plan, role, &self.workers, running);
+            let variant = self.variant(plan, role, running);
+            let manifest_hash = pool.manifest_hash(plan, role, &self.workers, &variant);
             let around = Surroundings {
                 plan: of_role_plan,
                 deployment: running,
@@ -223,13 +226,23 @@ impl Leading {
     }
 
     /// Begins a job.
+    /// What of a role's Deployment does not follow from its plan. While a Secret cannot be read, pods keep the hash that they
+    /// have.
+    fn variant(&self, plan: &PoolPlan, role: Role, running: Option<&DeploymentSeen>) -> Variant {
+        let read = self.clusters.secrets.hash(plan, role).map(Arc::from);
+        Variant {
+            rollout: rollout(running, plan.role(role)),
+            secrets_hash: read.or_else(|| running?.secrets_hash.clone()),
+        }
+    }
+
     fn begin(&mut self, pool: &mut PoolState, plan: &Arc<PoolPlan>, key: RoleKey, step: Step, world: &World) {
         let role = key.role;
         let uid = Arc::clone(&pool.uid);
         match (step, &pool.login) {
             (Step::Deploy { replicas }, _) => {
                 let running = world.deployment(&key);
-                let manifest = pool.manifest(plan, role, &self.workers, running);
+                let manifest = pool.manifest(plan, role, &self.workers, self.variant(plan, role, running));
                 log_deployment(&key, replicas, running.map(|running| running.replicas), pool);
                 let known = running.map(|running| Arc::clone(&running.resource_version));
                 self.jobs.deploy(key, uid, manifest, replicas, known);
@@ -253,6 +266,7 @@ impl Leading {
     fn log_in(&mut self, pool: &mut PoolState, plan: &PoolPlan) {
         let now = self.clock.now();
         let opened = match self.clusters.settings(&plan.kafka, &plan.id) {
+        self.clusters.secrets.need(plan);
             Opening::Waiting => return,
             Opening::Missing(why) => Err(why),
             Opening::Ready(settings) => {
@@ -288,10 +302,8 @@ impl Leading {
         if let Some(pool) = self.pools.remove(id) {
             stop_reading(&pool);
         }
-        let plans = world
-            .pools()
-            .filter_map(|(id, pool)| Some((&**id, &pool.plan.as_ref().ok()?.kafka)));
-        self.clusters.keep_secrets(plans);
+        let plans = world.pools().filter_map(|(_, pool)| pool.plan.as_deref().ok());
+        self.clusters.secrets.retain(plans);
     }
 
     /// Finds out anew who shares a group, where a spec changed; gives the pools for which the answer changed.
@@ -469,10 +481,10 @@ impl Leading {
                 Err(failure.error)
             }
         };
-        if !self.clusters.secret_read(name, read, self.clock.now()) {
+        if !self.clusters.secrets.read(name, read, self.clock.now()) {
             return BTreeSet::new();
         }
-        let uses = |plan: &PoolPlan| secrets_of(&plan.kafka, &plan.id).contains(name);
+        let uses = |plan: &PoolPlan| secrets_of(plan).contains(name);
         world
             .pools()
             .filter(|(_, pool)| pool.plan.as_ref().is_ok_and(|plan| uses(plan)))

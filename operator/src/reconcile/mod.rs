@@ -12,6 +12,7 @@ mod leading;
 mod pool;
 mod retry;
 mod role;
+mod secrets;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -81,12 +82,12 @@ pub struct Operator {
     pub readiness: Readiness,
 }
 
-impl Operator {
 /// A task of the operator ended although it must run until the end: nothing is seen any more of what it followed.
 #[derive(Debug, thiserror::Error)]
 #[error("a watch ended: {0}")]
 pub struct WatchEnded(String);
 
+impl Operator {
     /// Works until `stop`, then lets writes that were begun end.
     ///
     /// # Errors
@@ -110,17 +111,17 @@ pub struct WatchEnded(String);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
-        loop {
         let mut ended = Ok(());
+        loop {
             let mut touched = BTreeSet::new();
             tokio::select! {
                 () = &mut stop => break,
-                change = leadership.changed() => {
                 Some(watch) = watches.join_next() => {
                     let why = watch.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string());
                     ended = Err(WatchEnded(why));
                     break;
                 }
+                change = leadership.changed() => {
                     if change.is_err() {
                         break;
                     }
@@ -154,8 +155,8 @@ pub struct WatchEnded(String);
         if let Some(leading) = leading {
             leading.finish(self.last_writes).await;
         }
-    }
         ended
+    }
 
     /// Begins to act when we lead and everything was seen, and ceases when we do not.
     fn follow_leadership(

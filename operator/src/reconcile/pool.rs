@@ -13,12 +13,12 @@ use kube::Resource as _;
 use super::clusters::Opened;
 use super::retry::Retry;
 use super::role::RoleState;
-use crate::apply::{self, Rollout, deployment, manifest_hash};
+use crate::apply::{Rollout, deployment, manifest_hash, with_secrets_hash};
 use crate::crd::{SeparationPool, SeparationPoolStatus};
 use crate::decide::Moment;
 use crate::events::{EventWriter, PoolFact, RoleFacts, Scaled, Teller};
 use crate::metrics::{Metrics, RoleMetrics};
-use crate::observe::workload::{DeploymentSeen, Trouble};
+use crate::observe::workload::Trouble;
 use crate::plan::{PoolId, PoolPlan, Problems, Role};
 use crate::settings::WorkerSettings;
 use crate::status::{self, PoolReport, RoleReport, WriteDue};
@@ -49,7 +49,7 @@ pub(super) struct PoolState {
     pub(super) refused: Option<Problems>,
     pub(super) login: Login,
     roles: [RoleState; 2],
-    manifests: [Option<(Rollout, Arc<str>)>; 2],
+    manifests: [Option<(Variant, Arc<str>)>; 2],
     pub(super) status: StatusState,
     metrics: [Option<RoleMetrics>; 2],
     telling: Telling,
@@ -72,21 +72,33 @@ pub(super) struct Manifest {
     pub(super) role: Role,
     pub(super) owner: Option<OwnerReference>,
     pub(super) settings: Arc<WorkerSettings>,
+    pub(super) variant: Variant,
+}
+
+/// What of a Deployment does not follow from the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Variant {
     pub(super) rollout: Rollout,
+    /// Hash of the contents of its Secrets, once they were read.
+    pub(super) secrets_hash: Option<Arc<str>>,
 }
 
 impl Manifest {
     /// The Deployment with so many replicas; none where overrides are refused, which the plan found out already.
     pub(super) fn with(&self, replicas: u32) -> Option<Deployment> {
-        deployment(
+        let deployment = deployment(
             &self.plan,
             self.role,
             self.owner.as_ref(),
             &self.settings,
             replicas,
-            self.rollout,
+            self.variant.rollout,
         )
-        .ok()
+        .ok()?;
+        Some(match &self.variant.secrets_hash {
+            Some(hash) => with_secrets_hash(deployment, hash),
+            None => deployment,
+        })
     }
 }
 
@@ -96,6 +108,14 @@ pub(super) struct StatusState {
     pub(super) is_busy: bool,
     pub(super) retry: Retry,
     pub(super) written_at: Option<Moment>,
+}
+
+impl StatusState {
+    /// Time since this process last wrote the status. One that it never wrote counts as written long ago, also in the first
+    /// seconds of the process.
+    fn since_write(&self, now: Moment) -> Duration {
+        self.written_at.map_or(Duration::MAX, |at| now.since(at))
+    }
 }
 
 impl PoolState {
@@ -110,14 +130,6 @@ impl PoolState {
             owner: None,
             plan: None,
             refused: None,
-impl StatusState {
-    /// Time since this process last wrote the status. One that it never wrote counts as written long ago, also in the first
-    /// seconds of the process.
-    fn since_write(&self, now: Moment) -> Duration {
-        self.written_at.map_or(Duration::MAX, |at| now.since(at))
-    }
-}
-
             login: Login::default(),
             roles: Role::ALL.map(|role| RoleState::new(adoption(role), now)),
             manifests: [None, None],
@@ -179,10 +191,10 @@ impl StatusState {
         plan: &Arc<PoolPlan>,
         role: Role,
         settings: &Arc<WorkerSettings>,
-        running: Option<&DeploymentSeen>,
+        variant: Variant,
     ) -> Manifest {
         Manifest {
-            rollout: apply::rollout(running, plan.role(role)),
+            variant,
             plan: Arc::clone(plan),
             role,
             owner: self.owner.clone(),
@@ -196,17 +208,16 @@ impl StatusState {
         plan: &Arc<PoolPlan>,
         role: Role,
         settings: &Arc<WorkerSettings>,
-        running: Option<&DeploymentSeen>,
+        variant: &Variant,
     ) -> Arc<str> {
-        let rollout = apply::rollout(running, plan.role(role));
         if let Some((known, hash)) = &self.manifests[index(role)]
-            && *known == rollout
+            && known == variant
         {
             return Arc::clone(hash);
         }
-        let built = self.manifest(plan, role, settings, running).with(0);
+        let built = self.manifest(plan, role, settings, variant.clone()).with(0);
         let hash: Arc<str> = built.as_ref().and_then(manifest_hash).unwrap_or_default().into();
-        self.manifests[index(role)] = Some((rollout, Arc::clone(&hash)));
+        self.manifests[index(role)] = Some((variant.clone(), Arc::clone(&hash)));
         hash
     }
 

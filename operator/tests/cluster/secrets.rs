@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use separation_testbed::{Kafka, KafkaOptions};
+use separation_testbed::{Kafka, KafkaOptions, eventually};
 use serde_json::json;
 
 use crate::adoption::said;
@@ -28,8 +29,18 @@ async fn write_secret(rig: &Rig, username: &str, password: &str) {
     written.expect("a secret");
 }
 
+/// The hash of the Secrets in a Deployment's pod template.
+fn secrets_hash(deployment: &Deployment) -> Option<String> {
+    let metadata = deployment.spec.template.metadata.as_ref()?;
+    metadata
+        .annotations
+        .as_ref()?
+        .get("separation.dev/secrets-hash")
+        .cloned()
+}
+
 #[tokio::test]
-async fn a_secret_that_is_missing_is_named_with_its_fix_and_one_that_is_rotated_is_taken_up() {
+async fn a_secret_that_is_missing_is_named_with_its_fix_and_one_that_is_rotated_replaces_the_pods() {
     let kafka = Kafka::start(KafkaOptions {
         secure: true,
         settings: vec![(
@@ -65,6 +76,8 @@ async fn a_secret_that_is_missing_is_named_with_its_fix_and_one_that_is_rotated_
     pool.until_adopted().await;
     pool.publish_one_each(2).await;
     pool.until_replicas(2, SOON).await;
+    let before = secrets_hash(&pool.deployment().await);
+    assert!(before.is_some(), "{}", operator.log());
 
     // The brokers know first, and the Secret follows.
     kafka.set_password("another").await.expect("changed");
@@ -78,9 +91,26 @@ async fn a_secret_that_is_missing_is_named_with_its_fix_and_one_that_is_rotated_
     pool.publish_one_each(4).await;
     write_secret(&rig, user, "another").await;
     pool.until_replicas(4, SOON).await;
-    // Replicas only ever rose.
-    let generation = pool.deployment().await.metadata.generation;
-    assert_eq!(generation, Some(3), "{}", operator.log());
+    // Pods that were started with the old password are replaced: another template.
+    let after = eventually("replaced pods", SOON, async || {
+        let now = secrets_hash(&pool.deployment().await);
+        (now != before && now.is_some()).then_some(now)
+    })
+    .await;
+    // A Secret that is away for a moment replaces nothing, and neither does one that is written as it was.
+    let secrets: Api<Secret> = Api::namespaced(rig.admin.clone(), &rig.namespace);
+    secrets
+        .delete("kafka-user", &Default::default())
+        .await
+        .expect("a secret");
+    pool.until_status("missing secret", SOON, |status| unknown(status, &missing))
+        .await;
+    write_secret(&rig, user, "another").await;
+    pool.until_status("known lag", SOON, |status| {
+        said(status, "LagKnown", "True").is_some()
+    })
+    .await;
+    assert_eq!(secrets_hash(&pool.deployment().await), after);
     for secret in [kafka.security().password(), "another"] {
         assert!(!operator.log().contains(&format!("\"{secret}\"")));
     }

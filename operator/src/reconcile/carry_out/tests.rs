@@ -12,6 +12,7 @@ use crate::apply::{Rollout, owner_reference};
 use crate::crd::from_yaml;
 use crate::names::MANIFEST_HASH;
 use crate::plan::{PoolId, PoolPlan, Role};
+use crate::reconcile::pool::Variant;
 use crate::settings::WorkerSettings;
 
 /// What is answered next to a method.
@@ -75,7 +76,10 @@ fn manifest() -> Manifest {
             image: "worker:test".into(),
             allowed: BTreeSet::new(),
         }),
-        rollout: Rollout::Rolling,
+        variant: Variant {
+            rollout: Rollout::Rolling,
+            secrets_hash: None,
+        },
     }
 }
 
