@@ -12,7 +12,7 @@ pub struct SeparationPoolStatus {
     /// The generation of the spec that the rest is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, LagKnown, ScalingLimited, Degraded, Conflict: each with a reason and a message.
+    /// Ready, LagKnown, ScalingLimited, Degraded, DependenciesAvailable, Conflict: each with a reason and a message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -34,6 +34,8 @@ pub mod condition_types {
     pub const SCALING_LIMITED: &str = "ScalingLimited";
     /// Something works, but not as it should: pods that cannot be scheduled, too few partitions, expiring offsets.
     pub const DEGRADED: &str = "Degraded";
+    /// Kafka, the object store and the model accept the workers, and the workers are members of their group.
+    pub const DEPENDENCIES_AVAILABLE: &str = "DependenciesAvailable";
     /// Another pool or foreign members share the group and topic.
     pub const CONFLICT: &str = "Conflict";
 }

@@ -3,6 +3,7 @@
 //! Readings end in the types of [`crate::decide`]: known, partial or unknown, with a time. Nothing here decides, and a
 //! question that nobody answers ends at its deadline.
 
+pub mod dependencies;
 mod lag;
 pub mod poller;
 mod reader;

@@ -190,6 +190,7 @@ impl Leading {
                         .wanted(of_role_plan, &workload, self.keep_offsets_after, now);
                 opened.poller.want(&key, wanted);
             }
+            pool.role(role).note_members(&workload);
             let is_pod = |name: &crate::decide::PodName| workload.pods.iter().any(|pod| pod.name == *name);
             let group = pool.role_ref(role).members();
             let conflict = self
@@ -225,7 +226,6 @@ impl Leading {
         }
     }
 
-    /// Begins a job.
     /// What of a role's Deployment does not follow from its plan. While a Secret cannot be read, pods keep the hash that they
     /// have.
     fn variant(&self, plan: &PoolPlan, role: Role, running: Option<&DeploymentSeen>) -> Variant {
@@ -236,6 +236,7 @@ impl Leading {
         }
     }
 
+    /// Begins a job.
     fn begin(&mut self, pool: &mut PoolState, plan: &Arc<PoolPlan>, key: RoleKey, step: Step, world: &World) {
         let role = key.role;
         let uid = Arc::clone(&pool.uid);
@@ -265,8 +266,8 @@ impl Leading {
     /// Opens the pool's Kafka, as far as its secrets are known.
     fn log_in(&mut self, pool: &mut PoolState, plan: &PoolPlan) {
         let now = self.clock.now();
-        let opened = match self.clusters.settings(&plan.kafka, &plan.id) {
         self.clusters.secrets.need(plan);
+        let opened = match self.clusters.settings(&plan.kafka, &plan.id) {
             Opening::Waiting => return,
             Opening::Missing(why) => Err(why),
             Opening::Ready(settings) => {

@@ -232,7 +232,7 @@ impl PoolState {
         if self.status.is_busy || !self.status.retry.is_over(now) {
             return None;
         }
-        let report = self.report(world)?;
+        let report = self.report(world, now)?;
         let before = seen.status.as_deref();
         let after = status::status(&report, before, self.generation, time);
         let since = self.status.since_write(now);
@@ -240,7 +240,7 @@ impl PoolState {
     }
 
     /// What is known of the pool; none before every role was read or given up on.
-    pub(super) fn report(&self, world: &World) -> Option<PoolReport> {
+    pub(super) fn report(&self, world: &World, now: Moment) -> Option<PoolReport> {
         if let Some(problems) = &self.refused {
             return Some(PoolReport::Refused(problems.clone()));
         }
@@ -258,6 +258,7 @@ impl PoolState {
                 target: plan.role(role).policy.target,
                 adoption: state.adoption().cloned(),
                 troubles: troubles(state, world, &self.key(role)),
+                refusals: state.refusals(plan.role(role), now),
             });
         }
         Some(PoolReport::Running(reports))

@@ -13,10 +13,11 @@ use crate::apply::offsets::{Commits, to_adopt, to_keep};
 use crate::crd::AdoptionStatus;
 use crate::decide::{
     Bounds, Decision, Explanation, GroupReading, History, Lag, LagReading, Moment, Observation, PodName,
-    Policy, Workload, Writes, decide,
+    PodState, Policy, Workload, Writes, decide,
 };
 use crate::kafka::Unread;
 use crate::observe::Query;
+use crate::observe::dependencies::{Outsiders, Refusal};
 use crate::observe::poller::{MembersRead, Polled, Wanted};
 use crate::observe::workload::{DeploymentSeen, Trouble};
 use crate::observe::{Adoption, Flag, TopicOffsets};
@@ -131,6 +132,8 @@ pub(super) struct RoleState {
     pub(super) trouble: Option<Trouble>,
     pub(super) last_known_at: Option<Time>,
     known_at: Option<Moment>,
+    /// Ready pods that the group does not have.
+    outsiders: Outsiders,
 }
 
 /// A topic's id, and what its partitions' committed offsets are.
@@ -259,6 +262,25 @@ impl RoleState {
     /// How long ago lag was last read whole.
     pub(super) fn lag_age(&self, now: Moment) -> Option<Duration> {
         self.known_at.map(|at| now.since(at))
+    }
+
+    /// Records which ready pods are members of the group.
+    pub(super) fn note_members(&mut self, workload: &Workload) {
+        let ready = workload.pods.iter().filter(|pod| pod.state == PodState::Ready);
+        let ready: Vec<&PodName> = ready.map(|pod| &pod.name).collect();
+        let group = self.group.as_ref().unwrap_or(&GroupReading::NotRead);
+        self.outsiders.note(&ready, group);
+    }
+
+    /// Dependencies that refuse workers, as far as that is known.
+    pub(super) fn refusals(&self, plan: &RolePlan, now: Moment) -> Vec<Refusal> {
+        let ready = self
+            .explanation
+            .as_ref()
+            .map_or(0, |explanation| explanation.pods.ready);
+        let session = plan.timings.session_timeout;
+        let outsiders = self.outsiders.refusal(&plan.group, ready, session, now);
+        outsiders.into_iter().collect()
     }
 
     /// The last members that were told.

@@ -38,6 +38,7 @@ pub(super) fn of(report: &PoolReport) -> Vec<Said> {
             lag_known(roles),
             scaling_limited(roles),
             degraded(roles),
+            dependencies_available(roles),
             conflict(roles),
         ],
     }
@@ -94,6 +95,7 @@ fn refused(problems: &Problems) -> Vec<Said> {
             reason: "InvalidSpec".into(),
             message: "workers go on as the last valid spec says".to_owned(),
         },
+        unknown(condition_types::DEPENDENCIES_AVAILABLE),
         unknown(condition_types::CONFLICT),
     ]
 }
@@ -215,6 +217,36 @@ fn degraded(roles: &[RoleReport]) -> Said {
             let messages: Vec<&str> = found.iter().map(|(_, message)| &**message).collect();
             yes(type_, reason, messages.join("\n"))
         }
+    }
+}
+
+/// The worst refusal is the reason; the message names all. Without offsets, reports of workers cannot be read.
+fn dependencies_available(roles: &[RoleReport]) -> Said {
+    let type_ = condition_types::DEPENDENCIES_AVAILABLE;
+    let refusals = || {
+        let of_role = |report: &'_ RoleReport| {
+            let role = report.role;
+            let each = report.refusals.iter();
+            each.map(move |refusal| (refusal.dependency, format!("{role}: {}", refusal.message)))
+                .collect::<Vec<_>>()
+        };
+        roles.iter().flat_map(of_role)
+    };
+    if let Some(worst) = refusals().map(|(dependency, _)| dependency).min() {
+        let messages: Vec<String> = refusals().map(|(_, message)| message).collect();
+        return no(type_, worst.reason(), messages.join("\n"));
+    }
+    let unread = |report: &&RoleReport| matches!(report.lag, Lag::Unknown { .. });
+    match all(roles, unread, |_| {
+        "offsets could not be read, with which workers report refusals".to_owned()
+    }) {
+        None => yes(type_, "NoProblems", "no dependency refuses a worker"),
+        Some(message) => Said {
+            type_,
+            holds: Holds::Unknown,
+            reason: "PartitionsUnreadable".into(),
+            message,
+        },
     }
 }
 

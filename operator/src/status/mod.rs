@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use crate::crd::{AdoptionStatus, LagState, LagStatus, ReplicaStatus, RoleStatus, SeparationPoolStatus};
 use crate::decide::{Explanation, Lag, Target};
 use crate::observe::Flag;
+use crate::observe::dependencies::Refusal;
 use crate::observe::workload::Trouble;
 use crate::plan::{Problems, Role};
 
@@ -43,6 +44,8 @@ pub struct RoleReport {
     pub adoption: Option<AdoptionStatus>,
     /// What the cluster says that a person must look at.
     pub troubles: Vec<Trouble>,
+    /// Dependencies that refuse workers, or the operator itself.
+    pub refusals: Vec<Refusal>,
 }
 
 /// What is known of a pool.

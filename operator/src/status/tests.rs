@@ -7,6 +7,7 @@ use crate::decide::{
     Activity, Bound, Bounds, GroupReading, History, LagReading, Mode, Moment, Observation, Pod, PodName,
     PodState, Policy, Reason, Work, Workload, decide,
 };
+use crate::observe::dependencies::Dependency;
 use crate::plan::Problem;
 
 fn time(text: &str) -> Time {
@@ -63,6 +64,7 @@ fn report(role: Role, lag: Lag, ready: u32) -> RoleReport {
         target: policy.target,
         adoption: None,
         troubles: Vec::new(),
+        refusals: Vec::new(),
     }
 }
 
@@ -192,6 +194,41 @@ fn a_status_is_written_when_somebody_would_act_on_it_and_numbers_at_most_every_f
     assert_eq!(due(&before, &running(known([1; 8]), 8), 0), WriteDue::Yes);
     let unknown = Lag::Unknown { why: "away".into() };
     assert_eq!(due(&before, &running(unknown, 8), 0), WriteDue::Yes);
+}
+
+#[test]
+fn the_worst_refusal_is_the_reason_and_without_offsets_nothing_is_known_of_them() {
+    let condition = |roles: Vec<RoleReport>| {
+        let status = made(&PoolReport::Running(roles), None);
+        let mut conditions = status.conditions.into_iter();
+        let found = conditions.find(|condition| condition.type_ == "DependenciesAvailable");
+        let found = found.expect("always there");
+        (found.status, found.reason, found.message)
+    };
+    let refusal = |dependency, message: &str| Refusal {
+        dependency,
+        message: message.to_owned(),
+    };
+    let mut processor = report(Role::Processor, known([1; 8]), 1);
+    let mut uploader = report(Role::Uploader, known([1; 8]), 1);
+    let (status, reason, _) = condition(vec![processor.clone(), uploader.clone()]);
+    assert_eq!((&*status, &*reason), ("True", "NoProblems"));
+
+    processor.refusals = vec![
+        refusal(Dependency::Membership, "1 of 2 pods"),
+        refusal(Dependency::Store, "s3:403"),
+    ];
+    uploader.refusals = vec![refusal(Dependency::Kafka, "kafka:29")];
+    let (status, reason, message) = condition(vec![processor, uploader]);
+    assert_eq!((&*status, &*reason), ("False", "KafkaRefused"));
+    assert_eq!(
+        message,
+        "processor: 1 of 2 pods\nprocessor: s3:403\nuploader: kafka:29"
+    );
+
+    let unread = report(Role::Processor, Lag::Unknown { why: "away".into() }, 1);
+    let (status, reason, _) = condition(vec![unread]);
+    assert_eq!((&*status, &*reason), ("Unknown", "PartitionsUnreadable"));
 }
 
 #[test]

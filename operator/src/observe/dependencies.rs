@@ -1,0 +1,245 @@
+//! What refuses a role's workers: their own reports, beside committed offsets, and pods that their group does not have.
+//! Pure.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use separation_contract::offset_metadata::Hold;
+
+use crate::decide::{GroupReading, Moment, PodName};
+
+/// How many pods, and how many dependencies, are named.
+const NAMED: usize = 3;
+
+/// A dependency of workers, as conditions name it; the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dependency {
+    /// Kafka refuses a user, or a write.
+    Kafka,
+    /// The object store or the volume refuses.
+    Store,
+    /// The model cannot be loaded.
+    Model,
+    /// Ready pods are not members of the group.
+    Membership,
+}
+
+impl Dependency {
+    /// The condition's reason.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Kafka => "KafkaRefused",
+            Self::Store => "StoreRefused",
+            Self::Model => "ModelUnavailable",
+            Self::Membership => "WorkersNotMembers",
+        }
+    }
+
+    /// That of a worker's report, such as `s3:403`.
+    fn of(reported: &str) -> Self {
+        match reported.split(':').next() {
+            Some("kafka") => Self::Kafka,
+            Some("model") => Self::Model,
+            _ => Self::Store,
+        }
+    }
+
+    fn fix(self, reported: &str) -> &'static str {
+        match self {
+            Self::Kafka => {
+                "allow the workers' Kafka user to write the result topic and the dead-letter topic, and to read the group"
+            }
+            Self::Model => "check spec.model, and the volume or the image that has it",
+            Self::Membership => {
+                "read the pods' logs (kubectl logs), and check the Kafka Secret and that the user may read the group"
+            }
+            Self::Store if reported.starts_with("volume") => {
+                "check the PersistentVolumeClaim, and that user 65532 may write to it"
+            }
+            Self::Store if reported.contains("NoSuchBucket") || reported.ends_with(":404") => {
+                "create the bucket, or correct spec.storage.s3.bucket in a new pool"
+            }
+            Self::Store => "check the Secret of spec.storage.s3, the bucket's policy and the endpoint",
+        }
+    }
+}
+
+/// A dependency that refuses workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which kind.
+    pub dependency: Dependency,
+    /// What happens, since when, and the fix.
+    pub message: String,
+}
+
+/// What workers report beside their committed offsets: for each dependency, on how many partitions, and since when.
+pub fn reported(holds: &[Hold]) -> Vec<Refusal> {
+    let mut by_name: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    for hold in holds {
+        let (partitions, since) = by_name.entry(hold.dependency()).or_insert((0, hold.since));
+        *partitions += 1;
+        *since = (*since).min(hold.since);
+    }
+    let each = by_name.into_iter().map(|(name, (partitions, since))| {
+        let dependency = Dependency::of(name);
+        let since = i64::try_from(since).ok().and_then(|since| Timestamp::from_second(since).ok());
+        let since = since.map_or_else(String::new, |since| format!(" since {since}"));
+        Refusal {
+            dependency,
+            message: format!(
+                "{name} refuses workers on {partitions} partitions{since}; their messages are kept and retried; fix: {}",
+                dependency.fix(name)
+            ),
+        }
+    });
+    let mut refusals: Vec<_> = each.collect();
+    refusals.sort_by_key(|refusal| refusal.dependency);
+    refusals.truncate(NAMED);
+    refusals
+}
+
+/// Ready pods that are not members of their group, and since when.
+#[derive(Debug, Clone, Default)]
+pub struct Outsiders {
+    since: BTreeMap<PodName, Moment>,
+}
+
+impl Outsiders {
+    /// Records the ready pods and the members. While the group rebalances or cannot be read, nothing is known of members.
+    pub fn note(&mut self, ready: &[&PodName], group: &GroupReading) {
+        self.since.retain(|name, _| ready.contains(&name));
+        let GroupReading::Stable { at, members } = group else {
+            return;
+        };
+        for pod in ready {
+            if members.iter().any(|member| member.pod == **pod) {
+                self.since.remove(*pod);
+            } else {
+                self.since.entry((*pod).clone()).or_insert(*at);
+            }
+        }
+    }
+
+    /// What is to be reported of those that are outside a stable group for a session timeout: a worker is ready when its Kafka
+    /// client runs, joins in the next rebalance, and rejoins within that time.
+    pub fn refusal(
+        &self,
+        group: &str,
+        ready: u32,
+        session_timeout: Duration,
+        now: Moment,
+    ) -> Option<Refusal> {
+        let late = |since: &Moment| now.since(*since) >= session_timeout;
+        let late: Vec<&PodName> = self
+            .since
+            .iter()
+            .filter(|(_, since)| late(since))
+            .map(|(name, _)| name)
+            .collect();
+        if late.is_empty() {
+            return None;
+        }
+        let mut names = late
+            .iter()
+            .take(NAMED)
+            .map(|name| name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ");
+        if late.len() > NAMED {
+            let _ = write!(names, " and {} more", late.len() - NAMED);
+        }
+        Some(Refusal {
+            dependency: Dependency::Membership,
+            message: format!(
+                "{} of {ready} ready pods are not members of consumer group {group} for more than {} s ({names}); fix: {}",
+                late.len(),
+                session_timeout.as_secs(),
+                Dependency::Membership.fix("")
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::{Holds, Member};
+
+    #[test]
+    fn reports_of_one_dependency_are_one_with_the_earliest_time_and_its_fix() {
+        let holds = [
+            Hold::new("s3:403", 1_767_225_660),
+            Hold::new("kafka:29", 1_767_225_720),
+            Hold::new("s3:403", 1_767_225_600),
+        ];
+        let found = reported(&holds);
+        let kinds: Vec<_> = found.iter().map(|refusal| refusal.dependency).collect();
+        assert_eq!(kinds, [Dependency::Kafka, Dependency::Store]);
+        assert_eq!(
+            found[1].message,
+            "s3:403 refuses workers on 2 partitions since 2026-01-01T00:00:00Z; their messages are kept and retried; \
+             fix: check the Secret of spec.storage.s3, the bucket's policy and the endpoint"
+        );
+        assert_eq!(reported(&[]), []);
+    }
+
+    #[test]
+    fn each_dependency_has_a_reason_and_a_fix_of_its_own() {
+        for (name, reason, fix) in [
+            ("kafka:29", "KafkaRefused", "allow the workers' Kafka user"),
+            ("s3:NoSuchBucket", "StoreRefused", "create the bucket"),
+            ("volume:EACCES", "StoreRefused", "PersistentVolumeClaim"),
+            ("model:missing", "ModelUnavailable", "spec.model"),
+        ] {
+            let found = reported(&[Hold::new(name, 0)]).remove(0);
+            assert_eq!(found.dependency.reason(), reason);
+            assert!(found.message.contains(fix), "{}", found.message);
+        }
+    }
+
+    fn group(at: Moment, members: &[&str]) -> GroupReading {
+        let members = members.iter().map(|name| Member {
+            pod: (*name).into(),
+            holds: Holds::Partitions(Vec::new()),
+        });
+        GroupReading::Stable {
+            at,
+            members: members.collect(),
+        }
+    }
+
+    #[test]
+    fn a_ready_pod_is_reported_once_its_stable_group_does_not_have_it_for_a_session() {
+        let at = |seconds: u64| Moment::from_millis(seconds * 1_000);
+        let (inside, outside) = (PodName::from("in"), PodName::from("out"));
+        let pods = [&inside, &outside];
+        let mut outsiders = Outsiders::default();
+        let minute = Duration::from_secs(60);
+        outsiders.note(&pods, &group(at(0), &["in"]));
+        assert_eq!(outsiders.refusal("g", 2, minute, at(59)), None);
+        // A rebalance changes nothing of what is known.
+        outsiders.note(&pods, &GroupReading::Rebalancing { at: at(30) });
+        let found = outsiders
+            .refusal("g", 2, minute, at(60))
+            .expect("a minute is over");
+        assert_eq!(found.dependency.reason(), "WorkersNotMembers");
+        assert!(
+            found.message.starts_with(
+                "1 of 2 ready pods are not members of consumer group g for more than 60 s (out)"
+            ),
+            "{}",
+            found.message
+        );
+        // It joins, leaves, and the minute begins again.
+        outsiders.note(&pods, &group(at(61), &["in", "out"]));
+        assert_eq!(outsiders.refusal("g", 2, minute, at(61)), None);
+        outsiders.note(&pods, &group(at(62), &["in"]));
+        assert_eq!(outsiders.refusal("g", 2, minute, at(100)), None);
+        // A pod that is not ready any more is no outsider.
+        outsiders.note(&[&inside], &group(at(101), &["in"]));
+        assert_eq!(outsiders.refusal("g", 1, minute, at(200)), None);
+    }
+}

@@ -1,0 +1,106 @@
+//! Dependencies that refuse the workers of a pool: the pool says which, since when, and what to do, and adds no worker.
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::{Offset, TopicPartitionList};
+use separation_contract::offset_metadata::{Hold, OffsetMetadata};
+use separation_operator::crd::SeparationPoolStatus;
+use serde_json::json;
+
+use crate::members::{Member, Tasks, ready_pods};
+use crate::rig::{Rig, SOON};
+use crate::subject::{OperatorProcess, PoolUnderTest};
+
+/// The condition, as its status, reason and message.
+fn available(status: &SeparationPoolStatus) -> Option<(&str, &str, &str)> {
+    let mut conditions = status.conditions.iter();
+    let found = conditions.find(|found| found.type_ == "DependenciesAvailable")?;
+    Some((&found.status, &found.reason, &found.message))
+}
+
+async fn until_available(pool: &PoolUnderTest<'_>, status: &str, reason: &str) -> String {
+    let what = format!("{status} for {reason}");
+    let holds = |found: &SeparationPoolStatus| {
+        available(found).is_some_and(|found| (found.0, found.1) == (status, reason))
+    };
+    let found = pool.until_status(&what, SOON, holds).await;
+    available(&found).map_or_else(String::new, |found| found.2.to_owned())
+}
+
+/// Commits the first offset of partition 0 with metadata, as a worker does that begins with it.
+async fn commit_with(pool: &PoolUnderTest<'_>, metadata: &OffsetMetadata) {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", pool.kafka.bootstrap())
+        .set("group.id", pool.group())
+        .create()
+        .expect("a consumer");
+    let mut offsets = TopicPartitionList::new();
+    let mut partition = offsets.add_partition(&pool.tasks(), 0);
+    partition.set_offset(Offset::Offset(0)).expect("an offset");
+    partition.set_metadata(metadata.to_string());
+    let committed = tokio::task::spawn_blocking(move || consumer.commit(&offsets, CommitMode::Sync));
+    committed.await.expect("it ends").expect("committed");
+}
+
+#[tokio::test]
+async fn what_a_worker_reports_is_a_condition_with_its_fix_and_no_worker_is_added_until_it_is_over() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 4).await;
+    pool.apply(&json!({})).await;
+    let operator = OperatorProcess::start(&rig);
+    pool.until_adopted().await;
+    until_available(&pool, "True", "NoProblems").await;
+    pool.publish_one_each(1).await;
+    pool.until_replicas(1, SOON).await;
+
+    let held = OffsetMetadata {
+        held: Some(Hold::new("s3:403", 1_767_225_600)),
+        ..OffsetMetadata::attempt(1)
+    };
+    commit_with(&pool, &held).await;
+    let message = until_available(&pool, "False", "StoreRefused").await;
+    assert!(
+        message.starts_with("processor: s3:403 refuses workers on 1 partitions since 2026-01-01T00:00:00Z")
+            && message.contains("fix: check the Secret of spec.storage.s3"),
+        "{message}"
+    );
+    pool.publish_one_each(4).await;
+    pool.until_status("hold", SOON, |status| {
+        let processor = status.processor.as_ref();
+        processor.is_some_and(|processor| processor.reason == "HeldByDependency")
+    })
+    .await;
+    assert_eq!(pool.replicas().await, Some(1));
+
+    commit_with(&pool, &OffsetMetadata::attempt(1)).await;
+    until_available(&pool, "True", "NoProblems").await;
+    pool.until_replicas(4, SOON).await;
+    operator.end().await;
+}
+
+#[tokio::test]
+async fn ready_pods_that_are_not_members_of_their_group_are_named() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 2).await;
+    pool.apply(&json!({"processor": {"sessionTimeoutMs": 6_000, "heartbeatIntervalMs": 500}}))
+        .await;
+    let operator = OperatorProcess::start(&rig);
+    pool.until_adopted().await;
+    pool.publish_one_each(2).await;
+    pool.until_replicas(2, SOON).await;
+    let pods = ready_pods(&pool, 2).await;
+    let _member = Member::of(&pool, &pods[0], Tasks::Hold);
+    let message = until_available(&pool, "False", "WorkersNotMembers").await;
+    let expected = format!(
+        "1 of 2 ready pods are not members of consumer group {} for more than 6 s ({})",
+        pool.group(),
+        pods[1]
+    );
+    assert!(
+        message.contains(&expected) && message.contains("fix:"),
+        "{message}"
+    );
+    let _other = Member::of(&pool, &pods[1], Tasks::Hold);
+    until_available(&pool, "True", "NoProblems").await;
+    operator.end().await;
+}
