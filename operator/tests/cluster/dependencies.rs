@@ -53,10 +53,8 @@ async fn what_a_worker_reports_is_a_condition_with_its_fix_and_no_worker_is_adde
     pool.publish_one_each(1).await;
     pool.until_replicas(1, SOON).await;
 
-    let held = OffsetMetadata {
-        held: Some(Hold::new("s3:403", 1_767_225_600)),
-        ..OffsetMetadata::attempt(1)
-    };
+    let mut held = OffsetMetadata::attempt(1);
+    held.held = Some(Hold::new("s3:403", 1_767_225_600));
     commit_with(&pool, &held).await;
     let message = until_available(&pool, "False", "StoreRefused").await;
     assert!(
