@@ -165,6 +165,13 @@ impl FrameStream {
                 self.is_in_place = false;
                 continue;
             };
+            if let Some(cut) = self.is_cut_after(&header)? {
+                self.input.advance(cut);
+                self.junk_bytes += cut as u64;
+                self.is_in_place = false;
+                continue;
+            }
+            let head = self.input.peek(MAX_FRAME_BYTES)?;
             let Some(frame) = head.get(..header.bytes) else {
                 // The last frame was cut off.
                 self.is_ended = true;
@@ -180,6 +187,26 @@ impl FrameStream {
             let is_last = self.input.peek(1)?.is_empty();
             return Ok(Some(self.packet(&header, data, is_last)));
         }
+    }
+
+    /// Bytes after which the frame in place was cut off because another stream begins inside of it.
+    fn is_cut_after(&mut self, header: &Header) -> io::Result<Option<usize>> {
+        let head = self.input.peek(header.bytes + RUN_BYTES)?;
+        let is_followed = match head.get(header.bytes..) {
+            None | Some([]) => true,
+            Some(behind) => {
+                tags::length_at(behind).is_some()
+                    || (self.parse)(behind).is_some_and(|next| next.agrees_with(&self.kind))
+            }
+        };
+        if is_followed {
+            return Ok(None);
+        }
+        let is_end = head.len() < header.bytes + RUN_BYTES;
+        let inside = header.skipped_bytes.max(HEADER_BYTES)..header.bytes;
+        Ok(inside
+            .filter(|place| head[*place] == 0xff)
+            .find(|place| frames::is_run(&head[*place..], self.parse, RUN_OF_OTHER_KIND, is_end)))
     }
 
     fn packet(&mut self, header: &Header, data: Vec<u8>, is_last: bool) -> Packet {
@@ -234,20 +261,22 @@ impl FrameStream {
             };
             let is_last = is_same && is_end && header.bytes == head.len();
             if is_last || frames::is_run(head, self.parse, demanded, is_end) {
-                let was_lost = std::mem::take(&mut self.junk_bytes) > 0;
+                if std::mem::take(&mut self.junk_bytes) > 0 {
+                    self.is_late = true;
+                    return Err(LOST);
+                }
                 self.is_in_place = true;
                 if !is_same {
                     self.begin(header);
                     return Err(Error::ResetRequired);
                 }
-                self.is_late |= was_lost;
-                return if was_lost { Err(LOST) } else { Ok(()) };
+                return Ok(());
             }
         }
         let passed = head
             .iter()
             .skip(1)
-            .position(|byte| matches!(byte, 0xff | b'T' | b'A' | b'I'))
+            .position(|byte| *byte == 0xff)
             .map_or(head.len(), |position| position + 1);
         self.junk_bytes += passed as u64;
         self.input.advance(passed);

@@ -208,6 +208,7 @@ fn mp3_with_other_bytes_before_and_behind_it() {
 fn mp3_that_was_joined() {
     let (stereo, bare) = (made(MP3), made(MP3_BARE));
     let (mono, fast) = (made(MP3_MONO), made(MP3_48K));
+    let (tagged_end, bare_end) = (frames(&stereo)[40], frames(&bare)[40]);
     let picture = noise(50_000, 7);
     let tag = id3v2(&picture, picture.len() + 10);
     let untagged = stereo[frames(&stereo)[1]..].to_vec();
@@ -249,6 +250,22 @@ fn mp3_that_was_joined() {
                 .concat(),
                 &one_after_the_other(&[&stereo, &untagged]),
             )
+        },
+        reported(exact(like(
+            "cut in the middle of a frame, then mono",
+            [&stereo[..tagged_end + 300], &mono].concat(),
+            &one_after_the_other(&[&stereo[..tagged_end], &mono]),
+        ))),
+        Case {
+            tolerance: Tolerance {
+                min_snr_db: 20.0,
+                frames: 16,
+            },
+            ..reported(like(
+                "cut in the middle of a frame, then another of its kind",
+                [&bare[..bare_end + 300], &bare].concat(),
+                &one_after_the_other(&[&bare[..bare_end], &bare]),
+            ))
         },
         exact(like(
             "a tag with a picture in between",
