@@ -73,44 +73,24 @@ fn carries_replication(packet: &Packet, decoder: &mut dyn AudioDecoder) -> bool 
 /// Whether fill and data elements up to the end begin at a bit, the first with replication.
 fn is_tail(packet: &[u8], place: usize) -> bool {
     let mut bits = Bits { bytes: packet, place };
-    let mut is_first = true;
-    let walked = || -> Option<bool> {
-        loop {
-            let kind = bits.take(3)?;
-            if is_first && kind != FILL_ELEMENT {
-                return Some(false);
-            }
-            match kind {
-                FILL_ELEMENT => {
-                    let mut count = bits.take(4)? as usize;
-                    if count == 15 {
-                        count = (count + bits.take(8)? as usize).saturating_sub(1);
-                    }
-                    let end = bits.place + count * 8;
-                    if is_first && (count == 0 || !REPLICATION.contains(&bits.take(4)?)) {
-                        return Some(false);
-                    }
-                    bits.place = end;
-                }
-                DATA_ELEMENT => {
-                    bits.take(4)?;
-                    let is_aligned = bits.take(1)? == 1;
-                    let mut count = bits.take(8)? as usize;
-                    if count == 255 {
-                        count += bits.take(8)? as usize;
-                    }
-                    if is_aligned {
-                        bits.place = bits.place.next_multiple_of(8);
-                    }
-                    bits.place += count * 8;
-                }
-                END => return Some((packet.len() * 8).checked_sub(bits.place)? < 8),
-                _ => return Some(false),
-            }
-            is_first = false;
+    let carries = || -> Option<bool> {
+        if bits.take(3)? != FILL_ELEMENT {
+            return Some(false);
         }
+        let end = bits.end_of_fill()?;
+        if end == bits.place || !REPLICATION.contains(&bits.take(4)?) {
+            return Some(false);
+        }
+        bits.place = end;
+        let last = bits.next_kind()?;
+        Some(last == END && (packet.len() * 8).checked_sub(bits.place)? < 8)
     }();
-    walked.unwrap_or(false)
+    carries.unwrap_or(false)
+}
+
+/// Whether a packet has an element with audio. For one without, our decoder gives the packet before it once more.
+pub(super) fn has_audio(packet: &[u8]) -> bool {
+    Bits::new(packet).next_kind().is_some_and(|kind| kind != END)
 }
 
 /// The bits in front of a place, and the end of a packet behind them.
@@ -146,6 +126,40 @@ impl<'a> Bits<'a> {
         })
     }
 
+    /// The first kind of element that is neither fill nor data; the bits behind it are next.
+    fn next_kind(&mut self) -> Option<u32> {
+        loop {
+            self.place = match self.take(3)? {
+                FILL_ELEMENT => self.end_of_fill()?,
+                DATA_ELEMENT => self.end_of_data()?,
+                kind => return Some(kind),
+            };
+        }
+    }
+
+    fn end_of_fill(&mut self) -> Option<usize> {
+        let mut count = self.take(4)? as usize;
+        if count == 15 {
+            count = (count + self.take(8)? as usize).saturating_sub(1);
+        }
+        Some(self.place + count * 8)
+    }
+
+    fn end_of_data(&mut self) -> Option<usize> {
+        self.take(4)?;
+        let is_aligned = self.take(1)? == 1;
+        let mut count = self.take(8)? as usize;
+        if count == 255 {
+            count += self.take(8)? as usize;
+        }
+        let start = if is_aligned {
+            self.place.next_multiple_of(8)
+        } else {
+            self.place
+        };
+        Some(start + count * 8)
+    }
+
     fn object_type(&mut self) -> Option<u32> {
         const ESCAPE: u32 = 31;
         Some(match self.take(5)? {
@@ -174,6 +188,16 @@ mod tests {
         assert!(!is_announced(&[0x13, 0x90, 0x56, 0xe5, 0x00]));
         assert!(!is_announced(&[0x12, 0x10]));
         assert!(!is_announced(&[]));
+    }
+
+    #[test]
+    fn a_packet_of_an_end_or_of_filling_alone_has_no_audio() {
+        // An end; two bytes of filling and an end; a single channel; a pair of channels behind a byte of filling.
+        assert!(!has_audio(&[0xe0, 0]));
+        assert!(!has_audio(&[0b1100_0100, 0, 0b0000_0001, 0b1100_0000]));
+        assert!(has_audio(&[0x01, 0x40]));
+        assert!(has_audio(&[0b1100_0010, 0, 0b0100_0000, 0]));
+        assert!(!has_audio(&[]));
     }
 
     #[test]

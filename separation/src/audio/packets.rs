@@ -187,7 +187,12 @@ impl PacketInput {
                     _ => self.corrupt("none of its packets can be decoded"),
                 });
             };
-            match self.decoder.decode(&packet) {
+            let decoded = if self.is_void(&packet) {
+                Err(Error::DecodeError("no audio in a packet"))
+            } else {
+                self.decoder.decode(&packet)
+            };
+            match decoded {
                 Ok(buffer) if buffer.frames() > 0 => {
                     let spec = buffer.spec();
                     self.rate_hz = spec.rate();
@@ -301,6 +306,10 @@ impl PacketInput {
         let Some(packet) = self.next_packet()? else {
             return Ok(Decoded::End);
         };
+        if self.is_void(&packet) {
+            self.silence(self.frames_of(&packet), raw);
+            return Ok(Decoded::Damaged);
+        }
         match self.decoder.decode(&packet) {
             Ok(buffer) if buffer.spec().rate() == self.rate_hz => {
                 let layout = buffer.spec().channels();
@@ -317,6 +326,10 @@ impl PacketInput {
         }
         self.silence(self.frames_of(&packet), raw);
         Ok(Decoded::Damaged)
+    }
+
+    fn is_void(&self, packet: &Packet) -> bool {
+        self.codec == CODEC_ID_AAC && !aac::has_audio(&packet.data)
     }
 
     fn silence(&self, frames: u64, raw: &mut RawBlock) {

@@ -394,6 +394,32 @@ fn adts_with_other_bytes_damaged_and_joined() {
     check_all(&cases);
 }
 
+#[test]
+fn an_aac_packet_without_audio_is_silence_and_not_the_one_before_it() {
+    let mut aac = made(ADTS);
+    let mut at = 0;
+    for _ in 0..40 {
+        at += adts_frame_bytes(&aac[at..]);
+    }
+    let end = at + adts_frame_bytes(&aac[at..]);
+    aac[at + 7..end].fill(0);
+    aac[at + 7] = 0xe0;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("song");
+    std::fs::write(&path, &aac).unwrap();
+    let (found, report) = read(&path, FfmpegUse::Forbidden).unwrap();
+    assert_eq!(report.skipped_packets, 1);
+    assert!(
+        found.left[40 * 1_024..41 * 1_024]
+            .iter()
+            .all(|sample| *sample == 0.0)
+    );
+}
+
+fn adts_frame_bytes(header: &[u8]) -> usize {
+    usize::from(header[3] & 3) << 11 | usize::from(header[4]) << 3 | usize::from(header[5] >> 5)
+}
+
 /// The decoder's configuration in an MP4 file by ffmpeg replaced by another, of another length.
 fn with_configuration(mp4: &[u8], configuration: &[u8]) -> Vec<u8> {
     let place_of = |word: &[u8]| place(mp4, word);
