@@ -18,7 +18,7 @@
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, patch]
-# Logins and certificates that pools name, one by one by name. They cannot be listed, and are not watched.
+# Secrets that pools name: Kafka, object store, webhooks; one by one by name. They are not listed or watched.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]

@@ -14,6 +14,10 @@ use crate::plan::Problems;
 /// How many odd partitions are named: a topic may have a thousand.
 const FLAGS_NAMED: usize = 5;
 
+/// The longest message. The API server refuses a status with one of more than 32,768 characters, and parts of it come from
+/// users and brokers.
+const LONGEST_MESSAGE_BYTES: usize = 8 * 1024;
+
 /// A condition without its time.
 pub(super) struct Said {
     type_: &'static str,
@@ -64,13 +68,21 @@ pub(super) fn dated(
             type_: said.type_.to_owned(),
             status: status.to_owned(),
             reason: said.reason.into_owned(),
-            message: said.message,
+            message: shortened(said.message),
             observed_generation: generation,
             last_transition_time: before
                 .map_or_else(|| now.clone(), |before| before.last_transition_time.clone()),
         }
     });
     each.collect()
+}
+
+fn shortened(mut message: String) -> String {
+    if message.len() > LONGEST_MESSAGE_BYTES {
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE_BYTES));
+        message.push('…');
+    }
+    message
 }
 
 fn refused(problems: &Problems) -> Vec<Said> {

@@ -168,6 +168,26 @@ fn a_refused_spec_says_what_to_fix_and_keeps_what_was_known() {
 }
 
 #[test]
+fn a_message_is_never_longer_than_the_api_server_takes() {
+    let problem = |number| Problem {
+        field: format!("spec.processor.podOverrides.é{number}"),
+        problem: "there is no such field".into(),
+        fix: "remove it".into(),
+    };
+    let problems = Problems((0..10_000).map(problem).collect());
+    let after = made(&PoolReport::Refused(problems), None);
+    let longest = after
+        .conditions
+        .iter()
+        .map(|condition| condition.message.len())
+        .max();
+    assert_eq!(
+        longest.map(|length| (8 * 1024..9 * 1024).contains(&length)),
+        Some(true)
+    );
+}
+
+#[test]
 fn a_status_is_written_when_somebody_would_act_on_it_and_numbers_at_most_every_few_seconds() {
     let due = |before: &SeparationPoolStatus, after: &PoolReport, seconds| {
         write_due(
