@@ -1,6 +1,7 @@
 //! A broker that misbehaves by a script: it reads questions as Kafka frames them, and answers what no broker should.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -40,9 +41,14 @@ impl ScriptedBroker {
     pub(crate) async fn start(script: Script) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
+        // Made once: a large one takes longer than a question may.
+        let description: Arc<[u8]> = match script {
+            Script::Partitions(count) => description(count).into(),
+            _ => Arc::default(),
+        };
         let listening = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, script));
+                tokio::spawn(serve(stream, script, Arc::clone(&description)));
             }
         });
         Self { address, listening }
@@ -60,7 +66,7 @@ impl Drop for ScriptedBroker {
 }
 
 /// Ends when the client does.
-async fn serve(mut stream: TcpStream, script: Script) -> Option<()> {
+async fn serve(mut stream: TcpStream, script: Script, body: Arc<[u8]>) -> Option<()> {
     loop {
         let length = stream.read_u32().await.ok()?;
         let mut question = vec![0; usize::try_from(length).ok()?];
@@ -77,7 +83,7 @@ async fn serve(mut stream: TcpStream, script: Script) -> Option<()> {
             // Header and time to wait, then four billion brokers.
             Script::CountsWithoutItems => framed(correlation, &[0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]),
             Script::AnswersAnother => framed(&[9; 4], &[0; 20]),
-            Script::Partitions(count) => framed(correlation, &description(count)),
+            Script::Partitions(_) => framed(correlation, &body),
         };
         stream.write_all(&answer).await.ok()?;
     }
