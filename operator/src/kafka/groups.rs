@@ -245,7 +245,7 @@ fn silent_about_the_group() -> Refusal {
     Refusal::Final(Unread::new("the broker said nothing about the group"))
 }
 
-fn fetch_of(group: &Arc<str>, partitions: &[TopicPartition]) -> OffsetFetchRequestGroup {
+pub(super) fn fetch_of(group: &Arc<str>, partitions: &[TopicPartition]) -> OffsetFetchRequestGroup {
     let mut by_topic: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
     for partition in partitions {
         by_topic

@@ -10,6 +10,7 @@ mod cluster;
 mod connection;
 mod coordinators;
 mod groups;
+mod holds;
 mod limits;
 mod login;
 mod offsets;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
 pub use groups::{Group, GroupMember, GroupState};
+pub use holds::Holds;
 pub use offsets::Which;
 pub use settings::{ClientCertificate, ClusterSettings, Sasl, SecretText, Tls};
 

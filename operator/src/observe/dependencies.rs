@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -101,6 +102,20 @@ pub fn reported(holds: &[Hold]) -> Vec<Refusal> {
     refusals
 }
 
+/// That Kafka refuses the operator, which has the credentials of the workers.
+pub fn refused_by_kafka(why: &str) -> Refusal {
+    Refusal {
+        dependency: Dependency::Kafka,
+        message: format!("Kafka refuses the pool's user: {why}"),
+    }
+}
+
+/// The oldest report, for decisions: while it stands no worker is added.
+pub fn oldest(holds: &[Hold]) -> Option<Arc<str>> {
+    let oldest = holds.iter().min_by_key(|hold| hold.since)?;
+    Some(format!("{} refuses a worker", oldest.dependency()).into())
+}
+
 /// Ready pods that are not members of their group, and since when.
 #[derive(Debug, Clone, Default)]
 pub struct Outsiders {
@@ -121,6 +136,13 @@ impl Outsiders {
                 self.since.entry((*pod).clone()).or_insert(*at);
             }
         }
+    }
+
+    /// Whether every ready pod is outside a stable group for a session timeout: more workers would join as little.
+    pub fn are_all(&self, ready: u32, session_timeout: Duration, now: Moment) -> bool {
+        let late = |since: &&Moment| now.since(**since) >= session_timeout;
+        let late = self.since.values().filter(late).count();
+        ready > 0 && u32::try_from(late) == Ok(ready)
     }
 
     /// What is to be reported of those that are outside a stable group for a session timeout: a worker is ready when its Kafka
@@ -184,6 +206,8 @@ mod tests {
              fix: check the Secret of spec.storage.s3, the bucket's policy and the endpoint"
         );
         assert_eq!(reported(&[]), []);
+        assert_eq!(oldest(&holds).as_deref(), Some("s3:403 refuses a worker"));
+        assert_eq!(oldest(&[]), None);
     }
 
     #[test]
@@ -233,6 +257,8 @@ mod tests {
             "{}",
             found.message
         );
+        assert!(!outsiders.are_all(2, minute, at(60)));
+        assert!(outsiders.are_all(1, minute, at(60)));
         // It joins, leaves, and the minute begins again.
         outsiders.note(&pods, &group(at(61), &["in", "out"]));
         assert_eq!(outsiders.refusal("g", 2, minute, at(61)), None);

@@ -285,6 +285,7 @@ fn panicked<K>(roles: Vec<(K, Query)>, at: Moment) -> Vec<Polled<K>> {
                 flags: Vec::new(),
             },
             unread: Some(why.clone()),
+            holds: Vec::new(),
         },
         group: GroupReading::Unknown {
             at,
@@ -423,6 +424,7 @@ mod tests {
                 flags: Vec::new(),
             },
             unread,
+            holds: Vec::new(),
         }
     }
 

@@ -9,6 +9,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use separation_contract::offset_metadata::Hold;
+
 use super::vanished::Seen;
 use super::{Adoption, LagFound, PartitionOffsets, TopicOffsets, lag_of};
 use crate::decide::{Lag, Moment};
@@ -39,6 +41,8 @@ pub struct Found {
     pub lag: LagFound,
     /// The first thing that could not be read.
     pub unread: Option<Unread>,
+    /// What refuses workers, as they report it for partitions with messages.
+    pub holds: Vec<Hold>,
 }
 
 /// Reads lag of one cluster, round by round.
@@ -131,10 +135,11 @@ impl LagReader {
         }
         self.read_committed(queries, &ends, now, deadline).await;
         let starts = self.read_starts(queries, &ends, deadline).await;
-        let found = queries
+        let mut found: Vec<Found> = queries
             .iter()
             .map(|query| self.join(query, &unknown, &ends, &starts))
             .collect();
+        self.read_holds(queries, &mut found, deadline).await;
         for (query, found) in queries.iter().zip(&found) {
             self.note_idle(query, found);
         }
@@ -271,6 +276,36 @@ impl LagReader {
         }
     }
 
+    /// Reports of workers, of partitions that have messages: the record beside an offset describes the message there.
+    async fn read_holds(&mut self, queries: &[Query], found: &mut [Found], deadline: &Deadline) {
+        let mut asked = Vec::new();
+        let mut positions = Vec::new();
+        for (position, (query, found)) in queries.iter().zip(found.iter()).enumerate() {
+            let offsets = found.offsets.iter().flat_map(|offsets| &offsets.partitions);
+            let waiting = offsets.filter(|partition| {
+                let (committed, end) = (&partition.committed, &partition.end);
+                matches!((committed, end), (Ok(Some(committed)), Ok(end)) if committed < end)
+            });
+            let partitions: Vec<_> = waiting
+                .map(|partition| TopicPartition {
+                    topic: Arc::clone(&query.topic),
+                    partition: partition.partition,
+                })
+                .collect();
+            if !partitions.is_empty() {
+                asked.push((Arc::clone(&query.group), partitions));
+                positions.push(position);
+            }
+        }
+        if asked.is_empty() {
+            return;
+        }
+        let holds = self.cluster.holds(&asked, deadline).await;
+        for (position, holds) in positions.into_iter().zip(holds) {
+            found[position].holds = holds.into_values().collect();
+        }
+    }
+
     /// Starts, where an end is not what was committed.
     async fn read_starts(
         &mut self,
@@ -334,6 +369,7 @@ impl LagReader {
                     flags: Vec::new(),
                 },
                 unread: Some(why),
+                holds: Vec::new(),
             };
         };
         let committed = self.groups.get(&key(query));
@@ -364,6 +400,7 @@ impl LagReader {
         Found {
             topic: Some(described.topic.clone()),
             unread,
+            holds: Vec::new(),
             lag: lag_of(&offsets, &query.adoption),
             offsets: Some(offsets),
         }

@@ -15,15 +15,16 @@ use crate::decide::{
     Bounds, Decision, Explanation, GroupReading, History, Lag, LagReading, Moment, Observation, PodName,
     PodState, Policy, Workload, Writes, decide,
 };
-use crate::kafka::Unread;
+use crate::kafka::{Cause, Unread};
 use crate::observe::Query;
-use crate::observe::dependencies::{Outsiders, Refusal};
+use crate::observe::dependencies::{Outsiders, Refusal, oldest, refused_by_kafka, reported};
 use crate::observe::poller::{MembersRead, Polled, Wanted};
 use crate::observe::workload::{DeploymentSeen, Trouble};
 use crate::observe::{Adoption, Flag, TopicOffsets};
 use crate::plan::RolePlan;
 use crate::watch::world::RoleKey;
 use separation_contract::kafka::OffsetReset;
+use separation_contract::offset_metadata::Hold;
 
 /// How long a group's offsets must have been the same before any are initialised: a coordinator that has just taken over
 /// may say for a moment that a group never committed, and what was written then would hide what it did.
@@ -145,6 +146,9 @@ struct Reading {
     lag: Lag,
     flags: Vec<Flag>,
     offsets: Option<TopicOffsets>,
+    holds: Vec<Hold>,
+    /// Why Kafka refuses the operator, with the credentials that the workers have too.
+    refused: Option<Arc<str>>,
 }
 
 impl RoleState {
@@ -213,6 +217,12 @@ impl RoleState {
             lag: polled.found.lag.lag,
             flags: polled.found.lag.flags,
             offsets: polled.found.offsets,
+            holds: polled.found.holds,
+            refused: polled
+                .found
+                .unread
+                .filter(|unread| unread.1 == Cause::Refused)
+                .map(|unread| unread.0),
         });
         if matches!(polled.group, GroupReading::Stable { .. }) {
             self.members = Some(polled.group.clone());
@@ -248,6 +258,8 @@ impl RoleState {
             },
             flags: Vec::new(),
             offsets: None,
+            holds: Vec::new(),
+            refused: None,
         });
         self.group = None;
     }
@@ -274,13 +286,30 @@ impl RoleState {
 
     /// Dependencies that refuse workers, as far as that is known.
     pub(super) fn refusals(&self, plan: &RolePlan, now: Moment) -> Vec<Refusal> {
-        let ready = self
-            .explanation
-            .as_ref()
-            .map_or(0, |explanation| explanation.pods.ready);
+        let mut refusals = Vec::new();
+        if let Some(reading) = &self.reading {
+            refusals.extend(reading.refused.as_deref().map(refused_by_kafka));
+            refusals.extend(reported(&reading.holds));
+        }
         let session = plan.timings.session_timeout;
-        let outsiders = self.outsiders.refusal(&plan.group, ready, session, now);
-        outsiders.into_iter().collect()
+        refusals.extend(self.outsiders.refusal(&plan.group, self.ready(), session, now));
+        refusals
+    }
+
+    /// Why no worker is added now: one reports a refusal, or none of those that are ready has joined the group.
+    fn held(&self, plan: &RolePlan, now: Moment) -> Option<Arc<str>> {
+        let reported = self.reading.as_ref().and_then(|reading| oldest(&reading.holds));
+        let session = plan.timings.session_timeout;
+        reported.or_else(|| {
+            let outside = self.outsiders.are_all(self.ready(), session, now);
+            outside.then(|| "no ready worker is a member of the consumer group".into())
+        })
+    }
+
+    fn ready(&self) -> u32 {
+        self.explanation
+            .as_ref()
+            .map_or(0, |explanation| explanation.pods.ready)
     }
 
     /// The last members that were told.
@@ -364,7 +393,7 @@ impl RoleState {
             group: self.group.clone().unwrap_or(GroupReading::NotRead),
             workload,
             conflict,
-            held: None,
+            held: self.held(plan, now),
         };
         let decision = decide(&self.policy(plan), &observation, self.history.clone(), now);
         self.explanation = Some(decision.explanation.clone());

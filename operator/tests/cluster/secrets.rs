@@ -84,10 +84,17 @@ async fn a_secret_that_is_missing_is_named_with_its_fix_and_one_that_is_rotated_
     let status = pool
         .until_status("refused login", SOON, |status| {
             unknown(status, "refuses the login by SCRAM-SHA-512")
+                && said(status, "DependenciesAvailable", "False").is_some()
         })
         .await;
     let told = said(&status, "LagKnown", "False").expect("told");
     assert!(told.contains("fix: check username and password"), "{told}");
+    let condition = status
+        .conditions
+        .iter()
+        .find(|found| found.type_ == "DependenciesAvailable");
+    let reason = condition.map(|condition| &*condition.reason);
+    assert_eq!(reason, Some("KafkaRefused"));
     pool.publish_one_each(4).await;
     write_secret(&rig, user, "another").await;
     pool.until_replicas(4, SOON).await;

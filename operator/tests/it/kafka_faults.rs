@@ -290,8 +290,8 @@ async fn a_thousand_groups_are_read_in_one_round_with_few_questions_over_one_con
     {
         eprintln!("1,000 groups of 4 partitions: {questions} questions, {took:?}");
     }
-    // Three for topics, one for ends and starts each, two for coordinators, ten for groups; and some more where a topic of a
-    // moment ago has no leader yet.
+    // Three for topics, one for ends and starts each, two for coordinators, ten for groups, none for reports of workers of groups
+    // that never committed; and some more where a topic of a moment ago has no leader yet.
     assert!((17..=24).contains(&questions), "{questions} questions");
     assert_eq!(cluster.connections_opened(), 1);
 }
