@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::ApiSettings;
 use super::borders::{QueueProgress, TaskQueue};
-use crate::kafka::{GroupProgress, Header, KafkaError, Place, Producer};
+use crate::kafka::{Gate, GroupProgress, Header, KafkaError, Place, Producer, Refusal};
 use crate::settings::KafkaSettings;
 use crate::telemetry::TraceContext;
 use crate::work::WorkError;
@@ -33,14 +33,19 @@ impl KafkaQueue {
     ///
     /// # Errors
     /// When the settings are refused.
-    pub fn new(kafka: &KafkaSettings, settings: &ApiSettings) -> Result<Self, KafkaError> {
+    pub fn new(kafka: &KafkaSettings, settings: &ApiSettings, gate: Gate) -> Result<Self, KafkaError> {
         let (group, topic) = (&settings.processor_group, &settings.task_topic);
         Ok(Self {
-            producer: Producer::new(kafka)?,
+            producer: Producer::watched(kafka, gate)?,
             progress: GroupProgress::new(kafka, group, topic)?,
             questions: Semaphore::new(MAX_QUESTIONS),
             topic: topic.clone(),
         })
+    }
+
+    /// Waits until the brokers have refused this process for too long.
+    pub async fn refused_for_good(&self) -> Refusal {
+        self.producer.refused_for_good(&self.topic).await
     }
 }
 

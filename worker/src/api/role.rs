@@ -1,5 +1,6 @@
 //! The API's life: joining its parts, listening, serving, ending.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use separation_contract::environment as env;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use super::borders::TaskQueue;
 use super::{ApiArguments, ApiSettings, App, KafkaQueue, StagedFiles, server};
+use crate::kafka::Gate;
 use crate::outbound::Client;
 use crate::service::Shutdown;
 use crate::settings::{KafkaSettings, S3Settings, SettingError, StagingSettings};
@@ -53,14 +56,16 @@ impl ApiPlan {
 /// Runs the API until `shutdown`. `listens` is told when callers are served.
 ///
 /// # Errors
-/// When it cannot start.
+/// When it cannot start, or Kafka accepted it and has refused it for too long.
 pub async fn run(
     plan: ApiPlan,
     metrics: Metrics,
     shutdown: Shutdown,
     listens: oneshot::Sender<()>,
 ) -> anyhow::Result<()> {
-    let queue = KafkaQueue::new(&plan.kafka, &plan.api).context("cannot make a Kafka client")?;
+    let gate = Gate::new(metrics.holds().clone());
+    let queue = KafkaQueue::new(&plan.kafka, &plan.api, gate).context("cannot make a Kafka client")?;
+    let queue = Arc::new(queue);
     let needs_s3 = plan.s3.bucket.is_some() || plan.staging.s3_staging.is_some();
     let s3 = if needs_s3 {
         Some(S3::connect(&plan.s3).await)
@@ -82,14 +87,28 @@ pub async fn run(
         .context("cannot use the place where songs wait")?;
     let files = StagedFiles::new(staging, finals);
     let address = plan.api.address;
-    let app = App::new(plan.api, plan.outbound, Arc::new(queue), Arc::new(files), metrics);
+    let app = App::new(
+        plan.api,
+        plan.outbound,
+        Arc::clone(&queue) as Arc<dyn TaskQueue>,
+        Arc::new(files),
+        metrics,
+    );
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}"))?;
     // Nobody may want to know.
     let _ = listens.send(());
-    serve_until(app, listener, shutdown).await;
-    Ok(())
+    let mut serving = pin!(serve_until(app, listener, shutdown.clone()));
+    tokio::select! {
+        () = &mut serving => Ok(()),
+        refusal = queue.refused_for_good() => {
+            tracing::error!(%refusal, "Ending after the running requests");
+            shutdown.drain.cancel();
+            serving.await;
+            Err(refusal.into())
+        }
+    }
 }
 
 /// Serves `app` until it is to drain, then ends what is running: requests, what they left behind, the producer. An abort

@@ -36,7 +36,11 @@ pub(super) enum Accepted {
 }
 
 /// Why the process ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "Kafka accepted this process and has refused it for {} s ({dependency}); it ends, to be started with the current \
+     credentials", .duration.as_secs()
+)]
 pub struct Refusal {
     /// The dependency and its code, such as `kafka:58`.
     pub dependency: String,

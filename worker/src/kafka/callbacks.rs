@@ -2,22 +2,22 @@
 //!
 //! Decides nothing by itself: `membership` says what becomes of partitions.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use separation_contract::kafka::Assignor;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Accepted, Admission};
+use super::admission::Accepted;
 use super::client;
-use super::error::dependency;
+use super::gate::Gate;
 use super::membership::{Membership, RevokeAnswer};
 use super::message::{Message, Place};
 use super::silence::Silence;
@@ -30,8 +30,7 @@ pub(super) struct Callbacks {
     /// where a rebalance stands.
     pub(super) assignor: Assignor,
     state: Mutex<State>,
-    /// Whether the brokers accept this process.
-    admission: Mutex<Admission>,
+    pub(super) gate: Gate,
     /// Wakes who waits for the assignment to stand still.
     pub(super) changed: Notify,
 }
@@ -59,10 +58,10 @@ pub(super) struct State {
 impl Callbacks {
     pub(super) fn new(metrics: Metrics, assignor: Assignor) -> Self {
         Self {
+            gate: Gate::new(metrics.holds().clone()),
             metrics,
             assignor,
             state: Mutex::default(),
-            admission: Mutex::new(Admission::new(Instant::now())),
             changed: Notify::new(),
         }
     }
@@ -96,35 +95,9 @@ impl Callbacks {
             .expect("nothing panics while it holds the state")
     }
 
-    /// Whether the brokers accept this process.
-    pub(super) fn admission(&self) -> MutexGuard<'_, Admission> {
-        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The brokers refused something with this code, if it is a refusal.
-    pub(super) fn refused(&self, code: RDKafkaErrorCode) {
-        let Some(scope) = client::refused_scope(code) else {
-            return;
-        };
-        let dependency = dependency(code);
-        if self.admission().refused(&dependency, scope, Instant::now()) {
-            self.metrics.holds().set(&dependency);
-            self.changed.notify_waiters();
-        }
-    }
-
-    /// The brokers answered.
-    pub(super) fn accepted(&self, accepted: Accepted) {
-        let ended = self.admission().accepted(accepted);
-        if let Some(dependency) = ended {
-            self.metrics.holds().clear(&dependency);
-            tracing::info!(dependency, "Kafka accepts this worker again");
-        }
-    }
-
     fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) {
         let numbers = numbers(partitions);
-        self.accepted(Accepted::Client);
+        self.gate.accepted(Accepted::Client);
         log_failure(
             "take",
             match self.assignor {
@@ -175,7 +148,7 @@ impl ClientContext for Callbacks {
     fn error(&self, error: KafkaError, reason: &str) {
         client::log_error(&error, reason);
         if let Some(code) = error.rdkafka_error_code() {
-            self.refused(code);
+            self.gate.met(code);
         }
     }
 }

@@ -1,14 +1,18 @@
 //! What all of our Kafka clients share: their settings, and where librdkafka's own log lines go.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::admission::Scope;
+use super::gate::Gate;
 use super::repeats::Repeats;
 use crate::settings::KafkaSettings;
+
+/// How long the question whether brokers still refuse this process may take: half of the time between two.
+pub(super) const REFUSAL_QUESTION_LIMIT: Duration = Duration::from_secs(5);
 
 /// What this process's clients, which all talk to the same brokers, said of their troubles.
 static SAID: Mutex<Repeats<String>> = Mutex::new(Repeats::new());
@@ -90,3 +94,20 @@ impl rdkafka::ClientContext for Logging {
 }
 
 impl rdkafka::consumer::ConsumerContext for Logging {}
+
+/// The context of a client that may tell whether the brokers accept this process.
+#[derive(Debug, Clone)]
+pub(super) struct Watched(pub(super) Option<Gate>);
+
+impl rdkafka::ClientContext for Watched {
+    fn log(&self, level: RDKafkaLogLevel, part: &str, line: &str) {
+        log(level, part, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(&error, reason);
+        if let (Some(gate), Some(code)) = (&self.0, error.rdkafka_error_code()) {
+            gate.met(code);
+        }
+    }
+}

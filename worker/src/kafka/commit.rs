@@ -8,6 +8,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use separation_contract::offset_metadata::OffsetMetadata;
 
+use super::admission::Accepted;
 use super::client;
 use super::consumer::Consumer;
 use super::error::CommitError;
@@ -19,8 +20,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause, after doubling it each time.
 const LONGEST_PAUSE: Duration = Duration::from_millis(1_600);
 
-/// How long a topic may be unknown to the brokers: one that has just started learns its topics within seconds.
-const NO_TOPIC_LIMIT: Duration = Duration::from_secs(10);
+/// How long a topic may be unknown to the brokers: half of the time after which librdkafka looks for its topics again.
+const NO_TOPIC_LIMIT: Duration = Duration::from_secs(5);
 
 /// What follows from a commit that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,10 +93,14 @@ impl Consumer {
                 Failed::Lost => return Err(CommitError::Lost),
                 Failed::Fatal => return Err(CommitError::Fatal(error)),
                 Failed::NoTopic if no_topic_since.get_or_insert(asked_at).elapsed() >= NO_TOPIC_LIMIT => {
+                    // Should it be created again before this client notices, it begins with other messages.
+                    if let Err(error) = self.read_again(place, Offset::Beginning) {
+                        tracing::warn!(%error, %place, "Cannot read the partition from its beginning");
+                    }
                     return Err(CommitError::NoTopic);
                 }
                 Failed::RecordTooLong => record = shortened(&record),
-                Failed::Refused(code) => self.refused(code),
+                Failed::Refused(code) => self.inner.context().gate.met(code),
                 Failed::NoTopic | Failed::Passing => {}
             }
             if client::is_news(&format!("commit {:?}", error.rdkafka_error_code())) {
@@ -108,7 +113,7 @@ impl Consumer {
 
     fn committed_at(&self, place: Place, record: OffsetMetadata, asked_at: Instant) {
         self.inner.context().metrics.commit("committed");
-        self.accepted();
+        self.inner.context().gate.accepted(Accepted::Topic);
         let mut state = self.state();
         state.membership.note(place, record, Instant::now());
         let is_next = state.next.as_ref().is_some_and(|next| next.place == place);

@@ -127,8 +127,8 @@ impl Consumer {
     }
 
     /// Reads the partition of a message again, from another offset.
-    fn read_again(&self, place: Place, from: Offset) -> KafkaResult<Found> {
-        tracing::warn!(%place, ?from, "The group is at another offset of the partition; reading from there");
+    pub(super) fn read_again(&self, place: Place, from: Offset) -> KafkaResult<Found> {
+        tracing::warn!(%place, ?from, "Reading the partition from another offset");
         self.inner
             .seek(&self.topic, place.partition, from, Duration::ZERO)?;
         self.state().moved(place.partition);
@@ -158,10 +158,11 @@ impl Consumer {
         let (consumer, asked) = (Arc::clone(&self.inner), list(&self.topic, partitions));
         // librdkafka waits in the call.
         let answer = tokio::task::spawn_blocking(move || consumer.committed_offsets(asked, QUESTION_LIMIT));
-        let answer = answer.await.map_err(|_| KafkaError::Canceled)??;
+        let answer = answer.await.map_err(|_| KafkaError::Canceled)?;
+        let answer = answer.inspect_err(|error| self.answered_with(error))?;
         let mut committed = BTreeMap::new();
         for element in answer.elements() {
-            element.error()?;
+            element.error().inspect_err(|error| self.answered_with(error))?;
             if let Offset::Offset(offset) = element.offset() {
                 let record = OffsetMetadata::parse(element.metadata());
                 committed.insert(element.partition(), (offset, record));

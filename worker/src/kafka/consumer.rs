@@ -7,29 +7,26 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use futures_util::future::select_all;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use separation_contract::kafka::Assignor;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Accepted, Due, Refusal};
+use super::admission::{Accepted, Refusal};
 use super::callbacks::{Callbacks, State, give_up, log_failure};
 use super::client;
 use super::message::{Message, Place};
 use super::trailing;
 use crate::settings::{ConsumerSettings, KafkaSettings};
 use crate::telemetry::Metrics;
-
-/// How long the question whether brokers still refuse this process may take: half of the time between two.
-const REFUSAL_QUESTION_LIMIT: Duration = Duration::from_secs(5);
 
 /// What polling gave.
 #[derive(Debug)]
@@ -91,6 +88,7 @@ impl Consumer {
 
     /// Polls until something comes. Has to be called all the time; may be dropped and called anew.
     pub async fn poll(&self) -> Polled {
+        let gate = &self.inner.context().gate;
         loop {
             let mut changed = pin!(self.inner.context().changed.notified());
             changed.as_mut().enable();
@@ -110,10 +108,7 @@ impl Consumer {
                 polled = self.inner.recv() => self.seen(polled),
                 () = changed => continue,
                 polled = message => polled,
-                () = self.refusal_due() => match self.attend_refusal() {
-                    Some(refusal) => return Polled::Refused(refusal),
-                    None => continue,
-                },
+                refusal = gate.refused_for_good(|| self.ask_brokers()) => return Polled::Refused(refusal),
                 () = self.long_silence() => {
                     match self.take_anew() {
                         Ok(()) => continue,
@@ -133,20 +128,18 @@ impl Consumer {
             Ok(message) => {
                 self.queues().first = message.partition() + 1;
                 self.state().silence.heard(message.partition());
-                self.accepted();
+                self.inner.context().gate.accepted(Accepted::Topic);
                 Some(Polled::Message(Message::of(&message)))
             }
             Err(KafkaError::PartitionEOF(partition)) => {
                 self.state().silence.heard(partition);
-                self.accepted();
+                self.inner.context().gate.accepted(Accepted::Topic);
                 Some(Polled::EndOfPartition(partition))
             }
             Err(error @ KafkaError::MessageConsumptionFatal(_)) => Some(Polled::Fatal(error)),
             Err(error) => {
                 tracing::debug!(%error, "Polling goes on");
-                if let Some(code) = error.rdkafka_error_code() {
-                    self.refused(code);
-                }
+                self.answered_with(&error);
                 None
             }
         }
@@ -330,42 +323,23 @@ impl Consumer {
         }
     }
 
-    /// The brokers refused something with this code.
-    pub(super) fn refused(&self, code: RDKafkaErrorCode) {
-        self.inner.context().refused(code);
-    }
-
-    /// The brokers let this member read its topic, or commit there.
-    pub(super) fn accepted(&self) {
-        self.inner.context().accepted(Accepted::Topic);
-    }
-
-    /// Waits until something is to be done because the brokers refuse this process; for ever if they do not.
-    async fn refusal_due(&self) {
-        let due_at = self.inner.context().admission().due_at();
-        match due_at {
-            Some(due_at) => tokio::time::sleep_until(due_at.into()).await,
-            None => std::future::pending().await,
+    /// The brokers answered with an error, which may be a refusal.
+    pub(super) fn answered_with(&self, error: &KafkaError) {
+        if let Some(code) = error.rdkafka_error_code() {
+            self.inner.context().gate.met(code);
         }
     }
 
-    /// Asks the brokers whether they still refuse this process. Gives why it ends, if it does.
-    fn attend_refusal(&self) -> Option<Refusal> {
-        let due = self.inner.context().admission().due(Instant::now());
-        match due? {
-            Due::End(refusal) => Some(refusal),
-            Due::Ask => {
-                let (consumer, asked) = (Arc::clone(&self.inner), list(&self.topic, &[0]));
-                // librdkafka waits in the call. Nobody waits for the answer: it counts when it comes.
-                tokio::task::spawn_blocking(move || {
-                    let answer = consumer.committed_offsets(asked, REFUSAL_QUESTION_LIMIT);
-                    if answer.is_ok_and(|answer| answer.elements().iter().all(|one| one.error().is_ok())) {
-                        consumer.context().accepted(Accepted::Client);
-                    }
-                });
-                None
+    /// Asks the brokers whether they still refuse this process. Nobody waits for the answer: it counts when it comes.
+    fn ask_brokers(&self) {
+        let (consumer, asked) = (Arc::clone(&self.inner), list(&self.topic, &[0]));
+        // librdkafka waits in the call.
+        tokio::task::spawn_blocking(move || {
+            let answer = consumer.committed_offsets(asked, client::REFUSAL_QUESTION_LIMIT);
+            if answer.is_ok_and(|answer| answer.elements().iter().all(|one| one.error().is_ok())) {
+                consumer.context().gate.accepted(Accepted::Client);
             }
-        }
+        });
     }
 
     /// Waits until the assignment changes, or did since `seen`; gives how often it has.

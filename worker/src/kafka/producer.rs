@@ -9,8 +9,10 @@ use rdkafka::message::{Header as NativeHeader, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _, PurgeConfig};
 use rdkafka::util::Timeout;
 
-use super::client::{self, Logging};
+use super::admission::{Accepted, Refusal};
+use super::client::{self, Watched};
 use super::error::PublishError;
+use super::gate::Gate;
 use super::message::Place;
 use crate::settings::KafkaSettings;
 
@@ -36,11 +38,12 @@ const FATAL_INTERVAL: Duration = Duration::from_millis(250);
 #[derive(Clone)]
 pub struct Producer {
     config: ClientConfig,
+    context: Watched,
     current: Arc<Mutex<Current>>,
 }
 
 struct Current {
-    inner: FutureProducer<Logging>,
+    inner: FutureProducer<Watched>,
     /// How many producers were before this one.
     number: u64,
 }
@@ -51,27 +54,40 @@ impl Producer {
     /// # Errors
     /// When the settings are refused.
     pub fn new(kafka: &KafkaSettings) -> Result<Self, KafkaError> {
+        Self::with_context(kafka, Watched(None))
+    }
+
+    /// A producer that tells `gate` whether the brokers accept it.
+    ///
+    /// # Errors
+    /// When the settings are refused.
+    pub fn watched(kafka: &KafkaSettings, gate: Gate) -> Result<Self, KafkaError> {
+        Self::with_context(kafka, Watched(Some(gate)))
+    }
+
+    fn with_context(kafka: &KafkaSettings, context: Watched) -> Result<Self, KafkaError> {
         let mut config = client::config(kafka, separation_contract::kafka::producer());
         config.set("message.timeout.ms", MESSAGE_TIMEOUT.as_millis().to_string());
-        let inner = config.create_with_context(Logging)?;
+        let inner = config.create_with_context(context.clone())?;
         Ok(Self {
             config,
+            context,
             current: Arc::new(Mutex::new(Current { inner, number: 0 })),
         })
     }
 
-    fn current(&self) -> (FutureProducer<Logging>, u64) {
+    fn current(&self) -> (FutureProducer<Watched>, u64) {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         (current.inner.clone(), current.number)
     }
 
     /// Puts another producer in the place of the one of this number, unless that was done, and gives the old one.
-    fn replace(&self, number: u64) -> KafkaResult<Option<FutureProducer<Logging>>> {
+    fn replace(&self, number: u64) -> KafkaResult<Option<FutureProducer<Watched>>> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.number != number {
             return Ok(None);
         }
-        let fresh = self.config.create_with_context(Logging)?;
+        let fresh = self.config.create_with_context(self.context.clone())?;
         current.number += 1;
         Ok(Some(std::mem::replace(&mut current.inner, fresh)))
     }
@@ -104,6 +120,7 @@ impl Producer {
         };
         let error = match delivered {
             Some(Ok(delivery)) => {
+                self.accepted(Accepted::Topic);
                 return Ok(Place {
                     partition: delivery.partition,
                     offset: delivery.offset,
@@ -139,6 +156,7 @@ impl Producer {
         });
         match asked.await {
             Ok(Ok(known)) => {
+                self.accepted(Accepted::Client);
                 if !known {
                     tracing::warn!(
                         topic = name,
@@ -152,6 +170,25 @@ impl Producer {
                 false
             }
             Err(_) => false,
+        }
+    }
+
+    fn accepted(&self, accepted: Accepted) {
+        if let Some(gate) = &self.context.0 {
+            gate.accepted(accepted);
+        }
+    }
+
+    /// Waits until the brokers have refused this process for too long; for ever where that is not watched. Asks for
+    /// `topic` from time to time while they do.
+    pub async fn refused_for_good(&self, topic: &str) -> Refusal {
+        let ask = || {
+            let (producer, topic) = (self.clone(), topic.to_owned());
+            tokio::spawn(async move { producer.reaches(&topic, client::REFUSAL_QUESTION_LIMIT).await });
+        };
+        match &self.context.0 {
+            Some(gate) => gate.refused_for_good(ask).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -171,7 +208,7 @@ impl Producer {
 }
 
 /// Waits until the producer has met a fatal error.
-async fn failed_for_good(producer: &FutureProducer<Logging>) {
+async fn failed_for_good(producer: &FutureProducer<Watched>) {
     while producer.client().fatal_error().is_none() {
         tokio::time::sleep(FATAL_INTERVAL).await;
     }

@@ -69,10 +69,7 @@ pub enum ServiceError {
     #[error("the Kafka client failed for good")]
     Kafka(#[source] KafkaError),
     /// The brokers accepted this process and have refused it for too long.
-    #[error(
-        "Kafka accepted this worker and has refused it for {} s ({}); the process ends, to be started with the current \
-         credentials", .0.duration.as_secs(), .0.dependency
-    )]
+    #[error(transparent)]
     Refused(Refusal),
 }
 

@@ -1,0 +1,87 @@
+//! Whether the brokers accept this process, as its clients learn it: shared by them, reported, and asked in between.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use rdkafka::error::RDKafkaErrorCode;
+use tokio::sync::Notify;
+
+use super::admission::{Accepted, Admission, Due, Refusal};
+use super::client;
+use super::error::dependency;
+use crate::telemetry::Holds;
+
+/// Whether the brokers accept this process; clones share it.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    admission: Mutex<Admission>,
+    holds: Holds,
+    /// Notified when the brokers begin to refuse.
+    refused: Notify,
+}
+
+impl Gate {
+    /// Of a process that starts now and reports refusals in `holds`.
+    pub fn new(holds: Holds) -> Self {
+        let shared = Shared {
+            admission: Mutex::new(Admission::new(Instant::now())),
+            holds,
+            refused: Notify::new(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.shared
+            .admission
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client met this error code. Most are no refusals.
+    pub(super) fn met(&self, code: RDKafkaErrorCode) {
+        let Some(scope) = client::refused_scope(code) else {
+            return;
+        };
+        let dependency = dependency(code);
+        if self.admission().refused(&dependency, scope, Instant::now()) {
+            self.shared.holds.set(&dependency);
+            self.shared.refused.notify_waiters();
+        }
+    }
+
+    /// The brokers answered a client.
+    pub(super) fn accepted(&self, accepted: Accepted) {
+        let ended = self.admission().accepted(accepted);
+        if let Some(dependency) = ended {
+            self.shared.holds.clear(&dependency);
+            tracing::info!(dependency, "Kafka accepts this process again");
+        }
+    }
+
+    /// Waits until the brokers have refused this process for too long. Calls `ask` from time to time while they do; it
+    /// must not block.
+    pub(super) async fn refused_for_good(&self, ask: impl Fn()) -> Refusal {
+        loop {
+            let refused = self.shared.refused.notified();
+            let due_at = self.admission().due_at();
+            match due_at {
+                Some(due_at) => tokio::time::sleep_until(due_at.into()).await,
+                None => refused.await,
+            }
+            let due = self.admission().due(Instant::now());
+            match due {
+                Some(Due::End(refusal)) => return refusal,
+                Some(Due::Ask) => ask(),
+                None => {}
+            }
+        }
+    }
+}
