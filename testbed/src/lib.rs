@@ -32,7 +32,7 @@ pub use chart::{Release, chart_with_definition};
 pub use cluster::{Cluster, ClusterOptions, Ended, Event, Pod, PodHistory};
 pub use eventually::{Answer, eventually};
 pub use folder::Folder;
-pub use kafka::{Group, Kafka, KafkaOptions, Member, PartitionLag, Record, Security};
+pub use kafka::{AUTHORIZER, Group, Kafka, KafkaOptions, Member, PartitionLag, Record, Security};
 pub use kubernetes::{ApiRequest, ControlPlane, ControlPlaneOptions, Server};
 pub use node::{ContainerLog, Machine, Node, Place};
 pub use parts::{Parts, no_node};

@@ -54,6 +54,15 @@ impl Default for KafkaOptions {
     }
 }
 
+/// Broker settings with which clients that authenticate need rights; those of the plain listener have all.
+pub const AUTHORIZER: [(&str, &str); 2] = [
+    (
+        "authorizer.class.name",
+        "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    ),
+    ("super.users", "User:ANONYMOUS"),
+];
+
 /// Running brokers. They end, and their data vanishes, with this or with our process.
 #[derive(Debug)]
 pub struct Kafka {
@@ -237,6 +246,26 @@ impl Kafka {
             let code = process.wait_exit(START).await?;
             ensure!(code == 0, "cannot change a password{}", process.log_end());
         }
+        Ok(())
+    }
+
+    /// Changes access control lists, with the arguments of `kafka-acls.sh` except the servers. Brokers that are started
+    /// with [`AUTHORIZER`] have them.
+    ///
+    /// # Errors
+    /// When a broker refuses.
+    pub async fn change_acls(&self, arguments: &[&str]) -> Result<()> {
+        let servers = self.listed(|broker| broker.node.internal);
+        let log = self.folder.join("acls.log");
+        let mut tool = java(&self.jars, "org.apache.kafka.tools.AclCommand");
+        tool.args(["--bootstrap-server", &servers]).args(arguments);
+        let process = Process::start("a change of access control lists", &tool, &log, &log)?;
+        let code = process.wait_exit(START).await?;
+        ensure!(
+            code == 0,
+            "cannot change access control lists{}",
+            process.log_end()
+        );
         Ok(())
     }
 

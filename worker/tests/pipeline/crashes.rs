@@ -1,8 +1,11 @@
 //! `kill -9` between any two stages: nothing is lost, and nobody does finished work again.
 
-use separation_testbed::Worker;
+use separation_contract::environment::MAX_ATTEMPTS;
+use separation_contract::names::dead_letter_topic;
+use separation_contract::offset_metadata::OffsetMetadata;
+use separation_testbed::{Worker, WorkerOptions, eventually};
 
-use crate::rig::{PATIENCE, Rig, ends_at, separations};
+use crate::rig::{PATIENCE, Rig, ends_at, held_at, separations};
 
 /// Places of the processor, in their order, and whether the stems are shown by then.
 const PROCESSOR: [(&str, bool); 10] = [
@@ -76,5 +79,86 @@ async fn an_uploader_killed_between_any_two_stages_loses_nothing_and_tells_with_
         // Only a webhook that was rung and not yet written down rings again.
         let repeated = usize::from(place == "told");
         assert_eq!(rung, 2 + repeated, "killed at {place}, {rung_before} rung before");
+    }
+}
+
+/// Checks that no message of either role became a dead letter.
+async fn no_dead_letters(rig: &Rig) {
+    for topic in [&rig.site.task_topic, &rig.site.result_topic] {
+        let letters = rig.kafka.consume_all(&dead_letter_topic(topic)).await.unwrap();
+        assert!(letters.is_empty(), "{letters:?}");
+    }
+}
+
+/// A worker of a role that gives a message up after one crash.
+fn once(rig: &Rig, role: &str) -> WorkerOptions {
+    let options = match role {
+        "processor" => rig.processor(),
+        _ => rig.uploader(),
+    };
+    options.env(MAX_ATTEMPTS, "1")
+}
+
+#[tokio::test]
+async fn a_worker_killed_between_a_commit_and_the_next_start_costs_no_message_its_only_attempt() {
+    for role in ["processor", "uploader"] {
+        for place in ["committed", "cleaned", "received"] {
+            eprintln!("{role} with one attempt killed at {place}");
+            let rig = Rig::new(1).await;
+            let tasks = rig.submit_many(3).await;
+            let other = match role {
+                "processor" => rig.uploader().start().unwrap(),
+                _ => rig.processor().start().unwrap(),
+            };
+            let mark = rig.folder.path().join("mark");
+            let killed = ends_at(once(&rig, role), place, &mark).start().unwrap();
+            until_killed(&killed).await;
+            let next = once(&rig, role).start().unwrap();
+            rig.all_told(&tasks).await;
+            rig.run_dry().await;
+            rig.check_done(&tasks).await;
+            no_dead_letters(&rig).await;
+            let separated = match role {
+                "processor" => separations([&killed, &next]),
+                _ => separations([&other]),
+            };
+            assert_eq!(separated, 3, "{role} killed at {place}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_worker_killed_while_it_drains_costs_no_message_an_attempt() {
+    for (role, place) in [("processor", "separated"), ("uploader", "vocals_uploaded")] {
+        let rig = Rig::new(1).await;
+        let tasks = rig.submit_many(2).await;
+        let other = (role == "uploader").then(|| rig.processor().start().unwrap());
+        let (group, topic) = match role {
+            "processor" => (&rig.site.processor_group, &rig.site.task_topic),
+            _ => (&rig.site.uploader_group, &rig.site.result_topic),
+        };
+        for round in 1..=3 {
+            eprintln!("{role} asked to stop and killed, round {round}");
+            let hold = rig.hold();
+            let worker = held_at(once(&rig, role), place, &hold).start().unwrap();
+            worker.wait_for_log("Held", PATIENCE).await.unwrap();
+            worker.sigterm().unwrap();
+            eventually("the attempt taken back", PATIENCE, async || {
+                let record = rig.kafka.committed_metadata(group, topic, 0).await?;
+                let record = OffsetMetadata::parse(&record);
+                anyhow::Ok(record.draining && record.attempt == 0)
+            })
+            .await;
+            worker.kill_9().await.unwrap();
+        }
+        let _last = once(&rig, role).start().unwrap();
+        let _other = match other {
+            Some(processor) => processor,
+            None => rig.uploader().start().unwrap(),
+        };
+        rig.all_told(&tasks).await;
+        rig.run_dry().await;
+        rig.check_done(&tasks).await;
+        no_dead_letters(&rig).await;
     }
 }

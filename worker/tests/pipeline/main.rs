@@ -18,6 +18,7 @@ mod peers;
 mod poison;
 mod rebalance;
 mod recovery;
+mod refusals;
 mod rig;
 mod shutdown;
 mod storage_faults;

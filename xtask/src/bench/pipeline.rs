@@ -15,6 +15,7 @@ struct Kills {
     kills: usize,
     seconds: f64,
     lost: Vec<String>,
+    dead_letters: usize,
     stems_stored_twice: usize,
     uploaded_twice: usize,
     tasks_with_several_webhook_ids: usize,
@@ -47,15 +48,16 @@ pub(super) fn kills(bench: &Bench<'_>) -> Result<Section> {
     Ok(Section {
         title: "Random kills",
         text: format!(
-            "{} tiny tasks on 12 partitions, 4 processors and 2 uploaders, one of them killed (`kill -9`) and replaced at \
-             random, about once a second, with a session of 6 s. Promised are 0 lost, no finished work done again, and one \
-             webhook id for each task.",
+            "{} tiny tasks on 12 partitions, 4 processors and 2 uploaders, one of them killed (`kill -9`, every other time \
+             up to 100 ms after SIGTERM) and replaced at random, about once a second, with a session of 6 s. Promised are \
+             0 lost, no dead letter, no finished work done again, and one webhook id for each task.",
             found.tasks
         ),
         header: vec!["", "figure"],
         rows: vec![
             row("kills", found.kills.to_string()),
             row("tasks lost", found.lost.len().to_string()),
+            row("dead letters", found.dead_letters.to_string()),
             row(
                 "tasks whose stems were stored twice",
                 found.stems_stored_twice.to_string(),

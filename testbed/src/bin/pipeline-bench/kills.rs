@@ -1,9 +1,11 @@
-//! Tiny tasks while processors and uploaders are killed at random: is anything lost, is finished work done again?
+//! Tiny tasks while processors and uploaders are killed at random, every other one soon after it was asked to stop: is
+//! anything lost or given up, is finished work done again?
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use separation_contract::names::dead_letter_topic;
 use separation_testbed::{Receiver, Site, Worker, tiny_song};
 use serde_json::{Value, json};
 
@@ -21,6 +23,9 @@ const FLEET: [&str; 6] = [
 
 /// Partitions of each topic.
 const PARTITIONS: i32 = 12;
+
+/// The longest time from SIGTERM to SIGKILL, in milliseconds: that of a few tasks; a drain takes about as long.
+const LONGEST_GRACE_MS: u64 = 100;
 
 /// The whole run gives up after this.
 const LIMIT: Duration = Duration::from_secs(1_500);
@@ -61,8 +66,9 @@ pub(crate) async fn measure(bench: &Bench, tasks: usize, kills: usize, seed: u64
         anyhow::ensure!(begin.elapsed() < LIMIT, "not done after {LIMIT:?}");
         let waiting = waiting(&site, bench).await?;
         if killed < kills {
-            fleet.kill(random.below(FLEET.len() as u64) as usize).await?;
-            killed += 1;
+            let grace = (killed % 2 == 1).then(|| Duration::from_millis(random.below(LONGEST_GRACE_MS)));
+            let slot = random.below(FLEET.len() as u64) as usize;
+            killed += usize::from(fleet.kill(slot, grace).await?);
             if killed % 10 == 0 {
                 progress(&format!("{killed} killed, {waiting} messages wait"));
             }
@@ -76,6 +82,11 @@ pub(crate) async fn measure(bench: &Bench, tasks: usize, kills: usize, seed: u64
         fleet.read(&worker)?;
         worker.sigterm()?;
         worker.wait_exit(Duration::from_secs(30)).await?;
+    }
+    let mut dead_letters = 0;
+    for topic in [&site.task_topic, &site.result_topic] {
+        let letters = bench.kafka.consume_all(&dead_letter_topic(topic)).await?;
+        dead_letters += letters.len();
     }
     let told = told(&hooks)?;
     let mut lost = Vec::new();
@@ -108,6 +119,7 @@ pub(crate) async fn measure(bench: &Bench, tasks: usize, kills: usize, seed: u64
         "kills": killed,
         "seconds": seconds,
         "lost": lost,
+        "dead_letters": dead_letters,
         "stems_stored_twice": times("Stems stored"),
         "uploaded_twice": times("Stems uploaded"),
         "tasks_with_several_webhook_ids": told.values().filter(|ids| ids.len() > 1).count(),
@@ -116,11 +128,17 @@ pub(crate) async fn measure(bench: &Bench, tasks: usize, kills: usize, seed: u64
 }
 
 impl Fleet<'_> {
-    async fn kill(&mut self, slot: usize) -> Result<()> {
+    /// Replaces a worker and kills it, so long after it was asked to stop if it was. Gives whether it still ran then.
+    async fn kill(&mut self, slot: usize, grace: Option<Duration>) -> Result<bool> {
         let fresh = self.bench.role(self.site, FLEET[slot]).start()?;
         let worker = std::mem::replace(&mut self.running[slot], fresh);
-        worker.kill_9().await?;
-        self.read(&worker)
+        if let Some(grace) = grace {
+            worker.sigterm()?;
+            tokio::time::sleep(grace).await;
+        }
+        let killed = worker.kill_9().await.is_ok();
+        self.read(&worker)?;
+        Ok(killed)
     }
 
     fn read(&mut self, worker: &Worker) -> Result<()> {

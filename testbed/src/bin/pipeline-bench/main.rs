@@ -105,8 +105,6 @@ impl Bench {
             .env("MODEL_FILE_DIR", &self.models)
             .env("MODEL_NAME", "identity_tiny.onnx")
             .env("THREADS", "1")
-            // Who is killed often must not be given up.
-            .env("MAX_ATTEMPTS", "1000")
     }
 }
 

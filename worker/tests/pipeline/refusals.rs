@@ -1,0 +1,183 @@
+//! Brokers that refuse a worker: the message is kept, the refusal is reported, and work goes on once it ends.
+
+use std::time::Duration;
+
+use separation_contract::environment as env;
+use separation_contract::offset_metadata::OffsetMetadata;
+use separation_testbed::{AUTHORIZER, Kafka, KafkaOptions, Worker, WorkerOptions, eventually};
+
+use crate::rig::{PATIENCE, Rig, held_at, http};
+
+/// How soon a task goes on after a refusal has ended.
+const RESUMES: Duration = Duration::from_secs(30);
+
+/// Brokers of a test's own, on which clients authenticate by SCRAM.
+async fn brokers(settings: &[(&str, &str)]) -> &'static Kafka {
+    let settings = settings
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let options = KafkaOptions {
+        secure: true,
+        settings: settings.collect(),
+        ..KafkaOptions::default()
+    };
+    Box::leak(Box::new(Kafka::start(options).await.unwrap()))
+}
+
+/// A worker that authenticates with this password.
+fn authenticates(rig: &Rig, options: WorkerOptions, password: &str) -> WorkerOptions {
+    options
+        .env("KAFKA_BOOTSTRAP_SERVERS", rig.kafka.bootstrap_sasl_plaintext())
+        .env("KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT")
+        .env("KAFKA_SASL_MECHANISM", "SCRAM-SHA-512")
+        .env("KAFKA_SASL_USERNAME", rig.kafka.security().username())
+        .env("KAFKA_SASL_PASSWORD", password)
+}
+
+/// The answer of a worker's `/ready`.
+async fn ready(worker: &Worker) -> String {
+    let address = worker.address("Admin endpoint listens", PATIENCE).await.unwrap();
+    let answer = http()
+        .get(format!("http://{address}/ready"))
+        .send()
+        .await
+        .unwrap();
+    answer.text().await.unwrap()
+}
+
+async fn reports(worker: &Worker, dependency: &str) {
+    eventually("the refusal in /ready", PATIENCE, async || {
+        ready(worker)
+            .await
+            .contains(&format!("held: {dependency} refuses this worker"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_with_an_old_password_ends_once_and_one_that_was_never_accepted_waits() {
+    // Brokers end sessions of clients that do not authenticate again within this time.
+    let kafka = brokers(&[("connections.max.reauth.ms", "3000")]).await;
+    let rig = Rig::on(kafka, 1).await;
+    let old = kafka.security().password();
+    let start = |password: &str| {
+        authenticates(&rig, rig.processor(), password)
+            .env("SEPARATION_REFUSED_LIMIT_MS", "4000")
+            .env("SEPARATION_LEAST_UPTIME_MS", "0")
+            .start()
+            .unwrap()
+    };
+    let accepted = start(old);
+    rig.submit(1).await;
+    accepted
+        .wait_for_log("Offset committed successfully", PATIENCE)
+        .await
+        .unwrap();
+    kafka.set_password("another-password").await.unwrap();
+    reports(&accepted, "kafka:58").await;
+    assert_eq!(accepted.wait_exit(PATIENCE).await.unwrap(), 1);
+    let last = accepted.log_end();
+    assert!(last.contains("has refused it for"), "{last}");
+
+    let never = start(old);
+    let current = start("another-password");
+    let task = rig.submit(2).await;
+    let done = current
+        .wait_for_log("Offset committed successfully", PATIENCE)
+        .await
+        .unwrap();
+    assert_eq!(done.fields["task_uuid"], task);
+    current.sigterm().unwrap();
+    assert_eq!(current.wait_exit(PATIENCE).await.unwrap(), 0);
+    reports(&never, "kafka:58").await;
+    assert!(never.wait_exit(Duration::from_secs(8)).await.is_err(), "it waits");
+    kafka.set_password(old).await.unwrap();
+    rig.submit(3).await;
+    never
+        .wait_for_log("Offset committed successfully", RESUMES)
+        .await
+        .unwrap();
+    assert!(!ready(&never).await.contains("held"), "the refusal is over");
+    kafka.kill_broker(0).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_result_topic_that_may_not_be_written_holds_the_task_until_it_may() {
+    let kafka = brokers(&AUTHORIZER).await;
+    let rig = Rig::on(kafka, 1).await;
+    let (site, user) = (&rig.site, format!("User:{}", kafka.security().username()));
+    let allow = ["--add", "--allow-principal", &user, "--operation"];
+    let reading = [&allow[..], &["Read", "--topic", &site.task_topic, "--group", "*"]].concat();
+    kafka.change_acls(&reading).await.unwrap();
+    let hold = rig.hold();
+    let password = kafka.security().password();
+    let options = authenticates(&rig, rig.processor(), password).env(env::MAX_ATTEMPTS, "1");
+    let worker = held_at(options, "separated", &hold).start().unwrap();
+    let tasks = [rig.submit(1).await].into();
+    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    std::fs::remove_file(&hold).unwrap();
+    worker
+        .wait_for_logs("Kafka refuses the message; publishing again", 2, PATIENCE)
+        .await
+        .unwrap();
+    assert!(ready(&worker).await.contains("held: kafka:"));
+    let record = kafka
+        .committed_metadata(&site.processor_group, &site.task_topic, 0)
+        .await
+        .unwrap();
+    let record = OffsetMetadata::parse(&record);
+    assert_eq!(record.attempt, 0, "an attempt does not count while it is held");
+    assert!(record.held.is_some(), "{record:?}");
+    let writing = [&allow[..], &["Write", "--topic", &site.result_topic]].concat();
+    kafka.change_acls(&writing).await.unwrap();
+    worker
+        .wait_for_log("Offset committed successfully", RESUMES)
+        .await
+        .unwrap();
+    rig.check_results(&tasks).await;
+    assert!(!ready(&worker).await.contains("held"));
+    kafka.kill_broker(0).await.unwrap();
+}
+
+/// A topic is deleted in the middle of a task, which ends before or after the client has noticed.
+async fn topic_deleted(assignor: &str, noticed: bool) {
+    let rig = Rig::new(1).await;
+    let hold = rig.hold();
+    let options = rig.processor().env(env::KAFKA_ASSIGNOR, assignor);
+    let worker = held_at(options, "separated", &hold).start().unwrap();
+    rig.submit(1).await;
+    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    rig.kafka.delete_topic(&rig.site.task_topic).await.unwrap();
+    if noticed {
+        eventually("the client notices", PATIENCE, async || {
+            let log = worker.log().unwrap();
+            log.iter()
+                .any(|line| line.fields.to_string().contains("topic not available"))
+        })
+        .await;
+    }
+    std::fs::remove_file(&hold).unwrap();
+    let ended = if noticed {
+        "The message went to another worker"
+    } else {
+        "The topic was deleted while its message was worked on"
+    };
+    worker.wait_for_log(ended, RESUMES).await.unwrap();
+    rig.kafka.create_topic(&rig.site.task_topic, 1).await.unwrap();
+    let task = rig.submit(2).await;
+    let done = worker
+        .wait_for_log("Offset committed successfully", PATIENCE)
+        .await
+        .unwrap();
+    assert_eq!(done.fields["task_uuid"], task);
+}
+
+#[tokio::test]
+async fn a_topic_that_is_deleted_in_the_middle_of_a_task_is_reported_and_the_next_one_served() {
+    tokio::join!(
+        topic_deleted("range", false),
+        topic_deleted("range", true),
+        topic_deleted("cooperative-sticky", false),
+        topic_deleted("cooperative-sticky", true),
+    );
+}
