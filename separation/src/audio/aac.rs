@@ -9,6 +9,9 @@ use symphonia::core::packet::Packet;
 /// Packets looked at. Every packet of HE-AAC carries its replication.
 const PACKETS: usize = 16;
 
+/// The longest packet of two channels, 6,144 bits each, and some more.
+const MAX_PACKET_BYTES: usize = 2_048;
+
 /// Element kinds of ISO 14496-3, table 4.85.
 const DATA_ELEMENT: u32 = 4;
 const FILL_ELEMENT: u32 = 6;
@@ -46,15 +49,19 @@ pub(super) fn is_in(packets: &VecDeque<Packet>, decoder: &mut dyn AudioDecoder) 
     carrying * 2 > looked_at
 }
 
-/// How many packets [`is_in`] looks at.
-pub(super) fn packets_looked_at() -> usize {
-    PACKETS
+/// Whether [`is_in`] looks at no more packets than these.
+pub(super) fn is_enough(packets: &VecDeque<Packet>) -> bool {
+    let bytes: usize = packets.iter().map(|packet| packet.data.len()).sum();
+    packets.len() >= PACKETS || bytes > PACKETS * MAX_PACKET_BYTES
 }
 
 /// Whether a packet ends with fill elements one of which carries replication. Where its elements begin only a decoder of
 /// them all can tell: so wherever the rest of the packet reads as such elements, the packet is decoded up to there.
 fn carries_replication(packet: &Packet, decoder: &mut dyn AudioDecoder) -> bool {
     let bits = packet.data.len() * 8;
+    if packet.data.len() > MAX_PACKET_BYTES {
+        return false;
+    }
     (0..bits)
         .filter(|place| is_tail(&packet.data, *place))
         .any(|place| {

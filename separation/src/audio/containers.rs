@@ -48,7 +48,11 @@ pub(super) fn make_reader(
     end: u64,
     sniffed: Sniffed,
 ) -> Result<Box<dyn FormatReader>, Error> {
-    let mut stream = MediaSourceStream::new(Box::new(Section::new(input, end)?), Default::default());
+    let mut section = Section::new(input, end)?;
+    if sniffed.container == Container::Matroska {
+        section = section.without_jumps_to_what_is_missing()?;
+    }
+    let mut stream = MediaSourceStream::new(Box::new(section), Default::default());
     io::Seek::seek(&mut stream, io::SeekFrom::Start(sniffed.offset))?;
     let options = FormatOptions::default();
     Ok(match sniffed.container {

@@ -159,13 +159,23 @@ impl<I: Read + Seek> Walk<'_, I> {
                 return None;
             }
             let head = self.bytes(position, 16).ok()?;
-            position = match u32_at(&head, 0)? {
+            let next = match u32_at(&head, 0)? {
                 0 => file_end,
                 1 => position.checked_add(u64_at(&head, 8)?.max(16))?,
                 bytes => position + u64::from(bytes.max(8)),
             };
+            if next > file_end {
+                let holds_audio = matches!(head.get(4..8)?, b"mdat" | b"moof");
+                // Anything else there is junk behind the file.
+                return Some(if holds_audio && next <= MAX_END {
+                    next
+                } else {
+                    file_end
+                });
+            }
+            position = next;
         }
-        (position <= MAX_END).then_some(position.max(file_end))
+        Some(file_end)
     }
 
     fn sound_track(&mut self, movie: Extent) -> Option<SoundTrack> {

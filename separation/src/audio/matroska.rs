@@ -1,9 +1,13 @@
-//! Which audio track of a Matroska file is the default: symphonia takes a flag that is left out for one that is not set.
+//! What symphonia leaves unused of Matroska files: which audio track is the default (it takes a flag that is left out for
+//! one that is not set), and how long the file is by its segment.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
 /// Elements looked at in all; a file with many tracks and tags has about a thousand before its audio.
 const MAX_ELEMENTS: usize = 10_000;
+
+/// The greatest end of a file that counts; sizes beyond it are not meant.
+const MAX_END: u64 = 1 << 48;
 
 const SEGMENT: u32 = 0x1853_8067;
 const TRACKS: u32 = 0x1654_ae6b;
@@ -15,26 +19,29 @@ const IS_DEFAULT: u32 = 0x88;
 
 const AUDIO: u64 = 2;
 
-/// The number of the first audio track that is a default, or else of the first; `None` where none comes before the
-/// audio itself.
-pub(super) fn default_track(input: &mut (impl Read + Seek)) -> Option<u32> {
-    let end = input.seek(SeekFrom::End(0)).ok()?;
+/// What of a Matroska file is told by its first elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Where its segment ends by its size; behind the end of the file where that was cut off.
+    pub(super) end: u64,
+    /// The number of the first audio track that is a default, or else of the first; `None` where none comes before the
+    /// audio itself.
+    pub(super) track: Option<u32>,
+}
+
+/// Reads the layout; `None` where the first elements are not made as they should be.
+pub(super) fn layout(input: &mut (impl Read + Seek)) -> Option<Layout> {
+    let file_end = input.seek(SeekFrom::End(0)).ok()?;
     let mut walk = Walk { input, elements: 0 };
-    let segment = walk.find(0, end, SEGMENT)?;
-    let tracks = walk.find(segment.0, segment.1, TRACKS)?;
-    let (mut from, mut first) = (tracks.0, None);
-    while let Some(entry) = walk.find(from, tracks.1, TRACK_ENTRY) {
-        from = entry.1;
-        if walk.number(entry, TRACK_KIND) != Some(AUDIO) {
-            continue;
-        }
-        let number = u32::try_from(walk.number(entry, TRACK_NUMBER)?).ok();
-        if walk.number(entry, IS_DEFAULT).unwrap_or(1) == 1 {
-            return number;
-        }
-        first = first.or(number);
-    }
-    first
+    let segment = walk.find(0, file_end, SEGMENT)?;
+    Some(Layout {
+        end: segment
+            .claimed_end
+            .filter(|end| *end <= MAX_END)
+            .unwrap_or(file_end)
+            .max(file_end),
+        track: walk.default_track(segment),
+    })
 }
 
 struct Walk<'a, I> {
@@ -42,8 +49,15 @@ struct Walk<'a, I> {
     elements: usize,
 }
 
-/// First byte and end of the content of an element.
-type Extent = (u64, u64);
+/// The content of an element.
+#[derive(Clone, Copy)]
+struct Extent {
+    start: u64,
+    /// Where it ends within its parent.
+    end: u64,
+    /// Where it ends by its size, if that is known.
+    claimed_end: Option<u64>,
+}
 
 impl<I: Read + Seek> Walk<'_, I> {
     fn find(&mut self, from: u64, end: u64, id: u32) -> Option<Extent> {
@@ -58,13 +72,18 @@ impl<I: Read + Seek> Walk<'_, I> {
             let (size, size_bytes) = variable(head.get(id_bytes..)?, 8, false)?;
             let start = position + (id_bytes + size_bytes) as u64;
             let is_unknown = size == (1 << (7 * size_bytes)) - 1;
-            let next = if is_unknown {
-                end
+            let claimed_end = if is_unknown {
+                None
             } else {
-                start.checked_add(size)?.min(end)
+                Some(start.checked_add(size)?)
             };
+            let next = claimed_end.map_or(end, |claimed| claimed.min(end));
             if found == u64::from(id) {
-                return Some((start, next));
+                return Some(Extent {
+                    start,
+                    end: next,
+                    claimed_end,
+                });
             }
             if found == u64::from(CLUSTER) {
                 return None;
@@ -74,10 +93,29 @@ impl<I: Read + Seek> Walk<'_, I> {
         None
     }
 
-    fn number(&mut self, (from, end): Extent, id: u32) -> Option<u64> {
-        let (from, end) = self.find(from, end, id)?;
-        let bytes = usize::try_from(end - from).ok().filter(|bytes| *bytes <= 8)?;
-        let content = self.bytes(from, bytes).ok()?;
+    fn default_track(&mut self, segment: Extent) -> Option<u32> {
+        let tracks = self.find(segment.start, segment.end, TRACKS)?;
+        let (mut from, mut first) = (tracks.start, None);
+        while let Some(entry) = self.find(from, tracks.end, TRACK_ENTRY) {
+            from = entry.end;
+            if self.number(entry, TRACK_KIND) != Some(AUDIO) {
+                continue;
+            }
+            let number = u32::try_from(self.number(entry, TRACK_NUMBER)?).ok();
+            if self.number(entry, IS_DEFAULT).unwrap_or(1) == 1 {
+                return number;
+            }
+            first = first.or(number);
+        }
+        first
+    }
+
+    fn number(&mut self, parent: Extent, id: u32) -> Option<u64> {
+        let found = self.find(parent.start, parent.end, id)?;
+        let bytes = usize::try_from(found.end - found.start)
+            .ok()
+            .filter(|bytes| *bytes <= 8)?;
+        let content = self.bytes(found.start, bytes).ok()?;
         Some(
             content
                 .iter()

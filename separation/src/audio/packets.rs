@@ -151,6 +151,10 @@ impl PacketInput {
         }
         input.decode_first()?;
         input.set_ends(trim);
+        if outline.is_cut_off && input.missing_frames().is_none() {
+            // Nothing else tells what is missing: at least the packet that was cut.
+            input.counts.damaged += 1;
+        }
         Ok(input)
     }
 
@@ -163,7 +167,7 @@ impl PacketInput {
             return Ok(true);
         }
         let mut packets = VecDeque::new();
-        while packets.len() < aac::packets_looked_at()
+        while !aac::is_enough(&packets)
             && let Some(packet) = self.next_packet()?
         {
             packets.push_back(packet);
@@ -502,6 +506,7 @@ impl PacketInput {
 }
 
 /// What is known of a file before a reader is made for it.
+#[derive(Debug, Clone, Copy)]
 struct Outline {
     /// Where its last byte would be, or is.
     end: u64,
@@ -509,6 +514,8 @@ struct Outline {
     trim: Option<Trim>,
     /// Whether nothing tells where its packets are.
     is_without_index: bool,
+    /// Whether its last box or element should go on behind its end.
+    is_cut_off: bool,
 }
 
 impl Outline {
@@ -518,7 +525,9 @@ impl Outline {
             track_id: None,
             trim: None,
             is_without_index: false,
+            is_cut_off: false,
         };
+        let file_end = outline.end;
         match sniffed.container {
             Container::Mp4 => {
                 if let Some(layout) = edits::layout(input) {
@@ -528,11 +537,17 @@ impl Outline {
                     outline.trim = layout.sound.and_then(|sound| sound.trim);
                 }
             }
-            Container::Matroska => outline.track_id = matroska::default_track(input),
+            Container::Matroska => {
+                if let Some(layout) = matroska::layout(input) {
+                    outline.end = layout.end;
+                    outline.track_id = layout.track;
+                }
+            }
             // Readers of frames take a tag behind them for more of the last one.
             Container::Flac | Container::Mpeg | Container::Adts => outline.end = tags::end_of_audio(input)?,
             _ => {}
         }
+        outline.is_cut_off = outline.end > file_end;
         Ok(outline)
     }
 }

@@ -10,6 +10,7 @@ pub(super) struct Section {
     inner: Box<dyn MediaSource>,
     end: u64,
     position: u64,
+    is_seekable: bool,
 }
 
 impl Section {
@@ -19,7 +20,15 @@ impl Section {
             inner,
             end,
             position: 0,
+            is_seekable: true,
         })
+    }
+
+    /// Lets no reader jump to an index at the end, where the end was cut off.
+    pub(super) fn without_jumps_to_what_is_missing(mut self) -> io::Result<Self> {
+        self.is_seekable = self.inner.seek(SeekFrom::End(0))? >= self.end;
+        self.inner.rewind()?;
+        Ok(self)
     }
 }
 
@@ -48,7 +57,7 @@ impl Seek for Section {
 
 impl MediaSource for Section {
     fn is_seekable(&self) -> bool {
-        true
+        self.is_seekable
     }
 
     fn byte_len(&self) -> Option<u64> {

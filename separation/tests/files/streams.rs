@@ -6,7 +6,7 @@ use std::process::Command;
 
 use separation::audio::{FfmpegUse, OutputFormat, StereoBlock, WavSamples, create};
 
-use crate::parts::{Case, EXACT, Expected, Tolerance, check_all, made, read, reference};
+use crate::parts::{Case, EXACT, Expected, Tolerance, check_all, made, place_of, read, reference};
 
 /// Two decoders of one lossy stream: the same samples but for rounding, and a packet more or less at the end.
 const STREAM: Tolerance = Tolerance {
@@ -137,12 +137,6 @@ fn frames(mp3: &[u8]) -> Vec<usize> {
         places.push(at);
     }
     places
-}
-
-fn place(file: &[u8], word: &[u8]) -> usize {
-    file.windows(word.len())
-        .position(|window| window == word)
-        .unwrap_or_else(|| panic!("{word:?} is in the file"))
 }
 
 #[test]
@@ -291,7 +285,7 @@ fn mp3_that_is_damaged_or_unusual() {
     let mut gap = mp3.clone();
     gap[frame..fifth].fill(0);
     let mut killed = mp3[..half].to_vec();
-    let tag = place(&killed, b"Info");
+    let tag = place_of(&killed, b"Info");
     // Frames and bytes, which an encoder fills in at its end.
     killed[tag + 8..tag + 16].fill(0);
     let mut no_lengths = mp3.clone();
@@ -422,8 +416,7 @@ fn adts_frame_bytes(header: &[u8]) -> usize {
 
 /// The decoder's configuration in an MP4 file by ffmpeg replaced by another, of another length.
 fn with_configuration(mp4: &[u8], configuration: &[u8]) -> Vec<u8> {
-    let place_of = |word: &[u8]| place(mp4, word);
-    let old = place_of(b"\x05\x80\x80\x80");
+    let old = place_of(mp4, b"\x05\x80\x80\x80");
     let old_bytes = usize::from(mp4[old + 4]);
     let more = configuration.len() - old_bytes;
     let mut file = mp4[..old + 4].to_vec();
@@ -431,12 +424,12 @@ fn with_configuration(mp4: &[u8], configuration: &[u8]) -> Vec<u8> {
     file.extend_from_slice(configuration);
     file.extend_from_slice(&mp4[old + 5 + old_bytes..]);
     for descriptor in [b"\x03\x80\x80\x80", b"\x04\x80\x80\x80"] {
-        file[place_of(descriptor) + 4] += more as u8;
+        file[place_of(mp4, descriptor) + 4] += more as u8;
     }
     for kind in [
         b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mp4a", b"esds",
     ] {
-        let size = place_of(kind) - 4;
+        let size = place_of(mp4, kind) - 4;
         let bytes = u32::from_be_bytes(file[size..size + 4].try_into().unwrap()) + more as u32;
         file[size..size + 4].copy_from_slice(&bytes.to_be_bytes());
     }
@@ -478,11 +471,25 @@ fn mp4_that_was_cut_off_or_has_several_tracks() {
     let fragmented =
         made("-c:a aac -b:a 192k -movflags frag_keyframe+empty_moov -frag_duration 300000 -f mp4");
     let alac = made("-c:a alac -sample_fmt s16p -movflags faststart -f ipod");
+    let matroska = made("-c:a aac -b:a 192k -f matroska");
+    let webm = made("-ar 48000 -c:a libopus -b:a 192k -f webm");
     let cut = |file: &[u8], percent: usize| file[..file.len() * percent / 100].to_vec();
     let cases = [
         reported(same("M4A without its last hundredth", cut(&fast, 99))),
         reported(same("half of an M4A", cut(&fast, 50))),
-        same("half of a fragmented MP4", cut(&fragmented, 50)),
+        reported(same("half of a fragmented MP4", cut(&fragmented, 50))),
+        like(
+            "an M4A with ID3v1 behind",
+            [fast.clone(), id3v1()].concat(),
+            &fast,
+        ),
+        like(
+            "an M4A with noise behind",
+            [slow.clone(), noise(5_000, 4)].concat(),
+            &slow,
+        ),
+        reported(same("half of a Matroska", cut(&matroska, 50))),
+        reported(same("half of a WebM", cut(&webm, 50))),
         Case {
             tolerance: Tolerance {
                 frames: 4_096,
