@@ -13,11 +13,10 @@ use symphonia::core::codecs::registry::CodecRegistry;
 use symphonia::core::errors::Error;
 use symphonia::core::formats::{FormatOptions, FormatReader, Track};
 use symphonia::core::io::{MediaSource, MediaSourceStream, ReadBytes};
-use symphonia::default::formats::{
-    AiffReader, CafReader, FlacReader, IsoMp4Reader, MkvReader, OggReader, WavReader,
-};
+use symphonia::default::formats::{AiffReader, CafReader, IsoMp4Reader, MkvReader, OggReader, WavReader};
 
 use super::AudioError;
+use super::flac_streams::FlacStreams;
 use super::frame_stream::FrameStream;
 use super::frames;
 use super::section::Section;
@@ -57,7 +56,7 @@ pub(super) fn make_reader(
     let options = FormatOptions::default();
     Ok(match sniffed.container {
         Container::Wav => Box::new(WavReader::try_new(stream, options)?),
-        Container::Flac => Box::new(FlacReader::try_new(stream, options)?),
+        Container::Flac => Box::new(FlacStreams::open(Box::new(stream), sniffed.offset)?),
         Container::Ogg => Box::new(OggReader::try_new(stream, options)?),
         Container::Aiff => Box::new(AiffReader::try_new(stream, options)?),
         Container::Caf => Box::new(CafReader::try_new(stream, options)?),

@@ -11,6 +11,7 @@ mod encoder_tag;
 mod error;
 mod ffmpeg;
 mod flac_out;
+mod flac_streams;
 mod frame_stream;
 mod frames;
 mod guard;

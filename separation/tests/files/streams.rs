@@ -533,6 +533,7 @@ fn the_default_track_is_taken_of_several() {
 #[test]
 fn flac_with_tags_cut_off_and_damaged() {
     let flac = made(FLAC);
+    let mono = made("-ac 1 -ar 32000 -c:a flac -sample_fmt s16 -f flac");
     let exact = |name, file| Case {
         reference: Some(flac.clone()),
         ..Case::new(name, file)
@@ -550,6 +551,17 @@ fn flac_with_tags_cut_off_and_damaged() {
             "FLAC with APEv2 and ID3v1 behind",
             [flac.clone(), ape(&noise(9_000, 3)), id3v1()].concat(),
         ),
+        Case {
+            reference: Some(one_after_the_other(&[&flac, &flac])),
+            ..Case::new("two FLACs joined", flac.repeat(2))
+        },
+        Case {
+            reference: Some(one_after_the_other(&[&flac, &mono])),
+            ..Case::new(
+                "FLACs of other channels and rates joined",
+                [flac.clone(), mono.clone()].concat(),
+            )
+        },
         exact(
             "FLAC with ID3v2 before",
             [id3v2(&noise(9_000, 3), 9_010), flac.clone(), id3v1()].concat(),
