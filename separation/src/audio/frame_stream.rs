@@ -109,6 +109,9 @@ impl FrameStream {
             Some(tag) => stream.take_tag(tag),
             None => stream.track.num_frames = Some(stream.estimate(end - offset)?),
         }
+        if stream.track.num_frames.is_some() && tag.is_some() {
+            stream.track.duration = stream.track.num_frames.map(Duration::from);
+        }
         stream.media = MediaInfo::from_track(&stream.track);
         Ok(stream)
     }

@@ -489,6 +489,11 @@ impl PacketInput {
         self.expected_frames
     }
 
+    /// Whether the length is only estimated from the first frames: without a tag nothing declares it.
+    pub(super) fn is_length_estimated(&self) -> bool {
+        self.is_without_container() && self.track.duration.is_none()
+    }
+
     pub(super) fn skipped_packets(&self) -> u64 {
         self.counts.damaged
     }

@@ -289,8 +289,10 @@ impl FileSource {
         })?;
         let expected_frames = frames.map(|frames| converted_frames(frames, rate_hz));
         let limit = options.max_duration.map(|limit| (limit, frames_of(limit)));
+        let is_estimate = matches!(&input, Input::Packets(packets) if packets.is_length_estimated());
         if let (Some((limit, most)), Some(expected)) = (limit, expected_frames)
             && expected > most
+            && !is_estimate
         {
             return Err(AudioError::TooLong {
                 path: path.to_owned(),

@@ -4,4 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 mod parts;
+mod pieces;
 mod streams;
+mod tracks;

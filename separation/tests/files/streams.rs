@@ -1,18 +1,12 @@
-//! MP3, AAC, FLAC and MP4: streams of frames with other bytes before, between and behind them, streams that were cut off
-//! or joined, and codecs that only look like what our decoders know.
+//! MP3, AAC and FLAC: streams of frames with other bytes before, between and behind them, streams that were cut off,
+//! damaged or joined.
 
-use std::path::Path;
-use std::process::Command;
+use std::time::Duration;
 
-use separation::audio::{FfmpegUse, OutputFormat, StereoBlock, WavSamples, create};
+use separation::audio::{FfmpegUse, SourceOptions, open_bytes};
 
-use crate::parts::{Case, EXACT, Expected, Tolerance, check_all, made, place_of, read, reference};
-
-/// Two decoders of one lossy stream: the same samples but for rounding, and a packet more or less at the end.
-const STREAM: Tolerance = Tolerance {
-    min_snr_db: 60.0,
-    frames: 1_152,
-};
+use crate::parts::{Case, EXACT, Tolerance, check_all, made, place_of, read};
+use crate::pieces::{STREAM, ape, by, id3v1, id3v2, like, noise, one_after_the_other, reported, same};
 
 /// Where a frame is damaged, both decoders conceal it in their own way, and agree in the rest.
 const CONCEALED: Tolerance = Tolerance {
@@ -26,106 +20,6 @@ const MP3_48K: &str = "-ar 48000 -c:a libmp3lame -b:a 192k -write_xing 0 -id3v2_
 const MP3_BARE: &str = "-c:a libmp3lame -b:a 192k -write_xing 0 -id3v2_version 0 -f mp3";
 const ADTS: &str = "-c:a aac -b:a 192k -f adts";
 const FLAC: &str = "-c:a flac -sample_fmt s16 -f flac";
-
-/// A case that decodes as ffmpeg decodes the same file.
-fn same(name: &'static str, file: Vec<u8>) -> Case {
-    Case {
-        tolerance: STREAM,
-        ..Case::new(name, file)
-    }
-}
-
-/// A case that decodes to what ffmpeg makes of another file.
-fn like(name: &'static str, file: Vec<u8>, reference: &[u8]) -> Case {
-    Case {
-        reference: Some(reference.to_vec()),
-        ..same(name, file)
-    }
-}
-
-fn reported(case: Case) -> Case {
-    Case {
-        is_reported: true,
-        ..case
-    }
-}
-
-/// Bytes without any order, always the same ones.
-fn noise(count: usize, seed: u32) -> Vec<u8> {
-    let mut state = seed;
-    let next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    std::iter::repeat_with(next).take(count).collect()
-}
-
-fn id3v1() -> Vec<u8> {
-    [b"TAG".as_slice(), &[b' '; 125]].concat()
-}
-
-/// A tag with a picture, that states `size` bytes.
-fn id3v2(picture: &[u8], size: usize) -> Vec<u8> {
-    let seven = |size: usize| [21, 14, 7, 0].map(|shift| (size >> shift & 0x7f) as u8);
-    let frame = [b"APIC".as_slice(), &seven(picture.len()), &[0, 0], picture].concat();
-    let head = [b"ID3\x04\0\0".as_slice(), &seven(size)].concat();
-    [head, frame].concat()
-}
-
-fn ape(picture: &[u8]) -> Vec<u8> {
-    let item = [
-        &(picture.len() as u32).to_le_bytes()[..],
-        &[2, 0, 0, 0],
-        b"Cover Art (Front)\0",
-        picture,
-    ]
-    .concat();
-    let part = |flags: u32| {
-        [
-            b"APETAGEX".as_slice(),
-            &2_000_u32.to_le_bytes(),
-            &(item.len() as u32 + 32).to_le_bytes(),
-            &1_u32.to_le_bytes(),
-            &flags.to_le_bytes(),
-            &[0; 8],
-        ]
-        .concat()
-    };
-    [part(0xa000_0000), item.clone(), part(0x8000_0000)].concat()
-}
-
-/// The audio that ffmpeg makes of each file, one behind the other, as a file.
-fn one_after_the_other(files: &[&[u8]]) -> Vec<u8> {
-    let directory = tempfile::tempdir().unwrap();
-    let mut whole = StereoBlock::default();
-    for file in files {
-        whole.append(&reference(file, directory.path()).unwrap());
-    }
-    let path = directory.path().join("whole.wav");
-    let mut sink = create(&path, OutputFormat::Wav(WavSamples::Float32)).unwrap();
-    sink.write(&whole).unwrap();
-    sink.finish().unwrap().publish().unwrap();
-    std::fs::read(path).unwrap()
-}
-
-/// Makes a file by a program that reads one file and writes another, given as `IN` and `OUT`.
-fn by(program: &str, arguments: &str, input: &[u8]) -> Vec<u8> {
-    let directory = tempfile::tempdir().unwrap();
-    let (from, to) = (directory.path().join("in.wav"), directory.path().join("out"));
-    std::fs::write(&from, input).unwrap();
-    let path = |path: &Path| path.to_str().unwrap().to_owned();
-    let run = Command::new(program)
-        .args(arguments.split_ascii_whitespace().map(|word| match word {
-            "IN" => path(&from),
-            "OUT" => path(&to),
-            word => word.to_owned(),
-        }))
-        .output()
-        .unwrap_or_else(|error| panic!("{program} must be installed: {error}"));
-    let text = String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.success(), "{program} {arguments}: {text}");
-    std::fs::read(to).unwrap()
-}
 
 /// Where the frames of an MP3 at 44.1 kHz begin.
 fn frames(mp3: &[u8]) -> Vec<usize> {
@@ -389,148 +283,6 @@ fn adts_with_other_bytes_damaged_and_joined() {
 }
 
 #[test]
-fn an_aac_packet_without_audio_is_silence_and_not_the_one_before_it() {
-    let mut aac = made(ADTS);
-    let mut at = 0;
-    for _ in 0..40 {
-        at += adts_frame_bytes(&aac[at..]);
-    }
-    let end = at + adts_frame_bytes(&aac[at..]);
-    aac[at + 7..end].fill(0);
-    aac[at + 7] = 0xe0;
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("song");
-    std::fs::write(&path, &aac).unwrap();
-    let (found, report) = read(&path, FfmpegUse::Forbidden).unwrap();
-    assert_eq!(report.skipped_packets, 1);
-    assert!(
-        found.left[40 * 1_024..41 * 1_024]
-            .iter()
-            .all(|sample| *sample == 0.0)
-    );
-}
-
-fn adts_frame_bytes(header: &[u8]) -> usize {
-    usize::from(header[3] & 3) << 11 | usize::from(header[4]) << 3 | usize::from(header[5] >> 5)
-}
-
-/// The decoder's configuration in an MP4 file by ffmpeg replaced by another, of another length.
-fn with_configuration(mp4: &[u8], configuration: &[u8]) -> Vec<u8> {
-    let old = place_of(mp4, b"\x05\x80\x80\x80");
-    let old_bytes = usize::from(mp4[old + 4]);
-    let more = configuration.len() - old_bytes;
-    let mut file = mp4[..old + 4].to_vec();
-    file.push(configuration.len() as u8);
-    file.extend_from_slice(configuration);
-    file.extend_from_slice(&mp4[old + 5 + old_bytes..]);
-    for descriptor in [b"\x03\x80\x80\x80", b"\x04\x80\x80\x80"] {
-        file[place_of(mp4, descriptor) + 4] += more as u8;
-    }
-    for kind in [
-        b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mp4a", b"esds",
-    ] {
-        let size = place_of(mp4, kind) - 4;
-        let bytes = u32::from_be_bytes(file[size..size + 4].try_into().unwrap()) + more as u32;
-        file[size..size + 4].copy_from_slice(&bytes.to_be_bytes());
-    }
-    file
-}
-
-#[test]
-fn he_aac_is_never_decoded_by_halves() {
-    let (first, second) = (
-        include_bytes!("he_aac_v1.aac").to_vec(),
-        include_bytes!("he_aac_v2.aac").to_vec(),
-    );
-    let mp4 = |aac: &[u8]| by("ffmpeg", "-v error -i IN -c copy -f ipod OUT", aac);
-    let (first_mp4, second_mp4) = (mp4(&first), mp4(&second));
-    let refused = |name, file| Case::for_ffmpeg(name, file, "HE-AAC");
-    let announced = with_configuration(&first_mp4, &[0x13, 0x90, 0x56, 0xe5, 0xa0]);
-    let explicit = with_configuration(&first_mp4, &[0x2b, 0x92, 0x08, 0x00]);
-    let explicit_2 = with_configuration(&second_mp4, &[0xeb, 0x8a, 0x08, 0x00]);
-    let cases = [
-        refused("HE-AAC in ADTS", first.clone()),
-        refused("HE-AAC v2 in ADTS", second),
-        refused("HE-AAC in MP4", first_mp4),
-        refused("HE-AAC v2 in MP4", second_mp4),
-        refused("HE-AAC announced behind the plain codec", announced),
-        Case::for_ffmpeg("HE-AAC announced", explicit, "aac too complex"),
-        Case::for_ffmpeg("HE-AAC v2 announced", explicit_2, "aac too complex"),
-        refused(
-            "HE-AAC in Matroska",
-            by("ffmpeg", "-v error -i IN -c copy -f matroska OUT", &first),
-        ),
-    ];
-    check_all(&cases);
-}
-
-#[test]
-fn mp4_that_was_cut_off_or_has_several_tracks() {
-    let fast = made("-c:a aac -b:a 192k -movflags faststart -f ipod");
-    let slow = made("-c:a aac -b:a 192k -f ipod");
-    let fragmented =
-        made("-c:a aac -b:a 192k -movflags frag_keyframe+empty_moov -frag_duration 300000 -f mp4");
-    let alac = made("-c:a alac -sample_fmt s16p -movflags faststart -f ipod");
-    let matroska = made("-c:a aac -b:a 192k -f matroska");
-    let webm = made("-ar 48000 -c:a libopus -b:a 192k -f webm");
-    let cut = |file: &[u8], percent: usize| file[..file.len() * percent / 100].to_vec();
-    let cases = [
-        reported(same("M4A without its last hundredth", cut(&fast, 99))),
-        reported(same("half of an M4A", cut(&fast, 50))),
-        reported(same("half of a fragmented MP4", cut(&fragmented, 50))),
-        like(
-            "an M4A with ID3v1 behind",
-            [fast.clone(), id3v1()].concat(),
-            &fast,
-        ),
-        like(
-            "an M4A with noise behind",
-            [slow.clone(), noise(5_000, 4)].concat(),
-            &slow,
-        ),
-        reported(same("half of a Matroska", cut(&matroska, 50))),
-        reported(same("half of a WebM", cut(&webm, 50))),
-        Case {
-            tolerance: Tolerance {
-                frames: 4_096,
-                ..EXACT
-            },
-            ..reported(same("half of an ALAC", cut(&alac, 50)))
-        },
-        Case {
-            with_ffmpeg: Expected::Refused(""),
-            ..Case::refused("an M4A without its index", cut(&slow, 60), "moov")
-        },
-    ];
-    check_all(&cases);
-}
-
-#[test]
-fn the_default_track_is_taken_of_several() {
-    let other = "-f lavfi -i sine=frequency=300:duration=2 -map 1:a -map 0:a -disposition:a:0 0 -disposition:a:1 default";
-    let alone = made("-c:a flac -sample_fmt s16 -f flac");
-    let lossy = made("-c:a aac -b:a 192k -f ipod");
-    let cases = [
-        like(
-            "the default of MP4",
-            made(&format!("{other} -c:a aac -b:a 192k -f ipod")),
-            &lossy,
-        ),
-        like(
-            "the default of MOV",
-            made(&format!("{other} -c:a pcm_s16le -f mov")),
-            &alone,
-        ),
-        like(
-            "the default of Matroska",
-            made(&format!("{other} -c:a flac -sample_fmt s16 -f matroska")),
-            &alone,
-        ),
-    ];
-    check_all(&cases);
-}
-
-#[test]
 fn flac_with_tags_cut_off_and_damaged() {
     let flac = made(FLAC);
     let mono = made("-ac 1 -ar 32000 -c:a flac -sample_fmt s16 -f flac");
@@ -582,30 +334,6 @@ fn flac_with_tags_cut_off_and_damaged() {
 }
 
 #[test]
-fn coded_audio_is_not_taken_for_samples() {
-    let wrap = |coded: &[u8], rest: &str| {
-        let raw = "-v error -f s16le -ar 48000 -ac 2 -i IN";
-        by("ffmpeg", &format!("{raw} {rest} OUT"), coded)
-    };
-    let ac3 = made("-ar 48000 -c:a ac3 -b:a 448k -f spdif");
-    let dts = made("-ar 48000 -c:a dca -strict -2 -b:a 754k -f spdif");
-    let cases = [
-        Case::refused("AC-3 in WAV", wrap(&ac3, "-c:a pcm_s16le -f wav"), "AC-3"),
-        Case::refused("AC-3 in FLAC", wrap(&ac3, "-c:a flac -f flac"), "AC-3"),
-        Case::refused("AC-3 in AIFF", wrap(&ac3, "-c:a pcm_s16be -f aiff"), "AC-3"),
-        Case::refused("DTS in WAV", wrap(&dts, "-c:a pcm_s16le -f wav"), "DTS"),
-        Case::for_ffmpeg(
-            "MXF",
-            made(
-                "-f lavfi -i color=size=720x576:rate=25:duration=2.2 -map 1:v -map 0:a -ar 48000 -c:v mpeg2video -c:a pcm_s16le -f mxf",
-            ),
-            "",
-        ),
-    ];
-    check_all(&cases);
-}
-
-#[test]
 fn no_damage_makes_more_audio_than_a_file_has_packets() {
     for (arguments, frames) in [(MP3, 1_152), (ADTS, 1_024), (FLAC, 4_608)] {
         let file = made(arguments);
@@ -632,4 +360,19 @@ fn no_damage_makes_more_audio_than_a_file_has_packets() {
             }
         }
     }
+}
+
+#[test]
+fn an_estimated_length_refuses_no_file() {
+    // Frames of silence at 32 kbit/s, then some at 320: 6 minutes, which the first megabyte makes 18.
+    let frame = |header: [u8; 4], bytes: usize| [&header[..], &vec![0; bytes - 4]].concat();
+    let low = frame([0xff, 0xfb, 0x10, 0xc0], 104);
+    let high = frame([0xff, 0xfb, 0xe0, 0xc0], 1_044);
+    let file = [low.repeat(11_000), high.repeat(3_000)].concat();
+    let options = SourceOptions {
+        max_duration: Some(Duration::from_secs(400)),
+        ..SourceOptions::default()
+    };
+    let source = open_bytes(file, &options).unwrap();
+    assert!(source.info().expected_frames > Some(400 * 44_100));
 }
