@@ -56,14 +56,22 @@ impl Dependency {
             Self::Membership => {
                 "read the pods' logs (kubectl logs), and check the Kafka Secret and that the user may read the group"
             }
-            Self::Store if reported.starts_with("volume") => {
-                "check the PersistentVolumeClaim, and that user 65532 may write to it"
-            }
-            Self::Store if reported.contains("NoSuchBucket") || reported.ends_with(":404") => {
-                "create the bucket, or correct spec.storage.s3.bucket in a new pool"
-            }
-            Self::Store => "check the Secret of spec.storage.s3, the bucket's policy and the endpoint",
+            Self::Store => store_fix(reported),
         }
+    }
+}
+
+/// The fix for a store, a volume or a scratch disk, in the words of a pool's spec.
+fn store_fix(reported: &str) -> &'static str {
+    let (kind, code) = reported.split_once(':').unwrap_or((reported, ""));
+    match (kind, code) {
+        ("scratch", _) => "make room for ephemeral storage on the nodes, or lower spec.storage.scratchBytes",
+        ("volume", "ENOSPC" | "EDQUOT") => "make room on the volume of the PersistentVolumeClaim",
+        ("volume", _) => "check the PersistentVolumeClaim, and that user 65532 may read and write it",
+        (_, "NoSuchBucket") => "create the bucket, or correct spec.storage.s3.bucket",
+        (_, "404") => "correct spec.storage.s3.endpoint: another server answers there",
+        (_, "timeout" | "unreachable") => "make the object store reachable from the pods",
+        _ => "check the Secret of spec.storage.s3, the bucket's policy and the endpoint",
     }
 }
 
@@ -215,7 +223,11 @@ mod tests {
         for (name, reason, fix) in [
             ("kafka:29", "KafkaRefused", "allow the workers' Kafka user"),
             ("s3:NoSuchBucket", "StoreRefused", "create the bucket"),
-            ("volume:EACCES", "StoreRefused", "PersistentVolumeClaim"),
+            ("s3:404", "StoreRefused", "spec.storage.s3.endpoint"),
+            ("s3:timeout", "StoreRefused", "reachable"),
+            ("volume:EACCES", "StoreRefused", "user 65532"),
+            ("volume:ENOSPC", "StoreRefused", "make room on the volume"),
+            ("scratch:ENOSPC", "StoreRefused", "scratchBytes"),
             ("model:missing", "ModelUnavailable", "spec.model"),
         ] {
             let found = reported(&[Hold::new(name, 0)]).remove(0);
