@@ -1,6 +1,7 @@
 //! Times one decision; prints microseconds as a JSON object. For `cargo xtask bench`.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use separation_operator::decide::{
@@ -40,10 +41,12 @@ fn main() {
 /// Work on every tenth partition where there are pods, and on every one where they are to come.
 fn observation(group: GroupReading, pods: i32) -> Observation {
     let step = if pods == 0 { 1 } else { 10 };
+    let set: Arc<str> = "vocals-processor-7c9d8b6f5".into();
     let pods = (0..pods).map(|pod| Pod {
         name: name(pod).as_str().into(),
         state: PodState::Ready,
         marked: Marked::No,
+        replica_set: Arc::clone(&set),
     });
     let pods: Vec<Pod> = pods.collect();
     Observation {
@@ -57,6 +60,7 @@ fn observation(group: GroupReading, pods: i32) -> Observation {
         workload: Workload {
             replicas: u32::try_from(pods.len()).unwrap_or(u32::MAX),
             pods,
+            status: None,
         },
         conflict: None,
         held: None,

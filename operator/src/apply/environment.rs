@@ -7,11 +7,12 @@ use separation_contract::environment as env;
 use separation_contract::kafka::OffsetReset;
 
 use super::pod::{ADMIN_PORT, CA_FOLDER, CLIENT_FOLDER, SCRATCH_FOLDER, WORK_FOLDER};
+use crate::names;
 use crate::plan::{FailurePolicy, PoolPlan, Role, RolePlan, SecretKey, Work};
 
-/// All variables of a role's worker.
-pub(crate) fn variables(plan: &PoolPlan, role: &RolePlan) -> Vec<EnvVar> {
-    let mut variables = kafka(plan);
+/// All variables of a role's worker. The pool's tag is part of its Kafka client id, where there is one.
+pub(crate) fn variables(plan: &PoolPlan, role: &RolePlan, pool_tag: Option<&str>) -> Vec<EnvVar> {
+    let mut variables = kafka(plan, pool_tag);
     variables.extend(consumer(plan, role));
     variables.extend(storage(plan));
     variables.push(plain(env::ADMIN_ADDR, format!("0.0.0.0:{ADMIN_PORT}")));
@@ -35,13 +36,27 @@ pub(crate) fn variables(plan: &PoolPlan, role: &RolePlan) -> Vec<EnvVar> {
     variables
 }
 
-fn kafka(plan: &PoolPlan) -> Vec<EnvVar> {
+/// How group members are told apart. Kubernetes puts the pod's name into the client id: its variable comes first.
+fn identity(pool_tag: Option<&str>) -> Vec<EnvVar> {
+    match pool_tag {
+        Some(tag) => vec![
+            pod_name(names::POD_NAME),
+            plain(
+                env::KAFKA_CLIENT_ID,
+                names::client_id(&format!("$({})", names::POD_NAME), tag),
+            ),
+        ],
+        None => vec![pod_name(env::KAFKA_CLIENT_ID)],
+    }
+}
+
+fn kafka(plan: &PoolPlan, pool_tag: Option<&str>) -> Vec<EnvVar> {
     let kafka = &plan.kafka;
     let mut variables = vec![
         plain(env::KAFKA_BOOTSTRAP_SERVERS, &kafka.bootstrap_servers),
         plain(env::KAFKA_SECURITY_PROTOCOL, kafka.security_protocol()),
-        pod_name(env::KAFKA_CLIENT_ID),
     ];
+    variables.extend(identity(pool_tag));
     if let Some(tls) = &kafka.tls {
         let file = |folder: &str, key: &SecretKey| format!("{folder}/{}", key.key);
         variables.extend(
@@ -171,7 +186,7 @@ fn secret(name: &str, key: &SecretKey) -> EnvVar {
     }
 }
 
-/// The pod's own name: how group members are told apart.
+/// The pod's own name.
 fn pod_name(name: &str) -> EnvVar {
     EnvVar {
         name: name.to_owned(),

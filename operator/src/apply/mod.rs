@@ -17,7 +17,6 @@ pub(crate) use environment::variables;
 pub(crate) use pod::{CA_FOLDER, CLIENT_FOLDER, SCRATCH_FOLDER, WORK_FOLDER};
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
@@ -28,7 +27,7 @@ use separation_contract::kafka::{CLOSE_MARGIN, Timings};
 use sha2::{Digest as _, Sha256};
 
 use crate::crd::SeparationPool;
-use crate::names::{FIELD_MANAGER, MANIFEST_HASH, POOL_LABEL, ROLE_LABEL, SECRETS_HASH};
+use crate::names::{FIELD_MANAGER, MANIFEST_HASH, POOL_LABEL, ROLE_LABEL, SECRETS_HASH, hex, pool_tag};
 use crate::observe::workload::DeploymentSeen;
 use crate::plan::{PoolId, PoolPlan, Problems, Role, RolePlan};
 use crate::settings::WorkerSettings;
@@ -39,7 +38,8 @@ const ROLLOUT_MARGIN: Duration = Duration::from_secs(600);
 /// How pods are replaced when the template changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rollout {
-    /// A quarter at a time, and none beside those that are to be replaced: no GPU is spare.
+    /// A quarter at a time, and none beside those that are to be replaced. The Deployment controller does not wait for a
+    /// terminating pod to end: where no GPU is spare, the new pod is pending until it does.
     Rolling,
     /// All of them go before the first new one comes: members with different assignors cannot share a group.
     AllAtOnce,
@@ -61,7 +61,9 @@ pub fn deployment(
     rollout: Rollout,
 ) -> Result<Deployment, Problems> {
     let role_plan = plan.role(role);
-    let template = overrides::merged(role_plan, pod::template(plan, role_plan, settings), settings)?;
+    let tag = owner.map(|owner| pool_tag(&owner.uid));
+    let template = pod::template(plan, role_plan, settings, tag.as_deref());
+    let template = overrides::merged(role_plan, template, settings)?;
     let deployment = Deployment {
         metadata: ObjectMeta {
             name: Some(deployment_name(&plan.id, role)),
@@ -123,11 +125,7 @@ fn hash(deployment: &Deployment) -> String {
 
 /// The first 64 bits of SHA-256, as hexadecimal digits.
 pub(crate) fn short_hash(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().take(8).fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&Sha256::digest(bytes)[..8])
 }
 
 /// Name of a role's Deployment.

@@ -37,7 +37,12 @@ pub(crate) const CLIENT_FOLDER: &str = "/etc/separation/kafka-client";
 const NOBODY: i64 = 65_532;
 
 /// The pod template of a role, before overrides.
-pub(super) fn template(plan: &PoolPlan, role: &RolePlan, settings: &WorkerSettings) -> PodTemplateSpec {
+pub(super) fn template(
+    plan: &PoolPlan,
+    role: &RolePlan,
+    settings: &WorkerSettings,
+    pool_tag: Option<&str>,
+) -> PodTemplateSpec {
     let annotations = [
         // Busy pods cannot move: what they hold would be worked on twice.
         ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
@@ -67,7 +72,7 @@ pub(super) fn template(plan: &PoolPlan, role: &RolePlan, settings: &WorkerSettin
                 seccomp_profile: Some(runtime_default()),
                 ..PodSecurityContext::default()
             }),
-            containers: vec![container(plan, role, settings, mounts)],
+            containers: vec![container(plan, role, settings, mounts, pool_tag)],
             volumes: Some(volumes),
             ..PodSpec::default()
         }),
@@ -79,12 +84,13 @@ fn container(
     role: &RolePlan,
     settings: &WorkerSettings,
     mounts: Vec<VolumeMount>,
+    pool_tag: Option<&str>,
 ) -> Container {
     Container {
         name: CONTAINER.into(),
         image: Some(plan.image.as_ref().unwrap_or(&settings.image).clone()),
         args: Some(vec![role.role.name().into()]),
-        env: Some(environment::variables(plan, role)),
+        env: Some(environment::variables(plan, role, pool_tag)),
         ports: Some(vec![ContainerPort {
             name: Some("admin".into()),
             container_port: ADMIN_PORT,

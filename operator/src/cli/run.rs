@@ -14,10 +14,12 @@ use crate::lease::{elector, lease_client};
 use crate::metrics::Metrics;
 use crate::reconcile::{CLUSTER, Operator};
 use crate::settings::{Namespaces, RunArguments, RunSettings};
+use crate::watch::LONGEST_WATCH;
 use crate::watch::world::Scope;
 
-/// How long one request to the API server may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a connection to the API server may bring nothing before it is given up: a list or a watch that hangs is
+/// noticed within this. Watches end by themselves before it.
+const READ_TIMEOUT: Duration = LONGEST_WATCH.saturating_add(Duration::from_secs(15));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long events that wait may take at the end.

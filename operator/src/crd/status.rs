@@ -62,7 +62,7 @@ pub struct RoleStatus {
     /// Why the number of workers is what it is, in one word.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// The bound that bit: Min, Max, Partitions, Busy, Draining, Unschedulable, or None.
+    /// The limit that applied: Min, Max, Partitions, Busy, Draining, Unschedulable, Dependency, Rollout, or None.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub bound: String,
     /// The same as a sentence, with numbers.

@@ -1,12 +1,13 @@
 //! Pods joined to members and to their partitions' work: who is busy, who is idle, who cannot be told.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use super::history::{History, IdlePod, READINGS_TO_BE_IDLE};
 use super::observation::{
-    GroupReading, Holds, Lag, Marked, Moment, Observation, Pod, PodState, Work, Workload,
+    GroupReading, Holds, Lag, Marked, Member, Moment, Observation, Pod, PodName, PodState, Work, Workload,
 };
 
 /// Workers by what they do.
@@ -39,17 +40,28 @@ pub(super) struct Fleet<'a> {
     pub(super) counts: PodCounts,
     /// Idle pods in the order in which they should go; with no activity known, none.
     idle: Vec<&'a Pod>,
-    /// Replicas that have no pod yet.
+    /// Replicas that have neither a pod nor a member yet.
     pub(super) missing: u32,
     /// Pods beyond the replicas: Kubernetes has yet to choose who goes, or knows and has not told us.
     pub(super) leaving: u32,
     /// A pod that may hold a task is not ready: Kubernetes would delete it before ready ones, whatever they are marked.
     pub(super) busy_would_go_first: bool,
+    /// Members that no known pod carries: the view of the pods is behind, or a worker died without leaving the group.
+    pub(super) hidden: Vec<&'a PodName>,
 }
 
 /// Most of a decision about many pods is this look-up; its keys are not chosen to collide by whoever joins a group, for the
 /// hash is seeded in each process.
-type HoldsByName<'a> = HashMap<&'a str, &'a Holds, RandomState>;
+type MembersByName<'a> = HashMap<&'a str, Joined<'a>, RandomState>;
+
+/// All members with one name.
+struct Joined<'a> {
+    name: &'a PodName,
+    /// One of them may hold a task.
+    busy: bool,
+    /// A pod has that name.
+    has_pod: bool,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Doing {
@@ -62,22 +74,37 @@ impl<'a> Fleet<'a> {
     pub(super) fn of(observation: &'a Observation, work: Option<&Work>) -> Self {
         let workload = &observation.workload;
         let mut fleet = Self {
-            counts: counts(workload),
+            counts: counts(observation),
             idle: Vec::new(),
             missing: 0,
             leaving: 0,
             busy_would_go_first: false,
+            hidden: Vec::new(),
         };
-        let standing = u32::try_from(live(workload).count()).unwrap_or(u32::MAX);
+        let mut members = MembersByName::default();
+        if let GroupReading::Stable { members: joined, .. } = &observation.group {
+            members = by_name(joined, work);
+            for pod in &workload.pods {
+                if let Some(member) = members.get_mut(pod.name.as_str()) {
+                    member.has_pod = true;
+                }
+            }
+            let hidden = members.values().filter(|member| !member.has_pod);
+            fleet.hidden = hidden.map(|member| member.name).collect();
+            fleet.hidden.sort_unstable();
+        }
+        let live = workload.live().count();
+        let standing = u32::try_from(live + fleet.hidden.len()).unwrap_or(u32::MAX);
         fleet.missing = workload.replicas.saturating_sub(standing);
-        fleet.leaving = standing.saturating_sub(workload.replicas);
-        if standing == 0 {
+        fleet.leaving = u32::try_from(live)
+            .unwrap_or(u32::MAX)
+            .saturating_sub(workload.replicas);
+        if live == 0 {
             // Nobody is neither busy nor idle, whether members were read or not: else what is said of an idle pool would
             // change with every reading of members.
             fleet.counts.activity = Some(Activity::default());
-        } else if let (GroupReading::Stable { members, .. }, Some(work)) = (&observation.group, work) {
-            let holds: HoldsByName<'_> = members.iter().map(|m| (m.pod.as_str(), &m.holds)).collect();
-            fleet.tell(workload, &holds, work);
+        } else if let (GroupReading::Stable { .. }, Some(_)) = (&observation.group, work) {
+            fleet.tell(workload, &members);
         }
         fleet
     }
@@ -88,10 +115,10 @@ impl<'a> Fleet<'a> {
         self.idle.iter().copied().filter(long_enough)
     }
 
-    fn tell(&mut self, workload: &'a Workload, holds: &HoldsByName<'_>, work: &Work) {
+    fn tell(&mut self, workload: &'a Workload, members: &MembersByName<'_>) {
         let mut activity = Activity::default();
-        for pod in live(workload) {
-            match doing(pod, holds, work) {
+        for pod in workload.live() {
+            match doing(pod, members) {
                 Doing::Idle => {
                     activity.idle += 1;
                     self.idle.push(pod);
@@ -109,46 +136,74 @@ impl<'a> Fleet<'a> {
             .sort_unstable_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
         self.counts.activity = Some(activity);
     }
-}
 
-/// Pods that are not being deleted.
-pub(super) fn live(workload: &Workload) -> impl Iterator<Item = &Pod> {
-    workload.pods.iter().filter(|pod| pod.state != PodState::Draining)
+    /// Why it is not known which pods exist, if it is not.
+    pub(super) fn unknown_pods(&self, workload: &Workload) -> Option<Arc<str>> {
+        if let Some(first) = self.hidden.first() {
+            return Some(match self.hidden.len() - 1 {
+                0 => format!("group member {first} has no known pod").into(),
+                more => format!("group member {first} and {more} more have no known pod").into(),
+            });
+        }
+        let status = workload.status?;
+        let live = workload.live().count();
+        (usize::try_from(status.replicas) != Ok(live)).then(|| {
+            let reported = status.replicas;
+            format!("the Deployment reports {reported} pods, and {live} are known").into()
+        })
+    }
 }
 
 /// Pods that carry our mark.
 pub(super) fn marked(workload: &Workload) -> impl Iterator<Item = &Pod> {
-    live(workload).filter(|pod| pod.marked == Marked::Yes)
+    workload.live().filter(|pod| pod.marked == Marked::Yes)
 }
 
-fn counts(workload: &Workload) -> PodCounts {
-    let mut counts = PodCounts::default();
+fn counts(observation: &Observation) -> PodCounts {
+    let workload = &observation.workload;
+    let mut counts = PodCounts {
+        draining: workload.draining(&observation.group),
+        ..PodCounts::default()
+    };
     for pod in &workload.pods {
         match pod.state {
             PodState::Unschedulable => counts.unschedulable += 1,
-            PodState::NotReady => {}
             PodState::Ready => counts.ready += 1,
-            PodState::Draining => counts.draining += 1,
+            PodState::NotReady | PodState::Draining | PodState::Overdue => {}
         }
     }
     counts
 }
 
-fn doing(pod: &Pod, holds: &HoldsByName<'_>, work: &Work) -> Doing {
-    match holds.get(pod.name.as_str()) {
-        Some(Holds::Task) => Doing::Busy,
-        Some(Holds::NoTask) => Doing::Idle,
+/// Two members may have one name, as when a worker that lost its session joins again: what either holds counts.
+fn by_name<'a>(members: &'a [Member], work: Option<&Work>) -> MembersByName<'a> {
+    let mut by_name = MembersByName::with_capacity_and_hasher(members.len(), RandomState::default());
+    for member in members {
+        let joined = by_name.entry(member.pod.as_str()).or_insert(Joined {
+            name: &member.pod,
+            busy: false,
+            has_pod: false,
+        });
+        joined.busy |= may_hold_task(&member.holds, work);
+    }
+    by_name
+}
+
+fn may_hold_task(holds: &Holds, work: Option<&Work>) -> bool {
+    match holds {
+        Holds::Task => true,
+        Holds::NoTask => false,
         // A partition that was not read may have work.
-        Some(Holds::Partitions(partitions)) => {
-            if partitions
-                .iter()
-                .any(|partition| work.of_partition(*partition) != Some(0))
-            {
-                Doing::Busy
-            } else {
-                Doing::Idle
-            }
-        }
+        Holds::Partitions(partitions) => partitions
+            .iter()
+            .any(|partition| work.and_then(|work| work.of_partition(*partition)) != Some(0)),
+    }
+}
+
+fn doing(pod: &Pod, members: &MembersByName<'_>) -> Doing {
+    match members.get(pod.name.as_str()) {
+        Some(member) if member.busy => Doing::Busy,
+        Some(_) => Doing::Idle,
         // Who has not joined yet has taken nothing; who is ready and not a member may finish a task of partitions that
         // it has lost.
         None if pod.state == PodState::Ready => Doing::Untold,

@@ -1,5 +1,6 @@
 //! What one decision must know of earlier ones. Empty after a restart, which makes the next decisions more careful.
 
+use super::Write;
 use super::observation::{Moment, PodName};
 
 /// What one decision must know of earlier ones.
@@ -15,7 +16,7 @@ pub struct History {
     pub(super) idle: Vec<IdlePod>,
     /// The readings (of lag, of the group) that `idle` knows.
     pub(super) counted: Option<(Moment, Moment)>,
-    /// When marks were last set or taken away in this scale-in.
+    /// When deletion-cost annotations were last written in this scale-down.
     pub(super) marked_at: Option<Moment>,
 }
 
@@ -57,6 +58,17 @@ impl History {
     pub(super) fn idle_readings(&self, pod: &PodName) -> u8 {
         let found = self.idle.binary_search_by(|idle| idle.name.cmp(pod));
         found.map_or(0, |index| self.idle[index].readings)
+    }
+
+    /// Records that a write of a plan was carried out, or may have been, by `at`.
+    pub fn executed(&mut self, write: &Write, at: Moment) {
+        match write {
+            Write::SetReplicas(_) => self.last_change = Some(at),
+            Write::Annotate(_) | Write::Unannotate(_) if self.scale_in != ScaleIn::None => {
+                self.marked_at = Some(at);
+            }
+            Write::Annotate(_) | Write::Unannotate(_) => {}
+        }
     }
 
     /// When replicas were last changed by a decision.

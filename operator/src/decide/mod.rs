@@ -5,9 +5,14 @@
 //!
 //! 1. Lag that is unknown never lowers replicas; lag that is partly known may raise them, never lower them.
 //! 2. Only pods that were idle in two readings in a row, and once more after they were marked, are taken away.
-//! 3. More work never means fewer replicas.
-//! 4. While a worker reports that a dependency refuses it, no worker is added beyond the minimum, or one.
-//! 5. Deciding again after the decision was carried out changes nothing.
+//! 3. Nothing is taken away while pods of two ReplicaSets exist, or while it is not known which pods exist: a member of
+//!    the group may hold a task, whether its pod is known or not.
+//! 4. More work never means fewer replicas.
+//! 5. While a worker reports that a dependency refuses it, no worker is added beyond the minimum, or one.
+//! 6. Deciding again after the decision was carried out changes nothing.
+//!
+//! A decision is a plan of writes in order. The history advances with each write that was carried out
+//! ([`History::executed`]), so that a write that was not is decided again.
 
 mod fleet;
 mod history;
@@ -22,6 +27,8 @@ mod properties;
 mod scene;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_pods;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,7 +37,7 @@ pub use fleet::{Activity, PodCounts};
 pub use history::History;
 pub use observation::{
     GroupReading, Holds, Lag, LagReading, Marked, Member, Moment, Observation, PartitionWork, Pod, PodName,
-    PodState, Work, Workload,
+    PodState, PodStatus, Work, Workload,
 };
 pub use policy::{Bounds, Mode, Policy, Target};
 pub use reason::{Bound, Explanation, Reason, WorkSeen};
@@ -42,25 +49,25 @@ use wanted::Wanted;
 /// What to do, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// What to write now. Empty where nothing changes.
-    pub writes: Writes,
+    /// What to write now, in this order; empty where nothing changes.
+    pub plan: Vec<Write>,
     /// Why, with the numbers that it rests on; `explanation.desired` is the number of workers.
     pub explanation: Explanation,
     /// Whether the next decision needs to know the group's members.
     pub members: MembersWanted,
-    /// What the next decision must be given.
+    /// What the next decision must be given, once each write that was carried out was recorded in it.
     pub history: History,
 }
 
-/// What to write now.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Writes {
-    /// The new number of replicas.
-    pub replicas: Option<u32>,
-    /// Pods to mark as those that go first.
-    pub mark: Vec<PodName>,
-    /// Pods to take that mark from.
-    pub unmark: Vec<PodName>,
+/// One write of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Remove our deletion-cost annotation from these pods.
+    Unannotate(Vec<PodName>),
+    /// Set our deletion-cost annotation on these pods, so that they are deleted first.
+    Annotate(Vec<PodName>),
+    /// Set the number of replicas.
+    SetReplicas(u32),
 }
 
 /// Whether the next decision needs to know the group's members.
@@ -129,25 +136,14 @@ pub fn decide(policy: &Policy, observation: &Observation, mut history: History, 
         pods: fleet.counts,
         bounds: policy.bounds,
         stabilisation: policy.stabilisation,
-        why: why(&step, observation, &wanted),
+        why: why(&step, observation, &wanted, &fleet),
     };
-    let writes = if advice {
-        Writes::default()
-    } else {
-        Writes {
-            replicas: (step.desired != current).then_some(step.desired),
-            mark: step.mark,
-            unmark: step.unmark,
-        }
-    };
-    if writes.replicas.is_some() {
-        history.last_change = Some(now);
-    }
-    if history.scale_in != ScaleIn::None && !(writes.mark.is_empty() && writes.unmark.is_empty()) {
-        history.marked_at = Some(now);
-    }
     Decision {
-        writes,
+        plan: if advice {
+            Vec::new()
+        } else {
+            step.into_plan(current)
+        },
         explanation,
         members: match history.scale_in {
             ScaleIn::None => MembersWanted::No,
@@ -164,6 +160,16 @@ struct Step {
     desired: u32,
     mark: Vec<PodName>,
     unmark: Vec<PodName>,
+}
+
+impl Step {
+    /// More replicas come first, for tasks wait for them. Fewer are asked for only with no pods to annotate.
+    fn into_plan(self, current: u32) -> Vec<Write> {
+        let replicas = (self.desired != current).then_some(Write::SetReplicas(self.desired));
+        let unannotate = (!self.unmark.is_empty()).then_some(Write::Unannotate(self.unmark));
+        let annotate = (!self.mark.is_empty()).then_some(Write::Annotate(self.mark));
+        [replicas, unannotate, annotate].into_iter().flatten().collect()
+    }
 }
 
 /// The arguments that every rule may look at.
@@ -200,7 +206,7 @@ impl Situation<'_> {
         };
         if within.replicas >= current {
             history.scale_in = ScaleIn::None;
-            if within.replicas > current {
+            if out.replicas > current {
                 return self.scale_out(out, history);
             }
         }
@@ -211,18 +217,24 @@ impl Situation<'_> {
         if within.replicas == current {
             return self.hold(within.bound.reason(), within.bound);
         }
+        if within.replicas > current {
+            // Draining workers finish the rest, or hold the places that more would need.
+            return self.hold(out.bound.reason(), out.bound);
+        }
         self.scale_in(within, history)
     }
 
     fn scale_out(self, out: wanted::Replicas, history: &History) -> Step {
         let current = self.current();
-        if out.replicas <= current {
-            return self.hold(Reason::HeldDraining, Bound::Draining);
-        }
         if self.observation.held.is_some() {
             // Held messages keep the lag up. Only a worker can report that the refusal has ended: one is kept.
             let desired = current.max(self.policy.bounds.min()).max(1);
             return self.to(desired, Reason::HeldByDependency, Bound::Dependency);
+        }
+        if self.fleet.counts.unschedulable > 0 {
+            // Only a person who asks for more at least gets more.
+            let desired = current.max(self.policy.bounds.min());
+            return self.to(desired, Reason::HeldUnschedulable, Bound::Unschedulable);
         }
         if self.settling(history) {
             return self.hold(Reason::Settling, out.bound);
@@ -230,11 +242,6 @@ impl Situation<'_> {
         let rebalancing = history.rebalancing_since;
         if rebalancing.is_some_and(|since| self.now.since(since) < self.policy.rebalance_hold) {
             return self.hold(Reason::Rebalancing, out.bound);
-        }
-        if self.fleet.counts.unschedulable > 0 {
-            // Only a person who asks for more at least gets more.
-            let desired = current.max(self.policy.bounds.min());
-            return self.to(desired, Reason::HeldUnschedulable, Bound::Unschedulable);
         }
         self.to(out.replicas, out.bound.reason(), out.bound)
     }
@@ -249,8 +256,17 @@ impl Situation<'_> {
             }
         };
         history.scale_in = ScaleIn::Executing { goal };
-        // Who still goes by the last change must not count towards another one.
-        if self.settling(history) || self.fleet.leaving > 0 {
+        // Who still goes by the last change must not count towards another one; nor does the controller's work on a spec
+        // that it has not seen.
+        let workload = &self.observation.workload;
+        let unobserved = workload.status.is_some_and(|status| !status.observed);
+        if self.settling(history) || unobserved {
+            return self.hold(Reason::Settling, within.bound);
+        }
+        if workload.is_rolling() {
+            return self.hold(Reason::HeldByRollout, Bound::Rollout);
+        }
+        if self.fleet.leaving > 0 {
             return self.hold(Reason::Settling, within.bound);
         }
         match self.observation.group {
@@ -263,6 +279,9 @@ impl Situation<'_> {
         // What was read before the last change says nothing about who is left.
         if history.last_change.is_some_and(|at| !self.read_after(at)) {
             return self.hold(Reason::Settling, within.bound);
+        }
+        if self.fleet.unknown_pods(workload).is_some() {
+            return self.hold(Reason::HeldUnknownPods, Bound::Busy);
         }
         if self.fleet.busy_would_go_first {
             return self.hold(Reason::HeldBusy, Bound::Busy);
@@ -367,10 +386,11 @@ impl Situation<'_> {
     }
 }
 
-fn why(step: &Step, observation: &Observation, wanted: &Wanted<'_>) -> Option<Arc<str>> {
+fn why(step: &Step, observation: &Observation, wanted: &Wanted<'_>, fleet: &Fleet<'_>) -> Option<Arc<str>> {
     match (step.reason, &observation.lag.lag, &observation.group) {
         (Reason::Conflict, ..) => observation.conflict.clone(),
         (Reason::HeldByDependency, ..) => observation.held.clone(),
+        (Reason::HeldUnknownPods, ..) => fleet.unknown_pods(&observation.workload),
         (Reason::HeldUnknownLag, Lag::Known(_), _) if wanted.stale() => {
             Some("the last reading is too old".into())
         }

@@ -39,7 +39,7 @@ impl std::ops::Add<Duration> for Moment {
 pub struct Observation {
     /// Work that waits or runs.
     pub lag: LagReading,
-    /// Who works on what.
+    /// Members of the group that are workers of this role, and what each works on.
     pub group: GroupReading,
     /// What the cluster runs.
     pub workload: Workload,
@@ -225,8 +225,57 @@ impl fmt::Display for PodName {
 pub struct Workload {
     /// Replicas that are asked for now; 0 where there is no Deployment yet.
     pub replicas: u32,
-    /// The pods, draining ones included.
+    /// The pods of its ReplicaSets, draining ones included.
     pub pods: Vec<Pod>,
+    /// What the Deployment's status reports of its pods; none where no controller stands between replicas and pods, or it
+    /// has not acted yet.
+    pub status: Option<PodStatus>,
+}
+
+/// What a Deployment's status reports of its pods, those being deleted aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PodStatus {
+    /// Whether the controller has acted on the newest spec; else the numbers are of an older one.
+    pub observed: bool,
+    /// Pods of all ReplicaSets.
+    pub replicas: u32,
+    /// Pods of the newest ReplicaSet.
+    pub updated: u32,
+}
+
+impl Workload {
+    /// Pods that are not being deleted.
+    pub fn live(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.iter().filter(|pod| pod.state.is_live())
+    }
+
+    /// Whether pods of two ReplicaSets exist: the Deployment controller then splits a reduction of replicas over both,
+    /// whatever the pods' deletion costs are.
+    pub fn is_rolling(&self) -> bool {
+        let mut sets = self.live().map(|pod| &pod.replica_set);
+        let first = sets.next();
+        let old_pods = |status: PodStatus| status.updated < status.replicas;
+        sets.any(|set| Some(set) != first) || self.status.is_some_and(old_pods)
+    }
+
+    /// Pods being deleted that may still work or hold their place: those whose deletion is overdue count only while
+    /// they are members of the group, or while the members are not known.
+    pub fn draining(&self, group: &GroupReading) -> u32 {
+        let holds_its_place = |pod: &&Pod| match pod.state {
+            PodState::Draining => true,
+            PodState::Overdue => match group {
+                GroupReading::Stable { members, .. } => members.iter().any(|member| member.pod == pod.name),
+                _ => true,
+            },
+            PodState::Unschedulable | PodState::NotReady | PodState::Ready => false,
+        };
+        u32::try_from(self.pods.iter().filter(holds_its_place).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a worker of the role may exist.
+    pub fn has_workers(&self, group: &GroupReading) -> bool {
+        self.replicas > 0 || self.live().next().is_some() || self.draining(group) > 0
+    }
 }
 
 /// A pod.
@@ -238,6 +287,8 @@ pub struct Pod {
     pub state: PodState,
     /// Whether it carries our mark of those that go first.
     pub marked: Marked,
+    /// The name of its ReplicaSet.
+    pub replica_set: Arc<str>,
 }
 
 /// What a pod is doing.
@@ -251,6 +302,15 @@ pub enum PodState {
     Ready,
     /// It is being deleted, and finishes what it has.
     Draining,
+    /// It is being deleted, and should have been gone some time ago: its node may be dead.
+    Overdue,
+}
+
+impl PodState {
+    /// Whether the pod is not being deleted.
+    pub fn is_live(self) -> bool {
+        !matches!(self, Self::Draining | Self::Overdue)
+    }
 }
 
 /// Whether a pod carries our mark of those that go first.

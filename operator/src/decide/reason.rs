@@ -23,6 +23,10 @@ pub enum Reason {
     HeldPartialLag,
     /// Who is idle is not known.
     HeldUnknownMembers,
+    /// Fewer would do, but which pods exist is not known.
+    HeldUnknownPods,
+    /// Fewer would do, but pods of two ReplicaSets exist.
+    HeldByRollout,
     /// Fewer would do, but they hold tasks.
     HeldBusy,
     /// More are needed, but draining ones still count.
@@ -51,7 +55,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::NeedMet,
         Self::AtMinimum,
         Self::CappedByMax,
@@ -59,6 +63,8 @@ impl Reason {
         Self::HeldUnknownLag,
         Self::HeldPartialLag,
         Self::HeldUnknownMembers,
+        Self::HeldUnknownPods,
+        Self::HeldByRollout,
         Self::HeldBusy,
         Self::HeldDraining,
         Self::HeldUnschedulable,
@@ -83,6 +89,8 @@ impl Reason {
             Self::HeldUnknownLag => "HeldUnknownLag",
             Self::HeldPartialLag => "HeldPartialLag",
             Self::HeldUnknownMembers => "HeldUnknownMembers",
+            Self::HeldUnknownPods => "HeldUnknownPods",
+            Self::HeldByRollout => "HeldByRollout",
             Self::HeldBusy => "HeldBusy",
             Self::HeldDraining => "HeldDraining",
             Self::HeldUnschedulable => "HeldUnschedulable",
@@ -125,6 +133,8 @@ pub enum Bound {
     Unschedulable,
     /// A dependency that refuses a worker.
     Dependency,
+    /// A rolling update.
+    Rollout,
 }
 
 impl Bound {
@@ -139,6 +149,7 @@ impl Bound {
             Self::Draining => "Draining",
             Self::Unschedulable => "Unschedulable",
             Self::Dependency => "Dependency",
+            Self::Rollout => "Rollout",
         }
     }
 }
@@ -246,6 +257,16 @@ impl Explanation {
             .activity
             .map_or(0, |activity| activity.busy + activity.untold);
         match self.under {
+            Reason::NeedMet
+                if self.pods.draining > 0 && self.need.is_some_and(|need| need > self.desired) =>
+            {
+                let draining = plural(u128::from(self.pods.draining), "draining worker");
+                write!(
+                    f,
+                    "; {draining} will finish one message each: {}",
+                    workers(self.desired)
+                )
+            }
             Reason::NeedMet if self.desired == 0 => f.write_str(": no workers"),
             Reason::NeedMet => write!(f, ": {}", workers(self.desired)),
             Reason::AtMinimum => write!(f, "; minReplicas asks for {}", self.bounds.min()),
@@ -268,6 +289,17 @@ impl Explanation {
                     stay(self.current)
                 )
             }
+            Reason::HeldUnknownPods => write!(
+                f,
+                "; {wanted} would do, but which pods exist is not known ({why}): {}",
+                stay(self.current)
+            ),
+            Reason::HeldByRollout => write!(
+                f,
+                "; {wanted} would do, but a rolling update is not complete, and fewer replicas would remove pods of both \
+                 templates, busy or not: {}",
+                stay(self.current)
+            ),
             Reason::HeldBusy => write!(
                 f,
                 "; {wanted} would do, but first {} with a task or an unknown state must finish",

@@ -1,11 +1,15 @@
 //! A pool in a situation, for tests of decisions.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::*;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
+
+/// No plan takes more writes.
+const MOST_WRITES: usize = 9;
 
 /// A pool in a situation that a test changes step by step; decisions are carried out.
 #[derive(Clone)]
@@ -75,6 +79,7 @@ impl Scene {
         self.observation.workload = Workload {
             replicas: count,
             pods: (0..count).map(|n| pod(n, PodState::Ready)).collect(),
+            status: None,
         };
         self.members()
     }
@@ -104,6 +109,15 @@ impl Scene {
         self
     }
 
+    /// These pods are of a second, newer ReplicaSet, and the status reports it.
+    pub(super) fn updated(mut self, pods: std::ops::Range<usize>) -> Self {
+        for pod in &mut self.observation.workload.pods[pods] {
+            pod.replica_set = "set-2".into();
+        }
+        self.observation.workload.status = Some(status(&self.observation.workload));
+        self
+    }
+
     /// Time passes, and everything is read anew.
     pub(super) fn after(mut self, seconds: u64) -> Self {
         self.now = self.now + Duration::from_secs(seconds);
@@ -119,12 +133,24 @@ impl Scene {
         decide(&self.policy, &self.observation, self.history.clone(), self.now)
     }
 
-    /// Decides and carries it out: replicas change, marked pods go first.
+    /// Decides, and carries out the plan write by write, deciding again after each, as the operator does. Gives the first
+    /// decision.
     pub(super) fn decided(mut self) -> (Self, Decision) {
-        let decision = self.look();
-        self.history = decision.history.clone();
-        apply(&mut self.observation.workload, &decision.writes);
-        (self, decision)
+        let first = self.look();
+        let mut decision = first.clone();
+        for _ in 0..MOST_WRITES {
+            self.history = decision.history;
+            let Some(write) = decision.plan.first() else {
+                return (self, first);
+            };
+            execute(&mut self.observation.workload, write);
+            self.history.executed(write, self.now);
+            decision = self.look();
+        }
+        panic!(
+            "after {MOST_WRITES} writes there is still one: {:?}",
+            decision.plan
+        );
     }
 
     #[track_caller]
@@ -140,39 +166,64 @@ impl Scene {
     }
 }
 
-/// What the cluster does with what is written: marked pods that are ready go first, those that are not before them.
-pub(super) fn apply(workload: &mut Workload, writes: &Writes) {
-    for pod in &mut workload.pods {
-        if writes.mark.contains(&pod.name) {
-            pod.marked = Marked::Yes;
-        }
-        if writes.unmark.contains(&pod.name) {
-            pod.marked = Marked::No;
+/// What the cluster does with a write, at once. A reduction of replicas is split over the ReplicaSets by their size, as
+/// the Deployment controller does; deletion costs order the pods of one ReplicaSet only, and pods that are not ready are
+/// deleted first.
+pub(super) fn execute(workload: &mut Workload, write: &Write) {
+    match write {
+        Write::Annotate(names) => annotate(workload, names, Marked::Yes),
+        Write::Unannotate(names) => annotate(workload, names, Marked::No),
+        Write::SetReplicas(replicas) => {
+            workload.replicas = *replicas;
+            let surplus = workload.live().count().saturating_sub(*replicas as usize);
+            for index in chosen(workload, surplus) {
+                workload.pods[index].state = PodState::Draining;
+                workload.pods[index].marked = Marked::No;
+            }
         }
     }
-    if let Some(replicas) = writes.replicas {
-        workload.replicas = replicas;
-        workload.pods.sort_by_key(|pod| {
-            let first = match pod.state {
-                PodState::Draining => 0,
-                PodState::Unschedulable => 1,
-                PodState::NotReady => 2,
-                PodState::Ready if pod.marked == Marked::Yes => 3,
-                PodState::Ready => 4,
-            };
-            (first, pod.name.clone())
+    if workload.status.is_some() {
+        workload.status = Some(status(workload));
+    }
+}
+
+/// The status that a Deployment has once its controller has acted; the ReplicaSet whose name is last is the newest.
+pub(super) fn status(workload: &Workload) -> PodStatus {
+    let newest = workload.live().map(|pod| &pod.replica_set).max();
+    let updated = workload.live().filter(|pod| Some(&pod.replica_set) == newest);
+    PodStatus {
+        observed: true,
+        replicas: u32::try_from(workload.live().count()).expect("a few"),
+        updated: u32::try_from(updated.count()).expect("a few"),
+    }
+}
+
+fn annotate(workload: &mut Workload, names: &[PodName], marked: Marked) {
+    let named = workload.pods.iter_mut().filter(|pod| names.contains(&pod.name));
+    named.for_each(|pod| pod.marked = marked);
+}
+
+/// The pods that are deleted so that there are `surplus` fewer.
+fn chosen(workload: &Workload, surplus: usize) -> Vec<usize> {
+    let mut sets: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, pod) in workload.pods.iter().enumerate() {
+        if pod.state.is_live() {
+            sets.entry(&pod.replica_set).or_default().push(index);
+        }
+    }
+    let all: usize = sets.values().map(Vec::len).sum();
+    let mut sets: Vec<Vec<usize>> = sets.into_values().collect();
+    sets.sort_by_key(|set| std::cmp::Reverse(set.len()));
+    let mut chosen = Vec::new();
+    for mut set in sets {
+        let share = (surplus * set.len()).div_ceil(all).min(surplus - chosen.len());
+        set.sort_by_key(|index| {
+            let pod = &workload.pods[*index];
+            (pod.state, pod.marked == Marked::No, pod.name.clone())
         });
-        let live = fleet::live(workload).count();
-        let leave = live.saturating_sub(replicas as usize);
-        let live = workload
-            .pods
-            .iter_mut()
-            .filter(|pod| pod.state != PodState::Draining);
-        for pod in live.take(leave) {
-            pod.state = PodState::Draining;
-            pod.marked = Marked::No;
-        }
+        chosen.extend(set.into_iter().take(share));
     }
+    chosen
 }
 
 fn pod(number: u32, state: PodState) -> Pod {
@@ -180,6 +231,7 @@ fn pod(number: u32, state: PodState) -> Pod {
         name: format!("p{number}").as_str().into(),
         state,
         marked: Marked::No,
+        replica_set: "set-1".into(),
     }
 }
 

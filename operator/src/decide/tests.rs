@@ -131,12 +131,15 @@ fn in_only_after_stabilising_and_a_second_look_at_marked_pods() {
         .gives(Reason::Stabilising, 4);
     let (scene, decision) = scene.after(60).decided();
     assert_eq!(decision.reason(), Reason::MarkingIdle);
-    assert_eq!(decision.writes.mark, ["p2".into(), "p3".into()]);
+    assert_eq!(decision.plan, [Write::Annotate(vec!["p2".into(), "p3".into()])]);
     // The same reading once more confirms nothing.
     let scene = scene.gives(Reason::MarkingIdle, 4);
     let (scene, decision) = scene.after(2).decided();
     assert_eq!((decision.reason(), decision.desired()), (Reason::ScalingIn, 2));
-    let left: Vec<_> = fleet::live(&scene.observation.workload)
+    let left: Vec<_> = scene
+        .observation
+        .workload
+        .live()
         .map(|pod| pod.name.to_string())
         .collect();
     assert_eq!(left, ["p0", "p1"]);
@@ -153,13 +156,14 @@ fn a_pod_that_takes_a_task_after_it_was_marked_loses_its_mark_and_stays() {
     let scene = scene.after(2).gives(Reason::MarkingIdle, 4);
     // p3's partition has a message now: three are needed.
     let (scene, decision) = scene.work([1, 1, 0, 1]).after(2).decided();
-    assert_eq!(
-        (decision.reason(), decision.writes.unmark),
-        (Reason::MarkingIdle, vec!["p3".into()])
-    );
+    assert_eq!(decision.reason(), Reason::MarkingIdle);
+    assert_eq!(decision.plan, [Write::Unannotate(vec!["p3".into()])]);
     let (scene, decision) = scene.after(2).decided();
     assert_eq!((decision.reason(), decision.desired()), (Reason::ScalingIn, 3));
-    let left: Vec<_> = fleet::live(&scene.observation.workload)
+    let left: Vec<_> = scene
+        .observation
+        .workload
+        .live()
         .map(|pod| pod.name.to_string())
         .collect();
     assert_eq!(left, ["p0", "p1", "p3"]);
@@ -183,21 +187,18 @@ fn until_kubernetes_has_chosen_who_goes_marks_stay_and_nobody_else_goes() {
     }
     assert_eq!(slow.observation.workload.replicas, 3);
     let decision = slow.clone().after(2).look();
-    assert_eq!((decision.desired(), decision.writes), (3, Writes::default()));
+    assert_eq!((decision.desired(), decision.plan), (3, vec![]));
     let slow = slow
         .work([1, 1, 0, 0, 0, 0, 0, 0])
         .after(2)
         .gives(Reason::Stabilising, 3);
     let decision = slow.after(120).look();
-    assert_eq!(
-        (decision.reason(), decision.writes),
-        (Reason::Settling, Writes::default())
-    );
+    assert_eq!((decision.reason(), decision.plan), (Reason::Settling, vec![]));
     // It has chosen: what still carries a mark loses it.
     let mut chosen = marked.after(2);
     chosen.observation.workload.pods[2].marked = Marked::Yes;
     let left = chosen.observation.workload.pods[2].name.clone();
-    assert_eq!(chosen.look().writes.unmark, [left]);
+    assert_eq!(chosen.look().plan, [Write::Unannotate(vec![left])]);
 }
 
 #[test]
@@ -327,6 +328,16 @@ fn a_need_that_returns_or_is_not_known_starts_the_clock_again() {
 fn draining_workers_count_as_capacity_and_as_places() {
     // Three of five messages are being finished.
     Scene::new().work([1; 5]).draining(0..3).gives(Reason::NeedMet, 2);
+    // They finish all of them: what more would do is not limited by anything.
+    let (_, decision) = Scene::new().work([1; 5]).running(1).draining(1..5).decided();
+    assert_eq!(
+        (decision.reason(), decision.explanation.bound),
+        (Reason::NeedMet, Bound::None)
+    );
+    assert_eq!(
+        decision.explanation.to_string(),
+        "5 messages on 5 of 5 partitions deserve 5 workers; 4 draining workers will finish one message each: 1 worker"
+    );
     // Eight places, five of them still held.
     Scene::new()
         .work([9; 8])
@@ -393,7 +404,7 @@ fn pods_without_a_node_go_first() {
         .gives(Reason::Stabilising, 4)
         .after(120);
     let (_, decision) = scene.decided();
-    assert_eq!(decision.writes.mark, ["p1".into(), "p3".into()]);
+    assert_eq!(decision.plan, [Write::Annotate(vec!["p1".into(), "p3".into()])]);
 }
 
 #[test]
@@ -435,8 +446,8 @@ fn paused_conflicting_and_advised_pools_are_not_changed() {
         (Reason::RecommendOnly, 8)
     );
     assert_eq!(
-        (decision.explanation.under, decision.writes),
-        (Reason::NeedMet, Writes::default())
+        (decision.explanation.under, decision.plan),
+        (Reason::NeedMet, vec![])
     );
     assert_eq!(advised.observation.workload.replicas, 0);
 
@@ -523,6 +534,12 @@ fn every_reason_reads_as_a_sentence() {
                 at: scene.now,
                 why: "the group's coordinator did not answer".into(),
             };
+            scene
+        },
+        busy.clone().updated(2..4),
+        {
+            let mut scene = busy.clone();
+            scene.observation.workload.pods.pop();
             scene
         },
         busy.clone().work([3, 0, 0, 0]).state(0..1, PodState::NotReady),

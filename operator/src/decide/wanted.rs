@@ -1,6 +1,6 @@
 //! How many workers the work deserves, within the bounds: exact integers, no tolerance.
 
-use super::observation::{Lag, Moment, Observation, PodState, Work};
+use super::observation::{Lag, Moment, Observation, Work};
 use super::policy::Policy;
 use super::reason::{Bound, Reason, WorkSeen};
 
@@ -128,12 +128,10 @@ fn bounded(policy: &Policy, need: u32, partitions_with_work: u32) -> Replicas {
 /// What there is to scale out to beside draining workers: each finishes one message, and holds one of the places that
 /// the policy allows.
 fn beside_draining(policy: &Policy, observation: &Observation, seen: WorkSeen, within: Replicas) -> Replicas {
-    let pods = &observation.workload.pods;
-    let draining = pods.iter().filter(|pod| pod.state == PodState::Draining).count();
+    let draining = observation.workload.draining(&observation.group);
     if draining == 0 {
         return within;
     }
-    let draining = u32::try_from(draining).unwrap_or(u32::MAX);
     let waiting = seen.messages.saturating_sub(u128::from(draining));
     let needed = bounded(policy, policy.target.need(waiting), seen.partitions_with_work);
     let places = policy.bounds.max().saturating_sub(draining);
@@ -158,6 +156,7 @@ impl Bound {
             Self::Draining => Reason::HeldDraining,
             Self::Unschedulable => Reason::HeldUnschedulable,
             Self::Dependency => Reason::HeldByDependency,
+            Self::Rollout => Reason::HeldByRollout,
         }
     }
 }

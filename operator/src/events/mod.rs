@@ -181,11 +181,13 @@ impl Teller {
             Reason::HeldUnknownLag
             | Reason::HeldPartialLag
             | Reason::HeldUnknownMembers
+            | Reason::HeldUnknownPods
             | Reason::HeldByDependency => (Weight::Warning, HELD_FOR),
             // Pods without a node are said of their own, whatever the reason; the rest is as it should be.
             Reason::HeldUnschedulable
             | Reason::NeedMet
             | Reason::AtMinimum
+            | Reason::HeldByRollout
             | Reason::HeldBusy
             | Reason::HeldDraining
             | Reason::Stabilising

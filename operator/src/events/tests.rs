@@ -62,6 +62,7 @@ fn what_lasts_is_said_again_every_ten_minutes_and_what_may_pass_only_after_a_min
             Reason::HeldUnknownLag
             | Reason::HeldPartialLag
             | Reason::HeldUnknownMembers
+            | Reason::HeldUnknownPods
             | Reason::HeldByDependency => {
                 vec![(60, name(reason)), (660, name(reason)), (1_260, name(reason))]
             }

@@ -157,7 +157,7 @@ mod tests {
         let plan = PoolPlan::of(&manifests.pool()?)?;
         let worker = PodName::from("vocals-processor-1");
         of_process(
-            variables(&plan, plan.role(Role::Processor)),
+            variables(&plan, plan.role(Role::Processor), None),
             &worker,
             &places(),
             &manifests.secrets,

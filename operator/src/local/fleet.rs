@@ -2,6 +2,7 @@
 //! Pure.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::decide::{GroupReading, Holds, Marked, Member, Moment, Pod, PodName, PodState, Workload};
@@ -34,6 +35,7 @@ pub(super) enum Doing {
 
 /// What runs for a role.
 pub(super) fn workload(seen: &[Seen], replicas: u32, marked: &BTreeSet<PodName>) -> Workload {
+    let set: Arc<str> = "processes".into();
     let pods = seen.iter().map(|worker| Pod {
         name: worker.name.clone(),
         state: match worker.doing {
@@ -46,10 +48,13 @@ pub(super) fn workload(seen: &[Seen], replicas: u32, marked: &BTreeSet<PodName>)
         } else {
             Marked::No
         },
+        // Processes have no ReplicaSets: nothing but us ends them.
+        replica_set: Arc::clone(&set),
     });
     Workload {
         replicas,
         pods: pods.collect(),
+        status: None,
     }
 }
 

@@ -16,7 +16,7 @@ use super::manifest::Secrets;
 use super::worker::{Program, Worker};
 use crate::apply;
 use crate::clock::Clock;
-use crate::decide::{History, Lag, Observation, PodName, Writes, decide};
+use crate::decide::{History, Lag, Observation, PodName, Write, decide};
 use crate::plan::{PoolPlan, Role, RolePlan};
 
 /// A role whose workers all end at their start, this often in a row, is not tried any longer.
@@ -70,7 +70,7 @@ pub(super) struct RolePool {
 impl Site {
     /// The environment of a worker in a role.
     pub(super) fn environment(&self, role: Role, name: &PodName) -> anyhow::Result<BTreeMap<String, String>> {
-        let variables = apply::variables(&self.plan, self.plan.role(role));
+        let variables = apply::variables(&self.plan, self.plan.role(role), None);
         let mut told = environment::of_process(variables, name, &self.places, &self.secrets)?;
         told.extend(self.extra.clone());
         Ok(told)
@@ -149,7 +149,11 @@ impl RolePool {
         let history = std::mem::take(&mut self.history);
         let decision = decide(&policy, &observation, history, now);
         self.history = decision.history;
-        self.carry_out(decision.writes)?;
+        for write in decision.plan {
+            self.carry_out(&write);
+            self.history.executed(&write, now);
+        }
+        self.start_and_drain()?;
         self.site.display.role(self.role, &decision.explanation);
         Ok(match &observation.lag.lag {
             Lag::Known(work) => Some(work.messages()),
@@ -188,12 +192,16 @@ impl RolePool {
         Ok(())
     }
 
-    fn carry_out(&mut self, writes: Writes) -> anyhow::Result<()> {
-        self.marked.extend(writes.mark);
-        for name in &writes.unmark {
-            self.marked.remove(name);
+    fn carry_out(&mut self, write: &Write) {
+        match write {
+            Write::Annotate(names) => self.marked.extend(names.iter().cloned()),
+            Write::Unannotate(names) => self.marked.retain(|name| !names.contains(name)),
+            Write::SetReplicas(replicas) => self.replicas = *replicas,
         }
-        self.replicas = writes.replicas.unwrap_or(self.replicas);
+    }
+
+    /// Starts what is missing, and drains what is beyond the replicas.
+    fn start_and_drain(&mut self) -> anyhow::Result<()> {
         let seen: Vec<_> = self.workers.iter().map(Worker::seen).collect();
         let leaving = fleet::leaving(&seen, self.replicas, &self.marked);
         for worker in &mut self.workers {

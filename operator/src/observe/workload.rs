@@ -6,13 +6,20 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use separation_contract::environment::KAFKA_ASSIGNOR;
 
-use crate::decide::{self, Marked, PodState, Workload};
-use crate::names::{DELETION_COST, FIELD_MANAGER, MANIFEST_HASH, MARKED_COST, SECRETS_HASH};
+use crate::decide::{self, Marked, PodState, PodStatus, Workload};
+use crate::names::{
+    DELETION_COST, FIELD_MANAGER, MANIFEST_HASH, MARKED_COST, POD_TEMPLATE_HASH, POOL_LABEL, ROLE_LABEL,
+    SECRETS_HASH,
+};
 
 /// How much of a message from Kubernetes is kept, in characters: status is no place for a log.
 const LONGEST_MESSAGE: usize = 300;
+
+/// How long after the end of its grace period a pod's deletion is overdue: a kubelet takes seconds, and clocks differ.
+const DELETION_MARGIN: SignedDuration = SignedDuration::from_secs(60);
 
 /// A role's Deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +43,8 @@ pub struct DeploymentSeen {
     pub assignor: Option<Arc<str>>,
     /// Whether all pods are being replaced at once, and some old ones are still there.
     pub is_replacing_all: bool,
+    /// What its status reports of its pods; none before its controller has acted for the first time, when it has no pods.
+    pub status: Option<PodStatus>,
     /// Why Kubernetes cannot make its pods.
     pub trouble: Option<Trouble>,
 }
@@ -45,8 +54,11 @@ pub struct DeploymentSeen {
 pub struct PodSeen {
     /// Its version, as writes give it back.
     pub resource_version: Arc<str>,
-    /// What decisions see of it; none for one that has ended and is only remembered.
+    /// What decisions see of it; none for one that has ended and is only remembered, and for one that no ReplicaSet of
+    /// the role's Deployment controls.
     pub pod: Option<decide::Pod>,
+    /// When it must be gone, for one that is being deleted: the end of its grace period.
+    pub delete_by: Option<Timestamp>,
     /// Why it does not work.
     pub trouble: Option<Trouble>,
 }
@@ -77,6 +89,7 @@ impl DeploymentSeen {
             is_edited: metadata.managed_fields.iter().flatten().any(edits_spec),
             assignor: assignor(deployment).map(Into::into),
             is_replacing_all: is_replacing_all(deployment),
+            status: pod_status(deployment),
             trouble: deployment_trouble(deployment),
         }
     }
@@ -86,32 +99,75 @@ impl PodSeen {
     /// What matters of a pod; none without a name.
     pub fn of(pod: &Pod) -> Option<(decide::PodName, Self)> {
         let name: decide::PodName = pod.metadata.name.as_deref()?.into();
-        let state = state(pod);
-        let seen = state.map(|state| decide::Pod {
+        let replica_set = replica_set(&pod.metadata);
+        let state = state(pod).filter(|_| replica_set.is_some());
+        let seen = state.zip(replica_set).map(|(state, replica_set)| decide::Pod {
             name: name.clone(),
             state,
             marked: marked(pod),
+            replica_set: replica_set.into(),
         });
+        let deleted = pod.metadata.deletion_timestamp.as_ref();
         let seen = Self {
             resource_version: resource_version(&pod.metadata),
             pod: seen,
+            delete_by: deleted.map(|time| time.0),
             trouble: state
-                .filter(|state| *state != PodState::Draining)
+                .filter(|state| state.is_live())
                 .and_then(|_| pod_trouble(pod)),
         };
         Some((name, seen))
     }
+
+    /// Whether it should have been gone some time before `now`.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        let overdue = |by: Timestamp| now.duration_since(by) > DELETION_MARGIN;
+        self.pod.is_some() && self.delete_by.is_some_and(overdue)
+    }
+
+    /// What decisions see of it at `now`.
+    fn at(&self, now: Timestamp) -> Option<decide::Pod> {
+        let mut pod = self.pod.clone()?;
+        if self.is_overdue(now) {
+            pod.state = PodState::Overdue;
+        }
+        Some(pod)
+    }
 }
 
-/// What the cluster runs for a role: its Deployment, if there is one, and the pods with its labels.
+/// What the cluster runs for a role: its Deployment, if there is one, and the pods of its ReplicaSets.
 pub fn workload<'a>(
     deployment: Option<&DeploymentSeen>,
     pods: impl IntoIterator<Item = &'a PodSeen>,
+    now: Timestamp,
 ) -> Workload {
     Workload {
         replicas: deployment.map_or(0, |deployment| deployment.replicas),
-        pods: pods.into_iter().filter_map(|pod| pod.pod.clone()).collect(),
+        pods: pods.into_iter().filter_map(|pod| pod.at(now)).collect(),
+        status: deployment.and_then(|deployment| deployment.status),
     }
+}
+
+/// The name of the ReplicaSet that controls a pod; none where it is not one of the role's Deployment. A ReplicaSet is
+/// named after its Deployment and the hash of the pod template, which each of its pods carries as a label.
+fn replica_set(metadata: &ObjectMeta) -> Option<&str> {
+    let labels = metadata.labels.as_ref()?;
+    let (pool, role) = (labels.get(POOL_LABEL)?, labels.get(ROLE_LABEL)?);
+    let hash = labels.get(POD_TEMPLATE_HASH)?;
+    let mut owners = metadata.owner_references.iter().flatten();
+    let owner = owners.find(|owner| owner.controller == Some(true) && owner.kind == "ReplicaSet")?;
+    (owner.name == format!("{pool}-{role}-{hash}")).then_some(&owner.name)
+}
+
+fn pod_status(deployment: &Deployment) -> Option<PodStatus> {
+    let status = deployment.status.as_ref()?;
+    let observed = status.observed_generation?;
+    let count = |count: Option<i32>| u32::try_from(count.unwrap_or(0)).unwrap_or(0);
+    Some(PodStatus {
+        observed: Some(observed) >= deployment.metadata.generation,
+        replicas: count(status.replicas),
+        updated: count(status.updated_replicas),
+    })
 }
 
 /// Uid of what controls an object: for a Deployment of ours, its pool.
@@ -269,14 +325,60 @@ mod tests {
 
     use super::*;
 
+    /// A pod of a Deployment's ReplicaSet, with changes.
     fn pod(change: &Value) -> Pod {
-        let mut pod = json!({"metadata": {"name": "p"}, "spec": {"containers": []}});
+        let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "controller": true, "uid": "1",
+                           "name": "vocals-processor-5c7"});
+        let labels = json!({"separation.dev/pool": "vocals", "separation.dev/role": "processor",
+                            "pod-template-hash": "5c7"});
+        let mut pod = json!({"metadata": {"name": "p", "labels": labels, "ownerReferences": [owner]},
+                             "spec": {"containers": []}});
         for part in ["metadata", "status"] {
             for (name, value) in change[part].as_object().into_iter().flatten() {
                 pod[part][name] = value.clone();
             }
         }
         serde_json::from_value(pod).expect("a pod")
+    }
+
+    fn at(time: &str) -> Timestamp {
+        time.parse().expect("a time")
+    }
+
+    #[test]
+    fn only_pods_of_a_replica_set_of_the_roles_deployment_count() {
+        let seen = |change: Value| {
+            let (_, seen) = PodSeen::of(&pod(&change)).expect("a name");
+            workload(None, [&seen], at("2026-01-01T00:00:00Z")).pods
+        };
+        let of_ours = seen(json!({}));
+        assert_eq!(&*of_ours[0].replica_set, "vocals-processor-5c7");
+        let owner = |kind: &str, name: &str, controls: bool| {
+            json!({"metadata": {"ownerReferences": [
+                {"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "1", "controller": controls}
+            ]}})
+        };
+        for stray in [
+            json!({"metadata": {"ownerReferences": null}}),
+            json!({"metadata": {"labels": {"separation.dev/pool": "vocals", "separation.dev/role": "processor"}}}),
+            owner("ReplicaSet", "other-5c7", true),
+            owner("ReplicaSet", "vocals-processor-5c7", false),
+            owner("Job", "vocals-processor-5c7", true),
+        ] {
+            assert_eq!(seen(stray), []);
+        }
+    }
+
+    #[test]
+    fn a_pod_is_overdue_a_minute_after_the_end_of_its_grace_period() {
+        let deleted = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:10:00Z"}});
+        let (_, seen) = PodSeen::of(&pod(&deleted)).expect("a name");
+        let state = |time: &str| workload(None, [&seen], at(time)).pods[0].state;
+        assert_eq!(state("2026-01-01T00:00:00Z"), PodState::Draining);
+        assert_eq!(state("2026-01-01T00:11:00Z"), PodState::Draining);
+        assert_eq!(state("2026-01-01T00:11:01Z"), PodState::Overdue);
+        let (_, live) = PodSeen::of(&pod(&json!({}))).expect("a name");
+        assert!(!live.is_overdue(at("2027-01-01T00:00:00Z")));
     }
 
     fn conditions(type_: &str, status: &str, reason: &str) -> Value {
@@ -322,20 +424,44 @@ mod tests {
         for (cost, expected) in costs {
             let pod = pod(&json!({"metadata": {"annotations": {DELETION_COST: cost}}}));
             let (_, seen) = PodSeen::of(&pod).expect("a name");
-            assert_eq!(workload(None, [&seen]).pods[0].marked, expected);
+            assert_eq!(
+                workload(None, [&seen], at("2026-01-01T00:00:00Z")).pods[0].marked,
+                expected
+            );
         }
     }
 
     #[test]
     fn replicas_are_those_asked_for_and_none_without_a_deployment() {
-        assert_eq!(workload(None, []).replicas, 0);
+        let replicas = |deployment: Option<&DeploymentSeen>| {
+            workload(deployment, [], at("2026-01-01T00:00:00Z")).replicas
+        };
+        assert_eq!(replicas(None), 0);
         let deployment = |replicas: Value| {
             let deployment =
                 json!({"metadata": {}, "spec": {"replicas": replicas, "selector": {}, "template": {}}});
             DeploymentSeen::of(&serde_json::from_value(deployment).expect("a deployment"))
         };
-        assert_eq!(workload(Some(&deployment(json!(7))), []).replicas, 7);
-        assert_eq!(workload(Some(&deployment(Value::Null)), []).replicas, 1);
+        assert_eq!(replicas(Some(&deployment(json!(7)))), 7);
+        assert_eq!(replicas(Some(&deployment(Value::Null))), 1);
+    }
+
+    #[test]
+    fn a_status_of_an_older_spec_is_noticed() {
+        let status = |generation: i64, observed: i64| {
+            let status = json!({"observedGeneration": observed, "replicas": 8, "updatedReplicas": 2});
+            seen(json!({"metadata": {"generation": generation}, "status": status})).status
+        };
+        let expected = |observed| {
+            Some(PodStatus {
+                observed,
+                replicas: 8,
+                updated: 2,
+            })
+        };
+        assert_eq!(status(3, 3), expected(true));
+        assert_eq!(status(3, 2), expected(false));
+        assert_eq!(seen(json!({"metadata": {"generation": 1}})).status, None);
     }
 
     fn seen(deployment: Value) -> DeploymentSeen {

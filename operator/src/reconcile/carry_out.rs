@@ -20,7 +20,7 @@ use super::retry::Pause;
 use crate::apply::manifest_hash;
 use crate::apply::offsets::Commits;
 use crate::crd::{SeparationPool, SeparationPoolStatus};
-use crate::decide::PodName;
+use crate::decide::{Marked, PodName};
 use crate::kafka::{Cluster, Deadline, Unread};
 use crate::lease::{Leadership, fenced};
 use crate::names::{DELETION_COST, FIELD_MANAGER, MARKED_COST, POOL_LABEL, ROLE_LABEL};
@@ -71,6 +71,29 @@ pub(super) enum Deployed {
     Written(DeploymentSeen),
     /// It is not what was thought: decide again.
     Found(DeploymentSeen),
+    /// It was deleted meanwhile: decide again.
+    Gone,
+}
+
+/// Pods after an attempt to annotate them.
+#[derive(Debug, Default)]
+pub(super) struct Annotated {
+    /// Those that were annotated, as they are now.
+    pub(super) pods: Vec<(PodName, PodSeen)>,
+    /// Those that do not exist any more.
+    pub(super) gone: Vec<PodName>,
+    /// Why the others were not.
+    pub(super) failure: Option<Failure>,
+}
+
+impl Annotated {
+    /// None was.
+    pub(super) fn failed(failure: Failure) -> Self {
+        Self {
+            failure: Some(failure),
+            ..Self::default()
+        }
+    }
 }
 
 impl Hands {
@@ -137,39 +160,44 @@ impl Hands {
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 match api.get_opt(&name).await.map_err(|error| failure(&error))? {
                     Some(there) => Ok(Deployed::Found(DeploymentSeen::of(&there))),
-                    None => Err(Failure::passing("the Deployment was deleted meanwhile")),
+                    None => Ok(Deployed::Gone),
                 }
             }
             Err(error) => Err(failure(&error)),
         }
     }
 
-    /// Marks pods as those that go first, and takes the mark from others. Gives the pods as they are then; those that are
-    /// gone are left out.
-    pub(super) async fn mark(
-        &self,
-        key: &RoleKey,
-        mark: &[PodName],
-        unmark: &[PodName],
-    ) -> Result<Vec<(PodName, PodSeen)>, Failure> {
+    /// Sets the deletion-cost annotation on pods, or removes it, up to the first failure.
+    pub(super) async fn annotate(&self, key: &RoleKey, pods: &[PodName], marked: Marked) -> Annotated {
         let _turn = self.others.acquire().await;
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.pool.namespace);
-        let marked = mark.iter().map(|pod| (pod, json!(MARKED_COST)));
-        let unmarked = unmark.iter().map(|pod| (pod, Value::Null));
-        let mut seen = Vec::new();
-        for (pod, cost) in marked.chain(unmarked) {
-            let patch = json!({"metadata": {"annotations": {DELETION_COST: cost}}});
-            let by_us = PatchParams {
-                field_manager: Some(FIELD_MANAGER.to_owned()),
-                ..PatchParams::default()
-            };
-            match api.patch(pod.as_str(), &by_us, &Patch::Merge(&patch)).await {
-                Ok(pod) => seen.extend(PodSeen::of(&pod)),
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(failure(&error)),
+        let cost = match marked {
+            Marked::Yes => json!(MARKED_COST),
+            Marked::No => Value::Null,
+        };
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {DELETION_COST: cost}}}));
+        let by_us = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let deadline = tokio::time::Instant::now() + LONGEST_REQUESTS;
+        let mut done = Annotated::default();
+        for pod in pods {
+            let request = Box::pin(api.patch(pod.as_str(), &by_us, &patch));
+            match tokio::time::timeout_at(deadline, request).await {
+                Ok(Ok(pod)) => done.pods.extend(PodSeen::of(&pod)),
+                Ok(Err(kube::Error::Api(status))) if status.code == 404 => done.gone.push(pod.clone()),
+                Ok(Err(error)) => {
+                    done.failure = Some(failure(&error));
+                    return done;
+                }
+                Err(_) => {
+                    done.failure = Some(Failure::no_answer());
+                    return done;
+                }
             }
         }
-        Ok(seen)
+        done
     }
 
     /// Writes what is said about a pool.
@@ -280,7 +308,7 @@ fn claim(there: &Deployment, key: &RoleKey, wanted: &Deployment) -> Claim {
 /// Ends requests that nobody answers: what they asked for is asked anew. On the heap, for many wait for their turn.
 async fn in_time<T>(requests: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let done = tokio::time::timeout(LONGEST_REQUESTS, Box::pin(requests)).await;
-    done.unwrap_or_else(|_| Err(Failure::passing("the API server did not answer in time")))
+    done.unwrap_or_else(|_| Err(Failure::no_answer()))
 }
 
 impl Failure {
@@ -290,6 +318,10 @@ impl Failure {
             trouble: None,
             error: error.to_owned(),
         }
+    }
+
+    fn no_answer() -> Self {
+        Self::passing("the API server did not answer in time")
     }
 
     fn needs_a_person(reason: &str, message: &str) -> Self {

@@ -3,13 +3,14 @@
 //! Of two pools that share a group the older one goes on, and the others are held: a copy that was made by mistake must not
 //! stop a pool that works.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::apply::deployment_name;
-use crate::decide::{GroupReading, PodName};
+use crate::decide::{GroupReading, Member, PodName, Workload};
+use crate::names::{pod_and_tag, pool_tag};
 use crate::plan::{PoolId, PoolPlan, Role};
 use crate::watch::world::{PoolSeen, RoleKey};
 use separation_contract::kafka::Assignor;
@@ -63,13 +64,62 @@ fn servers(plan: &PoolPlan) -> Vec<&str> {
     servers
 }
 
-/// What is said about members that are no pods of a role. With the `range` assignor they are expected: it is there for
+/// How the workers of a role are known among the members of its group.
+#[derive(Debug, Clone)]
+pub(super) struct WorkerIds {
+    prefix: String,
+    tag: String,
+}
+
+impl WorkerIds {
+    /// Those of a role of the pool with this uid.
+    pub(super) fn new(key: &RoleKey, pool_uid: &str) -> Self {
+        Self {
+            prefix: format!("{}-", deployment_name(&key.pool, key.role)),
+            tag: pool_tag(pool_uid),
+        }
+    }
+
+    /// The pod of a member that is a worker of the role: one with the pool's tag, or, for workers that were started by a
+    /// version before or for a pool that was recreated since, one whose name is that of a pod that we know.
+    fn pod<'a>(&self, client_id: &'a str, is_pod: impl Fn(&str) -> bool) -> Option<&'a str> {
+        let (pod, tag) = pod_and_tag(client_id);
+        // A pod that is gone stays a member until its session ends.
+        let has_our_tag = tag == Some(&*self.tag) && pod.starts_with(&self.prefix);
+        (has_our_tag || is_pod(pod)).then_some(pod)
+    }
+
+    /// The group without members that are no workers of the role; the others by their pods' names.
+    pub(super) fn workers(&self, group: &GroupReading, workload: &Workload) -> GroupReading {
+        let GroupReading::Stable { at, members } = group else {
+            return group.clone();
+        };
+        let pods = names(workload);
+        let members = members.iter().filter_map(|member| {
+            Some(Member {
+                pod: self.pod(member.pod.as_str(), |name| pods.contains(name))?.into(),
+                holds: member.holds.clone(),
+            })
+        });
+        GroupReading::Stable {
+            at: *at,
+            members: members.collect(),
+        }
+    }
+}
+
+fn names(workload: &Workload) -> HashSet<&str> {
+    workload.pods.iter().map(|pod| pod.name.as_str()).collect()
+}
+
+/// What is said about members that are no workers of a role. With the `range` assignor they are expected: it is there for
 /// moving over from another system, one member at a time.
 pub(super) fn foreign_members(
     plan: &PoolPlan,
     role: Role,
     group: Option<&GroupReading>,
-    is_pod: impl Fn(&PodName) -> bool,
+    ids: &WorkerIds,
+    workload: &Workload,
 ) -> Option<Arc<str>> {
     let of_role = plan.role(role);
     let Some(GroupReading::Stable { members, .. }) = group else {
@@ -78,9 +128,8 @@ pub(super) fn foreign_members(
     if of_role.assignor == Assignor::Range {
         return None;
     }
-    // A pod that is gone stays a member until its session ends.
-    let prefix = format!("{}-", deployment_name(&plan.id, role));
-    let ours = |name: &PodName| is_pod(name) || name.as_str().starts_with(&prefix);
+    let pods = names(workload);
+    let ours = |name: &PodName| ids.pod(name.as_str(), |name| pods.contains(name)).is_some();
     let mut foreign: BTreeMap<&PodName, usize> = BTreeMap::new();
     for member in members.iter().filter(|member| !ours(&member.pod)) {
         *foreign.entry(&member.pod).or_default() += 1;
@@ -111,7 +160,8 @@ pub(super) fn foreign_members(
 mod tests {
     use super::*;
     use crate::crd::from_yaml;
-    use crate::decide::{Holds, Member, Moment};
+    use crate::decide::{Holds, Marked, Moment, Pod, PodState};
+    use crate::names::client_id;
     use crate::watch::pool_seen;
     use kube::core::DeserializeGuard;
 
@@ -181,17 +231,54 @@ spec:
                 })
                 .collect(),
         };
-        let found = |plan: &PoolPlan, group: GroupReading| {
-            foreign_members(plan, Role::Processor, Some(&group), |name| {
-                name.as_str() == "renamed"
-            })
+        let key = RoleKey {
+            pool: Arc::new(plan.id.clone()),
+            role: Role::Processor,
         };
-        assert_eq!(
-            found(&plan, group(&["vocals-processor-5c7-x2x", "renamed"])),
-            None
-        );
+        let ids = WorkerIds::new(&key, "our-uid");
+        let workload = Workload {
+            pods: vec![Pod {
+                name: "vocals-processor-5c7-old".into(),
+                state: PodState::Ready,
+                marked: Marked::No,
+                replica_set: "vocals-processor-5c7".into(),
+            }],
+            ..Workload::default()
+        };
+        let found = |plan: &PoolPlan, group: GroupReading| {
+            foreign_members(plan, Role::Processor, Some(&group), &ids, &workload)
+        };
+        let tagged = |pod: &str, uid: &str| client_id(pod, &pool_tag(uid));
+        // One whose pod is gone; one of a version before, whose pod is known; one of this pool before it was recreated.
+        let gone = tagged("vocals-processor-5c7-x2x", "our-uid");
+        let recreated = tagged("vocals-processor-5c7-old", "its-uid-before");
+        let ours = group(&[&gone, "vocals-processor-5c7-old", &recreated]);
+        assert_eq!(found(&plan, ours.clone()), None);
+        let GroupReading::Stable { members, .. } = ids.workers(&ours, &workload) else {
+            panic!("it is stable")
+        };
+        let pods: Vec<_> = members.iter().map(|member| member.pod.as_str()).collect();
+        let expected = [
+            "vocals-processor-5c7-x2x",
+            "vocals-processor-5c7-old",
+            "vocals-processor-5c7-old",
+        ];
+        assert_eq!(pods, expected);
         assert_eq!(found(&plan, GroupReading::NotRead), None);
-        let foreign = group(&["rdkafka", "rdkafka", "vocals-processor-1", "b", "c", "d"]);
+        // A pool of this name in another cluster; one whose name begins like a Deployment of ours; a role of ours in the
+        // wrong group; a pod that we do not know, of a version before.
+        for other in [
+            &*tagged("vocals-processor-5c7-x2x", "other-cluster"),
+            &*tagged("vocals-processor-processor-5c7-x2x", "another-pool"),
+            &*tagged("vocals-uploader-5c7-x2x", "our-uid"),
+            "vocals-processor-5c7-new",
+        ] {
+            let foreign = group(&[other]);
+            assert!(found(&plan, foreign.clone()).is_some(), "{other}");
+            let nobody = group(&[]);
+            assert_eq!(ids.workers(&foreign, &workload), nobody);
+        }
+        let foreign = group(&["rdkafka", "rdkafka", &gone, "b", "c", "d"]);
         let said = found(&plan, foreign.clone()).unwrap();
         assert!(said.contains(r#"(client ids "b", "c", "d", 1 more)"#), "{said}");
         assert!(said.contains("create another pool"), "{said}");

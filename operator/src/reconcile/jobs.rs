@@ -10,16 +10,15 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::task::JoinSet;
 
-use super::carry_out::{Deployed, Failure, Hands};
+use super::carry_out::{Annotated, Deployed, Failure, Hands};
 use super::clusters::Opened;
 use super::pool::Manifest;
 use super::role::Adopt;
 use super::secrets::SecretName;
 use crate::apply::offsets::Commits;
 use crate::crd::{AdoptionStatus, SeparationPoolStatus};
-use crate::decide::PodName;
+use crate::decide::{Marked, PodName};
 use crate::metrics::{Metrics, Outcome};
-use crate::observe::workload::PodSeen;
 use crate::plan::{PoolId, RolePlan};
 use crate::watch::world::{PoolSeen, RoleKey};
 
@@ -27,7 +26,7 @@ use crate::watch::world::{PoolSeen, RoleKey};
 #[derive(Debug)]
 pub(super) enum Done {
     Deployed(RoleKey, Result<Deployed, Failure>),
-    Marked(RoleKey, Result<Vec<(PodName, PodSeen)>, Failure>),
+    Annotated(RoleKey, Annotated),
     Adopted(RoleKey, Result<AdoptionStatus, Failure>),
     Kept(RoleKey, Result<(), Failure>),
     Said(Arc<PoolId>, Result<Box<PoolSeen>, Failure>),
@@ -51,7 +50,7 @@ impl Done {
     pub(super) fn pool(&self) -> Option<&Arc<PoolId>> {
         match self {
             Self::Deployed(key, _) => Some(&key.pool),
-            Self::Marked(key, _) => Some(&key.pool),
+            Self::Annotated(key, _) => Some(&key.pool),
             Self::Adopted(key, _) => Some(&key.pool),
             Self::Kept(key, _) => Some(&key.pool),
             Self::Said(id, _) => Some(id),
@@ -63,7 +62,7 @@ impl Done {
     fn outcome(&self) -> Option<Outcome> {
         let is_written = match self {
             Self::Deployed(_, result) => matches!(result, Ok(Deployed::Written(_))),
-            Self::Marked(_, result) => result.is_ok(),
+            Self::Annotated(_, annotated) => annotated.failure.is_none(),
             Self::Adopted(_, result) => result.is_ok(),
             Self::Kept(_, result) => result.is_ok(),
             Self::Said(_, result) => result.is_ok(),
@@ -145,12 +144,12 @@ impl Jobs {
         );
     }
 
-    pub(super) fn mark(&mut self, key: RoleKey, uid: Arc<str>, mark: Vec<PodName>, unmark: Vec<PodName>) {
+    pub(super) fn annotate(&mut self, key: RoleKey, uid: Arc<str>, pods: Vec<PodName>, marked: Marked) {
         let (hands, of) = (self.hands.clone(), key.clone());
         self.begin(
             Some(uid),
-            async move { hands.mark(&of, &mark, &unmark).await },
-            |result| Done::Marked(key, result),
+            async move { Ok(hands.annotate(&of, &pods, marked).await) },
+            |result| Done::Annotated(key, result.unwrap_or_else(Annotated::failed)),
         );
     }
 

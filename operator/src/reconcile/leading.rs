@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::carry_out::{Deployed, Failure, Hands};
+use super::carry_out::{Annotated, Deployed, Failure, Hands};
 use super::clusters::{Clusters, Opening};
 use super::jobs::{Done, For, Jobs};
 use super::pool::{Login, PoolState, Variant, of_role};
@@ -182,7 +182,7 @@ impl Leading {
         let key = pool.key(role);
         let of_role_plan = plan.role(role);
         let running = world.deployment(&key);
-        let workload = workload(running, world.pods(&key).map(|(_, pod)| pod));
+        let workload = workload(running, world.pods(&key).map(|(_, pod)| pod), Timestamp::now());
         let step = if of_role_plan.enabled {
             if let Login::Open(opened) = &pool.login {
                 let wanted =
@@ -190,14 +190,14 @@ impl Leading {
                         .wanted(of_role_plan, &workload, self.keep_offsets_after, now);
                 opened.poller.want(&key, wanted);
             }
-            pool.role(role).note_members(&workload);
-            let is_pod = |name: &crate::decide::PodName| workload.pods.iter().any(|pod| pod.name == *name);
+            let ids = conflicts::WorkerIds::new(&key, &seen.uid);
+            pool.role(role).note_members(&workload, &ids);
             let group = pool.role_ref(role).members();
             let conflict = self
                 .held
                 .get(&key)
                 .cloned()
-                .or_else(|| conflicts::foreign_members(plan, role, group, is_pod));
+                .or_else(|| conflicts::foreign_members(plan, role, group, &ids, &workload));
             let variant = self.variant(plan, role, running);
             let manifest_hash = pool.manifest_hash(plan, role, &self.workers, &variant);
             let around = Surroundings {
@@ -205,6 +205,7 @@ impl Leading {
                 deployment: running,
                 manifest_hash: &manifest_hash,
                 pool_uid: &seen.uid,
+                worker_ids: &ids,
                 written_adoption: seen
                     .status
                     .as_deref()
@@ -248,7 +249,7 @@ impl Leading {
                 let known = running.map(|running| Arc::clone(&running.resource_version));
                 self.jobs.deploy(key, uid, manifest, replicas, known);
             }
-            (Step::Mark { mark, unmark }, _) => self.jobs.mark(key, uid, mark, unmark),
+            (Step::Annotate { pods, marked }, _) => self.jobs.annotate(key, uid, pods, marked),
             (Step::Adopt(adopt), Login::Open(opened)) => {
                 tracing::info!(pool = %key.pool, %role, topic_id = %adopt.topic_id, commits = adopt.commits.len(), "Offsets are initialised");
                 self.jobs
@@ -259,7 +260,7 @@ impl Leading {
                     .keep(key, uid, Arc::clone(opened), plan.role(role), commits);
             }
             // What was read rests on a login: it is open.
-            (Step::Adopt(_) | Step::Keep(_), _) => pool.role(role).done(),
+            (Step::Adopt(_) | Step::Keep(_), _) => pool.role(role).done(self.clock.now()),
         }
     }
 
@@ -364,7 +365,7 @@ impl Leading {
                 match result {
                     Ok(Deployed::Written(seen)) => {
                         role.deployed(&seen);
-                        role.done();
+                        role.done(now);
                         if let Some(before) = world.deployment(&key) {
                             pool.wrote_replicas(key.role, before.replicas, seen.replicas);
                         }
@@ -373,35 +374,42 @@ impl Leading {
                         );
                     }
                     Ok(Deployed::Found(seen)) => {
-                        role.failed(None, super::retry::Pause::None, now);
+                        role.outdated(now);
                         touched.extend(
                             world.answered(&key.pool, Told::Deployment(Change::Applied(key.clone(), seen))),
+                        );
+                    }
+                    Ok(Deployed::Gone) => {
+                        role.outdated(now);
+                        touched.extend(
+                            world.answered(&key.pool, Told::Deployment(Change::Missing(key.clone()))),
                         );
                     }
                     Err(failure) => role_failed(role, &key, failure, "Deployment could not be written", now),
                 }
                 touched
             }
-            Done::Marked(key, result) => {
+            Done::Annotated(key, Annotated { pods, gone, failure }) => {
                 let mut touched = BTreeSet::from([Arc::clone(&key.pool)]);
                 let Some(pool) = self.pools.get_mut(&key.pool) else {
                     return touched;
                 };
-                match result {
-                    Ok(pods) => {
-                        pool.role(key.role).done();
-                        for (name, seen) in pods {
-                            let change = Change::Applied((key.clone(), name), seen);
-                            touched.extend(world.answered(&key.pool, Told::Pod(change)));
-                        }
-                    }
-                    Err(failure) => role_failed(
+                match failure {
+                    None => pool.role(key.role).done(now),
+                    Some(failure) => role_failed(
                         pool.role(key.role),
                         &key,
                         failure,
-                        "Pods could not be marked",
+                        "Pods could not be annotated",
                         now,
                     ),
+                }
+                let there = pods
+                    .into_iter()
+                    .map(|(name, seen)| Change::Applied((key.clone(), name), seen));
+                let gone = gone.into_iter().map(|name| Change::Missing((key.clone(), name)));
+                for change in there.chain(gone) {
+                    touched.extend(world.answered(&key.pool, Told::Pod(change)));
                 }
                 touched
             }
@@ -413,7 +421,7 @@ impl Leading {
                 let role = pool.role(key.role);
                 match result {
                     Ok(adoption) => {
-                        role.done();
+                        role.done(now);
                         role.adopted(adoption, now);
                         pool.adopted(key.role);
                     }
@@ -423,7 +431,7 @@ impl Leading {
             }
             Done::Kept(key, result) => self.of_role(&key, |role| match result {
                 Ok(()) => {
-                    role.done();
+                    role.done(now);
                     role.kept(now);
                 }
                 Err(failure) => role_failed(role, &key, failure, "Offsets could not be committed again", now),

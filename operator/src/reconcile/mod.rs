@@ -12,6 +12,7 @@ mod leading;
 mod pool;
 mod retry;
 mod role;
+mod rollout;
 mod secrets;
 
 use std::collections::BTreeSet;

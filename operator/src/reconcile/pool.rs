@@ -8,6 +8,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 
+use k8s_openapi::jiff::Timestamp;
 use kube::Resource as _;
 
 use super::clusters::Opened;
@@ -257,7 +258,7 @@ impl PoolState {
                 last_known_at: state.last_known_at.clone(),
                 target: plan.role(role).policy.target,
                 adoption: state.adoption().cloned(),
-                troubles: troubles(state, world, &self.key(role)),
+                troubles: troubles(state, world, &self.key(role), now),
                 refusals: state.refusals(plan.role(role), now),
             });
         }
@@ -294,7 +295,7 @@ impl PoolState {
     /// Tells people what they would ask about a role.
     pub(super) fn tell_of_role(&mut self, role: Role, world: &World, events: &EventWriter, now: Moment) {
         let about = self.reference();
-        let troubles = troubles(&self.roles[index(role)], world, &self.key(role));
+        let troubles = troubles(&self.roles[index(role)], world, &self.key(role), now);
         let state = &self.roles[index(role)];
         let (Some(explanation), Some((_, flags))) = (&state.explanation, state.lag()) else {
             return;
@@ -338,17 +339,37 @@ impl PoolState {
 }
 
 /// What a person must look at, each kind once.
-fn troubles(state: &RoleState, world: &World, key: &RoleKey) -> Vec<Trouble> {
+fn troubles(state: &RoleState, world: &World, key: &RoleKey, now: Moment) -> Vec<Trouble> {
     let pods = world.pods(key).filter_map(|(_, pod)| pod.trouble.as_ref());
     let deployment = world
         .deployment(key)
         .and_then(|deployment| deployment.trouble.as_ref());
     let mut each: BTreeMap<&str, &Trouble> = BTreeMap::new();
-    let edited = state.contest.trouble();
-    for trouble in state.trouble.iter().chain(&edited).chain(deployment).chain(pods) {
+    let ours = [
+        state.contest.trouble(),
+        state.rollout.trouble(now),
+        overdue(world, key),
+    ];
+    let ours = state.trouble.iter().chain(ours.iter().flatten());
+    for trouble in ours.chain(deployment).chain(pods) {
         each.entry(&trouble.reason).or_insert(trouble);
     }
     each.into_values().cloned().collect()
+}
+
+/// Pods that should have been gone some time ago.
+fn overdue(world: &World, key: &RoleKey) -> Option<Trouble> {
+    let now = Timestamp::now();
+    let pods = world.pods(key).filter(|(_, pod)| pod.is_overdue(now));
+    let names: Vec<&str> = pods.map(|(name, _)| name.as_str()).collect();
+    let first = names.first()?;
+    let message = format!(
+        "{} pods have been terminating for longer than their grace period, {first} for one: their node may be dead; one that \
+         is no member of the group does not count towards maxReplicas; fix: look at the node, and delete the pod with \
+         --force only once the node is known to be off",
+        names.len()
+    );
+    Some(Trouble::new("PodsStuckTerminating", Some(&message)))
 }
 
 pub(super) fn of_role(status: &SeparationPoolStatus, role: Role) -> Option<&crate::crd::RoleStatus> {

@@ -1,19 +1,21 @@
 //! One role of a pool: what is known of it, and what to do next. Pure.
 //!
-//! One thing is done at a time, in this order: the Deployment as planned, offsets before the first worker, marks, replicas.
-//! Whatever is decided while something is being done is decided again after it.
+//! One thing is done at a time, in this order: the Deployment as planned, offsets before the first worker, then the first
+//! write of the decision's plan. The history advances once a write is done, and what is left is decided again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::conflicts::WorkerIds;
 use super::retry::{Contest, Retry};
+use super::rollout::RolloutProgress;
 use crate::apply::offsets::{Commits, to_adopt, to_keep};
 use crate::crd::AdoptionStatus;
 use crate::decide::{
-    Bounds, Decision, Explanation, GroupReading, History, Lag, LagReading, Moment, Observation, PodName,
-    PodState, Policy, Workload, Writes, decide,
+    Bounds, Decision, Explanation, GroupReading, History, Lag, LagReading, Marked, Moment, Observation,
+    PodName, PodState, Policy, Workload, Write, decide,
 };
 use crate::kafka::{Cause, Unread};
 use crate::observe::Query;
@@ -44,12 +46,12 @@ pub(super) enum Step {
     },
     /// Initialise its group's offsets, and remember that.
     Adopt(Adopt),
-    /// Mark pods as those that go first, and take the mark from others.
-    Mark {
-        /// To be marked.
-        mark: Vec<PodName>,
-        /// To lose the mark.
-        unmark: Vec<PodName>,
+    /// Set the deletion-cost annotation on these pods, or remove it.
+    Annotate {
+        /// The pods.
+        pods: Vec<PodName>,
+        /// Whether they have it afterwards.
+        marked: Marked,
     },
     /// Commit again what is committed, so that the broker does not forget it.
     Keep(Commits),
@@ -79,7 +81,8 @@ enum Group {
 
 /// What was decided, and on what.
 struct Decided {
-    writes: Writes,
+    /// The first write of the plan.
+    write: Option<Write>,
     /// Replicas as they are.
     replicas: u32,
     group: Group,
@@ -95,6 +98,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) manifest_hash: &'a str,
     /// Uid of the pool.
     pub(super) pool_uid: &'a str,
+    /// How its workers are known among the members of its group.
+    pub(super) worker_ids: &'a WorkerIds,
     /// What the pool's status says of the adoption.
     pub(super) written_adoption: Option<&'a AdoptionStatus>,
     /// How long offsets of an idle group are left before they are committed again.
@@ -105,8 +110,10 @@ pub(super) struct Surroundings<'a> {
 #[derive(Debug, Default)]
 pub(super) struct RoleState {
     history: History,
-    /// That before what is being done was decided: what failed was not done.
-    undo: Option<History>,
+    /// The write of a plan that is being done.
+    executing: Option<Write>,
+    /// A rolling update that is not complete.
+    pub(super) rollout: RolloutProgress,
     reading: Option<Reading>,
     group: Option<GroupReading>,
     /// The last members that were told, however long ago that is: who is in a group of which nobody asks, or which is
@@ -277,11 +284,16 @@ impl RoleState {
     }
 
     /// Records which ready pods are members of the group.
-    pub(super) fn note_members(&mut self, workload: &Workload) {
+    pub(super) fn note_members(&mut self, workload: &Workload, ids: &WorkerIds) {
         let ready = workload.pods.iter().filter(|pod| pod.state == PodState::Ready);
         let ready: Vec<&PodName> = ready.map(|pod| &pod.name).collect();
-        let group = self.group.as_ref().unwrap_or(&GroupReading::NotRead);
-        self.outsiders.note(&ready, group);
+        self.outsiders.note(&ready, &self.workers(workload, ids));
+    }
+
+    /// The members of its group that are workers of the role, by their pods' names.
+    fn workers(&self, workload: &Workload, ids: &WorkerIds) -> GroupReading {
+        let group = self.group.as_ref();
+        group.map_or(GroupReading::NotRead, |group| ids.workers(group, workload))
     }
 
     /// Dependencies that refuse workers, as far as that is known.
@@ -331,22 +343,23 @@ impl RoleState {
         conflict: Option<Arc<str>>,
         now: Moment,
     ) -> Option<Step> {
+        self.rollout.note(&workload, now);
         if self.is_busy {
             return None;
         }
         let replicas = workload.replicas;
+        let workers = self.workers(&workload, around.worker_ids);
         let group = match &conflict {
             Some(_) => Group::Shared,
-            None if replicas > 0 || !workload.pods.is_empty() => Group::HasOurs,
+            None if workload.has_workers(&workers) => Group::HasOurs,
             None => Group::Empty,
         };
-        let decision = self.decide(around.plan, workload, conflict, now);
-        let writes = decision
-            .as_ref()
-            .map(|decision| decision.writes.clone())
-            .unwrap_or_default();
+        let decision = self.decide(around.plan, workers, workload, conflict, now);
         let what = Decided {
-            writes,
+            write: decision.and_then(|decision| {
+                self.history = decision.history;
+                decision.plan.into_iter().next()
+            }),
             replicas,
             group,
         };
@@ -360,19 +373,13 @@ impl RoleState {
         if is_edited && step.is_some() {
             self.contest.put_back(now);
         }
-        let writes = what.writes;
-        if let Some(decision) = decision {
-            let carries_out = match &step {
-                Some(Step::Deploy { replicas }) => Some(*replicas) == writes.replicas,
-                Some(Step::Mark { .. }) => true,
-                _ => false,
-            };
-            if writes == Writes::default() {
-                self.history = decision.history;
-            } else if carries_out {
-                self.undo = Some(std::mem::replace(&mut self.history, decision.history));
+        self.executing = match &step {
+            Some(Step::Deploy { replicas }) if *replicas != what.replicas => {
+                Some(Write::SetReplicas(*replicas))
             }
-        }
+            Some(Step::Annotate { .. }) => what.write,
+            _ => None,
+        };
         self.is_busy = step.is_some();
         step
     }
@@ -380,6 +387,7 @@ impl RoleState {
     fn decide(
         &mut self,
         plan: &RolePlan,
+        group: GroupReading,
         workload: Workload,
         conflict: Option<Arc<str>>,
         now: Moment,
@@ -390,7 +398,7 @@ impl RoleState {
                 at: reading.at,
                 lag: reading.lag.clone(),
             },
-            group: self.group.clone().unwrap_or(GroupReading::NotRead),
+            group,
             workload,
             conflict,
             held: self.held(plan, now),
@@ -414,7 +422,7 @@ impl RoleState {
 
     fn step(&self, around: Surroundings<'_>, at: Moment, what: &Decided) -> Option<Step> {
         let Decided {
-            writes,
+            write,
             replicas,
             group,
         } = what;
@@ -423,10 +431,14 @@ impl RoleState {
         let adopted = self.adoption.is_some()
             && self.adoption.as_ref() == around.written_adoption
             && !(*group == Group::Empty && self.is_recreated());
-        let wanted = writes.replicas.filter(|_| adopted);
+        let wanted = match write {
+            Some(Write::SetReplicas(wanted)) if adopted => Some(*wanted),
+            _ => None,
+        };
         if !self.is_deployed(around) {
+            // A new template never comes with fewer replicas: Kubernetes would split the reduction over both templates.
             return Some(Step::Deploy {
-                replicas: wanted.unwrap_or(*replicas),
+                replicas: wanted.map_or(*replicas, |wanted| wanted.max(*replicas)),
             });
         }
         if *group == Group::Shared {
@@ -438,16 +450,18 @@ impl RoleState {
         if !adopted {
             return None;
         }
-        if !(writes.mark.is_empty() && writes.unmark.is_empty()) {
-            return Some(Step::Mark {
-                mark: writes.mark.clone(),
-                unmark: writes.unmark.clone(),
-            });
+        match write {
+            Some(Write::Annotate(pods)) => Some(Step::Annotate {
+                pods: pods.clone(),
+                marked: Marked::Yes,
+            }),
+            Some(Write::Unannotate(pods)) => Some(Step::Annotate {
+                pods: pods.clone(),
+                marked: Marked::No,
+            }),
+            Some(Write::SetReplicas(replicas)) => Some(Step::Deploy { replicas: *replicas }),
+            None => self.keep(around.keep_after, *group, at).map(Step::Keep),
         }
-        if let Some(replicas) = wanted {
-            return Some(Step::Deploy { replicas });
-        }
-        self.keep(around.keep_after, *group, at).map(Step::Keep)
     }
 
     /// Whether the Deployment is there, made of the plan, ours, and as we left it.
@@ -533,22 +547,36 @@ impl RoleState {
         }
     }
 
-    /// What was begun was done.
-    pub(super) fn done(&mut self) {
+    /// What was begun was done by `now`.
+    pub(super) fn done(&mut self, now: Moment) {
+        if let Some(write) = self.executing.take() {
+            self.history.executed(&write, now);
+        }
         self.is_busy = false;
-        self.undo = None;
         self.trouble = None;
         self.retry.succeeded();
     }
 
-    /// What was begun could not be done: as if it had not been decided.
+    /// What was begun could not be done, as far as we know: an answer may have been lost. A scale-up is simply decided
+    /// again; all else counts as done, which only makes the next decision wait for newer readings.
     pub(super) fn failed(&mut self, trouble: Option<Trouble>, pause: super::retry::Pause, now: Moment) {
-        self.is_busy = false;
-        if let Some(before) = self.undo.take() {
-            self.history = before;
+        let before = self.explanation.as_ref().map(|explanation| explanation.current);
+        match self.executing.take() {
+            Some(Write::SetReplicas(replicas)) if before.is_some_and(|before| replicas > before) => {}
+            Some(write) => self.history.executed(&write, now),
+            None => {}
         }
+        self.is_busy = false;
         self.trouble = trouble;
         self.retry.failed(pause, now);
+    }
+
+    /// What was begun was refused, for it rested on an older Deployment.
+    pub(super) fn outdated(&mut self, now: Moment) {
+        self.executing = None;
+        self.is_busy = false;
+        self.trouble = None;
+        self.retry.failed(super::retry::Pause::None, now);
     }
 
     /// Our Deployment was written.
@@ -579,3 +607,6 @@ impl RoleState {
         Some(Step::Deploy { replicas: 0 })
     }
 }
+
+#[cfg(test)]
+mod tests;

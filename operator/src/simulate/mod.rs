@@ -85,8 +85,11 @@ pub fn simulate(scenario: &Scenario) -> Result<Report, ScenarioError> {
         let observation = pool.observe(now);
         let decision = decide(&scenario.policy, &observation, history, now);
         report.note(now, &decision);
-        pool.carry_out(&decision.writes, now);
         history = decision.history;
+        for write in &decision.plan {
+            pool.carry_out(write, now);
+            history.executed(write, now);
+        }
         if now >= end || (pool.finished(now) && settled(scenario, &decision.explanation)) {
             break;
         }

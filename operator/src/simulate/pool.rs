@@ -7,7 +7,7 @@ use super::Scenario;
 use super::trace::Arrival;
 use crate::decide::{
     GroupReading, Holds, Lag, LagReading, Marked, Member, Moment, Observation, Pod, PodName, PodState, Work,
-    Workload, Writes,
+    Workload, Write,
 };
 
 /// A pool at a moment.
@@ -122,22 +122,30 @@ impl<'a> Pool<'a> {
             workload: Workload {
                 replicas: self.replicas,
                 pods: self.workers.values().map(Worker::pod).collect(),
+                status: None,
             },
             conflict: None,
             held: None,
         }
     }
 
-    pub(super) fn carry_out(&mut self, writes: &Writes, now: Moment) {
-        for worker in self.workers.values_mut() {
-            if writes.mark.contains(&worker.name) {
-                worker.marked = Marked::Yes;
-            }
-            if writes.unmark.contains(&worker.name) {
-                worker.marked = Marked::No;
-            }
+    pub(super) fn carry_out(&mut self, write: &Write, now: Moment) {
+        match write {
+            Write::Annotate(names) => self.annotate(names, Marked::Yes),
+            Write::Unannotate(names) => self.annotate(names, Marked::No),
+            Write::SetReplicas(replicas) => self.set_replicas(*replicas, now),
         }
-        let Some(replicas) = writes.replicas else { return };
+    }
+
+    fn annotate(&mut self, names: &[PodName], marked: Marked) {
+        let named = self
+            .workers
+            .values_mut()
+            .filter(|worker| names.contains(&worker.name));
+        named.for_each(|worker| worker.marked = marked);
+    }
+
+    fn set_replicas(&mut self, replicas: u32, now: Moment) {
         self.replicas = replicas;
         let standing = self
             .workers
@@ -403,6 +411,7 @@ impl Worker {
                 (Stop::NotAsked, _) => PodState::Ready,
             },
             marked: self.marked,
+            replica_set: "simulated".into(),
         }
     }
 }

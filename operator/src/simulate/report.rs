@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Scenario;
 use super::pool::Pool;
-use crate::decide::{Decision, Moment, Reason};
+use crate::decide::{Decision, Moment, Reason, Write};
 
 /// Rows of the table of replicas over time.
 const ROWS: usize = 24;
@@ -104,7 +104,11 @@ impl Recorder {
         let explanation = &decision.explanation;
         *self.reasons.entry(explanation.reason).or_default() += 1;
         self.peak = self.peak.max(explanation.desired);
-        if let Some(to) = decision.writes.replicas {
+        let to = decision.plan.iter().find_map(|write| match write {
+            Write::SetReplicas(to) => Some(*to),
+            Write::Annotate(_) | Write::Unannotate(_) => None,
+        });
+        if let Some(to) = to {
             self.changes.push(Change {
                 at_ms: now.as_millis(),
                 from: explanation.current,

@@ -144,7 +144,7 @@ fn scaling_limited(roles: &[RoleReport]) -> Said {
         let bound = report.explanation.bound;
         matches!(
             bound,
-            Bound::Max | Bound::Partitions | Bound::Draining | Bound::Unschedulable
+            Bound::Max | Bound::Partitions | Bound::Draining | Bound::Unschedulable | Bound::Dependency
         )
     };
     let reason = roles
@@ -154,6 +154,7 @@ fn scaling_limited(roles: &[RoleReport]) -> Said {
             Bound::Max => "MaxReplicas",
             Bound::Partitions => "PartitionsWithWork",
             Bound::Draining => "DrainingWorkers",
+            Bound::Dependency => "Dependency",
             _ => "Unschedulable",
         });
     match (

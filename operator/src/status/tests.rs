@@ -36,6 +36,7 @@ fn report(role: Role, lag: Lag, ready: u32) -> RoleReport {
         name: PodName::from(&*format!("p{number}")),
         state: PodState::Ready,
         marked: crate::decide::Marked::No,
+        replica_set: "set".into(),
     });
     let observation = Observation {
         lag: LagReading {
@@ -46,6 +47,7 @@ fn report(role: Role, lag: Lag, ready: u32) -> RoleReport {
         workload: Workload {
             replicas: ready,
             pods: pods.collect(),
+            status: None,
         },
         conflict: None,
         held: None,
@@ -258,6 +260,7 @@ fn every_bound_that_limits_is_a_reason_of_its_own() {
         (Bound::Partitions, "PartitionsWithWork"),
         (Bound::Draining, "DrainingWorkers"),
         (Bound::Unschedulable, "Unschedulable"),
+        (Bound::Dependency, "Dependency"),
     ] {
         let mut limited = report(Role::Processor, known([1; 8]), 8);
         limited.explanation.bound = bound;

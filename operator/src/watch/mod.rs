@@ -34,6 +34,9 @@ use world::{PodKey, PoolSeen, RoleKey, Scope, Told};
 /// Objects in one answer to a list: a thousand Deployments of 8 kB are 8 MB at once.
 const PAGE: u32 = 250;
 
+/// How long one watch lasts before the next one goes on where it ended.
+pub const LONGEST_WATCH: Duration = Duration::from_secs(60);
+
 /// The first pause before a watch is taken up again.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
@@ -42,12 +45,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Follows everything in a scope until the receiver is gone.
 pub async fn follow(client: Client, scope: Scope, told: mpsc::Sender<(Scope, Told)>, metrics: Metrics) {
-    let ours = watcher::Config::default().labels(POOL_LABEL).page_size(PAGE);
+    let seconds = u32::try_from(LONGEST_WATCH.as_secs()).unwrap_or(u32::MAX);
+    let all = watcher::Config::default().page_size(PAGE).timeout(seconds);
+    let ours = all.clone().labels(POOL_LABEL);
     let pools = changes(
-        watcher(
-            api::<DeserializeGuard<SeparationPool>>(&client, &scope),
-            watcher::Config::default().page_size(PAGE),
-        ),
+        watcher(api::<DeserializeGuard<SeparationPool>>(&client, &scope), all),
         |pool| Some(pool_seen(pool)),
         "separationpools",
         &metrics,
@@ -72,14 +74,14 @@ pub async fn follow(client: Client, scope: Scope, told: mpsc::Sender<(Scope, Tol
         "pods",
         &metrics,
     );
-    let all = futures_util::stream_select!(
+    let changes = futures_util::stream_select!(
         pools.map(Told::Pool).boxed(),
         deployments.map(Told::Deployment).boxed(),
         pods.map(|change: Change<PodKey, PodSeen>| Told::Pod(change))
             .boxed()
     );
-    tokio::pin!(all);
-    while let Some(change) = all.next().await {
+    tokio::pin!(changes);
+    while let Some(change) = changes.next().await {
         if told.send((scope.clone(), change)).await.is_err() {
             return;
         }

@@ -74,9 +74,10 @@ impl Member {
                 held: Vec::new(),
             }),
         });
-        let consumer: BaseConsumer<Context> = config(pool.kafka, &pool.group(), pod, assignor)
-            .create_with_context(Context(Arc::clone(&shared)))
-            .expect("a consumer");
+        let consumer: BaseConsumer<Context> =
+            config(pool.kafka, &pool.group(), &pool.client_id(pod), assignor)
+                .create_with_context(Context(Arc::clone(&shared)))
+                .expect("a consumer");
         consumer.subscribe(&[&pool.tasks()]).expect("subscribed");
         let (of_thread, topic) = (Arc::clone(&shared), pool.tasks());
         let thread = std::thread::spawn(move || of_thread.run(&consumer, &topic));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -9,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use separation_operator::crd::{SeparationPool, SeparationPoolStatus};
+use separation_operator::names::{client_id, pool_tag};
 use separation_testbed::{ControlPlane, Folder, Kafka, Process, eventually};
 use serde_json::{Value, json};
 
@@ -137,6 +139,8 @@ pub(crate) struct PoolUnderTest<'a> {
     pub(crate) kafka: &'a Kafka,
     pub(crate) name: String,
     pub(crate) tag: String,
+    /// The object's uid, once it was applied.
+    uid: OnceLock<String>,
 }
 
 impl<'a> PoolUnderTest<'a> {
@@ -168,6 +172,7 @@ impl<'a> PoolUnderTest<'a> {
             kafka,
             name: name.to_owned(),
             tag: format!("{}-{name}", rig.namespace),
+            uid: OnceLock::new(),
         };
         kafka.create_topic(&pool.results(), 1).await.expect("a topic");
         pool
@@ -213,10 +218,23 @@ impl<'a> PoolUnderTest<'a> {
     /// Applies it, as a person would.
     pub(crate) async fn apply(&self, changes: &Value) -> SeparationPool {
         let params = PatchParams::apply("a-person").force().validation_strict();
-        self.pools()
+        let applied = self
+            .pools()
             .patch(&self.name, &params, &Patch::Apply(self.object(changes)))
             .await
-            .expect("the pool is accepted")
+            .expect("the pool is accepted");
+        let uid = applied.metadata.uid.clone().expect("a uid");
+        let _ = self.uid.set(uid);
+        applied
+    }
+
+    /// The Kafka client id that a worker in a pod of this pool has.
+    pub(crate) fn client_id(&self, pod: &str) -> String {
+        let is_worker = pod.starts_with(&self.deployment_name());
+        match self.uid.get().filter(|_| is_worker) {
+            Some(uid) => client_id(pod, &pool_tag(uid)),
+            None => pod.to_owned(),
+        }
     }
 
     pub(crate) fn pools(&self) -> Api<SeparationPool> {
@@ -253,7 +271,14 @@ impl<'a> PoolUnderTest<'a> {
     /// Waits until so many replicas are asked for.
     pub(crate) async fn until_replicas(&self, replicas: i32, within: Duration) {
         let what = format!("number of replicas of {replicas}");
-        eventually(&what, within, async || self.replicas().await == Some(replicas)).await;
+        eventually(&what, within, async || {
+            if self.replicas().await == Some(replicas) {
+                return Ok(true);
+            }
+            let pool = self.pools().get(&self.name).await?;
+            anyhow::bail!("the status is {}", serde_json::to_string(&pool.status)?)
+        })
+        .await;
     }
 
     /// The status, once a condition of it holds.

@@ -150,14 +150,13 @@ async fn a_write_that_rested_on_an_old_version_gives_what_is_there_so_that_it_is
 }
 
 #[tokio::test]
-async fn a_deployment_that_was_deleted_meanwhile_is_tried_again_soon() {
+async fn a_deployment_that_was_deleted_meanwhile_is_known_to_be_gone() {
     let script = Script::new(vec![
         refused(Method::PATCH, StatusCode::CONFLICT),
         refused(Method::GET, StatusCode::NOT_FOUND),
     ]);
-    let failure = script.deploy(Some("8")).await.expect_err("it is gone");
-    assert_eq!(failure.pause, Pause::Growing);
-    assert!(failure.trouble.is_none());
+    let found = script.deploy(Some("8")).await;
+    assert!(matches!(found, Ok(Deployed::Gone)), "{found:?}");
 }
 
 #[tokio::test]
@@ -203,18 +202,39 @@ async fn a_deployment_of_that_name_is_taken_over_only_where_it_is_ours() {
 }
 
 #[tokio::test]
-async fn pods_that_are_gone_are_left_out_and_the_others_are_marked() {
+async fn pods_that_do_not_exist_are_named_and_the_others_are_annotated_up_to_a_failure() {
     let pod =
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "b"}, "spec": {"containers": []}});
     let script = Script::new(vec![
         refused(Method::PATCH, StatusCode::NOT_FOUND),
         answered(Method::PATCH, pod),
+        refused(Method::PATCH, StatusCode::INTERNAL_SERVER_ERROR),
     ]);
-    let marked = script.hands.mark(&key(), &["a".into()], &["b".into()]).await;
-    let names: Vec<_> = marked
-        .expect("it is done")
-        .into_iter()
-        .map(|(name, _)| name)
-        .collect();
-    assert_eq!(names, ["b".into()]);
+    let pods = ["a", "b", "c", "d"].map(PodName::from);
+    let done = script.hands.annotate(&key(), &pods, Marked::Yes).await;
+    let names: Vec<_> = done.pods.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["b"]);
+    assert_eq!(done.gone, ["a".into()]);
+    assert!(done.failure.is_some());
+    let bodies = script.bodies.lock().expect("nobody panics");
+    assert_eq!(bodies[0]["metadata"]["annotations"][DELETION_COST], MARKED_COST);
+    assert_eq!(bodies.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_request_waits_for_an_answer_for_ever() {
+    let silent =
+        service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, tower::BoxError>>());
+    let hands = Hands::new(Client::new(silent, "default"), Leadership::alone("one"));
+    let begun = tokio::time::Instant::now();
+    let pods = ["a", "b", "c"].map(PodName::from);
+    let annotated = hands.annotate(&key(), &pods, Marked::No).await;
+    assert!(annotated.failure.is_some());
+    assert_eq!(begun.elapsed(), LONGEST_REQUESTS, "all pods together");
+    assert!(hands.deploy(&key(), &manifest(), 3, Some("7")).await.is_err());
+    assert!(hands.deploy(&key(), &manifest(), 3, None).await.is_err());
+    let status = SeparationPoolStatus::default();
+    assert!(hands.say(&key().pool, "uid", &status).await.is_err());
+    assert!(hands.secret("media", "kafka").await.is_err());
+    assert_eq!(begun.elapsed(), 5 * LONGEST_REQUESTS);
 }
