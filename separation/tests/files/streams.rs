@@ -1,6 +1,8 @@
 //! MP3, AAC and FLAC: streams of frames with other bytes before, between and behind them, streams that were cut off,
 //! damaged or joined.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use separation::audio::{FfmpegUse, SourceOptions, open_bytes};
@@ -375,4 +377,44 @@ fn an_estimated_length_refuses_no_file() {
     };
     let source = open_bytes(file, &options).unwrap();
     assert!(source.info().expected_frames > Some(400 * 44_100));
+}
+
+/// The most memory that a process may have used that reads a file of any length: 64 MiB.
+const MAX_MEMORY_KIB: u64 = 65_536;
+
+#[test]
+fn junk_without_end_takes_no_memory() {
+    for arguments in [MP3, ADTS, FLAC] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("song");
+        std::fs::write(&path, made(arguments)).unwrap();
+        let file = std::fs::File::options().append(true).open(&path).unwrap();
+        // A hole of 128 MiB, with nothing on the disk.
+        file.set_len(file.metadata().unwrap().len() + (128 << 20))
+            .unwrap();
+        // A process of its own, because memory is counted for all of it.
+        let run = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "streams::junk_without_end_child"])
+            .env("JUNK_FILE", &path)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{arguments}: {text}");
+    }
+}
+
+#[test]
+fn junk_without_end_child() {
+    let Some(path) = std::env::var_os("JUNK_FILE") else {
+        return;
+    };
+    let (found, _) = read(Path::new(&path), FfmpegUse::Forbidden).unwrap();
+    assert!(found.frames() < 110_000, "{} frames", found.frames());
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < MAX_MEMORY_KIB, "{peak} KiB");
 }
