@@ -77,6 +77,8 @@ pub(super) struct Layout {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SoundTrack {
     pub(super) id: u32,
+    /// Which of the sound tracks it is, from 0.
+    pub(super) index: usize,
     is_enabled: bool,
     pub(super) trim: Option<Trim>,
 }
@@ -181,12 +183,13 @@ impl<I: Read + Seek> Walk<'_, I> {
     fn sound_track(&mut self, movie: Extent) -> Option<SoundTrack> {
         let header = self.find(movie.0, movie.1, b"mvhd")?;
         let movie_scale = self.time_scale(header)?;
-        let (mut from, mut first) = (movie.0, None);
+        let (mut from, mut first, mut index) = (movie.0, None, 0);
         while let Some(track) = self.find(from, movie.1, b"trak") {
             from = track.1;
-            let Some(sound) = self.one_sound_track(track, movie_scale) else {
+            let Some(sound) = self.one_sound_track(track, movie_scale, index) else {
                 continue;
             };
+            index += 1;
             if sound.is_enabled {
                 return Some(sound);
             }
@@ -195,7 +198,7 @@ impl<I: Read + Seek> Walk<'_, I> {
         first
     }
 
-    fn one_sound_track(&mut self, track: Extent, movie_scale: u32) -> Option<SoundTrack> {
+    fn one_sound_track(&mut self, track: Extent, movie_scale: u32, index: usize) -> Option<SoundTrack> {
         const IS_ENABLED: u8 = 1;
         let media = self.find(track.0, track.1, b"mdia")?;
         let handler = self.find(media.0, media.1, b"hdlr")?;
@@ -207,6 +210,7 @@ impl<I: Read + Seek> Walk<'_, I> {
         let id_offset = if *header.first()? == 1 { 20 } else { 12 };
         Some(SoundTrack {
             id: u32_at(&header, id_offset)?,
+            index,
             is_enabled: header.get(3)? & IS_ENABLED != 0,
             trim: self.trim(track, media, movie_scale),
         })

@@ -61,8 +61,8 @@ pub(super) struct FfmpegStream {
     outcome: Outcome,
 }
 
-/// Starts decoding the first audio stream of `path`; an error of kind `NotFound` means that there is no ffmpeg.
-pub(super) fn decode(path: &Path, timeout: Duration) -> io::Result<Decoding> {
+/// Starts decoding an audio track of `path`, counted from 0; an error of kind `NotFound` means that there is no ffmpeg.
+pub(super) fn decode(path: &Path, track: usize, timeout: Duration) -> io::Result<Decoding> {
     let mut url = std::ffi::OsString::from("file:");
     url.push(std::path::absolute(path)?);
     let mut child = Command::new("ffmpeg")
@@ -75,7 +75,15 @@ pub(super) fn decode(path: &Path, timeout: Duration) -> io::Result<Decoding> {
             "-i",
         ])
         .arg(url)
-        .args(["-map", "0:a:0", "-vn", "-sn", "-dn", "-map_metadata", "-1"])
+        .args([
+            "-map",
+            &format!("0:a:{track}"),
+            "-vn",
+            "-sn",
+            "-dn",
+            "-map_metadata",
+            "-1",
+        ])
         .args(["-c:a", "pcm_f32le", "-f", "wav", "pipe:1"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -24,9 +24,17 @@ const AUDIO: u64 = 2;
 pub(super) struct Layout {
     /// Where its segment ends by its size; behind the end of the file where that was cut off.
     pub(super) end: u64,
-    /// The number of the first audio track that is a default, or else of the first; `None` where none comes before the
+    /// The first audio track that is a default, or else the first; `None` where none comes before the
     /// audio itself.
-    pub(super) track: Option<u32>,
+    pub(super) track: Option<AudioTrack>,
+}
+
+/// An audio track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AudioTrack {
+    pub(super) number: u32,
+    /// Which of the audio tracks it is, from 0.
+    pub(super) index: usize,
 }
 
 /// Reads the layout; `None` where the first elements are not made as they should be.
@@ -93,19 +101,21 @@ impl<I: Read + Seek> Walk<'_, I> {
         None
     }
 
-    fn default_track(&mut self, segment: Extent) -> Option<u32> {
+    fn default_track(&mut self, segment: Extent) -> Option<AudioTrack> {
         let tracks = self.find(segment.start, segment.end, TRACKS)?;
-        let (mut from, mut first) = (tracks.start, None);
+        let (mut from, mut first, mut index) = (tracks.start, None, 0);
         while let Some(entry) = self.find(from, tracks.end, TRACK_ENTRY) {
             from = entry.end;
             if self.number(entry, TRACK_KIND) != Some(AUDIO) {
                 continue;
             }
-            let number = u32::try_from(self.number(entry, TRACK_NUMBER)?).ok();
+            let number = u32::try_from(self.number(entry, TRACK_NUMBER)?).ok()?;
+            let track = AudioTrack { number, index };
             if self.number(entry, IS_DEFAULT).unwrap_or(1) == 1 {
-                return number;
+                return Some(track);
             }
-            first = first.or(number);
+            first = first.or(Some(track));
+            index += 1;
         }
         first
     }

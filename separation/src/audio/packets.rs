@@ -510,12 +510,19 @@ impl PacketInput {
     }
 }
 
+/// Which of the audio tracks of a file is the default, from 0.
+pub(super) fn default_track_index(input: &mut Box<dyn MediaSource>, sniffed: Sniffed) -> io::Result<usize> {
+    Ok(Outline::read(input, sniffed)?.track_index)
+}
+
 /// What is known of a file before a reader is made for it.
 #[derive(Debug, Clone, Copy)]
 struct Outline {
     /// Where its last byte would be, or is.
     end: u64,
     track_id: Option<u32>,
+    /// Which of the audio tracks that is, from 0.
+    track_index: usize,
     trim: Option<Trim>,
     /// Whether nothing tells where its packets are.
     is_without_index: bool,
@@ -528,6 +535,7 @@ impl Outline {
         let mut outline = Self {
             end: input.seek(io::SeekFrom::End(0))?,
             track_id: None,
+            track_index: 0,
             trim: None,
             is_without_index: false,
             is_cut_off: false,
@@ -539,13 +547,15 @@ impl Outline {
                     outline.end = layout.end;
                     outline.is_without_index = !layout.has_index;
                     outline.track_id = layout.sound.map(|sound| sound.id);
+                    outline.track_index = layout.sound.map_or(0, |sound| sound.index);
                     outline.trim = layout.sound.and_then(|sound| sound.trim);
                 }
             }
             Container::Matroska => {
                 if let Some(layout) = matroska::layout(input) {
                     outline.end = layout.end;
-                    outline.track_id = layout.track;
+                    outline.track_id = layout.track.map(|track| track.number);
+                    outline.track_index = layout.track.map_or(0, |track| track.index);
                 }
             }
             // Readers of frames take a tag behind them for more of the last one.

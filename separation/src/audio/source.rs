@@ -12,7 +12,7 @@ use symphonia::core::io::MediaSource;
 
 use super::coded_pcm;
 use super::ffmpeg;
-use super::packets::PacketInput;
+use super::packets::{PacketInput, default_track_index};
 use super::raw::RawBlock;
 use super::resample::{Converter, converted_frames};
 use super::sniff::{Container, Sniffed, Unrecognised, sniff};
@@ -148,10 +148,15 @@ fn open_origin(origin: &Origin, path: &Path, options: &SourceOptions) -> Result<
         path: path.to_owned(),
         source,
     };
+    let mut track = 0;
     let refusal = match sniff(&mut origin.open().map_err(unreadable)?).map_err(unreadable)? {
         Ok(sniffed) => match open_known(origin, path, sniffed) {
             Ok((format, input)) => return FileSource::new(path, format, false, input, origin, options),
-            Err(refusal) if may_ffmpeg_know_better(&refusal) => refusal,
+            Err(refusal) if may_ffmpeg_know_better(&refusal) => {
+                let mut input = origin.open().map_err(unreadable)?;
+                track = default_track_index(&mut input, sniffed).map_err(unreadable)?;
+                refusal
+            }
             Err(error) => return Err(error),
         },
         Err(unrecognised) => {
@@ -170,7 +175,7 @@ fn open_origin(origin: &Origin, path: &Path, options: &SourceOptions) -> Result<
     let (Origin::File(file), FfmpegUse::Allowed) = (origin, options.ffmpeg) else {
         return Err(refusal);
     };
-    let decoded = match ffmpeg::decode(file, options.ffmpeg_timeout) {
+    let decoded = match ffmpeg::decode(file, track, options.ffmpeg_timeout) {
         Ok(decoded) => decoded,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(AudioError::NeedsFfmpeg {

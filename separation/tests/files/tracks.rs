@@ -143,6 +143,22 @@ fn the_default_track_is_taken_of_several() {
             made(&format!("{other} -c:a flac -sample_fmt s16 -f matroska")),
             &alone,
         ),
+        Case {
+            alone: Expected::Refused("cannot decode"),
+            ..like(
+                "the default of Matroska that ffmpeg decodes",
+                made(&format!("{other} -c:a wavpack -f matroska")),
+                &alone,
+            )
+        },
+        Case {
+            alone: Expected::Refused("cannot decode"),
+            ..like(
+                "the default of MP4 that ffmpeg decodes",
+                made(&format!("{other} -ar 48000 -c:a ac3 -b:a 448k -f mp4")),
+                &made("-ar 48000 -c:a ac3 -b:a 448k -f mp4"),
+            )
+        },
     ];
     check_all(&cases);
 }
