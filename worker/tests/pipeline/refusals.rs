@@ -116,18 +116,16 @@ async fn a_result_topic_that_may_not_be_written_holds_the_task_until_it_may() {
     let tasks = [rig.submit(1).await].into();
     worker.wait_for_log("Held", PATIENCE).await.unwrap();
     std::fs::remove_file(&hold).unwrap();
-    worker
-        .wait_for_logs("Kafka refuses the message; publishing again", 2, PATIENCE)
-        .await
-        .unwrap();
-    assert!(ready(&worker).await.contains("held: kafka:"));
-    let record = kafka
-        .committed_metadata(&site.processor_group, &site.task_topic, 0)
-        .await
-        .unwrap();
-    let record = OffsetMetadata::parse(&record);
-    assert_eq!(record.attempt, 0, "an attempt does not count while it is held");
-    assert!(record.held.is_some(), "{record:?}");
+    eventually("the refusal in the record and in /ready", PATIENCE, async || {
+        let record = kafka
+            .committed_metadata(&site.processor_group, &site.task_topic, 0)
+            .await?;
+        let record = OffsetMetadata::parse(&record);
+        // An attempt does not count while it is held.
+        let held = record.held.is_some() && record.attempt == 0;
+        anyhow::Ok(held && ready(&worker).await.contains("held: kafka:"))
+    })
+    .await;
     let writing = [&allow[..], &["Write", "--topic", &site.result_topic]].concat();
     kafka.change_acls(&writing).await.unwrap();
     worker
