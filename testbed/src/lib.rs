@@ -38,7 +38,7 @@ pub use node::{ContainerLog, Machine, Node, Place};
 pub use parts::{Parts, no_node};
 pub use peer::Peer;
 pub use process::Process;
-pub use proxy::TcpProxy;
+pub use proxy::{Replacement, TcpProxy};
 pub use readme::{readme_block, readme_blocks, shell_blocks};
 pub use receiver::{Receiver, Reply, Request};
 pub use s3::{Object, S3Server};

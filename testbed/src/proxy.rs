@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -48,6 +48,45 @@ struct Shared {
     /// How many bytes clients may still send before everything is cut.
     left_bytes: AtomicU64,
     connections: AtomicU64,
+    /// Bytes to replace in the next answer that has them.
+    replacement: Mutex<Option<Replacement>>,
+}
+
+/// Bytes to replace in an answer.
+#[derive(Debug)]
+pub struct Replacement {
+    /// What comes before them, at most [`Self::WITHIN_BYTES`] earlier.
+    pub after: Vec<u8>,
+    /// The bytes.
+    pub from: Vec<u8>,
+    /// As many others.
+    pub to: Vec<u8>,
+}
+
+impl Replacement {
+    /// How far after [`Self::after`] the bytes may begin.
+    pub const WITHIN_BYTES: usize = 16;
+
+    /// Gives whether the block had the bytes.
+    fn apply(&self, block: &mut [u8]) -> bool {
+        let starts = |text: &[u8], wanted: &[u8]| -> Vec<usize> {
+            let windows = text.windows(wanted.len()).enumerate();
+            windows
+                .filter(|(_, window)| *window == wanted)
+                .map(|(at, _)| at)
+                .collect()
+        };
+        for at in starts(block, &self.after) {
+            let begin = at + self.after.len();
+            let end = (begin + Self::WITHIN_BYTES + self.from.len()).min(block.len());
+            if let Some(found) = starts(&block[begin..end], &self.from).first() {
+                let begin = begin + found;
+                block[begin..begin + self.to.len()].copy_from_slice(&self.to);
+                return true;
+            }
+        }
+        false
+    }
 }
 
 impl TcpProxy {
@@ -72,6 +111,7 @@ impl TcpProxy {
             cuts: watch::Sender::new(0),
             left_bytes: AtomicU64::new(NO_LIMIT),
             connections: AtomicU64::new(0),
+            replacement: Mutex::new(None),
         });
         let listener = background::run(async move {
             TcpListener::bind(address)
@@ -122,6 +162,26 @@ impl TcpProxy {
     /// Resets all connections, once, after clients have sent this many bytes more.
     pub fn cut_after(&self, bytes: u64) {
         self.shared.left_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Replaces bytes in the next answer that has them, once.
+    pub fn replace_once(&self, replacement: Replacement) {
+        assert_eq!(
+            replacement.from.len(),
+            replacement.to.len(),
+            "answers keep their length"
+        );
+        *self
+            .shared
+            .replacement
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(replacement);
+    }
+
+    /// Whether what [`Self::replace_once`] names has been replaced.
+    pub fn has_replaced(&self) -> bool {
+        let replacement = self.shared.replacement.lock();
+        replacement.unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     /// How many connections there have been.
@@ -236,6 +296,7 @@ async fn pump(
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
         } else {
+            shared.replace(&mut block[..length]);
             to.write_all(&block[..length]).await?;
         }
     }
@@ -247,6 +308,16 @@ async fn until_not_stalled(mode: &mut watch::Receiver<Mode>) {
 }
 
 impl Shared {
+    fn replace(&self, block: &mut [u8]) {
+        let mut replacement = self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
+        if replacement
+            .as_ref()
+            .is_some_and(|replacement| replacement.apply(block))
+        {
+            *replacement = None;
+        }
+    }
+
     /// How many of these bytes may pass; once it is fewer, the limit is gone.
     fn pass(&self, length: usize) -> usize {
         let wanted = u64::try_from(length).unwrap_or(NO_LIMIT);
@@ -269,4 +340,24 @@ impl Shared {
 fn reset(stream: &TcpStream) {
     // Where it is refused, the connection closes in order: still an end.
     let _ = stream.set_zero_linger();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_replaced_where_they_follow_others() {
+        let replacement = Replacement {
+            after: b"topic".to_vec(),
+            from: vec![0, 3],
+            to: vec![9, 9],
+        };
+        let too_far = [&b"topic"[..], &[7; 17], &[0, 3]].concat();
+        let mut block = [&too_far[..], b"topic", &[2, 0, 3, 0, 3]].concat();
+        assert!(replacement.apply(&mut block));
+        assert_eq!(block, [&too_far[..], b"topic", &[2, 9, 9, 0, 3]].concat());
+        block.truncate(too_far.len());
+        assert!(!replacement.apply(&mut block));
+    }
 }

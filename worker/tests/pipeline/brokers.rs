@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use separation_testbed::{Kafka, KafkaOptions, Worker, eventually, task_message, tiny_song};
+use separation_testbed::{Kafka, KafkaOptions, Replacement, Worker, eventually, task_message, tiny_song};
 
 use crate::rig::{PATIENCE, Rig, held_at, separations};
 
@@ -156,6 +156,48 @@ async fn a_topic_that_comes_anew_is_served_from_its_beginning() {
 #[tokio::test]
 async fn a_topic_that_comes_anew_and_has_more_messages_is_served_from_its_beginning() {
     topic_comes_anew(1, 3).await;
+}
+
+/// A broker that has just become a group's coordinator may answer for a moment that the group never committed.
+#[tokio::test]
+async fn one_false_answer_that_the_group_never_committed_rewinds_nothing() {
+    let options = KafkaOptions {
+        proxied: true,
+        ..KafkaOptions::default()
+    };
+    let kafka: &'static Kafka = Box::leak(Box::new(Kafka::start(options).await.unwrap()));
+    let rig = Rig::on(kafka, 1).await;
+    let worker = rig.processor().start().unwrap();
+    let mut tasks = rig.submit_many(3).await;
+    worker
+        .wait_for_logs("Offset committed successfully", 3, PATIENCE)
+        .await
+        .unwrap();
+    // A commit of its own tells the worker for a moment what is committed.
+    lives_on(&worker, Duration::from_millis(300)).await;
+    // The committed offset and the unknown epoch of its leader, as only answers about committed offsets have them.
+    let answer = |offset: i64| [&offset.to_be_bytes()[..], &(-1_i32).to_be_bytes()].concat();
+    let proxy = rig.kafka.proxy(0);
+    proxy.replace_once(Replacement {
+        after: rig.site.task_topic.clone().into_bytes(),
+        from: answer(3),
+        to: answer(-1),
+    });
+    tasks.insert(rig.submit(4).await);
+    worker
+        .wait_for_logs("Offset committed successfully", 4, PATIENCE)
+        .await
+        .unwrap();
+    assert!(
+        proxy.has_replaced(),
+        "the worker was told that nothing is committed"
+    );
+    rig.tasks_committed().await;
+    rig.check_results(&tasks).await;
+    let read = worker.messages().unwrap();
+    let received = read.iter().filter(|message| *message == "Received task").count();
+    assert_eq!(received, 4, "{read:?}");
+    rig.kafka.kill_broker(0).await.unwrap();
 }
 
 /// A producer of tasks that uses transactions.
