@@ -18,6 +18,7 @@ mod guard;
 mod matroska;
 #[cfg(feature = "mp3")]
 mod mp3_out;
+mod outline;
 mod output;
 mod packets;
 mod quantise;

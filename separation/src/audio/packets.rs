@@ -23,10 +23,9 @@ use super::containers::{
 use super::downmix::Downmix;
 use super::edits::{self, Trim};
 use super::guard::guarded;
-use super::matroska;
+use super::outline::Outline;
 use super::raw::RawBlock;
 use super::sniff::{Container, Sniffed};
-use super::tags;
 
 /// Damaged packets in front of the first good one: about a second and a half of MP3.
 const MAX_DAMAGED_AT_START: u64 = 64;
@@ -507,62 +506,5 @@ impl PacketInput {
         };
         let missing = self.expected_frames?.saturating_sub(self.counts.frames);
         is_exact.then_some(if missing < self.length_slack() { 0 } else { missing })
-    }
-}
-
-/// Which of the audio tracks of a file is the default, from 0.
-pub(super) fn default_track_index(input: &mut Box<dyn MediaSource>, sniffed: Sniffed) -> io::Result<usize> {
-    Ok(Outline::read(input, sniffed)?.track_index)
-}
-
-/// What is known of a file before a reader is made for it.
-#[derive(Debug, Clone, Copy)]
-struct Outline {
-    /// Where its last byte would be, or is.
-    end: u64,
-    track_id: Option<u32>,
-    /// Which of the audio tracks that is, from 0.
-    track_index: usize,
-    trim: Option<Trim>,
-    /// Whether nothing tells where its packets are.
-    is_without_index: bool,
-    /// Whether its last box or element should go on behind its end.
-    is_cut_off: bool,
-}
-
-impl Outline {
-    fn read(input: &mut Box<dyn MediaSource>, sniffed: Sniffed) -> io::Result<Self> {
-        let mut outline = Self {
-            end: input.seek(io::SeekFrom::End(0))?,
-            track_id: None,
-            track_index: 0,
-            trim: None,
-            is_without_index: false,
-            is_cut_off: false,
-        };
-        let file_end = outline.end;
-        match sniffed.container {
-            Container::Mp4 => {
-                if let Some(layout) = edits::layout(input) {
-                    outline.end = layout.end;
-                    outline.is_without_index = !layout.has_index;
-                    outline.track_id = layout.sound.map(|sound| sound.id);
-                    outline.track_index = layout.sound.map_or(0, |sound| sound.index);
-                    outline.trim = layout.sound.and_then(|sound| sound.trim);
-                }
-            }
-            Container::Matroska => {
-                if let Some(layout) = matroska::layout(input) {
-                    outline.end = layout.end;
-                    outline.track_id = layout.track.map(|track| track.number);
-                    outline.track_index = layout.track.map_or(0, |track| track.index);
-                }
-            }
-            // Readers of frames take a tag behind them for more of the last one.
-            Container::Flac | Container::Mpeg | Container::Adts => outline.end = tags::end_of_audio(input)?,
-            _ => {}
-        }
-        outline.is_cut_off = outline.end > file_end;
-        Ok(outline)
     }
 }

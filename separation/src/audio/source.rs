@@ -12,7 +12,8 @@ use symphonia::core::io::MediaSource;
 
 use super::coded_pcm;
 use super::ffmpeg;
-use super::packets::{PacketInput, default_track_index};
+use super::outline::default_track_index;
+use super::packets::PacketInput;
 use super::raw::RawBlock;
 use super::resample::{Converter, converted_frames};
 use super::sniff::{Container, Sniffed, Unrecognised, sniff};

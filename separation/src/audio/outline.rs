@@ -1,0 +1,67 @@
+//! What is known of a file before a reader is made for it: where it ends, and which of its tracks is read.
+
+use std::io;
+
+use symphonia::core::io::MediaSource;
+
+use super::edits::{self, Trim};
+use super::matroska;
+use super::sniff::{Container, Sniffed};
+use super::tags;
+
+/// Which of the audio tracks of a file is the default, from 0.
+pub(super) fn default_track_index(input: &mut Box<dyn MediaSource>, sniffed: Sniffed) -> io::Result<usize> {
+    Ok(Outline::read(input, sniffed)?.track_index)
+}
+
+/// What is known of a file before a reader is made for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outline {
+    /// Where its last byte would be, or is.
+    pub(super) end: u64,
+    pub(super) track_id: Option<u32>,
+    /// Which of the audio tracks that is, from 0.
+    track_index: usize,
+    pub(super) trim: Option<Trim>,
+    /// Whether nothing tells where its packets are.
+    pub(super) is_without_index: bool,
+    /// Whether its last box or element should go on behind its end.
+    pub(super) is_cut_off: bool,
+}
+
+impl Outline {
+    pub(super) fn read(input: &mut Box<dyn MediaSource>, sniffed: Sniffed) -> io::Result<Self> {
+        let mut outline = Self {
+            end: input.seek(io::SeekFrom::End(0))?,
+            track_id: None,
+            track_index: 0,
+            trim: None,
+            is_without_index: false,
+            is_cut_off: false,
+        };
+        let file_end = outline.end;
+        match sniffed.container {
+            Container::Mp4 => {
+                if let Some(layout) = edits::layout(input) {
+                    outline.end = layout.end;
+                    outline.is_without_index = !layout.has_index;
+                    outline.track_id = layout.sound.map(|sound| sound.id);
+                    outline.track_index = layout.sound.map_or(0, |sound| sound.index);
+                    outline.trim = layout.sound.and_then(|sound| sound.trim);
+                }
+            }
+            Container::Matroska => {
+                if let Some(layout) = matroska::layout(input) {
+                    outline.end = layout.end;
+                    outline.track_id = layout.track.map(|track| track.number);
+                    outline.track_index = layout.track.map_or(0, |track| track.index);
+                }
+            }
+            // Readers of frames take a tag behind them for more of the last one.
+            Container::Flac | Container::Mpeg | Container::Adts => outline.end = tags::end_of_audio(input)?,
+            _ => {}
+        }
+        outline.is_cut_off = outline.end > file_end;
+        Ok(outline)
+    }
+}
