@@ -261,6 +261,15 @@ impl Kafka {
             .await
     }
 
+    /// The same without a key, into any partition.
+    ///
+    /// # Errors
+    /// When the brokers refuse.
+    pub async fn publish_keyless(&self, topic: &str, value: impl AsRef<[u8]>) -> Result<(i32, i64)> {
+        self.send(FutureRecord::to(topic).payload(value.as_ref()), &[])
+            .await
+    }
+
     /// The same into a given partition.
     ///
     /// # Errors

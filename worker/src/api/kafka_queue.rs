@@ -63,7 +63,7 @@ impl TaskQueue for KafkaQueue {
             let (key, value) = (task.task_uuid.as_str().as_bytes(), task.to_json());
             let published = self
                 .producer
-                .publish(&self.topic, key, value.as_bytes(), &headers);
+                .publish(&self.topic, Some(key), value.as_bytes(), &headers);
             published
                 .await
                 .map_err(|error| WorkError::new(error.class(), error))

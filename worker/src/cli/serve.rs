@@ -131,21 +131,15 @@ impl Serving {
             }
         };
         let consumer = &self.consumer;
-        let topics = [
-            consumer.result_topic.as_str(),
-            consumer.dead_letter_topic.as_str(),
-        ];
         let producer = Producer::new(&self.kafka).context("cannot make a Kafka producer")?;
         let joined =
             Consumer::join(&self.kafka, consumer, metrics.clone()).context("cannot make a Kafka consumer")?;
         // Beside the work: with the brokers away, or without the right to create topics, messages can still be taken
         // later, and publishing says what is missing.
-        let kafka = self.kafka.clone();
-        let topics = topics.map(str::to_owned);
+        let (kafka, settings) = (self.kafka.clone(), consumer.clone());
         tokio::spawn(async move {
-            let names: Vec<_> = topics.iter().map(String::as_str).collect();
-            if let Err(error) = ensure_topics(&kafka, &names).await {
-                tracing::warn!(%error, topics = ?names, "Could not make sure that these topics exist");
+            if let Err(error) = ensure_topics(&kafka, &settings).await {
+                tracing::warn!(%error, "Could not make sure that the topics to publish to exist");
             }
         });
         tracing::info!(

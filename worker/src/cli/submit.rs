@@ -220,7 +220,7 @@ async fn publish(producer: &Producer, topic: &str, song: &Song, hook_url: Option
         value: TraceContext::start().to_string(),
     }];
     let value = task.to_json();
-    let published = producer.publish(topic, id.as_bytes(), value.as_bytes(), &headers);
+    let published = producer.publish(topic, Some(id.as_bytes()), value.as_bytes(), &headers);
     match published.await {
         Ok(_) => SongReport {
             status: "queued",

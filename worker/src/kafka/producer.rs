@@ -92,14 +92,14 @@ impl Producer {
         Ok(Some(std::mem::replace(&mut current.inner, fresh)))
     }
 
-    /// Publishes one message and waits until all in-sync replicas have it.
+    /// Publishes one message and waits until all in-sync replicas have it. A message without a key goes to any partition.
     ///
     /// # Errors
     /// When no broker took it within half a minute, or the brokers refuse it.
     pub async fn publish(
         &self,
         topic: &str,
-        key: &[u8],
+        key: Option<&[u8]>,
         value: &[u8],
         headers: &[Header],
     ) -> Result<Place, PublishError> {
@@ -110,7 +110,10 @@ impl Producer {
                 value: Some(&header.value),
             });
         }
-        let record = FutureRecord::to(topic).key(key).payload(value).headers(native);
+        let record = FutureRecord {
+            key,
+            ..FutureRecord::to(topic).payload(value).headers(native)
+        };
         let (producer, number) = self.current();
         let delivered = tokio::select! {
             biased;

@@ -1,26 +1,49 @@
-//! Makes sure that topics to publish to exist.
+//! Makes sure that the topics exist that a role publishes to.
 
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::client::{self, Logging};
-use crate::settings::KafkaSettings;
+use crate::settings::{ConsumedRole, ConsumerSettings, KafkaSettings};
 
-/// How long the brokers may take.
+/// How long the brokers may take for one request.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Creates those of `topics` that are missing, with the brokers' default of replicas and one partition.
+/// Pause before asking again, while the consumed topic does not exist or no broker answers.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Creates the topics that are missing, with the brokers' default of replicas: the topic of dead letters with one
+/// partition, and, for a processor, the result topic with as many as the task topic has, since one uploader reads each.
+/// Waits while the consumed topic does not exist: a count of partitions that was guessed would stay.
 ///
 /// # Errors
-/// When the brokers refuse or cannot be reached; whether that matters shows when something is published.
-pub async fn ensure_topics(kafka: &KafkaSettings, topics: &[&str]) -> Result<(), KafkaError> {
+/// When the brokers refuse; whether that matters shows when something is published.
+pub async fn ensure_topics(kafka: &KafkaSettings, consumer: &ConsumerSettings) -> Result<(), KafkaError> {
+    let mut reported = false;
+    let partitions = loop {
+        match partitions(kafka, &consumer.topic).await {
+            Ok(count) if count > 0 => break count,
+            answer if !reported => {
+                let topic = &consumer.topic;
+                tracing::warn!(
+                    topic,
+                    ?answer,
+                    "The topic is not known yet; topics to publish to are created later"
+                );
+                reported = true;
+            }
+            _ => {}
+        }
+        tokio::time::sleep(PAUSE).await;
+    };
+    let mut new = vec![topic(&consumer.dead_letter_topic, 1)];
+    if consumer.role == ConsumedRole::Processor {
+        new.push(topic(&consumer.result_topic, partitions));
+    }
     let admin: AdminClient<Logging> = client::config(kafka, Vec::new()).create_with_context(Logging)?;
-    let new: Vec<_> = topics
-        .iter()
-        .map(|topic| NewTopic::new(topic, 1, TopicReplication::Fixed(-1)))
-        .collect();
     let options = AdminOptions::new()
         .request_timeout(Some(LIMIT))
         .operation_timeout(Some(LIMIT));
@@ -32,4 +55,22 @@ pub async fn ensure_topics(kafka: &KafkaSettings, topics: &[&str]) -> Result<(),
         }
     }
     Ok(())
+}
+
+fn topic(name: &str, partitions: i32) -> NewTopic<'_> {
+    NewTopic::new(name, partitions, TopicReplication::Fixed(-1))
+}
+
+/// How many partitions a topic has; 0 where it does not exist. A consumer asks, since its question creates no topic.
+async fn partitions(kafka: &KafkaSettings, topic: &str) -> Result<i32, KafkaError> {
+    let consumer: BaseConsumer<Logging> = client::config(kafka, Vec::new()).create_with_context(Logging)?;
+    let topic = topic.to_owned();
+    // librdkafka waits in the call.
+    let answer = tokio::task::spawn_blocking(move || {
+        let metadata = consumer.fetch_metadata(Some(&topic), LIMIT)?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let count = found.map_or(0, |found| found.partitions().len());
+        Ok(i32::try_from(count).unwrap_or(i32::MAX))
+    });
+    answer.await.unwrap_or(Err(KafkaError::Canceled))
 }

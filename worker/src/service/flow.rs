@@ -484,7 +484,7 @@ impl<'s, R: Role> Flow<'s, R> {
             name: TraceContext::HEADER,
             value: self.message.trace.child().to_string(),
         });
-        let key = self.message.key.as_deref().unwrap_or_default();
+        let key = self.message.key.as_deref();
         let mut pause = PAUSE;
         let mut refusal: Option<String> = None;
         loop {

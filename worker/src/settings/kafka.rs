@@ -23,7 +23,7 @@ pub struct KafkaArguments {
     #[arg(long = "security-protocol", env = env::KAFKA_SECURITY_PROTOCOL, value_name = "PROTOCOL",
           value_parser = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])]
     security_protocol: Option<String>,
-    /// Certificates (PEM) that brokers are checked against
+    /// Certificates (PEM) that brokers are checked against [default: the system's trust store]
     #[arg(long = "ssl-ca", env = env::KAFKA_SSL_CA_LOCATION, value_name = "FILE")]
     ssl_ca: Option<PathBuf>,
     /// This client's certificate (PEM)
@@ -52,7 +52,7 @@ pub struct KafkaSettings {
     pub client_id: String,
     /// `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
     pub security_protocol: String,
-    /// Certificates that brokers are checked against.
+    /// Certificates that brokers are checked against; none means the system's trust store.
     pub ssl_ca: Option<PathBuf>,
     /// The client's certificate and key.
     pub ssl_client: Option<(PathBuf, PathBuf)>,
@@ -158,7 +158,11 @@ impl KafkaSettings {
         let mut settings = connection(&self.bootstrap_servers, &self.client_id);
         settings.push(("security.protocol", self.security_protocol.to_lowercase()));
         let path = |path: &PathBuf| path.to_string_lossy().into_owned();
-        settings.extend(self.ssl_ca.as_ref().map(|ca| ("ssl.ca.location", path(ca))));
+        if self.security_protocol.ends_with("SSL") {
+            // librdkafka brings an OpenSSL of its own, which does not know where this system has its trust store.
+            let ca = self.ssl_ca.as_ref().map_or_else(|| "probe".to_owned(), path);
+            settings.push(("ssl.ca.location", ca));
+        }
         if let Some((certificate, key)) = &self.ssl_client {
             settings.push(("ssl.certificate.location", path(certificate)));
             settings.push(("ssl.key.location", path(key)));
@@ -169,5 +173,38 @@ impl KafkaSettings {
             settings.push(("sasl.password", sasl.password.expose_secret().to_owned()));
         }
         settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        kafka: KafkaArguments,
+    }
+
+    #[track_caller]
+    fn check_ca(options: &[&str], expected: Option<&str>) {
+        let line = <Line as clap::Parser>::parse_from([&["test"], options].concat());
+        let settings = line.kafka.settings().expect("they can be used").client_settings();
+        let found = settings.iter().find(|(name, _)| *name == "ssl.ca.location");
+        assert_eq!(found.map(|(_, value)| value.as_str()), expected, "{options:?}");
+    }
+
+    #[test]
+    fn without_a_file_brokers_are_checked_against_the_systems_trust_store() {
+        let login = ["--sasl-username=ann", "--sasl-password=x"];
+        check_ca(&[], None);
+        check_ca(&login, None);
+        check_ca(&["--security-protocol=SSL"], Some("probe"));
+        check_ca(
+            &[&login[..], &["--security-protocol=SASL_SSL"]].concat(),
+            Some("probe"),
+        );
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        check_ca(&["--ssl-ca", file], Some(file));
     }
 }

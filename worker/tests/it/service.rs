@@ -194,7 +194,7 @@ impl Rig {
     async fn publish(&self, value: &str) {
         let producer = Producer::new(&self.settings().0).unwrap();
         producer
-            .publish("uvr_tasks", b"key", value.as_bytes(), &[])
+            .publish("uvr_tasks", Some(b"key"), value.as_bytes(), &[])
             .await
             .unwrap();
     }

@@ -181,3 +181,25 @@ async fn a_song_that_breaks_off_is_refused_and_nothing_of_it_stays() {
     let tasks = rig.kafka.consume_all(&rig.site.task_topic).await.unwrap();
     assert_eq!(tasks, []);
 }
+
+#[tokio::test]
+async fn a_missing_result_topic_gets_as_many_partitions_as_the_task_topic_has() {
+    let rig = Rig::new(3).await;
+    let missing = format!("later-{}", rig.site.result_topic);
+    let _uploader = rig
+        .uploader()
+        .env(env::KAFKA_RESULT_TOPIC, &missing)
+        .start()
+        .unwrap();
+    let _processor = rig
+        .processor()
+        .env(env::KAFKA_RESULT_TOPIC, &missing)
+        .start()
+        .unwrap();
+    eventually("the result topic made", PATIENCE, async || {
+        let lag = rig.kafka.lag("no-group", &missing).await?;
+        anyhow::ensure!(lag.len() == 3, "{lag:?}");
+        anyhow::Ok(true)
+    })
+    .await;
+}

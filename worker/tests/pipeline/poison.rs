@@ -328,3 +328,26 @@ async fn a_song_that_kills_its_worker_is_put_aside_after_three_attempts() {
         Some("the task ended its worker 3 times")
     );
 }
+
+#[tokio::test]
+async fn what_came_without_a_key_is_published_without_one() {
+    let rig = Rig::new(1).await;
+    let site = &rig.site;
+    let _processor = rig
+        .processor()
+        .env(env::ON_FAILURE, "RetryOnFailure")
+        .env(env::MAX_RETRIES, "1")
+        .start()
+        .unwrap();
+    let (task, path) = site.put_song(&tiny_song(1)).unwrap();
+    let message = task_message(&task, &path.display().to_string(), &rig.hooks.url("/hook"));
+    for value in [message.to_string(), "no task".to_owned()] {
+        rig.kafka.publish_keyless(&site.task_topic, value).await.unwrap();
+    }
+    rig.tasks_committed().await;
+    for topic in [site.result_topic.clone(), dead_letter_topic(&site.task_topic)] {
+        let keys: Vec<_> = rig.kafka.consume_all(&topic).await.unwrap();
+        let keys: Vec<_> = keys.into_iter().map(|record| record.key).collect();
+        assert_eq!(keys, [None], "{topic}");
+    }
+}
