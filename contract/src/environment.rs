@@ -52,6 +52,8 @@ pub const AWS_SECRET_ACCESS_KEY: &str = "AWS_SECRET_ACCESS_KEY";
 pub const AWS_SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
 /// Region of S3.
 pub const AWS_REGION: &str = "AWS_REGION";
+/// Region of S3 where `AWS_REGION` names none.
+pub const AWS_DEFAULT_REGION: &str = "AWS_DEFAULT_REGION";
 /// Bucket of finished stems.
 pub const S3_BUCKET_NAME: &str = "S3_BUCKET_NAME";
 /// What public links to stems start with.
@@ -113,3 +115,7 @@ pub const TASK_TIMEOUT_SECONDS: &str = "TASK_TIMEOUT_SECONDS";
 pub const DELETE_INPUT: &str = "DELETE_INPUT";
 /// How long an assignment must stand still before the first task, in milliseconds.
 pub const SETTLE_MS: &str = "SETTLE_MS";
+/// `text` or `json`.
+pub const LOG_FORMAT: &str = "LOG_FORMAT";
+/// What to log: a level, or a filter per part.
+pub const LOG_LEVEL: &str = "LOG_LEVEL";

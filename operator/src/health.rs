@@ -4,8 +4,6 @@
 //! is ready. Neither asks Kafka or the API server. Nothing here can be changed by a caller, and nothing is secret.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,47 +12,15 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+pub use separation_daemon::Heartbeat;
+use separation_daemon::Limits;
 use tokio::net::TcpListener;
-use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// The main loop beats every second or so; one that has been silent for so long is stuck, and the process is to be
-/// started anew. Its longest deadline is half of it.
-const SILENT_FOR_TOO_LONG: Duration = Duration::from_secs(60);
-
 /// How long open connections may take to end.
 const CLOSE: Duration = Duration::from_secs(2);
-
-/// Shows that the main loop runs; cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Heartbeat {
-    start: Instant,
-    /// Milliseconds from the start to the last beat.
-    last: Arc<AtomicU64>,
-}
-
-impl Default for Heartbeat {
-    fn default() -> Self {
-        Self {
-            start: Instant::now(),
-            last: Arc::default(),
-        }
-    }
-}
-
-impl Heartbeat {
-    /// The main loop runs.
-    pub fn beat(&self) {
-        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last.store(millis, Ordering::Relaxed);
-    }
-
-    fn silent_for(&self) -> Duration {
-        let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
-        self.start.elapsed().saturating_sub(last)
-    }
-}
 
 /// What must have been seen once before the operator is ready; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -102,30 +68,12 @@ pub struct Health {
 }
 
 impl Health {
-    /// Answers until `stop`, and lets what is being answered end.
-    ///
-    /// # Errors
-    /// When the listener fails.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> std::io::Result<()> {
+    /// Serves until `stop`, and lets requests in progress end.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "Health and metrics can be asked for");
         }
-        let (stopping, stopped) = tokio::sync::oneshot::channel();
-        let server = axum::serve(listener, self.router()).with_graceful_shutdown(async move {
-            stop.await;
-            let _ = stopping.send(());
-        });
-        let mut server = std::pin::pin!(server.into_future());
-        tokio::select! {
-            ended = &mut server => return ended,
-            _ = stopped => {}
-        }
-        // A caller that never ends its request must not hold up the end.
-        timeout(CLOSE, server).await.unwrap_or(Ok(()))
+        separation_daemon::serve(listener, self.router(), Limits::ADMIN, stop, CLOSE).await;
     }
 
     fn router(self) -> Router {
@@ -138,10 +86,9 @@ impl Health {
 }
 
 async fn live(State(health): State<Health>) -> Response {
-    let silent = health.heartbeat.silent_for();
-    if silent < SILENT_FOR_TOO_LONG {
+    let Some(silent) = health.heartbeat.stuck_for() else {
         return "alive\n".into_response();
-    }
+    };
     let text = format!("the main loop has been silent for {} s\n", silent.as_secs());
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
@@ -168,8 +115,7 @@ mod tests {
     use axum::http::Request;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
-    use tokio::sync::oneshot;
-    use tokio::time::advance;
+    use tokio::time::{advance, timeout};
     use tower::ServiceExt as _;
 
     use super::*;
@@ -231,17 +177,25 @@ mod tests {
         assert_eq!(ask(&health, "/").await.0, 404);
     }
 
-    async fn started(health: Health) -> (SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    async fn started(health: Health) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(async move {
-            let stop = async {
-                let _ = stopped.await;
-            };
-            health.serve(listener, stop).await.expect("it serves");
-        });
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(health.serve(listener, stop.clone()));
         (address, stop, server)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_is_disconnected() {
+        let (address, stop, _server) = started(health()).await;
+        let mut slow = TcpStream::connect(address).await.expect("it listens");
+        slow.write_all(b"GET /healthz HTTP/1.1\r\n")
+            .await
+            .expect("it reads");
+        // Time passes by itself while both wait.
+        let mut answer = Vec::new();
+        let _ = slow.read_to_end(&mut answer).await;
+        assert!(!stop.is_cancelled());
     }
 
     #[tokio::test]
@@ -257,7 +211,7 @@ mod tests {
         let mut answer = String::new();
         caller.read_to_string(&mut answer).await.expect("it answers");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        stop.send(()).expect("it runs");
+        stop.cancel();
         timeout(CLOSE * 3, server)
             .await
             .expect("in time")

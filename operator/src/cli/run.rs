@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use kube::Config;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::events::event_writer;
@@ -75,9 +75,9 @@ async fn operate(settings: RunSettings) -> anyhow::Result<()> {
     };
     let mut events = tokio::spawn(write_events.run());
     // First the work ends, then the lease is given back, then health is no longer answered.
-    let (stop, stopping) = watch::channel(Stage::Working);
-    let elector = tokio::spawn(elector.run(reached(stopping.clone(), Stage::WorkEnded)));
-    let mut health = tokio::spawn(health.serve(listener, reached(stopping.clone(), Stage::LeaseGivenBack)));
+    let (work_ended, health_ends) = (CancellationToken::new(), CancellationToken::new());
+    let elector = tokio::spawn(elector.run(work_ended.clone().cancelled_owned()));
+    let mut health = tokio::spawn(health.serve(listener, health_ends.clone()));
     let mut signals = tokio::spawn(signalled());
     // A task that ends before its time ends the process: without it the operator would only seem to work.
     let mut early = Ok(());
@@ -94,30 +94,14 @@ async fn operate(settings: RunSettings) -> anyhow::Result<()> {
         // Queued events are written while this replica still leads, if that is soon.
         let _ = tokio::time::timeout(LAST_EVENTS, events).await;
     }
-    let _ = stop.send(Stage::WorkEnded);
+    work_ended.cancel();
     elector.await.context("the task that keeps the lease failed")?;
-    let _ = stop.send(Stage::LeaseGivenBack);
+    health_ends.cancel();
     worked?;
     early?;
-    health
-        .await
-        .context("the health endpoint failed")?
-        .context("the health endpoint failed")?;
+    health.await.context("the health endpoint failed")?;
     tracing::info!("The operator ended");
     Ok(())
-}
-
-/// How far the end has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Working,
-    WorkEnded,
-    LeaseGivenBack,
-}
-
-async fn reached(mut stages: watch::Receiver<Stage>, stage: Stage) {
-    // A sender that is gone means the end too.
-    let _ = stages.wait_for(|now| *now >= stage).await;
 }
 
 /// What is watched.

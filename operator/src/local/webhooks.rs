@@ -1,16 +1,19 @@
 //! Where workers tell this process that a task is over: a receiver on loopback, at an address that nobody else knows.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
+use separation_daemon::Limits;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Webhooks that wait to be read; a sender whose webhook finds no room sends it again.
@@ -58,10 +61,9 @@ impl Webhooks {
         let path = format!("/webhooks/{}", Uuid::new_v4().simple());
         let (sender, notices) = mpsc::channel(WAITING);
         let app = Router::new().route(&path, post(receive)).with_state(sender);
+        let until_dropped = CancellationToken::new();
         let serving = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
-                tracing::error!(%error, "The receiver of webhooks failed");
-            }
+            separation_daemon::serve(listener, app, Limits::ADMIN, until_dropped, Duration::ZERO).await
         });
         Ok(Self {
             url: format!("http://{address}{path}"),

@@ -3,6 +3,8 @@
 use std::io::stderr;
 
 use clap::{Args, ValueEnum};
+use separation_contract::environment as env;
+use separation_daemon::OneLine;
 use tracing_subscriber::EnvFilter;
 
 use super::SettingError;
@@ -12,12 +14,12 @@ use super::SettingError;
 #[command(next_help_heading = "Logs")]
 pub struct LogArguments {
     /// What to log: error, warn, info, debug, or per part, as in info,separation_operator=debug
-    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "FILTER")]
+    #[arg(long, env = env::LOG_LEVEL, default_value = "info", value_name = "FILTER")]
     log_level: String,
     /// How to log
     #[arg(
         long,
-        env = "LOG_FORMAT",
+        env = env::LOG_FORMAT,
         default_value = "text",
         value_enum,
         value_name = "FORMAT"
@@ -62,7 +64,7 @@ impl LogSettings {
     pub fn start(self) {
         let lines = tracing_subscriber::fmt()
             .with_env_filter(self.filter)
-            .with_writer(stderr);
+            .with_writer(|| OneLine(stderr()));
         // A second call, in a test's process, changes nothing.
         let _ = match self.format {
             LogFormat::Text => lines.with_target(false).with_ansi(false).try_init(),

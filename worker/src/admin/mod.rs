@@ -1,8 +1,10 @@
-//! A worker's own endpoint: whether it lives, whether it is ready, what it has counted, and its drain.
+//! A worker's own endpoint: whether it is alive, whether it is ready, what it has counted, and its drain.
 //!
-//! Living never depends on Kafka. What changes or tells about tasks answers the worker's own machine or pod only.
+//! Liveness depends on the main loop and never on Kafka. What changes or shows tasks answers the worker's own machine or
+//! pod only.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
@@ -11,11 +13,13 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use separation_contract::offset_metadata::Hold;
+use separation_daemon::{Heartbeat, Limits, names_this_machine};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::service::{Activity, Shutdown};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Families, Holds};
 
 /// What the endpoint tells and does.
 #[derive(Debug, Clone)]
@@ -23,21 +27,24 @@ pub struct Admin {
     /// What the worker is doing.
     pub activity: watch::Receiver<Activity>,
     /// What it has counted.
-    pub metrics: Metrics,
+    pub metrics: Families,
+    /// Dependencies that refuse it, for roles that take messages.
+    pub holds: Option<Holds>,
+    /// Whether its main loop runs.
+    pub heartbeat: Heartbeat,
     /// How it is drained.
     pub shutdown: Shutdown,
 }
 
 impl Admin {
-    /// Answers until the task is dropped.
+    /// Serves until the task is dropped.
     pub async fn serve(self, listener: TcpListener) {
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "Admin endpoint listens");
         }
-        let app = self.router().into_make_service_with_connect_info::<SocketAddr>();
-        if let Err(error) = axum::serve(listener, app).await {
-            tracing::error!(%error, "Admin endpoint failed");
-        }
+        let until_dropped = CancellationToken::new();
+        let router = self.router();
+        separation_daemon::serve(listener, router, Limits::ADMIN, until_dropped, Duration::ZERO).await;
     }
 
     fn router(self) -> Router {
@@ -46,7 +53,7 @@ impl Admin {
             .route("/drain", post(drain))
             .route_layer(middleware::from_fn(own_machine_only));
         Router::new()
-            .route("/live", get(|| async { "alive\n" }))
+            .route("/live", get(live))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics))
             .merge(own)
@@ -54,13 +61,15 @@ impl Admin {
     }
 }
 
-/// Refuses callers from elsewhere. The browser of somebody on this machine sends an `Origin` or a foreign `Host`.
+/// Refuses other machines, and pages of other sites in a browser on this machine: those send an `Origin`, or the name of
+/// their site as `Host` where it was made to resolve to this machine.
 async fn own_machine_only(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
 ) -> Response {
-    let from_page = request.headers().contains_key(header::ORIGIN);
+    let headers = request.headers();
+    let from_page = headers.contains_key(header::ORIGIN) || !names_this_machine(headers);
     if peer.ip().to_canonical().is_loopback() && !from_page {
         next.run(request).await
     } else {
@@ -72,10 +81,21 @@ async fn own_machine_only(
     }
 }
 
+async fn live(State(admin): State<Admin>) -> Response {
+    let Some(stuck) = admin.heartbeat.stuck_for() else {
+        return "alive\n".into_response();
+    };
+    let text = format!("the main loop has not run for {} s\n", stuck.as_secs());
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
 async fn ready(State(admin): State<Admin>) -> Response {
     let activity = admin.activity.borrow().clone();
     match activity {
-        Activity::Idle | Activity::Busy { .. } => ready_text(&admin.metrics.holds().list()).into_response(),
+        Activity::Idle | Activity::Busy { .. } => {
+            let holds = admin.holds.as_ref().map(Holds::list).unwrap_or_default();
+            ready_text(&holds).into_response()
+        }
         Activity::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
         Activity::Draining { .. } | Activity::Stopped => {
             (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
@@ -119,12 +139,16 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::telemetry::Metrics;
 
     fn admin() -> (Admin, watch::Sender<Activity>) {
         let (sender, activity) = watch::channel(Activity::Starting);
+        let metrics = Metrics::new();
         let admin = Admin {
             activity,
-            metrics: Metrics::new(),
+            metrics: metrics.families(),
+            holds: Some(metrics.holds().clone()),
+            heartbeat: Heartbeat::default(),
             shutdown: Shutdown::default(),
         };
         (admin, sender)
@@ -138,7 +162,12 @@ mod tests {
         let app = app.into_make_service_with_connect_info::<SocketAddr>();
         let server = tokio::spawn(async move { axum::serve(listener, app).await });
         let mut stream = tokio::net::TcpStream::connect(address).await.expect("a server");
-        let request = format!("{request}\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let host = if request.contains("\r\nHost: ") {
+            ""
+        } else {
+            "Host: localhost\r\n"
+        };
+        let request = format!("{request}\r\n{host}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("it answers");
@@ -166,7 +195,7 @@ mod tests {
         assert_eq!(call(&admin, "GET /ready HTTP/1.1").await.0, 503);
         sender.send_replace(Activity::Busy { task: "a".into() });
         assert_eq!(call(&admin, "GET /ready HTTP/1.1").await, (200, "ready\n".into()));
-        let held = admin.metrics.holds().set("s3:403");
+        let held = admin.holds.as_ref().expect("a worker").set("s3:403");
         let (status, detail) = call(&admin, "GET /ready HTTP/1.1").await;
         assert_eq!(status, 200);
         assert_eq!(
@@ -190,6 +219,51 @@ mod tests {
         assert!(!admin.shutdown.drain.is_cancelled());
         assert_eq!(call(&admin, "POST /drain HTTP/1.1").await.0, 200);
         assert!(admin.shutdown.drain.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_site_whose_name_resolves_to_this_machine_is_refused() {
+        let (admin, _sender) = admin();
+        let rebound = "POST /drain HTTP/1.1\r\nHost: evil.example:8081";
+        assert_eq!(call(&admin, rebound).await.0, 403);
+        assert_eq!(
+            call(&admin, "GET /status HTTP/1.1\r\nHost: evil.example").await.0,
+            403
+        );
+        assert!(!admin.shutdown.drain.is_cancelled());
+        // Probes and Prometheus use whatever name the pod has.
+        assert_eq!(
+            call(&admin, "GET /metrics HTTP/1.1\r\nHost: worker.media")
+                .await
+                .0,
+            200
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_whose_main_loop_is_stuck_is_not_alive() {
+        let (admin, _sender) = admin();
+        tokio::time::advance(Duration::from_secs(61)).await;
+        let answer = live(State(admin.clone())).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        admin.heartbeat.beat();
+        assert_eq!(live(State(admin)).await.status(), StatusCode::OK);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_is_disconnected() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (admin, _sender) = admin();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let server = tokio::spawn(admin.serve(listener));
+        let mut slow = tokio::net::TcpStream::connect(address).await.expect("a server");
+        slow.write_all(b"GET /live HTTP/1.1\r\n").await.expect("it reads");
+        // Time passes by itself while both wait.
+        let mut answer = Vec::new();
+        let _ = slow.read_to_end(&mut answer).await;
+        assert!(!server.is_finished());
+        server.abort();
     }
 
     #[tokio::test]

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
+use separation_daemon::names_this_machine;
 use tokio_util::task::TaskTracker;
 
 use super::borders::{TaskFiles, TaskQueue};
@@ -16,7 +17,7 @@ use super::intake::Intake;
 use super::problem::Problem;
 use super::{Access, ApiSettings, handlers, openapi, page};
 use crate::outbound::Client;
-use crate::telemetry::Metrics;
+use crate::telemetry::ApiMetrics;
 
 /// The API; cheap to clone.
 #[derive(Clone)]
@@ -26,7 +27,7 @@ pub struct App {
     pub(super) queue: Arc<dyn TaskQueue>,
     pub(super) files: Arc<dyn TaskFiles>,
     pub(super) intake: Intake,
-    metrics: Metrics,
+    metrics: ApiMetrics,
     unfinished: TaskTracker,
 }
 
@@ -37,7 +38,7 @@ impl App {
         outbound: Client,
         queue: Arc<dyn TaskQueue>,
         files: Arc<dyn TaskFiles>,
-        metrics: Metrics,
+        metrics: ApiMetrics,
     ) -> Self {
         let unfinished = TaskTracker::new();
         let intake = Intake::new(
@@ -115,16 +116,6 @@ fn check_caller(access: &Access, method: &Method, headers: &HeaderMap) -> Result
             .because("pages of other sites may not post songs"));
     }
     Ok(())
-}
-
-fn names_this_machine(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let Some(authority) = host.and_then(|host| host.parse::<Uri>().ok()) else {
-        return host.is_none();
-    };
-    let host = authority.host().unwrap_or_default();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok()
 }
 
 /// What every answer says to browsers; and counts it.

@@ -16,7 +16,6 @@ mod page;
 mod problem;
 mod requests;
 mod role;
-mod server;
 mod staged_files;
 mod status;
 mod upload;

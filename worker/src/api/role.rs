@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use separation_contract::environment as env;
+use separation_daemon::Limits;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::borders::TaskQueue;
-use super::{ApiArguments, ApiSettings, App, KafkaQueue, StagedFiles, server};
+use super::{ApiArguments, ApiSettings, App, KafkaQueue, StagedFiles};
 use crate::kafka::Gate;
 use crate::outbound::Client;
 use crate::service::Shutdown;
 use crate::settings::{KafkaSettings, S3Settings, SettingError, StagingSettings};
 use crate::storage::{Finals, S3, Staging};
-use crate::telemetry::Metrics;
+use crate::telemetry::ApiMetrics;
 
 /// How long requests may go on after a signal.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
@@ -59,7 +60,7 @@ impl ApiPlan {
 /// When it cannot start, or Kafka accepted it and has refused it for too long.
 pub async fn run(
     plan: ApiPlan,
-    metrics: Metrics,
+    metrics: ApiMetrics,
     shutdown: Shutdown,
     listens: oneshot::Sender<()>,
 ) -> anyhow::Result<()> {
@@ -118,7 +119,8 @@ pub async fn serve_until(app: App, listener: TcpListener, shutdown: Shutdown) {
         tracing::info!(%address, "API listens");
     }
     let ending = async {
-        if !server::serve(listener, app.router(), shutdown.drain, DRAIN_LIMIT).await {
+        let router = app.router();
+        if !separation_daemon::serve(listener, router, Limits::API, shutdown.drain, DRAIN_LIMIT).await {
             tracing::warn!(
                 limit_s = DRAIN_LIMIT.as_secs(),
                 "Requests were still running and were cut"

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use clap::Args;
+use separation_daemon::Heartbeat;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
@@ -12,7 +13,7 @@ use super::parent::ParentArguments;
 use crate::admin::Admin;
 use crate::api::{ApiArguments, ApiPlan};
 use crate::service::{Activity, Shutdown};
-use crate::telemetry::Metrics;
+use crate::telemetry::ApiMetrics;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,7 +48,9 @@ pub(super) fn run(command: &ApiCommand) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new()
         .context("cannot start a runtime")
         .map_err(Failure::Work)?;
-    let served = runtime.block_on(serve(plan, command.api.admin_addr, command.parent));
+    let heartbeat = Heartbeat::default();
+    let serving = serve(plan, command.api.admin_addr, command.parent, heartbeat.clone());
+    let served = runtime.block_on(heartbeat.during(serving));
     // A thread of a client that waits for an answer is not waited for.
     runtime.shutdown_background();
     let shutdown = served.map_err(Failure::Work)?;
@@ -58,17 +61,24 @@ pub(super) fn run(command: &ApiCommand) -> Result<(), Failure> {
 }
 
 /// Serves until a shutdown is asked for, and gives how that was.
-async fn serve(plan: ApiPlan, admin_addr: SocketAddr, parent: ParentArguments) -> anyhow::Result<Shutdown> {
+async fn serve(
+    plan: ApiPlan,
+    admin_addr: SocketAddr,
+    parent: ParentArguments,
+    heartbeat: Heartbeat,
+) -> anyhow::Result<Shutdown> {
     let shutdown = Shutdown::on_signals().context("cannot catch signals")?;
     parent.follow(&shutdown);
-    let metrics = Metrics::new();
+    let metrics = ApiMetrics::new();
     let (activity, watched) = watch::channel(Activity::Starting);
     let listener = TcpListener::bind(admin_addr)
         .await
         .with_context(|| format!("cannot listen on ADMIN_ADDR {admin_addr}"))?;
     let admin = Admin {
         activity: watched,
-        metrics: metrics.clone(),
+        metrics: metrics.families(),
+        holds: None,
+        heartbeat,
         shutdown: shutdown.clone(),
     };
     tokio::spawn(admin.serve(listener));

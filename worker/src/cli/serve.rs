@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use separation_contract::environment as env;
+use separation_daemon::Heartbeat;
 use tokio::net::TcpListener;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
@@ -93,7 +94,9 @@ impl ServeArguments {
 impl Serving {
     /// Makes the role and serves until a shutdown is asked for. A shutdown while the role is made ends it as well.
     pub(super) fn run<R: Role>(self, make: impl AsyncFnOnce() -> anyhow::Result<R>) -> Result<(), Failure> {
-        let exit = self.runtime.block_on(self.serve(make)).map_err(Failure::Work)?;
+        let heartbeat = Heartbeat::default();
+        let served = heartbeat.during(self.serve(make, heartbeat.clone()));
+        let exit = self.runtime.block_on(served).map_err(Failure::Work)?;
         // A process that ends while ONNX Runtime loads a model or runs it on a thread may crash on its way out.
         self.runtime.shutdown_timeout(match exit {
             Exit::Drained => LOADING_LIMIT,
@@ -108,7 +111,11 @@ impl Serving {
         }
     }
 
-    async fn serve<R: Role>(&self, make: impl AsyncFnOnce() -> anyhow::Result<R>) -> anyhow::Result<Exit> {
+    async fn serve<R: Role>(
+        &self,
+        make: impl AsyncFnOnce() -> anyhow::Result<R>,
+        heartbeat: Heartbeat,
+    ) -> anyhow::Result<Exit> {
         let shutdown = &self.shutdown;
         self.parent.follow(shutdown);
         let metrics = Metrics::new();
@@ -118,7 +125,9 @@ impl Serving {
             .with_context(|| format!("cannot listen on ADMIN_ADDR {}", self.admin_addr))?;
         let admin = Admin {
             activity: watched,
-            metrics: metrics.clone(),
+            metrics: metrics.families(),
+            holds: Some(metrics.holds().clone()),
+            heartbeat,
             shutdown: shutdown.clone(),
         };
         tokio::spawn(admin.serve(listener));

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus::{IntGaugeVec, Opts, Registry};
+use prometheus::{IntGaugeVec, Opts};
 use separation_contract::offset_metadata::Hold;
+
+use super::metrics::Families;
 
 /// Dependencies that refuse this worker now; clones share them.
 #[derive(Debug, Clone)]
@@ -15,18 +17,15 @@ pub struct Holds {
 }
 
 impl Holds {
-    pub(super) fn register(registry: &Registry) -> Self {
+    pub(super) fn register(families: &mut Families) -> Self {
+        const NAME: &str = "separation_held";
         let options = Opts::new(
-            "separation_held",
+            NAME,
             "1 while a dependency refuses this worker, by dependency and code, such as s3:403",
         );
-        let gauge = IntGaugeVec::new(options, &["dependency"]).expect("the name is valid");
-        registry
-            .register(Box::new(gauge.clone()))
-            .expect("the name is not taken");
         Self {
             since: Arc::default(),
-            gauge,
+            gauge: families.register(NAME, IntGaugeVec::new(options, &["dependency"])),
         }
     }
 
@@ -79,7 +78,7 @@ mod tests {
         let metrics = Metrics::new();
         let holds = metrics.holds();
         let line = "separation_held{dependency=\"s3:403\"} 1";
-        let text = || String::from_utf8(metrics.text()).expect("text");
+        let text = || String::from_utf8(metrics.families().text()).expect("text");
         assert_eq!(holds.set_at("s3:403", 10), Hold::new("s3:403", 10));
         assert_eq!(holds.set_at("s3:403", 20), Hold::new("s3:403", 10));
         holds.set_at("kafka:29", 30);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder as _, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
@@ -13,20 +14,102 @@ const SECONDS: [f64; 14] = [
     0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
 ];
 
-/// Counters and durations of one role; cheap to clone.
+/// The metric families of one role, as its endpoint shows them; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Families {
+    registry: Registry,
+    names: Vec<&'static str>,
+}
+
+impl Families {
+    /// Their names, also of those that have no samples yet and are not shown.
+    pub fn names(&self) -> &[&'static str] {
+        &self.names
+    }
+
+    /// All samples, in Prometheus' text format.
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        // Only a broken pipe could fail, and this is memory.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        text
+    }
+
+    pub(super) fn register<C: Collector + Clone + 'static>(
+        &mut self,
+        name: &'static str,
+        family: prometheus::Result<C>,
+    ) -> C {
+        let family = family.expect("the name is valid");
+        self.registry
+            .register(Box::new(family.clone()))
+            .expect("the name is not taken");
+        self.names.push(name);
+        family
+    }
+
+    fn counter(&mut self, name: &'static str, help: &str, label: &str) -> IntCounterVec {
+        self.register(name, IntCounterVec::new(Opts::new(name, help), &[label]))
+    }
+
+    fn histogram(&mut self, name: &'static str, help: &str, label: &str) -> HistogramVec {
+        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        self.register(name, HistogramVec::new(options, &[label]))
+    }
+}
+
+/// Counters and durations of a processor or an uploader; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    registry: Registry,
+    families: Families,
     messages: IntCounterVec,
     task_seconds: HistogramVec,
     stage_seconds: HistogramVec,
     commits: IntCounterVec,
     rebalances: IntCounterVec,
     dead_letters: IntCounterVec,
-    requests: IntCounterVec,
     busy: IntGauge,
     busy_since: Gauge,
     holds: Holds,
+}
+
+/// Counters of the API; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ApiMetrics {
+    families: Families,
+    requests: IntCounterVec,
+}
+
+impl Default for ApiMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ApiMetrics {
+    /// Nothing counted yet.
+    ///
+    /// # Panics
+    /// Never: names and labels are fixed and valid.
+    pub fn new() -> Self {
+        let mut families = Families::default();
+        let requests = families.counter(
+            "separation_requests_total",
+            "Requests to the API, by HTTP status",
+            "status",
+        );
+        Self { families, requests }
+    }
+
+    /// A request was answered.
+    pub fn request(&self, status: u16) {
+        self.requests.with_label_values(&[&status.to_string()]).inc();
+    }
+
+    /// What was counted.
+    pub fn families(&self) -> Families {
+        self.families.clone()
+    }
 }
 
 impl Default for Metrics {
@@ -41,78 +124,46 @@ impl Metrics {
     /// # Panics
     /// Never: names and labels are fixed and valid.
     pub fn new() -> Self {
-        let registry = Registry::new();
-        let counter = |name: &str, help: &str, label: &str| {
-            let counter = IntCounterVec::new(Opts::new(name, help), &[label]).expect("the name is valid");
-            registry
-                .register(Box::new(counter.clone()))
-                .expect("the name is not taken");
-            counter
-        };
-        let histogram = |name: &str, help: &str, label: &str| {
-            let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-            let histogram = HistogramVec::new(options, &[label]).expect("the name is valid");
-            registry
-                .register(Box::new(histogram.clone()))
-                .expect("the name is not taken");
-            histogram
-        };
-        let messages = counter(
-            "separation_messages_total",
-            "Messages that ended, by what became of them",
-            "outcome",
-        );
-        let task_seconds = histogram(
-            "separation_task_seconds",
-            "From taking a message to committing it",
-            "outcome",
-        );
-        let stage_seconds = histogram("separation_stage_seconds", "Duration of each stage", "stage");
-        let commits = counter(
-            "separation_commits_total",
-            "Offsets committed, by result",
-            "result",
-        );
-        let rebalances = counter(
-            "separation_rebalances_total",
-            "Changes of the assignment, by kind",
-            "kind",
-        );
-        let dead_letters = counter(
-            "separation_dead_letters_total",
-            "Messages that nobody can work on, by reason",
-            "reason",
-        );
-        let requests = counter(
-            "separation_requests_total",
-            "Requests to the API, by status",
-            "status",
-        );
-        let busy = IntGauge::new("separation_busy", "1 while a message is worked on").expect("valid");
+        const BUSY: &str = "separation_busy";
+        const BUSY_SINCE: &str = "separation_busy_since_seconds";
+        let mut families = Families::default();
+        let busy = IntGauge::new(BUSY, "1 while a message is worked on");
         let busy_since = Gauge::new(
-            "separation_busy_since_seconds",
+            BUSY_SINCE,
             "When the running message was taken, in seconds since 1970; 0 while idle",
-        )
-        .expect("valid");
-        for gauge in [
-            Box::new(busy.clone()) as Box<dyn prometheus::core::Collector>,
-            Box::new(busy_since.clone()),
-        ] {
-            registry.register(gauge).expect("the name is not taken");
-        }
-        let holds = Holds::register(&registry);
+        );
+        let holds = Holds::register(&mut families);
         Self {
-            registry,
-            messages,
-            task_seconds,
-            stage_seconds,
-            commits,
-            rebalances,
-            dead_letters,
-            requests,
-            busy,
-            busy_since,
+            messages: families.counter(
+                "separation_messages_total",
+                "Messages that ended, by what became of them",
+                "outcome",
+            ),
+            task_seconds: families.histogram(
+                "separation_task_seconds",
+                "From taking a message to committing it",
+                "outcome",
+            ),
+            stage_seconds: families.histogram("separation_stage_seconds", "Duration of each stage", "stage"),
+            commits: families.counter(
+                "separation_commits_total",
+                "Offsets committed, by result",
+                "result",
+            ),
+            rebalances: families.counter(
+                "separation_rebalances_total",
+                "Changes of the assignment, by kind",
+                "kind",
+            ),
+            dead_letters: families.counter(
+                "separation_dead_letters_total",
+                "Messages sent to the dead-letter topic, by reason",
+                "reason",
+            ),
+            busy: families.register(BUSY, busy),
+            busy_since: families.register(BUSY_SINCE, busy_since),
             holds,
+            families,
         }
     }
 
@@ -159,17 +210,9 @@ impl Metrics {
         self.dead_letters.with_label_values(&[reason]).inc();
     }
 
-    /// A request was answered.
-    pub fn request(&self, status: u16) {
-        self.requests.with_label_values(&[&status.to_string()]).inc();
-    }
-
-    /// All of it, in Prometheus' text format.
-    pub fn text(&self) -> Vec<u8> {
-        let mut text = Vec::new();
-        // Only a broken pipe could fail, and this is memory.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
-        text
+    /// What was counted.
+    pub fn families(&self) -> Families {
+        self.families.clone()
     }
 }
 
@@ -183,7 +226,7 @@ mod tests {
         metrics.message_begun(12.0);
         metrics.message_ended("success", Duration::from_secs(2));
         metrics.stage("separate", Duration::from_secs(1));
-        let text = String::from_utf8(metrics.text()).expect("text");
+        let text = String::from_utf8(metrics.families().text()).expect("text");
         for line in [
             "separation_messages_total{outcome=\"success\"} 1",
             "separation_busy 0",

@@ -7,5 +7,5 @@ mod trace_context;
 
 pub use holds::Holds;
 pub use logs::{LogFormat, LogsArguments};
-pub use metrics::Metrics;
+pub use metrics::{ApiMetrics, Families, Metrics};
 pub use trace_context::TraceContext;

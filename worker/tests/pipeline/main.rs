@@ -14,6 +14,7 @@ mod end_to_end;
 mod front;
 mod lag;
 mod logins;
+mod metrics;
 mod peers;
 mod poison;
 mod rebalance;

@@ -25,7 +25,7 @@ use separation_worker::outbound::Client;
 use separation_worker::service::Shutdown;
 use separation_worker::settings::OutboundAllow;
 use separation_worker::storage::FinalManifest;
-use separation_worker::telemetry::{Metrics, TraceContext};
+use separation_worker::telemetry::{ApiMetrics, TraceContext};
 use separation_worker::work::WorkError;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -197,7 +197,13 @@ impl Bench {
         let listener = TcpListener::bind(settings.address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let outbound = Client::new(&["localhost".parse::<OutboundAllow>().unwrap()]);
-        let app = App::new(settings, outbound, queue.clone(), files.clone(), Metrics::new());
+        let app = App::new(
+            settings,
+            outbound,
+            queue.clone(),
+            files.clone(),
+            ApiMetrics::new(),
+        );
         let shutdown = Shutdown::default();
         let stop = shutdown.drain.clone();
         let ended = tokio::spawn(serve_until(app, listener, shutdown));

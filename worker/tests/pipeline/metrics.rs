@@ -1,0 +1,126 @@
+//! Every metric family of a role changes while the role does its work: one that does not says nothing.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use separation_contract::environment as env;
+use separation_testbed::{Worker, eventually};
+use separation_worker::telemetry::{ApiMetrics, Families, Metrics};
+
+use crate::rig::{PATIENCE, Rig, WORKER, held_at, http};
+
+async fn admin(worker: &Worker) -> SocketAddr {
+    worker.address("Admin endpoint listens", PATIENCE).await.unwrap()
+}
+
+/// The families of which a sample is not 0 now.
+async fn moved(worker: &Worker) -> BTreeSet<String> {
+    let url = format!("http://{}/metrics", admin(worker).await);
+    let text = http().get(url).send().await.unwrap().text().await.unwrap();
+    let (mut family, mut moved) = (String::new(), BTreeSet::new());
+    for line in text.lines() {
+        if let Some(kind) = line.strip_prefix("# TYPE ") {
+            family = kind.split(' ').next().unwrap().to_owned();
+        } else if !line.starts_with('#') && !line.ends_with(" 0") {
+            moved.insert(family.clone());
+        }
+    }
+    moved
+}
+
+#[track_caller]
+fn check(moved: &BTreeSet<String>, families: &Families) {
+    let registered: BTreeSet<String> = families.names().iter().map(|&name| name.to_owned()).collect();
+    assert_eq!(moved, &registered);
+}
+
+/// A dead letter that the brokers refuse: longer than [`limited`] allows.
+fn refused() -> String {
+    "x".repeat(5_000)
+}
+
+/// The topic of a site's dead letters from `topic`, with a limit on their size.
+async fn limited(rig: &Rig, topic: &str) -> String {
+    let name = format!("limited-{topic}");
+    let limit = [("max.message.bytes", "2000")];
+    rig.kafka.create_topic_with(&name, 1, &limit).await.unwrap();
+    name
+}
+
+/// What moves while a message is worked on, after it and a malformed one, and while a dead letter is refused.
+async fn moved_by_work(
+    rig: &Rig,
+    worker: &Worker,
+    (group, topic): (&str, &str),
+    hold: &std::path::Path,
+) -> BTreeSet<String> {
+    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    let mut moved_so_far = moved(worker).await;
+    rig.kafka.publish(topic, "a", "malformed", &[]).await.unwrap();
+    std::fs::remove_file(hold).unwrap();
+    let letter = "The message cannot be worked on";
+    worker.wait_for_log(letter, PATIENCE).await.unwrap();
+    eventually("all messages committed", PATIENCE, async || {
+        anyhow::Ok(rig.kafka.total_lag(group, topic).await? == 0)
+    })
+    .await;
+    rig.kafka.publish(topic, "a", refused(), &[]).await.unwrap();
+    worker
+        .wait_for_log("Kafka refuses the message", PATIENCE)
+        .await
+        .unwrap();
+    eventually("the refusal reported", PATIENCE, async || {
+        moved_so_far.extend(moved(worker).await);
+        moved_so_far.contains("separation_held")
+    })
+    .await;
+    moved_so_far
+}
+
+#[tokio::test]
+async fn every_metric_of_processor_and_uploader_moves() {
+    let rig = Rig::new(1).await;
+    let (separating, uploading) = (rig.hold_of("separating"), rig.hold_of("uploading"));
+    let (site, letters) = (&rig.site, env::KAFKA_DEAD_LETTER_TOPIC);
+    let processor = rig
+        .processor()
+        .env(letters, limited(&rig, &site.task_topic).await);
+    let processor = held_at(processor, "separated", &separating).start().unwrap();
+    let uploader = rig
+        .uploader()
+        .env(letters, limited(&rig, &site.result_topic).await);
+    let uploader = held_at(uploader, "uploaded", &uploading).start().unwrap();
+    rig.submit(1).await;
+    let (processor, uploader) = tokio::join!(
+        moved_by_work(
+            &rig,
+            &processor,
+            (&site.processor_group, &site.task_topic),
+            &separating
+        ),
+        moved_by_work(
+            &rig,
+            &uploader,
+            (&site.uploader_group, &site.result_topic),
+            &uploading
+        ),
+    );
+    check(&processor, &Metrics::new().families());
+    check(&uploader, &Metrics::new().families());
+}
+
+#[tokio::test]
+async fn every_metric_of_the_api_moves() {
+    let rig = Rig::new(1).await;
+    let api = rig
+        .site
+        .worker(WORKER, "api")
+        .env(env::API_PORT, "0")
+        .env(env::API_HOST, "127.0.0.1")
+        .start()
+        .unwrap();
+    let address = api.address("API listens", PATIENCE).await.unwrap();
+    let health = http().get(format!("http://{address}/health")).send().await;
+    assert_eq!(health.unwrap().status(), 200);
+    check(&moved(&api).await, &ApiMetrics::new().families());
+}
