@@ -16,6 +16,8 @@ pub(crate) fn variables(plan: &PoolPlan, role: &RolePlan, pool_tag: Option<&str>
     variables.extend(consumer(plan, role));
     variables.extend(storage(plan));
     variables.push(plain(env::ADMIN_ADDR, format!("0.0.0.0:{ADMIN_PORT}")));
+    // As the operator and the API of the chart; `podOverrides` may ask for text.
+    variables.push(plain(env::LOG_FORMAT, "json"));
     match role.role {
         Role::Processor => {
             variables.push(plain(env::MODEL_NAME, &plan.model.0));
@@ -121,7 +123,6 @@ fn storage(plan: &PoolPlan) -> Vec<EnvVar> {
     let (storage, s3) = (&plan.storage, &plan.storage.s3);
     let mut variables = vec![
         plain(env::S3_ENDPOINT_URL, s3.endpoint.as_deref().unwrap_or_default()),
-        plain(env::AWS_REGION, &s3.region),
         plain(env::S3_BUCKET_NAME, &s3.bucket),
         plain(env::S3_PATH_STYLE, s3.path_style.to_string()),
         plain(env::DELETE_INPUT, storage.delete_input.0),
@@ -130,6 +131,9 @@ fn storage(plan: &PoolPlan) -> Vec<EnvVar> {
         // The root file system cannot be written to, and libraries may want a place.
         plain("TMPDIR", SCRATCH_FOLDER),
     ];
+    // Without endpoint and region, the region is that of the pod's surroundings, as for other AWS programs.
+    let region = s3.region.as_deref().or(s3.endpoint.as_ref().map(|_| "auto"));
+    variables.extend(region.map(|region| plain(env::AWS_REGION, region)));
     variables.extend(
         s3.public_url
             .as_ref()

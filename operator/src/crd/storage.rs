@@ -31,7 +31,7 @@ pub struct S3Spec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048), regex(pattern = r"^https?://[^/\s]+"))]
     pub endpoint: Option<String>,
-    /// Region; auto leaves the choice to the server.
+    /// Region. auto: with an endpoint, one that S3 servers accept; without one, the region of the pod's environment, AWS profile or instance.
     #[serde(default = "region")]
     #[schemars(length(min = 1, max = 64))]
     pub region: String,

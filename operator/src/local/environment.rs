@@ -88,7 +88,8 @@ pub(super) fn of_process(
     }
     // The pod's own address; here each worker needs one of its own.
     told.insert(env::ADMIN_ADDR.to_owned(), "127.0.0.1:0".to_owned());
-    told.insert("LOG_FORMAT".to_owned(), "json".to_owned());
+    // Read by this process.
+    told.insert(env::LOG_FORMAT.to_owned(), "json".to_owned());
     // Whoever waits for a webhook on this machine is meant.
     let allowed = told.entry(env::OUTBOUND_ALLOW.to_owned()).or_default();
     if !allowed.is_empty() {

@@ -23,8 +23,8 @@ pub struct S3Plan {
     pub bucket: String,
     /// The server; none means AWS.
     pub endpoint: Option<String>,
-    /// Region, `auto` included.
-    pub region: String,
+    /// Region; none where the pool leaves it open (`auto`).
+    pub region: Option<String>,
     /// `endpoint/bucket/key` rather than `bucket.endpoint/key`.
     pub path_style: bool,
     /// What links to stems start with.
@@ -136,7 +136,7 @@ impl StoragePlan {
             s3: S3Plan {
                 bucket: s3.bucket.clone(),
                 endpoint: s3.endpoint.clone(),
-                region: s3.region.clone(),
+                region: Some(s3.region.clone()).filter(|region| region != "auto"),
                 path_style: s3.path_style.unwrap_or(s3.endpoint.is_some()),
                 public_url: s3.public_url.clone(),
                 input_buckets: s3.input_buckets.clone(),

@@ -27,9 +27,12 @@ pub struct S3Arguments {
     /// Session token, where the keys are lent for a while; better given in the environment
     #[arg(long, env = env::AWS_SESSION_TOKEN, hide_env_values = true, value_name = "TOKEN")]
     aws_session_token: Option<SecretString>,
-    /// Region; auto leaves the choice to the server
+    /// Region; auto: at AWS the one of the profile or the instance, elsewhere one that servers accept
     #[arg(long, env = env::AWS_REGION, default_value = "auto", value_name = "REGION")]
     aws_region: String,
+    /// Region where AWS_REGION names none, as in other AWS programs
+    #[arg(long, env = env::AWS_DEFAULT_REGION, value_name = "REGION", hide = true)]
+    aws_default_region: Option<String>,
     /// Bucket of finished stems
     #[arg(long, env = env::S3_BUCKET_NAME, default_value = "", hide_default_value = true, value_name = "BUCKET")]
     s3_bucket_name: String,
@@ -44,12 +47,12 @@ pub struct S3Arguments {
 /// The object store.
 #[derive(Debug, Clone)]
 pub struct S3Settings {
-    /// The server; none means AWS.
+    /// The server, without user and password; none means AWS.
     pub endpoint: Option<Url>,
     /// None means that AWS's usual places are searched.
     pub credentials: Option<S3Credentials>,
-    /// Region, `auto` included.
-    pub region: String,
+    /// Region; none where the settings name none, or `auto`.
+    pub region: Option<String>,
     /// Bucket of finished stems; none is an error for roles that write there.
     pub bucket: Option<String>,
     /// What public links start with, without a slash at the end.
@@ -58,8 +61,8 @@ pub struct S3Settings {
     pub path_style: bool,
 }
 
-/// Keys of the object store.
-#[derive(Debug, Clone)]
+/// Keys of the object store. Debug output shows none of them.
+#[derive(Clone)]
 pub struct S3Credentials {
     /// Who it is.
     pub access_key: String,
@@ -67,6 +70,14 @@ pub struct S3Credentials {
     pub secret_key: SecretString,
     /// Of keys that are lent for a while.
     pub session_token: Option<SecretString>,
+}
+
+impl fmt::Debug for S3Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Credentials")
+            .field("temporary", &self.session_token.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Options about where songs and stems wait.
@@ -181,18 +192,7 @@ impl S3Arguments {
     /// # Errors
     /// When they contradict each other.
     pub fn settings(&self) -> Result<S3Settings, SettingError> {
-        let endpoint = filled(&self.s3_endpoint_url)
-            .map(|text| {
-                Url::parse(text)
-                    .ok()
-                    .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-                    .ok_or_else(|| SettingError {
-                        name: env::S3_ENDPOINT_URL,
-                        problem: format!("`{text}` is no http(s) address"),
-                        fix: "write it as http://host:port",
-                    })
-            })
-            .transpose()?;
+        let endpoint = filled(&self.s3_endpoint_url).map(server_address).transpose()?;
         let credentials = match (&self.aws_access_key_id, &self.aws_secret_access_key) {
             (None, None) => None,
             (Some(key), Some(secret)) => Some(S3Credentials {
@@ -220,7 +220,11 @@ impl S3Arguments {
             path_style: self.s3_path_style.unwrap_or(endpoint.is_some()),
             endpoint,
             credentials,
-            region: self.aws_region.clone(),
+            region: [Some(&self.aws_region), self.aws_default_region.as_ref()]
+                .into_iter()
+                .flatten()
+                .find_map(|region| filled(region).filter(|region| *region != "auto"))
+                .map(str::to_owned),
             bucket: filled(&self.s3_bucket_name).map(str::to_owned),
             public_domain,
         })
@@ -262,6 +266,26 @@ impl StagingSettings {
     }
 }
 
+/// The address without user and password: the SDK makes no use of them, and links and logs show the address.
+fn server_address(text: &str) -> Result<Url, SettingError> {
+    let url = Url::parse(text).ok();
+    let mut url = url
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or_else(|| SettingError {
+            name: env::S3_ENDPOINT_URL,
+            // A password may be part of it.
+            problem: match text.contains('@') {
+                true => "not an http(s) address".to_owned(),
+                false => format!("`{text}` is not an http(s) address"),
+            },
+            fix: "write it as http://host:port",
+        })?;
+    // Neither can fail for an address with a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    Ok(url)
+}
+
 fn filled(text: &str) -> Option<&str> {
     Some(text.trim()).filter(|text| !text.is_empty())
 }
@@ -269,6 +293,61 @@ fn filled(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        s3: S3Arguments,
+    }
+
+    fn s3(options: &[&str]) -> Result<S3Settings, SettingError> {
+        let line = <Line as clap::Parser>::parse_from([&["test"], options].concat());
+        line.s3.settings()
+    }
+
+    #[test]
+    fn settings_in_logs_show_no_credentials() {
+        let settings = s3(&[
+            "--s3-endpoint-url=http://ann:pass-of-ann@s3:9000",
+            "--aws-access-key-id=AKIAEXAMPLE",
+            "--aws-secret-access-key=secret-of-ann",
+            "--aws-session-token=token-of-ann",
+        ])
+        .expect("they can be used");
+        let shown = format!("{settings:?}");
+        for secret in [
+            "AKIAEXAMPLE",
+            "secret-of-ann",
+            "token-of-ann",
+            "ann:",
+            "pass-of-ann",
+        ] {
+            assert!(!shown.contains(secret), "{secret} is in {shown}");
+        }
+        let endpoint = settings.endpoint.expect("one was given");
+        assert_eq!(endpoint.as_str(), "http://s3:9000/");
+        let refused = s3(&["--s3-endpoint-url=ann:pass-of-ann@s3:9000"]).expect_err("no address");
+        assert!(!refused.to_string().contains("pass-of-ann"), "{refused}");
+    }
+
+    #[test]
+    fn a_region_is_one_that_somebody_chose() {
+        for (options, expected) in [
+            (&["--aws-region=auto"][..], None),
+            (&["--aws-region="], None),
+            (
+                &["--aws-region=auto", "--aws-default-region=eu-west-1"],
+                Some("eu-west-1"),
+            ),
+            (
+                &["--aws-region=eu-central-1", "--aws-default-region=eu-west-1"],
+                Some("eu-central-1"),
+            ),
+        ] {
+            let settings = s3(options).expect("they can be used");
+            assert_eq!(settings.region.as_deref(), expected, "{options:?}");
+        }
+    }
 
     #[test]
     fn addresses_are_read_as_they_are_written() {

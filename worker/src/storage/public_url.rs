@@ -11,9 +11,9 @@ pub fn public_url(settings: &S3Settings, bucket: &str, key: &str) -> String {
     if let Some(endpoint) = &settings.endpoint {
         return format!("{}/{bucket}/{key}", endpoint.as_str().trim_end_matches('/'));
     }
-    match settings.region.as_str() {
-        "" | "auto" => format!("https://{bucket}.s3.amazonaws.com/{key}"),
-        region => format!("https://{bucket}.s3.{region}.amazonaws.com/{key}"),
+    match &settings.region {
+        None => format!("https://{bucket}.s3.amazonaws.com/{key}"),
+        Some(region) => format!("https://{bucket}.s3.{region}.amazonaws.com/{key}"),
     }
 }
 
@@ -36,11 +36,11 @@ pub(crate) fn encoded(key: &str) -> String {
 mod tests {
     use super::*;
 
-    fn check(endpoint: Option<&str>, public_domain: Option<&str>, region: &str, expected: &str) {
+    fn check(endpoint: Option<&str>, public_domain: Option<&str>, region: Option<&str>, expected: &str) {
         let settings = S3Settings {
             endpoint: endpoint.map(|text| text.parse().unwrap()),
             credentials: None,
-            region: region.into(),
+            region: region.map(str::to_owned),
             bucket: Some("stems".into()),
             public_domain: public_domain.map(str::to_owned),
             path_style: true,
@@ -54,21 +54,21 @@ mod tests {
         check(
             s3,
             Some("https://cdn.example/stems"),
-            "auto",
+            None,
             "https://cdn.example/stems/t1_vocals.wav",
         );
-        check(s3, None, "auto", "http://s3:9000/stems/t1_vocals.wav");
+        check(s3, None, None, "http://s3:9000/stems/t1_vocals.wav");
         check(
             Some("http://s3:9000/base/"),
             None,
-            "auto",
+            None,
             "http://s3:9000/base/stems/t1_vocals.wav",
         );
-        check(None, None, "auto", "https://stems.s3.amazonaws.com/t1_vocals.wav");
+        check(None, None, None, "https://stems.s3.amazonaws.com/t1_vocals.wav");
         check(
             None,
             None,
-            "eu-central-1",
+            Some("eu-central-1"),
             "https://stems.s3.eu-central-1.amazonaws.com/t1_vocals.wav",
         );
     }

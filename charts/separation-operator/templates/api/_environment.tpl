@@ -40,8 +40,10 @@
   value: {{ $api.processor.group | quote }}
 - name: S3_ENDPOINT_URL
   value: {{ $s3.endpoint | default "" | quote }}
+{{- if or $s3.endpoint (ne $s3.region "auto") }}
 - name: AWS_REGION
   value: {{ $s3.region | quote }}
+{{- end }}
 - name: S3_BUCKET_NAME
   value: {{ $s3.bucket | quote }}
 - name: S3_PATH_STYLE

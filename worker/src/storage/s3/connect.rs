@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
+use aws_config::imds::region::ImdsRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
     StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -55,7 +59,11 @@ impl S3 {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .build_https();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
+        Self::connect_through(http, settings, times).await
+    }
+
+    async fn connect_through(http: SharedHttpClient, settings: &S3Settings, times: TimeLimits) -> Self {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone());
         if let Some(credentials) = &settings.credentials {
             let token = credentials.session_token.as_ref();
             loader = loader.credentials_provider(Credentials::new(
@@ -66,16 +74,9 @@ impl S3 {
                 "settings",
             ));
         }
-        if let Some(region) = fixed_region(settings) {
-            loader = loader.region(Region::new(region.to_owned()));
-        }
-        let shared = loader.load().await;
-        let region = shared
-            .region()
-            .cloned()
-            .unwrap_or(Region::from_static(DEFAULT_REGION));
+        // Also the region of the requests that exchange a web identity for credentials.
+        let shared = loader.region(region(settings, http)).load().await;
         let mut builder = Builder::from(&shared)
-            .region(region)
             .force_path_style(settings.path_style)
             // Some servers refuse the checksums that newer clients add by themselves.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
@@ -115,33 +116,139 @@ impl TimeLimits {
     }
 }
 
-/// The region that is asked for, if it is not left to AWS's usual places.
-fn fixed_region(settings: &S3Settings) -> Option<&str> {
-    match (settings.region.as_str(), &settings.endpoint) {
-        ("" | "auto", Some(_)) => Some(DEFAULT_REGION),
-        ("" | "auto", None) => None,
-        (region, _) => Some(region),
+/// The region of requests. Without one and without an endpoint, the one that the AWS SDK's own chain finds. Its first
+/// link, the environment, is part of the settings: it may contain `auto`, which is not a region of AWS.
+fn region(settings: &S3Settings, http: SharedHttpClient) -> RegionProviderChain {
+    let default = Region::from_static(DEFAULT_REGION);
+    match (&settings.region, &settings.endpoint) {
+        (Some(region), _) => RegionProviderChain::first_try(Region::new(region.clone())),
+        (None, Some(_)) => RegionProviderChain::first_try(default),
+        (None, None) => {
+            let config = ProviderConfig::default().with_http_client(http);
+            RegionProviderChain::first_try(ProfileFileRegionProvider::new())
+                .or_else(ImdsRegionProvider::builder().configure(&config).build())
+                .or_else(default)
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use aws_smithy_http_client::Connector;
+    use aws_smithy_http_client::proxy::ProxyConfig;
+    use clap::Parser as _;
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::settings::S3Arguments;
+
+    /// Set in the process that connects.
+    const CHILD: &str = "SEPARATION_TEST_CONNECTS";
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        s3: S3Arguments,
+    }
+
+    /// Prints the first host that the SDK wants to reach with the environment of this process.
+    #[tokio::test]
+    #[allow(clippy::print_stdout, reason = "the parent reads it")]
+    async fn child_that_connects() {
+        if std::env::var_os(CHILD).is_none() {
+            return;
+        }
+        let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = proxy.local_addr().unwrap();
+        let http = aws_smithy_http_client::Builder::new().build_with_connector_fn(move |_, _| {
+            let proxy = ProxyConfig::all(format!("http://{address}")).unwrap();
+            Connector::builder()
+                .proxy_config(proxy)
+                .tls_provider(Provider::Rustls(CryptoMode::Ring))
+                .build()
+        });
+        let settings = Line::parse_from(["test"]).s3.settings().unwrap();
+        let s3 = S3::connect_through(http, &settings, TimeLimits::default()).await;
+        let request = s3.client.head_object().bucket("stems").key("a").send();
+        let asked = async {
+            let (stream, _) = proxy.accept().await.unwrap();
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line).await.unwrap();
+            line
+        };
+        tokio::select! {
+            line = asked => println!("first request: {line}"),
+            answer = request => panic!("{answer:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn first_request(folder: &Path, environment: &[(&str, &str)]) -> String {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "--nocapture",
+                "storage::s3::connect::tests::child_that_connects",
+            ])
+            .env_clear()
+            .env("HOME", folder)
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .envs(environment.iter().copied())
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = text.lines().find_map(|line| line.split_once("first request: "));
+        line.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+            .1
+            .trim()
+            .to_owned()
+    }
 
     #[test]
-    fn auto_is_a_real_region_for_servers_of_ones_own_and_left_open_at_aws() {
-        let mut settings = S3Settings {
-            endpoint: Some("http://s3:9000".parse().unwrap()),
-            credentials: None,
-            region: "auto".into(),
-            bucket: None,
-            public_domain: None,
-            path_style: true,
-        };
-        assert_eq!(fixed_region(&settings), Some("us-east-1"));
-        settings.endpoint = None;
-        assert_eq!(fixed_region(&settings), None);
-        settings.region = "eu-central-1".into();
-        assert_eq!(fixed_region(&settings), Some("eu-central-1"));
+    fn without_region_and_endpoint_the_chain_of_the_sdk_decides() {
+        const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+        let home = tempfile::tempdir().unwrap();
+        let aws = home.path().join(".aws");
+        std::fs::create_dir(&aws).unwrap();
+        std::fs::write(aws.join("config"), "[default]\nregion = eu-central-1\n").unwrap();
+        let token = home.path().join("token");
+        std::fs::write(&token, "a token").unwrap();
+        let web_identity = [
+            ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/worker"),
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", token.to_str().unwrap()),
+        ];
+        let auto = ("AWS_REGION", "auto");
+        for (environment, host) in [
+            (
+                [&KEYS[..], &[auto]].concat(),
+                "stems.s3.eu-central-1.amazonaws.com",
+            ),
+            (
+                [&KEYS[..], &[auto, ("AWS_DEFAULT_REGION", "eu-west-1")]].concat(),
+                "stems.s3.eu-west-1.amazonaws.com",
+            ),
+            (
+                [&KEYS[..], &[("AWS_REGION", "eu-north-1")]].concat(),
+                "stems.s3.eu-north-1.amazonaws.com",
+            ),
+            (
+                [&web_identity[..], &[auto]].concat(),
+                "sts.eu-central-1.amazonaws.com",
+            ),
+        ] {
+            let request = first_request(home.path(), &environment);
+            assert_eq!(request, format!("CONNECT {host}:443 HTTP/1.1"), "{environment:?}");
+        }
+        let endpoint = [&KEYS[..], &[auto, ("S3_ENDPOINT_URL", "https://s3.example")]].concat();
+        let request = first_request(home.path(), &endpoint);
+        assert_eq!(request, "CONNECT s3.example:443 HTTP/1.1");
+        let nowhere = tempfile::tempdir().unwrap();
+        let request = first_request(nowhere.path(), &[&KEYS[..], &[auto]].concat());
+        assert_eq!(request, "CONNECT stems.s3.us-east-1.amazonaws.com:443 HTTP/1.1");
     }
 }

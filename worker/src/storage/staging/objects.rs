@@ -92,10 +92,12 @@ impl ObjectStore {
         stems: StemFiles<'_>,
     ) -> Result<[StagedStem; 2], StorageError> {
         let [vocals, instrumental] = self.stem_addresses(task, attempt);
-        Ok([
-            self.store_file(stems.vocals, &vocals).await?,
-            self.store_file(stems.instrumental, &instrumental).await?,
-        ])
+        // At the same time: the processor, and its GPU, waits for both.
+        let (vocals, instrumental) = tokio::try_join!(
+            self.store_file(stems.vocals, &vocals),
+            self.store_file(stems.instrumental, &instrumental)
+        )?;
+        Ok([vocals, instrumental])
     }
 
     async fn store_file(

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Response, StatusCode};
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, Response, StatusCode};
 use futures_util::{StreamExt as _, stream};
 use separation_worker::error::ErrorClass;
-use separation_worker::settings::{ObjectAddress, S3Credentials, S3Settings};
-use separation_worker::storage::{S3, StorageError, TimeLimits};
+use separation_worker::settings::{DeleteInput, ObjectAddress, S3Credentials, S3Settings, StagingSettings};
+use separation_worker::storage::{AttemptId, S3, Staging, StemFiles, StorageError, TimeLimits};
 use tokio::net::TcpListener;
+use tokio::sync::Barrier;
 
-use super::place::SOON;
+use super::place::{SOON, identity, task};
 
 /// A store that gives one answer to everything.
 async fn store(answer: impl Fn() -> Response<Body> + Send + Sync + 'static) -> S3 {
@@ -36,7 +38,7 @@ async fn client(address: SocketAddr) -> S3 {
             secret_key: "secret".into(),
             session_token: Some("a lent token".into()),
         }),
-        region: "auto".into(),
+        region: None,
         bucket: None,
         public_domain: None,
         path_style: true,
@@ -100,6 +102,42 @@ async fn requests_carry_the_session_token() {
     client(address)
         .await
         .write_small(&object(), "x", None)
+        .await
+        .unwrap();
+}
+
+/// A store that answers an upload only once two are in progress.
+#[tokio::test]
+async fn both_stems_are_uploaded_at_the_same_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let two = Arc::new(Barrier::new(2));
+    let router = Router::new().fallback(async move |request: Request| {
+        if request.method() == Method::PUT {
+            two.wait().await;
+        }
+        StatusCode::OK
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let folder = tempfile::tempdir().unwrap();
+    let settings = StagingSettings {
+        temp_dir: folder.path().join("temp"),
+        output_dir: folder.path().join("output"),
+        s3_staging: Some("s3://bucket/staging/".parse().unwrap()),
+        input_buckets: Vec::new(),
+        delete_input: DeleteInput::AfterSuccess,
+    };
+    let staging = Staging::open(&settings, Some(client(address).await))
+        .await
+        .unwrap();
+    let stem = folder.path().join("stem.wav");
+    std::fs::write(&stem, "stem").unwrap();
+    let stems = StemFiles {
+        vocals: &stem,
+        instrumental: &stem,
+    };
+    staging
+        .store(&task("t1"), AttemptId::new(), stems, &identity(), "model")
         .await
         .unwrap();
 }

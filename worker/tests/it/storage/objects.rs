@@ -230,7 +230,7 @@ async fn memory_does_not_grow_with_the_file() {
                 secret_key: "testbed-secret".into(),
                 session_token: None,
             }),
-            region: "auto".into(),
+            region: None,
             bucket: None,
             public_domain: None,
             path_style: true,

@@ -194,7 +194,7 @@ pub(crate) async fn s3_settings(bucket: &str) -> S3Settings {
             secret_key: server.secret_key().into(),
             session_token: None,
         }),
-        region: "auto".into(),
+        region: None,
         bucket: Some(bucket.into()),
         public_domain: Some("https://cdn.example".into()),
         path_style: true,
