@@ -205,6 +205,11 @@ async fn look(app: &App, task: &TaskId) -> Result<Seen, WorkError> {
     if let Some(place) = place.filter(|_| !seen.separated) {
         seen.progress = app.queue.progress(place.partition).await;
     }
+    if seen.record.is_some_and(|record| record.is_behind(seen.progress)) {
+        // What a processor and an uploader left may be newer than what was read before the progress.
+        seen.separated = app.files.is_separated(task).await?;
+        seen.finished = app.files.manifest(task).await?;
+    }
     Ok(seen)
 }
 

@@ -44,6 +44,14 @@ impl TaskRecord {
             .map(|RecordedPlace { partition, offset }| Place { partition, offset })
     }
 
+    /// Whether processors are past the task.
+    pub(super) fn is_behind(&self, progress: Option<QueueProgress>) -> bool {
+        let committed = progress.and_then(|progress| progress.committed);
+        self.place()
+            .zip(committed)
+            .is_some_and(|(place, committed)| committed > place.offset)
+    }
+
     pub(super) fn to_json(self) -> Vec<u8> {
         serde_json::to_vec(&self).expect("numbers become JSON")
     }
@@ -61,6 +69,9 @@ pub(super) enum Stage {
     Queued,
     /// A processor has begun with it
     Processing,
+    /// Processors are past it, and it left neither stems nor a failure: its failure is being delivered, it is queued again to be
+    /// retried, or it was skipped because it was posted before the consumer group's first offset
+    Unknown,
     /// Its stems are made and being uploaded
     Separated,
     /// Its stems can be fetched
@@ -154,9 +165,8 @@ fn waiting(place: Option<Place>, progress: Option<QueueProgress>) -> (Stage, Opt
     });
     match known {
         None => (Stage::Queued, None),
-        // Its turn is over and there are no stems: it failed and that is on its way, or it was put back to be tried
-        // again.
-        Some((..0, _)) | Some((0, true)) => (Stage::Processing, None),
+        Some((..0, _)) => (Stage::Unknown, None),
+        Some((0, true)) => (Stage::Processing, None),
         Some((ahead, _)) => (Stage::Queued, u64::try_from(ahead).ok()),
     }
 }
@@ -217,8 +227,24 @@ mod tests {
     #[test]
     fn a_task_whose_turn_has_come_is_being_worked_on() {
         let processing = serde_json::json!({"task_uuid": "abc", "status": "processing", "timestamp": 7});
-        check(queued(progress(10, true)), processing.clone());
-        check(queued(progress(11, false)), processing);
+        check(queued(progress(10, true)), processing);
+    }
+
+    /// As with `latest` and a group that made its first commit after the task was posted.
+    #[test]
+    fn a_task_that_processors_are_past_without_a_trace_is_unknown() {
+        let unknown = serde_json::json!({"task_uuid": "abc", "status": "unknown", "timestamp": 7});
+        check(queued(progress(11, false)), unknown.clone());
+        check(queued(progress(25, true)), unknown);
+    }
+
+    #[test]
+    fn progress_past_a_task_is_recognized() {
+        let record = TaskRecord::new(7, Some(PLACE));
+        let past = |committed| record.is_behind(progress(committed, true));
+        assert_eq!([9, 10, 11].map(past), [false, false, true]);
+        assert!(!record.is_behind(None));
+        assert!(!TaskRecord::new(7, None).is_behind(progress(11, true)));
     }
 
     #[test]

@@ -84,6 +84,9 @@ impl Seen {
     /// For people.
     pub(super) fn words(&self) -> String {
         match self.position {
+            _ if self.word == "unknown" => {
+                "unknown: failed, to be retried, or skipped because it was posted before the first worker started".into()
+            }
             Some(position) if position > 0 => format!("{}, {position} before it", self.word),
             _ => self.word.clone(),
         }

@@ -183,6 +183,8 @@ async fn a_task_is_followed_from_the_queue_to_its_stems() {
     assert_eq!(status().await, json!({"status": "queued", "position": 2}));
     progress(2, true);
     assert_eq!(status().await, json!({"status": "processing"}));
+    progress(5, true);
+    assert_eq!(status().await, json!({"status": "unknown"}));
     *api.files.separated.lock().unwrap() = true;
     assert_eq!(status().await, json!({"status": "separated"}));
     let manifest = json!({

@@ -6,6 +6,7 @@ const tasks = document.getElementById("tasks");
 const words = {
   queued: "waiting",
   processing: "being separated",
+  unknown: "unknown: failed, to be retried, or skipped because it was posted before the first worker started",
   separated: "separated, being uploaded",
   done: "done",
   failed: "failed",

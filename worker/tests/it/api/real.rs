@@ -203,6 +203,10 @@ async fn songs_go_through_the_program_to_kafka_and_are_followed() {
         (&json!("queued"), &json!(0)),
         "{status}"
     );
+    // As after a first commit at the end of the topic: `latest`.
+    commit(2, "");
+    let skipped = program.get(&format!("/tasks/{uploaded}")).await.json;
+    assert_eq!(skipped["status"], "unknown", "{skipped}");
 
     let pid = rustix::process::Pid::from_raw(program.child.id().unwrap() as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
