@@ -38,6 +38,14 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// The directory that parts are installed in.
+    ///
+    /// # Errors
+    /// When neither the environment nor a home directory names one.
+    pub fn cache() -> Result<PathBuf> {
+        cache_dir()
+    }
+
     /// Finds them in `SEPARATION_CACHE_DIR`, else `separation` in `XDG_CACHE_HOME`, else `~/.cache/separation`.
     ///
     /// # Errors

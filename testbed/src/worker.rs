@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,21 @@ impl WorkerOptions {
             .env("ADMIN_ADDR", "127.0.0.1:0");
         Self {
             role: role.to_owned(),
+            command,
+        }
+    }
+
+    /// A shell that runs commands as a person pastes them: of this process's environment nothing is left; `PATH` and `HOME`
+    /// are the ones given. Later variables would not reach it.
+    pub fn pasted(commands: &str, path: &str, home: &Path) -> Self {
+        let mut command = Command::new("env");
+        command
+            .arg("-i")
+            .arg(format!("PATH={path}"))
+            .arg(format!("HOME={}", home.display()))
+            .args(["bash", "-euc", commands]);
+        Self {
+            role: "bash".to_owned(),
             command,
         }
     }

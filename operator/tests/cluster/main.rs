@@ -4,6 +4,7 @@
 
 mod adoption;
 mod api_away;
+mod by_hand;
 mod chart;
 mod check;
 mod conflicts;

@@ -1,14 +1,15 @@
 //! What README.md and deploy/local-real.md give people to paste, pasted. Its commands of cargo are run by `cargo xtask test`, and those for a
 //! cluster by the tests that have one.
 
+use std::env;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use separation_testbed::{
-    Folder, Kafka, KafkaOptions, S3Server, Worker, WorkerOptions, readme_block, readme_blocks, shell_blocks,
-    song,
+    Folder, Kafka, KafkaOptions, Parts, S3Server, Worker, WorkerOptions, readme_block, readme_blocks,
+    shell_blocks, song,
 };
 
 use crate::{OPERATOR, PATIENCE};
@@ -35,14 +36,22 @@ impl Checkout {
         fs::write(&cargo, CARGO).unwrap();
         fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
         symlink(Path::new(REPOSITORY).join("deploy"), folder.join("deploy")).unwrap();
+        // Where `cargo xtask setup` installs what programs need.
+        fs::create_dir(folder.join(".cache")).unwrap();
+        symlink(Parts::cache().unwrap(), folder.join(".cache/separation")).unwrap();
         Self { folder }
     }
 
-    /// Runs commands as if they were typed in this folder.
+    /// Runs commands as if they were typed in this folder, by somebody whose home it is.
     fn paste(&self, commands: &str) -> Worker {
-        let folder = self.folder.path().display();
-        let script = format!("cd {folder}\nPATH={folder}/target/release:$PATH\n{commands}");
-        WorkerOptions::new("bash", "-euc").arg(script).start().unwrap()
+        let folder = self.folder.path();
+        let path = format!(
+            "{}/target/release:{}",
+            folder.display(),
+            env::var("PATH").unwrap()
+        );
+        let commands = format!("cd {}\n{commands}", folder.display());
+        WorkerOptions::pasted(&commands, &path, folder).start().unwrap()
     }
 
     async fn succeeds(&self, commands: &str) {
@@ -162,8 +171,7 @@ async fn the_pipeline_runs_as_it_says() {
     for folder in ["songs", "stems"] {
         fs::create_dir_all(shared.join(folder)).unwrap();
     }
-    let port = free_port();
-    let mut commands = readme_block("Run the pipeline");
+    let mut commands = with_free_ports(&readme_block("Run the pipeline"));
     for (written, real) in [
         ("kafka:9092", kafka.bootstrap()),
         ("/shared", shared.display().to_string()),
@@ -181,15 +189,11 @@ async fn the_pipeline_runs_as_it_says() {
             "BASIC_AUTH_PASSWORD=…",
             "BASIC_AUTH_PASSWORD=secret-of-mine".to_owned(),
         ),
-        ("0.0.0.0:8082", "127.0.0.1:0".to_owned()),
-        ("localhost:8000", format!("127.0.0.1:{port}")),
     ] {
         assert!(commands.contains(written), "{written} is not in {commands}");
         commands = commands.replace(written, &real);
     }
-    let shell = checkout.paste(&format!(
-        "export API_PORT={port}\n{commands}\nkill $(jobs -p)\nwait"
-    ));
+    let shell = checkout.paste(&format!("{commands}\nkill $(jobs -p)\nwait"));
     let code = shell.wait_exit(PATIENCE).await.unwrap();
     assert_eq!(code, 0, "{}", shell.log_end());
     checkout.check_stems(&["SONG"]);
@@ -230,6 +234,34 @@ async fn a_pool_runs_with_a_kafka_and_an_s3_server_of_ones_own_as_it_says() {
         .succeeds(&pool.replace(" --input", " --port 0 --input"))
         .await;
     checkout.check_stems(&["SONG"]);
+}
+
+/// The commands of the pipeline with free ports in place of those that they name or take by default, since other tests run
+/// beside this one. Roles that would listen on one port still do.
+fn with_free_ports(commands: &str) -> String {
+    let spelled_out = commands.lines().map(|line| {
+        let role = line.strip_prefix("separation-worker ").unwrap_or_default();
+        let serves = ["processor", "uploader", "api"]
+            .iter()
+            .any(|name| role.starts_with(name));
+        if !serves {
+            return format!("{line}\n");
+        }
+        let mut line = line.trim_end_matches(" &").to_owned();
+        if !line.contains("--admin-addr") {
+            line.push_str(" --admin-addr 0.0.0.0:8081");
+        }
+        if role.starts_with("api") {
+            line.push_str(" --port 8000");
+        }
+        line + " &\n"
+    });
+    let mut commands: String = spelled_out.collect();
+    for port in ["8000", "8081", "8082", "8083"] {
+        assert!(commands.contains(port), "{port} is not in {commands}");
+        commands = commands.replace(port, &free_port().to_string());
+    }
+    commands
 }
 
 fn free_port() -> u16 {

@@ -1,5 +1,6 @@
 //! What README.md gives people to paste for a cluster, pasted. What docker would build is built.
 
+use std::env;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -38,7 +39,7 @@ async fn the_operator_and_a_pool_are_installed_as_it_says() {
         ("kafka.media.svc:9092", cluster.kafka.bootstrap()),
         ("http://s3.media.svc:9000", cluster.s3.endpoint()),
     ]);
-    let path = [Parts::kubectl().unwrap(), Parts::helm().unwrap()]
+    let programs = [Parts::kubectl().unwrap(), Parts::helm().unwrap()]
         .map(|program| program.parent().unwrap().display().to_string())
         .join(":");
     let commands = readme_block("Install on a cluster")
@@ -48,15 +49,13 @@ async fn the_operator_and_a_pool_are_installed_as_it_says() {
     // It would go on for ever.
     assert!(commands.ends_with(" --watch\n"), "{commands}");
     let commands = commands.trim_end().trim_end_matches(" --watch");
-    let folder = checkout.path().display();
-    let shell = WorkerOptions::new("bash", "-euc")
-        .arg(format!("cd {folder}\nPATH={folder}/bin:{path}:$PATH\n{commands}"))
-        .env("KUBECONFIG", cluster.kubeconfig())
-        .env("HELM_CACHE_HOME", checkout.path())
-        .env("HELM_CONFIG_HOME", checkout.path())
-        .env("HELM_DATA_HOME", checkout.path())
-        .start()
-        .unwrap();
+    // Somebody whose home has a kubeconfig, and nothing else.
+    let home = checkout.path();
+    fs::create_dir(home.join(".kube")).unwrap();
+    symlink(cluster.kubeconfig(), home.join(".kube/config")).unwrap();
+    let path = format!("{}/bin:{programs}:{}", home.display(), env::var("PATH").unwrap());
+    let commands = format!("cd {}\n{commands}", home.display());
+    let shell = WorkerOptions::pasted(&commands, &path, home).start().unwrap();
     assert_eq!(shell.wait_exit(PATIENCE).await.unwrap(), 0, "{}", shell.log_end());
     let printed = shell.output().unwrap();
     assert!(printed.contains("vocals"), "{printed}");

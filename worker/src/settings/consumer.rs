@@ -58,8 +58,8 @@ pub struct ConsumerArguments {
     #[arg(long, env = env::TASK_TIMEOUT_SECONDS, value_name = "SECONDS")]
     task_timeout_seconds: Option<u64>,
     /// What becomes of a message that fails: AlwaysCommit or RetryOnFailure
-    #[arg(long, env = env::ON_FAILURE, default_value = "AlwaysCommit", value_name = "POLICY", value_parser = ["AlwaysCommit", "RetryOnFailure"])]
-    on_failure: String,
+    #[arg(long, env = env::ON_FAILURE, default_value = "AlwaysCommit", value_name = "POLICY")]
+    on_failure: PolicyName,
     /// How often RetryOnFailure puts a message back at the end of its topic
     #[arg(long, env = env::MAX_RETRIES, default_value = "3", value_name = "COUNT")]
     max_retries: u32,
@@ -138,8 +138,8 @@ impl FromStr for DeleteInput {
     type Err = UnknownWord;
 
     fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        match word {
-            "after-success" => Ok(Self::AfterSuccess),
+        match &*plain(word) {
+            "aftersuccess" => Ok(Self::AfterSuccess),
             "always" => Ok(Self::Always),
             "never" => Ok(Self::Never),
             _ => Err(UnknownWord {
@@ -148,6 +148,33 @@ impl FromStr for DeleteInput {
             }),
         }
     }
+}
+
+/// The name of a failure policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PolicyName {
+    AlwaysCommit,
+    RetryOnFailure,
+}
+
+impl FromStr for PolicyName {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        match &*plain(word) {
+            "alwayscommit" => Ok(Self::AlwaysCommit),
+            "retryonfailure" => Ok(Self::RetryOnFailure),
+            _ => Err(UnknownWord {
+                word: word.into(),
+                known: "AlwaysCommit, RetryOnFailure",
+            }),
+        }
+    }
+}
+
+/// A word without hyphens and capitals: a SeparationPool spells its values `AfterSuccess`, options `after-success`.
+fn plain(word: &str) -> String {
+    word.replace('-', "").to_ascii_lowercase()
 }
 
 impl ConsumerArguments {
@@ -182,11 +209,11 @@ impl ConsumerArguments {
                 fix: "allow at least 1",
             });
         }
-        let policy = match self.on_failure.as_str() {
-            "RetryOnFailure" => FailurePolicy::RetryOnFailure {
+        let policy = match self.on_failure {
+            PolicyName::RetryOnFailure => FailurePolicy::RetryOnFailure {
                 max_retries: self.max_retries,
             },
-            _ => FailurePolicy::AlwaysCommit,
+            PolicyName::AlwaysCommit => FailurePolicy::AlwaysCommit,
         };
         Ok(ConsumerSettings {
             role,
@@ -205,5 +232,22 @@ impl ConsumerArguments {
             max_attempts: self.max_attempts,
             settle: Duration::from_millis(self.settle_ms),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_in_the_spelling_of_options_and_of_pools() {
+        for word in ["after-success", "AfterSuccess"] {
+            assert_eq!(word.parse(), Ok(DeleteInput::AfterSuccess));
+        }
+        for word in ["RetryOnFailure", "retry-on-failure"] {
+            assert_eq!(word.parse(), Ok(PolicyName::RetryOnFailure));
+        }
+        assert!("success".parse::<DeleteInput>().is_err());
+        assert!("Never".parse::<PolicyName>().is_err());
     }
 }

@@ -136,10 +136,11 @@ async fn both_stems_are_uploaded_at_the_same_time() {
         vocals: &stem,
         instrumental: &stem,
     };
-    staging
+    let stored = staging
         .store(&task("t1"), AttemptId::new(), stems, &identity(), "model")
         .await
         .unwrap();
+    assert_eq!(stored.manifest().task_uuid, task("t1"));
 }
 
 #[tokio::test]
