@@ -1,6 +1,7 @@
 //! What a model is made for: its transform, its level and the stem it finds.
 
 mod builtin;
+pub(crate) mod file_kind;
 mod parameters;
 mod parameters_file;
 mod stem_name;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use md5::{Digest as _, Md5};
 use serde_json::Value;
 
+use super::file_kind;
 use super::parameters::{ModelParameters, ParameterError};
 
 /// UVR hashes the last 10,240,000 bytes of a model, or all of a smaller one.
@@ -37,10 +38,12 @@ pub enum ParametersError {
         path: PathBuf,
     },
     /// A file is not JSON.
-    #[error("{path} is not JSON")]
+    #[error("{path} is not JSON{}", .found.map(|found| format!(": it is {found}")).unwrap_or_default())]
     NotJson {
         /// The file.
         path: PathBuf,
+        /// What it is, and the fix, where that is known.
+        found: Option<&'static str>,
         /// Where it is not.
         source: serde_json::Error,
     },
@@ -51,6 +54,14 @@ pub enum ParametersError {
         path: PathBuf,
         /// MD5 of the model, as UVR computes it.
         hash: String,
+    },
+    /// The model's file is something else, or not complete.
+    #[error("cannot use the model {}: the file is {found}", .model.display())]
+    NotAModel {
+        /// The model.
+        model: PathBuf,
+        /// What it is, and the fix.
+        found: String,
     },
     /// The parameters are there and are no good.
     #[error("{path} cannot be used")]
@@ -79,6 +90,22 @@ pub enum ParametersError {
 /// # Errors
 /// When none is found, or the first one found cannot be used.
 pub fn find_parameters(model: &Path, given: Option<&Path>) -> Result<ModelParameters, ParametersError> {
+    let found = parameters_of(model, given);
+    // No parameters exist for a web page.
+    let unknown = matches!(
+        found,
+        Err(ParametersError::NotFound { .. } | ParametersError::NotListed { .. })
+    );
+    match file_kind::not_onnx(model).filter(|_| unknown) {
+        Some(found) => Err(ParametersError::NotAModel {
+            model: model.into(),
+            found,
+        }),
+        None => found,
+    }
+}
+
+fn parameters_of(model: &Path, given: Option<&Path>) -> Result<ModelParameters, ParametersError> {
     let sidecar = model.with_extension("json");
     let collection = model.with_file_name(COLLECTION_NAME);
     let path = match given {
@@ -110,8 +137,10 @@ pub fn parse_parameters(
     path: &Path,
     model_hash: impl FnOnce() -> Result<String, ParametersError>,
 ) -> Result<ModelParameters, ParametersError> {
-    let json: Value = serde_json::from_slice(text).map_err(|source| ParametersError::NotJson {
+    let json = serde_json::from_slice(file_kind::without_mark(text));
+    let json: Value = json.map_err(|source| ParametersError::NotJson {
         path: path.into(),
+        found: file_kind::mistaken(text),
         source,
     })?;
     let keyed_by_hash = json
@@ -206,6 +235,31 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_skipped_and_other_files_are_named() {
+        let folder = folder_with(&[
+            ("m.onnx", "content"),
+            ("m.json", &format!("\u{feff}{ENTRY}")),
+            ("page.json", "<!doctype html><title>404</title>"),
+            ("pointer.json", "version https://git-lfs.github.com/spec/v1\n"),
+        ]);
+        assert_eq!(n_fft_in(&folder, None).unwrap(), 6144);
+        let utf_16: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        fs::write(folder.path().join("utf16.json"), utf_16).unwrap();
+        fs::write(folder.path().join("m.onnx"), "<html></html>").unwrap();
+        fs::remove_file(folder.path().join("m.json")).unwrap();
+        let error = n_fft_in(&folder, None).unwrap_err().to_string();
+        assert!(error.contains("m.onnx: the file is a web page"), "{error}");
+        for (name, found) in [
+            ("page.json", "it is a web page"),
+            ("pointer.json", "it is a Git LFS pointer"),
+            ("utf16.json", "it is UTF-16 text"),
+        ] {
+            let error = n_fft_in(&folder, Some(name)).unwrap_err().to_string();
+            assert!(error.contains(found), "{error}");
+        }
+    }
+
+    #[test]
     fn only_the_end_of_a_large_model_is_hashed() {
         let folder = folder_with(&[]);
         let (large, tail) = (folder.path().join("large"), folder.path().join("tail"));
@@ -237,7 +291,8 @@ mod tests {
     #[test]
     fn what_is_missing_or_malformed_is_named() {
         let folder = folder_with(&[
-            ("m.onnx", "content"),
+            // Not text: nothing is known of it.
+            ("m.onnx", "\u{7}content"),
             ("empty.json", "{}"),
             ("text.json", "no"),
             ("list.json", "[]"),

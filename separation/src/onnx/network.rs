@@ -11,6 +11,7 @@ use super::library::{self, LibraryError};
 use super::provider::Provider;
 use crate::engine::{FixedSizes, Network, NetworkError, ShapeError, SpectrumShape};
 use crate::error::ErrorClass;
+use crate::model::file_kind;
 use crate::places::Places;
 
 /// How to run a model.
@@ -44,6 +45,14 @@ pub enum LoadError {
         reason: String,
         /// What ONNX Runtime said.
         source: Option<ort::Error>,
+    },
+    /// The file is something else, or not complete.
+    #[error("cannot load the model {}: the file is {found}", .path.display())]
+    NotOnnx {
+        /// The model's file.
+        path: PathBuf,
+        /// What it is, and the fix.
+        found: String,
     },
     /// Not an ONNX model that this runtime takes.
     #[error("cannot load the model{}", .path.as_ref().map(|path| format!(" {}", path.display())).unwrap_or_default())]
@@ -117,7 +126,7 @@ impl OnnxNetwork {
             ModelSource::Bytes(bytes) => builder.commit_from_memory(bytes),
             ModelSource::File(path) => builder.commit_from_file(path),
         }
-        .map_err(|source| LoadError::Session { path, source })?;
+        .map_err(|source| session_error(path, source))?;
         let file = file_shape(&session)?;
         let shape = shape(file.sizes)?;
         Ok(Self {
@@ -177,6 +186,15 @@ impl Network for OnnxNetwork {
 
     fn ends_next(&mut self) {
         self.ends_next = true;
+    }
+}
+
+/// Why a model was not loaded: by what its file is, where that shows, else in the runtime's words.
+fn session_error(path: Option<PathBuf>, source: ort::Error) -> LoadError {
+    let found = path.as_deref().and_then(file_kind::not_onnx);
+    match (path, found) {
+        (Some(path), Some(found)) => LoadError::NotOnnx { path, found },
+        (path, _) => LoadError::Session { path, source },
     }
 }
 
