@@ -45,10 +45,21 @@ impl Section {
         format!(
             "## {}\n\n{}\n\n{}",
             self.title,
-            self.text,
+            single_spaced(&self.text),
             table(&self.header, &self.rows)
         )
     }
+}
+
+/// A text in which words are separated by one space: a literal may be indented like the code around it.
+fn single_spaced(text: &str) -> String {
+    let words = |line: &str| {
+        line.split(' ')
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    text.lines().map(words).collect::<Vec<_>>().join("\n")
 }
 
 /// A Markdown table with aligned columns: the first to the left, the others, which hold figures, to the right.
@@ -97,6 +108,18 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_a_section_are_separated_by_one_space() {
+        let section = Section {
+            title: "Title",
+            text: "only pods that were                idle\nmay go".to_owned(),
+            header: vec![""],
+            rows: Vec::new(),
+        };
+        let text = section.markdown();
+        assert!(text.contains("only pods that were idle\nmay go\n"), "{text}");
+    }
 
     #[test]
     fn the_median_is_the_one_in_the_middle() {

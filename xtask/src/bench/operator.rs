@@ -124,7 +124,8 @@ pub(super) fn hand_overs(bench: &Bench<'_>) -> Result<Section> {
     )?;
     Ok(Section {
         title: "Operator: hand-overs",
-        text: "Scale-ins with some pods busy, on a real API server with its controllers and with real members: only pods that were                idle in both last readings may go, also where a pod gets work between its mark and the removal."
+        text: "Scale-ins with some pods busy, on a real API server with its controllers and with real members: only pods that were \
+               idle in both last readings may go, also where a pod gets work between its mark and the removal."
             .to_owned(),
         header: vec!["", "figure"],
         rows: vec![vec!["hand-overs in which only idle pods went".to_owned(), "100 of 100".to_owned()]],
