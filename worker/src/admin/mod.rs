@@ -28,8 +28,8 @@ pub struct Admin {
     pub activity: watch::Receiver<Activity>,
     /// What it has counted.
     pub metrics: Families,
-    /// Dependencies that refuse it, for roles that take messages.
-    pub holds: Option<Holds>,
+    /// Dependencies that refuse it.
+    pub holds: Holds,
     /// Whether its main loop runs.
     pub heartbeat: Heartbeat,
     /// How it is drained.
@@ -92,10 +92,7 @@ async fn live(State(admin): State<Admin>) -> Response {
 async fn ready(State(admin): State<Admin>) -> Response {
     let activity = admin.activity.borrow().clone();
     match activity {
-        Activity::Idle | Activity::Busy { .. } => {
-            let holds = admin.holds.as_ref().map(Holds::list).unwrap_or_default();
-            ready_text(&holds).into_response()
-        }
+        Activity::Idle | Activity::Busy { .. } => ready_text(&admin.holds.list()).into_response(),
         Activity::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
         Activity::Draining { .. } | Activity::Stopped => {
             (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
@@ -147,7 +144,7 @@ mod tests {
         let admin = Admin {
             activity,
             metrics: metrics.families(),
-            holds: Some(metrics.holds().clone()),
+            holds: metrics.holds().clone(),
             heartbeat: Heartbeat::default(),
             shutdown: Shutdown::default(),
         };
@@ -195,7 +192,7 @@ mod tests {
         assert_eq!(call(&admin, "GET /ready HTTP/1.1").await.0, 503);
         sender.send_replace(Activity::Busy { task: "a".into() });
         assert_eq!(call(&admin, "GET /ready HTTP/1.1").await, (200, "ready\n".into()));
-        let held = admin.holds.as_ref().expect("a worker").set("s3:403");
+        let held = admin.holds.set("s3:403");
         let (status, detail) = call(&admin, "GET /ready HTTP/1.1").await;
         assert_eq!(status, 200);
         assert_eq!(

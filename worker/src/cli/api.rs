@@ -77,7 +77,7 @@ async fn serve(
     let admin = Admin {
         activity: watched,
         metrics: metrics.families(),
-        holds: None,
+        holds: metrics.holds().clone(),
         heartbeat,
         shutdown: shutdown.clone(),
     };

@@ -126,7 +126,7 @@ impl Serving {
         let admin = Admin {
             activity: watched,
             metrics: metrics.families(),
-            holds: Some(metrics.holds().clone()),
+            holds: metrics.holds().clone(),
             heartbeat,
             shutdown: shutdown.clone(),
         };

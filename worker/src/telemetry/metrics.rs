@@ -76,8 +76,9 @@ pub struct Metrics {
 /// Counters of the API; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ApiMetrics {
-    families: Families,
     requests: IntCounterVec,
+    holds: Holds,
+    families: Families,
 }
 
 impl Default for ApiMetrics {
@@ -98,7 +99,16 @@ impl ApiMetrics {
             "Requests to the API, by HTTP status",
             "status",
         );
-        Self { families, requests }
+        Self {
+            requests,
+            holds: Holds::register(&mut families),
+            families,
+        }
+    }
+
+    /// Dependencies that refuse the API now.
+    pub fn holds(&self) -> &Holds {
+        &self.holds
     }
 
     /// A request was answered.

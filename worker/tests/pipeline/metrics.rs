@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use separation_contract::environment as env;
-use separation_testbed::{Worker, eventually};
+use separation_testbed::{Kafka, KafkaOptions, Worker, eventually};
 use separation_worker::telemetry::{ApiMetrics, Families, Metrics};
 
 use crate::rig::{PATIENCE, Rig, WORKER, held_at, http};
@@ -109,18 +109,33 @@ async fn every_metric_of_processor_and_uploader_moves() {
     check(&uploader, &Metrics::new().families());
 }
 
+/// An API that the brokers refuse.
 #[tokio::test]
 async fn every_metric_of_the_api_moves() {
     let rig = Rig::new(1).await;
+    let secure = KafkaOptions {
+        secure: true,
+        ..KafkaOptions::default()
+    };
+    let kafka = Kafka::start(secure).await.unwrap();
     let api = rig
         .site
         .worker(WORKER, "api")
         .env(env::API_PORT, "0")
         .env(env::API_HOST, "127.0.0.1")
+        .env(env::KAFKA_BOOTSTRAP_SERVERS, kafka.bootstrap_sasl_ssl())
+        .env(env::KAFKA_SECURITY_PROTOCOL, "SASL_SSL")
+        .env(env::KAFKA_SSL_CA_LOCATION, kafka.security().ca())
+        .env(env::KAFKA_SASL_USERNAME, kafka.security().username())
+        .env(env::KAFKA_SASL_PASSWORD, "not-the-password")
         .start()
         .unwrap();
     let address = api.address("API listens", PATIENCE).await.unwrap();
     let health = http().get(format!("http://{address}/health")).send().await;
     assert_eq!(health.unwrap().status(), 200);
-    check(&moved(&api).await, &ApiMetrics::new().families());
+    let moved = eventually("the refusal reported", PATIENCE, async || {
+        Some(moved(&api).await).filter(|moved| moved.contains("separation_held"))
+    })
+    .await;
+    check(&moved, &ApiMetrics::new().families());
 }
