@@ -1,15 +1,20 @@
 //! Brokers that refuse a worker: the message is kept, the refusal is reported, and work goes on once it ends.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use separation_contract::environment as env;
+use separation_contract::names::dead_letter_topic;
 use separation_contract::offset_metadata::OffsetMetadata;
-use separation_testbed::{AUTHORIZER, Kafka, KafkaOptions, Worker, WorkerOptions, eventually};
+use separation_testbed::{AUTHORIZER, Kafka, KafkaOptions, Record, Worker, WorkerOptions, eventually};
 
 use crate::rig::{PATIENCE, Rig, held_at, http};
 
 /// How soon a task goes on after a refusal has ended.
 const RESUMES: Duration = Duration::from_secs(30);
+
+/// How long a refusal lasts in the middle of many tasks.
+const REFUSAL: Duration = Duration::from_secs(20);
 
 /// Brokers of a test's own, on which clients authenticate by SCRAM.
 async fn brokers(settings: &[(&str, &str)]) -> &'static Kafka {
@@ -134,6 +139,74 @@ async fn a_result_topic_that_may_not_be_written_holds_the_task_until_it_may() {
         .unwrap();
     rig.check_results(&tasks).await;
     assert!(!ready(&worker).await.contains("held"));
+    kafka.kill_broker(0).await.unwrap();
+}
+
+/// Waits until another task is committed.
+async fn goes_on(rig: &Rig, within: Duration) {
+    let (group, topic) = (&rig.site.processor_group, &rig.site.task_topic);
+    let before = rig.kafka.total_lag(group, topic).await.unwrap();
+    eventually("a task committed", within, async || {
+        anyhow::Ok(rig.kafka.total_lag(group, topic).await? < before)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn refusals_of_kafka_in_the_middle_of_100_tasks_fail_none() {
+    let settings = [&AUTHORIZER[..], &[("connections.max.reauth.ms", "3000")]].concat();
+    let kafka = brokers(&settings).await;
+    let rig = Rig::on(kafka, 4).await;
+    let (site, user) = (&rig.site, format!("User:{}", kafka.security().username()));
+    let principal = ["--allow-principal", &user, "--operation"];
+    let reading = ["Read", "--topic", &site.task_topic, "--group", "*"];
+    let writing = ["Write", "--topic", &site.result_topic];
+    for rights in [&reading[..], &writing[..]] {
+        kafka
+            .change_acls(&[&["--add"], &principal[..], rights].concat())
+            .await
+            .unwrap();
+    }
+    let password = kafka.security().password();
+    let processor = || {
+        authenticates(&rig, rig.processor(), password)
+            .env("SEPARATION_HOLD", "separated")
+            .env("SEPARATION_HOLD_MS", "700")
+            .start()
+            .unwrap()
+    };
+    let workers = [processor(), processor()];
+    let tasks = rig.submit_many(100).await;
+    goes_on(&rig, PATIENCE).await;
+
+    let forbid = [&["--remove", "--force"], &principal[..], &writing].concat();
+    kafka.change_acls(&forbid).await.unwrap();
+    reports(&workers[0], "kafka:29").await;
+    assert!(workers[0].wait_exit(REFUSAL).await.is_err(), "it waits");
+    kafka
+        .change_acls(&[&["--add"], &principal[..], &writing].concat())
+        .await
+        .unwrap();
+    goes_on(&rig, RESUMES).await;
+
+    kafka.set_password("another-password").await.unwrap();
+    reports(&workers[0], "kafka:58").await;
+    assert!(workers[0].wait_exit(REFUSAL).await.is_err(), "it waits");
+    kafka.set_password(password).await.unwrap();
+    goes_on(&rig, RESUMES).await;
+
+    rig.tasks_committed().await;
+    let results = kafka.consume_all(&site.result_topic).await.unwrap();
+    let succeeded: BTreeSet<_> = results
+        .iter()
+        .filter(|result| result.json()["success"] == true)
+        .map(Record::key_text)
+        .collect();
+    assert_eq!(succeeded, tasks);
+    // A result that was published before its worker lost the partition may be published again, never as a failure.
+    assert!(results.iter().all(|result| result.json()["success"] == true));
+    let letters = dead_letter_topic(&site.task_topic);
+    assert!(kafka.consume_all(&letters).await.unwrap().is_empty());
     kafka.kill_broker(0).await.unwrap();
 }
 
