@@ -33,8 +33,8 @@ pub enum AudioError {
         /// What was found instead.
         detail: String,
     },
-    /// The content may be audio, of a kind that only ffmpeg knows, and there is no ffmpeg.
-    #[error("{path} is not in a format of ours ({detail}); installing ffmpeg would add its formats")]
+    /// The content is audio of a kind that only ffmpeg decodes, and there is no ffmpeg.
+    #[error("{path} can be decoded by ffmpeg only, which is not installed: {detail}; fix: install ffmpeg")]
     NeedsFfmpeg {
         /// The file.
         path: PathBuf,
@@ -55,6 +55,14 @@ pub enum AudioError {
         /// The file.
         path: PathBuf,
         /// What it uses.
+        detail: String,
+    },
+    /// The content gives two meanings to its samples, and nothing says which is right.
+    #[error("{path} cannot be decoded without a guess: {detail}")]
+    Contradiction {
+        /// The file.
+        path: PathBuf,
+        /// What contradicts what.
         detail: String,
     },
     /// The content is damaged beyond use.
@@ -127,6 +135,7 @@ impl AudioError {
             | Self::NeedsFfmpeg { .. }
             | Self::Ffmpeg { .. }
             | Self::Unsupported { .. }
+            | Self::Contradiction { .. }
             | Self::Corrupt { .. }
             | Self::Empty { .. }
             | Self::SampleRate { .. }

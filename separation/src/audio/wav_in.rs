@@ -1,8 +1,9 @@
 //! Reads WAV, RF64 and BW64 with linear samples, from a file or from a pipe.
 //!
-//! No length in the header is believed: reading stops at the end of the data, and the difference is reported.
+//! No length in the header is believed: reading stops at the end of the data, and the difference is reported. A header
+//! that contradicts itself about the width of samples is refused, because either reading could be noise.
 
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use super::AudioError;
@@ -29,6 +30,7 @@ pub(super) struct WavInput {
     coding: Coding,
     frame_bytes: usize,
     downmix: Downmix,
+    has_layout: bool,
     /// Bytes of samples that may still come; unknown for headers written by streams.
     bytes_left: Option<u64>,
     declared_frames: Option<u64>,
@@ -88,6 +90,11 @@ impl WavInput {
                 b"data" => {
                     let format: Format = format.ok_or_else(|| corrupt("it has no format chunk"))?;
                     let declared = declared_bytes(bytes, riff_bytes, position, long_data_bytes);
+                    if bytes == 0
+                        && let Some(rest) = declared
+                    {
+                        input = without_chunks(input, rest, path)?;
+                    }
                     return Self::new(input, path, &format, declared, position);
                 }
                 id @ (b"fmt " | b"ds64") => {
@@ -119,7 +126,16 @@ impl WavInput {
         declared_bytes: Option<u64>,
         header_bytes: u64,
     ) -> Result<Self, NotOpened> {
-        let coding = format.coding().ok_or(NotOpened::Coding)?;
+        let coding = match format.coding() {
+            Ok(coding) => coding,
+            Err(NoCoding::NotLinear) => return Err(NotOpened::Coding),
+            Err(NoCoding::Contradiction) => {
+                return Err(NotOpened::Failed(AudioError::Contradiction {
+                    path: path.to_owned(),
+                    detail: format.contradiction(),
+                }));
+            }
+        };
         let no_layout = || AudioError::Channels {
             path: path.to_owned(),
             channels: usize::from(format.channels),
@@ -137,6 +153,7 @@ impl WavInput {
             coding,
             frame_bytes,
             downmix,
+            has_layout: channels <= 2 || format.channel_mask != 0,
             bytes_left: declared_bytes,
             declared_frames: declared_bytes.map(|bytes| bytes / frame_bytes as u64),
             header_bytes,
@@ -167,6 +184,11 @@ impl WavInput {
 
     pub(super) fn channels(&self) -> usize {
         self.downmix.channels()
+    }
+
+    /// Whether the places of the channels are known and not guessed.
+    pub(super) fn has_layout(&self) -> bool {
+        self.has_layout
     }
 
     /// Frames that the header and the size of the file together promise.
@@ -212,23 +234,47 @@ impl Format {
         }
     }
 
-    /// The coding; samples of odd widths (20 bits, 12) stand at the top of the next wider container.
-    fn coding(&self) -> Option<Coding> {
+    /// The coding. Samples whose width is no whole number of bytes (20 bits, 12) are stored at the top of the next wider
+    /// whole number of bytes, so the width alone decides. The frame size counts where there is no width. A frame size
+    /// that is too large is left over from another file where samples have 8, 16 or 32 bits; where they have 24 bits
+    /// or none of these, some programs store integers and others floating point in the wider frame.
+    fn coding(&self) -> Result<Coding, NoCoding> {
         const LINEAR: u16 = 1;
         const FLOAT: u16 = 3;
-        let container = self.block_align.checked_div(self.channels).unwrap_or(0);
-        let fits = (1..=8).contains(&container) && container * 8 >= self.bits;
-        let bytes = if fits { container } else { self.bits.div_ceil(8) };
-        match (self.tag, bytes) {
-            (LINEAR, 1) => Some(Coding::Unsigned8),
-            (LINEAR, 2) => Some(Coding::Int16),
-            (LINEAR, 3) => Some(Coding::Int24),
-            (LINEAR, 4) => Some(Coding::Int32),
-            (FLOAT, 4) => Some(Coding::Float32),
-            (FLOAT, 8) => Some(Coding::Float64),
-            _ => None,
+        let in_frame = self.block_align.checked_div(self.channels).unwrap_or(0);
+        let bytes = match self.bits.div_ceil(8) {
+            0 => in_frame,
+            by_width => by_width,
+        };
+        let coding = match (self.tag, bytes) {
+            (LINEAR, 1) => Coding::Unsigned8,
+            (LINEAR, 2) => Coding::Int16,
+            (LINEAR, 3) => Coding::Int24,
+            (LINEAR, 4) => Coding::Int32,
+            (FLOAT, 4) => Coding::Float32,
+            (FLOAT, 8) => Coding::Float64,
+            _ => return Err(NoCoding::NotLinear),
+        };
+        let is_wider = (bytes + 1..=8).contains(&in_frame);
+        if is_wider && !matches!(self.bits, 8 | 16 | 32 | 64) {
+            return Err(NoCoding::Contradiction);
         }
+        Ok(coding)
     }
+
+    fn contradiction(&self) -> String {
+        let (bits, frame, channels) = (self.bits, self.block_align, self.channels);
+        format!("its header has {bits}-bit samples of {channels} channels in frames of {frame} bytes")
+    }
+}
+
+/// Why a format chunk gives no coding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoCoding {
+    /// Its samples are not linear.
+    NotLinear,
+    /// It gives two widths.
+    Contradiction,
 }
 
 impl Coding {
@@ -279,8 +325,9 @@ impl Coding {
     }
 }
 
-/// Length of the samples by the header, where it knows: streams leave 0, or as much as a field can hold, or (SoX,
-/// arecord) just below half of that.
+/// Length of the samples by the header, where it is known: streams leave 0, or as much as a field can hold, or (SoX,
+/// arecord) just below half of that. A length of 0 in front of more bytes was never filled in: then all that the RIFF
+/// chunk has left are samples.
 fn declared_bytes(bytes: u32, riff_bytes: u32, data_start: u64, long: Option<u64>) -> Option<u64> {
     const STREAMED_HALF: std::ops::Range<u32> = 0x7fff_0000..0x8000_0000;
     const STREAMED_FULL: u32 = 0xffff_f000;
@@ -290,11 +337,31 @@ fn declared_bytes(bytes: u32, riff_bytes: u32, data_start: u64, long: Option<u64
     if bytes >= STREAMED_FULL || STREAMED_HALF.contains(&bytes) {
         return None;
     }
-    let is_unfinished = u64::from(riff_bytes) + 8 <= data_start || riff_bytes >= STREAMED_FULL;
-    if bytes == 0 && is_unfinished {
-        return None;
+    if bytes > 0 {
+        return Some(u64::from(bytes));
     }
-    Some(u64::from(bytes))
+    let in_riff = (u64::from(riff_bytes) + 8).saturating_sub(data_start);
+    (in_riff > 0 && riff_bytes < STREAMED_FULL).then_some(in_riff)
+}
+
+/// Gives an empty input where the `rest` bytes of a RIFF chunk begin with another chunk of it: then the samples are
+/// really none, and what follows are tags.
+fn without_chunks(
+    mut input: Box<dyn Read + Send>,
+    rest: u64,
+    path: &Path,
+) -> Result<Box<dyn Read + Send>, AudioError> {
+    let mut head = [0; 8];
+    let got = fill(&mut input, &mut head, path)?;
+    let is_name = head[..4]
+        .iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || *byte == b' ');
+    let is_chunk = got == head.len() && is_name && padded(u32_at(&head, 4)) + 8 <= rest;
+    if is_chunk {
+        return Ok(Box::new(io::empty()));
+    }
+    let head = Cursor::new(head).take(got as u64);
+    Ok(Box::new(head.chain(input)))
 }
 
 /// Chunks begin at even places.
@@ -340,11 +407,33 @@ fn u32_at(bytes: &[u8], offset: usize) -> u32 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_frame_size_beyond_all_sense_gives_way_to_the_width_of_the_samples() {
+    fn coding(tag: u16, channels: u16, block_align: u16, bits: u16) -> Result<Coding, NoCoding> {
         let mut content = [0; FORMAT_BYTES];
-        content[..16].copy_from_slice(&[1, 0, 1, 0, 0x44, 0xac, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 16, 0]);
-        assert_eq!(Format::parse(&content).coding(), Some(Coding::Int16));
+        content[..2].copy_from_slice(&tag.to_le_bytes());
+        content[2..4].copy_from_slice(&channels.to_le_bytes());
+        content[12..14].copy_from_slice(&block_align.to_le_bytes());
+        content[14..16].copy_from_slice(&bits.to_le_bytes());
+        Format::parse(&content).coding()
+    }
+
+    #[test]
+    fn the_width_of_samples_counts_and_not_the_size_of_frames() {
+        assert_eq!(coding(1, 1, 0xffff, 16), Ok(Coding::Int16));
+        assert_eq!(coding(1, 1, 4, 16), Ok(Coding::Int16));
+        assert_eq!(coding(1, 2, 2, 16), Ok(Coding::Int16));
+        assert_eq!(coding(1, 1, 2, 8), Ok(Coding::Unsigned8));
+        assert_eq!(coding(3, 1, 8, 32), Ok(Coding::Float32));
+        assert_eq!(coding(1, 2, 6, 20), Ok(Coding::Int24));
+        assert_eq!(coding(1, 1, 2, 12), Ok(Coding::Int16));
+        assert_eq!(coding(1, 2, 8, 0), Ok(Coding::Int32));
+    }
+
+    #[test]
+    fn two_widths_that_programs_read_differently_are_a_contradiction() {
+        assert_eq!(coding(1, 2, 8, 24), Err(NoCoding::Contradiction));
+        assert_eq!(coding(1, 1, 4, 20), Err(NoCoding::Contradiction));
+        assert_eq!(coding(1, 1, 4, 12), Err(NoCoding::Contradiction));
+        assert_eq!(coding(2, 1, 4, 4), Err(NoCoding::NotLinear));
     }
 
     #[test]
@@ -352,8 +441,9 @@ mod tests {
         assert_eq!(declared_bytes(u32::MAX, u32::MAX, 44, None), None);
         assert_eq!(declared_bytes(0, 0, 44, None), None);
         assert_eq!(declared_bytes(0, 36, 44, None), None);
+        assert_eq!(declared_bytes(0, u32::MAX, 44, None), None);
         assert_eq!(declared_bytes(0x7fff_f000, 0x7fff_f024, 44, None), None);
-        assert_eq!(declared_bytes(0, 100, 44, None), Some(0));
+        assert_eq!(declared_bytes(0, 100, 44, None), Some(64));
         assert_eq!(declared_bytes(400, 436, 44, None), Some(400));
         assert_eq!(
             declared_bytes(u32::MAX, u32::MAX, 80, Some(1 << 33)),
