@@ -16,9 +16,13 @@ use symphonia::core::io::{MediaSource, MediaSourceStream, ReadBytes};
 use symphonia::default::formats::{AiffReader, CafReader, IsoMp4Reader, MkvReader, OggReader, WavReader};
 
 use super::AudioError;
+use super::caf;
 use super::flac_streams::FlacStreams;
 use super::frame_stream::FrameStream;
 use super::frames;
+use super::ogg::{self, OggStreams};
+use super::quicktime_pcm::{self, Samples};
+use super::retracked::Retracked;
 use super::section::Section;
 use super::sniff::{Container, Sniffed};
 
@@ -30,6 +34,20 @@ const MAX_FLAC_FRAMES: u64 = 65_535;
 
 /// The frame of Apple's encoder; the format has no limit.
 const MAX_ALAC_FRAMES: u64 = 16_384;
+
+/// The reason where samples have more space than they fill: some writers put them at its top and others at its bottom.
+pub(super) const UNCLEAR_WIDTH: &str = "its packets are larger than its samples";
+
+/// What symphonia calls damaged and is in order: only its decoders are too few.
+const UNSUPPORTED_DETAILS: [&str; 4] = [
+    "isomp4: invalid pcm sample size",
+    "isomp4: invalid pcm bytes per sample",
+    "isomp4: invalid number of channels",
+    "pcm: unexpected bits per sample",
+];
+
+/// Channels of Vorbis that symphonia decodes; with more it undoes their coupling in the wrong order.
+const MAX_VORBIS_CHANNELS: u8 = 2;
 
 /// Channels that a decoder may be made for; 7.1.4 has 12.
 const MAX_CHANNELS: usize = 64;
@@ -43,10 +61,20 @@ static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
 
 /// A reader of the bytes up to `end`.
 pub(super) fn make_reader(
-    input: Box<dyn MediaSource>,
+    mut input: Box<dyn MediaSource>,
     end: u64,
     sniffed: Sniffed,
 ) -> Result<Box<dyn FormatReader>, Error> {
+    let mut linear = Vec::new();
+    match sniffed.container {
+        Container::Caf => input = caf::with_length(input, sniffed.offset)?,
+        Container::Ogg => ogg::check_codecs(&mut input, sniffed.offset)?,
+        Container::Mp4 => linear = quicktime_pcm::tracks(&mut input),
+        _ => {}
+    }
+    if linear.iter().any(|(_, samples)| *samples == Samples::Unclear) {
+        return Err(Error::Unsupported(UNCLEAR_WIDTH));
+    }
     let mut section = Section::new(input, end)?;
     if sniffed.container == Container::Matroska {
         section = section.without_jumps_to_what_is_missing()?;
@@ -57,13 +85,13 @@ pub(super) fn make_reader(
     Ok(match sniffed.container {
         Container::Wav => Box::new(WavReader::try_new(stream, options)?),
         Container::Flac => Box::new(FlacStreams::open(Box::new(stream), sniffed.offset)?),
-        Container::Ogg => Box::new(OggReader::try_new(stream, options)?),
+        Container::Ogg => Box::new(OggStreams::new(OggReader::try_new(stream, options)?)),
         Container::Aiff => Box::new(AiffReader::try_new(stream, options)?),
         Container::Caf => Box::new(CafReader::try_new(stream, options)?),
         Container::Mp4 => {
             // That reader expects to stand behind the size of the first box, and steps back.
             stream.read_quad_bytes()?;
-            Box::new(IsoMp4Reader::try_new(stream, options)?)
+            Box::new(Retracked::new(IsoMp4Reader::try_new(stream, options)?, &linear))
         }
         Container::Matroska => Box::new(MkvReader::try_new(stream, options)?),
         Container::Adts => Box::new(FrameStream::open(stream, sniffed.offset, frames::adts)?),
@@ -82,6 +110,9 @@ pub(super) fn make_decoder(track: &Track) -> Result<(Box<dyn AudioDecoder>, Audi
         .is_some_and(|channels| channels.count() > MAX_CHANNELS)
     {
         return Err(Error::Unsupported("more than 64 channels"));
+    }
+    if params.codec == CODEC_ID_VORBIS && vorbis_channels(&params) > MAX_VORBIS_CHANNELS {
+        return Err(Error::Unsupported("it is Vorbis with more than two channels"));
     }
     let mut adapted = params.clone();
     if params.codec == CODEC_ID_OPUS {
@@ -112,6 +143,24 @@ pub(super) fn max_packet_frames(params: &AudioCodecParameters, bytes: usize) -> 
         CODEC_ID_ALAC => from_header(0, 4).unwrap_or(0).min(MAX_ALAC_FRAMES),
         // Of all others the densest has four bits for a sample.
         _ => 2 * bytes as u64,
+    }
+}
+
+/// Vorbis I, 4.2.2: a byte behind the type, the name and the version of the identification header.
+fn vorbis_channels(params: &AudioCodecParameters) -> u8 {
+    let header = params.extra_data.as_deref().unwrap_or_default();
+    header.get(11).copied().unwrap_or(0)
+}
+
+/// RFC 7845: 256ths of a decibel in two bytes at offset 16 of the identification header, as a factor.
+pub(super) fn opus_gain(params: &AudioCodecParameters) -> f32 {
+    let header = params.extra_data.as_deref().unwrap_or_default();
+    match (params.codec, header.get(16..18)) {
+        (CODEC_ID_OPUS, Some(&[low, high])) => {
+            let decibels = f32::from(i16::from_le_bytes([low, high])) / 256.0;
+            10.0_f32.powf(decibels / 20.0)
+        }
+        _ => 1.0,
     }
 }
 
@@ -149,8 +198,16 @@ pub(super) fn refusal(path: &Path, error: Error) -> AudioError {
             path,
             detail: "it ends before its samples".to_owned(),
         },
-        Error::IoError(source) => AudioError::Read { path, source },
+        Error::IoError(source) => unreadable(&path, source),
+        Error::Unsupported(UNCLEAR_WIDTH) => AudioError::Contradiction {
+            path,
+            detail: UNCLEAR_WIDTH.to_owned(),
+        },
         Error::Unsupported(detail) => AudioError::Unsupported {
+            path,
+            detail: detail.to_owned(),
+        },
+        Error::DecodeError(detail) if UNSUPPORTED_DETAILS.contains(&detail) => AudioError::Unsupported {
             path,
             detail: detail.to_owned(),
         },
@@ -165,9 +222,14 @@ pub(super) fn refusal(path: &Path, error: Error) -> AudioError {
     }
 }
 
+/// The error for a failure of the file. A place that cannot be (`EINVAL`) is one that the file's content names.
 pub(super) fn unreadable(path: &Path, source: io::Error) -> AudioError {
-    AudioError::Read {
-        path: path.to_owned(),
-        source,
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::InvalidInput => AudioError::Corrupt {
+            path,
+            detail: "its structure points to places outside of it".to_owned(),
+        },
+        _ => AudioError::Read { path, source },
     }
 }

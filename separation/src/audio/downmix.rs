@@ -25,6 +25,7 @@ impl Downmix {
         let gains = match channels {
             Channels::Positioned(positions) => positions.iter().map(gain).collect(),
             Channels::Discrete(count) => return Self::for_count(usize::from(*count)),
+            Channels::Custom(labels) if labels.iter().any(is_ambisonic) => return None,
             Channels::Custom(labels) => match labels.iter().map(position).collect::<Option<Vec<_>>>() {
                 Some(positions) => positions.into_iter().map(gain).collect(),
                 None => return Self::for_count(labels.len()),
@@ -117,6 +118,13 @@ impl Downmix {
             }
         }
     }
+}
+
+fn is_ambisonic(label: &ChannelLabel) -> bool {
+    matches!(
+        label,
+        ChannelLabel::Ambisonic(_) | ChannelLabel::AmbisonicBFormat(_)
+    )
 }
 
 fn position(label: &ChannelLabel) -> Option<Position> {

@@ -121,16 +121,18 @@ fn first_edit(list: &[u8]) -> Option<(u64, u64)> {
     Some((if count == 1 { length } else { 0 }, start))
 }
 
-struct Walk<'a, I> {
-    input: &'a mut I,
-    boxes: usize,
+/// Looks for boxes.
+pub(super) struct Walk<'a, I> {
+    pub(super) input: &'a mut I,
+    /// Boxes looked at so far.
+    pub(super) boxes: usize,
 }
 
 /// First byte and end of the content of a box.
-type Extent = (u64, u64);
+pub(super) type Extent = (u64, u64);
 
 impl<I: Read + Seek> Walk<'_, I> {
-    fn find(&mut self, from: u64, end: u64, kind: &[u8; 4]) -> Option<Extent> {
+    pub(super) fn find(&mut self, from: u64, end: u64, kind: &[u8; 4]) -> Option<Extent> {
         let mut position = from;
         while position.checked_add(8)? <= end {
             self.boxes += 1;
@@ -237,12 +239,12 @@ impl<I: Read + Seek> Walk<'_, I> {
         u32_at(&content, offset).filter(|scale| *scale > 0)
     }
 
-    fn prefix(&mut self, (from, end): Extent) -> Option<Vec<u8>> {
+    pub(super) fn prefix(&mut self, (from, end): Extent) -> Option<Vec<u8>> {
         let bytes = usize::try_from(end.checked_sub(from)?).unwrap_or(PREFIX_BYTES);
         self.bytes(from, bytes.min(PREFIX_BYTES)).ok()
     }
 
-    fn bytes(&mut self, from: u64, bytes: usize) -> io::Result<Vec<u8>> {
+    pub(super) fn bytes(&mut self, from: u64, bytes: usize) -> io::Result<Vec<u8>> {
         self.input.seek(SeekFrom::Start(from))?;
         let mut content = Vec::with_capacity(bytes);
         self.input.by_ref().take(bytes as u64).read_to_end(&mut content)?;

@@ -2,14 +2,17 @@
 //!
 //! It may open the one file and nothing else: no network, no playlist. It never outlives the stream that reads it.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::fallback::Complaint;
 
 /// Demuxers of single self-contained files. Left out: playlists and anything that names other files, text formats,
 /// and MPEG audio, which takes noise for sound and which we recognise ourselves.
@@ -20,8 +23,11 @@ const FORMATS: &str = "aac,ac3,eac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,
 const PIECE_BYTES: usize = 65_536;
 const MAX_WAITING_PIECES: usize = 8;
 
-/// Characters kept of the last line that ffmpeg wrote.
+/// Characters kept of a line that ffmpeg wrote.
 const MAX_LINE_CHARS: usize = 300;
+
+/// Lines kept of those that ffmpeg wrote, the last ones: what it gives up for is among them.
+const MAX_LINES: usize = 8;
 
 /// Bytes of one line that are read before it counts as ended.
 const MAX_LINE_BYTES: u64 = 4_096;
@@ -34,19 +40,40 @@ pub(super) struct Decoding {
     pub(super) outcome: Outcome,
 }
 
-/// The last line of what ffmpeg wrote, shared with the thread that reads it.
+/// What ffmpeg complained about, shared with the thread that reads it.
 #[derive(Clone, Default)]
-pub(super) struct Outcome(Arc<Mutex<String>>);
+pub(super) struct Outcome(Arc<Mutex<Complaints>>);
+
+#[derive(Default)]
+struct Complaints {
+    /// The last lines, last line last.
+    lines: VecDeque<String>,
+    /// All lines.
+    count: u64,
+}
 
 impl Outcome {
     /// Why it failed, once its stream has ended; `None` while it has complained about nothing.
-    pub(super) fn failure(&self) -> Option<String> {
-        let line = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        (!line.is_empty()).then_some(line)
+    pub(super) fn complaint(&self) -> Option<Complaint> {
+        Complaint::of(self.complaints().lines.make_contiguous())
     }
 
-    fn set(&self, line: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = line;
+    /// Lines that it wrote so far; it writes about errors only.
+    pub(super) fn errors(&self) -> u64 {
+        self.complaints().count
+    }
+
+    fn add(&self, line: String) {
+        let mut complaints = self.complaints();
+        if complaints.lines.len() == MAX_LINES {
+            complaints.lines.pop_front();
+        }
+        complaints.lines.push_back(line);
+        complaints.count += 1;
+    }
+
+    fn complaints(&self) -> MutexGuard<'_, Complaints> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -65,6 +92,7 @@ pub(super) struct FfmpegStream {
 pub(super) fn decode(path: &Path, track: usize, timeout: Duration) -> io::Result<Decoding> {
     let mut url = std::ffi::OsString::from("file:");
     url.push(std::path::absolute(path)?);
+    let name = format!("{}: ", url.to_string_lossy());
     let mut child = Command::new("ffmpeg")
         .args(["-nostdin", "-hide_banner", "-loglevel", "error"])
         .args([
@@ -97,7 +125,9 @@ pub(super) fn decode(path: &Path, track: usize, timeout: Duration) -> io::Result
     }
     if let Some(complaints) = child.stderr.take() {
         let outcome = outcome.clone();
-        threads.push(std::thread::spawn(move || keep_last_line(complaints, &outcome)));
+        threads.push(std::thread::spawn(move || {
+            keep_last_lines(complaints, &name, &outcome)
+        }));
     }
     let stream = FfmpegStream {
         child,
@@ -127,14 +157,15 @@ fn hand_over(mut output: ChildStdout, sender: &Sender<io::Result<Vec<u8>>>) {
     }
 }
 
-fn keep_last_line(complaints: ChildStderr, outcome: &Outcome) {
+fn keep_last_lines(complaints: ChildStderr, name: &str, outcome: &Outcome) {
     let mut reader = BufReader::new(complaints);
     let mut line = Vec::new();
     while let Ok(1..) = reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line) {
         let text = String::from_utf8_lossy(&line);
-        let text: String = text.trim().chars().take(MAX_LINE_CHARS).collect();
+        // The error that holds the line names the file already.
+        let text = text.trim().replacen(name, "", 1);
         if !text.is_empty() {
-            outcome.set(text);
+            outcome.add(text.chars().take(MAX_LINE_CHARS).collect());
         }
         line.clear();
     }
@@ -151,7 +182,7 @@ impl FfmpegStream {
             Err(RecvTimeoutError::Timeout) => {
                 self.stop();
                 let detail = format!("ffmpeg gave nothing for {} seconds", self.timeout.as_secs_f64());
-                self.outcome.set(detail.clone());
+                self.outcome.add(detail.clone());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, detail));
             }
         };
@@ -172,12 +203,10 @@ impl FfmpegStream {
         if status.success() {
             return Ok(());
         }
-        let detail = self
-            .outcome
-            .failure()
-            .unwrap_or_else(|| format!("it ended with {status}"));
-        self.outcome.set(detail.clone());
-        Err(io::Error::other(detail))
+        if self.outcome.errors() == 0 {
+            self.outcome.add(format!("it ended with {status}"));
+        }
+        Err(io::Error::other("ffmpeg failed"))
     }
 
     fn stop(&mut self) {

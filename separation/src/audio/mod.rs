@@ -3,12 +3,14 @@
 //! A source is read block by block and a sink is written block by block; nothing here may hold a whole song.
 
 mod aac;
+mod caf;
 mod coded_pcm;
 mod containers;
 mod downmix;
 mod edits;
 mod encoder_tag;
 mod error;
+mod fallback;
 mod ffmpeg;
 mod flac_out;
 mod flac_streams;
@@ -18,13 +20,17 @@ mod guard;
 mod matroska;
 #[cfg(feature = "mp3")]
 mod mp3_out;
+mod ogg;
 mod outline;
 mod output;
 mod packets;
 mod quantise;
+mod quicktime_pcm;
 mod raw;
 mod resample;
+mod retracked;
 mod section;
+mod signatures;
 mod sink;
 mod sniff;
 mod source;
@@ -36,7 +42,7 @@ mod wav_out;
 pub use error::AudioError;
 pub use output::{FlacSamples, OutputFormat, WavSamples, create};
 pub(crate) use sink::directory_of;
-pub use sink::{SinkReport, UnpublishedFile};
+pub use sink::{SinkReport, UnpublishedFile, part_file, remove_abandoned};
 pub use source::{FfmpegUse, FileSource, SourceInfo, SourceOptions, SourceReport, open, open_bytes};
 pub use spool::PeakSpool;
 

@@ -17,8 +17,8 @@ use symphonia::core::units::TimeBase;
 use super::AudioError;
 use super::aac;
 use super::containers::{
-    OPUS_RATE_HZ, format_name, make_decoder, make_reader, max_packet_frames, opus_pre_skip, refusal,
-    unreadable,
+    OPUS_RATE_HZ, format_name, make_decoder, make_reader, max_packet_frames, opus_gain, opus_pre_skip,
+    refusal, unreadable,
 };
 use super::downmix::Downmix;
 use super::edits::{self, Trim};
@@ -54,6 +54,8 @@ pub(super) struct PacketInput {
     format: &'static str,
     rate_hz: u32,
     downmix: Downmix,
+    /// What samples are multiplied with.
+    gain: f32,
     /// Frames of a full packet, by the container; 0 if it does not tell.
     packet_frames: u64,
     /// Frames still to drop at the start.
@@ -120,7 +122,10 @@ impl PacketInput {
             .and_then(|id| reader.tracks().iter().find(|track| track.id == id))
             .or_else(|| reader.default_track(TrackType::Audio))
             .cloned()
-            .ok_or_else(|| unsupported("it has no audio"))?;
+            .ok_or_else(|| AudioError::NotAudio {
+                path: path.to_owned(),
+                detail: "it has no audio track that can be read".to_owned(),
+            })?;
         let (decoder, params) = make_decoder(&track).map_err(refused)?;
         let trim = outline.trim.or_else(|| edits::from_metadata(&mut *reader));
         let mut input = Self {
@@ -132,6 +137,7 @@ impl PacketInput {
             format: format_name(sniffed.container, params.codec),
             rate_hz: params.sample_rate.unwrap_or(0),
             downmix: Downmix::for_count(2).expect("stereo has a mix"),
+            gain: opus_gain(&params),
             packet_frames: 0,
             skip_left: 0,
             keep_left: None,
@@ -258,7 +264,9 @@ impl PacketInput {
 
     fn declared_frames(&self) -> Option<u64> {
         let is_at_rate = self.time_base_is_rate();
-        self.track.num_frames.filter(|frames| *frames > 0 && is_at_rate)
+        // A last page of Ogg without a position has the number -1.
+        let is_length = |frames: &u64| *frames > 0 && i64::try_from(*frames).is_ok();
+        self.track.num_frames.filter(is_length).filter(|_| is_at_rate)
     }
 
     /// Whether one tick of the container is one frame of what the decoder gives.
@@ -298,6 +306,9 @@ impl PacketInput {
                 Decoded::Damaged => self.count_damaged()?,
             }
             self.trim(&mut raw.samples);
+            if self.gain != 1.0 {
+                raw.samples.iter_mut().for_each(|sample| *sample *= self.gain);
+            }
             if !raw.samples.is_empty() {
                 self.counts.frames += (raw.samples.len() / self.downmix.channels()) as u64;
                 return Ok(());
@@ -380,6 +391,7 @@ impl PacketInput {
         let (decoder, params) = make_decoder(&self.track).map_err(|error| refusal(&self.path, error))?;
         self.decoder = decoder;
         self.params = params.clone();
+        self.gain = opus_gain(&params);
         let (rate_hz, skip) = match params.codec {
             CODEC_ID_OPUS => (OPUS_RATE_HZ, opus_pre_skip(&params)),
             _ => (params.sample_rate.unwrap_or(self.rate_hz), 0),

@@ -6,6 +6,7 @@
 use std::io::{self, Read, Seek, SeekFrom};
 
 use super::frames::{self, Parse};
+use super::signatures::{self, Known};
 use super::tags;
 
 /// What the first bytes say that a file is.
@@ -38,6 +39,12 @@ pub(super) enum Unrecognised {
     /// Something that is known and never audio.
     #[error("it is {0}")]
     Foreign(&'static str),
+    /// Audio that ffmpeg decodes and we do not.
+    #[error("it is {0}")]
+    ForFfmpeg(&'static str),
+    /// As many zeros as any file may begin with, and no end of them.
+    #[error("its first {MAX_ZERO_BYTES} bytes are zero, as in a download that was not finished")]
+    Zeros,
     /// There are no bytes in it.
     #[error("the file is empty")]
     Empty,
@@ -46,8 +53,8 @@ pub(super) enum Unrecognised {
     OnlyTags,
 }
 
-/// Bytes in which signatures are, and of which a text has no others than letters.
-const HEAD_BYTES: usize = 512;
+/// Bytes in which signatures are: the second frame of AC-3 begins within 3,840 bytes.
+const HEAD_BYTES: usize = 4_096;
 
 /// Bytes looked at in all that is neither a tag nor known: a megabyte, as other players do.
 const WINDOW_BYTES: usize = 1_048_576;
@@ -79,14 +86,18 @@ pub(super) fn sniff(input: &mut (impl Read + Seek)) -> io::Result<Result<Sniffed
             Unrecognised::OnlyTags
         }));
     }
+    // Behind a tag that states too small a size, the rest of its cover is no image.
+    let is_at_start = offset == 0;
+    match signatures::recognize(&window) {
+        Some(Known::Foreign(name)) if is_at_start => return Ok(Err(Unrecognised::Foreign(name))),
+        Some(Known::ForFfmpeg(name)) => return Ok(Err(Unrecognised::ForFfmpeg(name))),
+        Some(Known::Foreign(_)) | None => {}
+    }
     if let Some(container) = by_signature(&window) {
         return Ok(Ok(Sniffed { container, offset }));
     }
-    // Behind a tag that states too small a size, the rest of its cover is no image.
-    if offset == 0
-        && let Some(known) = foreign(&window)
-    {
-        return Ok(Err(Unrecognised::Foreign(known)));
+    if is_at_start && let Some(text) = signatures::text(&window) {
+        return Ok(Err(Unrecognised::Foreign(text)));
     }
     let zeros = leading_zeros(input, offset)?;
     let offset = offset + zeros;
@@ -96,6 +107,7 @@ pub(super) fn sniff(input: &mut (impl Read + Seek)) -> io::Result<Result<Sniffed
             container,
             offset: offset + start as u64,
         }),
+        None if zeros == MAX_ZERO_BYTES => Err(Unrecognised::Zeros),
         None => Err(Unrecognised::Unknown),
     })
 }
@@ -129,23 +141,11 @@ fn first_frames(window: &[u8]) -> Option<(Container, usize)> {
         })
 }
 
-/// Whether the file is a container that only ffmpeg reads and in which MPEG audio is common.
+/// Whether the file is a container that only ffmpeg reads, that has no signature of its own, and in which MPEG audio is
+/// common.
 fn holds_frames_of_its_own(head: &[u8]) -> bool {
-    const KNOWN: [&[u8]; 10] = [
-        b"RIFF",
-        b"FORM",
-        b"FLV",
-        b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
-        b"\0\0\x01\xba",
-        b"\0\0\x01\xb3",
-        b"\x06\x0e\x2b\x34",
-        b".RMF",
-        b"FWS",
-        b"nut/",
-    ];
-    const TRANSPORT_PACKET_BYTES: usize = 188;
-    let is_transport = (0..4).all(|packet| head.get(packet * TRANSPORT_PACKET_BYTES) == Some(&0x47));
-    is_transport || KNOWN.iter().any(|magic| head.starts_with(magic))
+    const KNOWN: [&[u8]; 5] = [b"RIFF", b"FORM", b"\0\0\x01\xb3", b"FWS", b"nut/"];
+    KNOWN.iter().any(|magic| head.starts_with(magic))
 }
 
 fn window_at(input: &mut (impl Read + Seek), offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
@@ -203,31 +203,6 @@ fn by_signature(head: &[u8]) -> Option<Container> {
     }
 }
 
-/// Common files that are never audio but may hold some inside, which must not be found by chance.
-fn foreign(head: &[u8]) -> Option<&'static str> {
-    const KNOWN: [(&[u8], &str); 9] = [
-        (b"PK\x03\x04", "a zip archive"),
-        (b"\x89PNG", "a PNG image"),
-        (b"\xff\xd8\xff", "a JPEG image"),
-        (b"GIF8", "a GIF image"),
-        (b"%PDF", "a PDF document"),
-        (b"\x7fELF", "a program"),
-        (b"\x1f\x8b", "a gzip archive"),
-        (b"7z\xbc\xaf", "a 7z archive"),
-        (b"Rar!", "a RAR archive"),
-    ];
-    let known = KNOWN
-        .iter()
-        .find(|(magic, _)| head.starts_with(magic))
-        .map(|(_, name)| *name);
-    known.or_else(|| is_text(head).then_some("text"))
-}
-
-fn is_text(head: &[u8]) -> bool {
-    let is_texty = |byte: &u8| (0x20..0x7f).contains(byte) || matches!(byte, b'\t' | b'\n' | b'\r');
-    head.iter().all(is_texty)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,13 +218,14 @@ mod tests {
         check(Vec::new(), Err(Unrecognised::Empty));
         check(
             b"[playlist]\nsong.mp3\n".to_vec(),
-            Err(Unrecognised::Foreign("text")),
+            Err(Unrecognised::Foreign("a playlist, not the songs that it names")),
         );
         check(
             b"PK\x03\x04rest".to_vec(),
             Err(Unrecognised::Foreign("a zip archive")),
         );
-        check(vec![0; 100_000], Err(Unrecognised::Unknown));
+        check(vec![0; 100_000], Err(Unrecognised::Zeros));
+        check(vec![0; 1_000], Err(Unrecognised::Unknown));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use symphonia::core::io::MediaSource;
 
 use super::coded_pcm;
+use super::fallback::{self, Chance, Complaint};
 use super::ffmpeg;
 use super::outline::default_track_index;
 use super::packets::PacketInput;
@@ -79,6 +80,8 @@ pub struct SourceReport {
     pub skipped_packets: u64,
     /// Frames, at the rate of the file, that it declares and does not have; `None` where it declares nothing.
     pub missing_frames: Option<u64>,
+    /// Errors that ffmpeg reported and went on after; what they cost is not known.
+    pub ffmpeg_errors: u64,
 }
 
 /// A file that is read as 44.1 kHz stereo.
@@ -153,23 +156,22 @@ fn open_origin(origin: &Origin, path: &Path, options: &SourceOptions) -> Result<
     let refusal = match sniff(&mut origin.open().map_err(unreadable)?).map_err(unreadable)? {
         Ok(sniffed) => match open_known(origin, path, sniffed) {
             Ok((format, input)) => return FileSource::new(path, format, false, input, origin, options),
-            Err(refusal) if may_ffmpeg_know_better(&refusal) => {
+            Err(error) if Chance::after(&error) == Chance::None => return Err(error),
+            Err(refusal) => {
                 let mut input = origin.open().map_err(unreadable)?;
                 track = default_track_index(&mut input, sniffed).map_err(unreadable)?;
                 refusal
             }
-            Err(error) => return Err(error),
         },
         Err(unrecognised) => {
-            let refusal = AudioError::NotAudio {
-                path: path.to_owned(),
-                detail: unrecognised.to_string(),
-            };
+            let (path, detail) = (path.to_owned(), unrecognised.to_string());
             match unrecognised {
-                Unrecognised::Unknown => refusal,
-                Unrecognised::Foreign(_) | Unrecognised::Empty | Unrecognised::OnlyTags => {
-                    return Err(refusal);
-                }
+                Unrecognised::Unknown => AudioError::NotAudio { path, detail },
+                Unrecognised::ForFfmpeg(_) => AudioError::Unsupported { path, detail },
+                Unrecognised::Foreign(_)
+                | Unrecognised::Empty
+                | Unrecognised::OnlyTags
+                | Unrecognised::Zeros => return Err(AudioError::NotAudio { path, detail }),
             }
         }
     };
@@ -179,21 +181,18 @@ fn open_origin(origin: &Origin, path: &Path, options: &SourceOptions) -> Result<
     let decoded = match ffmpeg::decode(file, track, options.ffmpeg_timeout) {
         Ok(decoded) => decoded,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(AudioError::NeedsFfmpeg {
-                path: path.to_owned(),
-                detail: detail_of(&refusal),
-            });
+            return Err(fallback::without_program(refusal));
         }
         Err(source) => return Err(unreadable(source)),
     };
-    let input =
-        WavInput::open(Box::new(decoded.stream), path).map_err(|_| match decoded.outcome.failure() {
-            Some(detail) => AudioError::Ffmpeg {
-                path: path.to_owned(),
-                detail,
-            },
-            None => refusal,
-        })?;
+    let input = WavInput::open(Box::new(decoded.stream), path)
+        .map_err(|_| fallback::neither(refusal, decoded.outcome.complaint()))?;
+    if !input.has_layout() {
+        return Err(AudioError::Channels {
+            path: path.to_owned(),
+            channels: input.channels(),
+        });
+    }
     let mut source = FileSource::new(
         path,
         "ffmpeg".to_owned(),
@@ -204,23 +203,6 @@ fn open_origin(origin: &Origin, path: &Path, options: &SourceOptions) -> Result<
     )?;
     source.ffmpeg = Some(decoded.outcome);
     Ok(source)
-}
-
-/// Whether a file that our decoders refuse could be one that ffmpeg takes.
-fn may_ffmpeg_know_better(refusal: &AudioError) -> bool {
-    matches!(
-        refusal,
-        AudioError::Unsupported { .. } | AudioError::Corrupt { .. } | AudioError::Channels { .. }
-    )
-}
-
-fn detail_of(refusal: &AudioError) -> String {
-    match refusal {
-        AudioError::NotAudio { detail, .. }
-        | AudioError::Unsupported { detail, .. }
-        | AudioError::Corrupt { detail, .. } => detail.clone(),
-        other => other.to_string(),
-    }
 }
 
 fn open_known(origin: &Origin, path: &Path, sniffed: Sniffed) -> Result<(String, Input), AudioError> {
@@ -343,18 +325,19 @@ impl FileSource {
         SourceReport {
             skipped_packets,
             missing_frames,
+            ffmpeg_errors: self.ffmpeg.as_ref().map_or(0, ffmpeg::Outcome::errors),
             ..self.report
         }
     }
 
     /// The pipe from ffmpeg breaks for a reason that only ffmpeg knows.
     fn with_ffmpegs_reason(&self, error: AudioError) -> AudioError {
-        match self.ffmpeg.as_ref().and_then(ffmpeg::Outcome::failure) {
-            Some(detail) => AudioError::Ffmpeg {
+        match self.ffmpeg.as_ref().and_then(ffmpeg::Outcome::complaint) {
+            Some(Complaint::Specific(detail) | Complaint::Vague(detail)) => AudioError::Ffmpeg {
                 path: self.path.clone(),
                 detail,
             },
-            None => error,
+            Some(Complaint::NoTrack) | None => error,
         }
     }
 
@@ -403,9 +386,10 @@ impl FileSource {
             });
         }
         if self.is_ended && self.report.frames == 0 {
-            return Err(AudioError::Empty {
+            let empty = AudioError::Empty {
                 path: self.path.clone(),
-            });
+            };
+            return Err(self.with_ffmpegs_reason(empty));
         }
         Ok(())
     }

@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
+mod linear;
+mod ogg;
 mod parts;
 mod pieces;
+mod refused;
 mod streams;
 mod tracks;

@@ -113,8 +113,10 @@ impl Case {
         let wanted = reference(self.reference.as_ref().unwrap_or(&self.file), directory)?;
         let snr = snr_db(&wanted, &found);
         let difference = wanted.frames().abs_diff(found.frames());
-        let complaints =
-            report.skipped_packets + report.replaced_samples + report.missing_frames.unwrap_or(0);
+        let complaints = report.skipped_packets
+            + report.replaced_samples
+            + report.missing_frames.unwrap_or(0)
+            + report.ffmpeg_errors;
         if snr < self.tolerance.min_snr_db
             || difference > self.tolerance.frames
             || (complaints > 0) != self.is_reported
@@ -169,7 +171,7 @@ fn chain(error: &AudioError) -> String {
 }
 
 /// What ffmpeg decodes a file to; its channels and rate are converted by us, in both alike.
-pub(crate) fn reference(file: &[u8], directory: &Path) -> Result<StereoBlock, String> {
+fn reference(file: &[u8], directory: &Path) -> Result<StereoBlock, String> {
     let path = directory.join("reference");
     std::fs::write(&path, file).unwrap();
     let decoded = directory.join("reference.wav");

@@ -369,7 +369,7 @@ fn without_the_program_the_error_says_that_ffmpeg_would_help() {
     let directory = tempfile::tempdir().unwrap();
     let path = encode(directory.path(), &tone(22_050), "-c:a ac3 -f ac3");
     let error = open(&path, &without_ffmpeg()).err().unwrap();
-    assert!(matches!(error, AudioError::NotAudio { .. }), "{error}");
+    assert!(matches!(error, AudioError::Unsupported { .. }), "{error}");
     // A process of its own, because the path of programs belongs to the whole process.
     let run = again(
         "without_the_program_child",
@@ -387,7 +387,7 @@ fn without_the_program_child() {
     assert!(
         error
             .to_string()
-            .contains("installing ffmpeg would add its formats"),
+            .ends_with("which is not installed: it is AC-3; fix: install ffmpeg"),
         "{error}"
     );
 }

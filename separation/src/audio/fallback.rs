@@ -1,0 +1,204 @@
+//! When a file that our own decoders refuse goes to ffmpeg, and which of two reasons is given when neither decodes it.
+
+use super::AudioError;
+
+/// What ffmpeg can do for a file that our own decoders refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chance {
+    /// Nothing: the file is damaged or contradicts itself in a way that no decoder repairs.
+    None,
+    /// It may know the file.
+    Possible,
+    /// It decodes such files.
+    Likely,
+}
+
+/// Why ffmpeg gave no samples.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Complaint {
+    /// There is no audio track in the file.
+    NoTrack,
+    /// Something that tells this file from others.
+    Specific(String),
+    /// What ffmpeg says of most files that it does not decode.
+    Vague(String),
+}
+
+/// Parts of lines that say no more than that something failed.
+const VAGUE: [&str; 9] = [
+    "Invalid data found when processing input",
+    "Invalid argument",
+    "Conversion failed!",
+    "Format not on whitelist",
+    "Operation not permitted",
+    "Error opening input",
+    "Error opening output",
+    "Error while decoding stream",
+    "Nothing was written into output file",
+];
+
+impl Chance {
+    /// What ffmpeg can do after this refusal.
+    pub(super) fn after(refusal: &AudioError) -> Self {
+        match refusal {
+            AudioError::Unsupported { .. } => Self::Likely,
+            AudioError::Corrupt { .. } | AudioError::NotAudio { .. } => Self::Possible,
+            _ => Self::None,
+        }
+    }
+}
+
+impl Complaint {
+    /// The most specific of the lines that ffmpeg wrote, last line last; `None` where it wrote none.
+    pub(super) fn of(lines: &[String]) -> Option<Self> {
+        if lines.iter().any(|line| line.contains("matches no streams")) {
+            return Some(Self::NoTrack);
+        }
+        let is_vague = |line: &str| VAGUE.iter().any(|vague| line.contains(vague));
+        let lines = || lines.iter().map(|line| without_context(line));
+        match lines().rfind(|line| !is_vague(line)) {
+            Some(line) => Some(Self::Specific(line.to_owned())),
+            None => lines().next_back().map(|line| Self::Vague(line.to_owned())),
+        }
+    }
+}
+
+/// Leaves out which part of ffmpeg wrote a line: `[mov,mp4 @ 0x55d7] `.
+fn without_context(line: &str) -> &str {
+    let context = line
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once("] "))
+        .filter(|(context, _)| context.contains(" @ 0x"));
+    context.map_or(line, |(_, rest)| rest)
+}
+
+/// The error for a file that goes to ffmpeg where there is no such program.
+pub(super) fn without_program(refusal: AudioError) -> AudioError {
+    match refusal {
+        AudioError::Unsupported { path, detail } => AudioError::NeedsFfmpeg { path, detail },
+        other => other,
+    }
+}
+
+/// The error for a file that neither decodes: the more specific of the two reasons, or both.
+pub(super) fn neither(refusal: AudioError, complaint: Option<Complaint>) -> AudioError {
+    match (refusal, complaint) {
+        (refusal, None) => refusal,
+        (
+            AudioError::Unsupported { path, .. }
+            | AudioError::Corrupt { path, .. }
+            | AudioError::NotAudio { path, .. },
+            Some(Complaint::NoTrack),
+        ) => AudioError::NotAudio {
+            path,
+            detail: "it has no audio track".to_owned(),
+        },
+        (AudioError::NotAudio { path, .. }, Some(Complaint::Specific(detail))) => {
+            AudioError::Ffmpeg { path, detail }
+        }
+        (
+            AudioError::Unsupported { path, detail },
+            Some(Complaint::Specific(line) | Complaint::Vague(line)),
+        ) => AudioError::Ffmpeg {
+            path,
+            detail: format!("{detail}; {line}"),
+        },
+        (AudioError::Corrupt { path, detail }, Some(Complaint::Specific(line))) => AudioError::Corrupt {
+            path,
+            detail: format!("{detail}; ffmpeg: {line}"),
+        },
+        (refusal, Some(_)) => refusal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(lines: &[&str]) -> Option<Complaint> {
+        Complaint::of(&lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>())
+    }
+
+    fn specific(line: &str) -> Option<Complaint> {
+        Some(Complaint::Specific(line.to_owned()))
+    }
+
+    #[test]
+    fn the_most_specific_line_counts() {
+        assert_eq!(lines(&[]), None);
+        assert_eq!(
+            lines(&[
+                "[mov,mp4,m4a,3gp,3g2,mj2 @ 0x5556707cea00] moov atom not found",
+                "file:cut.m4a: Invalid data found when processing input",
+            ]),
+            specific("moov atom not found")
+        );
+        assert_eq!(
+            lines(&[
+                "Stream map '0:a:0' matches no streams.",
+                "To ignore this, add a trailing '?' to the map.",
+            ]),
+            Some(Complaint::NoTrack)
+        );
+        assert_eq!(
+            lines(&["song: Invalid argument"]),
+            Some(Complaint::Vague("song: Invalid argument".to_owned()))
+        );
+    }
+
+    #[test]
+    fn our_own_reason_stays_where_ffmpeg_has_none() {
+        let corrupt = || AudioError::Corrupt {
+            path: "song".into(),
+            detail: "it ends before its samples".to_owned(),
+        };
+        let vague = Some(Complaint::Vague("Invalid argument".to_owned()));
+        let text = neither(corrupt(), vague.clone()).to_string();
+        assert_eq!(text, "song is corrupt: it ends before its samples");
+        let text = neither(corrupt(), specific("moov atom not found")).to_string();
+        assert_eq!(
+            text,
+            "song is corrupt: it ends before its samples; ffmpeg: moov atom not found"
+        );
+        let unknown = AudioError::NotAudio {
+            path: "song".into(),
+            detail: "no known audio format".to_owned(),
+        };
+        assert_eq!(
+            neither(unknown, vague).to_string(),
+            "song is not audio: no known audio format"
+        );
+        let video = AudioError::NotAudio {
+            path: "video".into(),
+            detail: "no track of it can be read".to_owned(),
+        };
+        assert_eq!(
+            neither(video, Some(Complaint::NoTrack)).to_string(),
+            "video is not audio: it has no audio track"
+        );
+    }
+
+    #[test]
+    fn ffmpeg_is_recommended_only_where_it_decodes_such_files() {
+        let unsupported = AudioError::Unsupported {
+            path: "song".into(),
+            detail: "it is WavPack".to_owned(),
+        };
+        assert_eq!(Chance::after(&unsupported), Chance::Likely);
+        assert!(matches!(
+            without_program(unsupported),
+            AudioError::NeedsFfmpeg { .. }
+        ));
+        let corrupt = AudioError::Corrupt {
+            path: "song".into(),
+            detail: "it ends before its samples".to_owned(),
+        };
+        assert_eq!(Chance::after(&corrupt), Chance::Possible);
+        assert!(matches!(without_program(corrupt), AudioError::Corrupt { .. }));
+        let contradiction = AudioError::Contradiction {
+            path: "song".into(),
+            detail: "two widths".to_owned(),
+        };
+        assert_eq!(Chance::after(&contradiction), Chance::None);
+    }
+}

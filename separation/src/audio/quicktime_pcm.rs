@@ -1,0 +1,120 @@
+//! The byte order of linear samples in QuickTime and MP4 files, which symphonia takes for little-endian.
+//!
+//! QuickTime File Format: `in24`, `in32`, `fl32` and `fl64` are big-endian unless an `enda` box holds 1; `twos` is
+//! big-endian and `sowt` little-endian; `lpcm` has flags.
+
+use std::io::{Read, Seek, SeekFrom};
+
+use symphonia::core::codecs::audio::AudioCodecId;
+use symphonia::core::codecs::audio::well_known::{
+    CODEC_ID_PCM_F32BE, CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64BE, CODEC_ID_PCM_F64LE, CODEC_ID_PCM_S16BE,
+    CODEC_ID_PCM_S16LE, CODEC_ID_PCM_S24BE, CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S32BE, CODEC_ID_PCM_S32LE,
+};
+
+use super::edits::{Extent, Walk};
+
+/// Sound tracks looked at; more than a film has.
+const MAX_TRACKS: usize = 64;
+
+/// The samples of a track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Samples {
+    /// In this codec.
+    Known(AudioCodecId),
+    /// In packets that are larger than their samples; nothing says on which side.
+    Unclear,
+}
+
+/// Tracks with linear samples, by their numbers. Those that cannot be read are left to the reader.
+pub(super) fn tracks(input: &mut (impl Read + Seek)) -> Vec<(u32, Samples)> {
+    let mut found = Vec::new();
+    let Ok(end) = input.seek(SeekFrom::End(0)) else {
+        return found;
+    };
+    let mut walk = Walk { input, boxes: 0 };
+    let Some(movie) = walk.find(0, end, b"moov") else {
+        return found;
+    };
+    let mut from = movie.0;
+    for _ in 0..MAX_TRACKS {
+        let Some(track) = walk.find(from, movie.1, b"trak") else {
+            break;
+        };
+        from = track.1;
+        found.extend(linear_track(&mut walk, track));
+    }
+    found
+}
+
+fn linear_track(walk: &mut Walk<'_, impl Read + Seek>, track: Extent) -> Option<(u32, Samples)> {
+    let header = walk.find(track.0, track.1, b"tkhd")?;
+    let header = walk.prefix(header)?;
+    let id = number(&header, if *header.first()? == 1 { 20 } else { 12 })?;
+    let mut description = track;
+    for kind in [b"mdia", b"minf", b"stbl", b"stsd"] {
+        description = walk.find(description.0, description.1, kind)?;
+    }
+    // Version, flags and the number of entries; then the first entry, which is a box as well.
+    let entry = description.0 + 8;
+    let content = walk.bytes(entry, 72).ok()?;
+    let kind = content.get(4..8)?;
+    let version = u16::from_be_bytes(*content.get(16..18)?.first_chunk()?);
+    let end = entry
+        .checked_add(u64::from(number(&content, 0)?))?
+        .min(description.1);
+    let boxes_from = entry + [36, 52, 72].get(usize::from(version))?;
+    if kind == b"lpcm" && version == 2 {
+        return is_unclear(&content).then_some((id, Samples::Unclear));
+    }
+    let is_little = byte_order(walk, (boxes_from, end)) == Some(1);
+    let codec = codec(kind, sample_bits(&content, version)?, is_little)?;
+    Some((id, Samples::Known(codec)))
+}
+
+/// Version 2 gives the bits of a sample, the bytes of a packet, and its frames.
+fn is_unclear(content: &[u8]) -> bool {
+    let fields = [48, 56, 64, 68].map(|offset| number(content, offset).map(u64::from));
+    let [Some(channels), Some(bits), Some(packet), Some(frames)] = fields else {
+        return false;
+    };
+    packet > 0 && packet != bits.div_ceil(8) * channels * frames.max(1)
+}
+
+/// Version 1 gives the bytes of a sample besides, which counts before the size of 16 bits that is always in front.
+fn sample_bits(content: &[u8], version: u16) -> Option<u32> {
+    match version {
+        1 => Some(8 * number(content, 40)?),
+        _ => Some(u32::from(u16::from_be_bytes(
+            *content.get(26..28)?.first_chunk()?,
+        ))),
+    }
+}
+
+/// The value of the `enda` box, inside a `wave` box or without.
+fn byte_order(walk: &mut Walk<'_, impl Read + Seek>, boxes: Extent) -> Option<u16> {
+    let inside = walk.find(boxes.0, boxes.1, b"wave");
+    let inside = inside.and_then(|wave| walk.find(wave.0, wave.1, b"enda"));
+    let order = inside.or_else(|| walk.find(boxes.0, boxes.1, b"enda"))?;
+    Some(u16::from_be_bytes(*walk.prefix(order)?.first_chunk()?))
+}
+
+fn codec(kind: &[u8], bits: u32, is_little: bool) -> Option<AudioCodecId> {
+    Some(match (kind, bits, is_little) {
+        (b"twos", 16, _) => CODEC_ID_PCM_S16BE,
+        (b"sowt", 16, _) => CODEC_ID_PCM_S16LE,
+        (b"in24", _, false) => CODEC_ID_PCM_S24BE,
+        (b"in24", _, true) => CODEC_ID_PCM_S24LE,
+        (b"in32", _, false) => CODEC_ID_PCM_S32BE,
+        (b"in32", _, true) => CODEC_ID_PCM_S32LE,
+        (b"fl32", _, false) => CODEC_ID_PCM_F32BE,
+        (b"fl32", _, true) => CODEC_ID_PCM_F32LE,
+        (b"fl64", _, false) => CODEC_ID_PCM_F64BE,
+        (b"fl64", _, true) => CODEC_ID_PCM_F64LE,
+        _ => return None,
+    })
+}
+
+fn number(bytes: &[u8], offset: usize) -> Option<u32> {
+    let word = bytes.get(offset..offset + 4)?.first_chunk()?;
+    Some(u32::from_be_bytes(*word))
+}
