@@ -94,7 +94,8 @@ pub(super) struct SimulateArguments {
     #[arg(long, value_name = "NUMBER", default_value = "1", help_heading = "Work")]
     seed: u64,
     /// Partitions of the topic
-    #[arg(long, value_name = "COUNT", default_value = "24", help_heading = "Cluster")]
+    #[arg(long, value_name = "COUNT", default_value = "24", help_heading = "Cluster",
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     partitions: usize,
     /// From a pod's creation until it takes tasks
     #[arg(long, value_name = "SECONDS", default_value = "20", help_heading = "Cluster")]

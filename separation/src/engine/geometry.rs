@@ -180,17 +180,9 @@ pub struct Overlap(f64);
 /// An overlap that no window can bridge.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum OverlapError {
-    /// Not a fraction.
-    #[error("overlap must be at least 0 and below 1, found {0}")]
+    /// No fraction, or so much work that a song would not end: at 0.99 every second is computed 100 times.
+    #[error("overlap must be at least 0 and at most {max}, found {0}", max = Overlap::MAX.fraction())]
     OutOfRange(f64),
-    /// The next chunk would start where it started.
-    #[error("overlap {overlap} leaves no step between chunks of {chunk} frames; use a smaller one")]
-    NoStep {
-        /// The fraction asked for.
-        overlap: f64,
-        /// Frames of a chunk.
-        chunk: usize,
-    },
     /// Windows would touch only where they are 0.
     #[error("overlap {overlap} is less than two frames of a chunk of {chunk}; use 0 or at least {}", 2.0 / *chunk as f64)]
     TooSmall {
@@ -205,12 +197,15 @@ impl Overlap {
     /// UVR's default.
     pub const DEFAULT: Self = Self(0.25);
 
+    /// The greatest: UVR's own.
+    pub const MAX: Self = Self(0.99);
+
     /// An overlap of `fraction` of a chunk.
     ///
     /// # Errors
-    /// When it is not in `0 <= fraction < 1`.
+    /// When it is not in `0 <= fraction <= 0.99`.
     pub fn new(fraction: f64) -> Result<Self, OverlapError> {
-        if (0.0..1.0).contains(&fraction) {
+        if (0.0..=Self::MAX.0).contains(&fraction) {
             Ok(Self(fraction))
         } else {
             Err(OverlapError::OutOfRange(fraction))
@@ -218,7 +213,7 @@ impl Overlap {
     }
 
     /// The fraction of a chunk that the next one covers as well.
-    pub fn fraction(&self) -> f64 {
+    pub const fn fraction(&self) -> f64 {
         self.0
     }
 }
@@ -244,9 +239,6 @@ impl ChunkGrid {
         }
         // Truncation in IEEE doubles is part of the definition: 0.8 gives 52223 of 261120, not 52224.
         let step_frames = ((1.0 - overlap) * chunk as f64) as usize;
-        if step_frames == 0 {
-            return Err(OverlapError::NoStep { overlap, chunk });
-        }
         Ok(Self {
             shape,
             step_frames,
@@ -356,11 +348,13 @@ mod tests {
     #[test]
     fn overlaps_that_no_window_bridges_are_refused() {
         assert!(matches!(Overlap::new(1.0), Err(OverlapError::OutOfRange(_))));
+        assert!(matches!(Overlap::new(0.991), Err(OverlapError::OutOfRange(_))));
         assert!(matches!(Overlap::new(-0.1), Err(OverlapError::OutOfRange(_))));
         assert!(matches!(Overlap::new(f64::NAN), Err(OverlapError::OutOfRange(_))));
         let grid = |overlap| ChunkGrid::new(shape(), Overlap::new(overlap).unwrap());
         assert!(matches!(grid(1e-9), Err(OverlapError::TooSmall { .. })));
-        assert!(matches!(grid(1.0 - 1e-9), Err(OverlapError::NoStep { .. })));
+        // The shortest chunk is longer than the shortest transform, of 2,048 frames.
+        assert_eq!(grid(0.99).unwrap().step_frames(), 2_611);
     }
 
     #[test]

@@ -14,12 +14,16 @@ use crate::error::ErrorClass;
 use crate::model::file_kind;
 use crate::places::Places;
 
+/// The most threads that one run of a model may use: more than any machine gains from, and few enough to start and end
+/// in a second.
+pub const MAX_THREADS: usize = 256;
+
 /// How to run a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RuntimeOptions {
     /// What runs it. Asked for and not active is an error, never a silent fallback.
     pub provider: Provider,
-    /// Threads that one run of the model may use on the processor.
+    /// Threads that one run of the model may use on the processor, at most [`MAX_THREADS`].
     pub threads: usize,
 }
 

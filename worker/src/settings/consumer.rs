@@ -11,6 +11,12 @@ use separation_contract::names;
 
 use super::SettingError;
 
+/// The greatest `max.poll.interval.ms` of librdkafka: a day.
+const MAX_POLL_INTERVAL_MS: u64 = 86_400_000;
+
+/// The greatest `session.timeout.ms` and `heartbeat.interval.ms` of librdkafka: an hour.
+const MAX_SESSION_MS: u64 = 3_600_000;
+
 /// The roles that take messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsumedRole {
@@ -40,13 +46,16 @@ pub struct ConsumerArguments {
     #[arg(long, env = env::KAFKA_UPLOADER_GROUP_ID, default_value = names::UPLOADER_GROUP, value_name = "GROUP")]
     uploader_group: String,
     /// The longest time between two polls, in milliseconds [default: 600000 for processors, 300000 for uploaders]
-    #[arg(long, env = env::KAFKA_MAX_POLL_INTERVAL_MS, value_name = "MS")]
+    #[arg(long, env = env::KAFKA_MAX_POLL_INTERVAL_MS, value_name = "MS",
+          value_parser = clap::value_parser!(u64).range(1..=MAX_POLL_INTERVAL_MS))]
     max_poll_interval_ms: Option<u64>,
     /// The longest silence before this worker counts as dead, in milliseconds
-    #[arg(long, env = env::KAFKA_SESSION_TIMEOUT_MS, default_value = "60000", value_name = "MS")]
+    #[arg(long, env = env::KAFKA_SESSION_TIMEOUT_MS, default_value = "60000", value_name = "MS",
+          value_parser = clap::value_parser!(u64).range(1..=MAX_SESSION_MS))]
     session_timeout_ms: u64,
     /// Time between two signs of life, in milliseconds
-    #[arg(long, env = env::KAFKA_HEARTBEAT_INTERVAL_MS, default_value = "10000", value_name = "MS")]
+    #[arg(long, env = env::KAFKA_HEARTBEAT_INTERVAL_MS, default_value = "10000", value_name = "MS",
+          value_parser = clap::value_parser!(u64).range(1..=MAX_SESSION_MS))]
     heartbeat_interval_ms: u64,
     /// How partitions are shared: cooperative-sticky, or range beside workers of another make
     #[arg(long, env = env::KAFKA_ASSIGNOR, default_value_t, value_name = "ASSIGNOR")]
@@ -55,7 +64,8 @@ pub struct ConsumerArguments {
     #[arg(long, env = env::KAFKA_AUTO_OFFSET_RESET, default_value_t, value_name = "RESET")]
     auto_offset_reset: OffsetReset,
     /// How long one message may take, in seconds [default: the poll interval less 30 s]
-    #[arg(long, env = env::TASK_TIMEOUT_SECONDS, value_name = "SECONDS")]
+    #[arg(long, env = env::TASK_TIMEOUT_SECONDS, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=MAX_POLL_INTERVAL_MS / 1_000))]
     task_timeout_seconds: Option<u64>,
     /// What becomes of a message that fails: AlwaysCommit or RetryOnFailure
     #[arg(long, env = env::ON_FAILURE, default_value = "AlwaysCommit", value_name = "POLICY")]
@@ -67,7 +77,8 @@ pub struct ConsumerArguments {
     #[arg(long, env = env::MAX_ATTEMPTS, default_value = "3", value_name = "COUNT")]
     max_attempts: u32,
     /// How long partitions must stand still before the first message is taken, in milliseconds
-    #[arg(long, env = env::SETTLE_MS, default_value = "1000", value_name = "MS")]
+    #[arg(long, env = env::SETTLE_MS, default_value = "1000", value_name = "MS",
+          value_parser = clap::value_parser!(u64).range(0..=MAX_SESSION_MS))]
     settle_ms: u64,
 }
 

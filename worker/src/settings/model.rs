@@ -7,7 +7,7 @@ use clap::Args;
 use separation_contract::environment as env;
 
 use crate::model::ModelChoice;
-use crate::onnx::{Provider, RuntimeOptions};
+use crate::onnx::{MAX_THREADS, Provider, RuntimeOptions};
 
 /// Options about the model.
 #[derive(Debug, Clone, Args)]
@@ -22,9 +22,10 @@ pub struct ModelArguments {
     /// cpu or cuda; a worker that is asked for cuda and does not get it does not start
     #[arg(long, env = env::PROVIDER, default_value = "cpu", value_name = "PROVIDER", value_parser = ["cpu", "cuda"])]
     provider: String,
-    /// Processor threads for the model [default: one per core]
-    #[arg(long, env = "THREADS", value_name = "COUNT")]
-    threads: Option<NonZeroUsize>,
+    /// Processor threads for the model, at most 256 [default: one per core]
+    #[arg(long, env = "THREADS", value_name = "COUNT",
+          value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS as i64))]
+    threads: Option<u16>,
 }
 
 impl ModelArguments {
@@ -41,13 +42,13 @@ impl ModelArguments {
 
     /// What it runs on.
     pub fn runtime(&self) -> RuntimeOptions {
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         RuntimeOptions {
             provider: match self.provider.as_str() {
                 "cuda" => Provider::Cuda,
                 _ => Provider::Cpu,
             },
-            threads: self.threads.map_or(cores, NonZeroUsize::get),
+            threads: self.threads.map_or_else(|| cores().min(MAX_THREADS), usize::from),
         }
     }
 }
