@@ -1,8 +1,11 @@
-//! Files that appear whole or not at all.
+//! Files that appear complete or not at all.
+//!
+//! A file has a temporary name and a lock while it is written. The lock ends with its process, however that ends, so
+//! that what a killed process left is known from what a running one still writes.
 
 use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
@@ -15,9 +18,20 @@ const BUFFER_BYTES: usize = 262_144;
 /// Less the umask, as for any new file.
 const NEW_FILE_MODE: u32 = 0o666;
 
+/// The end of the name of a file that is not complete; of no other program's files.
+const PART_SUFFIX: &str = ".separation.part";
+
+/// Characters of the final name in the temporary one: 40 of up to 4 bytes leave room for the rest in 255 bytes.
+const SHORT_NAME_CHARS: usize = 40;
+
+/// New names tried where a file is removed between its creation and its lock.
+const MAX_TRIES: usize = 16;
+
 /// A completely encoded file that nobody sees yet: publishing renames it to its final name.
 #[derive(Debug)]
 pub struct UnpublishedFile {
+    /// Open for its lock.
+    _locked: File,
     temporary: TempPath,
     destination: PathBuf,
     report: SinkReport,
@@ -69,6 +83,60 @@ pub(crate) fn directory_of(path: &Path) -> &Path {
     }
 }
 
+/// Makes a file in `directory` that will be called `name`; it has a temporary name and is locked until it is closed.
+///
+/// # Errors
+/// When it cannot be created.
+pub fn part_file(directory: &Path, name: &str) -> io::Result<(File, TempPath)> {
+    let short: String = name.chars().take(SHORT_NAME_CHARS).collect();
+    for _ in 0..MAX_TRIES {
+        let part = tempfile::Builder::new()
+            .prefix(&format!(".{short}-"))
+            .suffix(PART_SUFFIX)
+            .permissions(Permissions::from_mode(NEW_FILE_MODE))
+            .tempfile_in(directory)?;
+        let (file, path) = part.into_parts();
+        // Where the file system has no locks, nothing is removed either.
+        let _ = file.try_lock();
+        if is_still(&file, &path) {
+            return Ok((file, path));
+        }
+    }
+    Err(io::Error::other("new files are removed by another program"))
+}
+
+/// Whether a path still leads to an open file.
+fn is_still(file: &File, path: &Path) -> bool {
+    let same = |(open, found): (std::fs::Metadata, std::fs::Metadata)| {
+        (open.dev(), open.ino()) == (found.dev(), found.ino())
+    };
+    file.metadata()
+        .ok()
+        .zip(path.symlink_metadata().ok())
+        .is_some_and(same)
+}
+
+/// Removes from `directory` what processes that were killed left of files that they had not completed; gives how many.
+/// Files that a running process writes are locked and stay.
+pub fn remove_abandoned(directory: &Path) -> usize {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let abandoned = entries.filter(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_part = name.starts_with('.') && name.ends_with(PART_SUFFIX);
+        is_part && entry.file_type().is_ok_and(|kind| kind.is_file()) && is_unlocked(&entry.path())
+    });
+    abandoned
+        .filter(|entry| std::fs::remove_file(entry.path()).is_ok())
+        .count()
+}
+
+/// Writing is asked for because network file systems lock nothing else.
+fn is_unlocked(path: &Path) -> bool {
+    let file = File::options().write(true).open(path);
+    file.is_ok_and(|file| file.try_lock().is_ok())
+}
+
 /// A file under a temporary name beside its destination, removed unless it is completed and published.
 #[derive(Debug)]
 pub(super) struct PartFile {
@@ -94,16 +162,8 @@ impl PartFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(unwritable(error)),
         }
-        let directory = directory_of(destination);
-        // A short part of the name, so that a name of full length still leaves room for the rest.
-        let short: String = name.to_string_lossy().chars().take(40).collect();
-        let (file, temporary) = tempfile::Builder::new()
-            .prefix(&format!(".{short}-"))
-            .suffix(".part")
-            .permissions(Permissions::from_mode(NEW_FILE_MODE))
-            .tempfile_in(directory)
-            .map_err(unwritable)?
-            .into_parts();
+        let (file, temporary) =
+            part_file(directory_of(destination), &name.to_string_lossy()).map_err(unwritable)?;
         Ok(Self {
             file: BufWriter::with_capacity(BUFFER_BYTES, file),
             temporary,
@@ -135,13 +195,14 @@ impl PartFile {
             destination,
         } = self;
         match settle(file, header) {
-            Ok(bytes) => {
+            Ok((file, bytes)) => {
                 let report = SinkReport {
                     frames,
                     clipped_samples,
                     bytes,
                 };
                 Ok(UnpublishedFile {
+                    _locked: file,
                     temporary,
                     destination,
                     report,
@@ -155,12 +216,13 @@ impl PartFile {
     }
 }
 
-fn settle(file: BufWriter<File>, header: &[u8]) -> io::Result<u64> {
+fn settle(file: BufWriter<File>, header: &[u8]) -> io::Result<(File, u64)> {
     let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.seek(SeekFrom::Start(0))?;
     file.write_all(header)?;
     file.sync_all()?;
-    Ok(file.metadata()?.len())
+    let bytes = file.metadata()?.len();
+    Ok((file, bytes))
 }
 
 #[cfg(test)]
@@ -188,6 +250,25 @@ mod tests {
         let report = part.complete(b"head", 1, 0).unwrap().publish().unwrap();
         assert_eq!((report.bytes, names()), (11, vec!["stem.wav".into()]));
         assert_eq!(std::fs::read(&destination).unwrap(), b"headcontent");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_is_being_written_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let written = PartFile::create(&directory.path().join("stem.wav")).unwrap();
+        let complete = PartFile::create(&directory.path().join("other.wav")).unwrap();
+        let complete = complete.complete(b"head", 1, 0).unwrap();
+        // Closed without being removed, as by a process that was killed.
+        let (file, path) = part_file(directory.path(), "stem.wav").unwrap();
+        let left = path.keep().unwrap();
+        drop(file);
+        let foreign = directory.path().join(".download.part");
+        std::fs::write(&foreign, "of another program").unwrap();
+        assert_eq!(remove_abandoned(directory.path()), 1);
+        assert!(!left.exists() && foreign.exists());
+        assert_eq!(complete.publish().unwrap().bytes, 4);
+        assert!(written.complete(b"head", 1, 0).unwrap().publish().is_ok());
+        assert_eq!(remove_abandoned(&directory.path().join("none")), 0);
     }
 
     #[test]

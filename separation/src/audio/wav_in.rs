@@ -234,7 +234,7 @@ impl Format {
         }
     }
 
-    /// The coding. Samples whose width is no whole number of bytes (20 bits, 12) are stored at the top of the next wider
+    /// The coding. Samples whose width is no whole number of bytes (20 bits, 12) are stored at the top of the next
     /// whole number of bytes, so the width alone decides. The frame size counts where there is no width. A frame size
     /// that is too large is left over from another file where samples have 8, 16 or 32 bits; where they have 24 bits
     /// or none of these, some programs store integers and others floating point in the wider frame.

@@ -171,7 +171,7 @@ fn chain(error: &AudioError) -> String {
 }
 
 /// What ffmpeg decodes a file to; its channels and rate are converted by us, in both alike.
-fn reference(file: &[u8], directory: &Path) -> Result<StereoBlock, String> {
+pub(crate) fn reference(file: &[u8], directory: &Path) -> Result<StereoBlock, String> {
     let path = directory.join("reference");
     std::fs::write(&path, file).unwrap();
     let decoded = directory.join("reference.wav");

@@ -1,7 +1,5 @@
 //! `separation-worker bench-model`: times bare runs of a model, for comparing whole separations with them.
 
-use std::io::{Write as _, stdout};
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -9,9 +7,10 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::Failure;
+use super::printing::json_out;
 use crate::engine::Network as _;
 use crate::model::ModelChoice;
-use crate::onnx::{Provider, RuntimeOptions};
+use crate::onnx::{MAX_THREADS, Provider, RuntimeOptions};
 use crate::places::Places;
 use crate::song::Separator;
 
@@ -21,11 +20,11 @@ pub(super) struct BenchModelArguments {
     #[arg(long, default_value = "builtin")]
     model: PathBuf,
     /// Processor threads
-    #[arg(long)]
-    threads: NonZeroUsize,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS as i64))]
+    threads: u16,
     /// Timed runs, after one that is not
-    #[arg(long, default_value = "5")]
-    runs: NonZeroUsize,
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    runs: u16,
 }
 
 /// Prints `{"chunk_frames": …, "run_seconds": […]}`.
@@ -37,7 +36,7 @@ fn measure(arguments: &BenchModelArguments) -> anyhow::Result<()> {
     let model = ModelChoice::named(arguments.model.clone(), None);
     let options = RuntimeOptions {
         provider: Provider::Cpu,
-        threads: arguments.threads.get(),
+        threads: arguments.threads.into(),
     };
     let mut separator = Separator::load(&model, options, &Places::from_environment())?;
     let network = separator.network();
@@ -51,7 +50,7 @@ fn measure(arguments: &BenchModelArguments) -> anyhow::Result<()> {
         })
         .collect();
     let mut run_seconds = Vec::new();
-    for run in 0..=arguments.runs.get() {
+    for run in 0..=arguments.runs {
         let mut spectra = noise.clone();
         let begin = Instant::now();
         network.run(1, &mut spectra)?;
@@ -60,5 +59,5 @@ fn measure(arguments: &BenchModelArguments) -> anyhow::Result<()> {
         }
     }
     let report = serde_json::json!({ "chunk_frames": shape.chunk_frames(), "run_seconds": run_seconds });
-    writeln!(stdout().lock(), "{report}").context("cannot write the report")
+    json_out(&report).context("cannot write the report")
 }

@@ -1,12 +1,12 @@
 //! `separation-worker lag`: how far the groups are, and who reads what.
 
-use std::io::{self, Write as _, stdout};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
 use super::Failure;
+use super::printing::{json_out, write_out};
 use crate::kafka::{GroupLag, PartitionLag, read_group_lag};
 use crate::settings::{ConsumedRole, ConsumerArguments, KafkaArguments};
 
@@ -64,11 +64,9 @@ pub(super) fn run(arguments: &LagArguments) -> Result<(), Failure> {
         .with_context(|| format!("cannot read the lag of {group} in {topic}"))
         .map_err(Failure::Work)?;
     let printed = if arguments.json {
-        serde_json::to_writer(stdout().lock(), &lag)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(stdout().lock()))
+        json_out(&lag)
     } else {
-        stdout().lock().write_all(table(&lag).as_bytes())
+        write_out(&table(&lag))
     };
     printed.context("cannot print").map_err(Failure::Work)
 }

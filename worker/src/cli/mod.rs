@@ -5,19 +5,20 @@ mod bench_model;
 mod drain;
 mod lag;
 mod parent;
+mod printing;
 mod processor;
 mod progress;
 mod report;
 mod separate;
 mod separate_args;
 mod serve;
+mod stem_files;
 mod submit;
 mod submit_args;
 mod submit_client;
 mod submit_progress;
 mod uploader;
 
-use std::io::{Write as _, stderr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -117,7 +118,6 @@ fn http_client(answer_limit: Duration) -> Result<reqwest::Client, Failure> {
 
 /// The one place where an error's chain is printed.
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    // With standard error closed, the exit code still tells.
-    let _ = writeln!(stderr().lock(), "error: {error:#}");
+    printing::line_err(&format!("error: {error:#}"));
     ExitCode::from(code)
 }

@@ -1,11 +1,12 @@
 //! How far a song is: a bar on a terminal, plain lines elsewhere. Always on standard error.
 
-use std::io::{IsTerminal as _, Write as _, stderr};
+use std::io::{IsTerminal as _, stderr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::printing::{escaped, line_err};
 use crate::audio::SAMPLE_RATE_HZ;
 use crate::engine::Progress;
 
@@ -25,18 +26,15 @@ enum Kind {
 
 impl ProgressDisplay {
     pub(super) fn start(input: &Path, now: Instant) -> Self {
-        let name = input
-            .file_name()
-            .unwrap_or(input.as_os_str())
-            .to_string_lossy()
-            .into_owned();
+        let name = input.file_name().unwrap_or(input.as_os_str()).to_string_lossy();
+        let name = escaped(&name).into_owned();
         let kind = if stderr().is_terminal() {
             let bar = ProgressBar::no_length().with_message(name.clone());
             bar.set_style(style("{msg}  {spinner}"));
             bar.tick();
             Kind::Bar(bar)
         } else {
-            line(&format!("{name}: separating"));
+            line_err(&format!("{name}: separating"));
             Kind::Lines { last: now }
         };
         Self {
@@ -75,7 +73,7 @@ impl ProgressDisplay {
                 let expected = expected
                     .map(|expected| format!(" of {}", clock(expected)))
                     .unwrap_or_default();
-                line(&format!(
+                line_err(&format!(
                     "{}: {}{expected} at {speed:.1}x",
                     self.name,
                     clock(done)
@@ -103,9 +101,4 @@ fn seconds(frames: u64) -> f64 {
 fn clock(seconds: f64) -> String {
     let whole = seconds as u64;
     format!("{}:{:02}", whole / 60, whole % 60)
-}
-
-/// Whoever has closed standard error does not want to know how far the song is; the work goes on.
-fn line(text: &str) {
-    let _ = writeln!(stderr().lock(), "{text}");
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write as _, stderr, stdout};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::printing::{json_out, line_err, line_out};
 use crate::audio::SAMPLE_RATE_HZ;
 use crate::song::SongReport;
 
@@ -107,15 +108,14 @@ impl FileReport {
 /// Prints the report: to standard output as JSON or lines; a failure for a person goes to standard error.
 pub(super) fn print(report: &FileReport, json: bool) -> io::Result<()> {
     if json {
-        let text = serde_json::to_string(report)?;
-        return writeln!(stdout().lock(), "{text}");
+        return json_out(report);
     }
     if let Some(error) = &report.error {
-        return writeln!(stderr().lock(), "{}: {error}", report.input);
+        line_err(&format!("{}: {error}", report.input));
+        return Ok(());
     }
-    let mut out = stdout().lock();
     for path in report.outputs.values() {
-        writeln!(out, "{path}")?;
+        line_out(path)?;
     }
     let memory = report
         .peak_memory_bytes
@@ -123,15 +123,14 @@ pub(super) fn print(report: &FileReport, json: bool) -> io::Result<()> {
         .unwrap_or_default();
     let (audio, wall) = (report.audio_seconds.unwrap_or_default(), report.wall_seconds);
     let speed = report.speed.unwrap_or_default();
-    writeln!(
-        out,
+    line_out(&format!(
         "{}: {audio:.1} s of audio in {wall:.1} s ({speed:.1}x real time{memory})",
         report.input
-    )?;
-    report
-        .warnings
-        .iter()
-        .try_for_each(|warning| writeln!(stderr().lock(), "{}: warning: {warning}", report.input))
+    ))?;
+    for warning in &report.warnings {
+        line_err(&format!("{}: warning: {warning}", report.input));
+    }
+    Ok(())
 }
 
 fn warnings(song: &SongReport) -> Vec<String> {
@@ -147,9 +146,15 @@ fn warnings(song: &SongReport) -> Vec<String> {
         warnings.push(format!("{count} corrupt packets of audio became silence"));
     }
     if let Some(missing) = song.source.missing_frames.filter(|&missing| missing > 0) {
-        let seconds = missing as f64 / f64::from(song.input.rate_hz);
         warnings.push(format!(
-            "the file ends {seconds:.1} s before the length that it claims"
+            "the file ends {} before the length in its header",
+            length(missing, song.input.rate_hz)
+        ));
+    }
+    if song.source.ffmpeg_errors > 0 {
+        let count = song.source.ffmpeg_errors;
+        warnings.push(format!(
+            "ffmpeg reported {count} errors while it decoded the file; parts of the song may be missing"
         ));
     }
     for (output, report) in &song.outputs {
@@ -164,10 +169,33 @@ fn warnings(song: &SongReport) -> Vec<String> {
     warnings
 }
 
+/// A length for people: tenths of a second, or frames where these are fewer than one.
+fn length(frames: u64, rate_hz: u32) -> String {
+    let seconds = frames as f64 / f64::from(rate_hz.max(1));
+    match frames {
+        1 => "1 frame".to_owned(),
+        _ if seconds < 0.1 => format!("{frames} frames"),
+        _ => format!("{seconds:.1} s"),
+    }
+}
+
 /// The most memory that this process has had resident, where the kernel says (`VmHWM`, in kB).
 fn peak_memory_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_lengths_are_no_tenths_of_a_second() {
+        assert_eq!(length(66_150, 44_100), "1.5 s");
+        assert_eq!(length(4_410, 44_100), "0.1 s");
+        assert_eq!(length(529, 44_100), "529 frames");
+        assert_eq!(length(1, 44_100), "1 frame");
+    }
 }

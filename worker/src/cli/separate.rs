@@ -10,6 +10,7 @@ use super::progress::ProgressDisplay;
 use super::report::{FileReport, print};
 use super::separate_args::SeparateArguments;
 use super::{EXIT_INTERRUPTED, Failure};
+use crate::audio::remove_abandoned;
 use crate::engine::{CancelToken, Control};
 use crate::onnx::LoadError;
 use crate::places::Places;
@@ -23,10 +24,15 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
     fs::create_dir_all(output_dir)
         .with_context(|| format!("cannot make --output-dir {}", output_dir.display()))
         .map_err(Failure::Usage)?;
+    remove_abandoned(output_dir);
     let cancel = cancel_on_signal().map_err(Failure::Work)?;
 
-    let mut separator =
-        Separator::load(&model, arguments.runtime(), &Places::from_environment()).map_err(load_failure)?;
+    let loaded = Separator::load(&model, arguments.runtime(), &Places::from_environment());
+    // A process that ends while ONNX Runtime loads a model may crash on its way out, so signals wait until here.
+    if cancel.is_cancelled() {
+        return Err(Failure::Interrupted);
+    }
+    let mut separator = loaded.map_err(load_failure)?;
     separator
         .check_overlap(settings.overlap)
         .map_err(|error| Failure::Usage(error.into()))?;
@@ -37,7 +43,7 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
         .plan_outputs(&stems, settings.format)
         .map_err(Failure::Usage)?;
 
-    let mut failed = false;
+    let (mut failed, mut unprinted) = (false, None);
     for (input, outputs) in arguments.inputs.iter().zip(&planned) {
         let job = Job {
             input,
@@ -49,14 +55,19 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
         };
         let report = job.run(&mut separator);
         failed |= report.is_failure();
-        print(&report, arguments.json)
-            .context("cannot write the report")
-            .map_err(Failure::Work)?;
+        // Songs are not lost with their reports.
+        unprinted = print(&report, arguments.json).err().or(unprinted);
         if report.is_failure() && cancel.is_cancelled() {
             return Err(Failure::Interrupted);
         }
     }
-    if failed { Err(Failure::Reported) } else { Ok(()) }
+    match unprinted {
+        Some(error) => Err(Failure::Work(
+            anyhow::Error::from(error).context("cannot write the report"),
+        )),
+        None if failed => Err(Failure::Reported),
+        None => Ok(()),
+    }
 }
 
 /// A model that does not exist or fit was named by the arguments; a runtime that cannot be used was not.
@@ -113,7 +124,8 @@ impl Job<'_> {
     }
 }
 
-/// The first signal ends the song under way and starts no other; the second ends the process.
+/// The first signal ends the song under way and starts no other; while the model is loaded, none is started. The second
+/// signal ends the process.
 fn cancel_on_signal() -> anyhow::Result<CancelToken> {
     let cancel = CancelToken::new();
     let on_signal = cancel.clone();

@@ -11,10 +11,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
+use super::stem_files;
 use crate::audio::{FlacSamples, OutputFormat, WavSamples};
 use crate::engine::Overlap;
 use crate::model::{ModelChoice, StemName};
-use crate::onnx::{Provider, RuntimeOptions};
+use crate::onnx::{MAX_THREADS, Provider, RuntimeOptions};
 use crate::song::{Formula, Normalize, SongSettings, StemOutput};
 
 const EXAMPLES: &str = "\
@@ -58,7 +59,7 @@ pub(super) struct SeparateArguments {
     #[arg(long, value_enum, value_name = "BITS")]
     bit_depth: Option<BitDepth>,
 
-    /// How far chunks overlap, as a part of a chunk: more is smoother and slower
+    /// How far chunks overlap, as a part of a chunk, at most 0.99: more is smoother and slower
     #[arg(long, value_name = "PART", default_value_t = Overlap::DEFAULT.fraction())]
     overlap: f64,
 
@@ -70,9 +71,9 @@ pub(super) struct SeparateArguments {
     #[arg(long, value_enum, default_value_t = NormalizeChoice::None)]
     normalize: NormalizeChoice,
 
-    /// Processor threads for the model; all cores by default
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
+    /// Processor threads for the model, at most 256; all cores by default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS as i64))]
+    threads: Option<u16>,
 
     /// What runs the model; never falls back to another
     #[arg(long, value_enum, default_value_t = ProviderChoice::Cpu)]
@@ -143,7 +144,7 @@ impl SeparateArguments {
                 ProviderChoice::Cpu => Provider::Cpu,
                 ProviderChoice::Cuda => Provider::Cuda,
             },
-            threads: self.threads.map_or_else(cores, NonZeroUsize::get),
+            threads: self.threads.map_or_else(|| cores().min(MAX_THREADS), usize::from),
         }
     }
 
@@ -254,10 +255,8 @@ impl SeparateArguments {
 }
 
 fn output_name(input: &Path, stem: &StemName, format: OutputFormat) -> Result<OsString> {
-    let mut name = input
+    let song = input
         .file_stem()
-        .with_context(|| format!("{} is no name of a file", input.display()))?
-        .to_owned();
-    name.push(format!("_{stem}.{}", format.extension()));
-    Ok(name)
+        .with_context(|| format!("{} is not the name of a file", input.display()))?;
+    Ok(stem_files::name(song, &format!("_{stem}.{}", format.extension())))
 }

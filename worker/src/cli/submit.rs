@@ -1,6 +1,7 @@
 //! `separation-worker submit`: posts songs, follows them, fetches their stems.
 
-use std::io::{self, Write as _, stderr, stdout};
+use std::ffi::OsStr;
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::Failure;
+use super::printing::{json_out, line_err, line_out};
+use super::stem_files;
 use super::submit_args::{Plan, Song, SubmitArguments, Target};
 use super::submit_client::{ApiClient, Seen, Stage};
 use super::submit_progress::SubmitProgress;
@@ -197,7 +200,7 @@ async fn fetch_stems(
 ) -> anyhow::Result<Vec<String>> {
     let mut outputs = Vec::new();
     for (stem, link) in [("vocals", &report.vocals), ("instrumental", &report.instrumental)] {
-        let path = output.join(format!("{}_{stem}.wav", song.stem));
+        let path = output.join(stem_files::name(OsStr::new(&song.stem), &format!("_{stem}.wav")));
         let link = link
             .as_ref()
             .with_context(|| format!("there is no link to the {stem}"))?;
@@ -265,12 +268,12 @@ impl Reporter {
 
     fn write(&self, report: &SongReport) -> io::Result<()> {
         if self.json {
-            return writeln!(stdout().lock(), "{}", serde_json::to_string(report)?);
+            return json_out(report);
         }
         if let Some(error) = &report.error {
-            return writeln!(stderr().lock(), "{}: {error}", report.input);
+            line_err(&format!("{}: {error}", report.input));
+            return Ok(());
         }
-        let mut out = stdout().lock();
         let links = [&report.vocals, &report.instrumental].into_iter().flatten();
         let results: Vec<&String> = if report.outputs.is_empty() {
             links.collect()
@@ -278,13 +281,13 @@ impl Reporter {
             report.outputs.iter().collect()
         };
         for result in results {
-            writeln!(out, "{result}")?;
+            line_out(result)?;
         }
         let id = report
             .task_uuid
             .as_ref()
             .map(|id| format!(" as {id}"))
             .unwrap_or_default();
-        writeln!(out, "{}: {}{id}", report.input, report.status)
+        line_out(&format!("{}: {}{id}", report.input, report.status))
     }
 }

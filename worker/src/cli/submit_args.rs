@@ -13,6 +13,7 @@ use separation_contract::names;
 use url::Url;
 
 use super::submit_client::ApiClient;
+use crate::audio::remove_abandoned;
 use crate::settings::{KafkaArguments, KafkaSettings};
 
 const EXAMPLES: &str = "\
@@ -136,6 +137,7 @@ impl SubmitArguments {
             check_names(&songs)?;
             fs::create_dir_all(output)
                 .with_context(|| format!("cannot make --output {}", output.display()))?;
+            remove_abandoned(output);
         }
         let target = if self.direct {
             Target::Kafka {

@@ -1,7 +1,5 @@
 //! The API as `submit` uses it.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,6 +18,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::submit_args::Song;
+use crate::audio::part_file;
 
 /// How long one answer about a task may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
@@ -199,12 +198,9 @@ impl ApiClient {
             status => bail!("the link answers {status}"),
         }
         let folder = path.parent().unwrap_or(Path::new("."));
-        let part = tempfile::Builder::new()
-            // As other files are made; temporary ones are their owner's alone.
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder)
-            .with_context(|| format!("cannot write to {}", folder.display()))?;
-        let (file, part) = part.into_parts();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let (file, part) =
+            part_file(folder, &name).with_context(|| format!("cannot write to {}", folder.display()))?;
         let mut file = tokio::fs::File::from_std(file);
         let mut pieces = response.bytes_stream().map_err(reqwest::Error::without_url);
         while let Some(piece) = tokio::time::timeout(IDLE_LIMIT, pieces.next())

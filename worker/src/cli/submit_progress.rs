@@ -1,9 +1,11 @@
 //! How far songs are that were posted: a bar on a terminal, a line for each change elsewhere. On standard error.
 
 use std::collections::HashMap;
-use std::io::{IsTerminal as _, Write as _, stderr};
+use std::io::{IsTerminal as _, stderr};
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use super::printing::{escaped, line_err};
 
 pub(super) struct SubmitProgress {
     /// What was last said of each song.
@@ -32,11 +34,8 @@ impl SubmitProgress {
         }
         self.said.insert(name.to_owned(), words.to_owned());
         match &self.bar {
-            Some(bar) => bar.set_message(format!("{name}: {words}")),
-            None => {
-                // Whoever has closed standard error does not want to know.
-                let _ = writeln!(stderr().lock(), "{name}: {words}");
-            }
+            Some(bar) => bar.set_message(escaped(&format!("{name}: {words}")).into_owned()),
+            None => line_err(&format!("{name}: {words}")),
         }
     }
 

@@ -223,6 +223,147 @@ fn a_closed_standard_error_does_not_stop_the_work() {
 }
 
 #[test]
+fn a_reader_that_goes_after_the_first_line_ends_no_song() {
+    let bench = Bench::new();
+    let songs = [
+        bench.song("one.wav"),
+        bench.song("two.wav"),
+        bench.song("three.wav"),
+    ];
+    let songs: Vec<&Path> = songs.iter().map(PathBuf::as_path).collect();
+    for options in [&["--stems", "vocals"][..], &["--stems", "vocals", "--json"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = bench.command(&songs, options).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", words(&output));
+        assert_eq!(bench.stems().len(), 3);
+        fs::remove_dir_all(bench.path("stems")).unwrap();
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_an_error_behind_all_songs() {
+    let bench = Bench::new();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = bench.command(&[&bench.song("one.wav"), &bench.song("two.wav")], &[]);
+    let output = command.stdout(full).output().unwrap();
+    check_failed(&output, &["cannot write the report"]);
+    assert_eq!(bench.stems().len(), 4);
+}
+
+#[test]
+fn control_characters_of_names_are_printed_as_escapes() {
+    let bench = Bench::new();
+    let song = bench.song("a\u{1b}[2J\nb\u{202e}.wav");
+    let missing = bench.path("no\u{1b}.wav");
+    let is_clean = |output: &Output| {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &words(output);
+        !text.contains(['\u{1b}', '\u{202e}'])
+    };
+    let output = bench.separate(&[&song, &missing], &["--stems", "vocals"]);
+    assert!(is_clean(&output), "{output:?}");
+    check_failed(
+        &output,
+        &["no\\u{1b}.wav", "a\\u{1b}[2J\\nb\\u{202e}.wav: separating"],
+    );
+    let output = bench.separate(&[&song], &["--stems", "vocals", "--json"]);
+    assert!(is_clean(&output), "{output:?}");
+    assert_eq!(reports(&output)[0]["input"], song.to_str().unwrap());
+}
+
+#[test]
+fn the_longest_names_of_songs_give_stems() {
+    let bench = Bench::new();
+    let songs = [
+        bench.song(&format!("{}.wav", "x".repeat(251))),
+        bench.song(&format!("{}y.wav", "x".repeat(250))),
+        bench.song(&format!("{}.wav", "é".repeat(125))),
+    ];
+    let songs: Vec<&Path> = songs.iter().map(PathBuf::as_path).collect();
+    let output = bench.separate(&songs, &[]);
+    assert!(output.status.success(), "{}", words(&output));
+    let stems = bench.stems();
+    assert_eq!(stems.len(), 6);
+    assert!(
+        stems
+            .iter()
+            .all(|name| name.len() <= 255 && name.ends_with(".wav")),
+        "{stems:?}"
+    );
+}
+
+#[test]
+fn a_length_that_is_hardly_missed_is_given_in_frames() {
+    let bench = Bench::new();
+    let song = bench.song("song.wav");
+    let mut bytes = fs::read(&song).unwrap();
+    let frame_bytes = 8;
+    bytes.truncate(bytes.len() - 10 * frame_bytes);
+    fs::write(&song, &bytes).unwrap();
+    let output = bench.separate(&[&song], &["--stems", "vocals"]);
+    assert!(output.status.success(), "{}", words(&output));
+    let expected = "the file ends 10 frames before the length in its header";
+    assert!(words(&output).contains(expected), "{}", words(&output));
+}
+
+#[test]
+fn what_a_killed_run_left_is_removed_by_the_next() {
+    let bench = Bench::new();
+    let song = bench.write("long.wav", &tones(600 * SECOND, 0.1));
+    let mut child = bench
+        .command(&[&song], &[])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let parts = || {
+        bench
+            .stems()
+            .iter()
+            .filter(|name| name.ends_with(".part"))
+            .count()
+    };
+    while parts() < 2 {
+        assert_eq!(child.try_wait().unwrap(), None);
+        std::thread::yield_now();
+    }
+    signal(&child, "-STOP");
+    let running = bench.separate(&[&bench.song("other.wav")], &["--stems", "vocals"]);
+    assert!(running.status.success(), "{}", words(&running));
+    assert_eq!(parts(), 2, "those of a running process stay");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(parts(), 2);
+    let next = bench.separate(&[&bench.song("other.wav")], &["--stems", "vocals"]);
+    assert!(next.status.success(), "{}", words(&next));
+    assert_eq!(bench.stems(), ["other_vocals.wav"]);
+}
+
+#[test]
+fn a_signal_while_the_model_is_loaded_starts_no_song() {
+    let bench = Bench::new();
+    let song = bench.write("long.wav", &tones(600 * SECOND, 0.1));
+    let mut command = bench.command(&[&song], &["--threads", "256"]);
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    while !catches_sigterm(child.id()) {
+        assert_eq!(child.try_wait().unwrap(), None);
+        std::thread::yield_now();
+    }
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(bench.stems().is_empty());
+}
+
+/// Whether a process has a handler for SIGTERM, signal 15: bit 14 of the mask of caught ones.
+fn catches_sigterm(process: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigCgt:"))
+        .unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() >> 14 & 1 == 1
+}
+
+#[test]
 fn a_song_of_more_than_a_day_is_refused_by_its_length() {
     let bench = Bench::new();
     // 25 hours of silence at 1 kHz, one byte a sample, in a file with a hole.
@@ -297,13 +438,15 @@ fn arguments_that_cannot_be_met_are_refused_by_name() {
         &["--format", "flac", "--bit-depth", "32f"],
         &["32f", "--format wav"],
     );
-    check(&["--overlap", "1"], &["--overlap", "below 1"]);
+    check(&["--overlap", "1"], &["--overlap", "at most 0.99"]);
+    check(&["--overlap", "0.99999"], &["--overlap", "at most 0.99"]);
     check(&["--overlap", "0.000001"], &["overlap", "two frames"]);
     check(&["--stems", "drums"], &["drums", "vocals and instrumental"]);
     check(&["--stems", "../up"], &["--stems", "../up"]);
     check(&["--timeout", "0"], &["--timeout"]);
     check(&["--timeout", "NaN"], &["--timeout"]);
-    check(&["--threads", "0"], &["--threads"]);
+    check(&["--threads", "0"], &["--threads", "1..=256"]);
+    check(&["--threads", "5000"], &["--threads", "1..=256"]);
     check(&["--model-data", "x.json"], &["--model"]);
     check(&["--model", "missing.onnx"], &["missing.onnx"]);
     check(
@@ -343,21 +486,18 @@ fn ctrl_c_ends_the_song_and_leaves_nothing_behind() {
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "long.wav: separating");
-    interrupt(&child);
+    signal(&child, "-INT");
     let rest: Vec<String> = lines.map(Result::unwrap).collect();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
     assert!(rest.iter().any(|line| line.contains("cancelled")), "{rest:?}");
     assert!(bench.stems().is_empty());
 }
 
-fn interrupt(child: &Child) {
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+fn signal(child: &Child, signal: &str) {
+    let sent = Command::new("kill")
+        .args([signal, &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
 }
 
 #[test]

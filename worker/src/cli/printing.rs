@@ -1,0 +1,96 @@
+//! Puts reports on standard output and standard error.
+//!
+//! Names of files may hold control characters, which could move a terminal's cursor or forge lines: they are escaped.
+//! A reader of standard output that has gone (`| head -1`) ends no work; no line for a person is worth an error.
+
+use std::borrow::Cow;
+use std::io::{self, Write as _, stderr, stdout};
+
+use serde::Serialize;
+
+/// Writes a line to standard output, or nothing where its reader has gone.
+pub(super) fn line_out(text: &str) -> io::Result<()> {
+    write_out(&format!("{}\n", escaped(text)))
+}
+
+/// Writes a JSON object and the end of the line to standard output, or nothing where its reader has gone.
+pub(super) fn json_out(value: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_string(value)?;
+    write_out(&format!("{}\n", escaped_in_json(&text)))
+}
+
+/// Writes lines that hold no names to standard output, or nothing where its reader has gone.
+pub(super) fn write_out(text: &str) -> io::Result<()> {
+    let written = stdout().lock().write_all(text.as_bytes());
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes a line to standard error, if anything reads it.
+pub(super) fn line_err(text: &str) {
+    let _ = writeln!(stderr().lock(), "{}", escaped(text));
+}
+
+/// The text with control characters as in Rust's string literals: `\n`, `\u{1b}`.
+pub(super) fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_control(c) {
+            escaped.extend(c.escape_default());
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// JSON in which the control characters that it allows in strings are escaped as well; its meaning stays.
+fn escaped_in_json(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_control(c) {
+            // All of them are below 0x10000.
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// C0, DEL and C1; the ends of lines and paragraphs; and what changes the direction of the text behind it.
+fn is_control(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_moves_a_cursor_is_printed() {
+        assert_eq!(escaped("a song – é.mp3"), "a song – é.mp3");
+        assert_eq!(
+            escaped("a\x1b[2Jb\nc\u{9b}d\u{202e}"),
+            "a\\u{1b}[2Jb\\nc\\u{9b}d\\u{202e}"
+        );
+    }
+
+    #[test]
+    fn json_means_the_same_when_it_is_escaped() {
+        let name = "a\x1b[2J\u{9b}\u{7f}\u{202e}\n";
+        let text = serde_json::to_string(name).expect("a string");
+        let escaped = escaped_in_json(&text);
+        assert!(!escaped.chars().any(is_control), "{escaped}");
+        let back: String = serde_json::from_str(&escaped).expect("JSON");
+        assert_eq!(back, name);
+    }
+}
