@@ -176,6 +176,18 @@ fn coded_audio_is_not_taken_for_samples() {
         Case::refused("AC-3 in FLAC", wrap(&ac3, "-c:a flac -f flac"), "AC-3"),
         Case::refused("AC-3 in AIFF", wrap(&ac3, "-c:a pcm_s16be -f aiff"), "AC-3"),
         Case::refused("DTS in WAV", wrap(&dts, "-c:a pcm_s16le -f wav"), "DTS"),
+        // Its packets hold frames in a row that must not be taken for a stream of them.
+        Case {
+            tolerance: Tolerance {
+                frames: 1_152,
+                ..EXACT
+            },
+            ..Case::for_ffmpeg(
+                "MP2 in an MPEG program stream",
+                made("-c:a mp2 -b:a 192k -f mpeg"),
+                "",
+            )
+        },
         Case::for_ffmpeg(
             "MXF",
             made(
