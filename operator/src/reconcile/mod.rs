@@ -14,6 +14,7 @@ mod retry;
 mod role;
 mod rollout;
 mod secrets;
+mod step;
 
 use std::collections::BTreeSet;
 use std::future::Future;

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::conflicts::WorkerIds;
 use super::retry::{Contest, Retry};
 use super::rollout::RolloutProgress;
+use super::step::Step;
 use crate::apply::offsets::{Commits, to_adopt, to_keep};
 use crate::crd::AdoptionStatus;
 use crate::decide::{
@@ -35,27 +36,6 @@ const STEADY_FOR: Duration = Duration::from_secs(5);
 /// Within how long after its start an operator commits offsets of idle groups again for the first time, each at a time of
 /// its own: one that is started anew every day keeps them too, and a thousand groups are not committed at once.
 const FIRST_KEEP: Duration = Duration::from_secs(600);
-
-/// What is to be done for a role.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Write its Deployment, with so many replicas.
-    Deploy {
-        /// Replicas.
-        replicas: u32,
-    },
-    /// Initialise its group's offsets, and remember that.
-    Adopt(Adopt),
-    /// Set the deletion-cost annotation on these pods, or remove it.
-    Annotate {
-        /// The pods.
-        pods: Vec<PodName>,
-        /// Whether they have it afterwards.
-        marked: Marked,
-    },
-    /// Commit again what is committed, so that the broker does not forget it.
-    Keep(Commits),
-}
 
 /// How a group's offsets are taken over.
 #[derive(Debug, Clone, PartialEq, Eq)]
