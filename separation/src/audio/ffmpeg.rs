@@ -126,7 +126,7 @@ pub(super) fn decode(path: &Path, track: usize, timeout: Duration) -> io::Result
     if let Some(complaints) = child.stderr.take() {
         let outcome = outcome.clone();
         threads.push(std::thread::spawn(move || {
-            keep_last_lines(complaints, &name, &outcome)
+            keep_last_lines(complaints, &name, &outcome);
         }));
     }
     let stream = FfmpegStream {
