@@ -22,6 +22,17 @@ pub struct QueueProgress {
     pub begun: bool,
 }
 
+/// Why a task may not be queued.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// The brokers do not have the task.
+    #[error("the task is not queued")]
+    NotQueued(#[source] WorkError),
+    /// The brokers did not answer; they may have the task.
+    #[error("whether the task is queued is unknown")]
+    Unknown(#[source] WorkError),
+}
+
 /// Where tasks wait.
 pub trait TaskQueue: Send + Sync + 'static {
     /// Whether a task could be queued now; takes two seconds at most.
@@ -30,8 +41,9 @@ pub trait TaskQueue: Send + Sync + 'static {
     /// Queues a task, and gives its place.
     ///
     /// # Errors
-    /// When it is not queued.
-    fn publish<'a>(&'a self, task: &'a Task, trace: TraceContext) -> BoxFuture<'a, Result<Place, WorkError>>;
+    /// When it is not queued, or that is unknown.
+    fn publish<'a>(&'a self, task: &'a Task, trace: TraceContext)
+    -> BoxFuture<'a, Result<Place, QueueError>>;
 
     /// How far the processors are in a partition, where that can be told within two seconds.
     fn progress(&self, partition: i32) -> BoxFuture<'_, Option<QueueProgress>>;
@@ -53,11 +65,15 @@ pub trait TaskFiles: Send + Sync + 'static {
         limit_bytes: u64,
     ) -> BoxFuture<'a, Result<String, WorkError>>;
 
-    /// Removes the song at `audio_path`, for which nobody will ask.
+    /// Removes the song of `task` at `audio_path`.
     ///
     /// # Errors
     /// When it is still there.
-    fn delete_input<'a>(&'a self, audio_path: &'a str) -> BoxFuture<'a, Result<(), WorkError>>;
+    fn delete_input<'a>(
+        &'a self,
+        task: &'a TaskId,
+        audio_path: &'a str,
+    ) -> BoxFuture<'a, Result<(), WorkError>>;
 
     /// Keeps what is known of a task while it waits.
     ///

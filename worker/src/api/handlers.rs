@@ -87,7 +87,7 @@ pub(super) async fn health() -> Json<Health> {
         (status = 400, description = "The request is wrong, or the song cannot be fetched", body = ProblemBody),
         (status = 401, description = "Name or password is wrong", body = ProblemBody),
         (status = 500, description = "The task cannot be queued", body = ProblemBody),
-        (status = 503, description = "Nothing was begun; to be sent again after Retry-After", body = ProblemBody)))]
+        (status = 503, description = "Not available now; send the request again after Retry-After. With task_uuid in the body: the task may be queued, look up its status first", body = ProblemBody)))]
 pub(super) async fn generate(State(app): State<App>, request: Request) -> Result<Json<Queued>, Problem> {
     let (parts, body) = request.into_parts();
     let content_type = parts
@@ -134,7 +134,7 @@ pub(super) async fn generate(State(app): State<App>, request: Request) -> Result
         (status = 408, description = "The upload is too slow", body = ProblemBody),
         (status = 413, description = "The song is too large", body = ProblemBody),
         (status = 500, description = "The task cannot be queued", body = ProblemBody),
-        (status = 503, description = "Nothing was begun; to be sent again after Retry-After", body = ProblemBody)))]
+        (status = 503, description = "Not available now; send the request again after Retry-After. With task_uuid in the body: the task may be queued, look up its status first", body = ProblemBody)))]
 pub(super) async fn upload(State(app): State<App>, request: Request) -> Result<Json<Queued>, Problem> {
     let trace = trace(request.headers());
     let mut slot = Some(app.intake.admit().await?);

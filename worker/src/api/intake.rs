@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::ApiSettings;
-use super::borders::{TaskFiles, TaskQueue};
+use super::borders::{QueueError, TaskFiles, TaskQueue};
 use super::problem::Problem;
 use super::status::TaskRecord;
 use crate::error::ErrorClass;
@@ -174,7 +174,11 @@ impl StagedSong {
         let task = Task::new(task_uuid.clone(), self.audio_path.clone(), hook_url, now);
         let place = match self.intake.queue.publish(&task, trace).await {
             Ok(place) => place,
-            Err(error) => return Err(queue_problem(&task_uuid, &error)),
+            Err(error) => {
+                // A processor may have the task already: its song has to stay, and so has the record of it.
+                self.removed_when_dropped = matches!(error, QueueError::NotQueued(_));
+                return Err(queue_problem(&task_uuid, &error));
+            }
         };
         self.removed_when_dropped = false;
         tracing::info!(
@@ -201,7 +205,7 @@ impl Drop for StagedSong {
         let audio_path = std::mem::take(&mut self.audio_path);
         self.intake.unfinished.spawn(async move {
             let removal = async {
-                files.delete_input(&audio_path).await?;
+                files.delete_input(&task_uuid, &audio_path).await?;
                 files.delete_record(&task_uuid).await
             };
             match tokio::time::timeout(REMOVAL_LIMIT, removal).await {
@@ -242,9 +246,20 @@ fn storage_problem(error: &WorkError) -> Problem {
     }
 }
 
-fn queue_problem(task_uuid: &TaskId, error: &WorkError) -> Problem {
-    tracing::error!(%task_uuid, %error, "Task not queued");
-    match error.class() {
+fn queue_problem(task_uuid: &TaskId, error: &QueueError) -> Problem {
+    let cause = match error {
+        QueueError::NotQueued(cause) => {
+            tracing::error!(%task_uuid, error = %cause, "Task not queued");
+            cause
+        }
+        QueueError::Unknown(cause) => {
+            tracing::error!(%task_uuid, error = %cause, "The brokers did not confirm the task; its song is kept");
+            return Problem::come_back("The brokers did not confirm the task in time")
+                .because("it may be queued; look up its status before posting the song again")
+                .of_task(task_uuid.clone());
+        }
+    };
+    match cause.class() {
         ErrorClass::Transient | ErrorClass::TimedOut | ErrorClass::Interrupted => {
             Problem::come_back("The task queue cannot be reached; try again later")
         }

@@ -8,7 +8,7 @@ use separation_contract::offset_metadata::OffsetMetadata;
 use tokio::sync::Semaphore;
 
 use super::ApiSettings;
-use super::borders::{QueueProgress, TaskQueue};
+use super::borders::{QueueError, QueueProgress, TaskQueue};
 use crate::kafka::{Gate, GroupProgress, Header, KafkaError, Place, Producer, Refusal};
 use crate::settings::KafkaSettings;
 use crate::telemetry::TraceContext;
@@ -54,7 +54,11 @@ impl TaskQueue for KafkaQueue {
         Box::pin(self.producer.reaches(&self.topic, ASK_LIMIT))
     }
 
-    fn publish<'a>(&'a self, task: &'a Task, trace: TraceContext) -> BoxFuture<'a, Result<Place, WorkError>> {
+    fn publish<'a>(
+        &'a self,
+        task: &'a Task,
+        trace: TraceContext,
+    ) -> BoxFuture<'a, Result<Place, QueueError>> {
         Box::pin(async move {
             let headers = [Header {
                 name: TraceContext::HEADER,
@@ -64,9 +68,13 @@ impl TaskQueue for KafkaQueue {
             let published = self
                 .producer
                 .publish(&self.topic, Some(key), value.as_bytes(), &headers);
-            published
-                .await
-                .map_err(|error| WorkError::new(error.class(), error))
+            published.await.map_err(|error| {
+                let queue_error = match error.may_be_stored() {
+                    true => QueueError::Unknown,
+                    false => QueueError::NotQueued,
+                };
+                queue_error(WorkError::new(error.class(), error))
+            })
         })
     }
 

@@ -23,7 +23,7 @@ mod upload;
 pub use access::{Access, parse_basic};
 pub use app::App;
 pub use arguments::{ApiArguments, ApiSettings};
-pub use borders::{QueueProgress, TaskFiles, TaskQueue};
+pub use borders::{QueueError, QueueProgress, TaskFiles, TaskQueue};
 pub use kafka_queue::KafkaQueue;
 pub use openapi::document;
 pub use requests::{GenerateRequest, MAX_JSON_BYTES, RequestError, parse_address, parse_generate};

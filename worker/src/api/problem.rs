@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use separation_contract::message::TaskId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -29,6 +30,10 @@ pub(super) struct ProblemBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "example.com answered 404")]
     details: Option<String>,
+    /// The task's name, where it may be queued
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "0b6f1ac8-52a1-4b0c-9d4c-1a4a2a0ad1cf")]
+    task_uuid: Option<TaskId>,
 }
 
 impl Problem {
@@ -38,6 +43,7 @@ impl Problem {
             body: ProblemBody {
                 error: error.into(),
                 details: None,
+                task_uuid: None,
             },
         }
     }
@@ -52,7 +58,18 @@ impl Problem {
         }
     }
 
-    /// Nothing is wrong with the request, and nothing was begun: it may be sent again.
+    /// The same with the name of a task that may be queued.
+    pub(super) fn of_task(self, task_uuid: TaskId) -> Self {
+        Self {
+            body: ProblemBody {
+                task_uuid: Some(task_uuid),
+                ..self.body
+            },
+            ..self
+        }
+    }
+
+    /// Nothing is wrong with the request: it may be sent again.
     pub(super) fn come_back(error: &'static str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
     }

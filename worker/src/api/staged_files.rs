@@ -35,8 +35,15 @@ impl TaskFiles for StagedFiles {
         Box::pin(async move { Ok(self.staging.put_input(task, song, limit_bytes).await?) })
     }
 
-    fn delete_input<'a>(&'a self, audio_path: &'a str) -> BoxFuture<'a, Result<(), WorkError>> {
-        Box::pin(async move { Ok(self.staging.delete_input(audio_path).await?) })
+    fn delete_input<'a>(
+        &'a self,
+        task: &'a TaskId,
+        audio_path: &'a str,
+    ) -> BoxFuture<'a, Result<(), WorkError>> {
+        Box::pin(async move {
+            self.staging.delete_input(task, audio_path).await?;
+            Ok(())
+        })
     }
 
     fn put_record<'a>(&'a self, task: &'a TaskId, record: Vec<u8>) -> BoxFuture<'a, Result<(), WorkError>> {

@@ -78,6 +78,11 @@ impl PublishError {
         Some(dependency(code))
     }
 
+    /// Whether the brokers may have the message all the same: the request may have arrived and its answer not.
+    pub fn may_be_stored(&self) -> bool {
+        matches!(self, Self::Away { .. } | Self::Fatal { .. })
+    }
+
     /// What this failure says about trying again.
     pub fn class(&self) -> crate::error::ErrorClass {
         match self {

@@ -4,6 +4,7 @@
 
 mod separation;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use separation_contract::message::{Malformed, Outcome, Task, TaskId, TaskResult};
@@ -94,12 +95,16 @@ impl Role for Processor {
                 .await?)
         })
         .await;
+        // Once it was sent, the manifest may be visible whatever the answer is, and another worker may have published
+        // a result that names these stems.
+        let manifest_sent = AtomicBool::new(false);
         let shown = match stored {
             Err(error) => Err(error),
             Ok(stored) => {
                 let shown = retrying(claim, "show", || async {
                     claim.point("stored").await?;
                     claim.confirm().await?;
+                    manifest_sent.store(true, Ordering::Relaxed);
                     Ok(self.staging.show(&stored).await?)
                 });
                 shown.await.map(|()| stored)
@@ -110,6 +115,14 @@ impl Role for Processor {
                 tracing::info!(task_uuid = %task.task_uuid, "Stems stored");
                 claim.point("shown").await?;
                 Ok(finished(task, stored.manifest()))
+            }
+            Err(error) if manifest_sent.load(Ordering::Relaxed) => {
+                tracing::info!(
+                    task_uuid = %task.task_uuid,
+                    %attempt,
+                    "The stems are kept: their manifest may be published; the uploader removes them with the task"
+                );
+                Err(error)
             }
             Err(error) => {
                 if let Err(left) = self.staging.discard_attempt(&task.task_uuid, attempt).await {
@@ -138,8 +151,12 @@ impl Role for Processor {
         if !delete {
             return;
         }
-        match self.staging.delete_input(&task.audio_path).await {
-            Ok(()) => tracing::debug!(task_uuid = %task.task_uuid, "Deleted the task's song"),
+        match self.staging.delete_input(&task.task_uuid, &task.audio_path).await {
+            Ok(true) => tracing::debug!(task_uuid = %task.task_uuid, "Deleted the task's song"),
+            Ok(false) => tracing::debug!(
+                task_uuid = %task.task_uuid,
+                "The song is kept: its name is not that of this task's input, so other tasks may use it"
+            ),
             Err(error) => {
                 tracing::warn!(task_uuid = %task.task_uuid, %error, "Could not delete the task's song");
             }

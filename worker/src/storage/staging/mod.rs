@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use futures_util::Stream;
 use separation_contract::message::TaskId;
+use separation_contract::names;
 
 use self::folder::FolderStore;
 use self::objects::ObjectStore;
@@ -174,18 +175,26 @@ impl Staging {
         }
     }
 
-    /// Deletes a song: a shared file, or an object that the API stored. Objects that callers named are theirs and stay.
+    /// Deletes the input of `task` if its name is `<task>_input.wav`, as the API stores it: a shared file, or an object
+    /// below the staging prefix. Any other input stays, because another task may name it too. Returns whether the
+    /// input is deleted.
     ///
     /// # Errors
-    /// When the path may not be used or the place fails; a song that is gone is no error.
-    pub async fn delete_input(&self, audio_path: &str) -> Result<(), StorageError> {
-        let Ok(address) = audio_path.parse::<ObjectAddress>() else {
-            return self.sources.delete_input_file(audio_path).await;
-        };
-        match &self.store {
-            Store::Objects(store) if store.holds_input(&address) => store.delete(&address).await,
-            _ => Ok(()),
+    /// When the path may not be used or the storage fails; an input that does not exist is no error.
+    pub async fn delete_input(&self, task: &TaskId, audio_path: &str) -> Result<bool, StorageError> {
+        if let Ok(address) = audio_path.parse::<ObjectAddress>() {
+            return match &self.store {
+                Store::Objects(store) if store.is_input_of(task, &address) => {
+                    store.delete(&address).await.map(|()| true)
+                }
+                _ => Ok(false),
+            };
         }
+        let name = Path::new(audio_path).file_name();
+        if name.is_none_or(|name| *name != *names::input_name(task)) {
+            return Ok(false);
+        }
+        self.sources.delete_input_file(audio_path).await.map(|()| true)
     }
 
     /// Keeps what the API knows of a task beside its song: a few hundred bytes, replaced by the next.

@@ -44,7 +44,7 @@ impl ObjectStore {
     where
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let address = self.prefix.join(&format!("{INPUTS}/{}", names::input_name(task)));
+        let address = self.input_address(task);
         self.s3
             .put_stream(stream, limit_bytes, &address, INPUT_CONTENT_TYPE)
             .await?;
@@ -74,11 +74,13 @@ impl ObjectStore {
             .join(&format!("{INPUTS}/{}", names::record_name(task)))
     }
 
-    /// Whether the API stored the song at `address`.
-    pub(super) fn holds_input(&self, address: &ObjectAddress) -> bool {
-        let inputs = self.prefix.join(&format!("{INPUTS}/"));
-        let name = address.key.strip_prefix(&inputs.key);
-        address.bucket == inputs.bucket && name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
+    /// Whether `address` is where the API stores the input of `task`.
+    pub(super) fn is_input_of(&self, task: &TaskId, address: &ObjectAddress) -> bool {
+        *address == self.input_address(task)
+    }
+
+    fn input_address(&self, task: &TaskId) -> ObjectAddress {
+        self.prefix.join(&format!("{INPUTS}/{}", names::input_name(task)))
     }
 
     pub(super) async fn delete(&self, address: &ObjectAddress) -> Result<(), StorageError> {

@@ -18,7 +18,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use separation_contract::message::{Task, TaskId};
-use separation_worker::api::{ApiArguments, App, QueueProgress, TaskFiles, TaskQueue, serve_until};
+use separation_worker::api::{
+    ApiArguments, App, QueueError, QueueProgress, TaskFiles, TaskQueue, serve_until,
+};
 use separation_worker::error::ErrorClass;
 use separation_worker::kafka::Place;
 use separation_worker::outbound::Client;
@@ -47,6 +49,8 @@ pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 pub(super) struct Queue {
     pub(super) away: Mutex<bool>,
     pub(super) refuses: Mutex<Option<ErrorClass>>,
+    /// Whether tasks are queued and the caller does not hear of it.
+    pub(super) answer_lost: Mutex<bool>,
     pub(super) progress: Mutex<Option<QueueProgress>>,
     pub(super) tasks: Mutex<Vec<(Task, TraceContext)>>,
     pub(super) closed: Mutex<bool>,
@@ -57,13 +61,21 @@ impl TaskQueue for Queue {
         Box::pin(async { !*self.away.lock().unwrap() })
     }
 
-    fn publish<'a>(&'a self, task: &'a Task, trace: TraceContext) -> BoxFuture<'a, Result<Place, WorkError>> {
+    fn publish<'a>(
+        &'a self,
+        task: &'a Task,
+        trace: TraceContext,
+    ) -> BoxFuture<'a, Result<Place, QueueError>> {
         Box::pin(async move {
+            let error = |class| WorkError::new(class, "told to fail");
             if let Some(class) = *self.refuses.lock().unwrap() {
-                return Err(WorkError::new(class, "told to fail"));
+                return Err(QueueError::NotQueued(error(class)));
             }
             let mut tasks = self.tasks.lock().unwrap();
             tasks.push((task.clone(), trace));
+            if *self.answer_lost.lock().unwrap() {
+                return Err(QueueError::Unknown(error(ErrorClass::Transient)));
+            }
             Ok(Place {
                 partition: 0,
                 offset: tasks.len() as i64 - 1,
@@ -130,11 +142,14 @@ impl TaskFiles for Files {
         })
     }
 
-    fn delete_input<'a>(&'a self, audio_path: &'a str) -> BoxFuture<'a, Result<(), WorkError>> {
+    fn delete_input<'a>(
+        &'a self,
+        task: &'a TaskId,
+        audio_path: &'a str,
+    ) -> BoxFuture<'a, Result<(), WorkError>> {
         Box::pin(async move {
-            let task = audio_path.strip_prefix("/songs/").unwrap();
-            let task = task.strip_suffix("_input.wav").unwrap();
-            self.inputs.lock().unwrap().remove(task).unwrap();
+            assert_eq!(audio_path, format!("/songs/{task}_input.wav"));
+            self.inputs.lock().unwrap().remove(task.as_str()).unwrap();
             Ok(())
         })
     }

@@ -141,6 +141,28 @@ async fn a_song_whose_task_is_not_queued_is_removed() {
 }
 
 #[tokio::test]
+async fn a_song_whose_task_may_be_queued_is_kept_and_its_caller_gets_the_tasks_name() {
+    let (api, songs) = (Bench::guarded(&[]).await, Songs::start(SONG).await);
+    *api.queue.answer_lost.lock().unwrap() = true;
+    let answers = [
+        api.generate(&songs.at("/song.mp3")).await,
+        api.upload(Form::default().field("audio", SONG)).await,
+    ];
+    // All that may be removed is removed by the time it has ended.
+    api.stop.cancel();
+    api.ended.await.unwrap();
+    for answer in answers {
+        assert_eq!(answer.status, 503, "{answer:?}");
+        let task = answer.json["task_uuid"].as_str().expect("the task's name");
+        assert!(api.files.inputs.lock().unwrap().contains_key(task));
+        assert!(
+            api.files.records.lock().unwrap().contains_key(task),
+            "its status is known"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_song_that_cannot_be_kept_is_not_queued() {
     let api = Bench::guarded(&[]).await;
     for (class, status) in [(ErrorClass::Transient, 503), (ErrorClass::Permanent, 500)] {

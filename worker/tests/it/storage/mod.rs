@@ -149,13 +149,30 @@ async fn a_song_is_read_as_it_was_stored_until_it_is_deleted() {
         let after = place.staging.input(&path).await.unwrap();
         assert_ne!(before, after);
 
-        place.staging.delete_input(&path).await.unwrap();
-        place.staging.delete_input(&path).await.unwrap();
+        for _ in 0..2 {
+            assert!(place.staging.delete_input(&task("t1"), &path).await.unwrap());
+        }
         assert_eq!(place.staging.input(&path).await.unwrap(), None);
         let gone = place.staging.stage_in(&path, &place.scratch).await.unwrap_err();
         assert!(matches!(gone, StorageError::Missing { .. }), "{gone}");
         assert_eq!(gone.class(), ErrorClass::Permanent);
         assert!(gone.to_string().contains(&path), "{gone}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_task_deletes_its_own_input_and_no_input_that_other_tasks_may_name() {
+    on_both(async |place| {
+        let of_another = place.put("t2", "song").await;
+        let longer = place.put("t1_x", "song").await;
+        for path in [&of_another, &longer] {
+            assert!(!place.staging.delete_input(&task("t1"), path).await.unwrap());
+            assert_eq!(place.read(path).await.as_deref(), Some("song"), "{path}");
+        }
+        let own = place.put("t1", "song").await;
+        assert!(place.staging.delete_input(&task("t1"), &own).await.unwrap());
+        assert_eq!(place.read(&own).await, None);
     })
     .await;
 }
@@ -239,10 +256,17 @@ async fn only_songs_and_stems_where_they_belong_are_read() {
                 assert_eq!(error.class(), ErrorClass::Permanent);
                 assert!(error.to_string().contains(" must "), "{error}");
             }
-            if !path.is_empty() && !path.starts_with("s3://") {
-                place.staging.delete_input(&path).await.unwrap_err();
-            }
+            assert!(!place.staging.delete_input(&task("t1"), &path).await.unwrap());
         }
+        let elsewhere = here("t1_input.wav");
+        std::fs::write(&elsewhere, "of another program").unwrap();
+        let refused = place
+            .staging
+            .delete_input(&task("t1"), &elsewhere)
+            .await
+            .unwrap_err();
+        assert!(matches!(refused, StorageError::Refused { .. }), "{refused}");
+        assert!(place.path("t1_input.wav").exists());
         assert!(place.path("secret.wav").exists());
     })
     .await;
@@ -269,7 +293,7 @@ async fn a_song_in_a_bucket_may_not_fill_the_scratch_space_and_stays_there() {
     let staged = place.staging.stage_in(&path, &place.scratch).await.unwrap();
     assert_eq!(std::fs::read_to_string(staged.path).unwrap(), "song");
 
-    place.staging.delete_input(&path).await.unwrap();
+    assert!(!place.staging.delete_input(&task("t1"), &path).await.unwrap());
     assert_eq!(
         place.read(&path).await.as_deref(),
         Some("song"),
