@@ -100,6 +100,9 @@ pub struct TaskResult {
     pub hook_url: Option<String>,
     /// Stems, or the error.
     pub outcome: Outcome,
+    /// Position of the task's message, as `topic/partition@offset`. A task that is posted again has another, so that
+    /// its result is told from a repeated one. Results of other implementations have none.
+    pub task_message: Option<String>,
 }
 
 /// Stems, or why there are none.
@@ -234,6 +237,7 @@ impl TaskResult {
             outcome: Outcome::Failure {
                 error_message: error_message[..end].to_owned(),
             },
+            task_message: None,
         }
     }
 
@@ -247,10 +251,12 @@ impl TaskResult {
             error,
             known: Some((task_uuid.clone(), hook_url.clone())),
         })?;
+        let task_message = fields.get("task_message").and_then(Value::as_str);
         Ok(Self {
             task_uuid,
             hook_url,
             outcome,
+            task_message: task_message.map(str::to_owned),
         })
     }
 
@@ -273,6 +279,9 @@ impl TaskResult {
             }
         }
         fields.insert("hook_url".into(), self.hook_url.as_deref().into());
+        if let Some(task_message) = &self.task_message {
+            fields.insert("task_message".into(), task_message.as_str().into());
+        }
         Value::Object(fields).to_string()
     }
 }

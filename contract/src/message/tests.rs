@@ -47,6 +47,7 @@ fn results_are_read_as_they_are_written() {
             vocals_path: "/o/abc_vocals.wav".into(),
             instrumental_path: "s3://b/abc_instrumental.wav".into(),
         },
+        task_message: Some("uvr_tasks/3@17".into()),
     };
     let failure = TaskResult::failure(id, None, "no such file");
     for result in [success, failure] {

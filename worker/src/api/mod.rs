@@ -1,6 +1,6 @@
 //! The HTTP API: takes songs as links or files, queues their tasks, tells what became of them.
 //!
-//! A song is kept before its task is queued, and a task that is not queued leaves no song behind. Holds no song in memory,
+//! A song is kept before its task is queued, and a task that is certainly not queued leaves no song behind. Holds no song in memory,
 //! keeps no database: what it tells it reads from the queue and from what lies beside songs and stems. Must never call
 //! an address that `outbound` has not checked.
 

@@ -195,6 +195,8 @@ fn finished(task: &Task, manifest: &StagingManifest) -> Finished {
                 vocals_path: manifest.vocals.path.clone(),
                 instrumental_path: manifest.instrumental.path.clone(),
             },
+            // The service loop knows it.
+            task_message: None,
         }),
         success: true,
     }

@@ -245,6 +245,7 @@ impl<'s, R: Role> Flow<'s, R> {
                 task_uuid,
                 hook_url,
                 reason: &reason,
+                message: &self.position(),
             };
             self.refuse(task, refusal).await?;
             return Ok(Ended::DeadLetter);
@@ -267,6 +268,11 @@ impl<'s, R: Role> Flow<'s, R> {
             }
             Err(error) => self.fail(task, &message, &error).await,
         }
+    }
+
+    /// Position of the message, as `topic/partition@offset`.
+    fn position(&self) -> String {
+        format!("{}/{}", self.service.settings.topic, self.message.place)
     }
 
     fn claim(&self, deadline: Instant) -> (Claim, ClaimedWork) {
@@ -307,6 +313,7 @@ impl<'s, R: Role> Flow<'s, R> {
                     task_uuid,
                     hook_url,
                     reason: &reason,
+                    message: &self.position(),
                 };
                 let finished = self.refuse(task, refusal).await?;
                 self.service.role.clean_up(message, &finished).await;
@@ -328,6 +335,7 @@ impl<'s, R: Role> Flow<'s, R> {
                 task_uuid,
                 hook_url: hook_url.as_deref(),
                 reason: &reason,
+                message: &self.position(),
             };
             self.refuse(task, refusal).await?;
         } else {
@@ -444,6 +452,10 @@ impl<'s, R: Role> Flow<'s, R> {
     async fn publish_result(&self, result: Option<&TaskResult>) -> Result<(), Stop> {
         let Some(result) = result else {
             return Ok(());
+        };
+        let result = TaskResult {
+            task_message: Some(self.position()),
+            ..result.clone()
         };
         let this = (self.message.place, result.to_json());
         if self.published.borrow().as_ref() == Some(&this) {

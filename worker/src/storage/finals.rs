@@ -61,6 +61,9 @@ pub struct FinalManifest {
     pub webhook: WebhookState,
     /// When it ended, in seconds since 1970.
     pub finished_at: u64,
+    /// Of a failure: position of the message that failed, as `topic/partition@offset`, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_message: Option<String>,
 }
 
 impl FinalManifest {
@@ -75,11 +78,20 @@ impl FinalManifest {
             error_message: None,
             webhook,
             finished_at,
+            failed_message: None,
         }
     }
 
     /// The manifest of a task without stems.
-    pub fn failed(task: &TaskId, error_message: &str, webhook: WebhookState, finished_at: u64) -> Self {
+    ///
+    /// `failed_message` is the position of the message that failed.
+    pub fn failed(
+        task: &TaskId,
+        error_message: &str,
+        failed_message: Option<&str>,
+        webhook: WebhookState,
+        finished_at: u64,
+    ) -> Self {
         Self {
             version: VERSION,
             task_uuid: task.clone(),
@@ -89,6 +101,7 @@ impl FinalManifest {
             error_message: Some(error_message.to_owned()),
             webhook,
             finished_at,
+            failed_message: failed_message.map(str::to_owned),
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use separation_contract::message::{Malformed, Outcome, TaskId, TaskResult};
 use separation_contract::names;
 
-use self::rest::{Rest, rest};
+use self::rest::{Ending, Rest, rest};
 use crate::error::ErrorClass;
 use crate::storage::{FinalManifest, FinalStatus, Finals, Staging, StemSource, StorageError, WebhookState};
 use crate::webhook::{self, Notice, Webhook};
@@ -58,7 +58,7 @@ impl Role for Uploader {
 
     async fn recognise(&self, message: &TaskResult, claim: &Claim) -> Result<Option<Finished>, WorkError> {
         let manifest = claim.run(self.manifest(&message.task_uuid)).await?;
-        Ok(match rest(manifest, status_of(message)) {
+        Ok(match rest(manifest, ending_of(message)) {
             Rest::Nothing => Some(DONE),
             Rest::Webhook(_) | Rest::Everything => None,
         })
@@ -67,7 +67,7 @@ impl Role for Uploader {
     async fn work(&self, message: &TaskResult, claim: &Claim) -> Result<Finished, WorkError> {
         let task = &message.task_uuid;
         let found = retrying(claim, "read_manifest", || self.manifest(task)).await?;
-        let manifest = match rest(found, status_of(message)) {
+        let manifest = match rest(found, ending_of(message)) {
             Rest::Nothing => return Ok(DONE),
             Rest::Webhook(manifest) => manifest,
             Rest::Everything => {
@@ -88,14 +88,15 @@ impl Role for Uploader {
     async fn refuse(&self, refusal: Refusal<'_>, claim: &Claim) -> Result<Finished, WorkError> {
         let found = retrying(claim, "read_manifest", || self.manifest(refusal.task_uuid)).await;
         let found = unless_permanent(found, "read")?.flatten();
-        let manifest = match rest(found, FinalStatus::Failed) {
+        let message = Some(refusal.message);
+        let manifest = match rest(found, Ending::Failure { message }) {
             Rest::Nothing => return Ok(refused(None)),
             // What is known to have succeeded is not told to have failed.
             Rest::Webhook(manifest) => manifest,
             Rest::Everything => {
                 let state = first_state(refusal.hook_url);
-                let manifest =
-                    FinalManifest::failed(refusal.task_uuid, refusal.reason, state, unix_seconds());
+                let (task, now) = (refusal.task_uuid, unix_seconds());
+                let manifest = FinalManifest::failed(task, refusal.reason, message, state, now);
                 // The caller is told even if the bucket is closed to us.
                 unless_permanent(self.write_manifest(&manifest, claim).await, "write")?;
                 manifest
@@ -158,7 +159,9 @@ impl Uploader {
                 Ok(FinalManifest::success(task, &self.finals, state, unix_seconds()))
             }
             Outcome::Failure { error_message } => {
-                Ok(FinalManifest::failed(task, error_message, state, unix_seconds()))
+                let failed = message.task_message.as_deref();
+                let now = unix_seconds();
+                Ok(FinalManifest::failed(task, error_message, failed, state, now))
             }
         }
     }
@@ -249,10 +252,12 @@ impl Uploader {
 }
 
 /// How the task of a result ended.
-fn status_of(message: &TaskResult) -> FinalStatus {
+fn ending_of(message: &TaskResult) -> Ending<'_> {
     match message.outcome {
-        Outcome::Success { .. } => FinalStatus::Success,
-        Outcome::Failure { .. } => FinalStatus::Failed,
+        Outcome::Success { .. } => Ending::Success,
+        Outcome::Failure { .. } => Ending::Failure {
+            message: message.task_message.as_deref(),
+        },
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Refusal<'a> {
     pub hook_url: Option<&'a str>,
     /// Why, for the caller.
     pub reason: &'a str,
+    /// Position of the message, as `topic/partition@offset`.
+    pub message: &'a str,
 }
 
 /// What a role does with its messages. The service loop calls the steps in the order in which they stand here.

@@ -100,6 +100,7 @@ fn success(task: &TaskId) -> Finished {
                 vocals_path: "/v".into(),
                 instrumental_path: "/i".into(),
             },
+            task_message: None,
         }),
         success: true,
     }

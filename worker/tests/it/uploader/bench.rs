@@ -78,6 +78,7 @@ impl Bench {
                 vocals_path: vocals.to_owned(),
                 instrumental_path: instrumental.to_owned(),
             },
+            task_message: None,
         }
     }
 

@@ -118,6 +118,25 @@ async fn a_failure_is_told_and_its_stems_are_left_alone() {
 }
 
 #[tokio::test]
+async fn the_caller_hears_of_each_message_that_fails_once() {
+    let bench = Bench::new(Place::folders().await).await;
+    let failure = |message: &str| TaskResult {
+        task_message: Some(message.to_owned()),
+        ..bench.failure("t1")
+    };
+    for (message, webhooks) in [
+        ("tasks/0@1", 1),
+        ("tasks/0@1", 1),
+        // The task was posted again.
+        ("tasks/0@2", 2),
+        ("tasks/0@2", 2),
+    ] {
+        bench.uploader.work(&failure(message), &claim()).await.unwrap();
+        assert_eq!(bench.receiver.rung().len(), webhooks, "{message}");
+    }
+}
+
+#[tokio::test]
 async fn a_worker_that_lost_its_message_shows_nothing_more() {
     on_both(async |bench| {
         // In their order, what is asked before: vocals, instrumental, manifest, webhook, manifest.
@@ -259,6 +278,7 @@ async fn a_refused_result_is_told_as_a_failure_and_keeps_its_stems() {
         task_uuid: &name,
         hook_url: Some(&bench.receiver.url),
         reason: "the task ended its worker 3 times",
+        message: "results/0@1",
     };
     let finished = bench.uploader.refuse(refusal, &claim()).await.unwrap();
     assert!(!finished.success);
