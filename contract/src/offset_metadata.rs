@@ -28,6 +28,8 @@ pub struct OffsetMetadata {
     pub held: Option<Hold>,
     /// How long the worker's last message took, in seconds; read by the operator.
     pub last: Option<u64>,
+    /// The message is in the dead-letter topic; written by workers, read by them so that no second one is published.
+    pub letter: bool,
     /// Fields of other versions, as they were read.
     others: Vec<(String, String)>,
 }
@@ -93,6 +95,7 @@ impl OffsetMetadata {
                 "percent" => read.percent = value.parse().ok().filter(|percent| *percent <= 100),
                 "held" => read.held = Hold::parse(value),
                 "last" => read.last = value.parse().ok(),
+                "letter" => read.letter = value == "1",
                 _ => read.others.push((key.to_owned(), value.to_owned())),
             }
         }
@@ -113,6 +116,7 @@ impl fmt::Display for OffsetMetadata {
                 .as_ref()
                 .map(|held| format!("held={}@{}", held.dependency, held.since)),
             self.last.map(|last| format!("last={last}")),
+            self.letter.then(|| "letter=1".to_owned()),
         ];
         let others = self
             .others
@@ -146,9 +150,10 @@ mod tests {
             percent: Some(40),
             held: Some(Hold::new("s3:403", 1_763_683_100)),
             last: Some(77),
+            letter: true,
             others: vec![("later".to_owned(), "1".to_owned())],
         };
-        let text = "attempt=2;draining=1;start=1763683200;percent=40;held=s3:403@1763683100;last=77;later=1";
+        let text = "attempt=2;draining=1;start=1763683200;percent=40;held=s3:403@1763683100;last=77;letter=1;later=1";
         assert_eq!(record.to_string(), text);
         assert_eq!(OffsetMetadata::parse(text), record);
     }

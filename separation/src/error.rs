@@ -13,6 +13,9 @@ pub enum ErrorClass {
     Bug,
     /// The work's own deadline passed: it fails as its owner's policy says, and is not simply done again.
     TimedOut,
+    /// A dependency of the worker (object store, shared volume, broker) refuses or fails, which is no fault of the
+    /// work: it is held until the dependency is available again.
+    Dependency,
     /// Somebody asked for the work to stop: it is left for another.
     Interrupted,
 }

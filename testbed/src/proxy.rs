@@ -27,6 +27,8 @@ enum Mode {
     Delay(Duration),
     /// Connections stay open, and nothing travels.
     Stall,
+    /// What clients send arrives; what is answered does not.
+    Withhold,
     /// Nobody listens.
     Refuse,
 }
@@ -132,7 +134,7 @@ impl TcpProxy {
         self.address
     }
 
-    /// Forwards as it should: ends [`Self::delay`], [`Self::stall`], [`Self::refuse`] and [`Self::cut_after`].
+    /// Forwards as it should: ends [`Self::delay`], [`Self::stall`], [`Self::withhold_answers`], [`Self::refuse`] and [`Self::cut_after`].
     pub fn forward(&self) {
         self.shared.left_bytes.store(NO_LIMIT, Ordering::Relaxed);
         self.set(Mode::Forward);
@@ -146,6 +148,11 @@ impl TcpProxy {
     /// Stops reading: connections stay open, and nothing arrives any more.
     pub fn stall(&self) {
         self.set(Mode::Stall);
+    }
+
+    /// Goes on forwarding what clients send, and keeps the answers.
+    pub fn withhold_answers(&self) {
+        self.set(Mode::Withhold);
     }
 
     /// Resets all connections and refuses new ones.
@@ -275,12 +282,12 @@ async fn pump(
     let mut mode = shared.mode.subscribe();
     let mut block = vec![0; BLOCK_BYTES];
     loop {
-        until_not_stalled(&mut mode).await;
+        until_it_passes(&mut mode, counted).await;
         let length = from.read(&mut block).await?;
         if length == 0 {
             return to.shutdown().await;
         }
-        until_not_stalled(&mut mode).await;
+        until_it_passes(&mut mode, counted).await;
         let delay = match *mode.borrow() {
             Mode::Delay(delay) => Some(delay),
             _ => None,
@@ -302,9 +309,16 @@ async fn pump(
     }
 }
 
-async fn until_not_stalled(mode: &mut watch::Receiver<Mode>) {
+/// Waits until blocks of a client, or answers, are forwarded.
+async fn until_it_passes(mode: &mut watch::Receiver<Mode>, from_client: bool) {
     // The sender lives as long as the connection's shared state.
-    let _ = mode.wait_for(|mode| *mode != Mode::Stall).await;
+    let _ = mode
+        .wait_for(|mode| match mode {
+            Mode::Stall => false,
+            Mode::Withhold => from_client,
+            Mode::Forward | Mode::Delay(_) | Mode::Refuse => true,
+        })
+        .await;
 }
 
 impl Shared {

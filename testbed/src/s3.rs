@@ -28,7 +28,7 @@ pub struct S3Server {
     address: SocketAddr,
     client: Client,
     process: Process,
-    _folder: Folder,
+    folder: Folder,
 }
 
 /// An object, as it is listed.
@@ -81,7 +81,7 @@ impl S3Server {
             address,
             client: client(address),
             process,
-            _folder: folder,
+            folder,
         };
         server.wait_until_it_listens().await?;
         Ok(server)
@@ -149,6 +149,26 @@ impl S3Server {
         background::run(async move { request.await.map(drop).map_err(readable) })
             .await
             .with_context(|| format!("cannot make bucket {bucket}"))
+    }
+
+    /// Takes a bucket away, with all its objects, until it is [put back](Self::return_bucket): it does not exist meanwhile.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn take_bucket(&self, bucket: &str) -> Result<()> {
+        let objects = self.folder.join("objects");
+        std::fs::rename(objects.join(bucket), self.folder.join(bucket))
+            .with_context(|| format!("cannot take bucket {bucket} away"))
+    }
+
+    /// Puts a bucket back that was [taken away](Self::take_bucket).
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn return_bucket(&self, bucket: &str) -> Result<()> {
+        let objects = self.folder.join("objects");
+        std::fs::rename(self.folder.join(bucket), objects.join(bucket))
+            .with_context(|| format!("cannot put bucket {bucket} back"))
     }
 
     /// Lets everybody read the objects of a bucket by their links, as behind a content network.

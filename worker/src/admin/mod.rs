@@ -12,7 +12,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use separation_contract::offset_metadata::Hold;
 use separation_daemon::{Heartbeat, Limits, names_this_machine};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -92,8 +91,10 @@ async fn live(State(admin): State<Admin>) -> Response {
 async fn ready(State(admin): State<Admin>) -> Response {
     let activity = admin.activity.borrow().clone();
     match activity {
-        Activity::Idle | Activity::Busy { .. } => ready_text(&admin.holds.list()).into_response(),
-        Activity::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
+        Activity::Idle | Activity::Busy { .. } => ready_text("ready", &admin).into_response(),
+        Activity::Starting => {
+            (StatusCode::SERVICE_UNAVAILABLE, ready_text("starting", &admin)).into_response()
+        }
         Activity::Draining { .. } | Activity::Stopped => {
             (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
         }
@@ -101,11 +102,11 @@ async fn ready(State(admin): State<Admin>) -> Response {
 }
 
 /// A worker that is refused stays ready: another one would be refused as well.
-fn ready_text(holds: &[Hold]) -> String {
-    let mut text = "ready\n".to_owned();
-    for hold in holds {
+fn ready_text(state: &str, admin: &Admin) -> String {
+    let mut text = format!("{state}\n");
+    for (hold, fix) in admin.holds.reports() {
         text += &format!(
-            "held: {} refuses this worker since {}\n",
+            "held: {} refuses this worker since {}; fix: {fix}\n",
             hold.dependency(),
             hold.since
         );
@@ -192,12 +193,15 @@ mod tests {
         assert_eq!(call(&admin, "GET /ready HTTP/1.1").await.0, 503);
         sender.send_replace(Activity::Busy { task: "a".into() });
         assert_eq!(call(&admin, "GET /ready HTTP/1.1").await, (200, "ready\n".into()));
-        let held = admin.holds.set("s3:403");
+        let held = admin.holds.set("s3:403", "grant it");
         let (status, detail) = call(&admin, "GET /ready HTTP/1.1").await;
         assert_eq!(status, 200);
         assert_eq!(
             detail,
-            format!("ready\nheld: s3:403 refuses this worker since {}\n", held.since)
+            format!(
+                "ready\nheld: s3:403 refuses this worker since {}; fix: grant it\n",
+                held.since
+            )
         );
         assert_eq!(
             call(&admin, "GET /status HTTP/1.1").await,

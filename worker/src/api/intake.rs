@@ -237,7 +237,7 @@ fn internal() -> Problem {
 fn storage_problem(error: &WorkError) -> Problem {
     tracing::error!(%error, "Song not kept");
     match error.class() {
-        ErrorClass::Transient | ErrorClass::TimedOut | ErrorClass::Interrupted => {
+        ErrorClass::Transient | ErrorClass::Dependency | ErrorClass::TimedOut | ErrorClass::Interrupted => {
             Problem::come_back("The song cannot be stored now; try again later")
         }
         ErrorClass::Permanent | ErrorClass::Bug => {
@@ -260,7 +260,7 @@ fn queue_problem(task_uuid: &TaskId, error: &QueueError) -> Problem {
         }
     };
     match cause.class() {
-        ErrorClass::Transient | ErrorClass::TimedOut | ErrorClass::Interrupted => {
+        ErrorClass::Transient | ErrorClass::Dependency | ErrorClass::TimedOut | ErrorClass::Interrupted => {
             Problem::come_back("The task queue cannot be reached; try again later")
         }
         ErrorClass::Permanent | ErrorClass::Bug => {

@@ -42,6 +42,7 @@ pub(super) fn run(arguments: &ProcessorArguments) -> Result<(), Failure> {
     serving.run(async || {
         crate::faults::point("loading").await;
         // Reading and compiling a model takes seconds.
+        let (model, runtime) = (model.clone(), runtime);
         let loading = tokio::task::spawn_blocking(move || {
             Separation::load(&model, runtime, &Places::from_environment())
         });
@@ -54,15 +55,17 @@ pub(super) fn run(arguments: &ProcessorArguments) -> Result<(), Failure> {
             (Some(store), Some(_)) => Some(Finals::new(store.clone(), &s3)?),
             _ => None,
         };
+        let scratch = arguments.scratch.clone();
+        let scratch = tokio::task::spawn_blocking(move || {
+            Scratch::open(scratch.scratch_dir.as_deref(), scratch.scratch_limit_bytes)
+        });
+        let scratch = scratch.await.context("opening the scratch space panicked")??;
         Ok(Processor {
             separation,
             delete_input: staging.delete_input,
             staging: Staging::open(&staging, store).await?,
             finals,
-            scratch: Scratch::open(
-                arguments.scratch.scratch_dir.as_deref(),
-                arguments.scratch.scratch_limit_bytes,
-            )?,
+            scratch,
         })
     })
 }

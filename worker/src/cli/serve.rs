@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -16,13 +16,18 @@ use super::Failure;
 use super::parent::ParentArguments;
 use crate::admin::Admin;
 use crate::kafka::{Consumer, Producer, ensure_topics};
+use crate::processor::ModelError;
 use crate::service::{Activity, Exit, Service, Shutdown};
 use crate::settings::{ConsumedRole, ConsumerArguments, ConsumerSettings, KafkaArguments, KafkaSettings};
+use crate::storage::StorageError;
 use crate::telemetry::{LogsArguments, Metrics};
-use crate::work::Role;
+use crate::work::{HoldableStep, Role, WorkError};
 
 /// How long an orderly end waits for a model that is being loaded; large ones take ten seconds.
 const LOADING_LIMIT: Duration = Duration::from_secs(30);
+
+/// Pause before a start that a dependency did not allow is tried again.
+const START_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long ending at once waits for a separation to notice.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
@@ -93,7 +98,7 @@ impl ServeArguments {
 
 impl Serving {
     /// Makes the role and serves until a shutdown is asked for. A shutdown while the role is made ends it as well.
-    pub(super) fn run<R: Role>(self, make: impl AsyncFnOnce() -> anyhow::Result<R>) -> Result<(), Failure> {
+    pub(super) fn run<R: Role>(self, make: impl AsyncFn() -> anyhow::Result<R>) -> Result<(), Failure> {
         let heartbeat = Heartbeat::default();
         let served = heartbeat.during(self.serve(make, heartbeat.clone()));
         let exit = self.runtime.block_on(served).map_err(Failure::Work)?;
@@ -113,7 +118,7 @@ impl Serving {
 
     async fn serve<R: Role>(
         &self,
-        make: impl AsyncFnOnce() -> anyhow::Result<R>,
+        make: impl AsyncFn() -> anyhow::Result<R>,
         heartbeat: Heartbeat,
     ) -> anyhow::Result<Exit> {
         let shutdown = &self.shutdown;
@@ -132,7 +137,7 @@ impl Serving {
         };
         tokio::spawn(admin.serve(listener));
         let role = tokio::select! {
-            role = make() => role?,
+            role = available(&metrics, make) => role?,
             () = shutdown.drain.cancelled() => {
                 activity.send_replace(Activity::Stopped);
                 shutdown.wait_until_heard().await;
@@ -168,5 +173,29 @@ impl Serving {
         let exit = service.run(shutdown).await?;
         shutdown.wait_until_heard().await;
         Ok(exit)
+    }
+}
+
+/// Makes the role; as long as a dependency refuses or fails, again.
+async fn available<R>(metrics: &Metrics, make: impl AsyncFn() -> anyhow::Result<R>) -> anyhow::Result<R> {
+    let mut start = HoldableStep::new(metrics.holds(), "start");
+    loop {
+        let error = match make().await {
+            Ok(role) => return Ok(role),
+            Err(error) => error,
+        };
+        let storage = error
+            .downcast_ref::<StorageError>()
+            .and_then(StorageError::dependency);
+        let model = || {
+            error
+                .downcast_ref::<ModelError>()
+                .and_then(ModelError::dependency)
+        };
+        let Some(dependency) = storage.or_else(model) else {
+            return Err(error);
+        };
+        start.failed(&WorkError::held(dependency, format!("{error:#}")), Instant::now());
+        tokio::time::sleep(START_PAUSE).await;
     }
 }

@@ -54,6 +54,10 @@ pub(super) fn run(arguments: &UploaderArguments) -> Result<(), Failure> {
         let staging = Staging::open(&staging, Some(store.clone())).await?;
         let finals = Finals::new(store, &s3)?;
         let client = outbound::Client::new(&arguments.outbound.outbound_allow);
-        Ok(Uploader::new(staging, finals, Webhook::new(client, signer)))
+        Ok(Uploader::new(
+            staging,
+            finals,
+            Webhook::new(client, signer.clone()),
+        ))
     })
 }

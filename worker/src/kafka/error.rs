@@ -3,6 +3,10 @@
 pub use rdkafka::error::KafkaError;
 use rdkafka::error::RDKafkaErrorCode;
 
+/// What makes Kafka accept a worker that it refuses.
+pub(crate) const KAFKA_FIX: &str =
+    "create the topics, and give the worker valid Kafka credentials that may read, write and commit";
+
 /// Why an offset is not committed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::admission::{Accepted, Admission, Due, Refusal};
 use super::client;
-use super::error::dependency;
+use super::error::{KAFKA_FIX, dependency};
 use crate::telemetry::Holds;
 
 /// Whether the brokers accept this process; clones share it.
@@ -52,7 +52,7 @@ impl Gate {
         };
         let dependency = dependency(code);
         if self.admission().refused(&dependency, scope, Instant::now()) {
-            self.shared.holds.set(&dependency);
+            self.shared.holds.set(&dependency, KAFKA_FIX);
             self.shared.refused.notify_waiters();
         }
     }

@@ -23,6 +23,7 @@ mod trailing;
 pub use admission::Refusal;
 pub use committed::Found;
 pub use consumer::{Consumer, Polled};
+pub(crate) use error::KAFKA_FIX;
 pub use error::{CommitError, KafkaError, PublishError};
 pub use gate::Gate;
 pub use lag::{GroupLag, PartitionLag, PartitionOwner, read_group_lag};

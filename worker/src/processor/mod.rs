@@ -11,11 +11,12 @@ use separation_contract::message::{Malformed, Outcome, Task, TaskId, TaskResult}
 
 pub use separation::{ModelError, Separation};
 
+use crate::error::ErrorClass;
 use crate::settings::DeleteInput;
 use crate::storage::{
     AttemptId, FinalStatus, Finals, Scratch, Staging, StagingManifest, StemFiles, StorageError,
 };
-use crate::work::{Claim, Finished, Refusal, Role, WorkError, retrying};
+use crate::work::{Claim, Finished, Refusal, Role, WorkError, holding, retrying};
 
 /// How long the bucket of finished stems may take to say that a task is over. It only saves work.
 const FINALS_LIMIT: Duration = Duration::from_secs(2);
@@ -73,15 +74,24 @@ impl Role for Processor {
 
     async fn work(&self, task: &Task, claim: &Claim) -> Result<Finished, WorkError> {
         let attempt = AttemptId::new();
-        let scratch = self.scratch.begin(attempt)?;
+        let scratch = retrying(claim, "scratch", || async {
+            Ok(self.scratch.begin(attempt).await?)
+        })
+        .await?;
         let input = retrying(claim, "stage_in", || async {
-            Ok(self.staging.stage_in(&task.audio_path, &scratch).await?)
+            match self.staging.stage_in(&task.audio_path, &scratch).await {
+                Err(error) if error.is_full_scratch() && scratch.fills_its_disk(0).await? => {
+                    Err(WorkError::new(ErrorClass::Permanent, error))
+                }
+                staged => Ok(staged?),
+            }
         })
         .await?;
         claim.point("staged_in").await?;
-        let separated = claim
-            .stage("separate", self.separation.run(&input.path, &scratch, claim))
-            .await?;
+        let separated = holding(claim, "separate", || {
+            claim.stage("separate", self.separation.run(&input, &scratch, claim))
+        })
+        .await?;
         claim.point("separated").await?;
         let stored = retrying(claim, "store", || async {
             let stems = StemFiles {

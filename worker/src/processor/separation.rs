@@ -1,6 +1,8 @@
 //! The loaded model, and a song through it on a thread of its own.
 
-use std::path::{Path, PathBuf};
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -11,8 +13,8 @@ use crate::model::{ModelChoice, StemName};
 use crate::onnx::RuntimeOptions;
 use crate::places::Places;
 use crate::song::{Formula, Normalize, Separator, SongError, SongSettings, StemOutput};
-use crate::storage::AttemptScratch;
-use crate::work::{Claim, WorkError, chain};
+use crate::storage::{AttemptScratch, Disk, StagedInput, is_disk_trouble, is_full};
+use crate::work::{Claim, Dependency, WorkError, chain};
 
 /// Bytes of one frame of both stems: two channels of 16 bits each.
 const STEM_BYTES_PER_FRAME: u64 = 2 * 2 * 2;
@@ -40,6 +42,21 @@ pub enum ModelError {
     },
 }
 
+impl ModelError {
+    /// The model as a dependency, where another file in its place would do.
+    pub fn dependency(&self) -> Option<Dependency> {
+        let Self::Load(error) = self else {
+            return None;
+        };
+        let fix = "put the model's files where MODEL_FILE_DIR and MODEL_NAME name them";
+        match error {
+            SongError::NoModel { .. } => Some(Dependency::new("model", "missing", fix)),
+            SongError::ReadModel { .. } => Some(Dependency::new("model", "unreadable", fix)),
+            _ => None,
+        }
+    }
+}
+
 /// A loaded model.
 #[derive(Clone)]
 pub struct Separation {
@@ -54,6 +71,51 @@ pub struct Separation {
 pub(super) struct Separated {
     pub(super) vocals: PathBuf,
     pub(super) instrumental: PathBuf,
+}
+
+/// What a disk did to a separation.
+#[derive(Debug)]
+struct DiskTrouble {
+    disk: Disk,
+    cause: io::Error,
+}
+
+/// The operating system's refusal to read the song or to write its stems, where that made a separation fail.
+fn disk_trouble(error: &SongError) -> Option<DiskTrouble> {
+    let disk = match error {
+        SongError::Create(_) | SongError::Encode(_) | SongError::Publish(_) => Disk::Scratch,
+        _ => Disk::Shared,
+    };
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let number = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error);
+        if let Some(number) = number.filter(|&number| is_disk_trouble(number)) {
+            return Some(DiskTrouble {
+                disk,
+                cause: io::Error::from_raw_os_error(number),
+            });
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// A disk is no fault of the song, unless the song's stems alone, of `needed` bytes, fill it.
+async fn disk_error(
+    trouble: DiskTrouble,
+    message: String,
+    scratch: &AttemptScratch,
+    needed: u64,
+) -> WorkError {
+    // Only scratch space is written to.
+    let full = is_full(&trouble.cause);
+    if full && scratch.fills_its_disk(needed).await.unwrap_or(false) {
+        return WorkError::new(ErrorClass::Permanent, message);
+    }
+    let disk = if full { Disk::Scratch } else { trouble.disk };
+    WorkError::held(disk.dependency(&trouble.cause), message)
 }
 
 impl Separation {
@@ -86,7 +148,7 @@ impl Separation {
     /// Separates `input` into files in `scratch`.
     pub(super) async fn run(
         &self,
-        input: &Path,
+        input: &StagedInput,
         scratch: &AttemptScratch,
         claim: &Claim,
     ) -> Result<Separated, WorkError> {
@@ -102,11 +164,18 @@ impl Separation {
             stem: stem.clone(),
             path: path.clone(),
         });
-        let room = scratch.remaining_bytes()?;
-        let fetched = input
-            .starts_with(scratch.path())
-            .then(|| input.display().to_string());
-        let (separator, input) = (Arc::clone(&self.separator), input.to_owned());
+        let room = scratch.remaining_bytes().await?;
+        // Messages must not name a path that only this process knows.
+        let known_as = match &input.shared {
+            Some(shared) => shared.resolved().display().to_string(),
+            None => "the song".to_owned(),
+        };
+        let reworded = |error: &(dyn Error + 'static)| {
+            chain(error).replace(&input.path.display().to_string(), &known_as)
+        };
+        // Open until the separation has ended.
+        let staged = input.clone();
+        let separator = Arc::clone(&self.separator);
         let control = claim.control();
         let cancel = control.cancel.clone();
         let task = tokio::task::spawn_blocking(move || {
@@ -116,40 +185,40 @@ impl Separation {
             control
                 .check(Instant::now())
                 .map_err(|stopped| SongError::Separate(stopped.into()))?;
-            let too_large = |progress: Progress| {
-                progress.done_frames.max(progress.expected_frames.unwrap_or(0)) * STEM_BYTES_PER_FRAME > room
+            let bytes = |progress: Progress| {
+                progress.done_frames.max(progress.expected_frames.unwrap_or(0)) * STEM_BYTES_PER_FRAME
             };
-            let mut outgrown = false;
+            let mut needed = 0;
             let done = separator.separate(
-                &input,
+                &staged.path,
                 &outputs,
                 &SETTINGS,
                 &mut |progress| {
-                    if too_large(progress) {
-                        outgrown = true;
+                    needed = needed.max(bytes(progress));
+                    if needed > room {
                         cancel.cancel();
                     }
                 },
                 &control,
             );
-            Ok((done, outgrown))
+            Ok::<_, SongError>((done, needed))
         });
         match task.await {
-            Ok(Ok((_, true))) => Err(WorkError::new(
+            Ok(Ok((_, needed))) if needed > room => Err(WorkError::new(
                 ErrorClass::Permanent,
                 format!(
                     "the stems need more than the {room} bytes of scratch space that are left; fix: raise SCRATCH_LIMIT_BYTES"
                 ),
             )),
-            Ok(Ok((Ok(song), false))) => {
+            Ok(Ok((Ok(song), _))) => {
                 tracing::info!(frames = song.frames, format = %song.input.format, "Separated");
                 Ok(files)
             }
-            Ok(Ok((Err(error), false)) | Err(error)) => Err(match fetched {
-                // Its caller knows no file of that name.
-                Some(name) => WorkError::new(error.class(), chain(&error).replace(&name, "the song")),
-                None => WorkError::new(error.class(), error),
+            Ok(Ok((Err(error), needed))) => Err(match disk_trouble(&error) {
+                Some(trouble) => disk_error(trouble, reworded(&error), scratch, needed).await,
+                None => WorkError::new(error.class(), reworded(&error)),
             }),
+            Ok(Err(error)) => Err(WorkError::new(error.class(), reworded(&error))),
             Err(panicked) => Err(WorkError::new(
                 ErrorClass::Bug,
                 format!("the separation panicked: {panicked}"),

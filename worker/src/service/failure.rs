@@ -17,7 +17,8 @@ pub(super) enum Verdict {
 /// Decides by the failure's class, the policy, and how often the message was put back before.
 pub(super) fn verdict(class: ErrorClass, policy: FailurePolicy, put_back_before: u32) -> Verdict {
     match (class, policy) {
-        (ErrorClass::Interrupted, _) => Verdict::Leave,
+        // A dependency's failure never gets here, and would be no fault of the message.
+        (ErrorClass::Interrupted | ErrorClass::Dependency, _) => Verdict::Leave,
         (ErrorClass::Transient | ErrorClass::TimedOut, FailurePolicy::RetryOnFailure { max_retries })
             if put_back_before < max_retries =>
         {
@@ -46,6 +47,7 @@ mod tests {
             (ErrorClass::Bug, retry, 0, Verdict::GiveUp),
             (ErrorClass::Interrupted, retry, 0, Verdict::Leave),
             (ErrorClass::Interrupted, always, 9, Verdict::Leave),
+            (ErrorClass::Dependency, always, 9, Verdict::Leave),
         ] {
             assert_eq!(
                 verdict(class, policy, before),

@@ -17,9 +17,9 @@ use super::record::Record;
 use super::{Service, ServiceError};
 use crate::error::ErrorClass;
 use crate::faults;
-use crate::kafka::{CommitError, Found, Header, Message, Place};
+use crate::kafka::{CommitError, Found, Header, KAFKA_FIX, Message, Place};
 use crate::telemetry::TraceContext;
-use crate::work::{Claim, ClaimedWork, Finished, Refusal, Role, WorkError};
+use crate::work::{Claim, ClaimedWork, Dependency, Finished, HoldableStep, Refusal, Role, WorkError};
 
 /// How long work whose claim ended may take to end by itself.
 const LETTING_GO: Duration = Duration::from_secs(30);
@@ -53,6 +53,8 @@ pub enum Ended {
     Moved,
     /// Its topic was deleted.
     TopicDeleted,
+    /// The worker was asked to stop while a dependency refused it; the message is left to another worker.
+    Released,
 }
 
 impl Ended {
@@ -67,6 +69,7 @@ impl Ended {
             Self::Lost => "lost",
             Self::Moved => "moved",
             Self::TopicDeleted => "topic_deleted",
+            Self::Released => "released",
         }
     }
 }
@@ -94,6 +97,8 @@ enum Stop {
     Lost,
     /// The message's topic does not exist any more.
     NoTopic,
+    /// The worker was asked to stop, and a dependency refuses it.
+    Released,
     /// The client cannot go on.
     Fatal(ServiceError),
 }
@@ -161,6 +166,14 @@ impl<'s, R: Role> Flow<'s, R> {
                 );
                 Ok(Ended::TopicDeleted)
             }
+            Err(Stop::Released) => {
+                self.service.producer.purge();
+                tracing::warn!(
+                    task_uuid = task,
+                    "Asked to stop while a dependency refuses; the task is left uncommitted for another worker"
+                );
+                Ok(Ended::Released)
+            }
             Err(Stop::Lost) => {
                 self.service.producer.purge();
                 tracing::warn!(
@@ -176,6 +189,7 @@ impl<'s, R: Role> Flow<'s, R> {
     /// succeeds within `limit`.
     pub(super) async fn release(&self, limit: Duration) {
         self.record.drain();
+        self.record.hold(None);
         match tokio::time::timeout(limit, self.record.write_changed()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "Could not take the attempt back"),
@@ -183,7 +197,8 @@ impl<'s, R: Role> Flow<'s, R> {
         }
     }
 
-    /// The steps, while changes of the record are committed.
+    /// The steps, while changes of the record are committed. Ends early when the worker is asked to stop while a dependency
+    /// refuses it: waiting for that could take without end.
     async fn steps_and_record(&self, task: &str) -> Result<Ended, Stop> {
         let drained = async {
             self.drain.cancelled().await;
@@ -194,6 +209,22 @@ impl<'s, R: Role> Flow<'s, R> {
             ended = self.steps(task) => ended,
             error = self.record.write_changes() => Err(error.into()),
             never = drained => match never {},
+            () = self.held_at_the_end() => Err(Stop::Released),
+        }
+    }
+
+    /// Records what refuses this worker, whenever that changes, until it is asked to stop and something does.
+    async fn held_at_the_end(&self) {
+        let holds = self.service.metrics.holds();
+        let mut changes = holds.changes();
+        loop {
+            let held = holds.list().into_iter().next();
+            let is_held = held.is_some();
+            self.record.hold(held);
+            tokio::select! {
+                () = changes.next() => {}
+                () = self.drain.cancelled(), if is_held => return,
+            }
         }
     }
 
@@ -258,7 +289,11 @@ impl<'s, R: Role> Flow<'s, R> {
         // within that time is the first of its partition for the next worker, which waits for the commit.
         faults::point("attempt_noted").await;
         match self
-            .drive(&mut claimed, &claim, role.work(&message, &claim))
+            .drive(
+                &mut claimed,
+                &claim,
+                crate::work::holding(&claim, "work", || role.work(&message, &claim)),
+            )
             .await?
         {
             Ok(finished) => {
@@ -352,7 +387,7 @@ impl<'s, R: Role> Flow<'s, R> {
             let refused = self.service.role.refuse(refusal, &claim);
             match self.drive(&mut claimed, &claim, refused).await? {
                 Ok(finished) => break finished,
-                Err(error) if matches!(error.class(), ErrorClass::Transient | ErrorClass::TimedOut) => {
+                Err(error) if is_passing(error.class()) => {
                     tracing::warn!(task_uuid = task, error = %error, "Cannot tell the caller yet");
                     self.pause(PAUSE).await?;
                 }
@@ -379,9 +414,9 @@ impl<'s, R: Role> Flow<'s, R> {
         step: impl Future<Output = Result<T, WorkError>>,
     ) -> Result<Result<T, WorkError>, Stop> {
         let mut step = pin!(step);
-        let overdue = tokio::time::sleep_until((claim.deadline + LETTING_GO).into());
-        let mut overdue = pin!(overdue);
         loop {
+            // Moves on while the work is on hold.
+            let overdue_at = claim.ends_at() + LETTING_GO;
             tokio::select! {
                 biased;
                 done = &mut step => return Ok(done),
@@ -398,28 +433,15 @@ impl<'s, R: Role> Flow<'s, R> {
                     let _ = tokio::time::timeout(LETTING_GO, &mut step).await;
                     return Err(Stop::Lost);
                 }
-                () = &mut overdue => {
+                () = tokio::time::sleep_until(overdue_at.into()) => {
+                    if claim.ends_at() + LETTING_GO > overdue_at {
+                        continue;
+                    }
                     claimed.cancel();
                     return Ok(Err(WorkError::new(ErrorClass::TimedOut, "not done by the deadline")));
                 }
             }
         }
-    }
-
-    /// `dependency` refuses this worker: reported in the log by the caller, and in the metrics, `/ready` and the record
-    /// until [`Self::released`].
-    fn held(&self, dependency: &str) {
-        let hold = self.service.metrics.holds().set(dependency);
-        self.record.hold(Some(hold));
-    }
-
-    /// `dependency` does not refuse this worker any more.
-    fn released(&self, dependency: &str) {
-        let holds = self.service.metrics.holds();
-        if holds.clear(dependency) {
-            tracing::info!(dependency, "The dependency accepts this worker again");
-        }
-        self.record.hold(holds.list().into_iter().next());
     }
 
     /// Makes sure that the message is still this member's: asks the broker if that was not confirmed for a third of a
@@ -470,6 +492,10 @@ impl<'s, R: Role> Flow<'s, R> {
     }
 
     async fn dead_letter(&self, label: &'static str, reason: &str) -> Result<(), Stop> {
+        if self.record.has_letter() {
+            tracing::info!(place = %self.message.place, "The message is in the dead-letter topic already");
+            return Ok(());
+        }
         let value = self.message.value.as_deref().unwrap_or_default();
         let kept = &value[..value.len().min(MAX_MESSAGE_BYTES)];
         let place = self.message.place;
@@ -486,6 +512,10 @@ impl<'s, R: Role> Flow<'s, R> {
         self.publish(&self.service.settings.dead_letter_topic, kept, &headers)
             .await?;
         self.service.metrics.dead_letter(label);
+        // Telling the caller may take long, and another worker may have to go on with it.
+        self.record.letter();
+        self.record.write_changed().await?;
+        faults::point("dead_lettered").await;
         Ok(())
     }
 
@@ -498,7 +528,7 @@ impl<'s, R: Role> Flow<'s, R> {
         });
         let key = self.message.key.as_deref();
         let mut pause = PAUSE;
-        let mut refusal: Option<String> = None;
+        let mut step = HoldableStep::new(self.service.metrics.holds(), "publish");
         loop {
             self.confirm().await?;
             let published = tokio::select! {
@@ -506,30 +536,17 @@ impl<'s, R: Role> Flow<'s, R> {
                 () = self.lost.cancelled() => return Err(Stop::Lost),
             };
             let error = match published {
-                Ok(_) => {
-                    refusal.inspect(|dependency| self.released(dependency));
-                    return Ok(());
-                }
+                Ok(_) => return Ok(()),
                 Err(error) => error,
             };
-            let problem = crate::work::chain(&error);
-            let now = error.dependency();
-            if refusal != now {
-                refusal.inspect(|dependency| self.released(dependency));
-            }
             // Committing without it would lose the outcome, so that even a refusal is waited out.
-            match &now {
-                Some(dependency) => {
-                    tracing::error!(
-                        error = problem,
-                        dependency,
-                        "Kafka refuses the message; publishing again"
-                    );
-                    self.held(dependency);
-                }
-                None => tracing::warn!(error = problem, "Publishing again"),
-            }
-            refusal = now;
+            let dependency = Dependency {
+                name: error
+                    .dependency()
+                    .unwrap_or_else(|| "kafka:unreachable".to_owned()),
+                fix: KAFKA_FIX,
+            };
+            step.failed(&WorkError::held(dependency, error), Instant::now());
             self.pause(pause).await?;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -555,4 +572,12 @@ impl<'s, R: Role> Flow<'s, R> {
             () = self.lost.cancelled() => Err(Stop::Lost),
         }
     }
+}
+
+/// Whether telling a caller may succeed later.
+fn is_passing(class: ErrorClass) -> bool {
+    matches!(
+        class,
+        ErrorClass::Transient | ErrorClass::Dependency | ErrorClass::TimedOut
+    )
 }

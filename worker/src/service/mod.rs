@@ -210,8 +210,10 @@ impl<R: Role> Service<R> {
             Ok(None) | Err(_) => "aborted",
         };
         self.metrics.message_ended(outcome, begin.elapsed());
-        if outcome == "aborted" {
+        if matches!(ended, Ok(None | Some(Ended::Released)) | Err(_)) {
             flow.release(RELEASE_LIMIT).await;
+        }
+        if outcome == "aborted" {
             tracing::warn!(
                 task_uuid = task,
                 "Aborted; the task is left uncommitted for another worker"

@@ -36,6 +36,10 @@ struct Fields {
     draining: bool,
     /// What refuses the worker.
     held: Option<Hold>,
+    /// The message is in the dead-letter topic.
+    letter: bool,
+    /// Whether the record was read: nothing is written over it before.
+    loaded: bool,
     /// Whether the fields changed since they were last committed.
     changed: bool,
     /// Whether the next offset was committed: the record of this one is over.
@@ -56,7 +60,12 @@ impl<'s> Record<'s> {
 
     /// The record as it is committed, and when a commit confirmed that the message is this member's, if one did.
     pub(super) fn found(&self, record: OffsetMetadata, confirmed_at: Option<Instant>) {
-        self.fields.borrow_mut().found = record;
+        let mut fields = self.fields.borrow_mut();
+        fields.found = record;
+        fields.loaded = true;
+        if fields.changed {
+            self.changed.notify_one();
+        }
         self.confirmed_at.set(confirmed_at);
     }
 
@@ -78,6 +87,16 @@ impl<'s> Record<'s> {
     /// What refuses the worker from now on, if anything. An attempt does not count while it is held.
     pub(super) fn hold(&self, held: Option<Hold>) {
         self.change(|fields| fields.held = held);
+    }
+
+    /// Whether the message is in the dead-letter topic.
+    pub(super) fn has_letter(&self) -> bool {
+        self.fields.borrow().record().letter
+    }
+
+    /// The message is in the dead-letter topic from now on.
+    pub(super) fn letter(&self) {
+        self.change(|fields| fields.letter = true);
     }
 
     fn change(&self, change: impl FnOnce(&mut Fields)) {
@@ -150,6 +169,7 @@ impl Fields {
     fn record(&self) -> OffsetMetadata {
         let mut record = self.found.clone();
         record.held.clone_from(&self.held);
+        record.letter |= self.letter;
         if self.start.is_some() {
             let counts = !self.draining && self.held.is_none();
             record.attempt = self.found.attempt.saturating_add(u32::from(counts));
@@ -162,7 +182,7 @@ impl Fields {
 
     /// The record to commit now, if one may be.
     fn take(&mut self) -> Option<OffsetMetadata> {
-        if self.concluded {
+        if self.concluded || !self.loaded {
             return None;
         }
         self.changed = false;
@@ -183,6 +203,7 @@ mod tests {
     fn found(text: &str) -> Fields {
         Fields {
             found: OffsetMetadata::parse(text),
+            loaded: true,
             ..Fields::default()
         }
     }
@@ -215,6 +236,24 @@ mod tests {
         assert_eq!(fields.record().to_string(), "start=9;held=s3:403@10");
         fields.held = None;
         assert_eq!(fields.record().to_string(), "attempt=1;start=9");
+    }
+
+    #[test]
+    fn a_dead_letter_is_recorded_for_whoever_works_on_the_message_next() {
+        let mut fields = found("attempt=1");
+        fields.letter = true;
+        assert_eq!(fields.record().to_string(), "attempt=1;letter=1");
+        assert!(found("attempt=1;letter=1").record().letter);
+    }
+
+    #[test]
+    fn nothing_is_written_over_a_record_that_was_not_read() {
+        let mut fields = Fields {
+            changed: true,
+            ..Fields::default()
+        };
+        assert_eq!(fields.take(), None);
+        assert!(fields.changed, "it is written later");
     }
 
     #[test]

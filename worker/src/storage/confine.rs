@@ -1,13 +1,23 @@
-//! Which files and buckets may be used: those below folders and in buckets that the settings name.
+//! Which files may be used: those below directories that the settings name.
 //!
-//! Symbolic links are resolved before a path is judged.
+//! Symbolic links are resolved before a path is judged, and what is used afterwards is the file that was judged: it is opened
+//! directory by directory without following links, so that a link that is swapped in between leads nowhere.
 
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 
 use super::StorageError;
 
-/// A folder that paths must lie below.
+/// Files of a directory that are looked at to tell a file that cannot be read from a volume that cannot.
+const NEIGHBORS: usize = 16;
+
+/// A directory that paths must be below.
 #[derive(Debug, Clone)]
 pub(crate) struct Root {
     /// The variable that names it.
@@ -17,14 +27,51 @@ pub(crate) struct Root {
     when_gone: WhenGone,
 }
 
-/// What it means that a root is not there.
+/// What it means that a root does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WhenGone {
-    /// It was there, so its volume will be back.
+    /// Its volume is not mounted.
     MayReturn,
     /// This worker works without it.
     NotUsed,
 }
+
+/// A regular file below a root, open: whatever happens to its path, this is the file that was checked.
+#[derive(Debug, Clone)]
+pub struct OpenFile {
+    file: Arc<File>,
+    resolved: PathBuf,
+}
+
+impl OpenFile {
+    /// The file, for what it is.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Its path when it was opened, without symbolic links; for messages.
+    pub fn resolved(&self) -> &Path {
+        &self.resolved
+    }
+
+    /// A path by which this process and its children open the same file again.
+    pub fn path(&self) -> PathBuf {
+        if cfg!(target_os = "linux") {
+            format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()).into()
+        } else {
+            self.resolved.clone()
+        }
+    }
+}
+
+/// The same file was opened.
+impl PartialEq for OpenFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.resolved == other.resolved
+    }
+}
+
+impl Eq for OpenFile {}
 
 impl Root {
     pub(crate) fn new(name: &'static str, path: &Path, when_gone: WhenGone) -> Result<Self, StorageError> {
@@ -40,45 +87,102 @@ impl Root {
         &self.path
     }
 
-    /// The regular file that `path` names, resolved. Blocks.
+    /// Opens the regular file that `path` names. Blocks.
     ///
     /// # Errors
-    /// `Missing` when there is none, `Refused` when it lies elsewhere or is no regular file.
-    pub(crate) fn file(&self, path: &Path) -> Result<PathBuf, StorageError> {
-        // Resolved each time: the volume may have been mounted, or mounted again, since the start.
-        let root = match self.path.canonicalize() {
-            Err(error) if is_gone(&error) && self.when_gone == WhenGone::NotUsed => {
-                return Err(self.refused(path));
-            }
-            root => root.map_err(StorageError::file("find", &self.path))?,
-        };
-        let resolved = match path.canonicalize() {
-            Ok(resolved) => resolved,
-            // What lies elsewhere is refused whether it exists or not.
-            Err(error) if is_gone(&error) => {
-                return Err(if is_plainly_below(path, &[&self.path, &root]) {
-                    StorageError::missing(&path.display())
-                } else {
-                    self.refused(path)
-                });
-            }
-            // A text that is no path at all, such as one with a NUL or a name of 300 characters.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(self.refused(path)),
-            Err(error) => return Err(StorageError::file("find", path)(error)),
-        };
-        if !resolved.starts_with(&root) {
-            return Err(self.refused(path));
-        }
-        let metadata = resolved
-            .metadata()
-            .map_err(StorageError::file("look up", &resolved))?;
+    /// `Missing` when there is none, `Refused` when it is elsewhere, is no regular file, or cannot be read although
+    /// others beside it can.
+    pub(crate) fn open(&self, path: &Path) -> Result<OpenFile, StorageError> {
+        let root = self.resolve()?.ok_or_else(|| self.refused(path))?;
+        let resolved = self.resolve_below(&root, path)?;
+        let opened = open_below(&root, &resolved).and_then(|file| Ok((file.metadata()?, file)));
+        let (metadata, file) = opened.map_err(|error| self.blame(&resolved, path, error))?;
         if !metadata.is_file() {
             return Err(StorageError::Refused {
                 place: path.display().to_string(),
                 rule: "it must be a regular file".into(),
             });
         }
-        Ok(resolved)
+        Ok(OpenFile {
+            file: Arc::new(file),
+            resolved,
+        })
+    }
+
+    /// Deletes the regular file that `path` names; of a symbolic link to one, the link. Blocks.
+    ///
+    /// # Errors
+    /// When it may not be used or stays; a file that does not exist is no error.
+    pub(crate) fn delete(&self, path: &Path) -> Result<(), StorageError> {
+        match self.open(path) {
+            Err(error) if error.is_missing() => return Ok(()),
+            checked => checked?,
+        };
+        let (Some(directory), Some(name), Some(root)) = (path.parent(), path.file_name(), self.resolve()?)
+        else {
+            return Err(self.refused(path));
+        };
+        let resolved = self.resolve_below(&root, directory)?;
+        let failed = StorageError::file("delete", path);
+        let directory = directory_below(&root, &resolved).map_err(StorageError::file("open", directory))?;
+        match unlinkat(&directory, name, AtFlags::empty()) {
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            deleted => deleted.map_err(|error| failed(error.into())),
+        }
+    }
+
+    /// The root without symbolic links; nothing if this worker works without it. Resolved each time: the volume may have
+    /// been mounted, or mounted again, since the start.
+    fn resolve(&self) -> Result<Option<PathBuf>, StorageError> {
+        match self.path.canonicalize() {
+            Ok(root) => Ok(Some(root)),
+            Err(error) if is_gone(&error) => match self.when_gone {
+                WhenGone::NotUsed => Ok(None),
+                WhenGone::MayReturn => Err(StorageError::NoVolume {
+                    place: self.path.display().to_string(),
+                }),
+            },
+            Err(error) => Err(StorageError::file("find", &self.path)(error)),
+        }
+    }
+
+    /// What `path` names, without symbolic links.
+    fn resolve_below(&self, root: &Path, path: &Path) -> Result<PathBuf, StorageError> {
+        let resolved = match path.canonicalize() {
+            Ok(resolved) => resolved,
+            // What is elsewhere is refused whether it exists or not.
+            Err(error) if is_gone(&error) => {
+                return Err(if is_plainly_below(path, &[&self.path, root]) {
+                    StorageError::missing(&path.display())
+                } else {
+                    self.refused(path)
+                });
+            }
+            // Not a valid path, such as one with a NUL.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(self.refused(path)),
+            Err(error) => return Err(self.blame(path, path, error)),
+        };
+        if resolved.starts_with(root) {
+            Ok(resolved)
+        } else {
+            Err(self.refused(path))
+        }
+    }
+
+    /// Tells a file that cannot be read from a volume that cannot.
+    fn blame(&self, at: &Path, path: &Path, error: io::Error) -> StorageError {
+        // Only this file, if another one beside it can be read.
+        let own = error.kind() == io::ErrorKind::PermissionDenied
+            && at
+                .parent()
+                .is_some_and(|directory| has_readable_file(directory, at));
+        if own {
+            return StorageError::Refused {
+                place: path.display().to_string(),
+                rule: "the worker's user must be allowed to read it".into(),
+            };
+        }
+        StorageError::file("open", path)(error)
     }
 
     fn refused(&self, path: &Path) -> StorageError {
@@ -87,6 +191,46 @@ impl Root {
             rule: format!("it must lie below {} ({})", self.path.display(), self.name),
         }
     }
+}
+
+/// Opens a file whose path has no symbolic links: one that was put there meanwhile is an error.
+fn open_below(root: &Path, resolved: &Path) -> io::Result<File> {
+    let (Some(directory), Some(name)) = (resolved.parent(), resolved.file_name()) else {
+        return Err(io::ErrorKind::IsADirectory.into());
+    };
+    if resolved == root {
+        return Ok(File::open(root)?);
+    }
+    let directory = directory_below(root, directory)?;
+    // Without waiting for the writer of a pipe.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    Ok(step(&directory, name, flags)?.into())
+}
+
+/// Opens a directory whose path has no symbolic links.
+fn directory_below(root: &Path, resolved: &Path) -> io::Result<OwnedFd> {
+    let below = resolved.strip_prefix(root).map_err(io::Error::other)?;
+    let mut directory: OwnedFd = File::open(root)?.into();
+    for name in below {
+        directory = step(&directory, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    }
+    Ok(directory)
+}
+
+fn step(directory: &OwnedFd, name: &OsStr, flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(directory, name, flags, Mode::empty())?)
+}
+
+/// Whether some file of a directory other than `except` can be read.
+fn has_readable_file(directory: &Path, except: &Path) -> bool {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    let mut others = files.map(|entry| entry.path()).filter(|path| path != except);
+    others
+        .by_ref()
+        .take(NEIGHBORS)
+        .any(|path| File::open(path).is_ok())
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -126,13 +270,13 @@ mod tests {
             symlink("sub", at("temp/down")).unwrap();
             let root = Root::new("TEMP_DIR", &at("temp"), WhenGone::MayReturn).unwrap();
             let path = parts.iter().fold(at("temp"), |path, part| path.join(part));
-            if let Ok(allowed) = root.file(&path) {
-                prop_assert!(std::fs::read_to_string(allowed).unwrap().starts_with("temp/"), "{}", path.display());
+            if let Ok(allowed) = root.open(&path) {
+                prop_assert!(std::fs::read_to_string(allowed.path()).unwrap().starts_with("temp/"), "{}", path.display());
             }
         }
     }
 
-    fn class(result: &Result<PathBuf, StorageError>) -> &'static str {
+    fn class(result: &Result<OpenFile, StorageError>) -> &'static str {
         match result {
             Ok(_) => "allowed",
             Err(StorageError::Missing { .. }) => "missing",
@@ -156,7 +300,7 @@ mod tests {
         symlink("loop", at("temp/loop")).unwrap();
         let check = |root: &str, path: &str, expected: &str| {
             let root = Root::new("TEMP_DIR", &at(root), WhenGone::MayReturn).unwrap();
-            assert_eq!(class(&root.file(&at(path))), expected, "{path}");
+            assert_eq!(class(&root.open(&at(path))), expected, "{path}");
         };
         check("temp", "temp/sub/a.wav", "allowed");
         check("temp", "temp/sub/../sub/a.wav", "allowed");
@@ -177,7 +321,49 @@ mod tests {
         check("temp", "temp/loop", "failed");
         check("unmounted", "unmounted/a.wav", "failed");
         let unused = Root::new("TEMP_DIR", &at("unmounted"), WhenGone::NotUsed).unwrap();
-        assert_eq!(class(&unused.file(&at("unmounted/a.wav"))), "refused");
+        assert_eq!(class(&unused.open(&at("unmounted/a.wav"))), "refused");
         check("temp", &format!("temp/{}", "x".repeat(300)), "failed");
+    }
+
+    #[test]
+    fn a_link_that_is_swapped_in_after_the_check_leads_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(at("temp/sub")).unwrap();
+        std::fs::create_dir(at("other")).unwrap();
+        std::fs::write(at("temp/sub/a.wav"), b"song").unwrap();
+        std::fs::write(at("other/a.wav"), b"secret").unwrap();
+        let root = Root::new("TEMP_DIR", &at("temp"), WhenGone::MayReturn).unwrap();
+        let opened = root.open(&at("temp/sub/a.wav")).unwrap();
+        std::fs::rename(at("temp/sub"), at("temp/before")).unwrap();
+        symlink(at("other"), at("temp/sub")).unwrap();
+        assert_eq!(std::fs::read(opened.path()).unwrap(), b"song");
+        // As between resolving a path and opening it.
+        let resolved = at("temp").canonicalize().unwrap();
+        open_below(&resolved, &resolved.join("sub/a.wav")).expect_err("a link is not followed");
+        root.delete(&at("temp/sub/a.wav")).expect_err("it is elsewhere");
+        assert!(at("other/a.wav").exists());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_from_a_volume_that_cannot() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("a"), b"a").unwrap();
+        let root = Root::new("TEMP_DIR", folder.path(), WhenGone::MayReturn).unwrap();
+        let denied = || io::Error::from_raw_os_error(13);
+        let only = root.blame(&at("a"), &at("a"), denied());
+        assert_eq!(
+            only.dependency().map(|it| it.name).as_deref(),
+            Some("volume:EACCES")
+        );
+        std::fs::write(at("b"), b"b").unwrap();
+        let one = root.blame(&at("a"), &at("a"), denied());
+        assert!(matches!(one, StorageError::Refused { .. }), "{one}");
+        let full = root.blame(&at("a"), &at("a"), io::Error::from_raw_os_error(116));
+        assert_eq!(
+            full.dependency().map(|it| it.name).as_deref(),
+            Some("volume:ESTALE")
+        );
     }
 }

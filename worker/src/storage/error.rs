@@ -7,8 +7,9 @@ use std::path::Path;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use super::blame::{self, class_of_answer, class_of_file_error};
 use crate::error::ErrorClass;
-use crate::work::WorkError;
+use crate::work::{Dependency, WorkError};
 
 /// Why a file or an object could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -41,12 +42,20 @@ pub enum StorageError {
     /// A file could not be read or written.
     #[error("cannot {action} {place}")]
     File {
+        /// The disk that it is on.
+        disk: Disk,
         /// What was tried.
         action: &'static str,
         /// The path.
         place: String,
         /// Why not.
         source: io::Error,
+    },
+    /// The directory of songs or of stems is not there.
+    #[error("there is no directory {place}")]
+    NoVolume {
+        /// Its path.
+        place: String,
     },
     /// The object store refused, failed or was silent.
     #[error("cannot {action} {place}: {problem}")]
@@ -57,6 +66,8 @@ pub enum StorageError {
         place: String,
         /// What the store says, or what became of the connection.
         problem: String,
+        /// The code or the status of the store's answer, or `timeout` and the like where there was none.
+        code: String,
         /// What that says about trying again.
         class: ErrorClass,
     },
@@ -80,8 +91,62 @@ impl StorageError {
             | Self::Stream(_)
             | Self::NoObjectStore { .. } => ErrorClass::Permanent,
             Self::File { source, .. } => class_of_file_error(source),
+            Self::NoVolume { .. } => ErrorClass::Dependency,
             Self::Objects { class, .. } => *class,
         }
+    }
+
+    /// The dependency that refuses or fails, of an error of the class `Dependency`.
+    pub fn dependency(&self) -> Option<Dependency> {
+        if self.class() != ErrorClass::Dependency {
+            return None;
+        }
+        match self {
+            Self::File { disk, source, .. } => Some(disk.dependency(source)),
+            Self::NoVolume { .. } => Some(Disk::Shared.dependency(&io::ErrorKind::NotFound.into())),
+            Self::Objects { code, .. } => Some(blame::store(code)),
+            _ => None,
+        }
+    }
+
+    /// The same as trouble with one object while the store serves others: tried again, and not without end.
+    pub(crate) fn of_one_object(self) -> Self {
+        match self {
+            Self::Objects {
+                action,
+                place,
+                problem,
+                code,
+                ..
+            } => Self::Objects {
+                action,
+                place,
+                problem,
+                code,
+                class: ErrorClass::Transient,
+            },
+            other => other,
+        }
+    }
+
+    /// The same at another place, as its reader knows it.
+    pub(crate) fn at(self, path: &Path) -> Self {
+        match self {
+            Self::File {
+                disk, action, source, ..
+            } => Self::File {
+                disk,
+                action,
+                source,
+                place: path.display().to_string(),
+            },
+            other => other,
+        }
+    }
+
+    /// Whether the worker's own disk is full.
+    pub(crate) fn is_full_scratch(&self) -> bool {
+        matches!(self, Self::File { disk: Disk::Scratch, source, .. } if blame::is_full(source))
     }
 
     /// Whether the file or object is not there, rather than out of reach.
@@ -89,9 +154,20 @@ impl StorageError {
         matches!(self, Self::Missing { .. })
     }
 
+    /// A failure at a file on the shared volume.
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        Self::file_on(Disk::Shared, action, path)
+    }
+
+    /// A failure at a file of the worker's own.
+    pub(crate) fn scratch(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        Self::file_on(Disk::Scratch, action, path)
+    }
+
+    fn file_on(disk: Disk, action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let place = path.display().to_string();
         move |source| Self::File {
+            disk,
             action,
             place,
             source,
@@ -119,73 +195,63 @@ impl StorageError {
                 .as_service_error()
                 .and_then(ProvideErrorMetadata::code)
                 .map(str::to_owned);
-            if is_missing_object(action, status, code.as_deref()) {
+            if code.as_deref() == Some("NoSuchKey") {
                 return Self::Missing { place };
             }
+            let (class, short) = match &error {
+                // A request is built from checked settings, so what fails there is fetching credentials.
+                SdkError::ConstructionFailure(_) => (ErrorClass::Dependency, "credentials"),
+                SdkError::TimeoutError(_) => (ErrorClass::Dependency, "timeout"),
+                SdkError::DispatchFailure(_) => (ErrorClass::Dependency, "unreachable"),
+                SdkError::ResponseError(_) => (ErrorClass::Dependency, "response"),
+                _ => (class_of_answer(status.unwrap_or(0), code.as_deref()), ""),
+            };
+            // The SDK's own word for an answer without a body.
+            let code = code.filter(|code| code != "NotFound");
             Self::Objects {
                 action,
-                place,
-                class: class_of_answer(&error, status, code.as_deref()),
+                class,
                 problem: problem_of(&error, status, code.as_deref()),
+                code: match (short, code) {
+                    ("", Some(code)) => code,
+                    ("", None) => status.unwrap_or(0).to_string(),
+                    (short, _) => short.to_owned(),
+                },
+                place,
             }
+        }
+    }
+}
+
+/// The disk that a file is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// The volume that songs and stems are on, which workers share.
+    Shared,
+    /// The worker's own, which songs are fetched to and stems are made on.
+    Scratch,
+}
+
+impl Disk {
+    /// The disk as a dependency that gave `error`.
+    pub(crate) fn dependency(self, error: &io::Error) -> Dependency {
+        blame::disk(self.name(), error)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "volume",
+            Self::Scratch => "scratch",
         }
     }
 }
 
 impl From<StorageError> for WorkError {
     fn from(error: StorageError) -> Self {
-        Self::new(error.class(), error)
-    }
-}
-
-/// A 404 that is about the object itself; `NoSuchBucket` and `NoSuchUpload` are about something else. An answer to
-/// HEAD has no body and so no code of its own.
-fn is_missing_object(action: &str, status: Option<u16>, code: Option<&str>) -> bool {
-    match code {
-        Some("NoSuchKey") => true,
-        Some("NotFound") | None => status == Some(404) && action != "list",
-        Some(_) => false,
-    }
-}
-
-fn class_of_answer<E, R>(error: &SdkError<E, R>, status: Option<u16>, code: Option<&str>) -> ErrorClass {
-    match error {
-        // A request is built from checked settings, so what fails there is fetching credentials, from a service that
-        // may be back in a moment.
-        SdkError::ConstructionFailure(_)
-        | SdkError::TimeoutError(_)
-        | SdkError::DispatchFailure(_)
-        | SdkError::ResponseError(_) => ErrorClass::Transient,
-        _ => class_of_status(status.unwrap_or(0), code),
-    }
-}
-
-/// The class of an answer by status and code, as S3's list of error responses describes them.
-pub(crate) fn class_of_status(status: u16, code: Option<&str>) -> ErrorClass {
-    const PASSING: [&str; 15] = [
-        "BadDigest",
-        "ConditionalRequestConflict",
-        "ExpiredToken",
-        "IncompleteBody",
-        "InternalError",
-        // An upload or a part of it that a cleaner took away: another try begins a new one.
-        "InvalidPart",
-        "NoSuchUpload",
-        "OperationAborted",
-        "RequestLimitExceeded",
-        "RequestTimeout",
-        "ServiceUnavailable",
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequests",
-    ];
-    let passing = code.is_some_and(|code| PASSING.contains(&code));
-    // 501: the store will not learn it in a minute.
-    if passing || matches!(status, 408 | 425 | 429) || (status >= 500 && status != 501) {
-        ErrorClass::Transient
-    } else {
-        ErrorClass::Permanent
+        match error.dependency() {
+            Some(dependency) => Self::held(dependency, error),
+            None => Self::new(error.class(), error),
+        }
     }
 }
 
@@ -210,81 +276,4 @@ where
         text.push_str(id);
     }
     text
-}
-
-/// The class of a file system's error.
-pub(crate) fn class_of_file_error(error: &io::Error) -> ErrorClass {
-    use io::ErrorKind as Kind;
-    match error.kind() {
-        // A folder that is gone is mostly a volume that is not mounted; a missing input is `Missing` instead.
-        Kind::NotFound => ErrorClass::Transient,
-        Kind::PermissionDenied
-        | Kind::InvalidInput
-        | Kind::InvalidFilename
-        | Kind::InvalidData
-        | Kind::NotADirectory
-        | Kind::IsADirectory
-        | Kind::Unsupported => ErrorClass::Permanent,
-        // A full or failing disk, a stale handle, too many open files: all may pass, here or on another machine.
-        _ => ErrorClass::Transient,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_of_the_store_are_tried_again_only_where_that_may_help() {
-        use ErrorClass::{Permanent, Transient};
-        for (status, code, class) in [
-            (500, None, Transient),
-            (503, Some("SlowDown"), Transient),
-            (429, None, Transient),
-            (408, None, Transient),
-            (400, Some("RequestTimeout"), Transient),
-            (200, Some("InternalError"), Transient),
-            (404, Some("NoSuchUpload"), Transient),
-            (409, Some("OperationAborted"), Transient),
-            (404, Some("NoSuchBucket"), Permanent),
-            (403, Some("AccessDenied"), Permanent),
-            (403, Some("SignatureDoesNotMatch"), Permanent),
-            (400, Some("EntityTooLarge"), Permanent),
-            (301, Some("PermanentRedirect"), Permanent),
-            (501, Some("NotImplemented"), Permanent),
-        ] {
-            assert_eq!(class_of_status(status, code), class, "{status} {code:?}");
-        }
-    }
-
-    #[test]
-    fn a_full_disk_may_pass_and_a_forbidden_folder_does_not() {
-        for (number, class) in [
-            (28, ErrorClass::Transient),  // ENOSPC
-            (5, ErrorClass::Transient),   // EIO
-            (116, ErrorClass::Transient), // ESTALE
-            (122, ErrorClass::Transient), // EDQUOT
-            (24, ErrorClass::Transient),  // EMFILE
-            (30, ErrorClass::Transient),  // EROFS
-            (13, ErrorClass::Permanent),  // EACCES
-            (20, ErrorClass::Permanent),  // ENOTDIR
-            (36, ErrorClass::Permanent),  // ENAMETOOLONG
-        ] {
-            assert_eq!(
-                class_of_file_error(&io::Error::from_raw_os_error(number)),
-                class,
-                "{number}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_missing_object_is_told_from_a_missing_bucket() {
-        assert!(is_missing_object("read", Some(404), Some("NoSuchKey")));
-        assert!(is_missing_object("look up", Some(404), Some("NotFound")));
-        assert!(is_missing_object("look up", Some(404), None));
-        assert!(!is_missing_object("read", Some(404), Some("NoSuchBucket")));
-        assert!(!is_missing_object("upload", Some(404), Some("NoSuchUpload")));
-        assert!(!is_missing_object("read", Some(403), None));
-    }
 }

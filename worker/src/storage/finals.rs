@@ -163,7 +163,10 @@ impl Finals {
     pub async fn prepare_stem(&self, stem: &StemSource, key: &str) -> Result<PreparedObject, StorageError> {
         let (address, content_type) = (self.address(key), names::STEM_CONTENT_TYPE);
         match stem {
-            StemSource::File { path, .. } => self.s3.prepare_upload(path, &address, content_type).await,
+            StemSource::File { file, .. } => {
+                let prepared = self.s3.prepare_upload(&file.path(), &address, content_type).await;
+                prepared.map_err(|error| error.at(file.resolved()))
+            }
             StemSource::Object {
                 address: source,
                 size,

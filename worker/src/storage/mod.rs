@@ -4,6 +4,8 @@
 //! folders and buckets that its settings name, and never show half a file under a final name.
 
 mod attempt;
+mod blame;
+mod blocking;
 mod confine;
 mod error;
 mod finals;
@@ -14,7 +16,9 @@ mod scratch;
 mod staging;
 
 pub use attempt::AttemptId;
-pub use error::StorageError;
+pub(crate) use blame::{is_disk_trouble, is_full};
+pub use confine::OpenFile;
+pub use error::{Disk, StorageError};
 pub use finals::{FinalManifest, FinalStatus, Finals, WebhookState};
 pub use manifest::{InputIdentity, StagedStem, StagingManifest};
 pub use public_url::public_url;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::blocking::{blocking, in_background};
 use super::{AttemptId, StorageError};
 
 /// The folder below `SCRATCH_DIR` that nothing but workers uses.
@@ -37,7 +38,7 @@ pub struct AttemptScratch {
     path: PathBuf,
     limit_bytes: u64,
     /// The process's folder outlives it.
-    _process: Arc<Process>,
+    process: Arc<Process>,
 }
 
 /// A process's folder, and the lock that says that the process lives.
@@ -58,7 +59,7 @@ impl Scratch {
         let base = directory
             .map_or_else(std::env::temp_dir, Path::to_owned)
             .join(FOLDER);
-        fs::create_dir_all(&base).map_err(StorageError::file("create", &base))?;
+        fs::create_dir_all(&base).map_err(StorageError::scratch("create", &base))?;
         let sweeping = lock_within(&base.join(SWEEP_LOCK), SWEEP_WAIT)?;
         let process = Process::begin(&base)?;
         if sweeping.is_some() {
@@ -72,18 +73,22 @@ impl Scratch {
         })
     }
 
-    /// Makes the folder of a try. Blocks for a moment.
+    /// Makes the folder of a try.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn begin(&self, attempt: AttemptId) -> Result<AttemptScratch, StorageError> {
+    pub async fn begin(&self, attempt: AttemptId) -> Result<AttemptScratch, StorageError> {
         let path = self.process.folder.join(attempt.to_string());
-        fs::create_dir(&path).map_err(StorageError::file("create", &path))?;
-        Ok(AttemptScratch {
-            path,
-            limit_bytes: self.limit_bytes,
-            _process: Arc::clone(&self.process),
+        let (process, limit_bytes) = (Arc::clone(&self.process), self.limit_bytes);
+        blocking(move || {
+            fs::create_dir(&path).map_err(StorageError::scratch("create", &path))?;
+            Ok(AttemptScratch {
+                path,
+                limit_bytes,
+                process,
+            })
         })
+        .await
     }
 }
 
@@ -93,12 +98,12 @@ impl AttemptScratch {
         &self.path
     }
 
-    /// How many more bytes the try may have here. Blocks for a moment.
+    /// How many more bytes the try may have here.
     ///
     /// # Errors
     /// `TooLarge` when it has more than it may already.
-    pub fn remaining_bytes(&self) -> Result<u64, StorageError> {
-        let used = bytes_below(&self.path).map_err(StorageError::file("measure", &self.path))?;
+    pub async fn remaining_bytes(&self) -> Result<u64, StorageError> {
+        let used = self.used_bytes().await?;
         self.limit_bytes
             .checked_sub(used)
             .ok_or_else(|| StorageError::TooLarge {
@@ -106,12 +111,38 @@ impl AttemptScratch {
                 limit_bytes: self.limit_bytes,
             })
     }
+
+    /// Whether what the try has here, or the `needed` bytes that it would have, fill most of the disk, so that the disk is
+    /// too small for its song. If not, other files fill the disk.
+    ///
+    /// # Errors
+    /// When the disk cannot be asked.
+    pub async fn fills_its_disk(&self, needed: u64) -> Result<bool, StorageError> {
+        let (path, used) = (self.path.clone(), self.used_bytes().await?.max(needed));
+        blocking(move || {
+            let disk = rustix::fs::statvfs(&path);
+            let disk = disk.map_err(|error| StorageError::scratch("measure", &path)(error.into()))?;
+            let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+            Ok(used > total / 2)
+        })
+        .await
+    }
+
+    async fn used_bytes(&self) -> Result<u64, StorageError> {
+        let path = self.path.clone();
+        blocking(move || bytes_below(&path).map_err(StorageError::scratch("measure", &path))).await
+    }
 }
 
 impl Drop for AttemptScratch {
     fn drop(&mut self) {
-        // A handful of files, so this is quick enough for any thread.
-        remove_folder(&self.path);
+        let path = std::mem::take(&mut self.path);
+        let process = Arc::clone(&self.process);
+        in_background(move || {
+            remove_folder(&path);
+            // The process's folder is removed after that of the try.
+            drop(process);
+        });
     }
 }
 
@@ -119,17 +150,17 @@ impl Process {
     fn begin(base: &Path) -> Result<Self, StorageError> {
         let name = Uuid::new_v4().simple().to_string();
         let lock_path = base.join(format!("{name}.lock"));
-        let lock = File::create_new(&lock_path).map_err(StorageError::file("create", &lock_path))?;
+        let lock = File::create_new(&lock_path).map_err(StorageError::scratch("create", &lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let taken = io::Error::from(io::ErrorKind::WouldBlock);
-                return Err(StorageError::file("lock", &lock_path)(taken));
+                return Err(StorageError::scratch("lock", &lock_path)(taken));
             }
-            Err(TryLockError::Error(error)) => return Err(StorageError::file("lock", &lock_path)(error)),
+            Err(TryLockError::Error(error)) => return Err(StorageError::scratch("lock", &lock_path)(error)),
         }
         let folder = base.join(name);
-        fs::create_dir(&folder).map_err(StorageError::file("create", &folder))?;
+        fs::create_dir(&folder).map_err(StorageError::scratch("create", &folder))?;
         Ok(Self {
             folder,
             lock_path,
@@ -188,12 +219,12 @@ fn holds(path: &Path) -> bool {
 /// The lock at `path`, if it comes free within `wait`.
 fn lock_within(path: &Path, wait: Duration) -> Result<Option<File>, StorageError> {
     let file = File::options().create(true).append(true).open(path);
-    let file = file.map_err(StorageError::file("create", path))?;
+    let file = file.map_err(StorageError::scratch("create", path))?;
     let give_up_at = Instant::now() + wait;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(Some(file)),
-            Err(TryLockError::Error(error)) => return Err(StorageError::file("lock", path)(error)),
+            Err(TryLockError::Error(error)) => return Err(StorageError::scratch("lock", path)(error)),
             Err(TryLockError::WouldBlock) if Instant::now() >= give_up_at => return Ok(None),
             Err(TryLockError::WouldBlock) => std::thread::sleep(SWEEP_POLL),
         }
@@ -235,6 +266,16 @@ fn bytes_below(folder: &Path) -> io::Result<u64> {
 mod tests {
     use super::*;
 
+    /// Waits for what is done in the background.
+    async fn until(holds: impl Fn() -> bool) {
+        let holding = async {
+            while !holds() {
+                tokio::time::sleep(SWEEP_POLL).await;
+            }
+        };
+        tokio::time::timeout(SWEEP_WAIT, holding).await.expect("in time");
+    }
+
     fn entries(folder: &Path) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(folder.join(FOLDER))
             .unwrap()
@@ -245,11 +286,11 @@ mod tests {
         names
     }
 
-    #[test]
-    fn nothing_stays_when_a_try_and_its_process_end() {
+    #[tokio::test]
+    async fn nothing_stays_when_a_try_and_its_process_end() {
         let folder = tempfile::tempdir().unwrap();
         let scratch = Scratch::open(Some(folder.path()), 100).unwrap();
-        let attempt = scratch.begin(AttemptId::new()).unwrap();
+        let attempt = scratch.begin(AttemptId::new()).await.unwrap();
         fs::create_dir(attempt.path().join("sub")).unwrap();
         fs::write(attempt.path().join("sub/.a.wav.part"), [0; 10]).unwrap();
         let path = attempt.path().to_owned();
@@ -259,15 +300,14 @@ mod tests {
             "the process's folder outlives the handle while a try runs"
         );
         drop(attempt);
-        assert!(!path.exists());
-        assert_eq!(entries(folder.path()), Vec::<String>::new());
+        until(|| !path.exists() && entries(folder.path()).is_empty()).await;
     }
 
-    #[test]
-    fn only_what_processes_that_no_longer_run_left_is_swept() {
+    #[tokio::test]
+    async fn only_what_processes_that_no_longer_run_left_is_swept() {
         let folder = tempfile::tempdir().unwrap();
         let alive = Scratch::open(Some(folder.path()), 100).unwrap();
-        let attempt = alive.begin(AttemptId::new()).unwrap();
+        let attempt = alive.begin(AttemptId::new()).await.unwrap();
         let base = folder.path().join(FOLDER);
         // As after kill -9: a lock file that nobody holds, a folder with files, and folders that lost their lock file.
         fs::write(base.join("dead.lock"), "").unwrap();
@@ -290,20 +330,20 @@ mod tests {
             "one folder and one lock of the process that runs: {left:?}"
         );
         drop((attempt, alive, newcomer));
-        assert_eq!(entries(folder.path()), Vec::<String>::new());
+        until(|| entries(folder.path()).is_empty()).await;
     }
 
-    #[test]
-    fn a_try_is_told_how_much_it_may_still_have() {
+    #[tokio::test]
+    async fn a_try_is_told_how_much_it_may_still_have() {
         let folder = tempfile::tempdir().unwrap();
         let scratch = Scratch::open(Some(folder.path()), 100).unwrap();
-        let attempt = scratch.begin(AttemptId::new()).unwrap();
+        let attempt = scratch.begin(AttemptId::new()).await.unwrap();
         fs::write(attempt.path().join("a"), [0; 60]).unwrap();
-        assert_eq!(attempt.remaining_bytes().unwrap(), 40);
+        assert_eq!(attempt.remaining_bytes().await.unwrap(), 40);
         fs::create_dir(attempt.path().join("sub")).unwrap();
         fs::write(attempt.path().join("sub/b"), [0; 60]).unwrap();
         assert!(matches!(
-            attempt.remaining_bytes(),
+            attempt.remaining_bytes().await,
             Err(StorageError::TooLarge { limit_bytes: 100, .. })
         ));
     }

@@ -1,64 +1,110 @@
 //! Dependencies that refuse this worker now, as metrics, `/ready` and the record beside committed offsets report them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus::{IntGaugeVec, Opts};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 use separation_contract::offset_metadata::Hold;
+use tokio::sync::watch;
 
 use super::metrics::Families;
 
 /// Dependencies that refuse this worker now; clones share them.
 #[derive(Debug, Clone)]
 pub struct Holds {
-    since: Arc<Mutex<BTreeMap<String, u64>>>,
+    held: Arc<watch::Sender<BTreeMap<String, Held>>>,
     gauge: IntGaugeVec,
+    counter: IntCounterVec,
+}
+
+/// Since when a dependency refuses, in Unix seconds, and what makes it available again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    since: u64,
+    fix: &'static str,
+}
+
+/// Notifies of changes of [`Holds`].
+#[derive(Debug)]
+pub struct HoldChanges(watch::Receiver<BTreeMap<String, Held>>);
+
+impl HoldChanges {
+    /// Waits until a dependency was held or cleared since the last call.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl Holds {
     pub(super) fn register(families: &mut Families) -> Self {
-        const NAME: &str = "separation_held";
-        let options = Opts::new(
-            NAME,
+        const HELD: &str = "separation_held";
+        const HOLDS: &str = "separation_holds_total";
+        let gauge = Opts::new(
+            HELD,
             "1 while a dependency refuses this worker, by dependency and code, such as s3:403",
         );
+        let counter = Opts::new(
+            HOLDS,
+            "Times that a dependency began to refuse this worker, by dependency and code",
+        );
         Self {
-            since: Arc::default(),
-            gauge: families.register(NAME, IntGaugeVec::new(options, &["dependency"])),
+            held: Arc::new(watch::Sender::default()),
+            gauge: families.register(HELD, IntGaugeVec::new(gauge, &["dependency"])),
+            counter: families.register(HOLDS, IntCounterVec::new(counter, &["dependency"])),
         }
     }
 
-    /// `dependency` refuses this worker. The time of the first refusal in a row is kept.
-    pub fn set(&self, dependency: &str) -> Hold {
-        self.set_at(dependency, unix_seconds())
+    /// `dependency` refuses this worker; `fix` makes it available again. The time of the first refusal in a row is kept.
+    pub fn set(&self, dependency: &str, fix: &'static str) -> Hold {
+        self.set_at(dependency, fix, unix_seconds())
     }
 
-    fn set_at(&self, dependency: &str, now: u64) -> Hold {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = *since.entry(dependency.to_owned()).or_insert(now);
-        self.gauge.with_label_values(&[dependency]).set(1);
-        Hold::new(dependency, first)
+    fn set_at(&self, dependency: &str, fix: &'static str, now: u64) -> Hold {
+        let mut since = now;
+        self.held.send_if_modified(|held| {
+            if let Some(before) = held.get(dependency) {
+                since = before.since;
+                return false;
+            }
+            held.insert(dependency.to_owned(), Held { since, fix });
+            self.gauge.with_label_values(&[dependency]).set(1);
+            self.counter.with_label_values(&[dependency]).inc();
+            true
+        });
+        Hold::new(dependency, since)
     }
 
     /// `dependency` does not refuse this worker any more. Gives whether it did.
     pub fn clear(&self, dependency: &str) -> bool {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = since.remove(dependency).is_some();
-        if held {
-            // The series may only be missing if it was removed with this very dependency.
-            let _ = self.gauge.remove_label_values(&[dependency]);
-        }
-        held
+        self.held.send_if_modified(|held| {
+            let cleared = held.remove(dependency).is_some();
+            if cleared {
+                // The series may only be missing if it was removed with this very dependency.
+                let _ = self.gauge.remove_label_values(&[dependency]);
+            }
+            cleared
+        })
     }
 
     /// All of them, by name.
     pub fn list(&self) -> Vec<Hold> {
-        let since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        since
-            .iter()
-            .map(|(name, since)| Hold::new(name, *since))
+        self.reports().into_iter().map(|(hold, _)| hold).collect()
+    }
+
+    /// All of them, by name, each with its fix.
+    pub fn reports(&self) -> Vec<(Hold, &'static str)> {
+        let held = self.held.borrow();
+        held.iter()
+            .map(|(name, held)| (Hold::new(name, held.since), held.fix))
             .collect()
+    }
+
+    /// Changes from now on.
+    pub fn changes(&self) -> HoldChanges {
+        HoldChanges(self.held.subscribe())
     }
 }
 
@@ -79,14 +125,16 @@ mod tests {
         let holds = metrics.holds();
         let line = "separation_held{dependency=\"s3:403\"} 1";
         let text = || String::from_utf8(metrics.families().text()).expect("text");
-        assert_eq!(holds.set_at("s3:403", 10), Hold::new("s3:403", 10));
-        assert_eq!(holds.set_at("s3:403", 20), Hold::new("s3:403", 10));
-        holds.set_at("kafka:29", 30);
+        assert_eq!(holds.set_at("s3:403", "grant it", 10), Hold::new("s3:403", 10));
+        assert_eq!(holds.set_at("s3:403", "grant it", 20), Hold::new("s3:403", 10));
+        holds.set_at("kafka:29", "allow it", 30);
         assert_eq!(holds.list(), [Hold::new("kafka:29", 30), Hold::new("s3:403", 10)]);
+        assert_eq!(holds.reports()[1].1, "grant it");
         assert!(text().contains(line));
         assert!(holds.clear("s3:403"));
         assert!(!holds.clear("s3:403"));
         assert!(!text().contains(line));
+        assert!(text().contains("separation_holds_total{dependency=\"s3:403\"} 1"));
         assert_eq!(holds.list(), [Hold::new("kafka:29", 30)]);
     }
 }

@@ -56,8 +56,8 @@ impl Role for Uploader {
         (&message.task_uuid, message.hook_url.as_deref())
     }
 
-    async fn recognise(&self, message: &TaskResult, claim: &Claim) -> Result<Option<Finished>, WorkError> {
-        let manifest = claim.run(self.manifest(&message.task_uuid)).await?;
+    async fn recognise(&self, message: &TaskResult, _claim: &Claim) -> Result<Option<Finished>, WorkError> {
+        let manifest = self.manifest(&message.task_uuid).await?;
         Ok(match rest(manifest, ending_of(message)) {
             Rest::Nothing => Some(DONE),
             Rest::Webhook(_) | Rest::Everything => None,
@@ -86,8 +86,7 @@ impl Role for Uploader {
     }
 
     async fn refuse(&self, refusal: Refusal<'_>, claim: &Claim) -> Result<Finished, WorkError> {
-        let found = retrying(claim, "read_manifest", || self.manifest(refusal.task_uuid)).await;
-        let found = unless_permanent(found, "read")?.flatten();
+        let found = retrying(claim, "read_manifest", || self.manifest(refusal.task_uuid)).await?;
         let message = Some(refusal.message);
         let manifest = match rest(found, Ending::Failure { message }) {
             Rest::Nothing => return Ok(refused(None)),
@@ -97,14 +96,13 @@ impl Role for Uploader {
                 let state = first_state(refusal.hook_url);
                 let (task, now) = (refusal.task_uuid, unix_seconds());
                 let manifest = FinalManifest::failed(task, refusal.reason, message, state, now);
-                // The caller is told even if the bucket is closed to us.
-                unless_permanent(self.write_manifest(&manifest, claim).await, "write")?;
+                self.write_manifest(&manifest, claim).await?;
                 manifest
             }
         };
         let status = manifest.status;
         if let Some(told) = self.tell(manifest, refusal.hook_url, claim).await? {
-            unless_permanent(self.write_manifest(&told, claim).await, "write")?;
+            self.write_manifest(&told, claim).await?;
         }
         Ok(refused(Some(status)))
     }
@@ -286,18 +284,6 @@ fn refused(status: Option<FinalStatus>) -> Finished {
     Finished {
         publish: None,
         success: status == Some(FinalStatus::Success),
-    }
-}
-
-/// Nothing in place of a failure that no later try would change.
-fn unless_permanent<T>(result: Result<T, WorkError>, action: &'static str) -> Result<Option<T>, WorkError> {
-    match result {
-        Ok(done) => Ok(Some(done)),
-        Err(error) if error.class() == ErrorClass::Permanent => {
-            tracing::error!(%error, action, "The final manifest is out of reach; the caller is told without it");
-            Ok(None)
-        }
-        Err(error) => Err(error),
     }
 }
 

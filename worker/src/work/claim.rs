@@ -1,11 +1,12 @@
 //! The right to work on one message: until when, until whom, and whether it still holds.
 
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::WorkError;
+use super::{Dependency, WorkError};
 use crate::engine::{CancelToken, Control};
 use crate::error::ErrorClass;
 use crate::faults;
@@ -14,17 +15,29 @@ use crate::telemetry::{Metrics, TraceContext};
 /// Asks the service loop to confirm a claim with the broker; answered with whether it holds.
 pub type ClaimRequest = oneshot::Sender<bool>;
 
+/// The least time that one try of a step with a dependency has, whatever is left of the task's time: one request to the
+/// object store takes up to 120 s. The dependency is to blame for a try that takes longer.
+const STEP_LIMIT: Duration = Duration::from_secs(150);
+
 /// The right to work on one message.
 #[derive(Debug, Clone)]
 pub struct Claim {
-    /// Ends the work at this moment.
-    pub deadline: Instant,
     /// The trace that the message belongs to.
     pub trace: TraceContext,
+    time: Arc<Mutex<Time>>,
     metrics: Metrics,
     cancel: CancelToken,
     cancelled: CancellationToken,
     requests: mpsc::Sender<ClaimRequest>,
+}
+
+/// How long the work may take.
+#[derive(Debug)]
+struct Time {
+    /// Ends the work; the time on hold is added to it.
+    deadline: Instant,
+    /// Ends the running step with a dependency, where that is later.
+    step: Option<Instant>,
 }
 
 /// The other end of a [`Claim`], which the service loop holds.
@@ -43,8 +56,8 @@ impl Claim {
         let (sender, requests) = mpsc::channel(1);
         let (cancel, cancelled) = (CancelToken::new(), CancellationToken::new());
         let claim = Self {
-            deadline,
             trace,
+            time: Arc::new(Mutex::new(Time { deadline, step: None })),
             metrics,
             cancel: cancel.clone(),
             cancelled: cancelled.clone(),
@@ -58,11 +71,35 @@ impl Claim {
         (claim, work)
     }
 
+    /// When the work is over its time. Moves on while the work is on hold.
+    pub fn deadline(&self) -> Instant {
+        self.time().deadline
+    }
+
+    /// The latest moment at which the work ends by itself.
+    pub fn ends_at(&self) -> Instant {
+        let time = self.time();
+        time.step.map_or(time.deadline, |step| time.deadline.max(step))
+    }
+
+    /// Adds time that the work spent on hold.
+    pub(super) fn extend(&self, held: Duration) {
+        self.time().deadline += held;
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn time(&self) -> MutexGuard<'_, Time> {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What ends a separation early.
     pub fn control(&self) -> Control {
         Control {
             cancel: self.cancel.clone(),
-            deadline: Some(self.deadline),
+            deadline: Some(self.deadline()),
         }
     }
 
@@ -129,6 +166,42 @@ impl Claim {
         done
     }
 
+    /// Runs one try of a step with a dependency and counts how long it took. The task's own deadline does not end it.
+    ///
+    /// # Errors
+    /// The step's own, [`ErrorClass::Interrupted`], or [`ErrorClass::Dependency`] when it takes too long.
+    pub(super) async fn dependent_stage<T>(
+        &self,
+        name: &'static str,
+        step: impl Future<Output = Result<T, WorkError>>,
+    ) -> Result<T, WorkError> {
+        let begin = Instant::now();
+        let limit = self.deadline().max(begin + STEP_LIMIT);
+        self.time().step = Some(limit);
+        let done = tokio::select! {
+            done = step => done,
+            () = self.cancelled() => Err(interrupted()),
+            () = tokio::time::sleep_until(limit.into()) => {
+                let storage = Dependency::new("storage", "timeout", "make the storage answer in time");
+                Err(WorkError::held(storage, format!("the step {name} got no answer in time")))
+            }
+        };
+        self.time().step = None;
+        self.metrics.stage(name, begin.elapsed());
+        done
+    }
+
+    /// Waits before the next try.
+    ///
+    /// # Errors
+    /// [`ErrorClass::Interrupted`] when the work is to be left.
+    pub(super) async fn pause(&self, pause: Duration) -> Result<(), WorkError> {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            () = self.cancelled() => Err(interrupted()),
+        }
+    }
+
     /// Runs one step of the work, ended by the claim's deadline and cancellation.
     ///
     /// # Errors
@@ -136,12 +209,16 @@ impl Claim {
     pub async fn run<T>(&self, step: impl Future<Output = Result<T, WorkError>>) -> Result<T, WorkError> {
         tokio::select! {
             done = step => done,
-            () = self.cancelled() => Err(WorkError::new(ErrorClass::Interrupted, "the work was interrupted")),
-            () = tokio::time::sleep_until(self.deadline.into()) => {
+            () = self.cancelled() => Err(interrupted()),
+            () = tokio::time::sleep_until(self.deadline().into()) => {
                 Err(WorkError::new(ErrorClass::TimedOut, "not done by the deadline"))
             }
         }
     }
+}
+
+fn interrupted() -> WorkError {
+    WorkError::new(ErrorClass::Interrupted, "the work was interrupted")
 }
 
 impl ClaimedWork {
@@ -154,8 +231,6 @@ impl ClaimedWork {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn claim() -> (Claim, ClaimedWork) {

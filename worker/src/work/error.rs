@@ -3,12 +3,14 @@
 use std::error::Error;
 use std::fmt;
 
+use super::Dependency;
 use crate::error::ErrorClass;
 
 /// Why a message's work is not done.
 #[derive(Debug)]
 pub struct WorkError {
     class: ErrorClass,
+    dependency: Option<Dependency>,
     source: Box<dyn Error + Send + Sync>,
 }
 
@@ -17,8 +19,23 @@ impl WorkError {
     pub fn new(class: ErrorClass, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             class,
+            dependency: None,
             source: source.into(),
         }
+    }
+
+    /// An error of a dependency, which is no fault of the message.
+    pub fn held(dependency: Dependency, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            class: ErrorClass::Dependency,
+            dependency: Some(dependency),
+            source: source.into(),
+        }
+    }
+
+    /// The dependency that refuses or fails, of an error of the class `Dependency`.
+    pub fn dependency(&self) -> Option<&Dependency> {
+        self.dependency.as_ref()
     }
 
     /// What this failure says about trying again.

@@ -4,10 +4,13 @@
 
 mod claim;
 mod error;
+mod hold;
 mod retry;
 mod role;
 
 pub use claim::{Claim, ClaimRequest, ClaimedWork};
 pub use error::{WorkError, chain};
-pub use retry::retrying;
+pub use hold::Dependency;
+pub(crate) use hold::HoldableStep;
+pub use retry::{holding, retrying};
 pub use role::{Finished, Refusal, Role};

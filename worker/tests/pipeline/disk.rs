@@ -1,4 +1,5 @@
-//! A disk that is full: the task says so, nothing half is visible, and the next small song is served.
+//! Disks that are too small for a song, or that other files fill: nothing incomplete is visible, and no song fails for what
+//! others stored.
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +10,11 @@ use serde_json::Value;
 use crate::rig::{MODELS, PATIENCE, Rig, WORKER};
 
 /// A processor to which the folder that `variable` names is a disk of one MiB, of its own.
-fn on_a_small_disk(rig: &Rig, variable: &str) -> WorkerOptions {
-    let script = format!("mount -t tmpfs -o size=1m none \"${variable}\" && exec \"$0\" \"$@\"");
+/// `prepare` is a command that gets it as `$0`.
+fn on_a_small_disk(rig: &Rig, variable: &str, prepare: &str) -> WorkerOptions {
+    let script = format!(
+        "mount -t tmpfs -o size=1m none \"${variable}\" && sh -c '{prepare}' \"${variable}\" && exec \"$0\" \"$@\""
+    );
     WorkerOptions::new("unshare", "--mount")
         .envs(rig.site.environment())
         .env(env::MODEL_FILE_DIR, MODELS)
@@ -51,7 +55,7 @@ async fn check(variable: &str, folder: impl Fn(&Rig) -> &Path) {
     let hook = rig.hooks.url("/hook");
     let large = rig.site.submit(&song(10.0, 1), &hook).await.unwrap();
     let small = rig.site.submit(&tiny_song(2), &hook).await.unwrap();
-    let worker = on_a_small_disk(&rig, variable).start().unwrap();
+    let worker = on_a_small_disk(&rig, variable, "true").start().unwrap();
     let failed = result(&rig, &large).await;
     assert_eq!(failed["success"], false, "{failed}");
     let said = failed["error_message"].as_str().unwrap();
@@ -75,11 +79,37 @@ async fn check(variable: &str, folder: impl Fn(&Rig) -> &Path) {
 }
 
 #[tokio::test]
-async fn a_full_scratch_disk_fails_the_song_and_not_the_worker() {
+async fn a_scratch_disk_that_is_too_small_for_a_song_fails_the_song_and_not_the_worker() {
     check(env::SCRATCH_DIR, |rig| &rig.site.scratch).await;
 }
 
+/// Songs wait while other files fill a disk, and are done when there is room again.
+async fn check_full(variable: &str, folder: impl Fn(&Rig) -> &Path, dependency: &str) {
+    let rig = Rig::new(1).await;
+    let filler = folder(&rig).join("filler");
+    let tasks = rig.submit_many(2).await;
+    let worker = on_a_small_disk(&rig, variable, "head -c 1030000 /dev/zero > \"$0/filler\"");
+    let worker = worker.start().unwrap();
+    let held = worker.wait_for_log("On hold", PATIENCE).await.unwrap();
+    assert_eq!(held.fields["dependency"], dependency, "{held:?}");
+    assert!(
+        rig.kafka
+            .consume_all(&rig.site.result_topic)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    std::fs::remove_file(seen_by(&worker, &filler)).unwrap();
+    rig.tasks_committed().await;
+    rig.check_results(&tasks).await;
+}
+
 #[tokio::test]
-async fn a_full_disk_of_stems_fails_the_song_and_not_the_worker() {
-    check(env::OUTPUT_DIR, |rig| &rig.site.stems).await;
+async fn songs_wait_while_a_scratch_disk_is_full() {
+    check_full(env::SCRATCH_DIR, |rig| &rig.site.scratch, "scratch:ENOSPC").await;
+}
+
+#[tokio::test]
+async fn songs_wait_while_the_disk_of_stems_is_full() {
+    check_full(env::OUTPUT_DIR, |rig| &rig.site.stems, "volume:ENOSPC").await;
 }

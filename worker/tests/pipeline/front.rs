@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     Status(u16),
     /// Half of the server's answer and then a broken connection.
     Cut,
+    /// The server's own answer to the request with another signature, as after its secret key was changed.
+    WrongSecret,
 }
 
 /// A request, as a test decides about it.
@@ -136,7 +138,16 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         .to_owned();
     let url = format!("http://{}{target}", shared.upstream);
     // The host is part of what is signed, so it stays the front's.
-    let forwarded = shared.client.request(parts.method, url).headers(parts.headers);
+    let mut headers = parts.headers;
+    if fault == Some(Fault::WrongSecret)
+        && let Some(authorization) = headers.get(header::AUTHORIZATION)
+    {
+        let signed = authorization.to_str().unwrap();
+        let other = if signed.ends_with('0') { "1" } else { "0" };
+        let forged = format!("{}{other}", &signed[..signed.len() - 1]);
+        headers.insert(header::AUTHORIZATION, forged.parse().unwrap());
+    }
+    let forwarded = shared.client.request(parts.method, url).headers(headers);
     let Ok(reply) = forwarded.body(body.unwrap_or_default()).send().await else {
         return answer(StatusCode::BAD_GATEWAY, HeaderMap::new(), Body::empty());
     };

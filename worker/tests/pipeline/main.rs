@@ -23,4 +23,5 @@ mod refusals;
 mod rig;
 mod shutdown;
 mod storage_faults;
+mod store_refusals;
 mod webhooks;

@@ -116,3 +116,37 @@ async fn what_killed_processes_left_long_ago_is_removed_at_the_start() {
     eventually("the old leftover removed", PATIENCE, async || !old.exists()).await;
     assert!(new.exists() && others.exists());
 }
+
+#[tokio::test]
+async fn two_tasks_may_name_one_song() {
+    let rig = Rig::new(1).await;
+    let album = rig.site.songs.join("album.wav");
+    std::fs::write(&album, separation_testbed::tiny_song(1)).unwrap();
+    let (first, first_song) = rig.site.put_song(&separation_testbed::tiny_song(2)).unwrap();
+    let mut tasks = std::collections::BTreeSet::from([first.clone()]);
+    // The song of a task that comes later, and one song twice.
+    let mut posts = Vec::new();
+    for song in [&first_song, &album, &album] {
+        let task = uuid::Uuid::new_v4().to_string();
+        tasks.insert(task.clone());
+        posts.push((task, song));
+    }
+    posts.push((first, &first_song));
+    for (task, song) in posts {
+        let message =
+            separation_testbed::task_message(&task, song.to_str().unwrap(), &rig.hooks.url("/hook"));
+        let topic = &rig.site.task_topic;
+        rig.kafka
+            .publish(topic, &task, message.to_string(), &[])
+            .await
+            .unwrap();
+    }
+    let _processor = rig.processor().start().unwrap();
+    rig.tasks_committed().await;
+    rig.check_results(&tasks).await;
+    assert!(album.exists());
+    eventually("the first task's own song deleted", PATIENCE, async || {
+        !first_song.exists()
+    })
+    .await;
+}

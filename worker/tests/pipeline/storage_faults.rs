@@ -12,7 +12,7 @@ use separation_testbed::{
 };
 
 use crate::front::{Asked, Fault, Front};
-use crate::rig::{PATIENCE, Rig};
+use crate::rig::{PATIENCE, Rig, held_at};
 
 /// The same worker, with the store behind `endpoint`.
 fn through(options: WorkerOptions, endpoint: &str) -> WorkerOptions {
@@ -140,7 +140,7 @@ async fn a_store_that_breaks_off_is_away_and_is_slow_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_for_too_long_fails_the_task_and_its_result_is_kept() {
+async fn a_store_that_is_away_for_longer_than_a_task_may_take_fails_no_task() {
     let rig = Rig::new(1).await;
     let proxy = TcpProxy::start(rig.s3.address()).await.unwrap();
     let _processor = rig.processor().start().unwrap();
@@ -151,54 +151,61 @@ async fn a_store_that_is_away_for_too_long_fails_the_task_and_its_result_is_kept
         .await
         .unwrap();
     proxy.refuse();
-    let lost = rig.submit(1).await;
-    let letters = dead_letter_topic(&rig.site.result_topic);
-    let letter = eventually("the result as a dead letter", PATIENCE, async || {
-        Ok::<_, anyhow::Error>(rig.kafka.consume_all(&letters).await?.pop())
-    })
-    .await;
+    let tasks = rig.submit_many(2).await;
+    let held = uploader.wait_for_log("On hold", PATIENCE).await.unwrap();
+    assert_eq!(held.fields["dependency"], "s3:unreachable", "{held:?}");
+    let pauses = tried_again(&uploader);
+    assert!(pauses > 0);
+    // Longer than the task's own time.
+    tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(
-        rig.webhooks(&lost).is_empty(),
-        "nobody is told before it is written down"
+        rig.hooks.requests_to("/hook").is_empty(),
+        "nobody hears of a failure"
     );
-    let result = letter.json();
-    assert_eq!(
-        (&result["task_uuid"], &result["success"]),
-        (&lost.as_str().into(), &true.into())
-    );
-    assert!(letter.header("dead-letter-reason").is_some());
-    for stem in ["vocals_path", "instrumental_path"] {
-        let path = result[stem].as_str().unwrap();
-        assert!(
-            std::fs::exists(path).unwrap(),
-            "{path} is all there is of the work"
-        );
-    }
-    let next = [rig.submit(2).await].into();
     proxy.forward();
-    rig.all_told(&[lost.clone()].into()).await;
-    rig.all_told(&next).await;
+    rig.all_told(&tasks).await;
     rig.run_dry().await;
-    rig.check_done(&next).await;
-    let rung = rig.webhooks(&lost);
-    assert!(
-        rung.iter().all(|(_, body)| body["status"] == "failed"),
-        "{rung:?}"
-    );
-    let manifest = rig.manifest(&lost).await.expect("a manifest");
-    assert_eq!(
-        (&manifest["status"], &manifest["webhook"]),
-        (&"failed".into(), &"delivered".into())
-    );
-    // Put back by somebody who has read it, the result is all that is needed.
-    let topic = &rig.site.result_topic;
-    rig.kafka.publish(topic, &lost, letter.text(), &[]).await.unwrap();
-    eventually("the kept result uploaded", PATIENCE, async || {
-        rig.manifest(&lost)
-            .await
-            .is_some_and(|manifest| manifest["status"] == "success" && manifest["webhook"] == "delivered")
+    rig.check_done(&tasks).await;
+    let letters = dead_letter_topic(&rig.site.result_topic);
+    assert!(rig.kafka.consume_all(&letters).await.unwrap().is_empty());
+    assert!(tasks.iter().all(|task| rig.webhooks(task).len() == 1));
+}
+
+#[tokio::test]
+async fn stems_whose_manifest_was_stored_are_kept_by_a_worker_that_did_not_get_the_answer() {
+    let rig = Rig::new(1).await;
+    let proxy = TcpProxy::start(rig.s3.address()).await.unwrap();
+    let hold = rig.hold();
+    let first = staged_in_s3(&rig, rig.processor());
+    let first = through(first, &format!("http://{}", proxy.address()));
+    let first = held_at(first, "stored", &hold).start().unwrap();
+    let task = submit_object(&rig, tiny_song(1)).await;
+    first.wait_for_log("Held", PATIENCE).await.unwrap();
+    proxy.withhold_answers();
+    std::fs::remove_file(&hold).unwrap();
+    let manifest = format!("staging/{task}/manifest.json");
+    eventually("the manifest stored", PATIENCE, async || {
+        anyhow::Ok(rig.s3.get(&rig.site.bucket, &manifest).await?.is_some())
     })
     .await;
+    first.sigstop().unwrap();
+    let second = staged_in_s3(&rig, rig.processor()).start().unwrap();
+    second
+        .wait_for_log("Offset committed successfully", PATIENCE)
+        .await
+        .unwrap();
+    // What the first one asks from now on is answered; what it asked before is not.
+    proxy.forward();
+    proxy.cut();
+    first.sigcont().unwrap();
+    first
+        .wait_for_log("The message went to another worker", PATIENCE)
+        .await
+        .unwrap();
+    let _uploader = staged_in_s3(&rig, rig.uploader()).start().unwrap();
+    let tasks = [task].into();
+    rig.all_told(&tasks).await;
+    rig.check_done(&tasks).await;
 }
 
 #[tokio::test]

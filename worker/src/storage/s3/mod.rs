@@ -17,10 +17,17 @@ pub use connect::TimeLimits;
 pub use transfer::{PreparedObject, TransferLimits};
 
 use super::StorageError;
+use crate::error::ErrorClass;
 use crate::settings::ObjectAddress;
 
 /// Objects in one page of a listing: S3's own limit.
 const PAGE_OBJECTS: usize = 1_000;
+
+/// Name of an object that nobody stores, for questions.
+const PROBE: &str = ".separation-worker-probe";
+
+/// The code of an answer that only has a status.
+const NOT_FOUND: &str = "404";
 
 /// One object store; clones share its connections.
 #[derive(Debug, Clone)]
@@ -56,7 +63,8 @@ impl S3 {
         self
     }
 
-    /// Looks up an object.
+    /// Looks up an object. Nothing only if the store itself says that there is none: a plain 404 may come from any server
+    /// in between, and one about the bucket is trouble of the store.
     ///
     /// # Errors
     /// When the store cannot be asked.
@@ -71,13 +79,47 @@ impl S3 {
             .await
             .map_err(StorageError::objects("look up", address));
         let answer = match answer {
-            Err(error) if error.is_missing() => return Ok(None),
+            Err(StorageError::Objects { code, .. }) if code == NOT_FOUND => {
+                // The answer to HEAD has no body that could say what is missing.
+                return match self.open_start(address).await {
+                    Err(error) if error.is_missing() => Ok(None),
+                    Err(error) => Err(error),
+                    Ok(()) => Err(StorageError::Objects {
+                        action: "look up",
+                        place: address.to_string(),
+                        problem: "it appeared meanwhile".to_owned(),
+                        code,
+                        class: ErrorClass::Transient,
+                    }),
+                };
+            }
             answer => answer?,
         };
         Ok(Some(ObjectHead {
             size: size_of(answer.content_length()),
             etag: answer.e_tag().unwrap_or_default().to_owned(),
         }))
+    }
+
+    /// Makes sure that the store lets this worker read below `prefix`, by asking for an object that does not exist.
+    ///
+    /// # Errors
+    /// When the store refuses or fails. It also refuses with 403 where the worker may not list the bucket.
+    pub(super) async fn admits(&self, prefix: &ObjectAddress) -> Result<(), StorageError> {
+        match self.open_start(&prefix.join(PROBE)).await {
+            Err(error) if error.is_missing() => Ok(()),
+            opened => opened,
+        }
+    }
+
+    /// Begins to read an object and leaves it at that.
+    async fn open_start(&self, address: &ObjectAddress) -> Result<(), StorageError> {
+        let request = self.client.get_object().bucket(&address.bucket).key(&address.key);
+        let answer = request
+            .send()
+            .await
+            .map_err(StorageError::objects("look up", address));
+        answer.map(drop)
     }
 
     /// Reads an object of at most `limit_bytes`.
@@ -132,13 +174,13 @@ impl S3 {
         let mut object = self.open(address, limit_bytes).await?;
         let mut file = tokio::fs::File::create(path)
             .await
-            .map_err(StorageError::file("create", path))?;
+            .map_err(StorageError::scratch("create", path))?;
         while let Some(chunk) = object.next().await? {
             file.write_all(&chunk)
                 .await
-                .map_err(StorageError::file("write", path))?;
+                .map_err(StorageError::scratch("write", path))?;
         }
-        file.flush().await.map_err(StorageError::file("write", path))?;
+        file.flush().await.map_err(StorageError::scratch("write", path))?;
         Ok(object.head)
     }
 
@@ -241,7 +283,9 @@ impl OpenObject {
             action: "read",
             place: place.to_owned(),
             problem,
-            class: crate::error::ErrorClass::Transient,
+            code: "response".to_owned(),
+            // Maybe of this object alone: tried again, and not without end.
+            class: ErrorClass::Transient,
         };
         match self.body.next().await {
             Some(Ok(chunk)) => {

@@ -253,7 +253,22 @@ async fn file_body(file: &Path, bytes: Range<u64>) -> Result<ByteStream, Storage
         .length(Length::Exact(bytes.end - bytes.start))
         .build()
         .await
-        .map_err(|error| StorageError::file("read", file)(std::io::Error::other(error)))
+        .map_err(|error| StorageError::file("read", file)(cause_of(error)))
+}
+
+/// The operating system's error beneath one of the SDK, where there is one.
+fn cause_of(error: impl Error + Send + Sync + 'static) -> std::io::Error {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+    while let Some(error) = cause {
+        let number = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error);
+        if let Some(number) = number {
+            return std::io::Error::from_raw_os_error(number);
+        }
+        cause = error.source();
+    }
+    std::io::Error::other(error)
 }
 
 /// The size of parts for `size` bytes: `least_bytes`, or more where 10,000 parts would not do.

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::StemFiles;
 use super::leftovers::{part_name, sweep};
-use super::sources::blocking;
+use crate::storage::blocking::{blocking, in_background};
 use crate::storage::confine::Root;
 use crate::storage::manifest::{MAX_BYTES, StagedStem, StagingManifest};
 use crate::storage::{AttemptId, StorageError};
@@ -57,23 +57,10 @@ impl FolderStore {
     {
         let path = self.inputs.path().join(names::input_name(task));
         let part = PartFile::beside(&path);
-        let mut file = create(&part.0).await?;
-        let mut total = 0;
-        pin_mut!(stream);
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|error| StorageError::Stream(error.into()))?;
-            total += chunk.len() as u64;
-            if total > limit_bytes {
-                return Err(StorageError::TooLarge {
-                    place: path.display().to_string(),
-                    limit_bytes,
-                });
-            }
-            file.write_all(&chunk)
-                .await
-                .map_err(StorageError::file("write", &part.0))?;
+        if let Err(error) = write_stream(&part.0, &path, stream, limit_bytes).await {
+            part.remove().await?;
+            return Err(error);
         }
-        sync(file, &part.0).await?;
         let audio_path = text_of(&path)?;
         let folder = self.inputs.path().to_owned();
         blocking(move || {
@@ -219,17 +206,58 @@ impl PartFile {
         Self(path.with_file_name(part_name(&name)))
     }
 
-    fn rename(self, path: &Path) -> Result<(), StorageError> {
+    fn rename(mut self, path: &Path) -> Result<(), StorageError> {
         fs::rename(&self.0, path).map_err(StorageError::file("rename", &self.0))?;
-        std::mem::forget(self);
+        self.0 = PathBuf::new();
         Ok(())
+    }
+
+    /// Removes the file and waits for that.
+    async fn remove(mut self) -> Result<(), StorageError> {
+        let path = std::mem::take(&mut self.0);
+        blocking(move || remove_file(&path)).await
     }
 }
 
 impl Drop for PartFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let path = std::mem::take(&mut self.0);
+        if path.as_os_str().is_empty() {
+            return;
+        }
+        in_background(move || {
+            let _ = fs::remove_file(path);
+        });
     }
+}
+
+/// Writes a stream of at most `limit_bytes` to the file `part`, which will be that at `path`.
+async fn write_stream<E>(
+    part: &Path,
+    path: &Path,
+    stream: impl Stream<Item = Result<Bytes, E>>,
+    limit_bytes: u64,
+) -> Result<(), StorageError>
+where
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut file = create(part).await?;
+    let mut total = 0;
+    pin_mut!(stream);
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|error| StorageError::Stream(error.into()))?;
+        total += chunk.len() as u64;
+        if total > limit_bytes {
+            return Err(StorageError::TooLarge {
+                place: path.display().to_string(),
+                limit_bytes,
+            });
+        }
+        file.write_all(&chunk)
+            .await
+            .map_err(StorageError::file("write", part))?;
+    }
+    sync(file, part).await
 }
 
 /// Gives a stem its place: as a second name of the same file where the file system is the same, else as a copy. The
@@ -238,10 +266,11 @@ async fn store_file(stem: &Path, place: &Path) -> Result<StagedStem, StorageErro
     if let Err(error) = tokio::fs::metadata(stem).await {
         return Err(match error.kind() {
             io::ErrorKind::NotFound => StorageError::missing(&stem.display()),
-            _ => StorageError::file("look up", stem)(error),
+            _ => StorageError::scratch("look up", stem)(error),
         });
     }
-    remove_file(place)?;
+    let before = place.to_owned();
+    blocking(move || remove_file(&before)).await?;
     if tokio::fs::hard_link(stem, place).await.is_ok() {
         let file = tokio::fs::File::open(place)
             .await
@@ -263,7 +292,7 @@ async fn store_file(stem: &Path, place: &Path) -> Result<StagedStem, StorageErro
 async fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
     let mut source = tokio::fs::File::open(from)
         .await
-        .map_err(StorageError::file("open", from))?;
+        .map_err(StorageError::scratch("open", from))?;
     let part = PartFile::beside(to);
     let mut file = create(&part.0).await?;
     let mut buffer = vec![0; COPY_BYTES];
@@ -271,7 +300,7 @@ async fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
         let count = source
             .read(&mut buffer)
             .await
-            .map_err(StorageError::file("read", from))?;
+            .map_err(StorageError::scratch("read", from))?;
         if count == 0 {
             break;
         }
@@ -280,7 +309,8 @@ async fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
             .map_err(StorageError::file("write", &part.0))?;
     }
     sync(file, &part.0).await?;
-    part.rename(to)
+    let to = to.to_owned();
+    blocking(move || part.rename(&to)).await
 }
 
 /// A file of at most a manifest's size, if it is there.

@@ -19,7 +19,7 @@ use separation_contract::names;
 use self::folder::FolderStore;
 use self::objects::ObjectStore;
 use self::sources::Sources;
-use super::confine::{Root, WhenGone};
+use super::confine::{OpenFile, Root, WhenGone};
 use super::{AttemptId, AttemptScratch, InputIdentity, S3, StagedStem, StagingManifest, StorageError};
 use crate::settings::{ObjectAddress, StagingSettings};
 
@@ -39,10 +39,12 @@ enum Store {
 /// A song that can be read as a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StagedInput {
-    /// The shared file itself, or a copy of the object in scratch space.
+    /// Opens the shared file itself, or a copy of the object in scratch space.
     pub path: PathBuf,
     /// Which song it is.
     pub identity: InputIdentity,
+    /// The shared file, which `path` opens as long as this is there.
+    pub shared: Option<OpenFile>,
 }
 
 /// The stems as a processor made them.
@@ -64,10 +66,10 @@ pub struct Stored {
 /// A stem that a result names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StemSource {
-    /// A file, resolved and below the folder of stems.
+    /// A file below the folder of stems.
     File {
-        /// Where it is.
-        path: PathBuf,
+        /// The file, open.
+        file: OpenFile,
         /// Its bytes.
         size: u64,
     },
@@ -128,7 +130,7 @@ impl Staging {
                 Store::Objects(ObjectStore::new(s3, prefix.clone()))
             }
         };
-        let sources = Sources::new(inputs, stems, settings.input_buckets.clone(), s3);
+        let sources = Sources::new(inputs, stems, settings, s3);
         Ok(Self { sources, store })
     }
 

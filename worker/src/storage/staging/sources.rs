@@ -1,12 +1,15 @@
 //! What messages may name: files below the shared folders and objects in allowed buckets.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 use super::{StagedInput, StemSource};
-use crate::settings::ObjectAddress;
-use crate::storage::confine::Root;
-use crate::storage::{AttemptScratch, InputIdentity, S3, StorageError};
+use crate::error::ErrorClass;
+use crate::settings::{ObjectAddress, StagingSettings};
+use crate::storage::blame::is_refusal;
+use crate::storage::blocking::blocking;
+use crate::storage::confine::{OpenFile, Root};
+use crate::storage::{AttemptScratch, InputIdentity, ObjectHead, S3, StorageError};
 
 /// The name of a downloaded song in scratch space.
 const INPUT_FILE: &str = "input";
@@ -17,15 +20,18 @@ pub(super) struct Sources {
     inputs: Root,
     stems: Root,
     buckets: Vec<String>,
+    /// Where this worker's own objects are, if it has any.
+    home: Option<ObjectAddress>,
     s3: Option<S3>,
 }
 
 impl Sources {
-    pub(super) fn new(inputs: Root, stems: Root, buckets: Vec<String>, s3: Option<S3>) -> Self {
+    pub(super) fn new(inputs: Root, stems: Root, settings: &StagingSettings, s3: Option<S3>) -> Self {
         Self {
             inputs,
             stems,
-            buckets,
+            buckets: settings.input_buckets.clone(),
+            home: settings.s3_staging.clone(),
             s3,
         }
     }
@@ -33,16 +39,14 @@ impl Sources {
     pub(super) async fn input(&self, audio_path: &str) -> Result<InputIdentity, StorageError> {
         if ObjectAddress::is_one(audio_path) {
             let (s3, address) = self.object(audio_path)?;
-            let head = s3
-                .head(&address)
-                .await?
-                .ok_or_else(|| StorageError::missing(&address))?;
+            let head = self.head(s3, &address).await?;
             return Ok(InputIdentity {
                 size: head.size,
                 tag: head.etag,
             });
         }
-        Ok(file_below(&self.inputs, audio_path).await?.identity)
+        let (_, identity) = file_below(&self.inputs, audio_path).await?;
+        Ok(identity)
     }
 
     pub(super) async fn stage_in(
@@ -51,36 +55,43 @@ impl Sources {
         scratch: &AttemptScratch,
     ) -> Result<StagedInput, StorageError> {
         if !ObjectAddress::is_one(audio_path) {
-            return file_below(&self.inputs, audio_path).await;
+            let (file, identity) = file_below(&self.inputs, audio_path).await?;
+            return Ok(StagedInput {
+                path: file.path(),
+                identity,
+                shared: Some(file),
+            });
         }
         let (s3, address) = self.object(audio_path)?;
         let path = scratch.path().join(INPUT_FILE);
-        let head = s3.download(&address, &path, scratch.remaining_bytes()?).await?;
+        let room = scratch.remaining_bytes().await?;
+        let head = match s3.download(&address, &path, room).await {
+            Err(error) => return Err(self.blame(s3, &address, error).await),
+            Ok(head) => head,
+        };
         Ok(StagedInput {
             path,
             identity: InputIdentity {
                 size: head.size,
                 tag: head.etag,
             },
+            shared: None,
         })
     }
 
     pub(super) async fn stem(&self, path: &str) -> Result<StemSource, StorageError> {
         if ObjectAddress::is_one(path) {
             let (s3, address) = self.object(path)?;
-            let head = s3
-                .head(&address)
-                .await?
-                .ok_or_else(|| StorageError::missing(&address))?;
+            let head = self.head(s3, &address).await?;
             return Ok(StemSource::Object {
                 address,
                 size: head.size,
             });
         }
-        let file = file_below(&self.stems, path).await?;
+        let (file, identity) = file_below(&self.stems, path).await?;
         Ok(StemSource::File {
-            path: file.path,
-            size: file.identity.size,
+            file,
+            size: identity.size,
         })
     }
 
@@ -90,6 +101,42 @@ impl Sources {
 
     pub(super) async fn delete_stem_file(&self, path: &str) -> Result<(), StorageError> {
         delete_below(&self.stems, path).await
+    }
+
+    async fn head(&self, s3: &S3, address: &ObjectAddress) -> Result<ObjectHead, StorageError> {
+        match s3.head(address).await {
+            Ok(head) => head.ok_or_else(|| StorageError::missing(address)),
+            Err(error) => Err(self.blame(s3, address, error).await),
+        }
+    }
+
+    /// Tells trouble with the one object that a message names from trouble of the store, by asking the store for another
+    /// object in the place where this worker's own are.
+    async fn blame(&self, s3: &S3, address: &ObjectAddress, error: StorageError) -> StorageError {
+        let (StorageError::Objects { code, problem, .. }, ErrorClass::Dependency) = (&error, error.class())
+        else {
+            return error;
+        };
+        let home = self.home.clone().unwrap_or_else(|| ObjectAddress {
+            bucket: address.bucket.clone(),
+            key: String::new(),
+        });
+        let admitted = match s3.admits(&home).await {
+            Ok(()) => true,
+            // Known to the store, which does not let this worker use a bucket that is not its own.
+            Err(StorageError::Objects { code, .. }) => self.home.is_none() && code == "AccessDenied",
+            Err(_) => false,
+        };
+        if !admitted {
+            return error;
+        }
+        if is_refusal(code) {
+            return StorageError::Refused {
+                place: address.to_string(),
+                rule: format!("the worker's credentials must be allowed to read it, but {problem}"),
+            };
+        }
+        error.of_one_object()
     }
 
     /// The object that a text names, if it may be read.
@@ -117,21 +164,21 @@ impl Sources {
     }
 }
 
-/// The regular file below `root` that `path` names, and which it is.
-async fn file_below(root: &Root, path: &str) -> Result<StagedInput, StorageError> {
+/// The regular file below `root` that `path` names, open, and which it is.
+async fn file_below(root: &Root, path: &str) -> Result<(OpenFile, InputIdentity), StorageError> {
     let (root, path) = (root.clone(), PathBuf::from(path));
     blocking(move || {
-        let path = root.file(&path)?;
-        let identity = identity_of(&path)?;
-        Ok(StagedInput { path, identity })
+        let file = root.open(&path)?;
+        let identity = identity_of(&file)?;
+        Ok((file, identity))
     })
     .await
 }
 
 /// A file's size and time of change; whoever replaces it changes the latter.
-fn identity_of(path: &Path) -> Result<InputIdentity, StorageError> {
-    let failed = |error| StorageError::file("look up", path)(error);
-    let metadata = path.metadata().map_err(failed)?;
+fn identity_of(file: &OpenFile) -> Result<InputIdentity, StorageError> {
+    let failed = |error| StorageError::file("look up", file.resolved())(error);
+    let metadata = file.file().metadata().map_err(failed)?;
     let changed = metadata.modified().map_err(failed)?;
     // A clock set before 1970 makes tags that do not compare well, which only repeats work.
     let nanoseconds = changed
@@ -147,35 +194,5 @@ fn identity_of(path: &Path) -> Result<InputIdentity, StorageError> {
 /// Deletes the file that `path` names below `root`; of a symbolic link, the link.
 async fn delete_below(root: &Root, path: &str) -> Result<(), StorageError> {
     let (root, path) = (root.clone(), PathBuf::from(path));
-    blocking(move || {
-        match root.file(&path) {
-            Err(error) if error.is_missing() => return Ok(()),
-            checked => checked?,
-        };
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(StorageError::file("delete", &path)(error))
-            }
-            _ => Ok(()),
-        }
-    })
-    .await
-}
-
-/// Runs file system calls where they may block.
-pub(super) async fn blocking<T: Send + 'static>(
-    calls: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
-) -> Result<T, StorageError> {
-    match tokio::task::spawn_blocking(calls).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Only a runtime that ends cancels such a task.
-            Err(error) => Err(StorageError::File {
-                action: "use",
-                place: "the file system".into(),
-                source: std::io::Error::other(error),
-            }),
-        },
-    }
+    blocking(move || root.delete(&path)).await
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, Method, Response, StatusCode};
+use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
 use futures_util::{StreamExt as _, stream};
 use separation_worker::error::ErrorClass;
 use separation_worker::settings::{DeleteInput, ObjectAddress, S3Credentials, S3Settings, StagingSettings};
@@ -19,15 +19,28 @@ use super::place::{SOON, identity, task};
 
 /// A store that gives one answer to everything.
 async fn store(answer: impl Fn() -> Response<Body> + Send + Sync + 'static) -> S3 {
+    scripted(move |_| answer()).await
+}
+
+/// A store that answers to the path of a request.
+pub(super) async fn scripted(answer: impl Fn(&str) -> Response<Body> + Send + Sync + 'static) -> S3 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let answer = Arc::new(answer);
-    let router = Router::new().fallback(move || {
+    let router = Router::new().fallback(move |uri: Uri| {
         let answer = Arc::clone(&answer);
-        async move { answer() }
+        async move { answer(uri.path()) }
     });
     tokio::spawn(async move { axum::serve(listener, router).await });
     client(address).await
+}
+
+/// An error as S3 gives it.
+pub(super) fn error(status: u16, code: &str) -> Response<Body> {
+    let body =
+        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>so it is</Message></Error>");
+    let status = StatusCode::from_u16(status).unwrap();
+    Response::builder().status(status).body(Body::from(body)).unwrap()
 }
 
 async fn client(address: SocketAddr) -> S3 {
@@ -68,13 +81,7 @@ async fn failures(s3: &S3) -> [StorageError; 4] {
 }
 
 async fn check(status: u16, code: &'static str, class: ErrorClass) {
-    let s3 = store(move || {
-        let body =
-            format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>so it is</Message></Error>");
-        let status = StatusCode::from_u16(status).unwrap();
-        Response::builder().status(status).body(Body::from(body)).unwrap()
-    })
-    .await;
+    let s3 = store(move || error(status, code)).await;
     for error in failures(&s3).await {
         assert_eq!(error.class(), class, "{error}");
         let text = error.to_string();
@@ -144,17 +151,33 @@ async fn both_stems_are_uploaded_at_the_same_time() {
 }
 
 #[tokio::test]
-async fn trouble_of_the_stores_own_may_pass() {
-    check(500, "InternalError", ErrorClass::Transient).await;
-    check(503, "SlowDown", ErrorClass::Transient).await;
-    check(429, "TooManyRequests", ErrorClass::Transient).await;
+async fn trouble_of_the_store_is_no_fault_of_the_object() {
+    for (status, code) in [
+        (500, "InternalError"),
+        (503, "SlowDown"),
+        (429, "TooManyRequests"),
+        (403, "AccessDenied"),
+        (403, "SignatureDoesNotMatch"),
+        (404, "NoSuchBucket"),
+        (301, "PermanentRedirect"),
+        (501, "NotImplemented"),
+    ] {
+        check(status, code, ErrorClass::Dependency).await;
+    }
 }
 
 #[tokio::test]
-async fn what_is_forbidden_stays_so() {
-    check(403, "AccessDenied", ErrorClass::Permanent).await;
-    check(301, "PermanentRedirect", ErrorClass::Permanent).await;
-    check(501, "NotImplemented", ErrorClass::Permanent).await;
+async fn a_404_of_another_server_does_not_say_that_an_object_is_missing() {
+    let s3 = store(|| {
+        let page = Body::from("<html>404 page not found</html>");
+        Response::builder().status(404).body(page).unwrap()
+    })
+    .await;
+    for error in failures(&s3).await {
+        assert!(!error.is_missing(), "{error}");
+        let dependency = error.dependency().expect("a dependency");
+        assert_eq!(dependency.name, "s3:404", "{error}");
+    }
 }
 
 #[tokio::test]
@@ -163,7 +186,7 @@ async fn a_store_that_is_away_may_return() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     for error in failures(&client(address).await).await {
-        assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+        assert_eq!(error.class(), ErrorClass::Dependency, "{error}");
     }
 }
 
@@ -184,7 +207,9 @@ async fn an_object_that_breaks_off_is_not_taken_for_whole() {
             .await
             .unwrap_err(),
     ] {
-        assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+        // The connection may break before the answer is read.
+        let passing = [ErrorClass::Transient, ErrorClass::Dependency];
+        assert!(passing.contains(&error.class()), "{error}");
     }
 }
 
@@ -194,7 +219,7 @@ async fn a_store_that_does_not_answer_is_left_in_time() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let s3 = client(silent.local_addr().unwrap()).await;
     for error in tokio::time::timeout(SOON, failures(&s3)).await.expect("in time") {
-        assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+        assert_eq!(error.class(), ErrorClass::Dependency, "{error}");
     }
 }
 

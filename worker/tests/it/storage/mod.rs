@@ -1,5 +1,6 @@
 //! Songs and stems in shared folders and in a real object store: one behaviour, checked on both.
 
+mod blame;
 mod faults;
 mod objects;
 pub(crate) mod place;
@@ -277,7 +278,9 @@ async fn a_shared_song_is_used_where_it_is() {
     let place = Place::folders().await;
     let path = place.put("t1", "song").await;
     let staged = place.staging.stage_in(&path, &place.scratch).await.unwrap();
-    assert_eq!(staged.path, std::fs::canonicalize(&path).unwrap());
+    let shared = staged.shared.as_ref().expect("a shared file");
+    assert_eq!(shared.resolved(), std::fs::canonicalize(&path).unwrap());
+    assert_eq!(std::fs::read_to_string(&staged.path).unwrap(), "song");
     assert_eq!(std::fs::read_dir(place.scratch.path()).unwrap().count(), 0);
 }
 

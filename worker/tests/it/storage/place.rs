@@ -56,7 +56,7 @@ impl Place {
             staging: Staging::open(&settings, Some(s3.clone())).await.unwrap(),
             s3,
             bucket,
-            scratch: scratch.begin(AttemptId::new()).unwrap(),
+            scratch: scratch.begin(AttemptId::new()).await.unwrap(),
             folder,
             in_objects,
         }
