@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::sync::OnceCell;
+use uuid::Uuid;
 
 pub use self::client::{Group, Member, PartitionLag};
 pub use self::records::Record;
@@ -283,10 +284,13 @@ impl Kafka {
 
     /// Writes the metadata that a broker must find in its folder when it starts first; all of them at once.
     async fn format(&self) -> Result<()> {
+        // 128 bits in base64, as Kafka wants it: 21 digits of 6 bits, and one whose last 4 bits are 0.
+        let random = Uuid::new_v4().simple().to_string();
+        let cluster_id = format!("{}A", &random[..21]);
         let mut formatting = Vec::new();
         for broker in &self.brokers {
             let mut tool = java(&self.jars, "kafka.tools.StorageTool");
-            tool.args(["format", "--cluster-id", properties::CLUSTER_ID, "--config"])
+            tool.args(["format", "--cluster-id", &cluster_id, "--config"])
                 .arg(&broker.properties);
             if let Some(security) = &self.security {
                 tool.args(security.scram_arguments());

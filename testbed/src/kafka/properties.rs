@@ -8,8 +8,6 @@ use anyhow::Result;
 
 use super::security::Security;
 
-pub(super) const CLUSTER_ID: &str = "c2VwYXJhdGlvbi10ZXN0YQ";
-
 /// A broker's number and addresses.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
