@@ -131,8 +131,22 @@ pub struct ReplicaStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AdoptionStatus {
-    /// The topic's id: another one means that the topic was made anew.
+    /// Id of the topic; empty where the brokers report none. Another id in the same cluster means that the topic was deleted
+    /// and created again.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub topic_id: String,
+    /// Id of the Kafka cluster that has the topic. Another one is adopted as if nothing had been initialized before.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cluster_id: String,
+    /// The consumer group whose offsets were initialized.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub consumer_group: String,
+    /// The group's committed offsets when it last had no workers, one for each partition from 0, and -1 for a partition
+    /// without one. They are committed again where the brokers have lost all of the group's offsets. Empty for topics of
+    /// more than 2,000 partitions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2_000), extend("x-kubernetes-list-type" = "atomic"))]
+    pub offsets: Vec<i64>,
     /// How many partitions had their offsets initialised; later ones start at their first message.
     pub partitions: i32,
     /// Where partitions without offsets started: latest or earliest.

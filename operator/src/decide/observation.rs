@@ -271,11 +271,6 @@ impl Workload {
         };
         u32::try_from(self.pods.iter().filter(holds_its_place).count()).unwrap_or(u32::MAX)
     }
-
-    /// Whether a worker of the role may exist.
-    pub fn has_workers(&self, group: &GroupReading) -> bool {
-        self.replicas > 0 || self.live().next().is_some() || self.draining(group) > 0
-    }
 }
 
 /// A pod.

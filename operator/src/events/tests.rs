@@ -169,6 +169,9 @@ fn odd_offsets_are_said_once_for_all_partitions() {
 fn an_adoption_is_said() {
     let adoption = AdoptionStatus {
         topic_id: "t".into(),
+        cluster_id: "c".into(),
+        consumer_group: "g".into(),
+        offsets: Vec::new(),
         partitions: 24,
         policy: "latest".into(),
         at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),

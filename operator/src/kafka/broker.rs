@@ -157,7 +157,7 @@ impl Broker {
         } else {
             half
         };
-        let asked = timeout(patience, self.ask_patiently(question)).await;
+        let asked = timeout(patience, self.ask_patiently(question, deadline)).await;
         self.lock().kept_waiting = asked.is_err();
         let answer = asked.unwrap_or_else(|_| {
             let why = format!("no answer within {} ms", patience.as_millis());
@@ -170,11 +170,15 @@ impl Broker {
         answer.map_err(|Unread(why, cause)| Unread::because(format!("{}: {why}", self.address), cause))
     }
 
-    async fn ask_patiently<Q: Question>(&self, question: &Q) -> Result<Q::Answer, Unread> {
+    async fn ask_patiently<Q: Question>(
+        &self,
+        question: &Q,
+        deadline: &Deadline,
+    ) -> Result<Q::Answer, Unread> {
         self.connector.asked.fetch_add(1, Ordering::Relaxed);
         loop {
             let (connection, age) = self.connection().await?;
-            match connection.ask(question).await {
+            match connection.ask(question, deadline).await {
                 Err(why) if !connection.is_usable() => match age {
                     Age::New => {
                         self.lock().note(Failure {

@@ -19,7 +19,7 @@ use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use super::broker::{Address, Connector};
 use super::limits::LONGEST_ANSWER_BYTES;
 use super::protocol::{self, Question};
-use super::{Unread, login};
+use super::{Deadline, Unread, login};
 
 /// Questions that wait to be sent, and as many that wait for their answers.
 const QUESTIONS_IN_FLIGHT: usize = 16;
@@ -72,6 +72,8 @@ struct Shared {
 struct Outgoing {
     frame: BytesMut,
     longest_answer: usize,
+    /// From here on it is not sent: a commit of a process that was frozen must not arrive after its lease.
+    not_after: Instant,
     answer: oneshot::Sender<Bytes>,
 }
 
@@ -137,7 +139,11 @@ impl Connection {
     ///
     /// # Errors
     /// When the connection ended, or the answer is none.
-    pub(super) async fn ask<Q: Question>(&self, question: &Q) -> Result<Q::Answer, Unread> {
+    pub(super) async fn ask<Q: Question>(
+        &self,
+        question: &Q,
+        deadline: &Deadline,
+    ) -> Result<Q::Answer, Unread> {
         let (answer, answered) = oneshot::channel();
         let frame = protocol::encode(question)?;
         let ended = || {
@@ -147,6 +153,7 @@ impl Connection {
         let outgoing = Outgoing {
             frame,
             longest_answer: question.longest_answer(),
+            not_after: Instant::from_std(deadline.at()),
             answer,
         };
         if self.questions.send(outgoing).await.is_err() {
@@ -276,13 +283,14 @@ async fn write(
     sent: mpsc::Sender<Pending>,
     mut correlation: i32,
 ) -> Unread {
-    while let Some(Outgoing {
-        mut frame,
-        longest_answer,
-        answer,
-    }) = to_send.recv().await
-    {
-        if answer.is_closed() {
+    while let Some(outgoing) = to_send.recv().await {
+        let Outgoing {
+            mut frame,
+            longest_answer,
+            not_after,
+            answer,
+        } = outgoing;
+        if answer.is_closed() || Instant::now() >= not_after {
             continue;
         }
         protocol::number(&mut frame, correlation);
@@ -354,4 +362,50 @@ fn broken(error: &io::Error) -> Unread {
         return Unread::new("the response is larger than the question allows");
     }
     Unread::unreachable(format!("the connection broke: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, duplex};
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// A frame with its length, key, version and room for an id, and one byte that tells it from others.
+    fn outgoing(last: u8, not_after: Instant) -> (Outgoing, oneshot::Receiver<Bytes>) {
+        let (answer, answered) = oneshot::channel();
+        let mut frame = BytesMut::zeroed(12);
+        frame.extend([last]);
+        let outgoing = Outgoing {
+            frame,
+            longest_answer: 0,
+            not_after,
+            answer,
+        };
+        (outgoing, answered)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_is_not_sent_after_its_deadline() {
+        let (ours, mut broker) = duplex(64);
+        let transport: Box<dyn Transport> = Box::new(ours);
+        let (_reader, mut writer) = tokio::io::split(transport);
+        let (questions, mut to_send) = mpsc::channel(2);
+        let (sent, mut pending) = mpsc::channel(2);
+        // The process is frozen for longer than the first one's deadline while both wait to be sent.
+        let now = Instant::now();
+        let (late, _late) = outgoing(1, now + Duration::from_secs(5));
+        let (timely, _timely) = outgoing(2, now + Duration::from_secs(15));
+        questions.send(late).await.expect("a listener");
+        questions.send(timely).await.expect("a listener");
+        drop(questions);
+        advance(Duration::from_secs(10)).await;
+        write(&mut writer, &mut to_send, sent, 0).await;
+        drop(writer);
+        let mut received = [0; 13];
+        broker.read_exact(&mut received).await.expect("one frame");
+        assert_eq!(received[12], 2);
+        assert_eq!(pending.recv().await.map(|pending| pending.correlation), Some(0));
+        assert!(pending.recv().await.is_none());
+    }
 }

@@ -26,7 +26,34 @@ use crate::decide::{GroupReading, Holds, Member, Moment};
 /// The wait before a commit is tried again.
 const COMMIT_AGAIN: Duration = Duration::from_millis(200);
 
-type Committed = BTreeMap<TopicPartition, Result<Option<i64>, Unread>>;
+/// How long brokers keep an offset that we commit: 365 days. Without a retention time of its own, an offset expires when the
+/// group has had no member for `offsets.retention.minutes`, however recently it was committed (KIP-211). A worker's next
+/// commit replaces the offset together with this time.
+const RETAINED_FOR: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+type Committed = BTreeMap<TopicPartition, Result<Option<Commit>, Unread>>;
+
+/// An offset of one partition, committed or to be committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// The partition's number.
+    pub partition: i32,
+    /// The next offset to read.
+    pub next: i64,
+    /// The metadata beside it.
+    pub metadata: Option<Arc<str>>,
+}
+
+impl Commit {
+    /// An offset without metadata.
+    pub fn of(partition: i32, next: i64) -> Self {
+        Self {
+            partition,
+            next,
+            metadata: None,
+        }
+    }
+}
 
 /// A group, as its coordinator describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +164,22 @@ impl Cluster {
         groups: &[(Arc<str>, Vec<TopicPartition>)],
         deadline: &Deadline,
     ) -> Vec<BTreeMap<TopicPartition, Result<Option<i64>, Unread>>> {
+        let committed = self.commits_of(groups, deadline).await;
+        let offsets = committed.into_iter().map(|partitions| {
+            let each = partitions.into_iter().map(|(partition, commit)| {
+                (partition, commit.map(|commit| commit.map(|commit| commit.next)))
+            });
+            each.collect()
+        });
+        offsets.collect()
+    }
+
+    /// The same with metadata.
+    async fn commits_of(
+        &self,
+        groups: &[(Arc<str>, Vec<TopicPartition>)],
+        deadline: &Deadline,
+    ) -> Vec<Committed> {
         let names: Vec<_> = groups.iter().map(|(group, _)| Arc::clone(group)).collect();
         let question = |positions: &[usize]| {
             let asked = positions
@@ -205,6 +248,35 @@ impl Cluster {
         readings.collect()
     }
 
+    /// Commits once more what a group without members has committed, metadata included, so that it does not expire. It is
+    /// read right before, because a user may have moved the offsets since the last reading.
+    ///
+    /// # Errors
+    /// When the group has members, or Kafka refuses or does not answer; nothing is committed where an offset could not be
+    /// read.
+    pub async fn commit_again(
+        &self,
+        group: &str,
+        topic: &str,
+        partitions: &[i32],
+        deadline: &Deadline,
+    ) -> Result<(), Unread> {
+        let topic_name: Arc<str> = topic.into();
+        let asked = partitions.iter().map(|partition| TopicPartition {
+            topic: Arc::clone(&topic_name),
+            partition: *partition,
+        });
+        let found = self
+            .commits_of(&[(group.into(), asked.collect())], deadline)
+            .await;
+        let commits: Result<Vec<_>, _> = found
+            .into_iter()
+            .flat_map(BTreeMap::into_values)
+            .filter_map(Result::transpose)
+            .collect();
+        self.commit(group, topic, &commits?, deadline).await
+    }
+
     /// Commits offsets for a group without members: for each partition, the next offset to read. It is tried until the
     /// deadline.
     ///
@@ -214,7 +286,7 @@ impl Cluster {
         &self,
         group: &str,
         topic: &str,
-        commits: &[(i32, i64)],
+        commits: &[Commit],
         deadline: &Deadline,
     ) -> Result<(), Unread> {
         if commits.is_empty() {
@@ -283,7 +355,7 @@ fn committed_in(
         for topic in &answered.topics {
             for partition in &topic.partitions {
                 let key = (topic.name.0.as_str(), partition.partition_index);
-                offsets.insert(key, (partition.error_code, partition.committed_offset));
+                offsets.insert(key, partition);
             }
         }
     }
@@ -291,24 +363,27 @@ fn committed_in(
         return Err(silent_about_the_group());
     }
     let each = partitions.iter().map(|partition| {
-        let offset = match offsets.get(&(&*partition.topic, partition.partition)) {
+        let commit = match offsets.get(&(&*partition.topic, partition.partition)) {
             None => Err(Unread::new("the coordinator said nothing about it")),
+            Some(found) if found.error_code != 0 => Err(Unread::said(found.error_code)),
             // Below 0 where the group never committed.
-            Some((0, offset)) => Ok((*offset >= 0).then_some(*offset)),
-            Some((code, _)) => Err(Unread::said(*code)),
+            Some(found) => Ok((found.committed_offset >= 0).then(|| Commit {
+                partition: partition.partition,
+                next: found.committed_offset,
+                metadata: found.metadata.as_ref().map(|text| Arc::from(text.as_str())),
+            })),
         };
-        (partition.clone(), offset)
+        (partition.clone(), commit)
     });
     Ok(each.collect())
 }
 
-fn commit_of(group: &str, topic: &str, commits: &[(i32, i64)]) -> OffsetCommitRequest {
-    let partitions = commits.iter().map(|(partition, next)| {
+fn commit_of(group: &str, topic: &str, commits: &[Commit]) -> OffsetCommitRequest {
+    let partitions = commits.iter().map(|commit| {
         OffsetCommitRequestPartition::default()
-            .with_partition_index(*partition)
-            .with_committed_offset(*next)
-            .with_committed_leader_epoch(-1)
-            .with_committed_metadata(Some(text("")))
+            .with_partition_index(commit.partition)
+            .with_committed_offset(commit.next)
+            .with_committed_metadata(Some(text(commit.metadata.as_deref().unwrap_or_default())))
     });
     let topic = OffsetCommitRequestTopic::default()
         .with_name(TopicName(text(topic)))
@@ -317,17 +392,20 @@ fn commit_of(group: &str, topic: &str, commits: &[(i32, i64)]) -> OffsetCommitRe
     OffsetCommitRequest::default()
         .with_group_id(GroupId(text(group)))
         .with_generation_id_or_member_epoch(-1)
+        .with_retention_time_ms(i64::try_from(RETAINED_FOR.as_millis()).unwrap_or(i64::MAX))
         .with_topics(vec![topic])
 }
 
-fn all_committed(answer: &OffsetCommitResponse, topic: &str, commits: &[(i32, i64)]) -> Result<(), Refusal> {
+fn all_committed(answer: &OffsetCommitResponse, topic: &str, commits: &[Commit]) -> Result<(), Refusal> {
     let answered = answer.topics.iter().filter(|answered| *answered.name.0 == *topic);
     let answered: HashMap<i32, i16> = answered
         .flat_map(|answered| &answered.partitions)
         .map(|partition| (partition.partition_index, partition.error_code))
         .collect();
-    for (partition, _) in commits {
-        let code = answered.get(partition).ok_or_else(silent_about_the_group)?;
+    for commit in commits {
+        let code = answered
+            .get(&commit.partition)
+            .ok_or_else(silent_about_the_group)?;
         match ResponseError::try_from_code(*code) {
             None => {}
             Some(

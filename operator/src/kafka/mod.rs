@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
-pub use groups::{Group, GroupMember, GroupState};
+pub use groups::{Commit, Group, GroupMember, GroupState};
 pub use holds::Holds;
 pub use offsets::Which;
 pub use settings::{ClientCertificate, ClusterSettings, Sasl, SecretText, Tls};
@@ -91,17 +91,36 @@ impl Deadline {
         }
     }
 
+    /// At an instant.
+    pub fn until(at: Instant) -> Self {
+        Self { at }
+    }
+
+    /// The instant itself.
+    pub fn at(&self) -> Instant {
+        self.at
+    }
+
     /// The time until then.
     pub fn left(&self) -> Duration {
         self.at.saturating_duration_since(Instant::now())
     }
 }
 
+/// A topic of a cluster, by ids that never change and are never used again. What brokers do not report is unknown.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TopicIdentity {
+    /// The cluster's id.
+    pub cluster_id: Option<Arc<str>>,
+    /// The topic's id: another one in the same cluster means that the topic was deleted and created again.
+    pub topic_id: Option<Arc<str>>,
+}
+
 /// A topic, as its cluster describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
-    /// Its id: another one means that it was made anew.
-    pub id: Arc<str>,
+    /// Which topic it is.
+    pub identity: TopicIdentity,
     /// Its partitions' numbers, ascending.
     pub partitions: Vec<i32>,
 }

@@ -95,9 +95,10 @@ questions! {
         ]),
         Tags,
     ];
-    OffsetCommitRequest => OffsetCommitResponse, OffsetCommit 8, [
+    // The last version with a retention time; see `groups::RETAINED_FOR`.
+    OffsetCommitRequest => OffsetCommitResponse, OffsetCommit 4, [
         // throttle, (topic, (partition, error))
-        Fixed(4), CompactList(&[Compact, CompactList(&[Fixed(4 + 2), Tags]), Tags]), Tags,
+        Fixed(4), List(&[Text, List(&[Fixed(4 + 2)])]),
     ];
     DescribeGroupsRequest => DescribeGroupsResponse, DescribeGroups 5, [
         Fixed(4),

@@ -13,7 +13,7 @@ use kafka_protocol::messages::MetadataResponse;
 
 use super::broker::{Address, Broker, Connector};
 use super::limits::{MOST_PARTITIONS, MOST_PARTITIONS_IN_ALL};
-use super::{Topic, TopicPartition, Unread};
+use super::{Topic, TopicIdentity, TopicPartition, Unread};
 
 /// What was not learnt again for so long is forgotten.
 const KEPT: Duration = Duration::from_secs(300);
@@ -86,6 +86,8 @@ impl Routes {
                 Some((broker.node_id.0, address))
             })
             .collect();
+        let cluster_id = answer.cluster_id.as_ref().filter(|id| !id.is_empty());
+        let cluster_id: Option<Arc<str>> = cluster_id.map(|id| Arc::from(id.as_str()));
         let mut described = Vec::with_capacity(answer.topics.len());
         for topic in &answer.topics {
             let Some(name) = &topic.name else { continue };
@@ -118,7 +120,12 @@ impl Routes {
                 continue;
             }
             let topic = Topic {
-                id: URL_SAFE_NO_PAD.encode(topic.topic_id.as_bytes()).into(),
+                identity: TopicIdentity {
+                    cluster_id: cluster_id.clone(),
+                    // All zeros where the broker has no ids.
+                    topic_id: (!topic.topic_id.is_nil())
+                        .then(|| URL_SAFE_NO_PAD.encode(topic.topic_id.as_bytes()).into()),
+                },
                 partitions: of_partition.keys().copied().collect(),
             };
             let leaders = Leaders {

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use separation_contract::kafka::OffsetReset;
-
 use super::broker::EmbeddedLag;
-use crate::apply::offsets::to_adopt;
+use crate::apply::offsets::{STEADY_FOR, committed, to_adopt};
 use crate::decide::{Lag, LagReading, Moment};
-use crate::kafka::{Cluster, Deadline, Unread};
+use crate::kafka::{Cluster, Deadline, TopicIdentity, Unread};
 use crate::observe::{Adoption, Found, LagReader, Query, TopicOffsets};
 use crate::plan::RolePlan;
+use anyhow::Context as _;
 
 /// How long one reading may take.
 const READ_WITHIN: Duration = Duration::from_secs(5);
@@ -25,13 +23,15 @@ pub(super) enum LagSource {
     Cluster(Box<ClusterLag>),
 }
 
+/// A topic, and what its partitions' committed offsets are.
+type Committed = (TopicIdentity, Vec<Option<i64>>);
+
 /// Lag of one role on brokers that the pool names.
 pub(super) struct ClusterLag {
     reader: LagReader,
     query: Query,
-    policy: OffsetReset,
-    /// What was read last, while offsets are not initialised: twice the same is believed.
-    before: Option<TopicOffsets>,
+    /// What was committed, and since when every reading says so, while offsets are not initialized.
+    steady: Option<(Committed, Moment)>,
 }
 
 impl LagSource {
@@ -60,13 +60,9 @@ impl ClusterLag {
             query: Query {
                 topic: role.topic.as_str().into(),
                 group: role.group.as_str().into(),
-                adoption: match role.adoption {
-                    OffsetReset::Latest => Adoption::FromLatest,
-                    OffsetReset::Earliest => Adoption::FromEarliest,
-                },
+                adoption: Adoption::pending(role.adoption),
             },
-            policy: role.adoption,
-            before: None,
+            steady: None,
         }
     }
 
@@ -81,37 +77,49 @@ impl ClusterLag {
                 why: "nothing was read".into(),
             };
         };
-        let (Some(offsets), false) = (offsets, matches!(self.query.adoption, Adoption::Done { .. })) else {
+        let (Some(offsets), None) = (offsets, &self.query.adoption.initialized_for) else {
             return lag.lag;
         };
-        match self.adopt(offsets, &deadline).await {
+        match self.adopt(offsets, now, &deadline).await {
             Ok(true) => lag.lag,
             Ok(false) => Lag::Unknown {
-                why: "offsets are read once more before they are initialised".into(),
+                why: "offsets are initialized when readings have agreed for five seconds".into(),
             },
             Err(why) => Lag::Unknown {
-                why: format!("offsets are not initialised: {why}").into(),
+                why: format!("offsets are not initialized: {why}").into(),
             },
         }
     }
 
-    /// Initialises offsets once; whether they are.
-    async fn adopt(&mut self, offsets: TopicOffsets, deadline: &Deadline) -> Result<bool, Unread> {
-        let commits = to_adopt(&offsets, &self.query.adoption, self.policy)?;
-        let topic_id = Arc::clone(&offsets.topic_id);
+    /// Initializes offsets once; whether they are.
+    async fn adopt(
+        &mut self,
+        offsets: TopicOffsets,
+        now: Moment,
+        deadline: &Deadline,
+    ) -> Result<bool, Unread> {
+        let commits = to_adopt(&offsets, &self.query.adoption)?;
         if !commits.is_empty() {
-            // A coordinator that was just elected may know of no offsets yet.
-            if self.before.as_ref() != Some(&offsets) {
-                self.before = Some(offsets);
+            let Some(committed) = committed(&offsets) else {
+                return Ok(false);
+            };
+            let since = match &self.steady {
+                Some((before, since)) if *before == committed => *since,
+                _ => {
+                    self.steady = Some((committed, now));
+                    now
+                }
+            };
+            if now.since(since) < STEADY_FOR {
                 return Ok(false);
             }
             self.reader
                 .cluster()
                 .commit(&self.query.group, &self.query.topic, &commits, deadline)
                 .await?;
-            tracing::info!(group = %self.query.group, topic = %self.query.topic, "Offsets initialised");
+            tracing::info!(group = %self.query.group, topic = %self.query.topic, "Offsets initialized");
         }
-        self.query.adoption = Adoption::Done { topic_id };
+        self.query.adoption.initialized_for = Some(offsets.identity);
         Ok(true)
     }
 }

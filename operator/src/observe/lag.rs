@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use crate::decide::{Lag, PartitionWork, Work};
-use crate::kafka::Unread;
+use crate::kafka::{TopicIdentity, Unread};
+use separation_contract::kafka::OffsetReset;
 
 /// Offsets of a topic's partitions, as they were read for one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicOffsets {
-    /// The topic's id now.
-    pub topic_id: Arc<str>,
+    /// Which topic it is now.
+    pub identity: TopicIdentity,
     /// Its partitions, ascending.
     pub partitions: Vec<PartitionOffsets>,
 }
@@ -27,18 +28,53 @@ pub struct PartitionOffsets {
     pub committed: Result<Option<i64>, Unread>,
 }
 
-/// What is known of how the group's offsets were initialised.
+/// What is known of how the group's offsets were initialized.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Adoption {
-    /// They were: for this topic, and for this many partitions.
-    Done {
-        /// The topic's id then.
-        topic_id: Arc<str>,
-    },
-    /// Not yet: a partition without a committed offset will start at its end.
-    FromLatest,
-    /// Not yet: a partition without a committed offset will start at its first message.
-    FromEarliest,
+pub struct Adoption {
+    /// The topic that they were initialized for; none where they never were.
+    pub initialized_for: Option<TopicIdentity>,
+    /// Where a partition without a committed offset starts when they are initialized for the first time.
+    pub policy: OffsetReset,
+}
+
+/// How a topic is related to the one that offsets were initialized for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// Offsets were never initialized here: not at all, in another cluster, or for a topic whose cluster is unknown.
+    New,
+    /// It is the same topic, as far as ids are known.
+    Same,
+    /// It was deleted and created again: the same cluster has it under another id.
+    Recreated,
+}
+
+impl Adoption {
+    /// Not done yet.
+    pub fn pending(policy: OffsetReset) -> Self {
+        Self {
+            initialized_for: None,
+            policy,
+        }
+    }
+
+    /// How `topic` is related to the one that offsets were initialized for.
+    pub fn relation(&self, topic: &TopicIdentity) -> Relation {
+        let Some(before) = &self.initialized_for else {
+            return Relation::New;
+        };
+        let same = |before: &Option<Arc<str>>, now: &Option<Arc<str>>| {
+            before
+                .as_ref()
+                .zip(now.as_ref())
+                .map(|(before, now)| before == now)
+        };
+        let same_cluster = same(&before.cluster_id, &topic.cluster_id);
+        match (same_cluster, same(&before.topic_id, &topic.topic_id)) {
+            (Some(false), _) | (None, Some(false)) => Relation::New,
+            (Some(true), Some(false)) => Relation::Recreated,
+            (_, Some(true) | None) => Relation::Same,
+        }
+    }
 }
 
 /// Something about a partition that a person should know.
@@ -77,15 +113,15 @@ pub struct LagFound {
 ///
 /// A committed offset that cannot belong to this topic (beyond its end, or of another topic id) counts from the start.
 pub fn lag_of(offsets: &TopicOffsets, adoption: &Adoption) -> LagFound {
-    let recreated = matches!(adoption, Adoption::Done { topic_id } if *topic_id != offsets.topic_id);
+    let relation = adoption.relation(&offsets.identity);
     let mut flags = Vec::new();
-    if recreated {
+    if relation == Relation::Recreated {
         flags.push(Flag::Recreated);
     }
     let mut known = Vec::with_capacity(offsets.partitions.len());
     let mut unread: Option<(u32, &Unread)> = None;
     for partition in &offsets.partitions {
-        match waiting(partition, adoption, recreated, &mut flags) {
+        match waiting(partition, relation, adoption.policy, &mut flags) {
             Ok(messages) => known.push(PartitionWork {
                 partition: partition.partition,
                 messages,
@@ -112,8 +148,8 @@ pub fn lag_of(offsets: &TopicOffsets, adoption: &Adoption) -> LagFound {
 
 fn waiting<'a>(
     offsets: &'a PartitionOffsets,
-    adoption: &Adoption,
-    recreated: bool,
+    relation: Relation,
+    policy: OffsetReset,
     flags: &mut Vec<Flag>,
 ) -> Result<u64, &'a Unread> {
     let PartitionOffsets { partition, .. } = *offsets;
@@ -121,7 +157,7 @@ fn waiting<'a>(
     let start = *offsets.start.as_ref()?;
     let committed = *offsets.committed.as_ref()?;
     let from = match committed {
-        _ if recreated => start,
+        _ if relation == Relation::Recreated => start,
         Some(committed) if committed > end => {
             flags.push(Flag::BeyondEnd {
                 partition,
@@ -138,8 +174,8 @@ fn waiting<'a>(
             start
         }
         Some(committed) => committed,
-        // Before adoption: where the first worker will start. After it: a new partition, and nothing of it is skipped.
-        None if *adoption == Adoption::FromLatest => end,
+        // Before offsets are initialized: where they will be. After it: a new partition, and nothing of it is skipped.
+        None if relation == Relation::New && policy == OffsetReset::Latest => end,
         None => start,
     };
     // An end below the start is one that moved between two questions.
@@ -161,15 +197,52 @@ mod tests {
                 committed: Ok(*committed),
             });
         TopicOffsets {
-            topic_id: "one".into(),
+            identity: identity("one", "topic"),
             partitions: partitions.collect(),
         }
     }
 
-    fn adopted() -> Adoption {
-        Adoption::Done {
-            topic_id: "one".into(),
+    fn identity(cluster: &str, topic: &str) -> TopicIdentity {
+        let known = |id: &str| (!id.is_empty()).then(|| id.into());
+        TopicIdentity {
+            cluster_id: known(cluster),
+            topic_id: known(topic),
         }
+    }
+
+    fn adopted_as(cluster: &str, topic: &str) -> Adoption {
+        Adoption {
+            initialized_for: Some(identity(cluster, topic)),
+            policy: OffsetReset::Latest,
+        }
+    }
+
+    fn adopted() -> Adoption {
+        adopted_as("one", "topic")
+    }
+
+    #[test]
+    fn only_another_id_in_the_same_known_cluster_is_a_recreated_topic() {
+        for (before, now, expected) in [
+            (("one", "a"), ("one", "a"), Relation::Same),
+            (("one", "a"), ("one", "b"), Relation::Recreated),
+            (("one", "a"), ("two", "b"), Relation::New),
+            (("one", "a"), ("two", "a"), Relation::New),
+            // A cluster that is not known may be another one.
+            (("", "a"), ("one", "b"), Relation::New),
+            (("one", "a"), ("", "b"), Relation::New),
+            (("", "a"), ("one", "a"), Relation::Same),
+            // A topic without an id may be any.
+            (("one", ""), ("one", "b"), Relation::Same),
+            (("one", "a"), ("one", ""), Relation::Same),
+            (("", ""), ("one", "b"), Relation::Same),
+            (("one", ""), ("two", ""), Relation::New),
+        ] {
+            let relation = adopted_as(before.0, before.1).relation(&identity(now.0, now.1));
+            assert_eq!(relation, expected, "{before:?} then {now:?}");
+        }
+        let pending = Adoption::pending(OffsetReset::Latest);
+        assert_eq!(pending.relation(&identity("one", "a")), Relation::New);
     }
 
     #[track_caller]
@@ -189,8 +262,11 @@ mod tests {
 
     #[test]
     fn without_a_committed_offset_the_adoption_decides() {
-        check((3, 10, None), &Adoption::FromLatest, 0, &[]);
-        check((3, 10, None), &Adoption::FromEarliest, 7, &[]);
+        check((3, 10, None), &Adoption::pending(OffsetReset::Latest), 0, &[]);
+        check((3, 10, None), &Adoption::pending(OffsetReset::Earliest), 7, &[]);
+        // Another cluster: nothing was initialized there, and what was carried over counts.
+        check((3, 10, None), &adopted_as("two", "topic"), 0, &[]);
+        check((3, 10, Some(6)), &adopted_as("two", "other"), 4, &[]);
         // A partition that appeared after the adoption: all of it.
         check((3, 10, None), &adopted(), 7, &[]);
     }
@@ -215,9 +291,7 @@ mod tests {
         };
         check((6, 10, Some(2)), &adopted(), 4, &[expired]);
         // Made anew, with an offset that happens to fit.
-        let other = Adoption::Done {
-            topic_id: "two".into(),
-        };
+        let other = adopted_as("one", "other");
         check((0, 12, Some(5)), &other, 12, &[Flag::Recreated]);
         // An end that was read before the start moved.
         check(

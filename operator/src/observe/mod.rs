@@ -10,5 +10,5 @@ mod reader;
 mod vanished;
 pub mod workload;
 
-pub use lag::{Adoption, Flag, LagFound, PartitionOffsets, TopicOffsets, lag_of};
+pub use lag::{Adoption, Flag, LagFound, PartitionOffsets, Relation, TopicOffsets, lag_of};
 pub use reader::{Found, LagReader, Query, QuestionCount};

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::{Found, LagFound, LagReader, Query};
 use crate::clock::Clock;
 use crate::decide::{GroupReading, Lag, Moment};
-use crate::kafka::{Cause, Deadline, Unread};
+use crate::kafka::{Cause, Cluster, Deadline, Unread};
 use crate::metrics::{ClusterMetrics, KafkaFailure};
 
 /// The least and the most time that a round may take.
@@ -50,6 +50,8 @@ pub enum MembersRead {
 pub struct Polled<K> {
     /// The role.
     pub key: K,
+    /// Who was asked: a role's servers or credentials may have changed since.
+    pub cluster: Arc<Cluster>,
     /// What was asked; it may have changed since.
     pub query: Query,
     /// When the round began.
@@ -186,7 +188,7 @@ impl<K: Ord + Clone + Send + 'static> Rounds<K> {
                     let polled = read.unwrap_or_else(|_| {
                         self.reader.start_again();
                         self.metrics.failed(KafkaFailure::Other);
-                        panicked(roles, now)
+                        panicked(roles, self.reader.cluster(), now)
                     });
                     if self.send.send(polled).await.is_err() {
                         return;
@@ -234,6 +236,7 @@ impl<K: Ord + Clone + Send + 'static> Rounds<K> {
             .zip(found)
             .map(|((key, query), found)| Polled {
                 key,
+                cluster: Arc::clone(self.reader.cluster()),
                 query,
                 at,
                 found,
@@ -269,10 +272,11 @@ fn failure(found: &[Found], members: &[GroupReading]) -> Option<KafkaFailure> {
 }
 
 /// What a round found that panicked: nothing.
-fn panicked<K>(roles: Vec<(K, Query)>, at: Moment) -> Vec<Polled<K>> {
+fn panicked<K>(roles: Vec<(K, Query)>, cluster: &Arc<Cluster>, at: Moment) -> Vec<Polled<K>> {
     let why = Unread::new("a bug: reading Kafka panicked; fix: report it with the operator's log");
     let each = roles.into_iter().map(|(key, query)| Polled {
         key,
+        cluster: Arc::clone(cluster),
         query,
         at,
         found: Found {
@@ -346,6 +350,7 @@ mod tests {
     use super::*;
     use crate::decide::Work;
     use crate::observe::Adoption;
+    use separation_contract::kafka::OffsetReset;
 
     fn wanted(topic: &str, interval_ms: u64, members: MembersRead) -> Entry {
         Entry {
@@ -353,7 +358,7 @@ mod tests {
                 query: Query {
                     topic: topic.into(),
                     group: "group".into(),
-                    adoption: Adoption::FromLatest,
+                    adoption: Adoption::pending(OffsetReset::Latest),
                 },
                 interval: Duration::from_millis(interval_ms),
                 members,

@@ -2,7 +2,8 @@
 //!
 //! One round asks for the ends of all partitions; for committed offsets only where ends moved, where work waits, where the
 //! last round failed, where they are not initialised yet, or where nobody asked for a while (somebody may have rewound a group by hand); and for starts only
-//! where something waits. Descriptions of topics are asked again after a while, and at once where an end went backwards.
+//! where something waits. Descriptions of topics are asked again after a while, and at once where an end went backwards. An
+//! end that is older than a commit beyond it is read again in the same round.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -11,13 +12,17 @@ use std::time::Duration;
 
 use separation_contract::offset_metadata::Hold;
 
-use super::vanished::Seen;
-use super::{Adoption, LagFound, PartitionOffsets, TopicOffsets, lag_of};
+use super::vanished::{Before, Seen};
+use super::{Adoption, LagFound, PartitionOffsets, Relation, TopicOffsets, lag_of};
 use crate::decide::{Lag, Moment};
 use crate::kafka::{Cluster, Deadline, Topic, TopicPartition, Unread, Which};
 
 /// How old a topic's description may be: partitions that are added are seen within this.
 const DESCRIPTION_AGE: Duration = Duration::from_secs(10);
+
+/// How long what was read for a query is kept after the query was last asked: twice the longest poll interval. Rounds read
+/// only the roles that are due, so that one round says nothing about the others.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 /// Whose lag is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +59,7 @@ pub struct LagReader {
     ends: HashMap<TopicPartition, i64>,
     groups: HashMap<(Arc<str>, Arc<str>), Committed>,
     seen: HashMap<(Arc<str>, Arc<str>), Seen>,
+    asked_at: HashMap<(Arc<str>, Arc<str>), Moment>,
     asked: QuestionCount,
 }
 
@@ -95,6 +101,7 @@ impl LagReader {
             ends: HashMap::new(),
             groups: HashMap::new(),
             seen: HashMap::new(),
+            asked_at: HashMap::new(),
             asked: QuestionCount::default(),
         }
     }
@@ -134,6 +141,7 @@ impl LagReader {
             self.seen.retain(|(_, topic), _| !backwards.contains(topic));
         }
         self.read_committed(queries, &ends, now, deadline).await;
+        self.read_overtaken_ends(queries, &mut ends, deadline).await;
         let starts = self.read_starts(queries, &ends, deadline).await;
         let mut found: Vec<Found> = queries
             .iter()
@@ -143,7 +151,7 @@ impl LagReader {
         for (query, found) in queries.iter().zip(&found) {
             self.note_idle(query, found);
         }
-        self.remember(queries, &ends);
+        self.remember(queries, &ends, now);
         found
     }
 
@@ -177,7 +185,7 @@ impl LagReader {
                         },
                     );
                     let Some(before) = before else { continue };
-                    if before.topic.id != topic.id {
+                    if before.topic.identity != topic.identity {
                         self.seen.retain(|(_, of), _| *of != name);
                     }
                     if before.topic != topic {
@@ -240,7 +248,7 @@ impl LagReader {
         now: Moment,
         deadline: &Deadline,
     ) {
-        let mut due = Vec::new();
+        let (mut due, mut before) = (Vec::new(), Vec::new());
         for query in queries {
             let partitions = self.partitions(query);
             let moved = partitions.iter().any(|partition| {
@@ -257,16 +265,20 @@ impl LagReader {
                 .any(|partition| matches!(ends.get(partition), Some(Ok(_))));
             if reachable && (moved || !fresh) {
                 due.push((Arc::clone(&query.group), partitions));
+                before.push(match self.relation(query) {
+                    Some(Relation::Same) => Before::Initialized,
+                    _ => Before::Unknown,
+                });
             }
         }
         self.asked.groups += due.len() as u64;
         let read = self.cluster.committed(&due, deadline).await;
-        for ((group, partitions), mut offsets) in due.into_iter().zip(read) {
+        for (((group, partitions), mut offsets), before) in due.into_iter().zip(read).zip(before) {
             let Some(topic) = partitions.first().map(|partition| Arc::clone(&partition.topic)) else {
                 continue;
             };
             let seen = self.seen.entry((Arc::clone(&group), Arc::clone(&topic)));
-            seen.or_default().doubt(&mut offsets, now);
+            seen.or_default().doubt(&mut offsets, before, now);
             let known = Committed {
                 offsets,
                 at: now,
@@ -306,6 +318,30 @@ impl LagReader {
         }
     }
 
+    /// Reads ends again that are older than what the group has committed since: taken as they are, the offset would seem to
+    /// lie beyond the end, and everything that the topic retains would count.
+    async fn read_overtaken_ends(
+        &mut self,
+        queries: &[Query],
+        ends: &mut BTreeMap<TopicPartition, Result<i64, Unread>>,
+        deadline: &Deadline,
+    ) {
+        let mut overtaken = BTreeSet::new();
+        for committed in queries.iter().filter_map(|query| self.groups.get(&key(query))) {
+            let newer = committed.offsets.iter().filter(|(partition, offset)| {
+                let end = ends.get(*partition);
+                matches!((offset, end), (Ok(Some(offset)), Some(Ok(end))) if offset > end)
+            });
+            overtaken.extend(newer.map(|(partition, _)| partition.clone()));
+        }
+        if overtaken.is_empty() {
+            return;
+        }
+        let overtaken: Vec<_> = overtaken.into_iter().collect();
+        self.asked.ends += overtaken.len() as u64;
+        ends.extend(self.cluster.offsets(&overtaken, Which::End, deadline).await);
+    }
+
     /// Starts, where an end is not what was committed.
     async fn read_starts(
         &mut self,
@@ -315,7 +351,7 @@ impl LagReader {
     ) -> BTreeMap<TopicPartition, Result<i64, Unread>> {
         let mut asked = BTreeSet::new();
         for query in queries {
-            let recreated = self.is_recreated(query);
+            let recreated = self.relation(query) == Some(Relation::Recreated);
             let committed = self.groups.get(&key(query));
             for partition in self.partitions(query) {
                 let Some(Ok(end)) = ends.get(&partition) else {
@@ -344,9 +380,10 @@ impl LagReader {
                 .mul_f64((hasher.finish() % 1_000) as f64 / 1_000.0)
     }
 
-    fn is_recreated(&self, query: &Query) -> bool {
-        let now = self.topics.get(&query.topic).map(|described| &described.topic.id);
-        matches!((&query.adoption, now), (Adoption::Done { topic_id }, Some(now)) if topic_id != now)
+    /// How the topic is related to the one that offsets were initialized for; none where it was not described.
+    fn relation(&self, query: &Query) -> Option<Relation> {
+        let described = self.topics.get(&query.topic)?;
+        Some(query.adoption.relation(&described.topic.identity))
     }
 
     fn join(
@@ -386,7 +423,7 @@ impl LagReader {
             }
         });
         let offsets = TopicOffsets {
-            topic_id: Arc::clone(&described.topic.id),
+            identity: described.topic.identity.clone(),
             partitions: partitions.collect(),
         };
         let unread = offsets.partitions.iter().find_map(|partition| {
@@ -407,21 +444,32 @@ impl LagReader {
     }
 
     fn note_idle(&mut self, query: &Query, found: &Found) {
-        // Offsets that are about to be initialised are read each time: an old answer confirms nothing.
-        let is_adopted = matches!(query.adoption, Adoption::Done { .. }) && !self.is_recreated(query);
+        // Offsets that are about to be initialized, or committed again, are read each time: an old answer confirms nothing.
+        let is_adopted = self.relation(query) == Some(Relation::Same);
         if let Some(known) = self.groups.get_mut(&key(query)) {
-            known.idle = is_adopted && matches!(&found.lag.lag, Lag::Known(work) if work.messages() == 0);
+            let has_offsets = known.offsets.values().any(|offset| matches!(offset, Ok(Some(_))));
+            known.idle = is_adopted
+                && has_offsets
+                && matches!(&found.lag.lag, Lag::Known(work) if work.messages() == 0);
         }
     }
 
-    /// Keeps what the next round compares with, of what is still asked about.
-    fn remember(&mut self, queries: &[Query], ends: &BTreeMap<TopicPartition, Result<i64, Unread>>) {
-        let topics: BTreeSet<_> = queries.iter().map(|query| &query.topic).collect();
-        let groups: BTreeSet<_> = queries.iter().map(key).collect();
+    /// Keeps what later rounds compare with, of what was asked about lately.
+    fn remember(
+        &mut self,
+        queries: &[Query],
+        ends: &BTreeMap<TopicPartition, Result<i64, Unread>>,
+        now: Moment,
+    ) {
+        self.asked_at
+            .extend(queries.iter().map(|query| (key(query), now)));
+        self.asked_at.retain(|_, at| now.since(*at) < FORGOTTEN_AFTER);
+        let asked = &self.asked_at;
+        let topics: BTreeSet<_> = asked.keys().map(|(_, topic)| topic).collect();
         self.topics.retain(|topic, _| topics.contains(topic));
         self.ends.retain(|partition, _| topics.contains(&partition.topic));
-        self.groups.retain(|group, _| groups.contains(group));
-        self.seen.retain(|group, _| groups.contains(group));
+        self.groups.retain(|group, _| asked.contains_key(group));
+        self.seen.retain(|group, _| asked.contains_key(group));
         let known = ends
             .iter()
             .filter_map(|(partition, end)| Some((partition.clone(), *end.as_ref().ok()?)));

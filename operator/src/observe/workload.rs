@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use separation_contract::environment::KAFKA_ASSIGNOR;
+use separation_contract::environment::{KAFKA_ASSIGNOR, KAFKA_BOOTSTRAP_SERVERS};
 
 use crate::decide::{self, Marked, PodState, PodStatus, Workload};
 use crate::names::{
@@ -41,6 +41,8 @@ pub struct DeploymentSeen {
     pub is_edited: bool,
     /// The assignor that its pods are told.
     pub assignor: Option<Arc<str>>,
+    /// The brokers that its pods connect to first.
+    pub servers: Option<Arc<str>>,
     /// Whether all pods are being replaced at once, and some old ones are still there.
     pub is_replacing_all: bool,
     /// What its status reports of its pods; none before its controller has acted for the first time, when it has no pods.
@@ -87,7 +89,8 @@ impl DeploymentSeen {
             manifest_hash: hash.map(|hash| hash.as_str().into()),
             secrets_hash: secrets_hash(deployment).map(Into::into),
             is_edited: metadata.managed_fields.iter().flatten().any(edits_spec),
-            assignor: assignor(deployment).map(Into::into),
+            assignor: variable(deployment, KAFKA_ASSIGNOR).map(Into::into),
+            servers: variable(deployment, KAFKA_BOOTSTRAP_SERVERS).map(Into::into),
             is_replacing_all: is_replacing_all(deployment),
             status: pod_status(deployment),
             trouble: deployment_trouble(deployment),
@@ -206,14 +209,15 @@ fn secrets_hash(deployment: &Deployment) -> Option<&str> {
     Some(metadata.annotations.as_ref()?.get(SECRETS_HASH)?)
 }
 
-fn assignor(deployment: &Deployment) -> Option<&str> {
+/// A variable of the environment of its pods.
+fn variable<'a>(deployment: &'a Deployment, name: &str) -> Option<&'a str> {
     let pod = deployment.spec.template.spec.as_ref()?;
     let mut environment = pod
         .containers
         .iter()
         .flat_map(|container| container.env.iter().flatten());
     environment
-        .find(|variable| variable.name == KAFKA_ASSIGNOR)?
+        .find(|variable| variable.name == name)?
         .value
         .as_deref()
 }

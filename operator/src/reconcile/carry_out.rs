@@ -258,18 +258,28 @@ impl Hands {
             return Ok(());
         }
         let _turn = self.others.acquire().await;
-        if !self.leadership.holds(Instant::now()) {
-            return Err(Failure::passing("another process leads now"));
-        }
-        let deadline = Deadline::after(COMMIT_DEADLINE);
-        cluster
-            .commit(group, topic, commits, &deadline)
-            .await
-            .map_err(|Unread(why, _)| Failure {
-                pause: Pause::Growing,
-                trouble: Some(Trouble::new("OffsetsNotInitialised", Some(&why))),
-                error: why.to_string(),
-            })
+        let deadline = self.commit_deadline()?;
+        let committed = cluster.commit(group, topic, commits, &deadline).await;
+        committed.map_err(|why| not_committed("OffsetsNotInitialised", &why))
+    }
+
+    /// Commits once more what a group without members has committed.
+    pub(super) async fn commit_again(
+        &self,
+        cluster: &Cluster,
+        group: &str,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<(), Failure> {
+        let _turn = self.others.acquire().await;
+        let deadline = self.commit_deadline()?;
+        let committed = cluster.commit_again(group, topic, partitions, &deadline).await;
+        committed.map_err(|why| not_committed("OffsetsNotKept", &why))
+    }
+
+    fn commit_deadline(&self) -> Result<Deadline, Failure> {
+        let deadline = commit_deadline(self.leadership.deadline(), Instant::now());
+        deadline.ok_or_else(|| Failure::passing("another process leads now"))
     }
 
     /// Reads a secret; none where there is none.
@@ -330,6 +340,20 @@ impl Failure {
             trouble: Some(Trouble::new(reason, Some(message))),
             error: message.to_owned(),
         }
+    }
+}
+
+/// When a commit that begins now must have ended: its own time is over, or the lease is. None without the lease.
+fn commit_deadline(lease_ends: Option<Instant>, now: Instant) -> Option<Deadline> {
+    let lease_ends = lease_ends.filter(|ends| now < *ends)?;
+    Some(Deadline::until(lease_ends.min(now + COMMIT_DEADLINE)))
+}
+
+fn not_committed(reason: &str, why: &Unread) -> Failure {
+    Failure {
+        pause: Pause::Growing,
+        trouble: Some(Trouble::new(reason, Some(&why.0))),
+        error: why.to_string(),
     }
 }
 

@@ -25,6 +25,13 @@ pub(super) struct Opened {
     pub(super) poller: Poller<RoleKey>,
 }
 
+impl Opened {
+    /// The brokers that are asked first.
+    pub(super) fn servers(&self) -> &str {
+        &self.settings.bootstrap_servers
+    }
+}
+
 /// Clusters that are being read, and the Secrets that open them.
 #[derive(Debug)]
 pub(super) struct Clusters {

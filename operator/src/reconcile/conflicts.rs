@@ -1,12 +1,13 @@
 //! Who else takes from a role's group: other pools, and members that are no pods of ours. Pure.
 //!
-//! Of two pools that share a group the older one goes on, and the others are held: a copy that was made by mistake must not
-//! stop a pool that works.
+//! Of two pools that share a group one goes on, and the others are held: a copy that was made by mistake must not stop a pool
+//! that works. A group is that of a Kafka cluster, by the cluster's id: one cluster has many addresses. Only a pool whose own
+//! credentials were accepted there counts, so that no pool is held by another that merely names its servers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 
 use crate::apply::deployment_name;
 use crate::decide::{GroupReading, Member, PodName, Workload};
@@ -18,50 +19,68 @@ use separation_contract::kafka::Assignor;
 /// How many foreign members are named.
 const NAMED: usize = 3;
 
-/// The roles that are held because an older pool has their group, and what is said about each.
+/// That a pool's own credentials were accepted for its group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GroupUse {
+    /// The Kafka cluster's id.
+    pub(super) cluster_id: Arc<str>,
+    /// Whether the pool has initialized the group's offsets there.
+    pub(super) is_adopted: bool,
+}
+
+/// The same of each role, in the order of [`Role::ALL`]; none where it was not seen.
+pub(super) type GroupUses = [Option<GroupUse>; 2];
+
+/// A role that uses a group, with what decides which one goes on: one that has initialized the group's offsets, then the
+/// older one.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct User<'a> {
+    is_new: bool,
+    created: Option<&'a Timestamp>,
+    key: RoleKey,
+}
+
+/// The roles that are held because another pool has their group, and the reason of each.
 pub(super) fn shared_groups<'a>(
-    pools: impl IntoIterator<Item = (&'a Arc<PoolId>, &'a PoolSeen)>,
+    pools: impl IntoIterator<Item = (&'a Arc<PoolId>, &'a PoolSeen, GroupUses)>,
 ) -> HashMap<RoleKey, Arc<str>> {
-    // By servers and group: who uses it, and since when.
-    let mut users: HashMap<_, Vec<(Option<&Time>, RoleKey)>> = HashMap::new();
-    for (id, pool) in pools {
+    let mut users: HashMap<(Arc<str>, &str), Vec<User<'_>>> = HashMap::new();
+    for (id, pool, uses) in pools {
         let Ok(plan) = &pool.plan else { continue };
-        for role in Role::ALL {
+        for (role, group_use) in Role::ALL.into_iter().zip(uses) {
             let of_role = plan.role(role);
-            if of_role.enabled {
+            if let (true, Some(group_use)) = (of_role.enabled, group_use) {
                 let key = RoleKey {
                     pool: Arc::clone(id),
                     role,
                 };
                 users
-                    .entry((servers(plan), of_role.group.as_str()))
+                    .entry((group_use.cluster_id, of_role.group.as_str()))
                     .or_default()
-                    .push((pool.created.as_ref(), key));
+                    .push(User {
+                        is_new: !group_use.is_adopted,
+                        created: pool.created.as_ref().map(|time| &time.0),
+                        key,
+                    });
             }
         }
     }
     let mut held = HashMap::new();
     for ((_, group), mut users) in users {
-        users.sort_unstable_by(|a, b| (a.0.map(|time| time.0), &a.1).cmp(&(b.0.map(|time| time.0), &b.1)));
-        let mut users = users.into_iter().map(|(_, key)| key);
+        users.sort_unstable();
+        let mut users = users.into_iter();
         let Some(first) = users.next() else { continue };
-        for key in users {
+        for user in users {
+            let RoleKey { pool, role } = &first.key;
             let why = format!(
-                "group {group} belongs to SeparationPool {}, its {}, which is older; fix: delete one of the pools, and \
-                 create another pool with a group and a topic of its own for its {}: both are immutable",
-                first.pool, first.role, key.role
+                "group {group} is used by SeparationPool {pool}, its {role}, which had it first; fix: delete one of the pools, and \
+                 create another pool with a group and a topic of its own for the {} of this one: both are immutable",
+                user.key.role
             );
-            held.insert(key, why.into());
+            held.insert(user.key, why.into());
         }
     }
     held
-}
-
-/// The servers of a plan, in one order.
-fn servers(plan: &PoolPlan) -> Vec<&str> {
-    let mut servers: Vec<&str> = plan.kafka.bootstrap_servers.split(',').map(str::trim).collect();
-    servers.sort_unstable();
-    servers
 }
 
 /// How the workers of a role are known among the members of its group.
@@ -181,40 +200,80 @@ spec:
         pool_seen(&DeserializeGuard(Ok(from_yaml(&yaml).unwrap())))
     }
 
+    /// A pool that uses its groups in a cluster.
+    type User = (Arc<PoolId>, PoolSeen, Option<GroupUse>);
+
+    fn used((id, pool): (Arc<PoolId>, PoolSeen), cluster_id: &str) -> User {
+        let group_use = GroupUse {
+            cluster_id: cluster_id.into(),
+            is_adopted: false,
+        };
+        (id, pool, Some(group_use))
+    }
+
+    fn adopted((id, pool, group_use): User) -> User {
+        let group_use = group_use.map(|group_use| GroupUse {
+            is_adopted: true,
+            ..group_use
+        });
+        (id, pool, group_use)
+    }
+
+    fn held(pools: &[&User]) -> HashMap<RoleKey, Arc<str>> {
+        shared_groups(
+            pools
+                .iter()
+                .map(|(id, pool, group_use)| (id, pool, [group_use.clone(), group_use.clone()])),
+        )
+    }
+
     #[track_caller]
-    fn check(pools: &[(Arc<PoolId>, PoolSeen)], held: &[&str]) {
-        let found = shared_groups(pools.iter().map(|(id, pool)| (id, pool)));
-        let mut names: Vec<String> = found.keys().map(ToString::to_string).collect();
+    fn check(pools: &[&User], expected: &[&str]) {
+        let mut names: Vec<String> = held(pools).keys().map(ToString::to_string).collect();
         names.sort();
-        assert_eq!(names, held);
+        assert_eq!(names, expected);
     }
 
     #[test]
-    fn of_pools_that_share_a_group_the_older_one_goes_on() {
-        let old = pool("z-old", "2026-01-01T00:00:00Z", "b:1, a:1", "separators");
-        let copy = pool("a-copy", "2026-02-01T00:00:00Z", "a:1,b:1", "separators");
-        check(&[old.clone(), copy.clone()], &["a-copy/vocals processor"]);
-        let found = shared_groups([(&old.0, &old.1), (&copy.0, &copy.1)]);
-        let said = found.values().next().unwrap();
-        assert!(said.starts_with("group separators belongs to SeparationPool z-old/vocals, its processor"));
+    fn of_pools_that_share_a_group_the_older_one_goes_on_under_whatever_addresses() {
+        let old = used(
+            pool("z-old", "2026-01-01T00:00:00Z", "b:1, a:1", "separators"),
+            "one",
+        );
+        let copy = used(
+            pool("a-copy", "2026-02-01T00:00:00Z", "a:1,c:1", "separators"),
+            "one",
+        );
+        check(&[&old, &copy], &["a-copy/vocals processor"]);
+        let reasons = held(&[&old, &copy]);
+        let reason = reasons.values().next().unwrap();
+        assert!(
+            reason.starts_with("group separators is used by SeparationPool z-old/vocals, its processor"),
+            "{reason}"
+        );
         // A pool's group and topic are immutable: the fix must be possible.
-        assert!(said.contains("create another pool"), "{said}");
+        assert!(reason.contains("create another pool"), "{reason}");
     }
 
     #[test]
     fn other_groups_and_other_clusters_do_not_conflict() {
-        let one = pool("one", "2026-01-01T00:00:00Z", "a:1", "separators");
-        check(
-            &[one.clone(), pool("two", "2026-02-01T00:00:00Z", "a:1", "others")],
-            &[],
-        );
-        check(
-            &[
-                one,
-                pool("three", "2026-02-01T00:00:00Z", "elsewhere:1", "separators"),
-            ],
-            &[],
-        );
+        let one = used(pool("one", "2026-01-01T00:00:00Z", "a:1", "separators"), "one");
+        let other_group = used(pool("two", "2026-02-01T00:00:00Z", "a:1", "others"), "one");
+        check(&[&one, &other_group], &[]);
+        // The same address in two networks.
+        let other_cluster = used(pool("three", "2026-02-01T00:00:00Z", "a:1", "separators"), "two");
+        check(&[&one, &other_cluster], &[]);
+    }
+
+    #[test]
+    fn a_pool_whose_credentials_were_never_accepted_holds_no_other() {
+        let (id, seen) = pool("old", "2026-01-01T00:00:00Z", "a:1", "separators");
+        let refused = (id.clone(), seen.clone(), None);
+        let victim = used(pool("victim", "2026-02-01T00:00:00Z", "a:1", "separators"), "one");
+        check(&[&refused, &victim], &[]);
+        // It is accepted later: the pool that works goes on.
+        let accepted = used((id, seen), "one");
+        check(&[&accepted, &adopted(victim)], &["old/vocals processor"]);
     }
 
     #[test]

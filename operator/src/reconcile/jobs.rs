@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 
 use super::carry_out::{Annotated, Deployed, Failure, Hands};
 use super::clusters::Opened;
+use super::group_offsets::Adopt;
 use super::pool::Manifest;
-use super::role::Adopt;
 use super::secrets::SecretName;
 use crate::apply::offsets::Commits;
 use crate::crd::{AdoptionStatus, SeparationPoolStatus};
@@ -29,6 +29,7 @@ pub(super) enum Done {
     Annotated(RoleKey, Annotated),
     Adopted(RoleKey, Result<AdoptionStatus, Failure>),
     Kept(RoleKey, Result<(), Failure>),
+    Restored(RoleKey, Result<(), Failure>),
     Said(Arc<PoolId>, Result<Box<PoolSeen>, Failure>),
     SecretRead(SecretName, Result<Option<Box<Secret>>, Failure>),
 }
@@ -52,7 +53,7 @@ impl Done {
             Self::Deployed(key, _) => Some(&key.pool),
             Self::Annotated(key, _) => Some(&key.pool),
             Self::Adopted(key, _) => Some(&key.pool),
-            Self::Kept(key, _) => Some(&key.pool),
+            Self::Kept(key, _) | Self::Restored(key, _) => Some(&key.pool),
             Self::Said(id, _) => Some(id),
             Self::SecretRead(..) => None,
         }
@@ -64,7 +65,7 @@ impl Done {
             Self::Deployed(_, result) => matches!(result, Ok(Deployed::Written(_))),
             Self::Annotated(_, annotated) => annotated.failure.is_none(),
             Self::Adopted(_, result) => result.is_ok(),
-            Self::Kept(_, result) => result.is_ok(),
+            Self::Kept(_, result) | Self::Restored(_, result) => result.is_ok(),
             Self::Said(_, result) => result.is_ok(),
             Self::SecretRead(..) => return None,
         };
@@ -162,8 +163,12 @@ impl Jobs {
         adopt: Adopt,
         time: Time,
     ) {
+        let id = |id: &Option<Arc<str>>| id.as_deref().unwrap_or_default().to_owned();
         let adoption = AdoptionStatus {
-            topic_id: adopt.topic_id.to_string(),
+            topic_id: id(&adopt.topic.topic_id),
+            cluster_id: id(&adopt.topic.cluster_id),
+            consumer_group: plan.group.clone(),
+            offsets: Vec::new(),
             partitions: i32::try_from(adopt.partitions).unwrap_or(i32::MAX),
             policy: plan.adoption.name().to_owned(),
             at: time,
@@ -182,10 +187,27 @@ impl Jobs {
         uid: Arc<str>,
         opened: Arc<Opened>,
         plan: &RolePlan,
+        partitions: Vec<i32>,
+    ) {
+        let (hands, group, topic) = (self.hands.clone(), plan.group.clone(), plan.topic.clone());
+        let keep = async move {
+            hands
+                .commit_again(&opened.cluster, &group, &topic, &partitions)
+                .await
+        };
+        self.begin(Some(uid), keep, |result| Done::Kept(key, result));
+    }
+
+    pub(super) fn restore(
+        &mut self,
+        key: RoleKey,
+        uid: Arc<str>,
+        opened: Arc<Opened>,
+        plan: &RolePlan,
         commits: Commits,
     ) {
         let commit = self.commit(opened, plan, commits);
-        self.begin(Some(uid), commit, |result| Done::Kept(key, result));
+        self.begin(Some(uid), commit, |result| Done::Restored(key, result));
     }
 
     pub(super) fn say(&mut self, pool: Arc<PoolId>, uid: Arc<str>, status: SeparationPoolStatus) {

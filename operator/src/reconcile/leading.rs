@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::carry_out::{Annotated, Deployed, Failure, Hands};
 use super::clusters::{Clusters, Opening};
+use super::conflicts::GroupUses;
 use super::jobs::{Done, For, Jobs};
 use super::pool::{Login, PoolState, Variant, of_role};
 use super::role::Surroundings;
@@ -52,13 +53,17 @@ pub(super) struct Leading {
     jobs: Jobs,
     clusters: Clusters,
     pools: HashMap<Arc<PoolId>, PoolState>,
-    /// Roles that are held because an older pool has their group.
+    /// Roles that are held because another pool has their group.
     held: HashMap<RoleKey, Arc<str>>,
-    /// Generations that `held` was made of.
-    held_of: HashMap<Arc<PoolId>, (Arc<str>, Option<i64>)>,
+    /// What `held` was made of.
+    held_of: HashMap<Arc<PoolId>, HeldOf>,
     send_polled: mpsc::Sender<Vec<Polled<RoleKey>>>,
     polled: mpsc::Receiver<Vec<Polled<RoleKey>>>,
 }
+
+/// What may change who shares a group: a pool's uid, its generation, and the clusters that it uses its groups in. That it
+/// has initialized offsets matters only when one of these changes, for a role that is held initializes none.
+type HeldOf = (Arc<str>, Option<i64>, [Option<Arc<str>>; 2]);
 
 impl Leading {
     pub(super) fn new(operator: &Operator, term: Term, clock: Clock) -> Self {
@@ -184,13 +189,18 @@ impl Leading {
         let of_role_plan = plan.role(role);
         let running = world.deployment(&key);
         let workload = workload(running, world.pods(&key).map(|(_, pod)| pod), Timestamp::now());
-        let step = if of_role_plan.enabled {
-            if let Login::Open(opened) = &pool.login {
-                let wanted =
-                    pool.role_ref(role)
-                        .wanted(of_role_plan, &workload, self.keep_offsets_after, now);
+        // A role that the pool does not have is read while it has offsets to keep.
+        let is_read = of_role_plan.enabled || pool.role_ref(role).adoption().is_some();
+        if let Login::Open(opened) = &pool.login {
+            if is_read {
+                let of_role = pool.role_ref(role);
+                let wanted = of_role.wanted(of_role_plan, &workload, self.keep_offsets_after, now);
                 opened.poller.want(&key, wanted);
+            } else {
+                opened.poller.forget(&key);
             }
+        }
+        let step = if of_role_plan.enabled {
             let ids = conflicts::WorkerIds::new(&key, &seen.uid);
             pool.role(role).note_members(&workload, &ids);
             let group = pool.role_ref(role).members();
@@ -203,6 +213,7 @@ impl Leading {
             let manifest_hash = pool.manifest_hash(plan, role, &self.workers, &variant);
             let around = Surroundings {
                 plan: of_role_plan,
+                servers: &plan.kafka.bootstrap_servers,
                 deployment: running,
                 manifest_hash: &manifest_hash,
                 pool_uid: &seen.uid,
@@ -218,10 +229,9 @@ impl Leading {
             pool.tell_of_role(role, world, &self.events, now);
             step
         } else {
-            if let Login::Open(opened) = &pool.login {
-                opened.poller.forget(&key);
-            }
-            pool.role(role).stand_down(workload.replicas, now)
+            let keep_after = self.keep_offsets_after;
+            pool.role(role)
+                .stand_down(of_role_plan, &workload, keep_after, now)
         };
         if let Some(step) = step {
             self.begin(pool, plan, key, step, world);
@@ -252,16 +262,21 @@ impl Leading {
             }
             (Step::Annotate { pods, marked }, _) => self.jobs.annotate(key, uid, pods, marked),
             (Step::Adopt(adopt), Login::Open(opened)) => {
-                tracing::info!(pool = %key.pool, %role, topic_id = %adopt.topic_id, commits = adopt.commits.len(), "Offsets are initialised");
+                tracing::info!(pool = %key.pool, %role, topic_id = ?adopt.topic.topic_id, cluster_id = ?adopt.topic.cluster_id, commits = adopt.commits.len(), "Offsets are initialized");
                 self.jobs
                     .adopt(key, uid, Arc::clone(opened), plan.role(role), adopt, time());
             }
-            (Step::Keep(commits), Login::Open(opened)) => {
+            (Step::Restore(commits), Login::Open(opened)) => {
+                tracing::warn!(pool = %key.pool, %role, commits = commits.len(), "The brokers have lost the group's offsets: those in the pool's status are committed");
                 self.jobs
-                    .keep(key, uid, Arc::clone(opened), plan.role(role), commits);
+                    .restore(key, uid, Arc::clone(opened), plan.role(role), commits);
+            }
+            (Step::Keep(partitions), Login::Open(opened)) => {
+                self.jobs
+                    .keep(key, uid, Arc::clone(opened), plan.role(role), partitions);
             }
             // What was read rests on a login: it is open.
-            (Step::Adopt(_) | Step::Keep(_), _) => pool.role(role).done(self.clock.now()),
+            (Step::Adopt(_) | Step::Restore(_) | Step::Keep(_), _) => pool.role(role).done(self.clock.now()),
         }
     }
 
@@ -287,6 +302,12 @@ impl Leading {
                     && !Arc::ptr_eq(before, &opened)
                 {
                     stop_reading(pool);
+                    if before.servers() != opened.servers() {
+                        // What the brokers of before said is not about those of now.
+                        for role in Role::ALL {
+                            pool.role(role).forget_reading();
+                        }
+                    }
                 }
                 pool.login = Login::Open(opened);
             }
@@ -309,13 +330,16 @@ impl Leading {
         self.clusters.secrets.retain(plans);
     }
 
-    /// Finds out anew who shares a group, where a spec changed; gives the pools for which the answer changed.
+    /// Finds the roles that share a group, where a spec changed or a pool was seen to use its group; gives the pools for which
+    /// the answer changed.
     fn share(&mut self, touched: &BTreeSet<Arc<PoolId>>, world: &World) -> BTreeSet<Arc<PoolId>> {
         let mut is_same = true;
         for id in touched {
-            let now = world
-                .pool(id)
-                .map(|seen| (Arc::clone(&seen.uid), seen.generation));
+            let now = world.pool(id).map(|seen| {
+                let uses = self.group_uses(id, seen);
+                let clusters = uses.map(|group_use| group_use.map(|group_use| group_use.cluster_id));
+                (Arc::clone(&seen.uid), seen.generation, clusters)
+            });
             is_same &= self.held_of.get(id) == now.as_ref();
             match now {
                 Some(now) => self.held_of.insert(Arc::clone(id), now),
@@ -325,12 +349,25 @@ impl Leading {
         if is_same {
             return BTreeSet::new();
         }
-        let held = conflicts::shared_groups(world.pools());
+        let pools = world
+            .pools()
+            .map(|(id, seen)| (id, seen, self.group_uses(id, seen)));
+        let held = conflicts::shared_groups(pools);
         let differs = |key: &&RoleKey| held.get(*key) != self.held.get(*key);
         let changed = held.keys().chain(self.held.keys()).filter(differs);
         let changed = changed.map(|key| Arc::clone(&key.pool)).collect();
         self.held = held;
         changed
+    }
+
+    fn group_uses(&self, id: &Arc<PoolId>, seen: &PoolSeen) -> GroupUses {
+        let Ok(plan) = &seen.plan else {
+            return GroupUses::default();
+        };
+        match self.pools.get(id).filter(|pool| pool.uid == seen.uid) {
+            Some(pool) => pool.group_uses(plan),
+            None => PoolState::new(id, seen, Moment::default()).group_uses(plan),
+        }
     }
 
     fn read(&mut self, polled: Vec<Polled<RoleKey>>) -> BTreeSet<Arc<PoolId>> {
@@ -341,6 +378,10 @@ impl Leading {
                 continue;
             };
             let Some(plan) = pool.plan.clone() else { continue };
+            // A round of brokers that are not asked any more may have been under way.
+            if !matches!(&pool.login, Login::Open(opened) if Arc::ptr_eq(&opened.cluster, &polled.cluster)) {
+                continue;
+            }
             let key = polled.key.clone();
             pool.role(key.role).read(polled, plan.role(key.role), &time);
             touched.insert(key.pool);
@@ -436,6 +477,13 @@ impl Leading {
                     role.kept(now);
                 }
                 Err(failure) => role_failed(role, &key, failure, "Offsets could not be committed again", now),
+            }),
+            Done::Restored(key, result) => self.of_role(&key, |role| match result {
+                Ok(()) => {
+                    role.done(now);
+                    role.restored(now);
+                }
+                Err(failure) => role_failed(role, &key, failure, "Offsets could not be restored", now),
             }),
             Done::Said(id, result) => {
                 let mut touched = BTreeSet::from([Arc::clone(&id)]);

@@ -7,6 +7,7 @@
 mod carry_out;
 mod clusters;
 mod conflicts;
+mod group_offsets;
 mod jobs;
 mod leading;
 mod pool;

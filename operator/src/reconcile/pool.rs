@@ -12,10 +12,11 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Resource as _;
 
 use super::clusters::Opened;
+use super::conflicts::GroupUses;
 use super::retry::Retry;
 use super::role::RoleState;
 use crate::apply::{Rollout, deployment, manifest_hash, with_secrets_hash};
-use crate::crd::{SeparationPool, SeparationPoolStatus};
+use crate::crd::{RoleStatus, SeparationPool, SeparationPoolStatus};
 use crate::decide::Moment;
 use crate::events::{EventWriter, PoolFact, RoleFacts, Scaled, Teller};
 use crate::metrics::{Metrics, RoleMetrics};
@@ -186,6 +187,11 @@ impl PoolState {
         &mut self.roles[index(role)]
     }
 
+    /// Where its roles were seen to be able to use their groups.
+    pub(super) fn group_uses(&self, plan: &PoolPlan) -> GroupUses {
+        Role::ALL.map(|role| self.roles[index(role)].offsets.group_use(plan.role(role)))
+    }
+
     /// What a role's Deployment is made of.
     pub(super) fn manifest(
         &self,
@@ -235,9 +241,28 @@ impl PoolState {
         }
         let report = self.report(world, now)?;
         let before = seen.status.as_deref();
-        let after = status::status(&report, before, self.generation, time);
+        let mut after = status::status(&report, before, self.generation, time);
+        self.keep_adoptions(&mut after);
         let since = self.status.since_write(now);
         (status::write_due(before, &after, since) == WriteDue::Yes).then_some(after)
+    }
+
+    /// Adds the adoption of roles that the pool does not have now: it may have them again.
+    fn keep_adoptions(&self, status: &mut SeparationPoolStatus) {
+        let Some(plan) = self.plan.as_ref().filter(|_| self.refused.is_none()) else {
+            return;
+        };
+        for role in Role::ALL.into_iter().filter(|role| !plan.role(*role).enabled) {
+            let adoption = self.roles[index(role)].adoption().cloned();
+            let kept = adoption.map(|adoption| RoleStatus {
+                adoption: Some(adoption),
+                ..RoleStatus::default()
+            });
+            match role {
+                Role::Processor => status.processor = kept,
+                Role::Uploader => status.uploader = kept,
+            }
+        }
     }
 
     /// What is known of the pool; none before every role was read or given up on.
@@ -372,7 +397,7 @@ fn overdue(world: &World, key: &RoleKey) -> Option<Trouble> {
     Some(Trouble::new("PodsStuckTerminating", Some(&message)))
 }
 
-pub(super) fn of_role(status: &SeparationPoolStatus, role: Role) -> Option<&crate::crd::RoleStatus> {
+pub(super) fn of_role(status: &SeparationPoolStatus, role: Role) -> Option<&RoleStatus> {
     match role {
         Role::Processor => status.processor.as_ref(),
         Role::Uploader => status.uploader.as_ref(),

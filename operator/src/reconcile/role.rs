@@ -9,53 +9,33 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conflicts::WorkerIds;
+use super::group_offsets::GroupOffsets;
 use super::retry::{Contest, Retry};
 use super::rollout::RolloutProgress;
 use super::step::Step;
-use crate::apply::offsets::{Commits, to_adopt, to_keep};
 use crate::crd::AdoptionStatus;
 use crate::decide::{
     Bounds, Decision, Explanation, GroupReading, History, Lag, LagReading, Marked, Moment, Observation,
     PodName, PodState, Policy, Workload, Write, decide,
 };
 use crate::kafka::{Cause, Unread};
-use crate::observe::Query;
 use crate::observe::dependencies::{Outsiders, Refusal, oldest, refused_by_kafka, reported};
 use crate::observe::poller::{MembersRead, Polled, Wanted};
 use crate::observe::workload::{DeploymentSeen, Trouble};
-use crate::observe::{Adoption, Flag, TopicOffsets};
+use crate::observe::{Flag, Query, Relation};
 use crate::plan::RolePlan;
 use crate::watch::world::RoleKey;
-use separation_contract::kafka::OffsetReset;
 use separation_contract::offset_metadata::Hold;
 
-/// How long a group's offsets must have been the same before any are initialised: a coordinator that has just taken over
-/// may say for a moment that a group never committed, and what was written then would hide what it did.
-const STEADY_FOR: Duration = Duration::from_secs(5);
+/// How often a role is read that the pool does not have: only so that its offsets are kept.
+const READ_DISABLED_EVERY: Duration = Duration::from_secs(60);
 
-/// Within how long after its start an operator commits offsets of idle groups again for the first time, each at a time of
-/// its own: one that is started anew every day keeps them too, and a thousand groups are not committed at once.
-const FIRST_KEEP: Duration = Duration::from_secs(600);
-
-/// How a group's offsets are taken over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Adopt {
-    /// What is committed; nothing where the group has what it needs.
-    pub(super) commits: Commits,
-    /// The topic's id.
-    pub(super) topic_id: Arc<str>,
-    /// How many partitions it has.
-    pub(super) partitions: usize,
-}
-
-/// Who may be in a role's group, by what the cluster runs.
+/// Whether another user takes from the role's group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Group {
-    /// Nobody of ours.
-    Empty,
-    /// Workers of ours.
-    HasOurs,
-    /// Others too.
+    /// None is known.
+    Ours,
+    /// One is: nothing is written to it.
     Shared,
 }
 
@@ -72,6 +52,8 @@ struct Decided {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Surroundings<'a> {
     pub(super) plan: &'a RolePlan,
+    /// Brokers that its workers are to connect to.
+    pub(super) servers: &'a str,
     /// Its Deployment, as it was last told.
     pub(super) deployment: Option<&'a DeploymentSeen>,
     /// The hash of the Deployment that it should have.
@@ -99,14 +81,7 @@ pub(super) struct RoleState {
     /// The last members that were told, however long ago that is: who is in a group of which nobody asks, or which is
     /// sharing out its partitions, is who was in it.
     members: Option<GroupReading>,
-    adoption: Option<AdoptionStatus>,
-    /// What was committed, and since when every reading says so.
-    steady: Option<(Committed, Moment)>,
-    /// When offsets were last written, by us.
-    kept_at: Option<Moment>,
-    started: Moment,
-    /// The role's own part, from 0 to 1, of the time within which that is done first.
-    share: f64,
+    pub(super) offsets: GroupOffsets,
     /// Which fields of the Deployment were ours when we wrote it last.
     settled: Option<u64>,
     pub(super) retry: Retry,
@@ -124,15 +99,11 @@ pub(super) struct RoleState {
     outsiders: Outsiders,
 }
 
-/// A topic's id, and what its partitions' committed offsets are.
-type Committed = (Arc<str>, Vec<Option<i64>>);
-
 #[derive(Debug)]
 struct Reading {
     at: Moment,
     lag: Lag,
     flags: Vec<Flag>,
-    offsets: Option<TopicOffsets>,
     holds: Vec<Hold>,
     /// Why Kafka refuses the operator, with the credentials that the workers have too.
     refused: Option<Arc<str>>,
@@ -142,9 +113,7 @@ impl RoleState {
     /// Nothing is known but what the status says.
     pub(super) fn new(adoption: Option<&AdoptionStatus>, started: Moment) -> Self {
         Self {
-            adoption: adoption.cloned(),
-            started,
-            share: fastrand::f64(),
+            offsets: GroupOffsets::new(adoption, started),
             ..Self::default()
         }
     }
@@ -158,15 +127,18 @@ impl RoleState {
         now: Moment,
     ) -> Wanted {
         let scale_in_possible = workload.replicas > 0 || !workload.pods.is_empty();
-        let offsets_are_due =
-            self.adoption.is_none() || self.is_recreated() || self.is_keeping_due(keep_after, now);
+        let offsets_are_due = self.offsets.needs_members(plan, keep_after, now);
         let is_empty = match &self.members {
             Some(GroupReading::Stable { members, .. }) => members.is_empty(),
             _ => true,
         };
         Wanted {
             query: self.query(plan),
-            interval: plan.poll_interval,
+            interval: if plan.enabled {
+                plan.poll_interval
+            } else {
+                plan.poll_interval.max(READ_DISABLED_EVERY)
+            },
             members: if scale_in_possible || offsets_are_due || !is_empty {
                 MembersRead::Always
             } else {
@@ -179,13 +151,7 @@ impl RoleState {
         Query {
             topic: plan.topic.as_str().into(),
             group: plan.group.as_str().into(),
-            adoption: match (&self.adoption, plan.adoption) {
-                (Some(done), _) => Adoption::Done {
-                    topic_id: done.topic_id.as_str().into(),
-                },
-                (None, OffsetReset::Latest) => Adoption::FromLatest,
-                (None, OffsetReset::Earliest) => Adoption::FromEarliest,
-            },
+            adoption: self.offsets.adoption_of(plan),
         }
     }
 
@@ -194,16 +160,15 @@ impl RoleState {
         if polled.query != self.query(plan) {
             return;
         }
-        if matches!(polled.found.lag.lag, Lag::Known(_)) {
+        let found = self.offsets.read(&polled, plan);
+        if matches!(found.lag, Lag::Known(_)) {
             self.last_known_at = Some(now.clone());
             self.known_at = Some(polled.at);
         }
-        self.note_committed(&polled);
         self.reading = Some(Reading {
             at: polled.at,
-            lag: polled.found.lag.lag,
-            flags: polled.found.lag.flags,
-            offsets: polled.found.offsets,
+            lag: found.lag,
+            flags: found.flags,
             holds: polled.found.holds,
             refused: polled
                 .found
@@ -217,34 +182,23 @@ impl RoleState {
         self.group = Some(polled.group);
     }
 
-    fn note_committed(&mut self, polled: &Polled<RoleKey>) {
-        let offsets = polled
-            .found
-            .offsets
-            .as_ref()
-            .filter(|_| matches!(polled.found.lag.lag, Lag::Known(_)));
-        let committed = offsets.and_then(|offsets| {
-            let each = offsets
-                .partitions
-                .iter()
-                .map(|partition| partition.committed.clone().ok());
-            Some((Arc::clone(&offsets.topic_id), each.collect::<Option<Vec<_>>>()?))
-        });
-        self.steady = committed.map(|committed| match self.steady.take() {
-            Some((before, since)) if before == committed => (before, since),
-            _ => (committed, polled.at),
-        });
+    /// Forgets what was read: other brokers are asked now.
+    pub(super) fn forget_reading(&mut self) {
+        self.reading = None;
+        self.group = None;
+        self.members = None;
+        self.offsets.forget_reading();
     }
 
     /// Notes that nothing can be read, and why.
     pub(super) fn cannot_read(&mut self, why: &Unread, now: Moment) {
+        self.offsets.forget_reading();
         self.reading = Some(Reading {
             at: now,
             lag: Lag::Unknown {
                 why: Arc::clone(&why.0),
             },
             flags: Vec::new(),
-            offsets: None,
             holds: Vec::new(),
             refused: None,
         });
@@ -311,7 +265,7 @@ impl RoleState {
 
     /// How offsets were taken over.
     pub(super) fn adoption(&self) -> Option<&AdoptionStatus> {
-        self.adoption.as_ref()
+        self.offsets.adoption()
     }
 
     /// Decides, and gives what to do now: nothing while something is being done or while a failure is waited out, and
@@ -331,9 +285,9 @@ impl RoleState {
         let workers = self.workers(&workload, around.worker_ids);
         let group = match &conflict {
             Some(_) => Group::Shared,
-            None if workload.has_workers(&workers) => Group::HasOurs,
-            None => Group::Empty,
+            None => Group::Ours,
         };
+        self.offsets.remember(around.plan, &workload);
         let decision = self.decide(around.plan, workers, workload, conflict, now);
         let what = Decided {
             write: decision.and_then(|decision| {
@@ -392,7 +346,7 @@ impl RoleState {
     fn policy(&self, plan: &RolePlan) -> Policy {
         let max = plan.policy.bounds.max();
         match Bounds::new(0..=max) {
-            Some(bounds) if self.adoption.is_none() => Policy {
+            Some(bounds) if !self.offsets.is_initialized(plan) => Policy {
                 bounds,
                 ..plan.policy
             },
@@ -406,16 +360,17 @@ impl RoleState {
             replicas,
             group,
         } = what;
-        // Not before the status says so: another leader must not initialise offsets anew. Not before they are those of
+        // Not before the status says so: another leader must not initialize offsets again. Not before they are those of
         // this topic either, while that can be done: the first worker would make them final.
-        let adopted = self.adoption.is_some()
-            && self.adoption.as_ref() == around.written_adoption
-            && !(*group == Group::Empty && self.is_recreated());
+        let adopted = self.offsets.is_initialized(around.plan)
+            && self.offsets.is_written(around.written_adoption)
+            && !self.offsets.is_unready(around.plan);
         let wanted = match write {
             Some(Write::SetReplicas(wanted)) if adopted => Some(*wanted),
             _ => None,
         };
-        if !self.is_deployed(around) {
+        let is_safe = *replicas == 0 || adopted && !self.starts_elsewhere(around);
+        if !self.is_deployed(around) && is_safe {
             // A new template never comes with fewer replicas: Kubernetes would split the reduction over both templates.
             return Some(Step::Deploy {
                 replicas: wanted.map_or(*replicas, |wanted| wanted.max(*replicas)),
@@ -424,10 +379,13 @@ impl RoleState {
         if *group == Group::Shared {
             return None;
         }
-        if let Some(adopt) = self.adopt(around.plan, *group) {
+        if let Some(adopt) = self.offsets.adopt(around.plan) {
             return Some(Step::Adopt(adopt));
         }
-        if !adopted {
+        if let Some(commits) = self.offsets.restore() {
+            return Some(Step::Restore(commits));
+        }
+        if !adopted || !is_safe {
             return None;
         }
         match write {
@@ -440,8 +398,18 @@ impl RoleState {
                 marked: Marked::No,
             }),
             Some(Write::SetReplicas(replicas)) => Some(Step::Deploy { replicas: *replicas }),
-            None => self.keep(around.keep_after, *group, at).map(Step::Keep),
+            None => self
+                .offsets
+                .keep(around.plan, around.keep_after, at)
+                .map(Step::Keep),
         }
+    }
+
+    /// Whether new pods would connect to other brokers than those that run, and it is not known yet that offsets are
+    /// initialized there.
+    fn starts_elsewhere(&self, around: Surroundings<'_>) -> bool {
+        let servers = around.deployment.and_then(|seen| seen.servers.as_deref());
+        servers != Some(around.servers) && self.offsets.relation(around.plan) != Some(Relation::Same)
     }
 
     /// Whether the Deployment is there, made of the plan, ours, and as we left it.
@@ -465,66 +433,6 @@ impl RoleState {
         self.settled
             .zip(seen)
             .is_some_and(|(settled, seen)| seen.our_fields != Some(settled))
-    }
-
-    fn is_recreated(&self) -> bool {
-        let offsets = self.reading.as_ref().and_then(|reading| reading.offsets.as_ref());
-        let adoption = self.adoption.as_ref();
-        adoption
-            .zip(offsets)
-            .is_some_and(|(adoption, offsets)| *adoption.topic_id != *offsets.topic_id)
-    }
-
-    fn adopt(&self, plan: &RolePlan, group: Group) -> Option<Adopt> {
-        if self.adoption.is_some() && !self.is_recreated() {
-            return None;
-        }
-        let reading = self.reading.as_ref()?;
-        let offsets = reading
-            .offsets
-            .as_ref()
-            .filter(|_| matches!(reading.lag, Lag::Known(_)))?;
-        let adopt = |commits| Adopt {
-            commits,
-            topic_id: Arc::clone(&offsets.topic_id),
-            partitions: offsets.partitions.len(),
-        };
-        match self.group.as_ref()? {
-            // Workers of ours that run already: their group keeps what it has, and starts new partitions at their first
-            // message.
-            _ if group == Group::HasOurs => Some(adopt(Commits::new())),
-            GroupReading::Stable { members, .. } if members.is_empty() => {
-                let commits = to_adopt(offsets, &self.query(plan).adoption, plan.adoption).ok()?;
-                let steady = |since: Moment| reading.at.since(since) >= STEADY_FOR;
-                let is_safe =
-                    commits.is_empty() || self.steady.as_ref().is_some_and(|(_, since)| steady(*since));
-                is_safe.then(|| adopt(commits))
-            }
-            _ => None,
-        }
-    }
-
-    fn keep(&self, keep_after: Duration, group: Group, now: Moment) -> Option<Commits> {
-        if group != Group::Empty || !self.is_keeping_due(keep_after, now) {
-            return None;
-        }
-        let reading = self.reading.as_ref()?;
-        let Some(GroupReading::Stable { members, .. }) = &self.group else {
-            return None;
-        };
-        if !members.is_empty() || !matches!(reading.lag, Lag::Known(_)) {
-            return None;
-        }
-        to_keep(reading.offsets.as_ref()?)
-            .ok()
-            .filter(|commits| !commits.is_empty())
-    }
-
-    fn is_keeping_due(&self, keep_after: Duration, now: Moment) -> bool {
-        match self.kept_at {
-            Some(at) => now.since(at) >= keep_after,
-            None => now.since(self.started) >= FIRST_KEEP.min(keep_after).mul_f64(self.share),
-        }
     }
 
     /// What was begun was done by `now`.
@@ -566,8 +474,7 @@ impl RoleState {
 
     /// Offsets were initialised.
     pub(super) fn adopted(&mut self, adoption: AdoptionStatus, now: Moment) {
-        self.adoption = Some(adoption);
-        self.kept_at = Some(now);
+        self.offsets.adopted(adoption, now);
         // What was read before counted otherwise.
         self.reading = None;
         self.group = None;
@@ -575,18 +482,41 @@ impl RoleState {
 
     /// Offsets were committed again.
     pub(super) fn kept(&mut self, now: Moment) {
-        self.kept_at = Some(now);
+        self.offsets.kept(now);
     }
 
-    /// For a role that the pool does not have any more: its workers finish what they hold, and go.
-    pub(super) fn stand_down(&mut self, replicas: u32, now: Moment) -> Option<Step> {
-        if replicas == 0 || self.is_busy || !self.retry.is_over(now) {
+    /// Remembered offsets were committed.
+    pub(super) fn restored(&mut self, now: Moment) {
+        self.offsets.restored(now);
+        // What was read before counted otherwise.
+        self.reading = None;
+        self.group = None;
+    }
+
+    /// For a role that the pool does not have any more: its workers finish what they hold, and go. Its offsets are kept, so
+    /// that nothing is skipped or repeated when the pool has it again.
+    pub(super) fn stand_down(
+        &mut self,
+        plan: &RolePlan,
+        workload: &Workload,
+        keep_after: Duration,
+        now: Moment,
+    ) -> Option<Step> {
+        if self.is_busy || !self.retry.is_over(now) {
             return None;
         }
-        self.is_busy = true;
-        Some(Step::Deploy { replicas: 0 })
+        self.offsets.remember(plan, workload);
+        let step = if workload.replicas > 0 {
+            Some(Step::Deploy { replicas: 0 })
+        } else {
+            self.offsets.keep(plan, keep_after, now).map(Step::Keep)
+        };
+        self.is_busy = step.is_some();
+        step
     }
 }
 
+#[cfg(test)]
+mod offset_tests;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! What is done for a role, one step at a time.
 
-use super::role::Adopt;
+use super::group_offsets::Adopt;
 use crate::apply::offsets::Commits;
 use crate::decide::{Marked, PodName};
 
@@ -21,6 +21,8 @@ pub(super) enum Step {
         /// Whether they have it afterwards.
         marked: Marked,
     },
-    /// Commit again what is committed, so that the broker does not forget it.
-    Keep(Commits),
+    /// Commit remembered offsets of a group that has lost all of its own.
+    Restore(Commits),
+    /// Commit again what is committed in these partitions, so that the broker does not forget it.
+    Keep(Vec<i32>),
 }

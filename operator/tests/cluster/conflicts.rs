@@ -1,6 +1,8 @@
 //! Two pools that take from one group.
 
-use kube::api::DeleteParams;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use separation_operator::crd::SeparationPoolStatus;
 use serde_json::json;
 
@@ -21,7 +23,12 @@ async fn the_newer_of_two_pools_with_one_group_is_held_until_the_older_one_is_go
     let operator = OperatorProcess::start(&rig);
     older.until_adopted().await;
     let newer = PoolUnderTest::named(&rig, "newer", 1).await;
-    let same = json!({"processor": {"topic": older.tasks(), "group": older.group()}});
+    // The same brokers by another address.
+    let servers = newer.kafka.bootstrap().replace("127.0.0.1", "localhost");
+    let same = json!({
+        "kafka": {"bootstrapServers": servers},
+        "processor": {"topic": older.tasks(), "group": older.group()},
+    });
     newer.apply(&same).await;
     let held = newer
         .until_status("conflict", SOON, |status| conflict(status).is_some())
@@ -75,4 +82,40 @@ async fn the_newer_of_two_pools_with_one_group_is_held_until_the_older_one_is_go
         .until_status("peace", SOON, |status| conflict(status).is_none())
         .await;
     operator.end().await;
+}
+
+#[tokio::test]
+async fn an_older_pool_whose_credentials_are_refused_holds_no_other() {
+    let rig = Rig::new().await;
+    let victim = PoolUnderTest::named(&rig, "victim", 3).await;
+    let older = PoolUnderTest::named(&rig, "a-older", 1).await;
+    let secrets: Api<Secret> = Api::namespaced(rig.admin.clone(), &rig.namespace);
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "guessed"},
+        "stringData": {"username": "u", "password": "p"},
+    });
+    let params = PatchParams::apply("a-person").force();
+    let written = secrets.patch("guessed", &params, &Patch::Apply(secret)).await;
+    written.expect("a secret");
+    // The brokers want no credentials on this port, and refuse these.
+    older
+        .apply(&json!({
+            "kafka": {"sasl": {"secretRef": {"name": "guessed"}}},
+            "processor": {"topic": victim.tasks(), "group": victim.group()},
+        }))
+        .await;
+    let _operator = OperatorProcess::start(&rig);
+    older
+        .until_status("unknown lag", SOON, |status| {
+            let lag = status.processor.as_ref().and_then(|role| role.lag.as_ref());
+            lag.is_some_and(|lag| lag.messages.is_none())
+        })
+        .await;
+    victim.apply(&json!({})).await;
+    victim.publish_one_each(3).await;
+    victim.until_replicas(3, SOON).await;
+    let status = victim.pools().get(&victim.name).await.expect("the victim").status;
+    assert_eq!(conflict(&status.expect("a status")), None);
 }

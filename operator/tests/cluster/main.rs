@@ -29,5 +29,6 @@ mod scale_in;
 mod scaling;
 mod secrets;
 mod subject;
+mod takeover;
 mod terminating;
 mod troubles;

@@ -1,10 +1,11 @@
 //! Committed offsets that are odd, old, or moved by somebody else.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 use separation_testbed::{Kafka, KafkaOptions, eventually};
@@ -102,8 +103,44 @@ async fn a_group_that_somebody_rewinds_gets_workers() {
     pool.until_replicas(3, SOON).await;
 }
 
+/// A consumer that joins a group, takes and commits so many messages, and leaves.
+async fn join_commit_and_leave(kafka: &Kafka, group: &str, client_id: &str, topic: &str, messages: usize) {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", kafka.bootstrap())
+        .set("group.id", group)
+        .set("client.id", client_id)
+        .set("auto.offset.reset", "earliest")
+        .set("enable.auto.commit", "false")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .create()
+        .expect("a consumer");
+    consumer.subscribe(&[topic]).expect("subscribed");
+    let mut taken = 0;
+    eventually(&format!("{messages} messages for {group}"), SOON, async || {
+        if let Some(Ok(message)) = consumer.poll(Duration::ZERO) {
+            consumer
+                .commit_message(&message, CommitMode::Sync)
+                .expect("committed");
+            taken += 1;
+        }
+        taken == messages
+    })
+    .await;
+    // Leaving takes an answer of the coordinator.
+    let left = tokio::task::spawn_blocking(move || drop(consumer));
+    left.await.expect("it leaves");
+}
+
+async fn committed(kafka: &Kafka, group: &str, topic: &str) -> Vec<Option<i64>> {
+    let lag = kafka.lag(group, topic).await.expect("an answer");
+    lag.iter().map(|partition| partition.committed).collect()
+}
+
+/// Kafka counts the retention of an empty group from when its last member left, however recently it committed.
 #[tokio::test]
-async fn offsets_of_a_group_without_workers_outlive_the_brokers_retention() {
+async fn offsets_of_a_group_whose_workers_left_outlive_the_brokers_retention() {
+    /// Twice the retention, and some seconds.
+    const AT_ZERO: Duration = Duration::from_secs(130);
     let settings = [
         ("offsets.retention.minutes", "1"),
         ("offsets.retention.check.interval.ms", "1000"),
@@ -118,26 +155,135 @@ async fn offsets_of_a_group_without_workers_outlive_the_brokers_retention() {
     .expect("Kafka");
     let rig = Rig::new().await;
     let pool = PoolUnderTest::on(&rig, &kafka, "vocals", 2).await;
-    pool.publish_one_each(2).await;
     pool.apply(&json!({"processor": {"autoOffsetReset": "latest"}}))
         .await;
     let operator = OperatorProcess::start_with(&rig, &["--keep-offsets-seconds", "10"]);
     pool.until_adopted().await;
-
-    // A group of which nobody takes care shows when the brokers forget.
-    let forgotten = "nobody's";
-    let tasks = pool.tasks();
-    kafka.commit(forgotten, &tasks, &[1; 2]).await.expect("committed");
-    let minutes = Duration::from_secs(180);
-    eventually("group that is forgotten", minutes, async || {
+    let (tasks, results) = (pool.tasks(), pool.results());
+    let uploaders = format!("uploaders-{}", pool.tag);
+    pool.publish_one_each(2).await;
+    kafka
+        .publish_to(&results, 0, "key", "{}")
+        .await
+        .expect("published");
+    pool.until_replicas(2, SOON).await;
+    // Nobody keeps this group's offsets.
+    let forgotten = "unattended";
+    join_commit_and_leave(&kafka, forgotten, "client", &tasks, 2).await;
+    join_commit_and_leave(&kafka, &pool.group(), "vocals-processor-1", &tasks, 2).await;
+    join_commit_and_leave(&kafka, &uploaders, "vocals-uploader-1", &results, 1).await;
+    pool.until_replicas(0, SOON).await;
+    // A role that is switched off keeps its offsets too.
+    pool.apply(&json!({"processor": {"autoOffsetReset": "latest"}, "uploader": {"enabled": false}}))
+        .await;
+    let generation = pool.deployment().await.metadata.generation;
+    let at_zero = Instant::now();
+    while at_zero.elapsed() < AT_ZERO {
         // Each question is a client of its own.
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let offsets = kafka.lag(forgotten, &tasks).await?;
-        anyhow::Ok(offsets.iter().all(|partition| partition.committed.is_none()))
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let kept = (
+            committed(&kafka, &pool.group(), &tasks).await,
+            committed(&kafka, &uploaders, &results).await,
+        );
+        assert_eq!(
+            kept,
+            (vec![Some(1); 2], vec![Some(1)]),
+            "after {:?}: {}",
+            at_zero.elapsed(),
+            operator.log()
+        );
+    }
+    assert_eq!(
+        committed(&kafka, forgotten, &tasks).await,
+        [None; 2],
+        "the brokers forget"
+    );
+    assert_eq!(pool.deployment().await.metadata.generation, generation);
+    assert!(!operator.log().contains("have lost the group's offsets"));
+    let status = pool.pools().get(&pool.name).await.expect("the pool").status;
+    let uploader = status
+        .and_then(|status| status.uploader)
+        .and_then(|role| role.adoption);
+    assert_eq!(uploader.map(|adoption| adoption.offsets), Some(vec![1]));
+}
+
+#[tokio::test]
+async fn offsets_that_the_brokers_lost_come_back_from_the_status_and_no_worker_is_started() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 2).await;
+    pool.publish_one_each(2).await;
+    commit(&pool, &[1; 2]).await;
+    pool.apply(&json!({})).await;
+    let operator = OperatorProcess::start_briefly_leading(&rig);
+    pool.until_status("remembered offsets", SOON, |status| {
+        let processor = status.processor.as_ref();
+        let adoption = processor.and_then(|role| role.adoption.as_ref());
+        adoption.is_some_and(|adoption| adoption.offsets == [1, 1])
     })
     .await;
-    let kept = kafka.lag(&pool.group(), &tasks).await.expect("an answer");
-    let kept: Vec<_> = kept.iter().map(|partition| partition.committed).collect();
-    assert_eq!(kept, [Some(1); 2], "{}", operator.log());
-    assert_eq!(pool.replicas().await, Some(0));
+    let generation = pool.deployment().await.metadata.generation;
+
+    // As on brokers that ignore the retention time of a commit, while no operator runs.
+    operator.process.kill_9().await.expect("it runs");
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", pool.kafka.bootstrap())
+        .create()
+        .expect("a client");
+    let deleted = admin.delete_groups(&[&pool.group()], &AdminOptions::new()).await;
+    deleted.expect("an answer").remove(0).expect("deleted");
+    let tasks = pool.tasks();
+    assert_eq!(committed(pool.kafka, &pool.group(), &tasks).await, [None; 2]);
+    let operator = OperatorProcess::start_briefly_leading(&rig);
+    eventually("offsets", 2 * SOON, async || {
+        committed(pool.kafka, &pool.group(), &tasks).await == [Some(1); 2]
+    })
+    .await;
+    operator.until_read_again(4.0).await;
+    assert_eq!(
+        pool.deployment().await.metadata.generation,
+        generation,
+        "{}",
+        operator.log()
+    );
+    pool.publish(1, "{}").await;
+    pool.until_replicas(1, SOON).await;
+}
+
+#[tokio::test]
+async fn what_is_kept_is_what_the_group_has_now_with_its_metadata() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 1).await;
+    for _ in 0..3 {
+        pool.publish(0, "{}").await;
+    }
+    let group = pool.group();
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", pool.kafka.bootstrap())
+        .set("group.id", &group)
+        .create()
+        .expect("a consumer");
+    let mut attempt = TopicPartitionList::new();
+    let mut partition = attempt.add_partition(&pool.tasks(), 0);
+    partition.set_offset(Offset::Offset(3)).expect("an offset");
+    partition.set_metadata("attempt=2;percent=40");
+    consumer.assign(&attempt).expect("assigned");
+    consumer.commit(&attempt, CommitMode::Sync).expect("committed");
+    // Readings of an idle group are a minute old: what is committed comes from none of them.
+    pool.apply(&json!({})).await;
+    let arguments = ["--keep-offsets-seconds", "5", "--offset-refresh-seconds", "300"];
+    let _operator = OperatorProcess::start_with(&rig, &arguments);
+    pool.until_adopted().await;
+    let found = async || {
+        let lag = pool.kafka.lag(&group, &pool.tasks()).await.expect("an answer");
+        (lag[0].committed, lag[0].metadata.clone())
+    };
+    let mut rewound = TopicPartitionList::new();
+    let mut partition = rewound.add_partition(&pool.tasks(), 0);
+    partition.set_offset(Offset::Offset(1)).expect("an offset");
+    partition.set_metadata("attempt=3");
+    consumer.commit(&rewound, CommitMode::Sync).expect("committed");
+    for _ in 0..6 {
+        assert_eq!(found().await, (Some(1), "attempt=3".to_owned()));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
 }

@@ -6,7 +6,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Message as _};
 use separation_contract::kafka::{Assignor, OffsetReset, Timings, connection, one_message_consumer};
 use separation_operator::apply::offsets;
-use separation_operator::kafka::{Cluster, Deadline};
+use separation_operator::kafka::{Cluster, Commit, Deadline};
 use separation_operator::observe::{Adoption, Found, Query};
 use separation_testbed::{Kafka, eventually};
 
@@ -14,17 +14,13 @@ use crate::reading::{DEADLINE, Reading, adopted, plain, query};
 
 fn from_latest(topic: &str) -> Query {
     Query {
-        adoption: Adoption::FromLatest,
+        adoption: Adoption::pending(OffsetReset::Latest),
         ..query(topic)
     }
 }
 
 async fn adopt(kafka: &Kafka, query: &Query, found: &Found) {
-    let commits = offsets::to_adopt(
-        found.offsets.as_ref().expect("offsets"),
-        &query.adoption,
-        OffsetReset::Latest,
-    );
+    let commits = offsets::to_adopt(found.offsets.as_ref().expect("offsets"), &query.adoption);
     let cluster = Cluster::new(&plain(&kafka.bootstrap())).expect("settings");
     let (commits, deadline) = (commits.expect("all were read"), Deadline::after(DEADLINE));
     let committed = cluster
@@ -139,7 +135,8 @@ async fn offsets_of_a_group_with_members_are_not_touched() {
     .await;
     let cluster = Cluster::new(&plain(&kafka.bootstrap())).expect("settings");
     let deadline = Deadline::after(DEADLINE);
-    let commit = cluster.commit(&query.group, &query.topic, &[(0, 0)], &deadline);
+    let commits = [Commit::of(0, 0)];
+    let commit = cluster.commit(&query.group, &query.topic, &commits, &deadline);
     let refused = commit.await.unwrap_err();
     assert_eq!(
         refused.to_string(),

@@ -2,6 +2,7 @@
 
 mod chart;
 mod images;
+mod kafka_answers;
 mod kafka_faults;
 mod kafka_lag;
 mod kafka_login;

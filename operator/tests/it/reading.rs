@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use separation_contract::kafka::OffsetReset;
 use separation_operator::decide::{GroupReading, Lag, Moment, Work};
 use separation_operator::kafka::{Cluster, ClusterSettings, Deadline, Group};
 use separation_operator::observe::{Adoption, Found, LagReader, Query, QuestionCount};
@@ -49,6 +50,13 @@ impl Reading {
             None => self.now + Duration::from_secs(2),
         };
         found
+    }
+
+    /// One round.
+    pub(crate) async fn read_once(&mut self, query: &Query) -> Found {
+        self.read_within(std::slice::from_ref(query), DEADLINE)
+            .await
+            .remove(0)
     }
 
     pub(crate) async fn read(&mut self, query: &Query) -> Found {
@@ -104,14 +112,17 @@ pub(crate) fn query(topic: &str) -> Query {
     Query {
         topic: topic.into(),
         group: format!("{topic}-workers").into(),
-        adoption: Adoption::FromEarliest,
+        adoption: Adoption::pending(OffsetReset::Earliest),
     }
 }
 
 pub(crate) fn adopted(query: &Query, found: &Found) -> Query {
-    let topic_id = Arc::clone(&found.topic.as_ref().expect("a topic").id);
+    let topic = found.topic.as_ref().expect("a topic").identity.clone();
     Query {
-        adoption: Adoption::Done { topic_id },
+        adoption: Adoption {
+            initialized_for: Some(topic),
+            ..query.adoption
+        },
         ..query.clone()
     }
 }

@@ -238,3 +238,16 @@ async fn no_request_waits_for_an_answer_for_ever() {
     assert!(hands.secret("media", "kafka").await.is_err());
     assert_eq!(begun.elapsed(), 5 * LONGEST_REQUESTS);
 }
+
+#[test]
+fn a_commit_ends_with_the_lease() {
+    let now = Instant::now();
+    let lasts = |lease: Option<Duration>| {
+        let deadline = commit_deadline(lease.map(|left| now + left), now)?;
+        Some(deadline.at() - now)
+    };
+    assert_eq!(lasts(Some(2 * COMMIT_DEADLINE)), Some(COMMIT_DEADLINE));
+    assert_eq!(lasts(Some(COMMIT_DEADLINE / 2)), Some(COMMIT_DEADLINE / 2));
+    assert_eq!(lasts(Some(Duration::ZERO)), None);
+    assert_eq!(lasts(None), None);
+}

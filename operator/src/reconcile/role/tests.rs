@@ -10,6 +10,7 @@ use crate::reconcile::retry::Pause;
 
 const HASH: &str = "hash";
 const UID: &str = "uid";
+const SERVERS: &str = "kafka:9092";
 
 /// A role whose offsets are initialised, with pods that are members of its group.
 struct Scene {
@@ -35,6 +36,9 @@ spec:
         let plan = PoolPlan::of(&from_yaml(yaml).expect("a pool")).expect("a plan");
         let adoption = AdoptionStatus {
             topic_id: "topic".to_owned(),
+            cluster_id: "cluster".to_owned(),
+            consumer_group: String::new(),
+            offsets: Vec::new(),
             partitions: 9,
             policy: "earliest".to_owned(),
             at: Time(Timestamp::UNIX_EPOCH),
@@ -64,6 +68,7 @@ spec:
                 secrets_hash: None,
                 is_edited: false,
                 assignor: None,
+                servers: Some(SERVERS.into()),
                 is_replacing_all: false,
                 status: Some(status),
                 trouble: None,
@@ -85,7 +90,6 @@ spec:
             at: self.now,
             lag: Lag::Known(Work::of(messages)),
             flags: Vec::new(),
-            offsets: None,
             holds: Vec::new(),
             refused: None,
         });
@@ -115,6 +119,7 @@ spec:
         };
         let around = Surroundings {
             plan: &self.plan,
+            servers: SERVERS,
             deployment: Some(&self.deployment),
             manifest_hash,
             pool_uid: UID,
@@ -140,7 +145,7 @@ spec:
                     .filter(|pod| pods.contains(&pod.name));
                 named.for_each(|pod| pod.marked = *marked);
             }
-            Step::Adopt(_) | Step::Keep(_) => panic!("{step:?}"),
+            Step::Adopt(_) | Step::Restore(_) | Step::Keep(_) => panic!("{step:?}"),
         }
         self.state.done(self.now);
     }
