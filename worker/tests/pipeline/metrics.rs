@@ -65,10 +65,7 @@ async fn moved_by_work(
     })
     .await;
     rig.kafka.publish(topic, "a", refused(), &[]).await.unwrap();
-    worker
-        .wait_for_log("Kafka refuses the message", PATIENCE)
-        .await
-        .unwrap();
+    worker.wait_for_log("On hold", PATIENCE).await.unwrap();
     eventually("the refusal reported", PATIENCE, async || {
         moved_so_far.extend(moved(worker).await);
         moved_so_far.contains("separation_held")
