@@ -31,7 +31,8 @@ const COMMIT_AGAIN: Duration = Duration::from_millis(200);
 /// commit replaces the offset together with this time.
 const RETAINED_FOR: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-type Committed = BTreeMap<TopicPartition, Result<Option<Commit>, Unread>>;
+/// GroupCommits of a group, by partition; none where it never committed.
+pub type GroupCommits = BTreeMap<TopicPartition, Result<Option<Commit>, Unread>>;
 
 /// An offset of one partition, committed or to be committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,11 +176,11 @@ impl Cluster {
     }
 
     /// The same with metadata.
-    async fn commits_of(
+    pub async fn commits_of(
         &self,
         groups: &[(Arc<str>, Vec<TopicPartition>)],
         deadline: &Deadline,
-    ) -> Vec<Committed> {
+    ) -> Vec<GroupCommits> {
         let names: Vec<_> = groups.iter().map(|(group, _)| Arc::clone(group)).collect();
         let question = |positions: &[usize]| {
             let asked = positions
@@ -248,7 +249,7 @@ impl Cluster {
         readings.collect()
     }
 
-    /// Commits once more what a group without members has committed, metadata included, so that it does not expire. It is
+    /// GroupCommits once more what a group without members has committed, metadata included, so that it does not expire. It is
     /// read right before, because a user may have moved the offsets since the last reading.
     ///
     /// # Errors
@@ -277,7 +278,7 @@ impl Cluster {
         self.commit(group, topic, &commits?, deadline).await
     }
 
-    /// Commits offsets for a group without members: for each partition, the next offset to read. It is tried until the
+    /// GroupCommits offsets for a group without members: for each partition, the next offset to read. It is tried until the
     /// deadline.
     ///
     /// # Errors
@@ -317,7 +318,7 @@ fn silent_about_the_group() -> Refusal {
     Refusal::Final(Unread::new("the broker said nothing about the group"))
 }
 
-pub(super) fn fetch_of(group: &Arc<str>, partitions: &[TopicPartition]) -> OffsetFetchRequestGroup {
+fn fetch_of(group: &Arc<str>, partitions: &[TopicPartition]) -> OffsetFetchRequestGroup {
     let mut by_topic: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
     for partition in partitions {
         by_topic
@@ -340,7 +341,7 @@ fn committed_in(
     answer: &OffsetFetchResponse,
     group: &str,
     partitions: &[TopicPartition],
-) -> Result<Committed, Refusal> {
+) -> Result<GroupCommits, Refusal> {
     let mut offsets = HashMap::new();
     let mut named = false;
     for answered in answer

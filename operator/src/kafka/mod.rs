@@ -10,7 +10,6 @@ mod cluster;
 mod connection;
 mod coordinators;
 mod groups;
-mod holds;
 mod limits;
 mod login;
 mod offsets;
@@ -25,8 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
-pub use groups::{Commit, Group, GroupMember, GroupState};
-pub use holds::Holds;
+pub use groups::{Commit, Group, GroupCommits, GroupMember, GroupState};
 pub use offsets::Which;
 pub use settings::{ClientCertificate, ClusterSettings, Sasl, SecretText, Tls};
 

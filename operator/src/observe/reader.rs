@@ -10,12 +10,12 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use separation_contract::offset_metadata::Hold;
+use separation_contract::offset_metadata::{Hold, OffsetMetadata};
 
 use super::vanished::{Before, Seen};
 use super::{Adoption, LagFound, PartitionOffsets, Relation, TopicOffsets, lag_of};
 use crate::decide::{Lag, Moment};
-use crate::kafka::{Cluster, Deadline, Topic, TopicPartition, Unread, Which};
+use crate::kafka::{Cluster, Commit, Deadline, GroupCommits, Topic, TopicPartition, Unread, Which};
 
 /// How old a topic's description may be: partitions that are added are seen within this.
 const DESCRIPTION_AGE: Duration = Duration::from_secs(10);
@@ -84,6 +84,8 @@ struct Described {
 
 #[derive(Debug)]
 struct Committed {
+    /// What refuses workers, as they report it beside the offsets.
+    holds: BTreeMap<TopicPartition, Hold>,
     offsets: BTreeMap<TopicPartition, Result<Option<i64>, Unread>>,
     at: Moment,
     /// Whether every partition was read, and nothing waited in any.
@@ -143,11 +145,10 @@ impl LagReader {
         self.read_committed(queries, &ends, now, deadline).await;
         self.read_overtaken_ends(queries, &mut ends, deadline).await;
         let starts = self.read_starts(queries, &ends, deadline).await;
-        let mut found: Vec<Found> = queries
+        let found: Vec<Found> = queries
             .iter()
             .map(|query| self.join(query, &unknown, &ends, &starts))
             .collect();
-        self.read_holds(queries, &mut found, deadline).await;
         for (query, found) in queries.iter().zip(&found) {
             self.note_idle(query, found);
         }
@@ -272,49 +273,26 @@ impl LagReader {
             }
         }
         self.asked.groups += due.len() as u64;
-        let read = self.cluster.committed(&due, deadline).await;
-        for (((group, partitions), mut offsets), before) in due.into_iter().zip(read).zip(before) {
+        let read = self.cluster.commits_of(&due, deadline).await;
+        for (((group, partitions), commits), before) in due.into_iter().zip(read).zip(before) {
             let Some(topic) = partitions.first().map(|partition| Arc::clone(&partition.topic)) else {
                 continue;
             };
+            let holds = holds_in(&commits);
+            let offset = |commit: Option<Commit>| commit.map(|commit| commit.next);
+            let offsets = commits
+                .into_iter()
+                .map(|(partition, commit)| (partition, commit.map(offset)));
+            let mut offsets: BTreeMap<_, _> = offsets.collect();
             let seen = self.seen.entry((Arc::clone(&group), Arc::clone(&topic)));
             seen.or_default().doubt(&mut offsets, before, now);
             let known = Committed {
+                holds,
                 offsets,
                 at: now,
                 idle: false,
             };
             self.groups.insert((group, topic), known);
-        }
-    }
-
-    /// Reports of workers, of partitions that have messages: the record beside an offset describes the message there.
-    async fn read_holds(&mut self, queries: &[Query], found: &mut [Found], deadline: &Deadline) {
-        let mut asked = Vec::new();
-        let mut positions = Vec::new();
-        for (position, (query, found)) in queries.iter().zip(found.iter()).enumerate() {
-            let offsets = found.offsets.iter().flat_map(|offsets| &offsets.partitions);
-            let waiting = offsets.filter(|partition| {
-                let (committed, end) = (&partition.committed, &partition.end);
-                matches!((committed, end), (Ok(Some(committed)), Ok(end)) if committed < end)
-            });
-            let partitions: Vec<_> = waiting
-                .map(|partition| TopicPartition {
-                    topic: Arc::clone(&query.topic),
-                    partition: partition.partition,
-                })
-                .collect();
-            if !partitions.is_empty() {
-                asked.push((Arc::clone(&query.group), partitions));
-                positions.push(position);
-            }
-        }
-        if asked.is_empty() {
-            return;
-        }
-        let holds = self.cluster.holds(&asked, deadline).await;
-        for (position, holds) in positions.into_iter().zip(holds) {
-            found[position].holds = holds.into_values().collect();
         }
     }
 
@@ -437,7 +415,7 @@ impl LagReader {
         Found {
             topic: Some(described.topic.clone()),
             unread,
-            holds: Vec::new(),
+            holds: committed.map_or_else(Vec::new, |known| standing(&known.holds, query, &offsets)),
             lag: lag_of(&offsets, &query.adoption),
             offsets: Some(offsets),
         }
@@ -475,6 +453,30 @@ impl LagReader {
             .filter_map(|(partition, end)| Some((partition.clone(), *end.as_ref().ok()?)));
         self.ends.extend(known);
     }
+}
+
+/// What workers report beside committed offsets.
+fn holds_in(commits: &GroupCommits) -> BTreeMap<TopicPartition, Hold> {
+    let each = commits.iter().filter_map(|(partition, commit)| {
+        let metadata = commit.as_ref().ok()?.as_ref()?.metadata.as_deref()?;
+        Some((partition.clone(), OffsetMetadata::parse(metadata).held?))
+    });
+    each.collect()
+}
+
+/// Reports about messages that exist: the record beside an offset describes the message there.
+fn standing(holds: &BTreeMap<TopicPartition, Hold>, query: &Query, offsets: &TopicOffsets) -> Vec<Hold> {
+    let waiting = offsets.partitions.iter().filter(|partition| {
+        let (committed, end) = (&partition.committed, &partition.end);
+        matches!((committed, end), (Ok(Some(committed)), Ok(end)) if committed < end)
+    });
+    let partitions = waiting.map(|partition| TopicPartition {
+        topic: Arc::clone(&query.topic),
+        partition: partition.partition,
+    });
+    partitions
+        .filter_map(|partition| holds.get(&partition).cloned())
+        .collect()
 }
 
 fn key(query: &Query) -> (Arc<str>, Arc<str>) {
