@@ -155,50 +155,50 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(method: Method, uri: &str, expected: (Verb, &str)) {
-        assert_eq!(asked(&method, &uri.parse().expect("a URI")), expected, "{uri}");
+    fn check(method: &Method, uri: &str, expected: (Verb, &str)) {
+        assert_eq!(asked(method, &uri.parse().expect("a URI")), expected, "{uri}");
     }
 
     #[test]
     fn requests_are_told_apart_by_method_and_path() {
         let deployments = "/apis/apps/v1/namespaces/media/deployments";
         check(
-            Method::PATCH,
+            &Method::PATCH,
             &format!("{deployments}/vocals-processor?fieldManager=x"),
             (Verb::Patch, "deployments"),
         );
         check(
-            Method::GET,
+            &Method::GET,
             &format!("{deployments}/v"),
             (Verb::Get, "deployments"),
         );
         check(
-            Method::GET,
+            &Method::GET,
             &format!("{deployments}?limit=250"),
             (Verb::List, "deployments"),
         );
         check(
-            Method::GET,
+            &Method::GET,
             "/apis/separation.dev/v1alpha1/separationpools?watch=true&resourceVersion=5",
             (Verb::Watch, "separationpools"),
         );
         check(
-            Method::PATCH,
+            &Method::PATCH,
             "/apis/separation.dev/v1alpha1/namespaces/media/separationpools/v/status",
             (Verb::Patch, "separationpools"),
         );
         check(
-            Method::GET,
+            &Method::GET,
             "/api/v1/namespaces/media/secrets/login",
             (Verb::Get, "secrets"),
         );
-        check(Method::GET, "/api/v1/pods", (Verb::List, "pods"));
+        check(&Method::GET, "/api/v1/pods", (Verb::List, "pods"));
         check(
-            Method::POST,
+            &Method::POST,
             "/apis/events.k8s.io/v1/namespaces/media/events",
             (Verb::Create, "events"),
         );
-        check(Method::GET, "/version", (Verb::List, "other"));
+        check(&Method::GET, "/version", (Verb::List, "other"));
     }
 
     #[tokio::test]
@@ -221,7 +221,7 @@ mod tests {
         let ask = async |name: &str| {
             let path = format!("/api/v1/namespaces/media/pods/{name}");
             let request = Request::get(path).body(Body::empty()).expect("a request");
-            let counting = CountFailures::new(&metrics).layer(service.clone());
+            let counting = CountFailures::new(&metrics).layer(service);
             let answer = counting.oneshot(request);
             let _ = tokio::time::timeout(std::time::Duration::from_millis(20), answer).await;
         };

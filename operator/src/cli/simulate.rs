@@ -272,7 +272,9 @@ mod tests {
 
     #[test]
     fn a_role_that_the_pool_does_not_have_is_not_simulated() {
-        let error = scenario("{}", &["--role", "uploader"]).err().expect("refused");
+        let error = scenario("{}", &["--role", "uploader"])
+            .map(drop)
+            .expect_err("refused");
         assert!(
             error.to_string().contains("spec.uploader.enabled is false"),
             "{error}"

@@ -16,7 +16,7 @@ impl RolloutProgress {
     /// Notes what the cluster runs now.
     pub(super) fn note(&mut self, workload: &Workload, now: Moment) {
         let updated = workload.status.map_or(0, |status| status.updated);
-        self.0 = workload.is_rolling().then(|| match self.0 {
+        self.0 = workload.is_rolling().then_some(match self.0 {
             Some((before, since)) if before == updated => (before, since),
             _ => (updated, now),
         });

@@ -37,7 +37,7 @@ struct Call {
 
 impl Call {
     fn read(folder: &Path) -> Self {
-        let arguments = fs::read_to_string(folder.join("arguments")).unwrap();
+        let arguments = fs::read_to_string(folder.join("arguments")).expect("a recorded call");
         let mut call = Self {
             namespace: None,
             words: Vec::new(),
@@ -53,7 +53,7 @@ impl Call {
                 "--watch" => {}
                 _ => match argument.strip_prefix("--from-literal=") {
                     Some(literal) => {
-                        let (key, value) = literal.split_once('=').unwrap();
+                        let (key, value) = literal.split_once('=').expect("KEY=VALUE");
                         call.literals.insert(key.to_owned(), value.to_owned());
                     }
                     None => call.words.push(argument.to_owned()),
@@ -69,10 +69,11 @@ impl Call {
             ["apply"] => {
                 for file in &self.files {
                     let text = match file.as_str() {
-                        "-" => self.input.clone().unwrap(),
-                        file => fs::read_to_string(Path::new(REPOSITORY).join(file)).unwrap(),
+                        "-" => self.input.clone().expect("standard input"),
+                        file => fs::read_to_string(Path::new(REPOSITORY).join(file))
+                            .expect("a file of the repository"),
                     };
-                    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+                    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("manifests");
                     for object in objects {
                         apply(admin, &object).await;
                     }
@@ -83,7 +84,7 @@ impl Call {
                 apply(admin, &object).await;
             }
             ["create", "secret", "generic", name] => {
-                let namespace = self.namespace.as_deref().unwrap();
+                let namespace = self.namespace.as_deref().expect("a namespace");
                 apply(
                     admin,
                     &json!({"apiVersion": "v1", "kind": "Secret", "stringData": self.literals,
@@ -96,7 +97,7 @@ impl Call {
                 let pools = pools(plane, namespace)
                     .list(&ListParams::default())
                     .await
-                    .unwrap();
+                    .expect("a list of pools");
                 assert!(!pools.items.is_empty(), "no pool in the namespace {namespace}");
             }
             ref other => panic!("kubectl {other:?}"),

@@ -199,7 +199,7 @@ fn open_below(root: &Path, resolved: &Path) -> io::Result<File> {
         return Err(io::ErrorKind::IsADirectory.into());
     };
     if resolved == root {
-        return Ok(File::open(root)?);
+        return File::open(root);
     }
     let directory = directory_below(root, directory)?;
     // Without waiting for the writer of a pipe.

@@ -20,6 +20,9 @@ const RESUMES_WITHIN: Duration = Duration::from_secs(30);
 /// Tasks that are told of when the first refusal begins; the second begins after twice as many.
 const BEFORE: usize = 25;
 
+/// How the store is made to refuse, and how that ends.
+type Refusal<'t> = (&'t dyn Fn(), &'t dyn Fn());
+
 /// Webhooks so far.
 fn told(rig: &Rig) -> usize {
     rig.hooks.requests_to("/hook").len()
@@ -84,12 +87,12 @@ async fn refusals_of_the_store_in_the_middle_of_100_tasks_fail_none() {
             .unwrap()
     };
     let (processor, uploader) = (start(rig.processor()), start(rig.uploader()));
-    let refusals: [(&dyn Fn(), &dyn Fn()); 2] = [
+    let refusals: [Refusal<'_>; 2] = [
         (&|| wrong_secret.store(true, Ordering::Relaxed), &|| {
-            wrong_secret.store(false, Ordering::Relaxed)
+            wrong_secret.store(false, Ordering::Relaxed);
         }),
         (&|| rig.s3.take_bucket(&rig.site.bucket).unwrap(), &|| {
-            rig.s3.return_bucket(&rig.site.bucket).unwrap()
+            rig.s3.return_bucket(&rig.site.bucket).unwrap();
         }),
     ];
     for (number, (refuse, repair)) in refusals.into_iter().enumerate() {

@@ -127,8 +127,8 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(adoption: Option<AdoptionStatus>) -> Self {
-        let mut offsets = GroupOffsets::new(adoption.as_ref(), Moment::default());
+    fn new(adoption: Option<&AdoptionStatus>) -> Self {
+        let mut offsets = GroupOffsets::new(adoption, Moment::default());
         offsets.share = 0.5;
         Self {
             plan: plan(""),
@@ -208,7 +208,7 @@ fn commits(offsets: &[(i32, i64)]) -> Commits {
 
 #[test]
 fn offsets_are_kept_while_the_group_has_no_members_and_soon_after_the_last_one_left() {
-    let mut scene = Scene::new(Some(status("one", "topic", &[])));
+    let mut scene = Scene::new(Some(&status("one", "topic", &[])));
     scene.read(&[Some(4), None], 0);
     assert_eq!(scene.keep(), None);
     // Half of ten minutes, this group's own part.
@@ -231,7 +231,7 @@ fn offsets_are_kept_while_the_group_has_no_members_and_soon_after_the_last_one_l
 
 #[test]
 fn nothing_is_kept_while_members_are_unknown() {
-    let mut scene = Scene::new(Some(status("one", "topic", &[])));
+    let mut scene = Scene::new(Some(&status("one", "topic", &[])));
     scene.now = scene.now + KEEP_AFTER;
     scene.read_with(&[Some(4)], GroupReading::NotRead);
     assert_eq!(scene.keep(), None);
@@ -242,7 +242,7 @@ fn nothing_is_kept_while_members_are_unknown() {
 
 #[test]
 fn a_group_that_lost_all_its_offsets_gets_the_remembered_ones_and_no_worker_before() {
-    let mut scene = Scene::new(Some(status("one", "topic", &[9, 10])));
+    let mut scene = Scene::new(Some(&status("one", "topic", &[9, 10])));
     let found = scene.read(&[None, None], 0);
     assert_eq!(messages(&found), 1, "and not everything that the topic retains");
     assert!(scene.offsets.is_unready(scene.plan()));
@@ -282,7 +282,7 @@ fn remembered_offsets_are_used_for_nothing_else() {
         (status("two", "topic", &[9, 10]), all, 0, 0),
         (of_another_group, all, 0, 0),
     ] {
-        let mut scene = Scene::new(Some(adoption.clone()));
+        let mut scene = Scene::new(Some(&adoption));
         scene.read(committed, count);
         let found = scene.read(committed, count);
         assert_eq!(messages(&found), expected, "{adoption:?}");
@@ -328,14 +328,14 @@ fn offsets_are_initialized_only_after_readings_that_agree_for_five_seconds() {
 
 #[test]
 fn another_cluster_is_adopted_for_the_first_time_and_keeps_offsets_that_were_carried_over() {
-    let mut scene = Scene::new(Some(status("one", "topic", &[4, 4])));
+    let mut scene = Scene::new(Some(&status("one", "topic", &[4, 4])));
     scene.topic = identity("two", "copy");
     let found = scene.read_steadily(&[Some(6), None], 0);
     assert_eq!((messages(&found), &found.flags[..]), (4, &[][..]));
     assert!(scene.offsets.is_unready(scene.plan()));
     assert_eq!(scene.adopt().unwrap().commits, commits(&[(1, 10)]));
     // Recreated in the cluster that is known: what is committed belongs to the old topic.
-    let mut scene = Scene::new(Some(status("one", "old", &[4, 4])));
+    let mut scene = Scene::new(Some(&status("one", "old", &[4, 4])));
     scene.read_steadily(&[Some(6), None], 0);
     assert_eq!(scene.adopt().unwrap().commits, commits(&[(0, 2), (1, 2)]));
 }
@@ -344,7 +344,7 @@ fn another_cluster_is_adopted_for_the_first_time_and_keeps_offsets_that_were_car
 fn an_adoption_of_an_earlier_version_learns_its_ids_and_is_not_repeated() {
     let mut before = status("", "AAAAAAAAAAAAAAAAAAAAAA", &[]);
     before.consumer_group.clear();
-    let mut scene = Scene::new(Some(before.clone()));
+    let mut scene = Scene::new(Some(&before));
     scene.read_steadily(&[Some(6), None], 0);
     assert_eq!(scene.adopt(), None);
     assert_eq!(scene.offsets.adoption(), Some(&status("one", "topic", &[])));
@@ -357,7 +357,7 @@ fn an_adoption_of_an_earlier_version_learns_its_ids_and_is_not_repeated() {
 
 #[test]
 fn offsets_are_remembered_at_zero_replicas_and_one_that_is_lost_alone_stays() {
-    let mut scene = Scene::new(Some(status("one", "topic", &[])));
+    let mut scene = Scene::new(Some(&status("one", "topic", &[])));
     scene.read(&[Some(4), Some(5)], 1);
     scene.remember(0);
     scene.read(&[Some(4), Some(5)], 0);
@@ -398,7 +398,7 @@ fn a_pool_uses_a_group_once_its_own_credentials_have_read_it() {
         is_adopted: true,
     };
     assert_eq!(
-        group_use(&Scene::new(Some(status("one", "topic", &[])))),
+        group_use(&Scene::new(Some(&status("one", "topic", &[])))),
         Some(adopted)
     );
     // Credentials without rights on the group prove nothing.
