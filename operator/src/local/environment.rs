@@ -12,7 +12,7 @@ use separation_contract::environment as env;
 use super::manifest::Secrets;
 use crate::apply::{CA_FOLDER, CLIENT_FOLDER, SCRATCH_FOLDER, WORK_FOLDER};
 use crate::decide::PodName;
-use crate::plan::{KafkaPlan, SecretKey};
+use crate::plan::{KafkaPlan, Model, SecretKey};
 
 /// Where on this machine a pool's files are.
 #[derive(Debug, Clone)]
@@ -41,6 +41,21 @@ impl Places {
             certificates: place("certificates")?,
             logs: place("logs")?,
         })
+    }
+
+    /// Checks that the file of a pool's model exists. A worker waits for its model, since in a pod the volume may come
+    /// later; on one machine the path is wrong.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub(super) fn check_model(&self, model: &Model) -> anyhow::Result<()> {
+        let path = self.here(&model.0, "").unwrap_or_else(|| model.0.clone());
+        // Anything else is a model's name.
+        anyhow::ensure!(
+            !path.starts_with('/') || Path::new(&path).is_file(),
+            "spec.model.path: no such file: {path}; fix: name a model file of this machine"
+        );
+        Ok(())
     }
 
     /// The path on this machine of a path in a pod.

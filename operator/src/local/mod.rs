@@ -318,6 +318,7 @@ fn site(
 ) -> anyhow::Result<Site> {
     let plan = PoolPlan::of(&manifests.pool()?)?;
     let places = Places::under(data)?;
+    places.check_model(&plan.model)?;
     environment::write_certificates(&plan.kafka, &places, &manifests.secrets)?;
     let mut extra = BTreeMap::new();
     if matches!(lag, LagOf::Embedded { .. }) {

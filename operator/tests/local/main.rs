@@ -280,10 +280,22 @@ async fn what_cannot_be_run_is_said_with_its_fix() {
         "spec.processor.scaling.minReplicas: 3 is above maxReplicas, 2; fix:",
     )
     .await;
-    let model = pool(&format!(
-        "{header} {{processor: {{scaling: {{minReplicas: 1}}}}, model: {{path: /no/model.onnx}}}}"
-    ));
-    check(place.local(model), "no processor stays: a-processor-3 ended").await;
+    let with_model = |path: &str| {
+        pool(&format!(
+            "{header} {{processor: {{scaling: {{minReplicas: 1}}}}, model: {{path: {path}}}}}"
+        ))
+    };
+    check(
+        place.local(with_model("/no/model.onnx")),
+        "spec.model.path: no such file: /no/model.onnx; fix:",
+    )
+    .await;
+    let song = place.song("song.onnx", &tiny_song(1));
+    check(
+        place.local(with_model(&song.display().to_string())),
+        "no processor stays: a-processor-3 ended",
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use separation_testbed::{
 };
 
 use crate::front::{Asked, Fault, Front};
-use crate::rig::{PATIENCE, Rig, held_at};
+use crate::rig::{PATIENCE, Rig, held_at, separations};
 
 /// The same worker, with the store behind `endpoint`.
 fn through(options: WorkerOptions, endpoint: &str) -> WorkerOptions {
@@ -171,16 +171,15 @@ async fn a_store_that_is_away_for_longer_than_a_task_may_take_fails_no_task() {
     assert!(tasks.iter().all(|task| rig.webhooks(task).len() == 1));
 }
 
-#[tokio::test]
-async fn stems_whose_manifest_was_stored_are_kept_by_a_worker_that_did_not_get_the_answer() {
-    let rig = Rig::new(1).await;
+/// A processor that published a task's manifest through a proxy and got no answer.
+async fn without_an_answer_to_its_manifest(rig: &Rig) -> (Worker, TcpProxy, String) {
     let proxy = TcpProxy::start(rig.s3.address()).await.unwrap();
     let hold = rig.hold();
-    let first = staged_in_s3(&rig, rig.processor());
-    let first = through(first, &format!("http://{}", proxy.address()));
-    let first = held_at(first, "stored", &hold).start().unwrap();
-    let task = submit_object(&rig, tiny_song(1)).await;
-    first.wait_for_log("Held", PATIENCE).await.unwrap();
+    let processor = staged_in_s3(rig, rig.processor());
+    let processor = through(processor, &format!("http://{}", proxy.address()));
+    let processor = held_at(processor, "stored", &hold).start().unwrap();
+    let task = submit_object(rig, tiny_song(1)).await;
+    processor.wait_for_log("Held", PATIENCE).await.unwrap();
     proxy.withhold_answers();
     std::fs::remove_file(&hold).unwrap();
     let manifest = format!("staging/{task}/manifest.json");
@@ -188,6 +187,13 @@ async fn stems_whose_manifest_was_stored_are_kept_by_a_worker_that_did_not_get_t
         anyhow::Ok(rig.s3.get(&rig.site.bucket, &manifest).await?.is_some())
     })
     .await;
+    (processor, proxy, task)
+}
+
+#[tokio::test]
+async fn stems_whose_manifest_was_stored_are_kept_by_a_worker_that_did_not_get_the_answer() {
+    let rig = Rig::new(1).await;
+    let (first, proxy, task) = without_an_answer_to_its_manifest(&rig).await;
     first.sigstop().unwrap();
     let second = staged_in_s3(&rig, rig.processor()).start().unwrap();
     second
@@ -206,6 +212,20 @@ async fn stems_whose_manifest_was_stored_are_kept_by_a_worker_that_did_not_get_t
     let tasks = [task].into();
     rig.all_told(&tasks).await;
     rig.check_done(&tasks).await;
+}
+
+#[tokio::test]
+async fn a_processor_killed_before_it_gets_the_answer_to_its_manifest_repeats_nothing() {
+    let rig = Rig::new(1).await;
+    let (killed, _proxy, task) = without_an_answer_to_its_manifest(&rig).await;
+    killed.kill_9().await.unwrap();
+    let next = staged_in_s3(&rig, rig.processor()).start().unwrap();
+    let _uploader = staged_in_s3(&rig, rig.uploader()).start().unwrap();
+    let tasks = [task].into();
+    rig.all_told(&tasks).await;
+    rig.run_dry().await;
+    rig.check_done(&tasks).await;
+    assert_eq!(separations([&killed, &next]), 1);
 }
 
 #[tokio::test]
