@@ -217,6 +217,17 @@ pub(crate) fn held_at(options: WorkerOptions, place: &str, file: &std::path::Pat
         .env("SEPARATION_HOLD_WHILE", file.to_str().unwrap())
 }
 
+/// How long a dependency refuses in the middle of 100 tasks: 20 s, or the seconds in a variable that benchmarks set.
+pub(crate) fn refusal_duration() -> Duration {
+    let seconds = std::env::var("SEPARATION_TEST_REFUSAL_SECONDS");
+    Duration::from_secs(seconds.map_or(20, |seconds| seconds.parse().unwrap()))
+}
+
+/// Prints how long after the repair the first task was done, for benchmarks.
+pub(crate) fn print_resumed(refusal: &str, resumed: Duration) {
+    eprintln!("resumed after {refusal}: {:.1} s", resumed.as_secs_f64());
+}
+
 /// How often workers came to separate a song.
 pub(crate) fn separations<'w>(workers: impl IntoIterator<Item = &'w Worker>) -> usize {
     let messages = workers.into_iter().flat_map(|worker| worker.messages().unwrap());

@@ -9,10 +9,7 @@ use separation_contract::names::dead_letter_topic;
 use separation_testbed::{Worker, eventually, task_message, tiny_song};
 
 use crate::front::{Fault, Front};
-use crate::rig::{PATIENCE, Rig};
-
-/// How long each refusal lasts.
-const REFUSAL: Duration = Duration::from_secs(20);
+use crate::rig::{PATIENCE, Rig, print_resumed, refusal_duration};
 
 /// Within which time after a repair the first task is done.
 const RESUMES_WITHIN: Duration = Duration::from_secs(30);
@@ -20,8 +17,8 @@ const RESUMES_WITHIN: Duration = Duration::from_secs(30);
 /// Tasks that are told of when the first refusal begins; the second begins after twice as many.
 const BEFORE: usize = 25;
 
-/// How the store is made to refuse, and how that ends.
-type Refusal<'t> = (&'t dyn Fn(), &'t dyn Fn());
+/// What refuses, how it is made to, and how that ends.
+type Refusal<'t> = (&'static str, &'t dyn Fn(), &'t dyn Fn());
 
 /// Webhooks so far.
 fn told(rig: &Rig) -> usize {
@@ -41,7 +38,7 @@ async fn stands(rig: &Rig, workers: [&Worker; 2], before: [usize; 2], begun: Ins
             .unwrap();
     }
     let done = told(rig);
-    tokio::time::sleep(REFUSAL.saturating_sub(begun.elapsed())).await;
+    tokio::time::sleep(refusal_duration().saturating_sub(begun.elapsed())).await;
     assert_eq!(told(rig), done, "nothing ends while the store refuses");
 }
 
@@ -88,14 +85,18 @@ async fn refusals_of_the_store_in_the_middle_of_100_tasks_fail_none() {
     };
     let (processor, uploader) = (start(rig.processor()), start(rig.uploader()));
     let refusals: [Refusal<'_>; 2] = [
-        (&|| wrong_secret.store(true, Ordering::Relaxed), &|| {
-            wrong_secret.store(false, Ordering::Relaxed);
-        }),
-        (&|| rig.s3.take_bucket(&rig.site.bucket).unwrap(), &|| {
-            rig.s3.return_bucket(&rig.site.bucket).unwrap();
-        }),
+        (
+            "a wrong S3 secret",
+            &|| wrong_secret.store(true, Ordering::Relaxed),
+            &|| wrong_secret.store(false, Ordering::Relaxed),
+        ),
+        (
+            "a missing bucket",
+            &|| rig.s3.take_bucket(&rig.site.bucket).unwrap(),
+            &|| rig.s3.return_bucket(&rig.site.bucket).unwrap(),
+        ),
     ];
-    for (number, (refuse, repair)) in refusals.into_iter().enumerate() {
+    for (number, (refusal, refuse, repair)) in refusals.into_iter().enumerate() {
         until_told(&rig, BEFORE * (number + 1)).await;
         let workers = [&processor, &uploader];
         let before = workers.map(holds);
@@ -107,6 +108,7 @@ async fn refusals_of_the_store_in_the_middle_of_100_tasks_fail_none() {
         let done = told(&rig);
         until_told(&rig, done + 1).await;
         let resumed = repaired.elapsed();
+        print_resumed(refusal, resumed);
         assert!(resumed < RESUMES_WITHIN, "{resumed:?}");
     }
     rig.all_told(&tasks).await;

@@ -10,6 +10,7 @@ mod operator;
 mod overhead;
 mod pipeline;
 mod quality;
+mod soaks;
 mod speed;
 mod startup;
 
@@ -52,6 +53,8 @@ enum Scenario {
     IdleMemory,
     Stall,
     Kills,
+    Refusals,
+    Rollouts,
     Decisions,
     HandOvers,
     Reaction,
@@ -134,6 +137,8 @@ impl<'p> Bench<'p> {
             Scenario::IdleMemory => pipeline::idle_memory(self),
             Scenario::Stall => pipeline::stall(self),
             Scenario::Kills => pipeline::kills(self),
+            Scenario::Refusals => soaks::refusals(self),
+            Scenario::Rollouts => soaks::rollouts(self),
             Scenario::Decisions => operator::decisions(self),
             Scenario::HandOvers => operator::hand_overs(self),
             Scenario::Reaction => operator::reaction(self),
