@@ -199,9 +199,9 @@ fn songs_that_end_at_any_edge_stream_to_their_whole() {
 }
 
 #[test]
-fn chunks_three_frames_apart_stream_to_their_whole() {
-    for song_frames in edges(shape(SMALLEST), 0.999) {
-        check(SMALLEST, 0.999, song_frames, GRAIN, 3);
+fn chunks_of_the_greatest_overlap_stream_to_their_whole() {
+    for song_frames in edges(shape(SMALLEST), 0.99) {
+        check(SMALLEST, 0.99, song_frames, GRAIN, 3);
     }
 }
 
@@ -210,7 +210,7 @@ fn a_second_and_a_minute_stream_to_their_whole() {
     for overlap in [0.0, 0.25, 0.75, 0.9] {
         check(SMALLEST, overlap, 44_100, GRAIN, 1);
     }
-    check(SMALLEST, 0.999, 44_100, GRAIN, 16);
+    check(SMALLEST, 0.99, 44_100, GRAIN, 16);
     check((6144, 300, 16), 0.25, 61 * 44_100, &[1_152], 1);
     check((6144, 300, 16), 0.9, 61 * 44_100, &[1_152], 1);
 }
