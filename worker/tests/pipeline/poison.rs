@@ -292,7 +292,8 @@ async fn a_song_that_kills_its_worker_is_put_aside_after_three_attempts() {
     let _uploader = rig.uploader().start().unwrap();
     let start = || {
         rig.processor()
-            .env("SEPARATION_FAULT", "staged_in")
+            // The attempt at a message that follows another is committed beside the work, within milliseconds.
+            .env("SEPARATION_FAULT", "separated")
             .env("SEPARATION_FAULT_TASK", &killer)
             .start()
             .unwrap()
