@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use http::{Method, Request, Response, StatusCode, Uri};
 use kube::client::Body;
+use tower::layer::layer_fn;
 use tower::{BoxError, Layer, Service};
 
 use crate::lease::Fenced;
@@ -14,40 +15,24 @@ use crate::metrics::{ApiFailure, Metrics, Verb};
 /// Resources that the operator asks for; others share one label.
 const RESOURCES: [&str; 5] = ["separationpools", "deployments", "pods", "secrets", "events"];
 
-/// Counts failures of a service.
-#[derive(Debug, Clone)]
-pub struct CountFailures {
-    metrics: Metrics,
-}
-
-impl CountFailures {
-    /// Counts them in these metrics.
-    pub fn new(metrics: &Metrics) -> Self {
-        Self {
-            metrics: metrics.clone(),
-        }
-    }
-}
-
-impl<S> Layer<S> for CountFailures {
-    type Service = Counting<S>;
-
-    fn layer(&self, inner: S) -> Counting<S> {
-        Counting {
-            inner,
-            metrics: self.metrics.clone(),
-        }
-    }
-}
-
 /// A service whose failures are counted.
 #[derive(Debug, Clone)]
-pub struct Counting<S> {
+pub struct CountFailures<S> {
     inner: S,
     metrics: Metrics,
 }
 
-impl<S, B> Service<Request<Body>> for Counting<S>
+impl<S> CountFailures<S> {
+    /// Counts the failures of a service in these metrics.
+    pub fn layer(metrics: &Metrics) -> impl Layer<S, Service = Self> {
+        layer_fn(|inner| Self {
+            inner,
+            metrics: metrics.clone(),
+        })
+    }
+}
+
+impl<S, B> Service<Request<Body>> for CountFailures<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Future: Send + 'static,
@@ -221,7 +206,7 @@ mod tests {
         let ask = async |name: &str| {
             let path = format!("/api/v1/namespaces/media/pods/{name}");
             let request = Request::get(path).body(Body::empty()).expect("a request");
-            let counting = CountFailures::new(&metrics).layer(service);
+            let counting = CountFailures::layer(&metrics).layer(service);
             let answer = counting.oneshot(request);
             let _ = tokio::time::timeout(std::time::Duration::from_millis(20), answer).await;
         };

@@ -9,7 +9,7 @@ mod nesting;
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
 
-use crate::lease::{FenceLayer, Leadership};
+use crate::lease::{Fence, Leadership};
 use crate::metrics::Metrics;
 
 pub use failures::CountFailures;
@@ -24,9 +24,9 @@ pub fn client(config: &Config, leadership: Leadership, metrics: &Metrics) -> Res
     // Whoever decided on a write decides whether it is repeated.
     config.default_retry = false;
     Ok(ClientBuilder::try_from(config)?
-        .with_layer(&BoundNesting)
-        .with_layer(&FenceLayer::new(leadership))
-        .with_layer(&CountFailures::new(metrics))
+        .with_layer(&BoundNesting::layer())
+        .with_layer(&Fence::layer(leadership))
+        .with_layer(&CountFailures::layer(metrics))
         .build())
 }
 
@@ -35,5 +35,7 @@ pub fn client(config: &Config, leadership: Leadership, metrics: &Metrics) -> Res
 /// # Errors
 /// When the configuration cannot be used.
 pub fn unfenced_client(config: Config) -> Result<Client, kube::Error> {
-    Ok(ClientBuilder::try_from(config)?.with_layer(&BoundNesting).build())
+    Ok(ClientBuilder::try_from(config)?
+        .with_layer(&BoundNesting::layer())
+        .build())
 }

@@ -13,6 +13,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use kube::client::Body;
+use tower::layer::layer_fn;
 use tower::{BoxError, Layer, Service};
 
 /// Levels of an answer that are decoded. A pod and its managed fields have fewer than 30, a list or a watch adds two.
@@ -21,25 +22,20 @@ pub const DEEPEST: usize = 64;
 /// Text in place of a value below them.
 pub const TOO_DEEP: &str = "separation.dev/nested-too-deeply";
 
-/// Bounds the nesting of answers.
-#[derive(Debug, Clone, Copy)]
-pub struct BoundNesting;
-
-impl<S> Layer<S> for BoundNesting {
-    type Service = Bounded<S>;
-
-    fn layer(&self, inner: S) -> Bounded<S> {
-        Bounded { inner }
-    }
-}
-
-/// A service whose answers are bounded.
+/// A service whose answers are bounded in their nesting.
 #[derive(Debug, Clone)]
-pub struct Bounded<S> {
+pub struct BoundNesting<S> {
     inner: S,
 }
 
-impl<S, B> Service<Request<Body>> for Bounded<S>
+impl<S> BoundNesting<S> {
+    /// Bounds the nesting of a service's answers.
+    pub fn layer() -> impl Layer<S, Service = Self> {
+        layer_fn(|inner| Self { inner })
+    }
+}
+
+impl<S, B> Service<Request<Body>> for BoundNesting<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Future: Send + 'static,

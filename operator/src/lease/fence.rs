@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use http::{Method, Request, Response};
 use kube::client::Body;
 use tokio::time::{Instant, timeout_at};
+use tower::layer::layer_fn;
 use tower::{BoxError, Layer, Service};
 
 use super::{Leadership, Term};
@@ -35,35 +36,21 @@ pub fn fenced(error: &kube::Error) -> Option<Fenced> {
     }
 }
 
-/// Puts a fence before a service.
-#[derive(Debug, Clone)]
-pub struct FenceLayer {
-    leadership: Leadership,
-}
-
-impl FenceLayer {
-    /// A fence that is open while we lead.
-    pub fn new(leadership: Leadership) -> Self {
-        Self { leadership }
-    }
-}
-
-impl<S> Layer<S> for FenceLayer {
-    type Service = Fence<S>;
-
-    fn layer(&self, inner: S) -> Fence<S> {
-        Fence {
-            inner,
-            leadership: self.leadership.clone(),
-        }
-    }
-}
-
 /// Lets writes through only while we lead.
 #[derive(Debug, Clone)]
 pub struct Fence<S> {
     inner: S,
     leadership: Leadership,
+}
+
+impl<S> Fence<S> {
+    /// A fence before a service that is open while we lead.
+    pub fn layer(leadership: Leadership) -> impl Layer<S, Service = Self> {
+        layer_fn(move |inner| Self {
+            inner,
+            leadership: leadership.clone(),
+        })
+    }
 }
 
 impl<S, B> Service<Request<Body>> for Fence<S>
@@ -159,7 +146,7 @@ mod tests {
                 }
             });
             let client = ClientBuilder::new(service, "default")
-                .with_layer(&FenceLayer::new(leadership))
+                .with_layer(&Fence::layer(leadership))
                 .build();
             Api::default_namespaced(client)
         }

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub use elector::{Elector, elector, lease_client};
-pub use fence::{Fence, FenceLayer, Fenced, fenced};
+pub use fence::{Fence, Fenced, fenced};
 
 /// Who leads, and until when we do. Cheap to clone and to ask.
 #[derive(Debug, Clone)]

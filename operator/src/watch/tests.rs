@@ -75,7 +75,7 @@ fn client(pools: &[String], asked: &Arc<Asked>) -> Client {
         }
     });
     ClientBuilder::new(service, "default")
-        .with_layer(&BoundNesting)
+        .with_layer(&BoundNesting::layer())
         .build()
 }
 
