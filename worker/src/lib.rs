@@ -10,6 +10,7 @@ pub use separation::{audio, engine, error, model, onnx, places, song};
 pub mod admin;
 pub mod api;
 pub mod cli;
+mod clock;
 pub mod faults;
 pub mod kafka;
 pub mod outbound;

@@ -10,11 +10,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::app::App;
-use super::intake::unix_seconds;
 use super::problem::{Problem, ProblemBody};
 use super::requests::{MAX_JSON_BYTES, is_type, parse_address, parse_generate};
 use super::status::{Seen, TaskRecord, TaskStatus, decide};
 use super::upload::Form;
+use crate::clock::unix_time;
 use crate::outbound::OutboundError;
 use crate::telemetry::TraceContext;
 use crate::work::{WorkError, chain};
@@ -75,7 +75,7 @@ pub(super) struct Queued {
 pub(super) async fn health() -> Json<Health> {
     Json(Health {
         status: "healthy",
-        timestamp: unix_seconds(),
+        timestamp: unix_time().as_secs(),
     })
 }
 

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use super::ApiSettings;
 use super::borders::{QueueError, TaskFiles, TaskQueue};
 use super::problem::Problem;
 use super::status::TaskRecord;
+use crate::clock::unix_time;
 use crate::error::ErrorClass;
 use crate::telemetry::TraceContext;
 use crate::work::WorkError;
@@ -162,7 +163,7 @@ impl StagedSong {
         hook_url: Option<String>,
         trace: TraceContext,
     ) -> Result<TaskId, Problem> {
-        let now = unix_seconds();
+        let now = unix_time().as_secs();
         let (task_uuid, files) = (self.task_uuid.clone(), Arc::clone(&self.intake.files));
         // Kept before it is queued, so that a task that is queued is never unknown.
         if let Err(error) = files
@@ -267,10 +268,4 @@ fn queue_problem(task_uuid: &TaskId, error: &QueueError) -> Problem {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Failed to queue the task")
         }
     }
-}
-
-/// Now, in seconds since 1970.
-pub(super) fn unix_seconds() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |since| since.as_secs())
 }

@@ -16,6 +16,7 @@ use super::stem_files;
 use super::submit_args::{Plan, Song, SubmitArguments, Target};
 use super::submit_client::{ApiClient, Seen, Stage};
 use super::submit_progress::SubmitProgress;
+use crate::clock::unix_time;
 use crate::kafka::{Header, Producer};
 use crate::telemetry::TraceContext;
 
@@ -214,10 +215,13 @@ async fn fetch_stems(
 async fn publish(producer: &Producer, topic: &str, song: &Song, hook_url: Option<&str>) -> SongReport {
     let id = Uuid::new_v4().to_string();
     let task_uuid = TaskId::parse(&id).expect("a UUID is a task's name");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let seconds = now.map_or(0, |since| since.as_secs());
     let hook_url = hook_url.map(str::to_owned);
-    let task = Task::new(task_uuid.clone(), song.address.clone(), hook_url, seconds);
+    let task = Task::new(
+        task_uuid.clone(),
+        song.address.clone(),
+        hook_url,
+        unix_time().as_secs(),
+    );
     let headers = [Header {
         name: TraceContext::HEADER,
         value: TraceContext::start().to_string(),

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 pub use flow::Ended;
 pub use shutdown::Shutdown;
 
+use crate::clock::unix_time;
 use crate::kafka::{CommitError, Consumer, KafkaError, Place, Polled, Producer, Refusal};
 use crate::settings::ConsumerSettings;
 use crate::telemetry::Metrics;
@@ -203,7 +204,7 @@ impl<R: Role> Service<R> {
         let task = flow.name();
         let begin = Instant::now();
         self.activity.send_replace(Activity::Busy { task: task.clone() });
-        self.metrics.message_begun(unix_seconds());
+        self.metrics.message_begun(unix_time().as_secs_f64());
         let ended = self.poll_beside(&flow, &task, shutdown).await;
         let outcome = match &ended {
             Ok(Some(ended)) => ended.word(),
@@ -306,11 +307,4 @@ async fn until(time: Option<Instant>) {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// The time of day, for people who read metrics.
-fn unix_seconds() -> f64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
 }

@@ -4,11 +4,12 @@
 //! under way at a time, so an earlier record never overwrites a later one, and none is written over the next offset.
 
 use std::cell::{Cell, RefCell};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use separation_contract::offset_metadata::{Hold, OffsetMetadata};
 use tokio::sync::{Mutex, Notify};
 
+use crate::clock::unix_time;
 use crate::kafka::{CommitError, Consumer, Place};
 
 /// The record of one message, and the commits that write it.
@@ -76,7 +77,7 @@ impl<'s> Record<'s> {
 
     /// Work on the message starts now. [`Self::write_changes`] commits it.
     pub(super) fn start(&self) {
-        self.change(|fields| fields.start = Some(unix_seconds()));
+        self.change(|fields| fields.start = Some(unix_time().as_secs()));
     }
 
     /// The worker was asked to stop, so the platform may end it: this attempt does not count.
@@ -188,12 +189,6 @@ impl Fields {
         self.changed = false;
         Some(self.record())
     }
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

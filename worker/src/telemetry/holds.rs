@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 use separation_contract::offset_metadata::Hold;
 use tokio::sync::watch;
 
 use super::metrics::Families;
+use crate::clock::unix_time;
 
 /// Dependencies that refuse this worker now; clones share them.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ impl Holds {
 
     /// `dependency` refuses this worker; `fix` makes it available again. The time of the first refusal in a row is kept.
     pub fn set(&self, dependency: &str, fix: &'static str) -> Hold {
-        self.set_at(dependency, fix, unix_seconds())
+        self.set_at(dependency, fix, unix_time().as_secs())
     }
 
     fn set_at(&self, dependency: &str, fix: &'static str, now: u64) -> Hold {
@@ -106,12 +106,6 @@ impl Holds {
     pub fn changes(&self) -> HoldChanges {
         HoldChanges(self.held.subscribe())
     }
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -5,12 +5,11 @@
 
 mod rest;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use separation_contract::message::{Malformed, Outcome, TaskId, TaskResult};
 use separation_contract::names;
 
 use self::rest::{Ending, Rest, rest};
+use crate::clock::unix_time;
 use crate::error::ErrorClass;
 use crate::storage::{FinalManifest, FinalStatus, Finals, Staging, StemSource, StorageError, WebhookState};
 use crate::webhook::{self, Notice, Webhook};
@@ -94,7 +93,7 @@ impl Role for Uploader {
             Rest::Webhook(manifest) => manifest,
             Rest::Everything => {
                 let state = first_state(refusal.hook_url);
-                let (task, now) = (refusal.task_uuid, unix_seconds());
+                let (task, now) = (refusal.task_uuid, unix_time().as_secs());
                 let manifest = FinalManifest::failed(task, refusal.reason, message, state, now);
                 self.write_manifest(&manifest, claim).await?;
                 manifest
@@ -154,11 +153,16 @@ impl Uploader {
                         .await?;
                     claim.point("uploaded").await?;
                 }
-                Ok(FinalManifest::success(task, &self.finals, state, unix_seconds()))
+                Ok(FinalManifest::success(
+                    task,
+                    &self.finals,
+                    state,
+                    unix_time().as_secs(),
+                ))
             }
             Outcome::Failure { error_message } => {
                 let failed = message.task_message.as_deref();
-                let now = unix_seconds();
+                let now = unix_time().as_secs();
                 Ok(FinalManifest::failed(task, error_message, failed, state, now))
             }
         }
@@ -285,10 +289,4 @@ fn refused(status: Option<FinalStatus>) -> Finished {
         publish: None,
         success: status == Some(FinalStatus::Success),
     }
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }

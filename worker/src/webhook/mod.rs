@@ -6,13 +6,14 @@
 mod body;
 mod signature;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use separation_contract::message::TaskId;
 
 pub use body::{Notice, Outcome};
 pub use signature::{SecretError, Signer};
 
+use crate::clock::unix_time;
 use crate::error::ErrorClass;
 use crate::outbound::{self, OutboundError};
 use crate::telemetry::TraceContext;
@@ -74,7 +75,7 @@ impl Webhook {
         let body = notice.to_json();
         let mut pauses = PAUSES.into_iter();
         loop {
-            let headers = self.headers(notice.task_uuid, unix_seconds(), &body, trace);
+            let headers = self.headers(notice.task_uuid, unix_time().as_secs(), &body, trace);
             let Err(error) = self.call(url, &headers, &body).await else {
                 return Ok(());
             };
@@ -122,10 +123,4 @@ impl Webhook {
         }
         headers
     }
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
