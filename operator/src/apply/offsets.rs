@@ -117,7 +117,7 @@ pub fn to_restore(recalled: &TopicOffsets) -> Commits {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::observe::PartitionOffsets;
 
@@ -151,7 +151,7 @@ mod tests {
         }
     }
 
-    fn commits(offsets: &[(i32, i64)]) -> Commits {
+    pub(crate) fn commits(offsets: &[(i32, i64)]) -> Commits {
         let each = offsets
             .iter()
             .map(|(partition, next)| Commit::of(*partition, *next));

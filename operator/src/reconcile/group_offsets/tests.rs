@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::*;
+use crate::apply::offsets::tests::commits;
 use crate::crd::from_yaml;
 use crate::decide::{Holds, Member, Work};
-use crate::kafka::{Cluster, ClusterSettings, Commit, Topic, Unread};
+use crate::kafka::{Cluster, ClusterSettings, Topic, Unread};
 use crate::observe::{Found, PartitionOffsets, Query};
 use crate::plan::{PoolPlan, Role};
 
@@ -197,13 +198,6 @@ fn messages(lag: &LagFound) -> u128 {
         Lag::Known(work) => work.messages(),
         lag => panic!("{lag:?}"),
     }
-}
-
-fn commits(offsets: &[(i32, i64)]) -> Commits {
-    let each = offsets
-        .iter()
-        .map(|(partition, next)| Commit::of(*partition, *next));
-    each.collect()
 }
 
 #[test]
