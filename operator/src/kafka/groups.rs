@@ -31,7 +31,7 @@ const COMMIT_AGAIN: Duration = Duration::from_millis(200);
 /// commit replaces the offset together with this time.
 const RETAINED_FOR: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// GroupCommits of a group, by partition; none where it never committed.
+/// Commits of a group, by partition; none where it never committed.
 pub type GroupCommits = BTreeMap<TopicPartition, Result<Option<Commit>, Unread>>;
 
 /// An offset of one partition, committed or to be committed.
@@ -159,23 +159,7 @@ impl Group {
 }
 
 impl Cluster {
-    /// Committed offsets of groups: per group, those of its partitions; none where it never committed.
-    pub async fn committed(
-        &self,
-        groups: &[(Arc<str>, Vec<TopicPartition>)],
-        deadline: &Deadline,
-    ) -> Vec<BTreeMap<TopicPartition, Result<Option<i64>, Unread>>> {
-        let committed = self.commits_of(groups, deadline).await;
-        let offsets = committed.into_iter().map(|partitions| {
-            let each = partitions.into_iter().map(|(partition, commit)| {
-                (partition, commit.map(|commit| commit.map(|commit| commit.next)))
-            });
-            each.collect()
-        });
-        offsets.collect()
-    }
-
-    /// The same with metadata.
+    /// What groups committed, metadata included: per group, by partition; none where it never committed.
     pub async fn commits_of(
         &self,
         groups: &[(Arc<str>, Vec<TopicPartition>)],
@@ -249,7 +233,7 @@ impl Cluster {
         readings.collect()
     }
 
-    /// GroupCommits once more what a group without members has committed, metadata included, so that it does not expire. It is
+    /// Commits once more what a group without members has committed, metadata included, so that it does not expire. It is
     /// read right before, because a user may have moved the offsets since the last reading.
     ///
     /// # Errors
@@ -278,7 +262,7 @@ impl Cluster {
         self.commit(group, topic, &commits?, deadline).await
     }
 
-    /// GroupCommits offsets for a group without members: for each partition, the next offset to read. It is tried until the
+    /// Commits offsets for a group without members: for each partition, the next offset to read. It is tried until the
     /// deadline.
     ///
     /// # Errors
