@@ -96,7 +96,7 @@ pub fn find_parameters(model: &Path, given: Option<&Path>) -> Result<ModelParame
         found,
         Err(ParametersError::NotFound { .. } | ParametersError::NotListed { .. })
     );
-    match file_kind::not_onnx(model).filter(|_| unknown) {
+    match unknown.then(|| file_kind::not_onnx(model)).flatten() {
         Some(found) => Err(ParametersError::NotAModel {
             model: model.into(),
             found,
