@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Args;
+use tokio::sync::OnceCell;
 
 use super::Failure;
 use super::serve::ServeArguments;
@@ -39,14 +40,18 @@ pub(super) fn run(arguments: &ProcessorArguments) -> Result<(), Failure> {
     let (model, runtime) = (arguments.model.choice(), arguments.model.runtime());
     let serving = arguments.serve.begin(ConsumedRole::Processor)?;
     tracing::info!(?staging, ?model, ?runtime, "Settings of the processor");
+    // Reading and compiling a model takes seconds: it is kept when something else has to be tried again.
+    let loaded = OnceCell::new();
     serving.run(async || {
         crate::faults::point("loading").await;
-        // Reading and compiling a model takes seconds.
-        let (model, runtime) = (model.clone(), runtime);
-        let loading = tokio::task::spawn_blocking(move || {
-            Separation::load(&model, runtime, &Places::from_environment())
-        });
-        let separation = loading.await.context("loading the model panicked")??;
+        let load = async || {
+            let model = model.clone();
+            let loading = tokio::task::spawn_blocking(move || {
+                Separation::load(&model, runtime, &Places::from_environment())
+            });
+            anyhow::Ok(loading.await.context("loading the model panicked")??)
+        };
+        let separation = loaded.get_or_try_init(load).await?.clone();
         let store = match staging.uses_s3() || s3.bucket.is_some() {
             true => Some(S3::connect(&s3).await),
             false => None,
