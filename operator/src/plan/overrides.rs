@@ -1,6 +1,6 @@
 //! Bounds of `podOverrides`, the only field without a schema: what a user may store there is kept in memory for every pool.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Checks, Role};
 use crate::api::{DEEPEST, TOO_DEEP};
@@ -16,15 +16,7 @@ const NAMED_LEVELS: usize = 6;
 pub(super) fn check_overrides(role: Role, overrides: &PodOverrides, checks: &mut Checks) {
     let field = format!("{role}.podOverrides");
     let mut path = Vec::new();
-    let is_deep = overrides.0.iter().any(|(name, value)| {
-        path.push(name.as_str());
-        let found = is_cut_off(value, &mut path);
-        if !found {
-            path.pop();
-        }
-        found
-    });
-    if is_deep {
+    if is_any_cut_off(&overrides.0, &mut path) {
         let more = if path.len() > NAMED_LEVELS { ".…" } else { "" };
         path.truncate(NAMED_LEVELS);
         let _: Option<()> = checks.refuse(
@@ -51,17 +43,22 @@ pub(super) fn check_overrides(role: Role, overrides: &PodOverrides, checks: &mut
 fn is_cut_off<'a>(value: &'a Value, path: &mut Vec<&'a str>) -> bool {
     match value {
         Value::String(text) => text == TOO_DEEP,
-        Value::Object(fields) => fields.iter().any(|(name, value)| {
-            path.push(name);
-            let found = is_cut_off(value, path);
-            if !found {
-                path.pop();
-            }
-            found
-        }),
+        Value::Object(fields) => is_any_cut_off(fields, path),
         Value::Array(items) => items.iter().any(|item| is_cut_off(item, path)),
         _ => false,
     }
+}
+
+/// The same for the fields of an object.
+fn is_any_cut_off<'a>(fields: &'a Map<String, Value>, path: &mut Vec<&'a str>) -> bool {
+    fields.iter().any(|(name, value)| {
+        path.push(name);
+        let found = is_cut_off(value, path);
+        if !found {
+            path.pop();
+        }
+        found
+    })
 }
 
 #[cfg(test)]
