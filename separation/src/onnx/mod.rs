@@ -5,5 +5,5 @@ mod network;
 mod provider;
 
 pub use library::{LibraryError, RUNTIME_VERSION};
-pub use network::{LoadError, MAX_THREADS, ModelSource, OnnxNetwork, RuntimeOptions};
+pub use network::{LoadError, MAX_THREADS, ModelSource, OnnxNetwork, RuntimeOptions, default_threads};
 pub use provider::Provider;

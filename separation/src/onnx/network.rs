@@ -1,6 +1,8 @@
 //! A model in ONNX Runtime.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use ort::ep::{self, ExecutionProvider as _};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -17,6 +19,13 @@ use crate::places::Places;
 /// The most threads that one run of a model may use: more than any machine gains from, and few enough to start and end
 /// in a second.
 pub const MAX_THREADS: usize = 256;
+
+/// As many threads as this process may use cores, at most [`MAX_THREADS`].
+pub fn default_threads() -> usize {
+    thread::available_parallelism()
+        .map_or(1, NonZeroUsize::get)
+        .min(MAX_THREADS)
+}
 
 /// How to run a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -35,30 +35,23 @@ pub(super) fn line_err(text: &str) {
 
 /// The text with control characters as in Rust's string literals: `\n`, `\u{1b}`.
 pub(super) fn escaped(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_control(c) {
-            escaped.extend(c.escape_default());
-        } else {
-            escaped.push(c);
-        }
-    }
-    Cow::Owned(escaped)
+    replaced(text, |c| c.escape_default().to_string())
 }
 
 /// JSON in which the control characters that it allows in strings are escaped as well; its meaning stays.
 fn escaped_in_json(text: &str) -> Cow<'_, str> {
+    // All of them are below 0x10000.
+    replaced(text, |c| format!("\\u{:04x}", u32::from(c)))
+}
+
+fn replaced(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
     if !text.chars().any(is_control) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         if is_control(c) {
-            // All of them are below 0x10000.
-            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+            escaped.push_str(&escape(c));
         } else {
             escaped.push(c);
         }

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -15,7 +13,7 @@ use super::stem_files;
 use crate::audio::{FlacSamples, OutputFormat, WavSamples};
 use crate::engine::Overlap;
 use crate::model::{ModelChoice, StemName};
-use crate::onnx::{MAX_THREADS, Provider, RuntimeOptions};
+use crate::onnx::{MAX_THREADS, Provider, RuntimeOptions, default_threads};
 use crate::song::{Formula, Normalize, SongSettings, StemOutput};
 
 const EXAMPLES: &str = "\
@@ -138,13 +136,12 @@ impl SeparateArguments {
     }
 
     pub(super) fn runtime(&self) -> RuntimeOptions {
-        let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
         RuntimeOptions {
             provider: match self.provider {
                 ProviderChoice::Cpu => Provider::Cpu,
                 ProviderChoice::Cuda => Provider::Cuda,
             },
-            threads: self.threads.map_or_else(|| cores().min(MAX_THREADS), usize::from),
+            threads: self.threads.map_or_else(default_threads, usize::from),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::model::{ModelChoice, StemName};
 use crate::onnx::RuntimeOptions;
 use crate::places::Places;
 use crate::song::{Formula, Normalize, Separator, SongError, SongSettings, StemOutput};
-use crate::storage::{AttemptScratch, Disk, StagedInput, is_disk_trouble, is_full};
+use crate::storage::{AttemptScratch, Disk, StagedInput, is_disk_trouble, is_full, os_errors};
 use crate::work::{Claim, Dependency, WorkError, chain};
 
 /// Bytes of one frame of both stems: two channels of 16 bits each.
@@ -86,20 +86,11 @@ fn disk_trouble(error: &SongError) -> Option<DiskTrouble> {
         SongError::Create(_) | SongError::Encode(_) | SongError::Publish(_) => Disk::Scratch,
         _ => Disk::Shared,
     };
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        let number = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::raw_os_error);
-        if let Some(number) = number.filter(|&number| is_disk_trouble(number)) {
-            return Some(DiskTrouble {
-                disk,
-                cause: io::Error::from_raw_os_error(number),
-            });
-        }
-        cause = error.source();
-    }
-    None
+    let number = os_errors(error).find(|number| is_disk_trouble(*number))?;
+    Some(DiskTrouble {
+        disk,
+        cause: io::Error::from_raw_os_error(number),
+    })
 }
 
 /// A disk is no fault of the song, unless the song's stems alone, of `needed` bytes, fill it.

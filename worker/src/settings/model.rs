@@ -1,13 +1,12 @@
 //! Which model separates, and on what.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
 use separation_contract::environment as env;
 
 use crate::model::ModelChoice;
-use crate::onnx::{MAX_THREADS, Provider, RuntimeOptions};
+use crate::onnx::{MAX_THREADS, Provider, RuntimeOptions, default_threads};
 
 /// Options about the model.
 #[derive(Debug, Clone, Args)]
@@ -42,13 +41,12 @@ impl ModelArguments {
 
     /// What it runs on.
     pub fn runtime(&self) -> RuntimeOptions {
-        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         RuntimeOptions {
             provider: match self.provider.as_str() {
                 "cuda" => Provider::Cuda,
                 _ => Provider::Cpu,
             },
-            threads: self.threads.map_or_else(|| cores().min(MAX_THREADS), usize::from),
+            threads: self.threads.map_or_else(default_threads, usize::from),
         }
     }
 }

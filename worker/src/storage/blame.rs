@@ -4,6 +4,7 @@
 //! A failure counts as one of the store unless it is known to be about the object alone: a message must not fail because
 //! the store refuses everybody.
 
+use std::error::Error;
 use std::io;
 
 use crate::error::ErrorClass;
@@ -112,6 +113,12 @@ pub(super) fn disk(kind: &str, error: &io::Error) -> Dependency {
     let other = || number.map_or("error".to_owned(), |number| format!("errno{number}"));
     let code = if code.is_empty() { other() } else { code.to_owned() };
     Dependency::new(kind, &code, fix)
+}
+
+/// The numbers of the operating system's errors among an error and its causes, outermost first.
+pub(crate) fn os_errors<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = i32> + 'e {
+    std::iter::successors(Some(error), |&error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error())
 }
 
 /// Whether an error that the operating system gave to a program that read or wrote a file tells of a disk that refuses or

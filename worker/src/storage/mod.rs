@@ -16,7 +16,7 @@ mod scratch;
 mod staging;
 
 pub use attempt::AttemptId;
-pub(crate) use blame::{is_disk_trouble, is_full};
+pub(crate) use blame::{is_disk_trouble, is_full, os_errors};
 pub use confine::OpenFile;
 pub use error::{Disk, StorageError};
 pub use finals::{FinalManifest, FinalStatus, Finals, WebhookState};

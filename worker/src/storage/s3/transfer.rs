@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _, pin_mut};
 use super::S3;
 use super::multipart::{MultipartUpload, copy_source};
 use crate::settings::ObjectAddress;
-use crate::storage::StorageError;
+use crate::storage::{StorageError, os_errors};
 
 /// Parts that are on their way at a time. From a file, each needs one buffer.
 const PARTS_IN_FLIGHT: usize = 2;
@@ -258,17 +258,8 @@ async fn file_body(file: &Path, bytes: Range<u64>) -> Result<ByteStream, Storage
 
 /// The operating system's error beneath one of the SDK, where there is one.
 fn cause_of(error: impl Error + Send + Sync + 'static) -> std::io::Error {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-    while let Some(error) = cause {
-        let number = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::raw_os_error);
-        if let Some(number) = number {
-            return std::io::Error::from_raw_os_error(number);
-        }
-        cause = error.source();
-    }
-    std::io::Error::other(error)
+    let number = os_errors(&error).next();
+    number.map_or_else(|| std::io::Error::other(error), std::io::Error::from_raw_os_error)
 }
 
 /// The size of parts for `size` bytes: `least_bytes`, or more where 10,000 parts would not do.
