@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use separation_contract::kafka::OffsetReset;
 
+use crate::decide::Moment;
 use crate::kafka::{Commit, TopicIdentity, Unread};
 use crate::observe::{Adoption, Relation, TopicOffsets};
 
@@ -16,7 +17,7 @@ pub type Commits = Vec<Commit>;
 
 /// How long a group's offsets must have been the same before any are committed: a coordinator that has just taken over
 /// may say for a moment that a group never committed, and what was written then would hide what it did.
-pub const STEADY_FOR: Duration = Duration::from_secs(5);
+const STEADY_FOR: Duration = Duration::from_secs(5);
 
 /// Partitions whose offsets are remembered in a pool's status. An offset has some 10 bytes there, so that both roles stay
 /// below 50 kB of the 1.5 MB that etcd takes. Offsets of larger topics are not remembered; the commits alone keep them.
@@ -25,8 +26,32 @@ pub const MOST_REMEMBERED: usize = 2_000;
 /// Stands for a partition without a committed offset among remembered ones.
 const NO_OFFSET: i64 = -1;
 
+/// A topic, and what its partitions' committed offsets are.
+type Committed = (TopicIdentity, Vec<Option<i64>>);
+
+/// What was committed, and the first and the last of the readings in a row that say so.
+#[derive(Debug, Default)]
+pub struct Steady(Option<(Committed, Moment, Moment)>);
+
+impl Steady {
+    /// Records a reading; one in which a partition could not be read begins again.
+    pub fn note(&mut self, offsets: Option<&TopicOffsets>, at: Moment) {
+        let committed = offsets.and_then(committed);
+        self.0 = committed.map(|committed| match self.0.take() {
+            Some((before, first, _)) if before == committed => (before, first, at),
+            _ => (committed, at, at),
+        });
+    }
+
+    /// Whether readings have agreed for long enough to commit offsets.
+    pub fn is_long_enough(&self) -> bool {
+        let steady = self.0.as_ref();
+        steady.is_some_and(|(_, first, last)| last.since(*first) >= STEADY_FOR)
+    }
+}
+
 /// A topic and the group's committed offsets in it, which readings must agree on; none where one could not be read.
-pub fn committed(offsets: &TopicOffsets) -> Option<(TopicIdentity, Vec<Option<i64>>)> {
+fn committed(offsets: &TopicOffsets) -> Option<Committed> {
     let each = offsets
         .partitions
         .iter()

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::broker::EmbeddedLag;
-use crate::apply::offsets::{STEADY_FOR, committed, to_adopt};
+use crate::apply::offsets::{Steady, to_adopt};
 use crate::decide::{Lag, LagReading, Moment};
-use crate::kafka::{Cluster, Deadline, TopicIdentity, Unread};
+use crate::kafka::{Cluster, Deadline, Unread};
 use crate::observe::{Adoption, Found, LagReader, Query, TopicOffsets};
 use crate::plan::RolePlan;
 use anyhow::Context as _;
@@ -23,15 +23,12 @@ pub(super) enum LagSource {
     Cluster(Box<ClusterLag>),
 }
 
-/// A topic, and what its partitions' committed offsets are.
-type Committed = (TopicIdentity, Vec<Option<i64>>);
-
 /// Lag of one role on brokers that the pool names.
 pub(super) struct ClusterLag {
     reader: LagReader,
     query: Query,
-    /// What was committed, and since when every reading says so, while offsets are not initialized.
-    steady: Option<(Committed, Moment)>,
+    /// Whether readings in a row agree on what is committed, while offsets are not initialized.
+    steady: Steady,
 }
 
 impl LagSource {
@@ -62,7 +59,7 @@ impl ClusterLag {
                 group: role.group.as_str().into(),
                 adoption: Adoption::pending(role.adoption),
             },
-            steady: None,
+            steady: Steady::default(),
         }
     }
 
@@ -100,17 +97,8 @@ impl ClusterLag {
     ) -> Result<bool, Unread> {
         let commits = to_adopt(&offsets, &self.query.adoption)?;
         if !commits.is_empty() {
-            let Some(committed) = committed(&offsets) else {
-                return Ok(false);
-            };
-            let since = match &self.steady {
-                Some((before, since)) if *before == committed => *since,
-                _ => {
-                    self.steady = Some((committed, now));
-                    now
-                }
-            };
-            if now.since(since) < STEADY_FOR {
+            self.steady.note(Some(&offsets), now);
+            if !self.steady.is_long_enough() {
                 return Ok(false);
             }
             self.reader

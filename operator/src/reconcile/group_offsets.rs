@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::conflicts::GroupUse;
-use crate::apply::offsets::{Commits, STEADY_FOR, committed, recalled, to_adopt, to_remember, to_restore};
+use crate::apply::offsets::{Commits, Steady, recalled, to_adopt, to_remember, to_restore};
 use crate::crd::AdoptionStatus;
 use crate::decide::{GroupReading, Lag, Moment, Workload};
 use crate::kafka::TopicIdentity;
@@ -44,15 +44,12 @@ enum Membership {
     Unknown,
 }
 
-/// A topic, and what its partitions' committed offsets are.
-type Committed = (TopicIdentity, Vec<Option<i64>>);
-
 /// What is known of a group's committed offsets.
 #[derive(Debug, Default)]
 pub(super) struct GroupOffsets {
     adoption: Option<AdoptionStatus>,
-    /// What was committed, and the first and the last of the readings in a row that say so.
-    steady: Option<(Committed, Moment, Moment)>,
+    /// Whether readings in a row agree on what is committed.
+    steady: Steady,
     /// The topic, as it was last described.
     topic: Option<TopicIdentity>,
     /// The last reading in which every partition was read, with offsets as the brokers have them.
@@ -137,7 +134,7 @@ impl GroupOffsets {
         self.read = found
             .filter(|_| matches!(polled.found.lag.lag, Lag::Known(_)))
             .cloned();
-        self.note_steady(polled.at);
+        self.steady.note(self.read.as_ref(), polled.at);
         self.learn_ids(plan);
         self.recalled = self.recall(plan);
         match &self.recalled {
@@ -160,14 +157,6 @@ impl GroupOffsets {
             self.keep_from = polled.at;
         }
         self.membership = Some(membership);
-    }
-
-    fn note_steady(&mut self, at: Moment) {
-        let committed = self.read.as_ref().and_then(committed);
-        self.steady = committed.map(|committed| match self.steady.take() {
-            Some((before, first, _)) if before == committed => (before, first, at),
-            _ => (committed, at, at),
-        });
     }
 
     /// Completes an adoption of a version that recorded less.
@@ -239,7 +228,7 @@ impl GroupOffsets {
             Membership::Members => Commits::new(),
             Membership::Empty => to_adopt(read, &adoption).ok()?,
         };
-        (commits.is_empty() || self.is_steady()).then(|| Adopt {
+        (commits.is_empty() || self.steady.is_long_enough()).then(|| Adopt {
             commits,
             topic: read.identity.clone(),
             partitions: read.partitions.len(),
@@ -249,12 +238,8 @@ impl GroupOffsets {
     /// Remembered offsets to commit, where all of the group's are gone.
     pub(super) fn restore(&self) -> Option<Commits> {
         let recalled = self.recalled.as_ref()?;
-        (self.membership == Some(Membership::Empty) && self.is_steady()).then(|| to_restore(recalled))
-    }
-
-    fn is_steady(&self) -> bool {
-        let steady = self.steady.as_ref();
-        steady.is_some_and(|(_, first, last)| last.since(*first) >= STEADY_FOR)
+        (self.membership == Some(Membership::Empty) && self.steady.is_long_enough())
+            .then(|| to_restore(recalled))
     }
 
     /// Partitions whose offsets are to be committed again now, so that the broker does not forget them.
@@ -334,7 +319,7 @@ impl GroupOffsets {
         self.topic = None;
         self.read = None;
         self.recalled = None;
-        self.steady = None;
+        self.steady = Steady::default();
     }
 }
 
