@@ -1,7 +1,7 @@
 //! What refuses a role's workers: their own reports, beside committed offsets, and pods that their group does not have.
 //! Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,13 +132,14 @@ pub struct Outsiders {
 
 impl Outsiders {
     /// Records the ready pods and the members. While the group rebalances or cannot be read, nothing is known of members.
-    pub fn note(&mut self, ready: &[&PodName], group: &GroupReading) {
-        self.since.retain(|name, _| ready.contains(&name));
+    pub fn note(&mut self, ready: &HashSet<&PodName>, group: &GroupReading) {
+        self.since.retain(|name, _| ready.contains(name));
         let GroupReading::Stable { at, members } = group else {
             return;
         };
+        let members: HashSet<&PodName> = members.iter().map(|member| &member.pod).collect();
         for pod in ready {
-            if members.iter().any(|member| member.pod == **pod) {
+            if members.contains(pod) {
                 self.since.remove(*pod);
             } else {
                 self.since.entry((*pod).clone()).or_insert(*at);
@@ -146,10 +147,18 @@ impl Outsiders {
         }
     }
 
+    /// Those that are outside a stable group for a session timeout, by name.
+    fn late(&self, session_timeout: Duration, now: Moment) -> Vec<&PodName> {
+        let late = self
+            .since
+            .iter()
+            .filter(|(_, since)| now.since(**since) >= session_timeout);
+        late.map(|(name, _)| name).collect()
+    }
+
     /// Whether every ready pod is outside a stable group for a session timeout: more workers would join as little.
     pub fn are_all(&self, ready: u32, session_timeout: Duration, now: Moment) -> bool {
-        let late = |since: &&Moment| now.since(**since) >= session_timeout;
-        let late = self.since.values().filter(late).count();
+        let late = self.late(session_timeout, now).len();
         ready > 0 && u32::try_from(late) == Ok(ready)
     }
 
@@ -162,13 +171,7 @@ impl Outsiders {
         session_timeout: Duration,
         now: Moment,
     ) -> Option<Refusal> {
-        let late = |since: &Moment| now.since(*since) >= session_timeout;
-        let late: Vec<&PodName> = self
-            .since
-            .iter()
-            .filter(|(_, since)| late(since))
-            .map(|(name, _)| name)
-            .collect();
+        let late = self.late(session_timeout, now);
         if late.is_empty() {
             return None;
         }
@@ -251,7 +254,7 @@ mod tests {
     fn a_ready_pod_is_reported_once_its_stable_group_does_not_have_it_for_a_session() {
         let at = |seconds: u64| Moment::from_millis(seconds * 1_000);
         let (inside, outside) = (PodName::from("in"), PodName::from("out"));
-        let pods = [&inside, &outside];
+        let pods = HashSet::from([&inside, &outside]);
         let mut outsiders = Outsiders::default();
         let minute = Duration::from_secs(60);
         outsiders.note(&pods, &group(at(0), &["in"]));
@@ -277,7 +280,7 @@ mod tests {
         outsiders.note(&pods, &group(at(62), &["in"]));
         assert_eq!(outsiders.refusal("g", 2, minute, at(100)), None);
         // A pod that is not ready any more is no outsider.
-        outsiders.note(&[&inside], &group(at(101), &["in"]));
+        outsiders.note(&HashSet::from([&inside]), &group(at(101), &["in"]));
         assert_eq!(outsiders.refusal("g", 1, minute, at(200)), None);
     }
 }

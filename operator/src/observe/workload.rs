@@ -123,7 +123,7 @@ impl PodSeen {
     }
 
     /// Whether it should have been gone some time before `now`.
-    pub fn is_overdue(&self, now: Timestamp) -> bool {
+    fn is_overdue(&self, now: Timestamp) -> bool {
         let overdue = |by: Timestamp| now.duration_since(by) > DELETION_MARGIN;
         self.pod.is_some() && self.delete_by.is_some_and(overdue)
     }
@@ -321,6 +321,20 @@ impl Trouble {
             message: message.into(),
         }
     }
+}
+
+/// What a person must know of pods that should have been gone some time ago.
+pub fn stuck_terminating(workload: &Workload) -> Option<Trouble> {
+    let pods = workload.pods.iter().filter(|pod| pod.state == PodState::Overdue);
+    let names: Vec<&str> = pods.map(|pod| pod.name.as_str()).collect();
+    let first = names.first()?;
+    let message = format!(
+        "{} pods have been terminating for longer than their grace period, {first} for one: their node may be dead; one that \
+         is no member of the group does not count towards maxReplicas; fix: look at the node, and delete the pod with \
+         --force only once the node is known to be off",
+        names.len()
+    );
+    Some(Trouble::new("PodsStuckTerminating", Some(&message)))
 }
 
 #[cfg(test)]

@@ -202,7 +202,6 @@ impl Leading {
         }
         let step = if of_role_plan.enabled {
             let ids = conflicts::WorkerIds::new(&key, &seen.uid);
-            pool.role(role).note_members(&workload, &ids);
             let group = pool.role_ref(role).members();
             let conflict = self
                 .held

@@ -8,7 +8,6 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 
-use k8s_openapi::jiff::Timestamp;
 use kube::Resource as _;
 
 use super::clusters::Opened;
@@ -373,28 +372,13 @@ fn troubles(state: &RoleState, world: &World, key: &RoleKey, now: Moment) -> Vec
     let ours = [
         state.contest.trouble(),
         state.rollout.trouble(now),
-        overdue(world, key),
+        state.stuck.clone(),
     ];
     let ours = state.trouble.iter().chain(ours.iter().flatten());
     for trouble in ours.chain(deployment).chain(pods) {
         each.entry(&trouble.reason).or_insert(trouble);
     }
     each.into_values().cloned().collect()
-}
-
-/// Pods that should have been gone some time ago.
-fn overdue(world: &World, key: &RoleKey) -> Option<Trouble> {
-    let now = Timestamp::now();
-    let pods = world.pods(key).filter(|(_, pod)| pod.is_overdue(now));
-    let names: Vec<&str> = pods.map(|(name, _)| name.as_str()).collect();
-    let first = names.first()?;
-    let message = format!(
-        "{} pods have been terminating for longer than their grace period, {first} for one: their node may be dead; one that \
-         is no member of the group does not count towards maxReplicas; fix: look at the node, and delete the pod with \
-         --force only once the node is known to be off",
-        names.len()
-    );
-    Some(Trouble::new("PodsStuckTerminating", Some(&message)))
 }
 
 pub(super) fn of_role(status: &SeparationPoolStatus, role: Role) -> Option<&RoleStatus> {

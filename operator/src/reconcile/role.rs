@@ -16,12 +16,12 @@ use super::step::Step;
 use crate::crd::AdoptionStatus;
 use crate::decide::{
     Bounds, Decision, Explanation, GroupReading, History, Lag, LagReading, Marked, Moment, Observation,
-    PodName, PodState, Policy, Workload, Write, decide,
+    PodState, Policy, Workload, Write, decide,
 };
 use crate::kafka::{Cause, Unread};
 use crate::observe::dependencies::{Outsiders, Refusal, oldest, refused_by_kafka, reported};
 use crate::observe::poller::{MembersRead, Polled, Wanted};
-use crate::observe::workload::{DeploymentSeen, Trouble};
+use crate::observe::workload::{DeploymentSeen, Trouble, stuck_terminating};
 use crate::observe::{Flag, Query, Relation};
 use crate::plan::RolePlan;
 use crate::watch::world::RoleKey;
@@ -76,6 +76,8 @@ pub(super) struct RoleState {
     executing: Option<Write>,
     /// A rolling update that is not complete.
     pub(super) rollout: RolloutProgress,
+    /// Pods that should have been gone some time ago.
+    pub(super) stuck: Option<Trouble>,
     reading: Option<Reading>,
     group: Option<GroupReading>,
     /// The last members that were told, however long ago that is: who is in a group of which nobody asks, or which is
@@ -217,13 +219,6 @@ impl RoleState {
         self.known_at.map(|at| now.since(at))
     }
 
-    /// Records which ready pods are members of the group.
-    pub(super) fn note_members(&mut self, workload: &Workload, ids: &WorkerIds) {
-        let ready = workload.pods.iter().filter(|pod| pod.state == PodState::Ready);
-        let ready: Vec<&PodName> = ready.map(|pod| &pod.name).collect();
-        self.outsiders.note(&ready, &self.workers(workload, ids));
-    }
-
     /// The members of its group that are workers of the role, by their pods' names.
     fn workers(&self, workload: &Workload, ids: &WorkerIds) -> GroupReading {
         let group = self.group.as_ref();
@@ -278,11 +273,15 @@ impl RoleState {
         now: Moment,
     ) -> Option<Step> {
         self.rollout.note(&workload, now);
+        self.stuck = stuck_terminating(&workload);
+        let workers = self.workers(&workload, around.worker_ids);
+        let ready = workload.pods.iter().filter(|pod| pod.state == PodState::Ready);
+        self.outsiders
+            .note(&ready.map(|pod| &pod.name).collect(), &workers);
         if self.is_busy {
             return None;
         }
         let replicas = workload.replicas;
-        let workers = self.workers(&workload, around.worker_ids);
         let group = match &conflict {
             Some(_) => Group::Shared,
             None => Group::Ours,

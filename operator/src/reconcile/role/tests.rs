@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::*;
 use crate::crd::from_yaml;
-use crate::decide::{Holds, Member, Pod, PodState, PodStatus, Reason, Work};
+use crate::decide::{Holds, Member, Pod, PodName, PodState, PodStatus, Reason, Work};
 use crate::plan::{PoolPlan, Role};
 use crate::reconcile::retry::Pause;
 
