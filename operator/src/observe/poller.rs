@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use super::{Found, LagFound, LagReader, Query};
+use super::{Found, LagReader, Query};
 use crate::clock::Clock;
 use crate::decide::{GroupReading, Lag, Moment};
 use crate::kafka::{Cause, Cluster, Deadline, Unread};
@@ -279,18 +279,7 @@ fn panicked<K>(roles: Vec<(K, Query)>, cluster: &Arc<Cluster>, at: Moment) -> Ve
         cluster: Arc::clone(cluster),
         query,
         at,
-        found: Found {
-            topic: None,
-            offsets: None,
-            lag: LagFound {
-                lag: Lag::Unknown {
-                    why: Arc::clone(&why.0),
-                },
-                flags: Vec::new(),
-            },
-            unread: Some(why.clone()),
-            holds: Vec::new(),
-        },
+        found: Found::nothing(Arc::clone(&why.0), why.clone()),
         group: GroupReading::Unknown {
             at,
             why: Arc::clone(&why.0),
@@ -350,6 +339,7 @@ mod tests {
     use super::*;
     use crate::decide::Work;
     use crate::observe::Adoption;
+    use crate::observe::LagFound;
     use separation_contract::kafka::OffsetReset;
 
     fn wanted(topic: &str, interval_ms: u64, members: MembersRead) -> Entry {

@@ -50,6 +50,22 @@ pub struct Found {
     pub holds: Vec<Hold>,
 }
 
+impl Found {
+    /// Nothing was read, for this reason.
+    pub(super) fn nothing(why: Arc<str>, unread: Unread) -> Self {
+        Self {
+            topic: None,
+            offsets: None,
+            lag: LagFound {
+                lag: Lag::Unknown { why },
+                flags: Vec::new(),
+            },
+            unread: Some(unread),
+            holds: Vec::new(),
+        }
+    }
+}
+
 /// Reads lag of one cluster, round by round.
 #[derive(Debug)]
 pub struct LagReader {
@@ -249,7 +265,7 @@ impl LagReader {
         now: Moment,
         deadline: &Deadline,
     ) {
-        let (mut due, mut before) = (Vec::new(), Vec::new());
+        let (mut due, mut asked) = (Vec::new(), Vec::new());
         for query in queries {
             let partitions = self.partitions(query);
             let moved = partitions.iter().any(|partition| {
@@ -266,17 +282,15 @@ impl LagReader {
                 .any(|partition| matches!(ends.get(partition), Some(Ok(_))));
             if reachable && (moved || !fresh) {
                 due.push((Arc::clone(&query.group), partitions));
-                before.push(match self.relation(query) {
-                    Some(Relation::Same) => Before::Initialized,
-                    _ => Before::Unknown,
-                });
+                asked.push(query);
             }
         }
         self.asked.groups += due.len() as u64;
         let read = self.cluster.commits_of(&due, deadline).await;
-        for (((group, partitions), commits), before) in due.into_iter().zip(read).zip(before) {
-            let Some(topic) = partitions.first().map(|partition| Arc::clone(&partition.topic)) else {
-                continue;
+        for (query, commits) in asked.into_iter().zip(read) {
+            let before = match self.relation(query) {
+                Some(Relation::Same) => Before::Initialized,
+                _ => Before::Unknown,
             };
             let holds = holds_in(&commits);
             let offset = |commit: Option<Commit>| commit.map(|commit| commit.next);
@@ -284,15 +298,15 @@ impl LagReader {
                 .into_iter()
                 .map(|(partition, commit)| (partition, commit.map(offset)));
             let mut offsets: BTreeMap<_, _> = offsets.collect();
-            let seen = self.seen.entry((Arc::clone(&group), Arc::clone(&topic)));
-            seen.or_default().doubt(&mut offsets, before, now);
+            let seen = self.seen.entry(key(query)).or_default();
+            seen.doubt(&mut offsets, before, now);
             let known = Committed {
                 holds,
                 offsets,
                 at: now,
                 idle: false,
             };
-            self.groups.insert((group, topic), known);
+            self.groups.insert(key(query), known);
         }
     }
 
@@ -374,18 +388,7 @@ impl LagReader {
         let Some(described) = self.topics.get(&query.topic) else {
             let why = unknown.get(&query.topic).cloned();
             let why = why.unwrap_or_else(|| Unread::new("the topic was not described"));
-            return Found {
-                topic: None,
-                offsets: None,
-                lag: LagFound {
-                    lag: Lag::Unknown {
-                        why: format!("topic {}: {why}", query.topic).into(),
-                    },
-                    flags: Vec::new(),
-                },
-                unread: Some(why),
-                holds: Vec::new(),
-            };
+            return Found::nothing(format!("topic {}: {why}", query.topic).into(), why);
         };
         let committed = self.groups.get(&key(query));
         let not_read = || Unread::new("was not read");

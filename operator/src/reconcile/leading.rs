@@ -403,31 +403,29 @@ impl Leading {
                     return touched;
                 };
                 let role = pool.role(key.role);
-                match result {
+                let change = match result {
                     Ok(Deployed::Written(seen)) => {
                         role.deployed(&seen);
                         role.done(now);
                         if let Some(before) = world.deployment(&key) {
                             pool.wrote_replicas(key.role, before.replicas, seen.replicas);
                         }
-                        touched.extend(
-                            world.answered(&key.pool, Told::Deployment(Change::Applied(key.clone(), seen))),
-                        );
+                        Change::Applied(key.clone(), seen)
                     }
                     Ok(Deployed::Found(seen)) => {
                         role.outdated(now);
-                        touched.extend(
-                            world.answered(&key.pool, Told::Deployment(Change::Applied(key.clone(), seen))),
-                        );
+                        Change::Applied(key.clone(), seen)
                     }
                     Ok(Deployed::Gone) => {
                         role.outdated(now);
-                        touched.extend(
-                            world.answered(&key.pool, Told::Deployment(Change::Missing(key.clone()))),
-                        );
+                        Change::Missing(key.clone())
                     }
-                    Err(failure) => role_failed(role, &key, failure, "Deployment could not be written", now),
-                }
+                    Err(failure) => {
+                        role_failed(role, &key, failure, "Deployment could not be written", now);
+                        return touched;
+                    }
+                };
+                touched.extend(world.answered(&key.pool, Told::Deployment(change)));
                 touched
             }
             Done::Annotated(key, Annotated { pods, gone, failure }) => {

@@ -236,18 +236,14 @@ fn degraded(roles: &[RoleReport]) -> Said {
 /// The worst refusal is the reason; the message names all. Without offsets, reports of workers cannot be read.
 fn dependencies_available(roles: &[RoleReport]) -> Said {
     let type_ = condition_types::DEPENDENCIES_AVAILABLE;
-    let refusals = || {
-        let of_role = |report: &'_ RoleReport| {
-            let role = report.role;
-            let each = report.refusals.iter();
-            each.map(move |refusal| (refusal.dependency, format!("{role}: {}", refusal.message)))
-                .collect::<Vec<_>>()
-        };
-        roles.iter().flat_map(of_role)
-    };
-    if let Some(worst) = refusals().map(|(dependency, _)| dependency).min() {
-        let messages: Vec<String> = refusals().map(|(_, message)| message).collect();
-        return no(type_, worst.reason(), messages.join("\n"));
+    let refusals: Vec<_> = roles
+        .iter()
+        .flat_map(|report| report.refusals.iter().map(move |refusal| (report.role, refusal)))
+        .collect();
+    if let Some(worst) = refusals.iter().map(|(_, refusal)| refusal.dependency).min() {
+        let messages = refusals.iter();
+        let messages = messages.map(|(role, refusal)| format!("{role}: {}", refusal.message));
+        return no(type_, worst.reason(), messages.collect::<Vec<_>>().join("\n"));
     }
     let unread = |report: &&RoleReport| matches!(report.lag, Lag::Unknown { .. });
     match all(roles, unread, |_| {
