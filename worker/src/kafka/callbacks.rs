@@ -147,9 +147,7 @@ impl ClientContext for Callbacks {
 
     fn error(&self, error: KafkaError, reason: &str) {
         client::log_error(&error, reason);
-        if let Some(code) = error.rdkafka_error_code() {
-            self.gate.met(code);
-        }
+        self.gate.met(&error);
     }
 }
 

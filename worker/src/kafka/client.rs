@@ -79,9 +79,9 @@ pub(super) fn is_news(kind: &str) -> bool {
     said.is_news(kind.to_owned(), Instant::now())
 }
 
-/// The context of clients that need no callbacks.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Logging;
+/// The context of clients that need no other callbacks. Its gate, if any, learns of errors.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Logging(pub(super) Option<Gate>);
 
 impl rdkafka::ClientContext for Logging {
     fn log(&self, level: RDKafkaLogLevel, part: &str, line: &str) {
@@ -90,24 +90,10 @@ impl rdkafka::ClientContext for Logging {
 
     fn error(&self, error: KafkaError, reason: &str) {
         log_error(&error, reason);
+        if let Some(gate) = &self.0 {
+            gate.met(&error);
+        }
     }
 }
 
 impl rdkafka::consumer::ConsumerContext for Logging {}
-
-/// The context of a client that may tell whether the brokers accept this process.
-#[derive(Debug, Clone)]
-pub(super) struct Watched(pub(super) Option<Gate>);
-
-impl rdkafka::ClientContext for Watched {
-    fn log(&self, level: RDKafkaLogLevel, part: &str, line: &str) {
-        log(level, part, line);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        log_error(&error, reason);
-        if let (Some(gate), Some(code)) = (&self.0, error.rdkafka_error_code()) {
-            gate.met(code);
-        }
-    }
-}

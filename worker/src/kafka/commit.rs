@@ -34,8 +34,8 @@ enum Failed {
     NoTopic,
     /// The record is too long for these brokers.
     RecordTooLong,
-    /// The brokers refuse this client, by this code of Kafka's.
-    Refused(RDKafkaErrorCode),
+    /// The brokers refuse this client.
+    Refused,
     /// A rebalance is under way, or a coordinator moves or is unreachable.
     Passing,
 }
@@ -55,10 +55,10 @@ fn failed(code: Option<RDKafkaErrorCode>) -> Failed {
         ) => Failed::NoTopic,
         Some(RDKafkaErrorCode::OffsetMetadataTooLarge) => Failed::RecordTooLong,
         Some(
-            code @ (RDKafkaErrorCode::GroupAuthorizationFailed
+            RDKafkaErrorCode::GroupAuthorizationFailed
             | RDKafkaErrorCode::TopicAuthorizationFailed
-            | RDKafkaErrorCode::SaslAuthenticationFailed),
-        ) => Failed::Refused(code),
+            | RDKafkaErrorCode::SaslAuthenticationFailed,
+        ) => Failed::Refused,
         _ => Failed::Passing,
     }
 }
@@ -100,7 +100,7 @@ impl Consumer {
                     return Err(CommitError::NoTopic);
                 }
                 Failed::RecordTooLong => record = shortened(&record),
-                Failed::Refused(code) => self.inner.context().gate.met(code),
+                Failed::Refused => self.answered_with(&error),
                 Failed::NoTopic | Failed::Passing => {}
             }
             if client::is_news(&format!("commit {:?}", error.rdkafka_error_code())) {
@@ -158,10 +158,7 @@ mod tests {
             (RDKafkaErrorCode::RebalanceInProgress, Failed::Passing),
             (RDKafkaErrorCode::NotCoordinator, Failed::Passing),
             (RDKafkaErrorCode::OperationTimedOut, Failed::Passing),
-            (
-                RDKafkaErrorCode::GroupAuthorizationFailed,
-                Failed::Refused(RDKafkaErrorCode::GroupAuthorizationFailed),
-            ),
+            (RDKafkaErrorCode::GroupAuthorizationFailed, Failed::Refused),
         ] {
             assert_eq!(failed(Some(code)), expected, "{code:?}");
         }

@@ -325,9 +325,7 @@ impl Consumer {
 
     /// The brokers answered with an error, which may be a refusal.
     pub(super) fn answered_with(&self, error: &KafkaError) {
-        if let Some(code) = error.rdkafka_error_code() {
-            self.inner.context().gate.met(code);
-        }
+        self.inner.context().gate.met(error);
     }
 
     /// Asks the brokers whether they still refuse this process. Nobody waits for the answer: it counts when it comes.

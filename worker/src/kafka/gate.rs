@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::KafkaError;
 use tokio::sync::Notify;
 
 use super::admission::{Accepted, Admission, Due, Refusal};
@@ -45,8 +45,11 @@ impl Gate {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A client met this error code. Most are no refusals.
-    pub(super) fn met(&self, code: RDKafkaErrorCode) {
+    /// A client met this error. Most are no refusals.
+    pub(super) fn met(&self, error: &KafkaError) {
+        let Some(code) = error.rdkafka_error_code() else {
+            return;
+        };
         let Some(scope) = client::refused_scope(code) else {
             return;
         };

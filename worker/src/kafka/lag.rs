@@ -69,7 +69,7 @@ pub fn read_group_lag(
     let mut config = client::config(kafka, vec![("group.id", group.to_owned())]);
     config.set("isolation.level", "read_committed");
     config.set("enable.auto.commit", "false");
-    let consumer: BaseConsumer<Logging> = config.create_with_context(Logging)?;
+    let consumer: BaseConsumer<Logging> = config.create_with_context(Logging::default())?;
     let metadata = consumer.fetch_metadata(Some(topic), limit)?;
     let mut asked = TopicPartitionList::new();
     for known in metadata.topics() {

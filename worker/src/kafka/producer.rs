@@ -10,7 +10,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _, PurgeConfig
 use rdkafka::util::Timeout;
 
 use super::admission::{Accepted, Refusal};
-use super::client::{self, Watched};
+use super::client::{self, Logging};
 use super::error::PublishError;
 use super::gate::Gate;
 use super::message::Place;
@@ -38,12 +38,12 @@ const FATAL_INTERVAL: Duration = Duration::from_millis(250);
 #[derive(Clone)]
 pub struct Producer {
     config: ClientConfig,
-    context: Watched,
+    context: Logging,
     current: Arc<Mutex<Current>>,
 }
 
 struct Current {
-    inner: FutureProducer<Watched>,
+    inner: FutureProducer<Logging>,
     /// How many producers were before this one.
     number: u64,
 }
@@ -54,7 +54,7 @@ impl Producer {
     /// # Errors
     /// When the settings are refused.
     pub fn new(kafka: &KafkaSettings) -> Result<Self, KafkaError> {
-        Self::with_context(kafka, Watched(None))
+        Self::with_context(kafka, Logging::default())
     }
 
     /// A producer that tells `gate` whether the brokers accept it.
@@ -62,10 +62,10 @@ impl Producer {
     /// # Errors
     /// When the settings are refused.
     pub fn watched(kafka: &KafkaSettings, gate: Gate) -> Result<Self, KafkaError> {
-        Self::with_context(kafka, Watched(Some(gate)))
+        Self::with_context(kafka, Logging(Some(gate)))
     }
 
-    fn with_context(kafka: &KafkaSettings, context: Watched) -> Result<Self, KafkaError> {
+    fn with_context(kafka: &KafkaSettings, context: Logging) -> Result<Self, KafkaError> {
         let mut config = client::config(kafka, separation_contract::kafka::producer());
         config.set("message.timeout.ms", MESSAGE_TIMEOUT.as_millis().to_string());
         let inner = config.create_with_context(context.clone())?;
@@ -76,13 +76,13 @@ impl Producer {
         })
     }
 
-    fn current(&self) -> (FutureProducer<Watched>, u64) {
+    fn current(&self) -> (FutureProducer<Logging>, u64) {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         (current.inner.clone(), current.number)
     }
 
     /// Puts another producer in the place of the one of this number, unless that was done, and gives the old one.
-    fn replace(&self, number: u64) -> KafkaResult<Option<FutureProducer<Watched>>> {
+    fn replace(&self, number: u64) -> KafkaResult<Option<FutureProducer<Logging>>> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.number != number {
             return Ok(None);
@@ -211,7 +211,7 @@ impl Producer {
 }
 
 /// Waits until the producer has met a fatal error.
-async fn failed_for_good(producer: &FutureProducer<Watched>) {
+async fn failed_for_good(producer: &FutureProducer<Logging>) {
     while producer.client().fatal_error().is_none() {
         tokio::time::sleep(FATAL_INTERVAL).await;
     }

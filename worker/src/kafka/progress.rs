@@ -36,7 +36,7 @@ impl GroupProgress {
         let mut config = client::config(kafka, vec![("group.id", group.to_owned())]);
         config.set("enable.auto.commit", "false");
         Ok(Self {
-            consumer: Arc::new(config.create_with_context(Logging)?),
+            consumer: Arc::new(config.create_with_context(Logging::default())?),
             topic: topic.into(),
         })
     }

@@ -43,7 +43,8 @@ pub async fn ensure_topics(kafka: &KafkaSettings, consumer: &ConsumerSettings) -
     if consumer.role == ConsumedRole::Processor {
         new.push(topic(&consumer.result_topic, partitions));
     }
-    let admin: AdminClient<Logging> = client::config(kafka, Vec::new()).create_with_context(Logging)?;
+    let admin: AdminClient<Logging> =
+        client::config(kafka, Vec::new()).create_with_context(Logging::default())?;
     let options = AdminOptions::new()
         .request_timeout(Some(LIMIT))
         .operation_timeout(Some(LIMIT));
@@ -63,7 +64,8 @@ fn topic(name: &str, partitions: i32) -> NewTopic<'_> {
 
 /// How many partitions a topic has; 0 where it does not exist. A consumer asks, since its question creates no topic.
 async fn partitions(kafka: &KafkaSettings, topic: &str) -> Result<i32, KafkaError> {
-    let consumer: BaseConsumer<Logging> = client::config(kafka, Vec::new()).create_with_context(Logging)?;
+    let consumer: BaseConsumer<Logging> =
+        client::config(kafka, Vec::new()).create_with_context(Logging::default())?;
     let topic = topic.to_owned();
     // librdkafka waits in the call.
     let answer = tokio::task::spawn_blocking(move || {

@@ -70,7 +70,7 @@ pub(super) fn find<C: ConsumerContext>(
 
 /// Whether no message is at or after `from` and before `end`.
 fn is_empty(reader: &ClientConfig, topic: &str, from: Place, end: i64) -> KafkaResult<bool> {
-    let reader: BaseConsumer<Logging> = reader.create_with_context(Logging)?;
+    let reader: BaseConsumer<Logging> = reader.create_with_context(Logging::default())?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, from.partition, Offset::Offset(from.offset))?;
     reader.assign(&list)?;
