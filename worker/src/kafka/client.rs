@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::admission::Scope;
 use super::gate::Gate;
@@ -77,6 +77,14 @@ pub(super) fn refused_scope(code: RDKafkaErrorCode) -> Option<Scope> {
 pub(super) fn is_news(kind: &str) -> bool {
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     said.is_news(kind.to_owned(), Instant::now())
+}
+
+/// The answer of a call in which librdkafka waits for the brokers.
+pub(super) async fn waited<T: Send + 'static>(
+    call: impl FnOnce() -> KafkaResult<T> + Send + 'static,
+) -> KafkaResult<T> {
+    let answer = tokio::task::spawn_blocking(call).await;
+    answer.unwrap_or(Err(KafkaError::Canceled))
 }
 
 /// The context of clients that need no other callbacks. Its gate, if any, learns of errors.

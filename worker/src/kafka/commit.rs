@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{CommitMode, Consumer as _};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use separation_contract::offset_metadata::OffsetMetadata;
 
@@ -128,9 +128,8 @@ impl Consumer {
             element.set_metadata(record.to_string());
         }
         let consumer = Arc::clone(&self.inner);
-        // librdkafka waits for the brokers in the call, and answers commits in no other way through this binding.
-        let committed = tokio::task::spawn_blocking(move || consumer.commit(&offsets, CommitMode::Sync));
-        committed.await.unwrap_or(Err(KafkaError::Canceled))
+        // librdkafka answers commits in no other way through this binding.
+        client::waited(move || consumer.commit(&offsets, CommitMode::Sync)).await
     }
 }
 

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::Offset;
 use separation_contract::offset_metadata::OffsetMetadata;
 
+use super::client;
 use super::consumer::{Consumer, list};
 use super::membership::{Doubt, Noted};
 use super::message::{Message, Place};
@@ -156,9 +157,7 @@ impl Consumer {
     /// The committed offsets of partitions that have one, with the records beside them.
     async fn committed(&self, partitions: &[i32]) -> KafkaResult<BTreeMap<i32, (i64, OffsetMetadata)>> {
         let (consumer, asked) = (Arc::clone(&self.inner), list(&self.topic, partitions));
-        // librdkafka waits in the call.
-        let answer = tokio::task::spawn_blocking(move || consumer.committed_offsets(asked, QUESTION_LIMIT));
-        let answer = answer.await.map_err(|_| KafkaError::Canceled)?;
+        let answer = client::waited(move || consumer.committed_offsets(asked, QUESTION_LIMIT)).await;
         let answer = answer.inspect_err(|error| self.answered_with(error))?;
         let mut committed = BTreeMap::new();
         for element in answer.elements() {
@@ -174,10 +173,7 @@ impl Consumer {
     /// The first offset of a partition's log and the one after its last.
     async fn watermarks(&self, partition: i32) -> KafkaResult<(i64, i64)> {
         let (consumer, topic) = (Arc::clone(&self.inner), self.topic.clone());
-        // librdkafka waits in the call.
-        let answer =
-            tokio::task::spawn_blocking(move || consumer.fetch_watermarks(&topic, partition, QUESTION_LIMIT));
-        answer.await.map_err(|_| KafkaError::Canceled)?
+        client::waited(move || consumer.fetch_watermarks(&topic, partition, QUESTION_LIMIT)).await
     }
 }
 

@@ -205,8 +205,7 @@ impl Producer {
     /// # Errors
     /// When something is still waiting then.
     pub async fn close(self, limit: Duration) -> Result<(), KafkaError> {
-        let flushed = tokio::task::spawn_blocking(move || self.current().0.flush(limit));
-        flushed.await.unwrap_or(Err(KafkaError::Canceled))
+        client::waited(move || self.current().0.flush(limit)).await
     }
 }
 

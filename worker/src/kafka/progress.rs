@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use separation_contract::offset_metadata::OffsetMetadata;
 
@@ -47,8 +47,7 @@ impl GroupProgress {
     /// When the brokers cannot tell within `limit`.
     pub async fn of(&self, partition: i32, limit: Duration) -> KafkaResult<Option<PartitionProgress>> {
         let (consumer, topic) = (Arc::clone(&self.consumer), Arc::clone(&self.topic));
-        // librdkafka waits in the call.
-        let answer = tokio::task::spawn_blocking(move || {
+        client::waited(move || {
             let mut asked = TopicPartitionList::new();
             asked.add_partition(&topic, partition);
             let answer = consumer.committed_offsets(asked, limit)?;
@@ -63,7 +62,7 @@ impl GroupProgress {
                 committed,
                 record: OffsetMetadata::parse(element.metadata()),
             }))
-        });
-        answer.await.unwrap_or(Err(KafkaError::Canceled))
+        })
+        .await
     }
 }

@@ -67,12 +67,11 @@ async fn partitions(kafka: &KafkaSettings, topic: &str) -> Result<i32, KafkaErro
     let consumer: BaseConsumer<Logging> =
         client::config(kafka, Vec::new()).create_with_context(Logging::default())?;
     let topic = topic.to_owned();
-    // librdkafka waits in the call.
-    let answer = tokio::task::spawn_blocking(move || {
+    client::waited(move || {
         let metadata = consumer.fetch_metadata(Some(&topic), LIMIT)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let count = found.map_or(0, |found| found.partitions().len());
         Ok(i32::try_from(count).unwrap_or(i32::MAX))
-    });
-    answer.await.unwrap_or(Err(KafkaError::Canceled))
+    })
+    .await
 }
