@@ -40,20 +40,18 @@ impl HoldChanges {
 
 impl Holds {
     pub(super) fn register(families: &mut Families) -> Self {
-        const HELD: &str = "separation_held";
-        const HOLDS: &str = "separation_holds_total";
         let gauge = Opts::new(
-            HELD,
+            "separation_held",
             "1 while a dependency refuses this worker, by dependency and code, such as s3:403",
         );
         let counter = Opts::new(
-            HOLDS,
+            "separation_holds_total",
             "Times that a dependency began to refuse this worker, by dependency and code",
         );
         Self {
             held: Arc::new(watch::Sender::default()),
-            gauge: families.register(HELD, IntGaugeVec::new(gauge, &["dependency"])),
-            counter: families.register(HOLDS, IntCounterVec::new(counter, &["dependency"])),
+            gauge: families.register(IntGaugeVec::new(gauge, &["dependency"])),
+            counter: families.register(IntCounterVec::new(counter, &["dependency"])),
         }
     }
 

@@ -18,12 +18,12 @@ const SECONDS: [f64; 14] = [
 #[derive(Debug, Clone, Default)]
 pub struct Families {
     registry: Registry,
-    names: Vec<&'static str>,
+    names: Vec<String>,
 }
 
 impl Families {
     /// Their names, also of those that have no samples yet and are not shown.
-    pub fn names(&self) -> &[&'static str] {
+    pub fn names(&self) -> &[String] {
         &self.names
     }
 
@@ -35,26 +35,23 @@ impl Families {
         text
     }
 
-    pub(super) fn register<C: Collector + Clone + 'static>(
-        &mut self,
-        name: &'static str,
-        family: prometheus::Result<C>,
-    ) -> C {
+    pub(super) fn register<C: Collector + Clone + 'static>(&mut self, family: prometheus::Result<C>) -> C {
         let family = family.expect("the name is valid");
         self.registry
             .register(Box::new(family.clone()))
             .expect("the name is not taken");
-        self.names.push(name);
+        self.names
+            .extend(family.desc().into_iter().map(|desc| desc.fq_name.clone()));
         family
     }
 
-    fn counter(&mut self, name: &'static str, help: &str, label: &str) -> IntCounterVec {
-        self.register(name, IntCounterVec::new(Opts::new(name, help), &[label]))
+    fn counter(&mut self, name: &str, help: &str, label: &str) -> IntCounterVec {
+        self.register(IntCounterVec::new(Opts::new(name, help), &[label]))
     }
 
-    fn histogram(&mut self, name: &'static str, help: &str, label: &str) -> HistogramVec {
+    fn histogram(&mut self, name: &str, help: &str, label: &str) -> HistogramVec {
         let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-        self.register(name, HistogramVec::new(options, &[label]))
+        self.register(HistogramVec::new(options, &[label]))
     }
 }
 
@@ -134,12 +131,10 @@ impl Metrics {
     /// # Panics
     /// Never: names and labels are fixed and valid.
     pub fn new() -> Self {
-        const BUSY: &str = "separation_busy";
-        const BUSY_SINCE: &str = "separation_busy_since_seconds";
         let mut families = Families::default();
-        let busy = IntGauge::new(BUSY, "1 while a message is worked on");
+        let busy = IntGauge::new("separation_busy", "1 while a message is worked on");
         let busy_since = Gauge::new(
-            BUSY_SINCE,
+            "separation_busy_since_seconds",
             "When the running message was taken, in seconds since 1970; 0 while idle",
         );
         let holds = Holds::register(&mut families);
@@ -170,8 +165,8 @@ impl Metrics {
                 "Messages sent to the dead-letter topic, by reason",
                 "reason",
             ),
-            busy: families.register(BUSY, busy),
-            busy_since: families.register(BUSY_SINCE, busy_since),
+            busy: families.register(busy),
+            busy_since: families.register(busy_since),
             holds,
             families,
         }

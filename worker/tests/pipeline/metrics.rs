@@ -30,7 +30,7 @@ async fn moved(worker: &Worker) -> BTreeSet<String> {
 
 #[track_caller]
 fn check(moved: &BTreeSet<String>, families: &Families) {
-    let registered: BTreeSet<String> = families.names().iter().map(|&name| name.to_owned()).collect();
+    let registered: BTreeSet<String> = families.names().iter().cloned().collect();
     assert_eq!(moved, &registered);
 }
 
