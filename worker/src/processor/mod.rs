@@ -51,7 +51,7 @@ impl Role for Processor {
         (&task.task_uuid, task.hook_url.as_deref())
     }
 
-    async fn recognise(&self, task: &Task, _claim: &Claim) -> Result<Option<Finished>, WorkError> {
+    async fn recognise(&self, task: &Task) -> Result<Option<Finished>, WorkError> {
         let input = match self.staging.input(&task.audio_path).await {
             Ok(input) => input,
             // A path that may not be used fails the work itself, with the same words.

@@ -246,7 +246,7 @@ impl<'s, R: Role> Flow<'s, R> {
                 return self.refuse_malformed(task, &malformed).await;
             }
         };
-        let recognised = crate::work::retrying(&claim, "recognise", || role.recognise(&message, &claim));
+        let recognised = crate::work::retrying(&claim, "recognise", || role.recognise(&message));
         match self.drive(&mut claimed, &claim, recognised).await? {
             Ok(Some(finished)) => {
                 tracing::info!(

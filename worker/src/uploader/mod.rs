@@ -55,7 +55,7 @@ impl Role for Uploader {
         (&message.task_uuid, message.hook_url.as_deref())
     }
 
-    async fn recognise(&self, message: &TaskResult, _claim: &Claim) -> Result<Option<Finished>, WorkError> {
+    async fn recognise(&self, message: &TaskResult) -> Result<Option<Finished>, WorkError> {
         let manifest = self.manifest(&message.task_uuid).await?;
         Ok(match rest(manifest, ending_of(message)) {
             Rest::Nothing => Some(DONE),

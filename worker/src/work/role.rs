@@ -56,7 +56,6 @@ pub trait Role: Send + Sync + 'static {
     fn recognise(
         &self,
         message: &Self::Message,
-        claim: &Claim,
     ) -> impl Future<Output = Result<Option<Finished>, WorkError>> + Send;
 
     /// Does the work. Dropped when the claim is cancelled or its deadline passes and the work does not end by itself.

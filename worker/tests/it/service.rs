@@ -54,7 +54,7 @@ impl Role for Scripted {
         (&task.task_uuid, task.hook_url.as_deref())
     }
 
-    async fn recognise(&self, task: &Task, _claim: &Claim) -> Result<Option<Finished>, WorkError> {
+    async fn recognise(&self, task: &Task) -> Result<Option<Finished>, WorkError> {
         Ok(self.recognises.then(|| success(&task.task_uuid)))
     }
 

@@ -28,7 +28,7 @@ async fn on_both(promise: impl AsyncFn(&Bench)) {
 async fn a_success_ends_with_both_stems_a_manifest_a_webhook_and_empty_staging() {
     on_both(async |bench| {
         let message = bench.staged("t1").await;
-        assert_eq!(bench.uploader.recognise(&message, &claim()).await.unwrap(), None);
+        assert_eq!(bench.uploader.recognise(&message).await.unwrap(), None);
         let finished = bench.uploader.work(&message, &claim()).await.unwrap();
         assert_eq!(finished, DONE);
 
@@ -62,10 +62,7 @@ async fn a_success_ends_with_both_stems_a_manifest_a_webhook_and_empty_staging()
             })
         );
 
-        assert_eq!(
-            bench.uploader.recognise(&message, &claim()).await.unwrap(),
-            Some(DONE)
-        );
+        assert_eq!(bench.uploader.recognise(&message).await.unwrap(), Some(DONE));
         bench.uploader.clean_up(&message, &finished).await;
         assert_eq!(bench.place.everything().await, Vec::<String>::new());
         bench.uploader.work(&message, &claim()).await.unwrap();
@@ -106,14 +103,10 @@ async fn a_failure_is_told_and_its_stems_are_left_alone() {
     assert_eq!(bench.place.everything().await.len(), 3);
 
     let message = bench.staged("t1").await;
-    assert_eq!(bench.uploader.recognise(&message, &claim()).await.unwrap(), None);
+    assert_eq!(bench.uploader.recognise(&message).await.unwrap(), None);
     bench.uploader.work(&message, &claim()).await.unwrap();
     assert_eq!(bench.manifest("t1").await.unwrap()["status"], "success");
-    let late = bench
-        .uploader
-        .recognise(&bench.failure("t1"), &claim())
-        .await
-        .unwrap();
+    let late = bench.uploader.recognise(&bench.failure("t1")).await.unwrap();
     assert_eq!(late, Some(DONE), "a late failure takes nothing back");
 }
 
@@ -206,11 +199,7 @@ async fn a_receiver_is_tried_three_times_and_then_given_up() {
                 .collect::<Vec<_>>(),
             ["t1"; 3]
         );
-        let repeated = bench
-            .uploader
-            .recognise(&bench.failure("t1"), &claim())
-            .await
-            .unwrap();
+        let repeated = bench.uploader.recognise(&bench.failure("t1")).await.unwrap();
         assert_eq!(repeated, Some(DONE));
     }
 }
