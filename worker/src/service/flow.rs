@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use separation_contract::message::{MAX_MESSAGE_BYTES, Malformed, TaskResult, put_back};
+use separation_contract::message::{MAX_MESSAGE_BYTES, Malformed, TaskId, TaskResult, put_back};
 use separation_contract::offset_metadata::OffsetMetadata;
 use tokio_util::sync::CancellationToken;
 
@@ -271,14 +271,7 @@ impl<'s, R: Role> Flow<'s, R> {
                 "The task ends its workers; it becomes a dead letter"
             );
             self.dead_letter("ends_its_worker", &reason).await?;
-            let (task_uuid, hook_url) = role.task(&message);
-            let refusal = Refusal {
-                task_uuid,
-                hook_url,
-                reason: &reason,
-                message: &self.position(),
-            };
-            self.refuse(task, refusal).await?;
+            self.refuse(task, role.task(&message), &reason).await?;
             return Ok(Ended::DeadLetter);
         }
         self.record.start();
@@ -343,14 +336,9 @@ impl<'s, R: Role> Flow<'s, R> {
                 if R::KEEPS_FAILURES {
                     self.dead_letter("failed", &reason).await?;
                 }
-                let (task_uuid, hook_url) = self.service.role.task(message);
-                let refusal = Refusal {
-                    task_uuid,
-                    hook_url,
-                    reason: &reason,
-                    message: &self.position(),
-                };
-                let finished = self.refuse(task, refusal).await?;
+                let finished = self
+                    .refuse(task, self.service.role.task(message), &reason)
+                    .await?;
                 self.service.role.clean_up(message, &finished).await;
                 Ok(Ended::Failed)
             }
@@ -366,13 +354,8 @@ impl<'s, R: Role> Flow<'s, R> {
         );
         self.dead_letter("malformed", &reason).await?;
         if let Some((task_uuid, hook_url)) = &malformed.known {
-            let refusal = Refusal {
-                task_uuid,
-                hook_url: hook_url.as_deref(),
-                reason: &reason,
-                message: &self.position(),
-            };
-            self.refuse(task, refusal).await?;
+            self.refuse(task, (task_uuid, hook_url.as_deref()), &reason)
+                .await?;
         } else {
             self.commit(task, false).await?;
         }
@@ -380,7 +363,18 @@ impl<'s, R: Role> Flow<'s, R> {
     }
 
     /// Tells the caller of a message that is given up, and commits it.
-    async fn refuse(&self, task: &str, refusal: Refusal<'_>) -> Result<Finished, Stop> {
+    async fn refuse(
+        &self,
+        task: &str,
+        (task_uuid, hook_url): (&TaskId, Option<&str>),
+        reason: &str,
+    ) -> Result<Finished, Stop> {
+        let refusal = Refusal {
+            task_uuid,
+            hook_url,
+            reason,
+            message: &self.position(),
+        };
         let finished = loop {
             // The work's own deadline may be over.
             let (claim, mut claimed) = self.claim(Instant::now() + REFUSAL_LIMIT);
