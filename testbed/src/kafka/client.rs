@@ -398,28 +398,6 @@ impl Kafka {
         .with_context(|| format!("cannot commit for {group}"))
     }
 
-    /// The metadata beside the committed offset of a group in a partition; empty where there is none.
-    ///
-    /// # Errors
-    /// When no broker answers.
-    pub async fn committed_metadata(&self, group: &str, topic: &str, partition: i32) -> Result<String> {
-        let mut config = self.clients.config();
-        config.set("group.id", group).set("enable.auto.commit", "false");
-        let mut asked = TopicPartitionList::new();
-        asked.add_partition(topic, partition);
-        background::blocking(move || {
-            let consumer: BaseConsumer = config.create()?;
-            let committed = consumer.committed_offsets(asked, REQUEST)?;
-            let elements = committed.elements();
-            Ok(elements
-                .first()
-                .map(|element| element.metadata().to_owned())
-                .unwrap_or_default())
-        })
-        .await
-        .with_context(|| format!("cannot read what {group} committed"))
-    }
-
     /// Waits until a change is seen by the brokers.
     async fn until(&self, what: &str, condition: impl AsyncFn() -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + REQUEST;

@@ -144,8 +144,8 @@ async fn a_worker_killed_while_it_drains_costs_no_message_an_attempt() {
             worker.wait_for_log("Held", PATIENCE).await.unwrap();
             worker.sigterm().unwrap();
             eventually("the attempt taken back", PATIENCE, async || {
-                let record = rig.kafka.committed_metadata(group, topic, 0).await?;
-                let record = OffsetMetadata::parse(&record);
+                let lag = rig.kafka.lag(group, topic).await?;
+                let record = OffsetMetadata::parse(&lag[0].metadata);
                 anyhow::Ok(record.draining && record.attempt == 0)
             })
             .await;

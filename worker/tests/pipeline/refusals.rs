@@ -119,10 +119,8 @@ async fn a_result_topic_that_may_not_be_written_holds_the_task_until_it_may() {
     worker.wait_for_log("Held", PATIENCE).await.unwrap();
     std::fs::remove_file(&hold).unwrap();
     eventually("the refusal in the record and in /ready", PATIENCE, async || {
-        let record = kafka
-            .committed_metadata(&site.processor_group, &site.task_topic, 0)
-            .await?;
-        let record = OffsetMetadata::parse(&record);
+        let lag = kafka.lag(&site.processor_group, &site.task_topic).await?;
+        let record = OffsetMetadata::parse(&lag[0].metadata);
         // An attempt does not count while it is held.
         let held = record.held.is_some() && record.attempt == 0;
         anyhow::Ok(held && ready(&worker).await.contains("held: kafka:"))

@@ -166,7 +166,10 @@ async fn a_worker_on_hold_reports_it_and_leaves_its_message_when_it_is_asked_to_
         "{metrics}"
     );
     let (group, topic) = (&rig.site.uploader_group, &rig.site.result_topic);
-    let record = async || rig.kafka.committed_metadata(group, topic, 0).await;
+    let record = async || {
+        let lag = rig.kafka.lag(group, topic).await?;
+        anyhow::Ok(lag[0].metadata.clone())
+    };
     eventually("the hold beside the offset", PATIENCE, async || {
         let record = record().await?;
         anyhow::Ok(record.contains("held=s3:SignatureDoesNotMatch@") && !record.contains("attempt="))
