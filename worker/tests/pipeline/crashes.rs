@@ -1,7 +1,6 @@
 //! `kill -9` between any two stages: nothing is lost, and nobody does finished work again.
 
 use separation_contract::environment::MAX_ATTEMPTS;
-use separation_contract::names::dead_letter_topic;
 use separation_contract::offset_metadata::OffsetMetadata;
 use separation_testbed::{Worker, WorkerOptions, eventually};
 
@@ -82,14 +81,6 @@ async fn an_uploader_killed_between_any_two_stages_loses_nothing_and_tells_with_
     }
 }
 
-/// Checks that no message of either role became a dead letter.
-async fn no_dead_letters(rig: &Rig) {
-    for topic in [&rig.site.task_topic, &rig.site.result_topic] {
-        let letters = rig.kafka.consume_all(&dead_letter_topic(topic)).await.unwrap();
-        assert!(letters.is_empty(), "{letters:?}");
-    }
-}
-
 /// A worker of a role that gives a message up after one crash.
 fn once(rig: &Rig, role: &str) -> WorkerOptions {
     let options = match role {
@@ -117,7 +108,7 @@ async fn a_worker_killed_between_a_commit_and_the_next_start_costs_no_message_it
             rig.all_told(&tasks).await;
             rig.run_dry().await;
             rig.check_done(&tasks).await;
-            no_dead_letters(&rig).await;
+            rig.no_dead_letters().await;
             let separated = match role {
                 "processor" => separations([&killed, &next]),
                 _ => separations([&other]),
@@ -159,6 +150,6 @@ async fn a_worker_killed_while_it_drains_costs_no_message_an_attempt() {
         rig.all_told(&tasks).await;
         rig.run_dry().await;
         rig.check_done(&tasks).await;
-        no_dead_letters(&rig).await;
+        rig.no_dead_letters().await;
     }
 }

@@ -4,22 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use separation_contract::environment as env;
-use separation_testbed::{Kafka, KafkaOptions, Worker, WorkerOptions, eventually};
+use separation_testbed::{Kafka, KafkaOptions, WorkerOptions, eventually};
 
-use crate::rig::{PATIENCE, Rig, WORKER, held_at, http};
+use crate::rig::{PATIENCE, Rig, WORKER, admin, ask, held_at};
 
 fn drain(address: SocketAddr) -> WorkerOptions {
     WorkerOptions::new(WORKER, "drain").env(env::ADMIN_ADDR, address.to_string())
-}
-
-async fn admin(worker: &Worker) -> SocketAddr {
-    worker.address("Admin endpoint listens", PATIENCE).await.unwrap()
-}
-
-/// The status and body of a path of a worker's admin endpoint.
-async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
-    let answer = http().get(format!("http://{address}{path}")).send().await?;
-    Ok((answer.status().as_u16(), answer.text().await?))
 }
 
 #[tokio::test]

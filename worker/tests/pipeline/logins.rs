@@ -7,15 +7,9 @@ use separation_testbed::{Kafka, KafkaOptions, Worker, WorkerOptions};
 use crate::rig::{PATIENCE, Rig};
 
 /// A worker told how to log in.
-fn login(
-    options: WorkerOptions,
-    bootstrap: &str,
-    mechanism: &str,
-    password: &str,
-    kafka: &Kafka,
-) -> WorkerOptions {
+pub(crate) fn login(options: WorkerOptions, mechanism: &str, password: &str, kafka: &Kafka) -> WorkerOptions {
     options
-        .env("KAFKA_BOOTSTRAP_SERVERS", bootstrap)
+        .env("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap_sasl_ssl())
         .env("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
         .env("KAFKA_SSL_CA_LOCATION", kafka.security().ca())
         .env("KAFKA_SASL_MECHANISM", mechanism)
@@ -52,22 +46,15 @@ async fn workers_use_tls_and_log_in_and_say_when_they_may_not() {
         .env("KAFKA_SSL_CERTIFICATE_LOCATION", security.client_certificate())
         .env("KAFKA_SSL_KEY_LOCATION", security.client_key());
     serves(&rig, ssl).await;
-    let bootstrap = kafka.bootstrap_sasl_ssl();
     for mechanism in ["SCRAM-SHA-512", "PLAIN"] {
-        let options = login(rig.processor(), &bootstrap, mechanism, security.password(), kafka);
+        let options = login(rig.processor(), mechanism, security.password(), kafka);
         let worker = serves(&rig, options).await;
         let log = format!("{:?}", worker.log().unwrap());
         assert!(!log.contains(security.password()), "the password is in the log");
     }
-    let wrong = login(
-        rig.processor(),
-        &bootstrap,
-        "SCRAM-SHA-512",
-        "not-the-password",
-        kafka,
-    )
-    .start()
-    .unwrap();
+    let wrong = login(rig.processor(), "SCRAM-SHA-512", "not-the-password", kafka)
+        .start()
+        .unwrap();
     let refused = wrong
         .wait_for_log("Kafka refuses this worker", PATIENCE)
         .await

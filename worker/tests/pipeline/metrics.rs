@@ -1,22 +1,17 @@
 //! Every metric family of a role changes while the role does its work: one that does not says nothing.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 
 use separation_contract::environment as env;
 use separation_testbed::{Kafka, KafkaOptions, Worker, eventually};
 use separation_worker::telemetry::{ApiMetrics, Families, Metrics};
 
-use crate::rig::{PATIENCE, Rig, WORKER, held_at, http};
-
-async fn admin(worker: &Worker) -> SocketAddr {
-    worker.address("Admin endpoint listens", PATIENCE).await.unwrap()
-}
+use crate::logins::login;
+use crate::rig::{PATIENCE, Rig, WORKER, admin, ask, held_at};
 
 /// The families of which a sample is not 0 now.
 async fn moved(worker: &Worker) -> BTreeSet<String> {
-    let url = format!("http://{}/metrics", admin(worker).await);
-    let text = http().get(url).send().await.unwrap().text().await.unwrap();
+    let (_, text) = ask(admin(worker).await, "/metrics").await.unwrap();
     let (mut family, mut moved) = (String::new(), BTreeSet::new());
     for line in text.lines() {
         if let Some(kind) = line.strip_prefix("# TYPE ") {
@@ -119,17 +114,12 @@ async fn every_metric_of_the_api_moves() {
         .site
         .worker(WORKER, "api")
         .env(env::API_PORT, "0")
-        .env(env::API_HOST, "127.0.0.1")
-        .env(env::KAFKA_BOOTSTRAP_SERVERS, kafka.bootstrap_sasl_ssl())
-        .env(env::KAFKA_SECURITY_PROTOCOL, "SASL_SSL")
-        .env(env::KAFKA_SSL_CA_LOCATION, kafka.security().ca())
-        .env(env::KAFKA_SASL_USERNAME, kafka.security().username())
-        .env(env::KAFKA_SASL_PASSWORD, "not-the-password")
+        .env(env::API_HOST, "127.0.0.1");
+    let api = login(api, "SCRAM-SHA-512", "not-the-password", &kafka)
         .start()
         .unwrap();
     let address = api.address("API listens", PATIENCE).await.unwrap();
-    let health = http().get(format!("http://{address}/health")).send().await;
-    assert_eq!(health.unwrap().status(), 200);
+    assert_eq!(ask(address, "/health").await.unwrap().0, 200);
     let moved = eventually("the refusal reported", PATIENCE, async || {
         Some(moved(&api).await).filter(|moved| moved.contains("separation_held"))
     })

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use separation_contract::environment as env;
-use separation_contract::names::dead_letter_topic;
 use separation_contract::offset_metadata::OffsetMetadata;
 use separation_testbed::{AUTHORIZER, Kafka, KafkaOptions, Record, Worker, WorkerOptions, eventually};
 
-use crate::rig::{PATIENCE, Rig, held_at, http, print_resumed, refusal_duration};
+use crate::rig::{PATIENCE, Rig, admin, ask, held_at, print_resumed, refusal_duration};
 
 /// How soon a task goes on after a refusal has ended.
 const RESUMES: Duration = Duration::from_secs(30);
@@ -38,13 +37,7 @@ fn authenticates(rig: &Rig, options: WorkerOptions, password: &str) -> WorkerOpt
 
 /// The answer of a worker's `/ready`.
 async fn ready(worker: &Worker) -> String {
-    let address = worker.address("Admin endpoint listens", PATIENCE).await.unwrap();
-    let answer = http()
-        .get(format!("http://{address}/ready"))
-        .send()
-        .await
-        .unwrap();
-    answer.text().await.unwrap()
+    ask(admin(worker).await, "/ready").await.unwrap().1
 }
 
 async fn reports(worker: &Worker, dependency: &str) {
@@ -219,8 +212,7 @@ async fn refusals_of_kafka_in_the_middle_of_100_tasks_fail_none() {
     assert_eq!(succeeded, tasks);
     // A result that was published before its worker lost the partition may be published again, never as a failure.
     assert!(results.iter().all(|result| result.json()["success"] == true));
-    let letters = dead_letter_topic(&site.task_topic);
-    assert!(kafka.consume_all(&letters).await.unwrap().is_empty());
+    rig.no_dead_letters().await;
     kafka.kill_broker(0).await.unwrap();
 }
 

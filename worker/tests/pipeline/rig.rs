@@ -1,9 +1,12 @@
 //! A site with processors, uploaders and a receiver of webhooks, and what is to be true of it in the end.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use separation_contract::environment as env;
+use separation_contract::names::dead_letter_topic;
 use separation_testbed::{
     Folder, Kafka, Receiver, Record, S3Server, Site, Worker, WorkerOptions, eventually, task_message,
     tiny_song,
@@ -60,6 +63,11 @@ impl Rig {
         self.site.worker(WORKER, "uploader")
     }
 
+    /// A worker for which stems, and songs that the API stored, wait in the bucket.
+    pub(crate) fn staged_in_s3(&self, options: WorkerOptions) -> WorkerOptions {
+        options.env(env::S3_STAGING, format!("s3://{}/staging", self.site.bucket))
+    }
+
     /// A file in whose presence a worker that is told of it by [`held_at`] waits.
     pub(crate) fn hold(&self) -> PathBuf {
         self.hold_of("hold")
@@ -88,6 +96,18 @@ impl Rig {
             .publish_to(&self.site.task_topic, partition, &task, message.to_string())
             .await
             .unwrap();
+        task
+    }
+
+    /// Posts a song that waits where the API puts it.
+    pub(crate) async fn submit_object(&self, song: Vec<u8>) -> String {
+        let task = uuid::Uuid::new_v4().to_string();
+        let key = format!("staging/inputs/{task}_input.wav");
+        self.s3.put(&self.site.bucket, &key, song).await.unwrap();
+        let address = format!("s3://{}/{key}", self.site.bucket);
+        let message = task_message(&task, &address, &self.hooks.url("/hook")).to_string();
+        let topic = &self.site.task_topic;
+        self.kafka.publish(topic, &task, message, &[]).await.unwrap();
         task
     }
 
@@ -166,6 +186,14 @@ impl Rig {
         }
     }
 
+    /// Checks that no message of either role became a dead letter.
+    pub(crate) async fn no_dead_letters(&self) {
+        for topic in [&self.site.task_topic, &self.site.result_topic] {
+            let letters = self.kafka.consume_all(&dead_letter_topic(topic)).await.unwrap();
+            assert!(letters.is_empty(), "{letters:?}");
+        }
+    }
+
     pub(crate) async fn manifest(&self, task: &str) -> Option<Value> {
         let stored = self
             .s3
@@ -201,6 +229,17 @@ pub(crate) fn http() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
     client.build().unwrap()
+}
+
+/// The address of a worker's admin endpoint.
+pub(crate) async fn admin(worker: &Worker) -> SocketAddr {
+    worker.address("Admin endpoint listens", PATIENCE).await.unwrap()
+}
+
+/// The status and body of a path.
+pub(crate) async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+    let answer = http().get(format!("http://{address}{path}")).send().await?;
+    Ok((answer.status().as_u16(), answer.text().await?))
 }
 
 /// Ends the worker as `kill -9` does when it comes to `place` for the first time.

@@ -6,10 +6,7 @@ use std::time::Duration;
 
 use axum::http::Method;
 use separation_contract::environment as env;
-use separation_contract::names::dead_letter_topic;
-use separation_testbed::{
-    Record, TcpProxy, Worker, WorkerOptions, eventually, song, task_message, tiny_song,
-};
+use separation_testbed::{Record, TcpProxy, Worker, WorkerOptions, eventually, song, tiny_song};
 
 use crate::front::{Asked, Fault, Front};
 use crate::rig::{PATIENCE, Rig, held_at, separations};
@@ -17,23 +14,6 @@ use crate::rig::{PATIENCE, Rig, held_at, separations};
 /// The same worker, with the store behind `endpoint`.
 fn through(options: WorkerOptions, endpoint: &str) -> WorkerOptions {
     options.env(env::S3_ENDPOINT_URL, endpoint)
-}
-
-/// Stems, and songs that the API stored, wait in the bucket.
-fn staged_in_s3(rig: &Rig, options: WorkerOptions) -> WorkerOptions {
-    options.env(env::S3_STAGING, format!("s3://{}/staging", rig.site.bucket))
-}
-
-/// Posts a song that waits where the API puts it.
-async fn submit_object(rig: &Rig, song: Vec<u8>) -> String {
-    let task = uuid::Uuid::new_v4().to_string();
-    let key = format!("staging/inputs/{task}_input.wav");
-    rig.s3.put(&rig.site.bucket, &key, song).await.unwrap();
-    let address = format!("s3://{}/{key}", rig.site.bucket);
-    let message = task_message(&task, &address, &rig.hooks.url("/hook")).to_string();
-    let topic = &rig.site.task_topic;
-    rig.kafka.publish(topic, &task, message, &[]).await.unwrap();
-    task
 }
 
 fn tried_again(worker: &Worker) -> usize {
@@ -83,10 +63,10 @@ async fn a_store_that_fails_each_request_at_first_loses_nothing_when_songs_and_s
     let front = Front::start(rig.s3.address(), stumbling).await;
     let mut tasks = std::collections::BTreeSet::new();
     for seed in 0..2 {
-        tasks.insert(submit_object(&rig, tiny_song(seed)).await);
+        tasks.insert(rig.submit_object(tiny_song(seed)).await);
     }
     let start = |options| {
-        let options = staged_in_s3(&rig, options);
+        let options = rig.staged_in_s3(options);
         through(options, &front.endpoint()).start().unwrap()
     };
     let (processor, uploader) = (start(rig.processor()), start(rig.uploader()));
@@ -114,15 +94,15 @@ async fn a_store_that_breaks_off_is_away_and_is_slow_loses_nothing() {
     let endpoint = format!("http://{}", proxy.address());
     // In the middle of the vocals: each stem has 530 kB.
     proxy.cut_after(200_000);
-    let first = submit_object(&rig, song(3.0, 1)).await;
-    let start = |options| through(staged_in_s3(&rig, options), &endpoint).start().unwrap();
+    let first = rig.submit_object(song(3.0, 1)).await;
+    let start = |options| through(rig.staged_in_s3(options), &endpoint).start().unwrap();
     let (processor, uploader) = (start(rig.processor()), start(rig.uploader()));
     processor.wait_for_log("Trying again", PATIENCE).await.unwrap();
     let first = [first].into();
     rig.all_told(&first).await;
     proxy.refuse();
     let before = tried_again(&processor);
-    let second = [submit_object(&rig, tiny_song(2)).await].into();
+    let second = [rig.submit_object(tiny_song(2)).await].into();
     processor
         .wait_for_logs("Trying again", before + 2, PATIENCE)
         .await
@@ -130,7 +110,7 @@ async fn a_store_that_breaks_off_is_away_and_is_slow_loses_nothing() {
     proxy.forward();
     rig.all_told(&second).await;
     proxy.delay(Duration::from_millis(50));
-    let third = [submit_object(&rig, song(3.0, 3)).await].into();
+    let third = [rig.submit_object(song(3.0, 3)).await].into();
     rig.all_told(&third).await;
     rig.run_dry().await;
     for tasks in [first, second, third] {
@@ -166,8 +146,7 @@ async fn a_store_that_is_away_for_longer_than_a_task_may_take_fails_no_task() {
     rig.all_told(&tasks).await;
     rig.run_dry().await;
     rig.check_done(&tasks).await;
-    let letters = dead_letter_topic(&rig.site.result_topic);
-    assert!(rig.kafka.consume_all(&letters).await.unwrap().is_empty());
+    rig.no_dead_letters().await;
     assert!(tasks.iter().all(|task| rig.webhooks(task).len() == 1));
 }
 
@@ -175,10 +154,10 @@ async fn a_store_that_is_away_for_longer_than_a_task_may_take_fails_no_task() {
 async fn without_an_answer_to_its_manifest(rig: &Rig) -> (Worker, TcpProxy, String) {
     let proxy = TcpProxy::start(rig.s3.address()).await.unwrap();
     let hold = rig.hold();
-    let processor = staged_in_s3(rig, rig.processor());
+    let processor = rig.staged_in_s3(rig.processor());
     let processor = through(processor, &format!("http://{}", proxy.address()));
     let processor = held_at(processor, "stored", &hold).start().unwrap();
-    let task = submit_object(rig, tiny_song(1)).await;
+    let task = rig.submit_object(tiny_song(1)).await;
     processor.wait_for_log("Held", PATIENCE).await.unwrap();
     proxy.withhold_answers();
     std::fs::remove_file(&hold).unwrap();
@@ -195,7 +174,7 @@ async fn stems_whose_manifest_was_stored_are_kept_by_a_worker_that_did_not_get_t
     let rig = Rig::new(1).await;
     let (first, proxy, task) = without_an_answer_to_its_manifest(&rig).await;
     first.sigstop().unwrap();
-    let second = staged_in_s3(&rig, rig.processor()).start().unwrap();
+    let second = rig.staged_in_s3(rig.processor()).start().unwrap();
     second
         .wait_for_log("Offset committed successfully", PATIENCE)
         .await
@@ -208,7 +187,7 @@ async fn stems_whose_manifest_was_stored_are_kept_by_a_worker_that_did_not_get_t
         .wait_for_log("The message went to another worker", PATIENCE)
         .await
         .unwrap();
-    let _uploader = staged_in_s3(&rig, rig.uploader()).start().unwrap();
+    let _uploader = rig.staged_in_s3(rig.uploader()).start().unwrap();
     let tasks = [task].into();
     rig.all_told(&tasks).await;
     rig.check_done(&tasks).await;
@@ -219,8 +198,8 @@ async fn a_processor_killed_before_it_gets_the_answer_to_its_manifest_repeats_no
     let rig = Rig::new(1).await;
     let (killed, _proxy, task) = without_an_answer_to_its_manifest(&rig).await;
     killed.kill_9().await.unwrap();
-    let next = staged_in_s3(&rig, rig.processor()).start().unwrap();
-    let _uploader = staged_in_s3(&rig, rig.uploader()).start().unwrap();
+    let next = rig.staged_in_s3(rig.processor()).start().unwrap();
+    let _uploader = rig.staged_in_s3(rig.uploader()).start().unwrap();
     let tasks = [task].into();
     rig.all_told(&tasks).await;
     rig.run_dry().await;
@@ -239,7 +218,7 @@ async fn a_failed_message_that_is_put_back_succeeds_when_the_store_is_well_again
     })
     .await;
     let start = |options| {
-        through(staged_in_s3(&rig, options), &front.endpoint())
+        through(rig.staged_in_s3(options), &front.endpoint())
             .env(env::ON_FAILURE, "RetryOnFailure")
             .env(env::MAX_RETRIES, "1000")
             .env(env::TASK_TIMEOUT_SECONDS, "1")
@@ -256,7 +235,7 @@ async fn a_failed_message_that_is_put_back_succeeds_when_the_store_is_well_again
         })
         .await
     };
-    let task = submit_object(&rig, tiny_song(1)).await;
+    let task = rig.submit_object(tiny_song(1)).await;
     let processor = start(rig.processor());
     let again = put_back(&rig.site.task_topic, &task).await;
     assert_eq!(again.json()["timestamp"], 1_763_683_200, "all other fields stay");

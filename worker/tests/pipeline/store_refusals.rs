@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use separation_contract::environment as env;
 use separation_contract::names::dead_letter_topic;
-use separation_testbed::{Worker, eventually, task_message, tiny_song};
+use separation_testbed::{Worker, eventually, tiny_song};
 
 use crate::front::{Fault, Front};
-use crate::rig::{PATIENCE, Rig, print_resumed, refusal_duration};
+use crate::rig::{PATIENCE, Rig, admin, ask, print_resumed, refusal_duration};
 
 /// Within which time after a repair the first task is done.
 const RESUMES_WITHIN: Duration = Duration::from_secs(30);
@@ -61,22 +61,10 @@ async fn refusals_of_the_store_in_the_middle_of_100_tasks_fail_none() {
     .await;
     let mut tasks = std::collections::BTreeSet::new();
     for number in 0..100 {
-        let task = uuid::Uuid::new_v4().to_string();
-        let key = format!("staging/inputs/{task}_input.wav");
-        rig.s3
-            .put(&rig.site.bucket, &key, tiny_song(number))
-            .await
-            .unwrap();
-        let address = format!("s3://{}/{key}", rig.site.bucket);
-        let message = task_message(&task, &address, &rig.hooks.url("/hook")).to_string();
-        let topic = &rig.site.task_topic;
-        rig.kafka.publish(topic, &task, message, &[]).await.unwrap();
-        tasks.insert(task);
+        tasks.insert(rig.submit_object(tiny_song(number)).await);
     }
     let start = |options: separation_testbed::WorkerOptions| {
-        let staging = format!("s3://{}/staging", rig.site.bucket);
-        options
-            .env(env::S3_STAGING, staging)
+        rig.staged_in_s3(options)
             .env(env::S3_ENDPOINT_URL, front.endpoint())
             // A tenth of the refusals.
             .env(env::TASK_TIMEOUT_SECONDS, "2")
@@ -115,10 +103,7 @@ async fn refusals_of_the_store_in_the_middle_of_100_tasks_fail_none() {
     rig.run_dry().await;
     rig.check_done(&tasks).await;
     rig.check_results(&tasks).await;
-    for topic in [&rig.site.task_topic, &rig.site.result_topic] {
-        let letters = rig.kafka.consume_all(&dead_letter_topic(topic)).await.unwrap();
-        assert!(letters.is_empty(), "{} dead letters", letters.len());
-    }
+    rig.no_dead_letters().await;
     assert_eq!((processor.exit_code(), uploader.exit_code()), (None, None));
 }
 
@@ -145,22 +130,14 @@ async fn a_worker_on_hold_reports_it_and_leaves_its_message_when_it_is_asked_to_
     };
     let first = uploader();
     first.wait_for_log("On hold", PATIENCE).await.unwrap();
-    let admin = first.address("Admin endpoint listens", PATIENCE).await.unwrap();
-    let ask = async |path: &str| {
-        let answer = crate::rig::http()
-            .get(format!("http://{admin}/{path}"))
-            .send()
-            .await
-            .unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
-    };
-    let (status, ready) = ask("ready").await;
+    let address = admin(&first).await;
+    let (status, ready) = ask(address, "/ready").await.unwrap();
     assert_eq!(status, 200, "another worker would be refused as well");
     assert!(
         ready.contains("held: s3:SignatureDoesNotMatch") && ready.contains("fix: "),
         "{ready}"
     );
-    let (_, metrics) = ask("metrics").await;
+    let (_, metrics) = ask(address, "/metrics").await.unwrap();
     assert!(
         metrics.contains("separation_held{dependency=\"s3:SignatureDoesNotMatch\"} 1"),
         "{metrics}"
