@@ -21,8 +21,6 @@ use super::flac_streams::FlacStreams;
 use super::frame_stream::FrameStream;
 use super::frames;
 use super::ogg::{self, OggStreams};
-use super::quicktime_pcm::{self, Samples};
-use super::retracked::Retracked;
 use super::section::Section;
 use super::sniff::{Container, Sniffed};
 
@@ -65,15 +63,10 @@ pub(super) fn make_reader(
     end: u64,
     sniffed: Sniffed,
 ) -> Result<Box<dyn FormatReader>, Error> {
-    let mut linear = Vec::new();
     match sniffed.container {
         Container::Caf => input = caf::with_length(input, sniffed.offset)?,
         Container::Ogg => ogg::check_codecs(&mut input, sniffed.offset)?,
-        Container::Mp4 => linear = quicktime_pcm::tracks(&mut input),
         _ => {}
-    }
-    if linear.iter().any(|(_, samples)| *samples == Samples::Unclear) {
-        return Err(Error::Unsupported(UNCLEAR_WIDTH));
     }
     let mut section = Section::new(input, end)?;
     if sniffed.container == Container::Matroska {
@@ -91,7 +84,7 @@ pub(super) fn make_reader(
         Container::Mp4 => {
             // That reader expects to stand behind the size of the first box, and steps back.
             stream.read_quad_bytes()?;
-            Box::new(Retracked::new(IsoMp4Reader::try_new(stream, options)?, &linear))
+            Box::new(IsoMp4Reader::try_new(stream, options)?)
         }
         Container::Matroska => Box::new(MkvReader::try_new(stream, options)?),
         Container::Adts => Box::new(FrameStream::open(stream, sniffed.offset, frames::adts)?),

@@ -28,7 +28,6 @@ mod quantise;
 mod quicktime_pcm;
 mod raw;
 mod resample;
-mod retracked;
 mod section;
 mod signatures;
 mod sink;

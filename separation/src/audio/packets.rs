@@ -24,6 +24,7 @@ use super::downmix::Downmix;
 use super::edits::{self, Trim};
 use super::guard::guarded;
 use super::outline::Outline;
+use super::quicktime_pcm;
 use super::raw::RawBlock;
 use super::sniff::{Container, Sniffed};
 
@@ -100,7 +101,7 @@ impl PacketInput {
     }
 
     fn open_unguarded(
-        input: Box<dyn MediaSource>,
+        mut input: Box<dyn MediaSource>,
         path: &Path,
         sniffed: Sniffed,
         outline: Outline,
@@ -116,8 +117,12 @@ impl PacketInput {
             path: path.to_owned(),
             detail: detail.to_owned(),
         };
+        let linear = match sniffed.container {
+            Container::Mp4 => quicktime_pcm::codecs(&mut input).map_err(refused)?,
+            _ => Vec::new(),
+        };
         let mut reader = make_reader(input, outline.end, sniffed).map_err(refused)?;
-        let track = outline
+        let mut track = outline
             .track_id
             .and_then(|id| reader.tracks().iter().find(|track| track.id == id))
             .or_else(|| reader.default_track(TrackType::Audio))
@@ -126,6 +131,7 @@ impl PacketInput {
                 path: path.to_owned(),
                 detail: "it has no audio track that can be read".to_owned(),
             })?;
+        quicktime_pcm::correct(&mut track, &linear);
         let (decoder, params) = make_decoder(&track).map_err(refused)?;
         let trim = outline.trim.or_else(|| edits::from_metadata(&mut *reader));
         let mut input = Self {

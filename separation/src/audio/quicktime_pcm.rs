@@ -5,35 +5,31 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
+use symphonia::core::codecs::CodecParameters;
 use symphonia::core::codecs::audio::AudioCodecId;
 use symphonia::core::codecs::audio::well_known::{
     CODEC_ID_PCM_F32BE, CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64BE, CODEC_ID_PCM_F64LE, CODEC_ID_PCM_S16BE,
     CODEC_ID_PCM_S16LE, CODEC_ID_PCM_S24BE, CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S32BE, CODEC_ID_PCM_S32LE,
 };
+use symphonia::core::errors::{Error, Result};
+use symphonia::core::formats::Track;
 
+use super::containers::UNCLEAR_WIDTH;
 use super::edits::{Extent, Walk};
 
 /// Sound tracks looked at; more than a film has.
 const MAX_TRACKS: usize = 64;
 
-/// The samples of a track.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Samples {
-    /// In this codec.
-    Known(AudioCodecId),
-    /// In packets that are larger than their samples; nothing says on which side.
-    Unclear,
-}
-
-/// Tracks with linear samples, by their numbers. Those that cannot be read are left to the reader.
-pub(super) fn tracks(input: &mut (impl Read + Seek)) -> Vec<(u32, Samples)> {
+/// The codecs of the tracks with linear samples, by the tracks' numbers. Tracks that cannot be read are left to the
+/// reader; one whose packets are larger than its samples is an error, because nothing says on which side they are.
+pub(super) fn codecs(input: &mut (impl Read + Seek)) -> Result<Vec<(u32, AudioCodecId)>> {
     let mut found = Vec::new();
     let Ok(end) = input.seek(SeekFrom::End(0)) else {
-        return found;
+        return Ok(found);
     };
     let mut walk = Walk { input, boxes: 0 };
     let Some(movie) = walk.find(0, end, b"moov") else {
-        return found;
+        return Ok(found);
     };
     let mut from = movie.0;
     for _ in 0..MAX_TRACKS {
@@ -41,12 +37,23 @@ pub(super) fn tracks(input: &mut (impl Read + Seek)) -> Vec<(u32, Samples)> {
             break;
         };
         from = track.1;
-        found.extend(linear_track(&mut walk, track));
+        if let Some(linear) = linear_track(&mut walk, track) {
+            found.push(linear?);
+        }
     }
-    found
+    Ok(found)
 }
 
-fn linear_track(walk: &mut Walk<'_, impl Read + Seek>, track: Extent) -> Option<(u32, Samples)> {
+/// Puts the codec of `codecs` into the track, if that has linear samples.
+pub(super) fn correct(track: &mut Track, codecs: &[(u32, AudioCodecId)]) {
+    let codec = codecs.iter().find(|(id, _)| *id == track.id);
+    let params = track.codec_params.as_mut().and_then(CodecParameters::audio_mut);
+    if let (Some((_, codec)), Some(params)) = (codec, params) {
+        params.codec = *codec;
+    }
+}
+
+fn linear_track(walk: &mut Walk<'_, impl Read + Seek>, track: Extent) -> Option<Result<(u32, AudioCodecId)>> {
     let header = walk.find(track.0, track.1, b"tkhd")?;
     let header = walk.prefix(header)?;
     let id = number(&header, if *header.first()? == 1 { 20 } else { 12 })?;
@@ -64,11 +71,11 @@ fn linear_track(walk: &mut Walk<'_, impl Read + Seek>, track: Extent) -> Option<
         .min(description.1);
     let boxes_from = entry + [36, 52, 72].get(usize::from(version))?;
     if kind == b"lpcm" && version == 2 {
-        return is_unclear(&content).then_some((id, Samples::Unclear));
+        return is_unclear(&content).then_some(Err(Error::Unsupported(UNCLEAR_WIDTH)));
     }
     let is_little = byte_order(walk, (boxes_from, end)) == Some(1);
     let codec = codec(kind, sample_bits(&content, version)?, is_little)?;
-    Some((id, Samples::Known(codec)))
+    Some(Ok((id, codec)))
 }
 
 /// Version 2 gives the bits of a sample, the bytes of a packet, and its frames.
