@@ -7,6 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use symphonia::core::errors::{Error, Result};
 use symphonia::core::io::MediaSource;
 
+use super::bytes::{read_at, u32_be};
 use super::containers::UNCLEAR_WIDTH;
 
 /// Chunks looked at; real files have a handful.
@@ -20,9 +21,7 @@ pub(super) fn with_length(mut input: Box<dyn MediaSource>, offset: u64) -> Resul
     let end = input.seek(SeekFrom::End(0))?;
     let mut position = offset + 8;
     for _ in 0..MAX_CHUNKS {
-        input.seek(SeekFrom::Start(position))?;
-        let mut head = Vec::new();
-        input.by_ref().take(HEADER_BYTES + 32).read_to_end(&mut head)?;
+        let head = read_at(&mut input, position, HEADER_BYTES + 32)?;
         let Some((name, length)) = chunk(&head) else {
             break;
         };
@@ -59,12 +58,7 @@ fn chunk(head: &[u8]) -> Option<(&[u8; 4], i64)> {
 
 /// Linear samples fill their packets: where these are larger, nothing says on which side of the larger space they are.
 fn check_description(content: &[u8]) -> Result<()> {
-    let number = |offset: usize| {
-        let bytes = content
-            .get(offset..offset + 4)
-            .and_then(|bytes| bytes.first_chunk());
-        bytes.map_or(0, |bytes| u64::from(u32::from_be_bytes(*bytes)))
-    };
+    let number = |offset| u64::from(u32_be(content, offset).unwrap_or(0));
     let (packet, frames, channels, bits) = (number(16), number(20), number(24), number(28));
     let is_linear = content.get(8..12) == Some(b"lpcm");
     if is_linear && packet > 0 && packet != bits.div_ceil(8) * channels * frames {

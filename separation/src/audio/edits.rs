@@ -3,9 +3,11 @@
 //!
 //! Only box headers and three small boxes are read; a table of any size costs nothing.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 
 use symphonia::core::formats::FormatReader;
+
+use super::bytes::{read_at, u32_be, u64_be};
 
 /// Boxes looked at in all; a file with chapters and a cover has about a hundred.
 const MAX_BOXES: usize = 10_000;
@@ -14,7 +16,7 @@ const MAX_BOXES: usize = 10_000;
 const MAX_END: u64 = 1 << 48;
 
 /// Bytes read of the boxes that matter; the longest needed prefix, of an edit list of two entries, is 48.
-const PREFIX_BYTES: usize = 64;
+const PREFIX_BYTES: u64 = 64;
 
 /// What to drop from the decoded frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,17 +101,17 @@ pub(super) fn layout(input: &mut (impl Read + Seek)) -> Option<Layout> {
 /// Length and start of the only edit that has sound; an empty edit before it delays the sound and is not followed.
 fn first_edit(list: &[u8]) -> Option<(u64, u64)> {
     let is_long = *list.first()? == 1;
-    let count = u32_at(list, 4)?;
+    let count = u32_be(list, 4)?;
     let entry_bytes = if is_long { 20 } else { 12 };
     let mut found = None;
     for index in 0..count.min(2) as usize {
         let entry = 8 + index * entry_bytes;
         let (length, start) = if is_long {
-            (u64_at(list, entry)?, u64_at(list, entry + 8)?.cast_signed())
+            (u64_be(list, entry)?, u64_be(list, entry + 8)?.cast_signed())
         } else {
             (
-                u64::from(u32_at(list, entry)?),
-                i64::from(u32_at(list, entry + 4)?.cast_signed()),
+                u64::from(u32_be(list, entry)?),
+                i64::from(u32_be(list, entry + 4)?.cast_signed()),
             )
         };
         if let Ok(start) = u64::try_from(start) {
@@ -139,10 +141,10 @@ impl<I: Read + Seek> Walk<'_, I> {
             if self.boxes > MAX_BOXES {
                 return None;
             }
-            let head = self.bytes(position, 16).ok()?;
-            let (bytes, header_bytes) = match u32_at(&head, 0)? {
+            let head = read_at(self.input, position, 16).ok()?;
+            let (bytes, header_bytes) = match u32_be(&head, 0)? {
                 0 => (end - position, 8),
-                1 => (u64_at(&head, 8)?, 16),
+                1 => (u64_be(&head, 8)?, 16),
                 bytes => (u64::from(bytes), 8),
             };
             let next = position.checked_add(bytes.max(header_bytes))?.min(end);
@@ -162,10 +164,10 @@ impl<I: Read + Seek> Walk<'_, I> {
             if self.boxes > MAX_BOXES {
                 return None;
             }
-            let head = self.bytes(position, 16).ok()?;
-            let next = match u32_at(&head, 0)? {
+            let head = read_at(self.input, position, 16).ok()?;
+            let next = match u32_be(&head, 0)? {
                 0 => file_end,
-                1 => position.checked_add(u64_at(&head, 8)?.max(16))?,
+                1 => position.checked_add(u64_be(&head, 8)?.max(16))?,
                 bytes => position + u64::from(bytes.max(8)),
             };
             if next > file_end {
@@ -211,7 +213,7 @@ impl<I: Read + Seek> Walk<'_, I> {
         let header = self.prefix(header)?;
         let id_offset = if *header.first()? == 1 { 20 } else { 12 };
         Some(SoundTrack {
-            id: u32_at(&header, id_offset)?,
+            id: u32_be(&header, id_offset)?,
             index,
             is_enabled: header.get(3)? & IS_ENABLED != 0,
             trim: self.trim(track, media, movie_scale),
@@ -236,30 +238,12 @@ impl<I: Read + Seek> Walk<'_, I> {
     fn time_scale(&mut self, extent: Extent) -> Option<u32> {
         let content = self.prefix(extent)?;
         let offset = if *content.first()? == 1 { 20 } else { 12 };
-        u32_at(&content, offset).filter(|scale| *scale > 0)
+        u32_be(&content, offset).filter(|scale| *scale > 0)
     }
 
     pub(super) fn prefix(&mut self, (from, end): Extent) -> Option<Vec<u8>> {
-        let bytes = usize::try_from(end.checked_sub(from)?).unwrap_or(PREFIX_BYTES);
-        self.bytes(from, bytes.min(PREFIX_BYTES)).ok()
+        read_at(self.input, from, end.checked_sub(from)?.min(PREFIX_BYTES)).ok()
     }
-
-    pub(super) fn bytes(&mut self, from: u64, bytes: usize) -> io::Result<Vec<u8>> {
-        self.input.seek(SeekFrom::Start(from))?;
-        let mut content = Vec::with_capacity(bytes);
-        self.input.by_ref().take(bytes as u64).read_to_end(&mut content)?;
-        Ok(content)
-    }
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    let word = bytes.get(offset..offset + 4)?.first_chunk()?;
-    Some(u32::from_be_bytes(*word))
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    let word = bytes.get(offset..offset + 8)?.first_chunk()?;
-    Some(u64::from_be_bytes(*word))
 }
 
 /// The trim that iTunes leaves in a tag.
@@ -327,6 +311,6 @@ mod tests {
     fn boxes_of_absurd_sizes_end_the_search() {
         let mut file = b"\0\0\0\x08ftyp\0\0\0\x01moov".to_vec();
         file.extend_from_slice(&u64::MAX.to_be_bytes());
-        assert_eq!(layout(&mut io::Cursor::new(file)), None);
+        assert_eq!(layout(&mut std::io::Cursor::new(file)), None);
     }
 }

@@ -1,5 +1,6 @@
 //! The tag that encoders leave in the first frame of an MP3: Xing, Info or VBRI, with LAME's extension.
 
+use super::bytes::u32_be;
 use super::frames::Header;
 
 /// What the tag tells of the frames behind it.
@@ -35,7 +36,7 @@ pub(super) fn read(frame: &[u8], header: &Header) -> Option<EncoderTag> {
     let vbri = frame.get(36..)?;
     if vbri.starts_with(b"VBRI\0\x01") && is_zero(frame, side_start, 36) {
         return Some(EncoderTag {
-            mpeg_frames: u32_at(vbri, 14).filter(|frames| *frames > 0),
+            mpeg_frames: u32_be(vbri, 14).filter(|frames| *frames > 0),
             gapless: None,
         });
     }
@@ -51,8 +52,8 @@ fn is_zero(frame: &[u8], from: usize, to: usize) -> bool {
 fn read_xing(tag: &[u8]) -> Option<EncoderTag> {
     /// Flags and bytes of the fields in front of LAME's extension: frames, bytes, table of contents, quality.
     const FIELDS: [(u32, usize); 4] = [(1, 4), (2, 4), (4, 100), (8, 4)];
-    let flags = u32_at(tag, 0)?;
-    let mpeg_frames = if flags & 1 != 0 { u32_at(tag, 4) } else { None };
+    let flags = u32_be(tag, 0)?;
+    let mpeg_frames = if flags & 1 != 0 { u32_be(tag, 4) } else { None };
     let fields: usize = FIELDS
         .iter()
         .filter(|(flag, _)| flags & flag != 0)
@@ -81,9 +82,4 @@ fn read_lame(extension: &[u8]) -> Option<Gapless> {
         delay: delay + DECODER_DELAY,
         padding: padding.saturating_sub(DECODER_DELAY),
     })
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    let word = bytes.get(offset..offset + 4)?.first_chunk()?;
-    Some(u32::from_be_bytes(*word))
 }

@@ -1,7 +1,9 @@
 //! What symphonia leaves unused of Matroska files: which audio track is the default (it takes a flag that is left out for
 //! one that is not set), and how long the file is by its segment.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
+
+use super::bytes::read_at;
 
 /// Elements looked at in all; a file with many tracks and tags has about a thousand before its audio.
 const MAX_ELEMENTS: usize = 10_000;
@@ -75,7 +77,7 @@ impl<I: Read + Seek> Walk<'_, I> {
             if self.elements > MAX_ELEMENTS {
                 return None;
             }
-            let head = self.bytes(position, 12).ok()?;
+            let head = read_at(self.input, position, 12).ok()?;
             let (found, id_bytes) = variable(&head, 4, true)?;
             let (size, size_bytes) = variable(head.get(id_bytes..)?, 8, false)?;
             let start = position + (id_bytes + size_bytes) as u64;
@@ -122,22 +124,13 @@ impl<I: Read + Seek> Walk<'_, I> {
 
     fn number(&mut self, parent: Extent, id: u32) -> Option<u64> {
         let found = self.find(parent.start, parent.end, id)?;
-        let bytes = usize::try_from(found.end - found.start)
-            .ok()
-            .filter(|bytes| *bytes <= 8)?;
-        let content = self.bytes(found.start, bytes).ok()?;
+        let bytes = Some(found.end - found.start).filter(|bytes| *bytes <= 8)?;
+        let content = read_at(self.input, found.start, bytes).ok()?;
         Some(
             content
                 .iter()
                 .fold(0, |value, byte| value << 8 | u64::from(*byte)),
         )
-    }
-
-    fn bytes(&mut self, from: u64, bytes: usize) -> io::Result<Vec<u8>> {
-        self.input.seek(SeekFrom::Start(from))?;
-        let mut content = Vec::with_capacity(bytes);
-        self.input.by_ref().take(bytes as u64).read_to_end(&mut content)?;
-        Ok(content)
     }
 }
 

@@ -3,6 +3,7 @@
 //! A source is read block by block and a sink is written block by block; nothing here may hold a whole song.
 
 mod aac;
+mod bytes;
 mod caf;
 mod coded_pcm;
 mod containers;

@@ -4,7 +4,7 @@
 //! although packets end on it), which the reader takes for an end in front of all of them.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 
 use symphonia::core::errors::{Error, Result};
 use symphonia::core::formats::{FormatInfo, FormatReader, MediaInfo, SeekMode, SeekTo, SeekedTo, Track};
@@ -13,6 +13,8 @@ use symphonia::core::meta::Metadata;
 use symphonia::core::packet::Packet;
 use symphonia::core::units::Duration;
 use symphonia::default::formats::OggReader;
+
+use super::bytes::read_at;
 
 /// Packets looked at ahead: as many as can end on one page, which has 255 segments.
 const MAX_AHEAD: usize = 255;
@@ -49,10 +51,8 @@ pub(super) fn check_codecs(input: &mut (impl Read + Seek), offset: u64) -> Resul
 fn first_page(input: &mut (impl Read + Seek), position: u64) -> io::Result<Option<(Vec<u8>, u64)>> {
     const HEADER_BYTES: usize = 27;
     const IS_FIRST: u8 = 2;
-    input.seek(SeekFrom::Start(position))?;
-    let mut page = Vec::new();
     let most = HEADER_BYTES + 255 + HEAD_BYTES;
-    input.by_ref().take(most as u64).read_to_end(&mut page)?;
+    let page = read_at(input, position, most as u64)?;
     let is_first = page.starts_with(b"OggS") && page.get(5).is_some_and(|flags| flags & IS_FIRST != 0);
     let segments = page.get(26).map_or(0, |count| usize::from(*count));
     let (true, Some(table)) = (is_first, page.get(HEADER_BYTES..HEADER_BYTES + segments)) else {

@@ -14,6 +14,7 @@ use symphonia::core::codecs::audio::well_known::{
 use symphonia::core::errors::{Error, Result};
 use symphonia::core::formats::Track;
 
+use super::bytes::{read_at, u32_be};
 use super::containers::UNCLEAR_WIDTH;
 use super::edits::{Extent, Walk};
 
@@ -56,18 +57,18 @@ pub(super) fn correct(track: &mut Track, codecs: &[(u32, AudioCodecId)]) {
 fn linear_track(walk: &mut Walk<'_, impl Read + Seek>, track: Extent) -> Option<Result<(u32, AudioCodecId)>> {
     let header = walk.find(track.0, track.1, b"tkhd")?;
     let header = walk.prefix(header)?;
-    let id = number(&header, if *header.first()? == 1 { 20 } else { 12 })?;
+    let id = u32_be(&header, if *header.first()? == 1 { 20 } else { 12 })?;
     let mut description = track;
     for kind in [b"mdia", b"minf", b"stbl", b"stsd"] {
         description = walk.find(description.0, description.1, kind)?;
     }
     // Version, flags and the number of entries; then the first entry, which is a box as well.
     let entry = description.0 + 8;
-    let content = walk.bytes(entry, 72).ok()?;
+    let content = read_at(walk.input, entry, 72).ok()?;
     let kind = content.get(4..8)?;
     let version = u16::from_be_bytes(*content.get(16..18)?.first_chunk()?);
     let end = entry
-        .checked_add(u64::from(number(&content, 0)?))?
+        .checked_add(u64::from(u32_be(&content, 0)?))?
         .min(description.1);
     let boxes_from = entry + [36, 52, 72].get(usize::from(version))?;
     if kind == b"lpcm" && version == 2 {
@@ -80,7 +81,7 @@ fn linear_track(walk: &mut Walk<'_, impl Read + Seek>, track: Extent) -> Option<
 
 /// Version 2 gives the bits of a sample, the bytes of a packet, and its frames.
 fn is_unclear(content: &[u8]) -> bool {
-    let fields = [48, 56, 64, 68].map(|offset| number(content, offset).map(u64::from));
+    let fields = [48, 56, 64, 68].map(|offset| u32_be(content, offset).map(u64::from));
     let [Some(channels), Some(bits), Some(packet), Some(frames)] = fields else {
         return false;
     };
@@ -90,7 +91,7 @@ fn is_unclear(content: &[u8]) -> bool {
 /// Version 1 gives the bytes of a sample besides, which counts before the size of 16 bits that is always in front.
 fn sample_bits(content: &[u8], version: u16) -> Option<u32> {
     match version {
-        1 => Some(8 * number(content, 40)?),
+        1 => Some(8 * u32_be(content, 40)?),
         _ => Some(u32::from(u16::from_be_bytes(
             *content.get(26..28)?.first_chunk()?,
         ))),
@@ -119,9 +120,4 @@ fn codec(kind: &[u8], bits: u32, is_little: bool) -> Option<AudioCodecId> {
         (b"fl64", _, true) => CODEC_ID_PCM_F64LE,
         _ => return None,
     })
-}
-
-fn number(bytes: &[u8], offset: usize) -> Option<u32> {
-    let word = bytes.get(offset..offset + 4)?.first_chunk()?;
-    Some(u32::from_be_bytes(*word))
 }

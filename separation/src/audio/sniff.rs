@@ -3,8 +3,9 @@
 //! MPEG and ADTS streams have no signature, only frame headers that random bytes imitate, so several consistent
 //! headers in a row are demanded before a file counts as one.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 
+use super::bytes::read_at;
 use super::frames::{self, Parse};
 use super::signatures::{self, Known};
 use super::tags;
@@ -54,7 +55,7 @@ pub(super) enum Unrecognised {
 }
 
 /// Bytes in which signatures are: the second frame of AC-3 begins within 3,840 bytes.
-const HEAD_BYTES: usize = 4_096;
+const HEAD_BYTES: u64 = 4_096;
 
 /// Bytes looked at in all that is neither a tag nor known: a megabyte, as other players do.
 const WINDOW_BYTES: usize = 1_048_576;
@@ -78,7 +79,7 @@ const MAX_ZERO_BYTES: u64 = 65_536;
 /// Recognises the content, or says what is there instead.
 pub(super) fn sniff(input: &mut (impl Read + Seek)) -> io::Result<Result<Sniffed, Unrecognised>> {
     let offset = behind_tags(input)?;
-    let window = window_at(input, offset, HEAD_BYTES)?;
+    let window = read_at(input, offset, HEAD_BYTES)?;
     if window.is_empty() {
         return Ok(Err(if offset == 0 {
             Unrecognised::Empty
@@ -101,7 +102,7 @@ pub(super) fn sniff(input: &mut (impl Read + Seek)) -> io::Result<Result<Sniffed
     }
     let zeros = leading_zeros(input, offset)?;
     let offset = offset + zeros;
-    let window = window_at(input, offset, WINDOW_BYTES)?;
+    let window = read_at(input, offset, WINDOW_BYTES as u64)?;
     Ok(match first_frames(&window) {
         Some((container, start)) => Ok(Sniffed {
             container,
@@ -148,22 +149,10 @@ fn holds_frames_of_its_own(head: &[u8]) -> bool {
     KNOWN.iter().any(|magic| head.starts_with(magic))
 }
 
-fn window_at(input: &mut (impl Read + Seek), offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
-    input.seek(SeekFrom::Start(offset))?;
-    let mut window = Vec::new();
-    input.by_ref().take(bytes as u64).read_to_end(&mut window)?;
-    Ok(window)
-}
-
 fn behind_tags(input: &mut (impl Read + Seek)) -> io::Result<u64> {
     let mut offset = 0;
     for _ in 0..MAX_TAGS {
-        input.seek(SeekFrom::Start(offset))?;
-        let mut head = Vec::with_capacity(tags::HEAD_BYTES);
-        input
-            .by_ref()
-            .take(tags::HEAD_BYTES as u64)
-            .read_to_end(&mut head)?;
+        let head = read_at(input, offset, tags::HEAD_BYTES)?;
         // ID3v1 has its place at the end.
         let Some(length) = tags::length_at(&head).filter(|_| !head.starts_with(b"TAG")) else {
             break;
@@ -175,10 +164,8 @@ fn behind_tags(input: &mut (impl Read + Seek)) -> io::Result<u64> {
 }
 
 fn leading_zeros(input: &mut (impl Read + Seek), offset: u64) -> io::Result<u64> {
-    input.seek(SeekFrom::Start(offset))?;
-    let mut buffer = Vec::new();
-    input.by_ref().take(MAX_ZERO_BYTES).read_to_end(&mut buffer)?;
-    Ok(buffer.iter().take_while(|byte| **byte == 0).count() as u64)
+    let window = read_at(input, offset, MAX_ZERO_BYTES)?;
+    Ok(window.iter().take_while(|byte| **byte == 0).count() as u64)
 }
 
 fn by_signature(head: &[u8]) -> Option<Container> {

@@ -2,8 +2,10 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use super::bytes::{read_at, u32_le};
+
 /// Bytes of a tag's beginning that tell what it is.
-pub(super) const HEAD_BYTES: usize = 32;
+pub(super) const HEAD_BYTES: u64 = 32;
 
 /// Tags looked for one before the other at the end of a file; taggers leave at most three.
 const MAX_TAGS: usize = 8;
@@ -47,8 +49,8 @@ fn id3v2_length(head: &[u8]) -> Option<u64> {
 /// The size counts the items and the footer; a header in front of them counts beside it.
 fn ape_length(head: &[u8]) -> Option<u64> {
     const IS_HEADER: u32 = 1 << 29;
-    let size = u64::from(u32_at(head, 12)?);
-    let is_header = u32_at(head, 20)? & IS_HEADER != 0;
+    let size = u64::from(u32_le(head, 12)?);
+    let is_header = u32_le(head, 20)? & IS_HEADER != 0;
     Some(APE_HEAD_BYTES + if is_header { size } else { 0 })
 }
 
@@ -66,12 +68,9 @@ pub(super) fn end_of_audio(input: &mut (impl Read + Seek)) -> io::Result<u64> {
 
 /// Length in bytes of the tag that ends at `end`.
 fn length_before(input: &mut (impl Read + Seek), end: u64) -> io::Result<Option<u64>> {
-    let mut bytes_before = |count: u64| -> io::Result<Vec<u8>> {
+    let mut bytes_before = |count: u64| {
         let count = count.min(end);
-        input.seek(SeekFrom::Start(end - count))?;
-        let mut bytes = Vec::new();
-        input.by_ref().take(count).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        read_at(input, end - count, count)
     };
     for (bytes, magic) in [
         (ID3V1_BYTES, b"TAG".as_slice()),
@@ -84,7 +83,7 @@ fn length_before(input: &mut (impl Read + Seek), end: u64) -> io::Result<Option<
     let foot = bytes_before(APE_HEAD_BYTES)?;
     if foot.starts_with(b"APETAGEX") {
         const HAS_HEADER: u32 = 1 << 31;
-        let (Some(size), Some(flags)) = (u32_at(&foot, 12), u32_at(&foot, 20)) else {
+        let (Some(size), Some(flags)) = (u32_le(&foot, 12), u32_le(&foot, 20)) else {
             return Ok(None);
         };
         let head = if flags & HAS_HEADER != 0 {
@@ -112,11 +111,6 @@ fn length_before(input: &mut (impl Read + Seek), end: u64) -> io::Result<Option<
         return Ok(id3v2_length(&[b"ID3", rest].concat()));
     }
     Ok(None)
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    let word = bytes.get(offset..offset + 4)?.first_chunk()?;
-    Some(u32::from_le_bytes(*word))
 }
 
 #[cfg(test)]
