@@ -1,34 +1,34 @@
-//! Makes this process's allocator give memory back. Whoever waits for hours between bursts of work does so.
+//! Makes this process's allocator return free memory to the system, for processes that are idle for hours.
 //!
-//! glibc raises its thresholds with each large block that is freed, and keeps a hundred megabytes for the next song. They
-//! stand still when they are set, which it reads from the environment when a process starts: so the process starts anew,
-//! once. Other allocators ignore them.
+//! glibc raises its thresholds whenever a large block is freed, and then keeps a hundred megabytes for the next song.
+//! The thresholds are fixed if they are set in the environment, which glibc reads when a process starts. So the process
+//! restarts itself once with these variables. Other allocators ignore them.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-/// From this size on a block goes back when it is freed, and so does the heap's free end. glibc's own at first.
+/// Freed blocks, and a free end of the heap, of at least this size are returned to the system. glibc's initial value.
 const THRESHOLD_BYTES: &str = "131072";
 
-/// What glibc reads. Whoever sets one of them has chosen, as this process has after it started anew.
+/// The variables that glibc reads. Values that a user has set are kept. After the restart, both are set.
 const VARIABLES: [&str; 2] = ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"];
 
-/// Pools of memory that threads keep to themselves.
+/// Number of glibc's memory arenas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arenas {
-    /// As many as glibc thinks fit: threads that allocate much do not wait for each other.
-    AsMany,
-    /// One: threads that allocate little share what is free.
+    /// glibc's default: threads that allocate much do not contend.
+    Default,
+    /// One: threads that allocate little share free memory.
     One,
 }
 
-/// Starts this process anew with fixed thresholds, unless some are set. Goes on as it is where that cannot be done.
-pub fn keep_little(arenas: Arenas) {
-    let chosen = VARIABLES
+/// Restarts this process with fixed thresholds, unless one is set already. Continues unchanged if that fails.
+pub fn limit_retained_memory(arenas: Arenas) {
+    let is_configured = VARIABLES
         .into_iter()
         .chain(["GLIBC_TUNABLES"])
         .any(|name| std::env::var_os(name).is_some());
-    if chosen || !cfg!(target_env = "gnu") {
+    if is_configured || !cfg!(target_env = "gnu") {
         return;
     }
     let Ok(program) = std::env::current_exe() else {
@@ -39,7 +39,7 @@ pub fn keep_little(arenas: Arenas) {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    // Gives an error or nothing at all; it costs memory only, and logging has not begun.
+    // Returns only on failure, which costs nothing but memory. Logging has not started yet.
     let _ = command
         .args(arguments)
         .envs(VARIABLES.map(|name| (name, THRESHOLD_BYTES)))

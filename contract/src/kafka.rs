@@ -1,24 +1,24 @@
-//! Settings of Kafka clients, as the names and values that librdkafka knows.
+//! Settings of Kafka clients, with the names and values of librdkafka.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What is left between a task's deadline and the poll interval, for uploading, committing and closing.
+/// Margin between a task's deadline and the poll interval, for uploading, committing and closing.
 pub const CLOSE_MARGIN: Duration = Duration::from_secs(30);
 
-/// How a consumer proves that it lives.
+/// Timings by which the group detects a dead consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timings {
-    /// The longest time between two polls, and the longest that a rebalance waits for a member.
+    /// `max.poll.interval.ms`: longest time between two polls, and longest time that a rebalance waits for a member.
     pub max_poll_interval: Duration,
-    /// The longest silence before a member counts as dead.
+    /// `session.timeout.ms`: time without heartbeats after which the broker removes a member.
     pub session_timeout: Duration,
-    /// Time between two signs of life.
+    /// `heartbeat.interval.ms`.
     pub heartbeat_interval: Duration,
 }
 
-/// What a consumer's timings break.
+/// A rule that a consumer's timings break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TimingsError {
     /// Three heartbeats must fit into a session.
@@ -59,27 +59,25 @@ pub enum TimingsError {
 }
 
 impl Timings {
-    /// Those of the processors of the existing system.
+    /// The timings of uvr5-api's processors.
     pub const PROCESSOR: Self = Self {
         max_poll_interval: Duration::from_millis(600_000),
         session_timeout: Duration::from_millis(60_000),
         heartbeat_interval: Duration::from_millis(10_000),
     };
 
-    /// Those of the uploaders of the existing system.
+    /// The timings of uvr5-api's uploaders.
     pub const UPLOADER: Self = Self {
         max_poll_interval: Duration::from_millis(300_000),
         ..Self::PROCESSOR
     };
 
-    /// The time limit of a task where none is given: the poll interval less [`CLOSE_MARGIN`], or half of it where it is
-    /// shorter than two margins.
+    /// The default time limit of a task: the poll interval less [`CLOSE_MARGIN`], but at least half of the interval.
     pub fn default_task_timeout(&self) -> Duration {
         let half = self.max_poll_interval / 2;
         self.max_poll_interval.saturating_sub(CLOSE_MARGIN).max(half)
     }
 
-    /// The margin that a task's limit must leave.
     fn margin(&self) -> Duration {
         CLOSE_MARGIN.min(self.max_poll_interval / 2)
     }
@@ -87,7 +85,7 @@ impl Timings {
     /// Checks that `3 * heartbeat < session < poll interval` and that a task of `task_timeout` fits.
     ///
     /// # Errors
-    /// The first rule that is broken.
+    /// The first broken rule.
     pub fn check(&self, task_timeout: Duration) -> Result<(), TimingsError> {
         if self.heartbeat_interval * 3 >= self.session_timeout {
             return Err(TimingsError::Heartbeat {
@@ -112,28 +110,28 @@ impl Timings {
     }
 }
 
-/// How partitions are shared among members. The two cannot be mixed in one group.
+/// Partition assignor. The two cannot be mixed in one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Assignor {
-    /// Moves only what must move; the others go on.
+    /// Revokes only partitions that move; members keep the others during a rebalance.
     #[default]
     CooperativeSticky,
-    /// That of the existing system: every rebalance stops everybody.
+    /// That of uvr5-api: every rebalance revokes all partitions.
     Range,
 }
 
-/// A word that is not one of those a setting knows.
+/// A value that a setting does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{word}` is not one of {known}")]
-pub struct UnknownWord {
-    /// The word.
-    pub word: String,
-    /// What would do.
-    pub known: &'static str,
+#[error("`{value}` is not one of {valid}")]
+pub struct InvalidValue {
+    /// The rejected value.
+    pub value: String,
+    /// The valid values, comma separated.
+    pub valid: &'static str,
 }
 
 impl Assignor {
-    /// The name that Kafka knows.
+    /// Its name in Kafka.
     pub fn name(self) -> &'static str {
         match self {
             Self::CooperativeSticky => "cooperative-sticky",
@@ -149,15 +147,15 @@ impl fmt::Display for Assignor {
 }
 
 impl FromStr for Assignor {
-    type Err = UnknownWord;
+    type Err = InvalidValue;
 
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        match word {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text {
             "cooperative-sticky" => Ok(Self::CooperativeSticky),
             "range" => Ok(Self::Range),
-            _ => Err(UnknownWord {
-                word: word.into(),
-                known: "cooperative-sticky, range",
+            _ => Err(InvalidValue {
+                value: text.into(),
+                valid: "cooperative-sticky, range",
             }),
         }
     }
@@ -166,7 +164,7 @@ impl FromStr for Assignor {
 /// Where a partition without a committed offset starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OffsetReset {
-    /// After everything that is there, as the existing system does: what was published before is skipped.
+    /// At the end, like uvr5-api: messages published before are skipped.
     #[default]
     Latest,
     /// At the first message.
@@ -174,7 +172,7 @@ pub enum OffsetReset {
 }
 
 impl OffsetReset {
-    /// The name that Kafka knows.
+    /// Its name in Kafka.
     pub fn name(self) -> &'static str {
         match self {
             Self::Latest => "latest",
@@ -190,24 +188,24 @@ impl fmt::Display for OffsetReset {
 }
 
 impl FromStr for OffsetReset {
-    type Err = UnknownWord;
+    type Err = InvalidValue;
 
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        match word {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text {
             "latest" => Ok(Self::Latest),
             "earliest" => Ok(Self::Earliest),
-            _ => Err(UnknownWord {
-                word: word.into(),
-                known: "latest, earliest",
+            _ => Err(InvalidValue {
+                value: text.into(),
+                valid: "latest, earliest",
             }),
         }
     }
 }
 
-/// How a client logs in.
+/// SASL mechanism.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SaslMechanism {
-    /// The password as it is; only over TLS.
+    /// The password in plain text; use it only over TLS.
     Plain,
     /// SCRAM with SHA-256.
     ScramSha256,
@@ -216,7 +214,7 @@ pub enum SaslMechanism {
 }
 
 impl SaslMechanism {
-    /// The name that Kafka knows.
+    /// Its name in Kafka.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
@@ -227,36 +225,36 @@ impl SaslMechanism {
 }
 
 impl FromStr for SaslMechanism {
-    type Err = UnknownWord;
+    type Err = InvalidValue;
 
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        match word {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text {
             "PLAIN" => Ok(Self::Plain),
             "SCRAM-SHA-256" => Ok(Self::ScramSha256),
             "SCRAM-SHA-512" => Ok(Self::ScramSha512),
-            _ => Err(UnknownWord {
-                word: word.into(),
-                known: "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
+            _ => Err(InvalidValue {
+                value: text.into(),
+                valid: "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
             }),
         }
     }
 }
 
-/// Settings of any client that only depend on how it reaches the brokers.
+/// Connection settings of any client.
 pub fn connection(bootstrap_servers: &str, client_id: &str) -> Vec<(&'static str, String)> {
     vec![
         ("bootstrap.servers", bootstrap_servers.to_owned()),
         ("client.id", client_id.to_owned()),
         ("socket.keepalive.enable", "true".to_owned()),
-        // A broker that comes back is found within two seconds.
+        // The client reconnects within two seconds after a broker is available again.
         ("reconnect.backoff.ms", "100".to_owned()),
         ("reconnect.backoff.max.ms", "2000".to_owned()),
-        // Topics that appear or move are noticed soon.
+        // Created topics and moved leaders are noticed soon.
         ("topic.metadata.refresh.interval.ms", "10000".to_owned()),
     ]
 }
 
-/// Settings of a consumer that takes one message at a time and commits by itself.
+/// Settings of a consumer that processes one message at a time and commits explicitly.
 pub fn one_message_consumer(
     group: &str,
     timings: &Timings,
@@ -274,18 +272,18 @@ pub fn one_message_consumer(
         ("session.timeout.ms", milliseconds(timings.session_timeout)),
         ("heartbeat.interval.ms", milliseconds(timings.heartbeat_interval)),
         ("isolation.level", "read_committed".to_owned()),
-        // One message is enough, and what was fetched is dropped at every pause; tasks are hundreds of bytes.
+        // One message is enough, since prefetched messages are dropped at every pause. Tasks have hundreds of bytes.
         ("queued.min.messages", "1".to_owned()),
         ("queued.max.messages.kbytes", "1024".to_owned()),
         ("fetch.message.max.bytes", "65536".to_owned()),
         ("fetch.wait.max.ms", "500".to_owned()),
-        // A partition whose queue was full is looked at again this soon.
+        // A partition whose queue was full is fetched again after this time.
         ("fetch.queue.backoff.ms", "10".to_owned()),
         ("fetch.error.backoff.ms", "100".to_owned()),
     ]
 }
 
-/// Settings of a producer that loses and repeats nothing by itself.
+/// Settings of an idempotent producer that waits for all in-sync replicas.
 pub fn producer() -> Vec<(&'static str, String)> {
     vec![
         ("acks", "all".to_owned()),

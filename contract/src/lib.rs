@@ -1,7 +1,7 @@
-//! What the worker and the operator agree on, each thing defined once: messages, names, environment variables and the
-//! settings of Kafka clients. And how both keep their memory small while they wait.
+//! The contract of worker and operator: messages, names, environment variables and the settings of Kafka clients. Also
+//! the allocator settings that keep the memory of idle processes small.
 //!
-//! Holds no client and decides nothing. The existing system speaks the same words, so changes here are additive.
+//! Contains no client and no decisions. uvr5-api uses the same messages and names, so changes here must be additive.
 
 pub mod allocator;
 pub mod environment;

@@ -1,33 +1,34 @@
 //! Messages: tasks, and the results of tasks.
 //!
-//! Nothing here trusts what it reads: a message that is not one says why, and whom to tell if that much can be read.
+//! Parsers trust no input. The error for a malformed message gives the reason, and the task and webhook URL if these
+//! can be parsed.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The largest message that is read; tasks are hundreds of bytes.
+/// The largest message that is parsed; tasks have hundreds of bytes.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// The longest name of a task; it becomes part of file names, which end at 255 bytes.
+/// The longest task id; it is part of file names, which are limited to 255 bytes.
 const MAX_TASK_ID_BYTES: usize = 128;
 
-/// The longest text of an error in a result.
+/// The longest error message in a result.
 const MAX_ERROR_BYTES: usize = 2_000;
 
-/// The name of a task: letters, digits, `-`, `_` and `.`, so that it can be part of a file's name and of an object's key.
+/// A task id: letters, digits, `-`, `_` and `.`, so that it can be part of file names and object keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TaskId(String);
 
-/// Why a text is no task's name.
+/// Why a text is not a valid task id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TaskIdError {
     /// It is empty or too long.
     #[error("task_uuid must have 1 to {MAX_TASK_ID_BYTES} characters")]
     Length,
-    /// It has characters that file names or object keys cannot hold, or that lead elsewhere.
+    /// It has characters that are not allowed in file names or object keys, or that could form another path.
     #[error(
         "task_uuid may only have letters, digits, `-`, `_` and `.`, and must begin with a letter or digit"
     )]
@@ -35,10 +36,10 @@ pub enum TaskIdError {
 }
 
 impl TaskId {
-    /// A task's name from text.
+    /// Parses a task id.
     ///
     /// # Errors
-    /// When the text could not be part of a file's name.
+    /// When the text is not safe as part of a file name.
     pub fn parse(text: &str) -> Result<Self, TaskIdError> {
         if text.is_empty() || text.len() > MAX_TASK_ID_BYTES {
             return Err(TaskIdError::Length);
@@ -50,7 +51,7 @@ impl TaskId {
         Ok(Self(text.to_owned()))
     }
 
-    /// The name as text.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -79,88 +80,88 @@ impl From<TaskId> for String {
 /// A song to separate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Task {
-    /// The task's name.
+    /// The task's id.
     pub task_uuid: TaskId,
-    /// Where the song is: a path on the shared volume, or `s3://bucket/key`.
+    /// Location of the song: a path on the shared volume, or `s3://bucket/key`.
     pub audio_path: String,
-    /// Who is told when it is done, if anybody.
+    /// URL of its webhook, if any.
     pub hook_url: Option<String>,
-    /// How often it was put back after a failure.
+    /// How often it was requeued after a failure.
     pub retry_count: u32,
-    /// The message as it came, unknown fields included.
+    /// All fields of the message, unknown ones included.
     fields: Map<String, Value>,
 }
 
-/// What became of a task.
+/// The result of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskResult {
-    /// The task's name.
+    /// The task's id.
     pub task_uuid: TaskId,
-    /// Who is told, if anybody.
+    /// URL of its webhook, if any.
     pub hook_url: Option<String>,
     /// Stems, or the error.
     pub outcome: Outcome,
-    /// Position of the task's message, as `topic/partition@offset`. A task that is posted again has another, so that
-    /// its result is told from a repeated one. Results of other implementations have none.
+    /// Position of the task's message, as `topic/partition@offset`. A task that is posted again has a different one,
+    /// which distinguishes its result from a duplicate. Results of other implementations have none.
     pub task_message: Option<String>,
 }
 
-/// Stems, or why there are none.
+/// Stems, or the error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Both stems lie where other workers can read them.
+    /// Both stems are staged.
     Success {
         /// Path or `s3://` address of the vocals.
         vocals_path: String,
         /// Path or `s3://` address of the instrumental.
         instrumental_path: String,
     },
-    /// There are none.
+    /// The task failed.
     Failure {
-        /// Why, for the caller.
+        /// The reason, as the webhook reports it.
         error_message: String,
     },
 }
 
-/// Why a message is no task or no result, and whom to tell.
+/// The error for a malformed message, with its task if that can be parsed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Malformed {
-    /// What is wrong with the message.
+    /// The problem.
     pub error: MalformedError,
-    /// The task and its caller, where that much could be read.
+    /// The task and the URL of its webhook, if they could be parsed.
     pub known: Option<(TaskId, Option<String>)>,
 }
 
-/// What is wrong with a message.
+/// Why a message is malformed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum MalformedError {
-    /// There is no value.
+    /// It has no value.
     #[error("the message is empty")]
     Empty,
-    /// It is larger than any task.
+    /// It is larger than [`MAX_MESSAGE_BYTES`].
     #[error("the message has {bytes} bytes, more than {MAX_MESSAGE_BYTES}")]
     TooLarge {
-        /// Its size.
+        /// Its size in bytes.
         bytes: usize,
     },
     /// It is not JSON.
     #[error("the message is not JSON: {0}")]
     NotJson(String),
-    /// It is JSON, and not an object.
+    /// It is JSON, but not an object.
     #[error("the message is not a JSON object")]
     NotAnObject,
-    /// A field is not there.
+    /// A field is missing.
     #[error("the field `{0}` is missing")]
     Missing(&'static str),
-    /// A field is of another type.
+    /// A field has the wrong type.
     #[error("the field `{field}` is not {expected}")]
     WrongType {
-        /// Its name.
+        /// The field's name.
         field: &'static str,
-        /// What it should be.
+        /// The expected type.
         expected: &'static str,
     },
-    /// A task's name that cannot be used.
+    /// The task id is invalid.
     #[error(transparent)]
     TaskId(#[from] TaskIdError),
 }
@@ -184,10 +185,10 @@ impl Task {
         }
     }
 
-    /// Reads a message's value.
+    /// Parses a message's value.
     ///
     /// # Errors
-    /// When it is no task.
+    /// When it is not a valid task.
     pub fn parse(value: Option<&[u8]>) -> Result<Self, Malformed> {
         let (fields, task_uuid, hook_url) = common(value)?;
         let known = |error| Malformed {
@@ -203,7 +204,7 @@ impl Task {
                 .ok_or_else(|| {
                     known(MalformedError::WrongType {
                         field: "retry_count",
-                        expected: "a count",
+                        expected: "a non-negative integer",
                     })
                 })?,
         };
@@ -216,7 +217,7 @@ impl Task {
         })
     }
 
-    /// When it was posted, in seconds since 1970, where the message says so.
+    /// When it was posted, in Unix seconds, if the message has this field.
     pub fn timestamp(&self) -> Option<f64> {
         self.fields.get("timestamp")?.as_f64()
     }
@@ -228,7 +229,7 @@ impl Task {
 }
 
 impl TaskResult {
-    /// A failure, with a text short enough for any message.
+    /// A failure; the error message is cut to 2,000 bytes.
     pub fn failure(task_uuid: TaskId, hook_url: Option<String>, error_message: &str) -> Self {
         let end = error_message.floor_char_boundary(MAX_ERROR_BYTES);
         Self {
@@ -241,10 +242,10 @@ impl TaskResult {
         }
     }
 
-    /// Reads a message's value.
+    /// Parses a message's value.
     ///
     /// # Errors
-    /// When it is no result.
+    /// When it is not a valid result.
     pub fn parse(value: Option<&[u8]>) -> Result<Self, Malformed> {
         let (fields, task_uuid, hook_url) = common(value)?;
         let outcome = parse_outcome(&fields).map_err(|error| Malformed {
@@ -286,10 +287,10 @@ impl TaskResult {
     }
 }
 
-/// The value of a message that is put back: the same fields, unknown ones included, and `retry_count` one higher.
+/// The value of a requeued message: the same fields, unknown ones included, and `retry_count` one higher.
 ///
-/// Gives the new count with it, or nothing for a value that is no JSON object.
-pub fn put_back(value: &[u8]) -> Option<(u32, String)> {
+/// Returns it with the new count; `None` if the value is not a JSON object.
+pub fn requeue_value(value: &[u8]) -> Option<(u32, String)> {
     let mut fields: Map<String, Value> = serde_json::from_slice(value).ok()?;
     let before = fields.get("retry_count").and_then(Value::as_u64).unwrap_or(0);
     let count = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
@@ -297,25 +298,25 @@ pub fn put_back(value: &[u8]) -> Option<(u32, String)> {
     Some((count, Value::Object(fields).to_string()))
 }
 
-/// Fields, task and caller.
+/// All fields, the task id, and the URL of the webhook.
 type Common = (Map<String, Value>, TaskId, Option<String>);
 
-/// What both kinds of messages have: an object, a task's name, a caller.
+/// Parses what both kinds of messages have.
 fn common(value: Option<&[u8]>) -> Result<Common, Malformed> {
-    let nobody = |error| Malformed { error, known: None };
+    let without_task = |error| Malformed { error, known: None };
     let bytes = value
         .filter(|bytes| !bytes.is_empty())
-        .ok_or(nobody(MalformedError::Empty))?;
+        .ok_or(without_task(MalformedError::Empty))?;
     if bytes.len() > MAX_MESSAGE_BYTES {
-        return Err(nobody(MalformedError::TooLarge { bytes: bytes.len() }));
+        return Err(without_task(MalformedError::TooLarge { bytes: bytes.len() }));
     }
-    let json: Value =
-        serde_json::from_slice(bytes).map_err(|error| nobody(MalformedError::NotJson(error.to_string())))?;
+    let json: Value = serde_json::from_slice(bytes)
+        .map_err(|error| without_task(MalformedError::NotJson(error.to_string())))?;
     let Value::Object(fields) = json else {
-        return Err(nobody(MalformedError::NotAnObject));
+        return Err(without_task(MalformedError::NotAnObject));
     };
-    let name = text(&fields, "task_uuid").map_err(nobody)?;
-    let task_uuid = TaskId::parse(&name).map_err(|error| nobody(error.into()))?;
+    let name = text(&fields, "task_uuid").map_err(without_task)?;
+    let task_uuid = TaskId::parse(&name).map_err(|error| without_task(error.into()))?;
     let hook_url = match fields.get("hook_url") {
         None | Some(Value::Null) => None,
         Some(Value::String(url)) => Some(url.clone()).filter(|url| !url.is_empty()),
@@ -323,7 +324,7 @@ fn common(value: Option<&[u8]>) -> Result<Common, Malformed> {
             return Err(Malformed {
                 error: MalformedError::WrongType {
                     field: "hook_url",
-                    expected: "a text",
+                    expected: "a string",
                 },
                 known: Some((task_uuid, None)),
             });
@@ -364,7 +365,7 @@ fn text(fields: &Map<String, Value>, field: &'static str) -> Result<String, Malf
         Some(Value::String(text)) => Ok(text.clone()),
         Some(_) => Err(MalformedError::WrongType {
             field,
-            expected: "a text",
+            expected: "a string",
         }),
     }
 }

@@ -1,51 +1,51 @@
-//! The record that a worker commits as metadata beside a partition's offset: `key=value` pairs separated by `;`.
+//! The record that a worker commits as metadata of a partition's offset: `name=value` pairs separated by `;`.
 //!
 //! It describes the message at that offset. Each field has one writer and named readers. Fields of later versions are
-//! kept and ignored. Reading never fails: what cannot be read counts as absent.
+//! kept and ignored. Parsing never fails: malformed fields count as absent.
 
 use std::fmt;
 
-/// Longest record that is written, in bytes. Brokers refuse more than 4,096 (`offset.metadata.max.bytes`).
+/// Longest record that is written, in bytes. By default, brokers refuse more than 4,096 (`offset.metadata.max.bytes`).
 pub const MAX_METADATA_BYTES: usize = 512;
 
 /// Longest name of a dependency in a [`Hold`], in bytes.
 const MAX_DEPENDENCY_BYTES: usize = 64;
 
-/// The record beside a committed offset. A worker of an older version reads a record with any field beside `attempt`
-/// as attempt 0, so that a rolling update never counts too many crashes.
+/// The metadata of a committed offset. A worker of an older version reads a record with any field besides `attempt` as
+/// attempt 0, so a rolling update never counts too many crashes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OffsetMetadata {
-    /// How often work on the message was started; written by processors and uploaders, read by them.
+    /// Number of attempts at the message; written and read by processors and uploaders.
     pub attempt: u32,
-    /// The worker had been asked to stop: the platform may end it before the message is done. Written by workers, read
-    /// by them and by the operator.
+    /// The worker was asked to stop: the platform may kill it before the message is done. Written by workers, read by
+    /// workers and the operator.
     pub draining: bool,
-    /// When work on the message started, in Unix seconds; read by operator and API.
+    /// When processing started, in Unix seconds; read by the operator and the API.
     pub start: Option<u64>,
     /// Progress of the work, 0 to 100; read by the API.
     pub percent: Option<u8>,
-    /// What refuses the worker; read by the operator.
+    /// The dependency that refuses the worker; read by the operator.
     pub held: Option<Hold>,
     /// How long the worker's last message took, in seconds; read by the operator.
     pub last: Option<u64>,
-    /// The message is in the dead-letter topic; written by workers, read by them so that no second one is published.
-    pub letter: bool,
-    /// Fields of other versions, as they were read.
+    /// The message is in the dead-letter topic; written and read by workers, so that it is published there only once.
+    pub dead_lettered: bool,
+    /// Fields of other versions, unchanged.
     others: Vec<(String, String)>,
 }
 
 /// A dependency that refuses a worker, written as `s3:403@1763683200`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
-    /// The dependency and its code: `s3:403`, `s3:NoSuchBucket`, `volume:EACCES`, `kafka:29`, `model:missing`.
+    /// The dependency and its error code: `s3:403`, `s3:NoSuchBucket`, `volume:EACCES`, `kafka:29`, `model:missing`.
     dependency: String,
-    /// Since when, in Unix seconds.
+    /// Time of the first refusal, in Unix seconds.
     pub since: u64,
 }
 
 impl Hold {
-    /// A refusal by `dependency` since a time in Unix seconds. Characters that the record cannot hold become `-`; what
-    /// is longer than 64 bytes is cut off.
+    /// A refusal by `dependency` since a time in Unix seconds. Characters that the record cannot contain are replaced
+    /// by `-`; the name is cut to 64 bytes.
     #[must_use]
     pub fn new(dependency: &str, since: u64) -> Self {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_' | '.');
@@ -57,7 +57,7 @@ impl Hold {
         Self { dependency, since }
     }
 
-    /// The dependency and its code, such as `s3:403`.
+    /// The dependency and its error code, such as `s3:403`.
     #[must_use]
     pub fn dependency(&self) -> &str {
         &self.dependency
@@ -71,7 +71,7 @@ impl Hold {
 }
 
 impl OffsetMetadata {
-    /// The record of a message whose work was started so often, with nothing else known of it.
+    /// A record with only the number of attempts.
     #[must_use]
     pub fn attempt(attempt: u32) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl OffsetMetadata {
         }
     }
 
-    /// Reads a record. Texts of other programs give the empty record.
+    /// Parses a record. Metadata of other programs gives an empty record.
     #[must_use]
     pub fn parse(metadata: &str) -> Self {
         let mut read = Self::default();
@@ -95,7 +95,7 @@ impl OffsetMetadata {
                 "percent" => read.percent = value.parse().ok().filter(|percent| *percent <= 100),
                 "held" => read.held = Hold::parse(value),
                 "last" => read.last = value.parse().ok(),
-                "letter" => read.letter = value == "1",
+                "letter" => read.dead_lettered = value == "1",
                 _ => read.others.push((key.to_owned(), value.to_owned())),
             }
         }
@@ -103,8 +103,7 @@ impl OffsetMetadata {
     }
 }
 
-/// At most [`MAX_METADATA_BYTES`]; empty where nothing is known. Fields of other versions are left out where they do not
-/// fit.
+/// At most [`MAX_METADATA_BYTES`]; empty if no field is set. Fields of other versions are omitted if they do not fit.
 impl fmt::Display for OffsetMetadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let own = [
@@ -116,7 +115,7 @@ impl fmt::Display for OffsetMetadata {
                 .as_ref()
                 .map(|held| format!("held={}@{}", held.dependency, held.since)),
             self.last.map(|last| format!("last={last}")),
-            self.letter.then(|| "letter=1".to_owned()),
+            self.dead_lettered.then(|| "letter=1".to_owned()),
         ];
         let others = self
             .others
@@ -142,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_read_as_it_is_written() {
+    fn a_record_is_parsed_as_it_is_written() {
         let record = OffsetMetadata {
             attempt: 2,
             draining: true,
@@ -150,7 +149,7 @@ mod tests {
             percent: Some(40),
             held: Some(Hold::new("s3:403", 1_763_683_100)),
             last: Some(77),
-            letter: true,
+            dead_lettered: true,
             others: vec![("later".to_owned(), "1".to_owned())],
         };
         let text = "attempt=2;draining=1;start=1763683200;percent=40;held=s3:403@1763683100;last=77;letter=1;later=1";
@@ -159,13 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_an_attempt_alone_is_that_of_the_version_before() {
+    fn a_record_with_only_an_attempt_equals_that_of_the_previous_version() {
         assert_eq!(OffsetMetadata::attempt(3).to_string(), "attempt=3");
         assert_eq!(OffsetMetadata::attempt(0).to_string(), "");
     }
 
     #[test]
-    fn texts_of_other_programs_give_the_empty_record() {
+    fn metadata_of_other_programs_gives_an_empty_record() {
         for text in [
             "",
             "attempt=",

@@ -1,4 +1,4 @@
-//! Shows whether the main loop of a process runs.
+//! Detects whether the main loop of a process is stuck.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// A main loop that has been silent for so long is stuck, and the process has to be restarted. Twice the longest deadline
-/// of one step.
+/// Time without a beat after which the main loop counts as stuck and the process must be restarted. Twice the longest
+/// deadline of one step.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// How often [`Heartbeat::during`] beats.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Shows whether the main loop runs; cheap to clone.
+/// Records that the main loop runs; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Heartbeat {
     start: Instant,
@@ -32,7 +32,7 @@ impl Default for Heartbeat {
 }
 
 impl Heartbeat {
-    /// The main loop runs.
+    /// Records that the main loop runs now.
     pub fn beat(&self) {
         let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(millis, Ordering::Relaxed);
@@ -52,12 +52,12 @@ impl Heartbeat {
         }
     }
 
-    /// For how long the main loop has been silent, where that is so long that it counts as stuck.
+    /// Time since the last beat, if it is long enough that the main loop counts as stuck.
     #[must_use]
     pub fn stuck_for(&self) -> Option<Duration> {
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
-        let silent = self.start.elapsed().saturating_sub(last);
-        (silent >= STUCK_AFTER).then_some(silent)
+        let elapsed = self.start.elapsed().saturating_sub(last);
+        (elapsed >= STUCK_AFTER).then_some(elapsed)
     }
 }
 

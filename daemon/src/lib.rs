@@ -1,5 +1,5 @@
-//! What worker and operator share as long-running programs: HTTP endpoints with limits, the heartbeat that liveness
-//! reports, and log lines that no text of a user can forge.
+//! Parts of long-running programs that worker and operator share: HTTP endpoints with limits, the heartbeat behind the
+//! liveness probe, and log lines that user input cannot forge.
 //!
 //! Imports no other crate of this workspace.
 

@@ -1,4 +1,4 @@
-//! One log event is one line: control characters are escaped, so that no text of a user starts a line of its own.
+//! One log event is one line: control characters are escaped, so that user input cannot start a new line.
 
 use std::io::{self, Write};
 
@@ -24,7 +24,7 @@ fn escaped(event: &str) -> String {
     let (text, end) = event.strip_suffix('\n').map_or((event, ""), |text| (text, "\n"));
     let mut line = String::with_capacity(event.len());
     for c in text.chars() {
-        // Line and paragraph separators, and marks that reorder the text around them.
+        // Line and paragraph separators, and characters that reorder the surrounding text.
         let misleads =
             matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         if c.is_control() || misleads {

@@ -1,9 +1,9 @@
-//! Whether a request was sent to this machine by its own name.
+//! Checks whether the `Host` of a request names this machine.
 
 use axum::http::{HeaderMap, Uri, header};
 
-/// Whether the `Host` header is `localhost` or an IP address, or absent. In a browser, a foreign site can have its own
-/// host name resolve to this machine (DNS rebinding); its requests then carry that name.
+/// Whether the `Host` header is `localhost`, an IP address, or absent. In a browser, another site can let its own host
+/// name resolve to this machine (DNS rebinding); its requests then carry that name.
 #[must_use]
 pub fn names_this_machine(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST) else {

@@ -1,4 +1,4 @@
-//! An HTTP/1 server: connections in bounded numbers, time limits for slow clients, an orderly end.
+//! An HTTP/1 server with a limit on connections, time limits for slow clients, and a graceful shutdown.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,24 +21,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::write_timeout::WriteTimeout;
 
-/// Pause after a connection could not be accepted, which means that the process has no file descriptors left.
+/// Pause after a connection could not be accepted, usually because the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Limits of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The most connections at the same time; further ones wait to be accepted. Each takes some 20 kB.
+    /// Maximum of simultaneous connections; further ones wait to be accepted. Each takes about 20 kB.
     pub connections: usize,
     /// How long a client may take to send the headers of a request, and how long a connection may be idle.
     pub headers: Duration,
-    /// How long a client may read nothing of a response.
+    /// How long a client may stop reading a response.
     pub stall: Duration,
-    /// How long one connection may last with its one request. None: as long as its requests take, one after another.
+    /// Time limit of a connection, which then serves a single request. `None`: no limit, and any number of requests.
     pub connection: Option<Duration>,
 }
 
 impl Limits {
-    /// Those of an endpoint for probes and metrics: small requests, each on a connection of its own.
+    /// Limits of an endpoint for probes and metrics: small requests, each on its own connection.
     pub const ADMIN: Self = Self {
         connections: 64,
         headers: Duration::from_secs(5),
@@ -46,7 +46,7 @@ impl Limits {
         connection: Some(Duration::from_secs(10)),
     };
 
-    /// Those of an API that accepts songs; reading a body has limits of its own.
+    /// Limits of an API that accepts songs; reading a body has its own limits.
     pub const API: Self = Self {
         connections: 1024,
         headers: Duration::from_secs(30),
@@ -55,18 +55,19 @@ impl Limits {
     };
 }
 
-/// Serves until `stop`, and then for at most `end` what is running. Returns whether all of that ended.
+/// Serves until `stop`, then finishes running requests for at most `shutdown_limit`. Returns whether all of them
+/// finished.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: Limits,
     stop: CancellationToken,
-    end: Duration,
+    shutdown_limit: Duration,
 ) -> bool {
     let connections = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let aborted = CancellationToken::new();
-    let _abort_what_is_left = aborted.clone().drop_guard();
+    let _abort_on_drop = aborted.clone().drop_guard();
     let router = TowerToHyperService::new(router);
     loop {
         let accepted = tokio::select! {
@@ -82,7 +83,7 @@ pub async fn serve(
             }
         };
         let router = router.clone();
-        let service = service_fn(move |request| routed(&router, request, peer));
+        let service = service_fn(move |request| route(&router, request, peer));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.headers)
@@ -92,23 +93,25 @@ pub async fn serve(
         let aborted = aborted.clone();
         tokio::spawn(async move {
             tokio::select! {
-                ended = connection => {
-                    if let Err(error) = ended {
+                result = connection => {
+                    if let Err(error) = result {
                         tracing::debug!(%error, %peer, "Connection ended");
                     }
                 }
-                () = over(limits.connection) => tracing::debug!(%peer, "Connection closed: it took too long"),
+                () = time_limit(limits.connection) => tracing::debug!(%peer, "Connection closed: time limit exceeded"),
                 () = aborted.cancelled() => {}
             }
             drop(slot);
         });
     }
     drop(listener);
-    tokio::time::timeout(end, graceful.shutdown()).await.is_ok()
+    tokio::time::timeout(shutdown_limit, graceful.shutdown())
+        .await
+        .is_ok()
 }
 
-/// Hands a request to the router, which can extract the client's address from it.
-fn routed(
+/// Passes a request to the router, with the client's address as an extension.
+fn route(
     router: &TowerToHyperService<Router>,
     request: Request<Incoming>,
     peer: SocketAddr,
@@ -118,7 +121,7 @@ fn routed(
     router.call(request)
 }
 
-async fn over(limit: Option<Duration>) {
+async fn time_limit(limit: Option<Duration>) {
     match limit {
         Some(limit) => tokio::time::sleep(limit).await,
         None => std::future::pending().await,
@@ -134,7 +137,7 @@ async fn accept(
         .await
         .expect("the semaphore is never closed");
     let (stream, peer) = listener.accept().await?;
-    // Responses are small and not worth collecting.
+    // Responses are small, so Nagle's algorithm would only delay them.
     let _ = stream.set_nodelay(true);
     Ok((stream, peer, slot))
 }
@@ -153,12 +156,12 @@ mod tests {
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-    async fn started(router: Router, limits: Limits) -> (SocketAddr, DropGuard) {
+    async fn start_server(router: Router, limits: Limits) -> (SocketAddr, DropGuard) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
-        let end = Duration::from_secs(1);
-        tokio::spawn(serve(listener, router, limits, stop.clone(), end));
+        let shutdown_limit = Duration::from_secs(1);
+        tokio::spawn(serve(listener, router, limits, stop.clone(), shutdown_limit));
         (address, stop.drop_guard())
     }
 
@@ -169,14 +172,14 @@ mod tests {
     /// Everything until the server closes the connection.
     async fn read(mut stream: TcpStream) -> String {
         let mut bytes = Vec::new();
-        // A reset is an end as well.
+        // A reset also ends the connection.
         let _ = stream.read_to_end(&mut bytes).await;
         String::from_utf8(bytes).expect("text")
     }
 
     #[tokio::test]
     async fn a_connection_with_a_limit_serves_one_request() {
-        let (address, _stop) = started(hello(), Limits::ADMIN).await;
+        let (address, _stop) = start_server(hello(), Limits::ADMIN).await;
         let mut stream = TcpStream::connect(address).await.expect("a server");
         stream.write_all(REQUEST).await.expect("it reads");
         let answer = read(stream).await;
@@ -186,11 +189,11 @@ mod tests {
         );
     }
 
-    // Time passes by itself while every task waits.
+    // The paused clock advances automatically while every task waits.
     #[tokio::test(start_paused = true)]
     async fn a_client_that_sends_half_a_request_is_disconnected() {
         for limits in [Limits::ADMIN, Limits::API] {
-            let (address, _stop) = started(hello(), limits).await;
+            let (address, _stop) = start_server(hello(), limits).await;
             let mut stream = TcpStream::connect(address).await.expect("a server");
             stream.write_all(&REQUEST[..20]).await.expect("it reads");
             read(stream).await;
@@ -205,9 +208,9 @@ mod tests {
             connections: 1,
             ..Limits::API
         };
-        let (address, _stop) = started(Router::new().route("/", get(endless)), slots).await;
-        let mut silent = TcpStream::connect(address).await.expect("a server");
-        silent.write_all(REQUEST).await.expect("it reads");
+        let (address, _stop) = start_server(Router::new().route("/", get(endless)), slots).await;
+        let mut stalled = TcpStream::connect(address).await.expect("a server");
+        stalled.write_all(REQUEST).await.expect("it reads");
         // The only slot is free again once the first client was disconnected.
         let mut next = TcpStream::connect(address).await.expect("it listens");
         next.write_all(REQUEST).await.expect("it reads");
@@ -222,7 +225,7 @@ mod tests {
             connections: 1,
             ..Limits::ADMIN
         };
-        let (address, _stop) = started(hello(), one).await;
+        let (address, _stop) = start_server(hello(), one).await;
         let slow = TcpStream::connect(address).await.expect("a server");
         let mut next = TcpStream::connect(address).await.expect("it listens");
         next.write_all(REQUEST).await.expect("it reads");

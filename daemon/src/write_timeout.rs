@@ -1,4 +1,4 @@
-//! A connection whose peer has to read what is written within a time limit.
+//! A connection with a time limit for writes that the peer does not read.
 
 use std::io;
 use std::pin::Pin;
@@ -8,13 +8,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A connection that fails when nothing can be written to it for a while. hyper limits only how long it waits for
-/// requests.
+/// A connection that fails when writes are blocked for too long. hyper limits only how long it waits for requests.
 #[derive(Debug)]
 pub(crate) struct WriteTimeout<S> {
     inner: S,
     limit: Duration,
-    /// Since a write could not go on.
+    /// Runs since a write was blocked.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
@@ -27,7 +26,7 @@ impl<S: Unpin> WriteTimeout<S> {
         }
     }
 
-    /// What a write gave, or an error if none has gone on for too long.
+    /// The result of a write, or an error if writes have been blocked for too long.
     fn limited<T>(
         &mut self,
         context: &mut Context<'_>,

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Fills the folder that becomes the root of an image without a shell: the shared libraries that programs are linked
-# with, the certificates of the usual authorities, the users, and for scanners what package each file came from.
-# Runs in a stage of Dockerfile.worker and Dockerfile.operator that is Debian, or made of it; knows no program by name.
+# Fills the directory that becomes the root of an image without a shell: the shared libraries that programs are linked
+# with, the system trust store, the users, and for scanners the package of each file.
+# Runs in a stage of Dockerfile.worker and Dockerfile.operator that is Debian or based on it; names no program.
 #
-# usage: root.sh FOLDER PROGRAM-OR-LIBRARY…
+# usage: root.sh DIRECTORY PROGRAM-OR-LIBRARY…
 set -eu
 root=$1
 shift
@@ -15,12 +15,12 @@ if [ ! -e "$authorities" ]; then
 fi
 install -D --mode=644 "$authorities" "$root$authorities"
 
-# With full paths, the dynamic loader too: where Debian's loader looks without being told.
+# Libraries and the dynamic loader keep their full paths, which Debian's loader searches by default.
 for program in "$@"; do
     ldd "$program"
 done >/tmp/linked
 if grep 'not found' /tmp/linked; then
-    echo "root.sh: this base has no such library; fix: install it in the stage 'root', or take a newer base" >&2
+    echo "root.sh: this base lacks the libraries above; fix: install them in the stage 'root', or use a newer base" >&2
     exit 1
 fi
 libraries=$(sed -n 's|^[^/]*\(/[^ ]*\) (0x.*|\1|p' /tmp/linked | sort -u)
@@ -28,10 +28,10 @@ for library in $libraries; do
     install -D --mode=755 "$library" "$root$library"
 done
 
-# As distroless images do: one file for each package, and the licence that goes with it.
+# As in distroless images: one status file for each package, and its license.
 mkdir -p "$root/var/lib/dpkg/status.d"
 packages=$(for library in $libraries; do
-    # Debian calls a folder /usr/lib by either name.
+    # /lib and /usr/lib are the same directory on Debian, and the package may list either path.
     dpkg-query --search "*$library"
 done | cut -d: -f1 | sort -u)
 for package in ca-certificates $packages; do

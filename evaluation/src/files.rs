@@ -1,25 +1,25 @@
-//! Songs as files.
+//! Reads and writes song files.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use separation::audio::{self, OutputFormat, SourceOptions, StereoBlock, StereoSource, WavSamples};
 
-/// The longest song that is held in memory: 10 minutes x 44,100 frames x 8 bytes = 212 MB.
+/// The longest song held in memory: 10 minutes x 44,100 frames x 8 bytes = 212 MB.
 const MAX_FRAMES: usize = 600 * audio::SAMPLE_RATE_HZ as usize;
 
 /// Opens a song for reading block by block.
 ///
 /// # Errors
-/// When it cannot be read as audio.
+/// If it cannot be read as audio.
 pub fn open(path: &Path) -> Result<audio::FileSource> {
     audio::open(path, &SourceOptions::default()).with_context(|| format!("cannot open {}", path.display()))
 }
 
-/// Reads a whole song of at most ten minutes.
+/// Reads a complete song of at most ten minutes.
 ///
 /// # Errors
-/// When it cannot be read as audio or is longer.
+/// If it cannot be read as audio or is longer.
 pub fn read(path: &Path) -> Result<StereoBlock> {
     let mut source = open(path)?;
     let (mut song, mut block) = (StereoBlock::default(), StereoBlock::default());
@@ -39,10 +39,10 @@ pub fn read(path: &Path) -> Result<StereoBlock> {
     }
 }
 
-/// Writes a WAV file, which appears when `fill` has filled it; its directory is made where there is none.
+/// Writes a WAV file, which appears once `fill` has succeeded; creates its directory if missing.
 ///
 /// # Errors
-/// When it cannot be written or `fill` fails.
+/// If it cannot be written or `fill` fails.
 pub fn write_wav(
     path: &Path,
     samples: WavSamples,
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_written_file_reads_back_unchanged() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("new/song.wav");
         let song = StereoBlock {

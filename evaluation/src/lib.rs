@@ -1,12 +1,13 @@
-//! How well a separation is done: mixes of real songs whose exact stems are known, and the measure of a stem.
+//! Measures separation quality: mixes real songs with exactly known stems, and computes the SDR of a
+//! separated stem.
 //!
-//! For the demo, the benchmarks and the quality tests. It uses of the worker only its [audio](separation::audio)
-//! and must never know how separation works, or it would agree with it by construction.
+//! Used by the demo, the benchmarks and the quality tests. Uses only the [audio](separation::audio) module of
+//! `separation`, so that the measure is independent of the separation algorithm.
 
 pub mod files;
 pub mod looping;
 pub mod mix;
+pub mod pairs;
 pub mod sdr;
-pub mod six;
 
 mod reverb;

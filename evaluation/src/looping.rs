@@ -1,12 +1,12 @@
-//! Long songs, made by repeating short ones.
+//! Makes long songs by repeating short ones.
 
 use anyhow::{Result, ensure};
 use separation::audio::{StereoBlock, StereoSink, StereoSource};
 
-/// Writes exactly `frames` frames of the song that `open` opens, again and again, block by block.
+/// Writes exactly `frames` frames, repeating the song that `open` opens, block by block.
 ///
 /// # Errors
-/// When the song cannot be read, is empty, or cannot be written.
+/// If the song cannot be read, is empty, or cannot be written.
 pub fn repeat<S: StereoSource>(
     mut open: impl FnMut() -> Result<S>,
     frames: u64,
@@ -21,7 +21,7 @@ pub fn repeat<S: StereoSource>(
     Ok(())
 }
 
-/// Copies up to `most` frames and says how many there were.
+/// Copies up to `most` frames and returns their number.
 fn copy(source: &mut dyn StereoSource, most: u64, sink: &mut dyn StereoSink) -> Result<u64> {
     let mut block = StereoBlock::default();
     let mut left = most;
@@ -57,7 +57,7 @@ mod tests {
         }
 
         fn finish(self: Box<Self>) -> Result<UnpublishedFile, AudioError> {
-            unreachable!("a song that is repeated is finished by who opened the file")
+            unreachable!("the caller finishes the file")
         }
     }
 

@@ -1,9 +1,9 @@
-//! `separation-evaluation`: makes songs whose exact stems are known, and says how good a separated stem is.
+//! `separation-evaluation`: mixes songs with exactly known stems and measures separated stems.
 
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "figures and file names on standard output are the result, what failed goes to standard error"
+    reason = "results go to standard output, errors to standard error"
 )]
 
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use separation::audio::{SAMPLE_RATE_HZ, WavSamples};
-use separation_evaluation::{files, looping, mix, sdr, six};
+use separation_evaluation::{files, looping, mix, pairs, sdr};
 use serde::Serialize;
 
-/// Makes songs whose exact stems are known, and says how good a separated stem is.
+/// Mixes songs with exactly known stems and measures separated stems
 #[derive(Debug, Parser)]
 #[command(after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
-    task: Task,
+    command: Command,
 }
 
 const EXAMPLES: &str = "\
@@ -30,14 +30,14 @@ Examples:
   separation-evaluation sdr --reference vocals_reference.wav --estimate vocals.wav";
 
 #[derive(Debug, Subcommand)]
-enum Task {
+enum Command {
     /// Mix two voices over three instrumentals: NAME_mix.wav, NAME_vocals_reference.wav,
     /// NAME_instrumental_reference.wav (32-bit float)
     Mix {
-        /// Where the songs are that `cargo xtask` installs
+        /// Directory of the songs that `cargo xtask` installs
         #[arg(long, value_name = "DIR")]
         songs: PathBuf,
-        /// Where the mixes go
+        /// Output directory of the mixes
         #[arg(long, value_name = "DIR")]
         output_dir: PathBuf,
         /// Make only this one of the six
@@ -49,25 +49,25 @@ enum Task {
     },
     /// Repeat a song to a length, as a 16-bit WAV file
     Loop {
-        /// The song
+        /// Song file
         #[arg(long, value_name = "FILE")]
         input: PathBuf,
         /// The length in seconds, at most a day
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=86_400))]
         seconds: u32,
-        /// The file to write
+        /// Output file
         #[arg(long, value_name = "FILE")]
         output: PathBuf,
     },
     /// Print the signal-to-distortion ratio in dB
     Sdr {
-        /// The exact stem
+        /// Exact stem
         #[arg(long, value_name = "FILE")]
         reference: PathBuf,
-        /// The separated one
+        /// Separated stem
         #[arg(long, value_name = "FILE")]
         estimate: PathBuf,
-        /// Print a JSON object; its `sdr_db` is null where the two are equal
+        /// Print a JSON object; its `sdr_db` is null if the two are equal
         #[arg(long)]
         json: bool,
     },
@@ -87,7 +87,7 @@ struct Sdr {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().task) {
+    match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -96,29 +96,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> Result<()> {
-    match task {
-        Task::Mix {
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Mix {
             songs,
             output_dir,
             only,
             json,
         } => {
-            let mut pairs = six::six_pairs(&songs)?;
+            let mut selected = pairs::six_pairs(&songs)?;
             if let Some(number) = only {
-                pairs = vec![pairs.swap_remove(usize::from(number) - 1)];
+                selected = vec![selected.swap_remove(usize::from(number) - 1)];
             }
-            for pair in &pairs {
-                let made = mix_pair(pair, &output_dir)?;
+            for pair in &selected {
+                let mixed = mix_pair(pair, &output_dir)?;
                 if json {
-                    println!("{}", serde_json::to_string(&made)?);
+                    println!("{}", serde_json::to_string(&mixed)?);
                 } else {
-                    println!("{}", made.mix.display());
+                    println!("{}", mixed.mix.display());
                 }
             }
             Ok(())
         }
-        Task::Loop {
+        Command::Loop {
             input,
             seconds,
             output,
@@ -129,7 +129,7 @@ fn run(task: Task) -> Result<()> {
                     .with_context(|| format!("cannot repeat {}", input.display()))
             })
         }
-        Task::Sdr {
+        Command::Sdr {
             reference,
             estimate,
             json,
@@ -153,18 +153,18 @@ fn run(task: Task) -> Result<()> {
     }
 }
 
-fn mix_pair(pair: &six::Pair, output_dir: &Path) -> Result<MixFiles> {
+fn mix_pair(pair: &pairs::Pair, output_dir: &Path) -> Result<MixFiles> {
     let (voice, music) = (files::read(&pair.voice)?, files::read(&pair.music)?);
-    let made = mix::mix(&voice, &music).with_context(|| format!("cannot mix {}", pair.name))?;
+    let mixed = mix::mix(&voice, &music).with_context(|| format!("cannot mix {}", pair.name))?;
     let write = |what: &str, block| -> Result<PathBuf> {
         let path = output_dir.join(format!("{}_{what}.wav", pair.name));
         files::write_wav(&path, WavSamples::Float32, |sink| Ok(sink.write(block)?))?;
         Ok(path)
     };
     Ok(MixFiles {
-        mix: write("mix", &made.mix)?,
-        vocals_reference: write("vocals_reference", &made.vocals)?,
-        instrumental_reference: write("instrumental_reference", &made.instrumental)?,
+        mix: write("mix", &mixed.mix)?,
+        vocals_reference: write("vocals_reference", &mixed.vocals)?,
+        instrumental_reference: write("instrumental_reference", &mixed.instrumental)?,
         name: pair.name.clone(),
     })
 }

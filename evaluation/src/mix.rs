@@ -1,23 +1,23 @@
-//! A song of which the exact stems are known: a voice, put into a room, over music.
+//! Mixes a song with exactly known stems: a voice with reverb over music.
 
 use anyhow::{Result, ensure};
 use separation::audio::StereoBlock;
 
 use crate::reverb;
 
-/// The room's answer is so much weaker than the dry voice.
+/// Level of the reverb relative to the dry voice.
 const REVERB_DB: f64 = -14.0;
-/// The vocals, room included, are so much weaker than the music.
+/// Level of the vocals, reverb included, relative to the music.
 const VOCALS_DB: f64 = -2.0;
-/// Every mix has the same room.
+/// Every mix has the same reverb.
 const NOISE_SEED: u64 = 1;
 
-/// A mix and the two stems that it is the exact sum of; all of one length, none above full scale.
+/// A mix and its two stems, whose exact sum it is; all of one length, none above full scale.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mix {
-    /// The sum.
+    /// The sum of both stems.
     pub mix: StereoBlock,
-    /// The voice with its room, scaled.
+    /// The voice with its reverb, scaled.
     pub vocals: StereoBlock,
     /// The music.
     pub instrumental: StereoBlock,
@@ -25,11 +25,11 @@ pub struct Mix {
 
 /// Mixes a voice over music, as long as the shorter of the two.
 ///
-/// The voice stands in the centre, with a stereo reverb 14 dB under it; both together 2 dB under the music. All three
-/// are scaled by one gain where any of them would exceed full scale.
+/// The voice is centered, with a stereo reverb 14 dB below it; both together are 2 dB below the music. If any
+/// of the three would exceed full scale, all are scaled by one gain.
 ///
 /// # Errors
-/// When the voice or the music is silent for as long as both last.
+/// If the voice or the music is silent over the common length.
 pub fn mix(voice: &StereoBlock, music: &StereoBlock) -> Result<Mix> {
     let frames = voice.frames().min(music.frames());
     let dry: Vec<f32> = (0..frames)
@@ -63,7 +63,7 @@ pub fn mix(voice: &StereoBlock, music: &StereoBlock) -> Result<Mix> {
     })
 }
 
-/// The answer of the room to a voice in the centre.
+/// The reverb of a centered voice.
 fn room(dry: &StereoBlock) -> Result<StereoBlock> {
     let [left, right] = reverb::wet(&dry.left, NOISE_SEED)?;
     let mut room = StereoBlock { left, right };
@@ -71,7 +71,7 @@ fn room(dry: &StereoBlock) -> Result<StereoBlock> {
     Ok(room)
 }
 
-/// The root of the mean square over both channels; 0 of no frames.
+/// The root mean square over both channels; 0 for no frames.
 fn rms(block: &StereoBlock) -> f64 {
     let energy = block
         .left
@@ -95,7 +95,7 @@ fn for_each_sample(block: &mut StereoBlock, change: impl Fn(&mut f32)) {
     block.left.iter_mut().chain(&mut block.right).for_each(change);
 }
 
-/// The sum of two blocks of one length.
+/// The sum of two blocks of equal length.
 fn sum(one: &StereoBlock, other: &StereoBlock) -> StereoBlock {
     let add = |one: &[f32], other: &[f32]| one.iter().zip(other).map(|(a, b)| a + b).collect();
     StereoBlock {
@@ -119,16 +119,16 @@ mod tests {
     }
 
     #[test]
-    fn levels_are_as_the_recipe_says() {
+    fn levels_match_the_recipe() {
         let (voice, music) = (tone(50_000, 0.05, 0.1), tone(44_100, 0.013, 0.2));
-        let made = mix(&voice, &music).unwrap();
-        assert_eq!(made.mix.frames(), 44_100);
-        assert!((decibels(&made.vocals, &made.instrumental) + 2.0).abs() < 1e-3);
+        let mixed = mix(&voice, &music).unwrap();
+        assert_eq!(mixed.mix.frames(), 44_100);
+        assert!((decibels(&mixed.vocals, &mixed.instrumental) + 2.0).abs() < 1e-3);
         assert_eq!(
-            made.instrumental, music,
+            mixed.instrumental, music,
             "nothing exceeds full scale here, so the music is untouched"
         );
-        assert_eq!(made.mix, sum(&made.vocals, &made.instrumental));
+        assert_eq!(mixed.mix, sum(&mixed.vocals, &mixed.instrumental));
     }
 
     #[test]
@@ -142,9 +142,9 @@ mod tests {
     #[test]
     fn loud_songs_are_scaled_by_one_gain_to_full_scale() {
         let (voice, music) = (tone(44_100, 0.05, 1.0), tone(44_100, 0.05, 1.0));
-        let made = mix(&voice, &music).unwrap();
-        assert!((made.mix.peak() - 1.0).abs() < 1e-5, "{}", made.mix.peak());
-        assert!((decibels(&made.vocals, &made.instrumental) + 2.0).abs() < 1e-3);
+        let mixed = mix(&voice, &music).unwrap();
+        assert!((mixed.mix.peak() - 1.0).abs() < 1e-5, "{}", mixed.mix.peak());
+        assert!((decibels(&mixed.vocals, &mixed.instrumental) + 2.0).abs() < 1e-3);
     }
 
     #[test]

@@ -1,15 +1,16 @@
-//! A stereo room made of nothing but decaying noise.
+//! A stereo reverb of exponentially decaying noise.
 
 use anyhow::{Context, Result};
 use realfft::RealFftPlanner;
 use separation::audio::SAMPLE_RATE_HZ;
 
-/// Length of the room's answer in seconds.
+/// Length of the impulse response in seconds.
 const LENGTH_SECONDS: f64 = 0.4;
-/// After so many seconds the noise is e times weaker.
+/// Time in which the noise decays by a factor of e.
 const TIME_CONSTANT_SECONDS: f64 = 0.09;
 
-/// The room's answer on both channels: the voice convolved with exponentially decaying noise, as long as the voice.
+/// The reverb on both channels: the voice convolved with exponentially decaying noise, cut to the length of
+/// the voice.
 pub(crate) fn wet(voice: &[f32], noise_seed: u64) -> Result<[Vec<f32>; 2]> {
     let mut noise = Noise(noise_seed);
     let responses = [impulse_response(&mut noise), impulse_response(&mut noise)];
@@ -30,7 +31,8 @@ fn impulse_response(noise: &mut Noise) -> Vec<f32> {
         .collect()
 }
 
-/// Linear convolution, cut to the length of `signal`; one transform over all of it, so for songs, not for hours.
+/// Linear convolution, cut to the length of `signal`. One transform covers all of it, so it suits songs, not
+/// hours of audio.
 fn convolve(signal: &[f32], response: &[f32]) -> Result<Vec<f32>> {
     let length = (signal.len() + response.len()).next_power_of_two();
     let mut planner = RealFftPlanner::<f32>::new();
@@ -42,7 +44,7 @@ fn convolve(signal: &[f32], response: &[f32]) -> Result<Vec<f32>> {
         forward
             .process(&mut padded, &mut spectrum)
             .map(|()| spectrum)
-            .context("buffers do not fit the transform")
+            .context("wrong buffer size for the transform")
     };
     let mut product = spectrum(signal)?;
     for (bin, other) in product.iter_mut().zip(spectrum(response)?) {
@@ -51,15 +53,15 @@ fn convolve(signal: &[f32], response: &[f32]) -> Result<Vec<f32>> {
     let mut convolved = inverse.make_output_vec();
     inverse
         .process(&mut product, &mut convolved)
-        .context("buffers do not fit the transform")?;
+        .context("wrong buffer size for the transform")?;
     convolved.truncate(signal.len());
-    // Neither direction of the transform scales.
+    // Neither direction of the transform scales its output.
     let scale = 1.0 / length as f32;
     convolved.iter_mut().for_each(|sample| *sample *= scale);
     Ok(convolved)
 }
 
-/// Seeded noise, the same on every machine: SplitMix64, twelve uniform numbers summed to an almost normal one.
+/// Seeded noise, the same on every machine: SplitMix64; the sum of twelve uniform numbers is nearly normal.
 struct Noise(u64);
 
 impl Noise {

@@ -3,10 +3,10 @@
 use anyhow::{Result, ensure};
 use separation::audio::{StereoBlock, StereoSource};
 
-/// The SDR in dB of an estimate, read block by block; infinite where it equals the reference.
+/// The SDR in dB of an estimate, read block by block; infinite if it equals the reference.
 ///
 /// # Errors
-/// When either cannot be read, they differ in length, or the reference is silent.
+/// If either cannot be read, they differ in length, or the reference is silent.
 pub fn sdr_db(reference: &mut dyn StereoSource, estimate: &mut dyn StereoSource) -> Result<f64> {
     let mut reference = Cursor::new(reference);
     let mut estimate = Cursor::new(estimate);
@@ -30,7 +30,7 @@ pub fn sdr_db(reference: &mut dyn StereoSource, estimate: &mut dyn StereoSource)
         reference.taken
     );
     ensure!(energies.reference > 0.0, "the reference is silent");
-    ensure!(energies.error.is_finite(), "a sample is no number");
+    ensure!(energies.error.is_finite(), "a sample is not finite");
     Ok(energies.ratio_db())
 }
 
@@ -75,7 +75,7 @@ impl<'s> Cursor<'s> {
         }
     }
 
-    /// How many frames can be taken now; 0 only at the end.
+    /// Frames available now; 0 only at the end.
     fn available(&mut self) -> Result<usize> {
         if self.used == self.block.frames() {
             self.source.read(&mut self.block)?;
@@ -154,7 +154,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_cannot_be_compared_is_refused() {
+    fn recordings_that_cannot_be_compared_are_refused() {
         let refused = |reference, estimate| sdr(reference, estimate).unwrap_err().to_string();
         assert_eq!(
             refused(vec![0.5; 30], vec![0.5; 28]),
@@ -167,7 +167,7 @@ pub(crate) mod tests {
         assert_eq!(refused(vec![0.0; 30], vec![0.5; 30]), "the reference is silent");
         assert_eq!(
             refused(vec![0.5; 2], vec![0.5, f32::NAN]),
-            "a sample is no number"
+            "a sample is not finite"
         );
         assert_eq!(refused(vec![], vec![]), "the reference is silent");
     }

@@ -1,19 +1,19 @@
-//! The built-in model separates real songs at least as well as promised.
+//! The built-in model separates real songs at least as well as documented.
 //!
 //! Needs the songs, ONNX Runtime and ffmpeg, all of which `cargo xtask test` installs.
 
-#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+#![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use separation::audio::{OutputFormat, StereoBlock, WavSamples};
 use separation::engine::{Control, Overlap};
+use separation::locations::Locations;
 use separation::model::{ModelChoice, StemName};
 use separation::onnx::{Provider, RuntimeOptions};
-use separation::places::Places;
 use separation::song::{Formula, Normalize, Separator, SongSettings, StemOutput};
-use separation_evaluation::{files, mix, sdr, six};
+use separation_evaluation::{files, mix, pairs, sdr};
 
 /// SDR in dB of the two stems.
 #[derive(Debug, Clone, Copy)]
@@ -23,18 +23,18 @@ struct Quality {
 }
 
 fn songs() -> PathBuf {
-    Places::from_environment().cache_dir.unwrap().join("songs")
+    Locations::from_environment().cache_dir.unwrap().join("songs")
 }
 
 fn write(path: &Path, block: &StereoBlock) {
     files::write_wav(path, WavSamples::Float32, |sink| Ok(sink.write(block)?)).unwrap();
 }
 
-/// Separates the sum of both stems, with default settings, and compares what comes out with them.
-#[expect(clippy::print_stdout, reason = "the figures, shown by --nocapture")]
+/// Separates the sum of both stems with default settings and measures the resulting stems.
+#[expect(clippy::print_stdout, reason = "measured values, shown by --nocapture")]
 fn measure(name: &str, vocals: &StereoBlock, instrumental: &StereoBlock) -> Quality {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |file: &str| folder.path().join(file);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |file: &str| directory.path().join(file);
     let mut song = vocals.clone();
     for (song, music) in [
         (&mut song.left, &instrumental.left),
@@ -49,7 +49,8 @@ fn measure(name: &str, vocals: &StereoBlock, instrumental: &StereoBlock) -> Qual
         provider: Provider::Cpu,
         threads: 2,
     };
-    let mut separator = Separator::load(&ModelChoice::Builtin, options, &Places::from_environment()).unwrap();
+    let mut separator =
+        Separator::load(&ModelChoice::Builtin, options, &Locations::from_environment()).unwrap();
     let settings = SongSettings {
         overlap: Overlap::DEFAULT,
         denoise: false,
@@ -98,8 +99,8 @@ fn median(mut figures: Vec<f64>) -> f64 {
 }
 
 #[test]
-fn real_voices_over_real_music_come_apart() {
-    let qualities: Vec<Quality> = six::six_pairs(&songs())
+fn real_voices_are_separated_from_real_music() {
+    let qualities: Vec<Quality> = pairs::six_pairs(&songs())
         .unwrap()
         .iter()
         .map(|pair| {
@@ -113,7 +114,7 @@ fn real_voices_over_real_music_come_apart() {
         .collect();
     let vocals_db = median(qualities.iter().map(|quality| quality.vocals_db).collect());
     let instrumental_db = median(qualities.iter().map(|quality| quality.instrumental_db).collect());
-    // 2.62 / 4.62 are promised; the model reaches 6.0 / 8.0, and a change that loses half a decibel shows here.
+    // Documented: 2.62 / 4.62. The model reaches 6.0 / 8.0, and this limit detects a loss of half a decibel.
     assert!(vocals_db >= 5.5, "median of vocals: {vocals_db:.2} dB");
     assert!(
         instrumental_db >= 7.5,
@@ -122,12 +123,12 @@ fn real_voices_over_real_music_come_apart() {
 }
 
 #[test]
-fn a_released_pop_song_comes_apart() {
+fn a_released_pop_song_is_separated() {
     let song = songs().join("The Easton Ellises - Falcon 69.stem.mp4");
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     // Streams: 0 the master, which is not the sum of the stems; 1 drums, 2 bass, 3 other, 4 vocals.
     let stem = |stream: usize| {
-        let wav = folder.path().join(format!("{stream}.wav"));
+        let wav = directory.path().join(format!("{stream}.wav"));
         let ffmpeg = Command::new("ffmpeg")
             .args(["-v", "error", "-nostdin", "-i"])
             .arg(&song)
@@ -151,7 +152,7 @@ fn a_released_pop_song_comes_apart() {
             .for_each(|(sum, sample)| *sum += sample);
     }
     let quality = measure("a pop song", &stem(4), &music);
-    // 0.9 / 8.0 are promised; the model reaches 4.0 / 11.2.
+    // Documented: 0.9 / 8.0. The model reaches 4.0 / 11.2.
     assert!(quality.vocals_db >= 3.5, "vocals: {:.2} dB", quality.vocals_db);
     assert!(
         quality.instrumental_db >= 10.5,

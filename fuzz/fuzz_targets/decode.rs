@@ -9,13 +9,13 @@ use std::panic;
 use libfuzzer_sys::fuzz_target;
 use separation_worker::audio::{SourceOptions, StereoBlock, StereoSource as _, open_bytes};
 
-/// A byte of input may become so many frames: silence in FLAC packs 65,536 frames into a dozen bytes, at 1 kHz each
-/// of which becomes 44.1 at 44.1 kHz.
+/// Most frames per byte of input: silence in FLAC packs 65,536 frames into a dozen bytes, and at 1 kHz each
+/// becomes 44.1 at 44.1 kHz.
 const MAX_FRAMES_PER_BYTE: u64 = 400_000;
 
 fuzz_target!(init: {
-    // libFuzzer ends the process at the first panic, even at those of decoders, which become errors. What reaches the
-    // end of the target still counts.
+    // libFuzzer's hook ends the process at the first panic, even at those of decoders, which become errors.
+    // Panics that reach the end of the target still count.
     panic::set_hook(Box::new(|_| {}));
 }, |file: &[u8]| {
     let limit = MAX_FRAMES_PER_BYTE * (file.len() as u64 + 1);

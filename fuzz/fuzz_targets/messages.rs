@@ -1,15 +1,15 @@
-//! Messages of Kafka: any bytes give a task, a result or an error, and what is read is read again as it is written.
+//! Kafka messages: any bytes give a task, a result or an error, and a parsed message round-trips.
 //!
 //! `cargo +nightly fuzz run messages -- -max_total_time=60`
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use separation_contract::message::{Task, TaskResult, put_back};
+use separation_contract::message::{Task, TaskResult, requeue_value};
 
 fuzz_target!(|value: &[u8]| {
     if let Ok(task) = Task::parse(Some(value)) {
-        let again = Task::parse(Some(task.to_json().as_bytes())).expect("what was read can be written");
+        let again = Task::parse(Some(task.to_json().as_bytes())).expect("a parsed task can be written");
         assert_eq!(
             (
                 &again.task_uuid,
@@ -24,8 +24,8 @@ fuzz_target!(|value: &[u8]| {
                 task.retry_count
             )
         );
-        let (count, text) = put_back(value).expect("a task is an object");
-        let later = Task::parse(Some(text.as_bytes())).expect("a task that is put back is still one");
+        let (count, text) = requeue_value(value).expect("a task is an object");
+        let later = Task::parse(Some(text.as_bytes())).expect("a requeued task is still a task");
         assert_eq!(later.retry_count, count);
         assert_eq!(count, task.retry_count.saturating_add(1));
         assert!(!task.task_uuid.as_str().contains(['/', '\\', '\0']));
@@ -33,5 +33,5 @@ fuzz_target!(|value: &[u8]| {
     if let Ok(result) = TaskResult::parse(Some(value)) {
         assert_eq!(TaskResult::parse(Some(result.to_json().as_bytes())), Ok(result));
     }
-    let _ = put_back(value);
+    let _ = requeue_value(value);
 });

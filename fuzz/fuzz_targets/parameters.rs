@@ -13,7 +13,7 @@ use separation_worker::model::parse_parameters;
 fuzz_target!(|text: &[u8]| {
     let hash = || Ok("0123456789abcdef0123456789abcdef".to_owned());
     if let Ok(parameters) = parse_parameters(text, Path::new("fuzzed.json"), hash) {
-        // What was accepted gives a shape of bounded size or is refused by name.
+        // Accepted parameters give a shape of limited size or a named error.
         if let Ok(shape) = parameters.shape(FixedSizes::default()) {
             assert!(shape.values() <= 4 * 32_769 * 8_192);
         }

@@ -1,4 +1,4 @@
-//! What callers of the API send: any bytes give a request or an error, and only addresses of http(s) are let through.
+//! Request bodies of the API: any bytes give a request or an error, and only http(s) addresses are accepted.
 //!
 //! `cargo +nightly fuzz run requests -- -max_total_time=60`
 

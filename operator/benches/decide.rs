@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use separation_operator::decide::{
-    Bounds, GroupReading, History, Holds, Lag, LagReading, Marked, Member, Mode, Moment, Observation, Pod,
-    PodState, Policy, Target, Work, Workload, decide,
+    CostAnnotation, GroupReading, History, Lag, LagByPartition, LagReading, Member, MemberWork, Mode, Moment,
+    Observation, Pod, PodState, Policy, ReplicaLimits, Target, Workload, decide,
 };
 
 const PARTITIONS: i32 = 1_000;
@@ -16,20 +16,20 @@ const DECISIONS: u32 = 20_000;
 
 fn main() {
     let policy = Policy {
-        bounds: Bounds::new(0..=1_000).expect("bounds"),
+        limits: ReplicaLimits::new(0..=1_000).expect("limits"),
         target: Target::TasksPerReplica(NonZeroU32::MIN),
         mode: Mode::Active,
-        stabilisation: Duration::from_secs(120),
-        settle: Duration::from_secs(1),
+        stabilization: Duration::from_secs(120),
+        cooldown: Duration::from_secs(1),
         rebalance_hold: Duration::from_secs(25),
         stale_after: Duration::from_secs(10),
     };
-    let scaling_out = observation(GroupReading::NotRead, 0);
+    let scaling_up = observation(GroupReading::NotRead, 0);
     let busy = observation(members(), PODS);
     let report = serde_json::json!({
         "partitions": PARTITIONS,
         "pods": PODS,
-        "scaling_out_us": microseconds(&policy, &scaling_out),
+        "scaling_up_us": microseconds(&policy, &scaling_up),
         "with_members_us": microseconds(&policy, &busy),
     });
     #[expect(clippy::print_stdout, reason = "the one thing that this program prints")]
@@ -38,21 +38,21 @@ fn main() {
     }
 }
 
-/// Work on every tenth partition where there are pods, and on every one where they are to come.
+/// With pods, every tenth partition has a message; without pods, every partition has one.
 fn observation(group: GroupReading, pods: i32) -> Observation {
     let step = if pods == 0 { 1 } else { 10 };
     let set: Arc<str> = "vocals-processor-7c9d8b6f5".into();
     let pods = (0..pods).map(|pod| Pod {
         name: name(pod).as_str().into(),
         state: PodState::Ready,
-        marked: Marked::No,
+        cost_annotation: CostAnnotation::Absent,
         replica_set: Arc::clone(&set),
     });
     let pods: Vec<Pod> = pods.collect();
     Observation {
         lag: LagReading {
             at: Moment::from_millis(1_000),
-            lag: Lag::Known(Work::of(
+            lag: Lag::Known(LagByPartition::from_messages(
                 (0..PARTITIONS).map(|partition| u64::from(partition % step == 0)),
             )),
         },
@@ -63,7 +63,7 @@ fn observation(group: GroupReading, pods: i32) -> Observation {
             status: None,
         },
         conflict: None,
-        held: None,
+        refusal: None,
     }
 }
 
@@ -71,7 +71,7 @@ fn members() -> GroupReading {
     let each = PARTITIONS / PODS;
     let members = (0..PODS).map(|pod| Member {
         pod: name(pod).as_str().into(),
-        holds: Holds::Partitions((pod * each..(pod + 1) * each).collect()),
+        work: MemberWork::Partitions((pod * each..(pod + 1) * each).collect()),
     });
     GroupReading::Stable {
         at: Moment::from_millis(1_000),
@@ -87,7 +87,7 @@ fn name(pod: i32) -> String {
 fn microseconds(policy: &Policy, observation: &Observation) -> f64 {
     let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|_| {
-            let begun = Instant::now();
+            let start = Instant::now();
             for _ in 0..DECISIONS {
                 std::hint::black_box(decide(
                     policy,
@@ -96,7 +96,7 @@ fn microseconds(policy: &Policy, observation: &Observation) -> f64 {
                     Moment::from_millis(2_000),
                 ));
             }
-            begun.elapsed().as_secs_f64() * 1e6 / f64::from(DECISIONS)
+            start.elapsed().as_secs_f64() * 1e6 / f64::from(DECISIONS)
         })
         .collect();
     rounds.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! Time as decisions count it: since the process started, and never backwards.
+//! The time that decisions take as an argument: monotonic, counted from the start of the process.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use tokio::time::Instant;
 
 use crate::decide::Moment;
 
-/// Counts from when it was made; copies agree.
+/// A monotonic clock; copies share one start.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     start: Instant,
 }
 
 impl Clock {
-    /// Starts to count, at a moment that is not the first one: nothing happened before it.
+    /// Starts at 1 ms rather than 0, so that nothing can have happened at `Moment::default()`.
     pub fn start() -> Self {
         Self {
             start: Instant::now() - Duration::from_millis(1),
         }
     }
 
-    /// Now.
+    /// The time since the start, in milliseconds.
     pub fn now(self) -> Moment {
         let elapsed = self.start.elapsed().as_millis();
         // A process lives less than 500 million years.

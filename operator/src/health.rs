@@ -1,7 +1,8 @@
-//! The operator's own endpoint: whether it lives, whether it is ready, and its metrics.
+//! The operator's HTTP endpoint: liveness, readiness and metrics.
 //!
-//! Living depends on nothing but the main loop; being ready on having seen the cluster once, never on leading: a standby
-//! is ready. Neither asks Kafka or the API server. Nothing here can be changed by a caller, and nothing is secret.
+//! Liveness depends only on the main loop. Readiness depends on one complete listing of each watched kind, never on
+//! leadership: a standby is ready. Neither calls Kafka or the API server. The endpoint is read-only and serves no
+//! secrets.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,61 +20,61 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// How long open connections may take to end.
-const CLOSE: Duration = Duration::from_secs(2);
+/// Time for open connections to end after a shutdown begins.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What must have been seen once before the operator is ready; cheap to clone.
+/// The kinds that must have been listed once before the operator is ready; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    seen: Arc<Mutex<BTreeMap<&'static str, Seen>>>,
+    states: Arc<Mutex<BTreeMap<&'static str, ListState>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
+enum ListState {
     NotYet,
-    Whole,
+    Listed,
 }
 
 impl Readiness {
-    /// That of an operator that waits for these, such as `pools`.
-    pub fn waits_for(what: &[&'static str]) -> Self {
-        let seen = what.iter().map(|what| (*what, Seen::NotYet)).collect();
+    /// Not ready until each of these, such as `pools`, has been listed.
+    pub fn requires(kinds: &[&'static str]) -> Self {
+        let states = kinds.iter().map(|kind| (*kind, ListState::NotYet)).collect();
         Self {
-            seen: Arc::new(Mutex::new(seen)),
+            states: Arc::new(Mutex::new(states)),
         }
     }
 
-    /// One of them was seen whole. That a watch begins anew later changes nothing: what was seen is still there.
-    pub fn seen(&self, what: &'static str) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.insert(what, Seen::Whole);
+    /// Records that a kind was listed completely. A watch that restarts later changes nothing: its cache is kept.
+    pub fn record_listed(&self, kind: &'static str) {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.insert(kind, ListState::Listed);
     }
 
     fn missing(&self) -> Vec<&'static str> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = seen.iter().filter(|(_, seen)| **seen == Seen::NotYet);
-        missing.map(|(what, _)| *what).collect()
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = states.iter().filter(|(_, state)| **state == ListState::NotYet);
+        missing.map(|(kind, _)| *kind).collect()
     }
 }
 
-/// What the endpoint tells.
+/// The state that the endpoint serves.
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// Whether the main loop runs.
+    /// The main loop's heartbeat, for `/healthz`.
     pub heartbeat: Heartbeat,
-    /// Whether the cluster was seen.
+    /// Which kinds were listed, for `/readyz`.
     pub readiness: Readiness,
-    /// What was counted.
+    /// The metrics, for `/metrics`.
     pub metrics: Metrics,
 }
 
 impl Health {
-    /// Serves until `stop`, and lets requests in progress end.
+    /// Serves until `stop`; requests in progress may finish.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "Health and metrics can be asked for");
+            tracing::info!(%address, "Serving health and metrics");
         }
-        separation_daemon::serve(listener, self.router(), Limits::ADMIN, stop, CLOSE).await;
+        separation_daemon::serve(listener, self.router(), Limits::ADMIN, stop, CLOSE_TIMEOUT).await;
     }
 
     fn router(self) -> Router {
@@ -86,10 +87,13 @@ impl Health {
 }
 
 async fn live(State(health): State<Health>) -> Response {
-    let Some(silent) = health.heartbeat.stuck_for() else {
+    let Some(stuck_for) = health.heartbeat.stuck_for() else {
         return "alive\n".into_response();
     };
-    let text = format!("the main loop has been silent for {} s\n", silent.as_secs());
+    let text = format!(
+        "the main loop has made no progress for {} s\n",
+        stuck_for.as_secs()
+    );
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
@@ -98,7 +102,7 @@ async fn ready(State(health): State<Health>) -> Response {
     if missing.is_empty() {
         return "ready\n".into_response();
     }
-    let text = format!("not yet seen: {}\n", missing.join(", "));
+    let text = format!("not yet listed: {}\n", missing.join(", "));
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
@@ -123,58 +127,58 @@ mod tests {
     fn health() -> Health {
         Health {
             heartbeat: Heartbeat::default(),
-            readiness: Readiness::waits_for(&["pools", "deployments"]),
+            readiness: Readiness::requires(&["pools", "deployments"]),
             metrics: Metrics::new(),
         }
     }
 
-    async fn ask(health: &Health, path: &str) -> (u16, String) {
+    async fn fetch(health: &Health, path: &str) -> (u16, String) {
         let request = Request::get(path).body(Body::empty()).expect("a request");
-        let answer = health
+        let response = health
             .clone()
             .router()
             .oneshot(request)
             .await
             .expect("it answers");
-        let status = answer.status().as_u16();
-        let body = to_bytes(answer.into_body(), 1 << 20).await.expect("a body");
+        let status = response.status().as_u16();
+        let body = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
         (status, String::from_utf8(body.to_vec()).expect("text"))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_lives_while_the_main_loop_beats() {
+    async fn liveness_fails_when_the_main_loop_stops_beating() {
         let health = health();
-        assert_eq!(ask(&health, "/healthz").await.0, 200);
+        assert_eq!(fetch(&health, "/healthz").await.0, 200);
         advance(Duration::from_secs(59)).await;
-        assert_eq!(ask(&health, "/healthz").await.0, 200);
+        assert_eq!(fetch(&health, "/healthz").await.0, 200);
         advance(Duration::from_secs(2)).await;
-        let (status, text) = ask(&health, "/healthz").await;
+        let (status, text) = fetch(&health, "/healthz").await;
         assert_eq!(
             (status, &*text),
-            (503, "the main loop has been silent for 61 s\n")
+            (503, "the main loop has made no progress for 61 s\n")
         );
         health.heartbeat.beat();
-        assert_eq!(ask(&health, "/healthz").await.0, 200);
+        assert_eq!(fetch(&health, "/healthz").await.0, 200);
     }
 
     #[tokio::test]
-    async fn it_is_ready_once_everything_was_seen() {
+    async fn it_is_ready_once_every_kind_was_listed() {
         let health = health();
-        let (status, text) = ask(&health, "/readyz").await;
-        assert_eq!((status, &*text), (503, "not yet seen: deployments, pools\n"));
-        health.readiness.seen("pools");
-        assert_eq!(ask(&health, "/readyz").await.1, "not yet seen: deployments\n");
-        health.readiness.seen("deployments");
-        assert_eq!(ask(&health, "/readyz").await.0, 200);
+        let (status, text) = fetch(&health, "/readyz").await;
+        assert_eq!((status, &*text), (503, "not yet listed: deployments, pools\n"));
+        health.readiness.record_listed("pools");
+        assert_eq!(fetch(&health, "/readyz").await.1, "not yet listed: deployments\n");
+        health.readiness.record_listed("deployments");
+        assert_eq!(fetch(&health, "/readyz").await.0, 200);
     }
 
     #[tokio::test]
-    async fn metrics_are_there_and_nothing_else_is() {
+    async fn metrics_are_served_and_unknown_paths_are_404() {
         let health = health();
-        let (status, text) = ask(&health, "/metrics").await;
+        let (status, text) = fetch(&health, "/metrics").await;
         assert_eq!(status, 200);
         assert!(text.contains("separation_operator_leader 0"), "{text}");
-        assert_eq!(ask(&health, "/").await.0, 404);
+        assert_eq!(fetch(&health, "/").await.0, 404);
     }
 
     async fn started(health: Health) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
@@ -192,14 +196,14 @@ mod tests {
         slow.write_all(b"GET /healthz HTTP/1.1\r\n")
             .await
             .expect("it reads");
-        // Time passes by itself while both wait.
-        let mut answer = Vec::new();
-        let _ = slow.read_to_end(&mut answer).await;
+        // The paused clock advances while both sides wait.
+        let mut response = Vec::new();
+        let _ = slow.read_to_end(&mut response).await;
         assert!(!stop.is_cancelled());
     }
 
     #[tokio::test]
-    async fn it_ends_when_it_is_told_to_although_a_caller_does_not() {
+    async fn the_endpoint_stops_in_time_although_a_client_stalls() {
         let (address, stop, server) = started(health()).await;
         let mut slow = TcpStream::connect(address).await.expect("it listens");
         slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
@@ -208,11 +212,11 @@ mod tests {
         let mut caller = TcpStream::connect(address).await.expect("it listens");
         let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         caller.write_all(request).await.expect("it reads");
-        let mut answer = String::new();
-        caller.read_to_string(&mut answer).await.expect("it answers");
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let mut response = String::new();
+        caller.read_to_string(&mut response).await.expect("it answers");
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
         stop.cancel();
-        timeout(CLOSE * 3, server)
+        timeout(CLOSE_TIMEOUT * 3, server)
             .await
             .expect("in time")
             .expect("it ends");

@@ -1,30 +1,30 @@
 //! Scales separation workers by Kafka consumer lag.
 //!
-//! Rooms; each imports only from those above it. Data flows `crd -> plan`, then round and round
-//! `observe -> decide -> apply -> status`, joined in `reconcile`.
+//! Modules; each imports only from those above it. Data flows `crd -> plan`, then in a loop
+//! `observe -> decide -> apply -> status`, driven by `reconcile`.
 //!
-//! | room | does | must never |
+//! | module | contains | must not |
 //! |---|---|---|
-//! | [`names`] | labels and annotations | know what they are for |
-//! | [`decide`] | how many workers, and why: a plain function | know Kafka, Kubernetes or a clock |
-//! | [`clock`] | time as decisions count it | be asked by a decision |
-//! | [`crd`] | the resource as people write it, and its schema | decide or read anything |
-//! | [`plan`] | checks a resource and makes what no later code doubts | guess what was meant |
-//! | [`settings`] | the operator's own settings | be the second place that reads the environment |
-//! | [`kafka`] | a small Kafka client: offsets, groups, descriptions | consume, produce, or wait beyond a deadline |
-//! | [`observe`] | what is seen in Kafka and the cluster | read what is unknown as zero |
-//! | [`apply`] | what is written to the cluster, as values | decide how many, or talk to a cluster |
-//! | [`status`] | what is said about a pool, and when | decide anything |
-//! | [`metrics`] | what Prometheus is told, with bounded labels | be asked by a decision |
-//! | [`health`] | what probes and Prometheus are answered | depend on Kafka or on who leads |
-//! | [`lease`] | which replica leads, and the fence before every write | read another's clock |
-//! | [`api`] | the client of the Kubernetes API, its failures counted and its answers bounded | change a request |
-//! | [`watch`] | what the API server tells, kept small | decide anything |
-//! | [`reconcile`] | where all of this is joined | hold rules that a plain function could hold |
-//! | [`events`] | what people are told as it happens, and how often | say the same again and again |
-//! | [`simulate`] | a made-up pool under the real decisions | have rules of its own |
-//! | [`local`] | the same pool on one machine, with processes in place of pods | have rules of its own |
-//! | [`cli`] | arguments, reports, exit codes | be used by another room |
+//! | [`names`] | labels and annotations | import another module of this crate |
+//! | [`decide`] | how many workers, and why: a pure function | import Kafka, Kubernetes or a clock |
+//! | [`clock`] | the time that decisions take as an argument | be read by a decision |
+//! | [`crd`] | the custom resource as users write it, and its schema | decide, or do I/O |
+//! | [`plan`] | validates a custom resource into a plan that later code does not check again | guess intent |
+//! | [`settings`] | the operator's own settings | let other modules read the environment |
+//! | [`kafka`] | a small Kafka client: offsets, groups, topic descriptions | consume, produce, wait past a deadline |
+//! | [`observe`] | readings of Kafka and the Kubernetes cluster | read unknown as zero |
+//! | [`apply`] | the objects to write to the cluster, as values | choose replicas, or call the API server |
+//! | [`status`] | a pool's status and conditions, and when to write them | decide replicas |
+//! | [`metrics`] | Prometheus metrics with bounded labels | be read by a decision |
+//! | [`health`] | the HTTP endpoint for probes and metrics | depend on Kafka or on leadership |
+//! | [`lease`] | leader election, and the fence before every write | compare with another process's clock |
+//! | [`api`] | the Kubernetes API client: counts failures, bounds responses | change a request |
+//! | [`watch`] | a small cache of watched objects | decide |
+//! | [`reconcile`] | the controller: joins all of the above | hold rules that a pure function could hold |
+//! | [`events`] | Kubernetes events, and how often each is written | repeat an event within its interval |
+//! | [`simulate`] | a simulated pool under the real decisions | have scaling rules of its own |
+//! | [`local`] | a pool on one machine, with processes in place of pods | have scaling rules of its own |
+//! | [`cli`] | arguments, reports, exit codes | be imported by another module |
 
 pub mod api;
 pub mod apply;

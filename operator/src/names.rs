@@ -1,44 +1,44 @@
-//! Names that the operator and the cluster share: labels, annotations, who we are.
+//! Names that the operator shares with the cluster: field manager, labels, annotations, Kafka client ids.
 
 use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
-/// Who writes: the name under which the API server keeps what is ours.
+/// The field manager of the operator's server-side applies.
 pub const FIELD_MANAGER: &str = "separation-operator";
 
 /// Prefix of the labels and annotations that only the operator sets.
 pub const OWN_PREFIX: &str = "separation.dev/";
 
-/// Label of everything that belongs to a pool.
+/// Label of every object that belongs to a pool; its value is the pool's name.
 pub const POOL_LABEL: &str = "separation.dev/pool";
 
-/// Label of a role.
+/// Label of a pool's objects; its value is the role.
 pub const ROLE_LABEL: &str = "separation.dev/role";
 
-/// Label by which Kubernetes tells the pods of a Deployment's ReplicaSets apart.
+/// Label by which Kubernetes distinguishes the pods of a Deployment's ReplicaSets.
 pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 
-/// Annotation that Kubernetes compares when it chooses pods to delete; lower goes first.
+/// Deletion-cost annotation: Kubernetes deletes pods with lower values first.
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// The cost of a pod that goes first. Pods without the annotation count as 0.
-pub const MARKED_COST: &str = "-1000";
+/// The deletion cost of a scale-down candidate. Pods without the annotation count as 0.
+pub const CANDIDATE_COST: &str = "-1000";
 
-/// Annotation of our Deployments: what the manifest was made of, replicas aside.
+/// Annotation of the operator's Deployments: a hash of the manifest without `replicas`.
 pub const MANIFEST_HASH: &str = "separation.dev/manifest-hash";
 
-/// Annotation of our pods: a hash of the Secrets' contents that they were started with.
+/// Annotation of the workers' pods: a hash of the Secrets' contents that they were started with.
 pub const SECRETS_HASH: &str = "separation.dev/secrets-hash";
 
-/// Variable of a worker's pod: the pod's name.
+/// Environment variable of a worker's pod: the pod's name.
 pub const POD_NAME: &str = "POD_NAME";
 
-/// Stands between a pod's name, which cannot contain it, and the tag of its pool in a Kafka client id.
+/// Separates a pod's name, which cannot contain it, from the tag of its pool in a Kafka client id.
 const BEFORE_TAG: char = '@';
 
-/// The tag of a pool in its workers' Kafka client ids: a pool of the same name in another Kubernetes cluster has another
-/// uid, so that their workers are told apart in a shared consumer group.
+/// The tag of a pool in its workers' Kafka client ids. A pool of the same name in another Kubernetes cluster has
+/// another uid, so the tag distinguishes their workers in a shared consumer group.
 pub fn pool_tag(pool_uid: &str) -> String {
     hex(&Sha256::digest(pool_uid)[..4])
 }
@@ -48,7 +48,7 @@ pub fn client_id(pod: &str, pool_tag: &str) -> String {
     format!("{pod}{BEFORE_TAG}{pool_tag}")
 }
 
-/// The pod's name and the pool's tag of a client id; without a tag where it is not one of ours, or of a version before.
+/// Splits a client id into the pod's name and the pool's tag. Ids of other clients and of older versions have no tag.
 pub fn pod_and_tag(client_id: &str) -> (&str, Option<&str>) {
     match client_id.split_once(BEFORE_TAG) {
         Some((pod, tag)) => (pod, Some(tag)),
@@ -56,7 +56,6 @@ pub fn pod_and_tag(client_id: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -69,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_id_is_taken_apart_as_it_is_made() {
+    fn a_client_id_is_split_into_pod_and_tag() {
         let tag = pool_tag("2b7c3a52-8f0e-4f6b-9a39-5d5b0a8f1c11");
         assert_eq!(tag.len(), 8);
         assert_ne!(tag, pool_tag("another"));

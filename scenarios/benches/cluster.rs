@@ -1,19 +1,20 @@
-//! Measures the whole system on a real cluster, with the images that the environment names; prints one JSON object.
+//! Benchmarks the complete system on a real cluster, with the images from the environment; prints one JSON
+//! object.
 //!
-//! For `cargo xtask bench`, which builds the images and writes down what is printed here.
+//! Run by `cargo xtask bench`, which builds the images and records the output.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
-use separation_scenarios::{Outcome, PATIENCE, Pool, PoolOptions, System, sixty_tasks_under_faults};
+use separation_scenarios::{Outcome, Pool, PoolOptions, STEP_TIMEOUT, System, sixty_tasks_under_faults};
 use separation_testbed::{ClusterOptions, KafkaOptions, eventually};
 use serde_json::{Value, json};
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Given by `cargo bench`
+    /// Passed by `cargo bench`
     #[arg(long, hide = true, global = true)]
     bench: bool,
     #[command(subcommand)]
@@ -22,12 +23,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Scenario {
-    /// Sixty tasks while everything around the workers fails; takes images with places where a worker can be held
+    /// Sixty tasks with faults around the workers; needs images built with the `faults` hold points
     Faults {
         #[arg(long, default_value = "5")]
         runs: usize,
     },
-    /// From a message at zero pods to the task's start in a pod
+    /// Time from a message at zero pods to the start of the task in a pod
     Start {
         #[arg(long, default_value = "9")]
         runs: usize,
@@ -39,49 +40,49 @@ enum Scenario {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let found = match Arguments::parse().scenario {
+    let results = match Arguments::parse().scenario {
         Scenario::Faults { runs } => faults(runs).await?,
         Scenario::Start {
             runs,
             rebalance_delay_ms,
         } => start(runs, rebalance_delay_ms).await?,
     };
-    #[expect(clippy::print_stdout, reason = "the one thing that this program prints")]
+    #[expect(clippy::print_stdout, reason = "the result of this program")]
     {
-        println!("{found}");
+        println!("{results}");
     }
     Ok(())
 }
 
-/// For those who watch.
-#[expect(clippy::print_stderr, reason = "the figures alone go to standard output")]
-fn say(line: &str) {
+/// Progress messages, on standard error.
+#[expect(clippy::print_stderr, reason = "standard output is for the results")]
+fn progress(line: &str) {
     eprintln!("{line}");
 }
 
 async fn faults(runs: usize) -> Result<Value> {
-    let mut found = Vec::new();
+    let mut results = Vec::new();
     for run in 1..=runs {
-        say(&format!("run {run} of {runs}"));
+        progress(&format!("run {run} of {runs}"));
         let system = System::start(ClusterOptions::default()).await?;
         let Outcome {
             lost,
-            separated_again,
-            told_twice,
-            ended_badly,
+            repeated,
+            duplicate_results,
+            failed_pods,
             ..
-        } = sixty_tasks_under_faults(&system, say).await?.outcome;
-        say(&format!(
-            "{lost:?} {separated_again:?} {told_twice:?} {ended_badly:?}"
+        } = sixty_tasks_under_faults(&system, progress).await?.outcome;
+        progress(&format!(
+            "{lost:?} {repeated:?} {duplicate_results:?} {failed_pods:?}"
         ));
-        found.push(json!({
+        results.push(json!({
             "lost": lost.len(),
-            "separated_again": separated_again.len(),
-            "told_twice": told_twice.len(),
-            "ended_badly": ended_badly.len(),
+            "repeated": repeated.len(),
+            "duplicate_results": duplicate_results.len(),
+            "failed_pods": failed_pods.len(),
         }));
     }
-    Ok(found.into())
+    Ok(results.into())
 }
 
 async fn start(runs: usize, rebalance_delay_ms: u32) -> Result<Value> {
@@ -104,16 +105,16 @@ async fn start(runs: usize, rebalance_delay_ms: u32) -> Result<Value> {
     for number in 0..u64::try_from(runs)? {
         let published = Instant::now();
         tasks.insert(pool.submit(1.0, number).await?);
-        let started = eventually("the task's start", PATIENCE, async || {
-            let begun = pool.lines_saying("Received task")?;
-            ensure!(begun == tasks.len(), "{begun} are begun");
+        let started = eventually("the task's start", STEP_TIMEOUT, async || {
+            let started_tasks = pool.log_lines_with("Received task")?;
+            ensure!(started_tasks == tasks.len(), "{started_tasks} have started");
             anyhow::Ok(Some(published.elapsed()))
         })
         .await;
-        say(&format!("{:.2} s", started.as_secs_f64()));
+        progress(&format!("{:.2} s", started.as_secs_f64()));
         seconds.push(started.as_secs_f64());
-        pool.all_told(&tasks).await;
-        pool.no_pods(&pods).await;
+        pool.wait_for_all_webhooks(&tasks).await;
+        pool.wait_until_no_pods(&pods).await;
     }
     let outcome = Outcome::read(&pool, &tasks, &pods).await?;
     ensure!(outcome == Outcome::default(), "{outcome:?}\n{}", pool.log_text());

@@ -1,4 +1,5 @@
-//! Sixty tasks of all lengths, from no pods to many and back, while everything around the workers fails in turn.
+//! Sixty tasks of different lengths, from zero pods to many and back, while each component around the workers
+//! fails in turn.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,14 +7,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use separation_testbed::{Pod, Server, eventually};
 
-use crate::{Outcome, PATIENCE, Pool, PoolOptions, System, most_processors};
+use crate::{Outcome, Pool, PoolOptions, STEP_TIMEOUT, System, max_processors};
 
-/// How long S3 is away.
-const AWAY: Duration = Duration::from_secs(60);
+/// How long S3 is unreachable.
+const S3_OUTAGE: Duration = Duration::from_secs(60);
 
 const TASKS: u8 = 60;
 
-/// What fails, in the middle of a task, when so many callers were told.
+/// Faults, each injected in the middle of a task once this many tasks have had their webhook.
 const FAULTS: [(usize, Fault); 6] = [
     (2, Fault::Leader),
     (12, Fault::Api),
@@ -25,41 +26,42 @@ const FAULTS: [(usize, Fault); 6] = [
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// The leading replica of the operator is killed, and another start of one leads.
+    /// Kills the operator's leader; another instance takes over the lease.
     Leader,
-    /// The API server is killed and starts again.
+    /// Kills and restarts the API server.
     Api,
-    /// The kubelet is killed and starts again; pods go on.
+    /// Kills and restarts the kubelet; pods keep running.
     Kubelet,
-    /// The broker is killed and starts again.
+    /// Kills and restarts the broker.
     Kafka,
-    /// S3 answers nothing for a minute.
+    /// S3 does not respond for a minute.
     S3,
-    /// containerd is killed and starts again; containers go on.
+    /// Kills and restarts containerd; containers keep running.
     Runtime,
 }
 
-/// What became of [`sixty_tasks_under_faults`].
+/// Result of [`sixty_tasks_under_faults`].
 #[derive(Debug)]
-pub struct Survival {
-    /// Of tasks and pods. Warnings are left out: what Kubernetes says while its parts are away is no fault of a worker.
+pub struct FaultsResult {
+    /// Tasks and pods, without warning events: those that Kubernetes emits while its components are down are
+    /// not the workers' fault.
     pub outcome: Outcome,
-    /// The most processors that were there at once: four are allowed.
-    pub most_processors: usize,
-    /// All that the pods printed.
+    /// The most processors at one time; four are allowed.
+    pub max_processors: usize,
+    /// Complete log output of the pods.
     pub log: String,
 }
 
-/// Gives a pool of its own sixty tasks of 1 to 60 s on 12 partitions and has, one after the other while workers are in
-/// the middle of tasks, the operator's leader, the API server, kubelet, Kafka and containerd killed and started
-/// again, and S3 be away for a minute. Says on `progress` what is done.
+/// Submits sixty tasks of 1 to 60 s on 12 partitions to a new pool. One after the other, while workers are in
+/// the middle of tasks, kills and restarts the operator's leader, the API server, the kubelet, Kafka and
+/// containerd, and makes S3 unreachable for a minute. Reports each step to `progress`.
 ///
 /// # Errors
-/// When a server that should answer does not.
+/// If a server that should respond does not.
 ///
 /// # Panics
-/// When something that must happen in the end does not.
-pub async fn sixty_tasks_under_faults(system: &System, progress: impl Fn(&str)) -> Result<Survival> {
+/// If an expected result does not happen in time.
+pub async fn sixty_tasks_under_faults(system: &System, progress: impl Fn(&str)) -> Result<FaultsResult> {
     let options = PoolOptions {
         processors: 4,
         held_at: Some("staged_in"),
@@ -72,37 +74,37 @@ pub async fn sixty_tasks_under_faults(system: &System, progress: impl Fn(&str)) 
     for number in 1..=TASKS {
         tasks.insert(pool.submit(f32::from(number), number.into()).await?);
     }
-    progress("all tasks are posted");
+    progress("all tasks are published");
     drop(hold);
-    for (told, fault) in FAULTS {
-        pool.some_told(told).await;
+    for (webhooks, fault) in FAULTS {
+        pool.wait_for_webhooks(webhooks).await;
         let hold = pool.hold()?;
         pool.busy_processors(&pods, 1).await;
         progress(&format!(
-            "{} of {TASKS} told, and now {fault:?}",
-            pool.told().len()
+            "{} of {TASKS} webhooks delivered; next fault: {fault:?}",
+            pool.delivered_webhooks().len()
         ));
-        // Nobody would miss S3 while all wait.
+        // An S3 outage has no effect while all workers are held.
         let hold = Some(hold).filter(|_| fault != Fault::S3);
-        fault.strike(system).await.with_context(|| format!("{fault:?}"))?;
+        fault.inject(system).await.with_context(|| format!("{fault:?}"))?;
         drop(hold);
     }
-    pool.all_told(&tasks).await;
-    progress("all are told");
-    pool.no_pods(&pods).await;
+    pool.wait_for_all_webhooks(&tasks).await;
+    progress("all webhooks are delivered");
+    pool.wait_until_no_pods(&pods).await;
     let outcome = Outcome::read(&pool, &tasks, &pods).await?;
-    Ok(Survival {
+    Ok(FaultsResult {
         outcome: Outcome {
             warnings: Vec::new(),
             ..outcome
         },
-        most_processors: most_processors(&pods),
+        max_processors: max_processors(&pods),
         log: pool.log_text(),
     })
 }
 
 impl Fault {
-    async fn strike(self, system: &System) -> Result<()> {
+    async fn inject(self, system: &System) -> Result<()> {
         let cluster = &system.cluster;
         match self {
             Self::Leader => kill_leader(system).await,
@@ -120,7 +122,7 @@ impl Fault {
             }
             Self::S3 => {
                 cluster.s3.process().sigstop()?;
-                tokio::time::sleep(AWAY).await;
+                tokio::time::sleep(S3_OUTAGE).await;
                 cluster.s3.process().sigcont()
             }
             Self::Runtime => cluster.node.restart_runtime().await,
@@ -133,11 +135,11 @@ async fn kill_leader(system: &System) -> Result<()> {
     let pods = system.cluster.pods(&system.release.namespace).await?;
     let pod = pods.iter().find(|pod| leader.starts_with(pod.name()));
     let container = pod.and_then(Pod::container_id);
-    let container = container.with_context(|| format!("{leader} is no pod that runs"))?;
+    let container = container.with_context(|| format!("{leader} is not a running pod"))?;
     system.cluster.node.kill_container(container).await?;
-    eventually("another leader", PATIENCE, async || {
+    eventually("another leader", STEP_TIMEOUT, async || {
         let now = system.leader().await?;
-        ensure!(now != leader, "{now} leads");
+        ensure!(now != leader, "{now} is still the leader");
         anyhow::Ok(true)
     })
     .await;

@@ -1,4 +1,4 @@
-//! What became of tasks and pods, read where it cannot be made up: Kafka, S3, the receiver, the pods' logs and ends.
+//! Results of tasks and pods, read from Kafka, S3, the webhook receiver, the pods' logs and their exit codes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -10,37 +10,37 @@ use separation_testbed::{Pod, PodHistory, Record};
 use crate::Pool;
 use crate::pool::is_processor;
 
-/// What a processor says of each song that it has separated.
+/// The processor's log message for each separated song.
 const SEPARATED: &str = "Separated";
-/// How Kubernetes says that a pod is not ready.
+/// The event message of a pod that is not ready.
 const NOT_READY: &str = "Readiness probe failed";
-/// The field in which lines name a task.
+/// The log field with the task's id.
 const TASK: &str = "task_uuid";
 
-/// All that can be held against a pool after its work. Empty lists are what one hopes for.
+/// Defects of a pool after its work. All lists are empty if everything worked.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Tasks without stems, manifest, result or webhook, and what is missing.
     pub lost: Vec<String>,
     /// Tasks that were separated more than once.
-    pub separated_again: Vec<String>,
-    /// Tasks with several results, or webhooks of several ids.
-    pub told_twice: Vec<String>,
-    /// Pods that did not end by themselves and well, with how they ended.
-    pub ended_badly: Vec<String>,
-    /// Warnings of the pool's events, but for those of every pod that starts and ends: that it is not ready.
+    pub repeated: Vec<String>,
+    /// Tasks with several results, or webhooks with several ids.
+    pub duplicate_results: Vec<String>,
+    /// Pods that did not exit by themselves with code 0, and how they ended.
+    pub failed_pods: Vec<String>,
+    /// Warning events of the pool, except the readiness warnings of every pod that starts or stops.
     pub warnings: Vec<String>,
-    /// Messages nobody could deal with.
+    /// Messages on the dead-letter topics.
     pub dead_letters: usize,
-    /// Messages that still wait.
-    pub waiting: i64,
+    /// Consumer lag that is left.
+    pub lag: i64,
 }
 
 impl Outcome {
-    /// Reads it, when all tasks were told and all pods are gone.
+    /// Reads the results once all webhooks are delivered and all pods are gone.
     ///
     /// # Errors
-    /// When a server does not answer.
+    /// If a server does not respond.
     pub async fn read(pool: &Pool<'_>, tasks: &BTreeSet<String>, pods: &PodHistory) -> Result<Self> {
         let cluster = &pool.system.cluster;
         let mut outcome = Self::default();
@@ -56,14 +56,18 @@ impl Outcome {
                 outcome.lost.push(format!("{task}: no separation in any log"));
             }
             if times > 1 {
-                outcome.separated_again.push(format!("{task}: {times} times"));
+                outcome.repeated.push(format!("{task}: {times} times"));
             }
-            let ids: BTreeSet<_> = pool.webhooks().into_iter().filter(|(of, _)| of == task).collect();
+            let ids: BTreeSet<_> = pool
+                .webhooks()
+                .into_iter()
+                .filter(|(delivered, _)| delivered == task)
+                .collect();
             if ids.len() > 1 || results_of(task, &results) > 1 {
-                outcome.told_twice.push(task.clone());
+                outcome.duplicate_results.push(task.clone());
             }
         }
-        outcome.ended_badly = pods.all().iter().filter_map(bad_end).collect();
+        outcome.failed_pods = pods.all().iter().filter_map(unexpected_exit).collect();
         let events = cluster.events(&pool.namespace).await?;
         let warnings = events
             .into_iter()
@@ -80,13 +84,13 @@ impl Outcome {
             (pool.uploader_group(), pool.result_topic()),
         ];
         for (group, topic) in groups {
-            outcome.waiting += cluster.kafka.total_lag(&group, &topic).await?;
+            outcome.lag += cluster.kafka.total_lag(&group, &topic).await?;
         }
         Ok(outcome)
     }
 }
 
-/// What of a finished task is not there.
+/// Missing artifacts of a finished task.
 async fn missing(pool: &Pool<'_>, task: &str, results: &[Record]) -> Result<Vec<String>> {
     let s3 = &pool.system.cluster.s3;
     let mut missing = Vec::new();
@@ -100,7 +104,7 @@ async fn missing(pool: &Pool<'_>, task: &str, results: &[Record]) -> Result<Vec<
     if results_of(task, results) == 0 {
         missing.push("result".to_owned());
     }
-    if pool.webhooks().iter().all(|(told, _)| told != task) {
+    if pool.webhooks().iter().all(|(delivered, _)| delivered != task) {
         missing.push("webhook".to_owned());
     }
     Ok(missing)
@@ -110,17 +114,17 @@ fn results_of(task: &str, results: &[Record]) -> usize {
     results.iter().filter(|result| result.key_text() == task).count()
 }
 
-/// How often each task was separated, as the logs of all processors say, also of those that are gone.
+/// Separations per task, by the logs of all processors, including those of deleted pods.
 fn separations(pool: &Pool<'_>) -> Result<BTreeMap<String, usize>> {
     let mut times = BTreeMap::new();
     for log in pool.logs()? {
-        // A worker has one task at a time: the one that it named last.
+        // A worker runs one task at a time: the one it logged last.
         let mut running = None;
         for line in &log.lines {
             if line.contains(SEPARATED) {
                 let task = running.clone();
                 *times
-                    .entry(task.context("a song of no task was separated")?)
+                    .entry(task.context("a song was separated outside a task")?)
                     .or_default() += 1;
             }
             running = task_of(line).or(running);
@@ -132,17 +136,17 @@ fn separations(pool: &Pool<'_>) -> Result<BTreeMap<String, usize>> {
 fn task_of(line: &str) -> Option<String> {
     let (_, rest) = line.split_once(TASK)?;
     let is_of_task = |character: &char| character.is_ascii_hexdigit() || *character == '-';
-    let named = rest.chars().skip_while(|it| !is_of_task(it));
+    let named = rest.chars().skip_while(|character| !is_of_task(character));
     Some(named.take_while(is_of_task).collect())
 }
 
-/// How a pod ended, where it was not by itself and with success, or more than once.
-fn bad_end(pod: &Pod) -> Option<String> {
-    let ended = pod.ended();
-    let is_well = ended.as_ref().is_some_and(|ended| ended.exit_code == 0) && pod.restarts() == 0;
-    (!is_well).then(|| {
+/// How a pod ended, if it restarted or did not exit by itself with code 0.
+fn unexpected_exit(pod: &Pod) -> Option<String> {
+    let exit = pod.container_exit();
+    let is_clean = exit.as_ref().is_some_and(|exit| exit.exit_code == 0) && pod.restarts() == 0;
+    (!is_clean).then(|| {
         format!(
-            "{} ({}, {} restarts): {ended:?}",
+            "{} ({}, {} restarts): {exit:?}",
             pod.name(),
             pod.phase(),
             pod.restarts()
@@ -150,9 +154,9 @@ fn bad_end(pod: &Pod) -> Option<String> {
     })
 }
 
-/// The most processors that were there at once.
-pub fn most_processors(pods: &PodHistory) -> usize {
-    // Each is there from when it was seen first until it was seen last.
+/// The most processors at one time.
+pub fn max_processors(pods: &PodHistory) -> usize {
+    // Each one counts from its first to its last observation.
     let mut changes: Vec<(Instant, isize)> = Vec::new();
     for pod in pods.all().iter().filter(|pod| is_processor(pod)) {
         let states = pods.states(pod);
@@ -163,11 +167,11 @@ pub fn most_processors(pods: &PodHistory) -> usize {
         changes.push((last.0, -1));
     }
     changes.sort_unstable();
-    let there = changes.iter().scan(0_isize, |there, (_, change)| {
-        *there += change;
-        Some(*there)
+    let running_pods = changes.iter().scan(0_isize, |running_pods, (_, change)| {
+        *running_pods += change;
+        Some(*running_pods)
     });
-    there.max().unwrap_or_default().unsigned_abs()
+    running_pods.max().unwrap_or_default().unsigned_abs()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A pool with a namespace, topics and a bucket of its own, and tasks for it.
+//! A pool with its own namespace, topics and bucket, and tasks for it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,23 +9,23 @@ use separation_contract::names;
 use separation_testbed::{ContainerLog, Pod, PodHistory, eventually, song, task_message};
 use serde_json::{Value, json};
 
-use crate::{PATIENCE, System};
+use crate::{STEP_TIMEOUT, System};
 
-/// Where songs and stems wait, in the pool's bucket.
+/// Prefix of songs and staged stems in the pool's bucket.
 const STAGING: &str = "staging/";
 
-/// How a pool is to be.
+/// Settings of a pool.
 #[derive(Debug, Clone)]
 pub struct PoolOptions {
-    /// Of the topic of tasks, and of that of results.
+    /// Partitions of the task topic and of the result topic.
     pub partitions: i32,
-    /// Processors at most.
+    /// `maxReplicas` of the processors.
     pub processors: u32,
-    /// How long fewer workers must be enough before there are fewer.
+    /// `scaleDownStabilizationSeconds`.
     pub stabilization_seconds: u32,
-    /// Where in a task, as the worker's `faults` names its places, processors wait while there is a [`Hold`].
+    /// Point in a task, named as in the worker's `faults`, where processors block while a [`Hold`] exists.
     pub held_at: Option<&'static str>,
-    /// What is otherwise in its specification, as a merge patch (RFC 7396).
+    /// Further changes of its spec, as a merge patch (RFC 7396).
     pub change: Value,
 }
 
@@ -41,18 +41,18 @@ impl Default for PoolOptions {
     }
 }
 
-/// A pool on a system.
+/// A pool of a system.
 #[derive(Debug)]
 pub struct Pool<'s> {
     pub(crate) system: &'s System,
-    /// Its namespace; topics, groups and the bucket are named after it.
+    /// Its namespace, which is part of the names of topics, groups and the bucket.
     pub namespace: String,
     options: PoolOptions,
-    /// Shown to processors.
-    folder: PathBuf,
+    /// Mounted into processors.
+    directory: PathBuf,
 }
 
-/// As long as it is there, processors wait where [`PoolOptions::held_at`] says.
+/// While this exists, processors block at [`PoolOptions::held_at`].
 #[derive(Debug)]
 pub struct Hold {
     file: PathBuf,
@@ -60,31 +60,31 @@ pub struct Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // Where it cannot be removed, the test waits in vain and says so.
+        // If the file cannot be removed, the test times out with a message.
         let _ = fs::remove_file(&self.file);
     }
 }
 
-/// Where processors find the folder that is shown to them.
-const SHOWN: &str = "/holds";
+/// Mount path of that directory in processors.
+const MOUNT_PATH: &str = "/holds";
 const HOLD: &str = "hold";
 
-/// What processors say where they may be held, in the middle of each task.
+/// Log message of a held processor, in the middle of a task.
 const HELD: &str = "Held";
-/// What they say at the end of each.
+/// Log message at the end of each task.
 const STORED: &str = "Stems stored";
 
-/// What a pool is called in its namespace.
+/// Name of the pool in its namespace.
 const NAME: &str = "vocals";
 
 impl<'s> Pool<'s> {
-    /// Makes namespace, topics and bucket, writes the pool and waits until the operator has taken it over.
+    /// Creates namespace, topics and bucket, applies the pool and waits until the operator manages it.
     ///
     /// # Errors
-    /// When a server refuses.
+    /// If a server refuses.
     pub async fn create(system: &'s System, namespace: &str, options: PoolOptions) -> Result<Self> {
         let pool = Self::apply(system, namespace, options).await?;
-        eventually("adoption of both groups", PATIENCE, async || {
+        eventually("adoption of both groups", STEP_TIMEOUT, async || {
             let status = pool.status().await?;
             let is_adopted = ["processor", "uploader"].map(|role| !status[role]["adoption"].is_null());
             ensure!(is_adopted == [true, true], "{status}");
@@ -94,18 +94,18 @@ impl<'s> Pool<'s> {
         Ok(pool)
     }
 
-    /// The same for a pool that the operator may not be able to take over.
+    /// The same without waiting, for a pool that the operator may be unable to manage.
     ///
     /// # Errors
-    /// When a server refuses.
+    /// If a server refuses.
     pub async fn apply(system: &'s System, namespace: &str, options: PoolOptions) -> Result<Self> {
         let cluster = &system.cluster;
-        let folder = format!("holds-{namespace}");
+        let directory = format!("holds-{namespace}");
         let pool = Self {
             system,
             namespace: namespace.to_owned(),
             options,
-            folder: cluster.node.machine().folder().subfolder(folder)?,
+            directory: cluster.node.machine().directory().subdirectory(directory)?,
         };
         for topic in [pool.task_topic(), pool.result_topic()] {
             cluster
@@ -121,10 +121,10 @@ impl<'s> Pool<'s> {
         Ok(pool)
     }
 
-    /// Changes its specification, by a merge patch.
+    /// Changes the spec with a merge patch.
     ///
     /// # Errors
-    /// What the API server says against it.
+    /// The API server's rejection.
     pub async fn patch(&self, change: &Value) -> Result<()> {
         let patch = json!({"spec": change}).to_string();
         let cluster = &self.system.cluster;
@@ -133,27 +133,27 @@ impl<'s> Pool<'s> {
         cluster.kubectl(&arguments).await.map(drop)
     }
 
-    /// Topic of tasks.
+    /// Task topic.
     pub fn task_topic(&self) -> String {
         format!("{}-tasks", self.namespace)
     }
 
-    /// Topic of results.
+    /// Result topic.
     pub fn result_topic(&self) -> String {
         format!("{}-results", self.namespace)
     }
 
-    /// Group of processors.
+    /// Consumer group of the processors.
     pub fn processor_group(&self) -> String {
         format!("{}-processors", self.namespace)
     }
 
-    /// Group of uploaders.
+    /// Consumer group of the uploaders.
     pub fn uploader_group(&self) -> String {
         format!("{}-uploaders", self.namespace)
     }
 
-    /// Bucket of finished stems, and of what waits.
+    /// Bucket of finished and staged stems.
     pub fn bucket(&self) -> String {
         self.namespace.clone()
     }
@@ -163,18 +163,18 @@ impl<'s> Pool<'s> {
         format!("/{}", self.namespace)
     }
 
-    /// What the operator says of it.
+    /// The pool's status.
     ///
     /// # Errors
-    /// When the API server does not answer.
+    /// If the API server does not respond.
     pub async fn status(&self) -> Result<Value> {
         Ok(self.get().await?["status"].take())
     }
 
-    /// Its specification, with the definition's defaults.
+    /// The spec, with the CRD's defaults.
     ///
     /// # Errors
-    /// When the API server does not answer.
+    /// If the API server does not respond.
     pub async fn spec(&self) -> Result<Value> {
         Ok(self.get().await?["spec"].take())
     }
@@ -187,21 +187,20 @@ impl<'s> Pool<'s> {
         self.system.cluster.get(&path).await
     }
 
-    /// Has processors wait, from now on.
+    /// Makes processors block from now on.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// If the file cannot be created.
     pub fn hold(&self) -> Result<Hold> {
-        let file = self.folder.join(HOLD);
+        let file = self.directory.join(HOLD);
         fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))?;
         Ok(Hold { file })
     }
 
-    /// Posts a song of so many seconds, unlike all others with another number; gives the task. Numbers one after the
-    /// other go to partitions one after the other.
-    ///
+    /// Publishes a task with a song of this length, distinct for each number, and returns its id. Consecutive
+    /// numbers use consecutive partitions.
     /// # Errors
-    /// When S3 or Kafka refuses.
+    /// If S3 or Kafka refuses.
     pub async fn submit(&self, seconds: f32, number: u64) -> Result<String> {
         let task = uuid::Uuid::new_v4().to_string();
         let key = format!("{STAGING}inputs/{task}_input.wav");
@@ -210,7 +209,7 @@ impl<'s> Pool<'s> {
         cluster.s3.put(&bucket, &key, song(seconds, number)).await?;
         let hook = self.system.hooks.url(&self.hook());
         let message = task_message(&task, &format!("s3://{bucket}/{key}"), &hook).to_string();
-        let partitions = u64::try_from(self.options.partitions).context("fewer partitions than none")?;
+        let partitions = u64::try_from(self.options.partitions).context("negative number of partitions")?;
         let partition = i32::try_from(number % partitions).context("too many partitions")?;
         let topic = self.task_topic();
         cluster
@@ -220,48 +219,48 @@ impl<'s> Pool<'s> {
         Ok(task)
     }
 
-    /// Waits until the receiver was told of all these tasks.
-    pub async fn all_told(&self, tasks: &BTreeSet<String>) {
-        eventually("every caller told", PATIENCE, async || {
-            let told = self.told();
-            let waiting: Vec<_> = tasks.difference(&told).collect();
-            ensure!(waiting.is_empty(), "{waiting:?} are not told");
+    /// Waits until the receiver has a webhook for each of these tasks.
+    pub async fn wait_for_all_webhooks(&self, tasks: &BTreeSet<String>) {
+        eventually("a webhook for every task", STEP_TIMEOUT, async || {
+            let delivered = self.delivered_webhooks();
+            let missing: Vec<_> = tasks.difference(&delivered).collect();
+            ensure!(missing.is_empty(), "no webhook for {missing:?}");
             anyhow::Ok(true)
         })
         .await;
     }
 
-    /// Waits until the receiver was told of so many tasks.
-    pub async fn some_told(&self, count: usize) {
-        eventually(&format!("{count} callers told"), PATIENCE, async || {
-            let told = self.told().len();
-            ensure!(told >= count, "{told} are told");
+    /// Waits until the receiver has webhooks for this many tasks.
+    pub async fn wait_for_webhooks(&self, count: usize) {
+        eventually(&format!("webhooks for {count} tasks"), STEP_TIMEOUT, async || {
+            let delivered = self.delivered_webhooks().len();
+            ensure!(delivered >= count, "{delivered} have one");
             anyhow::Ok(true)
         })
         .await;
     }
 
-    /// The tasks whose callers were told.
-    pub(crate) fn told(&self) -> BTreeSet<String> {
+    /// Tasks whose webhook arrived.
+    pub(crate) fn delivered_webhooks(&self) -> BTreeSet<String> {
         self.webhooks().into_iter().map(|(task, _)| task).collect()
     }
 
-    /// Its processors that are there.
+    /// Its existing processor pods.
     pub fn processors(&self, pods: &PodHistory) -> Vec<Pod> {
-        let mut there = pods.there();
-        there.retain(is_processor);
-        there
+        let mut existing = pods.existing();
+        existing.retain(is_processor);
+        existing
     }
 
-    /// Waits until so many processors are in the middle of a task, and gives their names.
+    /// Waits until this many processors are in the middle of a task, and returns their names.
     pub async fn busy_processors(&self, pods: &PodHistory, count: usize) -> Vec<String> {
-        eventually(&format!("{count} busy processors"), PATIENCE, async || {
+        eventually(&format!("{count} busy processors"), STEP_TIMEOUT, async || {
             let mut busy = Vec::new();
-            let there = self.processors(pods);
+            let existing = self.processors(pods);
             for log in self.logs()? {
-                let lines = |words: &str| log.lines.iter().filter(|line| line.contains(words)).count();
-                let is_there = there.iter().any(|pod| pod.name() == log.pod);
-                if is_there && lines(HELD) > lines(STORED) {
+                let lines = |text: &str| log.lines.iter().filter(|line| line.contains(text)).count();
+                let exists = existing.iter().any(|pod| pod.name() == log.pod);
+                if exists && lines(HELD) > lines(STORED) {
                     busy.push(log.pod);
                 }
             }
@@ -272,16 +271,16 @@ impl<'s> Pool<'s> {
     }
 
     /// Waits until all pods are gone.
-    pub async fn no_pods(&self, pods: &PodHistory) {
-        eventually("no pods again", PATIENCE, async || {
-            let there: Vec<_> = pods.there().iter().map(|pod| pod.name().to_owned()).collect();
-            ensure!(there.is_empty(), "{there:?} are there");
+    pub async fn wait_until_no_pods(&self, pods: &PodHistory) {
+        eventually("no pods again", STEP_TIMEOUT, async || {
+            let existing: Vec<_> = pods.existing().iter().map(|pod| pod.name().to_owned()).collect();
+            ensure!(existing.is_empty(), "{existing:?} exist");
             anyhow::Ok(true)
         })
         .await;
     }
 
-    /// All that its pods printed, for a message.
+    /// Complete log output of its pods, for a message.
     pub fn log_text(&self) -> String {
         let logs = match self.logs() {
             Ok(logs) => logs,
@@ -292,45 +291,45 @@ impl<'s> Pool<'s> {
             .collect()
     }
 
-    /// How many lines of its pods' logs have these words.
+    /// Number of log lines of its pods that contain this text.
     ///
     /// # Errors
-    /// When the logs cannot be read.
-    pub fn lines_saying(&self, words: &str) -> Result<usize> {
+    /// If the logs cannot be read.
+    pub fn log_lines_with(&self, text: &str) -> Result<usize> {
         let logs = self.logs()?;
         let lines = logs.iter().flat_map(|log| &log.lines);
-        Ok(lines.filter(|line| line.contains(words)).count())
+        Ok(lines.filter(|line| line.contains(text)).count())
     }
 
-    /// Waits until so many processors have said something, and gives their names.
-    pub async fn processors_saying(&self, words: &str, count: usize) -> Vec<String> {
+    /// Waits until this many processors have logged this text, and returns their names.
+    pub async fn processors_with_log(&self, text: &str, count: usize) -> Vec<String> {
         eventually(
-            &format!("{count} processors that say: {words}"),
-            PATIENCE,
+            &format!("{count} processors with the log line: {text}"),
+            STEP_TIMEOUT,
             async || {
-                let mut said: Vec<_> = self
+                let mut names: Vec<_> = self
                     .logs()?
                     .into_iter()
-                    .filter(|log| log.lines.iter().any(|line| line.contains(words)))
+                    .filter(|log| log.lines.iter().any(|line| line.contains(text)))
                     .map(|log| log.pod)
                     .collect();
-                said.sort_unstable();
-                said.dedup();
-                ensure!(said.len() >= count, "only {said:?}");
-                anyhow::Ok(Some(said))
+                names.sort_unstable();
+                names.dedup();
+                ensure!(names.len() >= count, "only {names:?}");
+                anyhow::Ok(Some(names))
             },
         )
         .await
     }
 
-    /// What the containers of its pods printed so far, also of those that are gone.
+    /// Log output of its containers so far, including deleted ones.
     pub(crate) fn logs(&self) -> Result<Vec<ContainerLog>> {
         let mut logs = self.system.cluster.node.container_logs()?;
         logs.retain(|log| log.namespace == self.namespace);
         Ok(logs)
     }
 
-    /// The task and the id of every webhook that arrived.
+    /// Task and `webhook-id` of every webhook that arrived.
     pub(crate) fn webhooks(&self) -> Vec<(String, String)> {
         let requests = self.system.hooks.requests_to(&self.hook());
         let read = requests.iter().map(|request| {
@@ -377,10 +376,10 @@ impl<'s> Pool<'s> {
                     },
                     "work": {"s3Prefix": STAGING},
                 },
-                // The receiver's address is a private one.
+                // The receiver has a private address.
                 "outbound": {"allow": [cluster.node.host_address()]},
                 "processor": {
-                    // Tasks may be there before the pool is taken over.
+                    // Tasks may be published before the operator manages the pool.
                     "autoOffsetReset": "earliest",
                     "topic": self.task_topic(),
                     "group": self.processor_group(),
@@ -404,7 +403,7 @@ impl<'s> Pool<'s> {
 
 impl Pool<'_> {
     fn overrides(&self) -> Value {
-        let Some(place) = self.options.held_at else {
+        let Some(point) = self.options.held_at else {
             return json!({});
         };
         let variable = |name: &str, value: String| json!({"name": name, "value": value});
@@ -412,12 +411,12 @@ impl Pool<'_> {
             "containers": [{
                 "name": "worker",
                 "env": [
-                    variable("SEPARATION_HOLD", place.to_owned()),
-                    variable("SEPARATION_HOLD_WHILE", format!("{SHOWN}/{HOLD}")),
+                    variable("SEPARATION_HOLD", point.to_owned()),
+                    variable("SEPARATION_HOLD_WHILE", format!("{MOUNT_PATH}/{HOLD}")),
                 ],
-                "volumeMounts": [{"name": "holds", "mountPath": SHOWN, "readOnly": true}],
+                "volumeMounts": [{"name": "holds", "mountPath": MOUNT_PATH, "readOnly": true}],
             }],
-            "volumes": [{"name": "holds", "hostPath": {"path": self.folder, "type": "Directory"}}],
+            "volumes": [{"name": "holds", "hostPath": {"path": self.directory, "type": "Directory"}}],
         }})
     }
 }

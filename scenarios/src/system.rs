@@ -1,4 +1,4 @@
-//! A cluster with the operator on it, installed by its chart, and a receiver of webhooks that pods reach.
+//! A cluster with the operator installed by its chart, and a webhook receiver that pods can reach.
 
 use anyhow::{Context, Result};
 use separation_testbed::{Cluster, ClusterOptions, Receiver, Release};
@@ -7,44 +7,44 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{IMAGES, images};
 
-/// As `cargo xtask` names what it builds for tests.
+/// Image tag of `cargo xtask`'s test builds.
 const TAG: &str = "dev";
 
-/// What the operator's replicas share.
+/// The lease of the operator's replicas.
 const LEASE: &str = "separation-operator";
 
-/// All of it ends with this.
+/// A running system; dropping it stops everything.
 #[derive(Debug)]
 pub struct System {
     /// The cluster, with Kafka and S3.
     pub cluster: Cluster,
-    /// What the chart is installed as.
+    /// The release of the operator's chart.
     pub release: Release,
-    /// Where pools' webhooks go.
+    /// Receiver of the pools' webhooks.
     pub hooks: Receiver,
-    // Last, for the next may begin when all else has ended.
+    // Dropped last: the next scenario may start only after everything else has stopped.
     _turn: MutexGuard<'static, ()>,
 }
 
 impl System {
-    /// Starts a cluster, brings the images and installs the chart, when the scenarios before have ended.
+    /// Starts a cluster, imports the images and installs the chart, after earlier scenarios have ended.
     ///
     /// # Errors
-    /// When something is not installed or does not start.
+    /// If a component is not installed or does not start.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         let system = Self::without_release(options).await?;
         system.release.install(&system.cluster, &Self::values()).await?;
         Ok(system)
     }
 
-    /// The same, with nothing installed.
+    /// The same without the chart.
     ///
     /// # Errors
     /// As [`Self::start`].
     pub async fn without_release(options: ClusterOptions) -> Result<Self> {
         static TURN: Mutex<()> = Mutex::const_new(());
         let turn = TURN.lock().await;
-        let images = images().with_context(|| format!("{IMAGES} names no folder of images"))?;
+        let images = images().with_context(|| format!("{IMAGES} is not set to a directory of images"))?;
         let cluster = Cluster::start(options).await?;
         for program in ["worker", "operator"] {
             let archive = images.join(format!("separation-{program}.tar"));
@@ -58,20 +58,20 @@ impl System {
         })
     }
 
-    /// Who of the operator's replicas leads now: its identity, which begins with its pod's name and differs from start to
-    /// start.
+    /// The identity of the operator's current leader. It begins with the pod's name and differs after each
+    /// restart.
     ///
     /// # Errors
-    /// When the API server does not answer, or nobody ever led.
+    /// If the API server does not respond, or no leader was ever elected.
     pub async fn leader(&self) -> Result<String> {
         let namespace = &self.release.namespace;
         let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{LEASE}");
         let lease = self.cluster.get(&path).await?;
         let holder = lease["spec"]["holderIdentity"].as_str();
-        Ok(holder.context("nobody ever led")?.to_owned())
+        Ok(holder.context("no leader was ever elected")?.to_owned())
     }
 
-    /// The chart's values for the images that were brought; pools may show folders of the node to their workers.
+    /// Chart values for the imported images; pools may mount host paths into their workers.
     pub fn values() -> Value {
         json!({
             "image": {"repository": "localhost/separation-operator", "tag": TAG},

@@ -6,10 +6,10 @@
     /tmp/models/bin/python generate.py fixtures [--output-dir DIR] [--check]
     /tmp/models/bin/python generate.py topology --output PATH
 
-`builtin` is the model that the worker carries (generator/builtin.py), `fixtures` are the models of the worker's
-tests (generator/fixtures.py), `topology` is a benchmark model of true MDX-Net shape (generator/topology.py), which
-is never committed. With `--check` nothing is written: the files are made again in memory, and the exit status is 1
-if a committed one differs by a byte.
+`builtin` is the model inside the worker (generator/builtin.py), `fixtures` are the models of the worker's
+tests (generator/fixtures.py), `topology` is a benchmark model with the real MDX-Net architecture
+(generator/topology.py), which is never committed. With `--check` nothing is written: the files are generated again
+in memory, and the exit status is 1 if a committed file differs.
 
 It uses no network, no clock and no trained weights; the same versions give the same bytes.
 """
@@ -37,7 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Writes the ONNX models of this repository.")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    command = commands.add_parser("builtin", help="the model that the worker carries")
+    command = commands.add_parser("builtin", help="the model inside the worker")
     command.add_argument("--output", type=Path, default=MODELS_DIR / "builtin.onnx", help="default: %(default)s")
     command.add_argument("--check", action="store_true", help="write nothing, exit 1 if the file is out of date")
 
@@ -45,13 +45,13 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--output-dir", type=Path, default=FIXTURES_DIR, help="default: %(default)s")
     command.add_argument("--check", action="store_true", help="write nothing, exit 1 if a file is out of date")
 
-    command = commands.add_parser("topology", help="a benchmark model of true MDX-Net shape, about 30 MB")
+    command = commands.add_parser("topology", help="a benchmark model with the real MDX-Net architecture, about 30 MB")
     command.add_argument("--output", type=Path, required=True)
     return parser.parse_args()
 
 
 def plan_files(arguments: argparse.Namespace) -> dict[Path, bytes]:
-    """What has to be on disk: every path with its bytes."""
+    """The files that must exist: every path with its bytes."""
     if arguments.command == "fixtures":
         return {arguments.output_dir / name: content for name, content in fixtures.build().items()}
     model, sidecar = {"builtin": builtin, "topology": topology}[arguments.command].build()

@@ -1,21 +1,21 @@
-//! The one classification of errors that everything else acts on.
+//! The classification of errors.
 //!
-//! An error's class alone decides whether work is retried, dead-lettered or reported as a defect.
+//! The class alone decides whether work is retried, sent to the dead-letter topic or reported as a defect.
 
-/// What an error says about trying again.
+/// Whether a retry may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
-    /// Another try may succeed: the network, a full disk, a busy machine.
+    /// A retry may succeed: network, full disk, busy machine.
     Transient,
-    /// No try will succeed: not audio, no such file, a setting that cannot be met.
+    /// No retry will succeed: not audio, no such file, an unsupported setting.
     Permanent,
-    /// The program broke one of its own promises.
+    /// The program violated an invariant.
     Bug,
-    /// The work's own deadline passed: it fails as its owner's policy says, and is not simply done again.
+    /// The task's own deadline passed: it fails by the failure policy and is not simply repeated.
     TimedOut,
-    /// A dependency of the worker (object store, shared volume, broker) refuses or fails, which is no fault of the
-    /// work: it is held until the dependency is available again.
+    /// A dependency of the worker (object store, shared volume, broker) refuses or fails. The task is not at
+    /// fault and is held until the dependency is available again.
     Dependency,
-    /// Somebody asked for the work to stop: it is left for another.
+    /// The work was asked to stop and is left to another worker.
     Interrupted,
 }

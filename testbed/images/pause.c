@@ -1,5 +1,5 @@
-/* Holds what the containers of a pod share: waits for a signal to end, and takes leave of processes that nobody waits
- * for. It is also the first process of the testbed's node, where the orphans of a whole system end up. */
+/* Holds the namespaces that the containers of a pod share: waits for a signal to end, and reaps orphaned processes.
+ * It is also the first process of the testbed's node, which adopts the orphans of a complete system. */
 
 #include <signal.h>
 #include <sys/wait.h>

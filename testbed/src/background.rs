@@ -1,7 +1,7 @@
-//! One runtime for everything that must outlive a single test.
+//! One Tokio runtime for everything that must outlive a single test.
 //!
-//! Each test has a runtime of its own, which takes its connections and tasks along when it ends: what several tests
-//! share, and what must go on while a test blocks, runs here.
+//! Each test has its own runtime, which drops its connections and tasks when it ends. Resources shared by
+//! tests, and tasks that must continue while a test blocks, use this one.
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -22,7 +22,7 @@ fn runtime() -> &'static Runtime {
     })
 }
 
-/// Starts a task that goes on until it ends or is aborted, whatever the test's runtime does.
+/// Starts a task that runs until it ends or is aborted, independent of the test's runtime.
 pub(crate) fn start<F>(task: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -30,14 +30,14 @@ where
     runtime().spawn(task)
 }
 
-/// Runs something there and waits for it.
+/// Runs a future there and waits for it.
 pub(crate) async fn run<T: Send + 'static>(
     task: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     start(task).await.context("a task of the testbed panicked")?
 }
 
-/// Runs something that blocks and waits for it.
+/// Runs blocking code there and waits for it.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {

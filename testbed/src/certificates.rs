@@ -1,4 +1,4 @@
-//! An authority and what it signs, made anew for every server that needs them.
+//! A certificate authority and its certificates, generated for every server that needs them.
 
 use anyhow::Result;
 use rcgen::{
@@ -6,19 +6,19 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-/// Who signs.
+/// Signs certificates.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// What a certificate is for.
+/// Usage of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Server,
     Client,
 }
 
-/// A certificate and its key, both as PEM.
+/// A certificate and its private key, both as PEM.
 #[derive(Debug)]
 pub(crate) struct Certificate {
     pub(crate) pem: String,
@@ -37,12 +37,12 @@ impl Authority {
         Ok(Self { issuer })
     }
 
-    /// Its own certificate.
+    /// The authority's own certificate.
     pub(crate) fn pem(&self) -> String {
         self.issuer.pem()
     }
 
-    /// A certificate for a name, and for hosts and addresses where it is a server's.
+    /// A certificate for a name; a server certificate also for hosts and addresses.
     pub(crate) fn certificate(&self, name: &str, hosts: &[&str], purpose: Purpose) -> Result<Certificate> {
         let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(hosts)?;

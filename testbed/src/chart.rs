@@ -1,4 +1,4 @@
-//! The Helm chart: as Helm renders it, for which no cluster is asked, and as a release on a cluster.
+//! The Helm chart: rendered without a cluster, and installed as a release on a cluster.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,23 +7,23 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::folder::Folder;
-use crate::parts::Parts;
+use crate::components::Components;
+use crate::temp_directory::TempDirectory;
 use crate::{Cluster, background, program};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/separation-operator");
 
-/// Until all that a release has is ready.
+/// Timeout until all objects of a release are ready.
 const READY: &str = "--timeout=180s";
 
-/// What the chart is installed as, as far as its text depends on it.
+/// Parameters of a release that its rendered text depends on.
 #[derive(Debug, Clone)]
 pub struct Release {
     /// Its name.
     pub name: String,
-    /// The namespace that it is installed into.
+    /// The namespace to install into.
     pub namespace: String,
-    /// The chart's folder.
+    /// The chart's directory.
     pub chart: PathBuf,
 }
 
@@ -37,58 +37,58 @@ impl Default for Release {
     }
 }
 
-/// Copies the chart into a folder, with another definition of pools, as an older version's may have been.
+/// Copies the chart into a directory, with a changed CRD, such as that of an older version.
 ///
 /// # Errors
-/// When a file cannot be read or written.
-pub fn chart_with_definition(folder: &Folder, change: impl FnOnce(&mut Value)) -> Result<PathBuf> {
-    let chart = folder.join("separation-operator");
+/// If a file cannot be read or written.
+pub fn chart_with_crd(directory: &TempDirectory, change: impl FnOnce(&mut Value)) -> Result<PathBuf> {
+    let chart = directory.join("separation-operator");
     let mut copying = Command::new("cp");
     copying.arg("-r").arg(CHART).arg(&chart);
     program::output(copying, "")?;
     let file = chart.join("files/separationpools.yaml");
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let mut definition: Value = serde_saphyr::from_str(&text).context("the definition is no YAML")?;
-    change(&mut definition);
-    // JSON is YAML.
-    fs::write(&file, definition.to_string()).with_context(|| format!("cannot write {}", file.display()))?;
+    let mut crd: Value = serde_saphyr::from_str(&text).context("the CRD is not valid YAML")?;
+    change(&mut crd);
+    // JSON is also YAML.
+    fs::write(&file, crd.to_string()).with_context(|| format!("cannot write {}", file.display()))?;
     Ok(chart)
 }
 
 impl Release {
-    /// All objects, those of `helm test` too.
+    /// All rendered objects, including those of `helm test`.
     ///
     /// # Errors
-    /// What Helm says against these values.
+    /// Helm's rejection of these values.
     pub fn render(&self, values: &Value) -> Result<Vec<Value>> {
         let text = self.with_chart(&["template", &self.name], values)?;
         let objects: Vec<Value> =
-            serde_saphyr::from_multiple(&text).with_context(|| format!("helm printed no YAML:\n{text}"))?;
+            serde_saphyr::from_multiple(&text).with_context(|| format!("helm printed bad YAML:\n{text}"))?;
         Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
     }
 
-    /// What Helm prints after an installation.
+    /// The notes that Helm prints after an installation.
     ///
     /// # Errors
-    /// What Helm says against these values.
+    /// Helm's rejection of these values.
     pub fn notes(&self, values: &Value) -> Result<String> {
         let printed = self.with_chart(&["install", &self.name, "--dry-run=client"], values)?;
         let (_, notes) = printed.split_once("NOTES:").context("Helm printed no notes")?;
         Ok(notes.to_owned())
     }
 
-    /// What Helm's own checks say; warnings are errors.
+    /// The output of `helm lint`; warnings are errors.
     ///
     /// # Errors
-    /// What they say against the chart or these values.
+    /// The defects that it finds in the chart or these values.
     pub fn lint(&self, values: &Value) -> Result<String> {
         self.with_chart(&["lint", "--strict"], values)
     }
 
-    /// Installs it, or upgrades what is installed, and waits until all of it is ready; makes the namespace.
+    /// Installs or upgrades the release and waits until it is ready; creates the namespace.
     ///
     /// # Errors
-    /// What Helm says.
+    /// Helm's error.
     pub async fn install(&self, cluster: &Cluster, values: &Value) -> Result<()> {
         let chart = self.chart.to_string_lossy();
         let arguments = ["upgrade", "--install", &self.name, &chart];
@@ -97,28 +97,28 @@ impl Release {
         self.on(cluster, &arguments, values.to_string()).await.map(drop)
     }
 
-    /// Goes back to what was installed before, and waits until all of it is ready.
+    /// Rolls back to the previous revision and waits until it is ready.
     ///
     /// # Errors
-    /// What Helm says.
+    /// Helm's error.
     pub async fn roll_back(&self, cluster: &Cluster) -> Result<()> {
         let arguments = ["rollback", &self.name, "--wait", READY];
         self.on(cluster, &arguments, String::new()).await.map(drop)
     }
 
-    /// Removes it, and waits until that is done.
+    /// Uninstalls the release and waits until that is done.
     ///
     /// # Errors
-    /// What Helm says.
+    /// Helm's error.
     pub async fn uninstall(&self, cluster: &Cluster) -> Result<()> {
         let arguments = ["uninstall", &self.name, "--wait", READY];
         self.on(cluster, &arguments, String::new()).await.map(drop)
     }
 
-    /// What its own tests print on the cluster.
+    /// The output of the chart's own tests on the cluster.
     ///
     /// # Errors
-    /// When one fails.
+    /// If a test fails.
     pub async fn test(&self, cluster: &Cluster) -> Result<String> {
         let arguments = ["test", &self.name, "--logs", READY];
         self.on(cluster, &arguments, String::new()).await
@@ -142,12 +142,12 @@ impl Release {
     }
 }
 
-/// Without a kubeconfig no cluster is found.
+/// Without a kubeconfig, no cluster can be reached.
 fn helm(arguments: &[&str], namespace: &str, kubeconfig: Option<&Path>, input: &str) -> Result<String> {
-    // Nobody's own settings, repositories and plugins.
-    let home = Folder::new()?;
+    // Isolates Helm from the user's settings, repositories and plugins.
+    let home = TempDirectory::new()?;
     let none = home.join("none");
-    let mut helm = Command::new(Parts::helm()?);
+    let mut helm = Command::new(Components::helm()?);
     helm.args(arguments)
         .args(["--namespace", namespace])
         .env("HELM_CACHE_HOME", home.path())

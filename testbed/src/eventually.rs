@@ -1,50 +1,50 @@
-//! Waiting for an event with a deadline, in place of sleeping.
+//! Waits for an event with a deadline, instead of sleeping.
 
 use std::time::{Duration, Instant};
 
-/// How often a condition is looked at.
+/// Interval between checks of a condition.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 
-/// What a condition can answer: `bool`, `Option<T>`, or a `Result` of one, whose error counts as "not yet".
-pub trait Answer {
-    /// What is known once the condition holds.
+/// Results of a condition: `bool`, `Option<T>`, or a `Result` of one, whose error counts as "not yet".
+pub trait Condition {
+    /// The value once the condition holds.
     type Value;
 
-    /// The value, or why there is none yet.
+    /// Returns the value, or why there is none yet.
     ///
     /// # Errors
-    /// The reason, for the message when the deadline has passed.
-    fn settle(self) -> Result<Self::Value, Option<String>>;
+    /// The reason, for the message after the deadline.
+    fn evaluate(self) -> Result<Self::Value, Option<String>>;
 }
 
-impl Answer for bool {
+impl Condition for bool {
     type Value = ();
 
-    fn settle(self) -> Result<(), Option<String>> {
+    fn evaluate(self) -> Result<(), Option<String>> {
         if self { Ok(()) } else { Err(None) }
     }
 }
 
-impl<T> Answer for Option<T> {
+impl<T> Condition for Option<T> {
     type Value = T;
 
-    fn settle(self) -> Result<T, Option<String>> {
+    fn evaluate(self) -> Result<T, Option<String>> {
         self.ok_or(None)
     }
 }
 
-impl<A: Answer> Answer for anyhow::Result<A> {
-    type Value = A::Value;
+impl<C: Condition> Condition for anyhow::Result<C> {
+    type Value = C::Value;
 
-    fn settle(self) -> Result<A::Value, Option<String>> {
+    fn evaluate(self) -> Result<C::Value, Option<String>> {
         match self {
-            Ok(answer) => answer.settle(),
+            Ok(condition) => condition.evaluate(),
             Err(error) => Err(Some(format!("{error:#}"))),
         }
     }
 }
 
-/// Waits until `condition` holds and gives what it found; it is looked at every 50 ms.
+/// Waits until `condition` holds and returns its value; checks every 50 ms.
 ///
 /// ```no_run
 /// # async fn example(kafka: &separation_testbed::Kafka) {
@@ -60,15 +60,15 @@ impl<A: Answer> Answer for anyhow::Result<A> {
 /// ```
 ///
 /// # Panics
-/// When it does not hold `within` that time, with `what` was waited for and the last error.
-pub async fn eventually<A: Answer>(
+/// If it does not hold `within` that time, with `what` was expected and the last error.
+pub async fn eventually<C: Condition>(
     what: &str,
     within: Duration,
-    mut condition: impl AsyncFnMut() -> A,
-) -> A::Value {
+    mut condition: impl AsyncFnMut() -> C,
+) -> C::Value {
     let deadline = Instant::now() + within;
     loop {
-        let reason = match condition().await.settle() {
+        let reason = match condition().await.evaluate() {
             Ok(value) => return value,
             Err(reason) => reason,
         };

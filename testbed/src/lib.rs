@@ -1,21 +1,20 @@
-//! Real parts for tests: Kafka brokers, a Kubernetes control plane, an S3 server, an HTTP receiver, a TCP proxy, songs,
-//! the rendered chart, and the processes under test.
+//! Real servers for tests: Kafka brokers, a Kubernetes control plane, an S3 server, an HTTP receiver, a TCP
+//! proxy; also songs, the rendered chart, and the processes under test.
 //!
-//! Every server is a real one on loopback ports, or where the pods of a [`Node`] reach it, with its data in a temporary
-//! folder. Whatever is started here ends with the process that started it, also when that is killed: see [`Process`].
-//! Nothing here knows how separation works, and nothing here belongs into a program that is shipped.
+//! Servers listen on loopback ports, or at addresses that the pods of a [`Node`] reach, and keep their data
+//! in a temporary directory. Every process started here ends with the process that started it, even if that
+//! is killed: see [`Process`]. This crate is independent of `separation` and is never part of a shipped
+//! program.
 
 mod background;
 mod certificates;
 mod chart;
 mod cluster;
+mod components;
 mod eventually;
-mod folder;
 mod kafka;
 mod kubernetes;
 mod node;
-mod parts;
-mod peer;
 mod ports;
 mod process;
 mod program;
@@ -26,17 +25,17 @@ mod s3;
 mod service;
 mod site;
 mod song;
+mod temp_directory;
+mod uvr5;
 mod worker;
 
-pub use chart::{Release, chart_with_definition};
-pub use cluster::{Cluster, ClusterOptions, Ended, Event, Pod, PodHistory};
-pub use eventually::{Answer, eventually};
-pub use folder::Folder;
+pub use chart::{Release, chart_with_crd};
+pub use cluster::{Cluster, ClusterOptions, ContainerExit, Event, Pod, PodHistory};
+pub use components::{Components, no_node};
+pub use eventually::{Condition, eventually};
 pub use kafka::{AUTHORIZER, Group, Kafka, KafkaOptions, Member, PartitionLag, Record, Security};
 pub use kubernetes::{ApiRequest, ControlPlane, ControlPlaneOptions, Server};
-pub use node::{ContainerLog, Machine, Node, Place};
-pub use parts::{Parts, no_node};
-pub use peer::Peer;
+pub use node::{ContainerLog, Machine, MachineNetwork, Node};
 pub use process::Process;
 pub use proxy::{Replacement, TcpProxy};
 pub use readme::{readme_block, readme_blocks, shell_blocks};
@@ -44,4 +43,6 @@ pub use receiver::{Receiver, Reply, Request};
 pub use s3::{Object, S3Server};
 pub use site::{Site, task_message};
 pub use song::{song, tiny_song};
+pub use temp_directory::TempDirectory;
+pub use uvr5::Uvr5Program;
 pub use worker::{LogLine, Worker, WorkerOptions};

@@ -1,4 +1,4 @@
-//! Ports for servers that must be told which one to listen on.
+//! Free ports for servers that need a port number as an argument.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -6,17 +6,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 
-/// Below the range that the system takes ports of outgoing connections from, so that none of these can take a port
-/// between our look and the server's start, or while a server is down for a moment.
+/// Below the range of ephemeral ports, so that no outgoing connection takes one of these between our check
+/// and the server's start, or while a server restarts.
 const FIRST: u16 = 12_000;
 const COUNT: u16 = 20_000;
 
-/// A port of 127.0.0.1 that nobody listens on. No two calls in one process give the same.
+/// A free port of 127.0.0.1. No two calls in one process return the same.
 pub(crate) fn free() -> Result<u16> {
     free_at(Ipv4Addr::LOCALHOST)
 }
 
-/// The same at another address of ours.
+/// A free port of another local address.
 pub(crate) fn free_at(address: Ipv4Addr) -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = start();
@@ -30,7 +30,7 @@ pub(crate) fn free_at(address: Ipv4Addr) -> Result<u16> {
     bail!("no free port of {address} from {FIRST} to {}", FIRST + COUNT - 1)
 }
 
-/// Where this process begins to look: another place than others that run now.
+/// The port at which this process starts its search, different from that of other running processes.
 fn start() -> u16 {
     static START: std::sync::OnceLock<u16> = std::sync::OnceLock::new();
     *START.get_or_init(|| {

@@ -1,8 +1,8 @@
-//! Processes that end with the process that started them, whatever way that ends.
+//! Processes that end with the process that started them, however that ends.
 //!
-//! A small shell stands between: it holds the reading end of a pipe whose writing end is ours alone. When the pipe
-//! closes, because the guard was dropped or because we were killed, it kills the program; and whichever way that ended,
-//! it kills what is left of its process group.
+//! A small shell supervises each program: it holds the reading end of a pipe whose writing end only our
+//! process has. When the pipe closes, because the guard was dropped or our process was killed, the shell
+//! kills the program. After the program ends for any reason, the shell kills the rest of its process group.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -16,8 +16,8 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::watch;
 
-/// $1 and $2 take the program's standard output and error; the rest is the program. Prints its process id and, when it
-/// has ended, its exit code (128 + signal where a signal ended it).
+/// $1 and $2 receive the program's standard output and error; the rest is the program. Prints its process id
+/// and, when it has ended, its exit code (128 + signal number after a signal).
 const SUPERVISOR: &str = r#"
 out=$1; err=$2; shift 2
 exec 3<&0
@@ -30,30 +30,30 @@ echo "$?"
 kill -9 -$$
 "#;
 
-/// How much of a log an error shows.
+/// Lines of a log in an error message.
 const SHOWN_LINES: usize = 30;
 
-/// A running program, killed when this is dropped or when our own process ends.
+/// A running program, killed when this is dropped or our process ends.
 ///
-/// Its standard input is empty; SIGINT is ignored by it until it asks for that signal.
+/// Its standard input is empty; it ignores SIGINT unless it installs a handler.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     pid: Pid,
     log: PathBuf,
-    /// Closing it kills.
+    /// Closing it kills the program.
     lifeline: Option<ChildStdin>,
     ended: watch::Receiver<Option<i32>>,
     watcher: Option<JoinHandle<()>>,
 }
 
 impl Process {
-    /// Starts `command`, with its standard output appended to `output` and its standard error to `log`; its standard
-    /// streams are set here, all else is the caller's.
+    /// Starts `command`, with its standard output appended to `output` and its standard error to `log`.
+    /// Replaces its standard streams; everything else of the command is kept.
     ///
     /// # Errors
-    /// When there is no shell or a log cannot be made. A program that cannot be started ends with code 126 or 127, and
-    /// the log says why.
+    /// If there is no shell or a log cannot be created. A program that cannot be started ends with code 126
+    /// or 127, and the log contains the reason.
     pub fn start(name: &str, command: &Command, output: &Path, log: &Path) -> Result<Self> {
         for file in [output, log] {
             fs::File::options()
@@ -65,17 +65,18 @@ impl Process {
         let mut supervisor = supervised(command, output, log);
         let mut shell = supervisor.spawn().context("cannot start sh")?;
         let lifeline = shell.stdin.take();
-        let mut said = BufReader::new(shell.stdout.take().context("sh has no standard output")?).lines();
-        let pid = said
+        let mut supervisor_output =
+            BufReader::new(shell.stdout.take().context("sh has no standard output")?).lines();
+        let pid = supervisor_output
             .next()
-            .context("sh ended at once")?
+            .context("sh ended immediately")?
             .context("cannot read from sh")?
             .parse()
             .ok()
             .and_then(Pid::from_raw)
-            .context("sh said no process id")?;
+            .context("sh printed no process id")?;
         let (sender, ended) = watch::channel(None);
-        let watcher = std::thread::spawn(move || watch_over(shell, said, &sender));
+        let watcher = std::thread::spawn(move || watch_over(shell, supervisor_output, &sender));
         Ok(Self {
             name: name.to_owned(),
             pid,
@@ -94,7 +95,7 @@ impl Process {
     /// Sends SIGTERM.
     ///
     /// # Errors
-    /// When it has ended already.
+    /// If it has already ended.
     pub fn sigterm(&self) -> Result<()> {
         self.signal(Signal::TERM)
     }
@@ -102,51 +103,51 @@ impl Process {
     /// Sends SIGINT.
     ///
     /// # Errors
-    /// When it has ended already.
+    /// If it has already ended.
     pub fn sigint(&self) -> Result<()> {
         self.signal(Signal::INT)
     }
 
-    /// Kills it with SIGKILL, and returns when it is gone.
+    /// Kills it with SIGKILL and returns when it has ended.
     ///
     /// # Errors
-    /// When it has ended already.
+    /// If it has already ended.
     pub async fn kill_9(&self) -> Result<()> {
         self.signal(Signal::KILL)?;
         self.wait_exit(Duration::from_secs(10)).await?;
         Ok(())
     }
 
-    /// Freezes it.
+    /// Freezes it with SIGSTOP.
     ///
     /// # Errors
-    /// When it has ended already.
+    /// If it has already ended.
     pub fn sigstop(&self) -> Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on after [`Self::sigstop`].
+    /// Resumes it with SIGCONT.
     ///
     /// # Errors
-    /// When it has ended already.
+    /// If it has already ended.
     pub fn sigcont(&self) -> Result<()> {
         self.signal(Signal::CONT)
     }
 
-    /// Its exit code, if it has ended: 128 and the signal's number where a signal ended it.
+    /// Its exit code, if it has ended: 128 plus the signal number after a signal.
     pub fn exit_code(&self) -> Option<i32> {
         *self.ended.borrow()
     }
 
-    /// Waits until it has ended and gives its exit code, as [`Self::exit_code`].
+    /// Waits until it has ended and returns its exit code, as [`Self::exit_code`].
     ///
     /// # Errors
-    /// When it still runs after `within`, with the end of its log.
+    /// If it still runs after `within`, with the end of its log.
     pub async fn wait_exit(&self, within: Duration) -> Result<i32> {
         let mut ended = self.ended.clone();
         let code = match tokio::time::timeout(within, ended.wait_for(Option::is_some)).await {
             Ok(Ok(code)) => *code,
-            Ok(Err(_)) => bail!("nobody watches {} any more", self.name),
+            Ok(Err(_)) => bail!("the supervisor of {} is gone", self.name),
             Err(_) => bail!("{} still runs after {within:?}{}", self.name, self.log_end()),
         };
         code.with_context(|| format!("{} left no exit code", self.name))
@@ -173,13 +174,13 @@ impl Drop for Process {
     fn drop(&mut self) {
         drop(self.lifeline.take());
         if let Some(watcher) = self.watcher.take() {
-            // It only panics where the shell's words cannot be read, and has nothing to say then.
+            // The thread panics only if the shell's output cannot be read; then there is nothing to report.
             let _ = watcher.join();
         }
     }
 }
 
-/// The supervisor as a command, with the environment and the folder of `command`.
+/// The supervisor's command, with the environment and the working directory of `command`.
 fn supervised(command: &Command, output: &Path, log: &Path) -> Command {
     let mut supervisor = Command::new("sh");
     supervisor
@@ -207,13 +208,13 @@ fn supervised(command: &Command, output: &Path, log: &Path) -> Command {
 
 fn watch_over(
     mut shell: Child,
-    mut said: impl Iterator<Item = std::io::Result<String>>,
+    mut supervisor_output: impl Iterator<Item = std::io::Result<String>>,
     sender: &watch::Sender<Option<i32>>,
 ) {
-    /// What the shell would have said, had it not been killed with its group.
+    /// The shell's exit code if it had not been killed with its group.
     const KILLED: i32 = 128 + 9;
-    let code = said.next().and_then(|line| line.ok()?.parse().ok());
-    // Before anybody hears of the end, all that the program started is gone too.
+    let code = supervisor_output.next().and_then(|line| line.ok()?.parse().ok());
+    // Reports the end only after everything that the program started has ended too.
     let _ = shell.wait();
     sender.send_replace(Some(code.unwrap_or(KILLED)));
 }

@@ -1,14 +1,14 @@
-//! Programs that are given something, say something, and end.
+//! Runs short programs.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-/// Runs one to its end and gives what it printed.
+/// Runs a program to its end and returns its output.
 ///
 /// # Errors
-/// When it cannot be started or fails, with all that it said.
+/// If it cannot be started or fails, with its complete output.
 pub(crate) fn output(mut command: Command, input: &str) -> Result<String> {
     let name = command.get_program().display().to_string();
     let mut child = command
@@ -23,12 +23,12 @@ pub(crate) fn output(mut command: Command, input: &str) -> Result<String> {
         .with_context(|| format!("{name} has no standard input"))?;
     stdin
         .write_all(input.as_bytes())
-        .with_context(|| format!("{name} does not read what it is given"))?;
+        .with_context(|| format!("{name} does not read its input"))?;
     drop(stdin);
     let output = child
         .wait_with_output()
         .with_context(|| format!("cannot wait for {name}"))?;
-    let printed = String::from_utf8(output.stdout).with_context(|| format!("{name} printed no text"))?;
+    let printed = String::from_utf8(output.stdout).with_context(|| format!("{name} did not print UTF-8"))?;
     ensure!(
         output.status.success(),
         "{}{printed}",

@@ -1,4 +1,4 @@
-//! A TCP proxy that misbehaves on request: between a client and Kafka, S3 or a webhook's receiver.
+//! A TCP proxy with fault injection, between a client and Kafka, S3 or a webhook receiver.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,22 +14,22 @@ use tokio::task::JoinHandle;
 
 use crate::{background, ports};
 
-/// What one read takes at most: with a delay, what travels at once.
+/// Maximum bytes of one read: with a delay, the bytes that are delayed together.
 const BLOCK_BYTES: usize = 64 * 1024;
-/// No connection is cut after a number of bytes.
+/// No byte limit before connections are reset.
 const NO_LIMIT: u64 = u64::MAX;
 
-/// What the proxy does with connections.
+/// How the proxy treats connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Forward,
-    /// Every block travels this much later, in both directions.
+    /// Delays every block by this time, in both directions.
     Delay(Duration),
-    /// Connections stay open, and nothing travels.
+    /// Keeps connections open and forwards nothing.
     Stall,
-    /// What clients send arrives; what is answered does not.
+    /// Forwards requests and withholds responses.
     Withhold,
-    /// Nobody listens.
+    /// Does not listen.
     Refuse,
 }
 
@@ -45,23 +45,23 @@ pub struct TcpProxy {
 struct Shared {
     upstream: SocketAddr,
     mode: watch::Sender<Mode>,
-    /// Counts up: every connection from before ends.
+    /// A counter: incrementing it ends every earlier connection.
     cuts: watch::Sender<u64>,
-    /// How many bytes clients may still send before everything is cut.
+    /// Bytes that clients may still send before all connections are reset.
     left_bytes: AtomicU64,
     connections: AtomicU64,
-    /// Bytes to replace in the next answer that has them.
+    /// Bytes to replace in the next response that contains them.
     replacement: Mutex<Option<Replacement>>,
 }
 
-/// Bytes to replace in an answer.
+/// A replacement of bytes in a response.
 #[derive(Debug)]
 pub struct Replacement {
-    /// What comes before them, at most [`Self::WITHIN_BYTES`] earlier.
+    /// Bytes that precede them, by at most [`Self::WITHIN_BYTES`].
     pub after: Vec<u8>,
-    /// The bytes.
+    /// The bytes to replace.
     pub from: Vec<u8>,
-    /// As many others.
+    /// Their replacement, of the same length.
     pub to: Vec<u8>,
 }
 
@@ -69,7 +69,7 @@ impl Replacement {
     /// How far after [`Self::after`] the bytes may begin.
     pub const WITHIN_BYTES: usize = 16;
 
-    /// Gives whether the block had the bytes.
+    /// Applies the replacement; returns whether the block had the bytes.
     fn apply(&self, block: &mut [u8]) -> bool {
         let starts = |text: &[u8], wanted: &[u8]| -> Vec<usize> {
             let windows = text.windows(wanted.len()).enumerate();
@@ -92,10 +92,10 @@ impl Replacement {
 }
 
 impl TcpProxy {
-    /// Listens on a free port of loopback and forwards to `upstream`, which need not listen yet.
+    /// Listens on a free port of loopback and forwards to `upstream`, which need not be listening yet.
     ///
     /// # Errors
-    /// When there is no free port.
+    /// If there is no free port.
     pub async fn start(upstream: SocketAddr) -> Result<Self> {
         Self::start_at(Ipv4Addr::LOCALHOST, upstream).await
     }
@@ -103,9 +103,10 @@ impl TcpProxy {
     /// The same on a free port of another address of this machine, such as [`crate::Node::host_address`].
     ///
     /// # Errors
-    /// When the address is not ours, or has no free port.
+    /// If the address is not local, or has no free port.
     pub async fn start_at(address: Ipv4Addr, upstream: SocketAddr) -> Result<Self> {
-        // Of our own range, because the port is given back and taken again when the proxy refuses for a while.
+        // A port from our own range, because it is released and bound again when the proxy refuses
+        // connections.
         let address = SocketAddr::from((address, ports::free_at(address)?));
         let shared = Arc::new(Shared {
             upstream,
@@ -129,29 +130,30 @@ impl TcpProxy {
         })
     }
 
-    /// Where clients connect.
+    /// The proxy's address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Forwards as it should: ends [`Self::delay`], [`Self::stall`], [`Self::withhold_answers`], [`Self::refuse`] and [`Self::cut_after`].
+    /// Forwards normally: ends [`Self::delay`], [`Self::stall`], [`Self::withhold_responses`], [`Self::refuse`]
+    /// and [`Self::cut_after`].
     pub fn forward(&self) {
         self.shared.left_bytes.store(NO_LIMIT, Ordering::Relaxed);
         self.set(Mode::Forward);
     }
 
-    /// Lets every block of at most 64 KiB arrive this much later.
+    /// Delays every block of at most 64 KiB by this time.
     pub fn delay(&self, delay: Duration) {
         self.set(Mode::Delay(delay));
     }
 
-    /// Stops reading: connections stay open, and nothing arrives any more.
+    /// Stops forwarding: connections stay open.
     pub fn stall(&self) {
         self.set(Mode::Stall);
     }
 
-    /// Goes on forwarding what clients send, and keeps the answers.
-    pub fn withhold_answers(&self) {
+    /// Forwards requests and withholds responses.
+    pub fn withhold_responses(&self) {
         self.set(Mode::Withhold);
     }
 
@@ -161,22 +163,22 @@ impl TcpProxy {
         self.cut();
     }
 
-    /// Resets all connections, once; new ones are served.
+    /// Resets all connections once; new ones are served.
     pub fn cut(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Resets all connections, once, after clients have sent this many bytes more.
+    /// Resets all connections, once, after clients have sent this many further bytes.
     pub fn cut_after(&self, bytes: u64) {
         self.shared.left_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Replaces bytes in the next answer that has them, once.
+    /// Replaces bytes in the next response that contains them, once.
     pub fn replace_once(&self, replacement: Replacement) {
         assert_eq!(
             replacement.from.len(),
             replacement.to.len(),
-            "answers keep their length"
+            "responses keep their length"
         );
         *self
             .shared
@@ -185,13 +187,13 @@ impl TcpProxy {
             .unwrap_or_else(PoisonError::into_inner) = Some(replacement);
     }
 
-    /// Whether what [`Self::replace_once`] names has been replaced.
+    /// Whether the replacement of [`Self::replace_once`] has been made.
     pub fn has_replaced(&self) -> bool {
         let replacement = self.shared.replacement.lock();
         replacement.unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    /// How many connections there have been.
+    /// Number of connections accepted so far.
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::Relaxed)
     }
@@ -208,7 +210,7 @@ impl Drop for TcpProxy {
     }
 }
 
-/// Accepts as long as the mode lets it; the listener is gone while it refuses.
+/// Accepts connections while the mode allows it; the listener is closed while it refuses.
 async fn listen(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
     let mut mode = shared.mode.subscribe();
     let mut listener = Some(listener);
@@ -223,7 +225,7 @@ async fn listen(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>)
             match &listener {
                 Some(listener) => listener.accept().await,
                 None if refuses => std::future::pending().await,
-                // Somebody else may have the port for a moment.
+                // Another process may have taken the port for a moment.
                 None => {
                     tokio::time::sleep(crate::eventually::POLL).await;
                     Err(io::ErrorKind::AddrInUse.into())
@@ -246,14 +248,14 @@ async fn listen(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>)
     }
 }
 
-/// One connection, until either side closes it or it is cut.
+/// Serves one connection until either side closes it or it is reset.
 async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
     let mut cuts = shared.cuts.subscribe();
     let Ok(mut upstream) = TcpStream::connect(shared.upstream).await else {
         return reset(&client);
     };
     for stream in [&client, &upstream] {
-        // It only makes small messages slower where it is refused.
+        // Without it, small messages are only slower.
         let _ = stream.set_nodelay(true);
     }
     let was_cut = {
@@ -262,7 +264,7 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
         let up = pump(client_reads, upstream_writes, &shared, true);
         let down = pump(upstream_reads, client_writes, &shared, false);
         tokio::select! {
-            // An error of one direction ends both, as the end of the process at the other side would.
+            // An error in one direction ends both, like the end of the peer's process.
             result = async { tokio::try_join!(up, down) } => result.is_err(),
             _ = cuts.changed() => true,
         }
@@ -282,12 +284,12 @@ async fn pump(
     let mut mode = shared.mode.subscribe();
     let mut block = vec![0; BLOCK_BYTES];
     loop {
-        until_it_passes(&mut mode, counted).await;
+        wait_until_forwarding(&mut mode, counted).await;
         let length = from.read(&mut block).await?;
         if length == 0 {
             return to.shutdown().await;
         }
-        until_it_passes(&mut mode, counted).await;
+        wait_until_forwarding(&mut mode, counted).await;
         let delay = match *mode.borrow() {
             Mode::Delay(delay) => Some(delay),
             _ => None,
@@ -309,8 +311,8 @@ async fn pump(
     }
 }
 
-/// Waits until blocks of a client, or answers, are forwarded.
-async fn until_it_passes(mode: &mut watch::Receiver<Mode>, from_client: bool) {
+/// Waits until the mode allows forwarding requests, or responses.
+async fn wait_until_forwarding(mode: &mut watch::Receiver<Mode>, from_client: bool) {
     // The sender lives as long as the connection's shared state.
     let _ = mode
         .wait_for(|mode| match mode {
@@ -332,7 +334,7 @@ impl Shared {
         }
     }
 
-    /// How many of these bytes may pass; once it is fewer, the limit is gone.
+    /// How many of these bytes may pass; the limit is removed once it is reached.
     fn pass(&self, length: usize) -> usize {
         let wanted = u64::try_from(length).unwrap_or(NO_LIMIT);
         let spend = |left: u64| match left {
@@ -350,9 +352,9 @@ impl Shared {
     }
 }
 
-/// Makes the end of a connection a reset rather than an orderly close.
+/// Makes closing the connection send a reset instead of an orderly close.
 fn reset(stream: &TcpStream) {
-    // Where it is refused, the connection closes in order: still an end.
+    // If it is refused, the connection closes in order, which also ends it.
     let _ = stream.set_zero_linger();
 }
 
@@ -361,7 +363,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_replaced_where_they_follow_others() {
+    fn bytes_are_replaced_only_after_the_preceding_bytes() {
         let replacement = Replacement {
             after: b"topic".to_vec(),
             from: vec![0, 3],

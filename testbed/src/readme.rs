@@ -1,8 +1,8 @@
-//! What README.md gives people to paste.
+//! Commands in README.md that users paste.
 
 const README: &str = include_str!("../../README.md");
 
-/// Blocks of shell commands, each with the heading that it stands under.
+/// All blocks of shell commands, each with its heading.
 pub fn readme_blocks() -> Vec<(&'static str, String)> {
     shell_blocks(README)
 }
@@ -10,7 +10,7 @@ pub fn readme_blocks() -> Vec<(&'static str, String)> {
 /// The first block of shell commands under a heading.
 ///
 /// # Panics
-/// When there is none.
+/// If there is none.
 pub fn readme_block(heading: &str) -> String {
     let found = readme_blocks().into_iter().find(|(above, _)| *above == heading);
     found
@@ -18,7 +18,7 @@ pub fn readme_block(heading: &str) -> String {
         .1
 }
 
-/// The same of another document.
+/// The shell blocks of another document.
 pub fn shell_blocks(text: &str) -> Vec<(&str, String)> {
     let (mut heading, mut blocks, mut block) = ("", Vec::new(), None::<String>);
     for line in text.lines() {
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_of_commands_are_found_and_no_others() {
+    fn only_blocks_of_commands_are_found() {
         let text = "# A\n```sh\n# no heading\none\n```\n## B\n```yaml\nno: command\n```\n```sh\ntwo\n```\n";
         assert_eq!(
             shell_blocks(text),

@@ -1,4 +1,5 @@
-//! A real HTTP server that records what it is sent and answers as a test tells it: webhooks, and songs to download.
+//! A real HTTP server that records requests and replies as a test scripts it: for webhooks, and songs to
+//! download.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,27 +19,27 @@ use tokio::task::JoinHandle;
 
 use crate::background;
 
-/// Larger bodies than any webhook's.
+/// Larger than the body of any webhook.
 const BODY_LIMIT_BYTES: usize = 64 * 1024 * 1024;
-const BEFORE_THE_BREAK: Duration = Duration::from_millis(200);
+const BREAK_DELAY: Duration = Duration::from_millis(200);
 
 /// A request that arrived.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// GET, POST and so on.
+    /// The method: GET, POST and so on.
     pub method: String,
     /// Path with query.
     pub path: String,
     /// All headers.
     pub headers: HeaderMap,
-    /// The whole body.
+    /// The complete body.
     pub body: Bytes,
-    /// When it had arrived.
+    /// When it had arrived completely.
     pub at: Instant,
 }
 
 impl Request {
-    /// A header as text.
+    /// The value of a header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -46,7 +47,7 @@ impl Request {
     /// The body as JSON.
     ///
     /// # Panics
-    /// When it is not.
+    /// If it is not JSON.
     pub fn json(&self) -> serde_json::Value {
         let text = || String::from_utf8_lossy(&self.body).into_owned();
         serde_json::from_slice(&self.body)
@@ -54,26 +55,26 @@ impl Request {
     }
 }
 
-/// How a request is answered.
+/// The reply to a request.
 #[derive(Debug, Clone)]
 pub enum Reply {
     /// A status without a body.
     Status(u16),
     /// 302 to this URL.
     Redirect(String),
-    /// 307 to this URL, where the same is to be posted again.
-    PostOn(String),
+    /// 307 to this URL, where the client must repeat the POST.
+    RedirectPost(String),
     /// 200 with this content type and body.
     Content(String, Bytes),
-    /// 200 with these bytes and then a broken connection.
+    /// 200 with these bytes, then a broken connection.
     BrokenOff(Bytes),
-    /// The other reply, this much later.
+    /// Another reply, after this delay.
     After(Duration, Box<Self>),
-    /// None, as long as the caller waits.
+    /// No reply while the client waits.
     Hang,
 }
 
-/// The running server; it ends when this is dropped.
+/// A running server; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Receiver {
     address: SocketAddr,
@@ -89,10 +90,10 @@ struct Shared {
 }
 
 impl Receiver {
-    /// Listens on a free port of loopback; every path answers 200 until it is told otherwise.
+    /// Listens on a free port of loopback; every path replies with 200 until it is scripted.
     ///
     /// # Errors
-    /// When there is no free port.
+    /// If there is no free port.
     pub async fn start() -> Result<Self> {
         Self::start_at(Ipv4Addr::LOCALHOST).await
     }
@@ -100,7 +101,7 @@ impl Receiver {
     /// The same on a free port of another address of this machine, such as [`crate::Node::host_address`].
     ///
     /// # Errors
-    /// When the address is not ours, or has no free port.
+    /// If the address is not local, or has no free port.
     pub async fn start_at(address: Ipv4Addr) -> Result<Self> {
         let shared = Arc::new(Shared {
             requests: Mutex::new(Vec::new()),
@@ -116,7 +117,7 @@ impl Receiver {
         let address = listener.local_addr().context("a listener has no address")?;
         let router = Router::new().fallback(receive).with_state(Arc::clone(&shared));
         let serving = background::start(async move {
-            // It ends only with the task, when the receiver is dropped.
+            // Returns only with the task, when the receiver is dropped.
             let _ = axum::serve(listener, router).await;
         });
         Ok(Self {
@@ -126,7 +127,7 @@ impl Receiver {
         })
     }
 
-    /// Where it listens.
+    /// Its listen address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -136,17 +137,17 @@ impl Receiver {
         format!("http://{}{path}", self.address)
     }
 
-    /// Tells how a path answers from now on: one reply after the other; the last one stays.
+    /// Sets the replies of a path: used one after the other; the last one repeats.
     pub fn script(&self, path: &str, replies: impl IntoIterator<Item = Reply>) {
         lock(&self.shared.scripts).insert(path.to_owned(), replies.into_iter().collect());
     }
 
-    /// All requests so far, in the order in which they arrived.
+    /// All requests so far, in order of arrival.
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.shared.requests).clone()
     }
 
-    /// Those to one path.
+    /// The requests to one path.
     pub fn requests_to(&self, path: &str) -> Vec<Request> {
         let requests = lock(&self.shared.requests);
         requests
@@ -156,10 +157,10 @@ impl Receiver {
             .collect()
     }
 
-    /// Waits until the requests so far satisfy `enough`, and gives them.
+    /// Waits until the requests so far satisfy `enough`, and returns them.
     ///
     /// # Errors
-    /// When they do not `within` that time; says what had arrived.
+    /// If they do not `within` that time; the error lists the requests that arrived.
     pub async fn wait_for(
         &self,
         enough: impl Fn(&[Request]) -> bool,
@@ -171,7 +172,7 @@ impl Receiver {
         let requests = self.requests();
         anyhow::ensure!(
             in_time,
-            "not the awaited requests within {within:?}, but {:?}",
+            "unexpected requests within {within:?}: {:?}",
             requests
                 .iter()
                 .map(|request| (
@@ -235,7 +236,7 @@ async fn respond(mut reply: Reply) -> Response<Body> {
             status(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
         }
         Reply::Redirect(url) => with(StatusCode::FOUND, header::LOCATION, &url, Body::empty()),
-        Reply::PostOn(url) => with(
+        Reply::RedirectPost(url) => with(
             StatusCode::TEMPORARY_REDIRECT,
             header::LOCATION,
             &url,
@@ -244,8 +245,8 @@ async fn respond(mut reply: Reply) -> Response<Body> {
         Reply::Content(kind, bytes) => with(StatusCode::OK, header::CONTENT_TYPE, &kind, Body::from(bytes)),
         Reply::BrokenOff(bytes) => {
             let end = async {
-                // What was written before the error is only sent when there is time for it.
-                tokio::time::sleep(BEFORE_THE_BREAK).await;
+                // Bytes written before the error are sent only after a pause.
+                tokio::time::sleep(BREAK_DELAY).await;
                 Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
             };
             let body = stream::once(async { Ok(bytes) }).chain(stream::once(end));

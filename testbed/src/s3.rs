@@ -1,4 +1,4 @@
-//! A real S3 server over a temporary folder, with a small client.
+//! A real S3 server over a temporary directory, with a small client.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
@@ -13,35 +13,35 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
-use crate::{Folder, Parts, Process, background, ports};
+use crate::{Components, Process, TempDirectory, background, ports};
 
 const START: Duration = Duration::from_secs(30);
 const REGION: &str = "us-east-1";
 const ACCESS_KEY: &str = "testbed-access";
 const SECRET_KEY: &str = "testbed-secret";
 
-/// versitygw on a free port, with its objects in a temporary folder; it listens without TLS.
+/// versitygw on a free port, with its objects in a temporary directory; it listens without TLS.
 ///
-/// The folder must lie on a file system with extended attributes, as ext4 and recent tmpfs are.
+/// The directory's file system must support extended attributes, as ext4 and recent tmpfs do.
 #[derive(Debug)]
 pub struct S3Server {
     address: SocketAddr,
     client: Client,
     process: Process,
-    folder: Folder,
+    directory: TempDirectory,
 }
 
-/// An object, as it is listed.
+/// A listed object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// Its key.
+    /// Its object key.
     pub key: String,
     /// Its size, in bytes.
     pub size: u64,
 }
 
 impl S3Server {
-    /// The one that all tests of this process share: use buckets of your own.
+    /// The server shared by all tests of this process: use your own buckets.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -50,10 +50,10 @@ impl S3Server {
         SHARED.get_or_try_init(Self::start).await
     }
 
-    /// Starts one and waits until it answers.
+    /// Starts a server and waits until it responds.
     ///
     /// # Errors
-    /// When it is not installed or does not start, with the end of its log.
+    /// If it is not installed or does not start, with the end of its log.
     pub async fn start() -> Result<Self> {
         Self::start_at(Ipv4Addr::LOCALHOST).await
     }
@@ -63,25 +63,25 @@ impl S3Server {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_at(address: Ipv4Addr) -> Result<Self> {
-        let parts = Parts::locate()?;
-        let folder = Folder::new()?;
-        let objects = folder.subfolder("objects")?;
+        let components = Components::locate()?;
+        let directory = TempDirectory::new()?;
+        let objects = directory.subdirectory("objects")?;
         let address = SocketAddr::from((address, ports::free_at(address)?));
-        let mut command = Command::new(&parts.versitygw);
+        let mut command = Command::new(&components.versitygw);
         command
             .arg("--port")
             .arg(address.to_string())
             .args(["--access", ACCESS_KEY, "--secret", SECRET_KEY, "--region", REGION])
-            // Connections are kept, as real servers do; its default closes each.
+            // Connections are kept alive, as by real servers; its default closes each one.
             .args(["--keep-alive", "--quiet", "posix"])
             .arg(objects);
-        let log = folder.join("versitygw.log");
+        let log = directory.join("versitygw.log");
         let process = Process::start("versitygw", &command, &log, &log)?;
         let server = Self {
             address,
             client: client(address),
             process,
-            folder,
+            directory,
         };
         server.wait_until_it_listens().await?;
         Ok(server)
@@ -130,52 +130,54 @@ impl S3Server {
         SECRET_KEY
     }
 
-    /// The server as a process: to freeze it, for one.
+    /// The server's process, for example to freeze it.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// A client of its own for a test that needs more than the methods here; it lives as long as the test's runtime.
+    /// A separate client, for tests that need more than these methods; it lives as long as the test's
+    /// runtime.
     pub fn client(&self) -> Client {
         client(self.address)
     }
 
-    /// Makes a bucket.
+    /// Creates a bucket.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn create_bucket(&self, bucket: &str) -> Result<()> {
         let request = self.client.create_bucket().bucket(bucket).send();
         background::run(async move { request.await.map(drop).map_err(readable) })
             .await
-            .with_context(|| format!("cannot make bucket {bucket}"))
+            .with_context(|| format!("cannot create bucket {bucket}"))
     }
 
-    /// Takes a bucket away, with all its objects, until it is [put back](Self::return_bucket): it does not exist meanwhile.
+    /// Hides a bucket with all its objects until it is [restored](Self::restore_bucket); meanwhile it does not
+    /// exist.
     ///
     /// # Errors
-    /// When it is not there.
-    pub fn take_bucket(&self, bucket: &str) -> Result<()> {
-        let objects = self.folder.join("objects");
-        std::fs::rename(objects.join(bucket), self.folder.join(bucket))
-            .with_context(|| format!("cannot take bucket {bucket} away"))
+    /// If it does not exist.
+    pub fn hide_bucket(&self, bucket: &str) -> Result<()> {
+        let objects = self.directory.join("objects");
+        std::fs::rename(objects.join(bucket), self.directory.join(bucket))
+            .with_context(|| format!("cannot hide bucket {bucket}"))
     }
 
-    /// Puts a bucket back that was [taken away](Self::take_bucket).
+    /// Restores a bucket that was [hidden](Self::hide_bucket).
     ///
     /// # Errors
-    /// When it was not.
-    pub fn return_bucket(&self, bucket: &str) -> Result<()> {
-        let objects = self.folder.join("objects");
-        std::fs::rename(self.folder.join(bucket), objects.join(bucket))
-            .with_context(|| format!("cannot put bucket {bucket} back"))
+    /// If it was not hidden.
+    pub fn restore_bucket(&self, bucket: &str) -> Result<()> {
+        let objects = self.directory.join("objects");
+        std::fs::rename(self.directory.join(bucket), objects.join(bucket))
+            .with_context(|| format!("cannot restore bucket {bucket}"))
     }
 
-    /// Lets everybody read the objects of a bucket by their links, as behind a content network.
+    /// Makes the objects of a bucket publicly readable by URL, as behind a CDN.
     ///
     /// # Errors
-    /// When the server refuses.
-    pub async fn let_everybody_read(&self, bucket: &str) -> Result<()> {
+    /// If the server refuses.
+    pub async fn make_public(&self, bucket: &str) -> Result<()> {
         let policy = serde_json::json!({
             "Version": "2012-10-17",
             "Statement": [{
@@ -194,13 +196,13 @@ impl S3Server {
             .send();
         background::run(async move { request.await.map(drop).map_err(readable) })
             .await
-            .with_context(|| format!("cannot let everybody read {bucket}"))
+            .with_context(|| format!("cannot make bucket {bucket} publicly readable"))
     }
 
     /// Stores an object.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn put(&self, bucket: &str, key: &str, body: impl Into<Bytes>) -> Result<()> {
         let body = ByteStream::from(body.into());
         let request = self.client.put_object().bucket(bucket).key(key).body(body).send();
@@ -209,16 +211,16 @@ impl S3Server {
             .with_context(|| format!("cannot store {bucket}/{key}"))
     }
 
-    /// Reads an object; `None` where there is none.
+    /// Reads an object; `None` if it does not exist.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn get(&self, bucket: &str, key: &str) -> Result<Option<Bytes>> {
         let request = self.client.get_object().bucket(bucket).key(key).send();
         background::run(async move {
             match request.await {
                 Ok(object) => {
-                    let body = object.body.collect().await.context("the body broke off")?;
+                    let body = object.body.collect().await.context("the body is incomplete")?;
                     Ok(Some(body.into_bytes()))
                 }
                 Err(error)
@@ -235,10 +237,10 @@ impl S3Server {
         .with_context(|| format!("cannot read {bucket}/{key}"))
     }
 
-    /// The content type of an object; `None` where there is no such object or it has none.
+    /// The content type of an object; `None` if the object does not exist or has none.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn content_type(&self, bucket: &str, key: &str) -> Result<Option<String>> {
         let request = self.client.head_object().bucket(bucket).key(key).send();
         background::run(async move {
@@ -249,13 +251,13 @@ impl S3Server {
             }
         })
         .await
-        .with_context(|| format!("cannot look at {bucket}/{key}"))
+        .with_context(|| format!("cannot read the metadata of {bucket}/{key}"))
     }
 
     /// Removes an object.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn delete(&self, bucket: &str, key: &str) -> Result<()> {
         let request = self.client.delete_object().bucket(bucket).key(key).send();
         background::run(async move { request.await.map(drop).map_err(readable) })
@@ -263,10 +265,10 @@ impl S3Server {
             .with_context(|| format!("cannot remove {bucket}/{key}"))
     }
 
-    /// All objects whose key starts with `prefix`, in the order of their keys.
+    /// All objects whose key starts with `prefix`, sorted by key.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<Object>> {
         let mut pages = self
             .client
@@ -291,10 +293,10 @@ impl S3Server {
         .with_context(|| format!("cannot list {bucket}"))
     }
 
-    /// Multipart uploads that were begun and neither completed nor aborted: their keys.
+    /// Object keys of multipart uploads that were neither completed nor aborted.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn unfinished_uploads(&self, bucket: &str) -> Result<Vec<String>> {
         let request = self.client.list_multipart_uploads().bucket(bucket).send();
         background::run(async move {
@@ -318,7 +320,7 @@ fn client(address: SocketAddr) -> Client {
     Client::from_conf(config)
 }
 
-/// The SDK's errors say nothing by themselves; their sources do.
+/// The SDK's errors have no useful text of their own; their sources do.
 fn readable<E: std::error::Error>(error: E) -> anyhow::Error {
     anyhow::anyhow!("{}", DisplayErrorContext(error))
 }

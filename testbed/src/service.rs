@@ -1,4 +1,4 @@
-//! A server that can be stopped or killed and started again, as it was started first.
+//! A server that can be stopped or killed and then restarted with the same command.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::Process;
 
-/// How it is started, and its process while it runs.
+/// Its command, and its process while it runs.
 #[derive(Debug)]
 pub(crate) struct Service {
     name: &'static str,
@@ -19,7 +19,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// One that does not run yet; what it prints is appended to `log`.
+    /// A service that is not running yet; its output is appended to `log`.
     pub(crate) fn new(name: &'static str, command: Command, log: PathBuf) -> Self {
         Self {
             name,
@@ -31,12 +31,12 @@ impl Service {
 
     pub(crate) fn launch(&self) -> Result<()> {
         let mut process = self.process();
-        ensure!(process.is_none(), "{} runs already", self.name);
+        ensure!(process.is_none(), "{} is already running", self.name);
         *process = Some(Process::start(self.name, &self.command, &self.log, &self.log)?);
         Ok(())
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGTERM and waits until it exits.
     pub(crate) async fn stop(&self, within: Duration) -> Result<()> {
         let process = self.take()?;
         process.sigterm()?;
@@ -52,7 +52,7 @@ impl Service {
         self.process().is_some()
     }
 
-    /// An error when it ended by itself.
+    /// Fails if it exited by itself.
     pub(crate) fn check(&self) -> Result<()> {
         let process = self.process();
         if let Some((process, code)) = process.as_ref().and_then(|it| Some((it, it.exit_code()?))) {
@@ -65,10 +65,10 @@ impl Service {
         let process = self.process();
         act(process
             .as_ref()
-            .with_context(|| format!("{} does not run", self.name))?)
+            .with_context(|| format!("{} is not running", self.name))?)
     }
 
-    /// The end of its log, for a message; empty while it does not run.
+    /// The end of its log, for a message; empty while it is not running.
     pub(crate) fn log_end(&self) -> String {
         self.with_process(|process| Ok(process.log_end()))
             .unwrap_or_default()
@@ -77,7 +77,7 @@ impl Service {
     fn take(&self) -> Result<Process> {
         self.process()
             .take()
-            .with_context(|| format!("{} does not run", self.name))
+            .with_context(|| format!("{} is not running", self.name))
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Process>> {

@@ -1,4 +1,4 @@
-//! All that one test needs for workers: topics, groups, a bucket and folders that no other test uses.
+//! Resources of one test for workers: topics, groups, a bucket and directories, shared with no other test.
 
 use std::path::PathBuf;
 
@@ -7,20 +7,20 @@ use separation_contract::{environment as env, names};
 use serde_json::{Value, json};
 
 use crate::worker::WorkerOptions;
-use crate::{Folder, Kafka, Peer, S3Server};
+use crate::{Kafka, S3Server, TempDirectory, Uvr5Program};
 
-/// Names and places of one test.
+/// Names and paths of one test.
 #[derive(Debug)]
 pub struct Site<'a> {
     /// The brokers.
     pub kafka: &'a Kafka,
     /// The S3 server.
     pub s3: &'a S3Server,
-    /// What all names below end in.
+    /// Suffix of all names below.
     pub tag: String,
-    /// Topic of tasks; its dead letters have a topic too.
+    /// Task topic; it also has a dead-letter topic.
     pub task_topic: String,
-    /// Topic of results; its dead letters have a topic too.
+    /// Result topic; it also has a dead-letter topic.
     pub result_topic: String,
     /// Group of the processors.
     pub processor_group: String,
@@ -28,23 +28,23 @@ pub struct Site<'a> {
     pub uploader_group: String,
     /// Bucket of finished stems.
     pub bucket: String,
-    /// Folder of songs: `TEMP_DIR`.
+    /// Directory of songs: `TEMP_DIR`.
     pub songs: PathBuf,
-    /// Folder of staged stems: `OUTPUT_DIR`.
+    /// Directory of staged stems: `OUTPUT_DIR`.
     pub stems: PathBuf,
-    /// Folder for a worker's own files: `SCRATCH_DIR`.
+    /// Directory of a worker's own files: `SCRATCH_DIR`.
     pub scratch: PathBuf,
-    folder: Folder,
+    directory: TempDirectory,
 }
 
 impl<'a> Site<'a> {
-    /// Makes the topics, with so many partitions each, the bucket and the folders.
+    /// Creates the topics, with this number of partitions each, the bucket and the directories.
     ///
     /// # Errors
-    /// When a server refuses.
+    /// If a server refuses.
     pub async fn new(kafka: &'a Kafka, s3: &'a S3Server, partitions: i32) -> Result<Self> {
         let tag = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
-        let folder = Folder::new()?;
+        let directory = TempDirectory::new()?;
         let site = Self {
             kafka,
             s3,
@@ -53,11 +53,11 @@ impl<'a> Site<'a> {
             processor_group: format!("processors-{tag}"),
             uploader_group: format!("uploaders-{tag}"),
             bucket: format!("stems-{tag}"),
-            songs: folder.subfolder("songs")?,
-            stems: folder.subfolder("stems")?,
-            scratch: folder.subfolder("scratch")?,
+            songs: directory.subdirectory("songs")?,
+            stems: directory.subdirectory("stems")?,
+            scratch: directory.subdirectory("scratch")?,
             tag,
-            folder,
+            directory,
         };
         for topic in [&site.task_topic, &site.result_topic] {
             kafka.create_topic(topic, partitions).await?;
@@ -67,21 +67,21 @@ impl<'a> Site<'a> {
         Ok(site)
     }
 
-    /// A worker in a role, told of all this; a member killed is noticed after six seconds, and it starts without waiting
-    /// for its assignment to settle. What is set after this counts instead.
+    /// Options of a worker in a role, configured for this site. Its session timeout is six seconds, and it
+    /// starts without a delay after its assignment (`SETTLE_MS` is 0). Later settings override these.
     pub fn worker(&self, binary: &str, role: &str) -> WorkerOptions {
         WorkerOptions::new(binary, role).envs(self.environment())
     }
 
-    /// A program of the existing system, told of all this.
+    /// A program of uvr5-api, configured for this site.
     ///
     /// # Errors
-    /// When its Kafka client is not installed.
-    pub fn peer(&self, peer: Peer) -> Result<WorkerOptions> {
-        Ok(peer.options()?.envs(self.environment()))
+    /// If its Kafka client is not installed.
+    pub fn uvr5_program(&self, program: Uvr5Program) -> Result<WorkerOptions> {
+        Ok(program.options()?.envs(self.environment()))
     }
 
-    /// The environment of any role.
+    /// Environment variables of any role.
     pub fn environment(&self) -> Vec<(String, String)> {
         let path = |path: &PathBuf| path.display().to_string();
         [
@@ -102,17 +102,17 @@ impl<'a> Site<'a> {
             (env::TEMP_DIR, path(&self.songs)),
             (env::OUTPUT_DIR, path(&self.stems)),
             (env::SCRATCH_DIR, path(&self.scratch)),
-            // Receivers of tests listen on loopback, which workers do not call by default.
+            // Test receivers listen on loopback, which workers do not call by default.
             (env::OUTBOUND_ALLOW, "127.0.0.0/8".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into()
     }
 
-    /// Writes a song where the API would have put it and gives the task's name and the song's path.
+    /// Writes a song where the API would put it, and returns the task's id and the song's path.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn put_song(&self, song: &[u8]) -> Result<(String, PathBuf)> {
         let task = uuid::Uuid::new_v4().to_string();
         let path = self.songs.join(format!("{task}_input.wav"));
@@ -120,10 +120,10 @@ impl<'a> Site<'a> {
         Ok((task, path))
     }
 
-    /// Writes a song and publishes its task as the existing system's API does; gives the task's name.
+    /// Writes a song and publishes its task as uvr5-api's API does; returns the task's id.
     ///
     /// # Errors
-    /// When the song cannot be written or Kafka refuses.
+    /// If the song cannot be written or Kafka refuses.
     pub async fn submit(&self, song: &[u8], hook_url: &str) -> Result<String> {
         let (task, path) = self.put_song(song)?;
         let message = task_message(&task, &path.display().to_string(), hook_url);
@@ -133,13 +133,13 @@ impl<'a> Site<'a> {
         Ok(task)
     }
 
-    /// A folder of this test's own, gone with it.
-    pub fn folder(&self) -> &Folder {
-        &self.folder
+    /// A directory of this test, removed with it.
+    pub fn directory(&self) -> &TempDirectory {
+        &self.directory
     }
 }
 
-/// A task as the existing system's API publishes it.
+/// A task message as uvr5-api's API publishes it.
 pub fn task_message(task: &str, audio_path: &str, hook_url: &str) -> Value {
     json!({
         "task_uuid": task,

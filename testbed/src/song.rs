@@ -1,10 +1,10 @@
-//! Short songs as WAV files: the same bytes for the same arguments, on every machine.
+//! Short synthetic songs as WAV files: the same bytes for the same arguments, on every machine.
 
-/// Sample rate of every song, in frames a second.
+/// Sample rate of every song, in Hz.
 const RATE: u32 = 44_100;
 
-/// A stereo WAV of 16-bit samples at 44.1 kHz: a wandering voice-like tone in the middle, chords at the sides, and
-/// noise. Two songs with different seeds differ.
+/// A stereo WAV of 16-bit samples at 44.1 kHz: a varying voice-like tone in the middle, chords at the sides,
+/// and noise. Songs with different seeds differ.
 ///
 /// ```
 /// let song = separation_testbed::song(0.5, 1);
@@ -13,9 +13,9 @@ const RATE: u32 = 44_100;
 /// ```
 ///
 /// # Panics
-/// When it would not fit into a WAV file (6 hours).
+/// If it would not fit in a WAV file (6 hours).
 pub fn song(seconds: f32, seed: u64) -> Vec<u8> {
-    // Truncation is meant: part of a frame is none.
+    // Truncation is intended: a partial frame is dropped.
     let frames = (seconds.max(0.0) * RATE as f32) as u32;
     let data_bytes = frames.checked_mul(4).expect("a song of less than six hours");
     let mut bytes = header(data_bytes);
@@ -36,7 +36,7 @@ pub fn song(seconds: f32, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// A tenth of a second: the least work that is still a song.
+/// A tenth of a second: the smallest useful song.
 pub fn tiny_song(seed: u64) -> Vec<u8> {
     song(0.1, seed)
 }
@@ -47,7 +47,7 @@ fn header(data_bytes: u32) -> Vec<u8> {
     header.extend((data_bytes.saturating_add(36)).to_le_bytes());
     header.extend(b"WAVEfmt ");
     header.extend(16_u32.to_le_bytes());
-    // Whole numbers, two channels.
+    // Integer samples, two channels.
     header.extend(1_u16.to_le_bytes());
     header.extend(2_u16.to_le_bytes());
     header.extend(RATE.to_le_bytes());
@@ -63,7 +63,7 @@ fn header(data_bytes: u32) -> Vec<u8> {
 struct Noise(u64);
 
 impl Noise {
-    /// From -1 to 1.
+    /// Uniform from -1 to 1.
     fn next(&mut self) -> f32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -1,4 +1,4 @@
-//! A worker's process under test, with its log lines.
+//! The process of a worker under test, with its log lines.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,22 +10,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{Folder, Process};
+use crate::{Process, TempDirectory};
 
-/// A worker that is to be started.
+/// A worker to start.
 #[derive(Debug)]
 pub struct WorkerOptions {
     role: String,
     command: Command,
 }
 
-/// A running worker; [`Process`] says what can be done to it.
+/// A running worker; [`Process`] has its signals and exit code.
 #[derive(Debug)]
 pub struct Worker {
     process: Process,
     log: PathBuf,
     output: PathBuf,
-    folder: Folder,
+    directory: TempDirectory,
 }
 
 /// One line of a worker's log.
@@ -33,14 +33,14 @@ pub struct Worker {
 pub struct LogLine {
     /// The message.
     pub message: String,
-    /// `ERROR`, `WARN`, `INFO` and so on; empty for a line that is not JSON.
+    /// The level: `ERROR`, `WARN`, `INFO` and so on; empty for a line that is not JSON.
     pub level: String,
-    /// The whole line: fields beside the message.
+    /// The complete line: the message and its fields.
     pub fields: Value,
 }
 
 impl WorkerOptions {
-    /// A worker in a role: the program's first argument.
+    /// A worker in a role, which is the program's first argument.
     pub fn new(binary: &str, role: &str) -> Self {
         let mut command = Command::new(binary);
         command
@@ -53,8 +53,8 @@ impl WorkerOptions {
         }
     }
 
-    /// A shell that runs commands as a person pastes them: of this process's environment nothing is left; `PATH` and `HOME`
-    /// are the ones given. Later variables would not reach it.
+    /// A shell that runs commands as a user pastes them: it inherits no environment and gets only this `PATH`
+    /// and `HOME`. Variables set later do not reach it.
     pub fn pasted(commands: &str, path: &str, home: &Path) -> Self {
         let mut command = Command::new("env");
         command
@@ -75,7 +75,7 @@ impl WorkerOptions {
         self
     }
 
-    /// Sets many.
+    /// Sets several environment variables.
     #[must_use]
     pub fn envs(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         self.command.envs(variables);
@@ -89,26 +89,26 @@ impl WorkerOptions {
         self
     }
 
-    /// Adds many.
+    /// Adds several arguments.
     #[must_use]
     pub fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>) -> Self {
         self.command.args(arguments);
         self
     }
 
-    /// Starts it.
+    /// Starts the process.
     ///
     /// # Errors
-    /// When no process can be started; a worker that ends at once shows in [`Process::wait_exit`].
+    /// If no process can be started; a worker that exits immediately shows in [`Process::wait_exit`].
     pub fn start(self) -> Result<Worker> {
-        let folder = Folder::new()?;
-        let (log, output) = (folder.join("log"), folder.join("output"));
+        let directory = TempDirectory::new()?;
+        let (log, output) = (directory.join("log"), directory.join("output"));
         let process = Process::start(&self.role, &self.command, &output, &log)?;
         Ok(Worker {
             process,
             log,
             output,
-            folder,
+            directory,
         })
     }
 }
@@ -117,27 +117,27 @@ impl Worker {
     /// All lines of its log so far.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// If the log cannot be read.
     pub fn log(&self) -> Result<Vec<LogLine>> {
         let bytes = fs::read(&self.log).with_context(|| format!("cannot read {}", self.log.display()))?;
         let text = String::from_utf8_lossy(&bytes);
-        // The last line may be half written.
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        Ok(whole.lines().map(LogLine::read).collect())
+        // The last line may be incomplete.
+        let complete_lines = text.rfind('\n').map_or("", |end| &text[..end]);
+        Ok(complete_lines.lines().map(LogLine::read).collect())
     }
 
     /// The messages of all lines so far, in order.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// If the log cannot be read.
     pub fn messages(&self) -> Result<Vec<String>> {
         Ok(self.log()?.into_iter().map(|line| line.message).collect())
     }
 
-    /// Waits for a line whose message starts with `message`, and gives the first.
+    /// Waits for a line whose message starts with `message`, and returns the first one.
     ///
     /// # Errors
-    /// When there is none `within` that time, or the worker ended without it; shows the end of the log.
+    /// If there is none `within` that time, or the worker exits first; the error has the end of the log.
     pub async fn wait_for_log(&self, message: &str, within: Duration) -> Result<LogLine> {
         self.wait_for_logs(message, 1, within)
             .await?
@@ -145,14 +145,14 @@ impl Worker {
             .context("one line was found")
     }
 
-    /// Waits until `count` lines have messages that start with `message`, and gives them.
+    /// Waits until `count` lines have messages that start with `message`, and returns them.
     ///
     /// # Errors
     /// As [`Self::wait_for_log`].
     pub async fn wait_for_logs(&self, message: &str, count: usize, within: Duration) -> Result<Vec<LogLine>> {
         let deadline = Instant::now() + within;
         loop {
-            // Looked at before the log: what it wrote last is in the log then.
+            // Checked before the log is read, so that the worker's last lines are included.
             let ended = self.process.exit_code();
             let mut lines = self.log()?;
             lines.retain(|line| line.message.starts_with(message));
@@ -163,13 +163,13 @@ impl Worker {
             let found = lines.len();
             if let Some(code) = ended {
                 bail!(
-                    "the worker ended with {code} and said `{message}` {found} times{}",
+                    "the worker ended with {code} and logged `{message}` {found} times{}",
                     self.log_end()
                 );
             }
             if Instant::now() >= deadline {
                 bail!(
-                    "the worker said `{message}` {found} times within {within:?}{}",
+                    "the worker logged `{message}` {found} times within {within:?}{}",
                     self.log_end()
                 );
             }
@@ -177,31 +177,31 @@ impl Worker {
         }
     }
 
-    /// What it printed to standard output so far.
+    /// Its standard output so far.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// If it cannot be read.
     pub fn output(&self) -> Result<String> {
         fs::read_to_string(&self.output).with_context(|| format!("cannot read {}", self.output.display()))
     }
 
-    /// The address that a line of its log names in the field `address`.
+    /// The address in the field `address` of a log line.
     ///
     /// # Errors
-    /// When there is no such line `within` that time.
+    /// If there is no such line `within` that time.
     pub async fn address(&self, message: &str, within: Duration) -> Result<SocketAddr> {
         let line = self.wait_for_log(message, within).await?;
         let address = line.fields["address"]
             .as_str()
-            .context("the line names no address")?;
+            .context("the log line has no address")?;
         address
             .parse()
-            .with_context(|| format!("`{address}` is no address"))
+            .with_context(|| format!("`{address}` is not a valid address"))
     }
 
-    /// A folder of its own, gone with it.
-    pub fn folder(&self) -> &Folder {
-        &self.folder
+    /// A directory of this worker, removed with it.
+    pub fn directory(&self) -> &TempDirectory {
+        &self.directory
     }
 }
 

@@ -1,11 +1,12 @@
-//! The roles of `separation-worker`: songs come from Kafka or the command line, stems go to folders and object stores.
+//! The roles of `separation-worker`: songs come from Kafka or the command line, stems are written to directories and
+//! object stores.
 //!
-//! Rooms, in the order in which data flows: [`settings`] are read and checked, [`outbound`] calls strangers, [`storage`]
-//! is where songs and stems lie, [`kafka`] is a group's member and a producer, [`work`] is what a role is, [`service`]
-//! joins them for one message at a time. [`processor`] and [`uploader`] are the roles, [`api`] takes songs over HTTP,
-//! [`admin`] tells how a worker is, [`cli`] is what a person meets.
+//! Modules, in the order in which data flows: [`settings`] parses and validates the configuration, [`outbound`] calls
+//! addresses that clients supply, [`storage`] stores songs and stems, [`kafka`] holds the consumer group member and the
+//! producer, [`work`] defines a role, [`service`] runs a role for one message at a time. [`processor`] and [`uploader`]
+//! are the roles, [`api`] accepts songs over HTTP, [`admin`] reports a worker's state, [`cli`] is the command line.
 
-pub use separation::{audio, engine, error, model, onnx, places, song};
+pub use separation::{audio, engine, error, locations, model, onnx, song};
 
 pub mod admin;
 pub mod api;

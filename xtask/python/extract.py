@@ -40,7 +40,7 @@ def main():
             shutil.copyfileobj(source, target)
         print(base)
     if unmatched:
-        sys.exit(f"{archive} has no member like {', '.join(sorted(unmatched))}")
+        sys.exit(f"{archive} has no member that matches {', '.join(sorted(unmatched))}")
 
 
 main()

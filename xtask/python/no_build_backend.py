@@ -1,8 +1,8 @@
 """A build backend that builds nothing, put in the place of setuptools while pip downloads a source package.
 
-pip asks every source package for its metadata, also when it only downloads it, and would install build tools
-and run the package's own code for that. We only want the archive, so this answers with a name and a version
-(from the environment) and neither happens.
+pip asks every source package for its metadata, even when it only downloads it, and would install build tools
+and run the package's own code for that. Only the archive is needed, so this backend returns a name and a version
+(from the environment), and neither happens.
 """
 
 import os

@@ -1,6 +1,6 @@
-//! An image made of a folder, as the archive that `docker save` writes; tar is all that it takes.
+//! Packs a directory as an image archive, as `docker save` writes it; needs only tar.
 //!
-//! Never runs anything of what it packs, and never builds a Dockerfile: see `images`.
+//! Never runs anything from the packed files and never builds a Dockerfile: see `images`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,9 +17,9 @@ const CONFIG: &str = "config.json";
 const MANIFEST: &str = "manifest.json";
 const LAYER: &str = "layer.tar";
 
-/// Writes an image with the files of `root` and this name (`host/path:tag`).
+/// Writes an image with the files of `root` under this name (`host/path:tag`).
 ///
-/// The same files, owners and rights give the same image.
+/// The same files, owners and permissions give the same image.
 pub(crate) fn write(
     project: &Project,
     root: &Path,
@@ -27,11 +27,11 @@ pub(crate) fn write(
     entrypoint: &[&str],
     archive: &Path,
 ) -> Result<()> {
-    // A temporary folder is private; the root of a file system is not.
+    // A temporary directory is private; the root of a file system must not be.
     fs::set_permissions(root, fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("cannot change the rights of {}", root.display()))?;
-    let parts = project.cache().temporary_dir()?;
-    let layer = parts.path().join(LAYER);
+        .with_context(|| format!("cannot change the permissions of {}", root.display()))?;
+    let content_dir = project.cache().temporary_dir()?;
+    let layer = content_dir.path().join(LAYER);
     let mut packing = tar(project, root, &layer);
     packing.arg(".");
     process::run(&mut packing)?;
@@ -43,16 +43,16 @@ pub(crate) fn write(
     });
     let manifest = json!([{"Config": CONFIG, "RepoTags": [name], "Layers": [LAYER]}]);
     for (file, content) in [(CONFIG, config), (MANIFEST, manifest)] {
-        fs::write(parts.path().join(file), content.to_string())
+        fs::write(content_dir.path().join(file), content.to_string())
             .with_context(|| format!("cannot write the {file} of {name}"))?;
     }
-    let mut packing = tar(project, parts.path(), archive);
+    let mut packing = tar(project, content_dir.path(), archive);
     packing.args([MANIFEST, CONFIG, LAYER]);
     process::run(&mut packing)
 }
 
-/// tar that packs what is named after it.
-fn tar(project: &Project, folder: &Path, archive: &Path) -> std::process::Command {
+/// A tar command that packs the paths appended to it.
+fn tar(project: &Project, directory: &Path, archive: &Path) -> std::process::Command {
     let mut tar = project.command("tar");
     tar.args([
         "--create",
@@ -63,11 +63,11 @@ fn tar(project: &Project, folder: &Path, archive: &Path) -> std::process::Comman
     ])
     .arg(archive)
     .arg("--directory")
-    .arg(folder);
+    .arg(directory);
     tar
 }
 
-/// This machine's, as images call it.
+/// This machine's architecture, as named in images.
 pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

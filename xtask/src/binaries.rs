@@ -1,16 +1,21 @@
-//! The project's own programs: how they are built, started and read.
+//! Builds and runs the project's own programs, and parses their output.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::onnx_runtime::{self, Build};
 use crate::process;
 use crate::project::Project;
-use crate::setup::{self, Build};
 use crate::system;
+
+const WORKER: &str = "separation-worker";
+const OPERATOR: &str = "separation-operator";
+const EVALUATION: &str = "separation-evaluation";
 
 /// Builds of `separation-worker`, `separation-operator` and `separation-evaluation`.
 #[derive(Debug)]
@@ -21,16 +26,40 @@ pub(crate) struct Binaries<'p> {
     evaluation: PathBuf,
 }
 
-/// Which builds.
+/// Build profile of the programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
-    /// As users run them.
-    Release,
-    /// Those that `cargo xtask test` made for the tests, with all features.
+    /// As in the images: optimized across crates, which takes minutes.
+    Dist,
+    /// The builds of `cargo xtask test`, with all features.
     Tested,
 }
 
-/// What `separation-worker separate --json` says about one file.
+/// A build that runs in the background; it ends with this.
+#[derive(Debug)]
+pub(crate) struct RunningBuild {
+    child: Child,
+    command: String,
+}
+
+impl RunningBuild {
+    /// Waits for the end of the build.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let status = self.child.wait().context("cannot wait for cargo")?;
+        ensure!(status.success(), "`{}` failed ({status})", self.command);
+        Ok(())
+    }
+}
+
+impl Drop for RunningBuild {
+    fn drop(&mut self) {
+        // Does nothing once the build has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One line of `separation-worker separate --json`, about one file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
 pub(crate) enum Report {
@@ -38,20 +67,21 @@ pub(crate) enum Report {
     Failed { input: PathBuf, error: String },
 }
 
-/// A file that was separated.
+/// A separated file.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Separation {
-    /// The file of each stem, by the stem's name.
+    pub(crate) input: PathBuf,
+    /// The output file of each stem.
     pub(crate) outputs: BTreeMap<String, PathBuf>,
     pub(crate) wall_seconds: f64,
     /// Seconds of audio per second of work.
     pub(crate) speed: f64,
     pub(crate) peak_memory_bytes: u64,
-    /// From the start of the process to the first finished chunk.
+    /// Seconds from the start of the process to the first finished chunk.
     pub(crate) first_chunk_seconds: Option<f64>,
 }
 
-/// A mix with exact references, as `separation-evaluation mix --json` names it.
+/// A mix with exact references, as printed by `separation-evaluation mix --json`.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Mix {
     pub(crate) name: String,
@@ -62,7 +92,7 @@ pub(crate) struct Mix {
 
 #[derive(Debug, Deserialize)]
 struct Sdr {
-    /// `null` where the estimate equals the reference.
+    /// `null` if the estimate equals the reference.
     sdr_db: Option<f64>,
 }
 
@@ -72,7 +102,7 @@ struct BareRuns {
 }
 
 impl Mix {
-    /// The exact stem that a separated one is compared with; only the two that were mixed have one.
+    /// The exact reference of a stem; only the two mixed stems have one.
     pub(crate) fn reference(&self, stem: &str) -> Option<&Path> {
         match stem {
             "vocals" => Some(&self.vocals_reference),
@@ -83,36 +113,48 @@ impl Mix {
 }
 
 impl<'p> Binaries<'p> {
-    /// Builds the programs, and installs what they need to build and run.
+    /// Builds the programs, and installs their requirements.
     pub(crate) fn build(project: &'p Project, profile: Profile) -> Result<Self> {
-        system::ensure(system::FOR_BUILDING)?;
-        setup::install_onnx_runtime(project, Build::Cpu)?;
+        install_requirements(project)?;
         println!("building the worker, the operator and separation-evaluation (minutes the first time)");
-        let (mut build, folder) = match profile {
-            Profile::Release => {
-                let mut build = project.cargo("build");
-                build.args([
-                    "--locked",
-                    "--release",
-                    "--package=separation-worker",
-                    "--package=separation-operator",
-                    "--package=separation-evaluation",
-                ]);
-                (build, "release")
-            }
+        let (mut build, directory) = match profile {
+            Profile::Dist => (build_of(project, "dist", &[WORKER, EVALUATION, OPERATOR]), "dist"),
             Profile::Tested => (project.tests_build(), "debug"),
         };
         process::run(&mut build)?;
-        let program = |name: &str| project.target(format!("{folder}/{name}"));
-        Ok(Self {
-            project,
-            worker: program("separation-worker"),
-            operator: program("separation-operator"),
-            evaluation: program("separation-evaluation"),
-        })
+        Ok(Self::in_directory(project, directory))
     }
 
-    /// Separates `inputs` into `output_dir`, also when some fail; progress shows on our standard error.
+    /// Builds the worker and separation-evaluation, and starts the build of the operator.
+    pub(crate) fn build_worker_first(project: &'p Project) -> Result<(Self, RunningBuild)> {
+        install_requirements(project)?;
+        println!("building the worker (minutes the first time)");
+        process::run(&mut build_of(project, "release", &[WORKER, EVALUATION]))?;
+        println!("building the operator in the background");
+        let mut build = build_of(project, "release", &[OPERATOR]);
+        build.arg("--quiet");
+        let command = process::line(&build);
+        let child = build
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start `{command}`"))?;
+        Ok((
+            Self::in_directory(project, "release"),
+            RunningBuild { child, command },
+        ))
+    }
+
+    fn in_directory(project: &'p Project, directory: &str) -> Self {
+        let program = |name: &str| project.target(format!("{directory}/{name}"));
+        Self {
+            project,
+            worker: program(WORKER),
+            operator: program(OPERATOR),
+            evaluation: program(EVALUATION),
+        }
+    }
+
+    /// Separates `inputs` into `output_dir`, continuing after failures; shows progress on our standard error.
     pub(crate) fn separate(
         &self,
         inputs: &[PathBuf],
@@ -128,7 +170,7 @@ impl<'p> Binaries<'p> {
             .args(inputs);
         let (printed, status) = process::read_with_status(&mut command)?;
         let reports: Vec<Report> = json_lines(&printed)?;
-        // With a report for every file, a failure is told better there than by the exit status.
+        // With a report for every file, a failure is described better there than by the exit status.
         if reports.len() != inputs.len() {
             process::expect_success(status, &command)?;
             bail!(
@@ -154,7 +196,7 @@ impl<'p> Binaries<'p> {
         }
     }
 
-    /// Seconds that the model alone takes for one chunk, `runs` times over.
+    /// Seconds that the model alone takes for one chunk, measured `runs` times.
     pub(crate) fn bare_run_seconds(&self, model: &Path, threads: &str, runs: &str) -> Result<Vec<f64>> {
         let printed = process::read(
             self.project
@@ -167,7 +209,7 @@ impl<'p> Binaries<'p> {
         Ok(run_seconds)
     }
 
-    /// Makes the mixes with exact references, or only the one numbered `only` (from 1).
+    /// Makes the mixes with exact references, or only number `only` (from 1).
     pub(crate) fn mix(&self, songs: &Path, output_dir: &Path, only: Option<u32>) -> Result<Vec<Mix>> {
         let mut command = self.project.command(&self.evaluation);
         command
@@ -193,7 +235,7 @@ impl<'p> Binaries<'p> {
         )
     }
 
-    /// The signal-to-distortion ratio in dB; infinite where the two are equal.
+    /// The signal-to-distortion ratio in dB; infinite if the two are equal.
     pub(crate) fn sdr_db(&self, reference: &Path, estimate: &Path) -> Result<f64> {
         let printed = process::read(
             self.project
@@ -204,16 +246,36 @@ impl<'p> Binaries<'p> {
                 .arg(estimate),
         )?;
         let [Sdr { sdr_db }] = <[Sdr; 1]>::try_from(json_lines(&printed)?)
-            .map_err(|lines| anyhow::anyhow!("sdr printed {} figures, not one", lines.len()))?;
+            .map_err(|lines| anyhow::anyhow!("sdr printed {} values, not one", lines.len()))?;
         Ok(sdr_db.unwrap_or(f64::INFINITY))
     }
 }
 
-/// One value per line that is not empty.
+fn install_requirements(project: &Project) -> Result<()> {
+    system::ensure(system::FOR_BUILDING)?;
+    onnx_runtime::install(project, Build::Cpu)?;
+    Ok(())
+}
+
+/// The build of these programs. It selects the packages of all of them, so that each call compiles the dependencies
+/// with the same features and none is compiled twice.
+fn build_of(project: &Project, profile: &str, programs: &[&str]) -> Command {
+    let mut build = project.cargo("build");
+    build.args(["--locked", "--profile", profile]);
+    for package in [WORKER, EVALUATION, OPERATOR] {
+        build.args(["--package", package]);
+    }
+    for program in programs {
+        build.args(["--bin", program]);
+    }
+    build
+}
+
+/// Parses one value per non-empty line.
 pub(crate) fn json_lines<T: DeserializeOwned>(text: &str) -> Result<Vec<T>> {
     text.lines()
         .filter(|line| !line.trim().is_empty())
-        .map(|line| serde_json::from_str(line).with_context(|| format!("cannot understand `{line}`")))
+        .map(|line| serde_json::from_str(line).with_context(|| format!("cannot parse `{line}`")))
         .collect()
 }
 
@@ -222,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_is_understood_and_what_is_new_in_it_does_no_harm() {
+    fn a_report_is_parsed_and_unknown_fields_are_ignored() {
         let line =
             r#"{"status":"separated","input":"a.wav","outputs":{"vocals":"s/a_vocals.wav","instrumental":"s/a_instrumental.wav"},
             "audio_seconds":20.5,"wall_seconds":1.0,"speed":20.5,"peak_memory_bytes":1000,"new":1}"#
@@ -236,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_apart() {
+    fn a_failed_song_is_parsed_as_a_failure() {
         let lines = r#"{"status":"failed","input":"a.txt","error":"not audio","wall_seconds":0.0}"#;
         let reports: Vec<Report> = json_lines(lines).unwrap();
         assert!(matches!(&reports[..], [Report::Failed { error, .. }] if error == "not audio"));
@@ -245,7 +307,7 @@ mod tests {
     #[test]
     fn a_line_that_is_no_report_is_shown() {
         let refused = json_lines::<Sdr>("oops").unwrap_err();
-        assert_eq!(refused.to_string(), "cannot understand `oops`");
+        assert_eq!(refused.to_string(), "cannot parse `oops`");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! The cache directory: what is downloaded or installed lies here, whole or not at all.
+//! The cache directory of downloads and installations, each complete or absent.
 //!
-//! Safe when several processes install at once: one installs, the others wait and find it done.
+//! Safe for concurrent processes: one installs while the others wait and reuse the result.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -10,19 +10,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-/// The file in an installed directory that says what was installed.
+/// The file in an installed directory that identifies what was installed.
 const STAMP: &str = ".installed";
 
-/// The directory under which everything is installed.
+/// The root directory of all installations.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
     root: PathBuf,
 }
 
-/// Chooses the cache directory from the three variables that can name it; an empty variable counts as unset.
+/// Chooses the cache directory from the three environment variables that can set it; an empty variable counts
+/// as unset.
 ///
-/// `separation/src/places.rs` must choose the same, for a worker that is started by hand; what xtask starts is told.
-/// It is written twice because xtask would have to build the worker to ask it.
+/// `separation/src/locations.rs` must choose the same for a worker that is started manually; programs started by
+/// xtask get the path. It is written twice because otherwise xtask would have to build the worker first.
 pub(crate) fn root(
     separation_cache_dir: Option<OsString>,
     xdg_cache_home: Option<OsString>,
@@ -48,9 +49,9 @@ impl Cache {
         self.root.join(relative)
     }
 
-    /// Installs the directory `relative`, unless it is there with the same `stamp`; gives its path.
+    /// Installs the directory `relative`, unless it exists with the same `stamp`; returns its path.
     ///
-    /// `fill` gets an empty directory, which takes the place of `relative` once it is full.
+    /// `fill` gets an empty directory, which replaces `relative` once `fill` succeeds.
     pub(crate) fn install(
         &self,
         relative: &str,
@@ -80,13 +81,13 @@ impl Cache {
             .and_then(|()| tempfile::tempdir_in(&parent))
             .with_context(|| {
                 format!(
-                    "cannot write to {}; fix: set SEPARATION_CACHE_DIR to a directory that you may write to",
+                    "cannot write to {}; fix: set SEPARATION_CACHE_DIR to a writable directory",
                     parent.display()
                 )
             })
     }
 
-    /// Waits until no other process installs `relative`; the lock ends with the file that is returned.
+    /// Waits until no other process is installing `relative`; dropping the returned file releases the lock.
     fn lock(&self, relative: &str) -> Result<File> {
         let path = self.path("locks").join(relative.replace('/', "-"));
         fs::create_dir_all(self.path("locks"))
@@ -94,7 +95,7 @@ impl Cache {
             .and_then(|file| file.lock().map(|()| file))
             .with_context(|| {
                 format!(
-                    "cannot lock {}; fix: set SEPARATION_CACHE_DIR to a directory that you may write to",
+                    "cannot lock {}; fix: set SEPARATION_CACHE_DIR to a writable directory",
                     path.display()
                 )
             })
@@ -113,13 +114,13 @@ fn replace_dir(from: &Path, to: &Path) -> io::Result<()> {
         Err(refused) if refused.kind() != io::ErrorKind::NotFound => return Err(refused),
         _ => {}
     }
-    // Temporary directories are private; what is installed is as readable as the umask lets new directories be.
+    // Temporary directories are private; installed ones get the permissions of the umask.
     fs::create_dir(to)?;
     fs::set_permissions(from, fs::metadata(to)?.permissions())?;
     fs::rename(from, to)
 }
 
-/// The SHA-256 of some bytes, in lower-case hexadecimal digits.
+/// The SHA-256 of a byte slice, in lower-case hexadecimal digits.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     hexadecimal(&Sha256::digest(bytes))
 }
@@ -188,7 +189,7 @@ mod tests {
         let cache = Cache::new(dir.path().to_path_buf());
         let failed = cache.install("a", "stamp", |filling| {
             fs::write(filling.join("half"), "")?;
-            anyhow::bail!("the network went away")
+            anyhow::bail!("the network failed")
         });
         assert!(failed.is_err());
         assert!(!cache.path("a").exists());
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_install_at_once_one_does_it() {
+    fn of_two_concurrent_installations_one_runs() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path().to_path_buf());
         let fills = std::sync::atomic::AtomicU32::new(0);

@@ -1,4 +1,4 @@
-//! The checks that are not tests: one line each with the time it took, and what failed at the end.
+//! Checks other than tests: prints one line per check with its time, and lists the failed ones at the end.
 
 use std::io::{self, Write};
 use std::process::Command;
@@ -17,7 +17,7 @@ struct Step {
     command: Command,
 }
 
-/// `cargo xtask ci`: runs every check, also after one failed.
+/// `cargo xtask ci`: runs every check, even after a failure.
 pub(crate) fn ci(project: &Project) -> Result<()> {
     system::ensure(system::FOR_CHECKING)?;
     let cargo_deny = install_cargo_deny(project)?;
@@ -63,7 +63,8 @@ fn steps(project: &Project, mut cargo_deny: Command) -> Result<Vec<Step>> {
     doc.env("RUSTDOCFLAGS", "-D warnings");
     cargo_deny.args(["check", "licenses", "bans", "sources"]);
     let mut fuzz_targets = cargo(&["check", "--locked", "--manifest-path", "fuzz/Cargo.toml"]);
-    // A workspace of its own, with a lock file of its own: its builds lie beside ours and are as easily thrown away.
+    // A separate workspace with its own lock file: its builds are stored next to ours and can also be
+    // deleted.
     fuzz_targets.env("CARGO_TARGET_DIR", project.target("fuzz"));
     let own = std::env::current_exe().context("cannot find this program")?;
     let mut generated = project.command(own);
@@ -82,12 +83,12 @@ fn steps(project: &Project, mut cargo_deny: Command) -> Result<Vec<Step>> {
         ),
         step("fuzz targets", fuzz_targets),
         step("documentation", doc),
-        step("licences and sources", cargo_deny),
+        step("licenses and sources", cargo_deny),
         step("generated files", generated),
     ])
 }
 
-/// Runs one check, shows what it printed if it failed, and says whether it passed.
+/// Runs one check, shows its output if it failed, and returns whether it passed.
 fn run(step: &mut Step) -> Result<bool> {
     print!("{} … ", step.name);
     io::stdout().flush().context("cannot write to standard output")?;
@@ -121,7 +122,7 @@ fn install_cargo_deny(project: &Project) -> Result<Command> {
                         "--root",
                     ])
                     .arg(filling)
-                    // Beside the build of this workspace, not in it: its dependencies are not ours.
+                    // Next to the build of this workspace, not in it: its dependencies are separate.
                     .env("CARGO_TARGET_DIR", project.target("tools")),
             )
         })

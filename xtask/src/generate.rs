@@ -1,4 +1,4 @@
-//! Generated files that are committed: written again, or checked for freshness.
+//! Committed generated files: regenerates them, or checks that they are up to date.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,22 +13,22 @@ use crate::system::{self, Need};
 
 const GENERATOR: &str = "separation/models/generate.py";
 const REQUIREMENTS: &str = "separation/models/requirements.txt";
-/// The definition of SeparationPool; the chart can only read what lies in its own folder.
-const DEFINITIONS: [&str; 2] = [
+/// The CRD of SeparationPool; the chart can only read files in its own directory.
+const CRD_FILES: [&str; 2] = [
     "crds/separationpools.yaml",
     "charts/separation-operator/files/separationpools.yaml",
 ];
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Write nothing; fail when a committed file is not what would be generated
+    /// Write nothing; fail if a committed file is out of date
     #[arg(long)]
     check: bool,
 }
 
 /// `cargo xtask generate`.
 pub(crate) fn generate(project: &Project, options: &Options) -> Result<()> {
-    generate_definitions(project, options)?;
+    generate_crd(project, options)?;
     let python = install_python(project)?;
     for subject in ["builtin", "fixtures"] {
         let mut command = project.command(&python);
@@ -42,7 +42,7 @@ pub(crate) fn generate(project: &Project, options: &Options) -> Result<()> {
         );
         if let Err(failed) = process::run(&mut command) {
             if options.check {
-                bail!("{failed}; fix: `cargo xtask generate`, then look at what changed and commit it");
+                bail!("{failed}; fix: `cargo xtask generate`, then review and commit the changes");
             }
             return Err(failed);
         }
@@ -50,28 +50,26 @@ pub(crate) fn generate(project: &Project, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The definition of SeparationPool, as the operator prints it.
-fn generate_definitions(project: &Project, options: &Options) -> Result<()> {
-    // One test program of its package brings it along.
+/// The CRD of SeparationPool, as printed by the operator.
+fn generate_crd(project: &Project, options: &Options) -> Result<()> {
+    // The build of this test program also builds the operator.
     process::run(project.tests_build().arg("--test=local"))?;
     let mut operator = project.command(project.target("debug/separation-operator"));
     operator.arg("crd");
     let fresh = process::read(&mut operator)?;
-    for definition in DEFINITIONS {
-        println!("{definition}{}", if options.check { " --check" } else { "" });
-        let path = project.path(definition);
+    for file in CRD_FILES {
+        println!("{file}{}", if options.check { " --check" } else { "" });
+        let path = project.path(file);
         if !options.check {
             fs::write(&path, &fresh).with_context(|| format!("cannot write {}", path.display()))?;
         } else if fs::read_to_string(&path).ok().as_ref() != Some(&fresh) {
-            bail!(
-                "{definition} is stale; fix: `cargo xtask generate`, then look at what changed and commit it"
-            );
+            bail!("{file} is out of date; fix: `cargo xtask generate`, then review and commit the changes");
         }
     }
     Ok(())
 }
 
-/// Writes a model of the topology and size of trained ones, with random weights, for measuring.
+/// Writes a model with the architecture and size of trained ones and random weights, for benchmarks.
 pub(crate) fn topology_model(project: &Project, output: &PathBuf) -> Result<()> {
     let python = install_python(project)?;
     process::run(
@@ -82,10 +80,11 @@ pub(crate) fn topology_model(project: &Project, output: &PathBuf) -> Result<()> 
     )
 }
 
-/// Installs a Python with what the generator requires, unless it is there; gives its interpreter.
+/// Installs a Python environment with the generator's requirements, unless it exists; returns its
+/// interpreter.
 ///
-/// The environment's directory is named by the hash of the requirements, so that branches with different ones
-/// do not take it from each other.
+/// The directory name has the hash of the requirements, so that branches with different ones do not replace
+/// each other's environment.
 pub(crate) fn install_python(project: &Project) -> Result<PathBuf> {
     let requirements = project.path(REQUIREMENTS);
     let text = fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
@@ -119,6 +118,7 @@ pub(crate) fn install_python(project: &Project) -> Result<PathBuf> {
         })
         .context("cannot install the model generator's Python")?;
     println!("the model generator's Python is in {}", directory.display());
-    // The environment was moved after it was filled: its interpreter works anywhere, its scripts (pip) do not.
+    // The environment was moved after it was filled: its interpreter works anywhere, its scripts (pip) do
+    // not.
     Ok(directory.join("bin/python"))
 }

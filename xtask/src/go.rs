@@ -1,5 +1,5 @@
-//! Parts that are built from Go modules. A folder of `testbed/` pins each module and all that it asks for, by its
-//! `go.mod` and `go.sum`; the cache gets one folder of programs per module and version.
+//! Components built from Go modules. A directory of `testbed/` pins each module and its dependencies in
+//! `go.mod` and `go.sum`; the cache has one directory of programs per module and version.
 
 use std::path::PathBuf;
 
@@ -10,63 +10,64 @@ use crate::process;
 use crate::project::Project;
 use crate::system::{self, Need};
 
-/// Programs of one module.
+/// The programs of one module.
 ///
-/// One more program is one more line in `programs` and one more `tool` in `go.mod` (then `go mod tidy` in its folder).
+/// To add a program, add a line to `programs` and a `tool` to `go.mod` (then run `go mod tidy` in its
+/// directory).
 #[derive(Debug)]
 pub(crate) struct Programs {
-    /// Its folder in the cache.
+    /// Its directory in the cache.
     name: &'static str,
-    /// Its folder in `testbed/`, and its name in `testbed/parts.toml`.
-    folder: &'static str,
+    /// Its directory in `testbed/`, and its name in `testbed/components.toml`.
+    directory: &'static str,
     module: &'static str,
-    /// Names of programs, each with its package.
+    /// Names of the programs, each with its package.
     programs: &'static [(&'static str, &'static str)],
-    /// Variables that say the version, where the module does not know it by itself.
-    versioned: &'static [(&'static str, OfVersion)],
-    c: UseOfC,
+    /// Linker variables for the version, where the module does not set it itself.
+    versioned: &'static [(&'static str, VersionPart)],
+    c: CgoUse,
     tags: &'static [&'static str],
-    /// How long the first build takes on two cores.
+    /// Duration of the first build on two cores.
     takes: &'static str,
 }
 
-/// What of a version is said.
-type OfVersion = fn(&str) -> &str;
+/// Selects a part of the version for a linker variable.
+type VersionPart = fn(&str) -> &str;
 
-/// Whether a program has parts in C.
+/// Whether a program contains C code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum UseOfC {
-    /// It has none, and runs on any Linux.
+enum CgoUse {
+    /// No C code; runs on any Linux.
     None,
-    /// It is linked with libraries of this system.
+    /// Linked with libraries of this system.
     Libraries,
 }
 
 pub(crate) const VERSITYGW: Programs = Programs {
     name: "versitygw",
-    folder: "versitygw",
+    directory: "versitygw",
     module: "github.com/versity/versitygw",
     programs: &[("versitygw", "github.com/versity/versitygw/cmd/versitygw")],
     versioned: &[],
-    c: UseOfC::None,
+    c: CgoUse::None,
     tags: &[],
     takes: "a minute or two",
 };
 
 pub(crate) const ETCD: Programs = Programs {
     name: "etcd",
-    folder: "etcd",
+    directory: "etcd",
     module: "go.etcd.io/etcd/server/v3",
     programs: &[("etcd", "go.etcd.io/etcd/server/v3")],
     versioned: &[],
-    c: UseOfC::None,
+    c: CgoUse::None,
     tags: &[],
     takes: "half a minute",
 };
 
 pub(crate) const KUBERNETES: Programs = Programs {
     name: "kubernetes",
-    folder: "kubernetes",
+    directory: "kubernetes",
     module: "k8s.io/kubernetes",
     programs: &[
         ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
@@ -76,15 +77,16 @@ pub(crate) const KUBERNETES: Programs = Programs {
         ),
     ],
     versioned: KUBERNETES_VERSION,
-    c: UseOfC::None,
+    c: CgoUse::None,
     tags: &[],
     takes: "four minutes or five",
 };
 
-/// What a node takes beside the control plane. Of the same module, and apart from it, for not every machine can be one.
+/// Components of a node besides the control plane. From the same module but separate, because not every
+/// machine can run a node.
 pub(crate) const KUBERNETES_NODE: Programs = Programs {
     name: "kubernetes-node",
-    folder: "kubernetes",
+    directory: "kubernetes",
     module: "k8s.io/kubernetes",
     programs: &[
         ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
@@ -93,13 +95,13 @@ pub(crate) const KUBERNETES_NODE: Programs = Programs {
         ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
     ],
     versioned: KUBERNETES_VERSION,
-    c: UseOfC::None,
+    c: CgoUse::None,
     tags: &[],
     takes: "two minutes",
 };
 
-/// Without them it says v0.0.0, and takes itself for older than every feature that it has.
-const KUBERNETES_VERSION: &[(&str, OfVersion)] = &[
+/// Without them, the version is v0.0.0 and Kubernetes considers itself older than all of its features.
+const KUBERNETES_VERSION: &[(&str, VersionPart)] = &[
     ("k8s.io/component-base/version.gitVersion", |version| version),
     ("k8s.io/component-base/version.gitMajor", |version| {
         number(version, 0)
@@ -111,7 +113,7 @@ const KUBERNETES_VERSION: &[(&str, OfVersion)] = &[
 
 pub(crate) const CONTAINERD: Programs = Programs {
     name: "containerd",
-    folder: "containerd",
+    directory: "containerd",
     module: "github.com/containerd/containerd/v2",
     programs: &[
         ("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
@@ -122,36 +124,36 @@ pub(crate) const CONTAINERD: Programs = Programs {
         ("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
     ],
     versioned: &[],
-    c: UseOfC::None,
+    c: CgoUse::None,
     tags: &["no_btrfs"],
     takes: "two minutes",
 };
 
 pub(crate) const RUNC: Programs = Programs {
     name: "runc",
-    folder: "runc",
+    directory: "runc",
     module: "github.com/opencontainers/runc",
     programs: &[("runc", "github.com/opencontainers/runc")],
     versioned: &[],
-    // What it does between two processes, before Go may start, is in C.
-    c: UseOfC::Libraries,
+    // The code that runs between two processes, before Go may start, is written in C.
+    c: CgoUse::Libraries,
     tags: &["seccomp"],
     takes: "half a minute",
 };
 
 pub(crate) const HELM: Programs = Programs {
     name: "helm",
-    folder: "helm",
+    directory: "helm",
     module: "helm.sh/helm/v4",
     programs: &[("helm", "helm.sh/helm/v4/cmd/helm")],
     versioned: &[],
-    c: UseOfC::None,
+    c: CgoUse::None,
     tags: &[],
     takes: "a minute or two",
 };
 
 impl Programs {
-    /// Builds them, unless they are there, and says where.
+    /// Builds the programs, unless they exist, and prints their directory.
     pub(crate) fn install(&self, project: &Project, version: &str) -> Result<()> {
         let name = self.name;
         let directory = self
@@ -162,31 +164,31 @@ impl Programs {
     }
 
     fn build(&self, project: &Project, version: &str) -> Result<PathBuf> {
-        let folder = project.path(format!("testbed/{}", self.folder));
+        let directory = project.path(format!("testbed/{}", self.directory));
         let read = |name: &str| {
-            let path = folder.join(name);
+            let path = directory.join(name);
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
         };
         let manifest = read("go.mod")?;
         ensure!(
             self.is_required(&manifest, version),
-            "testbed/{}/go.mod names another version than testbed/parts.toml, {version}",
-            self.folder
+            "testbed/{}/go.mod has another version than testbed/components.toml, {version}",
+            self.directory
         );
-        let said = self.said(version);
+        let version_flags = self.version_flags(version);
         let tags = self.tags.join(",");
-        let stamp = sha256(format!("{manifest}{}{said}{tags}", read("go.sum")?).as_bytes());
+        let stamp = sha256(format!("{manifest}{}{version_flags}{tags}", read("go.sum")?).as_bytes());
         let cached = format!("{}/{version}", self.name);
         project.cache().install(&cached, &stamp, |filling| {
             system::ensure(self.needs())?;
             println!("building {} {version} ({}, once)", self.name, self.takes);
             for (program, package) in self.programs {
                 let mut go = project.command("go");
-                go.current_dir(&folder)
-                    .env("CGO_ENABLED", if self.c == UseOfC::None { "0" } else { "1" })
+                go.current_dir(&directory)
+                    .env("CGO_ENABLED", if self.c == CgoUse::None { "0" } else { "1" })
                     .args(["build", "-mod=readonly", "-trimpath"])
                     .arg(format!("-tags={tags}"))
-                    .arg(format!("-ldflags=-s -w{said}"))
+                    .arg(format!("-ldflags=-s -w{version_flags}"))
                     .arg("-o")
                     .arg(filling.join(program))
                     .arg(package);
@@ -199,20 +201,20 @@ impl Programs {
 
     fn needs(&self) -> &'static [Need] {
         match self.c {
-            UseOfC::None => &[Need::Go],
-            UseOfC::Libraries => &[Need::Go, Need::Compilers, Need::Seccomp],
+            CgoUse::None => &[Need::Go],
+            CgoUse::Libraries => &[Need::Go, Need::Compilers, Need::Seccomp],
         }
     }
 
-    /// What the linker is told of the version.
-    fn said(&self, version: &str) -> String {
+    /// Linker arguments that set the version.
+    fn version_flags(&self, version: &str) -> String {
         self.versioned
             .iter()
             .map(|(variable, value)| format!(" -X {variable}={}", value(version)))
             .collect()
     }
 
-    /// Whether a `go.mod` asks for this version of the module.
+    /// Whether a `go.mod` requires this version of the module.
     fn is_required(&self, manifest: &str, version: &str) -> bool {
         manifest.lines().any(|line| {
             let mut words = line.split_whitespace().skip_while(|word| *word == "require");
@@ -244,29 +246,29 @@ mod tests {
         (&HELM, include_str!("../../testbed/helm/go.mod")),
     ];
 
-    /// That every program is a tool is also what makes the stamp change with the list.
+    /// Because every program is a tool, the stamp changes with the list.
     #[test]
     fn every_manifest_pins_every_program() {
-        let pins: toml::Table = toml::from_str(include_str!("../../testbed/parts.toml")).unwrap();
+        let pins: toml::Table = toml::from_str(include_str!("../../testbed/components.toml")).unwrap();
         for (programs, manifest) in MANIFESTS {
-            let version = pins[programs.folder]["version"].as_str().unwrap();
+            let version = pins[programs.directory]["version"].as_str().unwrap();
             assert!(programs.is_required(manifest, version), "{programs:?}");
             assert!(!programs.is_required(manifest, "v1"), "{programs:?}");
             for (name, package) in programs.programs {
                 let is_tool =
                     |line: &str| line.trim_start().strip_prefix("tool ").unwrap_or(line).trim() == *package;
-                assert!(manifest.lines().any(is_tool), "{name} is no tool");
+                assert!(manifest.lines().any(is_tool), "{name} is not a tool");
             }
         }
     }
 
     #[test]
-    fn kubernetes_says_its_version() {
+    fn the_linker_sets_the_version_of_kubernetes() {
         assert_eq!(
-            KUBERNETES.said("v1.36.3"),
+            KUBERNETES.version_flags("v1.36.3"),
             " -X k8s.io/component-base/version.gitVersion=v1.36.3 \
              -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"
         );
-        assert_eq!(VERSITYGW.said("v1.8.0"), "");
+        assert_eq!(VERSITYGW.version_flags("v1.8.0"), "");
     }
 }

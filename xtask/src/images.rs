@@ -1,7 +1,7 @@
-//! The project's own images: `Dockerfile.worker` and `Dockerfile.operator`, built without a Docker engine, around
-//! programs that cargo built on this machine.
+//! Builds the project's images from `Dockerfile.worker` and `Dockerfile.operator` without a Docker engine,
+//! with programs that cargo built on this machine.
 //!
-//! No base image is fetched: the one that they take libraries from is made of Debian's packages, once.
+//! No base image is downloaded: the base for libraries is made of Debian packages, once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,67 +9,68 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::onnx_runtime::{self, Build};
 use crate::project::Project;
-use crate::setup::{self, Build};
 use crate::system::{self, Need};
 use crate::{archive, process};
 
-/// Debian's release whose libraries the images take: raise the second part when the recipe changes.
+/// Debian release of the images' libraries: increase the second part when the recipe changes.
 const BASE: &str = "bookworm";
 const BASE_VERSION: &str = "1";
 const BASE_NAME: &str = "localhost/debian:bookworm";
 
-/// Where the Dockerfiles look for programs that need not be compiled. Their `READY` names the same.
+/// Where the Dockerfiles look for compiled programs. The same as their `READY`.
 const READY: &str = "target/ready";
 
-/// Under cargo's target directory: the archives, `separation-worker.tar` and `separation-operator.tar`.
-pub(crate) const FOLDER: &str = "images";
-/// The images' tag, where nobody says another.
+/// Directory of the archives `separation-worker.tar` and `separation-operator.tar`, under cargo's target
+/// directory.
+pub(crate) const DIRECTORY: &str = "images";
+/// Default tag of the images.
 pub(crate) const TAG: &str = "dev";
 
-/// Which programs go into the images.
+/// Which programs the images contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Profile {
-    /// Those that the tests run, so that nothing is compiled twice.
+pub(crate) enum ImageProfile {
+    /// The tests' builds, so that nothing is compiled twice.
     Tests,
-    /// Those that are shipped.
-    Release,
+    /// As shipped.
+    Dist,
 }
 
-/// An image that was built.
+/// A built image.
 #[derive(Debug)]
 pub(crate) struct Image {
-    /// With host and tag, as pods name it.
+    /// Its name with host and tag, as used by pods.
     pub(crate) name: String,
-    /// As `docker save` writes it.
+    /// Its archive, as written by `docker save`.
     pub(crate) archive: PathBuf,
 }
 
 impl Image {
-    /// Size of the archive, in which layers are not compressed.
+    /// Size of the archive, whose layers are not compressed.
     pub(crate) fn bytes(&self) -> Result<u64> {
         let archive = fs::metadata(&self.archive);
         Ok(archive.context("buildah left no archive")?.len())
     }
 }
 
-/// The greatest images for CPUs that may be shipped, in bytes; in those for tests the operator has more in it.
-pub(crate) const MOST: [(&str, u64); 2] = [("worker", 150_000_000), ("operator", 50_000_000)];
+/// Size limits of released CPU images, in bytes; the operator in test images is larger.
+pub(crate) const MAX_BYTES: [(&str, u64); 2] = [("worker", 150_000_000), ("operator", 50_000_000)];
 
-/// Builds the worker's image and the operator's, in this order, with this tag.
+/// Builds the worker's and the operator's image, in this order, with this tag.
 ///
-/// It takes root, as a node does: see `node::obstacle`.
-pub(crate) fn build(project: &Project, profile: Profile, tag: &str) -> Result<Vec<Image>> {
+/// Requires root, like a node: see `node::obstacle`.
+pub(crate) fn build(project: &Project, profile: ImageProfile, tag: &str) -> Result<Vec<Image>> {
     system::ensure(system::FOR_BUILDING)?;
     system::ensure(&[Need::Images])?;
     prepare(project, profile)?;
     let buildah = Buildah::open(project)?;
-    let built = MOST
+    let built = MAX_BYTES
         .into_iter()
-        .map(|(program, most)| {
+        .map(|(program, max_bytes)| {
             let image = Image {
                 name: format!("localhost/separation-{program}:{tag}"),
-                archive: project.target(format!("{FOLDER}/separation-{program}.tar")),
+                archive: project.target(format!("{DIRECTORY}/separation-{program}.tar")),
             };
             buildah
                 .build(&format!("Dockerfile.{program}"), program, &image)
@@ -77,8 +78,8 @@ pub(crate) fn build(project: &Project, profile: Profile, tag: &str) -> Result<Ve
             let bytes = image.bytes()?;
             println!("{} is built: {:.0} MB", image.name, bytes as f64 / 1e6);
             ensure!(
-                profile == Profile::Tests || bytes <= most,
-                "{} has {bytes} bytes and may have {most}; fix: see what went into it",
+                profile == ImageProfile::Tests || bytes <= max_bytes,
+                "{} has {bytes} bytes, the limit is {max_bytes}; fix: check its content",
                 image.name
             );
             Ok(image)
@@ -88,18 +89,18 @@ pub(crate) fn build(project: &Project, profile: Profile, tag: &str) -> Result<Ve
     built
 }
 
-/// Puts programs and libraries where the Dockerfiles look for them, without what only debuggers read.
-fn prepare(project: &Project, profile: Profile) -> Result<()> {
+/// Copies stripped programs and libraries to where the Dockerfiles look for them.
+fn prepare(project: &Project, profile: ImageProfile) -> Result<()> {
     let builds = match profile {
-        Profile::Tests => vec![project.tests_build()],
-        // As the Dockerfiles compile them.
-        Profile::Release => [
+        ImageProfile::Tests => vec![project.tests_build()],
+        // With the same arguments as in the Dockerfiles.
+        ImageProfile::Dist => [
             &["--package=separation-worker"][..],
             &["--package=separation-operator", "--no-default-features"],
         ]
         .map(|chosen| {
             let mut build = project.cargo("build");
-            build.arg("--release").args(chosen).arg("--locked");
+            build.arg("--profile=dist").args(chosen).arg("--locked");
             build
         })
         .into(),
@@ -109,8 +110,8 @@ fn prepare(project: &Project, profile: Profile) -> Result<()> {
         process::run(&mut build)?;
     }
     let built = project.target(match profile {
-        Profile::Tests => "debug",
-        Profile::Release => "release",
+        ImageProfile::Tests => "debug",
+        ImageProfile::Dist => "dist",
     });
     let ready = project.path(READY);
     match fs::remove_dir_all(&ready) {
@@ -120,14 +121,14 @@ fn prepare(project: &Project, profile: Profile) -> Result<()> {
         _ => {}
     }
     for program in ["worker", "operator"] {
-        let folder = ready.join(program);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let directory = ready.join(program);
+        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
         let name = format!("separation-{program}");
         let mut strip = project.command("strip");
-        strip.arg("-o").arg(folder.join(&name)).arg(built.join(&name));
+        strip.arg("-o").arg(directory.join(&name)).arg(built.join(&name));
         process::run(&mut strip)?;
     }
-    let library = setup::install_onnx_runtime(project, Build::Cpu)?;
+    let library = onnx_runtime::install(project, Build::Cpu)?;
     let mut copying = project.command("cp");
     copying
         .arg("-r")
@@ -136,24 +137,24 @@ fn prepare(project: &Project, profile: Profile) -> Result<()> {
     process::run(&mut copying)
 }
 
-/// buildah with a storage of its own.
+/// buildah with its own storage.
 struct Buildah<'p> {
     project: &'p Project,
     storage: PathBuf,
 }
 
 impl<'p> Buildah<'p> {
-    /// Makes the storage, with the base in it.
+    /// Creates the storage, with the base image.
     fn open(project: &'p Project) -> Result<Self> {
         let buildah = Self {
             project,
-            storage: project.target(format!("{FOLDER}/storage")),
+            storage: project.target(format!("{DIRECTORY}/storage")),
         };
         fs::create_dir_all(&buildah.storage)
-            .with_context(|| format!("cannot make {}", buildah.storage.display()))?;
+            .with_context(|| format!("cannot create {}", buildah.storage.display()))?;
         let mut looking = buildah.command(&["inspect", "--type", "image", BASE_NAME]);
         if !process::succeeds(&mut looking) {
-            let base = base(project).context("cannot make the base of the images")?;
+            let base = base(project).context("cannot make the base image")?;
             let mut pulling = buildah.command(&["pull", "--quiet"]);
             pulling.arg(format!("docker-archive:{}", base.display()));
             process::run(&mut pulling)?;
@@ -161,7 +162,7 @@ impl<'p> Buildah<'p> {
         Ok(buildah)
     }
 
-    /// Builds a target of a Dockerfile in the checkout and writes it as an archive.
+    /// Builds a target of a Dockerfile and writes it as an archive.
     fn build(&self, dockerfile: &str, target: &str, image: &Image) -> Result<()> {
         println!("building {} from {dockerfile}", image.name);
         let mut building = self.command(&["bud", "--isolation", "chroot", "--quiet", "--file", dockerfile]);
@@ -177,7 +178,7 @@ impl<'p> Buildah<'p> {
     }
 
     fn save(&self, image: &Image) -> Result<()> {
-        // buildah adds to an archive that is there, and then refuses.
+        // buildah would append to an existing archive and then fail.
         match fs::remove_file(&image.archive) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot remove {}", image.archive.display()));
@@ -193,19 +194,19 @@ impl<'p> Buildah<'p> {
         process::run(&mut saving)
     }
 
-    /// Removes images that have no name any more: those before, and those of stages.
+    /// Removes unnamed images: earlier ones and those of build stages.
     fn prune(&self) -> Result<()> {
         let pruned = process::observe(&mut self.command(&["rmi", "--prune", "--force"]))?;
         ensure!(
             pruned.status.success(),
-            "buildah cannot remove what is left of builds; fix: remove {}; it said:\n{}",
+            "buildah cannot remove old images; fix: remove {}; its output:\n{}",
             self.storage.display(),
             String::from_utf8_lossy(&pruned.stderr)
         );
         Ok(())
     }
 
-    /// In a mount namespace of its own, which takes along what buildah leaves mounted.
+    /// In its own mount namespace, which also removes the mounts that buildah leaves.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.project.command("unshare");
         command
@@ -218,12 +219,12 @@ impl<'p> Buildah<'p> {
     }
 }
 
-/// The archive of the base: the smallest Debian, with the certificates of the usual authorities.
+/// The archive of the base image: a minimal Debian with the system trust store.
 fn base(project: &Project) -> Result<PathBuf> {
     let cached = format!("debian/{BASE}-{BASE_VERSION}");
-    let folder = project.cache().install(&cached, BASE_VERSION, |filling| {
+    let directory = project.cache().install(&cached, BASE_VERSION, |filling| {
         println!("making a base image of Debian {BASE} (a minute, once)");
-        // Not among the system's temporary files, where device files may be of no use.
+        // Not in the system's temporary directory, where device files may not work.
         let root = project.cache().temporary_dir()?;
         let mut debootstrap = project.command("debootstrap");
         debootstrap
@@ -232,7 +233,7 @@ fn base(project: &Project) -> Result<PathBuf> {
         let installed = process::observe(&mut debootstrap)?;
         ensure!(
             installed.status.success(),
-            "debootstrap failed; fix: check the network, and what Debian's mirrors say; it said:\n{}",
+            "debootstrap failed; fix: check the network, and Debian's mirrors; its output:\n{}",
             String::from_utf8_lossy(&installed.stdout)
         );
         empty(&root.path().join("var/cache/apt/archives"))?;
@@ -245,12 +246,12 @@ fn base(project: &Project) -> Result<PathBuf> {
             &filling.join("debian.tar"),
         )
     })?;
-    Ok(folder.join("debian.tar"))
+    Ok(directory.join("debian.tar"))
 }
 
-/// Removes what is in a folder.
-fn empty(folder: &Path) -> Result<()> {
-    fs::remove_dir_all(folder)
-        .and_then(|()| fs::create_dir(folder))
-        .with_context(|| format!("cannot empty {}", folder.display()))
+/// Empties a directory.
+fn empty(directory: &Path) -> Result<()> {
+    fs::remove_dir_all(directory)
+        .and_then(|()| fs::create_dir(directory))
+        .with_context(|| format!("cannot empty {}", directory.display()))
 }

@@ -1,4 +1,4 @@
-//! Whether this machine can run a Kubernetes node of its own, for tests and for trials, and its parts where it can.
+//! Checks whether this machine can run a Kubernetes node, for tests and trials, and installs its components.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -6,20 +6,20 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::project::Project;
-use crate::{parts, process};
+use crate::{components, process};
 
-/// What tests are told where there is no node: the reason. The testbed reads it.
+/// Passes the reason why there is no node to the tests. The testbed reads it.
 pub(crate) const NO_NODE: &str = "SEPARATION_NO_NODE";
 
-/// Control groups that a kubelet does not start without.
+/// Control group controllers that a kubelet requires.
 const CONTROLLERS: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
 
-/// Installs what a node takes, or gives the reason why this machine cannot run one.
+/// Installs the components of a node, or returns why this machine cannot run one.
 ///
-/// Where every test must run, as in CI, such a machine is an error.
+/// In CI, where no test may be skipped, this is an error.
 pub(crate) fn install(project: &Project) -> Result<Option<String>> {
     let Some(obstacle) = obstacle(project) else {
-        parts::install_node(project)?;
+        components::install_node(project)?;
         return Ok(None);
     };
     if project.is_ci() {
@@ -29,17 +29,17 @@ pub(crate) fn install(project: &Project) -> Result<Option<String>> {
     Ok(Some(obstacle))
 }
 
-/// Why this machine cannot run a node; nothing where it can.
+/// Why this machine cannot run a node; `None` if it can.
 pub(crate) fn obstacle(project: &Project) -> Option<String> {
     let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     if !is_root {
-        return Some("a node is made of containers, which takes root".to_owned());
+        return Some("a node needs containers, which require root".to_owned());
     }
     let groups = Path::new("/sys/fs/cgroup");
     let missing = missing_controllers(groups);
     if !missing.is_empty() {
         return Some(format!(
-            "there is no control group of {} in {}",
+            "there is no {} control group in {}",
             missing.join(", "),
             groups.display()
         ));
@@ -48,13 +48,13 @@ pub(crate) fn obstacle(project: &Project) -> Option<String> {
     namespaces.args(["--mount", "--net", "--pid", "--fork", "true"]);
     if !process::succeeds(&mut namespaces) {
         return Some(
-            "this system does not let us make namespaces (`unshare --mount --net --pid`)".to_owned(),
+            "this system does not allow creating namespaces (`unshare --mount --net --pid`)".to_owned(),
         );
     }
     None
 }
 
-/// Of version 1 or 2.
+/// Checks control groups v1 and v2.
 fn missing_controllers(groups: &Path) -> Vec<&'static str> {
     let unified = std::fs::read_to_string(groups.join("cgroup.controllers")).unwrap_or_default();
     let is_there = |name: &&str| {

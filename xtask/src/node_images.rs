@@ -1,5 +1,5 @@
-//! The two images that the tests' node has from the start: the one that holds a pod together, and a shell to try the
-//! node out with.
+//! The two built-in images of the tests' node: the one that holds a pod together, and a shell for testing the
+//! node.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,9 +14,11 @@ use crate::{archive, process};
 
 const PAUSE_SOURCE: &str = "testbed/images/pause.c";
 
-/// Makes them, unless they are there, and gives their folder: `pause` as a program, and `pause.tar` and `busybox.tar`.
+/// Makes them, unless they exist, and returns their directory: `pause` as a program, `pause.tar` and
+/// `busybox.tar`.
 ///
-/// The testbed composes the same names, `separation.test/pause` and `separation.test/busybox` with the version as tag.
+/// The testbed uses the same names, `separation.test/pause` and `separation.test/busybox`, with the version
+/// as tag.
 pub(crate) fn install(project: &Project, version: &str) -> Result<PathBuf> {
     let source = project.path(PAUSE_SOURCE);
     let text = fs::read(&source).with_context(|| format!("cannot read {}", source.display()))?;
@@ -37,7 +39,7 @@ pub(crate) fn install(project: &Project, version: &str) -> Result<PathBuf> {
     })
 }
 
-/// Into one file, which needs no library.
+/// Compiles a statically linked program.
 fn compile(project: &Project, source: &Path, program: &Path) -> Result<()> {
     let mut cc = project.command("cc");
     cc.args(["-static", "-Os", "-s", "-Wall", "-Werror", "-o"])
@@ -46,7 +48,7 @@ fn compile(project: &Project, source: &Path, program: &Path) -> Result<()> {
     process::run(&mut cc).context("fix: install the static C library (Debian: libc6-dev)")
 }
 
-/// One program, with a link of each name that it does something by.
+/// Copies busybox, with a link for each of its commands.
 fn fill_with_busybox(project: &Project, root: &Path) -> Result<()> {
     let found = process::read(project.command("sh").args(["-c", "command -v busybox"]))?;
     let bin = root.join("bin");
@@ -57,7 +59,7 @@ fn fill_with_busybox(project: &Project, root: &Path) -> Result<()> {
             symlink("busybox", bin.join(name)).with_context(|| format!("cannot link {name}"))?;
         }
     }
-    // For what programs leave behind.
+    // For programs that write temporary files.
     fs::create_dir(root.join("tmp"))?;
     Ok(())
 }

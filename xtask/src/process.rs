@@ -1,4 +1,4 @@
-//! Starting other programs, with errors that say which one failed and how to see it again.
+//! Runs other programs; errors contain the command line.
 
 use std::io;
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -11,18 +11,18 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     expect_success(status, command)
 }
 
-/// Runs a program and gives what it printed; its standard error goes to ours.
+/// Runs a program and returns its output; its standard error goes to ours.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
     let (printed, status) = read_with_status(command)?;
     expect_success(status, command)?;
     Ok(printed)
 }
 
-/// The same for a program that prints something also when it fails.
+/// The same for a program with output even when it fails.
 pub(crate) fn read_with_status(command: &mut Command) -> Result<(String, ExitStatus)> {
     let output = started(command.stderr(Stdio::inherit()).output(), command)?;
-    let printed =
-        String::from_utf8(output.stdout).with_context(|| format!("`{}` printed no text", line(command)))?;
+    let printed = String::from_utf8(output.stdout)
+        .with_context(|| format!("`{}` did not print UTF-8", line(command)))?;
     Ok((printed, output.status))
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// The command as one would type it (without its environment).
+/// The command line, without the environment, as a user would type it.
 pub(crate) fn line(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())
@@ -54,7 +54,7 @@ fn started<T>(result: io::Result<T>, command: &Command) -> Result<T> {
     result.with_context(|| format!("cannot start `{}`", line(command)))
 }
 
-/// Makes an error of any exit status but success.
+/// Fails on any exit status except success.
 pub(crate) fn expect_success(status: ExitStatus, command: &Command) -> Result<()> {
     if !status.success() {
         bail!("`{}` failed ({status})", line(command));
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_is_shown_as_one_would_type_it() {
+    fn a_command_is_shown_as_a_user_would_type_it() {
         let mut command = Command::new("cp");
         command.args(["--no-clobber", "it's mine.wav", ""]);
         assert_eq!(line(&command), r"cp --no-clobber 'it'\''s mine.wav' ''");
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_prints_can_be_read() {
+    fn the_output_of_a_program_is_returned() {
         assert_eq!(
             read(Command::new("echo").arg("two words")).unwrap(),
             "two words\n"

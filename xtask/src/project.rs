@@ -1,4 +1,4 @@
-//! Where things are: the checkout and the cache. The environment is read here and nowhere else.
+//! Paths of the checkout and the cache. The only module that reads the environment.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::cache::{self, Cache};
 
-/// The checkout that is worked on, and the cache that it uses.
+/// The current checkout and its cache.
 #[derive(Debug)]
 pub(crate) struct Project {
     root: PathBuf,
@@ -21,7 +21,7 @@ pub(crate) struct Project {
 }
 
 impl Project {
-    /// Finds the checkout that this program was started from by `cargo xtask`.
+    /// Locates the checkout from which `cargo xtask` started this program.
     pub(crate) fn locate() -> Result<Self> {
         let manifest_dir = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
@@ -38,10 +38,10 @@ impl Project {
         let target = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
         Ok(Self {
             target,
-            // A relative directory means the same one for every program that is told of it.
+            // Made absolute, so that a relative directory means the same for every program.
             cache: Cache::new(std::path::absolute(cache_root).context("no current directory")?),
             kubernetes_assets: env::var_os("KUBEBUILDER_ASSETS")
-                .filter(|folder| !folder.is_empty())
+                .filter(|directory| !directory.is_empty())
                 .map(PathBuf::from),
             is_ci: env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false"),
             kubeconfig: env::var_os("KUBECONFIG")
@@ -55,17 +55,17 @@ impl Project {
         &self.cache
     }
 
-    /// A folder with the programs of a Kubernetes control plane, where somebody has them already.
+    /// A directory with the programs of a Kubernetes control plane, if the user has one.
     pub(crate) fn kubernetes_assets(&self) -> Option<&Path> {
         self.kubernetes_assets.as_deref()
     }
 
-    /// The kubeconfig of a cluster that somebody has already.
+    /// The kubeconfig of an existing cluster, if the user has one.
     pub(crate) fn kubeconfig(&self) -> Option<&Path> {
         self.kubeconfig.as_deref()
     }
 
-    /// Whether this is a run that nobody watches, where nothing may be left out.
+    /// Whether this is a CI run, in which nothing may be skipped.
     pub(crate) fn is_ci(&self) -> bool {
         self.is_ci
     }
@@ -75,13 +75,13 @@ impl Project {
         self.root.join(relative)
     }
 
-    /// A file or directory under cargo's target directory: for what is made on the way and never kept.
+    /// A file or directory under cargo's target directory, for intermediate files.
     pub(crate) fn target(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.target.join(relative)
     }
 
-    /// A program that runs in the checkout and is told the cache directory, so that it and what it starts look
-    /// nowhere else. Every program but those of `system` is started by this.
+    /// A program that runs in the checkout and gets the cache directory, so that it and its children use no
+    /// other. Every program except those of `system` is started by this.
     pub(crate) fn command(&self, program: impl Into<OsString>) -> Command {
         let mut command = Command::new(program.into());
         command
@@ -90,10 +90,11 @@ impl Project {
         command
     }
 
-    /// Cargo with a subcommand; rustup's toolchain is passed on by the environment.
+    /// Cargo with a subcommand; rustup's toolchain is inherited through the environment.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let mut command = self.command("cargo");
-        // What cargo told us of this package would have packages built anew that ask for it, and again without us.
+        // Cargo's variables for this package would cause rebuilds of packages that read them, and again
+        // without us.
         for (name, _) in env::vars_os() {
             let of_package =
                 |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
@@ -105,8 +106,8 @@ impl Project {
         command
     }
 
-    /// The build of all tests, which leaves the programs that they start in `target/debug`: who takes those has nothing
-    /// compiled twice.
+    /// The build of all tests, which leaves the programs that they start in `target/debug`, so that using
+    /// those compiles nothing twice.
     pub(crate) fn tests_build(&self) -> Command {
         let mut build = self.cargo("test");
         build.args(["--workspace", "--all-features", "--no-run", "--locked"]);
@@ -119,13 +120,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_program_is_told_the_cache_directory() {
+    fn every_program_gets_the_cache_directory() {
         let project = Project::locate().unwrap();
         for command in [project.command("separation-worker"), project.cargo("test")] {
-            let told = command
+            let variable = command
                 .get_envs()
                 .find(|(name, _)| *name == "SEPARATION_CACHE_DIR");
-            assert_eq!(told.unwrap().1, Some(project.cache().root().as_os_str()));
+            assert_eq!(variable.unwrap().1, Some(project.cache().root().as_os_str()));
         }
     }
 }

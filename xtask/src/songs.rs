@@ -1,4 +1,4 @@
-//! Real audio for the demo, the tests and the benchmarks, from the packages that `songs.toml` pins.
+//! Real audio for the demo, the tests and the benchmarks, from the packages pinned in `songs.toml`.
 
 use std::path::PathBuf;
 
@@ -21,11 +21,11 @@ struct Pins {
 struct PinnedSongs {
     #[serde(flatten)]
     package: Package,
-    /// A pattern for the names of the members that are songs.
+    /// A name pattern of the members that are songs.
     files: String,
 }
 
-/// Installs the songs into `<cache>/songs/`, side by side, unless they are there; gives that directory.
+/// Installs the songs into `<cache>/songs/`, unless they exist; returns that directory.
 pub(crate) fn install(project: &Project) -> Result<PathBuf> {
     let pins = parse(PINS)?;
     let directory = project
@@ -41,7 +41,7 @@ pub(crate) fn install(project: &Project) -> Result<PathBuf> {
 }
 
 fn parse(text: &str) -> Result<Pins> {
-    toml::from_str(text).context("xtask/songs.toml is not as expected")
+    toml::from_str(text).context("xtask/songs.toml is invalid")
 }
 
 #[cfg(test)]
@@ -50,7 +50,7 @@ mod tests {
     use crate::packages::Form;
 
     #[test]
-    fn the_committed_pins_name_sources_of_voices_of_music_and_of_a_whole_song() {
+    fn the_committed_pins_name_sources_of_voices_of_music_and_of_a_complete_song() {
         let pins = parse(PINS).unwrap();
         let forms: Vec<_> = pins.package.iter().map(|songs| &songs.package.form).collect();
         assert_eq!(forms, [&Form::Source, &Form::Wheel, &Form::Wheel]);

@@ -1,4 +1,4 @@
-//! Programs that come from the operating system: all that are missing are named at once, or installed by root.
+//! Programs of the operating system: reports all missing ones together, or installs them if run as root.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
@@ -7,10 +7,10 @@ use anyhow::{Result, bail};
 
 use crate::process;
 
-/// Something that a task needs from the operating system.
+/// A requirement from the operating system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Compilers, for the C libraries that some crates bring along and for libFuzzer, which is C++.
+    /// Compilers, for the C libraries in some crates and for libFuzzer, which is C++.
     Compilers,
     /// CMake, for the Opus decoder.
     Cmake,
@@ -18,13 +18,13 @@ pub(crate) enum Need {
     Pip,
     /// Python's virtual environments, for the model generator.
     Venv,
-    /// The ffmpeg program, which the tests compare our decoding with.
+    /// The ffmpeg program, with which the tests compare our decoding.
     Ffmpeg,
     /// The LAME encoder, whose MP3 files the tests decode.
     Lame,
     /// Java, for the tests' Kafka brokers.
     Java,
-    /// curl, which a document has people type.
+    /// curl, used in commands of a document.
     Curl,
     /// Maven, which fetches Kafka.
     Maven,
@@ -32,21 +32,21 @@ pub(crate) enum Need {
     Go,
     /// The library that runc filters system calls with.
     Seccomp,
-    /// Network plugins and programs for the tests' node.
+    /// Network plugins and programs of the tests' node.
     PodNetwork,
-    /// A shell in one file, for the image that the tests' node tries out.
+    /// A statically linked shell, for an image of the tests' node.
     Busybox,
-    /// What builds images, and the base that it builds them on.
+    /// Tools that build images and their base.
     Images,
 }
 
-/// What it takes to build the worker and install what it needs to run.
+/// Requirements for building the worker and installing its dependencies.
 pub(crate) const FOR_BUILDING: &[Need] = &[Need::Compilers, Need::Cmake, Need::Pip];
 
-/// What it takes to run every check.
+/// Requirements of all checks.
 pub(crate) const FOR_CHECKING: &[Need] = &[Need::Compilers, Need::Cmake, Need::Pip, Need::Venv];
 
-/// What it takes to run every test.
+/// Requirements of all tests.
 pub(crate) const FOR_TESTING: &[Need] = &[
     Need::Compilers,
     Need::Cmake,
@@ -60,11 +60,11 @@ pub(crate) const FOR_TESTING: &[Need] = &[
     Need::Go,
 ];
 
-/// What it takes to run tests on a node of our own.
+/// Requirements of tests on our own node.
 pub(crate) const FOR_NODES: &[Need] = &[Need::Seccomp, Need::PodNetwork, Need::Busybox];
 
 impl Need {
-    /// What it is called in a message.
+    /// Its name in a message.
     fn name(self) -> &'static str {
         match self {
             Self::Compilers => "a C and C++ compiler with make",
@@ -79,12 +79,12 @@ impl Need {
             Self::Go => "Go 1.26 or newer",
             Self::Seccomp => "libseccomp's header files with pkg-config",
             Self::PodNetwork => "CNI's plugins in /usr/lib/cni, nftables and iproute2",
-            Self::Busybox => "busybox in one file",
+            Self::Busybox => "statically linked busybox",
             Self::Images => "buildah and debootstrap",
         }
     }
 
-    /// The Debian packages that bring it.
+    /// The Debian packages that contain it.
     fn packages(self) -> &'static [&'static str] {
         match self {
             Self::Compilers => &["build-essential"],
@@ -96,7 +96,8 @@ impl Need {
             Self::Java => &["default-jre-headless"],
             Self::Curl => &["curl"],
             Self::Maven => &["maven"],
-            // Debian 12's is too old, which shows after it was installed: then Go's own archive is the way.
+            // Debian 12's version is too old, which shows only after its installation; then use Go's own
+            // archive.
             Self::Go => &["golang-go"],
             Self::Seccomp => &["libseccomp-dev", "pkg-config"],
             Self::PodNetwork => &["containernetworking-plugins", "iproute2", "nftables"],
@@ -105,7 +106,7 @@ impl Need {
         }
     }
 
-    /// Commands that all succeed where it is there.
+    /// Commands that all succeed if it is installed.
     fn probes(self) -> &'static [&'static [&'static str]] {
         match self {
             Self::Compilers => &[
@@ -115,7 +116,7 @@ impl Need {
             ],
             Self::Cmake => &[&["cmake", "--version"]],
             Self::Pip => &[&["python3", "-m", "pip", "--version"]],
-            // Debian splits the venv module: without ensurepip it is there and cannot make anything.
+            // Debian splits the venv module: without ensurepip it exists but cannot create environments.
             Self::Venv => &[&[
                 "python3",
                 "-c",
@@ -133,17 +134,17 @@ impl Need {
                 &["nft", "--version"],
                 &["ip", "-Version"],
             ],
-            // Of a program in one file ldd says, by failing, that it is not linked with others.
+            // For a statically linked program, ldd fails.
             Self::Busybox => &[&["sh", "-c", "busybox true && ! ldd \"$(command -v busybox)\""]],
             Self::Images => &[&["buildah", "--version"], &["debootstrap", "--version"]],
         }
     }
 
-    /// The lowest version that its first probe must print, where it is not part of the probe.
+    /// The lowest version that its first probe must print, if the probe does not check it.
     fn minimum(self) -> Option<(u32, u32)> {
         match self {
             Self::Java => Some((17, 0)),
-            // The first that signs requests for S3.
+            // The first version that signs requests for S3.
             Self::Curl => Some((7, 75)),
             Self::Go => Some((1, 26)),
             _ => None,
@@ -166,7 +167,7 @@ impl Need {
     }
 }
 
-/// The first number of a text, with the number after its dot.
+/// The first version number in a text: major and minor.
 fn first_version(text: &str) -> Option<(u32, u32)> {
     let start = text.find(|c: char| c.is_ascii_digit())?;
     let mut numbers = text[start..].split(|c: char| !c.is_ascii_digit());
@@ -175,7 +176,7 @@ fn first_version(text: &str) -> Option<(u32, u32)> {
     Some((major, minor.unwrap_or(0)))
 }
 
-/// Makes sure that all `needs` are met: installs what is missing where that is allowed, and says so where not.
+/// Ensures that all `needs` are met: installs missing ones as root, otherwise lists them in an error.
 pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     let missing = unmet(needs);
     if missing.is_empty() {
@@ -196,8 +197,8 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     let still_missing = unmet(&missing);
     if !still_missing.is_empty() {
         bail!(
-            "{} still missing after apt-get install: what this system offers is too old; \
-             fix: install it from where it is published",
+            "{} still missing after apt-get install: this system's version is too old; \
+             fix: install it from its publisher",
             names(&still_missing)
         );
     }
@@ -208,7 +209,7 @@ fn unmet(needs: &[Need]) -> Vec<Need> {
     needs.iter().copied().filter(|need| !need.is_met()).collect()
 }
 
-/// Whether we are root on a system with Debian's packages.
+/// Whether we are root on a Debian-based system.
 fn may_install() -> bool {
     let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     is_root && process::succeeds(Command::new("apt-get").arg("--version"))
@@ -249,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_from_what_programs_print() {
+    fn versions_are_read_from_the_output_of_programs() {
         assert_eq!(first_version("go version go1.26.8 linux/amd64"), Some((1, 26)));
         assert_eq!(
             first_version("openjdk 17.0.15 2025-04-15\nOpenJDK"),

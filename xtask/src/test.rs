@@ -1,13 +1,14 @@
-//! Every test, on a machine that may have nothing yet.
+//! Runs all tests, on a machine that may have no requirements installed.
 
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::images::{self, Profile};
+use crate::cluster::run_smoke_test;
+use crate::images::{self, ImageProfile};
+use crate::onnx_runtime::{self, Build};
 use crate::process;
 use crate::project::Project;
-use crate::setup::{self, Build};
-use crate::{cluster, demo, generate, node, parts, songs, system};
+use crate::{components, demo, generate, node, songs, system};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -16,23 +17,23 @@ pub(crate) struct Options {
     cargo_test: Vec<String>,
 }
 
-/// The package whose tests run our own images on a cluster, and its test program.
+/// The package and test program that run our own images on a cluster.
 const SCENARIOS: [&str; 2] = ["separation-scenarios", "scenarios"];
 
-/// Where those tests are told that the images are.
+/// Passes the directory of the images to those tests.
 pub(crate) const IMAGES: &str = "SEPARATION_IMAGES";
 
-/// How many tests run at once, as libtest reads it.
+/// Number of parallel tests, for libtest.
 const THREADS: &str = "RUST_TEST_THREADS";
 
-/// Most tests wait for brokers, servers and processes: two for each core, and four at least, keep the cores busy.
+/// Most tests wait for brokers, servers and processes: two per core, and at least four, keep the cores busy.
 fn threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     (2 * cores).max(4)
 }
 
-/// `cargo xtask test`: installs what the tests need, then runs them in the dev profile; where all are run, also the
-/// cluster for trials and the demo.
+/// `cargo xtask test`: installs the requirements, then runs the tests in the dev profile; without a selection
+/// it also runs the trial cluster and the demo.
 pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
     let no_node = install(project)?;
     let mut tests = project.cargo("test");
@@ -46,8 +47,8 @@ pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
             tests.env(node::NO_NODE, reason);
         }
         None if runs_scenarios(&options.cargo_test) => {
-            images = Some(images::build(project, Profile::Tests, images::TAG)?);
-            tests.env(IMAGES, project.target(images::FOLDER));
+            images = Some(images::build(project, ImageProfile::Tests, images::TAG)?);
+            tests.env(IMAGES, project.target(images::DIRECTORY));
         }
         None => {}
     }
@@ -57,12 +58,12 @@ pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
         return Ok(());
     }
     if let Some(images) = images {
-        cluster::as_a_test(project, &images)?;
+        run_smoke_test(project, &images)?;
     }
-    demo::as_a_test(project)
+    demo::run_smoke_test(project)
 }
 
-/// `cargo xtask cluster test`: those tests that take a node, which must be possible here.
+/// `cargo xtask cluster test`: the tests that need a node, which must be possible on this machine.
 pub(crate) fn test_on_nodes(project: &Project) -> Result<()> {
     if let Some(obstacle) = node::obstacle(project) {
         bail!("this machine cannot run a Kubernetes node: {obstacle}");
@@ -73,41 +74,42 @@ pub(crate) fn test_on_nodes(project: &Project) -> Result<()> {
     test(project, &Options { cargo_test })
 }
 
-/// Installs all that the tests need, unless it is there; gives the reason where those on a node cannot run.
+/// Installs the requirements of the tests, unless they exist; returns the reason if those on a node cannot
+/// run.
 pub(crate) fn install(project: &Project) -> Result<Option<String>> {
     system::ensure(system::FOR_TESTING)?;
-    setup::install_onnx_runtime(project, Build::Cpu)?;
+    onnx_runtime::install(project, Build::Cpu)?;
     generate::install_python(project)?;
     songs::install(project)?;
-    parts::install(project)?;
+    components::install(project)?;
     node::install(project)
 }
 
-/// The whole workspace, unless the caller chooses packages.
+/// The complete workspace, unless the caller selects packages.
 fn selection(extra: &[String]) -> Vec<&str> {
-    let of_cargo = extra.iter().take_while(|argument| *argument != "--");
-    let chooses = of_cargo
+    let cargo_arguments = extra.iter().take_while(|argument| *argument != "--");
+    let selects_packages = cargo_arguments
         .clone()
         .any(|argument| argument.starts_with("-p") || argument.starts_with("--package"));
     let mut arguments = vec!["--all-features", "--locked"];
-    if !chooses {
+    if !selects_packages {
         arguments.insert(0, "--workspace");
     }
     arguments.extend(extra.iter().map(String::as_str));
     arguments
 }
 
-/// Whether the scenarios are among what the caller chooses.
+/// Whether the caller's selection includes the scenarios.
 fn runs_scenarios(extra: &[String]) -> bool {
-    let of_cargo: Vec<_> = extra.iter().take_while(|argument| *argument != "--").collect();
+    let cargo_arguments: Vec<_> = extra.iter().take_while(|argument| *argument != "--").collect();
     let is_among = |options: &[&str], name: &str| {
-        let chosen: Vec<_> = of_cargo
+        let chosen: Vec<_> = cargo_arguments
             .iter()
             .enumerate()
             .filter_map(|(index, argument)| match argument.split_once('=') {
                 Some((option, value)) => options.contains(&option).then_some(value),
                 None if options.contains(&argument.as_str()) => {
-                    of_cargo.get(index + 1).map(|value| value.as_str())
+                    cargo_arguments.get(index + 1).map(|value| value.as_str())
                 }
                 None => None,
             })

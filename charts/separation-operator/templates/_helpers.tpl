@@ -1,10 +1,10 @@
-{{/* Name of the chart, or what is said in its place. */}}
+{{/* Name of the chart, or nameOverride. */}}
 {{- define "separation.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Name of most objects: the release's, which a release that is called like the chart need not say twice. 53 leave room
-for what is added. */}}
+{{/* Name of most objects: the release's, and the chart's unless the release's contains it. At most 53 characters, so
+that suffixes fit into 63. */}}
 {{- define "separation.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 53 | trimSuffix "-" -}}
@@ -15,7 +15,7 @@ for what is added. */}}
 {{- end -}}
 {{- end -}}
 
-{{/* What tells pods of a component from all others; never changes. Takes root and component. */}}
+{{/* Selector labels of a component's pods; they never change. Takes root and component. */}}
 {{- define "separation.selector" -}}
 app.kubernetes.io/name: {{ include "separation.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -59,8 +59,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
-{{/* Where pods of a component go when nothing is said: apart from each other, where there is room. Takes root and
-component. */}}
+{{/* Default placement of a component's pods: on different nodes if possible. Takes root and component. */}}
 {{- define "separation.spread" -}}
 - maxSkew: 1
   topologyKey: kubernetes.io/hostname
@@ -70,7 +69,7 @@ component. */}}
       {{- include "separation.selector" . | nindent 6 }}
 {{- end -}}
 
-{{/* Which lease, and whose pools: what the operator and `helm test` must agree on. */}}
+{{/* The lease and the watched namespaces, equal for the operator and `helm test`. */}}
 {{- define "separation.scope" -}}
 - name: LEASE_NAME
   value: {{ include "separation.fullname" . | quote }}

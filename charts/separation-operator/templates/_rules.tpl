@@ -1,28 +1,28 @@
-{{/* What the operator may do with pools of a namespace, or of all. */}}
+{{/* Permissions of the operator for the pools of a namespace, or of all. */}}
 {{- define "separation.rules" -}}
-# Pools are followed. Nobody but people writes their spec.
+# Pools are watched. Only users write their spec.
 - apiGroups: [separation.dev]
   resources: [separationpools]
   verbs: [list, watch]
-# What is said about a pool, and nothing else of it.
+# The status of a pool; the operator writes nothing else of it.
 - apiGroups: [separation.dev]
   resources: [separationpools/status]
   verbs: [patch]
-# Workers. Deployments are applied: a patch, which is a create where there is none yet. They are never deleted: each
-# belongs to its pool, and goes with it. Its owner reference does not block the pool's deletion, so that no right to
-# separationpools/finalizers is needed, also where OwnerReferencesPermissionEnforcement is on.
+# Workers. Deployments are applied: a patch, which needs `create` for a new one. The operator never deletes them: the
+# garbage collector deletes them with their pool. The owner reference does not block the pool's deletion, so no
+# permission for separationpools/finalizers is needed, even with OwnerReferencesPermissionEnforcement.
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch]
-# Who is ready, draining or without a node; the patch marks idle pods as those that go first.
+# Which pods are ready, draining or unscheduled; the patch sets the deletion cost of scale-down candidates.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, patch]
-# Secrets that pools name: Kafka, object store, webhooks; one by one by name. They are not listed or watched.
+# Secrets that pools name (Kafka, object store, webhooks), read one by one by name. They are not listed or watched.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
-# What a person would ask about. Each event is written once, and never changed.
+# Events about pools. Each is written once and never changed.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

@@ -1,4 +1,4 @@
-//! Messages of the existing system, ours, and those that are neither.
+//! Messages of uvr5-api, our own, and malformed ones.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -10,14 +10,14 @@ fn task(json: &Value) -> Result<Task, Malformed> {
 }
 
 #[test]
-fn a_task_of_the_existing_system_is_read() {
+fn a_task_of_uvr5_api_is_parsed() {
     let read = task(&json!({
         "task_uuid": "0b6f1ac8-52a1-4b0c-9d4c-1a4a2a0ad1cf",
         "audio_path": "/app/temp/0b6f_input.wav",
         "hook_url": "https://example.com/hook",
         "timestamp": 1_763_683_200,
     }));
-    let read = read.expect("the seeds' own message");
+    let read = read.expect("a message of uvr5-api");
     assert_eq!(read.task_uuid.as_str(), "0b6f1ac8-52a1-4b0c-9d4c-1a4a2a0ad1cf");
     assert_eq!(read.hook_url.as_deref(), Some("https://example.com/hook"));
     assert_eq!(read.retry_count, 0);
@@ -25,20 +25,20 @@ fn a_task_of_the_existing_system_is_read() {
 }
 
 #[test]
-fn a_message_that_is_put_back_keeps_unknown_fields_and_counts() {
+fn a_requeued_message_keeps_unknown_fields_and_counts_retries() {
     let value = br#"{"task_uuid": "a", "audio_path": "/x", "hook_url": "http://h", "tenant": {"id": 7}}"#;
-    let (first, once) = put_back(value).expect("an object");
-    let (second, twice) = put_back(once.as_bytes()).expect("an object");
+    let (first, once) = requeue_value(value).expect("an object");
+    let (second, twice) = requeue_value(once.as_bytes()).expect("an object");
     assert_eq!((first, second), (1, 2));
     let read: Value = serde_json::from_str(&twice).expect("we write JSON");
     assert_eq!(read["tenant"]["id"], 7);
     let task = Task::parse(Some(twice.as_bytes())).expect("still a task");
     assert_eq!(task.retry_count, 2);
-    assert_eq!(put_back(b"[]"), None);
+    assert_eq!(requeue_value(b"[]"), None);
 }
 
 #[test]
-fn results_are_read_as_they_are_written() {
+fn results_are_parsed_as_they_are_written() {
     let id = TaskId::parse("abc").expect("a name");
     let success = TaskResult {
         task_uuid: id.clone(),
@@ -66,7 +66,7 @@ fn an_error_text_is_cut_between_characters() {
 }
 
 #[test]
-fn names_that_lead_elsewhere_are_refused() {
+fn task_ids_that_could_form_another_path_are_refused() {
     let long = "a".repeat(129);
     for name in [
         "",
@@ -86,21 +86,21 @@ fn names_that_lead_elsewhere_are_refused() {
 }
 
 #[track_caller]
-fn check_malformed(value: &[u8], expected: &str, caller_known: bool) {
+fn check_malformed(value: &[u8], expected: &str, task_known: bool) {
     let refused = Task::parse(Some(value)).expect_err("no task");
     assert!(refused.error.to_string().contains(expected), "{}", refused.error);
-    assert_eq!(refused.known.is_some(), caller_known);
+    assert_eq!(refused.known.is_some(), task_known);
 }
 
 #[test]
-fn what_is_no_task_says_why() {
+fn a_malformed_task_gives_the_reason() {
     check_malformed(b"", "empty", false);
     check_malformed(b"{", "not JSON", false);
     check_malformed(b"\xff\xfe", "not JSON", false);
     check_malformed(b"[1]", "not a JSON object", false);
     check_malformed(&vec![b' '; 10_000_000], "10000000 bytes", false);
     check_malformed(br#"{"audio_path": "/x"}"#, "`task_uuid` is missing", false);
-    check_malformed(br#"{"task_uuid": 7}"#, "`task_uuid` is not a text", false);
+    check_malformed(br#"{"task_uuid": 7}"#, "`task_uuid` is not a string", false);
     check_malformed(
         br#"{"task_uuid": "../x", "audio_path": "/x"}"#,
         "may only have letters",
@@ -113,7 +113,7 @@ fn what_is_no_task_says_why() {
     );
     check_malformed(
         br#"{"task_uuid": "a", "audio_path": 1}"#,
-        "`audio_path` is not a text",
+        "`audio_path` is not a string",
         true,
     );
     check_malformed(
@@ -130,13 +130,13 @@ fn what_is_no_task_says_why() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_the_readers_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_never_panic_the_parsers(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Task::parse(Some(&bytes));
         let _ = TaskResult::parse(Some(&bytes));
     }
 
     #[test]
-    fn a_name_that_is_read_is_one_part_of_a_path(text in "\\PC{0,140}") {
+    fn a_valid_task_id_is_one_path_component(text in "\\PC{0,140}") {
         if let Ok(id) = TaskId::parse(&text) {
             let path = std::path::Path::new(id.as_str());
             prop_assert_eq!(path.components().count(), 1);

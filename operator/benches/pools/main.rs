@@ -1,7 +1,7 @@
 //! Measures the operator with a real API server and real brokers; prints one JSON object.
 //!
-//! For `cargo xtask bench`, which builds the operator and writes down what is printed here. There is no controller
-//! manager: a Deployment's replicas are what is measured, and pods would only be in the way.
+//! For `cargo xtask bench`, which builds the operator and records the output. There is no controller manager: only a
+//! Deployment's replicas are measured, and no pods are needed.
 
 mod faults;
 mod reaction;
@@ -23,12 +23,12 @@ use kube::core::{ApiResource, ObjectMeta};
 use kube::{Client, Config};
 use separation_operator::crd::SeparationPool;
 use separation_testbed::{
-    ControlPlane, ControlPlaneOptions, Folder, Kafka, KafkaOptions, Process, eventually,
+    ControlPlane, ControlPlaneOptions, Kafka, KafkaOptions, Process, TempDirectory, eventually,
 };
 use serde_json::{Value, json};
 
-/// What must happen sooner or later happens within this.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// Timeout of every wait.
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 const NAMESPACE: &str = "media";
 
@@ -46,33 +46,33 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Scenario {
-    /// From messages at zero replicas to the number of replicas that they deserve
+    /// From messages at zero replicas to the replicas the backlog needs
     Reaction {
         #[arg(long, default_value = "15")]
         rounds: usize,
         #[arg(long, default_value = "2")]
         poll_seconds: f64,
     },
-    /// A thousand pools: taken up, idle, and all busy at once
+    /// A thousand pools: first reconciliation, idle, and all busy at the same time
     Thousand {
         #[arg(long, default_value = "1000")]
         pools: usize,
         #[arg(long, default_value = "60")]
         idle_seconds: u64,
     },
-    /// From the leader's end to its standby's first write
+    /// From the leader's crash to its standby's first write
     Takeover {
         #[arg(long, default_value = "3")]
         rounds: usize,
     },
-    /// Brokers that are away, and pools on others meanwhile
+    /// Unreachable brokers, and pools on other brokers meanwhile
     Faults {
         #[arg(long, default_value = "60")]
         away_seconds: u64,
     },
 }
 
-/// What every scenario works with.
+/// Fixture of every scenario.
 struct Bench {
     operator: PathBuf,
     plane: ControlPlane,
@@ -83,7 +83,7 @@ struct Bench {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Runtime::new()?;
-    let found = runtime.block_on(async {
+    let report = runtime.block_on(async {
         let options = ControlPlaneOptions {
             controllers: false,
             ..ControlPlaneOptions::default()
@@ -115,7 +115,7 @@ fn main() -> Result<()> {
     })?;
     #[expect(clippy::print_stdout, reason = "the one thing that this program prints")]
     {
-        println!("{found}");
+        println!("{report}");
     }
     Ok(())
 }
@@ -129,7 +129,7 @@ async fn client(plane: &ControlPlane) -> Result<Client> {
 /// A running operator with the default settings.
 struct Operator {
     process: Process,
-    _folder: Folder,
+    _directory: TempDirectory,
 }
 
 impl Bench {
@@ -143,11 +143,11 @@ impl Bench {
             ..Namespace::default()
         };
         namespaces.create(&PostParams::default(), &namespace).await?;
-        let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
-        let definition = separation_operator::crd::definition();
-        definitions.create(&PostParams::default(), &definition).await?;
+        let crds: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        let crd = separation_operator::crd::crd();
+        crds.create(&PostParams::default(), &crd).await?;
         let pools: Api<SeparationPool> = Api::namespaced(self.client.clone(), NAMESPACE);
-        eventually("definition", PATIENCE, async || {
+        eventually("CRD", TIMEOUT, async || {
             pools.list(&kube::api::ListParams::default()).await?;
             anyhow::Ok(true)
         })
@@ -156,8 +156,8 @@ impl Bench {
     }
 
     fn start(&self, lease: &str) -> Result<Operator> {
-        let folder = Folder::new()?;
-        let kubeconfig = folder.path().join("kubeconfig");
+        let directory = TempDirectory::new()?;
+        let kubeconfig = directory.path().join("kubeconfig");
         std::fs::write(&kubeconfig, self.plane.kubeconfig(self.plane.admin_token()))?;
         let mut command = Command::new(&self.operator);
         command
@@ -165,12 +165,12 @@ impl Bench {
             .args(["--lease-namespace", NAMESPACE, "--lease-name", lease])
             .args(["--health-address", "127.0.0.1:0"])
             .env("KUBECONFIG", kubeconfig);
-        // Kept where it can be read when something is odd.
-        let log = self.plane.folder().path().join("operator.log");
+        // Kept with the control plane's files, for debugging.
+        let log = self.plane.directory().path().join("operator.log");
         let process = Process::start("separation-operator", &command, &log, &log)?;
         Ok(Operator {
             process,
-            _folder: folder,
+            _directory: directory,
         })
     }
 
@@ -187,10 +187,10 @@ impl Bench {
         Ok(())
     }
 
-    /// Waits until a pool's offsets were initialised and that was written.
+    /// Waits until a pool's status shows that its offsets were initialized.
     async fn until_adopted(&self, name: &str) {
         let pools: Api<SeparationPool> = Api::namespaced(self.client.clone(), NAMESPACE);
-        eventually("adoption", PATIENCE, async || {
+        eventually("adoption", TIMEOUT, async || {
             let status = pools.get(name).await?.status.unwrap_or_default();
             let adopted = |role: Option<separation_operator::crd::RoleStatus>| {
                 role.is_some_and(|role| role.adoption.is_some())
@@ -216,7 +216,7 @@ fn pool(name: &str, servers: &str, scaling: &Value) -> Value {
             "kafka": {"bootstrapServers": servers},
             "storage": {"s3": {"bucket": "stems"}, "work": {"s3Prefix": "staging/"}},
             "processor": {"topic": format!("tasks-{name}"), "group": format!("processors-{name}"), "scaling": scaling},
-            // One topic for all: only their groups tell uploaders apart.
+            // One topic for all: uploaders differ only in their groups.
             "uploader": {"topic": "results", "group": format!("uploaders-{name}")},
         },
     })

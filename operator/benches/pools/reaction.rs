@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use kube::runtime::watcher;
 use serde_json::{Value, json};
 
-use super::{Bench, PATIENCE, pool};
+use super::{Bench, TIMEOUT, pool};
 use separation_testbed::eventually;
 
 const PARTITIONS: i32 = 24;
@@ -18,7 +18,7 @@ pub(super) async fn measure(bench: &Bench, rounds: usize, poll_seconds: f64) -> 
     let scaling = json!({
         "maxReplicas": 100,
         "pollIntervalSeconds": poll_seconds,
-        // Only the way out is measured.
+        // Only the scale-up is measured.
         "scaleDownStabilizationSeconds": 0,
     });
     bench
@@ -28,18 +28,18 @@ pub(super) async fn measure(bench: &Bench, rounds: usize, poll_seconds: f64) -> 
     bench.until_adopted("vocals").await;
     let mut milliseconds = Vec::new();
     let mut numbers_written = Vec::new();
-    // The first one makes connections of our own.
-    once(bench).await?;
-    finish_all(bench).await?;
+    // The first round opens our own connections.
+    measure_once(bench).await?;
+    commit_all(bench).await?;
     for round in 0..rounds {
         // Rounds begin anywhere between two readings: steps of the golden ratio of the interval.
         let phase = (round as f64 * 0.618_034).fract() * poll_seconds;
-        // Nobody changes anything shortly after a change.
+        // Outside the cooldown after the last change.
         tokio::time::sleep(Duration::from_secs_f64(poll_seconds + phase)).await;
-        let (took, written) = once(bench).await?;
+        let (took, written) = measure_once(bench).await?;
         milliseconds.push(took.as_secs_f64() * 1e3);
         numbers_written.push(written);
-        finish_all(bench).await?;
+        commit_all(bench).await?;
     }
     drop(operator);
     Ok(
@@ -47,16 +47,17 @@ pub(super) async fn measure(bench: &Bench, rounds: usize, poll_seconds: f64) -> 
     )
 }
 
-/// Publishes one message into each partition; gives the time to all replicas, and each number that was written on the way.
-async fn once(bench: &Bench) -> Result<(Duration, Vec<i32>)> {
+/// Publishes one message to each partition. Returns the time until all replicas are written, and each number that was
+/// written meanwhile.
+async fn measure_once(bench: &Bench) -> Result<(Duration, Vec<i32>)> {
     let events = watcher(
         bench.deployments(),
         watcher::Config::default().fields("metadata.name=vocals-processor"),
     );
     let mut events = Box::pin(events);
-    // Nothing is missed: the watch has begun.
+    // The watch has started, so that no change is missed.
     while !matches!(events.try_next().await?, Some(watcher::Event::InitDone)) {}
-    let begun = Instant::now();
+    let start = Instant::now();
     let publishing = stream::iter(0..PARTITIONS)
         .map(|partition| bench.kafka.publish_to("tasks-vocals", partition, "key", "{}"))
         .buffer_unordered(PARTITIONS as usize)
@@ -75,22 +76,22 @@ async fn once(bench: &Bench) -> Result<(Duration, Vec<i32>)> {
                 break;
             }
         }
-        anyhow::Ok((begun.elapsed(), written))
+        anyhow::Ok((start.elapsed(), written))
     };
-    let (published, watched) = tokio::join!(publishing, tokio::time::timeout(PATIENCE, watching));
+    let (published, watched) = tokio::join!(publishing, tokio::time::timeout(TIMEOUT, watching));
     published?;
     watched?
 }
 
-/// As if workers had done everything.
-async fn finish_all(bench: &Bench) -> Result<()> {
+/// Commits all messages, as workers would.
+async fn commit_all(bench: &Bench) -> Result<()> {
     let lag = bench.kafka.lag("processors-vocals", "tasks-vocals").await?;
     let ends: Vec<i64> = lag.iter().map(|partition| partition.end).collect();
     bench
         .kafka
         .commit("processors-vocals", "tasks-vocals", &ends)
         .await?;
-    eventually("no replicas", PATIENCE, async || {
+    eventually("no replicas", TIMEOUT, async || {
         Ok::<_, anyhow::Error>(bench.replicas("vocals").await? == Some(0))
     })
     .await;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use separation_testbed::eventually;
 use serde_json::{Value, json};
 
-use super::{Bench, Operator, PATIENCE, pool};
+use super::{Bench, Operator, TIMEOUT, pool};
 
 pub(super) async fn measure(bench: &Bench, rounds: usize) -> Result<Value> {
     bench.kafka.create_topic("tasks-vocals", 100).await?;
@@ -27,7 +27,7 @@ pub(super) async fn measure(bench: &Bench, rounds: usize) -> Result<Value> {
             .kafka
             .publish_to("tasks-vocals", partition, "key", "{}")
             .await?;
-        eventually("write of the standby", PATIENCE, async || {
+        eventually("write of the standby", TIMEOUT, async || {
             Ok::<_, anyhow::Error>(bench.replicas("vocals").await? == Some(partition + 1))
         })
         .await;
@@ -37,10 +37,10 @@ pub(super) async fn measure(bench: &Bench, rounds: usize) -> Result<Value> {
     Ok(json!({"seconds": seconds}))
 }
 
-/// A second operator that has seen the cluster and waits.
+/// A second operator that has listed the cluster and is a standby.
 async fn standby(bench: &Bench) -> Result<Operator> {
     let standby = bench.start("operator")?;
-    // It lists everything at once when it starts, and looks at the lease every two seconds.
+    // It lists all objects when it starts, and reads the lease every two seconds.
     tokio::time::sleep(Duration::from_secs(5)).await;
     Ok(standby)
 }

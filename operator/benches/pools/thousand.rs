@@ -1,4 +1,4 @@
-//! A thousand pools: how long they take to be taken up, what they cost idle, and all of them busy at once.
+//! A thousand pools: time of their first reconciliation, cost while idle, and all of them busy at the same time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,12 +13,12 @@ use separation_testbed::eventually;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{Bench, NAMESPACE, PATIENCE, pool};
+use super::{Bench, NAMESPACE, TIMEOUT, pool};
 
 const PARTITIONS: i32 = 4;
 
-/// Requests of ours at once.
-const AT_ONCE: usize = 16;
+/// Parallel requests of this program.
+const PARALLEL_REQUESTS: usize = 16;
 
 pub(super) async fn measure(bench: &Bench, pools: usize, idle: Duration) -> Result<Value> {
     let names: Vec<String> = (0..pools).map(|number| format!("pool-{number:04}")).collect();
@@ -28,31 +28,31 @@ pub(super) async fn measure(bench: &Bench, pools: usize, idle: Duration) -> Resu
             let topic = format!("tasks-{name}");
             async move { bench.kafka.create_topic(&topic, PARTITIONS).await }
         })
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(PARALLEL_REQUESTS)
         .try_collect::<Vec<_>>()
         .await?;
     let operator = bench.start("operator")?;
     let pid = operator.process.pid();
 
-    let begun = Instant::now();
+    let start = Instant::now();
     let scaling = json!({"maxReplicas": 8, "scaleDownStabilizationSeconds": 0});
     stream::iter(&names)
         .map(|name| {
             let pool = pool(name, &bench.kafka.bootstrap(), &scaling);
             async move { bench.apply(&pool).await }
         })
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(PARALLEL_REQUESTS)
         .try_collect::<Vec<_>>()
         .await?;
-    let applied = begun.elapsed();
-    eventually("Deployments of all", PATIENCE, async || {
+    let applied = start.elapsed();
+    eventually("Deployments of all", TIMEOUT, async || {
         let found = bench.deployments().list_metadata(&ListParams::default()).await?;
         anyhow::Ok(found.items.len() == 2 * pools)
     })
     .await;
-    let deployed = begun.elapsed();
+    let deployed = start.elapsed();
     let all: Api<SeparationPool> = Api::namespaced(bench.client.clone(), NAMESPACE);
-    eventually("status of all", PATIENCE, async || {
+    eventually("status of all", TIMEOUT, async || {
         let found = all.list(&ListParams::default()).await?;
         let is_known = |pool: &SeparationPool| {
             pool.status.as_ref().is_some_and(|status| {
@@ -65,7 +65,7 @@ pub(super) async fn measure(bench: &Bench, pools: usize, idle: Duration) -> Resu
         anyhow::Ok(found.items.iter().all(is_known))
     })
     .await;
-    let observed = begun.elapsed();
+    let observed = start.elapsed();
 
     let writes_until_idle = until_idle(bench).await?;
     let writes_before = writes(bench)?;
@@ -76,12 +76,12 @@ pub(super) async fn measure(bench: &Bench, pools: usize, idle: Duration) -> Resu
     let memory = resident_bytes(pid)?;
     let sockets = sockets_to(pid, &bench.kafka.bootstrap())?;
 
-    // Followed, not listed again and again: lists of thousands would be most of the API server's work.
+    // Watched, not listed repeatedly: lists of thousands of objects would dominate the API server's load.
     let listed = bench.deployments().list_metadata(&ListParams::default()).await?;
     let version = listed.metadata.resource_version.context("a list has a version")?;
-    let following = bench.deployments();
-    let scaled = following.watch(&WatchParams::default(), &version).await?;
-    let begun = Instant::now();
+    let deployments = bench.deployments();
+    let scaled = deployments.watch(&WatchParams::default(), &version).await?;
+    let start = Instant::now();
     stream::iter(&names)
         .flat_map(|name| stream::iter((0..PARTITIONS).map(move |partition| (name, partition))))
         .map(|(name, partition)| {
@@ -91,10 +91,10 @@ pub(super) async fn measure(bench: &Bench, pools: usize, idle: Duration) -> Resu
         .buffer_unordered(1_000)
         .try_collect::<Vec<_>>()
         .await?;
-    let published = begun.elapsed();
-    let written = timeout(PATIENCE, replicas_written(scaled, pools));
+    let published = start.elapsed();
+    let written = timeout(TIMEOUT, replicas_written(scaled, pools));
     written.await.context("not all replicas were written")??;
-    let busy = begun.elapsed();
+    let busy = start.elapsed();
     let writes_busy = difference(&writes(bench)?, &writes_before);
     Ok(json!({
         "pools": pools,
@@ -114,7 +114,7 @@ pub(super) async fn measure(bench: &Bench, pools: usize, idle: Duration) -> Resu
     }))
 }
 
-/// Waits until so many Deployments were given a replica for each partition.
+/// Waits until `pools` Deployments have a replica for each partition.
 async fn replicas_written(
     changes: impl Stream<Item = kube::Result<WatchEvent<Deployment>>>,
     pools: usize,
@@ -133,7 +133,7 @@ async fn replicas_written(
     Ok(())
 }
 
-/// Writes so far by what was written, those of the Lease and of ourselves aside.
+/// Number of writes so far, by verb, resource and status, without those of the Lease and of this program.
 fn writes(bench: &Bench) -> Result<BTreeMap<String, usize>> {
     let mut counts = BTreeMap::new();
     for request in bench.plane.requests()? {
@@ -156,7 +156,7 @@ fn difference(after: &BTreeMap<String, usize>, before: &BTreeMap<String, usize>)
     changed.filter(|(_, count)| *count > 0).collect()
 }
 
-/// Waits until being taken up has nothing left to do, events included; gives what was written.
+/// Waits until the first reconciliation is complete, events included. Returns the writes.
 async fn until_idle(bench: &Bench) -> Result<BTreeMap<String, usize>> {
     let mut before = writes(bench)?;
     loop {

@@ -1,4 +1,4 @@
-//! Counts requests to the API server that failed, by verb, resource and kind of failure.
+//! Counts failed requests to the API server, by verb, resource and kind of failure.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,10 +12,10 @@ use tower::{BoxError, Layer, Service};
 use crate::lease::Fenced;
 use crate::metrics::{ApiFailure, Metrics, Verb};
 
-/// Resources that the operator asks for; others share one label.
+/// Resources that the operator requests; others share one label.
 const RESOURCES: [&str; 5] = ["separationpools", "deployments", "pods", "secrets", "events"];
 
-/// A service whose failures are counted.
+/// A service that counts its failures.
 #[derive(Debug, Clone)]
 pub struct CountFailures<S> {
     inner: S,
@@ -23,7 +23,7 @@ pub struct CountFailures<S> {
 }
 
 impl<S> CountFailures<S> {
-    /// Counts the failures of a service in these metrics.
+    /// A layer that counts the failures of a service in `metrics`.
     pub fn layer(metrics: &Metrics) -> impl Layer<S, Service = Self> {
         layer_fn(|inner| Self {
             inner,
@@ -48,31 +48,31 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let asked = Asked::new(&self.metrics, request.method(), request.uri());
-        let answer = self.inner.call(request);
+        let progress = RequestInProgress::new(&self.metrics, request.method(), request.uri());
+        let response = self.inner.call(request);
         Box::pin(async move {
-            let answer = answer.await.map_err(Into::into);
-            asked.ended(match &answer {
-                Ok(answer) => of_status(answer.status()),
+            let response = response.await.map_err(Into::into);
+            progress.complete(match &response {
+                Ok(response) => failure_of(response.status()),
                 Err(error) if error.is::<Fenced>() => Some(ApiFailure::Fenced),
                 Err(_) => Some(ApiFailure::Network),
             });
-            answer
+            response
         })
     }
 }
 
-/// A request under way. One that is dropped before its answer counts as unanswered.
-struct Asked {
+/// A request in progress. One that is dropped before its response counts as unanswered.
+struct RequestInProgress {
     metrics: Metrics,
     verb: Verb,
     resource: &'static str,
     failure: Option<ApiFailure>,
 }
 
-impl Asked {
+impl RequestInProgress {
     fn new(metrics: &Metrics, method: &Method, uri: &Uri) -> Self {
-        let (verb, resource) = asked(method, uri);
+        let (verb, resource) = verb_and_resource(method, uri);
         Self {
             metrics: metrics.clone(),
             verb,
@@ -81,12 +81,12 @@ impl Asked {
         }
     }
 
-    fn ended(mut self, failure: Option<ApiFailure>) {
+    fn complete(mut self, failure: Option<ApiFailure>) {
         self.failure = failure;
     }
 }
 
-impl Drop for Asked {
+impl Drop for RequestInProgress {
     fn drop(&mut self) {
         if let Some(failure) = self.failure {
             self.metrics.api_failed(self.verb, self.resource, failure);
@@ -94,8 +94,8 @@ impl Drop for Asked {
     }
 }
 
-/// What a request asks for, by its method and path: `/apis/apps/v1/namespaces/media/deployments/NAME`.
-fn asked(method: &Method, uri: &Uri) -> (Verb, &'static str) {
+/// Verb and resource of a request, from its method and path: `/apis/apps/v1/namespaces/media/deployments/NAME`.
+fn verb_and_resource(method: &Method, uri: &Uri) -> (Verb, &'static str) {
     let mut path = uri.path().trim_start_matches('/').split('/');
     // The group is missing in paths of the core API.
     let before_resource = if path.next() == Some("api") { 1 } else { 2 };
@@ -119,8 +119,8 @@ fn asked(method: &Method, uri: &Uri) -> (Verb, &'static str) {
     (verb, known.unwrap_or("other"))
 }
 
-/// The failure that a status is; none for success.
-fn of_status(status: StatusCode) -> Option<ApiFailure> {
+/// The failure class of a status; none for success.
+fn failure_of(status: StatusCode) -> Option<ApiFailure> {
     Some(match status.as_u16() {
         401 | 403 => ApiFailure::Forbidden,
         404 => ApiFailure::NotFound,
@@ -141,11 +141,15 @@ mod tests {
 
     #[track_caller]
     fn check(method: &Method, uri: &str, expected: (Verb, &str)) {
-        assert_eq!(asked(method, &uri.parse().expect("a URI")), expected, "{uri}");
+        assert_eq!(
+            verb_and_resource(method, &uri.parse().expect("a URI")),
+            expected,
+            "{uri}"
+        );
     }
 
     #[test]
-    fn requests_are_told_apart_by_method_and_path() {
+    fn verb_and_resource_follow_from_method_and_path() {
         let deployments = "/apis/apps/v1/namespaces/media/deployments";
         check(
             &Method::PATCH,
@@ -174,7 +178,7 @@ mod tests {
         );
         check(
             &Method::GET,
-            "/api/v1/namespaces/media/secrets/login",
+            "/api/v1/namespaces/media/secrets/kafka-user",
             (Verb::Get, "secrets"),
         );
         check(&Method::GET, "/api/v1/pods", (Verb::List, "pods"));
@@ -187,34 +191,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failures_and_requests_that_nobody_answered_are_counted() {
+    async fn failed_and_unanswered_requests_are_counted() {
         let metrics = Metrics::new();
         let service = service_fn(|request: Request<Body>| async move {
-            let answer = |status| {
-                let mut answer = Response::new(Body::empty());
-                *answer.status_mut() = StatusCode::from_u16(status).expect("a status");
-                Ok::<_, BoxError>(answer)
+            let response = |status| {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+                Ok::<_, BoxError>(response)
             };
             match request.uri().path().rsplit('/').next() {
-                Some("absent") => answer(404),
+                Some("absent") => response(404),
                 Some("fenced") => Err(Fenced::NotSent.into()),
                 Some("broken") => Err("connection reset".into()),
                 Some("silent") => std::future::pending().await,
-                _ => answer(200),
+                _ => response(200),
             }
         });
-        let ask = async |name: &str| {
+        let send = async |name: &str| {
             let path = format!("/api/v1/namespaces/media/pods/{name}");
             let request = Request::get(path).body(Body::empty()).expect("a request");
             let counting = CountFailures::layer(&metrics).layer(service);
-            let answer = counting.oneshot(request);
-            let _ = tokio::time::timeout(std::time::Duration::from_millis(20), answer).await;
+            let response = counting.oneshot(request);
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(20), response).await;
         };
         for name in ["absent", "fenced", "broken", "silent", "there"] {
-            ask(name).await;
+            send(name).await;
         }
         let text = String::from_utf8(metrics.text()).expect("text");
-        let counted: Vec<_> = text
+        let counts: Vec<_> = text
             .lines()
             .filter_map(|line| line.strip_prefix("separation_operator_api_errors_total"))
             .collect();
@@ -223,6 +227,6 @@ mod tests {
             .iter()
             .map(|class| format!(r#"{{class="{class}",resource="pods",verb="get"}} 1"#))
             .collect();
-        assert_eq!(counted, expected);
+        assert_eq!(counts, expected);
     }
 }

@@ -1,7 +1,7 @@
-//! The client of the Kubernetes API: writes pass the lease's fence, failures are counted, and answers cannot nest deeper
-//! than their decoder can read.
+//! The client of the Kubernetes API: writes pass the lease's fence, failures are counted, and responses are cut where
+//! they nest deeper than the decoder accepts.
 //!
-//! It changes no request and decides nothing.
+//! It changes no request and makes no decision.
 
 mod failures;
 mod nesting;
@@ -13,15 +13,15 @@ use crate::lease::{Fence, Leadership};
 use crate::metrics::Metrics;
 
 pub use failures::CountFailures;
-pub use nesting::{BoundNesting, DEEPEST, TOO_DEEP};
+pub use nesting::{BoundNesting, MAX_DEPTH, TOO_DEEP};
 
 /// The client for everything except the lease.
 ///
 /// # Errors
-/// When the configuration cannot be used.
+/// If the configuration is invalid.
 pub fn client(config: &Config, leadership: Leadership, metrics: &Metrics) -> Result<Client, kube::Error> {
     let mut config = config.clone();
-    // Whoever decided on a write decides whether it is repeated.
+    // The caller decides whether a write is retried.
     config.default_retry = false;
     Ok(ClientBuilder::try_from(config)?
         .with_layer(&BoundNesting::layer())
@@ -30,10 +30,10 @@ pub fn client(config: &Config, leadership: Leadership, metrics: &Metrics) -> Res
         .build())
 }
 
-/// A client without the fence, for whoever writes nothing that the lease protects.
+/// A client without the fence, for callers that write nothing that the lease protects.
 ///
 /// # Errors
-/// When the configuration cannot be used.
+/// If the configuration is invalid.
 pub fn unfenced_client(config: Config) -> Result<Client, kube::Error> {
     Ok(ClientBuilder::try_from(config)?
         .with_layer(&BoundNesting::layer())

@@ -1,8 +1,8 @@
-//! Cuts off what nests too deeply in the answers of the API server, before they are decoded.
+//! Replaces values that nest too deeply in responses of the API server, before they are decoded.
 //!
-//! `serde_json` refuses a whole list because of one value that is nested more than 127 levels deep, and a user can store one
-//! in a field without a schema, such as `podOverrides`. Here each value below [`DEEPEST`] levels becomes the text
-//! [`TOO_DEEP`], in lists, watches and single objects, so that only its own object has a problem.
+//! `serde_json` refuses a complete list because of one value that is nested more than 127 levels deep, and a user can
+//! store one in a field without a schema, such as `podOverrides`. Here each value below [`MAX_DEPTH`] levels becomes
+//! the text [`TOO_DEEP`], in lists, watches and single objects, so that only its own object is invalid.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,20 +16,20 @@ use kube::client::Body;
 use tower::layer::layer_fn;
 use tower::{BoxError, Layer, Service};
 
-/// Levels of an answer that are decoded. A pod and its managed fields have fewer than 30, a list or a watch adds two.
-pub const DEEPEST: usize = 64;
+/// Levels of a response that are decoded. A pod and its managed fields have fewer than 30, a list or a watch adds two.
+pub const MAX_DEPTH: usize = 64;
 
-/// Text in place of a value below them.
+/// Replaces a value below [`MAX_DEPTH`] levels.
 pub const TOO_DEEP: &str = "separation.dev/nested-too-deeply";
 
-/// A service whose answers are bounded in their nesting.
+/// A service that bounds the nesting of its responses.
 #[derive(Debug, Clone)]
 pub struct BoundNesting<S> {
     inner: S,
 }
 
 impl<S> BoundNesting<S> {
-    /// Bounds the nesting of a service's answers.
+    /// A layer that bounds the nesting of a service's responses.
     pub fn layer() -> impl Layer<S, Service = Self> {
         layer_fn(|inner| Self { inner })
     }
@@ -52,13 +52,13 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let answer = self.inner.call(request);
+        let response = self.inner.call(request);
         Box::pin(async move {
-            let (mut parts, body) = answer.await.map_err(Into::into)?.into_parts();
+            let (mut parts, body) = response.await.map_err(Into::into)?.into_parts();
             parts.headers.remove(http::header::CONTENT_LENGTH);
-            let mut cut = Cut::default();
+            let mut filter = NestingFilter::default();
             let body = body
-                .map_frame(move |frame| frame.map_data(|bytes| cut.pass(bytes)))
+                .map_frame(move |frame| frame.map_data(|bytes| filter.pass(bytes)))
                 .map_err(Into::into)
                 .boxed_unsync();
             Ok(Response::from_parts(parts, body))
@@ -66,19 +66,19 @@ where
     }
 }
 
-/// Where in a stream of JSON texts the last byte was.
+/// Parser state in a stream of JSON texts.
 #[derive(Debug, Default)]
-struct Cut {
+struct NestingFilter {
     depth: usize,
     in_string: bool,
     escaped: bool,
 }
 
-impl Cut {
-    /// The next bytes, without what lies too deep.
+impl NestingFilter {
+    /// The next bytes, without values that nest too deeply.
     fn pass(&mut self, bytes: Bytes) -> Bytes {
-        let mut kept: Option<Vec<u8>> = self.is_cutting().then(Vec::new);
-        // Where bytes that are passed on, and not yet copied, begin.
+        let mut output: Option<Vec<u8>> = self.is_too_deep().then(Vec::new);
+        // Start of the bytes that are kept and not yet copied.
         let mut from = 0;
         for (at, byte) in bytes.iter().enumerate() {
             if self.in_string {
@@ -89,14 +89,14 @@ impl Cut {
                 b'"' => self.in_string = true,
                 b'{' | b'[' => {
                     self.depth += 1;
-                    if self.depth == DEEPEST + 1 {
-                        let kept = kept.get_or_insert_default();
-                        kept.extend_from_slice(&bytes[from..at]);
-                        kept.extend_from_slice(format!("\"{TOO_DEEP}\"").as_bytes());
+                    if self.depth == MAX_DEPTH + 1 {
+                        let output = output.get_or_insert_default();
+                        output.extend_from_slice(&bytes[from..at]);
+                        output.extend_from_slice(format!("\"{TOO_DEEP}\"").as_bytes());
                     }
                 }
                 b'}' | b']' => {
-                    if self.depth == DEEPEST + 1 {
+                    if self.depth == MAX_DEPTH + 1 {
                         from = at + 1;
                     }
                     self.depth = self.depth.saturating_sub(1);
@@ -104,19 +104,19 @@ impl Cut {
                 _ => {}
             }
         }
-        match kept {
+        match output {
             None => bytes,
-            Some(mut kept) => {
-                if !self.is_cutting() {
-                    kept.extend_from_slice(&bytes[from..]);
+            Some(mut output) => {
+                if !self.is_too_deep() {
+                    output.extend_from_slice(&bytes[from..]);
                 }
-                kept.into()
+                output.into()
             }
         }
     }
 
-    fn is_cutting(&self) -> bool {
-        self.depth > DEEPEST
+    fn is_too_deep(&self) -> bool {
+        self.depth > MAX_DEPTH
     }
 
     fn in_string(&mut self, byte: u8) {
@@ -136,16 +136,16 @@ mod tests {
 
     use super::*;
 
-    /// A text as it is passed on when it comes in pieces of these lengths.
+    /// The output for a text that arrives in pieces of these lengths.
     fn passed(text: &str, pieces: &[usize]) -> String {
-        let mut cut = Cut::default();
+        let mut filter = NestingFilter::default();
         let mut rest = Bytes::copy_from_slice(text.as_bytes());
         let mut passed = Vec::new();
         for length in pieces {
             let piece = rest.split_to((*length).min(rest.len()));
-            passed.extend_from_slice(&cut.pass(piece));
+            passed.extend_from_slice(&filter.pass(piece));
         }
-        passed.extend_from_slice(&cut.pass(rest));
+        passed.extend_from_slice(&filter.pass(rest));
         String::from_utf8(passed).expect("UTF-8")
     }
 
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn one_item_that_nests_too_deeply_leaves_the_others_as_they_are() {
+    fn an_item_that_nests_too_deeply_leaves_other_items_unchanged() {
         for levels in [130, 5_000, 100_000] {
             let list = format!(
                 r#"{{"items":[{{"name":"deep \" ] }}","spec":{}}},{{"name":"other"}}]}}"#,
@@ -171,33 +171,33 @@ mod tests {
             let read: Value = serde_json::from_str(&passed(&list, &[])).expect("JSON");
             assert_eq!(read["items"][0]["name"], "deep \" ] }");
             assert_eq!(read["items"][1], json!({"name": "other"}));
-            assert_eq!(depth(&read), DEEPEST);
+            assert_eq!(depth(&read), MAX_DEPTH);
             assert!(read.to_string().contains(TOO_DEEP));
         }
     }
 
     #[test]
-    fn what_nests_as_deep_as_it_may_is_not_changed() {
-        let text = nested(DEEPEST);
+    fn values_within_the_depth_limit_are_unchanged() {
+        let text = nested(MAX_DEPTH);
         assert_eq!(passed(&text, &[]), text);
-        assert_ne!(passed(&nested(DEEPEST + 1), &[]), nested(DEEPEST + 1));
-        // Brackets in texts do not count.
+        assert_ne!(passed(&nested(MAX_DEPTH + 1), &[]), nested(MAX_DEPTH + 1));
+        // Brackets in strings do not count.
         let text = format!(r#"{{"a":"{}"}}"#, r#"[{\"\\"#.repeat(1_000));
         assert_eq!(passed(&text, &[]), text);
     }
 
     #[test]
-    fn events_of_a_watch_come_one_after_the_other() {
+    fn each_event_of_a_watch_is_limited_separately() {
         let events = format!("{}\n{}\n{}\n", nested(3), nested(200), nested(4));
         let passed = passed(&events, &[]);
         let lines: Vec<_> = passed.lines().collect();
         assert_eq!((lines[0], lines[2]), (&*nested(3), &*nested(4)));
-        assert_eq!(depth(&serde_json::from_str(lines[1]).expect("JSON")), DEEPEST);
+        assert_eq!(depth(&serde_json::from_str(lines[1]).expect("JSON")), MAX_DEPTH);
     }
 
     proptest! {
         #[test]
-        fn pieces_make_no_difference(
+        fn chunk_boundaries_do_not_change_the_output(
             levels in 50_usize..90,
             key in "[\\[{\"\\\\}\\]a]{0,6}",
             pieces in prop::collection::vec(0_usize..40, 0..60),
@@ -207,10 +207,10 @@ mod tests {
                 value = if level % 2 == 0 { json!({key.clone(): value, "b": [key]}) } else { json!([value, key]) };
             }
             let text = value.to_string();
-            let whole = passed(&text, &[]);
-            prop_assert_eq!(passed(&text, &pieces), whole.clone());
-            let read: Value = serde_json::from_str(&whole).expect("JSON");
-            prop_assert_eq!(depth(&read), depth(&value).min(DEEPEST));
+            let complete = passed(&text, &[]);
+            prop_assert_eq!(passed(&text, &pieces), complete.clone());
+            let read: Value = serde_json::from_str(&complete).expect("JSON");
+            prop_assert_eq!(depth(&read), depth(&value).min(MAX_DEPTH));
         }
     }
 }

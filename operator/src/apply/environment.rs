@@ -1,4 +1,4 @@
-//! What a worker is told through its environment: names as both binaries know them, values of the plan.
+//! Environment variables of a worker: names shared by both binaries, values from the plan.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Secr
 use separation_contract::environment as env;
 use separation_contract::kafka::OffsetReset;
 
-use super::pod::{ADMIN_PORT, CA_FOLDER, CLIENT_FOLDER, SCRATCH_FOLDER, WORK_FOLDER};
+use super::layout::{ADMIN_PORT, CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};
 use crate::names;
-use crate::plan::{FailurePolicy, PoolPlan, Role, RolePlan, SecretKey, Work};
+use crate::plan::{FailurePolicy, PoolPlan, Role, RolePlan, SecretKey, Staging};
 
-/// All variables of a role's worker. The pool's tag is part of its Kafka client id, where there is one.
+/// All environment variables of a role's worker. The pool's tag, if any, becomes part of its Kafka client id.
 pub(crate) fn variables(plan: &PoolPlan, role: &RolePlan, pool_tag: Option<&str>) -> Vec<EnvVar> {
     let mut variables = kafka(plan, pool_tag);
     variables.extend(consumer(plan, role));
     variables.extend(storage(plan));
     variables.push(plain(env::ADMIN_ADDR, format!("0.0.0.0:{ADMIN_PORT}")));
-    // As the operator and the API of the chart; `podOverrides` may ask for text.
+    // As for the operator and the API in the chart; `podOverrides` may set text.
     variables.push(plain(env::LOG_FORMAT, "json"));
     match role.role {
         Role::Processor => {
@@ -38,8 +38,9 @@ pub(crate) fn variables(plan: &PoolPlan, role: &RolePlan, pool_tag: Option<&str>
     variables
 }
 
-/// How group members are told apart. Kubernetes puts the pod's name into the client id: its variable comes first.
-fn identity(pool_tag: Option<&str>) -> Vec<EnvVar> {
+/// The Kafka client id, which identifies the group member. Kubernetes substitutes the pod's name, whose variable must
+/// come first.
+fn kafka_client_id(pool_tag: Option<&str>) -> Vec<EnvVar> {
     match pool_tag {
         Some(tag) => vec![
             pod_name(names::POD_NAME),
@@ -58,20 +59,20 @@ fn kafka(plan: &PoolPlan, pool_tag: Option<&str>) -> Vec<EnvVar> {
         plain(env::KAFKA_BOOTSTRAP_SERVERS, &kafka.bootstrap_servers),
         plain(env::KAFKA_SECURITY_PROTOCOL, kafka.security_protocol()),
     ];
-    variables.extend(identity(pool_tag));
+    variables.extend(kafka_client_id(pool_tag));
     if let Some(tls) = &kafka.tls {
-        let file = |folder: &str, key: &SecretKey| format!("{folder}/{}", key.key);
+        let file = |directory: &str, key: &SecretKey| format!("{directory}/{}", key.key);
         variables.extend(
             tls.ca
                 .as_ref()
-                .map(|ca| plain(env::KAFKA_SSL_CA_LOCATION, file(CA_FOLDER, ca))),
+                .map(|ca| plain(env::KAFKA_SSL_CA_LOCATION, file(CA_PATH, ca))),
         );
         if let Some(client) = &tls.client {
-            let certificate = file(CLIENT_FOLDER, &client.certificate);
+            let certificate = file(CLIENT_PATH, &client.certificate);
             variables.push(plain(env::KAFKA_SSL_CERTIFICATE_LOCATION, certificate));
             variables.push(plain(
                 env::KAFKA_SSL_KEY_LOCATION,
-                file(CLIENT_FOLDER, &client.private_key),
+                file(CLIENT_PATH, &client.private_key),
             ));
         }
     }
@@ -104,7 +105,8 @@ fn consumer(plan: &PoolPlan, role: &RolePlan) -> Vec<EnvVar> {
             milliseconds(role.timings.heartbeat_interval),
         ),
         plain(env::KAFKA_ASSIGNOR, role.assignor.name()),
-        // Offsets are initialised before the first worker starts; what has none by now is new, and nothing of it is skipped.
+        // Offsets are initialized before the first worker starts. A partition without one is new, and none of its
+        // messages may be skipped.
         plain(env::KAFKA_AUTO_OFFSET_RESET, OffsetReset::Earliest.name()),
         plain(env::TASK_TIMEOUT_SECONDS, role.task_timeout.as_secs().to_string()),
         plain(env::MAX_ATTEMPTS, role.max_attempts.to_string()),
@@ -126,12 +128,12 @@ fn storage(plan: &PoolPlan) -> Vec<EnvVar> {
         plain(env::S3_BUCKET_NAME, &s3.bucket),
         plain(env::S3_PATH_STYLE, s3.path_style.to_string()),
         plain(env::DELETE_INPUT, storage.delete_input.0),
-        plain(env::SCRATCH_DIR, SCRATCH_FOLDER),
+        plain(env::SCRATCH_DIR, SCRATCH_PATH),
         plain(env::SCRATCH_LIMIT_BYTES, storage.scratch_bytes.to_string()),
-        // The root file system cannot be written to, and libraries may want a place.
-        plain("TMPDIR", SCRATCH_FOLDER),
+        // The root file system is read-only, and libraries may write temporary files.
+        plain("TMPDIR", SCRATCH_PATH),
     ];
-    // Without endpoint and region, the region is that of the pod's surroundings, as for other AWS programs.
+    // Without endpoint and region, the AWS SDK takes the region from the pod's environment.
     let region = s3.region.as_deref().or(s3.endpoint.as_ref().map(|_| "auto"));
     variables.extend(region.map(|region| plain(env::AWS_REGION, region)));
     variables.extend(
@@ -146,22 +148,22 @@ fn storage(plan: &PoolPlan) -> Vec<EnvVar> {
         variables.push(secret(env::AWS_ACCESS_KEY_ID, &key.access_key_id));
         variables.push(secret(env::AWS_SECRET_ACCESS_KEY, &key.secret_access_key));
     }
-    match &storage.work {
-        Work::Claim(claim) => {
+    match &storage.staging {
+        Staging::SharedVolume(shared) => {
             variables.push(plain(
                 env::TEMP_DIR,
-                format!("{WORK_FOLDER}/{}", claim.input_folder),
+                format!("{WORK_PATH}/{}", shared.input_directory),
             ));
             variables.push(plain(
                 env::OUTPUT_DIR,
-                format!("{WORK_FOLDER}/{}", claim.output_folder),
+                format!("{WORK_PATH}/{}", shared.output_directory),
             ));
         }
-        Work::S3Prefix(prefix) => {
+        Staging::S3Prefix(prefix) => {
             variables.push(plain(env::S3_STAGING, format!("s3://{}/{prefix}", s3.bucket)));
-            // Named all the same, so that nothing is written beside the binary.
-            variables.push(plain(env::TEMP_DIR, format!("{SCRATCH_FOLDER}/temp")));
-            variables.push(plain(env::OUTPUT_DIR, format!("{SCRATCH_FOLDER}/output")));
+            // Set although unused, so that nothing is written into the binary's directory.
+            variables.push(plain(env::TEMP_DIR, format!("{SCRATCH_PATH}/temp")));
+            variables.push(plain(env::OUTPUT_DIR, format!("{SCRATCH_PATH}/output")));
         }
     }
     variables
@@ -190,7 +192,7 @@ fn secret(name: &str, key: &SecretKey) -> EnvVar {
     }
 }
 
-/// The pod's own name.
+/// A variable with the pod's name.
 fn pod_name(name: &str) -> EnvVar {
     EnvVar {
         name: name.to_owned(),

@@ -1,9 +1,12 @@
-//! What is written: Deployments made of a plan, as values, and a group's offsets.
+//! Objects to write: Deployments built from a plan, as values, and a group's offsets.
 //!
-//! A plan gives the same Deployment every time, but for its replicas: so that a change of settings rolls the pods, and a
-//! change of replicas never does. Nothing here decides how many workers there are.
+//! A plan always gives the same Deployment, except for its replicas, so that a change of settings rolls the pods and a
+//! change of replicas never does. Nothing here decides replicas.
 
 mod environment;
+mod grace_period;
+mod labels;
+mod layout;
 pub mod offsets;
 mod overrides;
 mod pod;
@@ -14,7 +17,10 @@ mod tests;
 #[cfg(feature = "local")]
 pub(crate) use environment::variables;
 #[cfg(feature = "local")]
-pub(crate) use pod::{CA_FOLDER, CLIENT_FOLDER, SCRATCH_FOLDER, WORK_FOLDER};
+pub(crate) use layout::{CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};
+
+pub use grace_period::grace_period;
+pub use labels::{deployment_name, selector};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,35 +29,35 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy,
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource as _;
-use separation_contract::kafka::{CLOSE_MARGIN, Timings};
 use sha2::{Digest as _, Sha256};
 
 use crate::crd::SeparationPool;
-use crate::names::{FIELD_MANAGER, MANIFEST_HASH, POOL_LABEL, ROLE_LABEL, SECRETS_HASH, hex, pool_tag};
-use crate::observe::workload::DeploymentSeen;
-use crate::plan::{PoolId, PoolPlan, Problems, Role, RolePlan};
+use crate::names::{MANIFEST_HASH, SECRETS_HASH, hex, pool_tag};
+use crate::observe::workload::DeploymentSnapshot;
+use crate::plan::{PoolPlan, Problems, Role, RolePlan};
 use crate::settings::WorkerSettings;
 
-/// How long after the grace period a rollout counts as stuck: images are pulled and models loaded in it.
+/// Time beyond the grace period after which a rollout counts as stuck: images are pulled and models loaded in it.
 const ROLLOUT_MARGIN: Duration = Duration::from_secs(600);
 
 /// How pods are replaced when the template changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rollout {
-    /// A quarter at a time, and none beside those that are to be replaced. The Deployment controller does not wait for a
-    /// terminating pod to end: where no GPU is spare, the new pod is pending until it does.
-    Rolling,
-    /// All of them go before the first new one comes: members with different assignors cannot share a group.
-    AllAtOnce,
+    /// A quarter at a time, without surge. The Deployment controller does not wait for a terminating pod to end: if no
+    /// GPU is spare, the new pod is pending until it does.
+    RollingUpdate,
+    /// All pods end before the first new one starts: members with different assignors cannot share a group.
+    Recreate,
 }
 
 /// A pool's Deployment of one role.
 ///
-/// `owner` is the pool, where it is to own the Deployment. `replicas` is the number that stands or was decided, and always
-/// written, since what one manager stops writing is reset. An annotation carries a hash of all but them.
+/// `owner` is the pool, if it owns the Deployment. `replicas` is the current or the decided number; it is always
+/// written, because server-side apply resets a field that its manager stops writing. An annotation has a hash of
+/// everything except `replicas`.
 ///
 /// # Errors
-/// What of `podOverrides` is no pod, or not allowed.
+/// Fields of `podOverrides` that are not valid in a pod template, or not allowed.
 pub fn deployment(
     plan: &PoolPlan,
     role: Role,
@@ -68,7 +74,7 @@ pub fn deployment(
         metadata: ObjectMeta {
             name: Some(deployment_name(&plan.id, role)),
             namespace: Some(plan.id.namespace.clone()),
-            labels: Some(labels(plan, role)),
+            labels: Some(labels::labels(plan, role)),
             owner_references: owner.map(|owner| vec![owner.clone()]),
             ..ObjectMeta::default()
         },
@@ -86,13 +92,13 @@ pub fn deployment(
         },
         status: None,
     };
-    // Bounds are at most 10,000.
+    // maxReplicas is at most 10,000.
     let replicas = i32::try_from(replicas).unwrap_or(i32::MAX);
     Ok(hashed(deployment, Some(replicas)))
 }
 
-/// The same Deployment with a hash of the Secrets' contents in its pod template: another one replaces the pods, because a
-/// worker reads its credentials once, when it starts.
+/// The same Deployment with a hash of the Secrets' contents in its pod template: a changed hash replaces the pods,
+/// because a worker reads its credentials once, when it starts.
 pub fn with_secrets_hash(mut deployment: Deployment, secrets_hash: &str) -> Deployment {
     let metadata = deployment.spec.template.metadata.get_or_insert_default();
     let annotations = metadata.annotations.get_or_insert_default();
@@ -102,7 +108,7 @@ pub fn with_secrets_hash(mut deployment: Deployment, secrets_hash: &str) -> Depl
     hashed(deployment, replicas)
 }
 
-/// A manifest without replicas and without its hash, completed by both.
+/// Adds replicas and the hash to a manifest without them.
 fn hashed(mut deployment: Deployment, replicas: Option<i32>) -> Deployment {
     let hash = (MANIFEST_HASH.to_owned(), hash(&deployment));
     deployment.metadata.annotations = Some(BTreeMap::from([hash]));
@@ -110,15 +116,14 @@ fn hashed(mut deployment: Deployment, replicas: Option<i32>) -> Deployment {
     deployment
 }
 
-/// The hash that a Deployment of ours carries.
+/// The manifest hash in the annotations of a Deployment.
 pub fn manifest_hash(deployment: &Deployment) -> Option<&str> {
     let annotations = deployment.metadata.annotations.as_ref()?;
     annotations.get(MANIFEST_HASH).map(String::as_str)
 }
 
-/// Hash of a manifest.
 fn hash(deployment: &Deployment) -> String {
-    // Maps with string keys are always JSON; a manifest that were none would be refused when it is sent.
+    // Maps with string keys always serialize to JSON; if one did not, the API server would refuse the manifest.
     let json = serde_json::to_vec(deployment).unwrap_or_default();
     short_hash(&json)
 }
@@ -128,43 +133,8 @@ pub(crate) fn short_hash(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes)[..8])
 }
 
-/// Name of a role's Deployment.
-pub fn deployment_name(pool: &PoolId, role: Role) -> String {
-    format!("{}-{role}", pool.name)
-}
-
-/// Labels that tell a role's pods from all others. They never change: the API server refuses it.
-pub fn selector(plan: &PoolPlan, role: Role) -> BTreeMap<String, String> {
-    BTreeMap::from([
-        (POOL_LABEL.to_owned(), plan.id.name.clone()),
-        (ROLE_LABEL.to_owned(), role.name().to_owned()),
-    ])
-}
-
-/// How long a pod may take to finish its task and to close: the poll interval, in whole seconds, and a margin.
-pub fn grace_period(timings: &Timings) -> Duration {
-    let whole = timings.max_poll_interval.as_millis().div_ceil(1_000);
-    Duration::from_secs(u64::try_from(whole).unwrap_or(u64::MAX)) + CLOSE_MARGIN
-}
-
-fn labels(plan: &PoolPlan, role: Role) -> BTreeMap<String, String> {
-    let mut labels = selector(plan, role);
-    labels.extend([
-        (
-            "app.kubernetes.io/name".to_owned(),
-            "separation-worker".to_owned(),
-        ),
-        ("app.kubernetes.io/instance".to_owned(), plan.id.name.clone()),
-        ("app.kubernetes.io/component".to_owned(), role.name().to_owned()),
-        (
-            "app.kubernetes.io/managed-by".to_owned(),
-            FIELD_MANAGER.to_owned(),
-        ),
-    ]);
-    labels
-}
-
-/// The pool deletes its Deployments with it. It does not wait for them: a draining pod needs no pool.
+/// Owner reference to the pool: its Deployments are deleted with it. The pool's deletion does not wait for them,
+/// because a draining pod does not need the pool.
 pub fn owner_reference(pool: &SeparationPool) -> Option<OwnerReference> {
     let owner = pool.controller_owner_ref(&())?;
     Some(OwnerReference {
@@ -175,7 +145,7 @@ pub fn owner_reference(pool: &SeparationPool) -> Option<OwnerReference> {
 
 fn strategy(rollout: Rollout) -> DeploymentStrategy {
     match rollout {
-        Rollout::Rolling => DeploymentStrategy {
+        Rollout::RollingUpdate => DeploymentStrategy {
             type_: Some("RollingUpdate".into()),
             rolling_update: Some(RollingUpdateDeployment {
                 max_surge: Some(IntOrString::Int(0)),
@@ -183,7 +153,7 @@ fn strategy(rollout: Rollout) -> DeploymentStrategy {
                 max_unavailable: Some(IntOrString::String("25%".into())),
             }),
         },
-        Rollout::AllAtOnce => DeploymentStrategy {
+        Rollout::Recreate => DeploymentStrategy {
             type_: Some("Recreate".into()),
             rolling_update: None,
         },
@@ -194,13 +164,13 @@ fn seconds(duration: Duration) -> i32 {
     i32::try_from(duration.as_secs()).unwrap_or(i32::MAX)
 }
 
-/// Whether a change from what runs needs all pods to go first; once begun, that is not cut short.
-pub fn rollout(running: Option<&DeploymentSeen>, role: &RolePlan) -> Rollout {
+/// How to replace the running pods. A replacement of all pods that has begun is completed.
+pub fn rollout(running: Option<&DeploymentSnapshot>, role: &RolePlan) -> Rollout {
     let assignor = running.and_then(|running| running.assignor.as_deref());
     let other_assignor = assignor.is_some_and(|running| running != role.assignor.name());
     if other_assignor || running.is_some_and(|running| running.is_replacing_all) {
-        Rollout::AllAtOnce
+        Rollout::Recreate
     } else {
-        Rollout::Rolling
+        Rollout::RollingUpdate
     }
 }

@@ -1,21 +1,23 @@
-//! `podOverrides`: merged over our pod template, last, and checked.
+//! `podOverrides`: merged over our pod template, and validated.
 //!
-//! Lists whose items have names (containers, variables, volumes, mounts, ports) are merged by them, as `kubectl apply`
-//! does; other lists and node selectors are replaced. A volume of ours that is named again is replaced whole. What comes
-//! out is checked, not what went in: nothing that the cluster's rules would refuse passes, and nothing that decisions rest
-//! on is changed.
+//! Lists whose items have names (containers, variables, volumes, mounts, ports) are merged by name, as `kubectl apply`
+//! does; other lists and node selectors are replaced. A volume of ours with the same name is replaced completely. The
+//! merged template is validated, not the overrides: it must satisfy the cluster's pod security rules, and keep the
+//! fields that decisions depend on.
 
 use k8s_openapi::DeepMerge as _;
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, SecurityContext, Volume};
+use k8s_openapi::api::core::v1::{
+    Container, PodSecurityContext, PodSpec, PodTemplateSpec, SecurityContext, Volume,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-use super::pod::CONTAINER;
+use super::layout::CONTAINER;
 use crate::names::{DELETION_COST, OWN_PREFIX};
 use crate::plan::{Problem, Problems, RolePlan};
 use crate::settings::{Allowance, WorkerSettings};
 
-/// `base` with the role's overrides.
+/// Merges the role's overrides over `base`.
 pub(super) fn merged(
     role: &RolePlan,
     base: PodTemplateSpec,
@@ -24,7 +26,7 @@ pub(super) fn merged(
     if role.pod_overrides.is_empty() {
         return Ok(base);
     }
-    let mut checks = Checks {
+    let mut checks = OverrideChecks {
         root: format!("spec.{}.podOverrides", role.role),
         settings,
         problems: Vec::new(),
@@ -34,10 +36,12 @@ pub(super) fn merged(
         return Err(Problems(checks.problems));
     };
     let mut merged = base.clone();
-    make_room(&mut merged, &overrides);
+    remove_overridden_volumes(&mut merged, &overrides);
     merged.merge_from(overrides);
     checks.owned(&base, &merged);
-    checks.pod(&merged);
+    if let Some(pod) = &merged.spec {
+        checks.pod(pod);
+    }
     if checks.problems.is_empty() {
         Ok(merged)
     } else {
@@ -45,8 +49,8 @@ pub(super) fn merged(
     }
 }
 
-/// A volume has one source: ours goes where another is named the same.
-fn make_room(base: &mut PodTemplateSpec, overrides: &PodTemplateSpec) {
+/// Removes our volumes that are overridden: a merged volume would have two sources.
+fn remove_overridden_volumes(base: &mut PodTemplateSpec, overrides: &PodTemplateSpec) {
     let replaced = overrides.spec.as_ref().and_then(|pod| pod.volumes.as_ref());
     let ours = base.spec.as_mut().and_then(|pod| pod.volumes.as_mut());
     if let (Some(ours), Some(replaced)) = (ours, replaced) {
@@ -54,13 +58,13 @@ fn make_room(base: &mut PodTemplateSpec, overrides: &PodTemplateSpec) {
     }
 }
 
-struct Checks<'a> {
+struct OverrideChecks<'a> {
     root: String,
     settings: &'a WorkerSettings,
     problems: Vec<Problem>,
 }
 
-impl Checks<'_> {
+impl OverrideChecks<'_> {
     fn refuse(&mut self, field: &str, problem: impl Into<String>, fix: impl Into<String>) {
         let separator = if field.is_empty() { "" } else { "." };
         self.problems.push(Problem {
@@ -70,9 +74,9 @@ impl Checks<'_> {
         });
     }
 
-    /// Refuses what the operator's settings do not allow.
-    fn need(&mut self, allowance: Allowance, met: bool, field: &str, problem: &str) {
-        if met && !self.settings.allowed.contains(&allowance) {
+    /// Refuses a setting that the operator's settings do not allow.
+    fn require(&mut self, allowance: Allowance, is_used: bool, field: &str, problem: &str) {
+        if is_used && !self.settings.allowed.contains(&allowance) {
             let name = clap::ValueEnum::to_possible_value(&allowance);
             let name = name.as_ref().map_or("", |value| value.get_name());
             self.refuse(
@@ -89,7 +93,7 @@ impl Checks<'_> {
             Err(error) => {
                 self.refuse(
                     "",
-                    format!("is no pod template: {error}"),
+                    format!("is not a valid pod template: {error}"),
                     "compare it with kubectl explain pod.spec",
                 );
                 return None;
@@ -97,18 +101,18 @@ impl Checks<'_> {
         };
         let read = serde_json::to_value(&overrides).unwrap_or_default();
         let mut unknown = Vec::new();
-        lost("", written, &read, &mut unknown);
+        unknown_fields("", written, &read, &mut unknown);
         for field in unknown {
             self.refuse(
                 &field,
-                "there is no such field",
+                "is not a field of a pod template",
                 "compare it with kubectl explain pod.spec",
             );
         }
         self.problems.is_empty().then_some(overrides)
     }
 
-    /// What decisions, draining and deleting rest on stays as it is.
+    /// Refuses changes of fields that decisions, draining and deletion depend on.
     fn owned(&mut self, base: &PodTemplateSpec, merged: &PodTemplateSpec) {
         if let (Some(ours), Some(theirs)) = (&base.metadata, &merged.metadata) {
             self.metadata(ours, theirs);
@@ -128,7 +132,11 @@ impl Checks<'_> {
             .as_deref()
             .is_some_and(|policy| policy != "Always")
         {
-            self.refuse("spec.restartPolicy", "Deployments know Always only", "remove it");
+            self.refuse(
+                "spec.restartPolicy",
+                "must be Always in a Deployment",
+                "remove it",
+            );
         }
         let worker = |pod: &PodSpec| {
             pod.containers
@@ -141,8 +149,8 @@ impl Checks<'_> {
         }
     }
 
-    /// Labels and annotations may be added, and nothing else: pods are selected, kept from eviction and deleted by those
-    /// that the operator sets, and finalizers would keep them in Terminating.
+    /// Allows only additional labels and annotations: the operator's own select pods, protect them from eviction and
+    /// order their deletion, and finalizers would keep pods in Terminating.
     fn metadata(&mut self, ours: &ObjectMeta, merged: &ObjectMeta) {
         let maps = [
             ("labels", &ours.labels, &merged.labels),
@@ -183,7 +191,11 @@ impl Checks<'_> {
         ];
         for (field, _) in same.iter().filter(|(_, same)| !same) {
             let field = format!("spec.containers[{CONTAINER}].{field}");
-            self.refuse(&field, "is how workers are started and drained", "remove it");
+            self.refuse(
+                &field,
+                "is set by the operator to start and drain workers",
+                "remove it",
+            );
         }
         let theirs = worker.env.iter().flatten();
         for variable in ours.env.iter().flatten() {
@@ -195,77 +207,21 @@ impl Checks<'_> {
                 self.refuse(
                     &field,
                     "is derived from the pool",
-                    "remove it, and change the pool's own field",
+                    "remove it, and change the field of the pool",
                 );
             }
         }
     }
 
-    /// What the cluster's rules for pods would refuse, and what would give a worker a token.
-    fn pod(&mut self, merged: &PodTemplateSpec) {
-        let Some(pod) = &merged.spec else { return };
-        let named = pod.service_account_name.is_some() || pod.service_account.is_some();
-        let token = pod.automount_service_account_token != Some(false);
-        self.need(
-            Allowance::ServiceAccount,
-            named,
-            "spec.serviceAccountName",
-            "would give workers somebody's rights in the cluster",
-        );
-        self.need(
-            Allowance::ServiceAccount,
-            token,
-            "spec.automountServiceAccountToken",
-            "would give workers a token of the cluster",
-        );
-        for (field, shared) in [
-            ("spec.hostNetwork", pod.host_network),
-            ("spec.hostPID", pod.host_pid),
-            ("spec.hostIPC", pod.host_ipc),
-        ] {
-            let shared = shared.unwrap_or(false);
-            self.need(
-                Allowance::HostNamespaces,
-                shared,
-                field,
-                "would share the node's own namespace",
-            );
-        }
+    /// Refuses settings that pod security rules would refuse, and those that would give a worker a token.
+    fn pod(&mut self, pod: &PodSpec) {
+        self.service_account(pod);
+        self.host_namespaces(pod);
         for volume in pod.volumes.iter().flatten() {
             self.volume(volume);
         }
         if let Some(context) = &pod.security_context {
-            self.user(
-                "spec.securityContext",
-                context.run_as_user,
-                context.run_as_non_root,
-            );
-            let groups = context.supplemental_groups.iter().flatten().copied();
-            let root_group = groups
-                .chain(context.run_as_group)
-                .chain(context.fs_group)
-                .any(|group| group == 0);
-            self.need(
-                Allowance::Root,
-                root_group,
-                "spec.securityContext",
-                "would run workers in group 0",
-            );
-            let unconfined = context
-                .seccomp_profile
-                .as_ref()
-                .is_some_and(|profile| profile.type_ == "Unconfined")
-                || context
-                    .app_armor_profile
-                    .as_ref()
-                    .is_some_and(|profile| profile.type_ == "Unconfined")
-                || context.se_linux_options.is_some()
-                || context
-                    .sysctls
-                    .as_ref()
-                    .is_some_and(|sysctls| !sysctls.is_empty());
-            let problem = "would take a protection of the kernel away";
-            self.need(Allowance::Privileged, unconfined, "spec.securityContext", problem);
+            self.pod_security_context(context);
         }
         if pod
             .ephemeral_containers
@@ -286,13 +242,80 @@ impl Checks<'_> {
         }
     }
 
+    fn service_account(&mut self, pod: &PodSpec) {
+        let named = pod.service_account_name.is_some() || pod.service_account.is_some();
+        let token = pod.automount_service_account_token != Some(false);
+        self.require(
+            Allowance::ServiceAccount,
+            named,
+            "spec.serviceAccountName",
+            "would give workers permissions in the cluster",
+        );
+        self.require(
+            Allowance::ServiceAccount,
+            token,
+            "spec.automountServiceAccountToken",
+            "would give workers a token for the API server",
+        );
+    }
+
+    fn host_namespaces(&mut self, pod: &PodSpec) {
+        for (field, shared) in [
+            ("spec.hostNetwork", pod.host_network),
+            ("spec.hostPID", pod.host_pid),
+            ("spec.hostIPC", pod.host_ipc),
+        ] {
+            let shared = shared.unwrap_or(false);
+            self.require(
+                Allowance::HostNamespaces,
+                shared,
+                field,
+                "would share a namespace of the node",
+            );
+        }
+    }
+
+    fn pod_security_context(&mut self, context: &PodSecurityContext) {
+        self.user(
+            "spec.securityContext",
+            context.run_as_user,
+            context.run_as_non_root,
+        );
+        let groups = context.supplemental_groups.iter().flatten().copied();
+        let root_group = groups
+            .chain(context.run_as_group)
+            .chain(context.fs_group)
+            .any(|group| group == 0);
+        self.require(
+            Allowance::Root,
+            root_group,
+            "spec.securityContext",
+            "would run workers in group 0",
+        );
+        let unconfined = context
+            .seccomp_profile
+            .as_ref()
+            .is_some_and(|profile| profile.type_ == "Unconfined")
+            || context
+                .app_armor_profile
+                .as_ref()
+                .is_some_and(|profile| profile.type_ == "Unconfined")
+            || context.se_linux_options.is_some()
+            || context
+                .sysctls
+                .as_ref()
+                .is_some_and(|sysctls| !sysctls.is_empty());
+        let problem = "would weaken the kernel's isolation of the pod";
+        self.require(Allowance::Privileged, unconfined, "spec.securityContext", problem);
+    }
+
     fn volume(&mut self, volume: &Volume) {
         let field = format!("spec.volumes[{}]", volume.name);
-        self.need(
+        self.require(
             Allowance::HostPath,
             volume.host_path.is_some(),
             &field,
-            "would mount the node's files",
+            "would mount files of the node",
         );
         let sources = volume
             .projected
@@ -301,11 +324,11 @@ impl Checks<'_> {
         let token = sources
             .into_iter()
             .any(|source| source.service_account_token.is_some());
-        self.need(
+        self.require(
             Allowance::ServiceAccount,
             token,
             &field,
-            "would give workers a token of the cluster",
+            "would give workers a token for the API server",
         );
     }
 
@@ -316,24 +339,24 @@ impl Checks<'_> {
             .iter()
             .flatten()
             .any(|port| port.host_port.is_some_and(|port| port != 0));
-        self.need(
+        self.require(
             Allowance::HostNamespaces,
             host_port,
             &field,
-            "would listen on the node's own port",
+            "would listen on a port of the node",
         );
         if let Some(context) = &container.security_context {
             let field = format!("{field}.securityContext");
             self.user(&field, context.run_as_user, context.run_as_non_root);
-            self.need(
+            self.require(
                 Allowance::Root,
                 context.run_as_group == Some(0),
                 &field,
                 "would run workers in group 0",
             );
-            self.need(
+            self.require(
                 Allowance::Privileged,
-                gains(context),
+                gains_privileges(context),
                 &field,
                 "would give the container privileges on its node",
             );
@@ -342,11 +365,11 @@ impl Checks<'_> {
 
     fn user(&mut self, field: &str, user: Option<i64>, non_root: Option<bool>) {
         let root = user == Some(0) || non_root == Some(false);
-        self.need(Allowance::Root, root, field, "would run workers as user 0");
+        self.require(Allowance::Root, root, field, "would run workers as user 0");
     }
 }
 
-fn gains(context: &SecurityContext) -> bool {
+fn gains_privileges(context: &SecurityContext) -> bool {
     let added = context
         .capabilities
         .as_ref()
@@ -370,13 +393,13 @@ fn gains(context: &SecurityContext) -> bool {
             .is_some_and(|profile| unconfined(&profile.type_))
 }
 
-/// Whether a label or annotation is the operator's, although its template need not have it.
+/// Whether a label or annotation belongs to the operator, even if the template does not have it.
 fn is_owned(name: &str) -> bool {
     name == DELETION_COST || name.starts_with(OWN_PREFIX)
 }
 
-/// Fields that were written and not read: names that no pod has.
-fn lost(path: &str, written: &Value, read: &Value, found: &mut Vec<String>) {
+/// Collects fields that were written and not parsed: a pod template does not have them.
+fn unknown_fields(path: &str, written: &Value, read: &Value, found: &mut Vec<String>) {
     match (written, read) {
         (Value::Object(written), read) => {
             for (name, value) in written {
@@ -386,8 +409,8 @@ fn lost(path: &str, written: &Value, read: &Value, found: &mut Vec<String>) {
                     format!("{path}.{name}")
                 };
                 match read.get(name) {
-                    Some(read) => lost(&path, value, read, found),
-                    // Nothing said is nothing lost.
+                    Some(read) => unknown_fields(&path, value, read, found),
+                    // An empty value is the same as a missing field.
                     None if is_empty(value) => {}
                     None => found.push(path),
                 }
@@ -395,7 +418,7 @@ fn lost(path: &str, written: &Value, read: &Value, found: &mut Vec<String>) {
         }
         (Value::Array(written), Value::Array(read)) => {
             for (number, (written, read)) in written.iter().zip(read).enumerate() {
-                lost(&format!("{path}[{number}]"), written, read, found);
+                unknown_fields(&format!("{path}[{number}]"), written, read, found);
             }
         }
         _ => {}

@@ -1,4 +1,4 @@
-//! A worker's pod: unprivileged, without a token, and given the time to finish what it holds.
+//! Pod template of a worker: unprivileged, without a token, with a grace period that covers a running task.
 
 use std::collections::BTreeMap;
 
@@ -12,29 +12,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::environment;
-use crate::plan::{PoolPlan, RolePlan, SecretKey, Work};
+use super::grace_period::grace_period;
+use super::labels::labels;
+use super::layout::{ADMIN_PORT, CA_PATH, CLIENT_PATH, CONTAINER, SCRATCH_PATH, WORK_PATH};
+use crate::plan::{PoolPlan, RolePlan, SecretKey, Staging};
 use crate::settings::WorkerSettings;
 
-/// The container of the worker, by which `podOverrides` mean it.
-pub(super) const CONTAINER: &str = "worker";
-
-/// Port of live, ready and metrics.
-pub(super) const ADMIN_PORT: i32 = 8081;
-
-/// Where the shared volume is.
-pub(crate) const WORK_FOLDER: &str = "/shared";
-
-/// Where a worker's own files are.
-pub(crate) const SCRATCH_FOLDER: &str = "/scratch";
-
-/// Where certificates of authorities are.
-pub(crate) const CA_FOLDER: &str = "/etc/separation/kafka-ca";
-
-/// Where the client certificate is.
-pub(crate) const CLIENT_FOLDER: &str = "/etc/separation/kafka-client";
-
-/// The user and group that workers run as: those that distroless images call nonroot.
-const NOBODY: i64 = 65_532;
+/// User and group that workers run as: `nonroot` of distroless images.
+const NONROOT: i64 = 65_532;
 
 /// The pod template of a role, before overrides.
 pub(super) fn template(
@@ -44,17 +29,17 @@ pub(super) fn template(
     pool_tag: Option<&str>,
 ) -> PodTemplateSpec {
     let annotations = [
-        // Busy pods cannot move: what they hold would be worked on twice.
+        // Busy pods must not be evicted: their task would be processed twice.
         ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
         ("karpenter.sh/do-not-disrupt", "true"),
         ("kubectl.kubernetes.io/default-container", CONTAINER),
     ];
     let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let grace = super::grace_period(&role.timings).as_secs();
+    let grace = grace_period(&role.timings).as_secs();
     let (volumes, mounts) = volumes(plan);
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
-            labels: Some(super::labels(plan, role.role)),
+            labels: Some(labels(plan, role.role)),
             annotations: Some(BTreeMap::from(annotations)),
             ..ObjectMeta::default()
         }),
@@ -64,10 +49,10 @@ pub(super) fn template(
             termination_grace_period_seconds: Some(i64::try_from(grace).unwrap_or(i64::MAX)),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
-                run_as_user: Some(NOBODY),
-                run_as_group: Some(NOBODY),
-                fs_group: Some(NOBODY),
-                // A large shared volume is not walked at every start.
+                run_as_user: Some(NONROOT),
+                run_as_group: Some(NONROOT),
+                fs_group: Some(NONROOT),
+                // Otherwise the kubelet would walk a large shared volume at every start.
                 fs_group_change_policy: Some("OnRootMismatch".into()),
                 seccomp_profile: Some(runtime_default()),
                 ..PodSecurityContext::default()
@@ -108,7 +93,8 @@ fn container(
         }),
         // Models may take minutes to load: 150 x 2 s.
         startup_probe: Some(probe("/live", 2, 150)),
-        // Liveness knows nothing of Kafka: a worker that waits for brokers is not restarted. A minute of silence is.
+        // Liveness does not depend on Kafka: a worker that waits for brokers is not restarted. One that does not
+        // respond for a minute is.
         liveness_probe: Some(probe("/live", 10, 6)),
         readiness_probe: Some(probe("/ready", 5, 2)),
         security_context: Some(SecurityContext {
@@ -128,7 +114,7 @@ fn container(
 }
 
 fn volumes(plan: &PoolPlan) -> (Vec<Volume>, Vec<VolumeMount>) {
-    // An attempt's files and a tenth: a pod that fills its volume is evicted, task and all.
+    // The worker's own limit and a tenth: a pod that fills its volume is evicted and loses its task.
     let scratch_limit = plan.storage.scratch_bytes + plan.storage.scratch_bytes / 10;
     let mut volumes = vec![Volume {
         name: "scratch".into(),
@@ -138,34 +124,34 @@ fn volumes(plan: &PoolPlan) -> (Vec<Volume>, Vec<VolumeMount>) {
         }),
         ..Volume::default()
     }];
-    let mut mounts = vec![mount("scratch", SCRATCH_FOLDER)];
-    if let Work::Claim(claim) = &plan.storage.work {
+    let mut mounts = vec![mount("scratch", SCRATCH_PATH)];
+    if let Staging::SharedVolume(shared) = &plan.storage.staging {
         volumes.push(Volume {
             name: "work".into(),
             persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                claim_name: claim.name.clone(),
+                claim_name: shared.claim_name.clone(),
                 read_only: None,
             }),
             ..Volume::default()
         });
-        mounts.push(mount("work", WORK_FOLDER));
+        mounts.push(mount("work", WORK_PATH));
     }
     let tls = plan.kafka.tls.as_ref();
     if let Some(ca) = tls.and_then(|tls| tls.ca.as_ref()) {
         volumes.push(secret_volume("kafka-ca", &[ca]));
-        mounts.push(read_only(mount("kafka-ca", CA_FOLDER)));
+        mounts.push(read_only(mount("kafka-ca", CA_PATH)));
     }
     if let Some(client) = tls.and_then(|tls| tls.client.as_ref()) {
         volumes.push(secret_volume(
             "kafka-client",
             &[&client.certificate, &client.private_key],
         ));
-        mounts.push(read_only(mount("kafka-client", CLIENT_FOLDER)));
+        mounts.push(read_only(mount("kafka-client", CLIENT_PATH)));
     }
     (volumes, mounts)
 }
 
-/// A volume with these keys of one secret, and no others.
+/// A volume with only these keys of one Secret.
 fn secret_volume(name: &str, keys: &[&SecretKey]) -> Volume {
     let items = keys.iter().map(|key| KeyToPath {
         key: key.key.clone(),
@@ -177,7 +163,7 @@ fn secret_volume(name: &str, keys: &[&SecretKey]) -> Volume {
         secret: Some(SecretVolumeSource {
             secret_name: keys.first().map(|key| key.secret.clone()),
             items: Some(items.collect()),
-            // Readable for the group that the volume is given to.
+            // Readable by the pod's fsGroup.
             default_mode: Some(0o440),
             ..SecretVolumeSource::default()
         }),

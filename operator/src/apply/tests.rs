@@ -1,4 +1,4 @@
-//! Deployments as they are written, and overrides that are refused.
+//! Tests of Deployments and of refused overrides.
 
 use std::collections::BTreeSet;
 
@@ -27,9 +27,9 @@ fn settings() -> WorkerSettings {
 }
 
 fn built(pool: &SeparationPool, role: Role, settings: &WorkerSettings) -> Result<Deployment, Problems> {
-    let plan = PoolPlan::of(pool).expect("a plan");
+    let plan = PoolPlan::from_pool(pool).expect("a plan");
     let owner = owner_reference(pool);
-    deployment(&plan, role, owner.as_ref(), settings, 3, Rollout::Rolling)
+    deployment(&plan, role, owner.as_ref(), settings, 3, Rollout::RollingUpdate)
 }
 
 fn yaml(deployment: &Deployment) -> String {
@@ -76,7 +76,7 @@ fn the_full_pool_becomes_these_deployments() {
 #[test]
 fn replicas_never_change_the_template_and_settings_do() {
     let mut pool = from_yaml(SMALLEST).unwrap();
-    let plan = PoolPlan::of(&pool).unwrap();
+    let plan = PoolPlan::from_pool(&pool).unwrap();
     let with = |plan: &PoolPlan, replicas| {
         deployment(
             plan,
@@ -84,26 +84,26 @@ fn replicas_never_change_the_template_and_settings_do() {
             None,
             &settings(),
             replicas,
-            Rollout::Rolling,
+            Rollout::RollingUpdate,
         )
         .unwrap()
     };
     let (three, four) = (with(&plan, 3), with(&plan, 4));
     assert_eq!(manifest_hash(&three), manifest_hash(&four));
     assert_eq!(template(three.clone()), template(four));
-    // Neither do bounds, which are the operator's business.
+    // Nor do limits, which only the operator uses.
     pool.spec.processor.scaling.max_replicas = 3;
     pool.spec.processor.scaling.paused = true;
-    let scaled = with(&PoolPlan::of(&pool).unwrap(), 3);
+    let scaled = with(&PoolPlan::from_pool(&pool).unwrap(), 3);
     assert_eq!(template(three.clone()), template(scaled));
     pool.spec.processor.max_attempts = 5;
-    let changed = with(&PoolPlan::of(&pool).unwrap(), 3);
+    let changed = with(&PoolPlan::from_pool(&pool).unwrap(), 3);
     assert_ne!(manifest_hash(&three), manifest_hash(&changed));
     assert_ne!(template(three), template(changed));
 }
 
 #[test]
-fn other_secrets_are_another_template_and_the_same_ones_are_not() {
+fn changed_secrets_change_the_template_and_unchanged_ones_do_not() {
     let pool = from_yaml(SMALLEST).unwrap();
     let plain = built(&pool, Role::Processor, &settings()).unwrap();
     let with = |hash: &str| with_secrets_hash(plain.clone(), hash);
@@ -117,7 +117,10 @@ fn other_secrets_are_another_template_and_the_same_ones_are_not() {
         template(one.clone())["metadata"]["annotations"]["separation.dev/secrets-hash"],
         "one"
     );
-    assert_eq!(DeploymentSeen::of(&one).secrets_hash.as_deref(), Some("one"));
+    assert_eq!(
+        DeploymentSnapshot::from_deployment(&one).secrets_hash.as_deref(),
+        Some("one")
+    );
 }
 
 #[test]
@@ -177,7 +180,7 @@ fn lists_with_names_are_merged_and_others_replaced() {
 }
 
 #[test]
-fn overrides_are_no_way_around_the_rules_unless_the_operator_allows_it() {
+fn overrides_that_break_pod_security_are_refused_unless_allowed() {
     let worker = |container: Value| {
         let mut container = container;
         container["name"] = json!("worker");
@@ -270,7 +273,7 @@ fn overrides_are_no_way_around_the_rules_unless_the_operator_allows_it() {
 }
 
 #[test]
-fn what_the_operator_rests_on_cannot_be_overridden() {
+fn fields_that_the_operator_depends_on_cannot_be_overridden() {
     let worker = |container: Value| {
         let mut container = container;
         container["name"] = json!("worker");
@@ -295,7 +298,7 @@ fn what_the_operator_rests_on_cannot_be_overridden() {
         worker(json!({"resource": {"limits": {"cpu": 1}}})),
         json!({"spec": {"containers": "worker"}}),
     ];
-    let said: Vec<String> = refused
+    let messages: Vec<String> = refused
         .iter()
         .map(|overrides| {
             built(&with_overrides(overrides), Role::Processor, &settings())
@@ -303,30 +306,39 @@ fn what_the_operator_rests_on_cannot_be_overridden() {
                 .to_string()
         })
         .collect();
-    insta::assert_snapshot!(said.join("\n"));
+    insta::assert_snapshot!(messages.join("\n"));
 }
 
 #[test]
-fn another_assignor_replaces_all_pods_at_once_and_is_not_cut_short() {
+fn a_changed_assignor_recreates_all_pods_until_the_rollout_is_complete() {
     let mut pool = from_yaml(SMALLEST).unwrap();
     let mut running = built(&pool, Role::Processor, &settings()).unwrap();
-    let plan = PoolPlan::of(&pool).unwrap();
-    assert_eq!(rollout(None, &plan.processor), Rollout::Rolling);
+    let plan = PoolPlan::from_pool(&pool).unwrap();
+    assert_eq!(rollout(None, &plan.processor), Rollout::RollingUpdate);
     assert_eq!(
-        rollout(Some(&DeploymentSeen::of(&running)), &plan.processor),
-        Rollout::Rolling
+        rollout(
+            Some(&DeploymentSnapshot::from_deployment(&running)),
+            &plan.processor
+        ),
+        Rollout::RollingUpdate
     );
 
     pool.spec.processor.assignor = crate::crd::AssignorSpec::Range;
-    let plan = PoolPlan::of(&pool).unwrap();
+    let plan = PoolPlan::from_pool(&pool).unwrap();
     assert_eq!(
-        rollout(Some(&DeploymentSeen::of(&running)), &plan.processor),
-        Rollout::AllAtOnce
+        rollout(
+            Some(&DeploymentSnapshot::from_deployment(&running)),
+            &plan.processor
+        ),
+        Rollout::Recreate
     );
-    running = deployment(&plan, Role::Processor, None, &settings(), 3, Rollout::AllAtOnce).unwrap();
+    running = deployment(&plan, Role::Processor, None, &settings(), 3, Rollout::Recreate).unwrap();
     assert_eq!(
-        rollout(Some(&DeploymentSeen::of(&running)), &plan.processor),
-        Rollout::AllAtOnce
+        rollout(
+            Some(&DeploymentSnapshot::from_deployment(&running)),
+            &plan.processor
+        ),
+        Rollout::Recreate
     );
     let status = |observed, old, terminating| k8s_openapi::api::apps::v1::DeploymentStatus {
         observed_generation: Some(observed),
@@ -337,14 +349,17 @@ fn another_assignor_replaces_all_pods_at_once_and_is_not_cut_short() {
     };
     running.metadata.generation = Some(2);
     for (observed, old, terminating, expected) in [
-        (1, 0, 0, Rollout::AllAtOnce),
-        (2, 3, 0, Rollout::AllAtOnce),
-        (2, 0, 1, Rollout::AllAtOnce),
-        (2, 0, 0, Rollout::Rolling),
+        (1, 0, 0, Rollout::Recreate),
+        (2, 3, 0, Rollout::Recreate),
+        (2, 0, 1, Rollout::Recreate),
+        (2, 0, 0, Rollout::RollingUpdate),
     ] {
         running.status = Some(status(observed, old, terminating));
         assert_eq!(
-            rollout(Some(&DeploymentSeen::of(&running)), &plan.processor),
+            rollout(
+                Some(&DeploymentSnapshot::from_deployment(&running)),
+                &plan.processor
+            ),
             expected
         );
     }

@@ -1,5 +1,5 @@
-//! `separation-operator check`: whether some replica leads and pools can be read, with the rights of whoever asks. Writes
-//! nothing, and needs no shell, so that it can be a pod of `helm test`.
+//! `separation-operator check`: whether a replica leads, and whether pools can be read with the caller's permissions.
+//! Writes nothing, and needs no shell, so that it can be a pod of `helm test`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +11,16 @@ use kube::api::ListParams;
 use kube::{Api, Config};
 use tokio::time::{Instant, sleep};
 
+use super::output::print;
 use crate::api::unfenced_client;
 use crate::crd::SeparationPool;
 use crate::settings::Namespaces;
 
-/// Time between two looks; the leader writes every two seconds.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two reads of the lease; the leader writes it every two seconds.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long one request may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Timeout of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -34,7 +35,7 @@ pub(super) struct CheckArguments {
         default_value = "separation-operator"
     )]
     lease_name: String,
-    /// Namespace of the Lease: the operator's own
+    /// Namespace of the Lease, usually the operator's own
     #[arg(
         long,
         env = "POD_NAMESPACE",
@@ -42,7 +43,7 @@ pub(super) struct CheckArguments {
         default_value = "separation-system"
     )]
     lease_namespace: String,
-    /// Namespaces whose pools are worked on, comma separated [default: all]
+    /// Namespaces whose pools are reconciled, comma separated [default: all]
     #[arg(
         long,
         env = "WATCH_NAMESPACES",
@@ -50,12 +51,12 @@ pub(super) struct CheckArguments {
         value_name = "NAMESPACE"
     )]
     watch_namespaces: Vec<String>,
-    /// How long a leader is waited for; one that died is followed within 20
+    /// Time to wait for a leader; after a crash a standby leads within 20 s
     #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600))]
     wait_seconds: u64,
 }
 
-/// Checks, and says what was found.
+/// Runs the check and prints the result.
 pub(super) fn run(arguments: &CheckArguments) -> anyhow::Result<()> {
     let namespaces = Namespaces::named(&arguments.watch_namespaces)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -68,9 +69,9 @@ pub(super) fn run(arguments: &CheckArguments) -> anyhow::Result<()> {
 async fn check(arguments: &CheckArguments, namespaces: &Namespaces) -> anyhow::Result<()> {
     let mut config = Config::infer()
         .await
-        .context("no cluster: neither a kubeconfig nor a service account is there")?;
-    config.connect_timeout = Some(ANSWER_LIMIT);
-    config.read_timeout = Some(ANSWER_LIMIT);
+        .context("no Kubernetes cluster is configured: no kubeconfig and no service account found")?;
+    config.connect_timeout = Some(REQUEST_TIMEOUT);
+    config.read_timeout = Some(REQUEST_TIMEOUT);
     let client = unfenced_client(config).context("cannot use the cluster's configuration")?;
     let leases = Api::namespaced(client.clone(), &arguments.lease_namespace);
     let limit = Duration::from_secs(arguments.wait_seconds);
@@ -82,7 +83,7 @@ async fn check(arguments: &CheckArguments, namespaces: &Namespaces) -> anyhow::R
                 arguments.lease_namespace, arguments.lease_name
             )
         })?;
-    super::print(&format!("{leader} leads\n"))?;
+    print(&format!("{leader} leads\n"))?;
     let readable = match namespaces {
         Namespaces::All => {
             read_pools(&Api::all(client)).await?;
@@ -97,48 +98,49 @@ async fn check(arguments: &CheckArguments, namespaces: &Namespaces) -> anyhow::R
             names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
         }
     };
-    super::print(&format!("pools of {readable} can be read\n"))
+    print(&format!("pools of {readable} can be read\n"))
 }
 
-/// Who renews the lease while we look. No clock but ours is read: a lease that was written again has a leader.
+/// The replica that renews the lease within `limit`. A renewal shows as a new resource version: times in the lease,
+/// from another machine's clock, are not read.
 async fn leader(leases: &Api<Lease>, name: &str, limit: Duration) -> anyhow::Result<Arc<str>> {
     let deadline = Instant::now() + limit;
-    let mut first: Option<Held> = None;
+    let mut first: Option<HeldLease> = None;
     loop {
-        let now = held(leases, name).await;
+        let now = read_held_lease(leases, name).await;
         match (&now, &first) {
             (Ok(now), Some(first)) if now.holder == first.holder && now.version != first.version => {
                 return Ok(Arc::clone(&now.holder));
             }
             (Ok(now), Some(first)) if now.holder == first.holder => {}
             (Ok(now), _) => first = Some(now.clone()),
-            // Somebody may take it soon.
+            // A replica may acquire it soon.
             (Err(_), _) => {}
         }
         if Instant::now() >= deadline {
             let holder = now?.holder;
-            bail!("{holder} has not renewed it for {} s", limit.as_secs());
+            bail!("{holder} has not renewed the lease for {} s", limit.as_secs());
         }
-        sleep(INTERVAL).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-/// A lease that somebody holds.
+/// A lease with a holder.
 #[derive(Debug, Clone)]
-struct Held {
+struct HeldLease {
     holder: Arc<str>,
     version: Option<String>,
 }
 
-async fn held(leases: &Api<Lease>, name: &str) -> anyhow::Result<Held> {
+async fn read_held_lease(leases: &Api<Lease>, name: &str) -> anyhow::Result<HeldLease> {
     let lease = leases
         .get_opt(name)
         .await?
-        .context("it is not there; fix: look at the operator's pods, for none has started")?;
+        .context("the lease does not exist, so no operator has started; fix: look at the operator's pods")?;
     let holder = lease.spec.and_then(|spec| spec.holder_identity);
     let holder = holder.filter(|holder| !holder.is_empty());
-    Ok(Held {
-        holder: holder.context("nobody holds it")?.into(),
+    Ok(HeldLease {
+        holder: holder.context("the lease has no holder")?.into(),
         version: lease.metadata.resource_version,
     })
 }
@@ -148,7 +150,7 @@ async fn read_pools(pools: &Api<SeparationPool>) -> anyhow::Result<()> {
     match pools.list_metadata(&one).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => bail!(
-            "the definition of SeparationPool is not installed; fix: `separation-operator crd | kubectl apply -f -`"
+            "the CRD of SeparationPool is not installed; fix: `separation-operator crd | kubectl apply -f -`"
         ),
         Err(error) => Err(error).context("pools cannot be read"),
     }

@@ -1,24 +1,23 @@
-//! The command line. Arguments in, exit code out; the only part of the operator that prints.
+//! The command line: from arguments to exit code. Only this module prints.
 
 mod check;
 #[cfg(feature = "local")]
 mod local;
+mod output;
 mod run;
 mod simulate;
 
-use std::io::{Write as _, stderr, stdout};
+use std::io::{Write as _, stderr};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use separation_contract::allocator::{Arenas, keep_little};
+use separation_contract::allocator::{Arenas, limit_retained_memory};
 
 use crate::crd;
 use crate::settings::RunArguments;
-
-/// Something could not be done.
-const EXIT_FAILED: u8 = 1;
+use output::{EXIT_FAILED, print};
 
 /// Scales separation workers by Kafka consumer lag.
 #[derive(Debug, Parser)]
@@ -30,26 +29,26 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Look after the SeparationPools of a cluster, until SIGTERM
+    /// Reconcile the SeparationPools of a cluster, until SIGTERM
     Run(Box<RunArguments>),
-    /// Run a pool on this machine, with worker processes, and Kafka and S3 of its own where it names none
+    /// Run a pool on this machine with worker processes, and an embedded Kafka and S3 if the pool names none
     #[cfg(feature = "local")]
     Local(Box<local::LocalArguments>),
-    /// Say whether an operator leads in a cluster and may read pools, as `helm test` asks
+    /// Check that an operator leads in a cluster and that pools can be read; used by `helm test`
     Check(check::CheckArguments),
-    /// Print the definition of SeparationPool, for `kubectl apply -f -`
+    /// Print the CRD of SeparationPool, for `kubectl apply -f -`
     Crd,
-    /// Try a policy on a trace of arriving tasks, recorded or made up, with the operator's own decisions
+    /// Simulate a scaling policy on a recorded or synthetic trace of tasks, with the operator's own decisions
     Simulate(Box<simulate::SimulateArguments>),
 }
 
-/// Does what the process's arguments ask for.
+/// Runs the command of the process's arguments.
 pub fn run() -> ExitCode {
     let command = Arguments::parse().command;
     if matches!(command, Command::Run(_)) {
-        keep_little(Arenas::One);
+        limit_retained_memory(Arenas::One);
     }
-    let done: anyhow::Result<Option<u8>> = match command {
+    let result: anyhow::Result<Option<u8>> = match command {
         Command::Run(arguments) => run::run(&arguments).map(|()| None),
         #[cfg(feature = "local")]
         Command::Local(arguments) => local::run(&arguments),
@@ -57,11 +56,11 @@ pub fn run() -> ExitCode {
         Command::Crd => print_crd().map(|()| None),
         Command::Simulate(arguments) => simulate::run(&arguments).map(|()| None),
     };
-    match done {
+    match result {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(code)) => ExitCode::from(code),
         Err(error) => {
-            // With standard error closed, the exit code still tells.
+            // If standard error is closed, the exit code still reports the failure.
             let _ = writeln!(stderr().lock(), "error: {error:#}");
             ExitCode::from(EXIT_FAILED)
         }
@@ -69,16 +68,6 @@ pub fn run() -> ExitCode {
 }
 
 fn print_crd() -> anyhow::Result<()> {
-    let yaml = crd::to_yaml().context("cannot write the definition as YAML")?;
+    let yaml = crd::to_yaml().context("cannot write the CRD as YAML")?;
     print(&yaml)
-}
-
-/// Prints; a reader that has gone away (`| head`) is no error.
-fn print(text: &str) -> anyhow::Result<()> {
-    match stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(()),
-    }
 }

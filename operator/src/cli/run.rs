@@ -1,4 +1,4 @@
-//! `separation-operator run`: what it is made of, from the first signal to the last write.
+//! `separation-operator run`: starts and stops the operator's tasks.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use crate::events::event_writer;
 use crate::health::{Health, Heartbeat, Readiness};
 use crate::lease::{elector, lease_client};
 use crate::metrics::Metrics;
-use crate::reconcile::{CLUSTER, Operator};
+use crate::reconcile::{Operator, WATCHED_KINDS};
 use crate::settings::{Namespaces, RunArguments, RunSettings};
-use crate::watch::LONGEST_WATCH;
-use crate::watch::world::Scope;
+use crate::watch::WATCH_TIMEOUT;
+use crate::watch::cache::Scope;
 
-/// How long a connection to the API server may bring nothing before it is given up: a list or a watch that hangs is
-/// noticed within this. Watches end by themselves before it.
-const READ_TIMEOUT: Duration = LONGEST_WATCH.saturating_add(Duration::from_secs(15));
+/// Time without data after which a connection to the API server is closed: detects a list or a watch that hangs.
+/// Watches end by themselves before it.
+const READ_TIMEOUT: Duration = WATCH_TIMEOUT.saturating_add(Duration::from_secs(15));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long events that wait may take at the end.
-const LAST_EVENTS: Duration = Duration::from_secs(2);
+/// Time to write queued events on shutdown.
+const EVENT_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs until a signal.
 pub(super) fn run(arguments: &RunArguments) -> anyhow::Result<()> {
@@ -42,7 +42,7 @@ async fn operate(settings: RunSettings) -> anyhow::Result<()> {
     let identity = settings.lease.identity.clone();
     let mut config = Config::infer()
         .await
-        .context("no cluster: neither a kubeconfig nor a service account is there")?;
+        .context("no Kubernetes cluster is configured: no kubeconfig and no service account found")?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     let (leadership, elector) = elector(
@@ -54,7 +54,7 @@ async fn operate(settings: RunSettings) -> anyhow::Result<()> {
         .with_context(|| format!("--health-address: cannot listen on {}", settings.health_address))?;
     let health = Health {
         heartbeat: Heartbeat::default(),
-        readiness: Readiness::waits_for(&[CLUSTER]),
+        readiness: Readiness::requires(&[WATCHED_KINDS]),
         metrics: Metrics::new(),
     };
     let client = api::client(&config, leadership.clone(), &health.metrics)
@@ -74,37 +74,36 @@ async fn operate(settings: RunSettings) -> anyhow::Result<()> {
         readiness: health.readiness.clone(),
     };
     let mut events = tokio::spawn(write_events.run());
-    // First the work ends, then the lease is given back, then health is no longer answered.
-    let (work_ended, health_ends) = (CancellationToken::new(), CancellationToken::new());
-    let elector = tokio::spawn(elector.run(work_ended.clone().cancelled_owned()));
-    let mut health = tokio::spawn(health.serve(listener, health_ends.clone()));
-    let mut signals = tokio::spawn(signalled());
-    // A task that ends before its time ends the process: without it the operator would only seem to work.
-    let mut early = Ok(());
-    let worked = operator
+    // Shutdown order: the reconciler, then the lease is released, then the health endpoint.
+    let (stop_elector, stop_health) = (CancellationToken::new(), CancellationToken::new());
+    let elector = tokio::spawn(elector.run(stop_elector.clone().cancelled_owned()));
+    let mut health = tokio::spawn(health.serve(listener, stop_health.clone()));
+    let mut signals = tokio::spawn(first_signal());
+    // A task that ends unexpectedly ends the process: without it the operator would appear to work and not do so.
+    let mut early_end = Ok(());
+    let result = operator
         .run(async {
-            early = tokio::select! {
+            early_end = tokio::select! {
                 signal = &mut signals => signal.context("the task that waits for signals failed").and_then(|signal| signal),
                 _ = &mut events => Err(anyhow!("the task that writes events ended")),
-                _ = &mut health => Err(anyhow!("the task that answers health checks ended")),
+                _ = &mut health => Err(anyhow!("the task that serves the health endpoint ended")),
             };
         })
         .await;
     if !events.is_finished() {
-        // Queued events are written while this replica still leads, if that is soon.
-        let _ = tokio::time::timeout(LAST_EVENTS, events).await;
+        // Queued events are written while this replica still leads, within the limit.
+        let _ = tokio::time::timeout(EVENT_FLUSH_TIMEOUT, events).await;
     }
-    work_ended.cancel();
-    elector.await.context("the task that keeps the lease failed")?;
-    health_ends.cancel();
-    worked?;
-    early?;
+    stop_elector.cancel();
+    elector.await.context("the task that renews the lease failed")?;
+    stop_health.cancel();
+    result?;
+    early_end?;
     health.await.context("the health endpoint failed")?;
     tracing::info!("The operator ended");
     Ok(())
 }
 
-/// What is watched.
 fn scopes(namespaces: &Namespaces) -> Vec<Scope> {
     match namespaces {
         Namespaces::All => vec![None],
@@ -112,8 +111,8 @@ fn scopes(namespaces: &Namespaces) -> Vec<Scope> {
     }
 }
 
-/// Waits for SIGTERM or SIGINT; a second one ends the process at once.
-async fn signalled() -> anyhow::Result<()> {
+/// Waits for SIGTERM or SIGINT; a second one ends the process immediately.
+async fn first_signal() -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -123,14 +122,14 @@ async fn signalled() -> anyhow::Result<()> {
     };
     tracing::info!(
         signal = first,
-        "Told to end: writes that were begun end, then the lease is given back"
+        "Shutting down: finishing writes, then releasing the lease"
     );
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::warn!("Told to end again: at once");
+        tracing::warn!("Second signal: exiting immediately");
         std::process::exit(130);
     });
     Ok(())

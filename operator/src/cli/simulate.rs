@@ -1,4 +1,4 @@
-//! `separation-operator simulate`: a policy, a trace, and what comes of them.
+//! `separation-operator simulate`: runs a scaling policy on a trace and prints a report.
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -8,16 +8,16 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, ensure};
 use clap::{Args, ValueEnum};
 
-use super::print;
+use super::output::print;
 use crate::crd;
-use crate::decide::{Bounds, Policy, Target};
+use crate::decide::{Policy, ReplicaLimits, Target};
 use crate::plan::{PoolPlan, Role, RolePlan};
 use crate::simulate::{Scenario, Synthetic, Trace, simulate};
 
-/// Duration of a task where neither the arguments nor the pool give one.
+/// Duration of a task if neither the arguments nor the pool give one.
 const TASK_SECONDS: NonZeroU32 = NonZeroU32::new(90).expect("90 is not 0");
 
-/// A pool with defaults only, for whoever brings none.
+/// The pool that is simulated without `--pool`: defaults only.
 const DEFAULT_POOL: &str = "
 apiVersion: separation.dev/v1alpha1
 kind: SeparationPool
@@ -30,34 +30,34 @@ spec:
 const EXAMPLES: &str = "\
 Examples:
   separation-operator simulate
-      eight hours of bursts under the defaults of a SeparationPool
+      eight hours of bursts with the defaults of a SeparationPool
   separation-operator simulate --pool pool.yaml --trace monday.jsonl
-      what pool.yaml would have made of a recorded day
+      the policy of pool.yaml on a recorded day
   separation-operator simulate --drain-within 600 --task-seconds 90 --max 16 --json
       a time target, as JSON for other programs
 
-A trace has one JSON object a line:
-  {\"at_seconds\": 0, \"tasks\": 24}                           24 tasks arrive at once
-  {\"at_seconds\": 90.5, \"tasks\": 1, \"task_seconds\": 400}    one that takes long
+A trace has one JSON object per line:
+  {\"at_seconds\": 0, \"tasks\": 24}                           24 tasks arrive together
+  {\"at_seconds\": 90.5, \"tasks\": 1, \"task_seconds\": 400}    one long task
   {\"at_seconds\": 600, \"kafka_away_seconds\": 60}            lag cannot be read for a minute";
 
 /// Arguments of `simulate`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SimulateArguments {
-    /// A SeparationPool whose policy is tried [default: one with defaults only]
+    /// SeparationPool whose policy is simulated [default: a pool with defaults only]
     #[arg(long, short = 'f', value_name = "POOL.yaml", help_heading = "Policy")]
     pool: Option<PathBuf>,
-    /// Which of the pool's roles
+    /// Role of the pool that is simulated
     #[arg(long, value_enum, default_value_t = RoleName::Processor, help_heading = "Policy")]
     role: RoleName,
-    /// The fewest workers, in place of the pool's
+    /// Minimum workers, instead of the pool's minReplicas
     #[arg(long, value_name = "COUNT", help_heading = "Policy")]
     min: Option<u32>,
-    /// The most workers, in place of the pool's
+    /// Maximum workers, instead of the pool's maxReplicas
     #[arg(long, value_name = "COUNT", help_heading = "Policy")]
     max: Option<u32>,
-    /// One worker for this many tasks, in place of the pool's target
+    /// Tasks per worker, instead of the pool's target
     #[arg(
         long,
         value_name = "COUNT",
@@ -65,42 +65,43 @@ pub(super) struct SimulateArguments {
         help_heading = "Policy"
     )]
     tasks_per_replica: Option<NonZeroU32>,
-    /// As many workers as finish everything within this time, in place of the pool's target; a task takes --task-seconds
+    /// Time within which the workers should complete all tasks, instead of the pool's target; a task takes
+    /// --task-seconds
     #[arg(long, value_name = "SECONDS", help_heading = "Policy")]
     drain_within: Option<NonZeroU32>,
-    /// How long fewer workers must have been enough, in place of the pool's
+    /// How long fewer workers must have been enough before a scale-down, instead of the pool's
     #[arg(long, value_name = "SECONDS", help_heading = "Policy")]
     stabilization: Option<u32>,
-    /// A recorded trace, JSON lines [default: one that is made up]
+    /// Recorded trace, JSON lines [default: a synthetic trace]
     #[arg(long, value_name = "FILE", help_heading = "Work")]
     trace: Option<PathBuf>,
-    /// Duration of a task whose trace line does not give it; made-up ones take from half to one and a half of it [default:
-    /// the pool's expectedTaskSeconds, else 90]
+    /// Duration of a task if its trace line has none; synthetic tasks take 0.5 to 1.5 times as long [default: the
+    /// pool's expectedTaskSeconds, else 90]
     #[arg(long, value_name = "SECONDS", help_heading = "Work")]
     task_seconds: Option<NonZeroU32>,
-    /// How long made-up tasks arrive
+    /// Length of the synthetic trace
     #[arg(long, value_name = "HOURS", default_value = "8", help_heading = "Work")]
     hours: u32,
-    /// How many tasks arrive in an hour, at random moments
+    /// Tasks per hour that arrive at random times
     #[arg(long, value_name = "COUNT", default_value = "30", help_heading = "Work")]
     tasks_per_hour: u32,
-    /// How many tasks arrive together in a burst; 0 for no bursts
+    /// Tasks that arrive together in a burst; 0 for no bursts
     #[arg(long, value_name = "COUNT", default_value = "24", help_heading = "Work")]
     burst: u32,
     /// Time between two bursts
     #[arg(long, value_name = "MINUTES", default_value = "120", help_heading = "Work")]
     burst_every: u32,
-    /// What chance starts from: the same seed gives the same trace
+    /// Seed of the random numbers: the same seed gives the same trace
     #[arg(long, value_name = "NUMBER", default_value = "1", help_heading = "Work")]
     seed: u64,
     /// Partitions of the topic
     #[arg(long, value_name = "COUNT", default_value = "24", help_heading = "Cluster",
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     partitions: usize,
-    /// From a pod's creation until it takes tasks
+    /// Time from a pod's creation until it consumes tasks
     #[arg(long, value_name = "SECONDS", default_value = "20", help_heading = "Cluster")]
     start_up: u32,
-    /// How long the group takes to share out its partitions
+    /// Duration of a rebalance of the consumer group
     #[arg(long, value_name = "SECONDS", default_value = "3", help_heading = "Cluster")]
     rebalance: u32,
     /// Print JSON, with every change and every sample
@@ -108,16 +109,15 @@ pub(super) struct SimulateArguments {
     json: bool,
 }
 
-/// A role, as it is typed.
+/// A role, as an argument.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum RoleName {
-    /// Workers that take tasks
+    /// Workers that consume tasks
     Processor,
-    /// Workers that take results
+    /// Workers that consume results
     Uploader,
 }
 
-/// Runs the command.
 pub(super) fn run(arguments: &SimulateArguments) -> anyhow::Result<()> {
     let report = simulate(&arguments.scenario()?)?;
     if arguments.json {
@@ -142,9 +142,9 @@ impl SimulateArguments {
         })
     }
 
-    /// Duration of a task that does not give its own.
-    fn task_seconds(&self, of_pool: &Policy) -> NonZeroU32 {
-        let expected = match of_pool.target {
+    /// Duration of a task without its own duration in the trace.
+    fn task_seconds(&self, pool_policy: &Policy) -> NonZeroU32 {
+        let expected = match pool_policy.target {
             Target::DrainWithin { task_seconds, .. } => Some(task_seconds),
             Target::TasksPerReplica(_) => None,
         };
@@ -160,8 +160,8 @@ impl SimulateArguments {
                 (path.display().to_string(), text)
             }
         };
-        let pool = crd::from_yaml(&text).with_context(|| format!("{name} is no SeparationPool"))?;
-        let plan = PoolPlan::of(&pool).with_context(|| format!("{name} cannot be done"))?;
+        let pool = crd::from_yaml(&text).with_context(|| format!("{name} is not a valid SeparationPool"))?;
+        let plan = PoolPlan::from_pool(&pool).with_context(|| format!("{name} has an invalid spec"))?;
         let role = plan.role(match self.role {
             RoleName::Processor => Role::Processor,
             RoleName::Uploader => Role::Uploader,
@@ -174,11 +174,13 @@ impl SimulateArguments {
         Ok(role.clone())
     }
 
-    fn policy(&self, of_pool: Policy, task_seconds: NonZeroU32) -> anyhow::Result<Policy> {
-        let min = self.min.unwrap_or(of_pool.bounds.min());
-        let max = self.max.unwrap_or(of_pool.bounds.max());
-        let bounds = Bounds::new(min..=max).ok_or_else(|| {
-            anyhow!("{min} to {max} workers is no range; fix: --min up to --max, and --max at least 1")
+    fn policy(&self, pool_policy: Policy, task_seconds: NonZeroU32) -> anyhow::Result<Policy> {
+        let min = self.min.unwrap_or(pool_policy.limits.min());
+        let max = self.max.unwrap_or(pool_policy.limits.max());
+        let limits = ReplicaLimits::new(min..=max).ok_or_else(|| {
+            anyhow!(
+                "{min} to {max} workers is not a valid range; fix: --min at most --max, and --max at least 1"
+            )
         })?;
         let target = match (self.tasks_per_replica, self.drain_within) {
             (Some(tasks), _) => Target::TasksPerReplica(tasks),
@@ -186,16 +188,16 @@ impl SimulateArguments {
                 within_seconds,
                 task_seconds,
             },
-            (None, None) => of_pool.target,
+            (None, None) => pool_policy.target,
         };
-        let stabilisation = self
+        let stabilization = self
             .stabilization
             .map(|seconds| Duration::from_secs(seconds.into()));
         Ok(Policy {
-            bounds,
+            limits,
             target,
-            stabilisation: stabilisation.unwrap_or(of_pool.stabilisation),
-            ..of_pool
+            stabilization: stabilization.unwrap_or(pool_policy.stabilization),
+            ..pool_policy
         })
     }
 
@@ -213,7 +215,7 @@ impl SimulateArguments {
             return Ok(synthetic.trace()?);
         };
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Trace::parse(&text, task).with_context(|| format!("{} is no trace", path.display()))
+        Trace::parse(&text, task).with_context(|| format!("{} is not a valid trace", path.display()))
     }
 }
 
@@ -231,8 +233,8 @@ mod tests {
 
     /// The scenario of arguments, with a pool whose scaling and uploader are these.
     fn scenario(scaling: &str, arguments: &[&str]) -> anyhow::Result<Scenario> {
-        let folder = tempfile::tempdir()?;
-        let file = folder.path().join("pool.yaml");
+        let directory = tempfile::tempdir()?;
+        let file = directory.path().join("pool.yaml");
         let pool =
             format!("{DEFAULT_POOL}  processor: {{scaling: {scaling}}}\n  uploader: {{enabled: false}}\n");
         fs::write(&file, pool)?;
@@ -241,23 +243,23 @@ mod tests {
         command.arguments.scenario()
     }
 
-    /// Milliseconds that the one task of a trace takes, and seconds that the target counts for a task.
+    /// Duration in milliseconds of the one task of a trace, and the target's seconds per task.
     fn task(scaling: &str, arguments: &[&str]) -> (u128, Option<u32>) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let trace = folder.path().join("trace.jsonl");
+        let directory = tempfile::tempdir().expect("a directory");
+        let trace = directory.path().join("trace.jsonl");
         fs::write(&trace, r#"{"at_seconds": 0, "tasks": 1}"#).expect("a file");
         let trace = ["--trace", trace.to_str().expect("a path")];
         let arguments: Vec<&str> = trace.iter().chain(arguments).copied().collect();
         let scenario = scenario(scaling, &arguments).expect("a scenario");
-        let counted = match scenario.policy.target {
+        let target_seconds = match scenario.policy.target {
             Target::DrainWithin { task_seconds, .. } => Some(task_seconds.get()),
             Target::TasksPerReplica(_) => None,
         };
-        (scenario.trace.arrivals[0].task.as_millis(), counted)
+        (scenario.trace.arrivals[0].task.as_millis(), target_seconds)
     }
 
     #[test]
-    fn tasks_take_as_long_as_the_pool_expects_unless_the_arguments_say_otherwise() {
+    fn task_time_is_the_pools_unless_the_arguments_set_it() {
         let pool = "{target: {drainWithinSeconds: 600, expectedTaskSeconds: 300}}";
         assert_eq!(task(pool, &[]), (300_000, Some(300)));
         assert_eq!(task(pool, &["--task-seconds", "40"]), (40_000, Some(300)));
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_that_the_pool_does_not_have_is_not_simulated() {
+    fn a_disabled_role_is_not_simulated() {
         let error = scenario("{}", &["--role", "uploader"])
             .map(drop)
             .expect_err("refused");

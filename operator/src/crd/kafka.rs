@@ -1,85 +1,86 @@
-//! How Kafka is reached, as people write it.
+//! Spec of the connection to Kafka.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How Kafka is reached.
+/// Connection to Kafka.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "!has(self.sasl) || self.sasl.mechanism != 'PLAIN' || has(self.tls)",
-    "message": "PLAIN sends the password as it is, and this connection is not encrypted; \
-                fix: add kafka.tls (tls: {} trusts the usual authorities), or use SCRAM-SHA-512"
+    "message": "PLAIN sends the password in clear text, and this connection is not encrypted; \
+                fix: add kafka.tls (tls: {} uses the system trust store), or use SCRAM-SHA-512"
 }]))]
 pub struct KafkaSpec {
-    /// Brokers to ask first, host:port, comma separated.
+    /// Bootstrap brokers, host:port, comma separated.
     #[schemars(
         length(min = 3, max = 2048),
         regex(pattern = r"^[^,\s]+:[0-9]+(,[^,\s]+:[0-9]+)*$")
     )]
     pub bootstrap_servers: String,
-    /// Encrypts connections; without it they are not encrypted. An empty object trusts the usual authorities.
+    /// TLS. Without it connections are not encrypted; an empty object uses the system trust store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
-    /// Logs in with a name and a password.
+    /// SASL authentication with a user name and a password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sasl: Option<SaslSpec>,
 }
 
-/// Encryption, and whom to trust.
+/// TLS: trusted CA certificates and the client certificate.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TlsSpec {
-    /// Secret with the certificates (PEM) that brokers are checked against. Default: the usual authorities.
+    /// Secret with the CA certificates (PEM) that broker certificates are verified with. Default: the system trust
+    /// store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<CaSecretRef>,
-    /// Secret with a client certificate and its key (PEM), where brokers ask for one.
+    /// Secret with a client certificate and its private key (PEM), if the brokers require one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate_secret_ref: Option<ClientCertificateSecretRef>,
 }
 
-/// A Secret in the pool's namespace with certificates of authorities.
+/// A Secret in the pool's namespace with CA certificates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CaSecretRef {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Its key with the certificates.
+    /// Secret key with the certificates.
     #[serde(default = "ca_key")]
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
 }
 
-/// A Secret in the pool's namespace with a client certificate, as kubernetes.io/tls Secrets have it.
+/// A Secret in the pool's namespace with a client certificate, by default with the keys of a kubernetes.io/tls Secret.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientCertificateSecretRef {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Its key with the certificate.
+    /// Secret key with the certificate.
     #[serde(default = "certificate_key")]
     #[schemars(length(min = 1, max = 253))]
     pub certificate_key: String,
-    /// Its key with the private key.
+    /// Secret key with the private key.
     #[serde(default = "private_key_key")]
     #[schemars(length(min = 1, max = 253))]
     pub private_key_key: String,
 }
 
-/// A login.
+/// SASL authentication.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SaslSpec {
     /// SCRAM-SHA-512, SCRAM-SHA-256, or PLAIN (only with kafka.tls).
     #[serde(default)]
     pub mechanism: MechanismSpec,
-    /// Secret with the name and the password.
+    /// Secret with the user name and the password.
     pub secret_ref: SaslSecretRef,
 }
 
-/// A mechanism.
+/// SASL mechanism.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MechanismSpec {
     /// The password is never sent.
@@ -89,23 +90,23 @@ pub enum MechanismSpec {
     /// The password is never sent.
     #[serde(rename = "SCRAM-SHA-256")]
     ScramSha256,
-    /// The password is sent as it is.
+    /// The password is sent in clear text.
     #[serde(rename = "PLAIN")]
     Plain,
 }
 
-/// A Secret in the pool's namespace with a name and a password.
+/// A Secret in the pool's namespace with a user name and a password.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SaslSecretRef {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Its key with the name to log in with.
+    /// Secret key with the user name.
     #[serde(default = "username_key")]
     #[schemars(length(min = 1, max = 253))]
     pub username_key: String,
-    /// Its key with the password.
+    /// Secret key with the password.
     #[serde(default = "password_key")]
     #[schemars(length(min = 1, max = 253))]
     pub password_key: String,

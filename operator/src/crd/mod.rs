@@ -1,8 +1,8 @@
-//! The `SeparationPool` as people write it, and its schema.
+//! The `SeparationPool` custom resource as users write it, and its schema.
 //!
-//! Documentation of fields here is what `kubectl explain` prints. Rules that the API server can check stand beside the
-//! fields that they are about; [`crate::plan`] checks all of them again, since a definition on a server may be older
-//! than this program. Nothing here decides or reads anything.
+//! `kubectl explain` prints the doc comments of the fields. Rules that the API server can check are declared at the
+//! fields they check; [`crate::plan`] checks them again, since the CRD on a server may be older than this program.
+//! Nothing here decides, or does I/O.
 
 mod kafka;
 mod role;
@@ -21,7 +21,7 @@ pub use role::{
     AssignorSpec, OffsetResetSpec, OnFailureSpec, PodOverrides, PolicySpec, RoleDefaults, RoleSpec,
     ScalingSpec, TargetSpec,
 };
-pub use schema::{apply_defaults, definition, from_value, from_yaml, to_yaml};
+pub use schema::{apply_defaults, crd, from_value, from_yaml, to_yaml};
 pub use status::{
     AdoptionStatus, LagState, LagStatus, ReplicaStatus, RoleStatus, SeparationPoolStatus, condition_types,
 };
@@ -30,7 +30,7 @@ pub use storage::{
     WebhookSecretRef, WorkSpec,
 };
 
-/// A pool of workers: where its work waits, where stems go, and how many workers the waiting work deserves.
+/// A pool of workers: its Kafka topics, its storage, and how it scales.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "separation.dev",
@@ -43,47 +43,47 @@ pub use storage::{
     namespaced,
     status = "SeparationPoolStatus",
     derive = "PartialEq",
-    doc = "A pool of workers that split songs into vocals and instrumental, as many as the work waiting in Kafka deserves. \
+    doc = "A pool of workers that split songs into vocals and instrumental, scaled by Kafka consumer lag. \
            The operator owns two Deployments for it: NAME-processor and NAME-uploader."
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {
         "rule": "self.processor.group != self.uploader.group",
-        "message": "processor.group and uploader.group must differ, or members of one group would read two topics; \
+        "message": "processor.group and uploader.group must differ, or one group would consume two topics; \
                     fix: give the uploader a group of its own",
         "fieldPath": ".uploader.group"
     },
     {
         "rule": "self.processor.topic != self.uploader.topic",
-        "message": "processor.topic and uploader.topic must differ, or results would be read as tasks; \
+        "message": "processor.topic and uploader.topic must differ, or results would be consumed as tasks; \
                     fix: give results a topic of their own",
         "fieldPath": ".uploader.topic"
     }
 ]))]
 pub struct SeparationPoolSpec {
-    /// Image of the worker. Default: the one that the operator was started with.
+    /// Worker image. Default: the operator's --worker-image.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
-    /// How the workers and the operator reach Kafka.
+    /// Connection of workers and operator to Kafka.
     pub kafka: KafkaSpec,
-    /// Where songs and stems are.
+    /// Storage of songs and stems.
     pub storage: StorageSpec,
-    /// The model that separates.
+    /// The separation model.
     #[serde(default)]
     pub model: ModelSpec,
-    /// What the model runs on: cpu or cuda. A worker that is asked for cuda and does not get it refuses to start; ask
-    /// for the GPU itself in processor.podOverrides.
+    /// Execution provider of the model: cpu or cuda. With cuda, a worker that cannot use it does not start; request the
+    /// GPU itself in processor.podOverrides.
     #[serde(default)]
     pub provider: ProviderSpec,
-    /// What workers may call, and how webhooks are signed.
+    /// Addresses that webhooks may be sent to, and their signing secret.
     #[serde(default)]
     pub outbound: OutboundSpec,
-    /// Workers that take tasks and make stems.
+    /// Workers that consume tasks and produce stems.
     #[serde(default)]
     pub processor: RoleSpec,
-    /// Workers that take results, upload stems and call webhooks.
+    /// Workers that consume results, upload stems and deliver webhooks.
     #[serde(default)]
     pub uploader: RoleSpec,
 }

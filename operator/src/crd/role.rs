@@ -1,117 +1,119 @@
-//! Processors and uploaders, as people write them: one shape, two sets of defaults.
+//! Spec of processors and of uploaders: one type, two sets of defaults.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use separation_contract::{kafka::Timings, names};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Workers of one kind: what they read, how they stay members of their group, and how many there are.
+/// Workers of one role: topic, consumer group, failure policy and scaling.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {
         "rule": "3 * self.heartbeatIntervalMs < self.sessionTimeoutMs",
-        "message": "three heartbeats must fit into a session, or one lost packet costs a worker its membership; \
-                    fix: raise sessionTimeoutMs above 3 x heartbeatIntervalMs, or lower heartbeatIntervalMs",
+        "message": "three heartbeats must fit into the session timeout, or one lost packet removes a worker from the \
+                    group; fix: raise sessionTimeoutMs above 3 x heartbeatIntervalMs, or lower heartbeatIntervalMs",
         "fieldPath": ".sessionTimeoutMs"
     },
     {
         "rule": "self.sessionTimeoutMs < self.maxPollIntervalMs",
-        "message": "a session must be shorter than the poll interval; \
+        "message": "the session timeout must be shorter than the poll interval; \
                     fix: raise maxPollIntervalMs above sessionTimeoutMs, or lower sessionTimeoutMs",
         "fieldPath": ".maxPollIntervalMs"
     },
     {
         "rule": "!has(self.taskTimeoutSeconds) || self.taskTimeoutSeconds * 1000 + (self.maxPollIntervalMs >= 60000 ? 30000 : \
                  self.maxPollIntervalMs / 2) <= self.maxPollIntervalMs",
-        "message": "a task and 30 s for closing (half of poll intervals below 60 s) must fit into the poll interval, or another \
-                    worker starts the same task; fix: lower taskTimeoutSeconds or raise maxPollIntervalMs",
+        "message": "a task and 30 s to finish it (half the poll interval if that is below 60 s) must fit into the poll \
+                    interval, or another worker starts the same task; \
+                    fix: lower taskTimeoutSeconds or raise maxPollIntervalMs",
         "fieldPath": ".taskTimeoutSeconds"
     }
 ]))]
 pub struct RoleSpec {
-    /// Whether the pool has workers of this kind. false while another system still has this role.
+    /// Whether the pool has workers of this role. Set false while another system still does their work.
     #[serde(default = "enabled")]
     pub enabled: bool,
-    /// Topic that these workers read. Cannot be changed: offsets belong to it.
+    /// Topic that these workers consume. Cannot be changed: committed offsets belong to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
     #[schemars(extend("x-kubernetes-validations" = [{
         "rule": "self == oldSelf",
-        "message": "the topic cannot be changed, for waiting messages would be left behind; \
+        "message": "the topic cannot be changed, because its queued messages would never be consumed; \
                     fix: create another SeparationPool for the new topic and delete this one when its lag is 0"
     }]))]
     pub topic: Option<String>,
-    /// Consumer group of these workers. Cannot be changed: offsets belong to it.
+    /// Consumer group of these workers. Cannot be changed: committed offsets belong to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 249))]
     #[schemars(extend("x-kubernetes-validations" = [{
         "rule": "self == oldSelf",
-        "message": "the group cannot be changed, for its offsets would be left behind; \
+        "message": "the group cannot be changed, because its committed offsets would be lost; \
                     fix: create another SeparationPool for the new group and delete this one when its lag is 0"
     }]))]
     pub group: Option<String>,
-    /// Topic for messages that nobody can work on. Default: the topic's name with _dead_letters.
+    /// Dead-letter topic, for messages that cannot be processed. Default: the topic's name with _dead_letters.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
     pub dead_letter_topic: Option<String>,
-    /// The longest time between two polls of a worker, in milliseconds, and so the longest that a task may take. The
-    /// pods' terminationGracePeriodSeconds is derived from it.
+    /// Kafka max.poll.interval.ms: maximum time between two polls of a worker, and so the maximum duration of a task.
+    /// The pods' terminationGracePeriodSeconds is derived from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10_000, max = 86_400_000))]
     pub max_poll_interval_ms: Option<i32>,
-    /// The longest silence before a worker counts as dead, in milliseconds.
+    /// Kafka session.timeout.ms: time without heartbeats after which the broker removes a worker from the group.
     #[serde(default = "session_timeout_ms")]
     #[schemars(range(min = 6_000, max = 1_800_000))]
     pub session_timeout_ms: i32,
-    /// Time between two signs of life of a worker, in milliseconds.
+    /// Kafka heartbeat.interval.ms.
     #[serde(default = "heartbeat_interval_ms")]
     #[schemars(range(min = 100, max = 600_000))]
     pub heartbeat_interval_ms: i32,
-    /// How partitions are shared: cooperative-sticky moves only what must move; range is for sharing the group with
-    /// workers of another make. The two cannot be mixed, so a change replaces all pods at once.
+    /// Kafka partition.assignment.strategy: cooperative-sticky revokes only the partitions that must move; range lets
+    /// workers of uvr5-api be members of the same group. The two cannot be mixed, so a change replaces all pods
+    /// together.
     #[serde(default)]
     pub assignor: AssignorSpec,
-    /// Where an adopted group without offsets starts: latest or earliest. Used once per partition, before the first
-    /// worker starts; what is published after that is never skipped.
+    /// Where a consumer group without committed offsets starts: latest or earliest. Used once per partition, before the
+    /// first worker starts; messages published after that are never skipped.
     #[serde(default)]
     pub auto_offset_reset: OffsetResetSpec,
-    /// How long one task may take, in seconds. Default: the poll interval less 30 s.
+    /// Time limit of one task, in seconds. Default: the poll interval less 30 s.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub task_timeout_seconds: Option<i32>,
-    /// How often a task may kill its worker before it becomes a dead letter.
+    /// Number of worker crashes on one task after which it is sent to the dead-letter topic.
     #[serde(default = "max_attempts")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: i32,
-    /// What becomes of a task that failed for a reason that may pass.
+    /// Handling of tasks that fail with a transient error.
     #[serde(default)]
     pub on_failure: OnFailureSpec,
-    /// How many workers there are.
+    /// Number of workers and how it follows the lag.
     #[serde(default)]
     pub scaling: ScalingSpec,
-    /// A partial PodTemplateSpec, merged over the operator's own, last: nodeSelector, tolerations, resources, GPUs,
-    /// volumes, labels. The worker's container is called worker. Service account, host namespaces, hostPath and
-    /// privileges are refused unless the operator's settings allow them.
+    /// A partial PodTemplateSpec, merged over the operator's own: nodeSelector, tolerations, resources, GPUs, volumes,
+    /// labels. The worker's container is named worker. Service account, host namespaces, hostPath and privileges are
+    /// refused unless the operator's settings allow them.
     #[serde(default, skip_serializing_if = "PodOverrides::is_empty")]
     pub pod_overrides: PodOverrides,
 }
 
-/// Defaults in which processors and uploaders differ.
+/// Defaults that differ between processors and uploaders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoleDefaults {
-    /// The property in the spec.
+    /// Name of the property in the spec.
     pub property: &'static str,
-    /// Topic.
+    /// Topic that the role consumes.
     pub topic: &'static str,
     /// Consumer group.
     pub group: &'static str,
-    /// Poll interval and the rest.
+    /// Poll interval and Kafka timeouts.
     pub timings: Timings,
 }
 
 impl RoleDefaults {
-    /// Those of processors.
+    /// Defaults of processors.
     pub const PROCESSOR: Self = Self {
         property: "processor",
         topic: names::TASK_TOPIC,
@@ -119,7 +121,7 @@ impl RoleDefaults {
         timings: Timings::PROCESSOR,
     };
 
-    /// Those of uploaders.
+    /// Defaults of uploaders.
     pub const UPLOADER: Self = Self {
         property: "uploader",
         topic: names::RESULT_TOPIC,
@@ -149,30 +151,30 @@ impl Default for RoleSpec {
     }
 }
 
-/// How partitions are shared.
+/// Kafka `partition.assignment.strategy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AssignorSpec {
-    /// Moves only what must move.
+    /// Revokes only the partitions that must move.
     #[default]
     #[serde(rename = "cooperative-sticky")]
     CooperativeSticky,
-    /// Every rebalance stops everybody.
+    /// Revokes all partitions in every rebalance.
     #[serde(rename = "range")]
     Range,
 }
 
-/// Where an adopted group starts.
+/// Where a consumer group without committed offsets starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OffsetResetSpec {
-    /// After everything that is there at adoption.
+    /// After the last message at the time of adoption.
     #[default]
     Latest,
     /// At the first message.
     Earliest,
 }
 
-/// What becomes of a task that failed for a reason that may pass.
+/// Handling of tasks that fail with a transient error.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
@@ -181,10 +183,11 @@ pub enum OffsetResetSpec {
     "fieldPath": ".maxRetries"
 }]))]
 pub struct OnFailureSpec {
-    /// AlwaysCommit publishes the failure and goes on; RetryOnFailure puts the task back at the end of its topic.
+    /// AlwaysCommit publishes the failure and commits the task; RetryOnFailure republishes the task to the end of its
+    /// topic.
     #[serde(default)]
     pub policy: PolicySpec,
-    /// How often RetryOnFailure puts a task back. Default: 3.
+    /// Maximum number of retries with RetryOnFailure. Default: 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000))]
     pub max_retries: Option<i32>,
@@ -196,11 +199,11 @@ pub enum PolicySpec {
     /// The failure is published and the task committed.
     #[default]
     AlwaysCommit,
-    /// The task goes to the end of its topic.
+    /// The task is republished to the end of its topic.
     RetryOnFailure,
 }
 
-/// How many workers there are.
+/// Number of workers and how it follows the lag.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
@@ -209,29 +212,30 @@ pub enum PolicySpec {
     "fieldPath": ".minReplicas"
 }]))]
 pub struct ScalingSpec {
-    /// The fewest workers, also when nothing waits. 0 frees every GPU.
+    /// Minimum number of workers, also when the lag is 0. With 0, an idle pool uses no GPU.
     #[serde(default)]
     #[schemars(range(min = 0, max = 10_000))]
     pub min_replicas: i32,
-    /// The most workers, draining ones included. More than there are partitions with work are never asked for.
+    /// Maximum number of workers, draining ones included. A scale-up never exceeds the partitions with messages, except
+    /// to reach minReplicas.
     #[serde(default = "max_replicas")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max_replicas: i32,
-    /// How many workers an amount of waiting work deserves.
+    /// How many workers an amount of lag needs.
     #[serde(default)]
     pub target: TargetSpec,
-    /// How often lag is read, in seconds; fractions are allowed.
+    /// Time between two readings of lag, in seconds; fractions are allowed.
     #[serde(default = "poll_interval_seconds")]
     #[schemars(range(min = 0.1, max = 300.0))]
     pub poll_interval_seconds: f64,
-    /// How long fewer workers must have been enough before there are fewer, in seconds.
+    /// How long fewer replicas must have been enough before a scale-down, in seconds.
     #[serde(default = "stabilization_seconds")]
     #[schemars(range(min = 0, max = 86_400))]
     pub scale_down_stabilization_seconds: i32,
-    /// Leaves the number of workers as it is, whatever waits.
+    /// Keeps replicas unchanged, whatever the lag is.
     #[serde(default)]
     pub paused: bool,
-    /// Decides and reports, and changes nothing.
+    /// Decides and reports desired replicas without changing replicas.
     #[serde(default)]
     pub recommend_only: bool,
 }
@@ -250,7 +254,7 @@ impl Default for ScalingSpec {
     }
 }
 
-/// How many workers an amount of waiting work deserves: by number of tasks, or by time.
+/// How many workers an amount of lag needs: by number of tasks, or by time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
@@ -260,20 +264,20 @@ impl Default for ScalingSpec {
     },
     {
         "rule": "has(self.drainWithinSeconds) == has(self.expectedTaskSeconds)",
-        "message": "a time target needs to know how long a task takes; \
+        "message": "a time target needs the expected duration of a task; \
                     fix: set drainWithinSeconds and expectedTaskSeconds together, or neither"
     }
 ]))]
 pub struct TargetSpec {
-    /// One worker for this many tasks, waiting and running.
+    /// Tasks per worker, queued and running.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub tasks_per_replica: Option<i32>,
-    /// As many workers as finish everything within this time, in seconds; goes with expectedTaskSeconds.
+    /// Time within which the workers should complete all tasks, in seconds; requires expectedTaskSeconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604_800))]
     pub drain_within_seconds: Option<i32>,
-    /// How long one worker takes for one task, in seconds; goes with drainWithinSeconds.
+    /// Expected duration of one task on one worker, in seconds; requires drainWithinSeconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub expected_task_seconds: Option<i32>,
@@ -289,13 +293,13 @@ impl Default for TargetSpec {
     }
 }
 
-/// A partial PodTemplateSpec, unchecked.
+/// A partial PodTemplateSpec, not validated.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PodOverrides(pub Map<String, Value>);
 
 impl PodOverrides {
-    /// Whether nothing is overridden.
+    /// Whether there are no overrides.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

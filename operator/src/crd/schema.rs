@@ -1,4 +1,4 @@
-//! The definition that is installed in a cluster: what the types say, made fit for the API server.
+//! The CRD that is installed in a cluster: the derived schema, completed for the API server.
 
 use std::collections::BTreeMap;
 
@@ -10,59 +10,59 @@ use serde_json::{Value, json};
 
 use super::{RoleDefaults, SeparationPool};
 
-/// The longest name that leaves room for `-processor` and what Kubernetes adds to names of pods (63 in all).
+/// Longest pool name: leaves room for `-processor` and the suffix of pod names (63 characters in all).
 const MAX_NAME_LENGTH: usize = 40;
 
-/// The definition of `SeparationPool`.
-pub fn definition() -> CustomResourceDefinition {
-    let mut definition = SeparationPool::crd();
-    let version = &mut definition.spec.versions[0];
+/// The CRD of `SeparationPool`.
+pub fn crd() -> CustomResourceDefinition {
+    let mut crd = SeparationPool::crd();
+    let version = &mut crd.spec.versions[0];
     version.additional_printer_columns = Some(columns());
     let schema = version
         .schema
         .as_mut()
         .and_then(|validation| validation.open_api_v3_schema.as_mut())
-        .expect("the derived definition has a schema");
+        .expect("the derived CRD has a schema");
     let mut value = serde_json::to_value(&*schema).expect("a schema is JSON");
     refuse_null(&mut value);
     set_role_defaults(&mut value);
     complete_defaults(&mut value);
     name_must_fit(&mut value);
-    *schema = serde_json::from_value::<JSONSchemaProps>(value).expect("a changed schema is still one");
-    definition
+    *schema = serde_json::from_value::<JSONSchemaProps>(value).expect("a changed schema is still valid");
+    crd
 }
 
-/// The definition as YAML, as it is committed and installed.
+/// The CRD as YAML, as it is committed and installed.
 ///
 /// # Errors
-/// When it cannot be written as YAML.
+/// If it cannot be serialized as YAML.
 pub fn to_yaml() -> Result<String, serde_saphyr::ser::Error> {
-    let value = serde_json::to_value(definition()).expect("a definition is JSON");
+    let value = serde_json::to_value(crd()).expect("a CRD is JSON");
     let yaml = serde_saphyr::to_string(&value)?;
     Ok(format!(
         "# Generated from operator/src/crd by `cargo xtask generate`; never edited.\n{yaml}"
     ))
 }
 
-/// A pool from YAML, with the defaults that the API server would have filled in.
+/// A pool from YAML, with the defaults that the API server would set.
 ///
 /// # Errors
-/// When the text is not YAML or not a pool.
+/// If the text is not valid YAML or not a valid `SeparationPool`.
 pub fn from_yaml(text: &str) -> anyhow::Result<SeparationPool> {
     from_value(serde_saphyr::from_str(text)?)
 }
 
-/// Makes a pool of a document, with the defaults that an API server would fill in.
+/// A pool from a document, with the defaults that the API server would set.
 ///
 /// # Errors
-/// When it is no SeparationPool.
+/// If it is not a valid `SeparationPool`.
 pub fn from_value(mut value: Value) -> anyhow::Result<SeparationPool> {
-    let schema = serde_json::to_value(definition().spec.versions[0].schema.as_ref())?;
+    let schema = serde_json::to_value(crd().spec.versions[0].schema.as_ref())?;
     apply_defaults(&schema["openAPIV3Schema"], &mut value);
     Ok(serde_json::from_value(value)?)
 }
 
-/// Fills in defaults as the API server does: where a property is missing, and then inside what was filled in.
+/// Sets defaults as the API server does: for missing properties, then inside the defaults.
 pub fn apply_defaults(schema: &Value, value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -85,98 +85,99 @@ pub fn apply_defaults(schema: &Value, value: &mut Value) {
     }
 }
 
-/// What `kubectl get separationpools` shows: processors, and with `-o wide` uploaders.
+/// Columns of `kubectl get separationpools`: processors, and with `-o wide` uploaders.
 fn columns() -> Vec<CustomResourceColumnDefinition> {
-    const SHOWN: Option<i32> = None;
-    const WIDE: Option<i32> = Some(1);
-    let column = |priority, name: &str, type_: &str, json_path: &str, description: &str| {
-        CustomResourceColumnDefinition {
-            description: Some(description.into()),
-            format: None,
-            json_path: json_path.into(),
-            name: name.into(),
-            priority,
-            type_: type_.into(),
-        }
+    let age = column(
+        SHOWN,
+        "Age",
+        "date",
+        ".metadata.creationTimestamp",
+        "Age of the pool",
+    );
+    processor_columns()
+        .into_iter()
+        .chain(uploader_columns())
+        .chain([age])
+        .collect()
+}
+
+/// Priority of a column that is always shown.
+const SHOWN: Option<i32> = None;
+
+/// Priority of a column that is shown with `-o wide`.
+const WIDE: Option<i32> = Some(1);
+
+fn processor_columns() -> [CustomResourceColumnDefinition; 6] {
+    let column = |name: &str, type_: &str, field: &str, description: &str| {
+        let path = format!(".status.processor.{field}");
+        column(SHOWN, name, type_, &path, description)
     };
-    let processor = |field: &str| format!(".status.processor.{field}");
-    let uploader = |field: &str| format!(".status.uploader.{field}");
-    vec![
+    [
         column(
-            SHOWN,
             "Lag",
             "string",
-            &processor("lag.summary"),
+            "lag.summary",
             "Tasks not yet committed, the running ones included; ? when unknown",
         ),
+        column("Desired", "integer", "replicas.desired", "Desired processors"),
         column(
-            SHOWN,
-            "Desired",
-            "integer",
-            &processor("replicas.desired"),
-            "Processors asked for",
-        ),
-        column(
-            SHOWN,
             "Ready",
             "integer",
-            &processor("replicas.ready"),
+            "replicas.ready",
             "Processors that are ready for tasks",
         ),
+        column("Busy", "integer", "replicas.busy", "Processors that hold a task"),
         column(
-            SHOWN,
-            "Busy",
-            "integer",
-            &processor("replicas.busy"),
-            "Processors that hold a task",
-        ),
-        column(
-            SHOWN,
             "Draining",
             "integer",
-            &processor("replicas.draining"),
-            "Processors that finish their last task",
+            "replicas.draining",
+            "Terminating processors that finish their last task",
         ),
+        column("Reason", "string", "reason", "Reason of the desired processors"),
+    ]
+}
+
+fn uploader_columns() -> [CustomResourceColumnDefinition; 3] {
+    let column = |name: &str, type_: &str, field: &str, description: &str| {
+        let path = format!(".status.uploader.{field}");
+        column(WIDE, name, type_, &path, description)
+    };
+    [
         column(
-            SHOWN,
-            "Reason",
-            "string",
-            &processor("reason"),
-            "Why there are as many processors as there are",
-        ),
-        column(
-            WIDE,
             "Uploader-Lag",
             "string",
-            &uploader("lag.summary"),
+            "lag.summary",
             "Results not yet uploaded; ? when unknown",
         ),
+        column("Uploaders", "integer", "replicas.desired", "Desired uploaders"),
         column(
-            WIDE,
-            "Uploaders",
-            "integer",
-            &uploader("replicas.desired"),
-            "Uploaders asked for",
-        ),
-        column(
-            WIDE,
             "Uploader-Reason",
             "string",
-            &uploader("reason"),
-            "Why there are as many uploaders as there are",
-        ),
-        column(
-            SHOWN,
-            "Age",
-            "date",
-            ".metadata.creationTimestamp",
-            "Since when the pool is there",
+            "reason",
+            "Reason of the desired uploaders",
         ),
     ]
 }
 
-/// `null` means the same as a property that is not there: the server then drops it before it fills in defaults. With
-/// `nullable`, rules would meet it.
+fn column(
+    priority: Option<i32>,
+    name: &str,
+    type_: &str,
+    json_path: &str,
+    description: &str,
+) -> CustomResourceColumnDefinition {
+    CustomResourceColumnDefinition {
+        description: Some(description.into()),
+        format: None,
+        json_path: json_path.into(),
+        name: name.into(),
+        priority,
+        type_: type_.into(),
+    }
+}
+
+/// Without `nullable`, the server drops a `null` before it sets defaults, so that it equals a missing property and
+/// rules never see it.
 fn refuse_null(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -204,7 +205,8 @@ fn set_role_defaults(schema: &mut Value) {
     }
 }
 
-/// Defaults of objects hold those of their fields: the API server checks a default by itself, rules included.
+/// Adds the defaults of fields to the defaults of objects: the API server validates a default by itself, rules
+/// included.
 fn complete_defaults(schema: &mut Value) {
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         properties.values_mut().for_each(complete_defaults);
@@ -223,11 +225,12 @@ fn name_must_fit(schema: &mut Value) {
     schema["x-kubernetes-validations"] = json!([{
         "rule": format!("size(self.metadata.name) <= {MAX_NAME_LENGTH}"),
         "message": format!(
-            "the name is longer than {MAX_NAME_LENGTH} characters, and pods are called after it; fix: choose a shorter one"
+            "the name is longer than {MAX_NAME_LENGTH} characters, and pod names start with it; \
+             fix: choose a shorter one"
         ),
         "fieldPath": ".metadata.name",
     }]);
-    // Rules on metadata need its properties said; the server adds the rest.
+    // Rules on metadata need its properties declared; the server adds the rest.
     schema["properties"]["metadata"] = json!({
         "type": "object",
         "properties": BTreeMap::from([("name", json!({"type": "string", "maxLength": 253}))]),

@@ -1,46 +1,46 @@
-//! What the operator says about a pool. Numbers that change at every reading are metrics; these change when a person
-//! would act on them, or every few seconds at most.
+//! Status of a pool. It is written when a condition or decision changes, and for changed numbers every few seconds at
+//! most; metrics have the numbers of every reading.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the operator says about a pool.
+/// Status of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SeparationPoolStatus {
-    /// The generation of the spec that the rest is about.
+    /// Generation of the spec that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready, LagKnown, ScalingLimited, Degraded, DependenciesAvailable, Conflict: each with a reason and a message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// What is known about the processors.
+    /// Status of the processors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub processor: Option<RoleStatus>,
-    /// What is known about the uploaders.
+    /// Status of the uploaders.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uploader: Option<RoleStatus>,
 }
 
 /// Types of a pool's conditions.
 pub mod condition_types {
-    /// The spec is valid, its Deployments are written, and as many workers as are asked for are ready.
+    /// The spec is valid, its Deployments are written, and the desired replicas are ready.
     pub const READY: &str = "Ready";
-    /// Lag was read, whole and recently.
+    /// Lag of all partitions was read recently.
     pub const LAG_KNOWN: &str = "LagKnown";
-    /// Fewer workers than the work deserves: a bound bites.
+    /// A limit keeps desired replicas below the replicas the backlog needs.
     pub const SCALING_LIMITED: &str = "ScalingLimited";
-    /// Something works, but not as it should: pods that cannot be scheduled, too few partitions, expiring offsets.
+    /// The pool works with problems: pods that cannot be scheduled, too few partitions, expired messages.
     pub const DEGRADED: &str = "Degraded";
     /// Kafka, the object store and the model accept the workers, and the workers are members of their group.
     pub const DEPENDENCIES_AVAILABLE: &str = "DependenciesAvailable";
-    /// Another pool or foreign members share the group and topic.
+    /// Another pool or members from outside the pool use the group and topic.
     pub const CONFLICT: &str = "Conflict";
 }
 
-/// Workers of one kind, and why there are as many as there are.
+/// Status of one role: its lag, its replicas and the reason for their number.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RoleStatus {
@@ -50,25 +50,25 @@ pub struct RoleStatus {
     /// Partitions of the topic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partitions: Option<i32>,
-    /// Partitions with messages not yet committed: more workers than these have nothing to do.
+    /// Partitions with messages not yet committed. Workers beyond this number are idle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partitions_with_work: Option<i32>,
-    /// How long the workers that are asked for will take for what waits, in seconds; only with a time target.
+    /// Estimated time for the desired replicas to complete the lag, in seconds; only with a time target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_seconds: Option<i64>,
-    /// Workers by what they do.
+    /// Number of workers by state.
     #[serde(default)]
     pub replicas: ReplicaStatus,
-    /// Why the number of workers is what it is, in one word.
+    /// Reason for the desired replicas, in one word.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// The limit that applied: Min, Max, Partitions, Busy, Draining, Unschedulable, Dependency, Rollout, or None.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub bound: String,
-    /// The same as a sentence, with numbers.
+    /// The reason as a sentence, with numbers.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// How this pool took over the group's offsets.
+    /// How this pool initialized the group's offsets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adoption: Option<AdoptionStatus>,
 }
@@ -79,12 +79,12 @@ pub struct RoleStatus {
 pub struct LagStatus {
     /// Known, Partial (some partitions could not be read), or Unknown.
     pub state: LagState,
-    /// Messages: all of them, or those that could be counted. Not there when unknown.
+    /// Messages of all partitions, or of those that could be read. Missing when unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages: Option<i64>,
-    /// The same for people: 12, at least 12, or ?.
+    /// The lag as text: 12, at least 12, or ?.
     pub summary: String,
-    /// When lag was last read whole; only while it is not known.
+    /// When all partitions were last read; only while the lag is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_known_at: Option<Time>,
     /// What could not be read, and why.
@@ -95,62 +95,62 @@ pub struct LagStatus {
 /// How much of the lag is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LagState {
-    /// All of it.
+    /// All partitions were read.
     Known,
-    /// That of some partitions.
+    /// Some partitions were read.
     Partial,
-    /// Nothing.
+    /// No partition was read.
     Unknown,
 }
 
-/// Workers by what they do.
+/// Number of workers by state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicaStatus {
-    /// Workers asked for.
+    /// Desired workers.
     #[serde(default)]
     pub desired: i32,
     /// Workers whose model is loaded and whose Kafka client runs.
     #[serde(default)]
     pub ready: i32,
-    /// Workers that hold a task, where that is known.
+    /// Workers with a task; missing when unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub busy: Option<i32>,
-    /// Workers that hold none, where that is known.
+    /// Workers without a task; missing when unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<i32>,
-    /// Workers that finish their last task and are not counted among those asked for.
+    /// Terminating workers that finish their last task; not counted as desired.
     #[serde(default)]
     pub draining: i32,
-    /// Workers that no node has room for.
+    /// Workers that cannot be scheduled because no node has room.
     #[serde(default)]
     pub unschedulable: i32,
 }
 
-/// How a pool took over a group's offsets, before its first worker started.
+/// How a pool initialized its group's offsets, before its first worker started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AdoptionStatus {
-    /// Id of the topic; empty where the brokers report none. Another id in the same cluster means that the topic was deleted
-    /// and created again.
+    /// ID of the topic; empty if the brokers report none. Another ID in the same cluster means that the topic was
+    /// deleted and recreated.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub topic_id: String,
-    /// Id of the Kafka cluster that has the topic. Another one is adopted as if nothing had been initialized before.
+    /// ID of the Kafka cluster. In another cluster, offsets are initialized again.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cluster_id: String,
-    /// The consumer group whose offsets were initialized.
+    /// Consumer group whose offsets were initialized.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub consumer_group: String,
     /// The group's committed offsets when it last had no workers, one for each partition from 0, and -1 for a partition
-    /// without one. They are committed again where the brokers have lost all of the group's offsets. Empty for topics of
-    /// more than 2,000 partitions.
+    /// without one. The operator commits them again if the brokers have deleted all offsets of the group. Empty for
+    /// topics of more than 2,000 partitions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2_000), extend("x-kubernetes-list-type" = "atomic"))]
     pub offsets: Vec<i64>,
-    /// How many partitions had their offsets initialised; later ones start at their first message.
+    /// Number of partitions whose offsets were initialized; partitions added later start at their first message.
     pub partitions: i32,
     /// Where partitions without offsets started: latest or earliest.
     pub policy: String,
-    /// When that was done.
+    /// When the offsets were initialized.
     pub at: Time,
 }

@@ -1,4 +1,4 @@
-//! The definition as an API server would judge it, and each of its rules.
+//! Tests of the CRD and of each validation rule.
 
 use serde_json::{Value, json};
 
@@ -7,8 +7,8 @@ use super::*;
 const COMMITTED: &str = include_str!("../../../crds/separationpools.yaml");
 
 fn schema() -> Value {
-    let definition = definition();
-    let schema = definition.spec.versions[0].schema.as_ref().expect("a schema");
+    let crd = crd();
+    let schema = crd.spec.versions[0].schema.as_ref().expect("a schema");
     serde_json::to_value(&schema.open_api_v3_schema).expect("JSON")
 }
 
@@ -43,39 +43,39 @@ fn broken(pool: &Value, old: Option<&Value>) -> Vec<String> {
 #[derive(serde::Deserialize)]
 struct Case {
     change: Value,
-    says: Option<String>,
+    message: Option<String>,
 }
 
 fn check(case: &Case) {
     let pool = pool(&json!({"spec": case.change}));
     let messages = broken(&pool, None);
-    match &case.says {
+    match &case.message {
         None => assert_eq!(messages, Vec::<String>::new(), "{}", case.change),
-        Some(says) => {
+        Some(expected) => {
             assert_eq!(messages.len(), 1, "{}: {messages:?}", case.change);
-            assert!(messages[0].contains(says), "{}: {messages:?}", case.change);
+            assert!(messages[0].contains(expected), "{}: {messages:?}", case.change);
             assert!(messages[0].contains("fix: "), "{messages:?}");
         }
     }
-    // What the API server refuses, the plan refuses too.
+    // The plan refuses every spec that the API server refuses.
     let typed: SeparationPool = serde_json::from_value(pool).expect("a pool");
-    let plan = crate::plan::PoolPlan::of(&typed);
-    assert_eq!(plan.is_err(), case.says.is_some(), "{}: {plan:?}", case.change);
+    let plan = crate::plan::PoolPlan::from_pool(&typed);
+    assert_eq!(plan.is_err(), case.message.is_some(), "{}: {plan:?}", case.change);
 }
 
 #[test]
-fn the_committed_definition_is_fresh() {
+fn the_committed_crd_is_up_to_date() {
     assert_eq!(COMMITTED, to_yaml().unwrap(), "fix: cargo xtask generate");
 }
 
 #[test]
-fn the_yaml_reads_back_as_the_same_definition() {
+fn the_yaml_parses_as_the_same_crd() {
     let value: Value = serde_saphyr::from_str(COMMITTED).unwrap();
-    assert_eq!(value, serde_json::to_value(definition()).unwrap());
+    assert_eq!(value, serde_json::to_value(crd()).unwrap());
 }
 
 #[test]
-fn a_pool_with_only_what_must_be_said_is_complete() {
+fn a_pool_with_only_required_fields_gets_all_defaults() {
     let pool = pool(&json!({}));
     assert_eq!(broken(&pool, None), Vec::<String>::new());
     insta::assert_json_snapshot!(pool["spec"]);
@@ -102,7 +102,7 @@ fn rules_name_the_fix() {
 }
 
 #[test]
-fn a_name_that_leaves_no_room_for_pods_is_refused() {
+fn a_name_that_is_too_long_for_pod_names_is_refused() {
     let named = |length: usize| pool(&json!({"metadata": {"name": "a".repeat(length)}}));
     assert_eq!(broken(&named(40), None), Vec::<String>::new());
     let messages = broken(&named(41), None);
@@ -113,7 +113,7 @@ fn a_name_that_leaves_no_room_for_pods_is_refused() {
 }
 
 #[test]
-fn topic_and_group_cannot_be_changed_and_everything_else_can() {
+fn only_topic_and_group_are_immutable() {
     let old = pool(&json!({}));
     for field in ["topic", "group"] {
         let messages = broken(
@@ -164,7 +164,7 @@ fn the_schema_is_structural_and_bounded() {
             "{path}: {format:?}"
         );
     });
-    // Bounds keep the cost of rules within what the server allows.
+    // Bounds keep the estimated cost of rules within the server's limit.
     walk(
         "spec",
         &schema["properties"]["spec"],
@@ -195,10 +195,10 @@ fn the_schema_is_structural_and_bounded() {
 fn every_field_is_documented() {
     for part in ["spec", "status"] {
         walk(part, &schema()["properties"][part], &mut |path, schema| {
-            let said = schema["description"].as_str().unwrap_or_default();
+            let description = schema["description"].as_str().unwrap_or_default();
             // Items of lists are described by their lists.
             assert!(
-                path.ends_with("[]") || said.len() > 10,
+                path.ends_with("[]") || description.len() > 10,
                 "{path} is not documented"
             );
         });
@@ -207,17 +207,14 @@ fn every_field_is_documented() {
 
 #[test]
 fn columns_and_names_are_those_of_the_documentation() {
-    let definition = definition();
-    let names = &definition.spec.names;
+    let crd = crd();
+    let names = &crd.spec.names;
     assert_eq!(
         names.short_names.as_deref(),
         Some(&["sp".to_owned(), "seppool".to_owned()][..])
     );
     assert_eq!(names.categories.as_deref(), Some(&["all".to_owned()][..]));
-    let columns = definition.spec.versions[0]
-        .additional_printer_columns
-        .iter()
-        .flatten();
+    let columns = crd.spec.versions[0].additional_printer_columns.iter().flatten();
     let shown: Vec<_> = columns
         .filter(|column| column.priority.is_none())
         .map(|column| &*column.name)

@@ -1,4 +1,4 @@
-//! Pods joined to members and to their partitions' work: who is busy, who is idle, who cannot be told.
+//! Joins pods with group members and the lag of their partitions: which pods are busy, idle, or unknown.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,140 +7,143 @@ use foldhash::fast::RandomState;
 
 use super::history::{History, IdlePod, READINGS_TO_BE_IDLE};
 use super::observation::{
-    GroupReading, Holds, Lag, Marked, Member, Moment, Observation, Pod, PodName, PodState, Work, Workload,
+    CostAnnotation, GroupReading, Lag, LagByPartition, Member, MemberWork, Moment, Observation, Pod, PodName,
+    PodState, Workload,
 };
 
-/// Workers by what they do.
+/// Number of pods by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PodCounts {
-    /// Pods that are ready.
+    /// Ready pods.
     pub ready: u32,
-    /// Pods that finish their last task.
+    /// Terminating pods that finish their last task.
     pub draining: u32,
     /// Pods that no node has room for.
     pub unschedulable: u32,
-    /// Who is busy, where that could be told.
+    /// Busy and idle pods; none if unknown.
     pub activity: Option<Activity>,
 }
 
-/// Pods, draining ones aside, by whether they hold a task.
+/// Pods that are not terminating, by whether they hold a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Activity {
-    /// They hold one.
+    /// Pods with a task.
     pub busy: u32,
-    /// They hold none.
+    /// Pods without a task.
     pub idle: u32,
-    /// They are ready but not members of the group: they may hold one.
-    pub untold: u32,
+    /// Ready pods that are not members of the group: they may hold a task.
+    pub unknown: u32,
 }
 
-/// What the pods are doing, for one decision.
+/// State and activity of the pods, for one decision.
 #[derive(Debug)]
 pub(super) struct Fleet<'a> {
     pub(super) counts: PodCounts,
-    /// Idle pods in the order in which they should go; with no activity known, none.
+    /// Idle pods in the order in which they should be removed; empty if activity is unknown.
     idle: Vec<&'a Pod>,
     /// Replicas that have neither a pod nor a member yet.
     pub(super) missing: u32,
-    /// Pods beyond the replicas: Kubernetes has yet to choose who goes, or knows and has not told us.
-    pub(super) leaving: u32,
-    /// A pod that may hold a task is not ready: Kubernetes would delete it before ready ones, whatever they are marked.
-    pub(super) busy_would_go_first: bool,
-    /// Members that no known pod carries: the view of the pods is behind, or a worker died without leaving the group.
-    pub(super) hidden: Vec<&'a PodName>,
+    /// Pods beyond `replicas`: Kubernetes has not yet chosen which to delete, or our view of the pods is behind.
+    pub(super) excess: u32,
+    /// A pod that may hold a task is not ready: Kubernetes would delete it before ready ones, whatever their deletion
+    /// cost.
+    pub(super) busy_would_be_deleted_first: bool,
+    /// Members without a known pod: the view of the pods is behind, or a worker died without leaving the group.
+    pub(super) members_without_pod: Vec<&'a PodName>,
 }
 
-/// Most of a decision about many pods is this look-up; its keys are not chosen to collide by whoever joins a group, for the
-/// hash is seeded in each process.
-type MembersByName<'a> = HashMap<&'a str, Joined<'a>, RandomState>;
+/// This look-up dominates decisions about many pods, hence the fast hash. It is seeded in each process, so that a
+/// client that joins the group cannot choose colliding names.
+type MembersByName<'a> = HashMap<&'a str, MembersOfPod<'a>, RandomState>;
 
 /// All members with one name.
-struct Joined<'a> {
+struct MembersOfPod<'a> {
     name: &'a PodName,
-    /// One of them may hold a task.
+    /// Whether one of them may hold a task.
     busy: bool,
-    /// A pod has that name.
+    /// Whether a pod has that name.
     has_pod: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Doing {
-    Busy,
-    Idle,
-    Untold,
-}
-
 impl<'a> Fleet<'a> {
-    pub(super) fn of(observation: &'a Observation, work: Option<&Work>) -> Self {
+    pub(super) fn new(observation: &'a Observation, lag: Option<&LagByPartition>) -> Self {
         let workload = &observation.workload;
         let mut fleet = Self {
             counts: counts(observation),
             idle: Vec::new(),
             missing: 0,
-            leaving: 0,
-            busy_would_go_first: false,
-            hidden: Vec::new(),
+            excess: 0,
+            busy_would_be_deleted_first: false,
+            members_without_pod: Vec::new(),
         };
-        let mut members = MembersByName::default();
-        if let GroupReading::Stable { members: joined, .. } = &observation.group {
-            members = by_name(joined, work);
-            for pod in &workload.pods {
-                if let Some(member) = members.get_mut(pod.name.as_str()) {
-                    member.has_pod = true;
+        let mut members = match &observation.group {
+            GroupReading::Stable { members, .. } => Some(by_name(members, lag)),
+            _ => None,
+        };
+        // With no live pods, activity is known to be zero; otherwise the status of an idle pool would flap with each
+        // member reading.
+        let is_known = members.is_some() && lag.is_some();
+        let mut activity = Activity::default();
+        let mut live: u32 = 0;
+        for pod in &workload.pods {
+            // One look-up for each pod: they are most of a decision about many.
+            let member = members
+                .as_mut()
+                .and_then(|members| members.get_mut(pod.name.as_str()));
+            let busy = member.map(|member| {
+                member.has_pod = true;
+                member.busy
+            });
+            if pod.state.is_live() {
+                live = live.saturating_add(1);
+                if is_known {
+                    fleet.count_activity(pod, busy, &mut activity);
                 }
             }
-            let hidden = members.values().filter(|member| !member.has_pod);
-            fleet.hidden = hidden.map(|member| member.name).collect();
-            fleet.hidden.sort_unstable();
         }
-        let live = workload.live().count();
-        let standing = u32::try_from(live + fleet.hidden.len()).unwrap_or(u32::MAX);
-        fleet.missing = workload.replicas.saturating_sub(standing);
-        fleet.leaving = u32::try_from(live)
-            .unwrap_or(u32::MAX)
-            .saturating_sub(workload.replicas);
-        if live == 0 {
-            // Nobody is neither busy nor idle, whether members were read or not: else what is said of an idle pool would
-            // change with every reading of members.
-            fleet.counts.activity = Some(Activity::default());
-        } else if let (GroupReading::Stable { .. }, Some(_)) = (&observation.group, work) {
-            fleet.tell(workload, &members);
-        }
+        fleet.counts.activity = (is_known || live == 0).then_some(activity);
+        fleet
+            .idle
+            .sort_unstable_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
+        let without_pod = members
+            .iter()
+            .flat_map(MembersByName::values)
+            .filter(|member| !member.has_pod);
+        fleet.members_without_pod = without_pod.map(|member| member.name).collect();
+        fleet.members_without_pod.sort_unstable();
+        let hidden = u32::try_from(fleet.members_without_pod.len()).unwrap_or(u32::MAX);
+        fleet.missing = workload.replicas.saturating_sub(live.saturating_add(hidden));
+        fleet.excess = live.saturating_sub(workload.replicas);
         fleet
     }
 
-    /// Pods that may go: idle in enough readings in a row, this one included; the least useful first.
+    /// Scale-down candidates: pods that were idle in enough consecutive readings, this one included; least useful
+    /// first.
     pub(super) fn candidates<'h>(&'h self, history: &'h History) -> impl Iterator<Item = &'a Pod> + 'h {
         let long_enough = |pod: &&Pod| history.idle_readings(&pod.name) >= READINGS_TO_BE_IDLE;
         self.idle.iter().copied().filter(long_enough)
     }
 
-    fn tell(&mut self, workload: &'a Workload, members: &MembersByName<'_>) {
-        let mut activity = Activity::default();
-        for pod in workload.live() {
-            match doing(pod, members) {
-                Doing::Idle => {
-                    activity.idle += 1;
-                    self.idle.push(pod);
-                }
-                told => {
-                    *(match told {
-                        Doing::Busy => &mut activity.busy,
-                        _ => &mut activity.untold,
-                    }) += 1;
-                    self.busy_would_go_first |= pod.state != PodState::Ready;
-                }
+    /// Counts a live pod; `busy` is whether its members may hold a task, none if it has no member.
+    fn count_activity(&mut self, pod: &'a Pod, busy: Option<bool>, activity: &mut Activity) {
+        match busy {
+            Some(true) => activity.busy += 1,
+            // A ready pod that is not a member may be finishing a task of partitions that it has lost.
+            None if pod.state == PodState::Ready => activity.unknown += 1,
+            // A pod that is not ready and has not joined has no task.
+            Some(false) | None => {
+                activity.idle += 1;
+                self.idle.push(pod);
+                return;
             }
         }
-        self.idle
-            .sort_unstable_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
-        self.counts.activity = Some(activity);
+        self.busy_would_be_deleted_first |= pod.state != PodState::Ready;
     }
 
-    /// Why it is not known which pods exist, if it is not.
+    /// Why it is unknown which pods exist; none if it is known.
     pub(super) fn unknown_pods(&self, workload: &Workload) -> Option<Arc<str>> {
-        if let Some(first) = self.hidden.first() {
-            return Some(match self.hidden.len() - 1 {
+        if let Some(first) = self.members_without_pod.first() {
+            return Some(match self.members_without_pod.len() - 1 {
                 0 => format!("group member {first} has no known pod").into(),
                 more => format!("group member {first} and {more} more have no known pod").into(),
             });
@@ -154,9 +157,11 @@ impl<'a> Fleet<'a> {
     }
 }
 
-/// Pods that carry our mark.
-pub(super) fn marked(workload: &Workload) -> impl Iterator<Item = &Pod> {
-    workload.live().filter(|pod| pod.marked == Marked::Yes)
+/// Pods with our deletion-cost annotation.
+pub(super) fn annotated(workload: &Workload) -> impl Iterator<Item = &Pod> {
+    workload
+        .live()
+        .filter(|pod| pod.cost_annotation == CostAnnotation::Present)
 }
 
 fn counts(observation: &Observation) -> PodCounts {
@@ -175,48 +180,37 @@ fn counts(observation: &Observation) -> PodCounts {
     counts
 }
 
-/// Two members may have one name, as when a worker that lost its session joins again: what either holds counts.
-fn by_name<'a>(members: &'a [Member], work: Option<&Work>) -> MembersByName<'a> {
+/// Two members may have one name, as when a worker that lost its session joins again: the tasks of both count.
+fn by_name<'a>(members: &'a [Member], lag: Option<&LagByPartition>) -> MembersByName<'a> {
     let mut by_name = MembersByName::with_capacity_and_hasher(members.len(), RandomState::default());
     for member in members {
-        let joined = by_name.entry(member.pod.as_str()).or_insert(Joined {
+        let joined = by_name.entry(member.pod.as_str()).or_insert(MembersOfPod {
             name: &member.pod,
             busy: false,
             has_pod: false,
         });
-        joined.busy |= may_hold_task(&member.holds, work);
+        joined.busy |= may_hold_task(&member.work, lag);
     }
     by_name
 }
 
-fn may_hold_task(holds: &Holds, work: Option<&Work>) -> bool {
-    match holds {
-        Holds::Task => true,
-        Holds::NoTask => false,
-        // A partition that was not read may have work.
-        Holds::Partitions(partitions) => partitions
+fn may_hold_task(work: &MemberWork, lag: Option<&LagByPartition>) -> bool {
+    match work {
+        MemberWork::Task => true,
+        MemberWork::NoTask => false,
+        // A partition that was not read may have messages.
+        MemberWork::Partitions(partitions) => partitions
             .iter()
-            .any(|partition| work.and_then(|work| work.of_partition(*partition)) != Some(0)),
+            .any(|partition| lag.and_then(|lag| lag.messages_in(*partition)) != Some(0)),
     }
 }
 
-fn doing(pod: &Pod, members: &MembersByName<'_>) -> Doing {
-    match members.get(pod.name.as_str()) {
-        Some(member) if member.busy => Doing::Busy,
-        Some(_) => Doing::Idle,
-        // Who has not joined yet has taken nothing; who is ready and not a member may finish a task of partitions that
-        // it has lost.
-        None if pod.state == PodState::Ready => Doing::Untold,
-        None => Doing::Idle,
-    }
-}
-
-/// Counts in how many readings in a row each pod was idle. A reading counts once, however often it is decided on.
+/// Counts the consecutive readings in which each pod was idle. A reading counts once, however many decisions use it.
 pub(super) fn count_idle(history: &mut History, observation: &Observation, fleet: &Fleet<'_>) {
     let (Lag::Known(_), GroupReading::Stable { at: group_at, .. }) =
         (&observation.lag.lag, &observation.group)
     else {
-        // Not counting a reading that says nothing would make two that lie apart into consecutive ones.
+        // After a reading without a result, earlier and later readings are not consecutive.
         if !matches!(observation.group, GroupReading::NotRead)
             || !matches!(observation.lag.lag, Lag::Known(_))
         {
@@ -225,7 +219,7 @@ pub(super) fn count_idle(history: &mut History, observation: &Observation, fleet
         return;
     };
     let newer = |last: (Moment, Moment)| observation.lag.at > last.0 && *group_at > last.1;
-    if !history.counted.is_none_or(newer) {
+    if !history.counted_at.is_none_or(newer) {
         return;
     }
     let mut idle: Vec<IdlePod> = fleet
@@ -238,5 +232,5 @@ pub(super) fn count_idle(history: &mut History, observation: &Observation, fleet
         .collect();
     idle.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     history.idle = idle;
-    history.counted = Some((observation.lag.at, *group_at));
+    history.counted_at = Some((observation.lag.at, *group_at));
 }

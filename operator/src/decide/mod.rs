@@ -1,34 +1,35 @@
-//! How many workers a pool should have, and why: a plain function of policy, observation, history and time.
+//! Desired replicas of a pool and their reason: a plain function of policy, observation, history and time.
 //!
-//! It has no client, no clock and nothing to wait for; the cluster, a pool on one machine and simulations call the same
-//! one. What it always keeps, whatever it is given:
+//! It has no client, no clock and no I/O; the controller, `separation-operator local` and simulations call the same
+//! function. Guarantees, for any input:
 //!
-//! 1. Lag that is unknown never lowers replicas; lag that is partly known may raise them, never lower them.
-//! 2. Only pods that were idle in two readings in a row, and once more after they were marked, are taken away.
-//! 3. Nothing is taken away while pods of two ReplicaSets exist, or while it is not known which pods exist: a member of
-//!    the group may hold a task, whether its pod is known or not.
-//! 4. More work never means fewer replicas.
+//! 1. Unknown lag never lowers replicas; partly known lag may raise them, never lower them.
+//! 2. Only pods that were idle in two consecutive readings, and again after their annotation, are removed.
+//! 3. Replicas are not lowered while pods of two ReplicaSets exist, or while it is unknown which pods exist: a member
+//!    of the group may hold a task, whether its pod is known or not.
+//! 4. More messages never mean fewer replicas.
 //! 5. While a worker reports that a dependency refuses it, no worker is added beyond the minimum, or one.
-//! 6. Deciding again after the decision was carried out changes nothing.
+//! 6. Deciding again after the decision was executed changes nothing.
 //!
-//! A decision is a plan of writes in order. The history advances with each write that was carried out
-//! ([`History::executed`]), so that a write that was not is decided again.
+//! A decision is an ordered plan of writes. The history advances with each write that was executed
+//! ([`History::executed`]), so that a write that failed is decided again.
 
 mod fleet;
 mod history;
+mod needed;
 mod observation;
 mod policy;
 mod reason;
-mod wanted;
+mod write;
 
+#[cfg(test)]
+mod pod_tests;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod scene;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests_of_pods;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,143 +37,134 @@ use std::sync::Arc;
 pub use fleet::{Activity, PodCounts};
 pub use history::History;
 pub use observation::{
-    GroupReading, Holds, Lag, LagReading, Marked, Member, Moment, Observation, PartitionWork, Pod, PodName,
-    PodState, PodStatus, Work, Workload,
+    CostAnnotation, GroupReading, Lag, LagByPartition, LagReading, Member, MemberWork, Moment, Observation,
+    PartitionLag, Pod, PodName, PodState, PodStatus, Workload,
 };
-pub use policy::{Bounds, Mode, Policy, Target};
-pub use reason::{Bound, Explanation, Reason, WorkSeen};
+pub use policy::{Mode, Policy, ReplicaLimits, Target};
+pub use reason::{Explanation, LagSummary, Limit, Reason};
+pub use write::Write;
 
 use fleet::Fleet;
-use history::ScaleIn;
-use wanted::Wanted;
+use history::ScaleDown;
+use needed::{LimitedReplicas, NeededReplicas};
 
-/// What to do, and why.
+/// Result of a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// What to write now, in this order; empty where nothing changes.
+    /// Writes to execute now, in this order; empty if nothing changes.
     pub plan: Vec<Write>,
-    /// Why, with the numbers that it rests on; `explanation.desired` is the number of workers.
+    /// Reason and numbers; `explanation.desired` is the desired replicas.
     pub explanation: Explanation,
     /// Whether the next decision needs to know the group's members.
-    pub members: MembersWanted,
-    /// What the next decision must be given, once each write that was carried out was recorded in it.
+    pub members: MembersNeeded,
+    /// Argument of the next decision, after each executed write was recorded in it.
     pub history: History,
-}
-
-/// One write of a plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Write {
-    /// Remove our deletion-cost annotation from these pods.
-    Unannotate(Vec<PodName>),
-    /// Set our deletion-cost annotation on these pods, so that they are deleted first.
-    Annotate(Vec<PodName>),
-    /// Set the number of replicas.
-    SetReplicas(u32),
 }
 
 /// Whether the next decision needs to know the group's members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MembersWanted {
-    /// It does: a scale-in may be near.
+pub enum MembersNeeded {
+    /// Needed: a scale-down may follow.
     Yes,
-    /// It does not.
+    /// Not needed.
     No,
 }
 
 impl Decision {
-    /// How many workers are asked for.
+    /// Desired replicas.
     pub fn desired(&self) -> u32 {
         self.explanation.desired
     }
 
-    /// Why, in one word.
+    /// Reported reason.
     pub fn reason(&self) -> Reason {
         self.explanation.reason
     }
 }
 
-/// Decides. `history` is that of the last decision, or the default where there is none.
+/// Decides desired replicas. `history` is from the last decision, or the default for the first one.
 pub fn decide(policy: &Policy, observation: &Observation, mut history: History, now: Moment) -> Decision {
-    let wanted = Wanted::of(policy, observation, now);
-    let fleet = Fleet::of(observation, wanted.whole_work());
+    let needed = NeededReplicas::new(policy, observation, now);
+    let fleet = Fleet::new(observation, needed.known_lag());
     fleet::count_idle(&mut history, observation, &fleet);
     history.rebalancing_since = match observation.group {
         GroupReading::Rebalancing { at } => history.rebalancing_since.or(Some(at)),
         _ => None,
     };
-    let mut step = Situation {
+    let mut proposal = Situation {
         policy,
         observation,
         fleet: &fleet,
         now,
     }
-    .step(&wanted, &mut history);
-    if history.scale_in == ScaleIn::None {
-        // Two readings with a time between them in which nobody looked are not in a row.
+    .proposal(&needed, &mut history);
+    if history.scale_down == ScaleDown::None {
+        // Members are not read now, so that later readings are not consecutive to earlier ones.
         history.idle.clear();
-        history.marked_at = None;
-        // Marks are what Kubernetes chooses by: they stay until it has chosen.
-        if fleet.leaving == 0 {
-            step.unmark = fleet::marked(&observation.workload)
+        history.annotated_at = None;
+        // Kubernetes chooses pods by their deletion cost: it stays until surplus pods are gone.
+        if fleet.excess == 0 {
+            proposal.unannotate = fleet::annotated(&observation.workload)
                 .map(|pod| pod.name.clone())
                 .collect();
         }
     }
-    let advice = policy.mode == Mode::RecommendOnly && !matches!(step.reason, Reason::Conflict);
+    let advice = policy.mode == Mode::RecommendOnly && !matches!(proposal.reason, Reason::Conflict);
     let current = observation.workload.replicas;
     let explanation = Explanation {
         reason: if advice {
             Reason::RecommendOnly
         } else {
-            step.reason
+            proposal.reason
         },
-        under: step.reason,
-        bound: step.bound,
-        work: wanted.seen(),
-        need: wanted.need(),
-        wanted: wanted.within_bounds(),
+        decision_reason: proposal.reason,
+        limit: proposal.limit,
+        lag: needed.lag_summary(),
+        need: needed.need(),
+        limited_need: needed.limited_need(),
         current,
-        desired: step.desired,
+        desired: proposal.desired,
         pods: fleet.counts,
-        bounds: policy.bounds,
-        stabilisation: policy.stabilisation,
-        why: why(&step, observation, &wanted, &fleet),
+        limits: policy.limits,
+        stabilization: policy.stabilization,
+        why: why(&proposal, observation, &needed, &fleet),
     };
     Decision {
         plan: if advice {
             Vec::new()
         } else {
-            step.into_plan(current)
+            proposal.into_plan(current)
         },
         explanation,
-        members: match history.scale_in {
-            ScaleIn::None => MembersWanted::No,
-            _ => MembersWanted::Yes,
+        members: match history.scale_down {
+            ScaleDown::None => MembersNeeded::No,
+            _ => MembersNeeded::Yes,
         },
         history,
     }
 }
 
-/// What is decided, before it is put into words.
-struct Step {
+/// Desired replicas with their reason, and annotations to change.
+struct Proposal {
     reason: Reason,
-    bound: Bound,
+    limit: Limit,
     desired: u32,
-    mark: Vec<PodName>,
-    unmark: Vec<PodName>,
+    annotate: Vec<PodName>,
+    unannotate: Vec<PodName>,
 }
 
-impl Step {
-    /// More replicas come first, for tasks wait for them. Fewer are asked for only with no pods to annotate.
+impl Proposal {
+    /// Replicas are written first, because queued tasks need them. They are lowered only if there are no pods to
+    /// annotate.
     fn into_plan(self, current: u32) -> Vec<Write> {
         let replicas = (self.desired != current).then_some(Write::SetReplicas(self.desired));
-        let unannotate = (!self.unmark.is_empty()).then_some(Write::Unannotate(self.unmark));
-        let annotate = (!self.mark.is_empty()).then_some(Write::Annotate(self.mark));
+        let unannotate = (!self.unannotate.is_empty()).then_some(Write::Unannotate(self.unannotate));
+        let annotate = (!self.annotate.is_empty()).then_some(Write::Annotate(self.annotate));
         [replicas, unannotate, annotate].into_iter().flatten().collect()
     }
 }
 
-/// The arguments that every rule may look at.
+/// Arguments of every rule.
 #[derive(Clone, Copy)]
 struct Situation<'a> {
     policy: &'a Policy,
@@ -182,174 +174,181 @@ struct Situation<'a> {
 }
 
 impl Situation<'_> {
-    fn step(self, wanted: &Wanted<'_>, history: &mut History) -> Step {
+    fn proposal(self, needed: &NeededReplicas<'_>, history: &mut History) -> Proposal {
         let current = self.current();
         if self.observation.conflict.is_some() {
-            history.scale_in = ScaleIn::None;
-            return self.hold(Reason::Conflict, Bound::None);
+            history.scale_down = ScaleDown::None;
+            return self.hold(Reason::Conflict, Limit::None);
         }
         if self.policy.mode == Mode::Paused {
-            history.scale_in = ScaleIn::None;
-            return self.hold(Reason::Paused, Bound::None);
+            history.scale_down = ScaleDown::None;
+            return self.hold(Reason::Paused, Limit::None);
         }
-        let (out, within) = match wanted {
-            Wanted::Known { out, within, .. } | Wanted::Partial { out, within, .. } => (*out, *within),
-            Wanted::Unknown { .. } => {
-                history.scale_in = ScaleIn::None;
-                let min = self.policy.bounds.min();
+        let (scale_up, scale_down) = match needed {
+            NeededReplicas::Known {
+                scale_up, scale_down, ..
+            }
+            | NeededReplicas::Partial {
+                scale_up, scale_down, ..
+            } => (*scale_up, *scale_down),
+            NeededReplicas::Unknown { .. } => {
+                history.scale_down = ScaleDown::None;
+                let min = self.policy.limits.min();
                 return if min > current {
-                    self.to(min, Reason::AtMinimum, Bound::Min)
+                    self.scale_to(min, Reason::AtMinimum, Limit::Min)
                 } else {
-                    self.hold(Reason::HeldUnknownLag, Bound::None)
+                    self.hold(Reason::HeldUnknownLag, Limit::None)
                 };
             }
         };
-        if within.replicas >= current {
-            history.scale_in = ScaleIn::None;
-            if out.replicas > current {
-                return self.scale_out(out, history);
+        if scale_down.replicas >= current {
+            history.scale_down = ScaleDown::None;
+            if scale_up.replicas > current {
+                return self.scale_up(scale_up, history);
             }
         }
-        if matches!(wanted, Wanted::Partial { .. }) {
-            history.scale_in = ScaleIn::None;
-            return self.hold(Reason::HeldPartialLag, within.bound);
+        if matches!(needed, NeededReplicas::Partial { .. }) {
+            history.scale_down = ScaleDown::None;
+            return self.hold(Reason::HeldPartialLag, scale_down.limit);
         }
-        if within.replicas == current {
-            return self.hold(within.bound.reason(), within.bound);
+        if scale_down.replicas == current {
+            return self.hold(scale_down.limit.reason(), scale_down.limit);
         }
-        if within.replicas > current {
-            // Draining workers finish the rest, or hold the places that more would need.
-            return self.hold(out.bound.reason(), out.bound);
+        if scale_down.replicas > current {
+            // Draining workers finish the rest, or count toward maxReplicas.
+            return self.hold(scale_up.limit.reason(), scale_up.limit);
         }
-        self.scale_in(within, history)
+        self.scale_down(scale_down, history)
     }
 
-    fn scale_out(self, out: wanted::Replicas, history: &History) -> Step {
+    fn scale_up(self, target: LimitedReplicas, history: &History) -> Proposal {
         let current = self.current();
-        if self.observation.held.is_some() {
-            // Held messages keep the lag up. Only a worker can report that the refusal has ended: one is kept.
-            let desired = current.max(self.policy.bounds.min()).max(1);
-            return self.to(desired, Reason::HeldByDependency, Bound::Dependency);
+        if self.observation.refusal.is_some() {
+            // Held messages keep the lag high. Only a worker can report that the refusal has ended: one is kept.
+            let desired = current.max(self.policy.limits.min()).max(1);
+            return self.scale_to(desired, Reason::HeldByDependency, Limit::Dependency);
         }
         if self.fleet.counts.unschedulable > 0 {
-            // Only a person who asks for more at least gets more.
-            let desired = current.max(self.policy.bounds.min());
-            return self.to(desired, Reason::HeldUnschedulable, Bound::Unschedulable);
+            // Only a raised minReplicas adds workers.
+            let desired = current.max(self.policy.limits.min());
+            return self.scale_to(desired, Reason::HeldUnschedulable, Limit::Unschedulable);
         }
-        if self.settling(history) {
-            return self.hold(Reason::Settling, out.bound);
+        if self.cooling_down(history) {
+            return self.hold(Reason::CoolingDown, target.limit);
         }
         let rebalancing = history.rebalancing_since;
         if rebalancing.is_some_and(|since| self.now.since(since) < self.policy.rebalance_hold) {
-            return self.hold(Reason::Rebalancing, out.bound);
+            return self.hold(Reason::Rebalancing, target.limit);
         }
-        self.to(out.replicas, out.bound.reason(), out.bound)
+        self.scale_to(target.replicas, target.limit.reason(), target.limit)
     }
 
-    fn scale_in(self, within: wanted::Replicas, history: &mut History) -> Step {
+    fn scale_down(self, target: LimitedReplicas, history: &mut History) -> Proposal {
         let current = self.current();
-        let goal = match self.advance(history.scale_in, within.replicas) {
-            ScaleIn::Executing { goal } => goal,
-            waiting => {
-                history.scale_in = waiting;
-                return self.hold(Reason::Stabilising, within.bound);
+        let goal = match self.advance(history.scale_down, target.replicas) {
+            ScaleDown::Executing { goal } => goal,
+            stabilizing => {
+                history.scale_down = stabilizing;
+                return self.hold(Reason::Stabilizing, target.limit);
             }
         };
-        history.scale_in = ScaleIn::Executing { goal };
-        // Who still goes by the last change must not count towards another one; nor does the controller's work on a spec
-        // that it has not seen.
+        history.scale_down = ScaleDown::Executing { goal };
+        // Pods that the last change still removes must not count toward another change; nor must pods of a spec that
+        // the Deployment controller has not yet observed.
         let workload = &self.observation.workload;
         let unobserved = workload.status.is_some_and(|status| !status.observed);
-        if self.settling(history) || unobserved {
-            return self.hold(Reason::Settling, within.bound);
+        if self.cooling_down(history) || unobserved {
+            return self.hold(Reason::CoolingDown, target.limit);
         }
         if workload.is_rolling() {
-            return self.hold(Reason::HeldByRollout, Bound::Rollout);
+            return self.hold(Reason::HeldByRollout, Limit::Rollout);
         }
-        if self.fleet.leaving > 0 {
-            return self.hold(Reason::Settling, within.bound);
+        if self.fleet.excess > 0 {
+            return self.hold(Reason::CoolingDown, target.limit);
         }
         match self.observation.group {
-            GroupReading::Rebalancing { .. } => return self.hold(Reason::Rebalancing, within.bound),
+            GroupReading::Rebalancing { .. } => return self.hold(Reason::Rebalancing, target.limit),
             GroupReading::NotRead | GroupReading::Unknown { .. } => {
-                return self.hold(Reason::HeldUnknownMembers, Bound::Busy);
+                return self.hold(Reason::HeldUnknownMembers, Limit::Busy);
             }
             GroupReading::Stable { .. } => {}
         }
-        // What was read before the last change says nothing about who is left.
+        // A reading from before the last change does not show which pods are left.
         if history.last_change.is_some_and(|at| !self.read_after(at)) {
-            return self.hold(Reason::Settling, within.bound);
+            return self.hold(Reason::CoolingDown, target.limit);
         }
         if self.fleet.unknown_pods(workload).is_some() {
-            return self.hold(Reason::HeldUnknownPods, Bound::Busy);
+            return self.hold(Reason::HeldUnknownPods, Limit::Busy);
         }
-        if self.fleet.busy_would_go_first {
-            return self.hold(Reason::HeldBusy, Bound::Busy);
+        if self.fleet.busy_would_be_deleted_first {
+            return self.hold(Reason::HeldBusy, Limit::Busy);
         }
-        self.take_away(current - goal, within, history)
+        self.lower_replicas(current - goal, target, history)
     }
 
-    /// Takes away up to `surplus` workers: those without a pod, and those that were confirmed idle; marks what else is
-    /// idle.
-    fn take_away(self, surplus: u32, within: wanted::Replicas, history: &History) -> Step {
+    /// Lowers replicas by up to `surplus`: by those without a pod and by pods that were confirmed idle. Makes other
+    /// idle pods scale-down candidates.
+    fn lower_replicas(self, surplus: u32, target: LimitedReplicas, history: &History) -> Proposal {
         let idle: Vec<&Pod> = self.fleet.candidates(history).collect();
         let names: BTreeSet<&PodName> = idle.iter().map(|pod| &pod.name).collect();
-        let strays = || fleet::marked(&self.observation.workload).filter(|pod| !names.contains(&pod.name));
+        let not_idle =
+            || fleet::annotated(&self.observation.workload).filter(|pod| !names.contains(&pod.name));
         let advice = self.policy.mode == Mode::RecommendOnly;
-        // Marks and their removal are decided on one reading, and what follows from them on a later one.
-        let seen_since = history.marked_at.is_none_or(|at| self.read_after(at));
-        let again = history.marked_at.is_none();
+        // Annotations change on one reading, and replicas on a later one.
+        let read_since = history.annotated_at.is_none_or(|at| self.read_after(at));
+        let annotate_again = history.annotated_at.is_none();
         let confirmed = idle
             .iter()
-            .filter(|pod| advice || (!again && pod.marked == Marked::Yes))
+            .filter(|pod| advice || (!annotate_again && pod.cost_annotation == CostAnnotation::Present))
             .count();
-        let leaving = u32::try_from(confirmed)
+        let removed = u32::try_from(confirmed)
             .unwrap_or(u32::MAX)
             .saturating_add(self.fleet.missing)
             .min(surplus);
-        // Kubernetes takes any marked pod: one that has a task by now must lose its mark first.
-        if leaving > 0 && (advice || (seen_since && strays().next().is_none())) {
-            let bound = if leaving < surplus {
-                Bound::Busy
+        // Kubernetes may delete any annotated pod: one that has a task by now must lose its annotation first.
+        if removed > 0 && (advice || (read_since && not_idle().next().is_none())) {
+            let limit = if removed < surplus {
+                Limit::Busy
             } else {
-                within.bound
+                target.limit
             };
-            return self.to(self.current() - leaving, Reason::ScalingIn, bound);
+            return self.scale_to(self.current() - removed, Reason::ScalingDown, limit);
         }
         let surplus = usize::try_from(surplus).unwrap_or(usize::MAX);
-        let (reason, bound) = if idle.is_empty() {
-            (Reason::HeldBusy, Bound::Busy)
+        let (reason, limit) = if idle.is_empty() {
+            (Reason::HeldBusy, Limit::Busy)
         } else {
-            (Reason::MarkingIdle, within.bound)
+            (Reason::SelectingIdlePods, target.limit)
         };
-        // Marks of an earlier leader are set anew: when it set them is not known.
-        let mark = idle
+        // Annotations of an earlier leader are set again: it is unknown when they were set.
+        let annotate = idle
             .iter()
             .take(surplus)
-            .filter(|pod| again || pod.marked == Marked::No);
-        Step {
-            mark: mark.map(|pod| pod.name.clone()).collect(),
-            unmark: strays().map(|pod| pod.name.clone()).collect(),
-            ..self.hold(reason, bound)
+            .filter(|pod| annotate_again || pod.cost_annotation == CostAnnotation::Absent);
+        Proposal {
+            annotate: annotate.map(|pod| pod.name.clone()).collect(),
+            unannotate: not_idle().map(|pod| pod.name.clone()).collect(),
+            ..self.hold(reason, limit)
         }
     }
 
-    fn advance(self, scale_in: ScaleIn, wanted: u32) -> ScaleIn {
+    fn advance(self, scale_down: ScaleDown, needed: u32) -> ScaleDown {
         let current = self.current();
-        let (since, highest) = match scale_in {
-            ScaleIn::Executing { goal } if goal < current => {
-                return ScaleIn::Executing {
-                    goal: goal.max(wanted),
+        let (since, highest) = match scale_down {
+            ScaleDown::Executing { goal } if goal < current => {
+                return ScaleDown::Executing {
+                    goal: goal.max(needed),
                 };
             }
-            ScaleIn::Stabilising { since, highest } if highest < current => (since, highest.max(wanted)),
-            // It begins; or a goal was reached, by us or by somebody else, and fewer still would do: that must hold anew.
-            _ => (self.now, wanted),
+            ScaleDown::Stabilizing { since, highest } if highest < current => (since, highest.max(needed)),
+            // It begins; or the goal was reached, by us or by another client, and still fewer are enough: stabilization
+            // starts again.
+            _ => (self.now, needed),
         };
-        if self.now.since(since) >= self.policy.stabilisation {
-            ScaleIn::Executing { goal: highest }
+        if self.now.since(since) >= self.policy.stabilization {
+            ScaleDown::Executing { goal: highest }
         } else {
-            ScaleIn::Stabilising { since, highest }
+            ScaleDown::Stabilizing { since, highest }
         }
     }
 
@@ -362,36 +361,41 @@ impl Situation<'_> {
         self.observation.lag.at > moment && group > moment
     }
 
-    fn settling(self, history: &History) -> bool {
+    fn cooling_down(self, history: &History) -> bool {
         let last = history.last_change;
-        last.is_some_and(|at| self.now.since(at) < self.policy.settle)
+        last.is_some_and(|at| self.now.since(at) < self.policy.cooldown)
     }
 
     fn current(self) -> u32 {
         self.observation.workload.replicas
     }
 
-    fn hold(self, reason: Reason, bound: Bound) -> Step {
-        self.to(self.current(), reason, bound)
+    fn hold(self, reason: Reason, limit: Limit) -> Proposal {
+        self.scale_to(self.current(), reason, limit)
     }
 
-    fn to(self, desired: u32, reason: Reason, bound: Bound) -> Step {
-        Step {
+    fn scale_to(self, desired: u32, reason: Reason, limit: Limit) -> Proposal {
+        Proposal {
             reason,
-            bound,
+            limit,
             desired,
-            mark: Vec::new(),
-            unmark: Vec::new(),
+            annotate: Vec::new(),
+            unannotate: Vec::new(),
         }
     }
 }
 
-fn why(step: &Step, observation: &Observation, wanted: &Wanted<'_>, fleet: &Fleet<'_>) -> Option<Arc<str>> {
-    match (step.reason, &observation.lag.lag, &observation.group) {
+fn why(
+    proposal: &Proposal,
+    observation: &Observation,
+    needed: &NeededReplicas<'_>,
+    fleet: &Fleet<'_>,
+) -> Option<Arc<str>> {
+    match (proposal.reason, &observation.lag.lag, &observation.group) {
         (Reason::Conflict, ..) => observation.conflict.clone(),
-        (Reason::HeldByDependency, ..) => observation.held.clone(),
+        (Reason::HeldByDependency, ..) => observation.refusal.clone(),
         (Reason::HeldUnknownPods, ..) => fleet.unknown_pods(&observation.workload),
-        (Reason::HeldUnknownLag, Lag::Known(_), _) if wanted.stale() => {
+        (Reason::HeldUnknownLag, Lag::Known(_), _) if needed.is_stale() => {
             Some("the last reading is too old".into())
         }
         (

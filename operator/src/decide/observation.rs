@@ -1,15 +1,15 @@
-//! What was seen: work per partition, members of the group, pods. Unknown is a value here and never zero.
+//! Input of a decision: lag per partition, members of the group, pods. Unknown is a value here and never zero.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A point in time: milliseconds since a start that all moments of one process share.
+/// A point in time: milliseconds since the start of the process's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Moment(u64);
 
 impl Moment {
-    /// So many milliseconds after the start.
+    /// The moment `millis` milliseconds after the start.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
@@ -19,7 +19,7 @@ impl Moment {
         self.0
     }
 
-    /// Time since an earlier moment; none since a later one.
+    /// Time since an earlier moment; zero since a later one.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -34,119 +34,119 @@ impl std::ops::Add<Duration> for Moment {
     }
 }
 
-/// All that a decision rests on.
+/// Input of a decision about one role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// Work that waits or runs.
+    /// Lag of the topic.
     pub lag: LagReading,
-    /// Members of the group that are workers of this role, and what each works on.
+    /// Members of the group that are workers of this role, and their partitions.
     pub group: GroupReading,
-    /// What the cluster runs.
+    /// Replicas and pods of the Deployment.
     pub workload: Workload,
-    /// Somebody else who takes from the same group and topic.
+    /// Another pool or consumer that uses the same group and topic.
     pub conflict: Option<Arc<str>>,
-    /// A dependency that refuses a worker of this role, as the worker reports it: which one, with its code.
-    pub held: Option<Arc<str>>,
+    /// The dependency that refuses a worker of this role, with its code, as the worker reports it.
+    pub refusal: Option<Arc<str>>,
 }
 
 /// A reading of lag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LagReading {
-    /// When it was read, or tried last.
+    /// Time of the last attempt.
     pub at: Moment,
-    /// What was read.
+    /// Its result.
     pub lag: Lag,
 }
 
 /// Lag, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lag {
-    /// Of every partition.
-    Known(Work),
-    /// Of some partitions: at least this much.
+    /// All partitions were read.
+    Known(LagByPartition),
+    /// Some partitions were read: a lower bound.
     Partial {
-        /// What could be read.
-        known: Work,
-        /// How many partitions could not.
+        /// Lag of the partitions that were read.
+        known: LagByPartition,
+        /// Number of partitions that could not be read.
         missing: u32,
-        /// Why not.
+        /// Why they could not be read.
         why: Arc<str>,
     },
-    /// Of none.
+    /// No partition was read.
     Unknown {
-        /// Why not.
+        /// Why it could not be read.
         why: Arc<str>,
     },
 }
 
-/// Messages not yet committed, per partition, the running ones included; partitions ascend. Sums are made once, with it.
+/// Messages not yet committed, per partition, the running ones included; partitions ascend. Sums are computed once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Work {
-    partitions: Vec<PartitionWork>,
+pub struct LagByPartition {
+    partitions: Vec<PartitionLag>,
     messages: u128,
-    with_work: u32,
+    with_messages: u32,
 }
 
-/// A partition's work.
+/// Lag of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PartitionWork {
+pub struct PartitionLag {
     /// The partition's number.
     pub partition: i32,
     /// Messages not yet committed.
     pub messages: u64,
 }
 
-impl Work {
-    /// Work of these partitions, each named once.
-    pub fn new(mut partitions: Vec<PartitionWork>) -> Self {
+impl LagByPartition {
+    /// Lag of these partitions. Duplicates are removed.
+    pub fn new(mut partitions: Vec<PartitionLag>) -> Self {
         partitions.sort_unstable();
-        partitions.dedup_by_key(|work| work.partition);
-        let with_work = partitions.iter().filter(|work| work.messages > 0).count();
+        partitions.dedup_by_key(|lag| lag.partition);
+        let with_messages = partitions.iter().filter(|lag| lag.messages > 0).count();
         Self {
             // A sum of at most 2^31 partitions of 64 bits fits.
-            messages: partitions.iter().map(|work| u128::from(work.messages)).sum(),
-            with_work: u32::try_from(with_work).unwrap_or(u32::MAX),
+            messages: partitions.iter().map(|lag| u128::from(lag.messages)).sum(),
+            with_messages: u32::try_from(with_messages).unwrap_or(u32::MAX),
             partitions,
         }
     }
 
-    /// Work of the partitions 0, 1, 2 …
-    pub fn of(messages: impl IntoIterator<Item = u64>) -> Self {
+    /// Lag of the partitions 0, 1, 2 …
+    pub fn from_messages(messages: impl IntoIterator<Item = u64>) -> Self {
         let numbered = (0..).zip(messages);
         Self::new(
             numbered
-                .map(|(partition, messages)| PartitionWork { partition, messages })
+                .map(|(partition, messages)| PartitionLag { partition, messages })
                 .collect(),
         )
     }
 
-    /// How many partitions were read.
+    /// Number of partitions that were read.
     pub fn partitions(&self) -> u32 {
         u32::try_from(self.partitions.len()).unwrap_or(u32::MAX)
     }
 
-    /// All messages.
+    /// Messages of all partitions.
     pub fn messages(&self) -> u128 {
         self.messages
     }
 
     /// Partitions with at least one message.
     pub fn partitions_with_work(&self) -> u32 {
-        self.with_work
+        self.with_messages
     }
 
-    /// Messages of one partition; none where it was not read.
-    pub fn of_partition(&self, partition: i32) -> Option<u64> {
-        // Partitions are numbered from 0 without gaps, so that the first look nearly always finds it.
+    /// Messages of one partition; none if it was not read.
+    pub fn messages_in(&self, partition: i32) -> Option<u64> {
+        // Partitions are numbered from 0 without gaps, so that the index nearly always finds it.
         let guess = usize::try_from(partition)
             .ok()
             .and_then(|index| self.partitions.get(index));
-        if let Some(work) = guess.filter(|work| work.partition == partition) {
-            return Some(work.messages);
+        if let Some(lag) = guess.filter(|lag| lag.partition == partition) {
+            return Some(lag.messages);
         }
         let found = self
             .partitions
-            .binary_search_by_key(&partition, |work| work.partition);
+            .binary_search_by_key(&partition, |lag| lag.partition);
         found.ok().map(|index| self.partitions[index].messages)
     }
 }
@@ -154,23 +154,23 @@ impl Work {
 /// A reading of the consumer group's members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupReading {
-    /// Nobody asked.
+    /// Members were not requested.
     NotRead,
-    /// Nobody answered.
+    /// The request failed.
     Unknown {
-        /// When it was tried.
+        /// Time of the attempt.
         at: Moment,
-        /// Why not.
+        /// Why it failed.
         why: Arc<str>,
     },
-    /// Partitions are being shared out: who holds what is not said.
+    /// The group is rebalancing: its assignment is not reported.
     Rebalancing {
-        /// When it was read.
+        /// Time of the reading.
         at: Moment,
     },
-    /// Everybody knows what is theirs.
+    /// The assignment is complete.
     Stable {
-        /// When it was read.
+        /// Time of the reading.
         at: Moment,
         /// The members.
         members: Vec<Member>,
@@ -180,20 +180,20 @@ pub enum GroupReading {
 /// A member of the consumer group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// What it calls itself: its pod's name.
+    /// Its pod's name, from its client id.
     pub pod: PodName,
-    /// What it holds.
-    pub holds: Holds,
+    /// Its partitions or task.
+    pub work: MemberWork,
 }
 
-/// What a member holds.
+/// Partitions or task of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holds {
-    /// These partitions; it works on one of those with work.
+pub enum MemberWork {
+    /// Its assigned partitions; it works on one of those with messages.
     Partitions(Vec<i32>),
-    /// A task, as it says itself.
+    /// It reports a task.
     Task,
-    /// No task, as it says itself.
+    /// It reports no task.
     NoTask,
 }
 
@@ -208,7 +208,7 @@ impl From<&str> for PodName {
 }
 
 impl PodName {
-    /// The name.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -220,22 +220,21 @@ impl fmt::Display for PodName {
     }
 }
 
-/// What the cluster runs for one role.
+/// Deployment and pods of one role.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Workload {
-    /// Replicas that are asked for now; 0 where there is no Deployment yet.
+    /// The Deployment's `replicas`; 0 if there is no Deployment yet.
     pub replicas: u32,
     /// The pods of its ReplicaSets, draining ones included.
     pub pods: Vec<Pod>,
-    /// What the Deployment's status reports of its pods; none where no controller stands between replicas and pods, or it
-    /// has not acted yet.
+    /// The Deployment's status; none if there is no Deployment controller, as in simulations, or it has not acted yet.
     pub status: Option<PodStatus>,
 }
 
-/// What a Deployment's status reports of its pods, those being deleted aside.
+/// Numbers of pods in a Deployment's status. Terminating pods are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PodStatus {
-    /// Whether the controller has acted on the newest spec; else the numbers are of an older one.
+    /// Whether the controller has observed the newest spec; otherwise the numbers describe an older one.
     pub observed: bool,
     /// Pods of all ReplicaSets.
     pub replicas: u32,
@@ -244,7 +243,7 @@ pub struct PodStatus {
 }
 
 impl Workload {
-    /// Pods that are not being deleted.
+    /// Pods that are not terminating.
     pub fn live(&self) -> impl Iterator<Item = &Pod> {
         self.pods.iter().filter(|pod| pod.state.is_live())
     }
@@ -258,10 +257,10 @@ impl Workload {
         sets.any(|set| Some(set) != first) || self.status.is_some_and(old_pods)
     }
 
-    /// Pods being deleted that may still work or hold their place: those whose deletion is overdue count only while
-    /// they are members of the group, or while the members are not known.
+    /// Terminating pods that may still hold a task. Pods whose deletion is overdue count only while they are members of
+    /// the group, or while the members are unknown.
     pub fn draining(&self, group: &GroupReading) -> u32 {
-        let holds_its_place = |pod: &&Pod| match pod.state {
+        let counts = |pod: &&Pod| match pod.state {
             PodState::Draining => true,
             PodState::Overdue => match group {
                 GroupReading::Stable { members, .. } => members.iter().any(|member| member.pod == pod.name),
@@ -269,51 +268,51 @@ impl Workload {
             },
             PodState::Unschedulable | PodState::NotReady | PodState::Ready => false,
         };
-        u32::try_from(self.pods.iter().filter(holds_its_place).count()).unwrap_or(u32::MAX)
+        u32::try_from(self.pods.iter().filter(counts).count()).unwrap_or(u32::MAX)
     }
 }
 
 /// A pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
-    /// Its name.
+    /// Name.
     pub name: PodName,
-    /// What it is doing.
+    /// State.
     pub state: PodState,
-    /// Whether it carries our mark of those that go first.
-    pub marked: Marked,
-    /// The name of its ReplicaSet.
+    /// Whether it has our deletion-cost annotation.
+    pub cost_annotation: CostAnnotation,
+    /// Name of its ReplicaSet.
     pub replica_set: Arc<str>,
 }
 
-/// What a pod is doing.
+/// State of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PodState {
     /// No node has room for it.
     Unschedulable,
-    /// It is not ready, or not any more.
+    /// Not ready.
     NotReady,
-    /// It works or could work.
+    /// Ready.
     Ready,
-    /// It is being deleted, and finishes what it has.
+    /// Terminating; it finishes its task.
     Draining,
-    /// It is being deleted, and should have been gone some time ago: its node may be dead.
+    /// Terminating, and its grace period has ended: its node may be dead.
     Overdue,
 }
 
 impl PodState {
-    /// Whether the pod is not being deleted.
+    /// Whether the pod is not terminating.
     pub fn is_live(self) -> bool {
         !matches!(self, Self::Draining | Self::Overdue)
     }
 }
 
-/// Whether a pod carries our mark of those that go first.
+/// Whether a pod has our deletion-cost annotation, so that Kubernetes deletes it first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Marked {
-    /// It does.
-    Yes,
-    /// It does not.
+pub enum CostAnnotation {
+    /// Annotated.
+    Present,
+    /// Not annotated.
     #[default]
-    No,
+    Absent,
 }

@@ -1,4 +1,4 @@
-//! What must hold in every situation, tried on made-up ones.
+//! Properties of decisions, checked on random situations.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::*;
 
 const NOW: Moment = Moment::from_millis(1_000_000);
 
-/// Enough for each run of the tests; `PROPTEST_CASES` asks for more.
+/// At least 4,000 cases; `PROPTEST_CASES` sets more.
 fn cases() -> u32 {
     ProptestConfig::default().cases.max(4_000)
 }
@@ -31,28 +31,28 @@ prop_compose! {
             }),
         ],
         mode in prop_oneof![4 => Just(Mode::Active), 1 => Just(Mode::Paused), 1 => Just(Mode::RecommendOnly)],
-        stabilisation in seconds(0..5),
-        settle in seconds(0..5),
+        stabilization in seconds(0..5),
+        cooldown in seconds(0..5),
         rebalance_hold in seconds(0..5),
     ) -> Policy {
         Policy {
-            bounds: Bounds::new(min..=(min + more).max(1)).unwrap(),
+            limits: ReplicaLimits::new(min..=(min + more).max(1)).unwrap(),
             target,
             mode,
-            stabilisation,
-            settle,
+            stabilization,
+            cooldown,
             rebalance_hold,
             stale_after: Duration::from_secs(30),
         }
     }
 }
 
-fn works() -> impl Strategy<Value = Vec<u64>> {
+fn lags() -> impl Strategy<Value = Vec<u64>> {
     let messages = prop_oneof![4 => Just(0), 4 => 1_u64..4, 1 => any::<u64>()];
     prop::collection::vec(messages, 0..12)
 }
 
-fn states() -> impl Strategy<Value = (PodState, Marked)> {
+fn states() -> impl Strategy<Value = (PodState, CostAnnotation)> {
     let state = prop_oneof![
         12 => Just(PodState::Ready),
         2 => Just(PodState::NotReady),
@@ -60,21 +60,25 @@ fn states() -> impl Strategy<Value = (PodState, Marked)> {
         2 => Just(PodState::Draining),
         1 => Just(PodState::Overdue),
     ];
-    (state, prop_oneof![Just(Marked::Yes), Just(Marked::No)])
+    (
+        state,
+        prop_oneof![Just(CostAnnotation::Present), Just(CostAnnotation::Absent)],
+    )
 }
 
-/// What a Deployment's status may report of the pods.
+/// Possible contents of a Deployment's status.
 #[derive(Debug, Clone, Copy)]
 enum Reported {
-    /// There is no controller.
+    /// No status: there is no controller.
     Nothing,
-    /// What is true now.
+    /// The current numbers.
     Truth,
-    /// What was true of an older spec.
+    /// The numbers of an older spec.
     Older,
 }
 
-/// Pods as they are seen, mostly of one ReplicaSet, and how many more exist that are not seen yet and have not joined.
+/// Pods as observed, mostly of one ReplicaSet, and the number of pods that exist, are not observed yet and have not
+/// joined.
 fn workloads() -> impl Strategy<Value = (Workload, usize)> {
     let pods = prop::collection::vec((states(), any::<bool>()), 0..12);
     let two_sets = prop::bool::weighted(0.2);
@@ -93,10 +97,10 @@ fn workloads() -> impl Strategy<Value = (Workload, usize)> {
         .prop_map(|(pods, two_sets, missing, reported, unseen)| {
             let named = pods.into_iter().enumerate();
             let pods: Vec<Pod> = named
-                .map(|(n, ((state, marked), is_new))| Pod {
+                .map(|(n, ((state, cost_annotation), is_new))| Pod {
                     name: format!("p{n}").as_str().into(),
                     state,
-                    marked,
+                    cost_annotation,
                     replica_set: if two_sets && is_new { "set-2" } else { "set-1" }.into(),
                 })
                 .collect();
@@ -115,7 +119,7 @@ fn workloads() -> impl Strategy<Value = (Workload, usize)> {
                 Reported::Truth => Some(observed(true)),
                 Reported::Older => Some(observed(false)),
             };
-            // Without a status nothing shows that a pod is not seen, before it joins.
+            // Without a status, an unobserved pod cannot be detected before it joins.
             (
                 workload,
                 if matches!(reported, Reported::Nothing) {
@@ -127,20 +131,20 @@ fn workloads() -> impl Strategy<Value = (Workload, usize)> {
         })
 }
 
-/// The workload with pods that are not seen yet.
+/// The workload with pods that are not observed yet.
 fn with_unseen(workload: &Workload, unseen: usize) -> Workload {
     let mut workload = workload.clone();
     let pods = (0..unseen).map(|n| Pod {
         name: format!("unseen-{n}").as_str().into(),
         state: PodState::NotReady,
-        marked: Marked::No,
+        cost_annotation: CostAnnotation::Absent,
         replica_set: "set-1".into(),
     });
     workload.pods.extend(pods);
     workload
 }
 
-/// What exists: the pods that are seen, those that are not, and one for each member that has none of these.
+/// The real pods: observed ones, unobserved ones, and one for each member without a pod.
 fn truth(observation: &Observation, unseen: usize) -> Workload {
     let mut truth = with_unseen(&observation.workload, unseen);
     if let GroupReading::Stable { members, .. } = &observation.group {
@@ -149,7 +153,7 @@ fn truth(observation: &Observation, unseen: usize) -> Workload {
                 truth.pods.push(Pod {
                     name: member.pod.clone(),
                     state: PodState::Ready,
-                    marked: Marked::No,
+                    cost_annotation: CostAnnotation::Absent,
                     replica_set: "set-1".into(),
                 });
             }
@@ -159,21 +163,21 @@ fn truth(observation: &Observation, unseen: usize) -> Workload {
 }
 
 fn groups() -> impl Strategy<Value = GroupReading> {
-    let holds = prop_oneof![
-        6 => prop::collection::vec(0..14_i32, 0..3).prop_map(Holds::Partitions),
-        1 => Just(Holds::Task),
-        1 => Just(Holds::NoTask),
+    let work = prop_oneof![
+        6 => prop::collection::vec(0..14_i32, 0..3).prop_map(MemberWork::Partitions),
+        1 => Just(MemberWork::Task),
+        1 => Just(MemberWork::NoTask),
     ];
-    let members = prop::collection::vec(prop::option::weighted(0.9, holds.clone()), 12);
+    let members = prop::collection::vec(prop::option::weighted(0.9, work.clone()), 12);
     let more = prop_oneof![
         6 => Just(Vec::new()),
-        1 => prop::collection::vec((0_u32..20, holds), 1..3),
+        1 => prop::collection::vec((0_u32..20, work), 1..3),
     ];
-    let members = (members, more).prop_map(|(holds, more)| {
-        let each = (0..).zip(holds).filter_map(|(n, holds)| Some((n, holds?)));
-        let members = each.chain(more).map(|(n, holds)| Member {
+    let members = (members, more).prop_map(|(work, more)| {
+        let each = (0..).zip(work).filter_map(|(n, work)| Some((n, work?)));
+        let members = each.chain(more).map(|(n, work)| Member {
             pod: format!("p{n}").as_str().into(),
-            holds,
+            work,
         });
         GroupReading::Stable {
             at: NOW,
@@ -183,20 +187,20 @@ fn groups() -> impl Strategy<Value = GroupReading> {
     prop_oneof![
         1 => Just(GroupReading::NotRead),
         1 => Just(GroupReading::Rebalancing { at: NOW }),
-        1 => Just(GroupReading::Unknown { at: NOW, why: "away".into() }),
+        1 => Just(GroupReading::Unknown { at: NOW, why: "unreachable".into() }),
         9 => members,
     ]
 }
 
-/// Histories as they come about, and then some.
+/// Reachable histories, and others.
 fn histories() -> impl Strategy<Value = History> {
-    let scale_in = prop_oneof![
-        Just(ScaleIn::None),
-        (0_u64..9, 0_u32..12).prop_map(|(ago, highest)| ScaleIn::Stabilising {
+    let scale_down = prop_oneof![
+        Just(ScaleDown::None),
+        (0_u64..9, 0_u32..12).prop_map(|(ago, highest)| ScaleDown::Stabilizing {
             since: before(ago),
             highest
         }),
-        (0_u32..12).prop_map(|goal| ScaleIn::Executing { goal }),
+        (0_u32..12).prop_map(|goal| ScaleDown::Executing { goal }),
     ];
     let ago = || prop::option::of((0_u64..9).prop_map(before));
     let idle = prop::collection::vec(1_u8..=2, 12).prop_map(|readings| {
@@ -209,14 +213,14 @@ fn histories() -> impl Strategy<Value = History> {
         idle.sort_by(|a, b| a.name.cmp(&b.name));
         idle
     });
-    (scale_in, ago(), ago(), ago(), idle).prop_map(
-        |(scale_in, last_change, rebalancing_since, marked_at, idle)| History {
+    (scale_down, ago(), ago(), ago(), idle).prop_map(
+        |(scale_down, last_change, rebalancing_since, annotated_at, idle)| History {
             last_change,
             rebalancing_since,
-            scale_in,
+            scale_down,
             idle,
-            counted: Some((before(2), before(2))),
-            marked_at,
+            counted_at: Some((before(2), before(2))),
+            annotated_at,
         },
     )
 }
@@ -232,27 +236,29 @@ enum Knowledge {
     Unknown,
 }
 
-fn observe(work: &[u64], knowledge: Knowledge, workload: &Workload, group: &GroupReading) -> Observation {
-    let work = Work::of(work.iter().copied());
+fn observe(lag: &[u64], knowledge: Knowledge, workload: &Workload, group: &GroupReading) -> Observation {
+    let lag = LagByPartition::from_messages(lag.iter().copied());
     let lag = match knowledge {
-        Knowledge::Known => Lag::Known(work),
+        Knowledge::Known => Lag::Known(lag),
         Knowledge::Partial => Lag::Partial {
-            known: work,
+            known: lag,
             missing: 1,
-            why: "away".into(),
+            why: "unreachable".into(),
         },
-        Knowledge::Unknown => Lag::Unknown { why: "away".into() },
+        Knowledge::Unknown => Lag::Unknown {
+            why: "unreachable".into(),
+        },
     };
     Observation {
         lag: LagReading { at: NOW, lag },
         group: group.clone(),
         workload: workload.clone(),
         conflict: None,
-        held: None,
+        refusal: None,
     }
 }
 
-/// The group without members that no pod carries.
+/// The group without members that have no pod.
 fn members_with_pods(group: &GroupReading, workload: &Workload) -> GroupReading {
     let mut group = group.clone();
     if let GroupReading::Stable { members, .. } = &mut group {
@@ -261,17 +267,17 @@ fn members_with_pods(group: &GroupReading, workload: &Workload) -> GroupReading 
     group
 }
 
-/// Names of members that hold, or may hold, a task, whether their pods are seen or not, and of ready pods outside the
-/// group.
-fn may_be_busy(observation: &Observation, work: &[u64]) -> BTreeSet<PodName> {
+/// Names of members that hold, or may hold, a task, whether their pods are observed or not, and of ready pods outside
+/// the group.
+fn may_be_busy(observation: &Observation, lag: &[u64]) -> BTreeSet<PodName> {
     let GroupReading::Stable { members, .. } = &observation.group else {
         return BTreeSet::new();
     };
-    let holds_a_task = |member: &&Member| match &member.holds {
-        Holds::Task => true,
-        Holds::NoTask => false,
-        Holds::Partitions(partitions) => partitions.iter().any(|partition| {
-            let messages = usize::try_from(*partition).ok().and_then(|index| work.get(index));
+    let holds_a_task = |member: &&Member| match &member.work {
+        MemberWork::Task => true,
+        MemberWork::NoTask => false,
+        MemberWork::Partitions(partitions) => partitions.iter().any(|partition| {
+            let messages = usize::try_from(*partition).ok().and_then(|index| lag.get(index));
             messages != Some(&0)
         }),
     };
@@ -282,13 +288,13 @@ fn may_be_busy(observation: &Observation, work: &[u64]) -> BTreeSet<PodName> {
     busy.chain(outside.map(|pod| &pod.name)).cloned().collect()
 }
 
-/// No pod that may hold a task is removed, whether it is seen or not.
+/// No pod that may hold a task is removed, whether it is observed or not.
 fn removes_no_task(
     policy: &Policy,
     observation: &Observation,
     decision: &Decision,
     unseen: usize,
-    work: &[u64],
+    lag: &[u64],
 ) -> Result<(), TestCaseError> {
     if policy.mode != Mode::Active || decision.desired() >= observation.workload.replicas {
         return Ok(());
@@ -296,7 +302,7 @@ fn removes_no_task(
     let before = truth(observation, unseen);
     let mut after = before.clone();
     decision.plan.iter().for_each(|write| execute(&mut after, write));
-    let busy = may_be_busy(observation, work);
+    let busy = may_be_busy(observation, lag);
     for (before, after) in before.pods.iter().zip(&after.pods) {
         let is_removed = before.state.is_live() && !after.state.is_live();
         prop_assert!(
@@ -313,26 +319,26 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
-    fn decisions_keep_their_promises(
+    fn decisions_keep_their_guarantees(
         policy in policies(),
-        work in works(),
+        lag in lags(),
         more in prop::collection::vec(0_u64..3, 12),
         knowledge in prop_oneof![4 => Just(Knowledge::Known), 1 => Just(Knowledge::Partial), 1 => Just(Knowledge::Unknown)],
         (workload, unseen) in workloads(),
         group in groups(),
         history in histories(),
         all_have_pods in prop::bool::weighted(0.7),
-        held in prop::option::weighted(0.2, Just(Arc::<str>::from("the object store refuses a worker (s3:403)"))),
+        refusal in prop::option::weighted(0.2, Just(Arc::<str>::from("the object store refuses a worker (s3:403)"))),
     ) {
         let group = if all_have_pods { members_with_pods(&group, &workload) } else { group };
-        let observe = |work: &[u64]| Observation { held: held.clone(), ..observe(work, knowledge, &workload, &group) };
-        let observation = observe(&work);
+        let observe = |lag: &[u64]| Observation { refusal: refusal.clone(), ..observe(lag, knowledge, &workload, &group) };
+        let observation = observe(&lag);
         let decision = decide(&policy, &observation, history.clone(), NOW);
         let (desired, current) = (decision.desired(), workload.replicas);
 
-        // Bounds, and nobody is taken away without being known to be idle.
-        prop_assert!(desired <= current.max(policy.bounds.max()));
-        prop_assert!(desired >= current.min(policy.bounds.min()));
+        // Within the limits, and no pod is removed without being known to be idle.
+        prop_assert!(desired <= current.max(policy.limits.max()));
+        prop_assert!(desired >= current.min(policy.limits.min()));
         if !matches!(knowledge, Knowledge::Known) || !matches!(group, GroupReading::Stable { .. }) {
             prop_assert!(desired >= current, "{}", decision.explanation);
         }
@@ -341,20 +347,20 @@ proptest! {
             prop_assert_eq!(&decision.plan, &vec![Write::SetReplicas(desired)]);
         }
         if desired > current && matches!(knowledge, Knowledge::Known) {
-            let with_work = u32::try_from(work.iter().filter(|messages| **messages > 0).count()).unwrap();
-            prop_assert!(desired <= with_work.max(policy.bounds.min()));
+            let with_messages = u32::try_from(lag.iter().filter(|messages| **messages > 0).count()).unwrap();
+            prop_assert!(desired <= with_messages.max(policy.limits.min()));
         }
-        if observation.held.is_some() {
-            prop_assert!(desired <= current.max(policy.bounds.min()).max(1), "{}", decision.explanation);
+        if observation.refusal.is_some() {
+            prop_assert!(desired <= current.max(policy.limits.min()).max(1), "{}", decision.explanation);
         }
-        // To zero only when nothing waits.
+        // To zero only when the lag is 0.
         if desired == 0 && current > 0 {
-            prop_assert!(work.iter().all(|messages| *messages == 0));
+            prop_assert!(lag.iter().all(|messages| *messages == 0));
         }
 
-        removes_no_task(&policy, &observation, &decision, unseen, &work)?;
+        removes_no_task(&policy, &observation, &decision, unseen, &lag)?;
 
-        // There is always a reason, and never writes without one.
+        // There is always a reason, and replicas are written exactly when they change.
         prop_assert!(!decision.explanation.to_string().is_empty());
         let sets_replicas = |decision: &Decision| {
             decision.plan.iter().any(|write| matches!(write, Write::SetReplicas(_)))
@@ -362,14 +368,14 @@ proptest! {
         prop_assert_eq!(sets_replicas(&decision), desired != current && policy.mode != Mode::RecommendOnly);
         prop_assert!(policy.mode == Mode::Active || !sets_replicas(&decision));
 
-        // More work never means fewer replicas.
-        let busier: Vec<u64> = work.iter().zip(&more).map(|(messages, more)| messages.saturating_add(*more)).collect();
+        // More messages never mean fewer replicas.
+        let busier: Vec<u64> = lag.iter().zip(&more).map(|(messages, more)| messages.saturating_add(*more)).collect();
         let busier = observe(&busier);
         let with_more = decide(&policy, &busier, history, NOW);
         prop_assert!(with_more.desired() >= desired, "{} / {}", decision.explanation, with_more.explanation);
 
-        // Carried out write by write and decided again after each, replicas are set once, and the reason for more of
-        // them stays.
+        // Executed write by write with a decision after each, replicas are set once, and the reason for a scale-up does
+        // not become a cooldown.
         let (mut now, mut next) = (observation.clone(), decision.clone());
         for _ in 0..4 {
             let Some(write) = next.plan.first().cloned() else { break };
@@ -378,33 +384,33 @@ proptest! {
             next = decide(&policy, &now, next.history, NOW);
             if matches!(write, Write::SetReplicas(_)) {
                 prop_assert!(!sets_replicas(&next), "{} / {}", decision.explanation, next.explanation);
-                prop_assert!(desired < current || next.reason() != Reason::Settling, "{}", next.explanation);
+                prop_assert!(desired < current || next.reason() != Reason::CoolingDown, "{}", next.explanation);
             }
         }
         prop_assert_eq!(&next.plan, &Vec::new(), "{} / {}", decision.explanation, next.explanation);
         let advised = if policy.mode == Mode::RecommendOnly { desired } else { now.workload.replicas };
         prop_assert_eq!(next.desired(), advised);
     }
-    /// The same for pools that are about to scale down: of them the other test has only a few.
+    /// As above for pools in a scale-down, which the other test covers rarely.
     #[test]
     fn a_scale_down_removes_no_task(
         policy in policies(),
-        work in prop::collection::vec(prop_oneof![5 => Just(0_u64), 1 => Just(1_u64)], 12),
+        lag in prop::collection::vec(prop_oneof![5 => Just(0_u64), 1 => Just(1_u64)], 12),
         (workload, unseen) in workloads(),
         group in groups(),
         history in histories(),
         all_have_pods in prop::bool::weighted(0.8),
     ) {
-        let policy = Policy { mode: Mode::Active, settle: Duration::ZERO, ..policy };
+        let policy = Policy { mode: Mode::Active, cooldown: Duration::ZERO, ..policy };
         let group = if all_have_pods { members_with_pods(&group, &workload) } else { group };
         let history = History {
-            scale_in: ScaleIn::Executing { goal: 0 },
+            scale_down: ScaleDown::Executing { goal: 0 },
             last_change: None,
-            marked_at: Some(before(1)),
+            annotated_at: Some(before(1)),
             ..history
         };
-        let observation = observe(&work, Knowledge::Known, &workload, &group);
+        let observation = observe(&lag, Knowledge::Known, &workload, &group);
         let decision = decide(&policy, &observation, history, NOW);
-        removes_no_task(&policy, &observation, &decision, unseen, &work)?;
+        removes_no_task(&policy, &observation, &decision, unseen, &lag)?;
     }
 }

@@ -1,65 +1,66 @@
-//! Why a number is what it is: one word for machines, one sentence for people.
+//! Reason of a decision: one word for machines, one sentence for people.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::fleet::PodCounts;
+use super::policy::ReplicaLimits;
 
-/// Why the number of workers is what it is.
+/// Why the desired replicas are what they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// As many as the work deserves.
-    NeedMet,
-    /// As many as the policy asks for at least.
+    /// The replicas the backlog needs.
+    BacklogCovered,
+    /// `minReplicas`, which is more than the backlog needs.
     AtMinimum,
-    /// The policy allows no more.
-    CappedByMax,
-    /// More would find no partition with work.
-    CappedByPartitions,
-    /// Lag is not known.
+    /// The backlog needs more than `maxReplicas`.
+    LimitedByMaxReplicas,
+    /// The backlog needs more replicas than partitions have messages.
+    LimitedByPartitions,
+    /// Lag is unknown.
     HeldUnknownLag,
-    /// Lag of some partitions is not known.
+    /// Lag of some partitions is unknown.
     HeldPartialLag,
-    /// Who is idle is not known.
+    /// Fewer are enough, but which pods are idle is unknown.
     HeldUnknownMembers,
-    /// Fewer would do, but which pods exist is not known.
+    /// Fewer are enough, but which pods exist is unknown.
     HeldUnknownPods,
-    /// Fewer would do, but pods of two ReplicaSets exist.
+    /// Fewer are enough, but pods of two ReplicaSets exist.
     HeldByRollout,
-    /// Fewer would do, but they hold tasks.
+    /// Fewer are enough, but the surplus pods hold tasks.
     HeldBusy,
-    /// More are needed, but draining ones still count.
+    /// More are needed, but draining workers count toward `maxReplicas`.
     HeldDraining,
-    /// More are needed, but some already find no node.
+    /// More are needed, but some pods are already unschedulable.
     HeldUnschedulable,
     /// More are needed, but a worker reports that a dependency refuses it.
     HeldByDependency,
-    /// Fewer would do, but not for long enough yet.
-    Stabilising,
-    /// The last change is too fresh.
-    Settling,
-    /// The group is sharing out its partitions.
+    /// Fewer are enough, but not for the stabilization time yet.
+    Stabilizing,
+    /// The last change of replicas is too recent, or not yet complete.
+    CoolingDown,
+    /// The consumer group is rebalancing.
     Rebalancing,
-    /// Idle ones are marked, and looked at once more.
-    MarkingIdle,
-    /// Idle ones go.
-    ScalingIn,
+    /// Idle pods become scale-down candidates and are checked again.
+    SelectingIdlePods,
+    /// Replicas are lowered by the idle pods.
+    ScalingDown,
     /// The pool is paused.
     Paused,
-    /// The pool wants advice only.
+    /// `recommendOnly`: decided and reported, not written.
     RecommendOnly,
-    /// Somebody else takes from the same group and topic.
+    /// Another pool or consumer uses the same group and topic.
     Conflict,
 }
 
 impl Reason {
-    /// All of them.
+    /// Every reason, for metrics.
     pub const ALL: [Self; 21] = [
-        Self::NeedMet,
+        Self::BacklogCovered,
         Self::AtMinimum,
-        Self::CappedByMax,
-        Self::CappedByPartitions,
+        Self::LimitedByMaxReplicas,
+        Self::LimitedByPartitions,
         Self::HeldUnknownLag,
         Self::HeldPartialLag,
         Self::HeldUnknownMembers,
@@ -69,23 +70,23 @@ impl Reason {
         Self::HeldDraining,
         Self::HeldUnschedulable,
         Self::HeldByDependency,
-        Self::Stabilising,
-        Self::Settling,
+        Self::Stabilizing,
+        Self::CoolingDown,
         Self::Rebalancing,
-        Self::MarkingIdle,
-        Self::ScalingIn,
+        Self::SelectingIdlePods,
+        Self::ScalingDown,
         Self::Paused,
         Self::RecommendOnly,
         Self::Conflict,
     ];
 
-    /// One word, as in status, events, logs and metrics.
+    /// The word used in status, events, logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
-            Self::NeedMet => "NeedMet",
+            Self::BacklogCovered => "BacklogCovered",
             Self::AtMinimum => "AtMinimum",
-            Self::CappedByMax => "CappedByMax",
-            Self::CappedByPartitions => "CappedByPartitions",
+            Self::LimitedByMaxReplicas => "LimitedByMaxReplicas",
+            Self::LimitedByPartitions => "LimitedByPartitions",
             Self::HeldUnknownLag => "HeldUnknownLag",
             Self::HeldPartialLag => "HeldPartialLag",
             Self::HeldUnknownMembers => "HeldUnknownMembers",
@@ -95,11 +96,11 @@ impl Reason {
             Self::HeldDraining => "HeldDraining",
             Self::HeldUnschedulable => "HeldUnschedulable",
             Self::HeldByDependency => "HeldByDependency",
-            Self::Stabilising => "Stabilising",
-            Self::Settling => "Settling",
+            Self::Stabilizing => "Stabilizing",
+            Self::CoolingDown => "CoolingDown",
             Self::Rebalancing => "Rebalancing",
-            Self::MarkingIdle => "MarkingIdle",
-            Self::ScalingIn => "ScalingIn",
+            Self::SelectingIdlePods => "SelectingIdlePods",
+            Self::ScalingDown => "ScalingDown",
             Self::Paused => "Paused",
             Self::RecommendOnly => "RecommendOnly",
             Self::Conflict => "Conflict",
@@ -113,23 +114,23 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The bound that bit.
+/// The limit that applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Bound {
-    /// None did.
+pub enum Limit {
+    /// No limit applied.
     #[default]
     None,
-    /// The fewest workers.
+    /// `minReplicas`.
     Min,
-    /// The most workers.
+    /// `maxReplicas`.
     Max,
-    /// Partitions with work.
+    /// Partitions with messages.
     Partitions,
     /// Workers that hold a task.
     Busy,
     /// Draining workers.
     Draining,
-    /// Nodes.
+    /// No node has room.
     Unschedulable,
     /// A dependency that refuses a worker.
     Dependency,
@@ -137,8 +138,8 @@ pub enum Bound {
     Rollout,
 }
 
-impl Bound {
-    /// One word, as in status and metrics.
+impl Limit {
+    /// The word used in status and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "None",
@@ -154,52 +155,52 @@ impl Bound {
     }
 }
 
-impl fmt::Display for Bound {
+impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-/// The numbers behind a decision. Displayed, it is the sentence that a person reads; it changes only when one of them
-/// does, not with the time that passes.
+/// The numbers behind a decision. `Display` writes the message of the status; it changes only when a number does, not
+/// with time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// Why, in one word.
+    /// Reported reason.
     pub reason: Reason,
-    /// Why, were the decision carried out; the same as `reason` but for advice.
-    pub under: Reason,
-    /// The bound that bit.
-    pub bound: Bound,
-    /// What waits; none when unknown.
-    pub work: Option<WorkSeen>,
-    /// Workers that the work deserves, bounds aside; none when unknown.
+    /// Reason of the decision itself; differs from `reason` only with `recommendOnly`.
+    pub decision_reason: Reason,
+    /// The limit that applied.
+    pub limit: Limit,
+    /// Lag; none when unknown.
+    pub lag: Option<LagSummary>,
+    /// Replicas the backlog needs, without limits; none when unknown.
     pub need: Option<u32>,
-    /// Workers that the work deserves within the bounds; none when unknown.
-    pub wanted: Option<u32>,
-    /// Workers before the decision.
+    /// Replicas the backlog needs, within the limits; none when unknown.
+    pub limited_need: Option<u32>,
+    /// Replicas before the decision.
     pub current: u32,
-    /// Workers after it.
+    /// Replicas after it.
     pub desired: u32,
-    /// What the pods do.
+    /// Pods by state and activity.
     pub pods: PodCounts,
-    /// The fewest and the most that the policy allows.
-    pub bounds: super::Bounds,
-    /// How long fewer must do.
-    pub stabilisation: Duration,
-    /// What could not be read, or who else is there.
+    /// `minReplicas` and `maxReplicas`.
+    pub limits: ReplicaLimits,
+    /// How long fewer replicas must be enough before a scale-down.
+    pub stabilization: Duration,
+    /// What could not be read, what is refused, or which other pool or consumer conflicts.
     pub why: Option<Arc<str>>,
 }
 
-/// Work that a decision saw.
+/// Lag as a decision used it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WorkSeen {
+pub struct LagSummary {
     /// Messages not yet committed.
     pub messages: u128,
-    /// Partitions with at least one.
+    /// Partitions with at least one such message.
     pub partitions_with_work: u32,
     /// Partitions that were read.
     pub partitions: u32,
-    /// Partitions that were not.
+    /// Partitions that could not be read.
     pub missing: u32,
 }
 
@@ -208,144 +209,134 @@ impl fmt::Display for Explanation {
         let why = self.why.as_deref().unwrap_or("no reading yet");
         match self.reason {
             Reason::Conflict => {
-                return write!(f, "{why}: {} until that is resolved", stay(self.current));
+                return write!(
+                    f,
+                    "{why}: {} until the conflict is resolved",
+                    unchanged(self.current)
+                );
             }
             Reason::Paused => {
-                return write!(f, "scaling is paused: {}", stay(self.current));
+                return write!(f, "scaling is paused: {}", unchanged(self.current));
             }
             Reason::RecommendOnly => {
                 write!(
                     f,
-                    "advice only, {} would be set to {} ({}): ",
-                    self.current, self.desired, self.under
+                    "recommendOnly (desired {}, current {}, reason {}): ",
+                    self.desired, self.current, self.decision_reason
                 )?;
             }
             _ => {}
         }
-        self.waiting(f)?;
-        self.consequence(f, why)
+        self.write_lag(f)?;
+        self.write_consequence(f, why)
     }
 }
 
 impl Explanation {
-    fn waiting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Some(work), Some(need)) = (self.work, self.need) else {
-            return f.write_str("lag is not known");
+    fn write_lag(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Some(lag), Some(need)) = (self.lag, self.need) else {
+            return f.write_str("lag is unknown");
         };
-        let at_least = if work.missing > 0 { "at least " } else { "" };
-        if work.messages == 0 && work.missing == 0 {
-            return f.write_str("nothing waits");
+        let at_least = if lag.missing > 0 { "at least " } else { "" };
+        if lag.messages == 0 && lag.missing == 0 {
+            return f.write_str("lag is 0");
         }
         write!(
             f,
             "{at_least}{} on {} of {} {} {at_least}{}",
-            plural(work.messages, "message"),
-            work.partitions_with_work,
+            plural(lag.messages, "message"),
+            lag.partitions_with_work,
             plural(
-                u128::from(work.partitions.saturating_add(work.missing)),
+                u128::from(lag.partitions.saturating_add(lag.missing)),
                 "partition"
             ),
-            if work.messages == 1 { "deserves" } else { "deserve" },
-            workers(need)
+            if lag.messages == 1 { "needs" } else { "need" },
+            replicas(need)
         )
     }
 
-    fn consequence(&self, f: &mut fmt::Formatter<'_>, why: &str) -> fmt::Result {
-        let wanted = self.wanted.unwrap_or(self.current);
-        let busy = self
-            .pods
-            .activity
-            .map_or(0, |activity| activity.busy + activity.untold);
-        match self.under {
-            Reason::NeedMet
-                if self.pods.draining > 0 && self.need.is_some_and(|need| need > self.desired) =>
-            {
-                let draining = plural(u128::from(self.pods.draining), "draining worker");
-                write!(
-                    f,
-                    "; {draining} will finish one message each: {}",
-                    workers(self.desired)
-                )
+    fn write_consequence(&self, f: &mut fmt::Formatter<'_>, why: &str) -> fmt::Result {
+        let unchanged = unchanged(self.current);
+        let enough = enough(self.limited_need.unwrap_or(self.current));
+        let desired = replicas(self.desired);
+        let max = self.limits.max();
+        let unknown = format!("is unknown ({why}): {unchanged}");
+        match self.decision_reason {
+            Reason::BacklogCovered => self.write_covered(f),
+            Reason::AtMinimum => write!(f, "; minReplicas is {}", self.limits.min()),
+            Reason::LimitedByMaxReplicas => write!(f, "; limited by maxReplicas ({max})"),
+            Reason::LimitedByPartitions => {
+                write!(f, "; limited to {} by the partitions with messages", self.desired)
             }
-            Reason::NeedMet if self.desired == 0 => f.write_str(": no workers"),
-            Reason::NeedMet => write!(f, ": {}", workers(self.desired)),
-            Reason::AtMinimum => write!(f, "; minReplicas asks for {}", self.bounds.min()),
-            Reason::CappedByMax => write!(f, "; maxReplicas allows {}", self.bounds.max()),
-            Reason::CappedByPartitions => write!(f, "; more than {} would find nothing to do", self.desired),
-            Reason::HeldUnknownLag => write!(f, " ({why}): {}", stay(self.current)),
+            Reason::HeldUnknownLag => write!(f, " ({why}): {unchanged}"),
             Reason::HeldPartialLag => {
-                let missing = self.work.map_or(0, |work| work.missing);
+                let missing = self.lag.map_or(0, |lag| lag.missing);
                 let partitions = plural(u128::from(missing), "partition");
-                write!(
-                    f,
-                    "; {partitions} could not be read ({why}): {}",
-                    stay(self.current)
-                )
+                write!(f, "; {partitions} could not be read ({why}): {unchanged}")
             }
             Reason::HeldUnknownMembers => {
-                write!(
-                    f,
-                    "; {wanted} would do, but who is idle is not known ({why}): {}",
-                    stay(self.current)
-                )
+                write!(f, "; {enough}, but which pods are idle {unknown}")
             }
-            Reason::HeldUnknownPods => write!(
-                f,
-                "; {wanted} would do, but which pods exist is not known ({why}): {}",
-                stay(self.current)
-            ),
+            Reason::HeldUnknownPods => write!(f, "; {enough}, but which pods exist {unknown}"),
             Reason::HeldByRollout => write!(
                 f,
-                "; {wanted} would do, but a rolling update is not complete, and fewer replicas would remove pods of both \
-                 templates, busy or not: {}",
-                stay(self.current)
+                "; {enough}, but a rolling update is not complete, and fewer replicas would remove pods of both \
+                 templates, busy or not: {unchanged}"
             ),
-            Reason::HeldBusy => write!(
-                f,
-                "; {wanted} would do, but first {} with a task or an unknown state must finish",
-                workers(busy)
-            ),
-            Reason::HeldDraining => write!(
-                f,
-                "; {} with a last task to finish counted towards the {} that maxReplicas allows",
-                plural(u128::from(self.pods.draining), "draining worker"),
-                self.bounds.max()
-            ),
-            Reason::HeldUnschedulable => write!(
-                f,
-                "; no node has room for {}, so there will not be more than {}",
-                workers(self.pods.unschedulable),
-                self.desired
-            ),
+            Reason::HeldBusy => {
+                let workers = plural(self.possibly_busy(), "worker");
+                write!(
+                    f,
+                    "; {enough}, but {workers} with a task or an unknown state must finish first"
+                )
+            }
+            Reason::HeldDraining => {
+                let draining = plural(u128::from(self.pods.draining), "draining worker");
+                write!(f, "; limited by maxReplicas ({max}), which includes {draining}")
+            }
+            Reason::HeldUnschedulable => {
+                let pods = plural(u128::from(self.pods.unschedulable), "pod");
+                write!(f, "; no node has room for {pods}: limited to {desired}")
+            }
             Reason::HeldByDependency => {
-                write!(f, "; {why}: no worker is added until that is repaired")
-            }
-            Reason::Stabilising => {
                 write!(
                     f,
-                    "; {wanted} would do, once that held for {} s",
-                    self.stabilisation.as_secs()
+                    "; {why}: no worker is added until the dependency accepts again"
                 )
             }
-            Reason::Settling => f.write_str("; the last change settles first"),
-            Reason::Rebalancing => {
-                write!(
-                    f,
-                    "; the group is sharing out its partitions: {}",
-                    stay(self.current)
-                )
+            Reason::Stabilizing => {
+                let seconds = self.stabilization.as_secs();
+                write!(f, "; {enough}: scale-down after {seconds} s of stabilization")
             }
-            Reason::MarkingIdle => write!(
+            Reason::CoolingDown => f.write_str("; cooldown after the last change"),
+            Reason::Rebalancing => write!(f, "; the consumer group is rebalancing: {unchanged}"),
+            Reason::SelectingIdlePods => write!(
                 f,
-                "; {wanted} would do: idle ones are marked and looked at once more"
+                "; {enough}: idle pods become scale-down candidates and are checked again"
             ),
-            Reason::ScalingIn => write!(
-                f,
-                "; {wanted} would do: from {} to {}, idle ones go",
-                self.current, self.desired
-            ),
-            // Said above.
+            Reason::ScalingDown => {
+                let (from, to) = (self.current, self.desired);
+                write!(f, "; {enough}: scaling down from {from} to {to}, idle pods only")
+            }
+            // Written by `fmt`.
             Reason::Paused | Reason::RecommendOnly | Reason::Conflict => Ok(()),
+        }
+    }
+
+    /// Pods that hold a task or may hold one.
+    fn possibly_busy(&self) -> u128 {
+        self.pods.activity.map_or(0, |activity| {
+            u128::from(activity.busy) + u128::from(activity.unknown)
+        })
+    }
+
+    fn write_covered(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let desired = replicas(self.desired);
+        if self.pods.draining > 0 && self.need.is_some_and(|need| need > self.desired) {
+            let draining = plural(u128::from(self.pods.draining), "draining worker");
+            write!(f, "; {draining} will finish one message each: {desired}")
+        } else {
+            write!(f, ": {desired}")
         }
     }
 }
@@ -355,11 +346,15 @@ fn plural(count: u128, noun: &str) -> String {
     format!("{count} {noun}{s}")
 }
 
-fn workers(count: u32) -> String {
-    plural(u128::from(count), "worker")
+fn replicas(count: u32) -> String {
+    plural(u128::from(count), "replica")
 }
 
-fn stay(count: u32) -> String {
-    let verb = if count == 1 { "stays" } else { "stay" };
-    format!("{} {verb}", workers(count))
+fn enough(count: u32) -> String {
+    let verb = if count == 1 { "is" } else { "are" };
+    format!("{} {verb} enough", replicas(count))
+}
+
+fn unchanged(count: u32) -> String {
+    format!("replicas stay at {count}")
 }

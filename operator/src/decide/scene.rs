@@ -8,10 +8,10 @@ use super::*;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-/// No plan takes more writes.
-const MOST_WRITES: usize = 9;
+/// Plans take fewer writes than this.
+const MAX_WRITES: usize = 9;
 
-/// A pool in a situation that a test changes step by step; decisions are carried out.
+/// A pool in a situation that a test changes step by step; decisions are executed.
 #[derive(Clone)]
 pub(super) struct Scene {
     pub(super) policy: Policy,
@@ -25,42 +25,42 @@ impl Scene {
     pub(super) fn new() -> Self {
         Self {
             policy: Policy {
-                bounds: Bounds::new(0..=8).expect("in order"),
+                limits: ReplicaLimits::new(0..=8).expect("in order"),
                 target: Target::TasksPerReplica(NonZeroU32::MIN),
                 mode: Mode::Active,
-                stabilisation: 120 * SECOND,
-                settle: 2 * SECOND,
+                stabilization: 120 * SECOND,
+                cooldown: 2 * SECOND,
                 rebalance_hold: 25 * SECOND,
                 stale_after: 30 * SECOND,
             },
             observation: Observation {
                 lag: LagReading {
                     at: Moment::from_millis(1_000_000),
-                    lag: Lag::Known(Work::of([0; 8])),
+                    lag: Lag::Known(LagByPartition::from_messages([0; 8])),
                 },
                 group: GroupReading::NotRead,
                 workload: Workload::default(),
                 conflict: None,
-                held: None,
+                refusal: None,
             },
             history: History::default(),
             now: Moment::from_millis(1_000_000),
         }
     }
 
-    pub(super) fn bounds(mut self, bounds: std::ops::RangeInclusive<u32>) -> Self {
-        self.policy.bounds = Bounds::new(bounds).expect("in order");
+    pub(super) fn limits(mut self, limits: std::ops::RangeInclusive<u32>) -> Self {
+        self.policy.limits = ReplicaLimits::new(limits).expect("in order");
         self
     }
 
-    pub(super) fn work<const N: usize>(mut self, messages: [u64; N]) -> Self {
-        self.observation.lag.lag = Lag::Known(Work::of(messages));
+    pub(super) fn lag<const N: usize>(mut self, messages: [u64; N]) -> Self {
+        self.observation.lag.lag = Lag::Known(LagByPartition::from_messages(messages));
         self
     }
 
     pub(super) fn partial<const N: usize>(mut self, messages: [u64; N]) -> Self {
         self.observation.lag.lag = Lag::Partial {
-            known: Work::of(messages),
+            known: LagByPartition::from_messages(messages),
             missing: 1,
             why: "broker 2 did not answer".into(),
         };
@@ -118,7 +118,7 @@ impl Scene {
         self
     }
 
-    /// Time passes, and everything is read anew.
+    /// Time passes, and everything is read again.
     pub(super) fn after(mut self, seconds: u64) -> Self {
         self.now = self.now + Duration::from_secs(seconds);
         self.observation.lag.at = self.now;
@@ -128,34 +128,34 @@ impl Scene {
         self
     }
 
-    /// Decides without carrying anything out.
-    pub(super) fn look(&self) -> Decision {
+    /// Decides without executing the plan.
+    pub(super) fn decision(&self) -> Decision {
         decide(&self.policy, &self.observation, self.history.clone(), self.now)
     }
 
-    /// Decides, and carries out the plan write by write, deciding again after each, as the operator does. Gives the first
+    /// Decides and executes the plan write by write, deciding again after each, as the operator does. Returns the first
     /// decision.
-    pub(super) fn decided(mut self) -> (Self, Decision) {
-        let first = self.look();
+    pub(super) fn executed(mut self) -> (Self, Decision) {
+        let first = self.decision();
         let mut decision = first.clone();
-        for _ in 0..MOST_WRITES {
+        for _ in 0..MAX_WRITES {
             self.history = decision.history;
             let Some(write) = decision.plan.first() else {
                 return (self, first);
             };
             execute(&mut self.observation.workload, write);
             self.history.executed(write, self.now);
-            decision = self.look();
+            decision = self.decision();
         }
         panic!(
-            "after {MOST_WRITES} writes there is still one: {:?}",
+            "after {MAX_WRITES} writes there is still one: {:?}",
             decision.plan
         );
     }
 
     #[track_caller]
-    pub(super) fn gives(self, reason: Reason, desired: u32) -> Self {
-        let (scene, decision) = self.decided();
+    pub(super) fn expect(self, reason: Reason, desired: u32) -> Self {
+        let (scene, decision) = self.executed();
         assert_eq!(
             (decision.reason(), decision.desired()),
             (reason, desired),
@@ -166,19 +166,19 @@ impl Scene {
     }
 }
 
-/// What the cluster does with a write, at once. A reduction of replicas is split over the ReplicaSets by their size, as
-/// the Deployment controller does; deletion costs order the pods of one ReplicaSet only, and pods that are not ready are
-/// deleted first.
+/// Applies a write immediately, as the cluster would. A reduction of replicas is split over the ReplicaSets by their
+/// size, as the Deployment controller does; deletion costs order the pods of one ReplicaSet only, and pods that are not
+/// ready are deleted first.
 pub(super) fn execute(workload: &mut Workload, write: &Write) {
     match write {
-        Write::Annotate(names) => annotate(workload, names, Marked::Yes),
-        Write::Unannotate(names) => annotate(workload, names, Marked::No),
+        Write::Annotate(names) => annotate(workload, names, CostAnnotation::Present),
+        Write::Unannotate(names) => annotate(workload, names, CostAnnotation::Absent),
         Write::SetReplicas(replicas) => {
             workload.replicas = *replicas;
             let surplus = workload.live().count().saturating_sub(*replicas as usize);
-            for index in chosen(workload, surplus) {
+            for index in deleted_pods(workload, surplus) {
                 workload.pods[index].state = PodState::Draining;
-                workload.pods[index].marked = Marked::No;
+                workload.pods[index].cost_annotation = CostAnnotation::Absent;
             }
         }
     }
@@ -198,13 +198,13 @@ pub(super) fn status(workload: &Workload) -> PodStatus {
     }
 }
 
-fn annotate(workload: &mut Workload, names: &[PodName], marked: Marked) {
+fn annotate(workload: &mut Workload, names: &[PodName], cost_annotation: CostAnnotation) {
     let named = workload.pods.iter_mut().filter(|pod| names.contains(&pod.name));
-    named.for_each(|pod| pod.marked = marked);
+    named.for_each(|pod| pod.cost_annotation = cost_annotation);
 }
 
 /// The pods that are deleted so that there are `surplus` fewer.
-fn chosen(workload: &Workload, surplus: usize) -> Vec<usize> {
+fn deleted_pods(workload: &Workload, surplus: usize) -> Vec<usize> {
     let mut sets: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, pod) in workload.pods.iter().enumerate() {
         if pod.state.is_live() {
@@ -214,23 +214,27 @@ fn chosen(workload: &Workload, surplus: usize) -> Vec<usize> {
     let all: usize = sets.values().map(Vec::len).sum();
     let mut sets: Vec<Vec<usize>> = sets.into_values().collect();
     sets.sort_by_key(|set| std::cmp::Reverse(set.len()));
-    let mut chosen = Vec::new();
+    let mut deleted = Vec::new();
     for mut set in sets {
-        let share = (surplus * set.len()).div_ceil(all).min(surplus - chosen.len());
+        let count = (surplus * set.len()).div_ceil(all).min(surplus - deleted.len());
         set.sort_by_key(|index| {
             let pod = &workload.pods[*index];
-            (pod.state, pod.marked == Marked::No, pod.name.clone())
+            (
+                pod.state,
+                pod.cost_annotation == CostAnnotation::Absent,
+                pod.name.clone(),
+            )
         });
-        chosen.extend(set.into_iter().take(share));
+        deleted.extend(set.into_iter().take(count));
     }
-    chosen
+    deleted
 }
 
 fn pod(number: u32, state: PodState) -> Pod {
     Pod {
         name: format!("p{number}").as_str().into(),
         state,
-        marked: Marked::No,
+        cost_annotation: CostAnnotation::Absent,
         replica_set: "set-1".into(),
     }
 }
@@ -239,6 +243,6 @@ fn member(pod: &Pod) -> Member {
     let number = pod.name.as_str()[1..].parse().expect("pods are numbered");
     Member {
         pod: pod.name.clone(),
-        holds: Holds::Partitions(vec![number]),
+        work: MemberWork::Partitions(vec![number]),
     }
 }

@@ -1,8 +1,9 @@
-//! What people are told about a pool as it happens: Kubernetes events, few enough to be read.
+//! Kubernetes events about pools, limited to a readable number.
 //!
-//! [`Teller`] decides what is worth saying, as a plain state machine; [`EventWriter`] writes it, later and at its own
-//! pace, and never holds anybody up. kube's own recorder counts a repeated event up with the first one's text, which
-//! would make "from 0 to 8" of a later "from 8 to 2"; hence each of ours is an event of its own.
+//! [`EventPolicy`] decides which events to write, as a plain state machine; [`EventWriter`] queues them and never blocks
+//! its caller, and [`EventTask`] writes them at a limited rate. kube's own recorder increments the count of a repeated
+//! event and keeps the first text, so that a later "from 8 to 2" would read "from 0 to 8"; therefore each event here is
+//! a new object.
 
 mod writer;
 
@@ -14,106 +15,106 @@ use std::time::Duration;
 
 use crate::crd::AdoptionStatus;
 use crate::decide::{Explanation, Moment, Reason};
-use crate::observe::Flag;
-use crate::observe::workload::Trouble;
+use crate::observe::OffsetAnomaly;
+use crate::observe::workload::WorkloadProblem;
 use crate::plan::{Problems, Role};
-use crate::status::{flag_reason, flag_text};
+use crate::status::{anomaly_reason, anomaly_text};
 
 pub use writer::{EventTask, EventWriter, event_writer};
 
-/// The same is not said again for so long: six times an hour at most, and events live for an hour.
-const SAME_AGAIN: Duration = Duration::from_secs(600);
+/// Minimum time between two equal events: at most six an hour. The API server keeps events for an hour.
+const REPEAT_AFTER: Duration = Duration::from_secs(600);
 
-/// Scalings within so long are said as one.
+/// Scalings within this time become one event.
 const MERGE_SCALINGS: Duration = Duration::from_secs(2);
 
-/// What may pass by itself is said once it has lasted for so long.
+/// A state that may end by itself gets an event after this time.
 const HELD_FOR: Duration = Duration::from_secs(60);
 
-/// How many different things are remembered as said; beyond that, nothing new is said until some are forgotten.
-const MOST_REMEMBERED: usize = 32;
+/// Different events that are remembered; beyond that, new ones are dropped until old ones expire.
+const MAX_REMEMBERED: usize = 32;
 
-/// The longest note that the API server takes, in bytes.
-const LONGEST_NOTE: usize = 1_024;
+/// Longest note that the API server accepts, in bytes.
+const MAX_NOTE_BYTES: usize = 1_024;
 
-/// The reason of what the cluster says is wrong with workers; its own word begins the note.
+/// Reason of events about workers that cannot run; the note starts with the cluster's own reason.
 const CANNOT_RUN: &str = "WorkersCannotRun";
 
-/// An event's words.
+/// Content of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventText {
-    /// Whether somebody should look.
-    pub weight: Weight,
-    /// Why, in one word.
+    /// Type of the event.
+    pub type_: EventType,
+    /// Reason, in one word.
     pub reason: &'static str,
-    /// What was done or tried, in one word.
+    /// Action that was taken or attempted, in one word.
     pub action: &'static str,
-    /// The sentence.
+    /// Message.
     pub note: String,
 }
 
-/// Whether somebody should look.
+/// Type of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weight {
-    /// Nobody needs to.
+pub enum EventType {
+    /// No user action is needed.
     Normal,
-    /// Somebody should.
+    /// A user should act.
     Warning,
 }
 
-/// What is known of a role after a decision and its writes.
+/// State of a role after a decision and its writes.
 #[derive(Debug, Clone, Copy)]
 pub struct RoleFacts<'a> {
-    /// Which role.
+    /// Processor or uploader.
     pub role: Role,
     /// The decision.
     pub explanation: &'a Explanation,
-    /// What is odd about offsets.
-    pub flags: &'a [Flag],
-    /// The number of workers, where it was written just now.
+    /// Offset anomalies.
+    pub anomalies: &'a [OffsetAnomaly],
+    /// Replicas, if they were just written.
     pub scaled: Option<Scaled>,
-    /// What the cluster says that a person must look at.
-    pub troubles: &'a [Trouble],
-    /// The group's offsets, where they were taken over just now.
+    /// Problems that the cluster reports and a person must solve.
+    pub problems: &'a [WorkloadProblem],
+    /// The group's offsets, if they were just initialized.
     pub adopted: Option<&'a AdoptionStatus>,
 }
 
-/// A number of workers that was written.
+/// Replicas that were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scaled {
-    /// What it was.
+    /// Replicas before.
     pub from: u32,
-    /// What it is.
+    /// Replicas after.
     pub to: u32,
 }
 
-/// What keeps a whole pool from working.
+/// A problem of a pool, not of one role.
 #[derive(Debug, Clone, Copy)]
 pub enum PoolFact<'a> {
-    /// Its spec cannot be done.
+    /// Its spec is invalid.
     InvalidSpec(&'a Problems),
-    /// A secret that it names is not there, or lacks a key.
+    /// A Secret that it names does not exist or lacks a key.
     SecretMissing {
-        /// What is missing, with its fix.
+        /// The missing Secret or key, with the fix.
         what: &'a str,
     },
 }
 
-/// Decides what is said of one pool, or of one of its roles, and remembers what was.
+/// Decides which events to write about one pool or one of its roles, and remembers them.
 #[derive(Debug, Clone, Default)]
-pub struct Teller {
-    /// When what was said last: its reason, and its note where that tells one thing from another.
-    said: BTreeMap<(&'static str, Option<String>), Moment>,
-    /// Why nothing is changed, and since when.
+pub struct EventPolicy {
+    /// When each event was last returned: its reason, and its note if notes distinguish events of one reason.
+    returned_at: BTreeMap<(&'static str, Option<String>), Moment>,
+    /// The last reason, and since when.
     held: Option<(Reason, Moment)>,
     unschedulable_since: Option<Moment>,
     scaled_at: Option<Moment>,
-    /// A scaling that waits for others to be said with.
-    waiting: Option<(Scaled, EventText)>,
+    /// A scaling that is delayed to be merged with the next ones.
+    delayed: Option<(Scaled, EventText)>,
 }
 
-impl Teller {
-    /// What is to be said of a role now. To be asked after every decision.
+impl EventPolicy {
+    /// Events about a role that are due now. Called after every decision.
     pub fn role(&mut self, facts: &RoleFacts<'_>, now: Moment) -> Vec<EventText> {
         self.forget(now);
         let mut texts: Vec<EventText> = self.scaling(facts, now).into_iter().collect();
@@ -122,48 +123,52 @@ impl Teller {
             self.unschedulable(facts, now),
             adopted(facts),
         ];
-        let each = once.into_iter().flatten().chain(odd_offsets(facts));
-        texts.extend(each.filter(|text| self.first_time((text.reason, None), now)));
-        for trouble in facts.troubles {
-            // Pods without a node are said above; messages of the same trouble differ from try to try.
-            let is_new = &*trouble.reason != "Unschedulable"
-                && self.first_time((CANNOT_RUN, Some(trouble.reason.to_string())), now);
+        let each = once.into_iter().flatten().chain(offset_anomalies(facts));
+        texts.extend(each.filter(|text| self.record_if_new((text.reason, None), now)));
+        for problem in facts.problems {
+            // Unschedulable pods have their own event above. Messages of one problem differ between attempts, so only
+            // its reason is remembered.
+            let is_new = &*problem.reason != "Unschedulable"
+                && self.record_if_new((CANNOT_RUN, Some(problem.reason.to_string())), now);
             if is_new {
-                let note = format!("{}: {}: {}", facts.role, trouble.reason, trouble.message);
-                texts.push(EventText::new(Weight::Warning, CANNOT_RUN, "Run", note));
+                let note = format!("{}: {}: {}", facts.role, problem.reason, problem.message);
+                texts.push(EventText::new(EventType::Warning, CANNOT_RUN, "Run", note));
             }
         }
         texts
     }
 
-    /// What is to be said of a pool now. To be asked whenever that is so.
+    /// The event about a pool that is due now. Called on every reconciliation while `fact` holds.
     pub fn pool(&mut self, fact: PoolFact<'_>, now: Moment) -> Option<EventText> {
         self.forget(now);
         let (reason, action, note) = match fact {
             PoolFact::InvalidSpec(problems) => ("InvalidSpec", "Validate", problems.to_string()),
             PoolFact::SecretMissing { what } => ("SecretMissing", "ReadSecret", what.to_owned()),
         };
-        let text = EventText::new(Weight::Warning, reason, action, note);
-        self.first_time((reason, Some(text.note.clone())), now)
+        let text = EventText::new(EventType::Warning, reason, action, note);
+        self.record_if_new((reason, Some(text.note.clone())), now)
             .then_some(text)
     }
 
     fn scaling(&mut self, facts: &RoleFacts<'_>, now: Moment) -> Option<EventText> {
         if let Some(scaled) = facts.scaled {
-            let from = self.waiting.take().map_or(scaled.from, |(before, _)| before.from);
+            let from = self.delayed.take().map_or(scaled.from, |(before, _)| before.from);
             let explanation = facts.explanation;
             let reason = explanation.reason.name();
-            let note = format!("{}: from {from} to {}: {explanation}", facts.role, scaled.to);
-            let text = EventText::new(Weight::Normal, reason, "Scale", note);
-            self.waiting = Some((Scaled { from, ..scaled }, text));
-            // The bound that bit is in this event: it need not be said by itself.
-            self.said.insert((reason, None), now);
+            let note = format!(
+                "{}: scaled from {from} to {}: {explanation}",
+                facts.role, scaled.to
+            );
+            let text = EventText::new(EventType::Normal, reason, "Scale", note);
+            self.delayed = Some((Scaled { from, ..scaled }, text));
+            // This event includes the limit that applied: it needs no event of its own.
+            self.returned_at.insert((reason, None), now);
         }
         let soon = |at: Moment| now.since(at) < MERGE_SCALINGS;
         if self.scaled_at.is_some_and(soon) {
             return None;
         }
-        let (scaled, text) = self.waiting.take()?;
+        let (scaled, text) = self.delayed.take()?;
         self.scaled_at = Some(now);
         (scaled.from != scaled.to).then_some(text)
     }
@@ -175,26 +180,26 @@ impl Teller {
             _ => now,
         };
         self.held = Some((reason, since));
-        let (weight, after) = match reason {
-            Reason::CappedByMax | Reason::CappedByPartitions => (Weight::Normal, Duration::ZERO),
-            Reason::Conflict => (Weight::Warning, Duration::ZERO),
+        let (type_, after) = match reason {
+            Reason::LimitedByMaxReplicas | Reason::LimitedByPartitions => (EventType::Normal, Duration::ZERO),
+            Reason::Conflict => (EventType::Warning, Duration::ZERO),
             Reason::HeldUnknownLag
             | Reason::HeldPartialLag
             | Reason::HeldUnknownMembers
             | Reason::HeldUnknownPods
-            | Reason::HeldByDependency => (Weight::Warning, HELD_FOR),
-            // Pods without a node are said of their own, whatever the reason; the rest is as it should be.
+            | Reason::HeldByDependency => (EventType::Warning, HELD_FOR),
+            // Unschedulable pods have their own event; the other reasons are normal operation.
             Reason::HeldUnschedulable
-            | Reason::NeedMet
+            | Reason::BacklogCovered
             | Reason::AtMinimum
             | Reason::HeldByRollout
             | Reason::HeldBusy
             | Reason::HeldDraining
-            | Reason::Stabilising
-            | Reason::Settling
+            | Reason::Stabilizing
+            | Reason::CoolingDown
             | Reason::Rebalancing
-            | Reason::MarkingIdle
-            | Reason::ScalingIn
+            | Reason::SelectingIdlePods
+            | Reason::ScalingDown
             | Reason::Paused
             | Reason::RecommendOnly => return None,
         };
@@ -202,7 +207,7 @@ impl Teller {
             return None;
         }
         let note = format!("{}: {}", facts.role, facts.explanation);
-        Some(EventText::new(weight, reason.name(), "Decide", note))
+        Some(EventText::new(type_, reason.name(), "Decide", note))
     }
 
     fn unschedulable(&mut self, facts: &RoleFacts<'_>, now: Moment) -> Option<EventText> {
@@ -213,61 +218,61 @@ impl Teller {
         }
         let since = *self.unschedulable_since.get_or_insert(now);
         let note = format!(
-            "{}: no node has had room for {pods} of the workers for {} s; fix: add nodes, or lower maxReplicas",
+            "{}: no node has had room for {pods} workers for {} s; fix: add nodes, or lower maxReplicas",
             facts.role,
             HELD_FOR.as_secs()
         );
         (now.since(since) >= HELD_FOR)
-            .then(|| EventText::new(Weight::Warning, "Unschedulable", "Schedule", note))
+            .then(|| EventText::new(EventType::Warning, "Unschedulable", "Schedule", note))
     }
 
-    fn first_time(&mut self, what: (&'static str, Option<String>), now: Moment) -> bool {
-        let fresh = !self.said.contains_key(&what) && self.said.len() < MOST_REMEMBERED;
-        if fresh {
-            self.said.insert(what, now);
+    fn record_if_new(&mut self, event: (&'static str, Option<String>), now: Moment) -> bool {
+        let is_new = !self.returned_at.contains_key(&event) && self.returned_at.len() < MAX_REMEMBERED;
+        if is_new {
+            self.returned_at.insert(event, now);
         }
-        fresh
+        is_new
     }
 
     fn forget(&mut self, now: Moment) {
-        self.said.retain(|_, at| now.since(*at) < SAME_AGAIN);
+        self.returned_at.retain(|_, at| now.since(*at) < REPEAT_AFTER);
     }
 }
 
 fn adopted(facts: &RoleFacts<'_>) -> Option<EventText> {
     let adoption = facts.adopted?;
     let note = format!(
-        "{}: the group's offsets were taken over on {} partitions ({})",
+        "{}: the consumer group's offsets were initialized on {} partitions ({})",
         facts.role, adoption.partitions, adoption.policy
     );
-    Some(EventText::new(Weight::Normal, "OffsetsAdopted", "Adopt", note))
+    Some(EventText::new(EventType::Normal, "OffsetsAdopted", "Adopt", note))
 }
 
-/// One event for each kind of oddity, however many partitions have it.
-fn odd_offsets(facts: &RoleFacts<'_>) -> Vec<EventText> {
-    let mut kinds: BTreeMap<&'static str, (&Flag, usize)> = BTreeMap::new();
-    for flag in facts.flags {
-        kinds.entry(flag_reason(flag)).or_insert((flag, 0)).1 += 1;
+/// One event for each kind of offset anomaly, however many partitions have it.
+fn offset_anomalies(facts: &RoleFacts<'_>) -> Vec<EventText> {
+    let mut kinds: BTreeMap<&'static str, (&OffsetAnomaly, usize)> = BTreeMap::new();
+    for anomaly in facts.anomalies {
+        kinds.entry(anomaly_reason(anomaly)).or_insert((anomaly, 0)).1 += 1;
     }
     let each = kinds.into_iter().map(|(reason, (first, count))| {
         let more = match count - 1 {
             0 => String::new(),
-            more => format!(", and {more} more"),
+            more => format!(", and {more} more partitions"),
         };
-        let note = format!("{}: {}{more}", facts.role, flag_text(first));
-        EventText::new(Weight::Warning, reason, "ReadLag", note)
+        let note = format!("{}: {}{more}", facts.role, anomaly_text(first));
+        EventText::new(EventType::Warning, reason, "ReadLag", note)
     });
     each.collect()
 }
 
 impl EventText {
-    fn new(weight: Weight, reason: &'static str, action: &'static str, mut note: String) -> Self {
-        if note.len() > LONGEST_NOTE {
-            note.truncate(note.floor_char_boundary(LONGEST_NOTE - '…'.len_utf8()));
+    fn new(type_: EventType, reason: &'static str, action: &'static str, mut note: String) -> Self {
+        if note.len() > MAX_NOTE_BYTES {
+            note.truncate(note.floor_char_boundary(MAX_NOTE_BYTES - '…'.len_utf8()));
             note.push('…');
         }
         Self {
-            weight,
+            type_,
             reason,
             action,
             note,

@@ -1,35 +1,35 @@
 use super::*;
-use crate::decide::{Bound, Bounds, PodCounts, WorkSeen};
+use crate::decide::{LagSummary, Limit, PodCounts, ReplicaLimits};
 use crate::plan::Problem;
 
 fn explanation(reason: Reason) -> Explanation {
     Explanation {
         reason,
-        under: reason,
-        bound: Bound::None,
-        work: Some(WorkSeen {
+        decision_reason: reason,
+        limit: Limit::None,
+        lag: Some(LagSummary {
             messages: 24,
             partitions_with_work: 24,
             partitions: 24,
             missing: 0,
         }),
         need: Some(24),
-        wanted: Some(8),
+        limited_need: Some(8),
         current: 0,
         desired: 8,
         pods: PodCounts::default(),
-        bounds: Bounds::new(0..=8).expect("bounds"),
-        stabilisation: Duration::from_secs(120),
+        limits: ReplicaLimits::new(0..=8).expect("limits"),
+        stabilization: Duration::from_secs(120),
         why: Some("no broker answers".into()),
     }
 }
 
 fn facts(explanation: &Explanation) -> RoleFacts<'_> {
     RoleFacts {
-        troubles: &[],
+        problems: &[],
         role: Role::Processor,
         explanation,
-        flags: &[],
+        anomalies: &[],
         scaled: None,
         adopted: None,
     }
@@ -39,24 +39,24 @@ fn at(seconds: f64) -> Moment {
     Moment::default() + Duration::from_secs_f64(seconds)
 }
 
-/// When a role that decides like this every two seconds, for 25 minutes, is spoken of.
-fn said_at(explanation: &Explanation) -> Vec<(u64, &'static str)> {
-    let mut teller = Teller::default();
-    let mut said = Vec::new();
+/// Times and reasons of the events about a role that repeats this decision every two seconds for 25 minutes.
+fn event_times(explanation: &Explanation) -> Vec<(u64, &'static str)> {
+    let mut policy = EventPolicy::default();
+    let mut events = Vec::new();
     for second in (0..1_500_u32).step_by(2) {
-        let texts = teller.role(&facts(explanation), at(second.into()));
-        said.extend(texts.iter().map(|text| (u64::from(second), text.reason)));
+        let texts = policy.role(&facts(explanation), at(second.into()));
+        events.extend(texts.iter().map(|text| (u64::from(second), text.reason)));
     }
-    said
+    events
 }
 
 #[test]
-fn what_lasts_is_said_again_every_ten_minutes_and_what_may_pass_only_after_a_minute() {
+fn lasting_reasons_get_an_event_every_ten_minutes_and_transient_ones_after_a_minute() {
     let name = Reason::name;
     for reason in Reason::ALL {
-        let said = said_at(&explanation(reason));
+        let events = event_times(&explanation(reason));
         let expected = match reason {
-            Reason::CappedByMax | Reason::CappedByPartitions | Reason::Conflict => {
+            Reason::LimitedByMaxReplicas | Reason::LimitedByPartitions | Reason::Conflict => {
                 vec![(0, name(reason)), (600, name(reason)), (1_200, name(reason))]
             }
             Reason::HeldUnknownLag
@@ -68,71 +68,80 @@ fn what_lasts_is_said_again_every_ten_minutes_and_what_may_pass_only_after_a_min
             }
             _ => Vec::new(),
         };
-        assert_eq!(said, expected, "{reason}");
+        assert_eq!(events, expected, "{reason}");
     }
 }
 
 #[test]
-fn a_hold_that_passes_within_a_minute_is_not_said() {
-    let (held, met) = (explanation(Reason::HeldUnknownLag), explanation(Reason::NeedMet));
-    let mut teller = Teller::default();
+fn a_hold_shorter_than_a_minute_gets_no_event() {
+    let (held, covered) = (
+        explanation(Reason::HeldUnknownLag),
+        explanation(Reason::BacklogCovered),
+    );
+    let mut policy = EventPolicy::default();
     for second in 0..300_u32 {
-        let decided = if second % 50 == 49 { &met } else { &held };
-        assert_eq!(teller.role(&facts(decided), at(second.into())), []);
+        let decided = if second % 50 == 49 { &covered } else { &held };
+        assert_eq!(policy.role(&facts(decided), at(second.into())), []);
     }
 }
 
-fn scaled(teller: &mut Teller, from: u32, to: u32, seconds: f64) -> Vec<String> {
+fn scaled(policy: &mut EventPolicy, from: u32, to: u32, seconds: f64) -> Vec<String> {
     let explanation = Explanation {
         current: from,
         desired: to,
-        ..explanation(Reason::CappedByMax)
+        ..explanation(Reason::LimitedByMaxReplicas)
     };
     let facts = RoleFacts {
         scaled: Some(Scaled { from, to }),
         ..facts(&explanation)
     };
-    let texts = teller.role(&facts, at(seconds));
+    let texts = policy.role(&facts, at(seconds));
     assert!(texts.iter().all(|text| text.action == "Scale"), "{texts:?}");
     texts.into_iter().map(|text| text.note).collect()
 }
 
 #[test]
-fn every_scaling_is_said_with_its_reason_and_the_bound_is_not_said_twice() {
-    let mut teller = Teller::default();
-    let note =
-        "processor: from 0 to 8: 24 messages on 24 of 24 partitions deserve 24 workers; maxReplicas allows 8";
-    assert_eq!(scaled(&mut teller, 0, 8, 0.0), [note]);
+fn every_scaling_gets_one_event_with_its_reason_and_limit() {
+    let mut policy = EventPolicy::default();
+    let note = "processor: scaled from 0 to 8: 24 messages on 24 of 24 partitions need 24 replicas; limited by \
+         maxReplicas (8)";
+    assert_eq!(scaled(&mut policy, 0, 8, 0.0), [note]);
     assert_eq!(
-        teller.role(&facts(&explanation(Reason::CappedByMax)), at(5.0)),
+        policy.role(&facts(&explanation(Reason::LimitedByMaxReplicas)), at(5.0)),
         []
     );
-    assert_eq!(scaled(&mut teller, 8, 3, 10.0).len(), 1);
-    assert_eq!(scaled(&mut teller, 3, 8, 20.0).len(), 1);
+    assert_eq!(scaled(&mut policy, 8, 3, 10.0).len(), 1);
+    assert_eq!(scaled(&mut policy, 3, 8, 20.0).len(), 1);
 }
 
 #[test]
-fn scalings_that_follow_each_other_at_once_are_said_as_one() {
-    let mut teller = Teller::default();
-    assert_eq!(scaled(&mut teller, 0, 2, 0.0).len(), 1);
-    assert_eq!(scaled(&mut teller, 2, 4, 0.5), Vec::<String>::new());
-    assert_eq!(scaled(&mut teller, 4, 8, 1.0), Vec::<String>::new());
-    let later = teller.role(&facts(&explanation(Reason::NeedMet)), at(2.0));
+fn scalings_within_the_merge_time_become_one_event() {
+    let mut policy = EventPolicy::default();
+    assert_eq!(scaled(&mut policy, 0, 2, 0.0).len(), 1);
+    assert_eq!(scaled(&mut policy, 2, 4, 0.5), Vec::<String>::new());
+    assert_eq!(scaled(&mut policy, 4, 8, 1.0), Vec::<String>::new());
+    let later = policy.role(&facts(&explanation(Reason::BacklogCovered)), at(2.0));
     assert_eq!(later.len(), 1);
-    assert!(later[0].note.starts_with("processor: from 2 to 8: "), "{later:?}");
-    // There and back again is nothing to speak of.
-    assert_eq!(scaled(&mut teller, 8, 4, 3.0), Vec::<String>::new());
-    assert_eq!(scaled(&mut teller, 4, 8, 3.5), Vec::<String>::new());
-    assert_eq!(teller.role(&facts(&explanation(Reason::NeedMet)), at(9.0)), []);
+    assert!(
+        later[0].note.starts_with("processor: scaled from 2 to 8: "),
+        "{later:?}"
+    );
+    // Scaling down and back up within the merge time needs no event.
+    assert_eq!(scaled(&mut policy, 8, 4, 3.0), Vec::<String>::new());
+    assert_eq!(scaled(&mut policy, 4, 8, 3.5), Vec::<String>::new());
+    assert_eq!(
+        policy.role(&facts(&explanation(Reason::BacklogCovered)), at(9.0)),
+        []
+    );
 }
 
 #[test]
-fn pods_without_a_node_are_said_after_a_minute_whatever_the_reason_is() {
-    let mut explanation = explanation(Reason::NeedMet);
+fn unschedulable_pods_get_an_event_after_a_minute_whatever_the_reason() {
+    let mut explanation = explanation(Reason::BacklogCovered);
     explanation.pods.unschedulable = 3;
-    let said = said_at(&explanation);
+    let events = event_times(&explanation);
     assert_eq!(
-        said,
+        events,
         [
             (60, "Unschedulable"),
             (660, "Unschedulable"),
@@ -142,31 +151,33 @@ fn pods_without_a_node_are_said_after_a_minute_whatever_the_reason_is() {
 }
 
 #[test]
-fn odd_offsets_are_said_once_for_all_partitions() {
-    let explanation = explanation(Reason::NeedMet);
-    let flags: Vec<Flag> = (0..5)
-        .map(|partition| Flag::BeyondEnd {
+fn offset_anomalies_get_one_event_for_all_partitions() {
+    let explanation = explanation(Reason::BacklogCovered);
+    let anomalies: Vec<OffsetAnomaly> = (0..5)
+        .map(|partition| OffsetAnomaly::BeyondEnd {
             partition,
             committed: 9,
             end: 4,
         })
-        .chain([Flag::Recreated])
+        .chain([OffsetAnomaly::Recreated])
         .collect();
     let facts = RoleFacts {
-        flags: &flags,
+        anomalies: &anomalies,
         ..facts(&explanation)
     };
-    let texts = Teller::default().role(&facts, at(0.0));
+    let texts = EventPolicy::default().role(&facts, at(0.0));
     let reasons: Vec<_> = texts.iter().map(|text| text.reason).collect();
     assert_eq!(reasons, ["OffsetBeyondEnd", "TopicRecreated"]);
     assert!(
-        texts[0].note.ends_with("counted from the start, and 4 more"),
+        texts[0]
+            .note
+            .ends_with("counted from the start, and 4 more partitions"),
         "{texts:?}"
     );
 }
 
 #[test]
-fn an_adoption_is_said() {
+fn initialized_offsets_get_an_event() {
     let adoption = AdoptionStatus {
         topic_id: "t".into(),
         cluster_id: "c".into(),
@@ -176,51 +187,54 @@ fn an_adoption_is_said() {
         policy: "latest".into(),
         at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
     };
-    let explanation = explanation(Reason::NeedMet);
+    let explanation = explanation(Reason::BacklogCovered);
     let facts = RoleFacts {
         adopted: Some(&adoption),
         ..facts(&explanation)
     };
-    let texts = Teller::default().role(&facts, at(0.0));
+    let texts = EventPolicy::default().role(&facts, at(0.0));
     assert_eq!(texts.len(), 1);
     assert_eq!(
         texts[0].note,
-        "processor: the group's offsets were taken over on 24 partitions (latest)"
+        "processor: the consumer group's offsets were initialized on 24 partitions (latest)"
     );
 }
 
 #[test]
-fn another_problem_is_said_at_once_and_a_thousand_of_them_are_not() {
-    let mut teller = Teller::default();
-    let mut tell = |problem: &str, seconds: f64| {
+fn a_new_problem_gets_an_event_immediately_and_a_thousand_are_limited() {
+    let mut policy = EventPolicy::default();
+    let mut event_for = |problem: &str, seconds: f64| {
         let problems = Problems(vec![Problem {
             field: "spec.model".into(),
             problem: problem.into(),
             fix: "name another".into(),
         }]);
-        teller.pool(PoolFact::InvalidSpec(&problems), at(seconds))
+        policy.pool(PoolFact::InvalidSpec(&problems), at(seconds))
     };
-    let first = tell("is none", 0.0).expect("said");
+    let first = event_for("is none", 0.0).expect("an event");
     assert_eq!(
         (first.reason, &*first.note),
         ("InvalidSpec", "spec.model: is none; fix: name another")
     );
-    assert_eq!(tell("is none", 599.0), None);
-    assert!(tell("is another", 599.0).is_some());
-    assert!(tell("is none", 600.0).is_some());
-    let many = (0..1_000).filter(|number| tell(&number.to_string(), 601.0).is_some());
-    assert_eq!(many.count(), MOST_REMEMBERED - 2);
+    assert_eq!(event_for("is none", 599.0), None);
+    assert!(event_for("is another", 599.0).is_some());
+    assert!(event_for("is none", 600.0).is_some());
+    let many = (0..1_000).filter(|number| event_for(&number.to_string(), 601.0).is_some());
+    assert_eq!(many.count(), MAX_REMEMBERED - 2);
     let missing = PoolFact::SecretMissing {
         what: "secret kafka-user has no key password",
     };
     assert_eq!(
-        Teller::default().pool(missing, at(0.0)).expect("said").reason,
+        EventPolicy::default()
+            .pool(missing, at(0.0))
+            .expect("an event")
+            .reason,
         "SecretMissing"
     );
 }
 
 #[test]
-fn a_note_is_no_longer_than_the_api_server_takes() {
-    let text = EventText::new(Weight::Normal, "A", "B", "ü".repeat(2_000));
-    assert!(text.note.len() <= LONGEST_NOTE && text.note.ends_with("ü…"));
+fn a_note_fits_the_api_servers_limit() {
+    let text = EventText::new(EventType::Normal, "A", "B", "ü".repeat(2_000));
+    assert!(text.note.len() <= MAX_NOTE_BYTES && text.note.ends_with("ü…"));
 }

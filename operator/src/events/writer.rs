@@ -1,4 +1,4 @@
-//! Writes events, one after the other, at a pace that an API server does not feel.
+//! Writes events one after the other, at a rate that does not load the API server.
 
 use std::time::Duration;
 
@@ -11,31 +11,31 @@ use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{EventText, Weight};
+use super::{EventText, EventType};
 use crate::lease::{api_error_text, fenced};
 use crate::metrics::Metrics;
 use crate::names::FIELD_MANAGER;
 
-/// Events that may wait: one for each role of five hundred pools, when Kafka goes away under all of them.
-const MOST_WAITING: usize = 1_000;
+/// Capacity of the queue: one event for each role of five hundred pools, if Kafka becomes unreachable for all of them.
+const QUEUE_CAPACITY: usize = 1_000;
 
-/// Twenty a second: those of a thousand roles are written within a minute.
-const PACE: Duration = Duration::from_millis(50);
+/// Twenty events a second: events of a thousand roles are written within a minute.
+const WRITE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long one may take.
-const LONGEST_WRITE: Duration = Duration::from_secs(5);
+/// Timeout of one write.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest beginning of an event's name; the API server adds six characters, and 253 is its limit.
-const LONGEST_NAME: usize = 200;
+/// Longest prefix of an event's name; the API server adds six characters, and its limit is 253.
+const MAX_NAME_PREFIX: usize = 200;
 
-/// Takes events to be written; cheap to clone.
+/// Queues events to be written; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct EventWriter {
     queue: mpsc::Sender<(ObjectReference, EventText)>,
     metrics: Metrics,
 }
 
-/// Writes events that were taken.
+/// Writes queued events.
 pub struct EventTask {
     queue: mpsc::Receiver<(ObjectReference, EventText)>,
     client: Client,
@@ -43,13 +43,13 @@ pub struct EventTask {
     metrics: Metrics,
 }
 
-/// What takes events, and the task that writes them. `client` is a fenced one, `instance` this replica's identity.
+/// The queue of events and the task that writes them. `client` must be fenced; `instance` is this replica's identity.
 pub fn event_writer(
     client: Client,
     instance: impl Into<String>,
     metrics: &Metrics,
 ) -> (EventWriter, EventTask) {
-    let (sender, queue) = mpsc::channel(MOST_WAITING);
+    let (sender, queue) = mpsc::channel(QUEUE_CAPACITY);
     let writer = EventWriter {
         queue: sender,
         metrics: metrics.clone(),
@@ -64,8 +64,9 @@ pub fn event_writer(
 }
 
 impl EventWriter {
-    /// Takes an event about a pool. Where too many wait, it is counted and dropped: status says the same.
-    pub fn say(&self, pool: ObjectReference, text: EventText) {
+    /// Queues an event about a pool. If the queue is full, the event is counted and dropped: the status has the same
+    /// text.
+    pub fn queue(&self, pool: ObjectReference, text: EventText) {
         if self.queue.try_send((pool, text)).is_err() {
             self.metrics.event_dropped();
         }
@@ -73,22 +74,22 @@ impl EventWriter {
 }
 
 impl EventTask {
-    /// Writes until nobody is left who could say anything.
+    /// Writes until all [`EventWriter`]s are dropped.
     pub async fn run(mut self) {
         let mut next = Instant::now();
-        let mut trouble = None;
+        let mut last_failure = None;
         while let Some((about, text)) = self.queue.recv().await {
             sleep_until(next).await;
-            next = Instant::now() + PACE;
+            next = Instant::now() + WRITE_INTERVAL;
             let failed = self.write(&about, &text).await.err();
             if failed.is_some() {
                 self.metrics.event_dropped();
             }
-            // The same failure again and again is logged once.
-            if failed.is_some() && failed != trouble {
+            // A repeated failure is logged once.
+            if failed.is_some() && failed != last_failure {
                 tracing::warn!(error = failed.as_deref(), "Could not write an event");
             }
-            trouble = failed;
+            last_failure = failed;
         }
     }
 
@@ -96,35 +97,35 @@ impl EventTask {
         let event = event(about, text, &self.instance, Timestamp::now());
         let namespace = about.namespace.as_deref().unwrap_or("default");
         let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        match timeout(LONGEST_WRITE, events.create(&PostParams::default(), &event)).await {
+        match timeout(WRITE_TIMEOUT, events.create(&PostParams::default(), &event)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
-                // A replica that leads no more has nothing to say.
+                // A replica that no longer leads drops its events.
                 match fenced(&error) {
                     Some(_) => Ok(()),
                     None => Err(api_error_text(&error)),
                 }
             }
-            Err(_) => Err(format!("no answer within {} s", LONGEST_WRITE.as_secs())),
+            Err(_) => Err(format!("no response within {} s", WRITE_TIMEOUT.as_secs())),
         }
     }
 }
 
 fn event(about: &ObjectReference, text: &EventText, instance: &str, wall: Timestamp) -> Event {
     let pool = about.name.as_deref().unwrap_or(FIELD_MANAGER);
-    let pool: String = pool.chars().take(LONGEST_NAME).collect();
+    let pool: String = pool.chars().take(MAX_NAME_PREFIX).collect();
     Event {
         metadata: ObjectMeta {
-            // Not a dot, as in kube's own: the API server refuses it at the end of a prefix.
+            // Not a dot, as in kube's recorder: the API server refuses one at the end of a prefix.
             generate_name: Some(format!("{pool}-")),
             namespace: about.namespace.clone(),
             ..ObjectMeta::default()
         },
         event_time: Some(MicroTime(wall)),
         type_: Some(
-            match text.weight {
-                Weight::Normal => "Normal",
-                Weight::Warning => "Warning",
+            match text.type_ {
+                EventType::Normal => "Normal",
+                EventType::Warning => "Warning",
             }
             .to_owned(),
         ),
@@ -163,24 +164,24 @@ mod tests {
     }
 
     fn text(note: &str) -> EventText {
-        EventText::new(Weight::Warning, "Conflict", "Decide", note.to_owned())
+        EventText::new(EventType::Warning, "Conflict", "Decide", note.to_owned())
     }
 
     /// Paths and events.
     type Sent = Arc<Mutex<Vec<(String, Value)>>>;
 
-    /// A client that keeps what it is sent, after so long.
-    fn client(takes: Duration) -> (Client, Sent) {
+    /// A client that records each request after `delay`.
+    fn client(delay: Duration) -> (Client, Sent) {
         let sent = Sent::default();
-        let kept = Arc::clone(&sent);
+        let recorded = Arc::clone(&sent);
         let service = service_fn(move |request: Request<Body>| {
-            let kept = Arc::clone(&kept);
+            let recorded = Arc::clone(&recorded);
             async move {
-                tokio::time::sleep(takes).await;
+                tokio::time::sleep(delay).await;
                 let path = request.uri().path().to_owned();
                 let body = request.into_body().collect_bytes().await?;
                 let event: Value = serde_json::from_slice(&body)?;
-                kept.lock().expect("locked").push((path, event));
+                recorded.lock().expect("locked").push((path, event));
                 Ok::<_, BoxError>(Response::new(Body::from(body)))
             }
         });
@@ -191,7 +192,7 @@ mod tests {
     async fn an_event_is_about_its_pool_and_in_its_namespace() {
         let (client, sent) = client(Duration::ZERO);
         let (writer, task) = event_writer(client, "operator-1_ab", &Metrics::new());
-        writer.say(pool().object_ref(&()), text("somebody else"));
+        writer.queue(pool().object_ref(&()), text("another pool"));
         drop(writer);
         task.run().await;
         let sent = sent.lock().expect("locked");
@@ -202,7 +203,7 @@ mod tests {
             ("/type", "Warning"),
             ("/reason", "Conflict"),
             ("/action", "Decide"),
-            ("/note", "somebody else"),
+            ("/note", "another pool"),
             ("/regarding/kind", "SeparationPool"),
             ("/regarding/uid", "u-1"),
             ("/reportingController", "separation-operator"),
@@ -214,17 +215,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flood_is_written_at_its_pace_and_what_is_too_much_is_dropped() {
+    async fn many_events_are_written_at_a_limited_rate_and_the_excess_is_dropped() {
         let (client, sent) = client(Duration::ZERO);
         let metrics = Metrics::new();
         let (writer, task) = event_writer(client, "operator-1_ab", &metrics);
-        for number in 0..MOST_WAITING + 7 {
-            writer.say(pool().object_ref(&()), text(&number.to_string()));
+        for number in 0..QUEUE_CAPACITY + 7 {
+            writer.queue(pool().object_ref(&()), text(&number.to_string()));
         }
         drop(writer);
         let start = Instant::now();
         task.run().await;
-        assert_eq!(sent.lock().expect("locked").len(), MOST_WAITING);
+        assert_eq!(sent.lock().expect("locked").len(), QUEUE_CAPACITY);
         let took = start.elapsed();
         assert!((49..=51).contains(&took.as_secs()), "{took:?}");
         let text = String::from_utf8(metrics.text()).expect("text");
@@ -237,14 +238,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_event_that_the_api_server_refuses_counts_as_dropped() {
         let service = service_fn(|_: Request<Body>| async {
-            let mut answer = Response::new(Body::empty());
-            *answer.status_mut() = http::StatusCode::FORBIDDEN;
-            Ok::<_, BoxError>(answer)
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = http::StatusCode::FORBIDDEN;
+            Ok::<_, BoxError>(response)
         });
         let metrics = Metrics::new();
         let client = Client::new(service, "default");
         let (writer, task) = event_writer(client, "operator-1_ab", &metrics);
-        writer.say(pool().object_ref(&()), text("one"));
+        writer.queue(pool().object_ref(&()), text("one"));
         drop(writer);
         task.run().await;
         let text = String::from_utf8(metrics.text()).expect("text");
@@ -255,12 +256,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_api_server_that_does_not_answer_holds_up_one_event_for_a_moment() {
+    async fn an_unresponsive_api_server_delays_each_event_by_the_write_timeout() {
         let (client, _) = client(Duration::from_secs(3_600));
         let (writer, task) = event_writer(client, "operator-1_ab", &Metrics::new());
-        writer.say(pool().object_ref(&()), text("one"));
-        writer.say(pool().object_ref(&()), text("two"));
+        writer.queue(pool().object_ref(&()), text("one"));
+        writer.queue(pool().object_ref(&()), text("two"));
         drop(writer);
-        timeout(LONGEST_WRITE * 3, task.run()).await.expect("it gives up");
+        timeout(WRITE_TIMEOUT * 3, task.run()).await.expect("it gives up");
     }
 }

@@ -1,22 +1,22 @@
 //! A member's assignment and subscription, as consumers encode them: the classic protocol's
 //! `ConsumerProtocolAssignment` and `ConsumerProtocolSubscription`.
 
-/// The partitions of `topic` in an assignment, ascending; none where it is not one. No bytes mean no partitions.
+/// The partitions of `topic` in an assignment, ascending; `None` if it is malformed. Empty bytes mean no partitions.
 pub(super) fn partitions_of(bytes: &[u8], topic: &str) -> Option<Vec<i32>> {
     if bytes.is_empty() {
         return Some(Vec::new());
     }
     let mut reader = Reader(bytes);
-    // All versions begin alike; what later ones add comes after.
+    // All versions share this prefix; later versions append fields.
     match reader.i16()? {
         0.. => reader.partitions_of(topic),
         _ => None,
     }
 }
 
-/// The partitions of `topic` that a member owned when it joined, ascending, as its subscription says from version 1 on;
-/// none where it does not.
-pub(super) fn owned_before(bytes: &[u8], topic: &str) -> Option<Vec<i32>> {
+/// The partitions of `topic` that a member owned when it joined, ascending, as subscriptions of version 1 and later
+/// report them; `None` for version 0 and malformed bytes.
+pub(super) fn previously_owned(bytes: &[u8], topic: &str) -> Option<Vec<i32>> {
     let mut reader = Reader(bytes);
     if reader.i16()? < 1 {
         return None;
@@ -25,12 +25,12 @@ pub(super) fn owned_before(bytes: &[u8], topic: &str) -> Option<Vec<i32>> {
         reader.text()?;
     }
     let user_data = reader.i32()?;
-    // None has the length -1.
+    // Null has the length -1.
     reader.take(usize::try_from(user_data.max(0)).ok()?)?;
     reader.partitions_of(topic)
 }
 
-/// Big-endian numbers and texts, one after the other; none after the end.
+/// Reads big-endian numbers and strings in order; `None` past the end.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -53,7 +53,7 @@ impl<'a> Reader<'a> {
         self.take(length)
     }
 
-    /// Of an array of topics, each with an array of partitions.
+    /// Reads an array of topics, each with an array of partitions.
     fn partitions_of(&mut self, topic: &str) -> Option<Vec<i32>> {
         let mut found = Vec::new();
         for _ in 0..self.i32()? {
@@ -99,23 +99,23 @@ mod tests {
     }
 
     #[test]
-    fn what_a_member_owned_is_found_behind_what_it_wants() {
+    fn previously_owned_partitions_are_read_after_the_subscribed_topics() {
         let owned = encoded(&[("other", &[1]), ("tasks", &[5, 2])]);
         for user_data in [&[0xff; 4][..], &[0, 0, 0, 2, 7, 7]] {
-            let wanted = [&[0, 1, 0, 0, 0, 1, 0, 5][..], b"tasks", user_data].concat();
-            // Behind the version, the same in both.
-            let bytes = [&wanted, &owned[2..]].concat();
-            assert_eq!(owned_before(&bytes, "tasks"), Some(vec![2, 5]));
-            assert_eq!(owned_before(&wanted, "tasks"), None);
+            let subscription = [&[0, 1, 0, 0, 0, 1, 0, 5][..], b"tasks", user_data].concat();
+            // Both have the same two-byte version in front.
+            let bytes = [&subscription, &owned[2..]].concat();
+            assert_eq!(previously_owned(&bytes, "tasks"), Some(vec![2, 5]));
+            assert_eq!(previously_owned(&subscription, "tasks"), None);
         }
         assert_eq!(
-            owned_before(&[0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], "tasks"),
+            previously_owned(&[0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], "tasks"),
             None
         );
     }
 
     #[test]
-    fn what_is_no_assignment_is_none() {
+    fn a_malformed_assignment_is_none() {
         let bytes = encoded(&[("tasks", &[5, 2])]);
         for end in 1..bytes.len() - 4 {
             assert_eq!(partitions_of(&bytes[..end], "tasks"), None, "{end}");

@@ -1,10 +1,10 @@
-//! A broker: its connection, made when it is asked and made anew when it broke.
+//! A broker and its connection, which is opened for the first request and reopened after an error.
 //!
-//! Connections are opened by tasks of their own, which go on when a reading has ended. A broker that failed or is silent
-//! is believed to be away: it gets a moment at each question, and the others keep the time.
+//! Connections are opened by separate tasks, which continue when a reading has ended. A broker that failed or stalled
+//! is assumed unreachable: each request gives it little time, so that most of the deadline remains for the other
+//! brokers.
 
-use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,119 +12,62 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::time::{Instant, timeout};
 
-use super::connection::{Connection, no_broker};
-use super::protocol::Question;
-use super::tls::Encryption;
-use super::{ClusterSettings, Deadline, Sasl, Unread};
+use super::address::Address;
+use super::connection::Connection;
+use super::connector::Connector;
+use super::error::no_broker;
+use super::protocol::Request;
+use super::{Deadline, ReadError};
 
-/// How long opening a connection may take, with TLS and login.
-const OPEN_WITHIN: Duration = Duration::from_secs(3);
+/// Time to open a connection, including TLS and authentication.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The wait after the second failure in a row; it doubles with each, up to the longest. After the first there is none.
-const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
+/// The wait after the second consecutive failure; it doubles with each further one. After the first there is none.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Shorter than the two seconds between two readings: the first one after a broker's return finds it.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
+/// Shorter than the two seconds between two readings: the first reading after a broker's return reaches it.
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// Who owes an answer for so long counts as away.
-const SILENCE: Duration = Duration::from_secs(1);
+/// A broker whose response is due for this long counts as unreachable.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
 
-/// What a broker that seems away may take of a reading's time: a connection within one building takes some milliseconds.
-const PATIENCE_WITH_THE_ABSENT: Duration = Duration::from_millis(200);
-
-/// Where a broker listens.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Address {
-    pub(super) host: String,
-    pub(super) port: u16,
-}
-
-impl Address {
-    /// Reads `host:port`.
-    pub(super) fn of(text: &str) -> Result<Self, Unread> {
-        let parts = text.trim().rsplit_once(':');
-        let address = parts.and_then(|(host, port)| {
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            Some(Self {
-                host: (!host.is_empty()).then(|| host.to_owned())?,
-                port: port.parse().ok()?,
-            })
-        });
-        address.ok_or_else(|| {
-            Unread::new(format!(
-                "`{text}` is not a valid broker address; fix: write host:port, comma separated"
-            ))
-        })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
-
-/// How connections of one cluster are made, and what was asked over all of them.
-pub(super) struct Connector {
-    pub(super) encryption: Option<Encryption>,
-    pub(super) sasl: Option<Sasl>,
-    opened: AtomicU64,
-    asked: AtomicU64,
-}
-
-impl Connector {
-    pub(super) fn new(settings: &ClusterSettings) -> Result<Self, Unread> {
-        Ok(Self {
-            encryption: settings.tls.as_ref().map(Encryption::new).transpose()?,
-            sasl: settings.sasl.clone(),
-            opened: AtomicU64::new(0),
-            asked: AtomicU64::new(0),
-        })
-    }
-
-    pub(super) fn opened(&self) -> u64 {
-        self.opened.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn asked(&self) -> u64 {
-        self.asked.load(Ordering::Relaxed)
-    }
-}
+/// Time for a broker that seems unreachable: a connection within one data center takes a few milliseconds.
+const UNREACHABLE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// One broker, by its address.
 pub(super) struct Broker {
     address: Address,
     connector: Arc<Connector>,
-    state: Mutex<State>,
+    state: Mutex<BrokerState>,
 }
 
 #[derive(Default)]
-struct State {
-    attempt: Option<Attempt>,
-    /// In a row, without an answer between them.
+struct BrokerState {
+    attempt: Option<OpenAttempt>,
+    /// Consecutive, without a response between them.
     failures: u32,
-    last: Option<Failure>,
-    /// Whether the last who asked gave up.
-    kept_waiting: bool,
+    last_failure: Option<OpenFailure>,
+    /// Whether the last request timed out.
+    timed_out: bool,
 }
 
-struct Attempt {
+struct OpenAttempt {
     started: Instant,
-    outcome: Outcome,
+    outcome: OpenOutcome,
 }
 
-/// Whether a connection was opened for this question.
+/// Whether a connection was opened for this request.
 #[derive(Clone, Copy)]
-enum Age {
+enum ConnectionAge {
     New,
-    Old,
+    Reused,
 }
 
-type Outcome = Shared<BoxFuture<'static, Result<Connection, Failure>>>;
+type OpenOutcome = Shared<BoxFuture<'static, Result<Connection, OpenFailure>>>;
 
 #[derive(Debug, Clone)]
-struct Failure {
-    why: Unread,
+struct OpenFailure {
+    why: ReadError,
     at: Instant,
 }
 
@@ -141,123 +84,124 @@ impl Broker {
         &self.address
     }
 
-    /// Asks within half of what is left of the deadline, so that there is time for somebody else; a broker that seems
-    /// away gets a moment.
+    /// Sends a request, with half of the remaining time as its timeout so that another broker can be tried; a broker
+    /// that seems unreachable gets at most [`UNREACHABLE_TIMEOUT`].
     ///
     /// # Errors
-    /// When it is away, silent or talks nonsense, with its address.
-    pub(super) async fn ask<Q: Question>(
+    /// When it is unreachable, stalled or sends a malformed response. The text begins with its address.
+    pub(super) async fn send<Q: Request>(
         &self,
-        question: &Q,
+        request: &Q,
         deadline: &Deadline,
-    ) -> Result<Q::Answer, Unread> {
-        let half = deadline.left() / 2;
-        let patience = if self.seems_away() {
-            half.min(PATIENCE_WITH_THE_ABSENT)
+    ) -> Result<Q::Response, ReadError> {
+        let half = deadline.remaining() / 2;
+        let request_timeout = if self.seems_unreachable() {
+            half.min(UNREACHABLE_TIMEOUT)
         } else {
             half
         };
-        let asked = timeout(patience, self.ask_patiently(question, deadline)).await;
-        self.lock().kept_waiting = asked.is_err();
-        let answer = asked.unwrap_or_else(|_| {
-            let why = format!("no answer within {} ms", patience.as_millis());
+        let sent = timeout(request_timeout, self.send_and_reconnect(request, deadline)).await;
+        self.lock().timed_out = sent.is_err();
+        let response = sent.unwrap_or_else(|_| {
+            let why = format!("no response within {} ms", request_timeout.as_millis());
             if self.is_connected() {
-                Err(Unread::unreachable(why))
+                Err(ReadError::unreachable(why))
             } else {
                 Err(no_broker(&self.address.host, &why))
             }
         });
-        answer.map_err(|Unread(why, cause)| Unread::because(format!("{}: {why}", self.address), cause))
+        response
+            .map_err(|ReadError(why, kind)| ReadError::with_kind(format!("{}: {why}", self.address), kind))
     }
 
-    async fn ask_patiently<Q: Question>(
+    async fn send_and_reconnect<Q: Request>(
         &self,
-        question: &Q,
+        request: &Q,
         deadline: &Deadline,
-    ) -> Result<Q::Answer, Unread> {
-        self.connector.asked.fetch_add(1, Ordering::Relaxed);
+    ) -> Result<Q::Response, ReadError> {
+        self.connector.requests_sent.fetch_add(1, Ordering::Relaxed);
         loop {
             let (connection, age) = self.connection().await?;
-            match connection.ask(question, deadline).await {
+            match connection.send(request, deadline).await {
                 Err(why) if !connection.is_usable() => match age {
-                    Age::New => {
-                        self.lock().note(Failure {
+                    ConnectionAge::New => {
+                        self.lock().record_failure(OpenFailure {
                             why: why.clone(),
                             at: Instant::now(),
                         });
                         return Err(why);
                     }
-                    // Brokers close connections that were idle. All that we ask may be asked twice.
-                    Age::Old => {}
+                    // Brokers close idle connections. Every request the operator sends may be repeated.
+                    ConnectionAge::Reused => {}
                 },
                 Err(why) => return Err(why),
-                Ok(answer) => {
+                Ok(response) => {
                     self.lock().failures = 0;
-                    return Ok(answer);
+                    return Ok(response);
                 }
             }
         }
     }
 
-    /// Whether the last thing that was tried failed, or still goes on for too long.
-    pub(super) fn seems_away(&self) -> bool {
+    /// Whether the last request or connection attempt failed, or has been pending for too long.
+    pub(super) fn seems_unreachable(&self) -> bool {
         let mut state = self.lock();
-        state.settle();
+        state.poll_attempt();
         match &state.attempt {
             None => state.failures > 0,
             Some(attempt) => match attempt.outcome.peek() {
                 Some(Ok(connection)) => {
-                    let silent = connection.silent_for();
-                    silent >= SILENCE || (state.kept_waiting && !silent.is_zero())
+                    let due_for = connection.response_due_for();
+                    due_for >= STALLED_AFTER || (state.timed_out && !due_for.is_zero())
                 }
-                _ => state.failures > 0 || state.kept_waiting || attempt.started.elapsed() >= SILENCE,
+                _ => state.failures > 0 || state.timed_out || attempt.started.elapsed() >= STALLED_AFTER,
             },
         }
     }
 
-    /// Whether there is a connection that works.
+    /// Whether there is a usable connection.
     pub(super) fn is_connected(&self) -> bool {
         let mut state = self.lock();
-        state.settle();
+        state.poll_attempt();
         let outcome = state.attempt.as_ref().and_then(|attempt| attempt.outcome.peek());
         matches!(outcome, Some(Ok(_)))
     }
 
-    async fn connection(&self) -> Result<(Connection, Age), Unread> {
+    async fn connection(&self) -> Result<(Connection, ConnectionAge), ReadError> {
         let (outcome, age) = {
             let mut state = self.lock();
-            state.settle();
+            state.poll_attempt();
             if let Some(attempt) = &state.attempt {
-                (attempt.outcome.clone(), Age::Old)
+                (attempt.outcome.clone(), ConnectionAge::Reused)
             } else {
-                state.may_try()?;
+                state.check_backoff()?;
                 let outcome = self.open();
-                state.attempt = Some(Attempt {
+                state.attempt = Some(OpenAttempt {
                     started: Instant::now(),
                     outcome: outcome.clone(),
                 });
-                (outcome, Age::New)
+                (outcome, ConnectionAge::New)
             }
         };
         let connection = outcome.await.map_err(|failure| failure.why)?;
         Ok((connection, age))
     }
 
-    fn open(&self) -> Outcome {
+    fn open(&self) -> OpenOutcome {
         let (address, connector) = (self.address.clone(), Arc::clone(&self.connector));
-        connector.opened.fetch_add(1, Ordering::Relaxed);
+        connector.connections_opened.fetch_add(1, Ordering::Relaxed);
         let opening = tokio::spawn(async move {
-            let opened = timeout(OPEN_WITHIN, Connection::open(&address, &connector)).await;
+            let opened = timeout(OPEN_TIMEOUT, Connection::open(&address, &connector)).await;
             opened.unwrap_or_else(|_| {
-                let cause = format!("no greeting within {} s", OPEN_WITHIN.as_secs());
+                let cause = format!("the connection was not ready within {} s", OPEN_TIMEOUT.as_secs());
                 Err(no_broker(&address.host, &cause))
             })
         });
         let outcome = async {
             let opened = opening
                 .await
-                .unwrap_or_else(|_| Err(Unread::unreachable("the process ends")));
-            opened.map_err(|why| Failure {
+                .unwrap_or_else(|_| Err(ReadError::unreachable("the process is shutting down")));
+            opened.map_err(|why| OpenFailure {
                 why,
                 at: Instant::now(),
             })
@@ -265,14 +209,14 @@ impl Broker {
         outcome.boxed().shared()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BrokerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    /// Takes note of an attempt that ended and of a connection that broke, whoever waited for them.
-    fn settle(&mut self) {
+impl BrokerState {
+    /// Records an attempt that ended and a connection that broke, even if the request that used it timed out.
+    fn poll_attempt(&mut self) {
         let Some(outcome) = self
             .attempt
             .as_ref()
@@ -283,33 +227,35 @@ impl State {
         match outcome {
             Ok(connection) if connection.is_usable() => {}
             Ok(_) => self.attempt = None,
-            Err(failure) => self.note(failure),
+            Err(failure) => self.record_failure(failure),
         }
     }
 
-    fn note(&mut self, failure: Failure) {
+    fn record_failure(&mut self, failure: OpenFailure) {
         self.failures = self.failures.saturating_add(1);
-        self.last = Some(failure);
+        self.last_failure = Some(failure);
         self.attempt = None;
     }
 
-    /// Whether the wait since the last failure is over.
-    fn may_try(&self) -> Result<(), Unread> {
-        match &self.last {
-            Some(last) if last.at.elapsed() < back_off(self.failures) => Err(last.why.clone()),
+    /// Whether the back-off since the last failure is over.
+    fn check_backoff(&self) -> Result<(), ReadError> {
+        match &self.last_failure {
+            Some(last_failure) if last_failure.at.elapsed() < backoff(self.failures) => {
+                Err(last_failure.why.clone())
+            }
             _ => Ok(()),
         }
     }
 }
 
-/// The wait after so many failures in a row.
-fn back_off(failures: u32) -> Duration {
+/// The wait after `failures` consecutive failures.
+fn backoff(failures: u32) -> Duration {
     match failures {
         0 | 1 => Duration::ZERO,
-        // 2^10 times the first is longer than the longest.
-        more => FIRST_BACK_OFF
+        // 2^10 times the first wait exceeds the longest.
+        more => INITIAL_BACKOFF
             .saturating_mul(1 << (more - 2).min(10))
-            .min(LONGEST_BACK_OFF),
+            .min(MAX_BACKOFF),
     }
 }
 
@@ -318,18 +264,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wait_grows_to_a_second_and_no_further() {
-        let waits = [0, 1, 2, 3, 5, 6, 7, u32::MAX].map(|failures| back_off(failures).as_millis());
+    fn the_backoff_grows_to_one_second() {
+        let waits = [0, 1, 2, 3, 5, 6, 7, u32::MAX].map(|failures| backoff(failures).as_millis());
         assert_eq!(waits, [0, 0, 100, 200, 800, 1_000, 1_000, 1_000]);
-    }
-
-    #[test]
-    fn addresses_are_read_with_names_and_numbers() {
-        let read = |text: &str| Address::of(text).map(|address| (address.host, address.port));
-        assert_eq!(read("kafka:9092"), Ok(("kafka".to_owned(), 9092)));
-        assert_eq!(read("[::1]:9092"), Ok(("::1".to_owned(), 9092)));
-        for text in ["kafka", ":9092", "kafka:", "kafka:99999"] {
-            assert!(read(text).is_err(), "{text}");
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! A cluster, and the questions that any of its brokers can answer.
+//! A cluster, and the requests that any of its brokers can answer.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,15 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kafka_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 
-use super::broker::{Address, Broker, Connector};
-use super::protocol::{Question, text};
+use super::address::Address;
+use super::broker::Broker;
+use super::connector::Connector;
+use super::protocol::{Request, text};
 use super::routes::Routes;
-use super::{ClusterSettings, Deadline, Topic, Unread};
+use super::{ClusterSettings, Deadline, ReadError, Topic};
 
-/// Topics in one question: their answer must fit, however many partitions they may have.
-pub(super) const TOPICS_PER_QUESTION: usize = 8;
+/// Topics in one request: the response must stay within its limit even at the most partitions for each topic.
+pub(super) const TOPICS_PER_REQUEST: usize = 8;
 
-/// One cluster, with one login. Share it: it makes one connection per broker, and one more until it knows them.
+/// One cluster with one set of credentials. Share it: it opens one connection per broker, and one to a bootstrap server
+/// until the brokers are known.
 pub struct Cluster {
     pub(super) connector: Arc<Connector>,
     bootstrap: Vec<Address>,
@@ -30,12 +33,16 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Checks settings; no connection is made before the first question.
+    /// Checks settings; no connection is opened before the first request.
     ///
     /// # Errors
-    /// When an address, a certificate or a key is none.
-    pub fn new(settings: &ClusterSettings) -> Result<Self, Unread> {
-        let bootstrap: Result<Vec<_>, _> = settings.bootstrap_servers.split(',').map(Address::of).collect();
+    /// When an address, a certificate or a private key is invalid.
+    pub fn new(settings: &ClusterSettings) -> Result<Self, ReadError> {
+        let bootstrap: Result<Vec<_>, _> = settings
+            .bootstrap_servers
+            .split(',')
+            .map(Address::parse)
+            .collect();
         Ok(Self {
             connector: Arc::new(Connector::new(settings)?),
             bootstrap: bootstrap?,
@@ -43,41 +50,41 @@ impl Cluster {
         })
     }
 
-    /// Questions that were sent to brokers so far.
-    pub fn questions(&self) -> u64 {
-        self.connector.asked()
+    /// Requests sent to brokers so far.
+    pub fn requests_sent(&self) -> u64 {
+        self.connector.requests_sent()
     }
 
-    /// Connections that are open now.
+    /// Connections open now.
     pub fn connections_open(&self) -> u64 {
-        self.routes().connected()
+        self.routes().connected_count()
     }
 
-    /// Connections that were opened so far, or tried.
+    /// Connection attempts so far.
     pub fn connections_opened(&self) -> u64 {
-        self.connector.opened()
+        self.connector.connections_opened()
     }
 
-    /// Describes topics. Each is there by its name, described or not.
+    /// Describes topics. The map has an entry for each name.
     pub async fn topics(
         &self,
         names: &[Arc<str>],
         deadline: &Deadline,
-    ) -> BTreeMap<Arc<str>, Result<Topic, Unread>> {
+    ) -> BTreeMap<Arc<str>, Result<Topic, ReadError>> {
         let mut found = BTreeMap::new();
-        for chunk in names.chunks(TOPICS_PER_QUESTION) {
+        for chunk in names.chunks(TOPICS_PER_REQUEST) {
             let topics = chunk.iter().map(|name| {
                 MetadataRequestTopic::default()
                     .with_name(Some(kafka_protocol::messages::TopicName(text(name))))
             });
-            let question = MetadataRequest::default()
+            let request = MetadataRequest::default()
                 .with_topics(Some(topics.collect()))
                 .with_allow_auto_topic_creation(false);
-            match self.ask_any(&question, deadline).await {
-                Ok(answer) => {
-                    found.extend(self.routes().learn(&answer));
+            match self.send_to_any(&request, deadline).await {
+                Ok(response) => {
+                    found.extend(self.routes().record_metadata(&response));
                     for name in chunk {
-                        let missing = || Err(Unread::new("the broker said nothing about it"));
+                        let missing = || Err(ReadError::new("the broker's response omits the topic"));
                         found.entry(Arc::clone(name)).or_insert_with(missing);
                     }
                 }
@@ -89,32 +96,32 @@ impl Cluster {
         found
     }
 
-    /// Puts a question to one broker after the other until one answers.
-    pub(super) async fn ask_any<Q: Question>(
+    /// Sends a request to one broker after another until one answers.
+    pub(super) async fn send_to_any<Q: Request>(
         &self,
-        question: &Q,
+        request: &Q,
         deadline: &Deadline,
-    ) -> Result<Q::Answer, Unread> {
-        let brokers = self.routes().any(&self.bootstrap, &self.connector);
+    ) -> Result<Q::Response, ReadError> {
+        let brokers = self.routes().brokers_in_order(&self.bootstrap, &self.connector);
         let mut why = None;
         for broker in brokers {
-            if deadline.left().is_zero() {
+            if deadline.remaining().is_zero() {
                 break;
             }
-            match broker.ask(question, deadline).await {
-                Ok(answer) => return Ok(answer),
-                // The first is the one that was most likely to answer.
+            match broker.send(request, deadline).await {
+                Ok(response) => return Ok(response),
+                // Brokers are tried in order of how likely they answer, so the first error explains most.
                 Err(error) => why = why.or(Some(error)),
             }
         }
-        Err(why.unwrap_or_else(|| Unread::unreachable("no time was left to ask")))
+        Err(why.unwrap_or_else(|| ReadError::unreachable("the deadline passed before the request was sent")))
     }
 
     pub(super) fn routes(&self) -> MutexGuard<'_, Routes> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn at(&self, address: &Address) -> Arc<Broker> {
-        self.routes().at(address, &self.connector)
+    pub(super) fn broker_at(&self, address: &Address) -> Arc<Broker> {
+        self.routes().broker_at(address, &self.connector)
     }
 }

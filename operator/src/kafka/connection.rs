@@ -1,100 +1,84 @@
-//! One connection to one broker: questions go out one after the other, and answers come back in their order.
+//! One connection to one broker: requests are sent in order, and responses arrive in the same order.
 //!
-//! A task of its own reads and writes, so that somebody who gives up waiting never leaves half a question behind. It ends
-//! at the first thing that should not be, and when nobody holds the connection any more.
+//! A separate task reads and writes, so that a caller whose future is dropped never leaves half a request on the wire.
+//! It ends at the first protocol error, and when the last handle to the connection is dropped.
 
-use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{AsyncWriteExt as _, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
-use super::broker::{Address, Connector};
-use super::limits::LONGEST_ANSWER_BYTES;
-use super::protocol::{self, Question};
-use super::{Deadline, Unread, login};
+use super::address::Address;
+use super::connector::Connector;
+use super::error::no_broker;
+use super::handshake::{Frames, Handshake, Transport, connection_error};
+use super::limits::MAX_RESPONSE_BYTES;
+use super::protocol::{self, Request};
+use super::{Deadline, ReadError, sasl};
 
-/// Questions that wait to be sent, and as many that wait for their answers.
-const QUESTIONS_IN_FLIGHT: usize = 16;
+/// The most requests queued to be sent, and the most that await their responses.
+const MAX_IN_FLIGHT: usize = 16;
 
-/// A broker that is silent for so long is asked on a new connection.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Time without a response after which the connection is closed.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The time for one address of a host; the next one is tried after it.
-const TCP_WITHIN: Duration = Duration::from_secs(1);
+/// Time for one address of a host, before the next one is tried.
+const TCP_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Addresses of a host that are tried.
-const MOST_ADDRESSES: usize = 3;
+/// The most addresses of a host that are tried.
+const MAX_ADDRESSES: usize = 3;
 
-/// The longest answer while none is owed.
-const UNASKED_BYTES: usize = 1_024;
+/// The largest frame accepted while no response is due.
+const MAX_UNREQUESTED_BYTES: usize = 1_024;
 
-/// What is reported of an address where no Kafka broker answers. It is the same for a name that cannot be resolved, a closed
-/// port, a filtered one and another service: whoever can write a pool must not learn from it what the operator can reach.
-const NO_BROKER: &str = "no Kafka broker answers; fix: check the address, and whether the port wants TLS (kafka.tls) or \
-                         credentials (kafka.sasl); the operator's debug log has the cause";
+/// The share of a SASL session's lifetime after which a new connection authenticates again.
+const SESSION_LIFETIME_USED: f64 = 0.8;
 
-/// A login is renewed, by a new connection, when this part of its time is over.
-const LOGIN_USED: f64 = 0.8;
-
-trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
-
-type Frames = FramedRead<ReadHalf<Box<dyn Transport>>, LengthDelimitedCodec>;
-
-/// A connection that greeted its broker. It closes when the last copy is dropped.
+/// An open, authenticated connection. It closes when the last copy is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Connection {
-    questions: mpsc::Sender<Outgoing>,
-    shared: Arc<Shared>,
-    /// When the login ends.
-    good_until: Option<Instant>,
+    requests: mpsc::Sender<Outgoing>,
+    status: Arc<ConnectionStatus>,
+    /// When the authentication must be renewed; `None` if it does not expire.
+    authenticated_until: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    /// Why it ended.
-    why: OnceLock<Unread>,
-    /// Since when the broker owes the next answer.
-    silent_since: Mutex<Option<Instant>>,
-    distrusted: Notify,
+struct ConnectionStatus {
+    /// Why the connection ended.
+    why: OnceLock<ReadError>,
+    /// Since when the next response is due.
+    response_due_since: Mutex<Option<Instant>>,
+    found_malformed: Notify,
 }
 
 #[derive(Debug)]
 struct Outgoing {
     frame: BytesMut,
-    longest_answer: usize,
-    /// From here on it is not sent: a commit of a process that was frozen must not arrive after its lease.
+    max_response_bytes: usize,
+    /// Not sent from this instant on: a commit of a process that was frozen must not arrive after its lease expired.
     not_after: Instant,
-    answer: oneshot::Sender<Bytes>,
+    response: oneshot::Sender<Bytes>,
 }
 
 struct Pending {
-    correlation: i32,
+    correlation_id: i32,
     sent: Instant,
-    longest_answer: usize,
-    answer: oneshot::Sender<Bytes>,
-}
-
-/// A connection before it is shared: one question, one answer.
-pub(super) struct Greeting {
-    frames: Frames,
-    writer: WriteHalf<Box<dyn Transport>>,
-    asked: i32,
+    max_response_bytes: usize,
+    response: oneshot::Sender<Bytes>,
 }
 
 impl Connection {
-    /// Connects, encrypts, checks what the broker speaks, and logs in.
-    pub(super) async fn open(address: &Address, connector: &Connector) -> Result<Self, Unread> {
-        let stream = reach(address)
+    /// Connects, sets up TLS, checks the broker's API versions, and authenticates.
+    pub(super) async fn open(address: &Address, connector: &Connector) -> Result<Self, ReadError> {
+        let stream = connect_tcp(address)
             .await
             .map_err(|cause| no_broker(&address.host, &cause))?;
         let transport: Box<dyn Transport> = match &connector.encryption {
@@ -103,265 +87,234 @@ impl Connection {
         };
         let (reader, writer) = tokio::io::split(transport);
         let codec = LengthDelimitedCodec::builder()
-            .max_frame_length(LONGEST_ANSWER_BYTES)
+            .max_frame_length(MAX_RESPONSE_BYTES)
             .new_codec();
-        let mut greeting = Greeting {
+        let mut handshake = Handshake {
             frames: FramedRead::new(reader, codec),
             writer,
-            asked: 0,
+            next_correlation_id: 0,
         };
-        let spoken = greeting.ask(&ApiVersionsRequest::default()).await;
-        check_versions(&spoken.map_err(|why| no_broker(&address.host, &why.0))?)?;
-        let good_for = match &connector.sasl {
-            Some(sasl) => login::log_in(&mut greeting, sasl).await?,
+        let supported = handshake.send(&ApiVersionsRequest::default()).await;
+        check_versions(&supported.map_err(|why| no_broker(&address.host, &why.0))?)?;
+        let session_lifetime = match &connector.sasl {
+            Some(sasl) => sasl::authenticate(&mut handshake, sasl).await?,
             None => None,
         };
-        Ok(greeting.share(good_for))
+        Ok(handshake.into_connection(session_lifetime))
     }
 
-    /// Whether questions can be sent.
+    /// Whether requests can be sent.
     pub(super) fn is_usable(&self) -> bool {
-        let ended = self.questions.is_closed() || self.shared.why.get().is_some();
-        !ended && self.good_until.is_none_or(|end| Instant::now() < end)
+        let ended = self.requests.is_closed() || self.status.why.get().is_some();
+        !ended && self.authenticated_until.is_none_or(|end| Instant::now() < end)
     }
 
-    /// For how long the broker owes an answer.
-    pub(super) fn silent_for(&self) -> Duration {
+    /// How long the next response has been due; zero if none is.
+    pub(super) fn response_due_for(&self) -> Duration {
         let since = *self
-            .shared
-            .silent_since
+            .status
+            .response_due_since
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request and waits for its response.
     ///
     /// # Errors
-    /// When the connection ended, or the answer is none.
-    pub(super) async fn ask<Q: Question>(
+    /// When the connection ended, or the response is malformed.
+    pub(super) async fn send<Q: Request>(
         &self,
-        question: &Q,
+        request: &Q,
         deadline: &Deadline,
-    ) -> Result<Q::Answer, Unread> {
-        let (answer, answered) = oneshot::channel();
-        let frame = protocol::encode(question)?;
+    ) -> Result<Q::Response, ReadError> {
+        let (response, response_receiver) = oneshot::channel();
+        let frame = protocol::encode(request)?;
         let ended = || {
-            let why = self.shared.why.get().cloned();
-            why.unwrap_or_else(|| Unread::unreachable("the connection ended"))
+            let why = self.status.why.get().cloned();
+            why.unwrap_or_else(|| ReadError::unreachable("the connection ended"))
         };
         let outgoing = Outgoing {
             frame,
-            longest_answer: question.longest_answer(),
+            max_response_bytes: request.max_response_bytes(),
             not_after: Instant::from_std(deadline.at()),
-            answer,
+            response,
         };
-        if self.questions.send(outgoing).await.is_err() {
+        if self.requests.send(outgoing).await.is_err() {
             return Err(ended());
         }
-        let bytes = answered.await.map_err(|_| ended())?;
+        let bytes = response_receiver.await.map_err(|_| ended())?;
         protocol::decode::<Q>(bytes).inspect_err(|why| {
-            // Who sends nonsense once is not believed in what follows.
-            let _ = self.shared.why.set(why.clone());
-            self.shared.distrusted.notify_one();
+            // After one malformed response, later ones on this connection are not trusted.
+            let _ = self.status.why.set(why.clone());
+            self.status.found_malformed.notify_one();
         })
     }
 }
 
-impl Greeting {
-    pub(super) async fn ask<Q: Question>(&mut self, question: &Q) -> Result<Q::Answer, Unread> {
-        let mut frame = protocol::encode(question)?;
-        protocol::number(&mut frame, self.asked);
-        self.writer
-            .write_all(&frame)
-            .await
-            .map_err(|error| broken(&error))?;
-        self.writer.flush().await.map_err(|error| broken(&error))?;
-        self.frames
-            .decoder_mut()
-            .set_max_frame_length(question.longest_answer());
-        let answer = match self.frames.next().await {
-            Some(Ok(answer)) => answer.freeze(),
-            Some(Err(error)) => return Err(broken(&error)),
-            None => return Err(Unread::unreachable("the broker closed the connection")),
-        };
-        if protocol::correlation(&answer) != Some(self.asked) {
-            return Err(Unread::new("unexpected correlation id"));
-        }
-        self.asked += 1;
-        protocol::decode::<Q>(answer)
-    }
-
-    fn share(self, good_for: Option<Duration>) -> Connection {
-        let (questions, to_send) = mpsc::channel(QUESTIONS_IN_FLIGHT);
-        let shared = Arc::new(Shared::default());
-        tokio::spawn(serve(self, to_send, Arc::clone(&shared)));
+impl Handshake {
+    fn into_connection(self, session_lifetime: Option<Duration>) -> Connection {
+        let (requests, to_send) = mpsc::channel(MAX_IN_FLIGHT);
+        let status = Arc::new(ConnectionStatus::default());
+        tokio::spawn(run(self, to_send, Arc::clone(&status)));
         Connection {
-            questions,
-            shared,
-            good_until: good_for.map(|length| Instant::now() + length.mul_f64(LOGIN_USED)),
+            requests,
+            status,
+            authenticated_until: session_lifetime
+                .map(|length| Instant::now() + length.mul_f64(SESSION_LIFETIME_USED)),
         }
     }
 }
 
-/// That no Kafka broker answers at an address; the cause is only logged.
-pub(super) fn no_broker(host: &str, cause: &str) -> Unread {
-    tracing::debug!(host, cause, "No Kafka broker answers");
-    Unread::unreachable(NO_BROKER)
-}
-
-async fn reach(address: &Address) -> Result<TcpStream, String> {
+async fn connect_tcp(address: &Address) -> Result<TcpStream, String> {
     let found = tokio::net::lookup_host((address.host.as_str(), address.port))
         .await
         .map_err(|error| format!("the name cannot be resolved: {error}"))?;
     let mut why = "the name has no address".to_owned();
-    for socket_address in found.take(MOST_ADDRESSES) {
-        match timeout(TCP_WITHIN, TcpStream::connect(socket_address)).await {
+    for socket_address in found.take(MAX_ADDRESSES) {
+        match timeout(TCP_CONNECT_TIMEOUT, TcpStream::connect(socket_address)).await {
             Ok(Ok(stream)) => {
-                // Only slower where it is refused.
+                // Without it the connection is only slower.
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
             Ok(Err(error)) => why = error.to_string(),
-            Err(_) => why = format!("no connection within {} s", TCP_WITHIN.as_secs()),
+            Err(_) => why = format!("no connection within {} s", TCP_CONNECT_TIMEOUT.as_secs()),
         }
     }
     Err(why)
 }
 
-fn check_versions(spoken: &ApiVersionsResponse) -> Result<(), Unread> {
-    for (key, version) in protocol::ALL {
-        // A broker without logins need not speak of them; one that wants ours answers for itself.
+fn check_versions(supported: &ApiVersionsResponse) -> Result<(), ReadError> {
+    for (key, version) in protocol::REQUEST_VERSIONS {
+        // A broker without SASL need not list it; one that requires it answers the handshake.
         if matches!(key, ApiKey::SaslHandshake | ApiKey::SaslAuthenticate) {
             continue;
         }
-        let range = spoken
+        let range = supported
             .api_keys
             .iter()
-            .find(|spoken| spoken.api_key == *key as i16);
+            .find(|supported| supported.api_key == *key as i16);
         let Some(range) = range else {
-            return Err(Unread::new(format!(
-                "the broker does not know {key:?}; fix: use Kafka 3.0 or later"
+            return Err(ReadError::new(format!(
+                "the broker does not support {key:?}; fix: use Kafka 3.0 or later"
             )));
         };
         let (lowest, highest) = (range.min_version, range.max_version);
         if *version > highest {
-            return Err(Unread::new(format!(
-                "the broker speaks {key:?} up to version {highest}, and {version} is needed; fix: use Kafka 3.0 or later"
+            return Err(ReadError::new(format!(
+                "the broker supports {key:?} up to version {highest}, but {version} is needed; \
+                 fix: use Kafka 3.0 or later"
             )));
         }
         if *version < lowest {
-            return Err(Unread::new(format!(
-                "the broker speaks {key:?} from version {lowest}, and this operator speaks {version}; \
-                 fix: use a later operator"
+            return Err(ReadError::new(format!(
+                "the broker supports {key:?} from version {lowest}, but this operator uses {version}; \
+                 fix: use a later version of the operator"
             )));
         }
     }
     Ok(())
 }
 
-async fn serve(greeting: Greeting, mut to_send: mpsc::Receiver<Outgoing>, shared: Arc<Shared>) {
-    let (sent, mut pending) = mpsc::channel(QUESTIONS_IN_FLIGHT);
-    let mut waiting = None;
-    let Greeting {
+async fn run(handshake: Handshake, mut to_send: mpsc::Receiver<Outgoing>, status: Arc<ConnectionStatus>) {
+    let (sent, mut pending) = mpsc::channel(MAX_IN_FLIGHT);
+    let mut awaited = None;
+    let Handshake {
         mut frames,
         mut writer,
-        asked,
-    } = greeting;
+        next_correlation_id,
+    } = handshake;
     let why = tokio::select! {
-        why = write(&mut writer, &mut to_send, sent, asked) => why,
-        why = read(&mut frames, &mut pending, &mut waiting, &shared) => why,
-        () = shared.distrusted.notified() => Unread::new("malformed response"),
+        why = write(&mut writer, &mut to_send, sent, next_correlation_id) => why,
+        why = read(&mut frames, &mut pending, &mut awaited, &status) => why,
+        () = status.found_malformed.notified() => ReadError::new("malformed response"),
     };
-    // Said before those who wait are let go.
-    let _ = shared.why.set(why);
+    // Set before the pending senders are dropped, so that waiting callers find the reason.
+    let _ = status.why.set(why);
 }
 
 async fn write(
     writer: &mut WriteHalf<Box<dyn Transport>>,
     to_send: &mut mpsc::Receiver<Outgoing>,
     sent: mpsc::Sender<Pending>,
-    mut correlation: i32,
-) -> Unread {
+    mut correlation_id: i32,
+) -> ReadError {
     while let Some(outgoing) = to_send.recv().await {
         let Outgoing {
             mut frame,
-            longest_answer,
+            max_response_bytes,
             not_after,
-            answer,
+            response,
         } = outgoing;
-        if answer.is_closed() || Instant::now() >= not_after {
+        if response.is_closed() || Instant::now() >= not_after {
             continue;
         }
-        protocol::number(&mut frame, correlation);
+        protocol::set_correlation_id(&mut frame, correlation_id);
         let pending = Pending {
-            correlation,
+            correlation_id,
             sent: Instant::now(),
-            longest_answer,
-            answer,
+            max_response_bytes,
+            response,
         };
-        // Before its bytes, so that no answer comes to an unknown question.
+        // Before its bytes, so that the reader knows a request before its response can arrive.
         if sent.send(pending).await.is_err() {
             break;
         }
-        correlation = correlation.wrapping_add(1);
+        correlation_id = correlation_id.wrapping_add(1);
         let written = async {
             writer.write_all(&frame).await?;
             writer.flush().await
         };
         if let Err(error) = written.await {
-            return broken(&error);
+            return connection_error(&error);
         }
     }
-    Unread::unreachable("the connection was closed")
+    ReadError::unreachable("the connection was closed")
 }
 
 async fn read(
     frames: &mut Frames,
     pending: &mut mpsc::Receiver<Pending>,
-    waiting: &mut Option<Pending>,
-    shared: &Shared,
-) -> Unread {
-    let mut last_answer = Instant::now();
+    awaited: &mut Option<Pending>,
+    status: &ConnectionStatus,
+) -> ReadError {
+    let mut last_response = Instant::now();
     loop {
-        let since = waiting.as_ref().map(|waiting| waiting.sent.max(last_answer));
-        *shared.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
-        let longest = waiting
+        let since = awaited.as_ref().map(|awaited| awaited.sent.max(last_response));
+        *status
+            .response_due_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = since;
+        let max_bytes = awaited
             .as_ref()
-            .map_or(UNASKED_BYTES, |waiting| waiting.longest_answer);
-        frames.decoder_mut().set_max_frame_length(longest);
+            .map_or(MAX_UNREQUESTED_BYTES, |awaited| awaited.max_response_bytes);
+        frames.decoder_mut().set_max_frame_length(max_bytes);
         tokio::select! {
-            // First: a question is known before its bytes are sent, and sets how long its answer may be.
+            // First: a request is recorded before its bytes are sent, and sets the size limit of its response.
             biased;
-            Some(next) = pending.recv(), if waiting.is_none() => *waiting = Some(next),
+            Some(next) = pending.recv(), if awaited.is_none() => *awaited = Some(next),
             frame = frames.next() => {
-                let answer = match frame {
-                    Some(Ok(answer)) => answer.freeze(),
-                    Some(Err(error)) => return broken(&error),
-                    None => return Unread::unreachable("the broker closed the connection"),
+                let response = match frame {
+                    Some(Ok(response)) => response.freeze(),
+                    Some(Err(error)) => return connection_error(&error),
+                    None => return ReadError::unreachable("the broker closed the connection"),
                 };
-                let is_owed = |asked: &mut Pending| protocol::correlation(&answer) == Some(asked.correlation);
-                // Who waits is let go after it is said why, so stays where it is until then.
-                let Some(asked) = waiting.take_if(is_owed) else {
-                    return Unread::new("unexpected correlation id");
+                let is_expected = |request: &mut Pending| protocol::correlation_id(&response) == Some(request.correlation_id);
+                // On an error the sender stays in `awaited`, so that it is dropped only after the reason is set.
+                let Some(request) = awaited.take_if(is_expected) else {
+                    return ReadError::new("unexpected correlation id");
                 };
-                last_answer = Instant::now();
-                // Nobody may be waiting any more.
-                let _ = asked.answer.send(answer);
-                *waiting = pending.try_recv().ok();
+                last_response = Instant::now();
+                // The caller may have given up.
+                let _ = request.response.send(response);
+                *awaited = pending.try_recv().ok();
             }
-            () = sleep_until(since.unwrap_or(last_answer) + ANSWER_WITHIN), if since.is_some() => {
-                return Unread::unreachable(format!("no answer within {} s", ANSWER_WITHIN.as_secs()));
+            () = sleep_until(since.unwrap_or(last_response) + RESPONSE_TIMEOUT), if since.is_some() => {
+                return ReadError::unreachable(format!("no response within {} s", RESPONSE_TIMEOUT.as_secs()));
             }
         }
     }
-}
-
-fn broken(error: &io::Error) -> Unread {
-    if error.kind() == io::ErrorKind::InvalidData {
-        return Unread::new("the response is larger than the question allows");
-    }
-    Unread::unreachable(format!("the connection broke: {error}"))
 }
 
 #[cfg(test)]
@@ -371,41 +324,44 @@ mod tests {
 
     use super::*;
 
-    /// A frame with its length, key, version and room for an id, and one byte that tells it from others.
+    /// A frame with its length, API key, version and room for a correlation id, and one byte that identifies it.
     fn outgoing(last: u8, not_after: Instant) -> (Outgoing, oneshot::Receiver<Bytes>) {
-        let (answer, answered) = oneshot::channel();
+        let (response, response_receiver) = oneshot::channel();
         let mut frame = BytesMut::zeroed(12);
         frame.extend([last]);
         let outgoing = Outgoing {
             frame,
-            longest_answer: 0,
+            max_response_bytes: 0,
             not_after,
-            answer,
+            response,
         };
-        (outgoing, answered)
+        (outgoing, response_receiver)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_question_is_not_sent_after_its_deadline() {
+    async fn a_request_is_not_sent_after_its_deadline() {
         let (ours, mut broker) = duplex(64);
         let transport: Box<dyn Transport> = Box::new(ours);
         let (_reader, mut writer) = tokio::io::split(transport);
-        let (questions, mut to_send) = mpsc::channel(2);
+        let (requests, mut to_send) = mpsc::channel(2);
         let (sent, mut pending) = mpsc::channel(2);
-        // The process is frozen for longer than the first one's deadline while both wait to be sent.
+        // The process is frozen past the first request's deadline while both are queued.
         let now = Instant::now();
         let (late, _late) = outgoing(1, now + Duration::from_secs(5));
         let (timely, _timely) = outgoing(2, now + Duration::from_secs(15));
-        questions.send(late).await.expect("a listener");
-        questions.send(timely).await.expect("a listener");
-        drop(questions);
+        requests.send(late).await.expect("a listener");
+        requests.send(timely).await.expect("a listener");
+        drop(requests);
         advance(Duration::from_secs(10)).await;
         write(&mut writer, &mut to_send, sent, 0).await;
         drop(writer);
         let mut received = [0; 13];
         broker.read_exact(&mut received).await.expect("one frame");
         assert_eq!(received[12], 2);
-        assert_eq!(pending.recv().await.map(|pending| pending.correlation), Some(0));
+        assert_eq!(
+            pending.recv().await.map(|pending| pending.correlation_id),
+            Some(0)
+        );
         assert!(pending.recv().await.is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! Questions about groups, each asked of the broker that coordinates it.
+//! Requests about groups, each sent to the group's coordinator.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,104 +8,109 @@ use futures_util::future::join_all;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::FindCoordinatorRequest;
 
-use super::broker::{Address, Broker};
-use super::protocol::{Question, text};
-use super::{Cluster, Deadline, Unread};
+use super::address::Address;
+use super::broker::Broker;
+use super::protocol::{Request, text};
+use super::{Cluster, Deadline, ReadError};
 
-/// Groups in one question. A group of 100 members is described in some 50 kB, and an answer may have 16 MiB.
-const GROUPS_PER_QUESTION: usize = 100;
+/// Groups in one request. The description of a group of 100 members has about 50 kB; 4 MiB are allowed for a response.
+const GROUPS_PER_REQUEST: usize = 100;
 
-/// Groups whose coordinators are looked for in one question.
-const KEYS_PER_QUESTION: usize = 500;
+/// Groups in one FindCoordinator request.
+const GROUPS_PER_LOOKUP: usize = 500;
 
-/// How often a group is asked about in one reading, and the wait before each time.
-const TRIES: [Duration; 3] = [Duration::ZERO, Duration::ZERO, Duration::from_millis(100)];
+/// The attempts for a group in one reading, each with the wait before it.
+const ATTEMPT_DELAYS: [Duration; 3] = [Duration::ZERO, Duration::ZERO, Duration::from_millis(100)];
 
-/// Why a question about a group has no answer.
+/// Why a request about a group failed.
 #[derive(Debug, Clone)]
-pub(super) enum Refusal {
-    /// Another coordinator may know, or this one a moment later.
-    AskAgain(Unread),
-    /// Nothing will change it.
-    Final(Unread),
+pub(super) enum CoordinatorError {
+    /// Another coordinator, or a retry, may succeed.
+    Retriable(ReadError),
+    /// A retry cannot succeed.
+    Final(ReadError),
 }
 
-impl Refusal {
-    /// What an error code means; none where it is no error.
-    pub(super) fn of(code: i16) -> Option<Self> {
+impl CoordinatorError {
+    /// Classifies an error code; `None` for code 0.
+    pub(super) fn from_code(code: i16) -> Option<Self> {
         let error = ResponseError::try_from_code(code)?;
-        let why = Unread::said(code);
+        let why = ReadError::from_code(code);
         Some(match error {
             ResponseError::NotCoordinator
             | ResponseError::CoordinatorNotAvailable
-            | ResponseError::CoordinatorLoadInProgress => Self::AskAgain(why),
+            | ResponseError::CoordinatorLoadInProgress => Self::Retriable(why),
             _ => Self::Final(why),
         })
     }
 
-    pub(super) fn why(self) -> Unread {
+    pub(super) fn into_error(self) -> ReadError {
         match self {
-            Self::AskAgain(why) | Self::Final(why) => why,
+            Self::Retriable(why) | Self::Final(why) => why,
         }
     }
 }
 
-type Asked<A> = (Arc<Broker>, Vec<usize>, Result<A, Unread>);
+type CoordinatorResponse<A> = (Arc<Broker>, Vec<usize>, Result<A, ReadError>);
 
 impl Cluster {
-    /// Asks about groups, many at once, each of its coordinator. `question` gets the positions of some groups; `read` gives
-    /// the answer for one of them.
-    pub(super) async fn ask_coordinators<Q, T>(
+    /// Sends requests about groups to their coordinators, batched for each. `request` builds the request for the
+    /// groups at some positions; `read` extracts the result of one of them.
+    pub(super) async fn send_to_coordinators<Q, T>(
         &self,
         groups: &[Arc<str>],
         deadline: &Deadline,
-        question: impl Fn(&[usize]) -> Q + Send + Sync,
-        read: impl Fn(usize, &Q::Answer) -> Result<T, Refusal> + Send + Sync,
-    ) -> Vec<Result<T, Refusal>>
+        request: impl Fn(&[usize]) -> Q + Send + Sync,
+        read: impl Fn(usize, &Q::Response) -> Result<T, CoordinatorError> + Send + Sync,
+    ) -> Vec<Result<T, CoordinatorError>>
     where
-        Q: Question + Send,
+        Q: Request + Send,
         T: Send,
     {
-        let unasked = || Err(Refusal::AskAgain(Unread::unreachable("no time was left to ask")));
-        let mut found: Vec<_> = groups.iter().map(|_| unasked()).collect();
+        let not_sent = || {
+            Err(CoordinatorError::Retriable(ReadError::unreachable(
+                "the deadline passed before the request was sent",
+            )))
+        };
+        let mut found: Vec<_> = groups.iter().map(|_| not_sent()).collect();
         let mut due: Vec<usize> = (0..groups.len()).collect();
-        // Who did not answer is not asked a second time; a group may have somebody else by then.
-        let mut absent: HashMap<usize, Address> = HashMap::new();
-        for wait in TRIES {
-            if due.is_empty() || deadline.left() <= wait {
+        // A broker that failed for a group is not asked again for it, unless the group has another coordinator by then.
+        let mut failed_at: HashMap<usize, Address> = HashMap::new();
+        for wait in ATTEMPT_DELAYS {
+            if due.is_empty() || deadline.remaining() <= wait {
                 break;
             }
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
             }
-            let by_coordinator = self.find(groups, &due, &mut found, deadline).await;
-            let mut asked = Vec::new();
+            let by_coordinator = self.find_coordinators(groups, &due, &mut found, deadline).await;
+            let mut sent = Vec::new();
             for (broker, positions) in by_coordinator {
                 let positions: Vec<_> = positions
                     .into_iter()
-                    .filter(|position| absent.get(position) != Some(broker.address()))
+                    .filter(|position| failed_at.get(position) != Some(broker.address()))
                     .collect();
-                for chunk in positions.chunks(GROUPS_PER_QUESTION) {
-                    asked.push(ask(
+                for chunk in positions.chunks(GROUPS_PER_REQUEST) {
+                    sent.push(send(
                         Arc::clone(&broker),
                         chunk.to_vec(),
-                        question(chunk),
+                        request(chunk),
                         *deadline,
                     ));
                 }
             }
-            for (broker, positions, answer) in join_all(asked).await {
+            for (broker, positions, response) in join_all(sent).await {
                 for position in positions {
-                    found[position] = match &answer {
-                        Ok(answer) => read(position, answer),
+                    found[position] = match &response {
+                        Ok(response) => read(position, response),
                         Err(why) => {
-                            absent.insert(position, broker.address().clone());
-                            Err(Refusal::AskAgain(why.clone()))
+                            failed_at.insert(position, broker.address().clone());
+                            Err(CoordinatorError::Retriable(why.clone()))
                         }
                     };
                 }
             }
-            due.retain(|position| matches!(found[*position], Err(Refusal::AskAgain(_))));
+            due.retain(|position| matches!(found[*position], Err(CoordinatorError::Retriable(_))));
             let mut routes = self.routes();
             for position in &due {
                 routes.forget_coordinator(&groups[*position]);
@@ -114,16 +119,16 @@ impl Cluster {
         found
     }
 
-    /// Who coordinates the groups at these positions. Where nobody does, `found` says why.
-    async fn find<T>(
+    /// The coordinators of the groups at these positions. `found` gets the error of each group without one.
+    async fn find_coordinators<T>(
         &self,
         groups: &[Arc<str>],
         due: &[usize],
-        found: &mut [Result<T, Refusal>],
+        found: &mut [Result<T, CoordinatorError>],
         deadline: &Deadline,
     ) -> Vec<(Arc<Broker>, Vec<usize>)> {
         let mut by_coordinator: HashMap<Address, (Arc<Broker>, Vec<usize>)> = HashMap::new();
-        let mut put = |broker: Arc<Broker>, position: usize| {
+        let mut add = |broker: Arc<Broker>, position: usize| {
             let address = broker.address().clone();
             let (_, positions) = by_coordinator
                 .entry(address)
@@ -135,58 +140,58 @@ impl Cluster {
             let mut routes = self.routes();
             for position in due {
                 match routes.coordinator(&groups[*position], &self.connector) {
-                    Some(broker) => put(broker, *position),
+                    Some(broker) => add(broker, *position),
                     None => unknown.push(*position),
                 }
             }
         }
-        for chunk in unknown.chunks(KEYS_PER_QUESTION) {
+        for chunk in unknown.chunks(GROUPS_PER_LOOKUP) {
             let keys = chunk.iter().map(|position| text(&groups[*position]));
-            let question = FindCoordinatorRequest::default().with_coordinator_keys(keys.collect());
-            let answer = match self.ask_any(&question, deadline).await {
-                Ok(answer) => answer,
+            let request = FindCoordinatorRequest::default().with_coordinator_keys(keys.collect());
+            let response = match self.send_to_any(&request, deadline).await {
+                Ok(response) => response,
                 Err(why) => {
                     for position in chunk {
-                        found[*position] = Err(Refusal::AskAgain(why.clone()));
+                        found[*position] = Err(CoordinatorError::Retriable(why.clone()));
                     }
                     continue;
                 }
             };
-            let answers: HashMap<_, _> = answer
+            let responses: HashMap<_, _> = response
                 .coordinators
                 .iter()
                 .map(|coordinator| (coordinator.key.as_str(), coordinator))
                 .collect();
             for position in chunk {
                 let group = &groups[*position];
-                let Some(coordinator) = answers.get(&**group) else {
-                    found[*position] = Err(Refusal::Final(Unread::new(
-                        "the broker said nothing about the group",
+                let Some(coordinator) = responses.get(&**group) else {
+                    found[*position] = Err(CoordinatorError::Final(ReadError::new(
+                        "the broker's response omits the group",
                     )));
                     continue;
                 };
-                if let Some(refusal) = Refusal::of(coordinator.error_code) {
-                    found[*position] = Err(refusal);
+                if let Some(error) = CoordinatorError::from_code(coordinator.error_code) {
+                    found[*position] = Err(error);
                     continue;
                 }
                 let address = Address {
                     host: coordinator.host.to_string(),
                     port: u16::try_from(coordinator.port).unwrap_or(0),
                 };
-                put(self.at(&address), *position);
-                self.routes().learn_coordinator(group, address);
+                add(self.broker_at(&address), *position);
+                self.routes().record_coordinator(group, address);
             }
         }
         by_coordinator.into_values().collect()
     }
 }
 
-async fn ask<Q: Question>(
+async fn send<Q: Request>(
     broker: Arc<Broker>,
     positions: Vec<usize>,
-    question: Q,
+    request: Q,
     deadline: Deadline,
-) -> Asked<Q::Answer> {
-    let answer = broker.ask(&question, &deadline).await;
-    (broker, positions, answer)
+) -> CoordinatorResponse<Q::Response> {
+    let response = broker.send(&request, &deadline).await;
+    (broker, positions, response)
 }

@@ -1,4 +1,4 @@
-//! Consumer groups: what they committed, who is in them, and commits for those without members.
+//! Consumer groups: committed offsets, members, and commits for groups without members.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,36 +18,36 @@ use kafka_protocol::messages::{
 };
 
 use super::assignment;
-use super::coordinators::Refusal;
+use super::coordinators::CoordinatorError;
 use super::protocol::text;
-use super::{Cluster, Deadline, TopicPartition, Unread};
-use crate::decide::{GroupReading, Holds, Member, Moment};
+use super::{Cluster, Deadline, ReadError, TopicPartition};
+use crate::decide::{GroupReading, Member, MemberWork, Moment};
 
-/// The wait before a commit is tried again.
-const COMMIT_AGAIN: Duration = Duration::from_millis(200);
+/// The wait before a commit is retried.
+const COMMIT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// How long brokers keep an offset that we commit: 365 days. Without a retention time of its own, an offset expires when the
-/// group has had no member for `offsets.retention.minutes`, however recently it was committed (KIP-211). A worker's next
-/// commit replaces the offset together with this time.
-const RETAINED_FOR: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// Retention time of the offsets that the operator commits: 365 days. Without its own retention time, an offset expires
+/// when the group has had no member for `offsets.retention.minutes`, however recently it was committed (KIP-211). A
+/// worker's next commit replaces the offset together with this time.
+const OFFSET_RETENTION: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// Commits of a group, by partition; none where it never committed.
-pub type GroupCommits = BTreeMap<TopicPartition, Result<Option<Commit>, Unread>>;
+/// Commits of a group by partition; `None` where it never committed.
+pub type GroupCommits = BTreeMap<TopicPartition, Result<Option<Commit>, ReadError>>;
 
-/// An offset of one partition, committed or to be committed.
+/// A committed offset of one partition, or one to commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     /// The partition's number.
     pub partition: i32,
-    /// The next offset to read.
+    /// The offset of the next message to read.
     pub next: i64,
-    /// The metadata beside it.
+    /// The commit's metadata.
     pub metadata: Option<Arc<str>>,
 }
 
 impl Commit {
     /// An offset without metadata.
-    pub fn of(partition: i32, next: i64) -> Self {
+    pub fn new(partition: i32, next: i64) -> Self {
         Self {
             partition,
             next,
@@ -59,77 +59,88 @@ impl Commit {
 /// A group, as its coordinator describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// What it is doing.
+    /// The group's state.
     pub state: GroupState,
-    /// Who is in it.
+    /// The group's members.
     pub members: Vec<GroupMember>,
 }
 
-/// What a group is doing.
+/// The state of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupState {
-    /// Nobody is in it, or nobody ever was.
+    /// No members, or the group never existed.
     Empty,
-    /// Partitions are being shared out.
+    /// A rebalance is in progress.
     Rebalancing,
-    /// Everybody knows what is theirs.
+    /// Every member has its assignment.
     Stable,
-    /// Something that this operator does not know.
+    /// A state that this operator does not know.
     Other(Arc<str>),
 }
 
-/// A member of a group, ours or not.
+/// A member of a group: a worker of any pool, or another client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupMember {
-    /// What it calls itself; our workers take their pod's name.
+    /// Its Kafka client id; workers use [`crate::names::client_id`].
     pub client_id: Arc<str>,
-    /// Where it connects from, as the broker writes it: `/10.0.0.7`.
+    /// The address it connects from, as the broker reports it: `/10.0.0.7`.
     pub host: Arc<str>,
     assignment: Bytes,
     subscription: Bytes,
 }
 
 impl GroupMember {
-    /// The partitions of a topic that it owned when it last joined, and has since been asked to give up, perhaps, for
-    /// somebody who is to get them later. None are known where its subscription is of another kind.
-    fn owned_before(&self, topic: &str) -> Vec<i32> {
-        assignment::owned_before(&self.subscription, topic).unwrap_or_default()
+    /// The partitions of a topic that it owned when it last joined; some may have been revoked since for another
+    /// member. Empty if its subscription cannot be parsed.
+    fn previously_owned(&self, topic: &str) -> Vec<i32> {
+        assignment::previously_owned(&self.subscription, topic).unwrap_or_default()
     }
 
-    /// The partitions of a topic that it owns, ascending; none where its assignment is of another kind.
-    pub fn owns(&self, topic: &str) -> Option<Vec<i32>> {
+    /// The partitions of a topic that are assigned to it, ascending; `None` if its assignment cannot be parsed.
+    pub fn assigned_partitions(&self, topic: &str) -> Option<Vec<i32>> {
         assignment::partitions_of(&self.assignment, topic)
     }
 }
 
 impl Group {
-    /// What a decision needs of it: who owns what of `topic`.
+    /// The members and their partitions of `topic`, for a decision.
     pub fn reading(&self, topic: &str, at: Moment) -> GroupReading {
         let unknown = |why: String| GroupReading::Unknown { at, why: why.into() };
-        let nobody = GroupReading::Stable {
+        let no_members = GroupReading::Stable {
             at,
             members: Vec::new(),
         };
         match &self.state {
-            GroupState::Empty => nobody,
+            GroupState::Empty => no_members,
             GroupState::Rebalancing => GroupReading::Rebalancing { at },
-            GroupState::Other(state) => unknown(format!("the group is in the unknown state {state}")),
+            GroupState::Other(state) => unknown(format!("the group is in an unknown state: {state}")),
             GroupState::Stable => {
-                let owned: Option<Vec<_>> = self.members.iter().map(|member| member.owns(topic)).collect();
-                let Some(owned) = owned else {
-                    return unknown("a member has an assignment of another kind".to_owned());
+                let assignments: Option<Vec<_>> = self
+                    .members
+                    .iter()
+                    .map(|member| member.assigned_partitions(topic))
+                    .collect();
+                let Some(assignments) = assignments else {
+                    return unknown(
+                        "a member's assignment is not in the format of Kafka consumers".to_owned(),
+                    );
                 };
-                // What is to move belongs to nobody until its owner has let go, which a worker does after its task.
-                let given: BTreeSet<i32> = owned.iter().flatten().copied().collect();
-                let members = self.members.iter().zip(owned).map(|(member, mut partitions)| {
-                    let kept = member.owned_before(topic).into_iter();
-                    partitions.extend(kept.filter(|partition| !given.contains(partition)));
-                    partitions.sort_unstable();
-                    Member {
-                        pod: (&*member.client_id).into(),
-                        holds: Holds::Partitions(partitions),
-                    }
-                });
+                // A partition that moves is assigned to no member until its owner revokes it, which a worker does after
+                // its task. Until then it still counts as held by that owner.
+                let assigned: BTreeSet<i32> = assignments.iter().flatten().copied().collect();
+                let members = self
+                    .members
+                    .iter()
+                    .zip(assignments)
+                    .map(|(member, mut partitions)| {
+                        let unrevoked = member.previously_owned(topic).into_iter();
+                        partitions.extend(unrevoked.filter(|partition| !assigned.contains(partition)));
+                        partitions.sort_unstable();
+                        Member {
+                            pod: (&*member.client_id).into(),
+                            work: MemberWork::Partitions(partitions),
+                        }
+                    });
                 GroupReading::Stable {
                     at,
                     members: members.collect(),
@@ -138,7 +149,7 @@ impl Group {
         }
     }
 
-    fn of(described: &DescribedGroup) -> Self {
+    fn from_described(described: &DescribedGroup) -> Self {
         let state = match described.group_state.as_str() {
             "Empty" | "Dead" => GroupState::Empty,
             "PreparingRebalance" | "CompletingRebalance" => GroupState::Rebalancing,
@@ -159,26 +170,26 @@ impl Group {
 }
 
 impl Cluster {
-    /// What groups committed, metadata included: per group, by partition; none where it never committed.
-    pub async fn commits_of(
+    /// Committed offsets with their metadata, in the order of `groups`.
+    pub async fn committed_offsets(
         &self,
         groups: &[(Arc<str>, Vec<TopicPartition>)],
         deadline: &Deadline,
     ) -> Vec<GroupCommits> {
         let names: Vec<_> = groups.iter().map(|(group, _)| Arc::clone(group)).collect();
-        let question = |positions: &[usize]| {
-            let asked = positions
+        let request = |positions: &[usize]| {
+            let requested = positions
                 .iter()
-                .map(|position| fetch_of(&groups[*position].0, &groups[*position].1));
-            OffsetFetchRequest::default().with_groups(asked.collect())
+                .map(|position| fetch_request(&groups[*position].0, &groups[*position].1));
+            OffsetFetchRequest::default().with_groups(requested.collect())
         };
-        let read = |position: usize, answer: &OffsetFetchResponse| {
-            committed_in(answer, &groups[position].0, &groups[position].1)
+        let read = |position: usize, response: &OffsetFetchResponse| {
+            read_commits(response, &groups[position].0, &groups[position].1)
         };
-        let found = self.ask_coordinators(&names, deadline, question, read).await;
+        let found = self.send_to_coordinators(&names, deadline, request, read).await;
         let each = found.into_iter().zip(groups).map(|(found, (_, partitions))| {
-            found.unwrap_or_else(|refusal| {
-                let why = refusal.why();
+            found.unwrap_or_else(|error| {
+                let why = error.into_error();
                 let unread = partitions
                     .iter()
                     .map(|partition| (partition.clone(), Err(why.clone())));
@@ -188,33 +199,33 @@ impl Cluster {
         each.collect()
     }
 
-    /// Describes groups. One that nobody ever joined is empty.
+    /// Describes groups, in the order of `groups`. A group that never had a member is empty.
     pub async fn describe_groups(
         &self,
         groups: &[Arc<str>],
         deadline: &Deadline,
-    ) -> Vec<Result<Group, Unread>> {
-        let question = |positions: &[usize]| {
-            let asked = positions.iter().map(|position| GroupId(text(&groups[*position])));
-            DescribeGroupsRequest::default().with_groups(asked.collect())
+    ) -> Vec<Result<Group, ReadError>> {
+        let request = |positions: &[usize]| {
+            let requested = positions.iter().map(|position| GroupId(text(&groups[*position])));
+            DescribeGroupsRequest::default().with_groups(requested.collect())
         };
-        let read = |position: usize, answer: &kafka_protocol::messages::DescribeGroupsResponse| {
-            let mut described = answer.groups.iter();
+        let read = |position: usize, response: &kafka_protocol::messages::DescribeGroupsResponse| {
+            let mut described = response.groups.iter();
             let described = described.find(|described| *described.group_id.0 == *groups[position]);
-            let described = described.ok_or_else(silent_about_the_group)?;
-            match Refusal::of(described.error_code) {
-                None => Ok(Group::of(described)),
-                Some(refusal) => Err(refusal),
+            let described = described.ok_or_else(group_missing_in_response)?;
+            match CoordinatorError::from_code(described.error_code) {
+                None => Ok(Group::from_described(described)),
+                Some(error) => Err(error),
             }
         };
-        let found = self.ask_coordinators(groups, deadline, question, read).await;
+        let found = self.send_to_coordinators(groups, deadline, request, read).await;
         found
             .into_iter()
-            .map(|found| found.map_err(Refusal::why))
+            .map(|found| found.map_err(CoordinatorError::into_error))
             .collect()
     }
 
-    /// Members of groups, and what they own of a topic.
+    /// Members of groups, each group with a topic whose partitions are reported.
     pub async fn groups(
         &self,
         groups: &[(Arc<str>, Arc<str>)],
@@ -228,16 +239,16 @@ impl Cluster {
             .zip(groups)
             .map(|(described, (_, topic))| match described {
                 Ok(group) => group.reading(topic, at),
-                Err(Unread(why, _)) => GroupReading::Unknown { at, why },
+                Err(ReadError(why, _)) => GroupReading::Unknown { at, why },
             });
         readings.collect()
     }
 
-    /// Commits once more what a group without members has committed, metadata included, so that it does not expire. It is
-    /// read right before, because a user may have moved the offsets since the last reading.
+    /// Commits the current offsets of a group without members again, metadata included, so that they do not expire.
+    /// They are read immediately before, because a user may have moved them since the last reading.
     ///
     /// # Errors
-    /// When the group has members, or Kafka refuses or does not answer; nothing is committed where an offset could not be
+    /// When the group has members, or Kafka refuses or does not answer. Nothing is committed if an offset could not be
     /// read.
     pub async fn commit_again(
         &self,
@@ -245,14 +256,14 @@ impl Cluster {
         topic: &str,
         partitions: &[i32],
         deadline: &Deadline,
-    ) -> Result<(), Unread> {
+    ) -> Result<(), ReadError> {
         let topic_name: Arc<str> = topic.into();
-        let asked = partitions.iter().map(|partition| TopicPartition {
+        let requested = partitions.iter().map(|partition| TopicPartition {
             topic: Arc::clone(&topic_name),
             partition: *partition,
         });
         let found = self
-            .commits_of(&[(group.into(), asked.collect())], deadline)
+            .committed_offsets(&[(group.into(), requested.collect())], deadline)
             .await;
         let commits: Result<Vec<_>, _> = found
             .into_iter()
@@ -262,8 +273,7 @@ impl Cluster {
         self.commit(group, topic, &commits?, deadline).await
     }
 
-    /// Commits offsets for a group without members: for each partition, the next offset to read. It is tried until the
-    /// deadline.
+    /// Commits offsets for a group without members. Retries until the deadline.
     ///
     /// # Errors
     /// When the group has members, or Kafka refuses or does not answer.
@@ -273,36 +283,36 @@ impl Cluster {
         topic: &str,
         commits: &[Commit],
         deadline: &Deadline,
-    ) -> Result<(), Unread> {
+    ) -> Result<(), ReadError> {
         if commits.is_empty() {
             return Ok(());
         }
         let groups = [Arc::from(group)];
-        let question = |_: &[usize]| commit_of(group, topic, commits);
-        let read = |_: usize, answer: &OffsetCommitResponse| all_committed(answer, topic, commits);
+        let request = |_: &[usize]| commit_request(group, topic, commits);
+        let read = |_: usize, response: &OffsetCommitResponse| check_committed(response, topic, commits);
         loop {
-            let mut found = self.ask_coordinators(&groups, deadline, question, read).await;
-            let refusal = match found.pop() {
+            let mut found = self.send_to_coordinators(&groups, deadline, request, read).await;
+            let error = match found.pop() {
                 Some(Ok(())) => return Ok(()),
-                Some(Err(refusal)) => refusal,
-                None => Refusal::Final(silent_about_the_group().why()),
+                Some(Err(error)) => error,
+                None => CoordinatorError::Final(group_missing_in_response().into_error()),
             };
-            if matches!(refusal, Refusal::Final(_)) || deadline.left() <= COMMIT_AGAIN {
-                return Err(Unread::new(format!(
+            if matches!(error, CoordinatorError::Final(_)) || deadline.remaining() <= COMMIT_RETRY_DELAY {
+                return Err(ReadError::new(format!(
                     "cannot commit for {group}: {}",
-                    refusal.why()
+                    error.into_error()
                 )));
             }
-            tokio::time::sleep(COMMIT_AGAIN).await;
+            tokio::time::sleep(COMMIT_RETRY_DELAY).await;
         }
     }
 }
 
-fn silent_about_the_group() -> Refusal {
-    Refusal::Final(Unread::new("the broker said nothing about the group"))
+fn group_missing_in_response() -> CoordinatorError {
+    CoordinatorError::Final(ReadError::new("the broker's response omits the group"))
 }
 
-fn fetch_of(group: &Arc<str>, partitions: &[TopicPartition]) -> OffsetFetchRequestGroup {
+fn fetch_request(group: &Arc<str>, partitions: &[TopicPartition]) -> OffsetFetchRequestGroup {
     let mut by_topic: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
     for partition in partitions {
         by_topic
@@ -320,38 +330,38 @@ fn fetch_of(group: &Arc<str>, partitions: &[TopicPartition]) -> OffsetFetchReque
         .with_topics(Some(topics.collect()))
 }
 
-/// The same group may have been asked about twice in one question, with other topics.
-fn committed_in(
-    answer: &OffsetFetchResponse,
+/// A request may contain the same group twice, with different topics.
+fn read_commits(
+    response: &OffsetFetchResponse,
     group: &str,
     partitions: &[TopicPartition],
-) -> Result<GroupCommits, Refusal> {
+) -> Result<GroupCommits, CoordinatorError> {
     let mut offsets = HashMap::new();
-    let mut named = false;
-    for answered in answer
+    let mut found_group = false;
+    for group_response in response
         .groups
         .iter()
-        .filter(|answered| *answered.group_id.0 == *group)
+        .filter(|group_response| *group_response.group_id.0 == *group)
     {
-        named = true;
-        if let Some(refusal) = Refusal::of(answered.error_code) {
-            return Err(refusal);
+        found_group = true;
+        if let Some(error) = CoordinatorError::from_code(group_response.error_code) {
+            return Err(error);
         }
-        for topic in &answered.topics {
+        for topic in &group_response.topics {
             for partition in &topic.partitions {
                 let key = (topic.name.0.as_str(), partition.partition_index);
                 offsets.insert(key, partition);
             }
         }
     }
-    if !named {
-        return Err(silent_about_the_group());
+    if !found_group {
+        return Err(group_missing_in_response());
     }
     let each = partitions.iter().map(|partition| {
         let commit = match offsets.get(&(&*partition.topic, partition.partition)) {
-            None => Err(Unread::new("the coordinator said nothing about it")),
-            Some(found) if found.error_code != 0 => Err(Unread::said(found.error_code)),
-            // Below 0 where the group never committed.
+            None => Err(ReadError::new("the coordinator's response omits the partition")),
+            Some(found) if found.error_code != 0 => Err(ReadError::from_code(found.error_code)),
+            // -1 if the group never committed.
             Some(found) => Ok((found.committed_offset >= 0).then(|| Commit {
                 partition: partition.partition,
                 next: found.committed_offset,
@@ -363,7 +373,7 @@ fn committed_in(
     Ok(each.collect())
 }
 
-fn commit_of(group: &str, topic: &str, commits: &[Commit]) -> OffsetCommitRequest {
+fn commit_request(group: &str, topic: &str, commits: &[Commit]) -> OffsetCommitRequest {
     let partitions = commits.iter().map(|commit| {
         OffsetCommitRequestPartition::default()
             .with_partition_index(commit.partition)
@@ -373,24 +383,31 @@ fn commit_of(group: &str, topic: &str, commits: &[Commit]) -> OffsetCommitReques
     let topic = OffsetCommitRequestTopic::default()
         .with_name(TopicName(text(topic)))
         .with_partitions(partitions.collect());
-    // No generation and no member: the coordinator takes it from a group without members, and from no other.
+    // Without generation and member, the coordinator accepts the commit only for a group without members.
     OffsetCommitRequest::default()
         .with_group_id(GroupId(text(group)))
         .with_generation_id_or_member_epoch(-1)
-        .with_retention_time_ms(i64::try_from(RETAINED_FOR.as_millis()).unwrap_or(i64::MAX))
+        .with_retention_time_ms(i64::try_from(OFFSET_RETENTION.as_millis()).unwrap_or(i64::MAX))
         .with_topics(vec![topic])
 }
 
-fn all_committed(answer: &OffsetCommitResponse, topic: &str, commits: &[Commit]) -> Result<(), Refusal> {
-    let answered = answer.topics.iter().filter(|answered| *answered.name.0 == *topic);
-    let answered: HashMap<i32, i16> = answered
-        .flat_map(|answered| &answered.partitions)
+fn check_committed(
+    response: &OffsetCommitResponse,
+    topic: &str,
+    commits: &[Commit],
+) -> Result<(), CoordinatorError> {
+    let group_response = response
+        .topics
+        .iter()
+        .filter(|group_response| *group_response.name.0 == *topic);
+    let group_response: HashMap<i32, i16> = group_response
+        .flat_map(|group_response| &group_response.partitions)
         .map(|partition| (partition.partition_index, partition.error_code))
         .collect();
     for commit in commits {
-        let code = answered
+        let code = group_response
             .get(&commit.partition)
-            .ok_or_else(silent_about_the_group)?;
+            .ok_or_else(group_missing_in_response)?;
         match ResponseError::try_from_code(*code) {
             None => {}
             Some(
@@ -399,11 +416,11 @@ fn all_committed(answer: &OffsetCommitResponse, topic: &str, commits: &[Commit])
                 | ResponseError::RebalanceInProgress
                 | ResponseError::StaleMemberEpoch,
             ) => {
-                return Err(Refusal::Final(Unread::new(
+                return Err(CoordinatorError::Final(ReadError::new(
                     "the group has members; fix: stop them first, or let them commit",
                 )));
             }
-            Some(_) => return Refusal::of(*code).map_or(Ok(()), Err),
+            Some(_) => return CoordinatorError::from_code(*code).map_or(Ok(()), Err),
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! First and next offsets of partitions, asked of those who lead them.
+//! Start and end offsets of partitions, requested from their leaders.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,51 +13,51 @@ use kafka_protocol::messages::{BrokerId, TopicName};
 
 use super::broker::Broker;
 use super::protocol::text;
-use super::{Cluster, Deadline, TopicPartition, Unread};
+use super::{Cluster, Deadline, ReadError, TopicPartition};
 
-/// Partitions in one question: its answer has 60 kB, and a broker that fails loses no more of them at once.
-const PARTITIONS_PER_QUESTION: usize = 2_000;
+/// Partitions in one request: the response has 60 kB, and a failed request leaves no more of them unread.
+const PARTITIONS_PER_REQUEST: usize = 2_000;
 
-/// Offsets that only committed records count for.
+/// The isolation level at which only committed records count.
 const READ_COMMITTED: i8 = 1;
 
-/// Which end of a partition.
+/// Which offset of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
-    /// The first offset that is still there.
+pub enum OffsetKind {
+    /// The first retained offset.
     Start,
-    /// The next offset, as readers of committed records see it.
+    /// The end offset as `read_committed` consumers see it: the last stable offset.
     End,
 }
 
-type Offsets = BTreeMap<TopicPartition, Result<i64, Unread>>;
+type Offsets = BTreeMap<TopicPartition, Result<i64, ReadError>>;
 
-/// Partitions whose leader is not who we thought, or did not answer; with who was asked.
-type Missed = BTreeMap<TopicPartition, Option<i32>>;
+/// Partitions whose leader has changed or did not answer, with the broker that was asked.
+type ToRetry = BTreeMap<TopicPartition, Option<i32>>;
 
 impl Cluster {
-    /// First or next offsets of partitions, the latter as readers of committed records see them. Every partition is
-    /// there, with its offset or why it could not be read.
+    /// Start or end offsets of partitions, at isolation level `read_committed`. The map has an entry for every
+    /// partition: its offset, or the reason why it could not be read.
     pub async fn offsets(
         &self,
         partitions: &[TopicPartition],
-        which: Which,
+        kind: OffsetKind,
         deadline: &Deadline,
-    ) -> BTreeMap<TopicPartition, Result<i64, Unread>> {
+    ) -> BTreeMap<TopicPartition, Result<i64, ReadError>> {
         let due: BTreeSet<_> = partitions.iter().cloned().collect();
         let mut found = Offsets::new();
         let unknown: BTreeSet<_> = {
             let routes = self.routes();
             let topics = due.iter().map(|partition| &partition.topic);
-            topics.filter(|topic| !routes.knows(topic)).cloned().collect()
+            topics.filter(|topic| !routes.has_topic(topic)).cloned().collect()
         };
-        self.describe_for(&unknown, &due, &mut found, deadline).await;
-        let missed = self.ask_leaders(due, which, &mut found, deadline).await;
-        if missed.is_empty() || deadline.left().is_zero() {
+        self.describe_topics(&unknown, &due, &mut found, deadline).await;
+        let to_retry = self.request_from_leaders(due, kind, &mut found, deadline).await;
+        if to_retry.is_empty() || deadline.remaining().is_zero() {
             return found;
         }
-        // Once more, where somebody else leads now, or somebody answered that it leads no more.
-        let moved: BTreeSet<_> = missed
+        // Once more, for partitions with a new leader, and those whose broker answered that it is not the leader.
+        let moved: BTreeSet<_> = to_retry
             .keys()
             .map(|partition| Arc::clone(&partition.topic))
             .collect();
@@ -65,18 +65,18 @@ impl Cluster {
         self.topics(&moved, deadline).await;
         let again = {
             let routes = self.routes();
-            let again = missed.into_iter().filter(|(partition, asked)| {
+            let again = to_retry.into_iter().filter(|(partition, requested)| {
                 let leads = routes.leader(partition);
-                leads.is_ok_and(|leader| Some(leader) != *asked)
+                leads.is_ok_and(|leader| Some(leader) != *requested)
             });
             again.map(|(partition, _)| partition).collect()
         };
-        self.ask_leaders(again, which, &mut found, deadline).await;
+        self.request_from_leaders(again, kind, &mut found, deadline).await;
         found
     }
 
-    /// Describes topics, and notes for partitions of those that could not be why not.
-    async fn describe_for(
+    /// Describes topics, and records the error for the partitions of those that cannot be described.
+    async fn describe_topics(
         &self,
         topics: &BTreeSet<Arc<str>>,
         partitions: &BTreeSet<TopicPartition>,
@@ -95,15 +95,15 @@ impl Cluster {
         }
     }
 
-    /// Asks all leaders at the same time, and gives those partitions that are worth another question.
-    async fn ask_leaders(
+    /// Asks all leaders concurrently, and returns the partitions that are worth a second request.
+    async fn request_from_leaders(
         &self,
         due: BTreeSet<TopicPartition>,
-        which: Which,
+        kind: OffsetKind,
         found: &mut Offsets,
         deadline: &Deadline,
-    ) -> Missed {
-        let mut missed = Missed::new();
+    ) -> ToRetry {
+        let mut to_retry = ToRetry::new();
         let mut by_leader: HashMap<i32, (Arc<Broker>, Vec<TopicPartition>)> = HashMap::new();
         {
             let mut routes = self.routes();
@@ -116,49 +116,49 @@ impl Cluster {
                         partitions.push(partition);
                     }
                     Err(why) => {
-                        // What its topic's description said is more telling.
+                        // An error from describing the topic explains more.
                         found.entry(partition.clone()).or_insert(Err(why));
-                        missed.insert(partition, None);
+                        to_retry.insert(partition, None);
                     }
                 }
             }
         }
-        let mut asked = Vec::new();
+        let mut requested = Vec::new();
         for (id, (broker, partitions)) in by_leader {
-            for chunk in partitions.chunks(PARTITIONS_PER_QUESTION) {
-                asked.push(ask(Arc::clone(&broker), id, chunk.to_vec(), which, *deadline));
+            for chunk in partitions.chunks(PARTITIONS_PER_REQUEST) {
+                requested.push(send(Arc::clone(&broker), id, chunk.to_vec(), kind, *deadline));
             }
         }
-        for (leader, partitions, answer) in join_all(asked).await {
-            match answer {
-                Ok(answer) => note(&partitions, &answer, found, &mut missed),
+        for (leader, partitions, response) in join_all(requested).await {
+            match response {
+                Ok(response) => record_response(&partitions, &response, found, &mut to_retry),
                 Err(why) => {
                     for partition in partitions {
                         found.insert(partition.clone(), Err(why.clone()));
-                        missed.insert(partition, Some(leader));
+                        to_retry.insert(partition, Some(leader));
                     }
                 }
             }
         }
-        missed
+        to_retry
     }
 }
 
-async fn ask(
+async fn send(
     broker: Arc<Broker>,
     id: i32,
     partitions: Vec<TopicPartition>,
-    which: Which,
+    kind: OffsetKind,
     deadline: Deadline,
-) -> (i32, Vec<TopicPartition>, Result<ListOffsetsResponse, Unread>) {
-    let answer = broker.ask(&question(&partitions, which), &deadline).await;
-    (id, partitions, answer)
+) -> (i32, Vec<TopicPartition>, Result<ListOffsetsResponse, ReadError>) {
+    let response = broker.send(&offsets_request(&partitions, kind), &deadline).await;
+    (id, partitions, response)
 }
 
-fn question(partitions: &[TopicPartition], which: Which) -> ListOffsetsRequest {
-    let at = match which {
-        Which::Start => -2,
-        Which::End => -1,
+fn offsets_request(partitions: &[TopicPartition], kind: OffsetKind) -> ListOffsetsRequest {
+    let at = match kind {
+        OffsetKind::Start => -2,
+        OffsetKind::End => -1,
     };
     let of_topics = partitions.chunk_by(|one, next| one.topic == next.topic);
     let topics = of_topics.map(|partitions| {
@@ -173,37 +173,42 @@ fn question(partitions: &[TopicPartition], which: Which) -> ListOffsetsRequest {
             .with_partitions(listed.collect())
     });
     ListOffsetsRequest::default()
-        // A client, not a replica.
+        // -1: a consumer, not a replica.
         .with_replica_id(BrokerId(-1))
         .with_isolation_level(READ_COMMITTED)
         .with_topics(topics.collect())
 }
 
-fn note(asked: &[TopicPartition], answer: &ListOffsetsResponse, found: &mut Offsets, missed: &mut Missed) {
+fn record_response(
+    requested: &[TopicPartition],
+    response: &ListOffsetsResponse,
+    found: &mut Offsets,
+    to_retry: &mut ToRetry,
+) {
     let mut offsets = HashMap::new();
-    for topic in &answer.topics {
+    for topic in &response.topics {
         for partition in &topic.partitions {
             let named = (topic.name.0.as_str(), partition.partition_index);
             offsets.insert(named, (partition.error_code, partition.offset));
         }
     }
-    for partition in asked {
+    for partition in requested {
         let offset = match offsets.get(&(&*partition.topic, partition.partition)) {
-            None => Err(Unread::new("the broker said nothing about it")),
-            Some((0, offset)) if *offset < 0 => Err(Unread::new("the broker knows no offset")),
+            None => Err(ReadError::new("the broker's response omits the partition")),
+            Some((0, offset)) if *offset < 0 => Err(ReadError::new("the broker returned no offset")),
             Some((0, offset)) => Ok(*offset),
             Some((code, _)) => {
-                if is_worth_asking_anew(*code) {
-                    missed.insert(partition.clone(), None);
+                if is_retriable(*code) {
+                    to_retry.insert(partition.clone(), None);
                 }
-                Err(Unread::said(*code))
+                Err(ReadError::from_code(*code))
             }
         };
         found.insert(partition.clone(), offset);
     }
 }
 
-fn is_worth_asking_anew(code: i16) -> bool {
+fn is_retriable(code: i16) -> bool {
     matches!(
         ResponseError::try_from_code(code),
         Some(

@@ -1,9 +1,8 @@
-//! The questions that we ask, each in one version of the protocol, and the shapes of their answers.
+//! The requests that the operator sends, each in one version of the protocol, and the shapes of their responses.
 //!
-//! Every version here is spoken by Kafka 3.0 and later, 4.x included.
+//! Kafka 3.0 and later, including 4.x, support every version used here.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, ApiVersionsResponse, DescribeGroupsRequest, DescribeGroupsResponse,
     FindCoordinatorRequest, FindCoordinatorResponse, ListOffsetsRequest, ListOffsetsResponse,
@@ -13,41 +12,41 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 
-use super::limits::{Expected, LONGEST_DECODED_BYTES};
+use super::ReadError;
+use super::limits::{MAX_DECODED_BYTES, ResponseLimit};
 use super::shape::{self, Part};
-use super::{Cause, Unread};
 
-/// How we call ourselves.
+/// The operator's own Kafka client id.
 const CLIENT_ID: &str = "separation-operator";
 
-/// Where a frame carries the id that its answer repeats: after its length, its key and its version.
-const CORRELATION_AT: usize = 8;
+/// Offset of the correlation id in a frame: after the length, the API key and the version.
+const CORRELATION_ID_OFFSET: usize = 8;
 
-/// A question with its one version and the shape of its answer.
-pub(super) trait Question: Encodable + HeaderVersion + Expected + Sync {
-    type Answer: Decodable + HeaderVersion + Send;
-    const KEY: ApiKey;
+/// A request with its one version and the shape of its response.
+pub(super) trait Request: Encodable + HeaderVersion + ResponseLimit + Sync {
+    type Response: Decodable + HeaderVersion + Send;
+    const API_KEY: ApiKey;
     const VERSION: i16;
     const SHAPE: &'static [Part];
 }
 
-macro_rules! questions {
-    ($($question:ty => $answer:ty, $key:ident $version:literal, [$($part:expr),* $(,)?];)*) => {
+macro_rules! requests {
+    ($($request:ty => $response:ty, $key:ident $version:literal, [$($part:expr),* $(,)?];)*) => {
         use Part::{Bytes as Blob, Compact, CompactList, Fixed, List, Tags, Text};
 
-        $(impl Question for $question {
-            type Answer = $answer;
-            const KEY: ApiKey = ApiKey::$key;
+        $(impl Request for $request {
+            type Response = $response;
+            const API_KEY: ApiKey = ApiKey::$key;
             const VERSION: i16 = $version;
             const SHAPE: &'static [Part] = &[$($part),*];
         })*
 
-        /// All questions, with their versions.
-        pub(super) const ALL: &[(ApiKey, i16)] = &[$((ApiKey::$key, $version)),*];
+        /// All requests, with their versions.
+        pub(super) const REQUEST_VERSIONS: &[(ApiKey, i16)] = &[$((ApiKey::$key, $version)),*];
     };
 }
 
-questions! {
+requests! {
     ApiVersionsRequest => ApiVersionsResponse, ApiVersions 0, [
         // error, (key, lowest, highest)
         Fixed(2), List(&[Fixed(6)]),
@@ -95,7 +94,7 @@ questions! {
         ]),
         Tags,
     ];
-    // The last version with a retention time; see `groups::RETAINED_FOR`.
+    // The last version with a retention time; see `groups::OFFSET_RETENTION`.
     OffsetCommitRequest => OffsetCommitResponse, OffsetCommit 4, [
         // throttle, (topic, (partition, error))
         Fixed(4), List(&[Text, List(&[Fixed(4 + 2)])]),
@@ -114,11 +113,11 @@ questions! {
     ];
 }
 
-/// A question as it travels, with its length, and no id yet.
-pub(super) fn encode<Q: Question>(question: &Q) -> Result<BytesMut, Unread> {
-    let refused = |error| Unread::new(format!("{:?} cannot be asked: {error:#}", Q::KEY));
+/// Encodes a request with its length prefix; the correlation id is set by [`set_correlation_id`].
+pub(super) fn encode<Q: Request>(request: &Q) -> Result<BytesMut, ReadError> {
+    let refused = |error| ReadError::new(format!("cannot encode a {:?} request: {error:#}", Q::API_KEY));
     let header = RequestHeader::default()
-        .with_request_api_key(Q::KEY as i16)
+        .with_request_api_key(Q::API_KEY as i16)
         .with_request_api_version(Q::VERSION)
         .with_client_id(Some(StrBytes::from_static_str(CLIENT_ID)));
     let mut frame = BytesMut::new();
@@ -126,98 +125,49 @@ pub(super) fn encode<Q: Question>(question: &Q) -> Result<BytesMut, Unread> {
     header
         .encode(&mut frame, Q::header_version(Q::VERSION))
         .map_err(refused)?;
-    question.encode(&mut frame, Q::VERSION).map_err(refused)?;
+    request.encode(&mut frame, Q::VERSION).map_err(refused)?;
     let length = u32::try_from(frame.len() - 4)
-        .map_err(|_| Unread::new(format!("{:?} is too long to be asked", Q::KEY)))?;
+        .map_err(|_| ReadError::new(format!("the {:?} request is too large", Q::API_KEY)))?;
     frame[..4].copy_from_slice(&length.to_be_bytes());
     Ok(frame)
 }
 
-/// Gives a frame its id.
-pub(super) fn number(frame: &mut BytesMut, correlation: i32) {
-    frame[CORRELATION_AT..CORRELATION_AT + 4].copy_from_slice(&correlation.to_be_bytes());
+/// Sets a frame's correlation id.
+pub(super) fn set_correlation_id(frame: &mut BytesMut, correlation_id: i32) {
+    frame[CORRELATION_ID_OFFSET..CORRELATION_ID_OFFSET + 4].copy_from_slice(&correlation_id.to_be_bytes());
 }
 
-/// The id that an answer repeats.
-pub(super) fn correlation(answer: &[u8]) -> Option<i32> {
-    answer.first_chunk().map(|id| i32::from_be_bytes(*id))
+/// The correlation id of a response.
+pub(super) fn correlation_id(response: &[u8]) -> Option<i32> {
+    response.first_chunk().map(|id| i32::from_be_bytes(*id))
 }
 
-/// Reads an answer, without its length.
-pub(super) fn decode<Q: Question>(answer: Bytes) -> Result<Q::Answer, Unread> {
-    let nonsense = || Unread::new(format!("malformed response to {:?}", Q::KEY));
-    let header_version = Q::Answer::header_version(Q::VERSION);
+/// Decodes a response without its length prefix.
+pub(super) fn decode<Q: Request>(response: Bytes) -> Result<Q::Response, ReadError> {
+    let malformed = || ReadError::new(format!("malformed response to {:?}", Q::API_KEY));
+    let header_version = Q::Response::header_version(Q::VERSION);
     let header: &[Part] = if header_version > 0 {
         &[Fixed(4), Tags]
     } else {
         &[Fixed(4)]
     };
     let parts: Vec<Part> = header.iter().chain(Q::SHAPE).copied().collect();
-    if shape::decoded_bytes(&parts, &answer).ok_or_else(nonsense)? > LONGEST_DECODED_BYTES {
-        return Err(Unread::new(format!("the answer to {:?} is too large", Q::KEY)));
+    if shape::decoded_bytes(&parts, &response).ok_or_else(malformed)? > MAX_DECODED_BYTES {
+        return Err(ReadError::new(format!(
+            "the response to {:?} is too large",
+            Q::API_KEY
+        )));
     }
-    let mut rest = answer;
-    ResponseHeader::decode(&mut rest, header_version).map_err(|_| nonsense())?;
-    let decoded = Q::Answer::decode(&mut rest, Q::VERSION).map_err(|_| nonsense())?;
+    let mut rest = response;
+    ResponseHeader::decode(&mut rest, header_version).map_err(|_| malformed())?;
+    let decoded = Q::Response::decode(&mut rest, Q::VERSION).map_err(|_| malformed())?;
     if rest.has_remaining() {
-        Err(nonsense())
+        Err(malformed())
     } else {
         Ok(decoded)
     }
 }
 
-/// A text for a message.
 pub(super) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
-}
-
-/// What kind of failure an error code is.
-pub(super) fn cause(code: i16) -> Cause {
-    match ResponseError::try_from_code(code) {
-        Some(
-            ResponseError::TopicAuthorizationFailed
-            | ResponseError::GroupAuthorizationFailed
-            | ResponseError::ClusterAuthorizationFailed
-            | ResponseError::SaslAuthenticationFailed
-            | ResponseError::UnsupportedSaslMechanism
-            | ResponseError::IllegalSaslState,
-        ) => Cause::Refused,
-        Some(
-            ResponseError::LeaderNotAvailable
-            | ResponseError::NotLeaderOrFollower
-            | ResponseError::RequestTimedOut
-            | ResponseError::BrokerNotAvailable
-            | ResponseError::OffsetNotAvailable
-            | ResponseError::CoordinatorLoadInProgress
-            | ResponseError::CoordinatorNotAvailable
-            | ResponseError::NotCoordinator,
-        ) => Cause::Unreachable,
-        _ => Cause::Other,
-    }
-}
-
-/// An error code in words.
-pub(super) fn meaning(code: i16) -> String {
-    let Some(error) = ResponseError::try_from_code(code) else {
-        return "no error".to_owned();
-    };
-    match error {
-        ResponseError::UnknownTopicOrPartition => "the broker knows no such topic or partition".to_owned(),
-        ResponseError::LeaderNotAvailable => "nobody leads the partition now".to_owned(),
-        ResponseError::NotLeaderOrFollower => "the broker does not lead the partition any more".to_owned(),
-        ResponseError::OffsetNotAvailable => "the new leader does not know the end yet".to_owned(),
-        ResponseError::CoordinatorLoadInProgress => "the coordinator is still reading its groups".to_owned(),
-        ResponseError::CoordinatorNotAvailable => "the group has no coordinator now".to_owned(),
-        ResponseError::NotCoordinator => "the broker is not the group's coordinator any more".to_owned(),
-        ResponseError::TopicAuthorizationFailed => {
-            "not allowed; fix: allow this user to describe the topic".to_owned()
-        }
-        ResponseError::GroupAuthorizationFailed => {
-            "not allowed; fix: allow this user to describe and read the group".to_owned()
-        }
-        ResponseError::ClusterAuthorizationFailed => {
-            "not allowed; fix: allow this user to describe the cluster".to_owned()
-        }
-        error => format!("Kafka says {error} ({code})"),
-    }
 }

@@ -1,6 +1,6 @@
-//! SCRAM (RFC 5802) with SHA-256 and SHA-512, the client's side: text in, text out.
+//! The client side of SCRAM (RFC 5802) with SHA-256 and SHA-512, without I/O.
 //!
-//! Names and passwords are taken as they are, as Kafka itself does.
+//! User names and passwords are not normalized with SASLprep; neither are Kafka's.
 
 use std::num::NonZeroU32;
 
@@ -8,41 +8,41 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::{digest, hmac, pbkdf2};
 
-use super::Unread;
+use super::ReadError;
 
-/// The least that RFC 7677 allows; a server that asks for less wants to make guessing cheap.
-const FEWEST_ROUNDS: u32 = 4_096;
+/// The minimum of RFC 7677; a server that asks for fewer makes the password easier to guess from the proof.
+const MIN_ITERATIONS: u32 = 4_096;
 
-/// The most that we compute: Kafka's own limit is 16,384, and this many take a tenth of a second.
-const MOST_ROUNDS: u32 = 131_072;
+/// The maximum that is computed: Kafka's own limit is 16,384, and this many take a tenth of a second.
+const MAX_ITERATIONS: u32 = 131_072;
 
 /// The hash of a mechanism.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hash {
+pub(super) enum ScramHash {
     Sha256,
     Sha512,
 }
 
 /// A client before its first message.
 #[derive(Clone)]
-pub(super) struct Client {
-    hash: Hash,
+pub(super) struct ScramClient {
+    hash: ScramHash,
     username: String,
     password: String,
     nonce: String,
 }
 
-/// What proves the password, and what the server must answer to it.
+/// The client's proof, and the data to verify the server's signature.
 #[derive(Debug, Clone)]
 pub(super) struct Proof {
-    /// The client's last message.
+    /// The client-final message.
     pub(super) message: String,
-    hash: Hash,
+    hash: ScramHash,
     server_key: Vec<u8>,
     signed: String,
 }
 
-impl Hash {
+impl ScramHash {
     fn hmac(self) -> hmac::Algorithm {
         match self {
             Self::Sha256 => hmac::HMAC_SHA256,
@@ -64,24 +64,24 @@ impl Hash {
         digest::digest(algorithm, bytes).as_ref().to_vec()
     }
 
-    fn salted(self, password: &[u8], salt: &[u8], rounds: NonZeroU32) -> Vec<u8> {
+    fn salted(self, password: &[u8], salt: &[u8], iterations: NonZeroU32) -> Vec<u8> {
         let (algorithm, length) = match self {
             Self::Sha256 => (pbkdf2::PBKDF2_HMAC_SHA256, digest::SHA256_OUTPUT_LEN),
             Self::Sha512 => (pbkdf2::PBKDF2_HMAC_SHA512, digest::SHA512_OUTPUT_LEN),
         };
         let mut salted = vec![0; length];
-        pbkdf2::derive(algorithm, rounds, salt, password, &mut salted);
+        pbkdf2::derive(algorithm, iterations, salt, password, &mut salted);
         salted
     }
 }
 
-impl Client {
-    /// A client with a nonce that nobody can guess.
-    pub(super) fn new(hash: Hash, username: &str, password: &str, nonce: &[u8]) -> Self {
+impl ScramClient {
+    /// `nonce` must be random bytes.
+    pub(super) fn new(hash: ScramHash, username: &str, password: &str, nonce: &[u8]) -> Self {
         Self::with_nonce(hash, username, password, BASE64.encode(nonce))
     }
 
-    fn with_nonce(hash: Hash, username: &str, password: &str, nonce: String) -> Self {
+    fn with_nonce(hash: ScramHash, username: &str, password: &str, nonce: String) -> Self {
         Self {
             hash,
             username: username.replace('=', "=3D").replace(',', "=2C"),
@@ -90,45 +90,47 @@ impl Client {
         }
     }
 
-    /// The first message.
-    pub(super) fn first(&self) -> String {
-        format!("n,,{}", self.first_bare())
+    /// The client-first message.
+    pub(super) fn client_first_message(&self) -> String {
+        format!("n,,{}", self.client_first_bare())
     }
 
-    fn first_bare(&self) -> String {
+    fn client_first_bare(&self) -> String {
         format!("n={},r={}", self.username, self.nonce)
     }
 
-    /// Answers the server's first message. Takes milliseconds of work.
+    /// Computes the proof from the server-first message. Takes milliseconds of CPU time.
     ///
     /// # Errors
-    /// When the server's message is none, or asks for too little or too much work.
-    pub(super) fn prove(&self, server_first: &[u8]) -> Result<Proof, Unread> {
-        let nonsense = || Unread::new("the broker's SCRAM message is none");
-        let server_first = std::str::from_utf8(server_first).map_err(|_| nonsense())?;
+    /// When the server's message is malformed, or asks for too few or too many iterations.
+    pub(super) fn prove(&self, server_first: &[u8]) -> Result<Proof, ReadError> {
+        let malformed = || ReadError::new("malformed SCRAM message from the broker");
+        let server_first = std::str::from_utf8(server_first).map_err(|_| malformed())?;
         let mut fields = server_first.split(',');
         let mut field = |name: &str| fields.next().and_then(|field| field.strip_prefix(name));
-        let nonce = field("r=").ok_or_else(nonsense)?;
+        let nonce = field("r=").ok_or_else(malformed)?;
         let salt = field("s=")
             .and_then(|salt| BASE64.decode(salt).ok())
-            .ok_or_else(nonsense)?;
-        let rounds: u32 = field("i=")
-            .and_then(|rounds| rounds.parse().ok())
-            .ok_or_else(nonsense)?;
+            .ok_or_else(malformed)?;
+        let iterations: u32 = field("i=")
+            .and_then(|iterations| iterations.parse().ok())
+            .ok_or_else(malformed)?;
         if !nonce.starts_with(&self.nonce) || nonce.len() == self.nonce.len() {
-            return Err(Unread::new("the broker's SCRAM message answers somebody else's"));
+            return Err(ReadError::new(
+                "the broker's SCRAM nonce does not extend the client's nonce",
+            ));
         }
-        let rounds = NonZeroU32::new(rounds)
-            .filter(|rounds| (FEWEST_ROUNDS..=MOST_ROUNDS).contains(&rounds.get()))
+        let iterations = NonZeroU32::new(iterations)
+            .filter(|iterations| (MIN_ITERATIONS..=MAX_ITERATIONS).contains(&iterations.get()))
             .ok_or_else(|| {
-                Unread::new(format!(
-                    "the broker asks for {rounds} rounds of SCRAM, and {FEWEST_ROUNDS} to {MOST_ROUNDS} are allowed"
+                ReadError::new(format!(
+                    "the broker requires {iterations} SCRAM iterations; {MIN_ITERATIONS} to {MAX_ITERATIONS} are allowed"
                 ))
             })?;
-        // "biws" is "n,,": no channel binding, as Kafka knows none.
+        // "biws" is "n,," in Base64: no channel binding, which Kafka does not support.
         let without_proof = format!("c=biws,r={nonce}");
-        let signed = format!("{},{server_first},{without_proof}", self.first_bare());
-        let salted = self.hash.salted(self.password.as_bytes(), &salt, rounds);
+        let signed = format!("{},{server_first},{without_proof}", self.client_first_bare());
+        let salted = self.hash.salted(self.password.as_bytes(), &salt, iterations);
         let client_key = self.hash.sign(&salted, b"Client Key");
         let stored_key = self.hash.digest(&client_key);
         let signature = self.hash.sign(&stored_key, signed.as_bytes());
@@ -147,24 +149,26 @@ impl Client {
 }
 
 impl Proof {
-    /// Checks that the server knows the password too.
+    /// Checks the server-final message, whose signature proves that the server knows the password too.
     ///
     /// # Errors
-    /// When it does not, or says what is wrong with ours.
-    pub(super) fn verify(&self, server_final: &[u8]) -> Result<(), Unread> {
+    /// When the signature is wrong, or the server reports an error.
+    pub(super) fn verify(&self, server_final: &[u8]) -> Result<(), ReadError> {
         let server_final = String::from_utf8_lossy(server_final);
         if let Some(why) = server_final.strip_prefix("e=") {
-            return Err(Unread::refused(format!("the broker refuses the login: {why}")));
+            return Err(ReadError::refused(format!(
+                "the broker rejected the credentials: {why}"
+            )));
         }
-        let impostor = || Unread::new("the broker cannot prove that it knows the password");
+        let unproven = || ReadError::new("the broker cannot prove that it knows the password");
         let signature = server_final
             .split(',')
             .next()
-            .and_then(|first| first.strip_prefix("v="))
+            .and_then(|part| part.strip_prefix("v="))
             .and_then(|signature| BASE64.decode(signature).ok())
-            .ok_or_else(impostor)?;
+            .ok_or_else(unproven)?;
         let key = hmac::Key::new(self.hash.hmac(), &self.server_key);
-        hmac::verify(&key, self.signed.as_bytes(), &signature).map_err(|_| impostor())
+        hmac::verify(&key, self.signed.as_bytes(), &signature).map_err(|_| unproven())
     }
 }
 
@@ -176,14 +180,19 @@ mod tests {
     const SERVER_FIRST: &[u8] =
         b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
 
-    fn client() -> Client {
-        Client::with_nonce(Hash::Sha256, "user", "pencil", "rOprNGfwEbeRWgbNEkqO".to_owned())
+    fn client() -> ScramClient {
+        ScramClient::with_nonce(
+            ScramHash::Sha256,
+            "user",
+            "pencil",
+            "rOprNGfwEbeRWgbNEkqO".to_owned(),
+        )
     }
 
     #[test]
-    fn the_conversation_of_the_standard_is_ours() {
+    fn the_messages_equal_the_example_of_rfc_7677() {
         let client = client();
-        assert_eq!(client.first(), "n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
+        assert_eq!(client.client_first_message(), "n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
         let proof = client.prove(SERVER_FIRST).unwrap();
         assert_eq!(
             proof.message,
@@ -199,24 +208,27 @@ mod tests {
     #[test]
     fn a_server_that_does_not_know_the_password_is_refused() {
         let proof = client().prove(SERVER_FIRST).unwrap();
-        for impostor in [
+        for signature in [
             "v=7rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=",
             "v=",
             "",
             "nonsense",
         ] {
-            assert!(proof.verify(impostor.as_bytes()).is_err(), "{impostor}");
+            assert!(proof.verify(signature.as_bytes()).is_err(), "{signature}");
         }
         let refused = proof.verify(b"e=unknown-user").unwrap_err();
-        assert_eq!(refused.to_string(), "the broker refuses the login: unknown-user");
+        assert_eq!(
+            refused.to_string(),
+            "the broker rejected the credentials: unknown-user"
+        );
     }
 
     #[test]
-    fn first_messages_that_cannot_be_are_refused() {
+    fn malformed_server_first_messages_are_refused() {
         for message in [
             "",
             "r=rOprNGfwEbeRWgbNEkqO,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
-            "r=somebody else's,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
+            "r=another client's,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
             "r=rOprNGfwEbeRWgbNEkqO%,s=?,i=4096",
             "r=rOprNGfwEbeRWgbNEkqO%,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=1",
             "r=rOprNGfwEbeRWgbNEkqO%,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=2000000000",
@@ -227,8 +239,8 @@ mod tests {
     }
 
     #[test]
-    fn names_may_have_what_separates_fields() {
-        let client = Client::with_nonce(Hash::Sha512, "a=b,c", "p", "n".to_owned());
-        assert_eq!(client.first(), "n,,n=a=3Db=2Cc,r=n");
+    fn separators_in_user_names_are_escaped() {
+        let client = ScramClient::with_nonce(ScramHash::Sha512, "a=b,c", "p", "n".to_owned());
+        assert_eq!(client.client_first_message(), "n,,n=a=3Db=2Cc,r=n");
     }
 }

@@ -1,53 +1,53 @@
-//! How a cluster is reached, with secrets read.
+//! Connection settings of a cluster, with the contents of its Secrets.
 
 use std::fmt;
 
 use separation_contract::kafka::SaslMechanism;
 
-use super::Unread;
+use super::ReadError;
 use crate::plan::{KafkaPlan, PoolId, SecretKey};
 
-/// How a cluster is reached, with secrets read. Equal settings can share one [`super::Cluster`].
+/// Connection settings of a cluster, with the contents of its Secrets. Equal settings can share one [`super::Cluster`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterSettings {
     /// Brokers, `host:port`, comma separated.
     pub bootstrap_servers: String,
-    /// Encryption, where it is asked for.
+    /// TLS; `None` means plaintext.
     pub tls: Option<Tls>,
-    /// Login, where it is asked for.
+    /// SASL credentials; `None` means no authentication.
     pub sasl: Option<Sasl>,
 }
 
-/// Encryption, and whom to trust. Texts are PEM.
+/// TLS settings. Texts are PEM.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Tls {
-    /// Certificates that brokers are checked against; none means the authorities that the machine trusts.
+    /// CA certificates that brokers are verified against; `None` means the system trust store.
     pub ca: Option<SecretText>,
-    /// What we show to brokers that ask.
+    /// The certificate for brokers that request client authentication.
     pub client: Option<ClientCertificate>,
 }
 
 /// A certificate and its private key. Texts are PEM.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientCertificate {
-    /// The certificate, and those that lead to its authority.
+    /// The certificate, followed by its intermediate certificates.
     pub certificate: SecretText,
-    /// The private key, not encrypted.
+    /// The private key, unencrypted.
     pub private_key: SecretText,
 }
 
-/// A login.
+/// SASL credentials.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sasl {
-    /// How the password is proven.
+    /// The SASL mechanism.
     pub mechanism: SaslMechanism,
-    /// The name to log in with.
+    /// The user name.
     pub username: SecretText,
     /// The password.
     pub password: SecretText,
 }
 
-/// A text that is never shown.
+/// A text that `Debug` does not print.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecretText(String);
 
@@ -58,7 +58,7 @@ impl From<String> for SecretText {
 }
 
 impl SecretText {
-    /// The text, for those who need it.
+    /// The text; never log it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -71,21 +71,21 @@ impl fmt::Debug for SecretText {
 }
 
 impl ClusterSettings {
-    /// Settings for a plan. `secret` gives the text of a secret's key, of the pool's namespace.
+    /// Settings for a plan. `secret` returns the text of a key of a Secret in the pool's namespace.
     ///
     /// # Errors
-    /// The first secret or key that is not there.
-    pub fn of(
+    /// The first Secret or Secret key that is missing.
+    pub fn from_plan(
         plan: &KafkaPlan,
         pool: &PoolId,
         secret: impl Fn(&SecretKey) -> Option<String>,
-    ) -> Result<Self, Unread> {
+    ) -> Result<Self, ReadError> {
         let read = |key: &SecretKey| {
             secret(key).map(SecretText).ok_or_else(|| {
                 let SecretKey { secret, key } = key;
                 let namespace = &pool.namespace;
-                Unread::new(format!(
-                    "secret {namespace}/{secret} has no key {key} with text; \
+                ReadError::new(format!(
+                    "Secret {namespace}/{secret} has no key {key} with text; \
                      fix: kubectl create secret generic {secret} --namespace {namespace} --from-file={key}=FILE"
                 ))
             })
@@ -107,7 +107,7 @@ impl ClusterSettings {
                 mechanism: sasl
                     .mechanism
                     .parse()
-                    .map_err(|unknown| Unread::new(format!("SASL mechanism: {unknown}")))?,
+                    .map_err(|unknown| ReadError::new(format!("SASL mechanism: {unknown}")))?,
                 username: read(&sasl.username)?,
                 password: read(&sasl.password)?,
             })
@@ -129,9 +129,9 @@ mod tests {
     #[test]
     fn secrets_become_settings_and_are_never_shown() {
         let pool = from_yaml(include_str!("../../tests/pools/full.yaml")).unwrap();
-        let plan = PoolPlan::of(&pool).unwrap();
+        let plan = PoolPlan::from_pool(&pool).unwrap();
         let secret = |key: &SecretKey| Some(format!("<{}/{}>", key.secret, key.key));
-        let settings = ClusterSettings::of(&plan.kafka, &plan.id, secret).unwrap();
+        let settings = ClusterSettings::from_plan(&plan.kafka, &plan.id, secret).unwrap();
         let text = |text: &str| SecretText(text.to_owned());
         let expected = ClusterSettings {
             bootstrap_servers: plan.kafka.bootstrap_servers.clone(),
@@ -153,15 +153,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_missing_is_named_with_the_fix() {
+    fn a_missing_secret_key_is_named_with_the_fix() {
         let pool = from_yaml(include_str!("../../tests/pools/full.yaml")).unwrap();
-        let plan = PoolPlan::of(&pool).unwrap();
+        let plan = PoolPlan::from_pool(&pool).unwrap();
         let all_but_password = |key: &SecretKey| (key.key != "password").then(|| "text".to_owned());
-        let refused = ClusterSettings::of(&plan.kafka, &plan.id, all_but_password).unwrap_err();
+        let refused = ClusterSettings::from_plan(&plan.kafka, &plan.id, all_but_password).unwrap_err();
         assert!(
             refused
                 .to_string()
-                .starts_with("secret media/kafka-user has no key password with text; fix: kubectl")
+                .starts_with("Secret media/kafka-user has no key password with text; fix: kubectl")
         );
     }
 }

@@ -1,48 +1,48 @@
 //! Checks that bytes have the shape of a message before they are decoded.
 //!
-//! The decoder makes room for as many items as a message says it has, before it looks whether they are there. A few bytes
-//! of nonsense would so ask for hundreds of gigabytes, and a process that is refused memory ends. Here every count is
-//! walked through first: what passes has its items, and the memory that they take once they are decoded is known.
+//! The decoder allocates for as many items as a message declares before it checks that they are present. A few
+//! malformed bytes could request hundreds of gigabytes, and a failed allocation aborts the process. Here every count is
+//! checked first: a message that passes has all its items, and their decoded size is known.
 
 /// A part of a message.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part {
-    /// So many bytes.
+    /// A fixed number of bytes.
     Fixed(usize),
-    /// A text behind its length in two bytes; -1 is none.
+    /// A string after its length in two bytes; -1 is null.
     Text,
-    /// Bytes behind their length in four bytes; -1 is none.
+    /// Bytes after their length in four bytes; -1 is null.
     Bytes,
-    /// Items behind their count in four bytes; -1 is none.
+    /// Items after their count in four bytes; -1 is null.
     List(&'static [Part]),
-    /// A text or bytes behind their length and 1, as a varint; 0 is none.
+    /// A string or bytes after their length plus 1 as a varint; 0 is null.
     Compact,
-    /// Items behind their count and 1, as a varint; 0 is none.
+    /// Items after their count plus 1 as a varint; 0 is null.
     CompactList(&'static [Part]),
-    /// Fields of later versions, each with a number and a length.
+    /// Tagged fields of later versions, each with a number and a length.
     Tags,
 }
 
-/// Memory of a text, a list and a map of tags, empty ones included; of an item of a list beside its parts, where it has
-/// several; of a tag. From the decoder's types, rounded up.
+/// Decoded size of a string, even if empty; of a list or a map of tags, even if empty; of a list item with several
+/// parts, in addition to its parts; of a tag. From the decoder's types, rounded up.
 const TEXT_BYTES: usize = 32;
 const LIST_BYTES: usize = 24;
 const ITEM_BYTES: usize = 32;
 const TAG_BYTES: usize = 64;
 
-/// The memory that `bytes` take once they are decoded, if they are these parts and nothing else.
+/// The decoded size of `bytes`; `None` unless they consist of exactly these parts.
 pub(super) fn decoded_bytes(parts: &[Part], bytes: &[u8]) -> Option<usize> {
-    let mut rest = Rest { bytes, decoded: 0 };
+    let mut rest = Cursor { bytes, decoded: 0 };
     rest.walk(parts)?;
     rest.bytes.is_empty().then_some(rest.decoded)
 }
 
-struct Rest<'a> {
+struct Cursor<'a> {
     bytes: &'a [u8],
     decoded: usize,
 }
 
-impl Rest<'_> {
+impl Cursor<'_> {
     fn walk(&mut self, parts: &[Part]) -> Option<()> {
         for part in parts {
             match *part {
@@ -53,12 +53,12 @@ impl Rest<'_> {
                 Part::Text => {
                     self.decoded += TEXT_BYTES;
                     let length = i16::from_be_bytes(self.take()?);
-                    self.skip_unless_none(i32::from(length))?;
+                    self.skip_unless_null(i32::from(length))?;
                 }
                 Part::Bytes => {
                     self.decoded += TEXT_BYTES;
                     let length = i32::from_be_bytes(self.take()?);
-                    self.skip_unless_none(length)?;
+                    self.skip_unless_null(length)?;
                 }
                 Part::List(item) => {
                     let count = i32::from_be_bytes(self.take()?);
@@ -76,7 +76,7 @@ impl Rest<'_> {
                 Part::CompactList(item) => {
                     let count = self.varint()?;
                     self.decoded += LIST_BYTES;
-                    // Each item has at least one byte, so that this ends where the bytes do.
+                    // Each item has at least one byte, so this ends with the bytes.
                     for _ in 1..count {
                         self.item(item)?;
                     }
@@ -107,7 +107,7 @@ impl Rest<'_> {
         Some(())
     }
 
-    fn skip_unless_none(&mut self, length: i32) -> Option<()> {
+    fn skip_unless_null(&mut self, length: i32) -> Option<()> {
         match length {
             -1 => Some(()),
             length => self.skip(usize::try_from(length).ok()?),
@@ -120,7 +120,7 @@ impl Rest<'_> {
         Some(*taken)
     }
 
-    /// Seven bits in each byte, the lowest first; 32 bits at most.
+    /// Seven bits per byte, lowest first; at most 32 bits.
     fn varint(&mut self) -> Option<usize> {
         let mut value = 0_u64;
         for shift in [0, 7, 14, 21, 28] {
@@ -146,7 +146,7 @@ mod tests {
     const COMPACT: &[Part] = &[Part::CompactList(&[Part::Compact, Part::Tags]), Part::Tags];
 
     #[test]
-    fn what_has_all_its_parts_fits() {
+    fn a_complete_message_fits() {
         assert!(fits(NAMES, &[0, 0, 0, 0, 0, 1, 0, 2, b'a', b'b', 0, 0, 0, 1, 9]));
         assert!(fits(
             NAMES,
@@ -157,13 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_early_goes_on_or_promises_too_much_does_not_fit() {
-        let whole = [0, 0, 0, 0, 0, 1, 0, 2, b'a', b'b', 0, 0, 0, 1, 9];
-        for end in 0..whole.len() {
-            assert!(!fits(NAMES, &whole[..end]), "{end}");
+    fn a_message_that_is_truncated_or_too_long_or_lacks_declared_items_does_not_fit() {
+        let message = [0, 0, 0, 0, 0, 1, 0, 2, b'a', b'b', 0, 0, 0, 1, 9];
+        for end in 0..message.len() {
+            assert!(!fits(NAMES, &message[..end]), "{end}");
         }
         assert!(!fits(COMPACT, &[0, 0, 0]));
-        // Four billion items, and none of them there.
+        // Four billion items declared, none present.
         assert!(!fits(COMPACT, &[0xff, 0xff, 0xff, 0xff, 0x0f]));
         assert!(!fits(COMPACT, &[0xff, 0xff, 0xff, 0xff, 0xff, 0x01]));
         assert!(!fits(NAMES, &[0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0]));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_what_is_decoded_grows_with_items_and_not_only_with_bytes() {
+    fn the_decoded_size_counts_items_and_not_only_bytes() {
         const NUMBERS: &[Part] = &[Part::List(&[Part::Fixed(4)])];
         const TEXTS: &[Part] = &[Part::List(&[Part::Text])];
         let of = |items: u32, item: &[u8]| {
@@ -179,7 +179,7 @@ mod tests {
             items.to_be_bytes().into_iter().chain(each).collect::<Vec<u8>>()
         };
         assert_eq!(decoded_bytes(NUMBERS, &of(1_000, &[0; 4])), Some(24 + 4_000));
-        // Two bytes each, and sixteen times as much in memory.
+        // Two bytes each, and sixteen times as much when decoded.
         assert_eq!(decoded_bytes(TEXTS, &of(1_000, &[0; 2])), Some(24 + 32_000));
         let tags: Vec<u8> = [[10].as_slice(), &[1, 0].repeat(10)].concat();
         assert_eq!(decoded_bytes(&[Part::Tags], &tags), Some(24 + 640));

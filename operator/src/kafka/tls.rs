@@ -1,4 +1,4 @@
-//! TLS to brokers: whom we trust, and what we show.
+//! TLS to brokers: trusted authorities and the client certificate.
 
 use std::sync::Arc;
 
@@ -10,30 +10,30 @@ use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::connection::no_broker;
+use super::error::no_broker;
 use super::settings::ClientCertificate;
-use super::{Tls, Unread};
+use super::{ReadError, Tls};
 
-/// Encryption as it was asked for.
+/// A pool's TLS settings, parsed.
 pub(super) struct Encryption {
-    /// None means the authorities that the machine trusts, which are read when the first connection is made.
+    /// `None` means the system trust store, which is read for the first connection.
     roots: Option<RootCertStore>,
     client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     connector: OnceCell<TlsConnector>,
 }
 
 impl Encryption {
-    /// Reads what was given.
+    /// Parses certificates and private key.
     ///
     /// # Errors
-    /// When a text is not what it should be.
-    pub(super) fn new(tls: &Tls) -> Result<Self, Unread> {
+    /// When one is not valid PEM, or unusable.
+    pub(super) fn new(tls: &Tls) -> Result<Self, ReadError> {
         let roots = tls.ca.as_ref().map(|ca| {
             let mut roots = RootCertStore::empty();
-            for certificate in certificates("the authority's certificate", ca.expose())? {
-                roots.add(certificate).map_err(|error| {
-                    Unread::new(format!("the authority's certificate cannot be used: {error}"))
-                })?;
+            for certificate in certificates("the CA certificate", ca.expose())? {
+                roots
+                    .add(certificate)
+                    .map_err(|error| ReadError::new(format!("the CA certificate cannot be used: {error}")))?;
             }
             Ok(roots)
         });
@@ -44,31 +44,31 @@ impl Encryption {
         })
     }
 
-    /// Encrypts a connection, and checks that the other side is `host`.
+    /// Sets up TLS on a connection, and checks that the certificate is for `host`.
     pub(super) async fn connect(
         &self,
         host: &str,
         stream: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, Unread> {
+    ) -> Result<TlsStream<TcpStream>, ReadError> {
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| Unread::new(format!("{host} is no name that a certificate could have")))?;
+            .map_err(|_| ReadError::new(format!("{host} is not a valid TLS server name")))?;
         let connector = self.connector.get_or_try_init(|| self.connector()).await?;
         connector.connect(name, stream).await.map_err(|error| {
             let text = format!("TLS: {error}{}", hint(&error.to_string()));
             if is_about_certificates(&error) {
-                Unread::refused(text)
+                ReadError::refused(text)
             } else {
                 no_broker(host, &text)
             }
         })
     }
 
-    async fn connector(&self) -> Result<TlsConnector, Unread> {
+    async fn connector(&self) -> Result<TlsConnector, ReadError> {
         let roots = match &self.roots {
             Some(roots) => roots.clone(),
-            None => trusted_by_the_machine().await?,
+            None => system_trust_store().await?,
         };
-        let refused = |error: rustls::Error| Unread::new(format!("TLS: {error}"));
+        let refused = |error: rustls::Error| ReadError::new(format!("TLS: {error}"));
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(refused)?
@@ -77,8 +77,8 @@ impl Encryption {
             Some((chain, key)) => builder
                 .with_client_auth_cert(chain.clone(), key.clone_key())
                 .map_err(|error| {
-                    Unread::new(format!(
-                        "the client certificate and its key cannot be used: {error}"
+                    ReadError::new(format!(
+                        "the client certificate and its private key cannot be used: {error}"
                     ))
                 })?,
             None => builder.with_no_client_auth(),
@@ -87,44 +87,44 @@ impl Encryption {
     }
 }
 
-async fn trusted_by_the_machine() -> Result<RootCertStore, Unread> {
+async fn system_trust_store() -> Result<RootCertStore, ReadError> {
     let found = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs)
         .await
-        .map_err(|_| Unread::new("the machine's authorities cannot be read"))?;
+        .map_err(|_| ReadError::new("the system trust store cannot be read"))?;
     let mut roots = RootCertStore::empty();
     let (usable, _) = roots.add_parsable_certificates(found.certs);
     if usable == 0 {
-        return Err(Unread::new(
-            "this machine trusts no authority; fix: name the brokers' in kafka.tls.caSecretRef",
+        return Err(ReadError::new(
+            "the system trust store is empty; fix: name the brokers' CA certificate in kafka.tls.caSecretRef",
         ));
     }
     Ok(roots)
 }
 
-fn certificates(what: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, Unread> {
+fn certificates(description: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, ReadError> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     match read {
-        Ok(found) if found.is_empty() => Err(Unread::new(format!(
-            "{what} is no PEM; fix: give the text that begins with -----BEGIN CERTIFICATE-----"
+        Ok(found) if found.is_empty() => Err(ReadError::new(format!(
+            "{description} is not PEM; fix: use the text that begins with -----BEGIN CERTIFICATE-----"
         ))),
         Ok(found) => Ok(found),
-        Err(error) => Err(Unread::new(format!("{what} is no PEM: {error}"))),
+        Err(error) => Err(ReadError::new(format!("{description} is not valid PEM: {error}"))),
     }
 }
 
 fn client(
-    given: &ClientCertificate,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Unread> {
-    let chain = certificates("the client certificate", given.certificate.expose())?;
-    let key = PrivateKeyDer::from_pem_slice(given.private_key.expose().as_bytes()).map_err(|_| {
-        Unread::new(
-            "the client's private key is no PEM of an unencrypted key; fix: openssl pkcs8 -topk8 -nocrypt",
+    client_certificate: &ClientCertificate,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), ReadError> {
+    let chain = certificates("the client certificate", client_certificate.certificate.expose())?;
+    let key = PrivateKeyDer::from_pem_slice(client_certificate.private_key.expose().as_bytes()).map_err(|_| {
+        ReadError::new(
+            "the client's private key is not an unencrypted key in PEM; fix: openssl pkcs8 -topk8 -nocrypt",
         )
     })?;
     Ok((chain, key))
 }
 
-/// Whether the other side speaks TLS, and one of the two certificates is refused.
+/// Whether the other side speaks TLS, and one of the two certificates was rejected.
 fn is_about_certificates(error: &std::io::Error) -> bool {
     let error = error
         .get_ref()
@@ -139,16 +139,16 @@ fn is_about_certificates(error: &std::io::Error) -> bool {
     )
 }
 
-/// What a person can do about an error of TLS.
+/// The fix for a TLS error.
 fn hint(error: &str) -> &'static str {
     if error.contains("UnknownIssuer") {
-        "; fix: name the brokers' authority in kafka.tls.caSecretRef"
+        "; fix: name the brokers' CA certificate in kafka.tls.caSecretRef"
     } else if error.contains("NotValidForName") {
-        "; fix: reach the brokers by a name that their certificate has"
+        "; fix: use a host name that the brokers' certificate contains"
     } else if error.contains("CertificateRequired") {
         "; fix: name a client certificate in kafka.tls.clientCertificateSecretRef"
     } else if error.contains("corrupt message") {
-        "; fix: this port does not seem to speak TLS, take another or remove kafka.tls"
+        "; fix: this port does not seem to use TLS; use another port, or remove kafka.tls"
     } else {
         ""
     }
@@ -159,16 +159,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_pem_is_refused_by_name() {
+    fn a_certificate_that_is_not_pem_is_refused_by_name() {
         let tls = Tls {
-            ca: Some("certainly no PEM".to_owned().into()),
+            ca: Some("not a certificate".to_owned().into()),
             client: None,
         };
         let refused = Encryption::new(&tls).err().unwrap();
         assert!(
-            refused
-                .to_string()
-                .starts_with("the authority's certificate is no PEM"),
+            refused.to_string().starts_with("the CA certificate is not PEM"),
             "{refused}"
         );
     }

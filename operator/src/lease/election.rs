@@ -1,69 +1,71 @@
-//! Who leads, as a plain state machine: what to do next, given what was seen of the lease and when, on our own clock.
+//! The election as a state machine: the next action, from what this replica observed of the lease and when, by its own
+//! clock.
 //!
-//! Clocks of others are never read. A lease runs out for us when it has stood unchanged, before our eyes, for as long as
-//! its holder says; and for its holder already at the renew deadline, counted from before it asked. So whoever takes a
-//! lease over does it after its last holder has stopped, whatever their clocks show, and wherever either was frozen.
+//! Clocks of other processes are never used. For another replica, a lease expires when it has observed no change for
+//! the lease's duration. For its holder, it expires earlier: at the renew deadline, counted from before its request. So
+//! a replica acquires the lease only after the last holder has stopped, whatever their clocks show, and wherever either
+//! was frozen.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Held, Standing, Term};
+use super::{ElectionState, Held, Term};
 use crate::settings::LeaseTimings;
 
-/// How much later than asked for a try may come, as a part of the period: replicas that started together drift apart.
+/// Random delay of an attempt, as a fraction of the period, so that replicas that started together do not stay in step.
 const JITTER: f64 = 0.2;
 
-/// What the lease's record says.
+/// The fields of a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
-    /// Who holds it; nobody where it was given back.
+    /// The holder's identity; `None` if it was released.
     pub(super) holder: Option<Arc<str>>,
-    /// How long it lasts without a sign of its holder; none where it does not say.
+    /// Time without a renewal after which it expires; `None` if it is not set.
     pub(super) duration: Option<Duration>,
-    /// Another one after every change.
+    /// The resourceVersion, which changes with every write.
     pub(super) version: Arc<str>,
 }
 
-/// What to do next.
+/// The next action.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Write ourselves into the lease.
-    Acquire(Basis),
-    /// Write once more that we are there.
-    Renew(Basis),
-    /// Somebody else holds it.
+pub(super) enum ElectionAction {
+    /// Write this replica into the lease.
+    Acquire(Precondition),
+    /// Renew the lease.
+    Renew(Precondition),
+    /// Another replica holds it.
     Wait,
 }
 
-/// What a write rests on: it fails where that is not so any more.
+/// The precondition of a write, which fails if the precondition no longer holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Basis {
+pub(super) enum Precondition {
     /// There is no lease.
     Absent,
     /// The lease has this version.
     Version(Arc<str>),
 }
 
-/// Our view of the lease.
+/// This replica's view of the lease.
 #[derive(Debug)]
 pub(super) struct Election {
     identity: Arc<str>,
     timings: LeaseTimings,
-    /// The record that was seen last, also when it is gone.
-    seen: Option<Seen>,
-    /// Whether the record may be another by now although we hold the lease.
-    outdated: bool,
+    /// The last observed record, kept even after the lease was deleted.
+    observed: Option<Observed>,
+    /// Whether the record may have changed although this replica holds the lease.
+    uncertain: bool,
     held: Option<Held>,
     terms: u64,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct Observed {
     record: Record,
-    /// When it was first seen like this.
+    /// When this version was first observed.
     since: Instant,
-    /// Whether it was still there when last looked for.
-    there: bool,
+    /// Whether the lease existed at the last read.
+    exists: bool,
 }
 
 impl Election {
@@ -71,63 +73,65 @@ impl Election {
         Self {
             identity,
             timings,
-            seen: None,
-            outdated: false,
+            observed: None,
+            uncertain: false,
             held: None,
             terms: 0,
         }
     }
 
     /// Whether the lease must be read before the next step.
-    pub(super) fn must_look(&self) -> bool {
-        self.outdated || self.held.is_none()
+    pub(super) fn must_read(&self) -> bool {
+        self.uncertain || self.held.is_none()
     }
 
-    /// The lease was read: `found` is what it says, `now` is when the answer came.
-    pub(super) fn saw(&mut self, found: Option<Record>, now: Instant) {
-        self.outdated = false;
+    /// Records a read of the lease; `now` is when the response arrived.
+    pub(super) fn record_read(&mut self, found: Option<Record>, now: Instant) {
+        self.uncertain = false;
         let Some(record) = found else {
-            // Somebody deleted it. Its holder does not know that yet: it is waited for all the same.
-            if let Some(seen) = &mut self.seen {
-                seen.there = false;
+            // The lease was deleted. Its holder may not know that yet, so its duration still counts.
+            if let Some(observed) = &mut self.observed {
+                observed.exists = false;
             }
             return;
         };
         if !self.is_us(&record) {
             self.held = None;
         }
-        match &mut self.seen {
-            Some(seen) if seen.record == record => seen.there = true,
-            seen => {
-                *seen = Some(Seen {
+        match &mut self.observed {
+            Some(observed) if observed.record == record => observed.exists = true,
+            observed => {
+                *observed = Some(Observed {
                     record,
                     since: now,
-                    there: true,
+                    exists: true,
                 });
             }
         }
     }
 
-    /// What to do, once the lease was looked at where it must be.
-    pub(super) fn step(&self, now: Instant) -> Step {
-        let Some(seen) = &self.seen else {
-            return Step::Acquire(Basis::Absent);
+    /// The next action. Call it after the lease was read if [`Self::must_read`].
+    pub(super) fn next_action(&self, now: Instant) -> ElectionAction {
+        let Some(observed) = &self.observed else {
+            return ElectionAction::Acquire(Precondition::Absent);
         };
-        let basis = if seen.there {
-            Basis::Version(Arc::clone(&seen.record.version))
+        let precondition = if observed.exists {
+            Precondition::Version(Arc::clone(&observed.record.version))
         } else {
-            Basis::Absent
+            Precondition::Absent
         };
-        match (&seen.record.holder, self.held) {
-            (Some(holder), Some(_)) if *holder == self.identity => Step::Renew(basis),
-            (Some(holder), _) if *holder != self.identity && now < self.runs_out(seen) => Step::Wait,
-            _ => Step::Acquire(basis),
+        match (&observed.record.holder, self.held) {
+            (Some(holder), Some(_)) if *holder == self.identity => ElectionAction::Renew(precondition),
+            (Some(holder), _) if *holder != self.identity && now < self.expires_at(observed) => {
+                ElectionAction::Wait
+            }
+            _ => ElectionAction::Acquire(precondition),
         }
     }
 
-    /// Our write was done, and the lease has become `record`. `asked` is when the request began: the lease counts from
-    /// there, for others may have seen it at any time since.
-    pub(super) fn wrote(&mut self, record: Record, asked: Instant) {
+    /// Records a successful write. `requested_at` is when the request began: the lease counts from there, because others may
+    /// have observed the write at any time since.
+    pub(super) fn record_write(&mut self, record: Record, requested_at: Instant) {
         let term = self.held.map_or_else(
             || {
                 self.terms += 1;
@@ -137,57 +141,57 @@ impl Election {
         );
         self.held = Some(Held {
             term,
-            until: asked + self.timings.renew_deadline(),
+            until: requested_at + self.timings.renew_deadline(),
         });
-        self.outdated = false;
-        self.seen = Some(Seen {
+        self.uncertain = false;
+        self.observed = Some(Observed {
             record,
-            since: asked,
-            there: true,
+            since: requested_at,
+            exists: true,
         });
     }
 
-    /// A write of ours was refused, or its answer never came: the lease may be another by now.
-    pub(super) fn unsure(&mut self) {
-        self.outdated = true;
+    /// Records that a write's outcome is unknown: the lease may have changed.
+    pub(super) fn mark_uncertain(&mut self) {
+        self.uncertain = true;
     }
 
-    /// The lease was given back, or is not wanted any more.
+    /// Stops leading.
     pub(super) fn resign(&mut self) {
         self.held = None;
     }
 
-    /// Takes notice of a deadline that has passed.
+    /// Stops leading if the deadline has passed.
     pub(super) fn expire(&mut self, now: Instant) {
         self.held = self.held.filter(|held| now < held.until);
     }
 
-    /// When to try next. `chance` is between 0 and 1; `asked` is when the last try began.
-    pub(super) fn next_try(&self, asked: Instant, now: Instant, chance: f64) -> Instant {
-        let period = self.timings.retry_period().mul_f64(1.0 + JITTER * chance);
-        let next = (asked + period).max(now);
-        let earlier = match (self.held, &self.seen) {
-            // The end of our own time must be noticed when it comes.
+    /// When to try next. `random` is between 0 and 1; `requested_at` is when the last attempt began.
+    pub(super) fn next_attempt(&self, requested_at: Instant, now: Instant, random: f64) -> Instant {
+        let period = self.timings.retry_period().mul_f64(1.0 + JITTER * random);
+        let next = (requested_at + period).max(now);
+        let earlier = match (self.held, &self.observed) {
+            // This replica's own expiry must be noticed when it happens.
             (Some(held), _) => Some(held.until),
-            // The end of another's time is the first moment at which we may lead.
-            (None, Some(seen)) => Some(self.runs_out(seen)),
+            // The other holder's expiry is the first moment at which this replica may lead.
+            (None, Some(observed)) => Some(self.expires_at(observed)),
             (None, None) => None,
         };
         earlier.filter(|at| now < *at).map_or(next, |at| at.min(next))
     }
 
-    /// Who leads, as far as we know.
-    pub(super) fn standing(&self, now: Instant) -> Standing {
-        let leader = self.seen.as_ref().and_then(|seen| {
-            let holder = seen.record.holder.as_ref()?;
+    /// The leader as far as it is known, and this replica's own term.
+    pub(super) fn state(&self, now: Instant) -> ElectionState {
+        let leader = self.observed.as_ref().and_then(|observed| {
+            let holder = observed.record.holder.as_ref()?;
             let leads = if *holder == self.identity {
                 self.held.is_some()
             } else {
-                now < self.runs_out(seen)
+                now < self.expires_at(observed)
             };
             leads.then(|| Arc::clone(holder))
         });
-        Standing {
+        ElectionState {
             leader,
             held: self.held,
         }
@@ -197,9 +201,9 @@ impl Election {
         record.holder.as_ref() == Some(&self.identity)
     }
 
-    /// When the record's holder has been silent for as long as it said.
-    fn runs_out(&self, seen: &Seen) -> Instant {
-        seen.since + seen.record.duration.unwrap_or(self.timings.duration())
+    /// When the lease expires if it is not renewed.
+    fn expires_at(&self, observed: &Observed) -> Instant {
+        observed.since + observed.record.duration.unwrap_or(self.timings.duration())
     }
 }
 
@@ -226,131 +230,152 @@ mod tests {
         start + Duration::from_secs_f64(seconds)
     }
 
-    fn version(version: &str) -> Basis {
-        Basis::Version(version.into())
+    fn version(version: &str) -> Precondition {
+        Precondition::Version(version.into())
     }
 
     #[test]
-    fn a_lease_that_never_was_is_made_and_one_that_was_given_back_is_taken() {
+    fn a_missing_lease_is_created_and_a_released_lease_is_acquired() {
         let now = Instant::now();
         let mut election = election();
-        assert!(election.must_look());
-        election.saw(None, now);
-        assert_eq!(election.step(now), Step::Acquire(Basis::Absent));
-        election.saw(Some(record(None, "7")), now);
-        assert_eq!(election.step(now), Step::Acquire(version("7")));
+        assert!(election.must_read());
+        election.record_read(None, now);
+        assert_eq!(
+            election.next_action(now),
+            ElectionAction::Acquire(Precondition::Absent)
+        );
+        election.record_read(Some(record(None, "7")), now);
+        assert_eq!(election.next_action(now), ElectionAction::Acquire(version("7")));
     }
 
     #[test]
-    fn anothers_lease_is_waited_for_from_its_last_change_that_we_saw() {
+    fn anothers_lease_expires_a_duration_after_its_last_observed_change() {
         let start = Instant::now();
         let mut election = election();
-        election.saw(Some(record(Some(OTHER), "1")), start);
-        election.saw(Some(record(Some(OTHER), "1")), at(start, 14.0));
-        assert_eq!(election.step(at(start, 14.9)), Step::Wait);
-        assert_eq!(election.step(at(start, 15.0)), Step::Acquire(version("1")));
-        election.saw(Some(record(Some(OTHER), "2")), at(start, 14.95));
-        assert_eq!(election.step(at(start, 29.9)), Step::Wait);
-        assert_eq!(election.step(at(start, 30.0)), Step::Acquire(version("2")));
+        election.record_read(Some(record(Some(OTHER), "1")), start);
+        election.record_read(Some(record(Some(OTHER), "1")), at(start, 14.0));
+        assert_eq!(election.next_action(at(start, 14.9)), ElectionAction::Wait);
+        assert_eq!(
+            election.next_action(at(start, 15.0)),
+            ElectionAction::Acquire(version("1"))
+        );
+        election.record_read(Some(record(Some(OTHER), "2")), at(start, 14.95));
+        assert_eq!(election.next_action(at(start, 29.9)), ElectionAction::Wait);
+        assert_eq!(
+            election.next_action(at(start, 30.0)),
+            ElectionAction::Acquire(version("2"))
+        );
     }
 
     #[test]
-    fn a_lease_that_says_how_long_it_lasts_is_believed() {
+    fn the_duration_in_a_lease_is_respected() {
         let start = Instant::now();
         let mut election = election();
         let longer = Record {
             duration: Some(Duration::from_secs(60)),
             ..record(Some(OTHER), "1")
         };
-        election.saw(Some(longer), start);
-        assert_eq!(election.step(at(start, 59.0)), Step::Wait);
-        let silent = Record {
+        election.record_read(Some(longer), start);
+        assert_eq!(election.next_action(at(start, 59.0)), ElectionAction::Wait);
+        let without_duration = Record {
             duration: None,
             ..record(Some(OTHER), "2")
         };
-        election.saw(Some(silent), start);
-        assert_eq!(election.step(at(start, 14.0)), Step::Wait);
-        assert_eq!(election.step(at(start, 15.0)), Step::Acquire(version("2")));
+        election.record_read(Some(without_duration), start);
+        assert_eq!(election.next_action(at(start, 14.0)), ElectionAction::Wait);
+        assert_eq!(
+            election.next_action(at(start, 15.0)),
+            ElectionAction::Acquire(version("2"))
+        );
     }
 
     #[test]
-    fn a_lease_that_was_deleted_is_waited_for_like_one_that_stands() {
+    fn a_deleted_lease_of_another_replica_is_acquired_only_after_its_duration() {
         let start = Instant::now();
         let mut election = election();
-        election.saw(Some(record(Some(OTHER), "1")), start);
-        election.saw(None, at(start, 1.0));
-        assert_eq!(election.step(at(start, 14.0)), Step::Wait);
-        assert_eq!(election.step(at(start, 15.0)), Step::Acquire(Basis::Absent));
+        election.record_read(Some(record(Some(OTHER), "1")), start);
+        election.record_read(None, at(start, 1.0));
+        assert_eq!(election.next_action(at(start, 14.0)), ElectionAction::Wait);
+        assert_eq!(
+            election.next_action(at(start, 15.0)),
+            ElectionAction::Acquire(Precondition::Absent)
+        );
     }
 
     #[test]
-    fn what_is_held_counts_from_before_it_was_asked_for_and_is_renewed() {
+    fn a_held_lease_counts_from_the_start_of_its_request_and_is_renewed() {
         let start = Instant::now();
         let mut election = election();
-        election.saw(None, start);
-        election.wrote(record(Some(US), "1"), start);
-        let held = election.standing(at(start, 3.0)).held.expect("held");
+        election.record_read(None, start);
+        election.record_write(record(Some(US), "1"), start);
+        let held = election.state(at(start, 3.0)).held.expect("held");
         assert_eq!((held.term, held.until), (Term(1), at(start, 10.0)));
-        assert!(!election.must_look());
-        assert_eq!(election.step(at(start, 3.0)), Step::Renew(version("1")));
-        election.wrote(record(Some(US), "2"), at(start, 2.0));
-        let held = election.standing(at(start, 3.0)).held.expect("held");
+        assert!(!election.must_read());
+        assert_eq!(
+            election.next_action(at(start, 3.0)),
+            ElectionAction::Renew(version("1"))
+        );
+        election.record_write(record(Some(US), "2"), at(start, 2.0));
+        let held = election.state(at(start, 3.0)).held.expect("held");
         assert_eq!((held.term, held.until), (Term(1), at(start, 12.0)));
     }
 
     #[test]
-    fn whoever_finds_another_in_the_lease_leads_no_more() {
+    fn a_replica_that_finds_another_holder_stops_leading() {
         let start = Instant::now();
         let mut election = election();
-        election.wrote(record(Some(US), "1"), start);
-        election.unsure();
-        assert!(election.must_look());
-        election.saw(Some(record(Some(OTHER), "2")), at(start, 1.0));
-        let standing = election.standing(at(start, 1.0));
-        assert_eq!((standing.held, standing.leader.as_deref()), (None, Some(OTHER)));
-        assert_eq!(election.step(at(start, 1.0)), Step::Wait);
+        election.record_write(record(Some(US), "1"), start);
+        election.mark_uncertain();
+        assert!(election.must_read());
+        election.record_read(Some(record(Some(OTHER), "2")), at(start, 1.0));
+        let state = election.state(at(start, 1.0));
+        assert_eq!((state.held, state.leader.as_deref()), (None, Some(OTHER)));
+        assert_eq!(election.next_action(at(start, 1.0)), ElectionAction::Wait);
     }
 
     #[test]
-    fn a_write_whose_answer_was_lost_is_found_and_renewed() {
+    fn a_write_whose_response_was_lost_is_found_and_renewed() {
         let start = Instant::now();
         let mut election = election();
-        election.saw(None, start);
-        election.unsure();
-        election.saw(Some(record(Some(US), "1")), at(start, 4.0));
-        assert_eq!(election.standing(at(start, 4.0)).leader, None);
-        assert_eq!(election.step(at(start, 4.0)), Step::Acquire(version("1")));
+        election.record_read(None, start);
+        election.mark_uncertain();
+        election.record_read(Some(record(Some(US), "1")), at(start, 4.0));
+        assert_eq!(election.state(at(start, 4.0)).leader, None);
+        assert_eq!(
+            election.next_action(at(start, 4.0)),
+            ElectionAction::Acquire(version("1"))
+        );
     }
 
     #[test]
     fn a_term_ends_with_its_deadline_and_the_next_is_another() {
         let start = Instant::now();
         let mut election = election();
-        election.wrote(record(Some(US), "1"), start);
+        election.record_write(record(Some(US), "1"), start);
         election.expire(at(start, 9.9));
-        assert!(election.standing(start).held.is_some());
+        assert!(election.state(start).held.is_some());
         election.expire(at(start, 10.0));
-        assert_eq!(election.standing(start).held, None);
-        assert!(election.must_look());
-        election.wrote(record(Some(US), "2"), at(start, 11.0));
-        assert_eq!(election.standing(start).held.map(|held| held.term), Some(Term(2)));
+        assert_eq!(election.state(start).held, None);
+        assert!(election.must_read());
+        election.record_write(record(Some(US), "2"), at(start, 11.0));
+        assert_eq!(election.state(start).held.map(|held| held.term), Some(Term(2)));
     }
 
     #[test]
-    fn tries_come_once_a_period_and_at_the_moment_at_which_time_runs_out() {
+    fn attempts_are_made_once_a_period_and_at_expiry() {
         let start = Instant::now();
         let mut election = election();
-        assert_eq!(election.next_try(start, start, 0.0), at(start, 2.0));
-        assert_eq!(election.next_try(start, start, 0.5), at(start, 2.2));
-        // A try that took longer than the period is followed by the next at once.
-        assert_eq!(election.next_try(start, at(start, 3.0), 0.0), at(start, 3.0));
-        election.saw(Some(record(Some(OTHER), "1")), start);
+        assert_eq!(election.next_attempt(start, start, 0.0), at(start, 2.0));
+        assert_eq!(election.next_attempt(start, start, 0.5), at(start, 2.2));
+        // An attempt that took longer than the period is followed immediately by the next one.
+        assert_eq!(election.next_attempt(start, at(start, 3.0), 0.0), at(start, 3.0));
+        election.record_read(Some(record(Some(OTHER), "1")), start);
         let late = at(start, 14.0);
-        assert_eq!(election.next_try(late, late, 0.0), at(start, 15.0));
+        assert_eq!(election.next_attempt(late, late, 0.0), at(start, 15.0));
         let later = at(start, 15.5);
-        assert_eq!(election.next_try(later, later, 0.0), at(start, 17.5));
-        election.wrote(record(Some(US), "2"), start);
+        assert_eq!(election.next_attempt(later, later, 0.0), at(start, 17.5));
+        election.record_write(record(Some(US), "2"), start);
         let late = at(start, 9.0);
-        assert_eq!(election.next_try(late, late, 0.0), at(start, 10.0));
+        assert_eq!(election.next_attempt(late, late, 0.0), at(start, 10.0));
     }
 }

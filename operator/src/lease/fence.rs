@@ -1,9 +1,9 @@
-//! Lets writes through to the API server only while we lead.
+//! Passes writes to the API server only while this replica leads.
 //!
-//! It stands before everything else in the client, and looks at the clock each time something is about to happen to a
-//! request: when it comes, after a connection was made, after a login was renewed, before it is tried again. A process
-//! that was stopped with a request under way therefore gives it up when it goes on. What it must never do is to fail as
-//! a whole: the client could not be used again.
+//! It is the outermost layer of the client, and checks the deadline each time a request's future is polled: when the
+//! request starts, after a connection was opened, after credentials were refreshed, before a retry. A process that was
+//! frozen with a request in flight therefore abandons it when it resumes. `poll_ready` must never fail because of the
+//! lease: the client could not be used again.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -17,18 +17,18 @@ use tower::{BoxError, Layer, Service};
 
 use super::{Leadership, Term};
 
-/// A write that did not pass.
+/// Why a write did not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fenced {
-    /// It was not sent.
+    /// The write was not sent.
     #[error("not sent: this replica does not lead")]
     NotSent,
-    /// The lease ran out while it was under way: whether it was done is not known.
-    #[error("given up while under way: this replica leads no more")]
-    GivenUp,
+    /// The lease expired while the write was in flight: whether it was applied is unknown.
+    #[error("abandoned in flight: this replica no longer leads")]
+    Abandoned,
 }
 
-/// Whether the fence stood in the way, and when.
+/// The fence's error, if the fence refused or abandoned the request.
 pub fn fenced(error: &kube::Error) -> Option<Fenced> {
     match error {
         kube::Error::Service(error) => error.downcast_ref::<Fenced>().copied(),
@@ -36,7 +36,7 @@ pub fn fenced(error: &kube::Error) -> Option<Fenced> {
     }
 }
 
-/// Lets writes through only while we lead.
+/// Passes writes only while this replica leads.
 #[derive(Debug, Clone)]
 pub struct Fence<S> {
     inner: S,
@@ -44,7 +44,7 @@ pub struct Fence<S> {
 }
 
 impl<S> Fence<S> {
-    /// A fence before a service that is open while we lead.
+    /// A layer that puts the fence in front of a service.
     pub fn layer(leadership: Leadership) -> impl Layer<S, Service = Self> {
         layer_fn(move |inner| Self {
             inner,
@@ -70,8 +70,8 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         if reads(request.method()) {
-            let answer = self.inner.call(request);
-            return Box::pin(async { answer.await.map_err(Into::into) });
+            let response = self.inner.call(request);
+            return Box::pin(async { response.await.map_err(Into::into) });
         }
         let Some(term) = self.leadership.term(Instant::now().into_std()) else {
             return Box::pin(std::future::ready(Err(Fenced::NotSent.into())));
@@ -80,7 +80,8 @@ where
     }
 }
 
-/// What changes nothing. Everything else is a write, also where it only asks, as reviews of access do.
+/// Whether a method is a read. Every other one counts as a write, even one that changes nothing, such as an access
+/// review.
 fn reads(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
@@ -98,13 +99,13 @@ async fn guarded<T, E: Into<BoxError>>(
             None => Poll::Ready(None),
         });
         match timeout_at(until.into(), step).await {
-            Ok(Some(answer)) => return answer.map_err(Into::into),
+            Ok(Some(response)) => return response.map_err(Into::into),
             Ok(None) => break,
-            // Renewed in the meantime, or over.
+            // The lease was renewed, or has expired: the loop's condition checks.
             Err(_) => {}
         }
     }
-    Err(Fenced::GivenUp.into())
+    Err(Fenced::Abandoned.into())
 }
 
 #[cfg(test)]
@@ -121,15 +122,15 @@ mod tests {
     use tower::service_fn;
 
     use super::*;
-    use crate::lease::{Held, Standing};
+    use crate::lease::{ElectionState, Held};
 
-    /// A server of pods that answers when it is told to.
+    /// A server of pods that responds on a signal.
     #[derive(Clone, Default)]
     struct Pods {
         sent: Arc<Mutex<Vec<Method>>>,
-        /// A connection is made, then the request is sent.
+        /// Signals that the connection is open and the request may be sent.
         connected: Arc<Notify>,
-        answered: Arc<Notify>,
+        respond: Arc<Notify>,
     }
 
     impl Pods {
@@ -140,7 +141,7 @@ mod tests {
                 async move {
                     pods.connected.notified().await;
                     pods.sent.lock().expect("locked").push(request.method().clone());
-                    pods.answered.notified().await;
+                    pods.respond.notified().await;
                     let pod = r#"{"metadata": {"name": "p"}, "spec": {"containers": []}}"#;
                     Ok::<_, BoxError>(Response::new(Body::from(pod.as_bytes().to_vec())))
                 }
@@ -153,7 +154,7 @@ mod tests {
 
         fn let_through(&self) {
             self.connected.notify_one();
-            self.answered.notify_one();
+            self.respond.notify_one();
         }
 
         fn sent(&self) -> Vec<Method> {
@@ -161,8 +162,8 @@ mod tests {
         }
     }
 
-    fn standing(term: u64, lasts: Duration) -> Standing {
-        Standing {
+    fn state(term: u64, lasts: Duration) -> ElectionState {
+        ElectionState {
             leader: None,
             held: Some(Held {
                 term: Term(term),
@@ -171,9 +172,9 @@ mod tests {
         }
     }
 
-    fn leading() -> (watch::Sender<Standing>, Leadership) {
-        let (sender, standing) = watch::channel(standing(1, Duration::from_secs(10)));
-        (sender, Leadership::new(standing))
+    fn leading() -> (watch::Sender<ElectionState>, Leadership) {
+        let (sender, state) = watch::channel(state(1, Duration::from_secs(10)));
+        (sender, Leadership::new(state))
     }
 
     async fn patch(pods: &Api<Pod>) -> Result<Pod, kube::Error> {
@@ -184,7 +185,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_the_lease_reads_pass_and_writes_do_not() {
         let (sender, leadership) = leading();
-        sender.send_replace(Standing::default());
+        sender.send_replace(ElectionState::default());
         let server = Pods::default();
         let pods = server.client(leadership);
         server.let_through();
@@ -199,7 +200,7 @@ mod tests {
         for error in refused {
             assert_eq!(fenced(&error.expect("an error")), Some(Fenced::NotSent));
         }
-        // The client works on.
+        // The client can still be used.
         server.let_through();
         pods.get("p").await.expect("reads pass");
         assert_eq!(server.sent(), [Method::GET, Method::GET]);
@@ -220,30 +221,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_that_a_freeze_caught_before_it_was_sent_is_not_sent() {
+    async fn a_write_is_not_sent_after_a_freeze_past_the_deadline() {
         let (_sender, leadership) = leading();
         let server = Pods::default();
         let pods = server.client(leadership);
         let frozen = async {
             tokio::task::yield_now().await;
-            // Both happen before anybody runs again, as when a stopped process goes on.
+            // Both happen before another task runs, as when a frozen process resumes.
             server.let_through();
             advance(Duration::from_secs(60)).await;
         };
         let (written, ()) = tokio::join!(patch(&pods), frozen);
-        assert_eq!(fenced(&written.expect_err("too late")), Some(Fenced::GivenUp));
+        assert_eq!(fenced(&written.expect_err("too late")), Some(Fenced::Abandoned));
         assert!(server.sent().is_empty(), "{:?}", server.sent());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_goes_on_while_the_lease_is_renewed() {
+    async fn a_write_continues_while_the_lease_is_renewed() {
         let (sender, leadership) = leading();
         let server = Pods::default();
         let pods = server.client(leadership);
         let renewals = async {
             for _ in 0..5 {
                 advance(Duration::from_secs(5)).await;
-                sender.send_replace(standing(1, Duration::from_secs(10)));
+                sender.send_replace(state(1, Duration::from_secs(10)));
             }
             server.let_through();
         };
@@ -252,31 +253,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_of_one_term_does_not_pass_in_another() {
+    async fn a_write_of_one_term_is_refused_in_another() {
         let (sender, leadership) = leading();
         let server = Pods::default();
         let pods = server.client(leadership);
         let another = async {
             tokio::task::yield_now().await;
-            sender.send_replace(standing(2, Duration::from_secs(10)));
+            sender.send_replace(state(2, Duration::from_secs(10)));
             server.let_through();
         };
         let (written, ()) = tokio::join!(patch(&pods), another);
         assert_eq!(
             fenced(&written.expect_err("of another term")),
-            Some(Fenced::GivenUp)
+            Some(Fenced::Abandoned)
         );
         assert!(server.sent().is_empty(), "{:?}", server.sent());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_under_way_is_given_up_at_the_deadline() {
+    async fn a_write_in_flight_is_abandoned_at_the_deadline() {
         let (_sender, leadership) = leading();
         let server = Pods::default();
         let pods = server.client(leadership);
         let start = Instant::now();
         let error = patch(&pods).await.expect_err("no answer");
-        assert_eq!(fenced(&error), Some(Fenced::GivenUp));
+        assert_eq!(fenced(&error), Some(Fenced::Abandoned));
         assert!(start.elapsed() < Duration::from_secs(11), "{:?}", start.elapsed());
     }
 }

@@ -1,14 +1,14 @@
-//! Which replica of the operator leads: a `Lease` in the cluster, and the fence that every write has to pass.
+//! Leader election between the operator's replicas with a `Lease`, and the fence that every write must pass.
 //!
-//! It promises that no two replicas write at a time, whatever their clocks show and wherever one is frozen; deleting the
-//! `Lease` by hand while one leads breaks that for a replica that starts in the same ten seconds. It must never read
-//! another's clock, and never let a write through after the deadline.
+//! Guarantee: no two replicas write at the same time, whatever their clocks show and wherever one is frozen. Exception:
+//! if a user deletes the `Lease` while a replica leads, a replica that starts within the next ten seconds may also
+//! lead. This module never reads another process's clock, and never lets a write through after the deadline.
 //!
-//! Written here, because what there is rests on `renewTime`, the clock of somebody else (kube-lease-manager, which also
-//! writes without a resourceVersion), or on another kube (kubert, kube-leader-election).
+//! Existing crates compare with `renewTime`, another process's clock (kube-lease-manager, which also writes without a
+//! resourceVersion), or need another version of kube (kubert, kube-leader-election).
 //!
-//! Time is [`Instant`], which on Linux goes on while the process is stopped, though not while the whole machine sleeps;
-//! replica writes carry the resourceVersion they were decided on against what is left of that.
+//! Time is [`Instant`], which on Linux advances while the process is stopped, but not while the machine is suspended.
+//! Writes of Deployments carry the resourceVersion that they were decided on, which covers that case.
 
 mod election;
 mod elector;
@@ -30,118 +30,118 @@ use tokio::sync::watch;
 pub use elector::{Elector, elector, lease_client};
 pub use fence::{Fence, Fenced, fenced};
 
-/// Who leads, and until when we do. Cheap to clone and to ask.
+/// Handle to the election's result: the leader, and this replica's deadline. Cheap to clone and to read.
 #[derive(Debug, Clone)]
 pub struct Leadership {
-    standing: watch::Receiver<Standing>,
-    /// What [`Leadership::changed`] told last.
-    told: Told,
-    /// Keeps a leadership that nobody can take from us.
-    _forever: Option<Arc<watch::Sender<Standing>>>,
+    state: watch::Receiver<ElectionState>,
+    /// The values at the last return of [`Leadership::changed`].
+    last_returned: LastReturned,
+    /// Keeps the channel of [`Leadership::always`] open.
+    _sender: Option<Arc<watch::Sender<ElectionState>>>,
 }
 
-/// What somebody wants to be woken for: not for renewals.
-type Told = (Option<Term>, Option<Arc<str>>);
+/// The term and the leader, whose changes wake waiters; renewals do not.
+type LastReturned = (Option<Term>, Option<Arc<str>>);
 
-/// Who leads, and until when we do.
+/// The leader, and this replica's own term.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Standing {
-    /// Who leads; nobody, as far as we know, when none.
+pub(crate) struct ElectionState {
+    /// Identity of the leader; `None` if no leader is known.
     pub(crate) leader: Option<Arc<str>>,
-    /// Our own time.
+    /// This replica's term, if it leads.
     pub(crate) held: Option<Held>,
 }
 
-/// A time in which we lead.
+/// This replica's current term and its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Held {
-    /// Which of our times.
+    /// The term.
     pub(crate) term: Term,
-    /// From here on nothing is written, unless it is put off by then.
+    /// Writes are refused from this instant unless the lease is renewed first.
     pub(crate) until: Instant,
 }
 
-/// A time of leading without interruption; what was decided in one is not written in another.
+/// A period of uninterrupted leadership; a write that was decided in one term is refused in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(u64);
 
-/// The task that keeps the lease has ended: nothing will change any more.
+/// The election task has ended: leadership will not change again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("nobody asks for the lease any more")]
+#[error("the leader election has ended")]
 pub struct ElectorEnded;
 
 impl Leadership {
-    fn new(standing: watch::Receiver<Standing>) -> Self {
+    fn new(state: watch::Receiver<ElectionState>) -> Self {
         Self {
-            standing,
-            told: (None, None),
-            _forever: None,
+            state,
+            last_returned: (None, None),
+            _sender: None,
         }
     }
 
-    /// That of a process that is alone: it always leads.
-    pub fn alone(identity: &str) -> Self {
-        // A century: long enough, and far from what the clock can hold.
+    /// For a process without an election: it always leads.
+    pub fn always(identity: &str) -> Self {
+        // A century: long enough, and far below the range of `Instant`.
         let until = Instant::now() + Duration::from_secs(100 * 365 * 24 * 3_600);
-        let (sender, standing) = watch::channel(Standing {
+        let (sender, state) = watch::channel(ElectionState {
             leader: Some(identity.into()),
             held: Some(Held { term: Term(1), until }),
         });
         Self {
-            _forever: Some(Arc::new(sender)),
-            ..Self::new(standing)
+            _sender: Some(Arc::new(sender)),
+            ..Self::new(state)
         }
     }
 
-    /// Whether we may write at `now`.
-    pub fn holds(&self, now: Instant) -> bool {
+    /// Whether this replica may write at `now`.
+    pub fn is_leading(&self, now: Instant) -> bool {
         self.term(now).is_some()
     }
 
-    /// The time of leading that `now` falls into; none when we do not lead.
+    /// The term at `now`; `None` if this replica does not lead.
     pub fn term(&self, now: Instant) -> Option<Term> {
-        let held = self.standing.borrow().held;
+        let held = self.state.borrow().held;
         held.filter(|held| now < held.until).map(|held| held.term)
     }
 
-    /// From when on we may write no more; none when we do not lead. Each renewal moves it.
+    /// The instant from which writes are refused; `None` if this replica does not lead. Each renewal extends it.
     pub fn deadline(&self) -> Option<Instant> {
-        self.standing.borrow().held.map(|held| held.until)
+        self.state.borrow().held.map(|held| held.until)
     }
 
-    /// Who leads, as far as we know: one of the replicas' identities.
+    /// The leader's identity, if it is known.
     pub fn leader(&self) -> Option<Arc<str>> {
-        self.standing.borrow().leader.clone()
+        self.state.borrow().leader.clone()
     }
 
-    /// Waits until we begin or cease to lead, or somebody else does; the first call answers at once if one of that has
-    /// happened since this handle was made. Renewals wake nobody.
+    /// Waits until this replica starts or stops leading, or the leader changes. The first call returns immediately if
+    /// that has happened since this handle was created. Renewals do not wake it.
     ///
     /// # Errors
-    /// When nobody asks for the lease any more.
+    /// When the election task has ended.
     pub async fn changed(&mut self) -> Result<(), ElectorEnded> {
         loop {
             let now = {
-                let standing = self.standing.borrow_and_update();
-                (standing.held.map(|held| held.term), standing.leader.clone())
+                let state = self.state.borrow_and_update();
+                (state.held.map(|held| held.term), state.leader.clone())
             };
-            if now != self.told {
-                self.told = now;
+            if now != self.last_returned {
+                self.last_returned = now;
                 return Ok(());
             }
-            self.standing.changed().await.map_err(|_| ElectorEnded)?;
+            self.state.changed().await.map_err(|_| ElectorEnded)?;
         }
     }
 
-    /// Our time, where it is of this term and has not passed.
+    /// The deadline, if `term` is current and its deadline has not passed.
     fn until(&self, term: Term, now: Instant) -> Option<Instant> {
-        let held = self.standing.borrow().held;
+        let held = self.state.borrow().held;
         held.filter(|held| held.term == term && now < held.until)
             .map(|held| held.until)
     }
 }
 
-/// What the API server says, once: kube's own text says all of it twice.
+/// The API server's message and status code; kube's own text contains the message twice.
 pub(crate) fn api_error_text(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),

@@ -1,5 +1,5 @@
-//! Two and more replicas with clocks of their own, frozen at any moment, over a network that delays and loses: never do
-//! two of them lead at a time.
+//! Property: two or more replicas with their own clocks, frozen at any moment, over a network that delays and loses
+//! messages, never lead at the same time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,100 +8,100 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::election::{Basis, Election, Record, Step};
+use super::election::{Election, ElectionAction, Precondition, Record};
 use crate::settings::LeaseTimings;
 
-/// What a network and a scheduler may do.
+/// A network and its replicas.
 #[derive(Debug, Clone)]
-struct World {
+struct Network {
     seed: u64,
-    /// The longest way of a request or an answer, in milliseconds.
-    longest_way: u64,
-    /// Of a hundred requests or answers, so many are lost.
+    /// The longest delay of a request or a response, in milliseconds.
+    max_latency: u64,
+    /// Percentage of requests and responses that are lost.
     lost: u8,
-    replicas: Vec<Place>,
+    replicas: Vec<Machine>,
 }
 
 /// One replica's machine.
 #[derive(Debug, Clone)]
-struct Place {
-    /// What its clock shows when the world begins, in milliseconds.
+struct Machine {
+    /// Its clock at the start, in milliseconds.
     clock: u64,
-    /// By how much its clock is fast, in parts of a thousand.
-    fast: i64,
-    /// When it is frozen, and for how long, in milliseconds.
+    /// How fast its clock runs, in parts per thousand too fast.
+    drift_per_mille: i64,
+    /// Freezes: start and length, in milliseconds.
     frozen: Vec<(u64, u64)>,
-    /// When it is killed.
+    /// When it is killed, in milliseconds.
     killed: Option<u64>,
 }
 
-const LASTS: u64 = 300_000;
+const RUN_LENGTH: u64 = 300_000;
 
-/// More than there are events.
+/// Larger than the number of events.
 const LATE: u64 = 1 << 40;
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
-    /// A replica's timer, or a time limit of its request; of this try.
-    Timer { replica: usize, try_: u64 },
+enum NetworkEvent {
+    /// A replica's timer, or the timeout of its request.
+    Timer { replica: usize, attempt: u64 },
     /// A request reaches the server.
     Arrives {
         replica: usize,
-        try_: u64,
-        request: Request,
+        attempt: u64,
+        request: LeaseRequest,
     },
-    /// An answer reaches a replica.
-    Answered {
+    /// A response reaches a replica.
+    Responded {
         replica: usize,
-        try_: u64,
-        answer: Answer,
+        attempt: u64,
+        response: LeaseResponse,
     },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Request {
-    Look,
+enum LeaseRequest {
+    Read,
     Create,
     Replace { version: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Answer {
+enum LeaseResponse {
     Lease(Option<(usize, u64)>),
     Written(u64),
     Refused,
 }
 
-struct Replica {
-    place: Place,
+struct SimulatedReplica {
+    machine: Machine,
     election: Election,
     base: Instant,
-    /// The try under way, or the one that the timer waits for.
-    try_: u64,
+    /// The current attempt, or the one that the timer starts.
+    attempt: u64,
     busy: bool,
-    asked: Instant,
+    requested_at: Instant,
 }
 
 struct Run {
     now: u64,
-    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    events: BinaryHeap<Reverse<(u64, u64, NetworkEvent)>>,
     order: u64,
     lease: Option<(usize, u64)>,
     version: u64,
-    chance: fastrand::Rng,
-    replicas: Vec<Replica>,
-    world: World,
-    /// When each time of leading began, and whose it is.
-    begun: Vec<(u64, usize)>,
+    rng: fastrand::Rng,
+    replicas: Vec<SimulatedReplica>,
+    network: Network,
+    /// The start of each term, and its replica.
+    terms: Vec<(u64, usize)>,
 }
 
 fn name(replica: usize) -> Arc<str> {
     format!("replica-{replica}").into()
 }
 
-impl Place {
-    /// When a thing that is due at `at` really happens: not while the replica is frozen.
-    fn awake(&self, at: u64) -> Option<u64> {
+impl Machine {
+    /// When an event that is due at `at` happens: after any freeze; `None` if the replica is killed before.
+    fn awake_at(&self, at: u64) -> Option<u64> {
         let mut at = at;
         for (from, length) in &self.frozen {
             if (*from..from + length).contains(&at) {
@@ -112,7 +112,7 @@ impl Place {
     }
 
     fn clock(&self, now: u64) -> Duration {
-        let drift = i64::try_from(now).expect("small") * self.fast / 1_000;
+        let drift = i64::try_from(now).expect("small") * self.drift_per_mille / 1_000;
         Duration::from_millis(
             (self.clock + now)
                 .checked_add_signed(drift)
@@ -122,29 +122,33 @@ impl Place {
 }
 
 impl Run {
-    fn new(world: World) -> Self {
+    fn new(network: Network) -> Self {
         let base = Instant::now();
-        let replicas = world.replicas.iter().enumerate().map(|(index, place)| Replica {
-            place: place.clone(),
-            election: Election::new(name(index), LeaseTimings::default()),
-            base,
-            try_: 0,
-            busy: false,
-            asked: base,
-        });
+        let replicas = network
+            .replicas
+            .iter()
+            .enumerate()
+            .map(|(index, machine)| SimulatedReplica {
+                machine: machine.clone(),
+                election: Election::new(name(index), LeaseTimings::default()),
+                base,
+                attempt: 0,
+                busy: false,
+                requested_at: base,
+            });
         let mut run = Self {
             now: 0,
             events: BinaryHeap::new(),
             order: 0,
             lease: None,
             version: 0,
-            chance: fastrand::Rng::with_seed(world.seed),
+            rng: fastrand::Rng::with_seed(network.seed),
             replicas: replicas.collect(),
-            world,
-            begun: Vec::new(),
+            network,
+            terms: Vec::new(),
         };
         for replica in 0..run.replicas.len() {
-            let at = run.chance.u64(0..3_000);
+            let at = run.rng.u64(0..3_000);
             run.timer(replica, at);
         }
         run
@@ -152,13 +156,13 @@ impl Run {
 
     fn clock(&self, replica: usize) -> Instant {
         let replica = &self.replicas[replica];
-        replica.base + replica.place.clock(self.now)
+        replica.base + replica.machine.clock(self.now)
     }
 
-    fn at(&mut self, at: u64, event: Event) {
+    fn at(&mut self, at: u64, event: NetworkEvent) {
         self.order += 1;
-        // As with `tokio::time::timeout`: an answer that came while frozen is seen before the limit that passed.
-        let late = if matches!(event, Event::Timer { .. }) {
+        // As with `tokio::time::timeout`: a response that arrived during a freeze is handled before the timeout.
+        let late = if matches!(event, NetworkEvent::Timer { .. }) {
             LATE
         } else {
             0
@@ -167,108 +171,110 @@ impl Run {
     }
 
     fn timer(&mut self, replica: usize, at: u64) {
-        let Some(at) = self.replicas[replica].place.awake(at) else {
+        let Some(at) = self.replicas[replica].machine.awake_at(at) else {
             return;
         };
-        let try_ = self.replicas[replica].try_;
-        self.at(at, Event::Timer { replica, try_ });
+        let attempt = self.replicas[replica].attempt;
+        self.at(at, NetworkEvent::Timer { replica, attempt });
     }
 
     fn holders(&self) -> Vec<usize> {
-        let holds = |replica: &usize| {
+        let is_leading = |replica: &usize| {
             let now = self.clock(*replica);
-            let held = self.replicas[*replica].election.standing(now).held;
+            let held = self.replicas[*replica].election.state(now).held;
             held.is_some_and(|held| now < held.until)
         };
         let alive = |replica: &usize| {
-            let killed = self.replicas[*replica].place.killed;
+            let killed = self.replicas[*replica].machine.killed;
             killed.is_none_or(|killed| self.now < killed)
         };
         (0..self.replicas.len())
-            .filter(|replica| alive(replica) && holds(replica))
+            .filter(|replica| alive(replica) && is_leading(replica))
             .collect()
     }
 
-    /// Runs to the end; the two that led at a time, if any did.
+    /// Runs to the end, or until several replicas lead at the same time; returns those.
     fn run(&mut self) -> Option<Vec<usize>> {
         while let Some(Reverse((at, _, event))) = self.events.pop() {
-            if at > LASTS {
+            if at > RUN_LENGTH {
                 break;
             }
             self.now = at;
             let before = self.holders();
-            self.happens(event);
+            self.handle(event);
             let after = self.holders();
-            // A time of leading begins with an event, and ends by itself.
+            // A term begins with an event, and ends by itself.
             if after.len() > 1 {
                 return Some(after);
             }
             if let Some(new) = after.iter().find(|new| !before.contains(new)) {
-                self.begun.push((self.now, *new));
+                self.terms.push((self.now, *new));
             }
         }
         None
     }
 
-    fn happens(&mut self, event: Event) {
+    fn handle(&mut self, event: NetworkEvent) {
         match event {
-            Event::Timer { replica, try_ } if self.replicas[replica].try_ == try_ => {
+            NetworkEvent::Timer { replica, attempt } if self.replicas[replica].attempt == attempt => {
                 if self.replicas[replica].busy {
-                    // No answer in time.
-                    self.end_try(replica);
+                    // The request timed out.
+                    self.end_attempt(replica);
                 } else {
-                    self.begin_try(replica);
+                    self.begin_attempt(replica);
                 }
             }
-            Event::Arrives {
+            NetworkEvent::Arrives {
                 replica,
-                try_,
+                attempt,
                 request,
             } => {
-                let answer = self.serve(replica, &request);
-                if let Some(at) = self.way()
-                    && let Some(at) = self.replicas[replica].place.awake(at)
+                let response = self.serve(replica, &request);
+                if let Some(at) = self.delivery_time()
+                    && let Some(at) = self.replicas[replica].machine.awake_at(at)
                 {
                     self.at(
                         at,
-                        Event::Answered {
+                        NetworkEvent::Responded {
                             replica,
-                            try_,
-                            answer,
+                            attempt,
+                            response,
                         },
                     );
                 }
             }
-            Event::Answered {
+            NetworkEvent::Responded {
                 replica,
-                try_,
-                answer,
-            } if self.replicas[replica].try_ == try_ => self.answered(replica, &answer),
-            Event::Timer { .. } | Event::Answered { .. } => {}
+                attempt,
+                response,
+            } if self.replicas[replica].attempt == attempt => self.responded(replica, &response),
+            NetworkEvent::Timer { .. } | NetworkEvent::Responded { .. } => {}
         }
     }
 
-    fn serve(&mut self, replica: usize, request: &Request) -> Answer {
+    fn serve(&mut self, replica: usize, request: &LeaseRequest) -> LeaseResponse {
         match (request, self.lease) {
-            (Request::Look, lease) => Answer::Lease(lease),
-            (Request::Create, None) => self.write(replica),
-            (Request::Replace { version }, Some((_, current))) if *version == current => self.write(replica),
-            _ => Answer::Refused,
+            (LeaseRequest::Read, lease) => LeaseResponse::Lease(lease),
+            (LeaseRequest::Create, None) => self.write(replica),
+            (LeaseRequest::Replace { version }, Some((_, current))) if *version == current => {
+                self.write(replica)
+            }
+            _ => LeaseResponse::Refused,
         }
     }
 
-    fn write(&mut self, replica: usize) -> Answer {
+    fn write(&mut self, replica: usize) -> LeaseResponse {
         self.version += 1;
         self.lease = Some((replica, self.version));
-        Answer::Written(self.version)
+        LeaseResponse::Written(self.version)
     }
 
-    fn begin_try(&mut self, replica: usize) {
+    fn begin_attempt(&mut self, replica: usize) {
         let now = self.clock(replica);
-        self.replicas[replica].asked = now;
+        self.replicas[replica].requested_at = now;
         self.replicas[replica].election.expire(now);
-        if self.replicas[replica].election.must_look() {
-            self.send(replica, Request::Look);
+        if self.replicas[replica].election.must_read() {
+            self.send(replica, LeaseRequest::Read);
         } else {
             self.step(replica);
         }
@@ -277,28 +283,31 @@ impl Run {
     fn step(&mut self, replica: usize) {
         let now = self.clock(replica);
         let version = |version: &str| version.parse().expect("a number");
-        let request = match self.replicas[replica].election.step(now) {
-            Step::Wait => return self.end_try(replica),
-            Step::Acquire(Basis::Absent) | Step::Renew(Basis::Absent) => Request::Create,
-            Step::Acquire(Basis::Version(basis)) | Step::Renew(Basis::Version(basis)) => Request::Replace {
-                version: version(&basis),
+        let request = match self.replicas[replica].election.next_action(now) {
+            ElectionAction::Wait => return self.end_attempt(replica),
+            ElectionAction::Acquire(Precondition::Absent) | ElectionAction::Renew(Precondition::Absent) => {
+                LeaseRequest::Create
+            }
+            ElectionAction::Acquire(Precondition::Version(precondition))
+            | ElectionAction::Renew(Precondition::Version(precondition)) => LeaseRequest::Replace {
+                version: version(&precondition),
             },
         };
-        self.replicas[replica].election.unsure();
-        self.replicas[replica].asked = now;
+        self.replicas[replica].election.mark_uncertain();
+        self.replicas[replica].requested_at = now;
         self.send(replica, request);
     }
 
-    fn send(&mut self, replica: usize, request: Request) {
-        self.replicas[replica].try_ += 1;
+    fn send(&mut self, replica: usize, request: LeaseRequest) {
+        self.replicas[replica].attempt += 1;
         self.replicas[replica].busy = true;
-        let try_ = self.replicas[replica].try_;
-        if let Some(at) = self.way() {
+        let attempt = self.replicas[replica].attempt;
+        if let Some(at) = self.delivery_time() {
             self.at(
                 at,
-                Event::Arrives {
+                NetworkEvent::Arrives {
                     replica,
-                    try_,
+                    attempt,
                     request,
                 },
             );
@@ -307,75 +316,79 @@ impl Run {
         self.timer(replica, self.now + u64::try_from(limit).expect("small"));
     }
 
-    fn answered(&mut self, replica: usize, answer: &Answer) {
+    fn responded(&mut self, replica: usize, response: &LeaseResponse) {
         let now = self.clock(replica);
         let record = |(holder, version): (usize, u64)| Record {
             holder: Some(name(holder)),
             duration: Some(LeaseTimings::default().duration()),
             version: version.to_string().into(),
         };
-        match answer {
-            Answer::Lease(lease) => {
-                self.replicas[replica].election.saw(lease.map(record), now);
-                self.step(replica);
-            }
-            Answer::Written(version) => {
-                let asked = self.replicas[replica].asked;
+        match response {
+            LeaseResponse::Lease(lease) => {
                 self.replicas[replica]
                     .election
-                    .wrote(record((replica, *version)), asked);
-                self.end_try(replica);
+                    .record_read(lease.map(record), now);
+                self.step(replica);
             }
-            Answer::Refused => self.end_try(replica),
+            LeaseResponse::Written(version) => {
+                let requested_at = self.replicas[replica].requested_at;
+                self.replicas[replica]
+                    .election
+                    .record_write(record((replica, *version)), requested_at);
+                self.end_attempt(replica);
+            }
+            LeaseResponse::Refused => self.end_attempt(replica),
         }
     }
 
-    fn end_try(&mut self, replica: usize) {
+    fn end_attempt(&mut self, replica: usize) {
         let now = self.clock(replica);
-        let chance = self.chance.f64();
+        let random = self.rng.f64();
         let one = &mut self.replicas[replica];
-        one.try_ += 1;
+        one.attempt += 1;
         one.busy = false;
         one.election.expire(now);
-        let next = one.election.next_try(one.asked, now, chance);
+        let next = one.election.next_attempt(one.requested_at, now, random);
         let wait = u64::try_from((next - now).as_millis()).expect("small") + 1;
         self.timer(replica, self.now + wait);
     }
 
-    /// When something that is sent now arrives.
-    fn way(&mut self) -> Option<u64> {
-        let lost = self.chance.u8(0..100) < self.world.lost;
-        let takes = self.chance.u64(1..=self.world.longest_way);
+    /// When a message that is sent now arrives; `None` if it is lost.
+    fn delivery_time(&mut self) -> Option<u64> {
+        let lost = self.rng.u8(0..100) < self.network.lost;
+        let takes = self.rng.u64(1..=self.network.max_latency);
         (!lost).then_some(self.now + takes)
     }
 }
 
-fn places(killed: bool) -> impl Strategy<Value = Place> {
-    let frozen = prop::collection::vec((0..LASTS, 1..30_000_u64), 0..10);
+fn machines(killed: bool) -> impl Strategy<Value = Machine> {
+    let frozen = prop::collection::vec((0..RUN_LENGTH, 1..30_000_u64), 0..10);
     let killed = if killed {
-        prop::option::of(0..LASTS).boxed()
+        prop::option::of(0..RUN_LENGTH).boxed()
     } else {
         Just(None).boxed()
     };
-    (0..1_000_000_000_u64, -10..=10_i64, frozen, killed).prop_map(|(clock, fast, mut frozen, killed)| {
-        frozen.sort_unstable();
-        Place {
-            clock: clock + 1_000_000,
-            fast,
-            frozen,
-            killed,
-        }
-    })
+    (0..1_000_000_000_u64, -10..=10_i64, frozen, killed).prop_map(
+        |(clock, drift_per_mille, mut frozen, killed)| {
+            frozen.sort_unstable();
+            Machine {
+                clock: clock + 1_000_000,
+                drift_per_mille,
+                frozen,
+                killed,
+            }
+        },
+    )
 }
 
-fn worlds() -> impl Strategy<Value = World> {
-    let replicas = prop::collection::vec(places(true), 2..=4);
-    // Mostly a network on which somebody leads, sometimes one on which hardly anybody does.
-    let longest_way = prop_oneof![1..50_u64, 50..3_000_u64, 50..3_000_u64, 3_000..20_000_u64];
+fn networks() -> impl Strategy<Value = Network> {
+    let replicas = prop::collection::vec(machines(true), 2..=4);
+    // Mostly networks on which a replica leads, sometimes one too slow for that.
+    let max_latency = prop_oneof![1..50_u64, 50..3_000_u64, 50..3_000_u64, 3_000..20_000_u64];
     let lost = prop_oneof![Just(0_u8), 0..10_u8, 0..60_u8];
-    (any::<u64>(), longest_way, lost, replicas).prop_map(|(seed, longest_way, lost, replicas)| World {
+    (any::<u64>(), max_latency, lost, replicas).prop_map(|(seed, max_latency, lost, replicas)| Network {
         seed,
-        longest_way,
+        max_latency,
         lost,
         replicas,
     })
@@ -385,33 +398,33 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn never_do_two_lead_at_a_time(world in worlds()) {
-        let mut run = Run::new(world);
-        let together = run.run();
-        prop_assert!(together.is_none(), "{together:?} at {} ms", run.now);
+    fn two_replicas_never_lead_at_the_same_time(network in networks()) {
+        let mut run = Run::new(network);
+        let leaders = run.run();
+        prop_assert!(leaders.is_none(), "{leaders:?} at {} ms", run.now);
     }
 
     #[test]
     fn a_standby_leads_within_twenty_seconds_of_its_leaders_death(
         seed in any::<u64>(),
-        clocks in (places(false), places(false)),
+        clocks in (machines(false), machines(false)),
         killed in 30_000..60_000_u64,
     ) {
-        let well = |place: Place| Place { frozen: Vec::new(), ..place };
-        let world = World {
+        let never_frozen = |machine: Machine| Machine { frozen: Vec::new(), ..machine };
+        let network = Network {
             seed,
-            longest_way: 200,
+            max_latency: 200,
             lost: 0,
-            replicas: vec![well(clocks.0), well(clocks.1)],
+            replicas: vec![never_frozen(clocks.0), never_frozen(clocks.1)],
         };
-        let mut run = Run::new(world.clone());
+        let mut run = Run::new(network.clone());
         run.run();
-        let leader = run.begun.first().expect("somebody leads").1;
-        let mut world = world;
-        world.replicas[leader].killed = Some(killed);
-        let mut run = Run::new(world);
+        let leader = run.terms.first().expect("one leads").1;
+        let mut network = network;
+        network.replicas[leader].killed = Some(killed);
+        let mut run = Run::new(network);
         prop_assert!(run.run().is_none());
-        let next = run.begun.iter().find(|(_, replica)| *replica != leader);
+        let next = run.terms.iter().find(|(_, replica)| *replica != leader);
         let (at, _) = next.expect("the other leads");
         prop_assert!(*at >= killed && at - killed <= 20_000, "{} ms", at - killed);
     }

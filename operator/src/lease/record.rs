@@ -1,4 +1,4 @@
-//! The `Lease` object, and what of it matters.
+//! Reads and writes the fields of the `Lease` object.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use super::election::Record;
 use crate::settings::LeaseSettings;
 
-/// What matters of a lease. One without a version is no answer of an API server.
+/// Extracts the fields that the election uses; `None` without a resourceVersion, which an API server always sends.
 pub(super) fn record(lease: &Lease) -> Option<Record> {
     let version = lease.metadata.resource_version.as_deref()?;
     let spec = lease.spec.as_ref();
@@ -26,8 +26,9 @@ pub(super) fn record(lease: &Lease) -> Option<Record> {
     })
 }
 
-/// The lease with us in it. What else stands in it stays; `wall` is for people, nobody decides by it.
-pub(super) fn claimed(lease: Option<&Lease>, settings: &LeaseSettings, wall: Timestamp) -> Lease {
+/// The lease with this replica as holder; other fields are kept. `wall` is only informative: the election never uses
+/// it.
+pub(super) fn acquired(lease: Option<&Lease>, settings: &LeaseSettings, wall: Timestamp) -> Lease {
     let mut lease = lease.cloned().unwrap_or_else(|| Lease {
         metadata: ObjectMeta {
             name: Some(settings.name.clone()),
@@ -41,7 +42,7 @@ pub(super) fn claimed(lease: Option<&Lease>, settings: &LeaseSettings, wall: Tim
     let transitions = before.lease_transitions.unwrap_or(0);
     lease.spec = Some(LeaseSpec {
         holder_identity: Some(settings.identity.clone()),
-        // Ten minutes at most.
+        // At most ten minutes, so it fits.
         lease_duration_seconds: i32::try_from(settings.timings.duration().as_secs()).ok(),
         renew_time: Some(MicroTime(wall)),
         acquire_time: before
@@ -59,7 +60,7 @@ pub(super) fn claimed(lease: Option<&Lease>, settings: &LeaseSettings, wall: Tim
     lease
 }
 
-/// The lease without us, to be taken at once.
+/// The lease without a holder, so that another replica can acquire it immediately.
 pub(super) fn released(lease: &Lease, wall: Timestamp) -> Lease {
     let before = lease.spec.clone().unwrap_or_default();
     Lease {
@@ -90,7 +91,7 @@ mod tests {
     }
 
     fn lease(spec: &Value) -> Lease {
-        let metadata = json!({"name": "operator", "labels": {"of": "somebody"}, "resourceVersion": "7"});
+        let metadata = json!({"name": "operator", "labels": {"of": "a user"}, "resourceVersion": "7"});
         serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a lease")
     }
 
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_nobody_holds_is_told_from_one_that_is_held() {
+    fn a_lease_without_a_holder_is_distinguished_from_a_held_one() {
         let holder = |holder: Value| {
             let record = record(&lease(
                 &json!({"holderIdentity": holder, "leaseDurationSeconds": 0}),
@@ -114,10 +115,10 @@ mod tests {
     }
 
     #[test]
-    fn taking_over_counts_as_a_transition_and_renewing_does_not() {
+    fn acquiring_counts_as_a_transition_and_renewing_does_not() {
         let before = lease(&json!({"holderIdentity": "other", "leaseTransitions": 3, "strategy": "x"}));
-        let taken = claimed(Some(&before), &settings(), time("2026-01-01T00:00:00Z"));
-        let renewed = claimed(Some(&taken), &settings(), time("2026-01-01T00:00:02Z"));
+        let taken_over = acquired(Some(&before), &settings(), time("2026-01-01T00:00:00Z"));
+        let renewed = acquired(Some(&taken_over), &settings(), time("2026-01-01T00:00:02Z"));
         let spec = serde_json::to_value(&renewed).expect("JSON");
         let expected = json!({
             "holderIdentity": "us_1",
@@ -128,16 +129,16 @@ mod tests {
             "strategy": "x",
         });
         assert_eq!(spec["spec"], expected);
-        assert_eq!(spec["metadata"]["labels"], json!({"of": "somebody"}));
+        assert_eq!(spec["metadata"]["labels"], json!({"of": "a user"}));
         assert_eq!(spec["metadata"]["resourceVersion"], json!("7"));
     }
 
     #[test]
-    fn a_lease_that_is_given_back_can_be_taken_at_once() {
-        let held = claimed(None, &settings(), time("2026-01-01T00:00:00Z"));
-        let mut back = released(&held, time("2026-01-01T00:00:09Z"));
-        back.metadata.resource_version = Some("8".into());
-        let record = record(&back).expect("a record");
+    fn a_released_lease_can_be_acquired_immediately() {
+        let held = acquired(None, &settings(), time("2026-01-01T00:00:00Z"));
+        let mut released_lease = released(&held, time("2026-01-01T00:00:09Z"));
+        released_lease.metadata.resource_version = Some("8".into());
+        let record = record(&released_lease).expect("a record");
         assert_eq!(
             (record.holder, record.duration),
             (None, Some(Duration::from_secs(1)))

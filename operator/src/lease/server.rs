@@ -1,4 +1,4 @@
-//! An API server that knows one lease, for tests: versions are checked, and answers can be lost.
+//! A test API server with one lease: it checks versions, and can drop responses.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -8,31 +8,31 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tower::{BoxError, service_fn};
 
-/// How requests are answered.
+/// How requests are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Mode {
+pub(super) enum ServerMode {
     #[default]
-    Well,
+    Healthy,
     /// Requests never arrive.
-    Away,
-    /// Requests are done, and answers never arrive.
-    Silent,
-    /// Requests are refused.
-    Refusing,
+    Unreachable,
+    /// Requests are applied, but responses never arrive.
+    NoResponse,
+    /// Requests are answered with 503.
+    Unavailable,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LeaseState {
     lease: Option<Value>,
     version: u64,
-    mode: Mode,
+    mode: ServerMode,
     writes: u64,
 }
 
-/// An API server that knows one lease.
+/// A test API server with one lease.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Server {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<LeaseState>>,
 }
 
 impl Server {
@@ -40,12 +40,12 @@ impl Server {
         let server = self.clone();
         let service = service_fn(move |request: Request<Body>| {
             let server = server.clone();
-            async move { server.answer(request).await }
+            async move { server.respond(request).await }
         });
         Client::new(service, "default")
     }
 
-    pub(super) fn answer_like(&self, mode: Mode) {
+    pub(super) fn set_mode(&self, mode: ServerMode) {
         self.state().mode = mode;
     }
 
@@ -63,30 +63,30 @@ impl Server {
         self.state().writes
     }
 
-    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    async fn respond(&self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
         let mode = self.state().mode;
-        if mode == Mode::Away {
+        if mode == ServerMode::Unreachable {
             std::future::pending::<()>().await;
         }
-        if mode == Mode::Refusing {
+        if mode == ServerMode::Unavailable {
             return Ok(status(StatusCode::SERVICE_UNAVAILABLE));
         }
         let method = request.method().clone();
         let body = request.into_body().collect_bytes().await?;
-        let answer = self.state().done(&method, &body);
-        if mode == Mode::Silent {
+        let response = self.state().apply(&method, &body);
+        if mode == ServerMode::NoResponse {
             std::future::pending::<()>().await;
         }
-        Ok(answer)
+        Ok(response)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nobody panics")
+    fn state(&self) -> MutexGuard<'_, LeaseState> {
+        self.state.lock().expect("no thread panics")
     }
 }
 
-impl State {
-    fn done(&mut self, method: &Method, body: &[u8]) -> Response<Body> {
+impl LeaseState {
+    fn apply(&mut self, method: &Method, body: &[u8]) -> Response<Body> {
         match (method, &self.lease) {
             (&Method::GET, Some(lease)) => ok(lease),
             (&Method::GET | &Method::PUT, None) => status(StatusCode::NOT_FOUND),
@@ -100,9 +100,9 @@ impl State {
                 self.version += 1;
                 self.writes += 1;
                 lease["metadata"]["resourceVersion"] = json!(self.version.to_string());
-                let answer = ok(&lease);
+                let response = ok(&lease);
                 self.lease = Some(lease);
-                answer
+                response
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What a person sees, on standard error: a status line for each role and a line for each running song on a terminal, and
-//! a line for each change elsewhere. Results go to standard output.
+//! Progress on standard error: on a terminal, a status line for each role and each running song; elsewhere, a line for
+//! each change. Results are printed to standard output.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _, stderr, stdout};
@@ -11,47 +11,47 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use crate::decide::{Explanation, PodCounts};
 use crate::plan::Role;
 
-/// How often spinners turn.
-const TURN: Duration = Duration::from_millis(120);
+/// Interval of the spinners.
+const SPINNER_INTERVAL: Duration = Duration::from_millis(120);
 
-/// The display, for whoever has something to say.
+/// The display; may be shared between tasks.
 pub(super) struct Display {
-    state: Mutex<State>,
+    state: Mutex<DisplayState>,
 }
 
-struct State {
-    /// None where nobody looks at a terminal.
+struct DisplayState {
+    /// `None` if standard error is not a terminal.
     bars: Option<MultiProgress>,
     roles: HashMap<Role, ProgressBar>,
     songs: HashMap<String, ProgressBar>,
-    said: HashMap<String, String>,
+    last_texts: HashMap<String, String>,
 }
 
 impl Display {
     /// A display on standard error.
     pub(super) fn start() -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(DisplayState {
                 bars: stderr().is_terminal().then(MultiProgress::new),
                 roles: HashMap::new(),
                 songs: HashMap::new(),
-                said: HashMap::new(),
+                last_texts: HashMap::new(),
             }),
         }
     }
 
-    /// Says something once.
-    pub(super) fn say(&self, text: &str) {
+    /// Prints a line to standard error.
+    pub(super) fn print_line(&self, text: &str) {
         let state = self.lock();
         match &state.bars {
-            // It is standard error all the same.
+            // It also prints to standard error.
             Some(bars) => drop(bars.println(text)),
             None => drop(writeln!(stderr().lock(), "{text}")),
         }
     }
 
-    /// Prints a result; a reader that has gone away is no error.
-    pub(super) fn print(&self, text: &str) {
+    /// Prints a result to standard output; a closed pipe is ignored.
+    pub(super) fn print_result(&self, text: &str) {
         let state = self.lock();
         let print = || drop(writeln!(stdout().lock(), "{text}"));
         match &state.bars {
@@ -60,24 +60,24 @@ impl Display {
         }
     }
 
-    /// Says how a role stands.
-    pub(super) fn role(&self, role: Role, explanation: &Explanation) {
+    /// Shows a role's status line.
+    pub(super) fn show_role(&self, role: Role, explanation: &Explanation) {
         let text = status_line(role, explanation);
         let mut state = self.lock();
         if let Some(bar) = state.role_bar(role) {
             bar.set_message(text);
-        } else if state.is_new(role.name(), &text) {
+        } else if state.has_changed(role.name(), &text) {
             drop(writeln!(stderr().lock(), "{text}"));
         }
     }
 
-    /// Says how far a song is.
-    pub(super) fn song(&self, name: &str, words: &str) {
+    /// Shows a song's progress.
+    pub(super) fn show_song(&self, name: &str, status: &str) {
         let mut state = self.lock();
-        if !state.is_new(name, words) {
+        if !state.has_changed(name, status) {
             return;
         }
-        let text = format!("{name}: {words}");
+        let text = format!("{name}: {status}");
         if let Some(bar) = state.song_bar(name) {
             bar.set_message(text);
         } else {
@@ -85,14 +85,14 @@ impl Display {
         }
     }
 
-    /// A song is over.
-    pub(super) fn song_over(&self, name: &str) {
+    /// Removes a finished song.
+    pub(super) fn finish_song(&self, name: &str) {
         if let Some(bar) = self.lock().songs.remove(name) {
             bar.finish_and_clear();
         }
     }
 
-    /// Clears what moves.
+    /// Removes all status lines.
     pub(super) fn end(&self) {
         let mut state = self.lock();
         let bars: Vec<_> = state.songs.drain().map(|(_, bar)| bar).collect();
@@ -100,14 +100,17 @@ impl Display {
         bars.for_each(|bar| bar.finish_and_clear());
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DisplayState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn is_new(&mut self, subject: &str, text: &str) -> bool {
-        self.said.insert(subject.to_owned(), text.to_owned()).as_deref() != Some(text)
+impl DisplayState {
+    fn has_changed(&mut self, subject: &str, text: &str) -> bool {
+        self.last_texts
+            .insert(subject.to_owned(), text.to_owned())
+            .as_deref()
+            != Some(text)
     }
 
     fn role_bar(&mut self, role: Role) -> Option<&ProgressBar> {
@@ -123,17 +126,17 @@ impl State {
         Some(self.songs.entry(name.to_owned()).or_insert_with(|| {
             let style = ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is valid");
             let bar = bars.insert(0, ProgressBar::new_spinner().with_style(style));
-            bar.enable_steady_tick(TURN);
+            bar.enable_steady_tick(SPINNER_INTERVAL);
             bar
         }))
     }
 }
 
-/// `processor: lag 7, desired 3, busy 2, draining 0 (CappedByMax: 7 messages …)`.
+/// `processor: lag 7, desired 3, busy 2, draining 0 (LimitedByMaxReplicas: 7 messages …)`.
 fn status_line(role: Role, explanation: &Explanation) -> String {
-    let lag = match explanation.work {
-        Some(work) if work.missing == 0 => work.messages.to_string(),
-        Some(work) => format!("{}+", work.messages),
+    let lag = match explanation.lag {
+        Some(lag) if lag.missing == 0 => lag.messages.to_string(),
+        Some(lag) => format!("{}+", lag.messages),
         None => "unknown".to_owned(),
     };
     let PodCounts {
@@ -152,18 +155,18 @@ mod tests {
 
     use super::*;
     use crate::decide::{
-        Bounds, GroupReading, History, Lag, LagReading, Mode, Moment, Observation, Policy, Target, Work,
-        Workload, decide,
+        GroupReading, History, Lag, LagByPartition, LagReading, Mode, Moment, Observation, Policy,
+        ReplicaLimits, Target, Workload, decide,
     };
 
     #[test]
     fn a_status_line_has_the_numbers_and_the_reason() {
         let policy = Policy {
-            bounds: Bounds::new(0..=2).unwrap(),
+            limits: ReplicaLimits::new(0..=2).unwrap(),
             target: Target::TasksPerReplica(NonZeroU32::MIN),
             mode: Mode::Active,
-            stabilisation: Duration::ZERO,
-            settle: Duration::ZERO,
+            stabilization: Duration::ZERO,
+            cooldown: Duration::ZERO,
             rebalance_hold: Duration::ZERO,
             stale_after: Duration::from_secs(9),
         };
@@ -174,18 +177,18 @@ mod tests {
                 group: GroupReading::NotRead,
                 workload: Workload::default(),
                 conflict: None,
-                held: None,
+                refusal: None,
             };
             let decision = decide(&policy, &observation, History::default(), at);
             status_line(Role::Processor, &decision.explanation)
         };
         assert_eq!(
-            line(Lag::Known(Work::of([1, 1, 1]))),
-            "processor: lag 3, desired 2, busy 0, draining 0 (CappedByMax: 3 messages on 3 of 3 partitions deserve \
-             3 workers; maxReplicas allows 2)"
+            line(Lag::Known(LagByPartition::from_messages([1, 1, 1]))),
+            "processor: lag 3, desired 2, busy 0, draining 0 (LimitedByMaxReplicas: 3 messages on 3 of 3 partitions need \
+             3 replicas; limited by maxReplicas (2))"
         );
         let unknown = line(Lag::Unknown {
-            why: "Kafka is away".into(),
+            why: "Kafka is unreachable".into(),
         });
         assert!(
             unknown.starts_with("processor: lag unknown, desired 0, busy 0, draining 0 (HeldUnknownLag"),

@@ -1,4 +1,4 @@
-//! The environment of a worker's process: that of its pod, with this machine's places in place of the pod's.
+//! The environment of a worker's process: that of its pod, with this machine's directories in place of the pod's.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,47 +10,47 @@ use k8s_openapi::api::core::v1::EnvVar;
 use separation_contract::environment as env;
 
 use super::manifest::Secrets;
-use crate::apply::{CA_FOLDER, CLIENT_FOLDER, SCRATCH_FOLDER, WORK_FOLDER};
+use crate::apply::{CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};
 use crate::decide::PodName;
 use crate::plan::{KafkaPlan, Model, SecretKey};
 
-/// Where on this machine a pool's files are.
+/// The directories of a pool on this machine.
 #[derive(Debug, Clone)]
-pub(super) struct Places {
-    /// In place of the shared volume.
+pub(super) struct Directories {
+    /// Replaces the shared volume.
     pub(super) work: PathBuf,
-    /// A folder for each worker's own files.
+    /// Has a scratch directory for each worker.
     pub(super) scratch: PathBuf,
-    /// Certificates, for their owner only.
+    /// Certificates; the files are readable by their owner only.
     pub(super) certificates: PathBuf,
-    /// A log for each worker.
+    /// Has a log file for each worker.
     pub(super) logs: PathBuf,
 }
 
-impl Places {
-    /// Places under one folder, made.
-    pub(super) fn under(folder: &Path) -> anyhow::Result<Self> {
-        let place = |name: &str| {
-            let place = folder.join(name);
-            fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
-            anyhow::Ok(place)
+impl Directories {
+    /// Creates the directories in `directory`.
+    pub(super) fn under(directory: &Path) -> anyhow::Result<Self> {
+        let create_directory = |name: &str| {
+            let path = directory.join(name);
+            fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+            anyhow::Ok(path)
         };
         Ok(Self {
-            work: place("work")?,
-            scratch: place("scratch")?,
-            certificates: place("certificates")?,
-            logs: place("logs")?,
+            work: create_directory("work")?,
+            scratch: create_directory("scratch")?,
+            certificates: create_directory("certificates")?,
+            logs: create_directory("logs")?,
         })
     }
 
-    /// Checks that the file of a pool's model exists. A worker waits for its model, since in a pod the volume may come
-    /// later; on one machine the path is wrong.
+    /// Checks that the file of a pool's model exists. A worker waits for its model file, because in a pod the volume
+    /// may be filled later; here a missing file means a wrong path.
     ///
     /// # Errors
     /// When there is no such file.
     pub(super) fn check_model(&self, model: &Model) -> anyhow::Result<()> {
-        let path = self.here(&model.0, "").unwrap_or_else(|| model.0.clone());
-        // Anything else is a model's name.
+        let path = self.local_path(&model.0, "").unwrap_or_else(|| model.0.clone());
+        // Anything but an absolute path is a model's name.
         anyhow::ensure!(
             !path.starts_with('/') || Path::new(&path).is_file(),
             "spec.model.path: no such file: {path}; fix: name a model file of this machine"
@@ -59,31 +59,31 @@ impl Places {
     }
 
     /// The path on this machine of a path in a pod.
-    fn here(&self, path: &str, worker: &str) -> Option<String> {
-        let places = [
-            (WORK_FOLDER, self.work.clone()),
-            (SCRATCH_FOLDER, self.scratch.join(worker)),
-            (CA_FOLDER, self.certificates.join("ca")),
-            (CLIENT_FOLDER, self.certificates.join("client")),
+    fn local_path(&self, path: &str, worker: &str) -> Option<String> {
+        let directories = [
+            (WORK_PATH, self.work.clone()),
+            (SCRATCH_PATH, self.scratch.join(worker)),
+            (CA_PATH, self.certificates.join("ca")),
+            (CLIENT_PATH, self.certificates.join("client")),
         ];
-        places.iter().find_map(|(pod, here)| {
+        directories.iter().find_map(|(pod, local_path)| {
             let rest = path.strip_prefix(pod)?;
-            (rest.is_empty() || rest.starts_with('/')).then(|| format!("{}{rest}", here.display()))
+            (rest.is_empty() || rest.starts_with('/')).then(|| format!("{}{rest}", local_path.display()))
         })
     }
 }
 
-/// What a worker's process is told. `variables` are those of its pod.
+/// The environment of a worker's process. `variables` are those of its pod.
 ///
 /// # Errors
-/// When a secret that the pool names is in none of the files.
-pub(super) fn of_process(
+/// When a Secret that the pool names is in none of the files.
+pub(super) fn process_environment(
     variables: Vec<EnvVar>,
     worker: &PodName,
-    places: &Places,
+    directories: &Directories,
     secrets: &Secrets,
 ) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut told = BTreeMap::new();
+    let mut environment = BTreeMap::new();
     for variable in variables {
         let from = variable.value_from.as_ref();
         let value = if let Some(key) = from.and_then(|from| from.secret_key_ref.as_ref()) {
@@ -93,57 +93,58 @@ pub(super) fn of_process(
             };
             secrets.text(&key).with_context(|| missing(&key))?
         } else if from.is_some() {
-            // The one field that pods are told of is their name.
+            // The only field reference in pods is their name.
             worker.as_str().to_owned()
         } else {
             let value = variable.value.unwrap_or_default();
-            places.here(&value, worker.as_str()).unwrap_or(value)
+            directories.local_path(&value, worker.as_str()).unwrap_or(value)
         };
-        told.insert(variable.name, value);
+        environment.insert(variable.name, value);
     }
-    // The pod's own address; here each worker needs one of its own.
-    told.insert(env::ADMIN_ADDR.to_owned(), "127.0.0.1:0".to_owned());
-    // Read by this process.
-    told.insert(env::LOG_FORMAT.to_owned(), "json".to_owned());
-    // Whoever waits for a webhook on this machine is meant.
-    let allowed = told.entry(env::OUTBOUND_ALLOW.to_owned()).or_default();
+    // Each pod has its own address; here each worker needs its own port.
+    environment.insert(env::ADMIN_ADDR.to_owned(), "127.0.0.1:0".to_owned());
+    // This process parses the log.
+    environment.insert(env::LOG_FORMAT.to_owned(), "json".to_owned());
+    // Webhook receivers run on this machine.
+    let allowed = environment.entry(env::OUTBOUND_ALLOW.to_owned()).or_default();
     if !allowed.is_empty() {
         allowed.push(',');
     }
     allowed.push_str("127.0.0.0/8,::1");
-    Ok(told)
+    Ok(environment)
 }
 
-/// Writes certificates where workers are told that they are.
+/// Writes certificates to the paths in the workers' environment.
 ///
 /// # Errors
-/// When a secret is missing or a file cannot be written.
+/// When a Secret is missing or a file cannot be written.
 pub(super) fn write_certificates(
     kafka: &KafkaPlan,
-    places: &Places,
+    directories: &Directories,
     secrets: &Secrets,
 ) -> anyhow::Result<()> {
     let Some(tls) = &kafka.tls else { return Ok(()) };
     let client = tls.client.iter();
     let client = client.flat_map(|client| [("client", &client.certificate), ("client", &client.private_key)]);
-    for (folder, key) in tls.ca.iter().map(|ca| ("ca", ca)).chain(client) {
+    for (directory, key) in tls.ca.iter().map(|ca| ("ca", ca)).chain(client) {
         let bytes = secrets.bytes(key).with_context(|| missing(key))?;
-        let folder = places.certificates.join(folder);
-        let path = folder.join(&key.key);
-        write_private(&folder, &path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+        let directory = directories.certificates.join(directory);
+        let path = directory.join(&key.key);
+        write_private(&directory, &path, bytes)
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
-fn write_private(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn write_private(directory: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write as _;
-    fs::create_dir_all(folder)?;
+    fs::create_dir_all(directory)?;
     let mut options = fs::OpenOptions::new();
     options.create(true).truncate(true).write(true).mode(0o600);
     options.open(path)?.write_all(bytes)
 }
 
-/// What is said of a secret that is in none of the files.
+/// The error for a Secret that is in none of the files.
 pub(super) fn missing(key: &SecretKey) -> String {
     let SecretKey { secret, key } = key;
     format!(
@@ -158,24 +159,24 @@ mod tests {
     use crate::local::manifest::Manifests;
     use crate::plan::{PoolPlan, Role};
 
-    fn places() -> Places {
-        let place = |name: &str| PathBuf::from(format!("/tmp/{name}"));
-        Places {
-            work: place("work"),
-            scratch: place("scratch"),
-            certificates: place("certificates"),
-            logs: place("logs"),
+    fn directories() -> Directories {
+        let path = |name: &str| PathBuf::from(format!("/tmp/{name}"));
+        Directories {
+            work: path("work"),
+            scratch: path("scratch"),
+            certificates: path("certificates"),
+            logs: path("logs"),
         }
     }
 
-    fn told(pool: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    fn environment(pool: &str) -> anyhow::Result<BTreeMap<String, String>> {
         let manifests = Manifests::read(&[("pool.yaml".into(), pool.to_owned())])?;
-        let plan = PoolPlan::of(&manifests.pool()?)?;
+        let plan = PoolPlan::from_pool(&manifests.pool()?)?;
         let worker = PodName::from("vocals-processor-1");
-        of_process(
+        process_environment(
             variables(&plan, plan.role(Role::Processor), None),
             &worker,
-            &places(),
+            &directories(),
             &manifests.secrets,
         )
     }
@@ -190,29 +191,29 @@ spec:
 ";
 
     #[test]
-    fn a_process_is_told_what_its_pod_would_be_with_places_of_this_machine() {
-        let told = told(&format!(
+    fn a_process_gets_the_environment_of_its_pod_with_directories_of_this_machine() {
+        let environment = environment(&format!(
             "{POOL}\n---\nkind: Secret\nmetadata: {{name: user}}\nstringData: {{username: ann, password: x}}\n"
         ))
         .unwrap();
-        let told = |name: &str| told[name].as_str();
-        assert_eq!(told(env::KAFKA_CLIENT_ID), "vocals-processor-1");
-        assert_eq!(told(env::KAFKA_SASL_PASSWORD), "x");
-        assert_eq!(told(env::KAFKA_SSL_CA_LOCATION), "/tmp/certificates/ca/ca.crt");
-        assert_eq!(told(env::SCRATCH_DIR), "/tmp/scratch/vocals-processor-1");
+        let value = |name: &str| environment[name].as_str();
+        assert_eq!(value(env::KAFKA_CLIENT_ID), "vocals-processor-1");
+        assert_eq!(value(env::KAFKA_SASL_PASSWORD), "x");
+        assert_eq!(value(env::KAFKA_SSL_CA_LOCATION), "/tmp/certificates/ca/ca.crt");
+        assert_eq!(value(env::SCRATCH_DIR), "/tmp/scratch/vocals-processor-1");
         assert!(
-            Path::new(told(env::TEMP_DIR)).starts_with(Path::new("/tmp").join("work")),
+            Path::new(value(env::TEMP_DIR)).starts_with(Path::new("/tmp").join("work")),
             "{}",
-            told(env::TEMP_DIR)
+            value(env::TEMP_DIR)
         );
-        assert_eq!(told(env::ADMIN_ADDR), "127.0.0.1:0");
-        assert_eq!(told(env::OUTBOUND_ALLOW), "127.0.0.0/8,::1");
+        assert_eq!(value(env::ADMIN_ADDR), "127.0.0.1:0");
+        assert_eq!(value(env::OUTBOUND_ALLOW), "127.0.0.0/8,::1");
     }
 
     #[test]
     fn a_secret_that_is_in_no_file_is_named_with_the_fix() {
         assert_eq!(
-            told(POOL).unwrap_err().to_string(),
+            environment(POOL).unwrap_err().to_string(),
             "no Secret user with the key username; fix: add it to the file, or another file with -f SECRET.yaml"
         );
     }

@@ -1,54 +1,60 @@
-//! Worker processes as decisions see pods, and what Kubernetes would do with them: who goes when there are to be fewer.
+//! Worker processes as pods for decisions, and the choice that Kubernetes would make of which to stop at a scale-down.
 //! Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decide::{GroupReading, Holds, Marked, Member, Moment, Pod, PodName, PodState, Workload};
+use crate::decide::{
+    CostAnnotation, GroupReading, Member, MemberWork, Moment, Pod, PodName, PodState, Workload,
+};
 
-/// The wait before a worker that ended by itself is started anew; it doubles with each, up to the longest.
-const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
+/// The wait before a worker that ended by itself is restarted; it doubles with each, up to the longest.
+const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// A worker's process, as it was last seen.
+/// A worker's process, as last observed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct WorkerSnapshot {
     pub(super) name: PodName,
-    pub(super) doing: Doing,
+    pub(super) activity: WorkerActivity,
 }
 
-/// What a worker is doing.
+/// The activity of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Doing {
+pub(super) enum WorkerActivity {
     /// It loads its model, or joins the group.
     Starting,
-    /// It waits for a task.
+    /// It has no task.
     Idle,
-    /// It has one.
+    /// It has a task.
     Busy,
-    /// It takes no other one.
+    /// It takes no further tasks.
     Draining,
-    /// It did not answer: it may have one.
-    Untold,
+    /// It did not respond: it may have a task.
+    Unknown,
 }
 
-/// What runs for a role.
-pub(super) fn workload(seen: &[Seen], replicas: u32, marked: &BTreeSet<PodName>) -> Workload {
+/// A role's processes as a workload.
+pub(super) fn workload(
+    workers: &[WorkerSnapshot],
+    replicas: u32,
+    candidates: &BTreeSet<PodName>,
+) -> Workload {
     let set: Arc<str> = "processes".into();
-    let pods = seen.iter().map(|worker| Pod {
+    let pods = workers.iter().map(|worker| Pod {
         name: worker.name.clone(),
-        state: match worker.doing {
-            Doing::Starting => PodState::NotReady,
-            Doing::Idle | Doing::Busy | Doing::Untold => PodState::Ready,
-            Doing::Draining => PodState::Draining,
+        state: match worker.activity {
+            WorkerActivity::Starting => PodState::NotReady,
+            WorkerActivity::Idle | WorkerActivity::Busy | WorkerActivity::Unknown => PodState::Ready,
+            WorkerActivity::Draining => PodState::Draining,
         },
-        marked: if marked.contains(&worker.name) {
-            Marked::Yes
+        cost_annotation: if candidates.contains(&worker.name) {
+            CostAnnotation::Present
         } else {
-            Marked::No
+            CostAnnotation::Absent
         },
-        // Processes have no ReplicaSets: nothing but us ends them.
+        // Processes have no ReplicaSets; only this process stops them.
         replica_set: Arc::clone(&set),
     });
     Workload {
@@ -58,15 +64,15 @@ pub(super) fn workload(seen: &[Seen], replicas: u32, marked: &BTreeSet<PodName>)
     }
 }
 
-/// Who has a task, as the workers say themselves.
-pub(super) fn group(seen: &[Seen], at: Moment) -> GroupReading {
-    let members = seen.iter().filter_map(|worker| {
+/// The workers as group members, with a task or not by their own status.
+pub(super) fn group(workers: &[WorkerSnapshot], at: Moment) -> GroupReading {
+    let members = workers.iter().filter_map(|worker| {
         Some(Member {
             pod: worker.name.clone(),
-            holds: match worker.doing {
-                Doing::Busy => Holds::Task,
-                Doing::Idle => Holds::NoTask,
-                Doing::Starting | Doing::Draining | Doing::Untold => return None,
+            work: match worker.activity {
+                WorkerActivity::Busy => MemberWork::Task,
+                WorkerActivity::Idle => MemberWork::NoTask,
+                WorkerActivity::Starting | WorkerActivity::Draining | WorkerActivity::Unknown => return None,
             },
         })
     });
@@ -76,33 +82,41 @@ pub(super) fn group(seen: &[Seen], at: Moment) -> GroupReading {
     }
 }
 
-/// Who goes so that `replicas` stay: as Kubernetes chooses, those that are not ready first, then marked ones, then the
-/// others; the newest first. `seen` has the oldest first.
-pub(super) fn leaving(seen: &[Seen], replicas: u32, marked: &BTreeSet<PodName>) -> Vec<PodName> {
-    let mut standing: Vec<_> = seen
+/// The workers to stop so that `replicas` remain, as Kubernetes chooses: those that are not ready first, then
+/// scale-down candidates, then the others; the newest first. `workers` has the oldest first.
+pub(super) fn to_stop(
+    workers: &[WorkerSnapshot],
+    replicas: u32,
+    candidates: &BTreeSet<PodName>,
+) -> Vec<PodName> {
+    let mut running: Vec<_> = workers
         .iter()
-        .filter(|worker| worker.doing != Doing::Draining)
+        .filter(|worker| worker.activity != WorkerActivity::Draining)
         .enumerate()
         .collect();
-    let surplus = standing
+    let surplus = running
         .len()
         .saturating_sub(usize::try_from(replicas).unwrap_or(usize::MAX));
-    standing.sort_by_key(|(age, worker)| {
-        let is_ready = worker.doing != Doing::Starting;
-        (is_ready, !marked.contains(&worker.name), std::cmp::Reverse(*age))
+    running.sort_by_key(|(age, worker)| {
+        let is_ready = worker.activity != WorkerActivity::Starting;
+        (
+            is_ready,
+            !candidates.contains(&worker.name),
+            std::cmp::Reverse(*age),
+        )
     });
-    let going = standing.into_iter().take(surplus);
-    going.map(|(_, worker)| worker.name.clone()).collect()
+    let stopped = running.into_iter().take(surplus);
+    stopped.map(|(_, worker)| worker.name.clone()).collect()
 }
 
-/// The wait before the next start, after so many workers in a row that ended by themselves.
-pub(super) fn back_off(failures: u32) -> Duration {
+/// The wait before the next start, after `failures` consecutive workers that ended by themselves.
+pub(super) fn backoff(failures: u32) -> Duration {
     match failures {
         0 => Duration::ZERO,
-        // 2^5 times the first is longer than the longest.
-        more => FIRST_BACK_OFF
+        // 2^5 times the first wait exceeds the longest.
+        more => INITIAL_BACKOFF
             .saturating_mul(1 << (more - 1).min(5))
-            .min(LONGEST_BACK_OFF),
+            .min(MAX_BACKOFF),
     }
 }
 
@@ -110,59 +124,72 @@ pub(super) fn back_off(failures: u32) -> Duration {
 mod tests {
     use super::*;
 
-    fn seen(workers: &[(&str, Doing)]) -> Vec<Seen> {
-        let seen = workers.iter().map(|(name, doing)| Seen {
+    fn snapshots(workers: &[(&str, WorkerActivity)]) -> Vec<WorkerSnapshot> {
+        let workers = workers.iter().map(|(name, activity)| WorkerSnapshot {
             name: (*name).into(),
-            doing: *doing,
+            activity: *activity,
         });
-        seen.collect()
+        workers.collect()
     }
 
-    fn check_leaving(workers: &[(&str, Doing)], replicas: u32, marked: &[&str], expected: &[&str]) {
-        let marked = marked.iter().map(|name| PodName::from(*name)).collect();
-        let leaving = leaving(&seen(workers), replicas, &marked);
-        let names: Vec<_> = leaving.iter().map(PodName::as_str).collect();
+    fn check_to_stop(
+        workers: &[(&str, WorkerActivity)],
+        replicas: u32,
+        candidates: &[&str],
+        expected: &[&str],
+    ) {
+        let candidates = candidates.iter().map(|name| PodName::from(*name)).collect();
+        let to_stop = to_stop(&snapshots(workers), replicas, &candidates);
+        let names: Vec<_> = to_stop.iter().map(PodName::as_str).collect();
         assert_eq!(names, expected);
     }
 
     #[test]
-    fn who_goes_is_chosen_as_kubernetes_chooses() {
+    fn workers_to_stop_are_chosen_as_kubernetes_chooses() {
         let workers = [
-            ("a", Doing::Idle),
-            ("b", Doing::Busy),
-            ("c", Doing::Idle),
-            ("d", Doing::Starting),
-            ("e", Doing::Draining),
+            ("a", WorkerActivity::Idle),
+            ("b", WorkerActivity::Busy),
+            ("c", WorkerActivity::Idle),
+            ("d", WorkerActivity::Starting),
+            ("e", WorkerActivity::Draining),
         ];
-        check_leaving(&workers, 4, &[], &[]);
-        check_leaving(&workers, 3, &["a"], &["d"]);
-        check_leaving(&workers, 2, &["a"], &["d", "a"]);
-        check_leaving(&workers, 1, &["a", "c"], &["d", "c", "a"]);
-        check_leaving(&workers, 9, &["a"], &[]);
+        check_to_stop(&workers, 4, &[], &[]);
+        check_to_stop(&workers, 3, &["a"], &["d"]);
+        check_to_stop(&workers, 2, &["a"], &["d", "a"]);
+        check_to_stop(&workers, 1, &["a", "c"], &["d", "c", "a"]);
+        check_to_stop(&workers, 9, &["a"], &[]);
     }
 
     #[test]
-    fn workers_that_do_not_answer_are_ready_and_untold() {
-        let seen = seen(&[("a", Doing::Untold), ("b", Doing::Busy), ("c", Doing::Starting)]);
+    fn workers_that_do_not_respond_are_ready_with_unknown_activity() {
+        let workers = snapshots(&[
+            ("a", WorkerActivity::Unknown),
+            ("b", WorkerActivity::Busy),
+            ("c", WorkerActivity::Starting),
+        ]);
         let at = Moment::from_millis(5);
-        let GroupReading::Stable { members, .. } = group(&seen, at) else {
+        let GroupReading::Stable { members, .. } = group(&workers, at) else {
             panic!("members are known")
         };
         assert_eq!(members.len(), 1);
-        assert_eq!(members[0].holds, Holds::Task);
-        let workload = workload(&seen, 3, &BTreeSet::from(["b".into()]));
-        let states: Vec<_> = workload.pods.iter().map(|pod| (pod.state, pod.marked)).collect();
+        assert_eq!(members[0].work, MemberWork::Task);
+        let workload = workload(&workers, 3, &BTreeSet::from(["b".into()]));
+        let states: Vec<_> = workload
+            .pods
+            .iter()
+            .map(|pod| (pod.state, pod.cost_annotation))
+            .collect();
         let expected = [
-            (PodState::Ready, Marked::No),
-            (PodState::Ready, Marked::Yes),
-            (PodState::NotReady, Marked::No),
+            (PodState::Ready, CostAnnotation::Absent),
+            (PodState::Ready, CostAnnotation::Present),
+            (PodState::NotReady, CostAnnotation::Absent),
         ];
         assert_eq!(states, expected);
     }
 
     #[test]
-    fn the_wait_for_a_new_worker_grows_to_half_a_minute() {
-        let waits = [0, 1, 2, 5, 6, 7, u32::MAX].map(|failures| back_off(failures).as_secs());
+    fn the_backoff_of_worker_starts_grows_to_30_s() {
+        let waits = [0, 1, 2, 5, 6, 7, u32::MAX].map(|failures| backoff(failures).as_secs());
         assert_eq!(waits, [0, 1, 2, 16, 30, 30, 30]);
     }
 }

@@ -1,18 +1,18 @@
-//! Where lag comes from: the embedded broker, or the brokers that a pool names, with offsets initialised first.
+//! The source of lag: the embedded broker, or the brokers that a pool names, for which offsets are initialized first.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::broker::EmbeddedLag;
-use crate::apply::offsets::{Steady, to_adopt};
+use crate::apply::offsets::{StableOffsets, to_adopt};
 use crate::decide::{Lag, LagReading, Moment};
-use crate::kafka::{Cluster, Deadline, Unread};
-use crate::observe::{Adoption, Found, LagReader, Query, TopicOffsets};
+use crate::kafka::{Cluster, Deadline, ReadError};
+use crate::observe::{Adoption, LagReader, Query, QueryResult, TopicOffsets};
 use crate::plan::RolePlan;
 use anyhow::Context as _;
 
-/// How long one reading may take.
-const READ_WITHIN: Duration = Duration::from_secs(5);
+/// Time for one reading.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How old the committed offsets of an idle group may be.
 const COMMITTED_AGE: Duration = Duration::from_secs(10);
@@ -27,18 +27,18 @@ pub(super) enum LagSource {
 pub(super) struct ClusterLag {
     reader: LagReader,
     query: Query,
-    /// Whether readings in a row agree on what is committed, while offsets are not initialized.
-    steady: Steady,
+    /// Whether consecutive readings agree on the committed offsets, while offsets are not initialized.
+    stable_offsets: StableOffsets,
 }
 
 impl LagSource {
-    /// Reads now.
+    /// Reads the lag; `now` is the time of the reading.
     pub(super) async fn read(&mut self, now: Moment) -> LagReading {
         let lag = match self {
             Self::Embedded(lag) => {
                 let lag = Arc::clone(lag);
                 let read = tokio::task::spawn_blocking(move || lag.read()).await;
-                let read = read.context("the reading ended early").and_then(|read| read);
+                let read = read.context("the reading was aborted").and_then(|read| read);
                 read.map(Lag::Known).unwrap_or_else(|error| Lag::Unknown {
                     why: format!("{error:#}").into(),
                 })
@@ -50,7 +50,7 @@ impl LagSource {
 }
 
 impl ClusterLag {
-    /// Lag of a role's group in its topic.
+    /// Lag of a role's group on its topic.
     pub(super) fn new(cluster: Arc<Cluster>, role: &RolePlan) -> Self {
         Self {
             reader: LagReader::new(cluster, COMMITTED_AGE),
@@ -59,19 +59,19 @@ impl ClusterLag {
                 group: role.group.as_str().into(),
                 adoption: Adoption::pending(role.adoption),
             },
-            steady: Steady::default(),
+            stable_offsets: StableOffsets::default(),
         }
     }
 
     async fn read(&mut self, now: Moment) -> Lag {
-        let deadline = Deadline::after(READ_WITHIN);
+        let deadline = Deadline::after(READ_TIMEOUT);
         let mut found = self
             .reader
             .read(std::slice::from_ref(&self.query), now, &deadline)
             .await;
-        let Some(Found { offsets, lag, .. }) = found.pop() else {
+        let Some(QueryResult { offsets, lag, .. }) = found.pop() else {
             return Lag::Unknown {
-                why: "nothing was read".into(),
+                why: "the lag was not read".into(),
             };
         };
         let (Some(offsets), None) = (offsets, &self.query.adoption.initialized_for) else {
@@ -80,7 +80,7 @@ impl ClusterLag {
         match self.adopt(offsets, now, &deadline).await {
             Ok(true) => lag.lag,
             Ok(false) => Lag::Unknown {
-                why: "offsets are initialized when readings have agreed for five seconds".into(),
+                why: "offsets are not initialized yet: readings must agree for five seconds".into(),
             },
             Err(why) => Lag::Unknown {
                 why: format!("offsets are not initialized: {why}").into(),
@@ -88,17 +88,17 @@ impl ClusterLag {
         }
     }
 
-    /// Initializes offsets once; whether they are.
+    /// Initializes offsets once; returns whether they are initialized.
     async fn adopt(
         &mut self,
         offsets: TopicOffsets,
         now: Moment,
         deadline: &Deadline,
-    ) -> Result<bool, Unread> {
+    ) -> Result<bool, ReadError> {
         let commits = to_adopt(&offsets, &self.query.adoption)?;
         if !commits.is_empty() {
-            self.steady.note(Some(&offsets), now);
-            if !self.steady.is_long_enough() {
+            self.stable_offsets.record(Some(&offsets), now);
+            if !self.stable_offsets.are_stable() {
                 return Ok(false);
             }
             self.reader

@@ -1,6 +1,6 @@
-//! Files as `kubectl apply -f` takes them: one pool, and the Secrets that it names. Pure.
+//! Files as for `kubectl apply -f`: one pool, and the Secrets that it names. Pure.
 //!
-//! What a pool leaves out here is what this machine brings itself: Kafka, S3, a place for work.
+//! Unlike on a cluster, a pool may omit Kafka, S3 and the work storage: this machine provides them.
 
 use std::collections::BTreeMap;
 
@@ -12,24 +12,24 @@ use serde_json::{Map, Value, json};
 use crate::crd::{SeparationPool, from_value};
 use crate::plan::SecretKey;
 
-/// Where songs and stems wait if a pool does not say it.
+/// The default S3 prefix for staged songs and stems.
 const STAGING: &str = "staging/";
 
-/// What was read, before it is a pool.
+/// The contents of the files; the pool is not validated yet.
 #[derive(Debug)]
 pub(super) struct Manifests {
     pool: Value,
-    /// Secrets by their names.
+    /// Secrets by name.
     pub(super) secrets: Secrets,
 }
 
-/// Secrets and their keys; never shown.
+/// The values of Secrets by name and Secret key; `Debug` prints only names.
 #[derive(Default, Clone)]
 pub(super) struct Secrets(BTreeMap<String, BTreeMap<String, Vec<u8>>>);
 
-/// Whether the pool names a server, or this machine brings one.
+/// Whether the pool names a server, or this process provides one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Server {
+pub(super) enum ServerSource {
     Named,
     Embedded,
 }
@@ -50,12 +50,12 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// The bytes of a key.
+    /// The bytes of a Secret key.
     pub(super) fn bytes(&self, key: &SecretKey) -> Option<&[u8]> {
         Some(self.0.get(&key.secret)?.get(&key.key)?)
     }
 
-    /// The text of a key.
+    /// The text of a Secret key; `None` if it is missing or not UTF-8.
     pub(super) fn text(&self, key: &SecretKey) -> Option<String> {
         String::from_utf8(self.bytes(key)?.to_vec()).ok()
     }
@@ -75,7 +75,7 @@ impl Secrets {
         for (key, value) in secret["stringData"].as_object().into_iter().flatten() {
             let text = value
                 .as_str()
-                .with_context(|| format!("Secret {name}: stringData.{key} is no text; fix: quote it"))?;
+                .with_context(|| format!("Secret {name}: stringData.{key} is not a string; fix: quote it"))?;
             keys.insert(key.clone(), text.as_bytes().to_vec());
         }
         Ok(())
@@ -83,21 +83,21 @@ impl Secrets {
 }
 
 impl Manifests {
-    /// Reads files' texts, each with its name.
+    /// Parses files, given as names and texts.
     ///
     /// # Errors
-    /// When one is no YAML, when there is not exactly one pool, or a Secret cannot be read.
+    /// When a text is not valid YAML, when there is not exactly one pool, or when a Secret is invalid.
     pub(super) fn read(files: &[(String, String)]) -> anyhow::Result<Self> {
         let mut pools = Vec::new();
         let mut secrets = Secrets::default();
         for (name, text) in files {
             let documents: Vec<Value> =
-                serde_saphyr::from_multiple(text).with_context(|| format!("{name} is no YAML"))?;
+                serde_saphyr::from_multiple(text).with_context(|| format!("{name} is not valid YAML"))?;
             for document in documents {
                 match document["kind"].as_str() {
                     Some("SeparationPool") => pools.push(document),
                     Some("Secret") => secrets.add(&document).with_context(|| name.clone())?,
-                    // As in files that are applied to a cluster too.
+                    // Files that are also applied to a cluster may have other kinds.
                     Some(kind) => tracing::debug!(kind, file = name, "Not needed on one machine"),
                     None if document.is_null() => {}
                     None => bail!("{name}: a document has no kind; fix: kind: SeparationPool"),
@@ -106,7 +106,7 @@ impl Manifests {
         }
         ensure!(
             pools.len() == 1,
-            "{} SeparationPools in the files, and one is run; fix: name files with one",
+            "the files have {} SeparationPools, but exactly one is needed; fix: name files with one",
             pools.len()
         );
         Ok(Self {
@@ -116,22 +116,22 @@ impl Manifests {
     }
 
     /// Whether the pool names its brokers.
-    pub(super) fn kafka(&self) -> Server {
-        named(&self.pool["spec"]["kafka"])
+    pub(super) fn kafka(&self) -> ServerSource {
+        server_source(&self.pool["spec"]["kafka"])
     }
 
     /// Whether the pool names its object store.
-    pub(super) fn store(&self) -> Server {
-        named(&self.pool["spec"]["storage"]["s3"])
+    pub(super) fn store(&self) -> ServerSource {
+        server_source(&self.pool["spec"]["storage"]["s3"])
     }
 
-    /// Fills in the embedded broker.
+    /// Sets the embedded broker in the pool.
     pub(super) fn use_broker(&mut self, bootstrap_servers: &str) {
         nested(&mut self.pool, &["spec", "kafka"])
             .insert("bootstrapServers".into(), bootstrap_servers.into());
     }
 
-    /// Fills in the embedded store, and its key.
+    /// Sets the embedded store in the pool, and adds a Secret with its credentials.
     pub(super) fn use_store(&mut self, store: &EmbeddedStore) {
         let endpoint = &store.endpoint;
         let s3 = json!({
@@ -143,40 +143,40 @@ impl Manifests {
         });
         let storage = nested(&mut self.pool, &["spec", "storage"]);
         storage.insert("s3".into(), s3);
-        let key = [
+        let keys = [
             ("AWS_ACCESS_KEY_ID", &store.access_key_id),
             ("AWS_SECRET_ACCESS_KEY", &store.secret_access_key),
         ];
-        let key = key.map(|(name, value)| (name.to_owned(), value.clone().into_bytes()));
-        self.secrets.0.insert("embedded-s3".into(), key.into());
+        let keys = keys.map(|(name, value)| (name.to_owned(), value.clone().into_bytes()));
+        self.secrets.0.insert("embedded-s3".into(), keys.into());
     }
 
-    /// The pool, with the defaults that an API server would fill in.
+    /// The pool, with the defaults that an API server would set.
     ///
     /// # Errors
-    /// When it is none.
+    /// When it is not a valid SeparationPool.
     pub(super) fn pool(&self) -> anyhow::Result<SeparationPool> {
         let mut pool = self.pool.clone();
         let storage = nested(&mut pool, &["spec", "storage"]);
-        if named(storage.get("work").unwrap_or(&Value::Null)) == Server::Embedded {
+        if server_source(storage.get("work").unwrap_or(&Value::Null)) == ServerSource::Embedded {
             storage.insert("work".into(), json!({"s3Prefix": STAGING}));
         }
         if pool["metadata"]["namespace"].is_null() {
             nested(&mut pool, &["metadata"]).insert("namespace".into(), "default".into());
         }
-        from_value(pool).context("this is no SeparationPool")
+        from_value(pool).context("not a valid SeparationPool")
     }
 }
 
-fn named(value: &Value) -> Server {
+fn server_source(value: &Value) -> ServerSource {
     match value {
-        Value::Null => Server::Embedded,
-        Value::Object(fields) if fields.is_empty() => Server::Embedded,
-        _ => Server::Named,
+        Value::Null => ServerSource::Embedded,
+        Value::Object(fields) if fields.is_empty() => ServerSource::Embedded,
+        _ => ServerSource::Named,
     }
 }
 
-/// The object under these names, made where it is missing or something else.
+/// The object at this path; created if it is missing or not an object.
 fn nested<'v>(value: &'v mut Value, names: &[&str]) -> &'v mut Map<String, Value> {
     if !value.is_object() {
         *value = Value::Object(Map::new());
@@ -211,11 +211,11 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_with_nothing_but_a_name_gets_everything_from_this_machine() {
+    fn a_pool_with_only_a_name_gets_embedded_servers() {
         let mut manifests = read(SMALLEST).unwrap();
         assert_eq!(
             (manifests.kafka(), manifests.store()),
-            (Server::Embedded, Server::Embedded)
+            (ServerSource::Embedded, ServerSource::Embedded)
         );
         manifests.use_broker("127.0.0.1:1");
         manifests.use_store(&store());
@@ -235,12 +235,12 @@ mod tests {
     }
 
     #[test]
-    fn servers_that_are_named_stay() {
+    fn named_servers_are_kept() {
         let text = include_str!("../../../deploy/samples/pool.yaml");
         let manifests = read(text).unwrap();
         assert_eq!(
             (manifests.kafka(), manifests.store()),
-            (Server::Named, Server::Named)
+            (ServerSource::Named, ServerSource::Named)
         );
         let mut as_on_a_cluster = crate::crd::from_yaml(text).unwrap();
         as_on_a_cluster.metadata.namespace = Some("media".into());
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_come_in_the_same_files_and_are_never_shown() {
+    fn secrets_are_read_from_the_same_files_and_never_printed() {
         let text = format!(
             "{SMALLEST}\n---\nkind: Secret\nmetadata: {{name: user}}\nstringData: {{username: ann}}\n\
              data: {{password: c2VjcmV0}}\n---\nkind: ConfigMap\nmetadata: {{name: other}}\n"
@@ -268,21 +268,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_the_file() {
+    fn an_invalid_document_is_named_with_its_file() {
         let two = format!("{SMALLEST}\n---\n{SMALLEST}");
         let wrong = [
-            ("kind: [", "pool.yaml is no YAML"),
+            ("kind: [", "pool.yaml is not valid YAML"),
             (
                 "a: 1",
                 "pool.yaml: a document has no kind; fix: kind: SeparationPool",
             ),
             (
                 "kind: Service",
-                "0 SeparationPools in the files, and one is run; fix: name files with one",
+                "the files have 0 SeparationPools, but exactly one is needed; fix: name files with one",
             ),
             (
                 two.as_str(),
-                "2 SeparationPools in the files, and one is run; fix: name files with one",
+                "the files have 2 SeparationPools, but exactly one is needed; fix: name files with one",
             ),
             ("{kind: Secret, metadata: {name: a}, data: {b: '?'}}", "pool.yaml"),
         ];

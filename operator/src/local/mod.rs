@@ -1,7 +1,7 @@
-//! A pool on this machine: the same resource and the same decisions as on a cluster, with processes in place of pods.
+//! A pool on this machine: the same custom resource and decisions as on a cluster, with processes in place of pods.
 //!
-//! What the pool does not name, Kafka or S3, runs in this process, for trying out. Workers are told to end by SIGTERM and
-//! waited for; one that has a task is never killed, unless somebody asks twice.
+//! If the pool names no Kafka or S3, this process serves one for trial use. Workers are stopped with SIGTERM and
+//! awaited; one that has a task is never killed, unless the user asks twice.
 
 mod broker;
 mod display;
@@ -33,92 +33,92 @@ use crate::kafka::{Cluster, ClusterSettings};
 use crate::plan::{PoolPlan, Role};
 use broker::{EmbeddedBroker, EmbeddedLag};
 use display::Display;
-use environment::Places;
+use environment::Directories;
 use lag::{ClusterLag, LagSource};
-use manifest::{Manifests, Server};
-use role::{Phase, RolePool, Site, reached};
-use songs::{Api, Songs};
+use manifest::{Manifests, ServerSource};
+use role::{PoolContext, RolePhase, RolePool, wait_for_at_least};
+use songs::{ApiClient, Songs};
 use store::StoreServer;
 use webhooks::Webhooks;
 use worker::{Program, Worker};
 
 pub use songs::SongReport;
 
-/// The line of the API's log that names its address.
+/// The message of the API's log line with its address.
 const API_LISTENS: &str = "API listens";
 
-/// How long the API may take to start, and the time between two looks.
-const API_WITHIN: Duration = Duration::from_secs(60);
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Time for the API to start, and the interval of the checks.
+const API_START_TIMEOUT: Duration = Duration::from_secs(60);
+const API_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The in-process broker shares partitions out anew only a session after somebody left, so that sessions are short there:
-/// three heartbeats and a little.
+/// The embedded broker reassigns the partitions of a member that left only after a session timeout, so it is short
+/// here: six heartbeats.
 const EMBEDDED_TIMINGS: [(&str, &str); 2] = [
     (env::KAFKA_SESSION_TIMEOUT_MS, "3000"),
     (env::KAFKA_HEARTBEAT_INTERVAL_MS, "500"),
 ];
 
-/// What is run.
+/// Arguments of a local run.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
     /// Files with the pool and its Secrets.
     pub files: Vec<PathBuf>,
-    /// Songs to separate; with none, the pool runs until a signal.
+    /// Songs to separate; if empty, the pool runs until a signal.
     pub inputs: Vec<PathBuf>,
-    /// Where stems of `inputs` go.
+    /// Directory for the stems of `inputs`.
     pub output: PathBuf,
-    /// Port of the API on this machine; 0 takes any free one.
+    /// Port of the API on this machine; 0 means any free port.
     pub port: u16,
-    /// The worker's program.
+    /// Path of the worker's program.
     pub worker: PathBuf,
-    /// Where everything else is kept; a temporary folder if nothing is said.
+    /// Directory for all other files; `None` means a temporary directory.
     pub data: Option<PathBuf>,
     /// Partitions of each topic on the embedded broker.
     pub partitions: i32,
-    /// Print a JSON object for each song.
+    /// Whether to print a JSON object for each song.
     pub json: bool,
 }
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// All songs were separated, or there were none and a signal came.
+    /// All songs were separated, or there were none and a signal arrived.
     Done,
     /// This many songs were not separated.
     Failed(usize),
-    /// A signal came before all songs were separated.
+    /// A signal arrived before all songs were separated.
     Interrupted,
 }
 
-/// What somebody at the keyboard asks for; later ones count.
+/// The user's request by signals. Later variants override earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Asked {
-    /// Nothing.
-    Nothing,
-    /// To finish what runs.
-    End,
-    /// To end at once.
+pub enum StopRequest {
+    /// No signal yet.
+    NotRequested,
+    /// Finish running tasks, then stop.
+    Drain,
+    /// Stop immediately.
     Abort,
 }
 
-/// Everything that must outlive the workers.
+/// The embedded servers, which must outlive the workers.
 struct Servers {
     _broker: Option<EmbeddedBroker>,
     _store: Option<StoreServer>,
 }
 
-/// A role's task, and how it is told what to do.
+/// A role's task, and the channel that sets its phase.
 struct RoleTask {
     role: Role,
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<RolePhase>,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
-/// Runs a pool until its songs are separated or somebody asks for the end.
+/// Runs a pool until its songs are separated or the user stops it.
 ///
 /// # Errors
-/// What cannot be read, started or reached, with its fix.
-pub async fn run(options: LocalOptions, asked: watch::Receiver<Asked>) -> anyhow::Result<Ended> {
+/// When a file, a program or a server cannot be read, started or reached; the text has the fix.
+pub async fn run(options: LocalOptions, stop_request: watch::Receiver<StopRequest>) -> anyhow::Result<Ended> {
     let songs = Songs::new(&options.inputs, &options.output)?;
     let mut manifests = read(&options.files)?;
     let temporary = match &options.data {
@@ -127,23 +127,23 @@ pub async fn run(options: LocalOptions, asked: watch::Receiver<Asked>) -> anyhow
             tempfile::Builder::new()
                 .prefix("separation-local-")
                 .tempdir()
-                .context("no temporary folder")?,
+                .context("cannot create a temporary directory")?,
         ),
     };
     let data = match (&options.data, &temporary) {
         (Some(data), _) => data.clone(),
         (None, Some(temporary)) => temporary.path().to_owned(),
-        (None, None) => bail!("there is no folder for the pool's data"),
+        (None, None) => bail!("there is no directory for the pool's data"),
     };
     let display = Arc::new(Display::start());
     let (servers, lag) = start_servers(&mut manifests, &data, &options, &display).await?;
-    let ran = run_pool(&options, songs, manifests, &data, lag, &display, asked).await;
+    let ran = run_pool(&options, songs, manifests, &data, lag, &display, stop_request).await;
     display.end();
     drop(servers);
     if let (Err(_), Some(temporary)) = (&ran, temporary) {
-        // Logs say more than the error.
+        // The logs have more details than the error.
         let kept = temporary.keep();
-        display.say(&format!("logs are kept in {}", kept.join("logs").display()));
+        display.print_line(&format!("logs are kept in {}", kept.join("logs").display()));
     }
     ran
 }
@@ -157,8 +157,8 @@ fn read(files: &[PathBuf]) -> anyhow::Result<Manifests> {
     Manifests::read(&texts)
 }
 
-/// How lag is read.
-enum LagOf {
+/// The source of lag.
+enum LagBackend {
     Embedded {
         bootstrap_servers: String,
         partitions: i32,
@@ -166,7 +166,7 @@ enum LagOf {
     Cluster(Arc<Cluster>),
 }
 
-impl LagOf {
+impl LagBackend {
     fn role(&self, plan: &PoolPlan, role: Role) -> anyhow::Result<LagSource> {
         let plan = plan.role(role);
         Ok(match self {
@@ -186,38 +186,39 @@ impl LagOf {
     }
 }
 
-/// Starts what the pool does not name, and fills it in.
+/// Starts a server for each of Kafka and S3 that the pool does not name, and adds it to the pool.
 async fn start_servers(
     manifests: &mut Manifests,
     data: &Path,
     options: &LocalOptions,
     display: &Display,
-) -> anyhow::Result<(Servers, LagOf)> {
+) -> anyhow::Result<(Servers, LagBackend)> {
     let store = match manifests.store() {
-        Server::Named => None,
-        Server::Embedded => {
+        ServerSource::Named => None,
+        ServerSource::Embedded => {
             let server = StoreServer::start(&data.join("s3")).await?;
             manifests.use_store(&server.store);
-            display.say(&format!(
-                "embedded S3 at {}, for trying out",
+            display.print_line(&format!(
+                "embedded S3 at {}, for trial use",
                 server.store.endpoint
             ));
             Some(server)
         }
     };
     let (broker, lag) = match manifests.kafka() {
-        Server::Named => {
-            let plan = PoolPlan::of(&manifests.pool()?)?;
-            let settings = ClusterSettings::of(&plan.kafka, &plan.id, |key| manifests.secrets.text(key))
-                .map_err(|unread| anyhow!("{unread}"))
-                .context("fix: add the Secret to the file, or another file with -f SECRET.yaml")?;
+        ServerSource::Named => {
+            let plan = PoolPlan::from_pool(&manifests.pool()?)?;
+            let settings =
+                ClusterSettings::from_plan(&plan.kafka, &plan.id, |key| manifests.secrets.text(key))
+                    .map_err(|error| anyhow!("{error}"))
+                    .context("fix: add the Secret to the file, or another file with -f SECRET.yaml")?;
             let cluster = Cluster::new(&settings).context("kafka")?;
-            (None, LagOf::Cluster(Arc::new(cluster)))
+            (None, LagBackend::Cluster(Arc::new(cluster)))
         }
-        Server::Embedded => {
-            // Any address, for the names of the topics.
+        ServerSource::Embedded => {
+            // A placeholder address: the plan is needed for the names of the topics.
             manifests.use_broker("127.0.0.1:1");
-            let plan = PoolPlan::of(&manifests.pool()?)?;
+            let plan = PoolPlan::from_pool(&manifests.pool()?)?;
             let mut topics = Vec::new();
             for role in [&plan.processor, &plan.uploader] {
                 topics.extend([role.topic.as_str(), role.dead_letter_topic.as_str()]);
@@ -225,10 +226,10 @@ async fn start_servers(
             let broker = EmbeddedBroker::start(&topics, options.partitions)?;
             let bootstrap_servers = broker.bootstrap_servers();
             manifests.use_broker(&bootstrap_servers);
-            display.say(&format!(
-                "embedded Kafka at {bootstrap_servers}, for trying out: what waits in it is gone when this ends"
+            display.print_line(&format!(
+                "embedded Kafka at {bootstrap_servers}, for trial use: queued tasks are lost when this process ends"
             ));
-            let lag = LagOf::Embedded {
+            let lag = LagBackend::Embedded {
                 bootstrap_servers,
                 partitions: options.partitions,
             };
@@ -247,25 +248,25 @@ async fn run_pool(
     songs: Songs,
     manifests: Manifests,
     data: &Path,
-    lag: LagOf,
+    lag: LagBackend,
     display: &Arc<Display>,
-    mut asked: watch::Receiver<Asked>,
+    mut stop_request: watch::Receiver<StopRequest>,
 ) -> anyhow::Result<Ended> {
-    let site = Arc::new(site(options, manifests, data, &lag, display)?);
-    let (mut api, address) = start_api(&site, options.port).await?;
-    display.say(&format!("songs are taken at http://{address}"));
+    let context = Arc::new(pool_context(options, manifests, data, &lag, display)?);
+    let (mut api, address) = start_api(&context, options.port).await?;
+    display.print_line(&format!("post songs to http://{address}"));
     let mut tasks = Vec::new();
     for role in Role::ALL {
-        if site.plan.role(role).enabled {
-            let lag = lag.role(&site.plan, role)?;
-            tasks.push(RoleTask::start(RolePool::new(Arc::clone(&site), role, lag)));
+        if context.plan.role(role).enabled {
+            let lag = lag.role(&context.plan, role)?;
+            tasks.push(RoleTask::start(RolePool::new(Arc::clone(&context), role, lag)));
         }
     }
     let (failures, mut failed) = mpsc::unbounded_channel();
     let total = songs.count();
     let mut separating = (total > 0).then(|| {
-        let api = Arc::new(Api {
-            http: site.program.http.clone(),
+        let api = Arc::new(ApiClient {
+            http: context.program.http.clone(),
             url: format!("http://{address}"),
         });
         let display = Arc::clone(display);
@@ -274,9 +275,9 @@ async fn run_pool(
             let webhooks = Webhooks::listen().await?;
             let for_reports = Arc::clone(&display);
             let report = move |report: SongReport| {
-                for_reports.print(&words(&report, json));
+                for_reports.print_result(&report_text(&report, json));
                 if report.error.is_some() {
-                    // Nobody counts any more.
+                    // The receiver is gone only at shutdown.
                     let _ = failures.send(());
                 }
             };
@@ -286,18 +287,18 @@ async fn run_pool(
     let ended = tokio::select! {
         separated = finished(&mut separating) => separated.map(|()| Ended::Done),
         failed = first_failure(&mut tasks) => failed.map(|()| Ended::Done),
-        () = api.ended() => Err(anyhow!("the API ended: {}", api.last_words())),
-        () = reached(&mut asked, Asked::End) => Ok(Ended::Interrupted),
+        () = api.ended() => Err(anyhow!("the API ended: {}", api.last_error())),
+        () = wait_for_at_least(&mut stop_request, StopRequest::Drain) => Ok(Ended::Interrupted),
     };
     if matches!(ended, Ok(Ended::Interrupted)) {
-        display.say("ending: running tasks are finished; once more ends at once");
+        display.print_line("stopping: workers finish their tasks; a second signal stops them immediately");
     }
     if let Some(separating) = &separating {
         separating.abort();
     }
-    let left = end(&mut api, tasks, asked).await;
+    let drained = end(&mut api, tasks, stop_request).await;
     let ended = ended?;
-    left?;
+    drained?;
     let mut count = 0;
     while failed.try_recv().is_ok() {
         count += 1;
@@ -309,64 +310,66 @@ async fn run_pool(
     })
 }
 
-fn site(
+fn pool_context(
     options: &LocalOptions,
     manifests: Manifests,
     data: &Path,
-    lag: &LagOf,
+    lag: &LagBackend,
     display: &Arc<Display>,
-) -> anyhow::Result<Site> {
-    let plan = PoolPlan::of(&manifests.pool()?)?;
-    let places = Places::under(data)?;
-    places.check_model(&plan.model)?;
-    environment::write_certificates(&plan.kafka, &places, &manifests.secrets)?;
-    let mut extra = BTreeMap::new();
-    if matches!(lag, LagOf::Embedded { .. }) {
-        extra.extend(EMBEDDED_TIMINGS.map(|(name, value)| (name.to_owned(), value.to_owned())));
+) -> anyhow::Result<PoolContext> {
+    let plan = PoolPlan::from_pool(&manifests.pool()?)?;
+    let directories = Directories::under(data)?;
+    directories.check_model(&plan.model)?;
+    environment::write_certificates(&plan.kafka, &directories, &manifests.secrets)?;
+    let mut extra_variables = BTreeMap::new();
+    if matches!(lag, LagBackend::Embedded { .. }) {
+        extra_variables.extend(EMBEDDED_TIMINGS.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
     if std::env::var_os("THREADS").is_none() {
-        extra.insert("THREADS".to_owned(), threads(&plan)?.to_string());
+        extra_variables.insert("THREADS".to_owned(), threads(&plan)?.to_string());
     }
-    // A second call, in a test's process, changes nothing.
+    // Fails only if a provider is installed already, as in tests.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder()
         .no_proxy()
         .build()
-        .context("cannot make an HTTP client")?;
-    Ok(Site {
+        .context("cannot create an HTTP client")?;
+    Ok(PoolContext {
         plan,
         program: Program {
             path: options.worker.clone(),
             http,
         },
-        places,
+        directories,
         secrets: manifests.secrets,
-        extra,
+        extra_variables,
         display: Arc::clone(display),
         clock: Clock::start(),
     })
 }
 
-/// Threads of each processor, so that all of them together have the machine's cores.
+/// Threads of each processor, so that all processors together use the machine's cores.
 fn threads(plan: &PoolPlan) -> anyhow::Result<usize> {
     let cores = std::thread::available_parallelism().context("cannot count the cores")?;
-    let most = usize::try_from(plan.processor.policy.bounds.max()).unwrap_or(usize::MAX);
-    Ok((cores.get() / most.max(1)).max(1))
+    let max_replicas = usize::try_from(plan.processor.policy.limits.max()).unwrap_or(usize::MAX);
+    Ok((cores.get() / max_replicas.max(1)).max(1))
 }
 
-/// Starts the API, and gives where it listens.
-async fn start_api(site: &Site, port: u16) -> anyhow::Result<(Worker, SocketAddr)> {
-    let name = format!("{}-api", site.plan.id.name).as_str().into();
-    let mut environment = site.environment(Role::Processor, &name)?;
+/// Starts the API, and returns its address.
+async fn start_api(context: &PoolContext, port: u16) -> anyhow::Result<(Worker, SocketAddr)> {
+    let name = format!("{}-api", context.plan.id.name).as_str().into();
+    let mut environment = context.environment(Role::Processor, &name)?;
     environment.insert(env::API_HOST.to_owned(), "127.0.0.1".to_owned());
     environment.insert(env::API_PORT.to_owned(), port.to_string());
-    // It listens on loopback, for whoever uses this machine.
+    // No password: it listens on loopback, for the users of this machine.
     environment.insert(env::BASIC_AUTH_PASSWORD.to_owned(), String::new());
-    let mut api = site.program.start("api", name, &environment, &site.places.logs)?;
-    let deadline = Instant::now() + API_WITHIN;
+    let mut api = context
+        .program
+        .start("api", name, &environment, &context.directories.logs)?;
+    let deadline = Instant::now() + API_START_TIMEOUT;
     loop {
-        if let Some(status) = api.look().await {
-            bail!("the API ended ({status}): {}", api.last_words());
+        if let Some(status) = api.poll().await {
+            bail!("the API ended ({status}): {}", api.last_error());
         }
         if let Some(address) = api.address(API_LISTENS) {
             return Ok((api, address));
@@ -374,17 +377,17 @@ async fn start_api(site: &Site, port: u16) -> anyhow::Result<(Worker, SocketAddr
         if Instant::now() >= deadline {
             bail!(
                 "the API does not listen after {} s: {}",
-                API_WITHIN.as_secs(),
-                api.last_words()
+                API_START_TIMEOUT.as_secs(),
+                api.last_error()
             );
         }
-        sleep(LOOK_INTERVAL).await;
+        sleep(API_POLL_INTERVAL).await;
     }
 }
 
 impl RoleTask {
     fn start(pool: RolePool) -> Self {
-        let (phase, phases) = watch::channel(Phase::Scale);
+        let (phase, phases) = watch::channel(RolePhase::Scale);
         Self {
             role: pool.role(),
             phase,
@@ -393,15 +396,15 @@ impl RoleTask {
     }
 }
 
-/// Waits for the songs; for ever where there are none.
+/// Waits for the songs; forever if there are none.
 async fn finished(separating: &mut Option<JoinHandle<anyhow::Result<()>>>) -> anyhow::Result<()> {
     match separating {
-        Some(separating) => separating.await.context("the songs were given up")?,
+        Some(separating) => separating.await.context("separating the songs was aborted")?,
         None => std::future::pending().await,
     }
 }
 
-/// Waits until a role fails, and takes it off: none ends without being asked.
+/// Waits until a role's task ends, which is always an error here, and removes it.
 async fn first_failure(tasks: &mut Vec<RoleTask>) -> anyhow::Result<()> {
     if tasks.is_empty() {
         return std::future::pending().await;
@@ -410,41 +413,41 @@ async fn first_failure(tasks: &mut Vec<RoleTask>) -> anyhow::Result<()> {
         futures_util::future::select_all(tasks.iter_mut().map(|task| &mut task.task)).await;
     tasks.remove(index);
     ended.context("a role's task failed")??;
-    bail!("a role ended without being asked")
+    bail!("a role's task ended unexpectedly")
 }
 
-/// Ends everything in the order of the data: no more songs, then processors, then uploaders, who first finish what
-/// processors left.
+/// Stops everything in the order of the data flow: the API, then processors, then uploaders, which first finish the
+/// processors' output.
 async fn end(
     api: &mut Worker,
     tasks: Vec<RoleTask>,
-    mut asked: watch::Receiver<Asked>,
+    mut stop_request: watch::Receiver<StopRequest>,
 ) -> anyhow::Result<()> {
     api.drain();
     for task in tasks {
-        let orderly = match task.role {
-            Role::Processor => Phase::Drain,
-            Role::Uploader => Phase::Finish,
+        let phase = match task.role {
+            Role::Processor => RolePhase::Drain,
+            Role::Uploader => RolePhase::Finish,
         };
-        task.phase.send_replace(orderly);
+        task.phase.send_replace(phase);
         let mut running = task.task;
         tokio::select! {
             ended = &mut running => { ended.context("a role's task failed")??; }
-            () = reached(&mut asked, Asked::Abort) => {
-                task.phase.send_replace(Phase::Abort);
+            () = wait_for_at_least(&mut stop_request, StopRequest::Abort) => {
+                task.phase.send_replace(RolePhase::Abort);
                 running.await.context("a role's task failed")??;
             }
         }
     }
     tokio::select! {
         () = api.ended() => {}
-        () = reached(&mut asked, Asked::Abort) => api.abort().await,
+        () = wait_for_at_least(&mut stop_request, StopRequest::Abort) => api.abort().await,
     }
     Ok(())
 }
 
-/// A song's report, for people or programs.
-fn words(report: &SongReport, json: bool) -> String {
+/// A song's report as text or JSON.
+fn report_text(report: &SongReport, json: bool) -> String {
     if json {
         return serde_json::to_string(report).expect("texts become JSON");
     }

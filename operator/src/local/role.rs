@@ -1,4 +1,4 @@
-//! One role on this machine: lag read, decided on, and carried out with processes, again and again.
+//! One role on this machine: a loop that reads lag, decides, and starts and stops processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::display::Display;
-use super::environment::{self, Places};
+use super::environment::{self, Directories};
 use super::fleet;
 use super::lag::LagSource;
 use super::manifest::Secrets;
@@ -19,77 +19,78 @@ use crate::clock::Clock;
 use crate::decide::{History, Lag, Observation, PodName, Write, decide};
 use crate::plan::{PoolPlan, Role, RolePlan};
 
-/// A role whose workers all end at their start, this often in a row, is not tried any longer.
-const HOPELESS_AFTER: u32 = 3;
+/// The number of consecutive workers that end at their start after which the run fails.
+const MAX_START_FAILURES: u32 = 3;
 
-/// How often a person is told whom we wait for.
-const SAID_EVERY: Duration = Duration::from_secs(10);
+/// Interval of messages about workers that are still finishing a task.
+const WAITING_MESSAGE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is done now. Later ones count.
+/// The phase of a role. Later variants override earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
-    /// As many workers as the work deserves.
+pub(super) enum RolePhase {
+    /// Run the workers that the backlog needs.
     Scale,
-    /// The same, until nothing waits.
+    /// The same, until lag is 0.
     Finish,
-    /// What runs is finished, and nothing else is begun.
+    /// Workers finish their tasks and start no others.
     Drain,
-    /// All processes end at once.
+    /// All processes end immediately.
     Abort,
 }
 
-/// What all roles share.
-pub(super) struct Site {
+/// State that the roles share.
+pub(super) struct PoolContext {
     pub(super) plan: PoolPlan,
     pub(super) program: Program,
-    pub(super) places: Places,
+    pub(super) directories: Directories,
     pub(super) secrets: Secrets,
-    /// What every worker is told beyond its pod's environment.
-    pub(super) extra: BTreeMap<String, String>,
+    /// Environment variables that every worker gets in addition to those of its pod.
+    pub(super) extra_variables: BTreeMap<String, String>,
     pub(super) display: Arc<Display>,
     pub(super) clock: Clock,
 }
 
 /// A role, with its workers.
 pub(super) struct RolePool {
-    site: Arc<Site>,
+    context: Arc<PoolContext>,
     role: Role,
     lag: LagSource,
     workers: Vec<Worker>,
     replicas: u32,
-    marked: BTreeSet<PodName>,
+    candidates: BTreeSet<PodName>,
     history: History,
     started: u32,
-    /// Workers in a row that ended by themselves.
+    /// Consecutive workers that ended by themselves.
     failures: u32,
-    /// Whether one ever took tasks.
-    worked: bool,
+    /// Whether a worker was ever ready for tasks.
+    was_ready: bool,
     not_before: Option<Instant>,
 }
 
-impl Site {
-    /// The environment of a worker in a role.
+impl PoolContext {
+    /// The environment of a role's worker.
     pub(super) fn environment(&self, role: Role, name: &PodName) -> anyhow::Result<BTreeMap<String, String>> {
         let variables = apply::variables(&self.plan, self.plan.role(role), None);
-        let mut told = environment::of_process(variables, name, &self.places, &self.secrets)?;
-        told.extend(self.extra.clone());
-        Ok(told)
+        let mut environment =
+            environment::process_environment(variables, name, &self.directories, &self.secrets)?;
+        environment.extend(self.extra_variables.clone());
+        Ok(environment)
     }
 }
 
 impl RolePool {
-    pub(super) fn new(site: Arc<Site>, role: Role, lag: LagSource) -> Self {
+    pub(super) fn new(context: Arc<PoolContext>, role: Role, lag: LagSource) -> Self {
         Self {
-            site,
+            context,
             role,
             lag,
             workers: Vec::new(),
             replicas: 0,
-            marked: BTreeSet::new(),
+            candidates: BTreeSet::new(),
             history: History::default(),
             started: 0,
             failures: 0,
-            worked: false,
+            was_ready: false,
             not_before: None,
         }
     }
@@ -98,125 +99,128 @@ impl RolePool {
         self.role
     }
 
-    /// Runs until the phase asks for the end. Whatever happens, running tasks are finished first.
+    /// Runs until the phase ends it. Even after an error, running tasks are finished first.
     ///
     /// # Errors
     /// When workers cannot be started.
-    pub(super) async fn run(mut self, mut phases: watch::Receiver<Phase>) -> anyhow::Result<()> {
+    pub(super) async fn run(mut self, mut phases: watch::Receiver<RolePhase>) -> anyhow::Result<()> {
         let scaled = self.scale(&mut phases).await;
         self.end(&mut phases).await;
         scaled
     }
 
-    async fn scale(&mut self, phases: &mut watch::Receiver<Phase>) -> anyhow::Result<()> {
+    async fn scale(&mut self, phases: &mut watch::Receiver<RolePhase>) -> anyhow::Result<()> {
         let mut readings = interval(self.plan().poll_interval);
         readings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let phase = *phases.borrow_and_update();
-            if phase >= Phase::Drain {
+            if phase >= RolePhase::Drain {
                 return Ok(());
             }
             tokio::select! {
                 _ = readings.tick() => {
-                    let waiting = self.round().await?;
-                    if phase == Phase::Finish && waiting == Some(0) {
+                    let lag = self.poll_and_scale().await?;
+                    if phase == RolePhase::Finish && lag == Some(0) {
                         return Ok(());
                     }
                 }
-                // Whoever tells the phase is gone only with this process.
+                // The sender is dropped only at the end of the process.
                 _ = phases.changed() => {}
             }
         }
     }
 
     fn plan(&self) -> &RolePlan {
-        self.site.plan.role(self.role)
+        self.context.plan.role(self.role)
     }
 
-    /// Looks, decides and acts once; gives what waits.
-    async fn round(&mut self) -> anyhow::Result<Option<u128>> {
-        self.look().await?;
-        let now = self.site.clock.now();
-        let seen: Vec<_> = self.workers.iter().map(Worker::seen).collect();
+    /// Reads, decides and acts once; returns the lag if it is known.
+    async fn poll_and_scale(&mut self) -> anyhow::Result<Option<u128>> {
+        self.poll_workers().await?;
+        let now = self.context.clock.now();
+        let snapshots: Vec<_> = self.workers.iter().map(Worker::snapshot).collect();
         let observation = Observation {
             lag: self.lag.read(now).await,
-            group: fleet::group(&seen, now),
-            workload: fleet::workload(&seen, self.replicas, &self.marked),
+            group: fleet::group(&snapshots, now),
+            workload: fleet::workload(&snapshots, self.replicas, &self.candidates),
             conflict: None,
-            held: None,
+            refusal: None,
         };
         let policy = self.plan().policy;
         let history = std::mem::take(&mut self.history);
         let decision = decide(&policy, &observation, history, now);
         self.history = decision.history;
         for write in decision.plan {
-            self.carry_out(&write);
+            self.apply_write(&write);
             self.history.executed(&write, now);
         }
         self.start_and_drain()?;
-        self.site.display.role(self.role, &decision.explanation);
+        self.context.display.show_role(self.role, &decision.explanation);
         Ok(match &observation.lag.lag {
             Lag::Known(work) => Some(work.messages()),
             Lag::Partial { .. } | Lag::Unknown { .. } => None,
         })
     }
 
-    /// Looks at every worker; those that ended are taken off.
-    async fn look(&mut self) -> anyhow::Result<()> {
-        let mut left = Vec::with_capacity(self.workers.len());
+    /// Polls every worker, and removes those that ended.
+    async fn poll_workers(&mut self) -> anyhow::Result<()> {
+        let mut remaining = Vec::with_capacity(self.workers.len());
         for mut worker in std::mem::take(&mut self.workers) {
-            let Some(status) = worker.look().await else {
-                if matches!(worker.seen().doing, fleet::Doing::Idle | fleet::Doing::Busy) {
-                    self.worked = true;
+            let Some(status) = worker.poll().await else {
+                if matches!(
+                    worker.snapshot().activity,
+                    fleet::WorkerActivity::Idle | fleet::WorkerActivity::Busy
+                ) {
+                    self.was_ready = true;
                     self.failures = 0;
                 }
-                left.push(worker);
+                remaining.push(worker);
                 continue;
             };
-            self.marked.remove(&worker.name);
-            if worker.seen().doing == fleet::Doing::Draining && status.success() {
+            self.candidates.remove(&worker.name);
+            if worker.snapshot().activity == fleet::WorkerActivity::Draining && status.success() {
                 continue;
             }
             self.failures += 1;
-            let wait = fleet::back_off(self.failures);
+            let wait = fleet::backoff(self.failures);
             self.not_before = Some(Instant::now() + wait);
-            let words = format!("{} ended ({status}): {}", worker.name, worker.last_words());
-            if !self.worked && self.failures >= HOPELESS_AFTER {
-                bail!("no {} stays: {words}", self.role);
+            let message = format!("{} ended ({status}): {}", worker.name, worker.last_error());
+            if !self.was_ready && self.failures >= MAX_START_FAILURES {
+                bail!("{} workers keep ending at start: {message}", self.role);
             }
-            self.site
+            self.context
                 .display
-                .say(&format!("{words}; another one in {} s", wait.as_secs()));
+                .print_line(&format!("{message}; the next one starts in {} s", wait.as_secs()));
         }
-        self.workers = left;
+        self.workers = remaining;
         Ok(())
     }
 
-    fn carry_out(&mut self, write: &Write) {
+    fn apply_write(&mut self, write: &Write) {
         match write {
-            Write::Annotate(names) => self.marked.extend(names.iter().cloned()),
-            Write::Unannotate(names) => self.marked.retain(|name| !names.contains(name)),
+            Write::Annotate(names) => self.candidates.extend(names.iter().cloned()),
+            Write::Unannotate(names) => self.candidates.retain(|name| !names.contains(name)),
             Write::SetReplicas(replicas) => self.replicas = *replicas,
         }
     }
 
-    /// Starts what is missing, and drains what is beyond the replicas.
+    /// Starts missing workers, and drains those beyond the replicas.
     fn start_and_drain(&mut self) -> anyhow::Result<()> {
-        let seen: Vec<_> = self.workers.iter().map(Worker::seen).collect();
-        let leaving = fleet::leaving(&seen, self.replicas, &self.marked);
+        let snapshots: Vec<_> = self.workers.iter().map(Worker::snapshot).collect();
+        let to_stop = fleet::to_stop(&snapshots, self.replicas, &self.candidates);
         for worker in &mut self.workers {
-            if leaving.contains(&worker.name) {
+            if to_stop.contains(&worker.name) {
                 worker.drain();
             }
         }
         if self.not_before.is_some_and(|at| Instant::now() < at) {
             return Ok(());
         }
-        let standing = seen
+        let running = snapshots
             .iter()
-            .filter(|worker| worker.doing != fleet::Doing::Draining);
-        let standing = u32::try_from(standing.count()).unwrap_or(u32::MAX);
-        for _ in standing..self.replicas {
+            .filter(|worker| worker.activity != fleet::WorkerActivity::Draining);
+        let running = u32::try_from(running.count()).unwrap_or(u32::MAX);
+        for _ in running..self.replicas {
             self.start()?;
         }
         Ok(())
@@ -226,36 +230,38 @@ impl RolePool {
         self.started += 1;
         let name = format!(
             "{}-{}",
-            apply::deployment_name(&self.site.plan.id, self.role),
+            apply::deployment_name(&self.context.plan.id, self.role),
             self.started
         );
         let name = PodName::from(name.as_str());
-        let environment = self.site.environment(self.role, &name)?;
-        let worker = self
-            .site
-            .program
-            .start(self.role.name(), name, &environment, &self.site.places.logs)?;
+        let environment = self.context.environment(self.role, &name)?;
+        let worker = self.context.program.start(
+            self.role.name(),
+            name,
+            &environment,
+            &self.context.directories.logs,
+        )?;
         self.workers.push(worker);
         Ok(())
     }
 
-    /// Lets every worker finish what it has; on [`Phase::Abort`] not even that.
-    async fn end(&mut self, phases: &mut watch::Receiver<Phase>) {
+    /// Waits until every worker has finished its task; on [`RolePhase::Abort`] stops them.
+    async fn end(&mut self, phases: &mut watch::Receiver<RolePhase>) {
         for worker in &mut self.workers {
             worker.drain();
         }
-        let mut told = Instant::now();
+        let mut last_message = Instant::now();
         for worker in &mut self.workers {
             loop {
                 tokio::select! {
                     () = worker.ended() => break,
-                    () = reached(phases, Phase::Abort) => {
+                    () = wait_for_at_least(phases, RolePhase::Abort) => {
                         worker.abort().await;
                         break;
                     }
-                    () = tokio::time::sleep_until(told + SAID_EVERY) => {
-                        told = Instant::now();
-                        self.site.display.say(&format!("waiting for {} to finish its task", worker.name));
+                    () = tokio::time::sleep_until(last_message + WAITING_MESSAGE_INTERVAL) => {
+                        last_message = Instant::now();
+                        self.context.display.print_line(&format!("waiting for {} to finish its task", worker.name));
                     }
                 }
             }
@@ -264,9 +270,9 @@ impl RolePool {
     }
 }
 
-/// Waits for something to be asked for; for ever, where whoever could ask is gone.
-pub(super) async fn reached<T: PartialOrd>(asked: &mut watch::Receiver<T>, what: T) {
-    if asked.wait_for(|asked| *asked >= what).await.is_err() {
+/// Waits until the value is at least `minimum`; forever if the sender was dropped.
+pub(super) async fn wait_for_at_least<T: PartialOrd>(receiver: &mut watch::Receiver<T>, minimum: T) {
+    if receiver.wait_for(|value| *value >= minimum).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

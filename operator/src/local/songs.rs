@@ -1,4 +1,4 @@
-//! Songs that this process was given: posted to the real API, followed until their webhooks come, and their stems fetched.
+//! The songs of the command line: posts them to the API, waits for their webhooks, and fetches their stems.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::Permissions;
@@ -17,37 +17,37 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::display::Display;
-use super::webhooks::{Notice, Outcome, Webhooks};
+use super::webhooks::{TaskOutcome, WebhookPayload, Webhooks};
 
-/// Time between two looks at a song.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Interval at which a song's status is polled.
+const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long one answer about a song may take.
-const LOOK_WITHIN: Duration = Duration::from_secs(5);
+/// Timeout of a status request.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often a song is posted that the API has no room for, and the wait between: five minutes.
-const MOST_TRIES: u32 = 300;
-const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// The most attempts to post a song while the API answers 503, and the wait between them: five minutes in all.
+const MAX_ATTEMPTS: u32 = 300;
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// The longest silence while a stem is fetched.
-const SILENCE: Duration = Duration::from_secs(60);
+/// The longest time without data while a stem is fetched.
+const DOWNLOAD_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Songs to be separated.
+/// Songs to separate.
 #[derive(Debug)]
 pub(super) struct Songs {
-    /// Files by the names that their stems get.
+    /// Files by the names of their stems.
     files: BTreeMap<String, PathBuf>,
     output: PathBuf,
 }
 
-/// What became of a song.
+/// The result of a song.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SongReport {
-    /// The file.
+    /// The song's file.
     pub input: PathBuf,
     /// `done` or `failed`.
     pub status: &'static str,
-    /// Its task, if it was posted.
+    /// Its task's UUID, if it was posted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_uuid: Option<String>,
     /// Files of its stems, by the stem's name.
@@ -58,10 +58,10 @@ pub struct SongReport {
     pub error: Option<String>,
 }
 
-/// Where songs are posted.
-pub(super) struct Api {
+/// A client of the API.
+pub(super) struct ApiClient {
     pub(super) http: Client,
-    /// `http://127.0.0.1:8000`.
+    /// The base URL, such as `http://127.0.0.1:8000`.
     pub(super) url: String,
 }
 
@@ -69,7 +69,7 @@ impl Songs {
     /// Checks the files before anything is started.
     ///
     /// # Errors
-    /// When files are missing, or two would have stems of one name.
+    /// When files are missing, or two would have stems of the same name.
     pub(super) fn new(inputs: &[PathBuf], output: &Path) -> anyhow::Result<Self> {
         let missing: Vec<_> = inputs.iter().filter(|input| !input.is_file()).collect();
         ensure!(
@@ -99,54 +99,53 @@ impl Songs {
         })
     }
 
-    /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.files.len()
     }
 
-    /// Separates all of them; `report` gets each as it is over.
+    /// Separates all songs; `report` is called for each when it ends.
     ///
     /// # Errors
-    /// When stems cannot be written anywhere.
+    /// When the output directory cannot be created, or the webhook receiver ended.
     pub(super) async fn separate(
         self,
-        api: Arc<Api>,
+        api: Arc<ApiClient>,
         mut webhooks: Webhooks,
         display: Arc<Display>,
         mut report: impl FnMut(SongReport),
     ) -> anyhow::Result<()> {
         std::fs::create_dir_all(&self.output)
-            .with_context(|| format!("--output: cannot make {}", self.output.display()))?;
+            .with_context(|| format!("--output: cannot create {}", self.output.display()))?;
         let mut running: HashMap<String, (String, PathBuf)> = HashMap::new();
         for (name, file) in &self.files {
-            display.song(name, "posting");
+            display.show_song(name, "posting");
             match api.post(file, &webhooks.url).await {
                 Ok(task) => {
                     running.insert(task, (name.clone(), file.clone()));
                 }
                 Err(error) => {
-                    display.song_over(name);
+                    display.finish_song(name);
                     report(SongReport::failed(file, None, &error));
                 }
             }
         }
-        let mut looks = interval(LOOK_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut status_polls = interval(STATUS_INTERVAL);
+        status_polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !running.is_empty() {
             tokio::select! {
-                notice = webhooks.notices.recv() => {
-                    let notice = notice.context("the receiver of webhooks ended")?;
-                    // The same webhook may come twice.
-                    let Some((name, file)) = running.remove(&notice.task_uuid) else { continue };
-                    display.song(&name, "fetching its stems");
-                    let over = self.over(&api, &name, &file, notice).await;
-                    display.song_over(&name);
-                    report(over);
+                payload = webhooks.payloads.recv() => {
+                    let payload = payload.context("the webhook receiver ended")?;
+                    // A webhook may be delivered twice.
+                    let Some((name, file)) = running.remove(&payload.task_uuid) else { continue };
+                    display.show_song(&name, "fetching its stems");
+                    let song_report = self.fetch_stems(&api, &name, &file, payload).await;
+                    display.finish_song(&name);
+                    report(song_report);
                 }
-                _ = looks.tick() => {
+                _ = status_polls.tick() => {
                     for (task, (name, _)) in &running {
-                        if let Some(words) = api.look(task).await {
-                            display.song(name, &words);
+                        if let Some(text) = api.status_text(task).await {
+                            display.show_song(name, &text);
                         }
                     }
                 }
@@ -155,13 +154,21 @@ impl Songs {
         Ok(())
     }
 
-    async fn over(&self, api: &Api, name: &str, file: &Path, notice: Notice) -> SongReport {
-        let task = Some(notice.task_uuid);
-        let links = match notice.outcome {
-            Outcome::Failed { error_message } => {
+    async fn fetch_stems(
+        &self,
+        api: &ApiClient,
+        name: &str,
+        file: &Path,
+        payload: WebhookPayload,
+    ) -> SongReport {
+        let task = Some(payload.task_uuid);
+        let links = match payload.outcome {
+            TaskOutcome::Failed { error_message } => {
                 return SongReport::failed(file, task, &anyhow!(error_message));
             }
-            Outcome::Success { vocals, instrumental } => [("vocals", vocals), ("instrumental", instrumental)],
+            TaskOutcome::Success { vocals, instrumental } => {
+                [("vocals", vocals), ("instrumental", instrumental)]
+            }
         };
         let mut outputs = BTreeMap::new();
         for (stem, link) in links {
@@ -194,10 +201,10 @@ impl SongReport {
     }
 }
 
-impl Api {
-    /// Posts a song, again while the API has no room; gives its task.
+impl ApiClient {
+    /// Posts a song, retrying while the API answers 503; returns its task's UUID.
     async fn post(&self, file: &Path, hook_url: &str) -> anyhow::Result<String> {
-        for _ in 0..MOST_TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let audio = Part::file(file)
                 .await
                 .with_context(|| format!("cannot read {}", file.display()))?;
@@ -211,54 +218,56 @@ impl Api {
                 .send();
             let response = posted.await.context("cannot reach the API")?;
             if response.status().as_u16() == 503 {
-                tokio::time::sleep(TRY_AGAIN).await;
+                tokio::time::sleep(RETRY_DELAY).await;
                 continue;
             }
-            let answer = read(response).await?;
-            let task = answer["task_uuid"].as_str().context("the API named no task")?;
+            let body = read(response).await?;
+            let task = body["task_uuid"]
+                .as_str()
+                .context("the API's response has no task_uuid")?;
             return Ok(task.to_owned());
         }
-        bail!("the API had no room for it")
+        bail!("the API had no capacity for it for five minutes")
     }
 
-    /// How far a song is, in words; nothing where that is not known now.
-    async fn look(&self, task: &str) -> Option<String> {
-        let asked = self
+    /// A song's progress as text; `None` if it is unknown now.
+    async fn status_text(&self, task: &str) -> Option<String> {
+        let sent = self
             .http
             .get(format!("{}/tasks/{task}", self.url))
-            .timeout(LOOK_WITHIN)
+            .timeout(STATUS_TIMEOUT)
             .send();
-        let answer = read(asked.await.ok()?).await.ok()?;
-        let status = answer["status"].as_str()?;
-        Some(match answer["position"].as_u64() {
-            Some(before) if before > 0 => format!("{status}, {before} before it"),
+        let body = read(sent.await.ok()?).await.ok()?;
+        let status = body["status"].as_str()?;
+        Some(match body["position"].as_u64() {
+            Some(before) if before > 0 => format!("{status}, {before} ahead of it"),
             _ => status.to_owned(),
         })
     }
 
-    /// Writes what lies at a link to a file, which appears when it is whole.
+    /// Downloads a link to a file, which appears once it is complete.
     async fn fetch(&self, link: &str, path: &Path) -> anyhow::Result<()> {
-        let response = tokio::time::timeout(SILENCE, self.http.get(link).send())
+        let response = tokio::time::timeout(DOWNLOAD_STALL_TIMEOUT, self.http.get(link).send())
             .await
-            .context("no answer")??;
+            .context("no response")??;
         ensure!(
             response.status() != StatusCode::FORBIDDEN,
-            "the answer is 403; fix: let everybody who has a link read the bucket, by a policy"
+            "the response is 403; fix: make the bucket publicly readable with a bucket policy"
         );
         let response = response.error_for_status()?;
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let directory = path.parent().unwrap_or(Path::new("."));
         let part = tempfile::Builder::new()
-            // As other files are made; temporary ones are their owner's alone.
+            // The mode of ordinary files; temporary files are readable by their owner only.
             .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder)
-            .with_context(|| format!("cannot write to {}", folder.display()))?;
+            .tempfile_in(directory)
+            .with_context(|| format!("cannot write to {}", directory.display()))?;
         let mut file = tokio::fs::File::from_std(part.reopen().context("cannot write")?);
-        let mut pieces = response.bytes_stream();
-        while let Some(piece) = tokio::time::timeout(SILENCE, pieces.try_next())
+        let mut chunks = response.bytes_stream();
+        while let Some(chunk) = tokio::time::timeout(DOWNLOAD_STALL_TIMEOUT, chunks.try_next())
             .await
-            .context("nothing came for a minute")??
+            .context("no data for a minute")??
         {
-            file.write_all(&piece).await.context("cannot write")?;
+            file.write_all(&chunk).await.context("cannot write")?;
         }
         file.sync_all().await.context("cannot write")?;
         part.persist(path)
@@ -267,16 +276,19 @@ impl Api {
     }
 }
 
-/// The JSON of an answer of success; else what the API says is wrong.
+/// The JSON of a successful response; otherwise the API's error.
 async fn read(response: Response) -> anyhow::Result<Value> {
     let status = response.status();
-    let answer: Value = response.json().await.unwrap_or_default();
+    let body: Value = response.json().await.unwrap_or_default();
     if status.is_success() {
-        return Ok(answer);
+        return Ok(body);
     }
-    let error = answer["error"].as_str();
-    let error = error.map_or_else(|| format!("the API answers {}", status.as_u16()), str::to_owned);
-    Err(match answer["details"].as_str() {
+    let error = body["error"].as_str();
+    let error = error.map_or_else(
+        || format!("the API answered with status {}", status.as_u16()),
+        str::to_owned,
+    );
+    Err(match body["details"].as_str() {
         Some(details) => anyhow!("{error}: {details}"),
         None => anyhow!(error),
     })
@@ -288,28 +300,28 @@ mod tests {
 
     #[test]
     fn files_are_checked_before_anything_is_started() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let song = |name: &str| {
-            let path = folder.path().join(name);
+            let path = directory.path().join(name);
             std::fs::write(&path, "").unwrap();
             path
         };
         let (wav, mp3, other) = (song("a.wav"), song("a.mp3"), song("b.wav"));
         let refused = Songs::new(
             &["/no/one.wav".into(), wav.clone(), "/no/two".into()],
-            folder.path(),
+            directory.path(),
         );
         assert_eq!(
             refused.unwrap_err().to_string(),
             "no such file: /no/one.wav, /no/two"
         );
-        let refused = Songs::new(&[wav.clone(), mp3], folder.path())
+        let refused = Songs::new(&[wav.clone(), mp3], directory.path())
             .unwrap_err()
             .to_string();
         assert!(
             refused.contains("would both become a_vocals.wav; fix: rename one"),
             "{refused}"
         );
-        assert_eq!(Songs::new(&[wav, other], folder.path()).unwrap().count(), 2);
+        assert_eq!(Songs::new(&[wav, other], directory.path()).unwrap().count(), 2);
     }
 }

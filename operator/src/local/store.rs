@@ -1,7 +1,7 @@
-//! An S3 server in this process, for trying out: a folder behind the API that workers speak in production.
+//! An S3 server in this process for trial use: a directory behind the API that workers use in production.
 //!
-//! It listens on loopback. Whoever has its key may do everything; without one, objects can only be fetched, as from a
-//! public bucket.
+//! It listens on loopback. Clients with its credentials may do everything; others can only fetch objects, as from a
+//! publicly readable bucket.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,7 +24,7 @@ use super::manifest::EmbeddedStore;
 /// The one bucket.
 const BUCKET: &str = "stems";
 
-/// A server that ends with this value.
+/// A server that stops when this is dropped.
 #[derive(Debug)]
 pub(super) struct StoreServer {
     pub(super) store: EmbeddedStore,
@@ -37,7 +37,7 @@ impl Drop for StoreServer {
     }
 }
 
-/// Objects are public, everything else wants the key.
+/// Allows reading objects without credentials; everything else requires them.
 struct PublicObjects;
 
 #[async_trait::async_trait]
@@ -47,19 +47,20 @@ impl S3Access for PublicObjects {
         if cx.credentials().is_some() || fetches {
             Ok(())
         } else {
-            Err(s3_error!(AccessDenied, "this needs the server's key"))
+            Err(s3_error!(AccessDenied, "credentials of the server are required"))
         }
     }
 }
 
 impl StoreServer {
-    /// Serves a folder, with a key of its own.
-    pub(super) async fn start(folder: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(folder.join(BUCKET))
-            .with_context(|| format!("cannot make {}", folder.display()))?;
-        let files = FileSystem::new(folder)
-            .map_err(|error| anyhow::anyhow!("the embedded S3 cannot use {}: {error:?}", folder.display()))?;
-        let (access_key_id, secret_access_key) = (key(), key());
+    /// Serves a directory, with new random credentials.
+    pub(super) async fn start(directory: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(directory.join(BUCKET))
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+        let files = FileSystem::new(directory).map_err(|error| {
+            anyhow::anyhow!("the embedded S3 cannot use {}: {error:?}", directory.display())
+        })?;
+        let (access_key_id, secret_access_key) = (random_key(), random_key());
         let mut service = S3ServiceBuilder::new(files);
         service.set_auth(SimpleAuth::from_single(
             access_key_id.clone(),
@@ -84,18 +85,18 @@ impl StoreServer {
 }
 
 async fn serve(listener: TcpListener, service: S3Service) -> Infallible {
-    // Ends all connections when it is dropped.
+    // Dropping it aborts all connections.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                // A caller that went away at once.
+                // The client has disconnected already.
                 let Ok((stream, _)) = accepted else { continue };
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .serve_connection(TokioIo::new(stream), service.clone());
                 connections.spawn(async move {
-                    // Who is cut off asks again.
+                    // Clients retry after a connection error.
                     let _ = connection.await;
                 });
             }
@@ -104,6 +105,6 @@ async fn serve(listener: TcpListener, service: S3Service) -> Infallible {
     }
 }
 
-fn key() -> String {
+fn random_key() -> String {
     Uuid::new_v4().simple().to_string()
 }

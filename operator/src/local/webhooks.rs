@@ -1,4 +1,4 @@
-//! Where workers tell this process that a task is over: a receiver on loopback, at an address that nobody else knows.
+//! The webhook receiver for finished tasks: on loopback, at a random path.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -16,30 +16,30 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Webhooks that wait to be read; a sender whose webhook finds no room sends it again.
-const WAITING: usize = 64;
+/// The most queued webhooks; when the queue is full, the sender gets 503 and retries.
+const QUEUE_SIZE: usize = 64;
 
-/// What a caller of the API is told.
+/// The body of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct Notice {
+pub(super) struct WebhookPayload {
     pub(super) task_uuid: String,
     #[serde(flatten)]
-    pub(super) outcome: Outcome,
+    pub(super) outcome: TaskOutcome,
 }
 
 /// How a task ended.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
-pub(super) enum Outcome {
+pub(super) enum TaskOutcome {
     Success { vocals: String, instrumental: String },
     Failed { error_message: String },
 }
 
-/// A receiver; it ends with this value.
+/// A receiver that stops when this is dropped.
 #[derive(Debug)]
 pub(super) struct Webhooks {
     pub(super) url: String,
-    pub(super) notices: mpsc::Receiver<Notice>,
+    pub(super) payloads: mpsc::Receiver<WebhookPayload>,
     serving: AbortHandle,
 }
 
@@ -57,9 +57,9 @@ impl Webhooks {
             .context("cannot listen for webhooks")?;
         let address = listener
             .local_addr()
-            .context("the receiver of webhooks has no address")?;
+            .context("the webhook receiver has no address")?;
         let path = format!("/webhooks/{}", Uuid::new_v4().simple());
-        let (sender, notices) = mpsc::channel(WAITING);
+        let (sender, payloads) = mpsc::channel(QUEUE_SIZE);
         let app = Router::new().route(&path, post(receive)).with_state(sender);
         let until_dropped = CancellationToken::new();
         let serving = tokio::spawn(async move {
@@ -67,14 +67,17 @@ impl Webhooks {
         });
         Ok(Self {
             url: format!("http://{address}{path}"),
-            notices,
+            payloads,
             serving: serving.abort_handle(),
         })
     }
 }
 
-async fn receive(State(notices): State<mpsc::Sender<Notice>>, Json(notice): Json<Notice>) -> StatusCode {
-    match notices.try_send(notice) {
+async fn receive(
+    State(payloads): State<mpsc::Sender<WebhookPayload>>,
+    Json(payload): Json<WebhookPayload>,
+) -> StatusCode {
+    match payloads.try_send(payload) {
         Ok(()) => StatusCode::NO_CONTENT,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
@@ -98,16 +101,16 @@ mod tests {
             json!({"task_uuid": "b", "status": "failed", "timestamp": 1, "error_message": "not audio"});
         assert_eq!(post(failed).await.unwrap().status(), 204);
         assert_eq!(post(json!({"task_uuid": "c"})).await.unwrap().status(), 422);
-        let first = webhooks.notices.recv().await.unwrap();
-        let outcome = Outcome::Success {
+        let first = webhooks.payloads.recv().await.unwrap();
+        let outcome = TaskOutcome::Success {
             vocals: "v".into(),
             instrumental: "i".into(),
         };
         assert_eq!((first.task_uuid.as_str(), first.outcome), ("a", outcome));
-        let second = webhooks.notices.recv().await.unwrap();
+        let second = webhooks.payloads.recv().await.unwrap();
         assert_eq!(
             second.outcome,
-            Outcome::Failed {
+            TaskOutcome::Failed {
                 error_message: "not audio".into()
             }
         );

@@ -1,4 +1,4 @@
-//! One worker's process: started, looked at over its admin endpoint, drained by SIGTERM, and never killed while it works.
+//! One worker's process: started, polled over its admin endpoint, drained with SIGTERM. It is killed only on an abort.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,46 +14,47 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-use super::fleet::{Doing, Seen};
+use super::fleet::{WorkerActivity, WorkerSnapshot};
 use crate::decide::PodName;
 
-/// How long one look may take: an answer on loopback takes a millisecond, on a machine that is busy separating more.
-const LOOK_WITHIN: Duration = Duration::from_secs(2);
+/// Timeout of a status request: a response on loopback takes a millisecond, but longer while the machine separates
+/// songs.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a process that was told twice to end gets before it is killed.
-const ABORT_WITHIN: Duration = Duration::from_secs(5);
+/// Time for a process to end after a second SIGTERM, before it is killed.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The line of a worker's log that names its admin endpoint.
+/// The message of a worker's log line with the address of its admin endpoint.
 const ADMIN_LISTENS: &str = "Admin endpoint listens";
 
-/// The program that workers are, and how it is started.
+/// The worker's program.
 #[derive(Debug, Clone)]
 pub(super) struct Program {
     pub(super) path: PathBuf,
     pub(super) http: reqwest::Client,
 }
 
-/// A worker's process. It is killed with this value.
+/// A worker's process. It is killed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) name: PodName,
     child: Child,
     log: PathBuf,
     admin: Option<SocketAddr>,
-    doing: Doing,
-    told_to_end: bool,
+    activity: WorkerActivity,
+    sigterm_sent: bool,
     http: reqwest::Client,
 }
 
-/// What a worker says of itself.
+/// A worker's `/status` response.
 #[derive(Debug, Deserialize)]
-struct Status {
-    state: State,
+struct StatusResponse {
+    state: ReportedState,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+enum ReportedState {
     Starting,
     Idle,
     Busy,
@@ -62,7 +63,7 @@ enum State {
 }
 
 impl Program {
-    /// Starts a worker in a role, with its log in a file.
+    /// Starts a worker in a role; its log is written to `NAME.log` in `logs`.
     pub(super) fn start(
         &self,
         role: &str,
@@ -75,15 +76,15 @@ impl Program {
         let mut command = Command::new(&self.path);
         command
             .arg(role)
-            // It belongs to a key that somebody else gave.
+            // It belongs to the user's own AWS credentials.
             .env_remove(env::AWS_SESSION_TOKEN)
             .envs(environment)
-            // It ends in order when we are gone, however that came.
+            // The worker drains when this process is gone, even after a crash.
             .env(env::PARENT_PROCESS, std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::from(file))
-            // Ctrl-C is meant for us; we tell them.
+            // Ctrl-C must reach only this process, which then drains the workers.
             .process_group(0)
             .kill_on_drop(true);
         let child = command
@@ -94,110 +95,110 @@ impl Program {
             child,
             log,
             admin: None,
-            doing: Doing::Starting,
-            told_to_end: false,
+            activity: WorkerActivity::Starting,
+            sigterm_sent: false,
             http: self.http.clone(),
         })
     }
 }
 
 impl Worker {
-    /// Looks what it is doing; gives how it ended, if it did.
-    pub(super) async fn look(&mut self) -> Option<ExitStatus> {
-        // That it cannot be waited for means that it is gone.
+    /// Polls its activity; returns its exit status if it ended.
+    pub(super) async fn poll(&mut self) -> Option<ExitStatus> {
+        // An error also means that it is gone.
         if let Ok(Some(ended)) = self.child.try_wait() {
             return Some(ended);
         }
-        self.doing = match self.ask().await {
-            _ if self.told_to_end => Doing::Draining,
-            Ok(State::Starting) => Doing::Starting,
-            Ok(State::Idle) => Doing::Idle,
-            Ok(State::Busy) => Doing::Busy,
-            // It was told by somebody else.
-            Ok(State::Draining | State::Stopped) => Doing::Draining,
-            Err(_) if self.doing == Doing::Starting => Doing::Starting,
+        self.activity = match self.fetch_state().await {
+            _ if self.sigterm_sent => WorkerActivity::Draining,
+            Ok(ReportedState::Starting) => WorkerActivity::Starting,
+            Ok(ReportedState::Idle) => WorkerActivity::Idle,
+            Ok(ReportedState::Busy) => WorkerActivity::Busy,
+            // It was stopped by another process.
+            Ok(ReportedState::Draining | ReportedState::Stopped) => WorkerActivity::Draining,
+            Err(_) if self.activity == WorkerActivity::Starting => WorkerActivity::Starting,
             Err(error) => {
-                tracing::debug!(worker = %self.name, error = format!("{error:#}"), "No answer");
-                Doing::Untold
+                tracing::debug!(worker = %self.name, error = format!("{error:#}"), "No response");
+                WorkerActivity::Unknown
             }
         };
         None
     }
 
-    /// What it was doing when it was looked at last.
-    pub(super) fn seen(&self) -> Seen {
-        Seen {
+    /// Its activity at the last poll.
+    pub(super) fn snapshot(&self) -> WorkerSnapshot {
+        WorkerSnapshot {
             name: self.name.clone(),
-            doing: self.doing,
+            activity: self.activity,
         }
     }
 
-    /// Tells it to finish what it has and end, once: told twice it would leave its task.
+    /// Sends SIGTERM once, so that it finishes its task and ends; a second SIGTERM would abort the task.
     pub(super) fn drain(&mut self) {
-        if !self.told_to_end {
-            self.tell();
+        if !self.sigterm_sent {
+            self.send_sigterm();
         }
     }
 
-    /// Waits until it ended.
+    /// Waits until it has ended.
     pub(super) async fn ended(&mut self) {
-        // One that cannot be waited for is gone.
+        // An error means that it is gone.
         let _ = self.child.wait().await;
     }
 
-    /// Ends it at once: its task stays for others.
+    /// Stops it immediately; its task stays uncommitted, for another worker.
     pub(super) async fn abort(&mut self) {
         self.drain();
-        self.tell();
-        if tokio::time::timeout(ABORT_WITHIN, self.ended()).await.is_err() {
-            // One that is gone needs no killing.
+        self.send_sigterm();
+        if tokio::time::timeout(ABORT_TIMEOUT, self.ended()).await.is_err() {
+            // Fails only if it has ended already.
             let _ = self.child.kill().await;
         }
     }
 
-    fn tell(&mut self) {
-        self.told_to_end = true;
-        self.doing = Doing::Draining;
+    fn send_sigterm(&mut self) {
+        self.sigterm_sent = true;
+        self.activity = WorkerActivity::Draining;
         let pid = self.child.id().and_then(|id| i32::try_from(id).ok());
         if let Some(pid) = pid.and_then(Pid::from_raw) {
-            // One that is gone needs no telling.
+            // Fails only if it has ended already.
             let _ = kill_process(pid, Signal::TERM);
         }
     }
 
-    /// The last thing that its log says, for a person: an error's text where there is one.
-    pub(super) fn last_words(&self) -> String {
+    /// The last error in its log, or else the last line, with the path of the log.
+    pub(super) fn last_error(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let of_error = lines.iter().rev().find(|line| line.starts_with("error: "));
-        let last = of_error.or(lines.last()).copied().unwrap_or("nothing");
-        let said: Option<Value> = serde_json::from_str(last).ok();
-        let said = said.as_ref().and_then(|said| said["message"].as_str());
-        format!("{} (all of it: {})", said.unwrap_or(last), self.log.display())
+        let last = of_error.or(lines.last()).copied().unwrap_or("no output");
+        let line: Option<Value> = serde_json::from_str(last).ok();
+        let message = line.as_ref().and_then(|line| line["message"].as_str());
+        format!("{} (log: {})", message.unwrap_or(last), self.log.display())
     }
 
-    /// The address that a line of its log names, once it is there.
+    /// The address in the log line with `message`, once it was written.
     pub(super) fn address(&self, message: &str) -> Option<SocketAddr> {
         let text = fs::read_to_string(&self.log).ok()?;
         let lines = text.lines().filter(|line| line.contains(message));
-        let mut said = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        said.find_map(|line| line["address"].as_str()?.parse().ok())
+        let mut entries = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        entries.find_map(|line| line["address"].as_str()?.parse().ok())
     }
 
-    async fn ask(&mut self) -> anyhow::Result<State> {
+    async fn fetch_state(&mut self) -> anyhow::Result<ReportedState> {
         let admin = match self.admin {
             Some(admin) => admin,
             None => self.address(ADMIN_LISTENS).context("it does not listen yet")?,
         };
         self.admin = Some(admin);
-        let answer = self
+        let response = self
             .http
             .get(format!("http://{admin}/status"))
-            .timeout(LOOK_WITHIN)
+            .timeout(STATUS_TIMEOUT)
             .send()
             .await?
             .error_for_status()?;
-        let status: Status = answer.json().await?;
+        let status: StatusResponse = response.json().await?;
         Ok(status.state)
     }
 }

@@ -5,32 +5,33 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::{Making, Users};
+use super::family_builder::FamilyBuilder;
+use super::handles::Handles;
 
-/// Clusters with series of their own: each has about twenty. Those beyond share one label.
-const MOST_CLUSTERS: usize = 100;
+/// Clusters with their own series, about twenty each. Further clusters share one label.
+const MAX_CLUSTERS: usize = 100;
 
-/// The label of the others.
-const REST: &str = "others";
+/// Label of further clusters.
+const OTHER_CLUSTERS: &str = "others";
 
-/// The longest label: a host name and its port.
-const LONGEST_LABEL: usize = 262;
+/// Longest label: a host name and its port.
+const MAX_LABEL_CHARS: usize = 262;
 
 /// Why a reading of Kafka failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KafkaFailure {
-    /// No broker could be reached, or none answered in time.
+    /// No broker could be reached or answered in time.
     Unreachable,
-    /// The login was refused, or what was asked for is not allowed.
+    /// Authentication failed, or the request is not authorized.
     Refused,
     /// Some partitions, topics or groups could not be read.
     Partial,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
 impl KafkaFailure {
-    /// All of them.
+    /// Every class.
     pub const ALL: [Self; 4] = [Self::Unreachable, Self::Refused, Self::Partial, Self::Other];
 
     fn name(self) -> &'static str {
@@ -43,30 +44,30 @@ impl KafkaFailure {
     }
 }
 
-/// The families that every cluster has a series in.
+/// Metric families with one series per cluster.
 #[derive(Debug, Clone)]
 pub(super) struct Families {
-    users: Users<String>,
+    handles: Handles<String>,
     read_seconds: HistogramVec,
     errors: IntCounterVec,
     connections: IntGaugeVec,
 }
 
 impl Families {
-    pub(super) fn new(made: Making<'_>) -> Self {
+    pub(super) fn new(builder: FamilyBuilder<'_>) -> Self {
         Self {
-            users: Users::none(),
-            read_seconds: made.histograms(
+            handles: Handles::new(),
+            read_seconds: builder.histograms(
                 "separation_operator_kafka_read_seconds",
                 "Duration of one reading of lag, by cluster",
                 &["cluster"],
             ),
-            errors: made.counters(
+            errors: builder.counters(
                 "separation_operator_kafka_errors_total",
-                "Rounds of reading Kafka that failed in part or in whole, by cluster and kind of failure",
+                "Readings of Kafka that failed partly or completely, by cluster and kind of failure",
                 &["cluster", "class"],
             ),
-            connections: made.gauges(
+            connections: builder.gauges(
                 "separation_operator_kafka_connections",
                 "Open connections to brokers, by cluster",
                 &["cluster"],
@@ -74,10 +75,10 @@ impl Families {
         }
     }
 
-    pub(super) fn of(&self, bootstrap_servers: &str) -> ClusterMetrics {
+    pub(super) fn cluster(&self, bootstrap_servers: &str) -> ClusterMetrics {
         let label = self
-            .users
-            .join(label(bootstrap_servers), MOST_CLUSTERS, REST.to_owned());
+            .handles
+            .add(label(bootstrap_servers), MAX_CLUSTERS, OTHER_CLUSTERS.to_owned());
         ClusterMetrics {
             read_seconds: self.read_seconds.with_label_values(&[&label]),
             connections: self.connections.with_label_values(&[&label]),
@@ -96,24 +97,24 @@ impl Families {
     }
 }
 
-/// Metrics of one Kafka cluster. Its series go with the last of them.
+/// Metrics of one Kafka cluster. Its series are removed when the last handle is dropped.
 #[derive(Debug)]
 pub struct ClusterMetrics {
     families: Families,
     label: String,
     read_seconds: Histogram,
     connections: IntGauge,
-    /// What this one added to the gauge.
+    /// Connections that this handle added to the gauge.
     open: AtomicI64,
 }
 
 impl ClusterMetrics {
-    /// Lag was read, well or badly.
-    pub fn read(&self, took: Duration) {
-        self.read_seconds.observe(took.as_secs_f64());
+    /// Records a reading of lag, successful or not.
+    pub fn read(&self, duration: Duration) {
+        self.read_seconds.observe(duration.as_secs_f64());
     }
 
-    /// A reading failed, whole or in part.
+    /// Counts a reading that failed partly or completely.
     pub fn failed(&self, failure: KafkaFailure) {
         self.families
             .errors
@@ -121,7 +122,8 @@ impl ClusterMetrics {
             .inc();
     }
 
-    /// So many connections are open now. Clusters with one label share one gauge, so that it is changed by the difference.
+    /// Sets the number of open connections. Clusters that share a label share the gauge, so it changes by the
+    /// difference.
     pub fn connections(&self, open: u64) {
         let open = i64::try_from(open).unwrap_or(i64::MAX);
         self.connections
@@ -133,13 +135,13 @@ impl Drop for ClusterMetrics {
     fn drop(&mut self) {
         self.connections(0);
         self.families
-            .users
-            .leave(&self.label, || self.families.remove(&self.label));
+            .handles
+            .remove(&self.label, || self.families.remove(&self.label));
     }
 }
 
-/// The first server stands for its cluster: it says more than a number, and is the same after a restart.
+/// The first bootstrap server: readable, and the same after a restart.
 fn label(bootstrap_servers: &str) -> String {
     let first = bootstrap_servers.split(',').next().unwrap_or_default().trim();
-    first.chars().take(LONGEST_LABEL).collect()
+    first.chars().take(MAX_LABEL_CHARS).collect()
 }

@@ -1,50 +1,43 @@
-//! What the operator counts and measures, in Prometheus' words.
+//! The operator's Prometheus metrics.
 //!
-//! Labels come from fixed sets of words, but for a pool's name and a cluster's first server, whose series go when the pool
-//! or the last pool on the cluster goes. What is not known has no series: it is never zero.
+//! Label values come from fixed sets, except a pool's name and a cluster's first server, whose series are removed with
+//! the pool or with the last pool on the cluster. An unknown value has no series: it is never zero.
 
 mod cluster;
+mod family_builder;
+mod handles;
 mod role;
 
 #[cfg(test)]
 mod tests;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::core::Collector;
-use prometheus::{
-    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
-};
+use prometheus::{Encoder as _, HistogramVec, IntCounterVec, IntGauge, Registry, TextEncoder};
+
+use family_builder::FamilyBuilder;
 
 pub use cluster::{ClusterMetrics, KafkaFailure};
 pub use role::RoleMetrics;
 
-/// Buckets from a millisecond to half a minute, the longest deadline of a reading.
-const SECONDS: [f64; 12] = [
-    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
-];
-
-/// What is asked of the API server.
+/// Verb of a request to the API server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// Read one.
+    /// Read one object.
     Get,
-    /// Read many.
+    /// Read many objects.
     List,
     /// Follow changes.
     Watch,
-    /// Make one.
+    /// Create an object.
     Create,
-    /// Change one.
+    /// Change parts of an object.
     Patch,
-    /// Write one whole.
+    /// Replace an object.
     Update,
-    /// Delete one.
+    /// Delete an object.
     Delete,
 }
 
@@ -59,7 +52,7 @@ pub enum ApiFailure {
     NotFound,
     /// 409.
     Conflict,
-    /// 410: a watch must start with a list again.
+    /// 410: the watch must start again with a list.
     Gone,
     /// 429.
     Throttled,
@@ -67,9 +60,9 @@ pub enum ApiFailure {
     Invalid,
     /// 5xx.
     Server,
-    /// No connection, or one that broke.
+    /// No connection, or it broke.
     Network,
-    /// It was given up before an answer came.
+    /// It was canceled before a response arrived.
     Unanswered,
 }
 
@@ -84,16 +77,16 @@ pub enum Outcome {
     Failed,
 }
 
-/// Whether this replica leads, as a gauge.
+/// Whether this replica leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leads {
-    /// It does.
+    /// It leads.
     Yes,
-    /// It does not.
+    /// It does not lead.
     No,
 }
 
-/// Everything that is counted and measured; cheap to clone.
+/// All metrics of the operator; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
@@ -114,52 +107,52 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Nothing counted yet.
+    /// Metrics with no observations.
     ///
     /// # Panics
     /// Never: names and labels are fixed and valid.
     pub fn new() -> Self {
         let registry = Registry::new();
         let names = RefCell::default();
-        let made = Making {
+        let builder = FamilyBuilder {
             registry: &registry,
             names: &names,
         };
-        let build = made.gauges(
+        let build = builder.gauges(
             "separation_operator_build_info",
             "1, with the version as a label",
             &["version"],
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let clusters = cluster::Families::new(made);
+        let clusters = cluster::Families::new(builder);
         let mut metrics = Self {
             roles: role::Roles::default(),
             clusters,
             names: Arc::default(),
-            api_errors: made.counters(
+            api_errors: builder.counters(
                 "separation_operator_api_errors_total",
                 "Requests to the API server that failed, by verb, resource and kind of failure",
                 &["verb", "resource", "class"],
             ),
-            watch_restarts: made.counters(
+            watch_restarts: builder.counters(
                 "separation_operator_watch_restarts_total",
-                "Watches that broke and were started again, by resource",
+                "Watches that broke and were restarted, by resource",
                 &["resource"],
             ),
-            reconcile_seconds: made.histograms(
+            reconcile_seconds: builder.histograms(
                 "separation_operator_reconcile_seconds",
-                "Duration of one reconciliation of a pool, with the write that it led to, by outcome",
+                "Duration of one reconciliation of a pool, including its writes, by outcome",
                 &["outcome"],
             ),
-            events_dropped: made
+            events_dropped: builder
                 .counters(
                     "separation_operator_events_dropped_total",
                     "Kubernetes events that were not written: too many were queued, or the API server refused them",
                     &[],
                 )
                 .with_label_values::<&str>(&[]),
-            leader: made
-                .gauges("separation_operator_leader", "1 while this replica leads", &[])
+            leader: builder
+                .gauges("separation_operator_leader", "1 while this replica leads, else 0", &[])
                 .with_label_values::<&str>(&[]),
             registry: registry.clone(),
         };
@@ -168,51 +161,52 @@ impl Metrics {
         metrics
     }
 
-    /// The names of all families, also of those without a series.
+    /// Names of all metric families, including those without a series.
     pub fn families(&self) -> &[String] {
         &self.names
     }
 
-    /// The metrics of one role of a pool; its series go with the last of them.
+    /// The metrics of one role of a pool; its series are removed with the last handle.
     pub fn role(&self, pool: &crate::plan::PoolId, role: crate::plan::Role) -> RoleMetrics {
-        self.roles.of(pool, role)
+        self.roles.role(pool, role)
     }
 
-    /// The metrics of one Kafka cluster, named by its bootstrap servers; its series go with the last of them.
+    /// The metrics of one Kafka cluster, labeled by its first bootstrap server; its series are removed with the last
+    /// handle.
     pub fn cluster(&self, bootstrap_servers: &str) -> ClusterMetrics {
-        self.clusters.of(bootstrap_servers)
+        self.clusters.cluster(bootstrap_servers)
     }
 
-    /// A request to the API server failed. `resource` is a plural, as in `deployments`.
+    /// Counts a failed request to the API server. `resource` is a plural, such as `deployments`.
     pub fn api_failed(&self, verb: Verb, resource: &'static str, failure: ApiFailure) {
         self.api_errors
             .with_label_values(&[verb.name(), resource, failure.name()])
             .inc();
     }
 
-    /// A watch broke and is started again. `resource` is a plural.
+    /// Counts a watch that broke and is restarted. `resource` is a plural.
     pub fn watch_restarted(&self, resource: &'static str) {
         self.watch_restarts.with_label_values(&[resource]).inc();
     }
 
-    /// One reconciliation of a pool ended, with the write that it led to.
-    pub fn reconciled(&self, outcome: Outcome, took: Duration) {
+    /// Records one reconciliation of a pool, including its writes.
+    pub fn reconciled(&self, outcome: Outcome, duration: Duration) {
         self.reconcile_seconds
             .with_label_values(&[outcome.name()])
-            .observe(took.as_secs_f64());
+            .observe(duration.as_secs_f64());
     }
 
-    /// A Kubernetes event was not written.
+    /// Counts a Kubernetes event that was not written.
     pub fn event_dropped(&self) {
         self.events_dropped.inc();
     }
 
-    /// Whether this replica leads.
+    /// Sets whether this replica leads.
     pub fn leads(&self, leads: Leads) {
         self.leader.set(i64::from(leads == Leads::Yes));
     }
 
-    /// All of it, in Prometheus' text format.
+    /// All metrics in the Prometheus text format.
     pub fn text(&self) -> Vec<u8> {
         let mut text = Vec::new();
         // Only a broken pipe could fail, and this is memory.
@@ -259,78 +253,6 @@ impl ApiFailure {
             Self::Server => "server",
             Self::Network => "network",
             Self::Unanswered => "unanswered",
-        }
-    }
-}
-
-/// Makes families of metrics whose names are known to be valid and free.
-#[derive(Clone, Copy)]
-struct Making<'a> {
-    registry: &'a Registry,
-    names: &'a RefCell<Vec<String>>,
-}
-
-impl Making<'_> {
-    fn counters(self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.registered(IntCounterVec::new(Opts::new(name, help), labels))
-    }
-
-    fn gauges(self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.registered(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    fn histograms(self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-        self.registered(HistogramVec::new(options, labels))
-    }
-
-    fn registered<C: Collector + Clone + 'static>(self, made: prometheus::Result<C>) -> C {
-        let made = made.expect("the name and the labels are valid");
-        let names = made.desc().into_iter().map(|desc| desc.fq_name.clone());
-        self.names.borrow_mut().extend(names);
-        self.registry
-            .register(Box::new(made.clone()))
-            .expect("the name is not taken");
-        made
-    }
-}
-
-/// Who uses which labels: one that comes again before its predecessor has gone must not lose its series to it.
-#[derive(Debug)]
-struct Users<K>(Arc<Mutex<HashMap<K, usize>>>);
-
-impl<K> Clone for Users<K> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<K: Hash + Eq + Clone> Users<K> {
-    fn none() -> Self {
-        Self(Arc::default())
-    }
-
-    /// Notes one user more. Labels beyond `most` are not taken: `rest` stands for them.
-    fn join(&self, key: K, most: usize, rest: K) -> K {
-        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = if users.len() < most || users.contains_key(&key) {
-            key
-        } else {
-            rest
-        };
-        *users.entry(key.clone()).or_default() += 1;
-        key
-    }
-
-    /// Notes one user less; `last` is called under the lock, so that nobody joins in between.
-    fn leave(&self, key: &K, last: impl FnOnce()) {
-        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = users.get_mut(key) {
-            *count -= 1;
-            if *count == 0 {
-                users.remove(key);
-                last();
-            }
         }
     }
 }

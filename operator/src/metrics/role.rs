@@ -1,5 +1,5 @@
-//! Metrics of roles: plain numbers for each, made into series only while they are read, for a thousand pools have
-//! thirty thousand series.
+//! Metrics of roles: plain numbers per role, converted into series only when they are scraped, because a thousand pools
+//! have thirty thousand series.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,32 +11,31 @@ use prometheus::{Encoder as _, TextEncoder};
 use crate::decide::{Explanation, Lag, Reason};
 use crate::plan::{PoolId, Role};
 
-/// Which role of which pool.
 type Key = (Arc<PoolId>, Role);
 
 /// The numbers of all roles; cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Roles(Arc<Mutex<BTreeMap<Key, Entry>>>);
+pub(super) struct Roles(Arc<Mutex<BTreeMap<Key, RoleEntry>>>);
 
 #[derive(Debug, Default)]
-struct Entry {
-    /// One that comes again before its predecessor has gone must not lose its series to it.
-    users: usize,
+struct RoleEntry {
+    /// Handles: a pool that is recreated while its old handle still exists must not lose its series.
+    handles: usize,
     numbers: Numbers,
 }
 
-/// What is told of one role. What is not known has no series.
+/// Numbers of one role. An unknown value has no series.
 #[derive(Debug, Clone, Default)]
 struct Numbers {
     /// None before the first decision.
     decided: Option<Decided>,
     /// Decisions, by [`Reason`].
     decisions: [u64; Reason::ALL.len()],
-    /// Writes, by direction: more workers, and fewer.
+    /// Writes of replicas, by direction.
     writes: [u64; DIRECTIONS.len()],
 }
 
-/// What the last decision rested on, and what it was.
+/// Inputs and result of the last decision.
 #[derive(Debug, Clone, Copy)]
 struct Decided {
     lag: Option<f64>,
@@ -51,9 +50,9 @@ struct Decided {
     unschedulable: u32,
 }
 
-const DIRECTIONS: [&str; 2] = ["out", "in"];
+const DIRECTIONS: [&str; 2] = ["up", "down"];
 
-/// A family that every role has a series in, or several that differ by one label.
+/// A metric family with one series per role, or several that differ by one label.
 struct Family {
     name: &'static str,
     help: &'static str,
@@ -61,7 +60,7 @@ struct Family {
 }
 
 enum Values {
-    /// Of the last decision.
+    /// A value of the last decision.
     Gauge(fn(&Decided) -> Option<f64>),
     /// By reason.
     Decisions,
@@ -72,7 +71,7 @@ enum Values {
 const FAMILIES: [Family; 12] = [
     Family {
         name: "separation_pool_lag_messages",
-        help: "Messages not yet committed; at least so many while lag_known is 0, and no series while nothing is known",
+        help: "Messages not yet committed; a lower bound while lag_known is 0, and no series while lag is unknown",
         values: Values::Gauge(|decided| decided.lag),
     },
     Family {
@@ -82,17 +81,17 @@ const FAMILIES: [Family; 12] = [
     },
     Family {
         name: "separation_pool_lag_age_seconds",
-        help: "Time since lag was last read whole; no series before the first time",
+        help: "Time since all partitions were last read; no series before the first time",
         values: Values::Gauge(|decided| Some(decided.lag_age?.as_secs_f64())),
     },
     Family {
         name: "separation_pool_partitions_with_work",
-        help: "Partitions with messages not yet committed; no series while that is not known",
+        help: "Partitions with messages not yet committed; no series while unknown",
         values: Values::Gauge(|decided| decided.partitions_with_work.map(f64::from)),
     },
     Family {
         name: "separation_pool_replicas_desired",
-        help: "Workers asked for",
+        help: "Desired workers",
         values: Values::Gauge(|decided| Some(decided.desired.into())),
     },
     Family {
@@ -102,22 +101,22 @@ const FAMILIES: [Family; 12] = [
     },
     Family {
         name: "separation_pool_replicas_busy",
-        help: "Workers that hold a task, or may; no series while that is not known",
+        help: "Workers that hold a task or may hold one; no series while unknown",
         values: Values::Gauge(|decided| decided.busy.map(|busy| busy as f64)),
     },
     Family {
         name: "separation_pool_replicas_idle",
-        help: "Workers that hold no task; no series while that is not known",
+        help: "Workers that hold no task; no series while unknown",
         values: Values::Gauge(|decided| decided.idle.map(f64::from)),
     },
     Family {
         name: "separation_pool_replicas_draining",
-        help: "Workers that finish their last task",
+        help: "Terminating workers that finish their last task",
         values: Values::Gauge(|decided| Some(decided.draining.into())),
     },
     Family {
         name: "separation_pool_replicas_unschedulable",
-        help: "Workers that no node has room for",
+        help: "Workers that cannot be scheduled because no node has room",
         values: Values::Gauge(|decided| Some(decided.unschedulable.into())),
     },
     Family {
@@ -127,30 +126,30 @@ const FAMILIES: [Family; 12] = [
     },
     Family {
         name: "separation_pool_replica_writes_total",
-        help: "Numbers of workers that were written, by direction",
+        help: "Writes of a Deployment's replicas, by direction: up or down",
         values: Values::Writes,
     },
 ];
 
-/// The names of all families of roles.
+/// Names of all metric families of roles.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     FAMILIES.iter().map(|family| family.name)
 }
 
 impl Roles {
-    pub(super) fn of(&self, pool: &PoolId, role: Role) -> RoleMetrics {
+    pub(super) fn role(&self, pool: &PoolId, role: Role) -> RoleMetrics {
         let key = (Arc::new(pool.clone()), role);
-        self.lock().entry(key.clone()).or_default().users += 1;
+        self.lock().entry(key.clone()).or_default().handles += 1;
         RoleMetrics {
             roles: self.clone(),
             key,
         }
     }
 
-    /// Adds all series in Prometheus' text format, a family at a time.
+    /// Appends all series in the Prometheus text format, one family at a time.
     pub(super) fn encode(&self, text: &mut Vec<u8>) {
         for family in &FAMILIES {
-            // Decisions wait for one family at most.
+            // The lock is held for one family at a time, so that decisions do not wait longer.
             let series: Vec<Metric> = {
                 let roles = self.lock();
                 let series = roles
@@ -174,7 +173,7 @@ impl Roles {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, RoleEntry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -185,7 +184,7 @@ impl Family {
             let some = values.filter(|(_, count)| *count > 0);
             some.map(|(value, count)| {
                 let mut counter = Counter::default();
-                // Beyond 2^53 the nearest number will do.
+                // Beyond 2^53 the value is rounded.
                 counter.set_value(count as f64);
                 let mut metric = Metric::from_label(labels(key, Some((label, value))));
                 metric.set_counter(counter);
@@ -214,7 +213,7 @@ impl Family {
     }
 }
 
-/// Labels in the alphabet's order.
+/// Labels in alphabetical order.
 fn labels((pool, role): &Key, more: Option<(&str, &str)>) -> Vec<LabelPair> {
     let of_role = [
         ("namespace", pool.namespace.as_str()),
@@ -232,7 +231,7 @@ fn labels((pool, role): &Key, more: Option<(&str, &str)>) -> Vec<LabelPair> {
     pairs.collect()
 }
 
-/// Metrics of one role of a pool. Its series go with the last of them.
+/// Metrics of one role of a pool. Its series are removed when the last handle is dropped.
 #[derive(Debug)]
 pub struct RoleMetrics {
     roles: Roles,
@@ -240,25 +239,25 @@ pub struct RoleMetrics {
 }
 
 impl RoleMetrics {
-    /// A decision was made. `lag_age` is the time since lag was last read whole.
+    /// Records a decision. `lag_age` is the time since all partitions were last read.
     pub fn decided(&mut self, explanation: &Explanation, lag: &Lag, lag_age: Option<Duration>) {
         let messages = match lag {
-            Lag::Known(work) | Lag::Partial { known: work, .. } => Some(work.messages()),
+            Lag::Known(lag) | Lag::Partial { known: lag, .. } => Some(lag.messages()),
             Lag::Unknown { .. } => None,
         };
         let pods = explanation.pods;
         let decided = Decided {
-            // Beyond 2^53 the nearest number will do.
+            // Beyond 2^53 the value is rounded.
             lag: messages.map(|messages| messages as f64),
             lag_known: matches!(lag, Lag::Known(_)),
             lag_age,
-            partitions_with_work: explanation.work.map(|work| work.partitions_with_work),
+            partitions_with_work: explanation.lag.map(|lag| lag.partitions_with_work),
             desired: explanation.desired,
             ready: pods.ready,
-            // As in status: who cannot be told may hold a task.
+            // As in the status: pods with unknown activity may hold a task.
             busy: pods
                 .activity
-                .map(|activity| u64::from(activity.busy) + u64::from(activity.untold)),
+                .map(|activity| u64::from(activity.busy) + u64::from(activity.unknown)),
             idle: pods.activity.map(|activity| activity.idle),
             draining: pods.draining,
             unschedulable: pods.unschedulable,
@@ -274,7 +273,7 @@ impl RoleMetrics {
         });
     }
 
-    /// A number of workers was written.
+    /// Counts a write of replicas.
     pub fn wrote_replicas(&self, from: u32, to: u32) {
         self.change(|numbers| numbers.writes[usize::from(to < from)] += 1);
     }
@@ -290,8 +289,8 @@ impl Drop for RoleMetrics {
     fn drop(&mut self) {
         let mut roles = self.roles.lock();
         if let Some(entry) = roles.get_mut(&self.key) {
-            entry.users -= 1;
-            if entry.users == 0 {
+            entry.handles -= 1;
+            if entry.handles == 0 {
                 roles.remove(&self.key);
             }
         }

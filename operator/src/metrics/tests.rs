@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::decide::{Activity, Bound, Bounds, Explanation, Lag, PodCounts, Reason, Work, WorkSeen};
+use crate::decide::{
+    Activity, Explanation, Lag, LagByPartition, LagSummary, Limit, PodCounts, Reason, ReplicaLimits,
+};
 use crate::plan::{PoolId, Role};
 
 fn pool(name: &str) -> PoolId {
@@ -14,16 +16,16 @@ fn pool(name: &str) -> PoolId {
 fn explanation(reason: Reason, activity: Option<Activity>) -> Explanation {
     Explanation {
         reason,
-        under: reason,
-        bound: Bound::None,
-        work: Some(WorkSeen {
+        decision_reason: reason,
+        limit: Limit::None,
+        lag: Some(LagSummary {
             messages: 12,
             partitions_with_work: 5,
             partitions: 24,
             missing: 0,
         }),
         need: Some(5),
-        wanted: Some(5),
+        limited_need: Some(5),
         current: 2,
         desired: 5,
         pods: PodCounts {
@@ -32,8 +34,8 @@ fn explanation(reason: Reason, activity: Option<Activity>) -> Explanation {
             unschedulable: 0,
             activity,
         },
-        bounds: Bounds::new(0..=8).expect("bounds"),
-        stabilisation: Duration::from_secs(120),
+        limits: ReplicaLimits::new(0..=8).expect("limits"),
+        stabilization: Duration::from_secs(120),
         why: None,
     }
 }
@@ -52,23 +54,31 @@ fn has(metrics: &Metrics, line: &str) {
 }
 
 fn known() -> Lag {
-    Lag::Known(Work::of([12]))
+    Lag::Known(LagByPartition::from_messages([12]))
 }
 
 const VOCALS: &str = r#"{namespace="media",pool="vocals",role="processor"}"#;
 
 #[test]
-fn a_roles_numbers_can_be_read() {
+fn a_decision_of_a_role_becomes_series() {
     let metrics = Metrics::new();
     let mut role = metrics.role(&pool("vocals"), Role::Processor);
     let activity = Activity {
         busy: 1,
         idle: 1,
-        untold: 1,
+        unknown: 1,
     };
     let age = Some(Duration::from_millis(1_500));
-    role.decided(&explanation(Reason::NeedMet, Some(activity)), &known(), age);
-    role.decided(&explanation(Reason::CappedByMax, Some(activity)), &known(), age);
+    role.decided(
+        &explanation(Reason::BacklogCovered, Some(activity)),
+        &known(),
+        age,
+    );
+    role.decided(
+        &explanation(Reason::LimitedByMaxReplicas, Some(activity)),
+        &known(),
+        age,
+    );
     role.wrote_replicas(2, 5);
     for (name, value) in [
         ("lag_messages", "12"),
@@ -83,26 +93,28 @@ fn a_roles_numbers_can_be_read() {
     ] {
         has(&metrics, &format!("separation_pool_{name}{VOCALS} {value}"));
     }
-    // The text has labels in the alphabet's order.
-    let decisions = r#"{namespace="media",pool="vocals",reason="CappedByMax",role="processor"} 1"#;
+    // Labels are in alphabetical order.
+    let decisions = r#"{namespace="media",pool="vocals",reason="LimitedByMaxReplicas",role="processor"} 1"#;
     has(&metrics, &format!("separation_pool_decisions_total{decisions}"));
-    let writes = r#"{direction="out",namespace="media",pool="vocals",role="processor"} 1"#;
+    let writes = r#"{direction="up",namespace="media",pool="vocals",role="processor"} 1"#;
     has(&metrics, &format!("separation_pool_replica_writes_total{writes}"));
 }
 
 #[test]
-fn what_is_not_known_has_no_series_and_is_never_zero() {
+fn unknown_values_have_no_series() {
     let metrics = Metrics::new();
     let mut role = metrics.role(&pool("vocals"), Role::Processor);
     role.decided(
-        &explanation(Reason::NeedMet, Some(Activity::default())),
+        &explanation(Reason::BacklogCovered, Some(Activity::default())),
         &known(),
         None,
     );
     assert!(text(&metrics).contains("separation_pool_replicas_busy{"));
-    let unknown = Lag::Unknown { why: "away".into() };
+    let unknown = Lag::Unknown {
+        why: "unreachable".into(),
+    };
     let held = Explanation {
-        work: None,
+        lag: None,
         ..explanation(Reason::HeldUnknownLag, None)
     };
     role.decided(&held, &unknown, Some(Duration::from_secs(9)));
@@ -123,35 +135,35 @@ fn what_is_not_known_has_no_series_and_is_never_zero() {
 }
 
 #[test]
-fn a_pool_that_is_gone_leaves_nothing_and_one_that_comes_again_keeps_its_own() {
+fn series_end_with_a_deleted_pool_and_a_recreated_pool_keeps_its_own() {
     let metrics = Metrics::new();
     let mut first = metrics.role(&pool("vocals"), Role::Processor);
-    first.decided(&explanation(Reason::NeedMet, None), &known(), None);
+    first.decided(&explanation(Reason::BacklogCovered, None), &known(), None);
     first.wrote_replicas(5, 2);
-    let mut again = metrics.role(&pool("vocals"), Role::Processor);
+    let mut recreated = metrics.role(&pool("vocals"), Role::Processor);
     drop(first);
-    again.decided(&explanation(Reason::HeldBusy, None), &known(), None);
+    recreated.decided(&explanation(Reason::HeldBusy, None), &known(), None);
     has(&metrics, &format!("separation_pool_replicas_desired{VOCALS} 5"));
-    drop(again);
+    drop(recreated);
     let left = text(&metrics);
     assert!(!left.contains("vocals"), "{left}");
 }
 
 #[test]
-fn clusters_are_named_by_their_first_server_and_only_so_many_have_their_own_series() {
+fn clusters_are_labeled_by_their_first_server_and_the_number_of_labels_is_limited() {
     let metrics = Metrics::new();
     let one = metrics.cluster("kafka:9092,other:9092");
-    let login = metrics.cluster("kafka:9092");
+    let other_credentials = metrics.cluster("kafka:9092");
     one.read(Duration::from_millis(3));
     one.failed(KafkaFailure::Unreachable);
     one.connections(3);
-    login.connections(2);
+    other_credentials.connections(2);
     one.connections(1);
     has(
         &metrics,
         r#"separation_operator_kafka_connections{cluster="kafka:9092"} 3"#,
     );
-    drop(login);
+    drop(other_credentials);
     has(
         &metrics,
         r#"separation_operator_kafka_connections{cluster="kafka:9092"} 1"#,
@@ -192,13 +204,13 @@ fn leading_is_a_gauge() {
 }
 
 #[test]
-fn a_thousand_pools_are_set_in_a_moment() {
+fn recording_a_thousand_pools_is_fast() {
     let metrics = Metrics::new();
     let activity = Some(Activity::default());
     let mut roles: Vec<_> = (0..1_000)
         .flat_map(|number| Role::ALL.map(|role| metrics.role(&pool(&format!("pool-{number}")), role)))
         .collect();
-    let decided = explanation(Reason::NeedMet, activity);
+    let decided = explanation(Reason::BacklogCovered, activity);
     let mut round = || {
         let start = std::time::Instant::now();
         for role in &mut roles {
@@ -208,7 +220,7 @@ fn a_thousand_pools_are_set_in_a_moment() {
     };
     round();
     let best = (0..5).map(|_| round()).min().expect("five");
-    // Two thousand times twelve plain stores: measured 1.9 ms, unoptimised and with busy neighbours.
+    // Two thousand times twelve plain stores: measured 1.9 ms, unoptimized and on a busy machine.
     assert!(best < Duration::from_millis(100), "{best:?}");
     assert_eq!(
         text(&metrics)

@@ -1,5 +1,5 @@
-//! What refuses a role's workers: their own reports, beside committed offsets, and pods that their group does not have.
-//! Pure.
+//! Dependencies that refuse a role's workers: from the workers' reports in the metadata of committed offsets, and from
+//! ready pods that are not members of their group. Pure.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -11,15 +11,15 @@ use separation_contract::offset_metadata::Hold;
 
 use crate::decide::{GroupReading, Moment, PodName};
 
-/// How many pods, and how many dependencies, are named.
-const NAMED: usize = 3;
+/// The most pods, and the most dependencies, that are named.
+const MAX_NAMED: usize = 3;
 
-/// A dependency of workers, as conditions name it; the worst first.
+/// A dependency of workers, as conditions name it; the most severe first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dependency {
-    /// Kafka refuses a user, or a write.
+    /// Kafka rejects the user, or a write.
     Kafka,
-    /// The object store or the volume refuses.
+    /// The object store or the volume fails a request.
     Store,
     /// The model cannot be loaded.
     Model,
@@ -28,7 +28,7 @@ pub enum Dependency {
 }
 
 impl Dependency {
-    /// The condition's reason.
+    /// The reason of the condition.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Kafka => "KafkaRefused",
@@ -38,32 +38,32 @@ impl Dependency {
         }
     }
 
-    /// That of a worker's report, such as `s3:403`.
-    fn of(reported: &str) -> Self {
-        match reported.split(':').next() {
+    /// Parses a worker's report, such as `s3:403`.
+    fn from_report(report: &str) -> Self {
+        match report.split(':').next() {
             Some("kafka") => Self::Kafka,
             Some("model") => Self::Model,
             _ => Self::Store,
         }
     }
 
-    fn fix(self, reported: &str) -> &'static str {
+    fn fix(self, report: &str) -> &'static str {
         match self {
             Self::Kafka => {
                 "allow the workers' Kafka user to write the result topic and the dead-letter topic, and to read the group"
             }
-            Self::Model => "check spec.model, and the volume or the image that has it",
+            Self::Model => "check spec.model, and the volume or the image that contains the model",
             Self::Membership => {
                 "read the pods' logs (kubectl logs), and check the Kafka Secret and that the user may read the group"
             }
-            Self::Store => store_fix(reported),
+            Self::Store => store_fix(report),
         }
     }
 }
 
-/// The fix for a store, a volume or a scratch disk, in the words of a pool's spec.
-fn store_fix(reported: &str) -> &'static str {
-    let (kind, code) = reported.split_once(':').unwrap_or((reported, ""));
+/// The fix for a store, a volume or a scratch disk, with the names of the pool's fields.
+fn store_fix(report: &str) -> &'static str {
+    let (kind, code) = report.split_once(':').unwrap_or((report, ""));
     match (kind, code) {
         ("scratch", _) => "make room for ephemeral storage on the nodes, or lower spec.storage.scratchBytes",
         ("volume", "ENOSPC" | "EDQUOT") => "make room on the volume of the PersistentVolumeClaim",
@@ -78,14 +78,15 @@ fn store_fix(reported: &str) -> &'static str {
 /// A dependency that refuses workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Which kind.
+    /// The kind of dependency.
     pub dependency: Dependency,
-    /// What happens, since when, and the fix.
+    /// The failure, since when, and the fix.
     pub message: String,
 }
 
-/// What workers report beside their committed offsets: for each dependency, on how many partitions, and since when.
-pub fn reported(holds: &[Hold]) -> Vec<Refusal> {
+/// The refusals that workers report in the metadata of their committed offsets: for each dependency, the number of
+/// partitions and the earliest time.
+pub fn reported_refusals(holds: &[Hold]) -> Vec<Refusal> {
     let mut by_name: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
     for hold in holds {
         let (partitions, since) = by_name.entry(hold.dependency()).or_insert((0, hold.since));
@@ -93,7 +94,7 @@ pub fn reported(holds: &[Hold]) -> Vec<Refusal> {
         *since = (*since).min(hold.since);
     }
     let each = by_name.into_iter().map(|(name, (partitions, since))| {
-        let dependency = Dependency::of(name);
+        let dependency = Dependency::from_report(name);
         let since = i64::try_from(since).ok().and_then(|since| Timestamp::from_second(since).ok());
         let since = since.map_or_else(String::new, |since| format!(" since {since}"));
         Refusal {
@@ -106,11 +107,11 @@ pub fn reported(holds: &[Hold]) -> Vec<Refusal> {
     });
     let mut refusals: Vec<_> = each.collect();
     refusals.sort_by_key(|refusal| refusal.dependency);
-    refusals.truncate(NAMED);
+    refusals.truncate(MAX_NAMED);
     refusals
 }
 
-/// That Kafka refuses the operator, which has the credentials of the workers.
+/// The refusal to report when Kafka rejects the operator, which uses the workers' credentials.
 pub fn refused_by_kafka(why: &str) -> Refusal {
     Refusal {
         dependency: Dependency::Kafka,
@@ -118,21 +119,22 @@ pub fn refused_by_kafka(why: &str) -> Refusal {
     }
 }
 
-/// The oldest report, for decisions: while it stands no worker is added.
-pub fn oldest(holds: &[Hold]) -> Option<Arc<str>> {
+/// The oldest report, for decisions: until it is cleared, replicas are not raised.
+pub fn oldest_refusal(holds: &[Hold]) -> Option<Arc<str>> {
     let oldest = holds.iter().min_by_key(|hold| hold.since)?;
     Some(format!("{} refuses a worker", oldest.dependency()).into())
 }
 
 /// Ready pods that are not members of their group, and since when.
 #[derive(Debug, Clone, Default)]
-pub struct Outsiders {
+pub struct NonMembers {
     since: BTreeMap<PodName, Moment>,
 }
 
-impl Outsiders {
-    /// Records the ready pods and the members. While the group rebalances or cannot be read, nothing is known of members.
-    pub fn note(&mut self, ready: &HashSet<&PodName>, group: &GroupReading) {
+impl NonMembers {
+    /// Records the ready pods and the members. While the group rebalances or cannot be read, membership is unknown and
+    /// nothing changes.
+    pub fn record(&mut self, ready: &HashSet<&PodName>, group: &GroupReading) {
         self.since.retain(|name, _| ready.contains(name));
         let GroupReading::Stable { at, members } = group else {
             return;
@@ -147,23 +149,24 @@ impl Outsiders {
         }
     }
 
-    /// Those that are outside a stable group for a session timeout, by name.
-    fn late(&self, session_timeout: Duration, now: Moment) -> Vec<&PodName> {
-        let late = self
+    /// The pods that have not been members of a stable group for a session timeout.
+    fn overdue(&self, session_timeout: Duration, now: Moment) -> Vec<&PodName> {
+        let overdue = self
             .since
             .iter()
             .filter(|(_, since)| now.since(**since) >= session_timeout);
-        late.map(|(name, _)| name).collect()
+        overdue.map(|(name, _)| name).collect()
     }
 
-    /// Whether every ready pod is outside a stable group for a session timeout: more workers would join as little.
-    pub fn are_all(&self, ready: u32, session_timeout: Duration, now: Moment) -> bool {
-        let late = self.late(session_timeout, now).len();
-        ready > 0 && u32::try_from(late) == Ok(ready)
+    /// Whether no ready pod has been a member of a stable group for a session timeout: more workers would not join
+    /// either.
+    pub fn include_all_ready(&self, ready: u32, session_timeout: Duration, now: Moment) -> bool {
+        let overdue = self.overdue(session_timeout, now).len();
+        ready > 0 && u32::try_from(overdue) == Ok(ready)
     }
 
-    /// What is to be reported of those that are outside a stable group for a session timeout: a worker is ready when its Kafka
-    /// client runs, joins in the next rebalance, and rejoins within that time.
+    /// The refusal to report for pods that have not been members of a stable group for a session timeout: a worker is
+    /// ready when its Kafka client runs, joins in the next rebalance, and rejoins within that time.
     pub fn refusal(
         &self,
         group: &str,
@@ -171,24 +174,24 @@ impl Outsiders {
         session_timeout: Duration,
         now: Moment,
     ) -> Option<Refusal> {
-        let late = self.late(session_timeout, now);
-        if late.is_empty() {
+        let overdue = self.overdue(session_timeout, now);
+        if overdue.is_empty() {
             return None;
         }
-        let mut names = late
+        let mut names = overdue
             .iter()
-            .take(NAMED)
+            .take(MAX_NAMED)
             .map(|name| name.as_str())
             .collect::<Vec<_>>()
             .join(", ");
-        if late.len() > NAMED {
-            let _ = write!(names, " and {} more", late.len() - NAMED);
+        if overdue.len() > MAX_NAMED {
+            let _ = write!(names, " and {} more", overdue.len() - MAX_NAMED);
         }
         Some(Refusal {
             dependency: Dependency::Membership,
             message: format!(
-                "{} of {ready} ready pods are not members of consumer group {group} for more than {} s ({names}); fix: {}",
-                late.len(),
+                "{} of {ready} ready pods have not been members of consumer group {group} for {} s ({names}); fix: {}",
+                overdue.len(),
                 session_timeout.as_secs(),
                 Dependency::Membership.fix("")
             ),
@@ -199,7 +202,7 @@ impl Outsiders {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::{Holds, Member};
+    use crate::decide::{Member, MemberWork};
 
     #[test]
     fn reports_of_one_dependency_are_one_with_the_earliest_time_and_its_fix() {
@@ -208,7 +211,7 @@ mod tests {
             Hold::new("kafka:29", 1_767_225_720),
             Hold::new("s3:403", 1_767_225_600),
         ];
-        let found = reported(&holds);
+        let found = reported_refusals(&holds);
         let kinds: Vec<_> = found.iter().map(|refusal| refusal.dependency).collect();
         assert_eq!(kinds, [Dependency::Kafka, Dependency::Store]);
         assert_eq!(
@@ -216,9 +219,9 @@ mod tests {
             "s3:403 refuses workers on 2 partitions since 2026-01-01T00:00:00Z; their messages are kept and retried; \
              fix: check the Secret of spec.storage.s3, the bucket's policy and the endpoint"
         );
-        assert_eq!(reported(&[]), []);
-        assert_eq!(oldest(&holds).as_deref(), Some("s3:403 refuses a worker"));
-        assert_eq!(oldest(&[]), None);
+        assert_eq!(reported_refusals(&[]), []);
+        assert_eq!(oldest_refusal(&holds).as_deref(), Some("s3:403 refuses a worker"));
+        assert_eq!(oldest_refusal(&[]), None);
     }
 
     #[test]
@@ -233,7 +236,7 @@ mod tests {
             ("scratch:ENOSPC", "StoreRefused", "scratchBytes"),
             ("model:missing", "ModelUnavailable", "spec.model"),
         ] {
-            let found = reported(&[Hold::new(name, 0)]).remove(0);
+            let found = reported_refusals(&[Hold::new(name, 0)]).remove(0);
             assert_eq!(found.dependency.reason(), reason);
             assert!(found.message.contains(fix), "{}", found.message);
         }
@@ -242,7 +245,7 @@ mod tests {
     fn group(at: Moment, members: &[&str]) -> GroupReading {
         let members = members.iter().map(|name| Member {
             pod: (*name).into(),
-            holds: Holds::Partitions(Vec::new()),
+            work: MemberWork::Partitions(Vec::new()),
         });
         GroupReading::Stable {
             at,
@@ -251,36 +254,36 @@ mod tests {
     }
 
     #[test]
-    fn a_ready_pod_is_reported_once_its_stable_group_does_not_have_it_for_a_session() {
+    fn a_ready_pod_is_reported_after_a_session_timeout_outside_its_stable_group() {
         let at = |seconds: u64| Moment::from_millis(seconds * 1_000);
         let (inside, outside) = (PodName::from("in"), PodName::from("out"));
         let pods = HashSet::from([&inside, &outside]);
-        let mut outsiders = Outsiders::default();
+        let mut non_members = NonMembers::default();
         let minute = Duration::from_secs(60);
-        outsiders.note(&pods, &group(at(0), &["in"]));
-        assert_eq!(outsiders.refusal("g", 2, minute, at(59)), None);
-        // A rebalance changes nothing of what is known.
-        outsiders.note(&pods, &GroupReading::Rebalancing { at: at(30) });
-        let found = outsiders
+        non_members.record(&pods, &group(at(0), &["in"]));
+        assert_eq!(non_members.refusal("g", 2, minute, at(59)), None);
+        // A rebalance does not change what is known.
+        non_members.record(&pods, &GroupReading::Rebalancing { at: at(30) });
+        let found = non_members
             .refusal("g", 2, minute, at(60))
             .expect("a minute is over");
         assert_eq!(found.dependency.reason(), "WorkersNotMembers");
         assert!(
-            found.message.starts_with(
-                "1 of 2 ready pods are not members of consumer group g for more than 60 s (out)"
-            ),
+            found
+                .message
+                .starts_with("1 of 2 ready pods have not been members of consumer group g for 60 s (out)"),
             "{}",
             found.message
         );
-        assert!(!outsiders.are_all(2, minute, at(60)));
-        assert!(outsiders.are_all(1, minute, at(60)));
-        // It joins, leaves, and the minute begins again.
-        outsiders.note(&pods, &group(at(61), &["in", "out"]));
-        assert_eq!(outsiders.refusal("g", 2, minute, at(61)), None);
-        outsiders.note(&pods, &group(at(62), &["in"]));
-        assert_eq!(outsiders.refusal("g", 2, minute, at(100)), None);
-        // A pod that is not ready any more is no outsider.
-        outsiders.note(&HashSet::from([&inside]), &group(at(101), &["in"]));
-        assert_eq!(outsiders.refusal("g", 1, minute, at(200)), None);
+        assert!(!non_members.include_all_ready(2, minute, at(60)));
+        assert!(non_members.include_all_ready(1, minute, at(60)));
+        // It joins and leaves, and the minute starts again.
+        non_members.record(&pods, &group(at(61), &["in", "out"]));
+        assert_eq!(non_members.refusal("g", 2, minute, at(61)), None);
+        non_members.record(&pods, &group(at(62), &["in"]));
+        assert_eq!(non_members.refusal("g", 2, minute, at(100)), None);
+        // A pod that is no longer ready is not reported.
+        non_members.record(&HashSet::from([&inside]), &group(at(101), &["in"]));
+        assert_eq!(non_members.refusal("g", 1, minute, at(200)), None);
     }
 }

@@ -1,17 +1,17 @@
-//! Offsets to lag: what waits in a topic for a group, partition by partition. Pure.
+//! Computes a group's lag on a topic, partition by partition, from offsets. Pure.
 
 use std::sync::Arc;
 
-use crate::decide::{Lag, PartitionWork, Work};
-use crate::kafka::{TopicIdentity, Unread};
+use crate::decide::{Lag, LagByPartition, PartitionLag};
+use crate::kafka::{ReadError, TopicIdentity};
 use separation_contract::kafka::OffsetReset;
 
-/// Offsets of a topic's partitions, as they were read for one group.
+/// Offsets of a topic's partitions, read for one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicOffsets {
-    /// Which topic it is now.
+    /// The topic's current ids.
     pub identity: TopicIdentity,
-    /// Its partitions, ascending.
+    /// Partitions, ascending by number.
     pub partitions: Vec<PartitionOffsets>,
 }
 
@@ -20,36 +20,37 @@ pub struct TopicOffsets {
 pub struct PartitionOffsets {
     /// The partition's number.
     pub partition: i32,
-    /// The first offset that is still there.
-    pub start: Result<i64, Unread>,
-    /// The next offset, as readers of committed records see it.
-    pub end: Result<i64, Unread>,
-    /// The group's committed offset; none where it never committed.
-    pub committed: Result<Option<i64>, Unread>,
+    /// The first retained offset.
+    pub start: Result<i64, ReadError>,
+    /// The end offset as `read_committed` consumers see it.
+    pub end: Result<i64, ReadError>,
+    /// The group's committed offset; `None` where it never committed.
+    pub committed: Result<Option<i64>, ReadError>,
 }
 
-/// What is known of how the group's offsets were initialized.
+/// How the group's offsets were initialized.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adoption {
-    /// The topic that they were initialized for; none where they never were.
+    /// The topic that they were initialized for; `None` if they never were.
     pub initialized_for: Option<TopicIdentity>,
-    /// Where a partition without a committed offset starts when they are initialized for the first time.
+    /// Where a partition without a committed offset starts at the first initialization.
     pub policy: OffsetReset,
 }
 
 /// How a topic is related to the one that offsets were initialized for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Relation {
-    /// Offsets were never initialized here: not at all, in another cluster, or for a topic whose cluster is unknown.
+pub enum TopicRelation {
+    /// Offsets were never initialized for it: never at all, in another cluster, or for a topic whose cluster is
+    /// unknown.
     New,
-    /// It is the same topic, as far as ids are known.
+    /// The same topic, as far as ids are known.
     Same,
-    /// It was deleted and created again: the same cluster has it under another id.
+    /// The topic was deleted and recreated: the same cluster has it under another id.
     Recreated,
 }
 
 impl Adoption {
-    /// Not done yet.
+    /// Offsets that were never initialized.
     pub fn pending(policy: OffsetReset) -> Self {
         Self {
             initialized_for: None,
@@ -58,9 +59,9 @@ impl Adoption {
     }
 
     /// How `topic` is related to the one that offsets were initialized for.
-    pub fn relation(&self, topic: &TopicIdentity) -> Relation {
+    pub fn relation(&self, topic: &TopicIdentity) -> TopicRelation {
         let Some(before) = &self.initialized_for else {
-            return Relation::New;
+            return TopicRelation::New;
         };
         let same = |before: &Option<Arc<str>>, now: &Option<Arc<str>>| {
             before
@@ -70,59 +71,60 @@ impl Adoption {
         };
         let same_cluster = same(&before.cluster_id, &topic.cluster_id);
         match (same_cluster, same(&before.topic_id, &topic.topic_id)) {
-            (Some(false), _) | (None, Some(false)) => Relation::New,
-            (Some(true), Some(false)) => Relation::Recreated,
-            (_, Some(true) | None) => Relation::Same,
+            (Some(false), _) | (None, Some(false)) => TopicRelation::New,
+            (Some(true), Some(false)) => TopicRelation::Recreated,
+            (_, Some(true) | None) => TopicRelation::Same,
         }
     }
 }
 
-/// Something about a partition that a person should know.
+/// An anomaly of offsets, reported to users.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Flag {
-    /// The committed offset lies beyond the end: the topic was made anew, or lost messages.
+pub enum OffsetAnomaly {
+    /// The committed offset is beyond the end offset: the topic was recreated, or lost messages.
     BeyondEnd {
         /// The partition.
         partition: i32,
         /// The committed offset.
         committed: i64,
-        /// The end.
+        /// The end offset.
         end: i64,
     },
     /// Messages expired before they were read.
     Expired {
         /// The partition.
         partition: i32,
-        /// How many, at most.
+        /// The most messages that expired.
         messages: i64,
     },
-    /// The topic was made anew since its offsets were initialised.
+    /// The topic was recreated since its offsets were initialized.
     Recreated,
 }
 
-/// What waits, and what is odd about it.
+/// A group's lag, and the anomalies of its offsets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LagFound {
-    /// What waits.
+pub struct LagWithAnomalies {
+    /// The lag.
     pub lag: Lag,
-    /// What is odd.
-    pub flags: Vec<Flag>,
+    /// The anomalies.
+    pub anomalies: Vec<OffsetAnomaly>,
 }
 
-/// What waits in a topic for a group: `end - max(committed, start)` for each partition, and never less than nothing.
+/// A group's lag on a topic: `max(0, end - max(committed, start))` for each partition.
 ///
-/// A committed offset that cannot belong to this topic (beyond its end, or of another topic id) counts from the start.
-pub fn lag_of(offsets: &TopicOffsets, adoption: &Adoption) -> LagFound {
+/// Where the committed offset cannot belong to this topic (beyond its end, or of another topic id), lag is counted from
+/// the start offset.
+pub fn compute_lag(offsets: &TopicOffsets, adoption: &Adoption) -> LagWithAnomalies {
     let relation = adoption.relation(&offsets.identity);
-    let mut flags = Vec::new();
-    if relation == Relation::Recreated {
-        flags.push(Flag::Recreated);
+    let mut anomalies = Vec::new();
+    if relation == TopicRelation::Recreated {
+        anomalies.push(OffsetAnomaly::Recreated);
     }
     let mut known = Vec::with_capacity(offsets.partitions.len());
-    let mut unread: Option<(u32, &Unread)> = None;
+    let mut unread: Option<(u32, &ReadError)> = None;
     for partition in &offsets.partitions {
-        match waiting(partition, relation, adoption.policy, &mut flags) {
-            Ok(messages) => known.push(PartitionWork {
+        match partition_lag(partition, relation, adoption.policy, &mut anomalies) {
+            Ok(messages) => known.push(PartitionLag {
                 partition: partition.partition,
                 messages,
             }),
@@ -133,33 +135,33 @@ pub fn lag_of(offsets: &TopicOffsets, adoption: &Adoption) -> LagFound {
         }
     }
     let lag = match unread {
-        None => Lag::Known(Work::new(known)),
+        None => Lag::Known(LagByPartition::new(known)),
         Some((_, why)) if known.is_empty() => Lag::Unknown {
             why: Arc::clone(&why.0),
         },
         Some((missing, why)) => Lag::Partial {
-            known: Work::new(known),
+            known: LagByPartition::new(known),
             missing,
             why: Arc::clone(&why.0),
         },
     };
-    LagFound { lag, flags }
+    LagWithAnomalies { lag, anomalies }
 }
 
-fn waiting<'a>(
+fn partition_lag<'a>(
     offsets: &'a PartitionOffsets,
-    relation: Relation,
+    relation: TopicRelation,
     policy: OffsetReset,
-    flags: &mut Vec<Flag>,
-) -> Result<u64, &'a Unread> {
+    anomalies: &mut Vec<OffsetAnomaly>,
+) -> Result<u64, &'a ReadError> {
     let PartitionOffsets { partition, .. } = *offsets;
     let end = *offsets.end.as_ref()?;
     let start = *offsets.start.as_ref()?;
     let committed = *offsets.committed.as_ref()?;
     let from = match committed {
-        _ if relation == Relation::Recreated => start,
+        _ if relation == TopicRelation::Recreated => start,
         Some(committed) if committed > end => {
-            flags.push(Flag::BeyondEnd {
+            anomalies.push(OffsetAnomaly::BeyondEnd {
                 partition,
                 committed,
                 end,
@@ -167,18 +169,19 @@ fn waiting<'a>(
             start
         }
         Some(committed) if committed < start => {
-            flags.push(Flag::Expired {
+            anomalies.push(OffsetAnomaly::Expired {
                 partition,
                 messages: start.saturating_sub(committed),
             });
             start
         }
         Some(committed) => committed,
-        // Before offsets are initialized: where they will be. After it: a new partition, and nothing of it is skipped.
-        None if relation == Relation::New && policy == OffsetReset::Latest => end,
+        // Before initialization: where the offset will be. After it: a new partition, and none of its messages are
+        // skipped.
+        None if relation == TopicRelation::New && policy == OffsetReset::Latest => end,
         None => start,
     };
-    // An end below the start is one that moved between two questions.
+    // An end below the start: the start moved after the end was read.
     Ok(u64::try_from(end.saturating_sub(from)).unwrap_or(0))
 }
 
@@ -224,36 +227,41 @@ mod tests {
     #[test]
     fn only_another_id_in_the_same_known_cluster_is_a_recreated_topic() {
         for (before, now, expected) in [
-            (("one", "a"), ("one", "a"), Relation::Same),
-            (("one", "a"), ("one", "b"), Relation::Recreated),
-            (("one", "a"), ("two", "b"), Relation::New),
-            (("one", "a"), ("two", "a"), Relation::New),
-            // A cluster that is not known may be another one.
-            (("", "a"), ("one", "b"), Relation::New),
-            (("one", "a"), ("", "b"), Relation::New),
-            (("", "a"), ("one", "a"), Relation::Same),
-            // A topic without an id may be any.
-            (("one", ""), ("one", "b"), Relation::Same),
-            (("one", "a"), ("one", ""), Relation::Same),
-            (("", ""), ("one", "b"), Relation::Same),
-            (("one", ""), ("two", ""), Relation::New),
+            (("one", "a"), ("one", "a"), TopicRelation::Same),
+            (("one", "a"), ("one", "b"), TopicRelation::Recreated),
+            (("one", "a"), ("two", "b"), TopicRelation::New),
+            (("one", "a"), ("two", "a"), TopicRelation::New),
+            // An unknown cluster may be another one.
+            (("", "a"), ("one", "b"), TopicRelation::New),
+            (("one", "a"), ("", "b"), TopicRelation::New),
+            (("", "a"), ("one", "a"), TopicRelation::Same),
+            // A topic without an id may be any topic.
+            (("one", ""), ("one", "b"), TopicRelation::Same),
+            (("one", "a"), ("one", ""), TopicRelation::Same),
+            (("", ""), ("one", "b"), TopicRelation::Same),
+            (("one", ""), ("two", ""), TopicRelation::New),
         ] {
             let relation = adopted_as(before.0, before.1).relation(&identity(now.0, now.1));
             assert_eq!(relation, expected, "{before:?} then {now:?}");
         }
         let pending = Adoption::pending(OffsetReset::Latest);
-        assert_eq!(pending.relation(&identity("one", "a")), Relation::New);
+        assert_eq!(pending.relation(&identity("one", "a")), TopicRelation::New);
     }
 
     #[track_caller]
-    fn check(partition: (i64, i64, Option<i64>), adoption: &Adoption, messages: u64, flags: &[Flag]) {
-        let found = lag_of(&offsets(&[partition]), adoption);
-        assert_eq!(found.lag, Lag::Known(Work::of([messages])));
-        assert_eq!(found.flags, flags);
+    fn check(
+        partition: (i64, i64, Option<i64>),
+        adoption: &Adoption,
+        messages: u64,
+        anomalies: &[OffsetAnomaly],
+    ) {
+        let found = compute_lag(&offsets(&[partition]), adoption);
+        assert_eq!(found.lag, Lag::Known(LagByPartition::from_messages([messages])));
+        assert_eq!(found.anomalies, anomalies);
     }
 
     #[test]
-    fn work_is_what_lies_between_the_committed_offset_and_the_end() {
+    fn lag_is_counted_from_the_committed_offset_to_the_end() {
         check((0, 10, Some(4)), &adopted(), 6, &[]);
         check((0, 10, Some(10)), &adopted(), 0, &[]);
         check((0, 0, None), &adopted(), 0, &[]);
@@ -261,10 +269,10 @@ mod tests {
     }
 
     #[test]
-    fn without_a_committed_offset_the_adoption_decides() {
+    fn without_a_committed_offset_lag_is_counted_by_the_adoption() {
         check((3, 10, None), &Adoption::pending(OffsetReset::Latest), 0, &[]);
         check((3, 10, None), &Adoption::pending(OffsetReset::Earliest), 7, &[]);
-        // Another cluster: nothing was initialized there, and what was carried over counts.
+        // Another cluster: offsets were not initialized there, and migrated offsets count.
         check((3, 10, None), &adopted_as("two", "topic"), 0, &[]);
         check((3, 10, Some(6)), &adopted_as("two", "other"), 4, &[]);
         // A partition that appeared after the adoption: all of it.
@@ -272,33 +280,33 @@ mod tests {
     }
 
     #[test]
-    fn offsets_that_cannot_be_are_flagged_and_count_from_the_start() {
-        let beyond = Flag::BeyondEnd {
+    fn impossible_offsets_are_reported_as_anomalies_and_lag_is_counted_from_the_start() {
+        let beyond = OffsetAnomaly::BeyondEnd {
             partition: 0,
             committed: 99,
             end: 12,
         };
         check((0, 12, Some(99)), &adopted(), 12, std::slice::from_ref(&beyond));
-        let beyond_and_empty = Flag::BeyondEnd {
+        let beyond_and_empty = OffsetAnomaly::BeyondEnd {
             partition: 0,
             committed: 99,
             end: 0,
         };
         check((0, 0, Some(99)), &adopted(), 0, &[beyond_and_empty]);
-        let expired = Flag::Expired {
+        let expired = OffsetAnomaly::Expired {
             partition: 0,
             messages: 4,
         };
         check((6, 10, Some(2)), &adopted(), 4, &[expired]);
-        // Made anew, with an offset that happens to fit.
+        // A recreated topic, with a committed offset that is within its range.
         let other = adopted_as("one", "other");
-        check((0, 12, Some(5)), &other, 12, &[Flag::Recreated]);
-        // An end that was read before the start moved.
+        check((0, 12, Some(5)), &other, 12, &[OffsetAnomaly::Recreated]);
+        // The end was read before the start moved.
         check(
             (7, 5, Some(5)),
             &adopted(),
             0,
-            &[Flag::Expired {
+            &[OffsetAnomaly::Expired {
                 partition: 0,
                 messages: 2,
             }],
@@ -306,27 +314,27 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_read_is_missing_and_not_zero() {
+    fn partitions_that_could_not_be_read_are_missing_and_not_zero() {
         let mut some = offsets(&[(0, 10, Some(4)), (0, 10, Some(4)), (0, 10, Some(4))]);
-        let why = Unread::new("broker 2 is away");
+        let why = ReadError::new("broker 2 is unreachable");
         some.partitions[1].end = Err(why.clone());
-        let found = lag_of(&some, &adopted());
-        let known = [0, 2].map(|partition| PartitionWork {
+        let found = compute_lag(&some, &adopted());
+        let known = [0, 2].map(|partition| PartitionLag {
             partition,
             messages: 6,
         });
         let expected = Lag::Partial {
-            known: Work::new(known.to_vec()),
+            known: LagByPartition::new(known.to_vec()),
             missing: 1,
-            why: "broker 2 is away".into(),
+            why: "broker 2 is unreachable".into(),
         };
         assert_eq!(found.lag, expected);
         for partition in &mut some.partitions {
             partition.committed = Err(why.clone());
         }
         let unknown = Lag::Unknown {
-            why: "broker 2 is away".into(),
+            why: "broker 2 is unreachable".into(),
         };
-        assert_eq!(lag_of(&some, &adopted()).lag, unknown);
+        assert_eq!(compute_lag(&some, &adopted()).lag, unknown);
     }
 }

@@ -1,14 +1,16 @@
-//! What is seen: lag and group members in Kafka, Deployments and pods in the cluster.
+//! Readings: lag and group members from Kafka, Deployments and pods from the Kubernetes cluster.
 //!
-//! Readings end in the types of [`crate::decide`]: known, partial or unknown, with a time. Nothing here decides, and a
-//! question that nobody answers ends at its deadline.
+//! Readings become the types of [`crate::decide`]: known, partial or unknown, with a time. Nothing here decides, and a
+//! request without a response ends at its deadline.
 
 pub mod dependencies;
 mod lag;
+mod missing_offsets;
 pub mod poller;
 mod reader;
-mod vanished;
 pub mod workload;
 
-pub use lag::{Adoption, Flag, LagFound, PartitionOffsets, Relation, TopicOffsets, lag_of};
-pub use reader::{Found, LagReader, Query, QuestionCount};
+pub use lag::{
+    Adoption, LagWithAnomalies, OffsetAnomaly, PartitionOffsets, TopicOffsets, TopicRelation, compute_lag,
+};
+pub use reader::{LagReader, Query, QueryResult, RequestCounts};

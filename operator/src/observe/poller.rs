@@ -1,7 +1,7 @@
-//! Reads one cluster again and again, for every role that wants it, in as few rounds as their intervals allow.
+//! Reads one cluster periodically for its roles, in as few rounds as their intervals allow.
 //!
-//! Roles with one interval are read in one round, however late they came: a thousand pools ask one question, not a
-//! thousand. What a round found is sent on whole; who wants what may change at any time.
+//! Roles with the same interval are read in one round, whenever they were added: a thousand pools cost one request, not
+//! a thousand. All results of a round are sent together. Roles may be added, changed and removed at any time.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -12,72 +12,72 @@ use futures_util::FutureExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use super::{Found, LagReader, Query};
+use super::{LagReader, Query, QueryResult};
 use crate::clock::Clock;
 use crate::decide::{GroupReading, Lag, Moment};
-use crate::kafka::{Cause, Cluster, Deadline, Unread};
+use crate::kafka::{Cluster, Deadline, ReadError, ReadErrorKind};
 use crate::metrics::{ClusterMetrics, KafkaFailure};
 
-/// The least and the most time that a round may take.
-const SHORTEST_ROUND: Duration = Duration::from_secs(1);
-const LONGEST_ROUND: Duration = Duration::from_secs(10);
+/// The shortest and the longest deadline of a round.
+const MIN_ROUND: Duration = Duration::from_secs(1);
+const MAX_ROUND: Duration = Duration::from_secs(10);
 
-/// How often members of a group that should have none are read: members of others may have come.
-const MEMBERS_OF_IDLE: Duration = Duration::from_secs(60);
+/// How often members of a group that should have none are read: another client may have joined.
+const IDLE_MEMBERS_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What is read for a role.
+/// A role's query, and how often it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
-    /// Whose lag.
+pub struct RoleQuery {
+    /// The topic and group.
     pub query: Query,
-    /// How often.
+    /// The poll interval.
     pub interval: Duration,
-    /// Whether members are read each time, or only now and then.
+    /// How often members are read.
     pub members: MembersRead,
 }
 
-/// Whether a group's members are read.
+/// How often a group's members are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MembersRead {
-    /// Each time.
+    /// In each round.
     Always,
-    /// Now and then.
+    /// Every minute.
     Rarely,
 }
 
-/// What a round found for a role.
+/// The result of a round for a role.
 #[derive(Debug, Clone)]
 pub struct Polled<K> {
     /// The role.
     pub key: K,
-    /// Who was asked: a role's servers or credentials may have changed since.
+    /// The cluster that was read: the role's servers or credentials may have changed since.
     pub cluster: Arc<Cluster>,
-    /// What was asked; it may have changed since.
+    /// The query of the round; it may have changed since.
     pub query: Query,
     /// When the round began.
     pub at: Moment,
     /// The lag.
-    pub found: Found,
-    /// The members, where they were read.
+    pub result: QueryResult,
+    /// The members; [`GroupReading::NotRead`] if they were not due.
     pub group: GroupReading,
 }
 
-/// A cluster that is read until this is dropped.
+/// Handle of a task that reads one cluster. Dropping it stops the task.
 #[derive(Debug)]
 pub struct Poller<K> {
-    shared: Arc<Shared<K>>,
+    shared: Arc<SharedRoles<K>>,
     rounds: JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Shared<K> {
-    wanted: Mutex<BTreeMap<K, Entry>>,
+struct SharedRoles<K> {
+    roles: Mutex<BTreeMap<K, Entry>>,
     changed: Notify,
 }
 
 #[derive(Debug)]
 struct Entry {
-    wanted: Wanted,
+    role_query: RoleQuery,
     read_at: Option<Moment>,
     members_at: Option<Moment>,
 }
@@ -89,15 +89,15 @@ impl<K> Drop for Poller<K> {
 }
 
 impl<K: Ord + Clone + Send + 'static> Poller<K> {
-    /// Reads a cluster from now on. `send` takes what each round found.
+    /// Starts the task. The results of each round are sent to `send`.
     pub fn start(
         reader: LagReader,
         clock: Clock,
         send: mpsc::Sender<Vec<Polled<K>>>,
         metrics: ClusterMetrics,
     ) -> Self {
-        let shared = Arc::new(Shared {
-            wanted: Mutex::new(BTreeMap::new()),
+        let shared = Arc::new(SharedRoles {
+            roles: Mutex::new(BTreeMap::new()),
             changed: Notify::new(),
         });
         let rounds = Rounds {
@@ -113,23 +113,23 @@ impl<K: Ord + Clone + Send + 'static> Poller<K> {
         }
     }
 
-    /// Reads a role, or reads it in another way.
-    pub fn want(&self, key: &K, wanted: Wanted) {
+    /// Adds a role, or changes its query, interval or members.
+    pub fn set_query(&self, key: &K, role_query: RoleQuery) {
         let mut all = self.shared.lock();
         match all.get_mut(key) {
-            Some(entry) if entry.wanted == wanted => return,
+            Some(entry) if entry.role_query == role_query => return,
             Some(entry) => {
-                // Another question is asked at once; another interval or members wait for their turn.
-                if entry.wanted.query != wanted.query {
+                // A changed query is read immediately; a changed interval or `members` applies from the next round.
+                if entry.role_query.query != role_query.query {
                     entry.read_at = None;
                 }
-                entry.wanted = wanted;
+                entry.role_query = role_query;
             }
             None => {
                 all.insert(
                     key.clone(),
                     Entry {
-                        wanted,
+                        role_query,
                         read_at: None,
                         members_at: None,
                     },
@@ -140,36 +140,36 @@ impl<K: Ord + Clone + Send + 'static> Poller<K> {
         self.shared.changed.notify_one();
     }
 
-    /// Reads a role no longer.
-    pub fn forget(&self, key: &K) {
+    /// Removes a role.
+    pub fn remove(&self, key: &K) {
         self.shared.lock().remove(key);
     }
 }
 
-impl<K> Shared<K> {
+impl<K> SharedRoles<K> {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<K, Entry>> {
         // Nothing panics while it is held.
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.roles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The next round: what it reads, or when it is due.
-enum Next<K> {
+/// The next round, or when it is due.
+enum NextRound<K> {
     Round(Round<K>),
     At(Moment),
-    NothingWanted,
+    NoRoles,
 }
 
 struct Round<K> {
     roles: Vec<(K, Query)>,
     /// Indices of roles whose members are read.
     members: Vec<usize>,
-    longest: Duration,
+    time_limit: Duration,
 }
 
 struct Rounds<K> {
     reader: LagReader,
-    shared: Arc<Shared<K>>,
+    shared: Arc<SharedRoles<K>>,
     clock: Clock,
     send: mpsc::Sender<Vec<Polled<K>>>,
     metrics: ClusterMetrics,
@@ -179,34 +179,34 @@ impl<K: Ord + Clone + Send + 'static> Rounds<K> {
     async fn run(mut self) {
         loop {
             let now = self.clock.now();
-            let next = next(&mut self.shared.lock(), now);
-            match next {
-                Next::Round(round) => {
+            let due = take_due(&mut self.shared.lock(), now);
+            match due {
+                NextRound::Round(round) => {
                     let roles = round.roles.clone();
-                    // A bug that an answer sets off is that cluster's problem, and not every pool's.
+                    // A panic caused by a response must affect only this cluster's pools.
                     let read = AssertUnwindSafe(self.read(round, now)).catch_unwind().await;
                     let polled = read.unwrap_or_else(|_| {
-                        self.reader.start_again();
+                        self.reader.reset();
                         self.metrics.failed(KafkaFailure::Other);
-                        panicked(roles, self.reader.cluster(), now)
+                        panic_results(roles, self.reader.cluster(), now)
                     });
                     if self.send.send(polled).await.is_err() {
                         return;
                     }
                 }
-                Next::At(due) => {
+                NextRound::At(at) => {
                     tokio::select! {
-                        () = tokio::time::sleep(due.since(now)) => {}
+                        () = tokio::time::sleep(at.since(now)) => {}
                         () = self.shared.changed.notified() => {}
                     }
                 }
-                Next::NothingWanted => self.shared.changed.notified().await,
+                NextRound::NoRoles => self.shared.changed.notified().await,
             }
         }
     }
 
     async fn read(&mut self, round: Round<K>, at: Moment) -> Vec<Polled<K>> {
-        let deadline = Deadline::after(round.longest);
+        let deadline = Deadline::after(round.time_limit);
         let queries: Vec<Query> = round.roles.iter().map(|(_, query)| query.clone()).collect();
         let found = self.reader.read(&queries, at, &deadline).await;
         let groups: Vec<_> = round
@@ -239,7 +239,7 @@ impl<K: Ord + Clone + Send + 'static> Rounds<K> {
                 cluster: Arc::clone(self.reader.cluster()),
                 query,
                 at,
-                found,
+                result: found,
                 group: GroupReading::NotRead,
             })
             .collect();
@@ -250,16 +250,16 @@ impl<K: Ord + Clone + Send + 'static> Rounds<K> {
     }
 }
 
-/// How a round failed, if it did: in whole for a role, by the first cause, or in part.
-fn failure(found: &[Found], members: &[GroupReading]) -> Option<KafkaFailure> {
+/// How a round failed, if it did: the cause for the first role with unknown lag, or else `Partial`.
+fn failure(found: &[QueryResult], members: &[GroupReading]) -> Option<KafkaFailure> {
     let mut unknown = found
         .iter()
         .filter(|found| matches!(found.lag.lag, Lag::Unknown { .. }));
     if let Some(found) = unknown.next() {
-        return Some(match found.unread {
-            Some(Unread(_, Cause::Unreachable)) => KafkaFailure::Unreachable,
-            Some(Unread(_, Cause::Refused)) => KafkaFailure::Refused,
-            Some(Unread(_, Cause::Other)) | None => KafkaFailure::Other,
+        return Some(match found.error {
+            Some(ReadError(_, ReadErrorKind::Unreachable)) => KafkaFailure::Unreachable,
+            Some(ReadError(_, ReadErrorKind::Refused)) => KafkaFailure::Refused,
+            Some(ReadError(_, ReadErrorKind::Other)) | None => KafkaFailure::Other,
         });
     }
     let is_partial = found
@@ -271,15 +271,15 @@ fn failure(found: &[Found], members: &[GroupReading]) -> Option<KafkaFailure> {
     is_partial.then_some(KafkaFailure::Partial)
 }
 
-/// What a round found that panicked: nothing.
-fn panicked<K>(roles: Vec<(K, Query)>, cluster: &Arc<Cluster>, at: Moment) -> Vec<Polled<K>> {
-    let why = Unread::new("a bug: reading Kafka panicked; fix: report it with the operator's log");
+/// The results of a round that panicked: everything is unknown.
+fn panic_results<K>(roles: Vec<(K, Query)>, cluster: &Arc<Cluster>, at: Moment) -> Vec<Polled<K>> {
+    let why = ReadError::new("a bug: reading Kafka panicked; fix: report it with the operator's log");
     let each = roles.into_iter().map(|(key, query)| Polled {
         key,
         cluster: Arc::clone(cluster),
         query,
         at,
-        found: Found::nothing(Arc::clone(&why.0), why.clone()),
+        result: QueryResult::failed(Arc::clone(&why.0), why.clone()),
         group: GroupReading::Unknown {
             at,
             why: Arc::clone(&why.0),
@@ -288,46 +288,47 @@ fn panicked<K>(roles: Vec<(K, Query)>, cluster: &Arc<Cluster>, at: Moment) -> Ve
     each.collect()
 }
 
-/// Takes the roles that are due, or says when the first one will be.
-fn next<K: Clone>(wanted: &mut BTreeMap<K, Entry>, now: Moment) -> Next<K> {
+/// Takes the roles that are due, or returns when the first one will be.
+fn take_due<K: Clone>(roles: &mut BTreeMap<K, Entry>, now: Moment) -> NextRound<K> {
     let mut round = Round {
         roles: Vec::new(),
         members: Vec::new(),
-        longest: LONGEST_ROUND,
+        time_limit: MAX_ROUND,
     };
     let mut earliest: Option<Moment> = None;
-    for (key, entry) in wanted {
+    for (key, entry) in roles {
         let due = entry.due();
         if due > now {
             earliest = Some(earliest.map_or(due, |earliest| earliest.min(due)));
             continue;
         }
         entry.read_at = Some(now);
-        let members_due = entry
-            .members_at
-            .is_none_or(|at| entry.wanted.members == MembersRead::Always || now.since(at) >= MEMBERS_OF_IDLE);
+        let members_due = entry.members_at.is_none_or(|at| {
+            entry.role_query.members == MembersRead::Always || now.since(at) >= IDLE_MEMBERS_INTERVAL
+        });
         if members_due {
             entry.members_at = Some(now);
             round.members.push(round.roles.len());
         }
-        round.longest = round.longest.min(entry.wanted.interval);
-        round.roles.push((key.clone(), entry.wanted.query.clone()));
+        round.time_limit = round.time_limit.min(entry.role_query.interval);
+        round.roles.push((key.clone(), entry.role_query.query.clone()));
     }
     if round.roles.is_empty() {
-        return earliest.map_or(Next::NothingWanted, Next::At);
+        return earliest.map_or(NextRound::NoRoles, NextRound::At);
     }
-    round.longest = round.longest.max(SHORTEST_ROUND);
-    Next::Round(round)
+    round.time_limit = round.time_limit.max(MIN_ROUND);
+    NextRound::Round(round)
 }
 
 impl Entry {
-    /// When it is read next: at once, or at the next multiple of its interval, the same for all that share it.
+    /// When it is read next: immediately, or at the next multiple of its interval, so that roles with the same interval
+    /// share a round.
     fn due(&self) -> Moment {
         let Some(read_at) = self.read_at else {
             return Moment::default();
         };
-        // Intervals are 0.1 s at least and 300 s at most.
-        let interval = u64::try_from(self.wanted.interval.as_millis())
+        // Intervals are between 0.1 s and 300 s.
+        let interval = u64::try_from(self.role_query.interval.as_millis())
             .unwrap_or(u64::MAX)
             .max(1);
         Moment::from_millis((read_at.as_millis() / interval + 1).saturating_mul(interval))
@@ -337,14 +338,14 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::Work;
+    use crate::decide::LagByPartition;
     use crate::observe::Adoption;
-    use crate::observe::LagFound;
+    use crate::observe::LagWithAnomalies;
     use separation_contract::kafka::OffsetReset;
 
-    fn wanted(topic: &str, interval_ms: u64, members: MembersRead) -> Entry {
+    fn entry(topic: &str, interval_ms: u64, members: MembersRead) -> Entry {
         Entry {
-            wanted: Wanted {
+            role_query: RoleQuery {
                 query: Query {
                     topic: topic.into(),
                     group: "group".into(),
@@ -360,8 +361,8 @@ mod tests {
 
     #[track_caller]
     fn check(all: &mut BTreeMap<&'static str, Entry>, at_ms: u64, roles: &[&str], members: &[usize]) {
-        match next(all, Moment::from_millis(at_ms)) {
-            Next::Round(round) => {
+        match take_due(all, Moment::from_millis(at_ms)) {
+            NextRound::Round(round) => {
                 let found: Vec<_> = round.roles.iter().map(|(key, _)| *key).collect();
                 assert_eq!(
                     (&found[..], &round.members[..]),
@@ -374,77 +375,80 @@ mod tests {
     }
 
     #[test]
-    fn roles_with_one_interval_share_a_round_however_late_they_came() {
-        let mut all = BTreeMap::from([("early", wanted("a", 2_000, MembersRead::Rarely))]);
+    fn roles_with_the_same_interval_share_a_round_whenever_they_were_added() {
+        let mut all = BTreeMap::from([("early", entry("a", 2_000, MembersRead::Rarely))]);
         check(&mut all, 500, &["early"], &[0]);
-        all.insert("late", wanted("b", 2_000, MembersRead::Always));
+        all.insert("late", entry("b", 2_000, MembersRead::Always));
         check(&mut all, 1_300, &["late"], &[0]);
         check(&mut all, 1_999, &[], &[]);
-        // Members are read each time where that is wanted, and once a minute where it is not.
+        // Members are read in each round for `Always`, and once a minute for `Rarely`.
         check(&mut all, 2_000, &["early", "late"], &[1]);
         check(&mut all, 4_003, &["early", "late"], &[1]);
         check(&mut all, 60_500, &["early", "late"], &[0, 1]);
     }
 
     #[test]
-    fn a_round_that_took_long_is_not_made_up_for() {
-        let mut all = BTreeMap::from([("a", wanted("a", 1_000, MembersRead::Rarely))]);
+    fn missed_rounds_are_not_caught_up() {
+        let mut all = BTreeMap::from([("a", entry("a", 1_000, MembersRead::Rarely))]);
         check(&mut all, 1_000, &["a"], &[0]);
         check(&mut all, 7_800, &["a"], &[]);
         check(&mut all, 7_900, &[], &[]);
         check(&mut all, 8_000, &["a"], &[]);
         assert!(matches!(
-            next(&mut all, Moment::from_millis(8_100)),
-            Next::At(due) if due == Moment::from_millis(9_000)
+            take_due(&mut all, Moment::from_millis(8_100)),
+            NextRound::At(at) if at == Moment::from_millis(9_000)
         ));
     }
 
     #[test]
-    fn short_and_long_intervals_are_each_read_in_their_own_time() {
+    fn roles_with_different_intervals_are_read_at_their_own_intervals() {
         let mut all = BTreeMap::from([
-            ("fast", wanted("a", 250, MembersRead::Rarely)),
-            ("slow", wanted("b", 1_000, MembersRead::Rarely)),
+            ("fast", entry("a", 250, MembersRead::Rarely)),
+            ("slow", entry("b", 1_000, MembersRead::Rarely)),
         ]);
         check(&mut all, 0, &["fast", "slow"], &[0, 1]);
         check(&mut all, 250, &["fast"], &[]);
         check(&mut all, 1_000, &["fast", "slow"], &[]);
     }
 
-    fn found(lag: Lag, unread: Option<Unread>) -> Found {
-        Found {
+    fn result(lag: Lag, error: Option<ReadError>) -> QueryResult {
+        QueryResult {
             topic: None,
             offsets: None,
-            lag: LagFound {
+            lag: LagWithAnomalies {
                 lag,
-                flags: Vec::new(),
+                anomalies: Vec::new(),
             },
-            unread,
+            error,
             holds: Vec::new(),
         }
     }
 
     #[test]
-    fn a_round_that_failed_has_the_cause_of_its_first_role_that_is_unknown() {
-        let unknown = |unread| found(Lag::Unknown { why: "".into() }, Some(unread));
-        let known = || found(Lag::Known(Work::of([1])), None);
+    fn a_failed_round_has_the_cause_of_the_first_role_with_unknown_lag() {
+        let unknown = |error| result(Lag::Unknown { why: "".into() }, Some(error));
+        let known = || result(Lag::Known(LagByPartition::from_messages([1])), None);
         let partial = || {
-            let (known, missing, why) = (Work::of([1]), 1, "".into());
-            found(Lag::Partial { known, missing, why }, Some(Unread::refused("")))
+            let (known, missing, why) = (LagByPartition::from_messages([1]), 1, "".into());
+            result(Lag::Partial { known, missing, why }, Some(ReadError::refused("")))
         };
         for (round, expected) in [
             (vec![known()], None),
             (vec![known(), partial()], Some(KafkaFailure::Partial)),
             (
-                vec![partial(), unknown(Unread::unreachable(""))],
+                vec![partial(), unknown(ReadError::unreachable(""))],
                 Some(KafkaFailure::Unreachable),
             ),
-            (vec![unknown(Unread::refused(""))], Some(KafkaFailure::Refused)),
-            (vec![unknown(Unread::new(""))], Some(KafkaFailure::Other)),
+            (vec![unknown(ReadError::refused(""))], Some(KafkaFailure::Refused)),
+            (vec![unknown(ReadError::new(""))], Some(KafkaFailure::Other)),
         ] {
             assert_eq!(failure(&round, &[]), expected, "{round:?}");
         }
         let at = Moment::default();
-        let unread = GroupReading::Unknown { at, why: "".into() };
-        assert_eq!(failure(&[known()], &[unread]), Some(KafkaFailure::Partial));
+        let unknown_members = GroupReading::Unknown { at, why: "".into() };
+        assert_eq!(
+            failure(&[known()], &[unknown_members]),
+            Some(KafkaFailure::Partial)
+        );
     }
 }

@@ -1,9 +1,10 @@
-//! Lag of many groups, read with as few questions as keep it right.
+//! Reads the lag of many groups with as few requests as correctness allows.
 //!
-//! One round asks for the ends of all partitions; for committed offsets only where ends moved, where work waits, where the
-//! last round failed, where they are not initialised yet, or where nobody asked for a while (somebody may have rewound a group by hand); and for starts only
-//! where something waits. Descriptions of topics are asked again after a while, and at once where an end went backwards. An
-//! end that is older than a commit beyond it is read again in the same round.
+//! One round requests the end offsets of all partitions. It requests committed offsets only where ends moved, where
+//! there is lag, where the last round failed, where offsets are not initialized yet, or where the last request is old
+//! (a user may have rewound a group); and start offsets only where there is lag. Topics are described again after
+//! [`DESCRIPTION_AGE`], and immediately where an end offset decreased. An end that is smaller than a newer commit is
+//! read again in the same round.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -12,105 +13,105 @@ use std::time::Duration;
 
 use separation_contract::offset_metadata::{Hold, OffsetMetadata};
 
-use super::vanished::{Before, Seen};
-use super::{Adoption, LagFound, PartitionOffsets, Relation, TopicOffsets, lag_of};
+use super::missing_offsets::{OffsetHistory, PriorOffsets};
+use super::{Adoption, LagWithAnomalies, PartitionOffsets, TopicOffsets, TopicRelation, compute_lag};
 use crate::decide::{Lag, Moment};
-use crate::kafka::{Cluster, Commit, Deadline, GroupCommits, Topic, TopicPartition, Unread, Which};
+use crate::kafka::{Cluster, Commit, Deadline, GroupCommits, OffsetKind, ReadError, Topic, TopicPartition};
 
-/// How old a topic's description may be: partitions that are added are seen within this.
+/// The longest time until a topic is described again: new partitions are noticed within it.
 const DESCRIPTION_AGE: Duration = Duration::from_secs(10);
 
-/// How long what was read for a query is kept after the query was last asked: twice the longest poll interval. Rounds read
-/// only the roles that are due, so that one round says nothing about the others.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+/// How long the readings of a query are kept after it was last in a round: twice the longest poll interval. Rounds
+/// contain only the roles that are due, so a query that is not in a round may still be in use.
+const FORGET_AFTER: Duration = Duration::from_secs(600);
 
-/// Whose lag is read.
+/// The topic and group whose lag is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     /// The topic.
     pub topic: Arc<str>,
     /// The consumer group.
     pub group: Arc<str>,
-    /// What is known of how its offsets were initialised.
+    /// How its offsets were initialized.
     pub adoption: Adoption,
 }
 
-/// What was found for a query.
+/// The result for a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// The topic, where it could be described.
+pub struct QueryResult {
+    /// The topic, if it could be described.
     pub topic: Option<Topic>,
-    /// Its offsets for the group, with which they can be initialised or kept alive.
+    /// The topic's offsets for the group, from which they can be initialized or committed again.
     pub offsets: Option<TopicOffsets>,
-    /// What waits, and what is odd about it.
-    pub lag: LagFound,
-    /// The first thing that could not be read.
-    pub unread: Option<Unread>,
-    /// What refuses workers, as they report it for partitions with messages.
+    /// The lag, and anomalies of offsets.
+    pub lag: LagWithAnomalies,
+    /// The first error.
+    pub error: Option<ReadError>,
+    /// The refusals that workers report for partitions with lag.
     pub holds: Vec<Hold>,
 }
 
-impl Found {
-    /// Nothing was read, for this reason.
-    pub(super) fn nothing(why: Arc<str>, unread: Unread) -> Self {
+impl QueryResult {
+    /// A result without any reading.
+    pub(super) fn failed(why: Arc<str>, error: ReadError) -> Self {
         Self {
             topic: None,
             offsets: None,
-            lag: LagFound {
+            lag: LagWithAnomalies {
                 lag: Lag::Unknown { why },
-                flags: Vec::new(),
+                anomalies: Vec::new(),
             },
-            unread: Some(unread),
+            error: Some(error),
             holds: Vec::new(),
         }
     }
 }
 
-/// Reads lag of one cluster, round by round.
+/// Reads the lag of groups in one cluster, round by round.
 #[derive(Debug)]
 pub struct LagReader {
     cluster: Arc<Cluster>,
     committed_age: Duration,
-    topics: HashMap<Arc<str>, Described>,
+    topics: HashMap<Arc<str>, DescribedTopic>,
     ends: HashMap<TopicPartition, i64>,
-    groups: HashMap<(Arc<str>, Arc<str>), Committed>,
-    seen: HashMap<(Arc<str>, Arc<str>), Seen>,
-    asked_at: HashMap<(Arc<str>, Arc<str>), Moment>,
-    asked: QuestionCount,
+    groups: HashMap<(Arc<str>, Arc<str>), CommittedOffsets>,
+    offset_histories: HashMap<(Arc<str>, Arc<str>), OffsetHistory>,
+    last_requested: HashMap<(Arc<str>, Arc<str>), Moment>,
+    counts: RequestCounts,
 }
 
-/// What was asked in all rounds, in partitions, groups and topics.
+/// Partitions, groups and topics requested in all rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct QuestionCount {
-    /// Ends of partitions.
+pub struct RequestCounts {
+    /// Partitions whose end offset was requested.
     pub ends: u64,
-    /// Starts of partitions.
+    /// Partitions whose start offset was requested.
     pub starts: u64,
-    /// Groups.
+    /// Groups whose committed offsets were requested.
     pub groups: u64,
-    /// Topics.
+    /// Topics that were described.
     pub topics: u64,
 }
 
 #[derive(Debug)]
-struct Described {
+struct DescribedTopic {
     topic: Topic,
     at: Moment,
 }
 
 #[derive(Debug)]
-struct Committed {
-    /// What refuses workers, as they report it beside the offsets.
+struct CommittedOffsets {
+    /// The refusals that workers report in the metadata of the offsets.
     holds: BTreeMap<TopicPartition, Hold>,
-    offsets: BTreeMap<TopicPartition, Result<Option<i64>, Unread>>,
+    offsets: BTreeMap<TopicPartition, Result<Option<i64>, ReadError>>,
     at: Moment,
-    /// Whether every partition was read, and nothing waited in any.
-    idle: bool,
+    /// Whether every partition was read, and none had lag.
+    is_idle: bool,
 }
 
 impl LagReader {
-    /// Nothing was read yet. An idle group's committed offsets may be as old as `committed_age`; each group has its own age
-    /// between this and twice this, so that a thousand groups do not ask at once.
+    /// `committed_age` is how old an idle group's committed offsets may be. Each group has its own age between this and
+    /// twice this, so that a thousand groups are not requested together.
     pub fn new(cluster: Arc<Cluster>, committed_age: Duration) -> Self {
         Self {
             cluster,
@@ -118,57 +119,58 @@ impl LagReader {
             topics: HashMap::new(),
             ends: HashMap::new(),
             groups: HashMap::new(),
-            seen: HashMap::new(),
-            asked_at: HashMap::new(),
-            asked: QuestionCount::default(),
+            offset_histories: HashMap::new(),
+            last_requested: HashMap::new(),
+            counts: RequestCounts::default(),
         }
     }
 
-    /// The cluster, for other questions.
+    /// The cluster, for other requests.
     pub fn cluster(&self) -> &Arc<Cluster> {
         &self.cluster
     }
 
-    /// What was asked so far.
-    pub fn asked(&self) -> QuestionCount {
-        self.asked
+    /// Counts of all requests so far.
+    pub fn request_counts(&self) -> RequestCounts {
+        self.counts
     }
 
-    /// Forgets what was read, as if nothing had been.
-    pub fn start_again(&mut self) {
+    /// Discards all readings and counts.
+    pub fn reset(&mut self) {
         *self = Self::new(Arc::clone(&self.cluster), self.committed_age);
     }
 
-    /// Reads the lag of each query. What has not been answered by the deadline is unknown.
-    pub async fn read(&mut self, queries: &[Query], now: Moment, deadline: &Deadline) -> Vec<Found> {
+    /// Reads the lag of each query, in the order of `queries`. Lag without a response by the deadline is unknown.
+    pub async fn read(&mut self, queries: &[Query], now: Moment, deadline: &Deadline) -> Vec<QueryResult> {
         let mut unknown = self.describe(queries, now, deadline).await;
         let mut ends = self.read_ends(queries, deadline).await;
-        let backwards = self.topics_that_went_backwards(&ends);
-        if !backwards.is_empty() {
-            // Made anew: what was known of it belongs to the old one.
-            self.topics.retain(|topic, _| !backwards.contains(topic));
+        let decreased = self.topics_with_decreased_ends(&ends);
+        if !decreased.is_empty() {
+            // Recreated: earlier readings are about the old topic.
+            self.topics.retain(|topic, _| !decreased.contains(topic));
             unknown.extend(self.describe(queries, now, deadline).await);
-            ends.retain(|partition, _| !backwards.contains(&partition.topic));
+            ends.retain(|partition, _| !decreased.contains(&partition.topic));
             let again: Vec<Query> = queries
                 .iter()
-                .filter(|query| backwards.contains(&query.topic))
+                .filter(|query| decreased.contains(&query.topic))
                 .cloned()
                 .collect();
             ends.extend(self.read_ends(&again, deadline).await);
-            self.groups.retain(|(_, topic), _| !backwards.contains(topic));
-            self.seen.retain(|(_, topic), _| !backwards.contains(topic));
+            self.groups.retain(|(_, topic), _| !decreased.contains(topic));
+            self.offset_histories
+                .retain(|(_, topic), _| !decreased.contains(topic));
         }
         self.read_committed(queries, &ends, now, deadline).await;
         self.read_overtaken_ends(queries, &mut ends, deadline).await;
         let starts = self.read_starts(queries, &ends, deadline).await;
-        let found: Vec<Found> = queries
+        let found: Vec<QueryResult> = queries
             .iter()
-            .map(|query| self.join(query, &unknown, &ends, &starts))
+            .map(|query| self.assemble(query, &unknown, &ends, &starts))
             .collect();
         for (query, found) in queries.iter().zip(&found) {
-            self.note_idle(query, found);
+            self.record_idle(query, found);
         }
-        self.remember(queries, &ends, now);
+        self.retain_readings(queries, &ends, now);
         found
     }
 
@@ -177,9 +179,9 @@ impl LagReader {
         queries: &[Query],
         now: Moment,
         deadline: &Deadline,
-    ) -> HashMap<Arc<str>, Unread> {
-        let fresh = |described: &Described| now.since(described.at) < DESCRIPTION_AGE;
-        let due = |topic: &Arc<str>| !self.topics.get(topic).is_some_and(fresh);
+    ) -> HashMap<Arc<str>, ReadError> {
+        let is_fresh = |described: &DescribedTopic| now.since(described.at) < DESCRIPTION_AGE;
+        let due = |topic: &Arc<str>| !self.topics.get(topic).is_some_and(is_fresh);
         let due: BTreeSet<_> = queries
             .iter()
             .map(|query| Arc::clone(&query.topic))
@@ -189,24 +191,24 @@ impl LagReader {
         if due.is_empty() {
             return HashMap::new();
         }
-        self.asked.topics += due.len() as u64;
+        self.counts.topics += due.len() as u64;
         let mut unknown = HashMap::new();
         for (name, described) in self.cluster.topics(&due, deadline).await {
             match described {
                 Ok(topic) => {
-                    let before = self.topics.insert(
+                    let prior = self.topics.insert(
                         Arc::clone(&name),
-                        Described {
+                        DescribedTopic {
                             topic: topic.clone(),
                             at: now,
                         },
                     );
-                    let Some(before) = before else { continue };
-                    if before.topic.identity != topic.identity {
-                        self.seen.retain(|(_, of), _| *of != name);
+                    let Some(prior) = prior else { continue };
+                    if prior.topic.identity != topic.identity {
+                        self.offset_histories.retain(|(_, of), _| *of != name);
                     }
-                    if before.topic != topic {
-                        // Another topic of that name, or more partitions: committed offsets are asked anew.
+                    if prior.topic != topic {
+                        // Another topic of that name, or more partitions: committed offsets are requested again.
                         self.groups.retain(|(_, of), _| *of != name);
                     }
                 }
@@ -236,24 +238,24 @@ impl LagReader {
         &mut self,
         queries: &[Query],
         deadline: &Deadline,
-    ) -> BTreeMap<TopicPartition, Result<i64, Unread>> {
-        let asked: BTreeSet<_> = queries.iter().flat_map(|query| self.partitions(query)).collect();
-        let asked: Vec<_> = asked.into_iter().collect();
-        self.asked.ends += asked.len() as u64;
-        self.cluster.offsets(&asked, Which::End, deadline).await
+    ) -> BTreeMap<TopicPartition, Result<i64, ReadError>> {
+        let requested: BTreeSet<_> = queries.iter().flat_map(|query| self.partitions(query)).collect();
+        let requested: Vec<_> = requested.into_iter().collect();
+        self.counts.ends += requested.len() as u64;
+        self.cluster.offsets(&requested, OffsetKind::End, deadline).await
     }
 
-    fn topics_that_went_backwards(
+    fn topics_with_decreased_ends(
         &self,
-        ends: &BTreeMap<TopicPartition, Result<i64, Unread>>,
+        ends: &BTreeMap<TopicPartition, Result<i64, ReadError>>,
     ) -> BTreeSet<Arc<str>> {
-        let backwards = ends.iter().filter(|(partition, end)| {
-            let (Ok(end), Some(before)) = (end, self.ends.get(*partition)) else {
+        let decreased = ends.iter().filter(|(partition, end)| {
+            let (Ok(end), Some(prior)) = (end, self.ends.get(*partition)) else {
                 return false;
             };
-            end < before
+            end < prior
         });
-        backwards
+        decreased
             .map(|(partition, _)| Arc::clone(&partition.topic))
             .collect()
     }
@@ -261,65 +263,68 @@ impl LagReader {
     async fn read_committed(
         &mut self,
         queries: &[Query],
-        ends: &BTreeMap<TopicPartition, Result<i64, Unread>>,
+        ends: &BTreeMap<TopicPartition, Result<i64, ReadError>>,
         now: Moment,
         deadline: &Deadline,
     ) {
-        let (mut due, mut asked) = (Vec::new(), Vec::new());
+        let (mut due, mut requested) = (Vec::new(), Vec::new());
         for query in queries {
             let partitions = self.partitions(query);
             let moved = partitions.iter().any(|partition| {
-                let before = self.ends.get(partition);
-                !matches!((ends.get(partition), before), (Some(Ok(end)), Some(before)) if end == before)
+                let prior = self.ends.get(partition);
+                !matches!((ends.get(partition), prior), (Some(Ok(end)), Some(prior)) if end == prior)
             });
-            let fresh = self
+            let is_fresh = self
                 .groups
-                .get(&key(query))
-                .is_some_and(|known| known.idle && now.since(known.at) < self.age(query));
-            // While brokers are away their coordinators are not asked either.
+                .get(&query_key(query))
+                .is_some_and(|known| known.is_idle && now.since(known.at) < self.age(query));
+            // If no partition's leader is reachable, the coordinators are not asked either.
             let reachable = partitions
                 .iter()
                 .any(|partition| matches!(ends.get(partition), Some(Ok(_))));
-            if reachable && (moved || !fresh) {
+            if reachable && (moved || !is_fresh) {
                 due.push((Arc::clone(&query.group), partitions));
-                asked.push(query);
+                requested.push(query);
             }
         }
-        self.asked.groups += due.len() as u64;
-        let read = self.cluster.commits_of(&due, deadline).await;
-        for (query, commits) in asked.into_iter().zip(read) {
-            let before = match self.relation(query) {
-                Some(Relation::Same) => Before::Initialized,
-                _ => Before::Unknown,
+        self.counts.groups += due.len() as u64;
+        let read = self.cluster.committed_offsets(&due, deadline).await;
+        for (query, commits) in requested.into_iter().zip(read) {
+            let prior = match self.relation(query) {
+                Some(TopicRelation::Same) => PriorOffsets::Initialized,
+                _ => PriorOffsets::Unknown,
             };
-            let holds = holds_in(&commits);
+            let holds = parse_holds(&commits);
             let offset = |commit: Option<Commit>| commit.map(|commit| commit.next);
             let offsets = commits
                 .into_iter()
                 .map(|(partition, commit)| (partition, commit.map(offset)));
             let mut offsets: BTreeMap<_, _> = offsets.collect();
-            let seen = self.seen.entry(key(query)).or_default();
-            seen.doubt(&mut offsets, before, now);
-            let known = Committed {
+            let history = self.offset_histories.entry(query_key(query)).or_default();
+            history.apply_grace_period(&mut offsets, prior, now);
+            let known = CommittedOffsets {
                 holds,
                 offsets,
                 at: now,
-                idle: false,
+                is_idle: false,
             };
-            self.groups.insert(key(query), known);
+            self.groups.insert(query_key(query), known);
         }
     }
 
-    /// Reads ends again that are older than what the group has committed since: taken as they are, the offset would seem to
-    /// lie beyond the end, and everything that the topic retains would count.
+    /// Reads ends again that are smaller than what the group has committed since. Otherwise the committed offset would
+    /// seem to be beyond the end, and every retained message would count as lag.
     async fn read_overtaken_ends(
         &mut self,
         queries: &[Query],
-        ends: &mut BTreeMap<TopicPartition, Result<i64, Unread>>,
+        ends: &mut BTreeMap<TopicPartition, Result<i64, ReadError>>,
         deadline: &Deadline,
     ) {
         let mut overtaken = BTreeSet::new();
-        for committed in queries.iter().filter_map(|query| self.groups.get(&key(query))) {
+        for committed in queries
+            .iter()
+            .filter_map(|query| self.groups.get(&query_key(query)))
+        {
             let newer = committed.offsets.iter().filter(|(partition, offset)| {
                 let end = ends.get(*partition);
                 matches!((offset, end), (Ok(Some(offset)), Some(Ok(end))) if offset > end)
@@ -330,21 +335,21 @@ impl LagReader {
             return;
         }
         let overtaken: Vec<_> = overtaken.into_iter().collect();
-        self.asked.ends += overtaken.len() as u64;
-        ends.extend(self.cluster.offsets(&overtaken, Which::End, deadline).await);
+        self.counts.ends += overtaken.len() as u64;
+        ends.extend(self.cluster.offsets(&overtaken, OffsetKind::End, deadline).await);
     }
 
-    /// Starts, where an end is not what was committed.
+    /// Reads start offsets, where the end differs from the committed offset.
     async fn read_starts(
         &mut self,
         queries: &[Query],
-        ends: &BTreeMap<TopicPartition, Result<i64, Unread>>,
+        ends: &BTreeMap<TopicPartition, Result<i64, ReadError>>,
         deadline: &Deadline,
-    ) -> BTreeMap<TopicPartition, Result<i64, Unread>> {
-        let mut asked = BTreeSet::new();
+    ) -> BTreeMap<TopicPartition, Result<i64, ReadError>> {
+        let mut requested = BTreeSet::new();
         for query in queries {
-            let recreated = self.relation(query) == Some(Relation::Recreated);
-            let committed = self.groups.get(&key(query));
+            let recreated = self.relation(query) == Some(TopicRelation::Recreated);
+            let committed = self.groups.get(&query_key(query));
             for partition in self.partitions(query) {
                 let Some(Ok(end)) = ends.get(&partition) else {
                     continue;
@@ -353,50 +358,52 @@ impl LagReader {
                     continue;
                 };
                 if recreated || *committed != Some(*end) {
-                    asked.insert(partition);
+                    requested.insert(partition);
                 }
             }
         }
-        let asked: Vec<_> = asked.into_iter().collect();
-        self.asked.starts += asked.len() as u64;
-        self.cluster.offsets(&asked, Which::Start, deadline).await
+        let requested: Vec<_> = requested.into_iter().collect();
+        self.counts.starts += requested.len() as u64;
+        self.cluster
+            .offsets(&requested, OffsetKind::Start, deadline)
+            .await
     }
 
-    /// Each group's own age, from its name.
+    /// The age after which a group's committed offsets are read again, derived from its name.
     fn age(&self, query: &Query) -> Duration {
         let mut hasher = DefaultHasher::new();
-        key(query).hash(&mut hasher);
+        query_key(query).hash(&mut hasher);
         self.committed_age
             + self
                 .committed_age
                 .mul_f64((hasher.finish() % 1_000) as f64 / 1_000.0)
     }
 
-    /// How the topic is related to the one that offsets were initialized for; none where it was not described.
-    fn relation(&self, query: &Query) -> Option<Relation> {
+    /// How the topic is related to the one that offsets were initialized for; `None` if it was not described.
+    fn relation(&self, query: &Query) -> Option<TopicRelation> {
         let described = self.topics.get(&query.topic)?;
         Some(query.adoption.relation(&described.topic.identity))
     }
 
-    fn join(
+    fn assemble(
         &self,
         query: &Query,
-        unknown: &HashMap<Arc<str>, Unread>,
-        ends: &BTreeMap<TopicPartition, Result<i64, Unread>>,
-        starts: &BTreeMap<TopicPartition, Result<i64, Unread>>,
-    ) -> Found {
+        unknown: &HashMap<Arc<str>, ReadError>,
+        ends: &BTreeMap<TopicPartition, Result<i64, ReadError>>,
+        starts: &BTreeMap<TopicPartition, Result<i64, ReadError>>,
+    ) -> QueryResult {
         let Some(described) = self.topics.get(&query.topic) else {
             let why = unknown.get(&query.topic).cloned();
-            let why = why.unwrap_or_else(|| Unread::new("the topic was not described"));
-            return Found::nothing(format!("topic {}: {why}", query.topic).into(), why);
+            let why = why.unwrap_or_else(|| ReadError::new("the topic was not described"));
+            return QueryResult::failed(format!("topic {}: {why}", query.topic).into(), why);
         };
-        let committed = self.groups.get(&key(query));
-        let not_read = || Unread::new("was not read");
+        let committed = self.groups.get(&query_key(query));
+        let not_read = || ReadError::new("not read in this round");
         let partitions = self.partitions(query).into_iter().map(|partition| {
             let end = ends.get(&partition).cloned().unwrap_or_else(|| Err(not_read()));
             let committed = committed.and_then(|known| known.offsets.get(&partition)).cloned();
             PartitionOffsets {
-                // Where it was not asked, nothing waits, and any start up to the end gives that.
+                // Without a request there is no lag, and any start up to the end gives lag 0.
                 start: starts.get(&partition).cloned().unwrap_or_else(|| end.clone()),
                 partition: partition.partition,
                 end,
@@ -407,7 +414,7 @@ impl LagReader {
             identity: described.topic.identity.clone(),
             partitions: partitions.collect(),
         };
-        let unread = offsets.partitions.iter().find_map(|partition| {
+        let error = offsets.partitions.iter().find_map(|partition| {
             let read = [
                 partition.end.as_ref().err(),
                 partition.committed.as_ref().err(),
@@ -415,42 +422,44 @@ impl LagReader {
             ];
             read.into_iter().flatten().next().cloned()
         });
-        Found {
+        QueryResult {
             topic: Some(described.topic.clone()),
-            unread,
-            holds: committed.map_or_else(Vec::new, |known| standing(&known.holds, query, &offsets)),
-            lag: lag_of(&offsets, &query.adoption),
+            error,
+            holds: committed.map_or_else(Vec::new, |known| current_holds(&known.holds, query, &offsets)),
+            lag: compute_lag(&offsets, &query.adoption),
             offsets: Some(offsets),
         }
     }
 
-    fn note_idle(&mut self, query: &Query, found: &Found) {
-        // Offsets that are about to be initialized, or committed again, are read each time: an old answer confirms nothing.
-        let is_adopted = self.relation(query) == Some(Relation::Same);
-        if let Some(known) = self.groups.get_mut(&key(query)) {
+    fn record_idle(&mut self, query: &Query, found: &QueryResult) {
+        // Offsets that are about to be initialized, or committed again, are read each time: an old reading confirms
+        // nothing.
+        let is_adopted = self.relation(query) == Some(TopicRelation::Same);
+        if let Some(known) = self.groups.get_mut(&query_key(query)) {
             let has_offsets = known.offsets.values().any(|offset| matches!(offset, Ok(Some(_))));
-            known.idle = is_adopted
+            known.is_idle = is_adopted
                 && has_offsets
                 && matches!(&found.lag.lag, Lag::Known(work) if work.messages() == 0);
         }
     }
 
-    /// Keeps what later rounds compare with, of what was asked about lately.
-    fn remember(
+    /// Keeps the values that later rounds compare with, for queries within [`FORGET_AFTER`].
+    fn retain_readings(
         &mut self,
         queries: &[Query],
-        ends: &BTreeMap<TopicPartition, Result<i64, Unread>>,
+        ends: &BTreeMap<TopicPartition, Result<i64, ReadError>>,
         now: Moment,
     ) {
-        self.asked_at
-            .extend(queries.iter().map(|query| (key(query), now)));
-        self.asked_at.retain(|_, at| now.since(*at) < FORGOTTEN_AFTER);
-        let asked = &self.asked_at;
-        let topics: BTreeSet<_> = asked.keys().map(|(_, topic)| topic).collect();
+        self.last_requested
+            .extend(queries.iter().map(|query| (query_key(query), now)));
+        self.last_requested.retain(|_, at| now.since(*at) < FORGET_AFTER);
+        let requested = &self.last_requested;
+        let topics: BTreeSet<_> = requested.keys().map(|(_, topic)| topic).collect();
         self.topics.retain(|topic, _| topics.contains(topic));
         self.ends.retain(|partition, _| topics.contains(&partition.topic));
-        self.groups.retain(|group, _| asked.contains_key(group));
-        self.seen.retain(|group, _| asked.contains_key(group));
+        self.groups.retain(|group, _| requested.contains_key(group));
+        self.offset_histories
+            .retain(|group, _| requested.contains_key(group));
         let known = ends
             .iter()
             .filter_map(|(partition, end)| Some((partition.clone(), *end.as_ref().ok()?)));
@@ -458,8 +467,8 @@ impl LagReader {
     }
 }
 
-/// What workers report beside committed offsets.
-fn holds_in(commits: &GroupCommits) -> BTreeMap<TopicPartition, Hold> {
+/// The refusals that workers report in the metadata of committed offsets.
+fn parse_holds(commits: &GroupCommits) -> BTreeMap<TopicPartition, Hold> {
     let each = commits.iter().filter_map(|(partition, commit)| {
         let metadata = commit.as_ref().ok()?.as_ref()?.metadata.as_deref()?;
         Some((partition.clone(), OffsetMetadata::parse(metadata).held?))
@@ -467,13 +476,13 @@ fn holds_in(commits: &GroupCommits) -> BTreeMap<TopicPartition, Hold> {
     each.collect()
 }
 
-/// Reports about messages that exist: the record beside an offset describes the message there.
-fn standing(holds: &BTreeMap<TopicPartition, Hold>, query: &Query, offsets: &TopicOffsets) -> Vec<Hold> {
-    let waiting = offsets.partitions.iter().filter(|partition| {
+/// Refusals on partitions with lag: the metadata of an offset is about the message at that offset, if there is one.
+fn current_holds(holds: &BTreeMap<TopicPartition, Hold>, query: &Query, offsets: &TopicOffsets) -> Vec<Hold> {
+    let with_lag = offsets.partitions.iter().filter(|partition| {
         let (committed, end) = (&partition.committed, &partition.end);
         matches!((committed, end), (Ok(Some(committed)), Ok(end)) if committed < end)
     });
-    let partitions = waiting.map(|partition| TopicPartition {
+    let partitions = with_lag.map(|partition| TopicPartition {
         topic: Arc::clone(&query.topic),
         partition: partition.partition,
     });
@@ -482,6 +491,6 @@ fn standing(holds: &BTreeMap<TopicPartition, Hold>, query: &Query, offsets: &Top
         .collect()
 }
 
-fn key(query: &Query) -> (Arc<str>, Arc<str>) {
+fn query_key(query: &Query) -> (Arc<str>, Arc<str>) {
     (Arc::clone(&query.group), Arc::clone(&query.topic))
 }

@@ -1,4 +1,4 @@
-//! Deployments and pods, as decisions and reports see them: the little of them that matters, so that thousands fit. Pure.
+//! The parts of Deployments and pods that decisions and reports use; small, so that thousands fit in memory. Pure.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -9,74 +9,74 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use separation_contract::environment::{KAFKA_ASSIGNOR, KAFKA_BOOTSTRAP_SERVERS};
 
-use crate::decide::{self, Marked, PodState, PodStatus, Workload};
+use crate::decide::{self, CostAnnotation, PodState, PodStatus, Workload};
 use crate::names::{
-    DELETION_COST, FIELD_MANAGER, MANIFEST_HASH, MARKED_COST, POD_TEMPLATE_HASH, POOL_LABEL, ROLE_LABEL,
+    CANDIDATE_COST, DELETION_COST, FIELD_MANAGER, MANIFEST_HASH, POD_TEMPLATE_HASH, POOL_LABEL, ROLE_LABEL,
     SECRETS_HASH,
 };
 
-/// How much of a message from Kubernetes is kept, in characters: status is no place for a log.
-const LONGEST_MESSAGE: usize = 300;
+/// The longest message from Kubernetes that is kept, in characters.
+const MAX_MESSAGE_CHARS: usize = 300;
 
-/// How long after the end of its grace period a pod's deletion is overdue: a kubelet takes seconds, and clocks differ.
+/// Time after the end of its grace period at which a pod's deletion is overdue: a kubelet takes seconds, and clocks
+/// differ.
 const DELETION_MARGIN: SignedDuration = SignedDuration::from_secs(60);
 
 /// A role's Deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeploymentSeen {
-    /// Its version, as writes give it back.
+pub struct DeploymentSnapshot {
+    /// Its resourceVersion.
     pub resource_version: Arc<str>,
-    /// Which of its fields are ours, as a hash: another one once somebody else wrote to one of them. (The generation also
-    /// changes with annotations, which Kubernetes itself writes, and with fields that others add.)
+    /// A hash of the set of fields that the operator owns: it changes when another field manager takes one of them.
+    /// (The generation also changes with annotations that Kubernetes writes, and with fields that others add.)
     pub our_fields: Option<u64>,
     /// Uid of the pool that owns it.
     pub owner: Option<Arc<str>>,
-    /// Replicas that are asked for.
+    /// `spec.replicas`.
     pub replicas: u32,
-    /// What its manifest was made of, where we wrote it.
+    /// Its manifest-hash annotation, if it has one.
     pub manifest_hash: Option<Arc<str>>,
     /// The hash of the Secrets' contents in its pod template.
     pub secrets_hash: Option<Arc<str>>,
-    /// Whether somebody else wrote parts of its spec.
+    /// Whether another field manager owns parts of its spec.
     pub is_edited: bool,
-    /// The assignor that its pods are told.
+    /// The Kafka assignor in its pods' environment.
     pub assignor: Option<Arc<str>>,
-    /// The brokers that its pods connect to first.
+    /// The bootstrap servers in its pods' environment.
     pub servers: Option<Arc<str>>,
-    /// Whether all pods are being replaced at once, and some old ones are still there.
+    /// Whether a `Recreate` rollout is in progress, with old pods left.
     pub is_replacing_all: bool,
-    /// What its status reports of its pods; none before its controller has acted for the first time, when it has no pods.
+    /// Pod counts from its status; `None` before its controller first acted, when it has no pods.
     pub status: Option<PodStatus>,
-    /// Why Kubernetes cannot make its pods.
-    pub trouble: Option<Trouble>,
+    /// Why Kubernetes cannot create its pods.
+    pub problem: Option<WorkloadProblem>,
 }
 
 /// A pod of a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodSeen {
-    /// Its version, as writes give it back.
+pub struct PodSnapshot {
+    /// Its resourceVersion.
     pub resource_version: Arc<str>,
-    /// What decisions see of it; none for one that has ended and is only remembered, and for one that no ReplicaSet of
-    /// the role's Deployment controls.
+    /// The pod for decisions; `None` if it has terminated, or if no ReplicaSet of the role's Deployment controls it.
     pub pod: Option<decide::Pod>,
-    /// When it must be gone, for one that is being deleted: the end of its grace period.
+    /// The end of its grace period, if it is being deleted.
     pub delete_by: Option<Timestamp>,
-    /// Why it does not work.
-    pub trouble: Option<Trouble>,
+    /// Why it cannot run.
+    pub problem: Option<WorkloadProblem>,
 }
 
-/// Something in the cluster that a person must look at, in the cluster's words.
+/// A problem that a user must fix, mostly in the words of Kubernetes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Trouble {
-    /// One word, as `ImagePullBackOff`.
+pub struct WorkloadProblem {
+    /// A reason in CamelCase, such as `ImagePullBackOff`.
     pub reason: Arc<str>,
-    /// More of it.
+    /// The details.
     pub message: Arc<str>,
 }
 
-impl DeploymentSeen {
-    /// What matters of a Deployment.
-    pub fn of(deployment: &Deployment) -> Self {
+impl DeploymentSnapshot {
+    /// Extracts the parts that are used from a Deployment.
+    pub fn from_deployment(deployment: &Deployment) -> Self {
         let metadata = &deployment.metadata;
         let annotations = metadata.annotations.as_ref();
         let hash = annotations.and_then(|annotations| annotations.get(MANIFEST_HASH));
@@ -84,51 +84,50 @@ impl DeploymentSeen {
             resource_version: resource_version(metadata),
             our_fields: our_fields(metadata),
             owner: controller_uid(metadata).map(Into::into),
-            // The API server fills in 1 where nothing is said.
+            // The API server defaults to 1.
             replicas: u32::try_from(deployment.spec.replicas.unwrap_or(1)).unwrap_or(0),
             manifest_hash: hash.map(|hash| hash.as_str().into()),
             secrets_hash: secrets_hash(deployment).map(Into::into),
-            is_edited: metadata.managed_fields.iter().flatten().any(edits_spec),
+            is_edited: metadata.managed_fields.iter().flatten().any(owns_spec_fields),
             assignor: variable(deployment, KAFKA_ASSIGNOR).map(Into::into),
             servers: variable(deployment, KAFKA_BOOTSTRAP_SERVERS).map(Into::into),
             is_replacing_all: is_replacing_all(deployment),
             status: pod_status(deployment),
-            trouble: deployment_trouble(deployment),
+            problem: deployment_problem(deployment),
         }
     }
 }
 
-impl PodSeen {
-    /// What matters of a pod; none without a name.
-    pub fn of(pod: &Pod) -> Option<(decide::PodName, Self)> {
+impl PodSnapshot {
+    /// Extracts the parts that are used from a pod; `None` without a name.
+    pub fn from_pod(pod: &Pod) -> Option<(decide::PodName, Self)> {
         let name: decide::PodName = pod.metadata.name.as_deref()?.into();
         let replica_set = replica_set(&pod.metadata);
         let state = state(pod).filter(|_| replica_set.is_some());
-        let seen = state.zip(replica_set).map(|(state, replica_set)| decide::Pod {
+        let snapshot = state.zip(replica_set).map(|(state, replica_set)| decide::Pod {
             name: name.clone(),
             state,
-            marked: marked(pod),
+            cost_annotation: cost_annotation(pod),
             replica_set: replica_set.into(),
         });
         let deleted = pod.metadata.deletion_timestamp.as_ref();
-        let seen = Self {
+        let snapshot = Self {
             resource_version: resource_version(&pod.metadata),
-            pod: seen,
+            pod: snapshot,
             delete_by: deleted.map(|time| time.0),
-            trouble: state
+            problem: state
                 .filter(|state| state.is_live())
-                .and_then(|_| pod_trouble(pod)),
+                .and_then(|_| pod_problem(pod)),
         };
-        Some((name, seen))
+        Some((name, snapshot))
     }
 
-    /// Whether it should have been gone some time before `now`.
     fn is_overdue(&self, now: Timestamp) -> bool {
         let overdue = |by: Timestamp| now.duration_since(by) > DELETION_MARGIN;
         self.pod.is_some() && self.delete_by.is_some_and(overdue)
     }
 
-    /// What decisions see of it at `now`.
+    /// The pod for a decision at `now`.
     fn at(&self, now: Timestamp) -> Option<decide::Pod> {
         let mut pod = self.pod.clone()?;
         if self.is_overdue(now) {
@@ -138,10 +137,10 @@ impl PodSeen {
     }
 }
 
-/// What the cluster runs for a role: its Deployment, if there is one, and the pods of its ReplicaSets.
+/// A role's workload: its Deployment, if there is one, and the pods of its ReplicaSets.
 pub fn workload<'a>(
-    deployment: Option<&DeploymentSeen>,
-    pods: impl IntoIterator<Item = &'a PodSeen>,
+    deployment: Option<&DeploymentSnapshot>,
+    pods: impl IntoIterator<Item = &'a PodSnapshot>,
     now: Timestamp,
 ) -> Workload {
     Workload {
@@ -151,8 +150,8 @@ pub fn workload<'a>(
     }
 }
 
-/// The name of the ReplicaSet that controls a pod; none where it is not one of the role's Deployment. A ReplicaSet is
-/// named after its Deployment and the hash of the pod template, which each of its pods carries as a label.
+/// The name of the ReplicaSet that controls a pod; `None` if it does not belong to the role's Deployment. A ReplicaSet
+/// is named after its Deployment and the hash of the pod template, which each of its pods carries as a label.
 fn replica_set(metadata: &ObjectMeta) -> Option<&str> {
     let labels = metadata.labels.as_ref()?;
     let (pool, role) = (labels.get(POOL_LABEL)?, labels.get(ROLE_LABEL)?);
@@ -173,7 +172,7 @@ fn pod_status(deployment: &Deployment) -> Option<PodStatus> {
     })
 }
 
-/// Uid of what controls an object: for a Deployment of ours, its pool.
+/// Uid of an object's controller owner: for a worker Deployment, its pool.
 pub fn controller_uid(metadata: &ObjectMeta) -> Option<&str> {
     let mut owners = metadata.owner_references.iter().flatten();
     Some(&owners.find(|owner| owner.controller == Some(true))?.uid)
@@ -198,8 +197,8 @@ fn is_ours(entry: &ManagedFieldsEntry) -> bool {
     entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
 }
 
-/// Whether an entry is another manager's, about the spec.
-fn edits_spec(entry: &ManagedFieldsEntry) -> bool {
+/// Whether another field manager owns fields of the spec.
+fn owns_spec_fields(entry: &ManagedFieldsEntry) -> bool {
     let fields = entry.fields_v1.as_ref();
     !is_ours(entry) && fields.is_some_and(|fields| fields.0.get("f:spec").is_some())
 }
@@ -209,7 +208,7 @@ fn secrets_hash(deployment: &Deployment) -> Option<&str> {
     Some(metadata.annotations.as_ref()?.get(SECRETS_HASH)?)
 }
 
-/// A variable of the environment of its pods.
+/// The value of an environment variable in the pod template.
 fn variable<'a>(deployment: &'a Deployment, name: &str) -> Option<&'a str> {
     let pod = deployment.spec.template.spec.as_ref()?;
     let mut environment = pod
@@ -233,22 +232,22 @@ fn is_replacing_all(deployment: &Deployment) -> bool {
     recreates && (unobserved || old || status.terminating_replicas.unwrap_or(0) > 0)
 }
 
-fn deployment_trouble(deployment: &Deployment) -> Option<Trouble> {
+fn deployment_problem(deployment: &Deployment) -> Option<WorkloadProblem> {
     let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
     let failing = conditions.iter().find(|condition| {
         let status = condition.status.as_deref();
         match condition.type_.as_deref() {
-            // A quota or the namespace's rules refuse its pods.
+            // For example, a quota or admission policy rejects its pods.
             Some("ReplicaFailure") => status == Some("True"),
             Some("Progressing") => status == Some("False"),
             _ => false,
         }
     })?;
     let reason = failing.reason.as_deref().unwrap_or("Failing");
-    Some(Trouble::new(reason, failing.message.as_deref()))
+    Some(WorkloadProblem::new(reason, failing.message.as_deref()))
 }
 
-/// What a pod is doing; none for one that has ended and is only remembered.
+/// The state of a pod; `None` if it has terminated.
 fn state(pod: &Pod) -> Option<PodState> {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Succeeded" | "Failed")) {
@@ -274,13 +273,13 @@ fn unschedulable(pod: &Pod) -> Option<&PodCondition> {
     })
 }
 
-fn marked(pod: &Pod) -> Marked {
+fn cost_annotation(pod: &Pod) -> CostAnnotation {
     let annotations = pod.metadata.annotations.as_ref();
     let cost = annotations.and_then(|annotations| annotations.get(DELETION_COST));
-    if cost.is_some_and(|cost| cost == MARKED_COST) {
-        Marked::Yes
+    if cost.is_some_and(|cost| cost == CANDIDATE_COST) {
+        CostAnnotation::Present
     } else {
-        Marked::No
+        CostAnnotation::Absent
     }
 }
 
@@ -289,32 +288,35 @@ fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-fn pod_trouble(pod: &Pod) -> Option<Trouble> {
+fn pod_problem(pod: &Pod) -> Option<WorkloadProblem> {
     if let Some(condition) = unschedulable(pod) {
-        return Some(Trouble::new("Unschedulable", condition.message.as_deref()));
+        return Some(WorkloadProblem::new(
+            "Unschedulable",
+            condition.message.as_deref(),
+        ));
     }
     let status = pod.status.as_ref()?;
     let containers = status.init_container_statuses.iter().flatten();
     containers
         .chain(status.container_statuses.iter().flatten())
-        .find_map(container_trouble)
+        .find_map(container_problem)
 }
 
-/// Why a container waits, unless it merely starts.
-fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
+/// Why a container is waiting, unless it is starting normally.
+fn container_problem(container: &ContainerStatus) -> Option<WorkloadProblem> {
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
     let reason = waiting.reason.as_deref()?;
     (!matches!(reason, "ContainerCreating" | "PodInitializing"))
-        .then(|| Trouble::new(reason, waiting.message.as_deref()))
+        .then(|| WorkloadProblem::new(reason, waiting.message.as_deref()))
 }
 
-impl Trouble {
-    /// Of a reason and what is known of it, shortened.
+impl WorkloadProblem {
+    /// Truncates the message to 300 characters.
     pub fn new(reason: &str, message: Option<&str>) -> Self {
         let message: String = message
             .unwrap_or_default()
             .chars()
-            .take(LONGEST_MESSAGE)
+            .take(MAX_MESSAGE_CHARS)
             .collect();
         Self {
             reason: reason.into(),
@@ -323,18 +325,18 @@ impl Trouble {
     }
 }
 
-/// What a person must know of pods that should have been gone some time ago.
-pub fn stuck_terminating(workload: &Workload) -> Option<Trouble> {
+/// The problem to report for pods whose deletion is overdue.
+pub fn stuck_terminating(workload: &Workload) -> Option<WorkloadProblem> {
     let pods = workload.pods.iter().filter(|pod| pod.state == PodState::Overdue);
     let names: Vec<&str> = pods.map(|pod| pod.name.as_str()).collect();
     let first = names.first()?;
     let message = format!(
-        "{} pods have been terminating for longer than their grace period, {first} for one: their node may be dead; one that \
-         is no member of the group does not count towards maxReplicas; fix: look at the node, and delete the pod with \
-         --force only once the node is known to be off",
+        "{} pods are terminating past their grace period, for example {first}: their node may be down; those that are \
+         not members of the group do not count toward maxReplicas; fix: check the node, and delete the pod with --force \
+         only once the node is known to be off",
         names.len()
     );
-    Some(Trouble::new("PodsStuckTerminating", Some(&message)))
+    Some(WorkloadProblem::new("PodsStuckTerminating", Some(&message)))
 }
 
 #[cfg(test)]
@@ -365,11 +367,11 @@ mod tests {
 
     #[test]
     fn only_pods_of_a_replica_set_of_the_roles_deployment_count() {
-        let seen = |change: Value| {
-            let (_, seen) = PodSeen::of(&pod(&change)).expect("a name");
-            workload(None, [&seen], at("2026-01-01T00:00:00Z")).pods
+        let snapshot = |change: Value| {
+            let (_, snapshot) = PodSnapshot::from_pod(&pod(&change)).expect("a name");
+            workload(None, [&snapshot], at("2026-01-01T00:00:00Z")).pods
         };
-        let of_ours = seen(json!({}));
+        let of_ours = snapshot(json!({}));
         assert_eq!(&*of_ours[0].replica_set, "vocals-processor-5c7");
         let owner = |kind: &str, name: &str, controls: bool| {
             json!({"metadata": {"ownerReferences": [
@@ -383,19 +385,19 @@ mod tests {
             owner("ReplicaSet", "vocals-processor-5c7", false),
             owner("Job", "vocals-processor-5c7", true),
         ] {
-            assert_eq!(seen(stray), []);
+            assert_eq!(snapshot(stray), []);
         }
     }
 
     #[test]
     fn a_pod_is_overdue_a_minute_after_the_end_of_its_grace_period() {
         let deleted = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:10:00Z"}});
-        let (_, seen) = PodSeen::of(&pod(&deleted)).expect("a name");
-        let state = |time: &str| workload(None, [&seen], at(time)).pods[0].state;
+        let (_, snapshot) = PodSnapshot::from_pod(&pod(&deleted)).expect("a name");
+        let state = |time: &str| workload(None, [&snapshot], at(time)).pods[0].state;
         assert_eq!(state("2026-01-01T00:00:00Z"), PodState::Draining);
         assert_eq!(state("2026-01-01T00:11:00Z"), PodState::Draining);
         assert_eq!(state("2026-01-01T00:11:01Z"), PodState::Overdue);
-        let (_, live) = PodSeen::of(&pod(&json!({}))).expect("a name");
+        let (_, live) = PodSnapshot::from_pod(&pod(&json!({}))).expect("a name");
         assert!(!live.is_overdue(at("2027-01-01T00:00:00Z")));
     }
 
@@ -405,12 +407,12 @@ mod tests {
 
     #[track_caller]
     fn check(change: &Value, expected: Option<PodState>) {
-        let (_, seen) = PodSeen::of(&pod(change)).expect("a name");
-        assert_eq!(seen.pod.map(|pod| pod.state), expected);
+        let (_, snapshot) = PodSnapshot::from_pod(&pod(change)).expect("a name");
+        assert_eq!(snapshot.pod.map(|pod| pod.state), expected);
     }
 
     #[test]
-    fn pods_are_told_apart_by_what_they_are_doing() {
+    fn pods_are_classified_by_their_state() {
         check(&json!({}), Some(PodState::NotReady));
         check(
             &json!({"status": conditions("Ready", "True", "")}),
@@ -437,38 +439,42 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_mark_is_a_mark() {
-        let costs = [(MARKED_COST, Marked::Yes), ("5", Marked::No), ("-1", Marked::No)];
+    fn only_the_operators_deletion_cost_makes_a_candidate() {
+        let costs = [
+            (CANDIDATE_COST, CostAnnotation::Present),
+            ("5", CostAnnotation::Absent),
+            ("-1", CostAnnotation::Absent),
+        ];
         for (cost, expected) in costs {
             let pod = pod(&json!({"metadata": {"annotations": {DELETION_COST: cost}}}));
-            let (_, seen) = PodSeen::of(&pod).expect("a name");
+            let (_, snapshot) = PodSnapshot::from_pod(&pod).expect("a name");
             assert_eq!(
-                workload(None, [&seen], at("2026-01-01T00:00:00Z")).pods[0].marked,
+                workload(None, [&snapshot], at("2026-01-01T00:00:00Z")).pods[0].cost_annotation,
                 expected
             );
         }
     }
 
     #[test]
-    fn replicas_are_those_asked_for_and_none_without_a_deployment() {
-        let replicas = |deployment: Option<&DeploymentSeen>| {
+    fn replicas_are_those_of_the_spec_and_0_without_a_deployment() {
+        let replicas = |deployment: Option<&DeploymentSnapshot>| {
             workload(deployment, [], at("2026-01-01T00:00:00Z")).replicas
         };
         assert_eq!(replicas(None), 0);
         let deployment = |replicas: Value| {
             let deployment =
                 json!({"metadata": {}, "spec": {"replicas": replicas, "selector": {}, "template": {}}});
-            DeploymentSeen::of(&serde_json::from_value(deployment).expect("a deployment"))
+            DeploymentSnapshot::from_deployment(&serde_json::from_value(deployment).expect("a deployment"))
         };
         assert_eq!(replicas(Some(&deployment(json!(7)))), 7);
         assert_eq!(replicas(Some(&deployment(Value::Null))), 1);
     }
 
     #[test]
-    fn a_status_of_an_older_spec_is_noticed() {
+    fn a_status_of_an_older_generation_is_not_observed() {
         let status = |generation: i64, observed: i64| {
             let status = json!({"observedGeneration": observed, "replicas": 8, "updatedReplicas": 2});
-            seen(json!({"metadata": {"generation": generation}, "status": status})).status
+            snapshot(json!({"metadata": {"generation": generation}, "status": status})).status
         };
         let expected = |observed| {
             Some(PodStatus {
@@ -479,20 +485,20 @@ mod tests {
         };
         assert_eq!(status(3, 3), expected(true));
         assert_eq!(status(3, 2), expected(false));
-        assert_eq!(seen(json!({"metadata": {"generation": 1}})).status, None);
+        assert_eq!(snapshot(json!({"metadata": {"generation": 1}})).status, None);
     }
 
-    fn seen(deployment: Value) -> DeploymentSeen {
+    fn snapshot(deployment: Value) -> DeploymentSnapshot {
         let mut base = json!({"metadata": {"name": "d"}, "spec": {"selector": {}, "template": {}}});
         k8s_openapi::DeepMerge::merge_from(&mut base, deployment);
-        DeploymentSeen::of(&serde_json::from_value(base).expect("a deployment"))
+        DeploymentSnapshot::from_deployment(&serde_json::from_value(base).expect("a deployment"))
     }
 
     #[test]
-    fn a_spec_that_somebody_else_wrote_is_noticed() {
+    fn a_spec_that_another_field_manager_wrote_is_edited() {
         let entry = |manager: &str, operation: &str, fields: Value| {
             let entry = json!({"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": fields});
-            seen(json!({"metadata": {"managedFields": [entry]}})).is_edited
+            snapshot(json!({"metadata": {"managedFields": [entry]}})).is_edited
         };
         let replicas = json!({"f:spec": {"f:replicas": {}}});
         assert!(!entry(FIELD_MANAGER, "Apply", replicas.clone()));
@@ -506,14 +512,14 @@ mod tests {
     }
 
     #[test]
-    fn a_field_of_ours_that_somebody_else_wrote_is_noticed_and_what_they_add_is_not() {
+    fn a_field_taken_by_another_field_manager_changes_our_fields_and_an_added_field_does_not() {
         let fields = |ours: Value, theirs: Value| {
             let entry = |manager: &str, operation: &str, fields: Value| json!({"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": fields});
             let entries = [
                 entry("kubectl", "Update", theirs),
                 entry(FIELD_MANAGER, "Apply", ours),
             ];
-            seen(json!({"metadata": {"managedFields": entries}})).our_fields
+            snapshot(json!({"metadata": {"managedFields": entries}})).our_fields
         };
         let ours = json!({"f:spec": {"f:replicas": {}, "f:template": {}}});
         let added = json!({"f:spec": {"f:minReadySeconds": {}}});
@@ -522,20 +528,20 @@ mod tests {
         assert_eq!(before, fields(ours, added));
         let taken = json!({"f:spec": {"f:template": {}}});
         assert_ne!(before, fields(taken, json!({"f:spec": {"f:replicas": {}}})));
-        assert_eq!(seen(json!({})).our_fields, None);
+        assert_eq!(snapshot(json!({})).our_fields, None);
     }
 
     #[test]
-    fn what_keeps_pods_from_working_is_told_in_the_clusters_words() {
+    fn problems_of_pods_and_deployments_have_the_reasons_of_kubernetes() {
         let waiting = |reason: &str| {
             let state = json!({"waiting": {"reason": reason, "message": "secret \"s3\" not found"}});
             let container = json!({"name": "worker", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
             let pod = pod(&json!({"status": {"phase": "Pending", "containerStatuses": [container]}}));
-            PodSeen::of(&pod)
+            PodSnapshot::from_pod(&pod)
                 .expect("a name")
                 .1
-                .trouble
-                .map(|trouble| trouble.reason)
+                .problem
+                .map(|problem| problem.reason)
         };
         assert_eq!(waiting("ContainerCreating"), None);
         let expected = Some("CreateContainerConfigError".into());
@@ -543,9 +549,9 @@ mod tests {
         let failing = json!({"status": {"conditions": [
             {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
         ]}});
-        let trouble = seen(failing).trouble.expect("trouble");
+        let problem = snapshot(failing).problem.expect("a problem");
         assert_eq!(
-            (&*trouble.reason, &*trouble.message),
+            (&*problem.reason, &*problem.message),
             ("FailedCreate", "exceeded quota")
         );
     }

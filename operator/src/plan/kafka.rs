@@ -1,34 +1,35 @@
-//! How Kafka is reached, checked.
+//! Validated connection to Kafka.
 
 use separation_contract::kafka::SaslMechanism;
 
-use super::{Checks, SecretKey};
+use super::checks::Checks;
+use super::storage::SecretKey;
 use crate::crd::{KafkaSpec, MechanismSpec};
 
-/// How Kafka is reached. Secrets are named, not read.
+/// Connection to Kafka. Secrets are named, not read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KafkaPlan {
     /// Brokers, `host:port`, comma separated.
     pub bootstrap_servers: String,
-    /// Encryption, where it is asked for.
+    /// TLS; none means plain text.
     pub tls: Option<TlsPlan>,
-    /// Login, where it is asked for.
+    /// SASL; none means no authentication.
     pub sasl: Option<SaslPlan>,
 }
 
-/// Encryption, and whom to trust.
+/// TLS: trusted CA certificates and the client certificate.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TlsPlan {
-    /// Certificates that brokers are checked against; none means the usual authorities.
+    /// CA certificates that broker certificates are verified with; none means the system trust store.
     pub ca: Option<CaSecret>,
     /// A client certificate.
     pub client: Option<ClientCertificateSecret>,
 }
 
-/// A secret's key with certificates.
+/// Secret key of CA certificates.
 pub type CaSecret = SecretKey;
 
-/// A secret's keys with a certificate and its private key.
+/// Secret keys of a certificate and its private key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientCertificateSecret {
     /// The certificate.
@@ -37,19 +38,19 @@ pub struct ClientCertificateSecret {
     pub private_key: SecretKey,
 }
 
-/// A login.
+/// SASL authentication.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SaslPlan {
-    /// The name of the mechanism, as Kafka knows it.
+    /// The mechanism's name in Kafka.
     pub mechanism: &'static str,
-    /// The name to log in with.
+    /// The user name.
     pub username: SecretKey,
     /// The password.
     pub password: SecretKey,
 }
 
 impl KafkaPlan {
-    /// The keys of Secrets that it names.
+    /// All Secret keys that it names.
     pub fn secret_keys(&self) -> Vec<&SecretKey> {
         let mut keys = Vec::new();
         if let Some(tls) = &self.tls {
@@ -64,7 +65,7 @@ impl KafkaPlan {
         keys
     }
 
-    pub(super) fn of(spec: &KafkaSpec, checks: &mut Checks) -> Option<Self> {
+    pub(super) fn from_spec(spec: &KafkaSpec, checks: &mut Checks) -> Option<Self> {
         let well_formed = |server: &str| {
             let port = server.rsplit_once(':').filter(|(host, _)| !host.is_empty());
             port.is_some_and(|(_, port)| port.parse::<u16>().is_ok())
@@ -72,7 +73,7 @@ impl KafkaPlan {
         if !spec.bootstrap_servers.split(',').all(well_formed) {
             return checks.refuse(
                 "kafka.bootstrapServers",
-                format!("`{}` is no list of brokers", spec.bootstrap_servers),
+                format!("`{}` is not a list of brokers", spec.bootstrap_servers),
                 "write host:port, comma separated, without spaces",
             );
         }
@@ -88,8 +89,8 @@ impl KafkaPlan {
         {
             return checks.refuse(
                 "kafka.sasl.mechanism",
-                "PLAIN sends the password as it is, and this connection is not encrypted",
-                "add kafka.tls (tls: {} trusts the usual authorities), or use SCRAM-SHA-512",
+                "PLAIN sends the password in clear text, and this connection is not encrypted",
+                "add kafka.tls (tls: {} uses the system trust store), or use SCRAM-SHA-512",
             );
         }
         Some(Self {

@@ -1,8 +1,10 @@
-//! A pool that was checked: what no later code doubts.
+//! A validated pool: later code does not check it again.
 //!
-//! Every rule of the definition is checked here again, for the definition in a cluster may be older than this program,
-//! and a pool on one machine never meets an API server. All problems are found at once, each with its field and its fix.
+//! Every rule of the CRD is checked here again: the CRD in a cluster may be older than this program, and a pool of
+//! `separation-operator local` never passes an API server. All problems are reported together, each with its field and
+//! its fix.
 
+mod checks;
 mod kafka;
 mod overrides;
 mod role;
@@ -16,43 +18,45 @@ use std::fmt;
 use kube::ResourceExt as _;
 
 use crate::crd::{RoleDefaults, SeparationPool};
+use checks::Checks;
 use overrides::check_overrides;
 
+pub use checks::{Problem, Problems};
 pub use kafka::{CaSecret, ClientCertificateSecret, KafkaPlan, SaslPlan, TlsPlan};
 pub use role::{FailurePolicy, Role, RolePlan};
 pub use storage::{
-    Claim, DeleteInput, Model, Outbound, Provider, S3Plan, S3Secret, SecretKey, StoragePlan, Work,
+    DeleteInput, Model, Outbound, Provider, S3Plan, S3Secret, SecretKey, SharedVolume, Staging, StoragePlan,
 };
 
-/// A pool that was checked.
+/// A validated pool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolPlan {
-    /// Which one.
+    /// Namespace and name.
     pub id: PoolId,
-    /// The worker's image; none means the operator's own choice.
+    /// The worker's image; none means the operator's default.
     pub image: Option<String>,
-    /// How Kafka is reached.
+    /// Connection to Kafka.
     pub kafka: KafkaPlan,
-    /// Where songs and stems are.
+    /// Storage of songs and stems.
     pub storage: StoragePlan,
-    /// What separates.
+    /// Separation model.
     pub model: Model,
-    /// What the model runs on.
+    /// Execution provider of the model.
     pub provider: Provider,
-    /// What workers may call.
+    /// Addresses that webhooks may be sent to, and their signing secret.
     pub outbound: Outbound,
-    /// Workers that take tasks.
+    /// Workers that consume tasks.
     pub processor: RolePlan,
-    /// Workers that take results.
+    /// Workers that consume results.
     pub uploader: RolePlan,
 }
 
-/// Which pool.
+/// Identifies a pool.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId {
-    /// Its namespace.
+    /// Namespace.
     pub namespace: String,
-    /// Its name.
+    /// Name.
     pub name: String,
 }
 
@@ -62,65 +66,48 @@ impl fmt::Display for PoolId {
     }
 }
 
-/// Something in a pool that cannot be done.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-#[error("{field}: {problem}; fix: {fix}")]
-pub struct Problem {
-    /// The field, as `spec.kafka.sasl`.
-    pub field: String,
-    /// What is wrong.
-    pub problem: String,
-    /// What would make it right.
-    pub fix: String,
-}
-
-/// All that cannot be done in a pool.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct Problems(pub Vec<Problem>);
-
 impl PoolPlan {
-    /// Checks a pool.
+    /// Validates a pool.
     ///
     /// # Errors
-    /// Everything in it that cannot be done.
-    pub fn of(pool: &SeparationPool) -> Result<Self, Problems> {
+    /// All invalid fields.
+    pub fn from_pool(pool: &SeparationPool) -> Result<Self, Problems> {
         let spec = &pool.spec;
         let mut checks = Checks::default();
-        let kafka = KafkaPlan::of(&spec.kafka, &mut checks);
-        let storage = StoragePlan::of(&spec.storage, &mut checks);
-        let model = Model::of(&spec.model, &mut checks);
+        let kafka = KafkaPlan::from_spec(&spec.kafka, &mut checks);
+        let storage = StoragePlan::from_spec(&spec.storage, &mut checks);
+        let model = Model::from_spec(&spec.model, &mut checks);
         check_overrides(Role::Processor, &spec.processor.pod_overrides, &mut checks);
         check_overrides(Role::Uploader, &spec.uploader.pod_overrides, &mut checks);
-        let processor = RolePlan::of(
+        let processor = RolePlan::from_spec(
             Role::Processor,
             &spec.processor,
             &RoleDefaults::PROCESSOR,
             &mut checks,
         );
-        let uploader = RolePlan::of(
+        let uploader = RolePlan::from_spec(
             Role::Uploader,
             &spec.uploader,
             &RoleDefaults::UPLOADER,
             &mut checks,
         );
         if let (Some(processor), Some(uploader)) = (&processor, &uploader) {
-            let shared = |same: bool, what: &str, so: &str| {
+            let shared = |same: bool, field: &str, consequence: &str| {
                 same.then(|| Problem {
-                    field: format!("spec.uploader.{what}"),
-                    problem: format!("is the processor's {what} too, so {so}"),
-                    fix: format!("give the uploader a {what} of its own"),
+                    field: format!("spec.uploader.{field}"),
+                    problem: format!("is also the processor's {field}, so {consequence}"),
+                    fix: format!("give the uploader a {field} of its own"),
                 })
             };
             checks.problems.extend(shared(
                 processor.group == uploader.group,
                 "group",
-                "members of one group would read two topics",
+                "one group would consume two topics",
             ));
             checks.problems.extend(shared(
                 processor.topic == uploader.topic,
                 "topic",
-                "results would be read as tasks",
+                "results would be consumed as tasks",
             ));
         }
         match (kafka, storage, model, processor, uploader) {
@@ -136,8 +123,8 @@ impl PoolPlan {
                     kafka,
                     storage,
                     model,
-                    provider: Provider::of(spec.provider),
-                    outbound: Outbound::of(&spec.outbound),
+                    provider: Provider::from_spec(spec.provider),
+                    outbound: Outbound::from_spec(&spec.outbound),
                     processor,
                     uploader,
                 })
@@ -146,7 +133,7 @@ impl PoolPlan {
         }
     }
 
-    /// The keys of Secrets that a role's workers read when they start.
+    /// The Secret keys that a role's workers read when they start.
     pub fn secret_keys(&self, role: Role) -> Vec<&SecretKey> {
         let mut keys = self.kafka.secret_keys();
         if let Some(s3) = &self.storage.s3.secret {
@@ -158,52 +145,11 @@ impl PoolPlan {
         keys
     }
 
-    /// The plan of one role.
+    /// The validated role.
     pub fn role(&self, role: Role) -> &RolePlan {
         match role {
             Role::Processor => &self.processor,
             Role::Uploader => &self.uploader,
         }
-    }
-}
-
-/// Problems found so far.
-#[derive(Debug, Default)]
-pub(crate) struct Checks {
-    problems: Vec<Problem>,
-}
-
-impl Checks {
-    /// Notes a problem, and gives nothing.
-    pub(crate) fn refuse<T>(
-        &mut self,
-        field: &str,
-        problem: impl Into<String>,
-        fix: impl Into<String>,
-    ) -> Option<T> {
-        self.problems.push(Problem {
-            field: format!("spec.{field}"),
-            problem: problem.into(),
-            fix: fix.into(),
-        });
-        None
-    }
-
-    /// A number that must lie in a range.
-    pub(crate) fn whole<T: TryFrom<i64>>(
-        &mut self,
-        field: &str,
-        value: i64,
-        range: std::ops::RangeInclusive<i64>,
-    ) -> Option<T> {
-        let fits = range.contains(&value).then(|| T::try_from(value).ok()).flatten();
-        fits.or_else(|| {
-            let (least, most) = range.into_inner();
-            self.refuse(
-                field,
-                format!("{value} is out of range"),
-                format!("choose {least} to {most}"),
-            )
-        })
     }
 }

@@ -1,15 +1,17 @@
-//! Bounds of `podOverrides`, the only field without a schema: what a user may store there is kept in memory for every pool.
+//! Size and nesting limits of `podOverrides`, the only field without a schema: the operator keeps it in memory for
+//! every pool.
 
 use serde_json::{Map, Value};
 
-use super::{Checks, Role};
-use crate::api::{DEEPEST, TOO_DEEP};
+use super::checks::Checks;
+use super::role::Role;
+use crate::api::{MAX_DEPTH, TOO_DEEP};
 use crate::crd::PodOverrides;
 
-/// The largest `podOverrides`, as JSON. Each pod of the pool is stored with them.
-const LARGEST_BYTES: usize = 64 * 1024;
+/// Largest `podOverrides`, as JSON. The API server stores them with each pod of the pool.
+const MAX_BYTES: usize = 64 * 1024;
 
-/// Levels of a path that a message names.
+/// Levels of a path that a message shows.
 const NAMED_LEVELS: usize = 6;
 
 /// Refuses overrides that are too large or nest too deeply.
@@ -21,25 +23,25 @@ pub(super) fn check_overrides(role: Role, overrides: &PodOverrides, checks: &mut
         path.truncate(NAMED_LEVELS);
         let _: Option<()> = checks.refuse(
             &format!("{field}.{}{more}", path.join(".")),
-            format!("nests too deeply: nothing below {DEEPEST} levels is read"),
+            format!("nests too deeply: values below {MAX_DEPTH} levels are not read"),
             "remove it: no field of a pod nests so deeply",
         );
     }
     let bytes = serde_json::to_string(&overrides.0).map_or(0, |json| json.len());
-    if bytes > LARGEST_BYTES {
+    if bytes > MAX_BYTES {
         let _: Option<()> = checks.refuse(
             &field,
             format!(
-                "has {} KiB, and {} KiB are allowed",
+                "has {} KiB, more than the limit of {} KiB",
                 bytes / 1024,
-                LARGEST_BYTES / 1024
+                MAX_BYTES / 1024
             ),
             "move large values into a ConfigMap, and mount it",
         );
     }
 }
 
-/// Whether a value below was cut off because it nests too deeply; then `path` leads to it.
+/// Whether a value was cut off because it nests too deeply; then `path` is its path.
 fn is_cut_off<'a>(value: &'a Value, path: &mut Vec<&'a str>) -> bool {
     match value {
         Value::String(text) => text == TOO_DEEP,
@@ -49,7 +51,7 @@ fn is_cut_off<'a>(value: &'a Value, path: &mut Vec<&'a str>) -> bool {
     }
 }
 
-/// The same for the fields of an object.
+/// As [`is_cut_off`], for the fields of an object.
 fn is_any_cut_off<'a>(fields: &'a Map<String, Value>, path: &mut Vec<&'a str>) -> bool {
     fields.iter().any(|(name, value)| {
         path.push(name);
@@ -75,12 +77,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_off_is_named_by_its_field() {
+    fn a_value_that_nests_too_deeply_is_named_by_its_path() {
         let deep = json!({"spec": {"nodeSelector": {"gpu": "yes"}, "a": [{"b": TOO_DEEP}]}});
         assert_eq!(
             refused(&deep),
             [
-                "spec.processor.podOverrides.spec.a.b: nests too deeply: nothing below 64 levels is read; \
+                "spec.processor.podOverrides.spec.a.b: nests too deeply: values below 64 levels are not read; \
               fix: remove it: no field of a pod nests so deeply"
             ]
         );
@@ -93,13 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_refused_with_its_size() {
+    fn overrides_that_are_too_large_are_refused_with_their_size() {
         let large = |bytes: usize| json!({"metadata": {"annotations": {"a": "x".repeat(bytes)}}});
         assert_eq!(refused(&large(60 * 1024)), Vec::<String>::new());
         assert_eq!(
             refused(&large(1024 * 1024)),
             [
-                "spec.processor.podOverrides: has 1024 KiB, and 64 KiB are allowed; \
+                "spec.processor.podOverrides: has 1024 KiB, more than the limit of 64 KiB; \
               fix: move large values into a ConfigMap, and mount it"
             ]
         );

@@ -1,4 +1,4 @@
-//! Processors and uploaders, checked.
+//! Validated roles.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -7,32 +7,32 @@ use std::time::Duration;
 use separation_contract::kafka::{Assignor, OffsetReset, Timings};
 use separation_contract::names;
 
-use super::Checks;
+use super::checks::Checks;
 use crate::crd::{
     AssignorSpec, OffsetResetSpec, PodOverrides, PolicySpec, RoleDefaults, RoleSpec, ScalingSpec, TargetSpec,
 };
-use crate::decide::{Bounds, Mode, Policy, Target};
+use crate::decide::{Mode, Policy, ReplicaLimits, Target};
 
-/// How often `RetryOnFailure` puts a task back where nothing else is said.
+/// Default of `maxRetries`.
 const MAX_RETRIES: u32 = 3;
 
-/// What a reading may be late beyond its interval: a deadline of five seconds, and one try more.
-const LATE: Duration = Duration::from_secs(10);
+/// Delay of a reading beyond its interval: a deadline of five seconds, and one more attempt.
+const READING_DELAY: Duration = Duration::from_secs(10);
 
-/// What workers do.
+/// Role of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// They take tasks and make stems.
+    /// Consumes tasks and produces stems.
     Processor,
-    /// They take results and call webhooks.
+    /// Consumes results, uploads stems and delivers webhooks.
     Uploader,
 }
 
 impl Role {
-    /// Both.
+    /// Both roles.
     pub const ALL: [Self; 2] = [Self::Processor, Self::Uploader];
 
-    /// The property in the spec, the worker's subcommand, and the end of the Deployment's name.
+    /// The property in the spec, the worker's subcommand, and the suffix of the Deployment's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Processor => RoleDefaults::PROCESSOR.property,
@@ -47,50 +47,50 @@ impl fmt::Display for Role {
     }
 }
 
-/// Workers of one kind.
+/// A validated role of a pool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RolePlan {
-    /// Which kind.
+    /// Processor or uploader.
     pub role: Role,
-    /// Whether the pool has them.
+    /// Whether the pool has workers of this role.
     pub enabled: bool,
-    /// Topic that they read.
+    /// Topic that the workers consume.
     pub topic: String,
-    /// Their consumer group.
+    /// Consumer group.
     pub group: String,
-    /// Topic for messages that nobody can work on.
+    /// Dead-letter topic.
     pub dead_letter_topic: String,
-    /// How they prove that they live.
+    /// Poll interval, session timeout and heartbeat interval.
     pub timings: Timings,
-    /// How they share partitions.
+    /// Kafka `partition.assignment.strategy`.
     pub assignor: Assignor,
-    /// Where an adopted group without offsets starts.
+    /// Where a group without committed offsets starts.
     pub adoption: OffsetReset,
-    /// How long one task may take.
+    /// Time limit of one task.
     pub task_timeout: Duration,
-    /// How often a task may kill its worker.
+    /// Worker crashes on one task after which it becomes a dead letter.
     pub max_attempts: u32,
-    /// What becomes of a task that fails.
+    /// Handling of tasks that fail with a transient error.
     pub on_failure: FailurePolicy,
-    /// How often lag is read.
+    /// Time between two readings of lag.
     pub poll_interval: Duration,
-    /// How many there are.
+    /// Scaling policy.
     pub policy: Policy,
-    /// What is merged over the pods, last. Checked when it is merged.
+    /// Merged over the pod template. Validated when it is merged.
     pub pod_overrides: PodOverrides,
 }
 
-/// What becomes of a task that failed for a reason that may pass.
+/// Handling of tasks that fail with a transient error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailurePolicy {
     /// The failure is published and the task committed.
     AlwaysCommit,
-    /// The task goes to the end of its topic, this often.
+    /// The task is republished to the end of its topic, at most this many times.
     RetryOnFailure(u32),
 }
 
 impl RolePlan {
-    pub(super) fn of(
+    pub(super) fn from_spec(
         role: Role,
         spec: &RoleSpec,
         defaults: &RoleDefaults,
@@ -102,20 +102,20 @@ impl RolePlan {
         let task_timeout = match spec.task_timeout_seconds {
             None => timings.as_ref().map(Timings::default_task_timeout),
             Some(seconds) => checks
-                .whole(&field("taskTimeoutSeconds"), seconds.into(), 1..=86_400)
+                .integer(&field("taskTimeoutSeconds"), seconds.into(), 1..=86_400)
                 .map(Duration::from_secs),
         };
         if let (Some(timings), Some(task_timeout)) = (&timings, task_timeout)
             && let Err(error) = timings.check(task_timeout)
         {
-            // The error names its own fix.
+            // The error includes its fix.
             let text = error.to_string();
             let (problem, fix) = text
                 .split_once("; fix: ")
                 .unwrap_or((&text, "change one of them"));
             let _: Option<()> = checks.refuse(&field("maxPollIntervalMs"), problem, fix);
         }
-        let max_attempts = checks.whole(&field("maxAttempts"), spec.max_attempts.into(), 1..=100);
+        let max_attempts = checks.integer(&field("maxAttempts"), spec.max_attempts.into(), 1..=100);
         let on_failure = on_failure(role, spec, checks);
         let poll_interval = poll_interval(role, &spec.scaling, checks);
         let policy = policy(role, &spec.scaling, poll_interval, timings, checks);
@@ -149,7 +149,7 @@ impl RolePlan {
 
 fn timings(role: Role, spec: &RoleSpec, defaults: &RoleDefaults, checks: &mut Checks) -> Option<Timings> {
     let mut milliseconds = |name: &str, value: i32, range| {
-        let checked = checks.whole(&format!("{role}.{name}"), value.into(), range);
+        let checked = checks.integer(&format!("{role}.{name}"), value.into(), range);
         checked.map(Duration::from_millis)
     };
     let poll = match spec.max_poll_interval_ms {
@@ -176,7 +176,7 @@ fn on_failure(role: Role, spec: &RoleSpec, checks: &mut Checks) -> Option<Failur
         ),
         (PolicySpec::RetryOnFailure, None) => Some(FailurePolicy::RetryOnFailure(MAX_RETRIES)),
         (PolicySpec::RetryOnFailure, Some(times)) => checks
-            .whole(&field, times.into(), 1..=1_000)
+            .integer(&field, times.into(), 1..=1_000)
             .map(FailurePolicy::RetryOnFailure),
     }
 }
@@ -199,10 +199,10 @@ fn policy(
     checks: &mut Checks,
 ) -> Option<Policy> {
     let field = |name: &str| format!("{role}.scaling.{name}");
-    let min: Option<u32> = checks.whole(&field("minReplicas"), spec.min_replicas.into(), 0..=10_000);
-    let max: Option<u32> = checks.whole(&field("maxReplicas"), spec.max_replicas.into(), 1..=10_000);
-    let bounds = min.zip(max).and_then(|(min, max)| {
-        Bounds::new(min..=max).or_else(|| {
+    let min: Option<u32> = checks.integer(&field("minReplicas"), spec.min_replicas.into(), 0..=10_000);
+    let max: Option<u32> = checks.integer(&field("maxReplicas"), spec.max_replicas.into(), 1..=10_000);
+    let limits = min.zip(max).and_then(|(min, max)| {
+        ReplicaLimits::new(min..=max).or_else(|| {
             checks.refuse(
                 &field("minReplicas"),
                 format!("{min} is above maxReplicas, {max}"),
@@ -211,34 +211,34 @@ fn policy(
         })
     });
     let target = target(&field("target"), &spec.target, checks);
-    let stabilisation = checks.whole(
+    let stabilization = checks.integer(
         &field("scaleDownStabilizationSeconds"),
         spec.scale_down_stabilization_seconds.into(),
         0..=86_400,
     );
     let (poll_interval, timings) = (poll_interval?, timings?);
     Some(Policy {
-        bounds: bounds?,
+        limits: limits?,
         target: target?,
         mode: match (spec.paused, spec.recommend_only) {
             (true, _) => Mode::Paused,
             (false, true) => Mode::RecommendOnly,
             (false, false) => Mode::Active,
         },
-        stabilisation: Duration::from_secs(stabilisation?),
-        // One change per reading: what is decided twice on one reading is decided once. Half, because readings begin on
-        // time and end when brokers have answered: the next one must not come a moment too early.
-        settle: poll_interval / 2,
-        // A cooperative rebalance has two rounds, and members hear of each with their next heartbeat; 5 s for joining.
+        stabilization: Duration::from_secs(stabilization?),
+        // At most one change per reading. Half the interval, because readings begin on time and end when brokers have
+        // answered: the next one must not fall into the cooldown.
+        cooldown: poll_interval / 2,
+        // A cooperative rebalance has two rounds, and members learn of each with their next heartbeat; 5 s for joining.
         rebalance_hold: 2 * timings.heartbeat_interval + Duration::from_secs(5),
-        // Three readings may fail or be late in a row.
-        stale_after: 3 * poll_interval + LATE,
+        // Three consecutive readings may fail or be late.
+        stale_after: 3 * poll_interval + READING_DELAY,
     })
 }
 
 fn target(field: &str, spec: &TargetSpec, checks: &mut Checks) -> Option<Target> {
-    let mut number = |name: &str, value: i32, most: i64| {
-        let checked: Option<u32> = checks.whole(&format!("{field}.{name}"), value.into(), 1..=most);
+    let mut number = |name: &str, value: i32, max: i64| {
+        let checked: Option<u32> = checks.integer(&format!("{field}.{name}"), value.into(), 1..=max);
         checked.and_then(NonZeroU32::new)
     };
     match (
@@ -257,7 +257,7 @@ fn target(field: &str, spec: &TargetSpec, checks: &mut Checks) -> Option<Target>
         }
         _ => checks.refuse(
             field,
-            "is neither a number of tasks nor a time",
+            "has neither a number of tasks nor a time, or both",
             "set tasksPerReplica, or drainWithinSeconds together with expectedTaskSeconds",
         ),
     }

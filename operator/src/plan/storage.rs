@@ -1,33 +1,33 @@
-//! Where songs, stems and models are, and what workers may call, checked.
+//! Validated storage, model and webhook settings.
 
-use super::Checks;
+use super::checks::Checks;
 use crate::crd::{DeleteInputSpec, ModelSpec, OutboundSpec, ProviderSpec, StorageSpec};
 
-/// Where songs and stems are.
+/// Storage of songs and stems.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoragePlan {
-    /// The object store of finished stems.
+    /// Object store for finished stems.
     pub s3: S3Plan,
-    /// Where songs and stems wait.
-    pub work: Work,
-    /// When a task's song is deleted.
+    /// Staging storage.
+    pub staging: Staging,
+    /// When a task's input is deleted.
     pub delete_input: DeleteInput,
-    /// The most scratch space that one worker may fill.
+    /// Maximum scratch space of one worker.
     pub scratch_bytes: u64,
 }
 
 /// An object store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Plan {
-    /// Bucket of finished stems.
+    /// Bucket for finished stems.
     pub bucket: String,
-    /// The server; none means AWS.
+    /// URL of the server; none means AWS.
     pub endpoint: Option<String>,
-    /// Region; none where the pool leaves it open (`auto`).
+    /// Region; none if it is `auto`.
     pub region: Option<String>,
-    /// `endpoint/bucket/key` rather than `bucket.endpoint/key`.
+    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
     pub path_style: bool,
-    /// What links to stems start with.
+    /// Base URL of links to stems.
     pub public_url: Option<String>,
     /// Further buckets that tasks may name.
     pub input_buckets: Vec<String>,
@@ -35,21 +35,21 @@ pub struct S3Plan {
     pub secret: Option<S3Secret>,
 }
 
-/// A secret's keys with an access key.
+/// Secret keys of an S3 access key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Secret {
-    /// The access key's id.
+    /// The access key ID.
     pub access_key_id: SecretKey,
     /// The secret access key.
     pub secret_access_key: SecretKey,
 }
 
-/// A key of a secret in the pool's namespace.
+/// A key of a Secret in the pool's namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecretKey {
-    /// The secret's name.
+    /// Name of the Secret.
     pub secret: String,
-    /// The key in it.
+    /// Key in the Secret.
     pub key: String,
 }
 
@@ -62,49 +62,49 @@ impl SecretKey {
     }
 }
 
-/// Where songs and stems wait.
+/// Staging storage of songs and stems.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Work {
+pub enum Staging {
     /// On a shared volume.
-    Claim(Claim),
-    /// In the bucket of finished stems, under keys that start so.
+    SharedVolume(SharedVolume),
+    /// In the bucket for finished stems, under this prefix of object keys.
     S3Prefix(String),
 }
 
 /// A shared volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// The claim's name.
-    pub name: String,
-    /// Its folder of songs.
-    pub input_folder: String,
-    /// Its folder of stems.
-    pub output_folder: String,
+pub struct SharedVolume {
+    /// Name of the PersistentVolumeClaim.
+    pub claim_name: String,
+    /// Directory of songs.
+    pub input_directory: String,
+    /// Directory of stems.
+    pub output_directory: String,
 }
 
-/// When a task's song is deleted, as workers know it.
+/// When a task's input is deleted, in the worker's spelling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeleteInput(pub &'static str);
 
-/// What separates.
+/// Name or path of the separation model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model(pub String);
 
-/// What a model runs on, as workers know it.
+/// Execution provider of the model, in the worker's spelling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Provider(pub &'static str);
 
-/// What workers may call, and how webhooks are signed.
+/// Addresses that webhooks may be sent to, and their signing secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outbound {
-    /// Hosts, addresses and networks that may be called although they are private.
+    /// Private hosts, addresses and networks that webhooks may be sent to.
     pub allow: Vec<String>,
-    /// The secret of webhooks.
+    /// The signing secret.
     pub webhook_secret: Option<SecretKey>,
 }
 
 impl StoragePlan {
-    pub(super) fn of(spec: &StorageSpec, checks: &mut Checks) -> Option<Self> {
+    pub(super) fn from_spec(spec: &StorageSpec, checks: &mut Checks) -> Option<Self> {
         let s3 = &spec.s3;
         for (field, url) in [
             ("storage.s3.endpoint", &s3.endpoint),
@@ -113,25 +113,25 @@ impl StoragePlan {
             if let Some(url) = url.as_ref().filter(|url| !is_http(url)) {
                 let _: Option<()> = checks.refuse(
                     field,
-                    format!("`{url}` is no http(s) address"),
+                    format!("`{url}` is not an http(s) URL"),
                     "write https://host",
                 );
             }
         }
-        let work = match (&spec.work.persistent_volume_claim, &spec.work.s3_prefix) {
-            (Some(claim), None) => Some(Work::Claim(Claim {
-                name: claim.claim_name.clone(),
-                input_folder: claim.input_folder.clone(),
-                output_folder: claim.output_folder.clone(),
+        let staging = match (&spec.work.persistent_volume_claim, &spec.work.s3_prefix) {
+            (Some(claim), None) => Some(Staging::SharedVolume(SharedVolume {
+                claim_name: claim.claim_name.clone(),
+                input_directory: claim.input_folder.clone(),
+                output_directory: claim.output_folder.clone(),
             })),
-            (None, Some(prefix)) => Some(Work::S3Prefix(prefix.clone())),
+            (None, Some(prefix)) => Some(Staging::S3Prefix(prefix.clone())),
             _ => checks.refuse(
                 "storage.work",
-                "songs and stems wait in one place",
+                "songs and stems are staged in one place",
                 "set exactly one of persistentVolumeClaim and s3Prefix",
             ),
         };
-        let scratch_bytes = checks.whole("storage.scratchBytes", spec.scratch_bytes, 64 << 20..=1 << 40);
+        let scratch_bytes = checks.integer("storage.scratchBytes", spec.scratch_bytes, 64 << 20..=1 << 40);
         Some(Self {
             s3: S3Plan {
                 bucket: s3.bucket.clone(),
@@ -145,7 +145,7 @@ impl StoragePlan {
                     secret_access_key: SecretKey::new(&secret.name, &secret.secret_access_key_key),
                 }),
             },
-            work: work?,
+            staging: staging?,
             delete_input: DeleteInput(match spec.delete_input {
                 DeleteInputSpec::AfterSuccess => "after-success",
                 DeleteInputSpec::Always => "always",
@@ -157,14 +157,14 @@ impl StoragePlan {
 }
 
 impl Model {
-    pub(super) fn of(spec: &ModelSpec, checks: &mut Checks) -> Option<Self> {
+    pub(super) fn from_spec(spec: &ModelSpec, checks: &mut Checks) -> Option<Self> {
         match (&spec.name, &spec.path) {
             (Some(model), None) => Some(Self(model.clone())),
             (None, Some(path)) if path.starts_with('/') => Some(Self(path.clone())),
             (None, Some(path)) => checks.refuse(
                 "model.path",
-                format!("`{path}` is no full path"),
-                "write the path in the container, from /",
+                format!("`{path}` is not an absolute path"),
+                "write the path in the container, starting with /",
             ),
             _ => checks.refuse(
                 "model",
@@ -176,7 +176,7 @@ impl Model {
 }
 
 impl Provider {
-    pub(super) fn of(spec: ProviderSpec) -> Self {
+    pub(super) fn from_spec(spec: ProviderSpec) -> Self {
         Self(match spec {
             ProviderSpec::Cpu => "cpu",
             ProviderSpec::Cuda => "cuda",
@@ -185,7 +185,7 @@ impl Provider {
 }
 
 impl Outbound {
-    pub(super) fn of(spec: &OutboundSpec) -> Self {
+    pub(super) fn from_spec(spec: &OutboundSpec) -> Self {
         let secret = spec.webhook_secret_ref.as_ref();
         Self {
             allow: spec.allow.clone(),

@@ -1,4 +1,4 @@
-//! What a checked pool holds, and what is refused.
+//! Tests of validation.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn full() -> SeparationPool {
 
 #[test]
 fn the_full_example_becomes_a_plan() {
-    let plan = PoolPlan::of(&full()).expect("a plan");
+    let plan = PoolPlan::from_pool(&full()).expect("a plan");
     assert_eq!(plan.id.to_string(), "media/vocals");
     assert_eq!(plan.kafka.security_protocol(), "SASL_SSL");
     assert_eq!(plan.processor.task_timeout, Duration::from_secs(570));
@@ -24,7 +24,7 @@ fn the_full_example_becomes_a_plan() {
     assert_eq!(plan.processor.on_failure, FailurePolicy::RetryOnFailure(2));
     let policy = &plan.processor.policy;
     assert_eq!(
-        (policy.bounds.min(), policy.bounds.max(), policy.mode),
+        (policy.limits.min(), policy.limits.max(), policy.mode),
         (0, 8, Mode::Active)
     );
     assert_eq!(
@@ -42,15 +42,15 @@ fn the_full_example_becomes_a_plan() {
 }
 
 #[test]
-fn fractions_of_a_second_are_poll_intervals_too() {
+fn a_poll_interval_may_be_a_fraction_of_a_second() {
     let mut pool = full();
     pool.spec.processor.scaling.poll_interval_seconds = 0.25;
-    let plan = PoolPlan::of(&pool).expect("a plan");
+    let plan = PoolPlan::from_pool(&pool).expect("a plan");
     assert_eq!(plan.processor.poll_interval, Duration::from_millis(250));
 }
 
 #[test]
-fn all_problems_are_named_at_once() {
+fn all_problems_are_reported_together() {
     let mut pool = full();
     pool.spec.kafka.bootstrap_servers = "kafka".into();
     pool.spec.storage.s3.endpoint = Some("s3:9000".into());
@@ -61,6 +61,6 @@ fn all_problems_are_named_at_once() {
     pool.spec.uploader.scaling.min_replicas = 9;
     pool.spec.uploader.scaling.target.tasks_per_replica = None;
     pool.spec.uploader.on_failure.max_retries = Some(1);
-    let problems = PoolPlan::of(&pool).unwrap_err();
+    let problems = PoolPlan::from_pool(&pool).unwrap_err();
     insta::assert_snapshot!(problems);
 }

@@ -1,108 +1,107 @@
 //! Kafka clusters that pools share.
 //!
-//! Pools with the same servers and the same login share one cluster, in whichever namespaces they are: nothing else tells
-//! them apart.
+//! Pools with equal connection settings, including credentials, share one cluster, even across namespaces.
 
 use std::sync::{Arc, Weak};
 
 use tokio::sync::mpsc;
 
 use super::Refresh;
-use super::secrets::{Read, SecretName, Secrets};
+use super::secrets::{SecretCache, SecretName, SecretState};
 use crate::clock::Clock;
-use crate::kafka::{Cluster, ClusterSettings, Unread};
+use crate::kafka::{Cluster, ClusterSettings, ReadError};
 use crate::metrics::Metrics;
 use crate::observe::LagReader;
 use crate::observe::poller::{Polled, Poller};
 use crate::plan::{KafkaPlan, PoolId};
-use crate::watch::world::RoleKey;
+use crate::watch::cache::RoleKey;
 
-/// A cluster that is being read.
+/// A cluster, and the task that reads it.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenCluster {
     settings: ClusterSettings,
     pub(super) cluster: Arc<Cluster>,
     pub(super) poller: Poller<RoleKey>,
 }
 
-impl Opened {
-    /// The brokers that are asked first.
+impl OpenCluster {
+    /// The bootstrap servers.
     pub(super) fn servers(&self) -> &str {
         &self.settings.bootstrap_servers
     }
 }
 
-/// Clusters that are being read, and the Secrets that open them.
+/// Clusters that are being read, and the Secrets with their credentials.
 #[derive(Debug)]
 pub(super) struct Clusters {
     refresh: Refresh,
-    open: Vec<Weak<Opened>>,
-    pub(super) secrets: Secrets,
+    clusters: Vec<Weak<OpenCluster>>,
+    pub(super) secrets: SecretCache,
 }
 
-/// What opening a cluster came to.
-pub(super) enum Opening {
-    /// Secrets must be read first.
-    Waiting,
-    /// A secret is missing, or does not fit.
-    Missing(Unread),
-    /// With these settings.
+/// The connection settings of a pool, as far as they are known.
+pub(super) enum SettingsLookup {
+    /// Secrets are still being read.
+    Pending,
+    /// A Secret or a Secret key is missing or unreadable.
+    Missing(ReadError),
+    /// All Secrets were read.
     Ready(ClusterSettings),
 }
 
 impl Clusters {
-    /// Nothing is known.
     pub(super) fn new(refresh: Refresh) -> Self {
         Self {
             refresh,
-            open: Vec::new(),
-            secrets: Secrets::new(refresh.secrets),
+            clusters: Vec::new(),
+            secrets: SecretCache::new(refresh.secrets),
         }
     }
 
     /// The settings for a plan, as far as its Secrets are known.
-    pub(super) fn settings(&self, plan: &KafkaPlan, pool: &PoolId) -> Opening {
-        let mut waiting = false;
+    pub(super) fn settings(&self, plan: &KafkaPlan, pool: &PoolId) -> SettingsLookup {
+        let mut is_pending = false;
         for key in plan.secret_keys() {
             match self.secrets.state(&SecretName::of(pool, key)) {
-                Read::NotYet => waiting = true,
-                Read::Failed(why) => return Opening::Missing(Unread::new(why)),
-                Read::Done => {}
+                SecretState::NotYet => is_pending = true,
+                SecretState::Failed(why) => return SettingsLookup::Missing(ReadError::new(why)),
+                SecretState::Done => {}
             }
         }
-        if waiting {
-            return Opening::Waiting;
+        if is_pending {
+            return SettingsLookup::Pending;
         }
-        match ClusterSettings::of(plan, pool, |key| self.secrets.text(pool, key)) {
-            Ok(settings) => Opening::Ready(settings),
-            Err(why) => Opening::Missing(why),
+        match ClusterSettings::from_plan(plan, pool, |key| self.secrets.text(pool, key)) {
+            Ok(settings) => SettingsLookup::Ready(settings),
+            Err(why) => SettingsLookup::Missing(why),
         }
     }
 
-    /// The cluster with these settings: the one that is being read already, or a new one.
+    /// The cluster with these settings: an open one, or a new one.
     ///
     /// # Errors
-    /// When a certificate or a key cannot be used.
+    /// When a certificate or a private key cannot be used.
     pub(super) fn open(
         &mut self,
         settings: ClusterSettings,
-        current: Option<&Arc<Opened>>,
+        current: Option<&Arc<OpenCluster>>,
         clock: Clock,
         polled: &mpsc::Sender<Vec<Polled<RoleKey>>>,
         metrics: &Metrics,
-    ) -> Result<Arc<Opened>, Unread> {
+    ) -> Result<Arc<OpenCluster>, ReadError> {
         if let Some(current) = current
             && current.settings == settings
         {
             return Ok(Arc::clone(current));
         }
-        self.open.retain(|opened| opened.strong_count() > 0);
-        let mut known = self.open.iter().filter_map(Weak::upgrade);
-        if let Some(known) = known.find(|opened| opened.settings == settings) {
+        self.clusters
+            .retain(|open_cluster| open_cluster.strong_count() > 0);
+        let mut known = self.clusters.iter().filter_map(Weak::upgrade);
+        if let Some(known) = known.find(|open_cluster| open_cluster.settings == settings) {
             return Ok(known);
         }
         let cluster = Arc::new(Cluster::new(&settings)?);
-        let opened = Arc::new(Opened {
+        let open_cluster = Arc::new(OpenCluster {
             poller: Poller::start(
                 LagReader::new(Arc::clone(&cluster), self.refresh.offsets),
                 clock,
@@ -112,7 +111,7 @@ impl Clusters {
             settings,
             cluster,
         });
-        self.open.push(Arc::downgrade(&opened));
-        Ok(opened)
+        self.clusters.push(Arc::downgrade(&open_cluster));
+        Ok(open_cluster)
     }
 }

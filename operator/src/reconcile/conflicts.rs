@@ -1,8 +1,9 @@
-//! Who else takes from a role's group: other pools, and members that are no pods of ours. Pure.
+//! Other users of a role's group: other pools, and members that are not pods of the role. Pure.
 //!
-//! Of two pools that share a group one goes on, and the others are held: a copy that was made by mistake must not stop a pool
-//! that works. A group is that of a Kafka cluster, by the cluster's id: one cluster has many addresses. Only a pool whose own
-//! credentials were accepted there counts, so that no pool is held by another that merely names its servers.
+//! If several pools share a group, one continues and the others are held: a copy that was made by mistake must not stop
+//! a working pool. Groups are compared per Kafka cluster, by the cluster's id, because one cluster has many addresses.
+//! Only a pool whose own credentials were accepted there counts, so that a pool cannot hold another by merely naming
+//! its servers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -13,13 +14,13 @@ use crate::apply::deployment_name;
 use crate::decide::{GroupReading, Member, PodName, Workload};
 use crate::names::{pod_and_tag, pool_tag};
 use crate::plan::{PoolId, PoolPlan, Role};
-use crate::watch::world::{PoolSeen, RoleKey};
+use crate::watch::cache::{PoolSnapshot, RoleKey};
 use separation_contract::kafka::Assignor;
 
-/// How many foreign members are named.
-const NAMED: usize = 3;
+/// The most foreign members that are named.
+const MAX_NAMED: usize = 3;
 
-/// That a pool's own credentials were accepted for its group.
+/// Where a pool's own credentials were accepted for its group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GroupUse {
     /// The Kafka cluster's id.
@@ -28,36 +29,36 @@ pub(super) struct GroupUse {
     pub(super) is_adopted: bool,
 }
 
-/// The same of each role, in the order of [`Role::ALL`]; none where it was not seen.
+/// The use of each role, in the order of [`Role::ALL`]; `None` until its credentials were accepted.
 pub(super) type GroupUses = [Option<GroupUse>; 2];
 
-/// A role that uses a group, with what decides which one goes on: one that has initialized the group's offsets, then the
-/// older one.
+/// A role that uses a group. The order decides which one continues: one that has initialized the group's offsets first,
+/// then the older one.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct User<'a> {
+struct GroupUser<'a> {
     is_new: bool,
     created: Option<&'a Timestamp>,
     key: RoleKey,
 }
 
-/// The roles that are held because another pool has their group, and the reason of each.
+/// The roles that are held because another pool uses their group, with the reason of each.
 pub(super) fn shared_groups<'a>(
-    pools: impl IntoIterator<Item = (&'a Arc<PoolId>, &'a PoolSeen, GroupUses)>,
+    pools: impl IntoIterator<Item = (&'a Arc<PoolId>, &'a PoolSnapshot, GroupUses)>,
 ) -> HashMap<RoleKey, Arc<str>> {
-    let mut users: HashMap<(Arc<str>, &str), Vec<User<'_>>> = HashMap::new();
+    let mut users: HashMap<(Arc<str>, &str), Vec<GroupUser<'_>>> = HashMap::new();
     for (id, pool, uses) in pools {
         let Ok(plan) = &pool.plan else { continue };
         for (role, group_use) in Role::ALL.into_iter().zip(uses) {
-            let of_role = plan.role(role);
-            if let (true, Some(group_use)) = (of_role.enabled, group_use) {
+            let role_plan = plan.role(role);
+            if let (true, Some(group_use)) = (role_plan.enabled, group_use) {
                 let key = RoleKey {
                     pool: Arc::clone(id),
                     role,
                 };
                 users
-                    .entry((group_use.cluster_id, of_role.group.as_str()))
+                    .entry((group_use.cluster_id, role_plan.group.as_str()))
                     .or_default()
-                    .push(User {
+                    .push(GroupUser {
                         is_new: !group_use.is_adopted,
                         created: pool.created.as_ref().map(|time| &time.0),
                         key,
@@ -73,8 +74,8 @@ pub(super) fn shared_groups<'a>(
         for user in users {
             let RoleKey { pool, role } = &first.key;
             let why = format!(
-                "group {group} is used by SeparationPool {pool}, its {role}, which had it first; fix: delete one of the pools, and \
-                 create another pool with a group and a topic of its own for the {} of this one: both are immutable",
+                "group {group} is already used by the {role} of SeparationPool {pool}; fix: delete one of the pools, and \
+                 create another pool with its own group and topic for the {} (both are immutable)",
                 user.key.role
             );
             held.insert(user.key, why.into());
@@ -83,7 +84,7 @@ pub(super) fn shared_groups<'a>(
     held
 }
 
-/// How the workers of a role are known among the members of its group.
+/// Identifies the workers of a role among the members of its group.
 #[derive(Debug, Clone)]
 pub(super) struct WorkerIds {
     prefix: String,
@@ -91,7 +92,7 @@ pub(super) struct WorkerIds {
 }
 
 impl WorkerIds {
-    /// Those of a role of the pool with this uid.
+    /// For a role of the pool with this uid.
     pub(super) fn new(key: &RoleKey, pool_uid: &str) -> Self {
         Self {
             prefix: format!("{}-", deployment_name(&key.pool, key.role)),
@@ -99,16 +100,16 @@ impl WorkerIds {
         }
     }
 
-    /// The pod of a member that is a worker of the role: one with the pool's tag, or, for workers that were started by a
-    /// version before or for a pool that was recreated since, one whose name is that of a pod that we know.
+    /// The pod of a member that is a worker of the role: one with the pool's tag or, for workers that were started by
+    /// an earlier version or before the pool was recreated, one with the name of a known pod.
     fn pod<'a>(&self, client_id: &'a str, is_pod: impl Fn(&str) -> bool) -> Option<&'a str> {
         let (pod, tag) = pod_and_tag(client_id);
-        // A pod that is gone stays a member until its session ends.
+        // The member of a deleted pod remains until its session times out.
         let has_our_tag = tag == Some(&*self.tag) && pod.starts_with(&self.prefix);
         (has_our_tag || is_pod(pod)).then_some(pod)
     }
 
-    /// The group without members that are no workers of the role; the others by their pods' names.
+    /// The group with only the workers of the role, under their pods' names.
     pub(super) fn workers(&self, group: &GroupReading, workload: &Workload) -> GroupReading {
         let GroupReading::Stable { at, members } = group else {
             return group.clone();
@@ -117,7 +118,7 @@ impl WorkerIds {
         let members = members.iter().filter_map(|member| {
             Some(Member {
                 pod: self.pod(member.pod.as_str(), |name| pods.contains(name))?.into(),
-                holds: member.holds.clone(),
+                work: member.work.clone(),
             })
         });
         GroupReading::Stable {
@@ -131,8 +132,8 @@ fn names(workload: &Workload) -> HashSet<&str> {
     workload.pods.iter().map(|pod| pod.name.as_str()).collect()
 }
 
-/// What is said about members that are no workers of a role. With the `range` assignor they are expected: it is there for
-/// moving over from another system, one member at a time.
+/// The message about members that are not workers of a role. With the `range` assignor they are expected: it serves the
+/// migration from another implementation, one member at a time.
 pub(super) fn foreign_members(
     plan: &PoolPlan,
     role: Role,
@@ -140,11 +141,11 @@ pub(super) fn foreign_members(
     ids: &WorkerIds,
     workload: &Workload,
 ) -> Option<Arc<str>> {
-    let of_role = plan.role(role);
+    let role_plan = plan.role(role);
     let Some(GroupReading::Stable { members, .. }) = group else {
         return None;
     };
-    if of_role.assignor == Assignor::Range {
+    if role_plan.assignor == Assignor::Range {
         return None;
     }
     let pods = names(workload);
@@ -158,17 +159,18 @@ pub(super) fn foreign_members(
     }
     let mut names: Vec<String> = foreign
         .keys()
-        .take(NAMED)
+        .take(MAX_NAMED)
         .map(|name| format!("{name:?}", name = name.as_str()))
         .collect();
-    if foreign.len() > NAMED {
-        names.push(format!("{} more", foreign.len() - NAMED));
+    if foreign.len() > MAX_NAMED {
+        names.push(format!("{} more", foreign.len() - MAX_NAMED));
     }
     Some(
         format!(
-            "group {} has members that are no pods of this pool (client ids {}); fix: stop them, create another pool with a \
-             group of its own (the group is immutable) and delete this one, or set {role}.assignor to range while migrating",
-            of_role.group,
+            "group {} has members that are not pods of this pool (client ids {}); fix: stop them, or create another pool \
+             with its own group and delete this one (the group is immutable), or set {role}.assignor to range while \
+             migrating",
+            role_plan.group,
             names.join(", ")
         )
         .into(),
@@ -179,12 +181,12 @@ pub(super) fn foreign_members(
 mod tests {
     use super::*;
     use crate::crd::from_yaml;
-    use crate::decide::{Holds, Marked, Moment, Pod, PodState};
+    use crate::decide::{CostAnnotation, MemberWork, Moment, Pod, PodState};
     use crate::names::client_id;
-    use crate::watch::pool_seen;
+    use crate::watch::pool_snapshot;
     use kube::core::DeserializeGuard;
 
-    fn pool(namespace: &str, created: &str, servers: &str, group: &str) -> (Arc<PoolId>, PoolSeen) {
+    fn pool(namespace: &str, created: &str, servers: &str, group: &str) -> (Arc<PoolId>, PoolSnapshot) {
         let yaml = format!(
             "
 apiVersion: separation.dev/v1alpha1
@@ -197,13 +199,13 @@ spec:
   uploader: {{group: '{namespace}-uploaders'}}
 "
         );
-        pool_seen(&DeserializeGuard(Ok(from_yaml(&yaml).unwrap())))
+        pool_snapshot(&DeserializeGuard(Ok(from_yaml(&yaml).unwrap())))
     }
 
     /// A pool that uses its groups in a cluster.
-    type User = (Arc<PoolId>, PoolSeen, Option<GroupUse>);
+    type TestUser = (Arc<PoolId>, PoolSnapshot, Option<GroupUse>);
 
-    fn used((id, pool): (Arc<PoolId>, PoolSeen), cluster_id: &str) -> User {
+    fn used((id, pool): (Arc<PoolId>, PoolSnapshot), cluster_id: &str) -> TestUser {
         let group_use = GroupUse {
             cluster_id: cluster_id.into(),
             is_adopted: false,
@@ -211,7 +213,7 @@ spec:
         (id, pool, Some(group_use))
     }
 
-    fn adopted((id, pool, group_use): User) -> User {
+    fn adopted((id, pool, group_use): TestUser) -> TestUser {
         let group_use = group_use.map(|group_use| GroupUse {
             is_adopted: true,
             ..group_use
@@ -219,7 +221,7 @@ spec:
         (id, pool, group_use)
     }
 
-    fn held(pools: &[&User]) -> HashMap<RoleKey, Arc<str>> {
+    fn held(pools: &[&TestUser]) -> HashMap<RoleKey, Arc<str>> {
         shared_groups(
             pools
                 .iter()
@@ -228,14 +230,14 @@ spec:
     }
 
     #[track_caller]
-    fn check(pools: &[&User], expected: &[&str]) {
+    fn check(pools: &[&TestUser], expected: &[&str]) {
         let mut names: Vec<String> = held(pools).keys().map(ToString::to_string).collect();
         names.sort();
         assert_eq!(names, expected);
     }
 
     #[test]
-    fn of_pools_that_share_a_group_the_older_one_goes_on_under_whatever_addresses() {
+    fn of_pools_that_share_a_group_the_older_one_continues_even_with_other_addresses() {
         let old = used(
             pool("z-old", "2026-01-01T00:00:00Z", "b:1, a:1", "separators"),
             "one",
@@ -248,7 +250,9 @@ spec:
         let reasons = held(&[&old, &copy]);
         let reason = reasons.values().next().unwrap();
         assert!(
-            reason.starts_with("group separators is used by SeparationPool z-old/vocals, its processor"),
+            reason.starts_with(
+                "group separators is already used by the processor of SeparationPool z-old/vocals"
+            ),
             "{reason}"
         );
         // A pool's group and topic are immutable: the fix must be possible.
@@ -260,24 +264,24 @@ spec:
         let one = used(pool("one", "2026-01-01T00:00:00Z", "a:1", "separators"), "one");
         let other_group = used(pool("two", "2026-02-01T00:00:00Z", "a:1", "others"), "one");
         check(&[&one, &other_group], &[]);
-        // The same address in two networks.
+        // The same address in two networks is not the same cluster.
         let other_cluster = used(pool("three", "2026-02-01T00:00:00Z", "a:1", "separators"), "two");
         check(&[&one, &other_cluster], &[]);
     }
 
     #[test]
-    fn a_pool_whose_credentials_were_never_accepted_holds_no_other() {
+    fn a_pool_whose_credentials_were_never_accepted_does_not_hold_another() {
         let (id, seen) = pool("old", "2026-01-01T00:00:00Z", "a:1", "separators");
         let refused = (id.clone(), seen.clone(), None);
         let victim = used(pool("victim", "2026-02-01T00:00:00Z", "a:1", "separators"), "one");
         check(&[&refused, &victim], &[]);
-        // It is accepted later: the pool that works goes on.
+        // Its credentials are accepted later: the working pool continues.
         let accepted = used((id, seen), "one");
         check(&[&accepted, &adopted(victim)], &["old/vocals processor"]);
     }
 
     #[test]
-    fn members_that_are_no_pods_are_named_unless_the_pool_is_moving_over() {
+    fn foreign_members_are_named_unless_the_assignor_is_range() {
         let (_, seen) = pool("one", "2026-01-01T00:00:00Z", "a:1", "separators");
         let mut plan = PoolPlan::clone(seen.plan.as_ref().unwrap());
         let group = |names: &[&str]| GroupReading::Stable {
@@ -286,7 +290,7 @@ spec:
                 .iter()
                 .map(|name| Member {
                     pod: (*name).into(),
-                    holds: Holds::Partitions(vec![]),
+                    work: MemberWork::Partitions(vec![]),
                 })
                 .collect(),
         };
@@ -299,7 +303,7 @@ spec:
             pods: vec![Pod {
                 name: "vocals-processor-5c7-old".into(),
                 state: PodState::Ready,
-                marked: Marked::No,
+                cost_annotation: CostAnnotation::Absent,
                 replica_set: "vocals-processor-5c7".into(),
             }],
             ..Workload::default()
@@ -308,10 +312,11 @@ spec:
             foreign_members(plan, Role::Processor, Some(&group), &ids, &workload)
         };
         let tagged = |pod: &str, uid: &str| client_id(pod, &pool_tag(uid));
-        // One whose pod is gone; one of a version before, whose pod is known; one of this pool before it was recreated.
-        let gone = tagged("vocals-processor-5c7-x2x", "our-uid");
+        // One whose pod is deleted; one of an earlier version, whose pod is known; one of this pool before it was
+        // recreated.
+        let deleted = tagged("vocals-processor-5c7-x2x", "our-uid");
         let recreated = tagged("vocals-processor-5c7-old", "its-uid-before");
-        let ours = group(&[&gone, "vocals-processor-5c7-old", &recreated]);
+        let ours = group(&[&deleted, "vocals-processor-5c7-old", &recreated]);
         assert_eq!(found(&plan, ours.clone()), None);
         let GroupReading::Stable { members, .. } = ids.workers(&ours, &workload) else {
             panic!("it is stable")
@@ -324,8 +329,8 @@ spec:
         ];
         assert_eq!(pods, expected);
         assert_eq!(found(&plan, GroupReading::NotRead), None);
-        // A pool of this name in another cluster; one whose name begins like a Deployment of ours; a role of ours in the
-        // wrong group; a pod that we do not know, of a version before.
+        // A pool of this name in another cluster; one whose name begins like this role's Deployment; another role of
+        // this pool in the wrong group; an unknown pod of an earlier version.
         for other in [
             &*tagged("vocals-processor-5c7-x2x", "other-cluster"),
             &*tagged("vocals-processor-processor-5c7-x2x", "another-pool"),
@@ -334,13 +339,16 @@ spec:
         ] {
             let foreign = group(&[other]);
             assert!(found(&plan, foreign.clone()).is_some(), "{other}");
-            let nobody = group(&[]);
-            assert_eq!(ids.workers(&foreign, &workload), nobody);
+            let no_members = group(&[]);
+            assert_eq!(ids.workers(&foreign, &workload), no_members);
         }
-        let foreign = group(&["rdkafka", "rdkafka", &gone, "b", "c", "d"]);
-        let said = found(&plan, foreign.clone()).unwrap();
-        assert!(said.contains(r#"(client ids "b", "c", "d", 1 more)"#), "{said}");
-        assert!(said.contains("create another pool"), "{said}");
+        let foreign = group(&["rdkafka", "rdkafka", &deleted, "b", "c", "d"]);
+        let message = found(&plan, foreign.clone()).unwrap();
+        assert!(
+            message.contains(r#"(client ids "b", "c", "d", 1 more)"#),
+            "{message}"
+        );
+        assert!(message.contains("create another pool"), "{message}");
         plan.processor.assignor = Assignor::Range;
         assert_eq!(found(&plan, foreign), None);
     }

@@ -1,92 +1,92 @@
-//! The committed offsets of a role's group: whether they are initialized, and what to commit next so that they are neither
-//! lost nor overwritten. Pure.
+//! The committed offsets of a role's group: whether they are initialized, and what to commit next so that they are
+//! neither lost nor overwritten. Pure.
 //!
-//! It goes by the group's members, never by pods: pods that end belong to another group, and pods that wait for a node to
-//! none.
+//! It uses the group's members, never pods: terminating pods may belong to another group, and unscheduled pods belong
+//! to none.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::conflicts::GroupUse;
-use crate::apply::offsets::{Commits, Steady, recalled, to_adopt, to_remember, to_restore};
+use crate::apply::offsets::{Commits, StableOffsets, recalled, to_adopt, to_remember, to_restore};
 use crate::crd::AdoptionStatus;
 use crate::decide::{GroupReading, Lag, Moment, Workload};
 use crate::kafka::TopicIdentity;
 use crate::observe::poller::Polled;
-use crate::observe::{Adoption, LagFound, Relation, TopicOffsets, lag_of};
+use crate::observe::{Adoption, LagWithAnomalies, TopicOffsets, TopicRelation, compute_lag};
 use crate::plan::RolePlan;
-use crate::watch::world::RoleKey;
+use crate::watch::cache::RoleKey;
 
-/// Within how long after a group lost its last member, or after the operator's start, its offsets are committed again for
-/// the first time, each group at a time of its own: one that is started anew every day keeps them too, and a thousand
-/// groups are not committed all together.
-const FIRST_KEEP: Duration = Duration::from_secs(600);
+/// Within this time after a group lost its last member, or after the operator's start, its offsets are committed again
+/// for the first time, each group after its own random part of it: so an operator that restarts every day keeps them
+/// too, and a thousand groups are not committed together.
+const FIRST_RECOMMIT: Duration = Duration::from_secs(600);
 
-/// How a group's offsets are taken over.
+/// How to initialize a group's offsets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Adopt {
-    /// What is committed; nothing where the group has what it needs.
+    /// The offsets to commit; empty if the group's offsets are complete, or it has members.
     pub(super) commits: Commits,
-    /// The topic.
+    /// The topic's ids.
     pub(super) topic: TopicIdentity,
-    /// How many partitions it has.
+    /// The topic's number of partitions.
     pub(super) partitions: usize,
 }
 
-/// Whether a group has members, by what was read last.
+/// Whether a group has members, by the last reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Membership {
-    /// It has none.
+    /// It has no members.
     Empty,
-    /// It has some.
+    /// It has members, or is rebalancing.
     Members,
-    /// That was not read, or could not be.
+    /// Members could not be read.
     Unknown,
 }
 
-/// What is known of a group's committed offsets.
+/// The state of a group's committed offsets.
 #[derive(Debug, Default)]
 pub(super) struct GroupOffsets {
     adoption: Option<AdoptionStatus>,
-    /// Whether readings in a row agree on what is committed.
-    steady: Steady,
-    /// The topic, as it was last described.
+    /// Whether consecutive readings agree on the committed offsets.
+    stable_offsets: StableOffsets,
+    /// The topic's ids at the last reading.
     topic: Option<TopicIdentity>,
-    /// The last reading in which every partition was read, with offsets as the brokers have them.
+    /// The last reading, if every partition was read, with the brokers' offsets.
     read: Option<TopicOffsets>,
-    /// The same with remembered offsets, where all of the group's offsets are gone.
+    /// The same with the offsets recorded in the status, if the group has lost all of its offsets.
     recalled: Option<TopicOffsets>,
     membership: Option<Membership>,
-    /// When offsets were last written, by us, since the group lost its last member.
-    kept_at: Option<Moment>,
-    /// Since when they could have been.
-    keep_from: Moment,
-    /// The role's own part, from 0 to 1, of the time within which that is done first.
-    share: f64,
-    /// The cluster that last answered the pool's own credentials about the group.
+    /// When the operator last committed the offsets, since the group lost its last member.
+    recommitted_at: Option<Moment>,
+    /// When the group lost its last member, or the operator started.
+    idle_since: Moment,
+    /// Random part of [`FIRST_RECOMMIT`], from 0 to 1, after which offsets are committed again for the first time.
+    random_part: f64,
+    /// The cluster that last accepted the pool's credentials for the group.
     used_in: Option<Arc<str>>,
 }
 
 impl GroupOffsets {
-    /// Nothing is known but what the status says.
+    /// `adoption` is from the pool's status.
     pub(super) fn new(adoption: Option<&AdoptionStatus>, now: Moment) -> Self {
         Self {
             adoption: adoption.cloned(),
-            keep_from: now,
-            share: fastrand::f64(),
+            idle_since: now,
+            random_part: fastrand::f64(),
             used_in: adoption.and_then(|adoption| known(&adoption.cluster_id)),
             ..Self::default()
         }
     }
 
-    /// How offsets were taken over, as the status is to say it.
+    /// The adoption for the pool's status.
     pub(super) fn adoption(&self) -> Option<&AdoptionStatus> {
         self.adoption.as_ref()
     }
 
-    /// What a reading must know of the adoption.
+    /// The adoption for a query.
     pub(super) fn adoption_of(&self, plan: &RolePlan) -> Adoption {
-        // What was recorded of another group says nothing about this one.
+        // An adoption that was recorded for another group does not count.
         let of_group = self
             .adoption
             .as_ref()
@@ -100,13 +100,13 @@ impl GroupOffsets {
         }
     }
 
-    /// Whether offsets were initialized, once, for whatever topic.
+    /// Whether offsets were ever initialized, for this or another topic.
     pub(super) fn is_initialized(&self, plan: &RolePlan) -> bool {
         self.adoption_of(plan).initialized_for.is_some()
     }
 
-    /// Where the pool was seen to be able to use its group: in the cluster that its own credentials read it in last, or that
-    /// its status names.
+    /// The cluster in which the pool uses its group: the one that last accepted its credentials for it, or that its
+    /// status names.
     pub(super) fn group_use(&self, plan: &RolePlan) -> Option<GroupUse> {
         let cluster_id = self.used_in.clone()?;
         let adopted_in = self
@@ -119,10 +119,11 @@ impl GroupOffsets {
         })
     }
 
-    /// Takes in a reading, and gives the lag to decide on: counted from remembered offsets where all of the group's are gone.
-    pub(super) fn read(&mut self, polled: &Polled<RoleKey>, plan: &RolePlan) -> LagFound {
+    /// Applies a reading, and returns the lag to decide on, which is counted from the offsets recorded in the status if
+    /// the group has lost all of its own.
+    pub(super) fn read(&mut self, polled: &Polled<RoleKey>, plan: &RolePlan) -> LagWithAnomalies {
         self.read_members(polled);
-        let found = polled.found.offsets.as_ref();
+        let found = polled.result.offsets.as_ref();
         if let Some(found) = found {
             self.topic = Some(found.identity.clone());
             let mut partitions = found.partitions.iter();
@@ -132,14 +133,14 @@ impl GroupOffsets {
             }
         }
         self.read = found
-            .filter(|_| matches!(polled.found.lag.lag, Lag::Known(_)))
+            .filter(|_| matches!(polled.result.lag.lag, Lag::Known(_)))
             .cloned();
-        self.steady.note(self.read.as_ref(), polled.at);
-        self.learn_ids(plan);
+        self.stable_offsets.record(self.read.as_ref(), polled.at);
+        self.complete_ids(plan);
         self.recalled = self.recall(plan);
         match &self.recalled {
-            Some(recalled) => lag_of(recalled, &self.adoption_of(plan)),
-            None => polled.found.lag.clone(),
+            Some(recalled) => compute_lag(recalled, &self.adoption_of(plan)),
+            None => polled.result.lag.clone(),
         }
     }
 
@@ -152,20 +153,20 @@ impl GroupOffsets {
             GroupReading::Stable { .. } => Membership::Members,
         };
         if membership == Membership::Members {
-            // What they commit expires again once they have left.
-            self.kept_at = None;
-            self.keep_from = polled.at;
+            // Members commit without a retention time, so their offsets expire again once they have left.
+            self.recommitted_at = None;
+            self.idle_since = polled.at;
         }
         self.membership = Some(membership);
     }
 
-    /// Completes an adoption of a version that recorded less.
-    fn learn_ids(&mut self, plan: &RolePlan) {
+    /// Completes an adoption that an earlier version recorded without ids or group.
+    fn complete_ids(&mut self, plan: &RolePlan) {
         let relation = self.relation(plan);
         let (Some(adoption), Some(topic)) = (&mut self.adoption, &self.topic) else {
             return;
         };
-        if relation != Some(Relation::Same) {
+        if relation != Some(TopicRelation::Same) {
             return;
         }
         for (recorded, found) in [
@@ -174,7 +175,7 @@ impl GroupOffsets {
         ] {
             if let (None, Some(found)) = (known(recorded), found) {
                 *recorded = found.to_string();
-                // They may have been of another topic.
+                // The recorded offsets may be of another topic.
                 adoption.offsets.clear();
             }
         }
@@ -185,68 +186,77 @@ impl GroupOffsets {
 
     fn recall(&self, plan: &RolePlan) -> Option<TopicOffsets> {
         let (adoption, read) = (self.adoption.as_ref()?, self.read.as_ref()?);
-        // Only what is certainly this topic: neither id may be unknown.
+        // Only if it is certainly this topic: both ids must be known.
         let ids = self.adoption_of(plan).initialized_for?;
         let is_same = ids.cluster_id.is_some() && ids.topic_id.is_some() && ids == read.identity;
-        let is_left = self.membership != Some(Membership::Members);
-        (is_same && is_left)
+        let is_unused = self.membership != Some(Membership::Members);
+        (is_same && is_unused)
             .then(|| recalled(read, &adoption.offsets))
             .flatten()
     }
 
-    /// How the topic as it was read last is related to the one that offsets were initialized for.
-    pub(super) fn relation(&self, plan: &RolePlan) -> Option<Relation> {
+    /// How the topic of the last reading is related to the one that offsets were initialized for.
+    pub(super) fn relation(&self, plan: &RolePlan) -> Option<TopicRelation> {
         Some(self.adoption_of(plan).relation(self.topic.as_ref()?))
     }
 
-    /// Whether offsets must be committed before the first worker starts. A group with members cannot be helped any more:
-    /// it goes on from what it has.
+    /// Whether offsets must be committed before the first worker starts. For a group with members it is too late: they
+    /// continue from their own offsets.
     pub(super) fn is_unready(&self, plan: &RolePlan) -> bool {
-        let other_topic = !matches!(self.relation(plan), Some(Relation::Same) | None);
+        let other_topic = !matches!(self.relation(plan), Some(TopicRelation::Same) | None);
         (other_topic || self.recalled.is_some()) && self.membership != Some(Membership::Members)
     }
 
     /// Whether members must be read now because offsets may have to be committed.
-    pub(super) fn needs_members(&self, plan: &RolePlan, keep_after: Duration, now: Moment) -> bool {
+    pub(super) fn needs_members(&self, plan: &RolePlan, recommit_after: Duration, now: Moment) -> bool {
         let is_known = matches!(self.membership, Some(Membership::Empty | Membership::Members));
         !is_known
             || !self.is_initialized(plan)
             || self.is_unready(plan)
-            || self.is_keeping_due(keep_after, now)
+            || self.is_recommit_due(recommit_after, now)
     }
 
-    /// How to initialize offsets now; none where they are, and where it is not known well enough what the group has.
+    /// How to initialize offsets now; `None` if they are initialized, or if the group's offsets are not known reliably
+    /// yet.
     pub(super) fn adopt(&self, plan: &RolePlan) -> Option<Adopt> {
         let read = self.read.as_ref()?;
         let adoption = self.adoption_of(plan);
-        if adoption.relation(&read.identity) == Relation::Same {
+        if adoption.relation(&read.identity) == TopicRelation::Same {
             return None;
         }
         let commits = match self.membership? {
             Membership::Unknown => return None,
-            // A group with members takes no offsets but theirs; it starts new partitions at their first message.
+            // A group with members accepts commits only from them; they start new partitions at their first message.
             Membership::Members => Commits::new(),
             Membership::Empty => to_adopt(read, &adoption).ok()?,
         };
-        (commits.is_empty() || self.steady.is_long_enough()).then(|| Adopt {
+        (commits.is_empty() || self.stable_offsets.are_stable()).then(|| Adopt {
             commits,
             topic: read.identity.clone(),
             partitions: read.partitions.len(),
         })
     }
 
-    /// Remembered offsets to commit, where all of the group's are gone.
+    /// The offsets recorded in the status, to commit if the group has lost all of its own.
     pub(super) fn restore(&self) -> Option<Commits> {
         let recalled = self.recalled.as_ref()?;
-        (self.membership == Some(Membership::Empty) && self.steady.is_long_enough())
+        (self.membership == Some(Membership::Empty) && self.stable_offsets.are_stable())
             .then(|| to_restore(recalled))
     }
 
-    /// Partitions whose offsets are to be committed again now, so that the broker does not forget them.
-    pub(super) fn keep(&self, plan: &RolePlan, keep_after: Duration, now: Moment) -> Option<Vec<i32>> {
+    /// Partitions whose offsets must be committed again now, so that they do not expire.
+    pub(super) fn recommit(
+        &self,
+        plan: &RolePlan,
+        recommit_after: Duration,
+        now: Moment,
+    ) -> Option<Vec<i32>> {
         let read = self.read.as_ref()?;
         let is_idle = self.membership == Some(Membership::Empty) && self.recalled.is_none();
-        if !is_idle || self.relation(plan) != Some(Relation::Same) || !self.is_keeping_due(keep_after, now) {
+        if !is_idle
+            || self.relation(plan) != Some(TopicRelation::Same)
+            || !self.is_recommit_due(recommit_after, now)
+        {
             return None;
         }
         let committed = read
@@ -257,26 +267,28 @@ impl GroupOffsets {
         (!partitions.is_empty()).then_some(partitions)
     }
 
-    fn is_keeping_due(&self, keep_after: Duration, now: Moment) -> bool {
-        match self.kept_at {
-            Some(at) => now.since(at) >= keep_after,
-            None => now.since(self.keep_from) >= FIRST_KEEP.min(keep_after).mul_f64(self.share),
+    fn is_recommit_due(&self, recommit_after: Duration, now: Moment) -> bool {
+        match self.recommitted_at {
+            Some(at) => now.since(at) >= recommit_after,
+            None => {
+                now.since(self.idle_since) >= FIRST_RECOMMIT.min(recommit_after).mul_f64(self.random_part)
+            }
         }
     }
 
-    /// Remembers what is committed, where no worker runs that changes it.
-    pub(super) fn remember(&mut self, plan: &RolePlan, workload: &Workload) {
-        let is_left = workload.replicas == 0 && self.membership == Some(Membership::Empty);
-        if !is_left || self.relation(plan) != Some(Relation::Same) {
+    /// Records the committed offsets for the status, if no worker can change them.
+    pub(super) fn record_committed(&mut self, plan: &RolePlan, workload: &Workload) {
+        let is_unused = workload.replicas == 0 && self.membership == Some(Membership::Empty);
+        if !is_unused || self.relation(plan) != Some(TopicRelation::Same) {
             return;
         }
         let committed = self.read.as_ref().and_then(to_remember);
         if let (Some(adoption), Some(committed)) = (&mut self.adoption, committed) {
-            adoption.offsets = remembered(committed, &adoption.offsets);
+            adoption.offsets = merge_recorded(committed, &adoption.offsets);
         }
     }
 
-    /// Whether another leader would know of the adoption: the status says so.
+    /// Whether the adoption is in the pool's status, where another leader finds it.
     pub(super) fn is_written(&self, written: Option<&AdoptionStatus>) -> bool {
         let event = |adoption: &AdoptionStatus| {
             let AdoptionStatus {
@@ -293,39 +305,39 @@ impl GroupOffsets {
     /// Offsets were initialized.
     pub(super) fn adopted(&mut self, adoption: AdoptionStatus, now: Moment) {
         self.adoption = Some(adoption);
-        self.kept_at = Some(now);
+        self.recommitted_at = Some(now);
         self.forget_offsets();
     }
 
     /// Offsets were committed again.
-    pub(super) fn kept(&mut self, now: Moment) {
-        self.kept_at = Some(now);
+    pub(super) fn recommitted(&mut self, now: Moment) {
+        self.recommitted_at = Some(now);
     }
 
-    /// Remembered offsets were committed.
+    /// The offsets recorded in the status were committed.
     pub(super) fn restored(&mut self, now: Moment) {
-        self.kept_at = Some(now);
+        self.recommitted_at = Some(now);
         self.forget_offsets();
     }
 
-    /// What was read says nothing any more: other brokers are asked.
+    /// Discards all readings, because the pool now uses other brokers.
     pub(super) fn forget_reading(&mut self) {
         self.forget_offsets();
         self.membership = None;
     }
 
-    /// Offsets were written since they were read.
+    /// Discards readings of offsets, which have been written since.
     fn forget_offsets(&mut self) {
         self.topic = None;
         self.read = None;
         self.recalled = None;
-        self.steady = Steady::default();
+        self.stable_offsets = StableOffsets::default();
     }
 }
 
-/// What is committed now, with what was remembered before where a partition has no offset: brokers may lose the offsets of a
-/// group one after the other.
-fn remembered(mut committed: Vec<i64>, before: &[i64]) -> Vec<i64> {
+/// The committed offsets, with the recorded ones for partitions without an offset: brokers may lose a group's offsets
+/// one after another.
+fn merge_recorded(mut committed: Vec<i64>, before: &[i64]) -> Vec<i64> {
     for (now, before) in committed.iter_mut().zip(before) {
         if *now < 0 {
             *now = *before;
@@ -334,7 +346,7 @@ fn remembered(mut committed: Vec<i64>, before: &[i64]) -> Vec<i64> {
     committed
 }
 
-/// An id, unless it is unknown: empty, or the zeros that a version recorded for a topic without one.
+/// An id, unless it is unknown: empty, or the nil id that an earlier version recorded for a topic without an id.
 fn known(id: &str) -> Option<Arc<str>> {
     let is_nil = id.bytes().all(|letter| letter == b'A');
     (!is_nil).then(|| id.into())

@@ -1,4 +1,4 @@
-//! What is being done, and what came of it: one job at a time for a role, and one for a pool's status.
+//! Running jobs and their results: at most one job per role, and one for a pool's status.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -10,63 +10,63 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::task::JoinSet;
 
-use super::carry_out::{Annotated, Deployed, Failure, Hands};
-use super::clusters::Opened;
+use super::api_writer::{AnnotateOutcome, ApiWriter, DeployOutcome, Failure};
+use super::clusters::OpenCluster;
 use super::group_offsets::Adopt;
 use super::pool::Manifest;
 use super::secrets::SecretName;
 use crate::apply::offsets::Commits;
 use crate::crd::{AdoptionStatus, SeparationPoolStatus};
-use crate::decide::{Marked, PodName};
+use crate::decide::{CostAnnotation, PodName};
 use crate::metrics::{Metrics, Outcome};
 use crate::plan::{PoolId, RolePlan};
-use crate::watch::world::{PoolSeen, RoleKey};
+use crate::watch::cache::{PoolSnapshot, RoleKey};
 
-/// What came of a job.
+/// The result of a job.
 #[derive(Debug)]
-pub(super) enum Done {
-    Deployed(RoleKey, Result<Deployed, Failure>),
-    Annotated(RoleKey, Annotated),
+pub(super) enum JobResult {
+    Deployed(RoleKey, Result<DeployOutcome, Failure>),
+    Annotated(RoleKey, AnnotateOutcome),
     Adopted(RoleKey, Result<AdoptionStatus, Failure>),
-    Kept(RoleKey, Result<(), Failure>),
+    Recommitted(RoleKey, Result<(), Failure>),
     Restored(RoleKey, Result<(), Failure>),
-    Said(Arc<PoolId>, Result<Box<PoolSeen>, Failure>),
+    StatusUpdated(Arc<PoolId>, Result<Box<PoolSnapshot>, Failure>),
     SecretRead(SecretName, Result<Option<Box<Secret>>, Failure>),
 }
 
-/// Uid of the pool that a job is done for; none for what no single pool asked for.
-pub(super) type For = Option<Arc<str>>;
+/// Uid of the pool that a job is for; `None` for Secrets, which several pools may share.
+pub(super) type PoolUid = Option<Arc<str>>;
 
-/// Jobs that run. They end with this.
+/// Running jobs. Dropping this aborts them.
 pub(super) struct Jobs {
-    hands: Hands,
+    writer: ApiWriter,
     metrics: Metrics,
-    running: JoinSet<(For, Done)>,
-    /// Jobs that were begun for a pool so far.
-    begun_for_pools: u64,
+    running: JoinSet<(PoolUid, JobResult)>,
+    /// Number of jobs started for pools so far.
+    started_for_pools: u64,
 }
 
-impl Done {
-    /// The pool that it is about; none for a secret, which several may share.
+impl JobResult {
+    /// The job's pool; `None` for a Secret, which several pools may share.
     pub(super) fn pool(&self) -> Option<&Arc<PoolId>> {
         match self {
             Self::Deployed(key, _) => Some(&key.pool),
             Self::Annotated(key, _) => Some(&key.pool),
             Self::Adopted(key, _) => Some(&key.pool),
-            Self::Kept(key, _) | Self::Restored(key, _) => Some(&key.pool),
-            Self::Said(id, _) => Some(id),
+            Self::Recommitted(key, _) | Self::Restored(key, _) => Some(&key.pool),
+            Self::StatusUpdated(id, _) => Some(id),
             Self::SecretRead(..) => None,
         }
     }
 
-    /// How the reconciliation that began the job ended; none for a secret, which belongs to no reconciliation.
+    /// The outcome of the reconciliation that started the job; `None` for a Secret, which belongs to no reconciliation.
     fn outcome(&self) -> Option<Outcome> {
         let is_written = match self {
-            Self::Deployed(_, result) => matches!(result, Ok(Deployed::Written(_))),
+            Self::Deployed(_, result) => matches!(result, Ok(DeployOutcome::Written(_))),
             Self::Annotated(_, annotated) => annotated.failure.is_none(),
             Self::Adopted(_, result) => result.is_ok(),
-            Self::Kept(_, result) | Self::Restored(_, result) => result.is_ok(),
-            Self::Said(_, result) => result.is_ok(),
+            Self::Recommitted(_, result) | Self::Restored(_, result) => result.is_ok(),
+            Self::StatusUpdated(_, result) => result.is_ok(),
             Self::SecretRead(..) => return None,
         };
         Some(if is_written {
@@ -78,53 +78,53 @@ impl Done {
 }
 
 impl Jobs {
-    pub(super) fn new(hands: Hands, metrics: Metrics) -> Self {
+    pub(super) fn new(writer: ApiWriter, metrics: Metrics) -> Self {
         Self {
-            hands,
+            writer,
             metrics,
             running: JoinSet::new(),
-            begun_for_pools: 0,
+            started_for_pools: 0,
         }
     }
 
-    /// How many jobs were begun for a pool so far.
-    pub(super) fn begun_for_pools(&self) -> u64 {
-        self.begun_for_pools
+    /// Number of jobs started for pools so far.
+    pub(super) fn started_for_pools(&self) -> u64 {
+        self.started_for_pools
     }
 
-    /// What the next job that ends came to, and for whom; never, while none runs.
-    pub(super) async fn next(&mut self) -> (For, Done) {
+    /// The next result; pending while no job runs.
+    pub(super) async fn next(&mut self) -> (PoolUid, JobResult) {
         loop {
             match self.running.join_next().await {
-                Some(Ok(done)) => return done,
-                // Only the end of the process cuts a job off.
-                Some(Err(error)) => tracing::error!(%error, "A job was cut off"),
+                Some(Ok(result)) => return result,
+                // Jobs are canceled only at the end of the process.
+                Some(Err(error)) => tracing::error!(%error, "A job was canceled"),
                 None => return std::future::pending().await,
             }
         }
     }
 
-    /// Begins a job. One that panics has failed, and is tried again.
-    fn begin<T: Send + 'static>(
+    /// Starts a job. A panic counts as a transient failure, and is retried.
+    fn start<T: Send + 'static>(
         &mut self,
-        of: For,
+        pool_uid: PoolUid,
         job: impl Future<Output = Result<T, Failure>> + Send + 'static,
-        done: impl FnOnce(Result<T, Failure>) -> Done + Send + 'static,
+        to_job_result: impl FnOnce(Result<T, Failure>) -> JobResult + Send + 'static,
     ) {
-        self.begun_for_pools += u64::from(of.is_some());
+        self.started_for_pools += u64::from(pool_uid.is_some());
         let (started, metrics) = (Instant::now(), self.metrics.clone());
         self.running.spawn(async move {
             let result = AssertUnwindSafe(job).catch_unwind().await;
-            let result = result.unwrap_or_else(|_| Err(Failure::passing("a bug: the job panicked")));
-            let done = done(result);
-            if let Some(outcome) = done.outcome() {
+            let result = result.unwrap_or_else(|_| Err(Failure::transient("a bug: the job panicked")));
+            let job_result = to_job_result(result);
+            if let Some(outcome) = job_result.outcome() {
                 metrics.reconciled(outcome, started.elapsed());
             }
-            (of, done)
+            (pool_uid, job_result)
         });
     }
 
-    /// Waits for the jobs that run.
+    /// Waits for running jobs.
     pub(super) async fn finish(mut self) {
         while self.running.join_next().await.is_some() {}
     }
@@ -137,20 +137,30 @@ impl Jobs {
         replicas: u32,
         known: Option<Arc<str>>,
     ) {
-        let (hands, of) = (self.hands.clone(), key.clone());
-        self.begin(
+        let (writer, target) = (self.writer.clone(), key.clone());
+        self.start(
             Some(uid),
-            async move { hands.deploy(&of, &manifest, replicas, known.as_deref()).await },
-            |result| Done::Deployed(key, result),
+            async move {
+                writer
+                    .deploy(&target, &manifest, replicas, known.as_deref())
+                    .await
+            },
+            |result| JobResult::Deployed(key, result),
         );
     }
 
-    pub(super) fn annotate(&mut self, key: RoleKey, uid: Arc<str>, pods: Vec<PodName>, marked: Marked) {
-        let (hands, of) = (self.hands.clone(), key.clone());
-        self.begin(
+    pub(super) fn annotate(
+        &mut self,
+        key: RoleKey,
+        uid: Arc<str>,
+        pods: Vec<PodName>,
+        cost_annotation: CostAnnotation,
+    ) {
+        let (writer, target) = (self.writer.clone(), key.clone());
+        self.start(
             Some(uid),
-            async move { Ok(hands.annotate(&of, &pods, marked).await) },
-            |result| Done::Annotated(key, result.unwrap_or_else(Annotated::failed)),
+            async move { Ok(writer.annotate(&target, &pods, cost_annotation).await) },
+            |result| JobResult::Annotated(key, result.unwrap_or_else(AnnotateOutcome::failed)),
         );
     }
 
@@ -158,7 +168,7 @@ impl Jobs {
         &mut self,
         key: RoleKey,
         uid: Arc<str>,
-        opened: Arc<Opened>,
+        open_cluster: Arc<OpenCluster>,
         plan: &RolePlan,
         adopt: Adopt,
         time: Time,
@@ -173,69 +183,73 @@ impl Jobs {
             policy: plan.adoption.name().to_owned(),
             at: time,
         };
-        let commit = self.commit(opened, plan, adopt.commits);
-        self.begin(
+        let commit = self.commit(open_cluster, plan, adopt.commits);
+        self.start(
             Some(uid),
             async move { commit.await.map(|()| adoption) },
-            |result| Done::Adopted(key, result),
+            |result| JobResult::Adopted(key, result),
         );
     }
 
-    pub(super) fn keep(
+    pub(super) fn recommit(
         &mut self,
         key: RoleKey,
         uid: Arc<str>,
-        opened: Arc<Opened>,
+        open_cluster: Arc<OpenCluster>,
         plan: &RolePlan,
         partitions: Vec<i32>,
     ) {
-        let (hands, group, topic) = (self.hands.clone(), plan.group.clone(), plan.topic.clone());
-        let keep = async move {
-            hands
-                .commit_again(&opened.cluster, &group, &topic, &partitions)
+        let (writer, group, topic) = (self.writer.clone(), plan.group.clone(), plan.topic.clone());
+        let recommit = async move {
+            writer
+                .commit_again(&open_cluster.cluster, &group, &topic, &partitions)
                 .await
         };
-        self.begin(Some(uid), keep, |result| Done::Kept(key, result));
+        self.start(Some(uid), recommit, |result| JobResult::Recommitted(key, result));
     }
 
     pub(super) fn restore(
         &mut self,
         key: RoleKey,
         uid: Arc<str>,
-        opened: Arc<Opened>,
+        open_cluster: Arc<OpenCluster>,
         plan: &RolePlan,
         commits: Commits,
     ) {
-        let commit = self.commit(opened, plan, commits);
-        self.begin(Some(uid), commit, |result| Done::Restored(key, result));
+        let commit = self.commit(open_cluster, plan, commits);
+        self.start(Some(uid), commit, |result| JobResult::Restored(key, result));
     }
 
-    pub(super) fn say(&mut self, pool: Arc<PoolId>, uid: Arc<str>, status: SeparationPoolStatus) {
-        let (hands, of) = (self.hands.clone(), Arc::clone(&pool));
-        let said_of = Some(Arc::clone(&uid));
-        self.begin(
-            said_of,
-            async move { hands.say(&of, &uid, &status).await },
-            |result| Done::Said(pool, result.map(Box::new)),
+    pub(super) fn update_status(&mut self, pool: Arc<PoolId>, uid: Arc<str>, status: SeparationPoolStatus) {
+        let (writer, target) = (self.writer.clone(), Arc::clone(&pool));
+        let pool_uid = Some(Arc::clone(&uid));
+        self.start(
+            pool_uid,
+            async move { writer.update_status(&target, &uid, &status).await },
+            |result| JobResult::StatusUpdated(pool, result.map(Box::new)),
         );
     }
 
     pub(super) fn read_secret(&mut self, name: SecretName) {
-        let (hands, of) = (self.hands.clone(), name.clone());
-        self.begin(
+        let (writer, target) = (self.writer.clone(), name.clone());
+        self.start(
             None,
-            async move { hands.secret(&of.namespace, &of.name).await },
-            |result| Done::SecretRead(name, result.map(|secret| secret.map(Box::new))),
+            async move { writer.secret(&target.namespace, &target.name).await },
+            |result| JobResult::SecretRead(name, result.map(|secret| secret.map(Box::new))),
         );
     }
 
     fn commit(
         &self,
-        opened: Arc<Opened>,
+        open_cluster: Arc<OpenCluster>,
         plan: &RolePlan,
         commits: Commits,
     ) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
-        let (hands, group, topic) = (self.hands.clone(), plan.group.clone(), plan.topic.clone());
-        async move { hands.commit(&opened.cluster, &group, &topic, &commits).await }
+        let (writer, group, topic) = (self.writer.clone(), plan.group.clone(), plan.topic.clone());
+        async move {
+            writer
+                .commit(&open_cluster.cluster, &group, &topic, &commits)
+                .await
+        }
     }
 }

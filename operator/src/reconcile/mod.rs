@@ -1,15 +1,15 @@
-//! Where everything is joined: what is seen, what is decided, what is written.
+//! The controller: joins readings, decisions and writes.
 //!
-//! One task holds all that is known and runs no request itself: watches, readings of Kafka and answers to writes come in
-//! as events, and what is to be done goes out as jobs. It acts on what is, not on why it was woken, so that an event that
-//! is lost or comes twice changes nothing. While another process leads it only listens.
+//! One task holds all state and sends no request itself: watch events, readings of Kafka and results of writes arrive
+//! as events, and work is started as jobs. It is level-triggered: it acts on the current state, not on the event that
+//! woke it, so lost or repeated events change nothing. While another replica leads, it only follows the watches.
 
-mod carry_out;
+mod api_writer;
 mod clusters;
 mod conflicts;
 mod group_offsets;
 mod jobs;
-mod leading;
+mod leader;
 mod pool;
 mod retry;
 mod role;
@@ -34,84 +34,84 @@ use crate::metrics::{Leads, Metrics};
 use crate::plan::PoolId;
 use crate::settings::WorkerSettings;
 use crate::watch;
-use crate::watch::world::{Scope, World};
-use leading::Leading;
+use crate::watch::cache::{Cache, Scope};
+use leader::Leader;
 
-/// Events that wait to be taken in. Watches are held up when there are more: a list of a thousand pools with their
-/// Deployments and pods is some ten thousand.
-const EVENTS: usize = 1_024;
+/// The most queued watch events; watches block when the queue is full. A list of a thousand pools with their
+/// Deployments and pods is about ten thousand events.
+const EVENT_QUEUE_SIZE: usize = 1_024;
 
-/// Events taken in before anything is worked on: many are about the same pool.
-const EVENTS_AT_ONCE: usize = 256;
+/// The most events applied before pools are reconciled: many events concern the same pool.
+const MAX_EVENTS_PER_TURN: usize = 256;
 
-/// How often what waits for time alone is looked at: retries, secrets.
-const TICK: Duration = Duration::from_secs(1);
+/// How often work that is due by time is checked: retries and Secrets.
+const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the operator waits for before it is ready.
-pub const CLUSTER: &str = "pools, Deployments and pods";
+/// The kinds that must be listed before the operator is ready.
+pub const WATCHED_KINDS: &str = "pools, Deployments and pods";
 
-/// How old things may be that are read again only to notice what somebody did to them.
+/// Refresh intervals of objects that are read again only to notice changes by users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refresh {
-    /// A secret: one that was rotated is taken up within this.
+    /// Secrets: a rotated Secret is used within this time.
     pub secrets: Duration,
-    /// Committed offsets of a group for which nothing waits: one that was rewound is noticed within twice this.
+    /// Committed offsets of a group without lag: a rewound group is noticed within twice this time.
     pub offsets: Duration,
 }
 
-/// What the operator works with.
+/// The operator's dependencies and settings.
 pub struct Operator {
     /// A client whose writes are refused once the lease's deadline has passed.
     pub client: Client,
-    /// Who leads.
+    /// The leader election's result.
     pub leadership: Leadership,
-    /// What is watched: namespaces, or everything.
+    /// The watched namespaces, or all of them.
     pub scopes: Vec<Scope>,
-    /// What is added to every pool.
+    /// Settings that apply to the workers of every pool.
     pub workers: WorkerSettings,
-    /// How long writes that were begun may take once the operator is told to stop.
+    /// Time for writes in flight to finish at shutdown.
     pub last_writes: Duration,
-    /// How long offsets of an idle group are left before they are committed again.
+    /// Time after which the offsets of an idle group are committed again.
     pub keep_offsets_after: Duration,
-    /// How old things may be that are read again only to notice what somebody did to them.
+    /// Refresh intervals.
     pub refresh: Refresh,
-    /// What takes events for people.
+    /// Writes Kubernetes events.
     pub events: EventWriter,
-    /// What is counted and measured.
+    /// The operator's metrics.
     pub metrics: Metrics,
-    /// Shows that this runs.
+    /// Beats on each turn of the main loop.
     pub heartbeat: Heartbeat,
-    /// Told once everything was seen.
+    /// Set once all kinds were listed.
     pub readiness: Readiness,
 }
 
-/// A task of the operator ended although it must run until the end: nothing is seen any more of what it followed.
+/// A watch task ended before shutdown, so its objects would no longer be updated.
 #[derive(Debug, thiserror::Error)]
 #[error("a watch ended: {0}")]
 pub struct WatchEnded(String);
 
 impl Operator {
-    /// Works until `stop`, then lets writes that were begun end.
+    /// Runs until `stop`, then waits for writes in flight.
     ///
     /// # Errors
-    /// When a watch panicked. The process must end then: it would act on what it last saw, for ever.
+    /// When a watch task ended. The process must then end, because its cache would never be updated again.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), WatchEnded> {
-        let (tell, mut told) = mpsc::channel(EVENTS);
+        let (event_sender, mut events) = mpsc::channel(EVENT_QUEUE_SIZE);
         let mut watches = JoinSet::new();
         for scope in &self.scopes {
             let follow = watch::follow(
                 self.client.clone(),
                 scope.clone(),
-                tell.clone(),
+                event_sender.clone(),
                 self.metrics.clone(),
             );
             watches.spawn(follow);
         }
         let clock = Clock::start();
-        let mut world = World::new(self.scopes.iter().cloned());
-        let mut leading: Option<Leading> = None;
+        let mut cache = Cache::new(self.scopes.iter().cloned());
+        let mut leader: Option<Leader> = None;
         let mut leadership = self.leadership.clone();
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(TICK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
         let mut ended = Ok(());
@@ -129,68 +129,65 @@ impl Operator {
                         break;
                     }
                 }
-                event = told.recv() => match event {
-                    Some((scope, told)) => touched.extend(world.take(&scope, told)),
+                event = events.recv() => match event {
+                    Some((scope, event)) => touched.extend(cache.apply(&scope, event)),
                     None => break,
                 },
-                event = next(&mut leading) => if let Some(leading) = &mut leading {
-                    touched.extend(leading.take(event, &mut world));
+                event = next(&mut leader) => if let Some(leader) = &mut leader {
+                    touched.extend(leader.apply(event, &mut cache));
                 },
-                _ = tick.tick() => if let Some(leading) = &mut leading {
-                    touched.extend(leading.due());
+                _ = tick.tick() => if let Some(leader) = &mut leader {
+                    touched.extend(leader.due());
                 },
             }
-            for _ in 0..EVENTS_AT_ONCE {
-                let Ok((scope, event)) = told.try_recv() else {
+            for _ in 0..MAX_EVENTS_PER_TURN {
+                let Ok((scope, event)) = events.try_recv() else {
                     break;
                 };
-                touched.extend(world.take(&scope, event));
+                touched.extend(cache.apply(&scope, event));
             }
-            self.follow_leadership(&mut leading, &world, clock, &mut touched);
-            if let Some(leading) = &mut leading {
-                leading.work_on(touched, &world);
+            self.follow_leadership(&mut leader, &cache, clock, &mut touched);
+            if let Some(leader) = &mut leader {
+                leader.reconcile(touched, &cache);
             }
             self.heartbeat.beat();
-            if world.is_whole() {
-                self.readiness.seen(CLUSTER);
+            if cache.is_listed() {
+                self.readiness.record_listed(WATCHED_KINDS);
             }
         }
-        if let Some(leading) = leading {
-            leading.finish(self.last_writes).await;
+        if let Some(leader) = leader {
+            leader.finish(self.last_writes).await;
         }
         ended
     }
 
-    /// Begins to act when we lead and everything was seen, and ceases when we do not.
+    /// Starts acting when this replica leads and all kinds were listed, and stops when it no longer leads.
     fn follow_leadership(
         &self,
-        leading: &mut Option<Leading>,
-        world: &World,
+        leader: &mut Option<Leader>,
+        cache: &Cache,
         clock: Clock,
         touched: &mut BTreeSet<Arc<PoolId>>,
     ) {
         let term = self.leadership.term(Instant::now());
         self.metrics
             .leads(if term.is_some() { Leads::Yes } else { Leads::No });
-        if leading
-            .as_ref()
-            .is_some_and(|leading| Some(leading.term()) != term)
-        {
-            tracing::warn!("No longer leading: nothing is written any more");
-            *leading = None;
+        if leader.as_ref().is_some_and(|leader| Some(leader.term()) != term) {
+            tracing::warn!("No longer leading: writes have stopped");
+            *leader = None;
         }
-        if let (None, Some(term), true) = (&leading, term, world.is_whole()) {
-            tracing::info!(pools = world.pools().count(), "Leading");
-            *leading = Some(Leading::new(self, term, clock));
-            touched.extend(world.pools().map(|(id, _)| Arc::clone(id)));
+        if let (None, Some(term), true) = (&leader, term, cache.is_listed()) {
+            tracing::info!(pools = cache.pools().count(), "Leading");
+            *leader = Some(Leader::new(self, term, clock));
+            touched.extend(cache.pools().map(|(id, _)| Arc::clone(id)));
         }
     }
 }
 
-/// The next event of our own doing; never, while another process leads.
-async fn next(leading: &mut Option<Leading>) -> leading::Event {
-    match leading {
-        Some(leading) => leading.next().await,
+/// The next event while this replica leads; pending while it does not.
+async fn next(leader: &mut Option<Leader>) -> leader::LeaderEvent {
+    match leader {
+        Some(leader) => leader.next().await,
         None => std::future::pending().await,
     }
 }

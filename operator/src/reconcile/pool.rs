@@ -1,4 +1,4 @@
-//! One pool: its plan, how its Kafka is reached, its roles, and what is said about it. Pure but for the poller it holds.
+//! One pool: its plan, its Kafka cluster, its roles, its status and events. Pure, except for the poller that it holds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,63 +10,63 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 
 use kube::Resource as _;
 
-use super::clusters::Opened;
+use super::clusters::OpenCluster;
 use super::conflicts::GroupUses;
 use super::retry::Retry;
 use super::role::RoleState;
 use crate::apply::{Rollout, deployment, manifest_hash, with_secrets_hash};
 use crate::crd::{RoleStatus, SeparationPool, SeparationPoolStatus};
 use crate::decide::Moment;
-use crate::events::{EventWriter, PoolFact, RoleFacts, Scaled, Teller};
+use crate::events::{EventPolicy, EventWriter, PoolFact, RoleFacts, Scaled};
 use crate::metrics::{Metrics, RoleMetrics};
-use crate::observe::workload::Trouble;
+use crate::observe::workload::WorkloadProblem;
 use crate::plan::{PoolId, PoolPlan, Problems, Role};
 use crate::settings::WorkerSettings;
 use crate::status::{self, PoolReport, RoleReport, WriteDue};
-use crate::watch::world::{PoolSeen, RoleKey, World};
+use crate::watch::cache::{Cache, PoolSnapshot, RoleKey};
 
-/// How a pool's Kafka is reached.
+/// The state of a pool's access to its Kafka cluster.
 #[derive(Debug, Clone, Default)]
-pub(super) enum Login {
-    /// Its secrets are being read.
+pub(super) enum ClusterAccess {
+    /// Its Secrets are being read.
     #[default]
-    Waiting,
-    /// A secret is missing, or does not fit: its roles say so.
+    Pending,
+    /// A Secret is missing or unusable; its roles report why.
     Missing,
-    /// It is being read.
-    Open(Arc<Opened>),
+    /// The cluster is being read.
+    Open(Arc<OpenCluster>),
 }
 
-/// What is known of a pool.
+/// The state of a pool.
 #[derive(Debug)]
 pub(super) struct PoolState {
     pub(super) id: Arc<PoolId>,
     pub(super) uid: Arc<str>,
     generation: Option<i64>,
     owner: Option<OwnerReference>,
-    /// The last spec that could be done.
+    /// The plan of the last valid spec.
     pub(super) plan: Option<Arc<PoolPlan>>,
-    /// What of the present spec cannot be done.
-    pub(super) refused: Option<Problems>,
-    pub(super) login: Login,
+    /// Why the current spec is invalid, if it is.
+    pub(super) invalid_spec: Option<Problems>,
+    pub(super) access: ClusterAccess,
     roles: [RoleState; 2],
     manifests: [Option<(Variant, Arc<str>)>; 2],
     pub(super) status: StatusState,
     metrics: [Option<RoleMetrics>; 2],
-    telling: Telling,
+    event_state: EventState,
 }
 
-/// What people are told as it happens.
+/// State of the pool's Kubernetes events.
 #[derive(Debug, Default)]
-struct Telling {
-    pool: Teller,
-    roles: [Teller; 2],
-    /// Done, and not told yet.
+struct EventState {
+    pool: EventPolicy,
+    roles: [EventPolicy; 2],
+    /// Writes without an event yet.
     scaled: [Option<Scaled>; 2],
     adopted: [bool; 2],
 }
 
-/// What a Deployment is made of: small, where the Deployment is not.
+/// The inputs of a Deployment, which are much smaller than the Deployment itself.
 #[derive(Debug, Clone)]
 pub(super) struct Manifest {
     pub(super) plan: Arc<PoolPlan>,
@@ -76,16 +76,16 @@ pub(super) struct Manifest {
     pub(super) variant: Variant,
 }
 
-/// What of a Deployment does not follow from the plan.
+/// The parts of a Deployment that do not follow from the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Variant {
     pub(super) rollout: Rollout,
-    /// Hash of the contents of its Secrets, once they were read.
+    /// Hash of the contents of its Secrets; `None` until they were read.
     pub(super) secrets_hash: Option<Arc<str>>,
 }
 
 impl Manifest {
-    /// The Deployment with so many replicas; none where overrides are refused, which the plan found out already.
+    /// The Deployment with `replicas`; `None` if overrides are invalid, which [`PoolState::plan`] has already reported.
     pub(super) fn with(&self, replicas: u32) -> Option<Deployment> {
         let deployment = deployment(
             &self.plan,
@@ -112,63 +112,60 @@ pub(super) struct StatusState {
 }
 
 impl StatusState {
-    /// Time since this process last wrote the status. One that it never wrote counts as written long ago, also in the first
-    /// seconds of the process.
+    /// Time since this process last wrote the status; `Duration::MAX` if it never did, even in its first seconds.
     fn since_write(&self, now: Moment) -> Duration {
         self.written_at.map_or(Duration::MAX, |at| now.since(at))
     }
 }
 
 impl PoolState {
-    /// Nothing is known but what was read.
-    pub(super) fn new(id: &Arc<PoolId>, seen: &PoolSeen, now: Moment) -> Self {
-        let status = seen.status.as_deref();
-        let adoption = |role: Role| status.and_then(|status| of_role(status, role)?.adoption.as_ref());
+    pub(super) fn new(id: &Arc<PoolId>, snapshot: &PoolSnapshot, now: Moment) -> Self {
+        let status = snapshot.status.as_deref();
+        let adoption = |role: Role| status.and_then(|status| role_status(status, role)?.adoption.as_ref());
         Self {
             id: Arc::clone(id),
-            uid: Arc::clone(&seen.uid),
+            uid: Arc::clone(&snapshot.uid),
             generation: None,
             owner: None,
             plan: None,
-            refused: None,
-            login: Login::default(),
+            invalid_spec: None,
+            access: ClusterAccess::default(),
             roles: Role::ALL.map(|role| RoleState::new(adoption(role), now)),
             manifests: [None, None],
             status: StatusState::default(),
             metrics: [None, None],
-            telling: Telling::default(),
+            event_state: EventState::default(),
         }
     }
 
-    /// Takes in the spec as it was read.
-    pub(super) fn plan(&mut self, seen: &PoolSeen, settings: &WorkerSettings) {
-        if self.generation == seen.generation && (self.plan.is_some() || self.refused.is_some()) {
+    /// Validates the spec if its generation changed.
+    pub(super) fn plan(&mut self, snapshot: &PoolSnapshot, settings: &WorkerSettings) {
+        if self.generation == snapshot.generation && (self.plan.is_some() || self.invalid_spec.is_some()) {
             return;
         }
-        self.generation = seen.generation;
-        self.owner.clone_from(&seen.owner);
+        self.generation = snapshot.generation;
+        self.owner.clone_from(&snapshot.owner);
         self.manifests = [None, None];
-        // What failed was about another spec.
+        // Earlier failures concern another spec.
         self.status.retry.succeeded();
         for role in &mut self.roles {
             role.retry.succeeded();
         }
-        let checked = seen.plan.clone().and_then(|plan| {
+        let checked = snapshot.plan.clone().and_then(|plan| {
             for role in Role::ALL {
-                deployment(&plan, role, None, settings, 0, Rollout::Rolling)?;
+                deployment(&plan, role, None, settings, 0, Rollout::RollingUpdate)?;
             }
             Ok(plan)
         });
         match checked {
             Ok(plan) => {
                 self.plan = Some(plan);
-                self.refused = None;
+                self.invalid_spec = None;
             }
-            Err(problems) => self.refused = Some(problems),
+            Err(problems) => self.invalid_spec = Some(problems),
         }
     }
 
-    /// A role's key.
     pub(super) fn key(&self, role: Role) -> RoleKey {
         RoleKey {
             pool: Arc::clone(&self.id),
@@ -176,22 +173,20 @@ impl PoolState {
         }
     }
 
-    /// A role, to look at.
     pub(super) fn role_ref(&self, role: Role) -> &RoleState {
         &self.roles[index(role)]
     }
 
-    /// A role.
     pub(super) fn role(&mut self, role: Role) -> &mut RoleState {
         &mut self.roles[index(role)]
     }
 
-    /// Where its roles were seen to be able to use their groups.
+    /// For each role, where the pool's credentials were accepted for its group.
     pub(super) fn group_uses(&self, plan: &PoolPlan) -> GroupUses {
         Role::ALL.map(|role| self.roles[index(role)].offsets.group_use(plan.role(role)))
     }
 
-    /// What a role's Deployment is made of.
+    /// The inputs of a role's Deployment.
     pub(super) fn manifest(
         &self,
         plan: &Arc<PoolPlan>,
@@ -208,7 +203,7 @@ impl PoolState {
         }
     }
 
-    /// The hash of the Deployment that a role should have.
+    /// The hash of a role's planned Deployment; cached.
     pub(super) fn manifest_hash(
         &mut self,
         plan: &Arc<PoolPlan>,
@@ -230,25 +225,25 @@ impl PoolState {
     /// The status to write now, if any.
     pub(super) fn due_status(
         &mut self,
-        world: &World,
-        seen: &PoolSeen,
+        cache: &Cache,
+        snapshot: &PoolSnapshot,
         now: Moment,
         time: &Time,
     ) -> Option<SeparationPoolStatus> {
-        if self.status.is_busy || !self.status.retry.is_over(now) {
+        if self.status.is_busy || !self.status.retry.may_attempt(now) {
             return None;
         }
-        let report = self.report(world, now)?;
-        let before = seen.status.as_deref();
+        let report = self.report(cache, now)?;
+        let before = snapshot.status.as_deref();
         let mut after = status::status(&report, before, self.generation, time);
         self.keep_adoptions(&mut after);
         let since = self.status.since_write(now);
         (status::write_due(before, &after, since) == WriteDue::Yes).then_some(after)
     }
 
-    /// Adds the adoption of roles that the pool does not have now: it may have them again.
+    /// Keeps the adoption of disabled roles in the status, because they may be enabled again.
     fn keep_adoptions(&self, status: &mut SeparationPoolStatus) {
-        let Some(plan) = self.plan.as_ref().filter(|_| self.refused.is_none()) else {
+        let Some(plan) = self.plan.as_ref().filter(|_| self.invalid_spec.is_none()) else {
             return;
         };
         for role in Role::ALL.into_iter().filter(|role| !plan.role(*role).enabled) {
@@ -264,84 +259,90 @@ impl PoolState {
         }
     }
 
-    /// What is known of the pool; none before every role was read or given up on.
-    pub(super) fn report(&self, world: &World, now: Moment) -> Option<PoolReport> {
-        if let Some(problems) = &self.refused {
+    /// The report for the status; `None` until every enabled role has a reading or an error.
+    pub(super) fn report(&self, cache: &Cache, now: Moment) -> Option<PoolReport> {
+        if let Some(problems) = &self.invalid_spec {
             return Some(PoolReport::Refused(problems.clone()));
         }
         let plan = self.plan.as_ref()?;
         let mut reports = Vec::new();
         for role in Role::ALL.into_iter().filter(|role| plan.role(*role).enabled) {
             let state = &self.roles[index(role)];
-            let (lag, flags) = state.lag()?;
+            let (lag, anomalies) = state.lag()?;
             reports.push(RoleReport {
                 role,
                 explanation: state.explanation.clone()?,
                 lag: lag.clone(),
-                flags: flags.to_vec(),
+                anomalies: anomalies.to_vec(),
                 last_known_at: state.last_known_at.clone(),
                 target: plan.role(role).policy.target,
                 adoption: state.adoption().cloned(),
-                troubles: troubles(state, world, &self.key(role), now),
+                problems: role_problems(state, cache, &self.key(role), now),
                 refusals: state.refusals(plan.role(role), now),
             });
         }
         Some(PoolReport::Running(reports))
     }
 
-    /// Counts and measures what was decided last for a role.
-    pub(super) fn measure(&mut self, role: Role, metrics: &Metrics, now: Moment) {
+    /// Updates a role's metrics from its last decision.
+    pub(super) fn update_metrics(&mut self, role: Role, metrics: &Metrics, now: Moment) {
         let state = &self.roles[index(role)];
         if let (Some(explanation), Some((lag, _))) = (&state.explanation, state.lag()) {
-            let of_role = &mut self.metrics[index(role)];
-            of_role
+            let role_metrics = &mut self.metrics[index(role)];
+            role_metrics
                 .get_or_insert_with(|| metrics.role(&self.id, role))
                 .decided(explanation, lag, state.lag_age(now));
         }
     }
 
-    /// Counts a number of workers that was written.
+    /// Records a write of replicas, for metrics and events.
     pub(super) fn wrote_replicas(&mut self, role: Role, from: u32, to: u32) {
         if from == to {
             return;
         }
-        self.telling.scaled[index(role)] = Some(Scaled { from, to });
+        self.event_state.scaled[index(role)] = Some(Scaled { from, to });
         if let Some(metrics) = &self.metrics[index(role)] {
             metrics.wrote_replicas(from, to);
         }
     }
 
-    /// Notes that a role's offsets were initialised.
+    /// Records that a role's offsets were initialized, for its event.
     pub(super) fn adopted(&mut self, role: Role) {
-        self.telling.adopted[index(role)] = true;
+        self.event_state.adopted[index(role)] = true;
     }
 
-    /// Tells people what they would ask about a role.
-    pub(super) fn tell_of_role(&mut self, role: Role, world: &World, events: &EventWriter, now: Moment) {
+    /// Writes the Kubernetes events that are due for a role.
+    pub(super) fn record_role_events(
+        &mut self,
+        role: Role,
+        cache: &Cache,
+        events: &EventWriter,
+        now: Moment,
+    ) {
         let about = self.reference();
-        let troubles = troubles(&self.roles[index(role)], world, &self.key(role), now);
+        let problems = role_problems(&self.roles[index(role)], cache, &self.key(role), now);
         let state = &self.roles[index(role)];
-        let (Some(explanation), Some((_, flags))) = (&state.explanation, state.lag()) else {
+        let (Some(explanation), Some((_, anomalies))) = (&state.explanation, state.lag()) else {
             return;
         };
-        let adopted = std::mem::take(&mut self.telling.adopted[index(role)]);
+        let adopted = std::mem::take(&mut self.event_state.adopted[index(role)]);
         let facts = RoleFacts {
             role,
             explanation,
-            flags,
-            scaled: self.telling.scaled[index(role)].take(),
+            anomalies,
+            scaled: self.event_state.scaled[index(role)].take(),
             adopted: state.adoption().filter(|_| adopted),
-            troubles: &troubles,
+            problems: &problems,
         };
-        for text in self.telling.roles[index(role)].role(&facts, now) {
-            events.say(about.clone(), text);
+        for text in self.event_state.roles[index(role)].role(&facts, now) {
+            events.queue(about.clone(), text);
         }
     }
 
-    /// Tells people what keeps the whole pool from working.
-    pub(super) fn tell(&mut self, fact: PoolFact<'_>, events: &EventWriter, now: Moment) {
-        if let Some(text) = self.telling.pool.pool(fact, now) {
-            events.say(self.reference(), text);
+    /// Writes a Kubernetes event about the pool, if it is due.
+    pub(super) fn record_event(&mut self, fact: PoolFact<'_>, events: &EventWriter, now: Moment) {
+        if let Some(text) = self.event_state.pool.pool(fact, now) {
+            events.queue(self.reference(), text);
         }
     }
 
@@ -356,32 +357,32 @@ impl PoolState {
         }
     }
 
-    /// Whether something that failed is to be tried again.
+    /// Whether a retry is due.
     pub(super) fn is_due(&self, now: Moment) -> bool {
         self.status.retry.is_due(now) || self.roles.iter().any(|role| role.retry.is_due(now))
     }
 }
 
-/// What a person must look at, each kind once.
-fn troubles(state: &RoleState, world: &World, key: &RoleKey, now: Moment) -> Vec<Trouble> {
-    let pods = world.pods(key).filter_map(|(_, pod)| pod.trouble.as_ref());
-    let deployment = world
+/// The role's problems for a user to fix, one for each reason.
+fn role_problems(state: &RoleState, cache: &Cache, key: &RoleKey, now: Moment) -> Vec<WorkloadProblem> {
+    let pods = cache.pods(key).filter_map(|(_, pod)| pod.problem.as_ref());
+    let deployment = cache
         .deployment(key)
-        .and_then(|deployment| deployment.trouble.as_ref());
-    let mut each: BTreeMap<&str, &Trouble> = BTreeMap::new();
+        .and_then(|deployment| deployment.problem.as_ref());
+    let mut each: BTreeMap<&str, &WorkloadProblem> = BTreeMap::new();
     let ours = [
-        state.contest.trouble(),
-        state.rollout.trouble(now),
+        state.field_manager_conflict.problem(),
+        state.rollout.problem(now),
         state.stuck.clone(),
     ];
-    let ours = state.trouble.iter().chain(ours.iter().flatten());
-    for trouble in ours.chain(deployment).chain(pods) {
-        each.entry(&trouble.reason).or_insert(trouble);
+    let ours = state.problem.iter().chain(ours.iter().flatten());
+    for problem in ours.chain(deployment).chain(pods) {
+        each.entry(&problem.reason).or_insert(problem);
     }
     each.into_values().cloned().collect()
 }
 
-pub(super) fn of_role(status: &SeparationPoolStatus, role: Role) -> Option<&RoleStatus> {
+pub(super) fn role_status(status: &SeparationPoolStatus, role: Role) -> Option<&RoleStatus> {
     match role {
         Role::Processor => status.processor.as_ref(),
         Role::Uploader => status.uploader.as_ref(),

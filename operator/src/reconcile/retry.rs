@@ -1,28 +1,28 @@
-//! When to try again what failed. Pure.
+//! When to retry failed writes. Pure.
 
 use std::time::Duration;
 
 use crate::decide::Moment;
-use crate::observe::workload::Trouble;
+use crate::observe::workload::WorkloadProblem;
 
-/// The first pause after a failure that may pass.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The first pause after a transient failure.
+const INITIAL_PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest pause: 0.5 s doubled six times.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long something waits after it failed.
+/// The pause after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pause {
-    /// Not at all: what it rested on was not new.
+    /// None: the write was based on an outdated version.
     None,
-    /// Longer each time.
+    /// Doubled with each failure.
     Growing,
-    /// The longest: a person must do something first.
+    /// The longest: a user must fix the cause first.
     Longest,
 }
 
-/// Failures in a row, and when the next try is due.
+/// Consecutive failures, and when the next attempt is due.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Retry {
     failures: u32,
@@ -30,84 +30,86 @@ pub(super) struct Retry {
 }
 
 impl Retry {
-    /// Whether it may be tried at `now`.
-    pub(super) fn is_over(&self, now: Moment) -> bool {
+    /// Whether an attempt is allowed at `now`.
+    pub(super) fn may_attempt(&self, now: Moment) -> bool {
         self.not_before.is_none_or(|at| at <= now)
     }
 
-    /// Whether a pause is over and nothing was tried since.
+    /// Whether a retry is due at `now`.
     pub(super) fn is_due(&self, now: Moment) -> bool {
         self.not_before.is_some_and(|at| at <= now)
     }
 
-    /// It was done.
     pub(super) fn succeeded(&mut self) {
         *self = Self::default();
     }
 
-    /// It was not.
     pub(super) fn failed(&mut self, pause: Pause, now: Moment) {
         self.failures = self.failures.saturating_add(1);
         let pause = match pause {
-            // Twice in a row at once, then not: whoever writes against us is not outrun.
+            // Two immediate retries, then pauses: another writer may keep changing the object.
             Pause::None if self.failures <= 2 => Duration::ZERO,
             Pause::None | Pause::Growing => doubled(self.failures - 1),
-            Pause::Longest => LONGEST_PAUSE,
+            Pause::Longest => MAX_PAUSE,
         };
         self.not_before = Some(now + pause);
     }
 }
 
-/// The first pause, doubled so often, up to the longest one.
+/// The first pause, doubled `times` times, at most the longest.
 fn doubled(times: u32) -> Duration {
-    FIRST_PAUSE
+    INITIAL_PAUSE
         .saturating_mul(2_u32.saturating_pow(times))
-        .min(LONGEST_PAUSE)
+        .min(MAX_PAUSE)
 }
 
-/// For how long somebody must have left our Deployment alone before what they did is forgotten: twice the longest pause.
-const LEFT_ALONE_FOR: Duration = Duration::from_secs(60);
+/// Time without edits by others after which earlier edits are forgotten: twice the longest pause.
+const FORGET_EDITS_AFTER: Duration = Duration::from_secs(60);
 
-/// How often edits are put back at once.
-const PUT_BACK_AT_ONCE: u32 = 2;
+/// The number of edits that are reverted immediately.
+const IMMEDIATE_REVERTS: u32 = 2;
 
-/// Somebody who writes to our Deployment again and again. What they write is put back ever more slowly, so that two
-/// programs that want different things do not keep an API server busy.
+/// Repeated edits of a pool's Deployment by another field manager. They are reverted with growing pauses, so that two
+/// conflicting programs do not overload the API server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Contest {
+pub(super) struct FieldManagerConflict {
     times: u32,
     last: Option<Moment>,
 }
 
-impl Contest {
-    /// Whether an edit may be put back now.
-    pub(super) fn may_put_back(&self, now: Moment) -> bool {
+impl FieldManagerConflict {
+    /// Whether an edit may be reverted now.
+    pub(super) fn may_revert(&self, now: Moment) -> bool {
         let Some(last) = self.last else { return true };
-        let pause = match self.times.checked_sub(PUT_BACK_AT_ONCE) {
+        let pause = match self.times.checked_sub(IMMEDIATE_REVERTS) {
             None => Duration::ZERO,
             Some(more) => doubled(more),
         };
         now.since(last) >= pause
     }
 
-    /// An edit is being put back.
-    pub(super) fn put_back(&mut self, now: Moment) {
+    /// Records that an edit is being reverted.
+    pub(super) fn record_revert(&mut self, now: Moment) {
         self.times = self.times.saturating_add(1);
         self.last = Some(now);
     }
 
-    /// Forgets what is long ago.
+    /// Resets after [`FORGET_EDITS_AFTER`] without an edit.
     pub(super) fn forget(&mut self, now: Moment) {
-        if self.last.is_some_and(|last| now.since(last) >= LEFT_ALONE_FOR) {
+        if self
+            .last
+            .is_some_and(|last| now.since(last) >= FORGET_EDITS_AFTER)
+        {
             *self = Self::default();
         }
     }
 
-    /// What a person should know once it goes on.
-    pub(super) fn trouble(&self) -> Option<Trouble> {
-        let message = "somebody else writes to the Deployment's spec again and again, and it is put back ever more slowly; \
-                       fix: find out who with kubectl get deployment --show-managed-fields, and change the pool instead";
-        (self.times > PUT_BACK_AT_ONCE).then(|| Trouble::new("EditedByOthers", Some(message)))
+    /// The problem to report once edits continue.
+    pub(super) fn problem(&self) -> Option<WorkloadProblem> {
+        let message = "a user or another controller keeps changing the Deployment's spec; the operator reverts it with \
+                       growing pauses; fix: find the field manager with kubectl get deployment --show-managed-fields, \
+                       and change the pool instead";
+        (self.times > IMMEDIATE_REVERTS).then(|| WorkloadProblem::new("FieldManagerConflict", Some(message)))
     }
 }
 
@@ -116,51 +118,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn edits_are_put_back_at_once_then_ever_more_slowly_until_nobody_edits() {
-        let mut contest = Contest::default();
+    fn edits_are_reverted_immediately_then_with_growing_pauses_until_they_stop() {
+        let mut field_manager_conflict = FieldManagerConflict::default();
         let mut now = Moment::from_millis(1_000);
-        let mut waited = Vec::new();
+        let mut pauses = Vec::new();
         for _ in 0..9 {
             let before = now;
-            while !contest.may_put_back(now) {
+            while !field_manager_conflict.may_revert(now) {
                 now = now + Duration::from_millis(500);
             }
-            waited.push(now.since(before).as_millis());
-            contest.put_back(now);
+            pauses.push(now.since(before).as_millis());
+            field_manager_conflict.record_revert(now);
         }
-        assert_eq!(waited, [0, 0, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000]);
-        assert!(contest.trouble().is_some());
-        contest.forget(now + Duration::from_secs(59));
-        assert!(contest.trouble().is_some());
-        contest.forget(now + Duration::from_secs(60));
-        assert_eq!(contest, Contest::default());
-        assert!(contest.trouble().is_none() && contest.may_put_back(now));
+        assert_eq!(pauses, [0, 0, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000]);
+        assert!(field_manager_conflict.problem().is_some());
+        field_manager_conflict.forget(now + Duration::from_secs(59));
+        assert!(field_manager_conflict.problem().is_some());
+        field_manager_conflict.forget(now + Duration::from_secs(60));
+        assert_eq!(field_manager_conflict, FieldManagerConflict::default());
+        assert!(field_manager_conflict.problem().is_none() && field_manager_conflict.may_revert(now));
     }
 
     #[test]
     fn pauses_grow_to_half_a_minute_and_end_with_a_success() {
         let mut retry = Retry::default();
         let now = Moment::from_millis(1_000);
-        assert!(retry.is_over(now) && !retry.is_due(now));
+        assert!(retry.may_attempt(now) && !retry.is_due(now));
         for expected in [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
             retry.failed(Pause::Growing, now);
-            assert!(!retry.is_over(Moment::from_millis(1_000 + expected - 1)));
+            assert!(!retry.may_attempt(Moment::from_millis(1_000 + expected - 1)));
             assert!(retry.is_due(Moment::from_millis(1_000 + expected)));
         }
         retry.succeeded();
-        assert!(retry.is_over(now));
+        assert!(retry.may_attempt(now));
     }
 
     #[test]
-    fn what_rested_on_something_old_is_tried_at_once_but_not_for_ever() {
+    fn an_outdated_write_is_retried_immediately_only_twice() {
         let mut retry = Retry::default();
         let now = Moment::from_millis(1_000);
-        for at_once in [true, true, false] {
+        for immediately in [true, true, false] {
             retry.failed(Pause::None, now);
-            assert_eq!(retry.is_over(now), at_once);
+            assert_eq!(retry.may_attempt(now), immediately);
         }
         retry.failed(Pause::Longest, now);
-        assert!(!retry.is_over(Moment::from_millis(30_999)));
-        assert!(retry.is_over(Moment::from_millis(31_000)));
+        assert!(!retry.may_attempt(Moment::from_millis(30_999)));
+        assert!(retry.may_attempt(Moment::from_millis(31_000)));
     }
 }

@@ -1,7 +1,8 @@
-//! One role of a pool: what is known of it, and what to do next. Pure.
+//! One role of a pool: its state, and its next step. Pure.
 //!
-//! One thing is done at a time, in this order: the Deployment as planned, offsets before the first worker, then the first
-//! write of the decision's plan. The history advances once a write is done, and what is left is decided again.
+//! One step is done at a time, in this order: the Deployment as planned, offsets before the first worker, then the
+//! first write of the decision's plan. The history advances when a write is done; the rest of the plan is decided
+//! again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,109 +11,111 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conflicts::WorkerIds;
 use super::group_offsets::GroupOffsets;
-use super::retry::{Contest, Retry};
+use super::retry::{FieldManagerConflict, Retry};
 use super::rollout::RolloutProgress;
 use super::step::Step;
 use crate::crd::AdoptionStatus;
 use crate::decide::{
-    Bounds, Decision, Explanation, GroupReading, History, Lag, LagReading, Marked, Moment, Observation,
-    PodState, Policy, Workload, Write, decide,
+    CostAnnotation, Decision, Explanation, GroupReading, History, Lag, LagReading, Moment, Observation,
+    PodState, Policy, ReplicaLimits, Workload, Write, decide,
 };
-use crate::kafka::{Cause, Unread};
-use crate::observe::dependencies::{Outsiders, Refusal, oldest, refused_by_kafka, reported};
-use crate::observe::poller::{MembersRead, Polled, Wanted};
-use crate::observe::workload::{DeploymentSeen, Trouble, stuck_terminating};
-use crate::observe::{Flag, Query, Relation};
+use crate::kafka::{ReadError, ReadErrorKind};
+use crate::observe::dependencies::{
+    NonMembers, Refusal, oldest_refusal, refused_by_kafka, reported_refusals,
+};
+use crate::observe::poller::{MembersRead, Polled, RoleQuery};
+use crate::observe::workload::{DeploymentSnapshot, WorkloadProblem, stuck_terminating};
+use crate::observe::{OffsetAnomaly, Query, TopicRelation};
 use crate::plan::RolePlan;
-use crate::watch::world::RoleKey;
+use crate::watch::cache::RoleKey;
 use separation_contract::offset_metadata::Hold;
 
-/// How often a role is read that the pool does not have: only so that its offsets are kept.
-const READ_DISABLED_EVERY: Duration = Duration::from_secs(60);
+/// How often a disabled role is read, only to keep its offsets from expiring.
+const DISABLED_POLL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Whether another user takes from the role's group.
+/// Whether another pool or client uses the role's group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Group {
-    /// None is known.
-    Ours,
-    /// One is: nothing is written to it.
+enum GroupSharing {
+    /// No other user is known.
+    Exclusive,
+    /// The group has another user: no offsets are committed.
     Shared,
 }
 
-/// What was decided, and on what.
-struct Decided {
+/// A decision's first write, and its inputs.
+struct DecidedWrite {
     /// The first write of the plan.
     write: Option<Write>,
-    /// Replicas as they are.
+    /// The Deployment's current replicas.
     replicas: u32,
-    group: Group,
+    group: GroupSharing,
 }
 
-/// What a role is joined with for a decision.
+/// The inputs of a role's decision that are not part of its state.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Surroundings<'a> {
+pub(super) struct RoleInputs<'a> {
     pub(super) plan: &'a RolePlan,
-    /// Brokers that its workers are to connect to.
+    /// The planned bootstrap servers of its workers.
     pub(super) servers: &'a str,
-    /// Its Deployment, as it was last told.
-    pub(super) deployment: Option<&'a DeploymentSeen>,
-    /// The hash of the Deployment that it should have.
+    /// Its Deployment, as last observed.
+    pub(super) deployment: Option<&'a DeploymentSnapshot>,
+    /// The hash of its planned Deployment.
     pub(super) manifest_hash: &'a str,
     /// Uid of the pool.
     pub(super) pool_uid: &'a str,
-    /// How its workers are known among the members of its group.
+    /// Identifies its workers among the members of its group.
     pub(super) worker_ids: &'a WorkerIds,
-    /// What the pool's status says of the adoption.
+    /// The adoption in the pool's status.
     pub(super) written_adoption: Option<&'a AdoptionStatus>,
-    /// How long offsets of an idle group are left before they are committed again.
-    pub(super) keep_after: Duration,
+    /// Time after which the offsets of an idle group are committed again.
+    pub(super) recommit_after: Duration,
 }
 
-/// What is known of a role.
+/// The state of a role.
 #[derive(Debug, Default)]
 pub(super) struct RoleState {
     history: History,
-    /// The write of a plan that is being done.
+    /// The plan's write in progress.
     executing: Option<Write>,
-    /// A rolling update that is not complete.
+    /// Progress of a rolling update.
     pub(super) rollout: RolloutProgress,
-    /// Pods that should have been gone some time ago.
-    pub(super) stuck: Option<Trouble>,
-    reading: Option<Reading>,
+    /// Pods whose deletion is overdue.
+    pub(super) stuck: Option<WorkloadProblem>,
+    reading: Option<RoleReading>,
     group: Option<GroupReading>,
-    /// The last members that were told, however long ago that is: who is in a group of which nobody asks, or which is
-    /// sharing out its partitions, is who was in it.
+    /// The last members that were read in a stable group, however long ago. They count as the members while the group
+    /// is not read, and while it rebalances.
     members: Option<GroupReading>,
     pub(super) offsets: GroupOffsets,
-    /// Which fields of the Deployment were ours when we wrote it last.
-    settled: Option<u64>,
+    /// Hash of the fields that the operator owned after its last write of the Deployment.
+    owned_fields: Option<u64>,
     pub(super) retry: Retry,
-    /// Others who write to our Deployment.
-    pub(super) contest: Contest,
-    /// Whether something is being done.
+    /// Edits of the Deployment by other field managers.
+    pub(super) field_manager_conflict: FieldManagerConflict,
+    /// Whether a step is in progress.
     is_busy: bool,
-    /// What is said.
+    /// The last decision's explanation.
     pub(super) explanation: Option<Explanation>,
-    /// Why the last thing could not be done.
-    pub(super) trouble: Option<Trouble>,
+    /// Why the last step failed.
+    pub(super) problem: Option<WorkloadProblem>,
     pub(super) last_known_at: Option<Time>,
     known_at: Option<Moment>,
-    /// Ready pods that the group does not have.
-    outsiders: Outsiders,
+    /// Ready pods that are not members of the group.
+    non_members: NonMembers,
 }
 
 #[derive(Debug)]
-struct Reading {
+struct RoleReading {
     at: Moment,
     lag: Lag,
-    flags: Vec<Flag>,
+    anomalies: Vec<OffsetAnomaly>,
     holds: Vec<Hold>,
-    /// Why Kafka refuses the operator, with the credentials that the workers have too.
+    /// Why Kafka refuses the operator, which uses the workers' credentials.
     refused: Option<Arc<str>>,
 }
 
 impl RoleState {
-    /// Nothing is known but what the status says.
+    /// `adoption` is from the pool's status.
     pub(super) fn new(adoption: Option<&AdoptionStatus>, started: Moment) -> Self {
         Self {
             offsets: GroupOffsets::new(adoption, started),
@@ -120,28 +123,28 @@ impl RoleState {
         }
     }
 
-    /// What is to be read of it.
-    pub(super) fn wanted(
+    /// The readings that it needs from Kafka.
+    pub(super) fn role_query(
         &self,
         plan: &RolePlan,
         workload: &Workload,
-        keep_after: Duration,
+        recommit_after: Duration,
         now: Moment,
-    ) -> Wanted {
-        let scale_in_possible = workload.replicas > 0 || !workload.pods.is_empty();
-        let offsets_are_due = self.offsets.needs_members(plan, keep_after, now);
+    ) -> RoleQuery {
+        let scale_down_possible = workload.replicas > 0 || !workload.pods.is_empty();
+        let offsets_are_due = self.offsets.needs_members(plan, recommit_after, now);
         let is_empty = match &self.members {
             Some(GroupReading::Stable { members, .. }) => members.is_empty(),
             _ => true,
         };
-        Wanted {
+        RoleQuery {
             query: self.query(plan),
             interval: if plan.enabled {
                 plan.poll_interval
             } else {
-                plan.poll_interval.max(READ_DISABLED_EVERY)
+                plan.poll_interval.max(DISABLED_POLL_INTERVAL)
             },
-            members: if scale_in_possible || offsets_are_due || !is_empty {
+            members: if scale_down_possible || offsets_are_due || !is_empty {
                 MembersRead::Always
             } else {
                 MembersRead::Rarely
@@ -157,7 +160,7 @@ impl RoleState {
         }
     }
 
-    /// Takes in a reading. One of a question that is not asked any more says nothing.
+    /// Applies a reading. One for an outdated query is ignored.
     pub(super) fn read(&mut self, polled: Polled<RoleKey>, plan: &RolePlan, now: &Time) {
         if polled.query != self.query(plan) {
             return;
@@ -167,16 +170,16 @@ impl RoleState {
             self.last_known_at = Some(now.clone());
             self.known_at = Some(polled.at);
         }
-        self.reading = Some(Reading {
+        self.reading = Some(RoleReading {
             at: polled.at,
             lag: found.lag,
-            flags: found.flags,
-            holds: polled.found.holds,
+            anomalies: found.anomalies,
+            holds: polled.result.holds,
             refused: polled
-                .found
-                .unread
-                .filter(|unread| unread.1 == Cause::Refused)
-                .map(|unread| unread.0),
+                .result
+                .error
+                .filter(|error| error.1 == ReadErrorKind::Refused)
+                .map(|error| error.0),
         });
         if matches!(polled.group, GroupReading::Stable { .. }) {
             self.members = Some(polled.group.clone());
@@ -184,7 +187,7 @@ impl RoleState {
         self.group = Some(polled.group);
     }
 
-    /// Forgets what was read: other brokers are asked now.
+    /// Discards all readings, because the pool now uses other brokers.
     pub(super) fn forget_reading(&mut self) {
         self.reading = None;
         self.group = None;
@@ -192,57 +195,60 @@ impl RoleState {
         self.offsets.forget_reading();
     }
 
-    /// Notes that nothing can be read, and why.
-    pub(super) fn cannot_read(&mut self, why: &Unread, now: Moment) {
+    /// Records that Kafka cannot be read, and why.
+    pub(super) fn cannot_read(&mut self, why: &ReadError, now: Moment) {
         self.offsets.forget_reading();
-        self.reading = Some(Reading {
+        self.reading = Some(RoleReading {
             at: now,
             lag: Lag::Unknown {
                 why: Arc::clone(&why.0),
             },
-            flags: Vec::new(),
+            anomalies: Vec::new(),
             holds: Vec::new(),
             refused: None,
         });
         self.group = None;
     }
 
-    /// The last reading: its lag and what is odd about offsets.
-    pub(super) fn lag(&self) -> Option<(&Lag, &[Flag])> {
+    /// The last reading's lag and its anomalies of offsets.
+    pub(super) fn lag(&self) -> Option<(&Lag, &[OffsetAnomaly])> {
         self.reading
             .as_ref()
-            .map(|reading| (&reading.lag, &reading.flags[..]))
+            .map(|reading| (&reading.lag, &reading.anomalies[..]))
     }
 
-    /// How long ago lag was last read whole.
+    /// How long ago the lag of all partitions was last read.
     pub(super) fn lag_age(&self, now: Moment) -> Option<Duration> {
         self.known_at.map(|at| now.since(at))
     }
 
-    /// The members of its group that are workers of the role, by their pods' names.
+    /// The members of its group that are workers of the role, under their pods' names.
     fn workers(&self, workload: &Workload, ids: &WorkerIds) -> GroupReading {
         let group = self.group.as_ref();
         group.map_or(GroupReading::NotRead, |group| ids.workers(group, workload))
     }
 
-    /// Dependencies that refuse workers, as far as that is known.
+    /// The known dependencies that refuse workers.
     pub(super) fn refusals(&self, plan: &RolePlan, now: Moment) -> Vec<Refusal> {
         let mut refusals = Vec::new();
         if let Some(reading) = &self.reading {
             refusals.extend(reading.refused.as_deref().map(refused_by_kafka));
-            refusals.extend(reported(&reading.holds));
+            refusals.extend(reported_refusals(&reading.holds));
         }
         let session = plan.timings.session_timeout;
-        refusals.extend(self.outsiders.refusal(&plan.group, self.ready(), session, now));
+        refusals.extend(self.non_members.refusal(&plan.group, self.ready(), session, now));
         refusals
     }
 
-    /// Why no worker is added now: one reports a refusal, or none of those that are ready has joined the group.
+    /// Why replicas must not be raised: a worker reports a refusal, or no ready worker has joined the group.
     fn held(&self, plan: &RolePlan, now: Moment) -> Option<Arc<str>> {
-        let reported = self.reading.as_ref().and_then(|reading| oldest(&reading.holds));
+        let refusal = self
+            .reading
+            .as_ref()
+            .and_then(|reading| oldest_refusal(&reading.holds));
         let session = plan.timings.session_timeout;
-        reported.or_else(|| {
-            let outside = self.outsiders.are_all(self.ready(), session, now);
+        refusal.or_else(|| {
+            let outside = self.non_members.include_all_ready(self.ready(), session, now);
             outside.then(|| "no ready worker is a member of the consumer group".into())
         })
     }
@@ -253,42 +259,42 @@ impl RoleState {
             .map_or(0, |explanation| explanation.pods.ready)
     }
 
-    /// The last members that were told.
+    /// The last members that were read in a stable group.
     pub(super) fn members(&self) -> Option<&GroupReading> {
         self.members.as_ref()
     }
 
-    /// How offsets were taken over.
+    /// How the group's offsets were initialized.
     pub(super) fn adoption(&self) -> Option<&AdoptionStatus> {
         self.offsets.adoption()
     }
 
-    /// Decides, and gives what to do now: nothing while something is being done or while a failure is waited out, and
-    /// nothing before the first reading but to deploy.
+    /// Decides, and returns the next step: none while a step is in progress or a retry is not due, and only a
+    /// deployment before the first reading.
     pub(super) fn next(
         &mut self,
-        around: Surroundings<'_>,
+        inputs: RoleInputs<'_>,
         workload: Workload,
         conflict: Option<Arc<str>>,
         now: Moment,
     ) -> Option<Step> {
-        self.rollout.note(&workload, now);
+        self.rollout.record(&workload, now);
         self.stuck = stuck_terminating(&workload);
-        let workers = self.workers(&workload, around.worker_ids);
+        let workers = self.workers(&workload, inputs.worker_ids);
         let ready = workload.pods.iter().filter(|pod| pod.state == PodState::Ready);
-        self.outsiders
-            .note(&ready.map(|pod| &pod.name).collect(), &workers);
+        self.non_members
+            .record(&ready.map(|pod| &pod.name).collect(), &workers);
         if self.is_busy {
             return None;
         }
         let replicas = workload.replicas;
         let group = match &conflict {
-            Some(_) => Group::Shared,
-            None => Group::Ours,
+            Some(_) => GroupSharing::Shared,
+            None => GroupSharing::Exclusive,
         };
-        self.offsets.remember(around.plan, &workload);
-        let decision = self.decide(around.plan, workers, workload, conflict, now);
-        let what = Decided {
+        self.offsets.record_committed(inputs.plan, &workload);
+        let decision = self.decide(inputs.plan, workers, workload, conflict, now);
+        let decided = DecidedWrite {
             write: decision.and_then(|decision| {
                 self.history = decision.history;
                 decision.plan.into_iter().next()
@@ -296,21 +302,22 @@ impl RoleState {
             replicas,
             group,
         };
-        self.contest.forget(now);
-        let is_edited = self.is_edited(around);
-        let step = if self.retry.is_over(now) && (!is_edited || self.contest.may_put_back(now)) {
-            self.step(around, now, &what)
-        } else {
-            None
-        };
+        self.field_manager_conflict.forget(now);
+        let is_edited = self.is_edited(inputs);
+        let step =
+            if self.retry.may_attempt(now) && (!is_edited || self.field_manager_conflict.may_revert(now)) {
+                self.next_step(inputs, now, &decided)
+            } else {
+                None
+            };
         if is_edited && step.is_some() {
-            self.contest.put_back(now);
+            self.field_manager_conflict.record_revert(now);
         }
         self.executing = match &step {
-            Some(Step::Deploy { replicas }) if *replicas != what.replicas => {
+            Some(Step::Deploy { replicas }) if *replicas != decided.replicas => {
                 Some(Write::SetReplicas(*replicas))
             }
-            Some(Step::Annotate { .. }) => what.write,
+            Some(Step::Annotate { .. }) => decided.write,
             _ => None,
         };
         self.is_busy = step.is_some();
@@ -334,51 +341,52 @@ impl RoleState {
             group,
             workload,
             conflict,
-            held: self.held(plan, now),
+            refusal: self.held(plan, now),
         };
         let decision = decide(&self.policy(plan), &observation, self.history.clone(), now);
         self.explanation = Some(decision.explanation.clone());
         Some(decision)
     }
 
-    /// Before offsets are initialised no worker starts, whatever the bounds ask for.
+    /// Before offsets are initialized no worker may start, so `minReplicas` counts as 0.
     fn policy(&self, plan: &RolePlan) -> Policy {
-        let max = plan.policy.bounds.max();
-        match Bounds::new(0..=max) {
-            Some(bounds) if !self.offsets.is_initialized(plan) => Policy {
-                bounds,
+        let max = plan.policy.limits.max();
+        match ReplicaLimits::new(0..=max) {
+            Some(limits) if !self.offsets.is_initialized(plan) => Policy {
+                limits,
                 ..plan.policy
             },
             _ => plan.policy,
         }
     }
 
-    fn step(&self, around: Surroundings<'_>, at: Moment, what: &Decided) -> Option<Step> {
-        let Decided {
+    fn next_step(&self, inputs: RoleInputs<'_>, at: Moment, decided: &DecidedWrite) -> Option<Step> {
+        let DecidedWrite {
             write,
             replicas,
             group,
-        } = what;
-        // Not before the status says so: another leader must not initialize offsets again. Not before they are those of
-        // this topic either, while that can be done: the first worker would make them final.
-        let adopted = self.offsets.is_initialized(around.plan)
-            && self.offsets.is_written(around.written_adoption)
-            && !self.offsets.is_unready(around.plan);
-        let wanted = match write {
-            Some(Write::SetReplicas(wanted)) if adopted => Some(*wanted),
+        } = decided;
+        // Only after the adoption is in the status, so that another leader does not initialize offsets again; and,
+        // while it is possible, only after they were initialized for this topic: the first worker's commits would make
+        // them final.
+        let adopted = self.offsets.is_initialized(inputs.plan)
+            && self.offsets.is_written(inputs.written_adoption)
+            && !self.offsets.is_unready(inputs.plan);
+        let desired = match write {
+            Some(Write::SetReplicas(desired)) if adopted => Some(*desired),
             _ => None,
         };
-        let is_safe = *replicas == 0 || adopted && !self.starts_elsewhere(around);
-        if !self.is_deployed(around) && is_safe {
+        let is_safe = *replicas == 0 || adopted && !self.would_use_other_brokers(inputs);
+        if !self.is_deployed(inputs) && is_safe {
             // A new template never comes with fewer replicas: Kubernetes would split the reduction over both templates.
             return Some(Step::Deploy {
-                replicas: wanted.map_or(*replicas, |wanted| wanted.max(*replicas)),
+                replicas: desired.map_or(*replicas, |desired| desired.max(*replicas)),
             });
         }
-        if *group == Group::Shared {
+        if *group == GroupSharing::Shared {
             return None;
         }
-        if let Some(adopt) = self.offsets.adopt(around.plan) {
+        if let Some(adopt) = self.offsets.adopt(inputs.plan) {
             return Some(Step::Adopt(adopt));
         }
         if let Some(commits) = self.offsets.restore() {
@@ -390,63 +398,69 @@ impl RoleState {
         match write {
             Some(Write::Annotate(pods)) => Some(Step::Annotate {
                 pods: pods.clone(),
-                marked: Marked::Yes,
+                cost_annotation: CostAnnotation::Present,
             }),
             Some(Write::Unannotate(pods)) => Some(Step::Annotate {
                 pods: pods.clone(),
-                marked: Marked::No,
+                cost_annotation: CostAnnotation::Absent,
             }),
             Some(Write::SetReplicas(replicas)) => Some(Step::Deploy { replicas: *replicas }),
             None => self
                 .offsets
-                .keep(around.plan, around.keep_after, at)
-                .map(Step::Keep),
+                .recommit(inputs.plan, inputs.recommit_after, at)
+                .map(Step::Recommit),
         }
     }
 
-    /// Whether new pods would connect to other brokers than those that run, and it is not known yet that offsets are
-    /// initialized there.
-    fn starts_elsewhere(&self, around: Surroundings<'_>) -> bool {
-        let servers = around.deployment.and_then(|seen| seen.servers.as_deref());
-        servers != Some(around.servers) && self.offsets.relation(around.plan) != Some(Relation::Same)
+    /// Whether new pods would connect to other brokers than the running pods, for which offsets are not yet known to be
+    /// initialized.
+    fn would_use_other_brokers(&self, inputs: RoleInputs<'_>) -> bool {
+        let servers = inputs.deployment.and_then(|snapshot| snapshot.servers.as_deref());
+        servers != Some(inputs.servers) && self.offsets.relation(inputs.plan) != Some(TopicRelation::Same)
     }
 
-    /// Whether the Deployment is there, made of the plan, ours, and as we left it.
-    fn is_deployed(&self, around: Surroundings<'_>) -> bool {
-        let Some(seen) = around.deployment else {
+    /// Whether the Deployment exists, matches the plan, belongs to the pool, and is unchanged since the operator's last
+    /// write.
+    fn is_deployed(&self, inputs: RoleInputs<'_>) -> bool {
+        let Some(snapshot) = inputs.deployment else {
             return false;
         };
-        let settled = match self.settled {
-            Some(fields) => seen.our_fields == Some(fields),
-            // After a restart: nobody else wrote to it, as far as it tells.
-            None => !seen.is_edited,
+        let owned_fields = match self.owned_fields {
+            Some(fields) => snapshot.our_fields == Some(fields),
+            // After a restart: no other field manager owns fields of its spec.
+            None => !snapshot.is_edited,
         };
-        settled
-            && seen.manifest_hash.as_deref() == Some(around.manifest_hash)
-            && seen.owner.as_deref() == Some(around.pool_uid)
+        owned_fields
+            && snapshot.manifest_hash.as_deref() == Some(inputs.manifest_hash)
+            && snapshot.owner.as_deref() == Some(inputs.pool_uid)
     }
 
-    /// Whether somebody else wrote to fields of ours since we did.
-    fn is_edited(&self, around: Surroundings<'_>) -> bool {
-        let seen = around.deployment;
-        self.settled
-            .zip(seen)
-            .is_some_and(|(settled, seen)| seen.our_fields != Some(settled))
+    /// Whether another field manager has taken fields from the operator since its last write.
+    fn is_edited(&self, inputs: RoleInputs<'_>) -> bool {
+        let snapshot = inputs.deployment;
+        self.owned_fields
+            .zip(snapshot)
+            .is_some_and(|(owned_fields, snapshot)| snapshot.our_fields != Some(owned_fields))
     }
 
-    /// What was begun was done by `now`.
-    pub(super) fn done(&mut self, now: Moment) {
+    /// The step in progress succeeded.
+    pub(super) fn step_succeeded(&mut self, now: Moment) {
         if let Some(write) = self.executing.take() {
             self.history.executed(&write, now);
         }
         self.is_busy = false;
-        self.trouble = None;
+        self.problem = None;
         self.retry.succeeded();
     }
 
-    /// What was begun could not be done, as far as we know: an answer may have been lost. A scale-up is simply decided
-    /// again; all else counts as done, which only makes the next decision wait for newer readings.
-    pub(super) fn failed(&mut self, trouble: Option<Trouble>, pause: super::retry::Pause, now: Moment) {
+    /// The step in progress failed, or its response was lost. A scale-up is decided again; any other write counts as
+    /// done, which only makes the next decision wait for newer readings.
+    pub(super) fn step_failed(
+        &mut self,
+        problem: Option<WorkloadProblem>,
+        pause: super::retry::Pause,
+        now: Moment,
+    ) {
         let before = self.explanation.as_ref().map(|explanation| explanation.current);
         match self.executing.take() {
             Some(Write::SetReplicas(replicas)) if before.is_some_and(|before| replicas > before) => {}
@@ -454,61 +468,63 @@ impl RoleState {
             None => {}
         }
         self.is_busy = false;
-        self.trouble = trouble;
+        self.problem = problem;
         self.retry.failed(pause, now);
     }
 
-    /// What was begun was refused, for it rested on an older Deployment.
-    pub(super) fn outdated(&mut self, now: Moment) {
+    /// The step in progress was refused because it was based on an older Deployment.
+    pub(super) fn step_outdated(&mut self, now: Moment) {
         self.executing = None;
         self.is_busy = false;
-        self.trouble = None;
+        self.problem = None;
         self.retry.failed(super::retry::Pause::None, now);
     }
 
-    /// Our Deployment was written.
-    pub(super) fn deployed(&mut self, seen: &DeploymentSeen) {
-        self.settled = seen.our_fields;
+    /// Records the Deployment after the operator's write.
+    pub(super) fn deployed(&mut self, snapshot: &DeploymentSnapshot) {
+        self.owned_fields = snapshot.our_fields;
     }
 
-    /// Offsets were initialised.
+    /// Offsets were initialized.
     pub(super) fn adopted(&mut self, adoption: AdoptionStatus, now: Moment) {
         self.offsets.adopted(adoption, now);
-        // What was read before counted otherwise.
+        // Lag that was read before was counted from other offsets.
         self.reading = None;
         self.group = None;
     }
 
     /// Offsets were committed again.
-    pub(super) fn kept(&mut self, now: Moment) {
-        self.offsets.kept(now);
+    pub(super) fn recommitted(&mut self, now: Moment) {
+        self.offsets.recommitted(now);
     }
 
-    /// Remembered offsets were committed.
+    /// The offsets recorded in the status were committed.
     pub(super) fn restored(&mut self, now: Moment) {
         self.offsets.restored(now);
-        // What was read before counted otherwise.
+        // Lag that was read before was counted from other offsets.
         self.reading = None;
         self.group = None;
     }
 
-    /// For a role that the pool does not have any more: its workers finish what they hold, and go. Its offsets are kept, so
-    /// that nothing is skipped or repeated when the pool has it again.
-    pub(super) fn stand_down(
+    /// The next step of a disabled role: its workers finish their tasks and end. Its offsets are kept, so that no task
+    /// is skipped or repeated when the role is enabled again.
+    pub(super) fn disable(
         &mut self,
         plan: &RolePlan,
         workload: &Workload,
-        keep_after: Duration,
+        recommit_after: Duration,
         now: Moment,
     ) -> Option<Step> {
-        if self.is_busy || !self.retry.is_over(now) {
+        if self.is_busy || !self.retry.may_attempt(now) {
             return None;
         }
-        self.offsets.remember(plan, workload);
+        self.offsets.record_committed(plan, workload);
         let step = if workload.replicas > 0 {
             Some(Step::Deploy { replicas: 0 })
         } else {
-            self.offsets.keep(plan, keep_after, now).map(Step::Keep)
+            self.offsets
+                .recommit(plan, recommit_after, now)
+                .map(Step::Recommit)
         };
         self.is_busy = step.is_some();
         step

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use crate::decide::{Moment, Workload};
-use crate::observe::workload::Trouble;
+use crate::observe::workload::WorkloadProblem;
 
-/// How long a rolling update may make no progress before that is reported. A pod that drains may take its grace period.
+/// Time without progress of a rolling update before it is reported. A draining pod may take its grace period.
 const STALLED_AFTER: Duration = Duration::from_secs(900);
 
-/// A rolling update that is not complete, if any: how many pods have the new template, and since when there are as many.
+/// An incomplete rolling update, if any: the number of pods with the new template, and since when it is unchanged.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RolloutProgress(Option<(u32, Moment)>);
 
 impl RolloutProgress {
-    /// Notes what the cluster runs now.
-    pub(super) fn note(&mut self, workload: &Workload, now: Moment) {
+    /// Records the current workload.
+    pub(super) fn record(&mut self, workload: &Workload, now: Moment) {
         let updated = workload.status.map_or(0, |status| status.updated);
         self.0 = workload.is_rolling().then_some(match self.0 {
             Some((before, since)) if before == updated => (before, since),
@@ -22,16 +22,16 @@ impl RolloutProgress {
         });
     }
 
-    /// What a person must know once an update has made no progress for long.
-    pub(super) fn trouble(self, now: Moment) -> Option<Trouble> {
+    /// The problem to report after [`STALLED_AFTER`] without progress.
+    pub(super) fn problem(self, now: Moment) -> Option<WorkloadProblem> {
         let (updated, since) = self.0?;
         let message = format!(
-            "a rolling update has made no progress for {} minutes ({updated} pods have the new template), and no worker is \
-             removed before it is complete; fix: correct the image or the podOverrides of the pool, or apply its last \
-             version that worked (kubectl rollout undo alone is reverted, for the pool decides the template)",
+            "a rolling update has made no progress for {} minutes ({updated} pods have the new template); no worker is \
+             removed until it is complete; fix: correct the pool's image or podOverrides, or apply its last working \
+             version (kubectl rollout undo alone is reverted, because the pool defines the template)",
             STALLED_AFTER.as_secs() / 60
         );
-        (now.since(since) >= STALLED_AFTER).then(|| Trouble::new("RolloutStalled", Some(&message)))
+        (now.since(since) >= STALLED_AFTER).then(|| WorkloadProblem::new("RolloutStalled", Some(&message)))
     }
 }
 
@@ -55,14 +55,14 @@ mod tests {
                 }),
             };
             now = now + Duration::from_secs(60 * minutes);
-            progress.note(&workload, now);
-            progress.trouble(now).map(|trouble| trouble.reason.to_string())
+            progress.record(&workload, now);
+            progress.problem(now).map(|problem| problem.reason.to_string())
         };
         let stalled = Some("RolloutStalled".to_owned());
         assert_eq!(stalled_after(0, 2), None);
         assert_eq!(stalled_after(14, 2), None);
         assert_eq!(stalled_after(1, 2), stalled);
-        assert_eq!(stalled_after(1, 4), None, "it goes on");
+        assert_eq!(stalled_after(1, 4), None, "it makes progress");
         assert_eq!(stalled_after(15, 4), stalled);
         assert_eq!(stalled_after(1, 8), None, "it is complete");
     }

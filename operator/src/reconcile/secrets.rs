@@ -1,4 +1,4 @@
-//! Secrets that pools name: read one by one by name, when a pool first needs them and once in a while after that.
+//! Secrets that pools name: read one by one by name, when a pool first needs them and periodically after that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::apply::short_hash;
 use crate::decide::Moment;
 use crate::plan::{PoolId, PoolPlan, Role, SecretKey};
 
-/// Time until a Secret is read again that could not be read, or that is missing: it may be about to be created.
+/// Time until an unreadable or missing Secret is read again: it may be about to be created.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Namespace and name of a Secret.
@@ -21,7 +21,7 @@ pub(super) struct SecretName {
 }
 
 impl SecretName {
-    /// Of a key that a pool names, in the pool's namespace.
+    /// The Secret of a key that a pool names, in the pool's namespace.
     pub(super) fn of(pool: &PoolId, key: &SecretKey) -> Self {
         Self {
             namespace: pool.namespace.clone(),
@@ -30,18 +30,18 @@ impl SecretName {
     }
 }
 
-/// Secrets as they were last read.
+/// The last contents of Secrets.
 #[derive(Debug)]
-pub(super) struct Secrets {
+pub(super) struct SecretCache {
     refresh: Duration,
-    known: BTreeMap<SecretName, Known>,
+    known: BTreeMap<SecretName, KnownSecret>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
-    /// None where it was not read yet; none inside where there is no such Secret.
+struct KnownSecret {
+    /// `None` until it was read; `Some(None)` if the Secret does not exist.
     texts: Option<Option<BTreeMap<String, String>>>,
-    /// Why it could not be read, while it never was.
+    /// Why it could not be read, if it was never read.
     problem: Option<Arc<str>>,
     due: Moment,
     is_busy: bool,
@@ -49,17 +49,17 @@ struct Known {
 
 /// Whether a Secret was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Read {
-    /// It is still to be read.
+pub(super) enum SecretState {
+    /// It was not read yet.
     NotYet,
-    /// It could not be read, and never was.
+    /// It could not be read, and was never read before.
     Failed(Arc<str>),
-    /// It was, or there is none.
+    /// It was read, or does not exist.
     Done,
 }
 
-impl Secrets {
-    /// Nothing was read. What was read is read again after `refresh`.
+impl SecretCache {
+    /// Secrets are read again after `refresh`.
     pub(super) fn new(refresh: Duration) -> Self {
         Self {
             refresh,
@@ -67,32 +67,32 @@ impl Secrets {
         }
     }
 
-    /// Has the Secrets read that a plan names.
-    pub(super) fn need(&mut self, plan: &PoolPlan) {
+    /// Registers the Secrets that a plan names.
+    pub(super) fn register(&mut self, plan: &PoolPlan) {
         for name in secrets_of(plan) {
             self.known.entry(name).or_default();
         }
     }
 
     /// Whether a Secret was read.
-    pub(super) fn state(&self, name: &SecretName) -> Read {
+    pub(super) fn state(&self, name: &SecretName) -> SecretState {
         match self.known.get(name) {
-            Some(Known {
+            Some(KnownSecret {
                 problem: Some(why), ..
-            }) => Read::Failed(Arc::clone(why)),
-            Some(Known { texts: Some(_), .. }) => Read::Done,
-            _ => Read::NotYet,
+            }) => SecretState::Failed(Arc::clone(why)),
+            Some(KnownSecret { texts: Some(_), .. }) => SecretState::Done,
+            _ => SecretState::NotYet,
         }
     }
 
-    /// The text of a key; none where the Secret or the key is missing, or not read.
+    /// The text of a Secret key; `None` if the Secret or the key is missing, or was not read.
     pub(super) fn text(&self, pool: &PoolId, key: &SecretKey) -> Option<String> {
         let known = self.known.get(&SecretName::of(pool, key))?;
         known.texts.as_ref()?.as_ref()?.get(&key.key).cloned()
     }
 
-    /// A hash of the contents that a role's workers are started with. None where there are none, and while one of them is
-    /// missing or unread: pods are not replaced because of a Secret that is away for a moment.
+    /// A hash of the contents that a role's workers are started with. `None` if there are none, and while one is
+    /// missing or unread: pods are not replaced because a Secret is temporarily missing.
     pub(super) fn hash(&self, plan: &PoolPlan, role: Role) -> Option<String> {
         let keys = plan.secret_keys(role);
         if keys.is_empty() {
@@ -102,7 +102,7 @@ impl Secrets {
         for key in keys {
             let text = self.text(&plan.id, key)?;
             for part in [&key.secret, &key.key, &text] {
-                // With its length, so that no two contents give the same bytes.
+                // Prefixed with its length, so that different contents never give the same bytes.
                 contents.extend_from_slice(&part.len().to_be_bytes());
                 contents.extend_from_slice(part.as_bytes());
             }
@@ -110,7 +110,7 @@ impl Secrets {
         Some(short_hash(&contents))
     }
 
-    /// Secrets to be read now: those never read, and those whose age is over. Each is given once, until it was read.
+    /// Secrets to read now: those never read, and those due again. A Secret is not returned again until it was read.
     pub(super) fn due(&mut self, now: Moment) -> Vec<SecretName> {
         let mut due = Vec::new();
         for (name, known) in &mut self.known {
@@ -122,7 +122,8 @@ impl Secrets {
         due
     }
 
-    /// Records a Secret that was read. Where it could not be, what was read before stays. Gives whether it is different.
+    /// Records the result of reading a Secret; after an error, earlier contents are kept. Returns whether anything
+    /// changed.
     pub(super) fn read(
         &mut self,
         name: &SecretName,
@@ -141,7 +142,7 @@ impl Secrets {
                     return false;
                 }
                 let SecretName { namespace, name } = name;
-                let problem = Some(format!("secret {namespace}/{name} could not be read: {why}").into());
+                let problem = Some(format!("Secret {namespace}/{name} could not be read: {why}").into());
                 let is_new = known.problem != problem;
                 known.problem = problem;
                 return is_new;
@@ -168,7 +169,7 @@ pub(super) fn secrets_of(plan: &PoolPlan) -> BTreeSet<SecretName> {
     keys.map(|key| SecretName::of(&plan.id, key)).collect()
 }
 
-/// The parts of a Secret that are text; others cannot be certificates or credentials.
+/// The values of a Secret that are text; others cannot be certificates or credentials.
 fn texts(secret: Secret) -> BTreeMap<String, String> {
     let data = secret.data.unwrap_or_default();
     data.into_iter()
@@ -187,11 +188,11 @@ apiVersion: separation.dev/v1alpha1
 kind: SeparationPool
 metadata: {name: vocals, namespace: media}
 spec:
-  kafka: {bootstrapServers: 'k:1', sasl: {mechanism: SCRAM-SHA-512, secretRef: {name: login}}}
+  kafka: {bootstrapServers: 'k:1', sasl: {mechanism: SCRAM-SHA-512, secretRef: {name: kafka-user}}}
   storage: {s3: {bucket: stems, secretRef: {name: s3}}, work: {s3Prefix: staging/}}
   outbound: {webhookSecretRef: {name: webhooks, key: secret}}
 ";
-        PoolPlan::of(&from_yaml(yaml).unwrap()).unwrap()
+        PoolPlan::from_pool(&from_yaml(yaml).unwrap()).unwrap()
     }
 
     fn name(name: &str) -> SecretName {
@@ -210,18 +211,18 @@ spec:
         }))
     }
 
-    /// Secrets of which the pool's were all read.
-    fn all_read() -> (PoolPlan, Secrets) {
+    /// A plan, and its Secrets after all were read.
+    fn all_read() -> (PoolPlan, SecretCache) {
         let plan = plan();
-        let mut secrets = Secrets::new(Duration::from_secs(60));
-        secrets.need(&plan);
+        let mut secrets = SecretCache::new(Duration::from_secs(60));
+        secrets.register(&plan);
         let now = Moment::default();
-        assert_eq!(secrets.due(now), ["login", "s3", "webhooks"].map(name));
+        assert_eq!(secrets.due(now), ["kafka-user", "s3", "webhooks"].map(name));
         assert_eq!(secrets.due(now), []);
         assert_eq!(secrets.hash(&plan, Role::Processor), None);
         let aws = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
         assert!(secrets.read(
-            &name("login"),
+            &name("kafka-user"),
             secret(&[("username", "u"), ("password", "p")]),
             now
         ));
@@ -231,31 +232,32 @@ spec:
     }
 
     #[test]
-    fn a_secret_that_may_not_be_read_is_reported_unless_it_was_read_before() {
-        let mut secrets = Secrets::new(Duration::from_secs(60));
-        secrets.need(&plan());
-        let (name, now) = (name("login"), Moment::default());
+    fn an_unreadable_secret_is_reported_unless_it_was_read_before() {
+        let mut secrets = SecretCache::new(Duration::from_secs(60));
+        secrets.register(&plan());
+        let (name, now) = (name("kafka-user"), Moment::default());
         let refused = || Err("secrets is forbidden".to_owned());
-        assert_eq!(secrets.state(&name), Read::NotYet);
+        assert_eq!(secrets.state(&name), SecretState::NotYet);
         assert!(secrets.read(&name, refused(), now));
         assert!(!secrets.read(&name, refused(), now));
-        let failed = Read::Failed("secret media/login could not be read: secrets is forbidden".into());
+        let failed =
+            SecretState::Failed("Secret media/kafka-user could not be read: secrets is forbidden".into());
         assert_eq!(secrets.state(&name), failed);
         assert!(secrets.read(&name, secret(&[("username", "u"), ("password", "p")]), now));
-        assert_eq!(secrets.state(&name), Read::Done);
-        // What was read stays while it cannot be read again.
+        assert_eq!(secrets.state(&name), SecretState::Done);
+        // Contents are kept while the Secret cannot be read again.
         assert!(!secrets.read(&name, refused(), now));
-        assert_eq!(secrets.state(&name), Read::Done);
+        assert_eq!(secrets.state(&name), SecretState::Done);
     }
 
     #[test]
-    fn another_content_is_another_hash_of_the_roles_that_use_it() {
+    fn changed_contents_change_the_hash_of_the_roles_that_use_them() {
         let (plan, mut secrets) = all_read();
         let hashes =
-            |secrets: &Secrets| Role::ALL.map(|role| secrets.hash(&plan, role).expect("all were read"));
+            |secrets: &SecretCache| Role::ALL.map(|role| secrets.hash(&plan, role).expect("all were read"));
         let before = hashes(&secrets);
         let now = Moment::default();
-        // Keys that no worker reads make no difference.
+        // Secret keys that no worker reads do not change the hash.
         assert!(secrets.read(&name("webhooks"), secret(&[("secret", "w"), ("more", "x")]), now));
         assert_eq!(hashes(&secrets), before);
         assert!(secrets.read(&name("webhooks"), secret(&[("secret", "rotated")]), now));
@@ -263,7 +265,7 @@ spec:
         assert_eq!(after[0], before[0]);
         assert_ne!(after[1], before[1]);
         assert!(secrets.read(
-            &name("login"),
+            &name("kafka-user"),
             secret(&[("username", "u"), ("password", "q")]),
             now
         ));
@@ -276,11 +278,11 @@ spec:
         let now = Moment::default();
         assert!(secrets.read(&name("s3"), Ok(None), now));
         assert_eq!(secrets.hash(&plan, Role::Processor), None);
-        // One that is missing is looked for again soon, the others when their age is over.
+        // A missing Secret is read again soon, the others after `refresh`.
         assert_eq!(secrets.due(now + Duration::from_secs(5)), [name("s3")]);
         assert_eq!(
             secrets.due(now + Duration::from_secs(60)),
-            ["login", "webhooks"].map(name)
+            ["kafka-user", "webhooks"].map(name)
         );
         secrets.retain(std::iter::empty());
         assert_eq!(secrets.due(now + Duration::from_secs(600)), []);

@@ -1,28 +1,28 @@
-//! What is done for a role, one step at a time.
+//! The writes for a role, one step at a time.
 
 use super::group_offsets::Adopt;
 use crate::apply::offsets::Commits;
-use crate::decide::{Marked, PodName};
+use crate::decide::{CostAnnotation, PodName};
 
-/// What is to be done for a role.
+/// A write for a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Write its Deployment, with so many replicas.
+    /// Write its Deployment.
     Deploy {
-        /// Replicas.
+        /// `spec.replicas`.
         replicas: u32,
     },
-    /// Initialise its group's offsets, and remember that.
+    /// Initialize its group's offsets, and record that in the status.
     Adopt(Adopt),
     /// Set the deletion-cost annotation on these pods, or remove it.
     Annotate {
         /// The pods.
         pods: Vec<PodName>,
-        /// Whether they have it afterwards.
-        marked: Marked,
+        /// Whether to set or remove it.
+        cost_annotation: CostAnnotation,
     },
-    /// Commit remembered offsets of a group that has lost all of its own.
+    /// Commit the offsets recorded in the status, for a group that has lost all of its offsets.
     Restore(Commits),
-    /// Commit again what is committed in these partitions, so that the broker does not forget it.
-    Keep(Vec<i32>),
+    /// Commit the current offsets of these partitions again, so that they do not expire.
+    Recommit(Vec<i32>),
 }

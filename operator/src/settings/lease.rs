@@ -1,4 +1,4 @@
-//! Which lease the replicas of the operator share, and how long it lasts.
+//! Settings of the lease that the operator's replicas share.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use uuid::Uuid;
 
 use super::SettingError;
 
-/// The longest lease: what a cluster without its leader waits for the next.
-const LONGEST_LEASE: Duration = Duration::from_secs(600);
+/// Longest lease: the time without a leader after a crash.
+const MAX_LEASE_DURATION: Duration = Duration::from_secs(600);
 
-/// What must lie between the leader's last write and the first of the next one: a write that was sent at the last
-/// moment is done by then, or refused.
-const LEAST_GAP: Duration = Duration::from_secs(2);
+/// Minimum time between the leader's last write and the next leader's first write: a write that was sent just before
+/// the deadline is completed or refused by then.
+const MIN_GAP: Duration = Duration::from_secs(2);
 
-/// How often the leader may fail to renew before it stops, at least.
-const LEAST_TRIES: u32 = 3;
+/// Renewal attempts that must fit into the renew deadline.
+const MIN_ATTEMPTS: u32 = 3;
 
-/// The shortest time between two tries: a thousandth of what an API server answers in a second.
-const SHORTEST_RETRY: Duration = Duration::from_millis(200);
+/// Minimum time between two renewal attempts: five requests a second, a thousandth of what an API server can answer.
+const MIN_RETRY_PERIOD: Duration = Duration::from_millis(200);
 
-/// Options about the lease that the operator's replicas share.
+/// Leader election options.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Leader election")]
 pub struct LeaseArguments {
@@ -32,7 +32,7 @@ pub struct LeaseArguments {
         default_value = "separation-operator"
     )]
     pub lease_name: String,
-    /// Namespace of the Lease: the operator's own
+    /// Namespace of the Lease, usually the operator's own
     #[arg(
         long,
         env = "POD_NAMESPACE",
@@ -40,7 +40,7 @@ pub struct LeaseArguments {
         default_value = "separation-system"
     )]
     pub lease_namespace: String,
-    /// Who this replica is: its pod's name, to which each start adds something of its own
+    /// Name of this replica: its pod's name. Its identity is this name and a random suffix
     #[arg(
         long,
         env = "POD_NAME",
@@ -48,7 +48,7 @@ pub struct LeaseArguments {
         default_value = "separation-operator"
     )]
     pub pod_name: String,
-    /// How long others wait for a leader that says nothing, in whole seconds
+    /// Time without a renewal after which another replica may lead, in whole seconds
     #[arg(
         long,
         env = "LEASE_DURATION_SECONDS",
@@ -56,7 +56,8 @@ pub struct LeaseArguments {
         default_value = "15"
     )]
     pub lease_duration_seconds: u32,
-    /// How long the leader writes after it last renewed the lease; shorter than the lease, so that no two ever write
+    /// Time after its last renewal during which the leader may write; shorter than the lease, so that only one replica
+    /// writes
     #[arg(
         long,
         env = "LEASE_RENEW_DEADLINE_SECONDS",
@@ -64,7 +65,7 @@ pub struct LeaseArguments {
         default_value = "10"
     )]
     pub lease_renew_deadline_seconds: f64,
-    /// How often the lease is renewed, or looked at
+    /// Time between two renewals of the leader, or two reads of a standby
     #[arg(
         long,
         env = "LEASE_RETRY_PERIOD_SECONDS",
@@ -74,20 +75,20 @@ pub struct LeaseArguments {
     pub lease_retry_period_seconds: f64,
 }
 
-/// Which lease, who asks for it, and how long it lasts.
+/// Lease, identity of this replica, and timings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseSettings {
-    /// The lease's name.
+    /// Name of the Lease.
     pub name: String,
-    /// Its namespace.
+    /// Namespace of the Lease.
     pub namespace: String,
-    /// Who asks: another one after every start.
+    /// Holder identity of this replica; differs after every start.
     pub identity: String,
-    /// How long it lasts.
+    /// Duration, renew deadline and retry period.
     pub timings: LeaseTimings,
 }
 
-/// How long a lease lasts; the three fit together.
+/// Duration, renew deadline and retry period of a lease, validated together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseTimings {
     duration: Duration,
@@ -96,10 +97,10 @@ pub struct LeaseTimings {
 }
 
 impl LeaseArguments {
-    /// The settings, with an identity of this start.
+    /// Validates the arguments and creates the identity of this start.
     ///
     /// # Errors
-    /// When the times do not fit together, or a name is none.
+    /// If the times do not fit together or a name is invalid.
     pub fn settings(&self) -> Result<LeaseSettings, SettingError> {
         for (option, name) in [
             ("--lease-name", &self.lease_name),
@@ -109,7 +110,7 @@ impl LeaseArguments {
             if !is_object_name(name) {
                 return Err(SettingError {
                     option,
-                    problem: format!("{name:?} is no name of an object"),
+                    problem: format!("{name:?} is not a valid object name"),
                     fix: "use lower-case letters, digits, - and .".to_owned(),
                 });
             }
@@ -117,7 +118,7 @@ impl LeaseArguments {
         let parse = |option, seconds: f64| {
             Duration::try_from_secs_f64(seconds).map_err(|_| SettingError {
                 option,
-                problem: format!("{seconds} is no number of seconds"),
+                problem: format!("{seconds} is not a valid number of seconds"),
                 fix: "give a positive number".to_owned(),
             })
         };
@@ -132,7 +133,8 @@ impl LeaseArguments {
                 self.lease_retry_period_seconds,
             )?)
             .checked()?;
-        // A container that starts anew in its pod is another process: it waits for the old one's lease as others do.
+        // A container that restarts in its pod is another process: like any standby it waits for the old lease to
+        // expire.
         let start = Uuid::new_v4().simple().to_string();
         Ok(LeaseSettings {
             name: self.lease_name.clone(),
@@ -154,23 +156,23 @@ impl Default for LeaseTimings {
 }
 
 impl LeaseTimings {
-    /// How long others wait for a leader that says nothing; whole seconds.
+    /// Time without a renewal after which another replica may lead; whole seconds.
     pub fn duration(self) -> Duration {
         self.duration
     }
 
-    /// How long the leader writes after the start of its last successful renewal.
+    /// Time after the start of its last successful renewal during which the leader may write.
     pub fn renew_deadline(self) -> Duration {
         self.renew_deadline
     }
 
-    /// How often the lease is renewed, or looked at.
+    /// Time between two renewals of the leader, or two reads of a standby.
     pub fn retry_period(self) -> Duration {
         self.retry_period
     }
 
-    /// How long one request may take. After a wait, two fit into the renew deadline: 2 + 3.3 + 2.4 of 10 seconds begin a
-    /// second one.
+    /// Timeout of one request. After a retry period, two fit into the renew deadline: of 10 s, a wait of 2 s, a request
+    /// of 3.3 s and a wait with jitter of 2.4 s pass before a second one starts.
     pub fn request_timeout(self) -> Duration {
         self.renew_deadline / 3
     }
@@ -197,28 +199,28 @@ impl LeaseTimings {
             retry_period,
         } = self;
         let seconds = |duration: Duration| duration.as_secs_f64();
-        if retry_period < SHORTEST_RETRY {
+        if retry_period < MIN_RETRY_PERIOD {
             return Err(SettingError {
                 option: "--lease-retry-period-seconds",
-                problem: format!("{} s would keep the API server busy", seconds(retry_period)),
-                fix: format!("choose {} s at least", seconds(SHORTEST_RETRY)),
+                problem: format!("{} s would overload the API server", seconds(retry_period)),
+                fix: format!("choose at least {} s", seconds(MIN_RETRY_PERIOD)),
             });
         }
-        if renew_deadline < retry_period * LEAST_TRIES {
+        if renew_deadline < retry_period * MIN_ATTEMPTS {
             return Err(SettingError {
                 option: "--lease-renew-deadline-seconds",
                 problem: format!(
-                    "{} s leaves no room for {LEAST_TRIES} tries, one every {} s",
+                    "{} s leaves no room for {MIN_ATTEMPTS} attempts, one every {} s",
                     seconds(renew_deadline),
                     seconds(retry_period)
                 ),
                 fix: format!(
-                    "choose {} s at least, or a shorter --lease-retry-period-seconds",
-                    seconds(retry_period * LEAST_TRIES)
+                    "choose at least {} s, or a shorter --lease-retry-period-seconds",
+                    seconds(retry_period * MIN_ATTEMPTS)
                 ),
             });
         }
-        if duration < renew_deadline + LEAST_GAP {
+        if duration < renew_deadline + MIN_GAP {
             return Err(SettingError {
                 option: "--lease-duration-seconds",
                 problem: format!(
@@ -227,28 +229,28 @@ impl LeaseTimings {
                     seconds(renew_deadline)
                 ),
                 fix: format!(
-                    "choose {} s at least, or a shorter --lease-renew-deadline-seconds",
-                    seconds(renew_deadline + LEAST_GAP).ceil()
+                    "choose at least {} s, or a shorter --lease-renew-deadline-seconds",
+                    seconds(renew_deadline + MIN_GAP).ceil()
                 ),
             });
         }
-        if duration > LONGEST_LEASE {
+        if duration > MAX_LEASE_DURATION {
             return Err(SettingError {
                 option: "--lease-duration-seconds",
-                problem: format!("nobody would lead for {} s after a crash", seconds(duration)),
-                fix: format!("choose {} s at most", seconds(LONGEST_LEASE)),
+                problem: format!("no replica would lead for {} s after a crash", seconds(duration)),
+                fix: format!("choose at most {} s", seconds(MAX_LEASE_DURATION)),
             });
         }
         Ok(self)
     }
 }
 
-/// Whether it is a DNS subdomain, as most objects are named by.
+/// Whether a name is a DNS subdomain, as most object names must be.
 fn is_object_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
-/// Whether it is a DNS label, as namespaces are named by. An object's name has labels of any length.
+/// Whether a text is a DNS label of any length. Namespaces are labels of at most 63 characters.
 pub(super) fn is_label(label: &str) -> bool {
     let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     label.starts_with(ends) && label.ends_with(ends) && label.chars().all(|c| ends(c) || c == '-')
@@ -281,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_fit_together_and_every_start_is_somebody_else() {
+    fn the_defaults_are_valid_and_every_start_has_its_own_identity() {
         let (one, other) = (settings("").expect("defaults"), settings("").expect("defaults"));
         assert_eq!(one.timings, LeaseTimings::default());
         assert!(
@@ -297,29 +299,29 @@ mod tests {
         refused(
             "--lease-duration-seconds 11",
             "--lease-duration-seconds: 11 s would let another replica lead while this one may still write, 10 s after a \
-             renewal; fix: choose 12 s at least, or a shorter --lease-renew-deadline-seconds",
+             renewal; fix: choose at least 12 s, or a shorter --lease-renew-deadline-seconds",
         );
         refused(
             "--lease-retry-period-seconds 4",
-            "--lease-renew-deadline-seconds: 10 s leaves no room for 3 tries, one every 4 s; fix: choose 12 s at least, or \
-             a shorter --lease-retry-period-seconds",
+            "--lease-renew-deadline-seconds: 10 s leaves no room for 3 attempts, one every 4 s; fix: choose at least \
+             12 s, or a shorter --lease-retry-period-seconds",
         );
         refused(
             "--lease-retry-period-seconds 0.01",
-            "--lease-retry-period-seconds: 0.01 s would keep the API server busy; fix: choose 0.2 s at least",
+            "--lease-retry-period-seconds: 0.01 s would overload the API server; fix: choose at least 0.2 s",
         );
         refused(
             "--lease-duration-seconds 3600",
-            "--lease-duration-seconds: nobody would lead for 3600 s after a crash; fix: choose 600 s at most",
+            "--lease-duration-seconds: no replica would lead for 3600 s after a crash; fix: choose at most 600 s",
         );
         refused(
             "--lease-renew-deadline-seconds=-1",
-            "--lease-renew-deadline-seconds: -1 is no number of seconds; fix: give a positive number",
+            "--lease-renew-deadline-seconds: -1 is not a valid number of seconds; fix: give a positive number",
         );
     }
 
     #[test]
-    fn names_that_no_object_can_have_are_refused() {
+    fn invalid_object_names_are_refused() {
         for name in ["", "A", "a_b", "-a", "a.", "a..b"] {
             let error = settings(&format!("--lease-name={name}")).expect_err("no name");
             assert_eq!(error.option, "--lease-name", "{name}");

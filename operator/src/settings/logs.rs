@@ -1,4 +1,4 @@
-//! Logs on standard error: lines for people, or JSON for machines.
+//! Logs on standard error: text, or JSON.
 
 use std::io::stderr;
 
@@ -9,14 +9,14 @@ use tracing_subscriber::EnvFilter;
 
 use super::SettingError;
 
-/// Options about logs.
+/// Log options.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logs")]
 pub struct LogArguments {
-    /// What to log: error, warn, info, debug, or per part, as in info,separation_operator=debug
+    /// Log level: error, warn, info, debug, or per module, as in info,separation_operator=debug
     #[arg(long, env = env::LOG_LEVEL, default_value = "info", value_name = "FILTER")]
     log_level: String,
-    /// How to log
+    /// Log format
     #[arg(
         long,
         env = env::LOG_FORMAT,
@@ -27,16 +27,16 @@ pub struct LogArguments {
     log_format: LogFormat,
 }
 
-/// How to log.
+/// Log format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// A line for people.
+    /// Plain text lines
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line
     Json,
 }
 
-/// What to log, and how.
+/// Log filter and format.
 #[derive(Debug)]
 pub struct LogSettings {
     filter: EnvFilter,
@@ -49,7 +49,7 @@ impl LogArguments {
             .parse(&self.log_level)
             .map_err(|error| SettingError {
                 option: "--log-level",
-                problem: format!("{:?} cannot be read: {error}", self.log_level),
+                problem: format!("{:?} is not a valid filter: {error}", self.log_level),
                 fix: "use one such as info, or info,kube=debug".to_owned(),
             })?;
         Ok(LogSettings {
@@ -60,12 +60,12 @@ impl LogArguments {
 }
 
 impl LogSettings {
-    /// Starts logging, once in a process.
+    /// Starts logging; called once in a process.
     pub fn start(self) {
         let lines = tracing_subscriber::fmt()
             .with_env_filter(self.filter)
             .with_writer(|| OneLine(stderr()));
-        // A second call, in a test's process, changes nothing.
+        // A second call, as in a test process, changes nothing.
         let _ = match self.format {
             LogFormat::Text => lines.with_target(false).with_ansi(false).try_init(),
             LogFormat::Json => lines.json().flatten_event(true).try_init(),

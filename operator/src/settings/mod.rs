@@ -1,4 +1,4 @@
-//! The operator's own settings: typed, checked together at start. The environment is read here and nowhere else.
+//! The operator's own settings: typed, validated together at start. The environment is read here and nowhere else.
 
 mod lease;
 mod logs;
@@ -10,14 +10,14 @@ pub use logs::{LogArguments, LogFormat, LogSettings};
 pub use run::{Namespaces, RunArguments, RunSettings};
 pub use workers::{Allowance, WorkerArguments, WorkerSettings};
 
-/// A setting that cannot be used.
+/// An invalid setting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{option}: {problem}; fix: {fix}")]
 pub struct SettingError {
-    /// The option.
+    /// Name of the option, such as `--lease-name`.
     pub option: &'static str,
-    /// What is wrong with its value.
+    /// Why its value is invalid.
     pub problem: String,
-    /// What to do.
+    /// How to correct it.
     pub fix: String,
 }

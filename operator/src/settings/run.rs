@@ -12,19 +12,19 @@ use super::{
 };
 use crate::reconcile::Refresh;
 
-/// The longest that an end may be put off: pods get half a minute to end unless somebody says more.
-const LONGEST_END: u32 = 25;
+/// Longest shutdown: the default grace period of a pod is 30 s.
+const MAX_SHUTDOWN_SECONDS: u32 = 25;
 
 const EXAMPLES: &str = "\
 Examples:
   separation-operator run --worker-image registry.example/separation-worker:1.0
-      all namespaces, as in a pod: who we are comes from POD_NAME and POD_NAMESPACE
+      all namespaces, as in a pod: POD_NAME and POD_NAMESPACE identify this replica
   separation-operator run --worker-image … --watch-namespaces media,podcasts
-      pools of two namespaces; rights in these two are enough (deploy/operator/one-namespace)
+      pools of two namespaces; needs permissions in these two only (deploy/operator/one-namespace)
   separation-operator run --worker-image … --health-address 127.0.0.1:0 --log-level info,separation_operator=debug
-      from a laptop, with the kubeconfig's rights; an operator in the cluster that leads is waited for
+      from a laptop, with the kubeconfig's permissions; stands by while an operator in the cluster leads
   separation-operator run --worker-image … --allow-in-overrides service-account,host-path
-      pools may name a service account and mount the node's files";
+      pools may name a service account and mount files of the node";
 
 /// Arguments of `run`.
 #[derive(Debug, Clone, Args)]
@@ -32,7 +32,7 @@ Examples:
 pub struct RunArguments {
     #[command(flatten)]
     workers: WorkerArguments,
-    /// Namespaces whose pools are worked on, comma separated [default: all]
+    /// Namespaces whose pools are reconciled, comma separated [default: all]
     #[arg(
         long,
         env = "WATCH_NAMESPACES",
@@ -50,7 +50,7 @@ pub struct RunArguments {
         help_heading = "Process"
     )]
     health_address: SocketAddr,
-    /// How long writes that are under way may take at the end, before the lease is given back
+    /// Time for writes in progress to finish on shutdown, before the lease is released
     #[arg(
         long,
         env = "SHUTDOWN_SECONDS",
@@ -59,8 +59,8 @@ pub struct RunArguments {
         help_heading = "Process"
     )]
     shutdown_seconds: u32,
-    /// After how many seconds the offsets of a group without workers are committed again, so that brokers do not forget
-    /// them (offsets.retention.minutes, a week by default)
+    /// Time after which the offsets of a group without workers are committed again, so that brokers do not delete them
+    /// (offsets.retention.minutes, a week by default)
     #[arg(
         long,
         env = "KEEP_OFFSETS_SECONDS",
@@ -70,7 +70,7 @@ pub struct RunArguments {
         help_heading = "Kafka"
     )]
     keep_offsets_seconds: u32,
-    /// How old the committed offsets of an idle group may be: one that somebody rewinds is noticed within twice this
+    /// Maximum age of the committed offsets of an idle group: offsets that a user rewinds are noticed within twice this
     #[arg(
         long,
         env = "OFFSET_REFRESH_SECONDS",
@@ -80,7 +80,7 @@ pub struct RunArguments {
         help_heading = "Kafka"
     )]
     offset_refresh_seconds: u32,
-    /// How old the secrets that open Kafka may be: one that is rotated is taken up within this
+    /// Maximum age of the Secrets with Kafka credentials: a rotated Secret is used within this time
     #[arg(
         long,
         env = "SECRET_REFRESH_SECONDS",
@@ -96,56 +96,56 @@ pub struct RunArguments {
     logs: LogArguments,
 }
 
-/// All settings of `run`, checked together.
+/// All settings of `run`, validated together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSettings {
-    /// What is added to every pool.
+    /// Settings that apply to every pool.
     pub workers: WorkerSettings,
-    /// Whose pools are worked on.
+    /// Namespaces whose pools are reconciled.
     pub namespaces: Namespaces,
-    /// Address of the operator's own endpoint.
+    /// Address of `/healthz`, `/readyz` and `/metrics`.
     pub health_address: SocketAddr,
-    /// How long offsets of a group without workers are left before they are committed again.
+    /// Time after which the offsets of a group without workers are committed again.
     pub keep_offsets_after: Duration,
-    /// How old committed offsets and secrets may be.
+    /// Maximum age of committed offsets and Secrets.
     pub refresh: Refresh,
-    /// How long writes under way may take at the end.
+    /// Time for writes in progress to finish on shutdown.
     pub shutdown: Duration,
-    /// Which lease replicas share.
+    /// The lease that the replicas share.
     pub lease: LeaseSettings,
 }
 
-/// Whose pools are worked on.
+/// Namespaces whose pools are reconciled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Namespaces {
-    /// Everybody's.
+    /// All namespaces.
     All,
-    /// Those of these namespaces, at least one.
+    /// These namespaces, at least one.
     These(BTreeSet<String>),
 }
 
 impl RunArguments {
-    /// The settings, and how to log.
+    /// Validates the arguments.
     ///
     /// # Errors
-    /// The first one that cannot be used.
+    /// The first invalid setting.
     pub fn settings(&self) -> Result<(RunSettings, LogSettings), SettingError> {
         let workers = self.workers.settings();
         if workers.image.trim().is_empty() || workers.image.contains(char::is_whitespace) {
             return Err(SettingError {
                 option: "--worker-image",
-                problem: format!("{:?} is no image", workers.image),
+                problem: format!("{:?} is not an image name", workers.image),
                 fix: "name one as in registry.example/separation-worker:1.0".to_owned(),
             });
         }
-        if self.shutdown_seconds > LONGEST_END {
+        if self.shutdown_seconds > MAX_SHUTDOWN_SECONDS {
             return Err(SettingError {
                 option: "--shutdown-seconds",
                 problem: format!(
-                    "{} s is longer than a pod gets to end, and the lease would not be given back",
+                    "{} s is longer than a pod's grace period, and the lease would not be released",
                     self.shutdown_seconds
                 ),
-                fix: format!("choose {LONGEST_END} at most"),
+                fix: format!("choose at most {MAX_SHUTDOWN_SECONDS}"),
             });
         }
         let settings = RunSettings {
@@ -165,19 +165,19 @@ impl RunArguments {
 }
 
 impl Namespaces {
-    /// Those that `--watch-namespaces` names.
+    /// The namespaces of `--watch-namespaces`.
     ///
     /// # Errors
-    /// When one is no name of a namespace.
+    /// If a name is not a valid name of a namespace.
     pub fn named(names: &[String]) -> Result<Self, SettingError> {
-        // An empty variable is a list of one empty name: nothing was said.
+        // An empty environment variable is parsed as a list of one empty name: it means unset.
         let named = names.iter().map(|name| name.trim());
         let named: BTreeSet<String> = named.filter(|name| !name.is_empty()).map(str::to_owned).collect();
         if let Some(wrong) = named.iter().find(|name| name.len() > 63 || !is_label(name)) {
             return Err(SettingError {
                 option: "--watch-namespaces",
-                problem: format!("{wrong:?} is no name of a namespace"),
-                fix: "use names such as media,podcasts; leave it out for all".to_owned(),
+                problem: format!("{wrong:?} is not a valid name of a namespace"),
+                fix: "use names such as media,podcasts; omit the option for all".to_owned(),
             });
         }
         Ok(if named.is_empty() {
@@ -189,7 +189,7 @@ impl Namespaces {
 }
 
 impl RunSettings {
-    /// Logs all of it, once, after logging was started. None of it is secret.
+    /// Logs all settings; called once, after logging was started. None is secret.
     pub fn log(&self) {
         let namespaces = match &self.namespaces {
             Namespaces::All => "all".to_owned(),
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_all_that_must_be_said() {
+    fn the_image_is_the_only_required_argument() {
         let found = settings("").expect("defaults");
         assert_eq!(found.namespaces, Namespaces::All);
         assert_eq!(found.health_address.port(), 8080);
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_can_be_said_is_understood() {
+    fn every_argument_is_parsed() {
         let found = settings(
             "--watch-namespaces media,,podcasts --allow-in-overrides host-path,root --health-address 127.0.0.1:0 \
              --shutdown-seconds 5 --lease-name other --lease-duration-seconds 30 --log-format json --log-level debug",
@@ -275,20 +275,20 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_refused_with_its_fix() {
+    fn invalid_settings_are_refused_with_a_fix() {
         refused(
             "--worker-image=",
-            "--worker-image: \"\" is no image; fix: name one as in registry.example/separation-worker:1.0",
+            "--worker-image: \"\" is not an image name; fix: name one as in registry.example/separation-worker:1.0",
         );
         refused(
             "--watch-namespaces a.b",
-            "--watch-namespaces: \"a.b\" is no name of a namespace; fix: use names such as media,podcasts; leave it out \
-             for all",
+            "--watch-namespaces: \"a.b\" is not a valid name of a namespace; fix: use names such as media,podcasts; \
+             omit the option for all",
         );
         refused(
             "--shutdown-seconds 60",
-            "--shutdown-seconds: 60 s is longer than a pod gets to end, and the lease would not be given back; fix: \
-             choose 25 at most",
+            "--shutdown-seconds: 60 s is longer than a pod's grace period, and the lease would not be released; fix: \
+             choose at most 25",
         );
         let error = settings("--log-level a=b=c").expect_err("no filter");
         assert_eq!(error.option, "--log-level");

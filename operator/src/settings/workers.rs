@@ -1,17 +1,17 @@
-//! What the operator adds to every pool, and what pools may override.
+//! Worker settings that apply to every pool.
 
 use std::collections::BTreeSet;
 
 use clap::{Args, ValueEnum};
 
-/// Options about the workers that the operator starts.
+/// Worker options.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Workers")]
 pub struct WorkerArguments {
-    /// Image of workers whose pool names none
+    /// Worker image of pools without spec.image
     #[arg(long, env = "WORKER_IMAGE", value_name = "IMAGE")]
     pub worker_image: String,
-    /// What podOverrides may do although it is refused by default, comma separated
+    /// Settings that podOverrides may contain although they are refused by default, comma separated
     #[arg(
         long,
         env = "ALLOW_IN_OVERRIDES",
@@ -22,14 +22,14 @@ pub struct WorkerArguments {
     pub allow_in_overrides: Vec<Allowance>,
 }
 
-/// What `podOverrides` may do although it is refused by default.
+/// A setting that `podOverrides` may contain although it is refused by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Allowance {
     /// Name a service account, and mount its token
     ServiceAccount,
     /// Share the node's network, processes or IPC, and its ports
     HostNamespaces,
-    /// Mount the node's files
+    /// Mount files of the node (hostPath)
     HostPath,
     /// Privileged containers, added capabilities, no seccomp
     Privileged,
@@ -37,17 +37,17 @@ pub enum Allowance {
     Root,
 }
 
-/// What the operator adds to every pool.
+/// Worker settings that apply to every pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerSettings {
-    /// Image of workers whose pool names none.
+    /// Worker image of pools without `spec.image`.
     pub image: String,
-    /// What `podOverrides` may do.
+    /// Settings that `podOverrides` may contain.
     pub allowed: BTreeSet<Allowance>,
 }
 
 impl WorkerArguments {
-    /// The settings.
+    /// Converts the arguments.
     pub fn settings(&self) -> WorkerSettings {
         WorkerSettings {
             image: self.worker_image.clone(),

@@ -1,66 +1,67 @@
-//! The model of a cluster: pods that start, join, work and drain; partitions that are shared out among them.
+//! The model of a cluster: pods that start, join, work and drain, and partitions that are assigned to them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::Scenario;
+use super::scenario::Scenario;
 use super::trace::Arrival;
 use crate::decide::{
-    GroupReading, Holds, Lag, LagReading, Marked, Member, Moment, Observation, Pod, PodName, PodState, Work,
-    Workload, Write,
+    CostAnnotation, GroupReading, Lag, LagByPartition, LagReading, Member, MemberWork, Moment, Observation,
+    Pod, PodName, PodState, Workload, Write,
 };
 
-/// A pool at a moment.
-pub(super) struct Pool<'a> {
+/// The state of the simulated pool.
+pub(super) struct SimulatedPool<'a> {
     scenario: &'a Scenario,
-    arrived: usize,
+    arrivals_taken: usize,
     partitions: Vec<Partition>,
-    workers: BTreeMap<u64, Worker>,
+    workers: BTreeMap<u64, SimulatedWorker>,
     replicas: u32,
     next_worker: u64,
     next_partition: usize,
     rebalancing_until: Option<Moment>,
     now: Moment,
-    /// What is over: waiting times of tasks that were started, in milliseconds.
-    pub(super) waited: Vec<u64>,
-    /// Time that pods have lived, and time that they have worked.
-    pub(super) lived: Duration,
-    pub(super) worked: Duration,
+    /// Waiting times of started tasks, in milliseconds.
+    pub(super) waiting_ms: Vec<u64>,
+    /// Total lifetime of deleted pods.
+    pub(super) pod_time: Duration,
+    /// Total time of started tasks.
+    pub(super) task_time: Duration,
 }
 
 #[derive(Default)]
 struct Partition {
-    waiting: VecDeque<Arrival>,
+    queue: VecDeque<Arrival>,
     running: bool,
     owner: Option<u64>,
 }
 
-struct Worker {
+struct SimulatedWorker {
     name: PodName,
     since: Moment,
-    phase: Phase,
-    stop: Stop,
-    marked: Marked,
+    phase: WorkerPhase,
+    stop: StopState,
+    cost_annotation: CostAnnotation,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum WorkerPhase {
     Starting { until: Moment },
-    Waiting,
+    Idle,
     Working { partition: usize, until: Moment },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    NotAsked,
-    Asked,
+enum StopState {
+    Running,
+    Draining,
 }
 
-impl<'a> Pool<'a> {
+impl<'a> SimulatedPool<'a> {
     pub(super) fn new(scenario: &'a Scenario) -> Self {
         Self {
             scenario,
-            arrived: 0,
+            arrivals_taken: 0,
             partitions: (0..scenario.partitions).map(|_| Partition::default()).collect(),
             workers: BTreeMap::new(),
             replicas: 0,
@@ -68,41 +69,43 @@ impl<'a> Pool<'a> {
             next_partition: 0,
             rebalancing_until: None,
             now: Moment::default(),
-            waited: Vec::new(),
-            lived: Duration::ZERO,
-            worked: Duration::ZERO,
+            waiting_ms: Vec::new(),
+            pod_time: Duration::ZERO,
+            task_time: Duration::ZERO,
         }
     }
 
-    /// Lets everything happen that happens until `now`, in order.
+    /// Processes all events until `now`, in order.
     pub(super) fn advance(&mut self, now: Moment) {
         while let Some(next) = self.next_event().filter(|next| *next <= now) {
             self.now = self.now.max(next);
-            self.happen();
+            self.process_events();
         }
         self.now = now;
     }
 
     pub(super) fn observe(&self, now: Moment) -> Observation {
-        let away = self
+        let unreachable = self
             .scenario
             .trace
             .outages
             .iter()
             .any(|(from, until)| (*from..*until).contains(&now));
-        let lag = if away {
+        let lag = if unreachable {
             Lag::Unknown {
-                why: "Kafka is away".into(),
+                why: "Kafka is unreachable".into(),
             }
         } else {
             let messages =
-                |partition: &Partition| partition.waiting.len() as u64 + u64::from(partition.running);
-            Lag::Known(Work::of(self.partitions.iter().map(messages)))
+                |partition: &Partition| partition.queue.len() as u64 + u64::from(partition.running);
+            Lag::Known(LagByPartition::from_messages(
+                self.partitions.iter().map(messages),
+            ))
         };
-        let group = if away {
+        let group = if unreachable {
             GroupReading::Unknown {
                 at: now,
-                why: "Kafka is away".into(),
+                why: "Kafka is unreachable".into(),
             }
         } else if self.rebalancing_until.is_some() {
             GroupReading::Rebalancing { at: now }
@@ -121,66 +124,69 @@ impl<'a> Pool<'a> {
             group,
             workload: Workload {
                 replicas: self.replicas,
-                pods: self.workers.values().map(Worker::pod).collect(),
+                pods: self.workers.values().map(SimulatedWorker::pod).collect(),
                 status: None,
             },
             conflict: None,
-            held: None,
+            refusal: None,
         }
     }
 
-    pub(super) fn carry_out(&mut self, write: &Write, now: Moment) {
+    pub(super) fn apply(&mut self, write: &Write, now: Moment) {
         match write {
-            Write::Annotate(names) => self.annotate(names, Marked::Yes),
-            Write::Unannotate(names) => self.annotate(names, Marked::No),
+            Write::Annotate(names) => self.annotate(names, CostAnnotation::Present),
+            Write::Unannotate(names) => self.annotate(names, CostAnnotation::Absent),
             Write::SetReplicas(replicas) => self.set_replicas(*replicas, now),
         }
     }
 
-    fn annotate(&mut self, names: &[PodName], marked: Marked) {
+    fn annotate(&mut self, names: &[PodName], cost_annotation: CostAnnotation) {
         let named = self
             .workers
             .values_mut()
             .filter(|worker| names.contains(&worker.name));
-        named.for_each(|worker| worker.marked = marked);
+        named.for_each(|worker| worker.cost_annotation = cost_annotation);
     }
 
     fn set_replicas(&mut self, replicas: u32, now: Moment) {
         self.replicas = replicas;
-        let standing = self
+        let running_workers = self
             .workers
             .values()
-            .filter(|worker| worker.stop == Stop::NotAsked)
+            .filter(|worker| worker.stop == StopState::Running)
             .count();
         let replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
-        for _ in standing..replicas {
+        for _ in running_workers..replicas {
             self.start(now);
         }
-        self.stop(standing.saturating_sub(replicas));
-        self.happen();
+        self.stop(running_workers.saturating_sub(replicas));
+        self.process_events();
     }
 
-    /// Nothing is left to come, to do, or to drain.
+    /// Whether no task is due, queued or running, and no worker is draining.
     pub(super) fn finished(&self, now: Moment) -> bool {
-        let idle = |partition: &Partition| partition.waiting.is_empty() && !partition.running;
-        let draining = self.workers.values().any(|worker| worker.stop == Stop::Asked);
-        self.arrived == self.scenario.trace.arrivals.len()
+        let idle = |partition: &Partition| partition.queue.is_empty() && !partition.running;
+        let draining = self
+            .workers
+            .values()
+            .any(|worker| worker.stop == StopState::Draining);
+        self.arrivals_taken == self.scenario.trace.arrivals.len()
             && now >= self.scenario.trace.end()
             && self.partitions.iter().all(idle)
             && !draining
     }
 
-    /// Adds the time of pods that still live.
-    pub(super) fn lived_until(&self, now: Moment) -> Duration {
+    /// Total lifetime of all pods until `now`.
+    pub(super) fn pod_time_until(&self, now: Moment) -> Duration {
         let living: Duration = self.workers.values().map(|worker| now.since(worker.since)).sum();
-        self.lived + living
+        self.pod_time + living
     }
 
-    /// Tasks that nobody has started.
+    /// Tasks that no worker has started.
     pub(super) fn unstarted(&self) -> u64 {
         self.partitions
             .iter()
-            .map(|partition| partition.waiting.len() as u64)
+            .map(|partition| partition.queue.len() as u64)
             .sum()
     }
 
@@ -189,26 +195,26 @@ impl<'a> Pool<'a> {
             .scenario
             .trace
             .arrivals
-            .get(self.arrived)
+            .get(self.arrivals_taken)
             .map(|arrival| arrival.at);
         let workers = self.workers.values().filter_map(|worker| match worker.phase {
-            Phase::Starting { until } | Phase::Working { until, .. } => Some(until),
-            Phase::Waiting => None,
+            WorkerPhase::Starting { until } | WorkerPhase::Working { until, .. } => Some(until),
+            WorkerPhase::Idle => None,
         });
         workers.chain(arrival).chain(self.rebalancing_until).min()
     }
 
-    /// All that happens at `self.now`.
-    fn happen(&mut self) {
+    /// Processes the events at `self.now`.
+    fn process_events(&mut self) {
         self.arrive();
         self.finish_tasks();
         self.join();
         self.leave();
         if self.rebalancing_until.is_some_and(|until| until <= self.now) {
             self.rebalancing_until = None;
-            self.share_out();
+            self.assign_partitions();
         }
-        self.take_tasks();
+        self.start_tasks();
     }
 
     fn arrive(&mut self) {
@@ -216,53 +222,54 @@ impl<'a> Pool<'a> {
             .scenario
             .trace
             .arrivals
-            .get(self.arrived)
+            .get(self.arrivals_taken)
             .filter(|next| next.at <= self.now)
         {
-            // Keys are random, so that partitions fill evenly.
-            self.partitions[self.next_partition].waiting.push_back(*arrival);
+            // Message keys are random, so partitions fill evenly.
+            self.partitions[self.next_partition].queue.push_back(*arrival);
             self.next_partition = (self.next_partition + 1) % self.partitions.len();
-            self.arrived += 1;
+            self.arrivals_taken += 1;
         }
     }
 
     fn finish_tasks(&mut self) {
         for worker in self.workers.values_mut() {
-            if let Phase::Working { partition, until } = worker.phase
+            if let WorkerPhase::Working { partition, until } = worker.phase
                 && until <= self.now
             {
                 self.partitions[partition].running = false;
-                worker.phase = Phase::Waiting;
+                worker.phase = WorkerPhase::Idle;
             }
         }
     }
 
     fn join(&mut self) {
-        let mut joined = false;
+        let mut has_joined = false;
         for worker in self.workers.values_mut() {
-            if matches!(worker.phase, Phase::Starting { until } if until <= self.now) {
-                worker.phase = Phase::Waiting;
-                joined = true;
+            if matches!(worker.phase, WorkerPhase::Starting { until } if until <= self.now) {
+                worker.phase = WorkerPhase::Idle;
+                has_joined = true;
             }
         }
-        if joined {
+        if has_joined {
             self.rebalance();
         }
     }
 
-    /// Those who were asked to stop and hold nothing go.
+    /// Removes workers that were asked to stop and have no task.
     fn leave(&mut self) {
-        let leaves =
-            |worker: &Worker| worker.stop == Stop::Asked && !matches!(worker.phase, Phase::Working { .. });
-        let leaving: Vec<u64> = self
+        let is_finished = |worker: &SimulatedWorker| {
+            worker.stop == StopState::Draining && !matches!(worker.phase, WorkerPhase::Working { .. })
+        };
+        let finished_workers: Vec<u64> = self
             .workers
             .iter()
-            .filter(|(_, worker)| leaves(worker))
+            .filter(|(_, worker)| is_finished(worker))
             .map(|(id, _)| *id)
             .collect();
-        for id in &leaving {
+        for id in &finished_workers {
             if let Some(worker) = self.workers.remove(id) {
-                self.lived += self.now.since(worker.since);
+                self.pod_time += self.now.since(worker.since);
             }
             let owned = self
                 .partitions
@@ -270,7 +277,7 @@ impl<'a> Pool<'a> {
                 .filter(|partition| partition.owner == Some(*id));
             owned.for_each(|partition| partition.owner = None);
         }
-        if !leaving.is_empty() {
+        if !finished_workers.is_empty() {
             self.rebalance();
         }
     }
@@ -279,22 +286,23 @@ impl<'a> Pool<'a> {
         self.rebalancing_until = Some(self.now + self.scenario.rebalance);
     }
 
-    /// Members keep what they have, up to an even share; what is left over goes to those who have least.
-    fn share_out(&mut self) {
-        let joined = |worker: &Worker| {
-            worker.stop == Stop::NotAsked && !matches!(worker.phase, Phase::Starting { .. })
+    /// Assigns partitions: members keep theirs up to an even share; the rest is assigned to the members with the
+    /// fewest.
+    fn assign_partitions(&mut self) {
+        let has_joined = |worker: &SimulatedWorker| {
+            worker.stop == StopState::Running && !matches!(worker.phase, WorkerPhase::Starting { .. })
         };
         let mut shares: BTreeMap<u64, usize> = self
             .workers
             .iter()
-            .filter(|(_, worker)| joined(worker))
+            .filter(|(_, worker)| has_joined(worker))
             .map(|(id, _)| (*id, 0))
             .collect();
         if shares.is_empty() {
             return;
         }
-        let most = self.partitions.len().div_ceil(shares.len());
-        // Running tasks stay where they are; a first pass over them keeps their owners' shares honest.
+        let even_share = self.partitions.len().div_ceil(shares.len());
+        // Partitions with a running task keep their owner; a first pass counts them in their owners' shares.
         for running_first in [true, false] {
             for partition in self
                 .partitions
@@ -303,7 +311,7 @@ impl<'a> Pool<'a> {
             {
                 let share = partition.owner.and_then(|owner| shares.get_mut(&owner));
                 match share {
-                    Some(share) if running_first || *share < most => *share += 1,
+                    Some(share) if running_first || *share < even_share => *share += 1,
                     _ if running_first => {}
                     _ => partition.owner = None,
                 }
@@ -314,18 +322,18 @@ impl<'a> Pool<'a> {
             .iter_mut()
             .filter(|partition| partition.owner.is_none())
         {
-            let least = shares.iter_mut().min_by_key(|(id, share)| (**share, **id));
-            if let Some((id, share)) = least {
+            let smallest = shares.iter_mut().min_by_key(|(id, share)| (**share, **id));
+            if let Some((id, share)) = smallest {
                 partition.owner = Some(*id);
                 *share += 1;
             }
         }
     }
 
-    /// Whoever has nothing to do takes the oldest task of its partitions.
-    fn take_tasks(&mut self) {
+    /// Each idle worker takes the oldest task of its partitions.
+    fn start_tasks(&mut self) {
         for (id, worker) in &mut self.workers {
-            if worker.phase != Phase::Waiting || worker.stop == Stop::Asked {
+            if worker.phase != WorkerPhase::Idle || worker.stop == StopState::Draining {
                 continue;
             }
             let owned = self
@@ -334,15 +342,15 @@ impl<'a> Pool<'a> {
                 .enumerate()
                 .filter(|(_, partition)| partition.owner == Some(*id));
             let oldest = owned
-                .filter_map(|(number, partition)| Some((partition.waiting.front()?.at, number)))
+                .filter_map(|(number, partition)| Some((partition.queue.front()?.at, number)))
                 .min();
             let Some((_, number)) = oldest else { continue };
             let partition = &mut self.partitions[number];
-            if let (false, Some(task)) = (partition.running, partition.waiting.pop_front()) {
+            if let (false, Some(task)) = (partition.running, partition.queue.pop_front()) {
                 partition.running = true;
-                self.waited.push(self.now.as_millis() - task.at.as_millis());
-                self.worked += task.task;
-                worker.phase = Phase::Working {
+                self.waiting_ms.push(self.now.as_millis() - task.at.as_millis());
+                self.task_time += task.task;
+                worker.phase = WorkerPhase::Working {
                     partition: number,
                     until: self.now + task.task,
                 };
@@ -353,40 +361,41 @@ impl<'a> Pool<'a> {
     fn start(&mut self, now: Moment) {
         let id = self.next_worker;
         self.next_worker += 1;
-        let worker = Worker {
+        let worker = SimulatedWorker {
             name: format!("worker-{id}").as_str().into(),
             since: now,
-            phase: Phase::Starting {
+            phase: WorkerPhase::Starting {
                 until: now + self.scenario.start_up,
             },
-            stop: Stop::NotAsked,
-            marked: Marked::No,
+            stop: StopState::Running,
+            cost_annotation: CostAnnotation::Absent,
         };
         self.workers.insert(id, worker);
     }
 
-    /// Kubernetes' order: those that are not ready, then those that are marked.
+    /// Stops `count` workers in Kubernetes' order: those that are not ready, then scale-down candidates, then the
+    /// others.
     fn stop(&mut self, count: usize) {
         let mut order: Vec<(u8, u64)> = self
             .workers
             .iter()
-            .filter(|(_, worker)| worker.stop == Stop::NotAsked)
-            .map(|(id, worker)| match (worker.phase, worker.marked) {
-                (Phase::Starting { .. }, _) => (0, *id),
-                (_, Marked::Yes) => (1, *id),
-                (_, Marked::No) => (2, *id),
+            .filter(|(_, worker)| worker.stop == StopState::Running)
+            .map(|(id, worker)| match (worker.phase, worker.cost_annotation) {
+                (WorkerPhase::Starting { .. }, _) => (0, *id),
+                (_, CostAnnotation::Present) => (1, *id),
+                (_, CostAnnotation::Absent) => (2, *id),
             })
             .collect();
         order.sort_unstable();
         for (_, id) in order.into_iter().take(count) {
             if let Some(worker) = self.workers.get_mut(&id) {
-                worker.stop = Stop::Asked;
+                worker.stop = StopState::Draining;
             }
         }
     }
 
-    fn member(&self, id: u64, worker: &Worker) -> Option<Member> {
-        if matches!(worker.phase, Phase::Starting { .. }) {
+    fn member(&self, id: u64, worker: &SimulatedWorker) -> Option<Member> {
+        if matches!(worker.phase, WorkerPhase::Starting { .. }) {
             return None;
         }
         let owned = self
@@ -396,21 +405,21 @@ impl<'a> Pool<'a> {
             .filter(|(partition, _)| partition.owner == Some(id));
         Some(Member {
             pod: worker.name.clone(),
-            holds: Holds::Partitions(owned.map(|(_, number)| number).collect()),
+            work: MemberWork::Partitions(owned.map(|(_, number)| number).collect()),
         })
     }
 }
 
-impl Worker {
+impl SimulatedWorker {
     fn pod(&self) -> Pod {
         Pod {
             name: self.name.clone(),
             state: match (self.stop, self.phase) {
-                (Stop::Asked, _) => PodState::Draining,
-                (Stop::NotAsked, Phase::Starting { .. }) => PodState::NotReady,
-                (Stop::NotAsked, _) => PodState::Ready,
+                (StopState::Draining, _) => PodState::Draining,
+                (StopState::Running, WorkerPhase::Starting { .. }) => PodState::NotReady,
+                (StopState::Running, _) => PodState::Ready,
             },
-            marked: self.marked,
+            cost_annotation: self.cost_annotation,
             replica_set: "simulated".into(),
         }
     }

@@ -1,4 +1,4 @@
-//! What came of a simulation: waiting times, worker-hours, replicas over time, reasons.
+//! The report of a simulation: waiting times, worker-hours, replicas over time, reasons.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,101 +6,101 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Scenario;
-use super::pool::Pool;
+use super::pool::SimulatedPool;
+use super::scenario::Scenario;
 use crate::decide::{Decision, Moment, Reason, Write};
 
 /// Rows of the table of replicas over time.
 const ROWS: usize = 24;
 
-/// What came of a simulation.
+/// The result of a simulation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// Simulated time, in seconds.
     pub simulated_seconds: f64,
     /// Tasks of the trace.
     pub tasks: u64,
-    /// Tasks that nobody had started when the simulation gave up.
+    /// Tasks that no worker had started when the simulation ended.
     pub unstarted_tasks: u64,
-    /// From a task's arrival to its start.
-    pub waiting: Option<Waiting>,
-    /// Workers that were paid for.
+    /// Time from a task's arrival to its start; `None` if no task was started.
+    pub waiting: Option<WaitingTimes>,
+    /// Hours of workers.
     pub worker_hours: WorkerHours,
-    /// The most workers at once that were asked for.
+    /// The highest desired replicas.
     pub peak_replicas: u32,
     /// Writes of replicas.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ReplicaChange>,
     /// Replicas over time.
     pub samples: Vec<Sample>,
-    /// How many readings ended with each reason.
+    /// The number of readings with each reason.
     pub reasons: BTreeMap<&'static str, u64>,
 }
 
 /// Waiting times, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Waiting {
-    /// Half of the tasks waited no longer.
+pub struct WaitingTimes {
+    /// The median.
     pub median_seconds: f64,
-    /// 95 of 100 tasks waited no longer.
+    /// The 95th percentile, by nearest rank.
     pub p95_seconds: f64,
-    /// No task waited longer.
+    /// The maximum.
     pub max_seconds: f64,
 }
 
-/// Workers that were paid for, in hours.
+/// Hours of workers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct WorkerHours {
     /// From each pod's creation to its end.
     pub total: f64,
-    /// On tasks: what workers that start at once and never wait would have taken.
+    /// Time on tasks: the total of workers that start immediately and are never idle.
     pub ideal: f64,
-    /// The rest.
+    /// The difference of the two.
     pub wasted: f64,
 }
 
 /// A write of replicas.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Change {
-    /// When, in milliseconds.
+pub struct ReplicaChange {
+    /// Simulated time, in milliseconds.
     pub at_ms: u64,
-    /// Before.
+    /// Replicas before.
     pub from: u32,
-    /// After.
+    /// Replicas after.
     pub to: u32,
-    /// Why.
+    /// The decision's reason.
     pub reason: &'static str,
-    /// The same as a sentence.
+    /// The decision's message.
     pub message: String,
 }
 
-/// A moment.
+/// The state after a reading.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Sample {
-    /// When, in milliseconds.
+    /// Simulated time, in milliseconds.
     pub at_ms: u64,
-    /// Tasks not yet finished; none when that could not be read.
+    /// The lag; `None` if it could not be read.
     pub lag: Option<u64>,
-    /// Workers asked for.
+    /// Desired replicas.
     pub desired: u32,
-    /// Workers that are ready.
+    /// Ready replicas.
     pub ready: u32,
-    /// Workers that finish their last task.
+    /// Draining replicas.
     pub draining: u32,
-    /// Why there are as many as there are.
+    /// The decision's reason.
     pub reason: &'static str,
 }
 
-/// Collects what a report needs while a simulation runs.
+/// Collects the report's data during a simulation.
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
-    changes: Vec<Change>,
+    changes: Vec<ReplicaChange>,
     samples: Vec<Sample>,
     reasons: BTreeMap<Reason, u64>,
     peak: u32,
 }
 
 impl Recorder {
-    pub(super) fn note(&mut self, now: Moment, decision: &Decision) {
+    pub(super) fn record(&mut self, now: Moment, decision: &Decision) {
         let explanation = &decision.explanation;
         *self.reasons.entry(explanation.reason).or_default() += 1;
         self.peak = self.peak.max(explanation.desired);
@@ -109,7 +109,7 @@ impl Recorder {
             Write::Annotate(_) | Write::Unannotate(_) => None,
         });
         if let Some(to) = to {
-            self.changes.push(Change {
+            self.changes.push(ReplicaChange {
                 at_ms: now.as_millis(),
                 from: explanation.current,
                 to,
@@ -120,8 +120,8 @@ impl Recorder {
         let sample = Sample {
             at_ms: now.as_millis(),
             lag: explanation
-                .work
-                .map(|work| u64::try_from(work.messages).unwrap_or(u64::MAX)),
+                .lag
+                .map(|lag| u64::try_from(lag.messages).unwrap_or(u64::MAX)),
             desired: explanation.desired,
             ready: explanation.pods.ready,
             draining: explanation.pods.draining,
@@ -138,14 +138,14 @@ impl Recorder {
         }
     }
 
-    pub(super) fn finish(self, scenario: &Scenario, pool: &Pool<'_>, now: Moment) -> Report {
-        let total = hours(pool.lived_until(now));
-        let ideal = hours(pool.worked);
+    pub(super) fn finish(self, scenario: &Scenario, pool: &SimulatedPool<'_>, now: Moment) -> Report {
+        let total = hours(pool.pod_time_until(now));
+        let ideal = hours(pool.task_time);
         Report {
             simulated_seconds: now.as_millis() as f64 / 1_000.0,
             tasks: scenario.trace.arrivals.len() as u64,
             unstarted_tasks: pool.unstarted(),
-            waiting: waiting(pool.waited.clone()),
+            waiting: waiting_times(pool.waiting_ms.clone()),
             worker_hours: WorkerHours {
                 total,
                 ideal,
@@ -167,15 +167,15 @@ fn hours(duration: Duration) -> f64 {
     duration.as_secs_f64() / 3600.0
 }
 
-fn waiting(mut waited: Vec<u64>) -> Option<Waiting> {
-    waited.sort_unstable();
-    let last = waited.len().checked_sub(1)?;
-    // The nearest rank: the smallest time that so many of a hundred did not exceed.
+fn waiting_times(mut waiting_ms: Vec<u64>) -> Option<WaitingTimes> {
+    waiting_ms.sort_unstable();
+    let last = waiting_ms.len().checked_sub(1)?;
+    // Nearest rank: the smallest time that `percent` of the tasks do not exceed.
     let percentile = |percent: usize| {
-        let rank = (waited.len() * percent).div_ceil(100).saturating_sub(1);
-        waited[rank.min(last)] as f64 / 1_000.0
+        let rank = (waiting_ms.len() * percent).div_ceil(100).saturating_sub(1);
+        waiting_ms[rank.min(last)] as f64 / 1_000.0
     };
-    Some(Waiting {
+    Some(WaitingTimes {
         median_seconds: percentile(50),
         p95_seconds: percentile(95),
         max_seconds: percentile(100),
@@ -190,7 +190,7 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "{:>9} {lag:>7} {:>7} {:>5} {:>8}  {}",
-                clock(sample.at_ms),
+                format_time(sample.at_ms),
                 sample.desired,
                 sample.ready,
                 sample.draining,
@@ -203,7 +203,7 @@ impl fmt::Display for Report {
             f,
             "tasks          {} in {}",
             self.tasks,
-            clock((self.simulated_seconds * 1_000.0) as u64)
+            format_time((self.simulated_seconds * 1_000.0) as u64)
         )?;
         if self.unstarted_tasks > 0 {
             writeln!(f, "never started  {}", self.unstarted_tasks)?;
@@ -218,7 +218,7 @@ impl fmt::Display for Report {
         let hours = self.worker_hours;
         writeln!(
             f,
-            "worker-hours   {:.2}, of which {:.2} on tasks and {:.2} ({:.0} %) wasted",
+            "worker-hours   {:.2}: {:.2} on tasks, {:.2} ({:.0} %) wasted",
             hours.total,
             hours.ideal,
             hours.wasted,
@@ -243,23 +243,23 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    /// As many samples as there are rows, evenly over those at which replicas changed.
+    /// About [`ROWS`] samples, evenly chosen from those at which desired replicas changed, and the last one.
     fn rows(&self) -> impl Iterator<Item = &Sample> {
         let mut last = None;
-        let telling: Vec<&Sample> = self
+        let change_points: Vec<&Sample> = self
             .samples
             .iter()
             .filter(|sample| last.replace(sample.desired) != Some(sample.desired))
             .collect();
-        let step = telling.len().div_ceil(ROWS).max(1);
-        let last_row = (telling.len() > 1 && !(telling.len() - 1).is_multiple_of(step))
-            .then(|| telling.last().copied())
+        let step = change_points.len().div_ceil(ROWS).max(1);
+        let last_row = (change_points.len() > 1 && !(change_points.len() - 1).is_multiple_of(step))
+            .then(|| change_points.last().copied())
             .flatten();
-        telling.into_iter().step_by(step).chain(last_row)
+        change_points.into_iter().step_by(step).chain(last_row)
     }
 }
 
-fn clock(millis: u64) -> String {
+fn format_time(millis: u64) -> String {
     let seconds = millis / 1_000;
     format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }

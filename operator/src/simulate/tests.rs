@@ -1,18 +1,18 @@
-//! What simulations show, with nothing left to chance.
+//! Tests of simulations; all inputs are fixed.
 
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::decide::{Bounds, Target};
+use crate::decide::{Policy, ReplicaLimits, Target};
 
 fn policy() -> Policy {
     let seconds = Duration::from_secs;
     Policy {
-        bounds: Bounds::new(0..=24).expect("in order"),
+        limits: ReplicaLimits::new(0..=24).expect("in order"),
         target: Target::TasksPerReplica(NonZeroU32::MIN),
         mode: Mode::Active,
-        stabilisation: seconds(120),
-        settle: seconds(2),
+        stabilization: seconds(120),
+        cooldown: seconds(2),
         rebalance_hold: seconds(25),
         stale_after: seconds(16),
     }
@@ -46,7 +46,7 @@ fn a_burst_gets_a_worker_for_each_task_in_one_write_and_then_none() {
 }
 
 #[test]
-fn nothing_that_runs_is_ever_stopped_by_an_outage() {
+fn a_running_task_is_never_stopped_by_an_outage() {
     let lines = r#"
         {"at_seconds": 0, "tasks": 6, "task_seconds": 600}
         {"at_seconds": 60, "kafka_away_seconds": 300}
@@ -85,13 +85,13 @@ fn the_same_scenario_gives_the_same_report() {
 }
 
 #[test]
-fn a_longer_stabilisation_wastes_more_and_changes_less() {
+fn a_longer_stabilization_wastes_more_and_changes_less() {
     let lines: String = (0..40)
         .map(|n| format!("{{\"at_seconds\": {}, \"tasks\": 3}}\n", n * 240))
         .collect();
     let with = |seconds| {
         let mut scenario = scenario(&lines);
-        scenario.policy.stabilisation = Duration::from_secs(seconds);
+        scenario.policy.stabilization = Duration::from_secs(seconds);
         simulate(&scenario).unwrap()
     };
     let (short, long) = (with(0), with(600));
@@ -100,13 +100,13 @@ fn a_longer_stabilisation_wastes_more_and_changes_less() {
 }
 
 #[test]
-fn lines_that_make_no_sense_are_named() {
+fn invalid_lines_are_named() {
     let refused = |text: &str| {
         Trace::parse(text, Duration::from_secs(1))
             .unwrap_err()
             .to_string()
     };
-    assert!(refused("{\"at_seconds\": 1}\n{\"at\": 2}").starts_with("line 2 is no event; fix: "));
+    assert!(refused("{\"at_seconds\": 1}\n{\"at\": 2}").starts_with("line 2 is not a valid event; fix: "));
     assert!(refused("{\"at_seconds\": -1}").starts_with("line 1: -1 s is not between"));
     assert!(refused("{\"at_seconds\": 1e300}").starts_with("line 1: "));
     assert!(refused("{\"at_seconds\": 1, \"tasks\": 99999999999}").starts_with("more than"));

@@ -1,4 +1,4 @@
-//! What happens in a simulation: tasks that arrive, and readings that fail. Recorded, or made up from a seed.
+//! The events of a simulation, recorded or synthetic: arriving tasks, and times when Kafka cannot be read.
 
 use std::time::Duration;
 
@@ -6,106 +6,106 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::Moment;
 
-/// The most tasks of one trace: a week of one task each second, and more than half a million beside.
+/// The most tasks of one trace: one task per second for a week is 604,800.
 const MAX_TASKS: u64 = 1_200_000;
 
 /// The latest moment of a trace, in seconds: 60 days.
 const MAX_SECONDS: f64 = 60.0 * 86_400.0;
 
-/// What happens, in order of time.
+/// Events in order of time.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Trace {
-    /// Tasks.
+    /// Arriving tasks, in order of time.
     pub arrivals: Vec<Arrival>,
-    /// When Kafka cannot be read: from, until.
+    /// Times when Kafka cannot be read: start and end.
     pub outages: Vec<(Moment, Moment)>,
 }
 
 /// A task that arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
-    /// When.
+    /// The time of arrival.
     pub at: Moment,
-    /// How long a worker takes for it.
+    /// The time a worker needs for it.
     pub task: Duration,
 }
 
 /// One line of a recorded trace.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Event {
+pub struct TraceEvent {
     /// Seconds since the trace's start.
     pub at_seconds: f64,
     /// Tasks that arrive together.
     #[serde(default)]
     pub tasks: u64,
-    /// How long a worker takes for each.
+    /// The time a worker needs for each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_seconds: Option<f64>,
-    /// How long Kafka cannot be read from here on.
+    /// The time for which Kafka cannot be read from here on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kafka_away_seconds: Option<f64>,
 }
 
-/// A line of a trace that makes no sense.
+/// Why a trace is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
-    /// It is no event.
+    /// A line is not a valid event.
     #[error(
-        "line {line} is no event; fix: write {{\"at_seconds\": 12.5, \"tasks\": 24}}, with task_seconds or kafka_away_seconds \
-         where needed"
+        "line {line} is not a valid event; fix: write {{\"at_seconds\": 12.5, \"tasks\": 24}}, with task_seconds or \
+         kafka_away_seconds where needed"
     )]
     Line {
-        /// Its number, from 1.
+        /// The line's number, from 1.
         line: usize,
-        /// What was met.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// It has a time that is negative or beyond 60 days.
+    /// A time is negative or beyond 60 days.
     #[error(
         "line {line}: {seconds} s is not between 0 and 60 days; fix: count seconds from the trace's start"
     )]
     Time {
-        /// Its number, from 1.
+        /// The line's number, from 1.
         line: usize,
-        /// The time.
+        /// The invalid time, in seconds.
         seconds: f64,
     },
-    /// There are too many.
-    #[error("more than {MAX_TASKS} tasks; fix: a shorter trace")]
+    /// The trace has too many tasks.
+    #[error("more than {MAX_TASKS} tasks; fix: use a shorter trace")]
     TooMany,
 }
 
-/// A made-up trace.
+/// Parameters of a synthetic trace.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Synthetic {
-    /// How long tasks arrive.
+    /// The time during which tasks arrive.
     pub length: Duration,
-    /// How many arrive in an hour, at random moments.
+    /// Tasks per hour, at random moments.
     pub tasks_per_hour: u32,
-    /// How many arrive together, once in a while.
+    /// Tasks of each burst.
     pub burst: u32,
-    /// Time between two bursts; the first comes at once.
+    /// Time between two bursts; the first is at the start.
     pub burst_every: Duration,
-    /// How long a worker takes for a task, in the middle; single ones take from half of it to one and a half.
+    /// The mean time a worker needs for a task; single tasks need from half to one and a half times as long.
     pub task: Duration,
-    /// What chance starts from.
+    /// Seed of the random numbers.
     pub seed: u64,
 }
 
 impl Trace {
-    /// When the last task arrives, or Kafka comes back for the last time.
+    /// When the last task arrives, or the last outage ends.
     pub fn end(&self) -> Moment {
         let arrivals = self.arrivals.iter().map(|arrival| arrival.at);
         let outages = self.outages.iter().map(|(_, until)| *until);
         arrivals.chain(outages).max().unwrap_or_default()
     }
 
-    /// A recorded trace: one JSON object a line; empty lines and lines that start with # are skipped. Tasks without a time
-    /// of their own take `task`.
+    /// Parses a recorded trace: one JSON object per line; empty lines and lines that start with # are skipped. Tasks
+    /// without `task_seconds` need `task`.
     ///
     /// # Errors
-    /// The first line that makes no sense.
+    /// The first invalid line.
     pub fn parse(text: &str, task: Duration) -> Result<Self, TraceError> {
         let mut trace = Self::default();
         let mut tasks = 0_u64;
@@ -113,7 +113,7 @@ impl Trace {
             if content.trim().is_empty() || content.starts_with('#') {
                 continue;
             }
-            let event: Event =
+            let event: TraceEvent =
                 serde_json::from_str(content).map_err(|source| TraceError::Line { line, source })?;
             let time = |seconds: f64| {
                 let sane = (0.0..=MAX_SECONDS).contains(&seconds);
@@ -129,8 +129,8 @@ impl Trace {
             trace
                 .arrivals
                 .extend((0..event.tasks).map(|_| Arrival { at, task }));
-            if let Some(away) = event.kafka_away_seconds {
-                trace.outages.push((at, at + time(away)?));
+            if let Some(outage) = event.kafka_away_seconds {
+                trace.outages.push((at, at + time(outage)?));
             }
         }
         trace.arrivals.sort_by_key(|arrival| arrival.at);
@@ -139,7 +139,7 @@ impl Trace {
 }
 
 impl Synthetic {
-    /// The trace.
+    /// Generates the trace.
     ///
     /// # Errors
     /// When it would have too many tasks.
@@ -154,36 +154,36 @@ impl Synthetic {
         if expected > MAX_TASKS as f64 {
             return Err(TraceError::TooMany);
         }
-        let mut chance = Chance(self.seed);
+        let mut rng = Rng(self.seed);
         let mut trace = Trace::default();
         let steady = f64::from(self.tasks_per_hour) * hours;
         for _ in 0..steady as u64 {
-            let at = Moment::default() + self.length.mul_f64(chance.next());
-            trace.arrivals.push(self.arrival(at, &mut chance));
+            let at = Moment::default() + self.length.mul_f64(rng.next());
+            trace.arrivals.push(self.arrival(at, &mut rng));
         }
         for number in 0..bursts {
             let at = Moment::default() + self.burst_every * u32::try_from(number).unwrap_or(u32::MAX);
             for _ in 0..self.burst {
-                trace.arrivals.push(self.arrival(at, &mut chance));
+                trace.arrivals.push(self.arrival(at, &mut rng));
             }
         }
         trace.arrivals.sort_by_key(|arrival| arrival.at);
         Ok(trace)
     }
 
-    fn arrival(&self, at: Moment, chance: &mut Chance) -> Arrival {
-        let task = self.task.mul_f64(0.5 + chance.next());
+    fn arrival(&self, at: Moment, rng: &mut Rng) -> Arrival {
+        let task = self.task.mul_f64(0.5 + rng.next());
         // Whole milliseconds, as all times here.
         let task = Duration::from_millis(u64::try_from(task.as_millis()).unwrap_or(u64::MAX));
         Arrival { at, task }
     }
 }
 
-/// Chance that a seed repeats: SplitMix64 (Steele, Lea and Flood 2014).
-struct Chance(u64);
+/// Reproducible random numbers: SplitMix64 (Steele, Lea and Flood 2014).
+struct Rng(u64);
 
-impl Chance {
-    /// Evenly from 0 to 1, 1 excluded.
+impl Rng {
+    /// Uniform in [0, 1).
     fn next(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;

@@ -1,40 +1,40 @@
-//! Conditions: what a person or a script waits for.
+//! Conditions of a pool.
 
 use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::{PoolReport, RoleReport};
+use super::report::{PoolReport, RoleReport};
 use crate::crd::condition_types;
-use crate::decide::{Bound, Lag, Reason};
-use crate::observe::Flag;
-use crate::observe::workload::Trouble;
+use crate::decide::{Lag, Limit, Reason};
+use crate::observe::OffsetAnomaly;
+use crate::observe::workload::WorkloadProblem;
 use crate::plan::Problems;
 
-/// How many odd partitions are named: a topic may have a thousand.
-const FLAGS_NAMED: usize = 5;
+/// Offset anomalies named in the message: a topic may have a thousand.
+const MAX_NAMED_ANOMALIES: usize = 5;
 
-/// The longest message. The API server refuses a status with one of more than 32,768 characters, and parts of it come from
-/// users and brokers.
-const LONGEST_MESSAGE_BYTES: usize = 8 * 1024;
+/// The longest message. The API server refuses a status with one of more than 32,768 characters, and parts of it come
+/// from users and brokers.
+const MAX_MESSAGE_BYTES: usize = 8 * 1024;
 
 /// A condition without its time.
-pub(super) struct Said {
+pub(super) struct ConditionUpdate {
     type_: &'static str,
-    holds: Holds,
+    status: ConditionStatus,
     reason: Cow<'static, str>,
     message: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Holds {
+enum ConditionStatus {
     True,
     False,
     Unknown,
 }
 
 /// The conditions of a pool, always the same ones in the same order.
-pub(super) fn of(report: &PoolReport) -> Vec<Said> {
+pub(super) fn of_pool(report: &PoolReport) -> Vec<ConditionUpdate> {
     match report {
         PoolReport::Refused(problems) => refused(problems),
         PoolReport::Running(roles) => vec![
@@ -48,27 +48,27 @@ pub(super) fn of(report: &PoolReport) -> Vec<Said> {
     }
 }
 
-/// Conditions with times: that of `previous` where the status is the same.
-pub(super) fn dated(
-    said: Vec<Said>,
+/// Adds transition times: that of `previous` where the status is the same.
+pub(super) fn with_transition_times(
+    updates: Vec<ConditionUpdate>,
     previous: &[Condition],
     generation: Option<i64>,
     now: &Time,
 ) -> Vec<Condition> {
-    let each = said.into_iter().map(|said| {
-        let status = match said.holds {
-            Holds::True => "True",
-            Holds::False => "False",
-            Holds::Unknown => "Unknown",
+    let each = updates.into_iter().map(|update| {
+        let status = match update.status {
+            ConditionStatus::True => "True",
+            ConditionStatus::False => "False",
+            ConditionStatus::Unknown => "Unknown",
         };
         let before = previous
             .iter()
-            .find(|before| before.type_ == said.type_ && before.status == status);
+            .find(|before| before.type_ == update.type_ && before.status == status);
         Condition {
-            type_: said.type_.to_owned(),
+            type_: update.type_.to_owned(),
             status: status.to_owned(),
-            reason: said.reason.into_owned(),
-            message: shortened(said.message),
+            reason: update.reason.into_owned(),
+            message: shortened(update.message),
             observed_generation: generation,
             last_transition_time: before
                 .map_or_else(|| now.clone(), |before| before.last_transition_time.clone()),
@@ -78,53 +78,53 @@ pub(super) fn dated(
 }
 
 fn shortened(mut message: String) -> String {
-    if message.len() > LONGEST_MESSAGE_BYTES {
-        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE_BYTES));
+    if message.len() > MAX_MESSAGE_BYTES {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
         message.push('…');
     }
     message
 }
 
-fn refused(problems: &Problems) -> Vec<Said> {
-    let unknown = |type_| Said {
+fn refused(problems: &Problems) -> Vec<ConditionUpdate> {
+    let unknown = |type_| ConditionUpdate {
         type_,
-        holds: Holds::Unknown,
+        status: ConditionStatus::Unknown,
         reason: "InvalidSpec".into(),
-        message: "the spec cannot be done, so that nothing is decided".to_owned(),
+        message: "the spec is invalid; replicas stay unchanged".to_owned(),
     };
     vec![
-        Said {
+        ConditionUpdate {
             type_: condition_types::READY,
-            holds: Holds::False,
+            status: ConditionStatus::False,
             reason: "InvalidSpec".into(),
             message: problems.to_string(),
         },
         unknown(condition_types::LAG_KNOWN),
         unknown(condition_types::SCALING_LIMITED),
-        Said {
+        ConditionUpdate {
             type_: condition_types::DEGRADED,
-            holds: Holds::True,
+            status: ConditionStatus::True,
             reason: "InvalidSpec".into(),
-            message: "workers go on as the last valid spec says".to_owned(),
+            message: "workers continue with the last valid spec".to_owned(),
         },
         unknown(condition_types::DEPENDENCIES_AVAILABLE),
         unknown(condition_types::CONFLICT),
     ]
 }
 
-fn ready(roles: &[RoleReport]) -> Said {
-    let waiting = |report: &&RoleReport| report.explanation.pods.ready < report.explanation.desired;
+fn ready(roles: &[RoleReport]) -> ConditionUpdate {
+    let not_ready = |report: &&RoleReport| report.explanation.pods.ready < report.explanation.desired;
     let type_ = condition_types::READY;
-    match all(roles, waiting, |report| {
+    match lines_by_role(roles, not_ready, |report| {
         let explanation = &report.explanation;
         format!("{} of {} are ready", explanation.pods.ready, explanation.desired)
     }) {
-        None => yes(type_, "AsAsked", "as many workers as are asked for are ready"),
-        Some(message) => no(type_, "WorkersStarting", message),
+        None => condition_true(type_, "DesiredReplicasReady", "the desired replicas are ready"),
+        Some(message) => condition_false(type_, "WorkersStarting", message),
     }
 }
 
-fn lag_known(roles: &[RoleReport]) -> Said {
+fn lag_known(roles: &[RoleReport]) -> ConditionUpdate {
     let type_ = condition_types::LAG_KNOWN;
     let unknown = |report: &&RoleReport| !matches!(report.lag, Lag::Known(_));
     let why = |report: &RoleReport| match &report.lag {
@@ -132,90 +132,92 @@ fn lag_known(roles: &[RoleReport]) -> Said {
         Lag::Partial { missing, why, .. } => format!("{missing} partitions could not be read: {why}"),
         Lag::Unknown { why } => format!("could not be read: {why}"),
     };
-    match all(roles, unknown, why) {
-        None => yes(type_, "Read", "lag was read whole"),
-        Some(message) => no(type_, "CouldNotBeRead", message),
+    match lines_by_role(roles, unknown, why) {
+        None => condition_true(type_, "AllPartitionsRead", "all partitions were read"),
+        Some(message) => condition_false(type_, "LagUnreadable", message),
     }
 }
 
-fn scaling_limited(roles: &[RoleReport]) -> Said {
+fn scaling_limited(roles: &[RoleReport]) -> ConditionUpdate {
     let type_ = condition_types::SCALING_LIMITED;
     let limited = |report: &&RoleReport| {
-        let bound = report.explanation.bound;
+        let limit = report.explanation.limit;
         matches!(
-            bound,
-            Bound::Max | Bound::Partitions | Bound::Draining | Bound::Unschedulable | Bound::Dependency
+            limit,
+            Limit::Max | Limit::Partitions | Limit::Draining | Limit::Unschedulable | Limit::Dependency
         )
     };
     let reason = roles
         .iter()
         .find(limited)
-        .map(|report| match report.explanation.bound {
-            Bound::Max => "MaxReplicas",
-            Bound::Partitions => "PartitionsWithWork",
-            Bound::Draining => "DrainingWorkers",
-            Bound::Dependency => "Dependency",
+        .map(|report| match report.explanation.limit {
+            Limit::Max => "MaxReplicas",
+            Limit::Partitions => "PartitionsWithWork",
+            Limit::Draining => "DrainingWorkers",
+            Limit::Dependency => "Dependency",
             _ => "Unschedulable",
         });
     match (
         reason,
-        all(roles, limited, |report| report.explanation.to_string()),
+        lines_by_role(roles, limited, |report| report.explanation.to_string()),
     ) {
-        (Some(reason), Some(message)) => yes(type_, reason, message),
-        _ => no(
+        (Some(reason), Some(message)) => condition_true(type_, reason, message),
+        _ => condition_false(
             type_,
             "NotLimited",
-            "there are as many workers as the work deserves".to_owned(),
+            "desired replicas are the replicas the backlog needs".to_owned(),
         ),
     }
 }
 
-fn degraded(roles: &[RoleReport]) -> Said {
+fn degraded(roles: &[RoleReport]) -> ConditionUpdate {
     let type_ = condition_types::DEGRADED;
     let mut found: Vec<(&str, String)> = Vec::new();
     for report in roles {
         let role = report.role;
         let unschedulable = report.explanation.pods.unschedulable;
         if unschedulable > 0 {
-            let trouble = report
-                .troubles
+            let problem = report
+                .problems
                 .iter()
-                .find(|trouble| &*trouble.reason == "Unschedulable");
-            let why = trouble.map_or_else(String::new, |trouble| format!(": {}", trouble.message));
+                .find(|problem| &*problem.reason == "Unschedulable");
+            let why = problem.map_or_else(String::new, |problem| format!(": {}", problem.message));
             found.push((
                 "Unschedulable",
                 format!("{role}: no node has room for {unschedulable} pods{why}"),
             ));
         }
-        for trouble in report
-            .troubles
+        for problem in report
+            .problems
             .iter()
-            .filter(|trouble| &*trouble.reason != "Unschedulable")
+            .filter(|problem| &*problem.reason != "Unschedulable")
         {
-            let Trouble { reason, message } = trouble;
+            let WorkloadProblem { reason, message } = problem;
             found.push((reason, format!("{role}: {reason}: {message}")));
         }
-        found.extend(
-            report
-                .flags
-                .iter()
-                .take(FLAGS_NAMED)
-                .map(|flag| (flag_reason(flag), format!("{role}: {}", flag_text(flag)))),
-        );
+        found.extend(report.anomalies.iter().take(MAX_NAMED_ANOMALIES).map(|anomaly| {
+            (
+                anomaly_reason(anomaly),
+                format!("{role}: {}", anomaly_text(anomaly)),
+            )
+        }));
         if let Some(more) = report
-            .flags
+            .anomalies
             .len()
-            .checked_sub(FLAGS_NAMED)
+            .checked_sub(MAX_NAMED_ANOMALIES)
             .filter(|more| *more > 0)
         {
-            found.push(("MoreOffsets", format!("{role}: and {more} more partitions")));
+            found.push((
+                "MoreOffsets",
+                format!("{role}: {more} more partitions with offset anomalies"),
+            ));
         }
-        let max = report.explanation.bounds.max();
+        let max = report.explanation.limits.max();
         let partitions = report
             .explanation
-            .work
-            .filter(|work| work.missing == 0)
-            .map(|work| work.partitions);
+            .lag
+            .filter(|lag| lag.missing == 0)
+            .map(|lag| lag.partitions);
         if let Some(partitions) = partitions.filter(|partitions| *partitions < max) {
             let text = format!(
                 "{role}: maxReplicas is {max} and the topic has {partitions} partitions; fix: add partitions"
@@ -224,17 +226,18 @@ fn degraded(roles: &[RoleReport]) -> Said {
         }
     }
     match found.first() {
-        None => no(type_, "AllWell", "nothing is odd".to_owned()),
+        None => condition_false(type_, "NoProblems", "no problems found".to_owned()),
         Some((reason, _)) => {
             let reason = condition_reason(reason);
             let messages: Vec<&str> = found.iter().map(|(_, message)| &**message).collect();
-            yes(type_, reason, messages.join("\n"))
+            condition_true(type_, reason, messages.join("\n"))
         }
     }
 }
 
-/// The worst refusal is the reason; the message names all. Without offsets, reports of workers cannot be read.
-fn dependencies_available(roles: &[RoleReport]) -> Said {
+/// The worst refusal is the reason; the message names all. Workers report refusals in the metadata of committed
+/// offsets, so that without offsets nothing is known.
+fn dependencies_available(roles: &[RoleReport]) -> ConditionUpdate {
     let type_ = condition_types::DEPENDENCIES_AVAILABLE;
     let refusals: Vec<_> = roles
         .iter()
@@ -243,36 +246,36 @@ fn dependencies_available(roles: &[RoleReport]) -> Said {
     if let Some(worst) = refusals.iter().map(|(_, refusal)| refusal.dependency).min() {
         let messages = refusals.iter();
         let messages = messages.map(|(role, refusal)| format!("{role}: {}", refusal.message));
-        return no(type_, worst.reason(), messages.collect::<Vec<_>>().join("\n"));
+        return condition_false(type_, worst.reason(), messages.collect::<Vec<_>>().join("\n"));
     }
     let unread = |report: &&RoleReport| matches!(report.lag, Lag::Unknown { .. });
-    match all(roles, unread, |_| {
-        "offsets could not be read, with which workers report refusals".to_owned()
+    match lines_by_role(roles, unread, |_| {
+        "workers report refusals with their committed offsets, which could not be read".to_owned()
     }) {
-        None => yes(type_, "NoProblems", "no dependency refuses a worker"),
-        Some(message) => Said {
+        None => condition_true(type_, "NoProblems", "no dependency refuses a worker"),
+        Some(message) => ConditionUpdate {
             type_,
-            holds: Holds::Unknown,
+            status: ConditionStatus::Unknown,
             reason: "PartitionsUnreadable".into(),
             message,
         },
     }
 }
 
-fn conflict(roles: &[RoleReport]) -> Said {
+fn conflict(roles: &[RoleReport]) -> ConditionUpdate {
     let type_ = condition_types::CONFLICT;
     let conflicting = |report: &&RoleReport| report.explanation.reason == Reason::Conflict;
-    match all(roles, conflicting, |report| report.explanation.to_string()) {
-        None => no(
+    match lines_by_role(roles, conflicting, |report| report.explanation.to_string()) {
+        None => condition_false(
             type_,
-            "Alone",
-            "nobody else takes from these groups and topics".to_owned(),
+            "NoConflict",
+            "no other pool or consumer uses these groups and topics".to_owned(),
         ),
-        Some(message) => yes(type_, "Shared", message),
+        Some(message) => condition_true(type_, "GroupShared", message),
     }
 }
 
-/// A condition's reason: the cluster's own word, where the API server would take it for one.
+/// A condition's reason: the cluster's own word, if the API server accepts it as one.
 fn condition_reason(reason: &str) -> String {
     let is_word = reason.chars().all(|letter| letter.is_ascii_alphanumeric())
         && reason.starts_with(|letter: char| letter.is_ascii_alphabetic());
@@ -283,59 +286,65 @@ fn condition_reason(reason: &str) -> String {
     }
 }
 
-pub(crate) fn flag_reason(flag: &Flag) -> &'static str {
-    match flag {
-        Flag::BeyondEnd { .. } => "OffsetBeyondEnd",
-        Flag::Expired { .. } => "MessagesExpired",
-        Flag::Recreated => "TopicRecreated",
+pub(crate) fn anomaly_reason(anomaly: &OffsetAnomaly) -> &'static str {
+    match anomaly {
+        OffsetAnomaly::BeyondEnd { .. } => "OffsetBeyondEnd",
+        OffsetAnomaly::Expired { .. } => "MessagesExpired",
+        OffsetAnomaly::Recreated => "TopicRecreated",
     }
 }
 
-pub(crate) fn flag_text(flag: &Flag) -> String {
-    match flag {
-        Flag::BeyondEnd {
+pub(crate) fn anomaly_text(anomaly: &OffsetAnomaly) -> String {
+    match anomaly {
+        OffsetAnomaly::BeyondEnd {
             partition,
             committed,
             end,
         } => format!(
-            "partition {partition}: {committed} was committed and the end is {end}; counted from the start"
+            "partition {partition}: committed offset {committed} is beyond the end offset {end}; lag counted from the \
+             start"
         ),
-        Flag::Expired { partition, messages } => {
-            format!("partition {partition}: up to {messages} messages expired before they were read")
+        OffsetAnomaly::Expired { partition, messages } => {
+            format!("partition {partition}: up to {messages} messages expired before they were consumed")
         }
-        Flag::Recreated => {
-            "the topic was made anew since its offsets were initialised; counted from the start".to_owned()
+        OffsetAnomaly::Recreated => {
+            "the topic was recreated since its offsets were initialized; lag counted from the start"
+                .to_owned()
         }
     }
 }
 
-/// What is to be said of the roles that `which` picks, by name; none where it picks none.
-fn all(
+/// One line for each role that `which` selects, with its name; none if it selects none.
+fn lines_by_role(
     roles: &[RoleReport],
     which: impl Fn(&&RoleReport) -> bool,
     text: impl Fn(&RoleReport) -> String,
 ) -> Option<String> {
-    let said: Vec<String> = roles
+    let lines: Vec<String> = roles
         .iter()
         .filter(which)
         .map(|report| format!("{}: {}", report.role, text(report)))
         .collect();
-    (!said.is_empty()).then(|| said.join("\n"))
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-fn yes(type_: &'static str, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Said {
-    Said {
+fn condition_true(
+    type_: &'static str,
+    reason: impl Into<Cow<'static, str>>,
+    message: impl Into<String>,
+) -> ConditionUpdate {
+    ConditionUpdate {
         type_,
-        holds: Holds::True,
+        status: ConditionStatus::True,
         reason: reason.into(),
         message: message.into(),
     }
 }
 
-fn no(type_: &'static str, reason: &'static str, message: String) -> Said {
-    Said {
+fn condition_false(type_: &'static str, reason: &'static str, message: String) -> ConditionUpdate {
+    ConditionUpdate {
         type_,
-        holds: Holds::False,
+        status: ConditionStatus::False,
         reason: reason.into(),
         message,
     }

@@ -1,14 +1,15 @@
-//! Statuses as people read them, and when they are written.
+//! Tests of the status and of when it is written.
 
 use std::num::NonZeroU32;
 
 use super::*;
 use crate::decide::{
-    Activity, Bound, Bounds, GroupReading, History, LagReading, Mode, Moment, Observation, Pod, PodName,
-    PodState, Policy, Reason, Work, Workload, decide,
+    Activity, CostAnnotation, GroupReading, History, LagReading, Limit, Mode, Moment, Observation, Pod,
+    PodName, PodState, Policy, Reason, ReplicaLimits, Target, Workload, decide,
 };
-use crate::observe::dependencies::Dependency;
-use crate::plan::Problem;
+use crate::observe::OffsetAnomaly;
+use crate::observe::dependencies::{Dependency, Refusal};
+use crate::plan::{Problem, Problems};
 
 fn time(text: &str) -> Time {
     serde_json::from_value(serde_json::Value::String(text.into())).expect("a time")
@@ -17,14 +18,14 @@ fn time(text: &str) -> Time {
 fn policy() -> Policy {
     let seconds = Duration::from_secs;
     Policy {
-        bounds: Bounds::new(0..=8).expect("in order"),
+        limits: ReplicaLimits::new(0..=8).expect("in order"),
         target: Target::DrainWithin {
             within_seconds: NonZeroU32::new(90).expect("not 0"),
             task_seconds: NonZeroU32::new(90).expect("not 0"),
         },
         mode: Mode::Active,
-        stabilisation: seconds(120),
-        settle: seconds(2),
+        stabilization: seconds(120),
+        cooldown: seconds(2),
         rebalance_hold: seconds(25),
         stale_after: seconds(16),
     }
@@ -35,7 +36,7 @@ fn report(role: Role, lag: Lag, ready: u32) -> RoleReport {
     let pods = (0..ready).map(|number| Pod {
         name: PodName::from(&*format!("p{number}")),
         state: PodState::Ready,
-        marked: crate::decide::Marked::No,
+        cost_annotation: CostAnnotation::Absent,
         replica_set: "set".into(),
     });
     let observation = Observation {
@@ -50,7 +51,7 @@ fn report(role: Role, lag: Lag, ready: u32) -> RoleReport {
             status: None,
         },
         conflict: None,
-        held: None,
+        refusal: None,
     };
     let mut explanation = decide(&policy, &observation, History::default(), Moment::default()).explanation;
     explanation.pods.activity = Some(Activity {
@@ -61,17 +62,17 @@ fn report(role: Role, lag: Lag, ready: u32) -> RoleReport {
         role,
         explanation,
         lag,
-        flags: Vec::new(),
+        anomalies: Vec::new(),
         last_known_at: Some(time("2026-01-01T00:00:00Z")),
         target: policy.target,
         adoption: None,
-        troubles: Vec::new(),
+        problems: Vec::new(),
         refusals: Vec::new(),
     }
 }
 
 fn known<const N: usize>(messages: [u64; N]) -> Lag {
-    Lag::Known(Work::of(messages))
+    Lag::Known(LagByPartition::from_messages(messages))
 }
 
 fn running(processor: Lag, ready: u32) -> PoolReport {
@@ -81,44 +82,44 @@ fn running(processor: Lag, ready: u32) -> PoolReport {
     ])
 }
 
-fn made(report: &PoolReport, before: Option<&SeparationPoolStatus>) -> SeparationPoolStatus {
+fn status_of(report: &PoolReport, before: Option<&SeparationPoolStatus>) -> SeparationPoolStatus {
     status(report, before, Some(3), &time("2026-01-01T00:00:05Z"))
 }
 
 #[test]
-fn statuses_read_like_this() {
+fn status_snapshots() {
     insta::assert_json_snapshot!(
         "working",
-        made(&running(known([2, 1, 0, 0, 0, 0, 0, 0]), 2), None)
+        status_of(&running(known([2, 1, 0, 0, 0, 0, 0, 0]), 2), None)
     );
-    let mut odd = report(
+    let mut degraded = report(
         Role::Processor,
         Lag::Partial {
-            known: Work::of([9; 4]),
+            known: LagByPartition::from_messages([9; 4]),
             missing: 2,
-            why: "broker 2 is away".into(),
+            why: "broker 2 is unreachable".into(),
         },
         3,
     );
-    odd.flags = vec![
-        Flag::Recreated,
-        Flag::BeyondEnd {
+    degraded.anomalies = vec![
+        OffsetAnomaly::Recreated,
+        OffsetAnomaly::BeyondEnd {
             partition: 1,
             committed: 99,
             end: 12,
         },
-        Flag::Expired {
+        OffsetAnomaly::Expired {
             partition: 2,
             messages: 4,
         },
     ];
-    odd.explanation.pods.unschedulable = 2;
-    insta::assert_json_snapshot!("odd", made(&PoolReport::Running(vec![odd]), None));
+    degraded.explanation.pods.unschedulable = 2;
+    insta::assert_json_snapshot!("degraded", status_of(&PoolReport::Running(vec![degraded]), None));
 }
 
 #[test]
 fn a_condition_keeps_its_time_until_its_status_changes() {
-    let before = made(&running(known([1; 8]), 8), None);
+    let before = status_of(&running(known([1; 8]), 8), None);
     let now = time("2026-01-01T00:01:00Z");
     let same = status(&running(known([3; 8]), 8), Some(&before), Some(3), &now);
     let times = |status: &SeparationPoolStatus| {
@@ -147,14 +148,14 @@ fn a_condition_keeps_its_time_until_its_status_changes() {
 }
 
 #[test]
-fn a_refused_spec_says_what_to_fix_and_keeps_what_was_known() {
-    let before = made(&running(known([1; 8]), 8), None);
+fn an_invalid_spec_names_the_fix_and_keeps_the_last_status() {
+    let before = status_of(&running(known([1; 8]), 8), None);
     let problem = Problem {
         field: "spec.model".into(),
         problem: "a worker runs one model".into(),
         fix: "set exactly one of name and path".into(),
     };
-    let after = made(&PoolReport::Refused(Problems(vec![problem])), Some(&before));
+    let after = status_of(&PoolReport::Refused(Problems(vec![problem])), Some(&before));
     assert_eq!(after.processor, before.processor);
     let ready = after
         .conditions
@@ -170,14 +171,14 @@ fn a_refused_spec_says_what_to_fix_and_keeps_what_was_known() {
 }
 
 #[test]
-fn a_message_is_never_longer_than_the_api_server_takes() {
+fn a_condition_message_fits_the_api_servers_limit() {
     let problem = |number| Problem {
         field: format!("spec.processor.podOverrides.é{number}"),
-        problem: "there is no such field".into(),
+        problem: "is not a field of a pod template".into(),
         fix: "remove it".into(),
     };
     let problems = Problems((0..10_000).map(problem).collect());
-    let after = made(&PoolReport::Refused(problems), None);
+    let after = status_of(&PoolReport::Refused(problems), None);
     let longest = after
         .conditions
         .iter()
@@ -190,17 +191,17 @@ fn a_message_is_never_longer_than_the_api_server_takes() {
 }
 
 #[test]
-fn a_status_is_written_when_somebody_would_act_on_it_and_numbers_at_most_every_few_seconds() {
+fn changed_conditions_are_written_immediately_and_changed_numbers_every_few_seconds() {
     let due = |before: &SeparationPoolStatus, after: &PoolReport, seconds| {
         write_due(
             Some(before),
-            &made(after, Some(before)),
+            &status_of(after, Some(before)),
             Duration::from_secs(seconds),
         )
     };
-    let before = made(&running(known([3; 8]), 8), None);
+    let before = status_of(&running(known([3; 8]), 8), None);
     assert_eq!(write_due(None, &before, Duration::ZERO), WriteDue::Yes);
-    // Nothing changed, for however long, although lag was read again and again.
+    // Nothing changed, although lag was read many times.
     let mut later = report(Role::Processor, known([3; 8]), 8);
     later.last_known_at = Some(time("2026-01-01T01:00:00Z"));
     let idle = report(Role::Uploader, known([0; 8]), 0);
@@ -209,19 +210,21 @@ fn a_status_is_written_when_somebody_would_act_on_it_and_numbers_at_most_every_f
         WriteDue::No
     );
     assert_eq!(due(&before, &running(known([3; 8]), 8), 9_999), WriteDue::No);
-    // More waits, and the same is made of it.
+    // More messages are queued, and the decision is the same.
     assert_eq!(due(&before, &running(known([4; 8]), 8), 1), WriteDue::No);
     assert_eq!(due(&before, &running(known([4; 8]), 8), 5), WriteDue::Yes);
     // Another reason.
     assert_eq!(due(&before, &running(known([1; 8]), 8), 0), WriteDue::Yes);
-    let unknown = Lag::Unknown { why: "away".into() };
+    let unknown = Lag::Unknown {
+        why: "unreachable".into(),
+    };
     assert_eq!(due(&before, &running(unknown, 8), 0), WriteDue::Yes);
 }
 
 #[test]
-fn the_worst_refusal_is_the_reason_and_without_offsets_nothing_is_known_of_them() {
+fn the_worst_refusal_is_the_reason_and_without_offsets_the_condition_is_unknown() {
     let condition = |roles: Vec<RoleReport>| {
-        let status = made(&PoolReport::Running(roles), None);
+        let status = status_of(&PoolReport::Running(roles), None);
         let mut conditions = status.conditions.into_iter();
         let found = conditions.find(|condition| condition.type_ == "DependenciesAvailable");
         let found = found.expect("always there");
@@ -248,23 +251,29 @@ fn the_worst_refusal_is_the_reason_and_without_offsets_nothing_is_known_of_them(
         "processor: 1 of 2 pods\nprocessor: s3:403\nuploader: kafka:29"
     );
 
-    let unread = report(Role::Processor, Lag::Unknown { why: "away".into() }, 1);
+    let unread = report(
+        Role::Processor,
+        Lag::Unknown {
+            why: "unreachable".into(),
+        },
+        1,
+    );
     let (status, reason, _) = condition(vec![unread]);
     assert_eq!((&*status, &*reason), ("Unknown", "PartitionsUnreadable"));
 }
 
 #[test]
-fn every_bound_that_limits_is_a_reason_of_its_own() {
-    for (bound, reason) in [
-        (Bound::Max, "MaxReplicas"),
-        (Bound::Partitions, "PartitionsWithWork"),
-        (Bound::Draining, "DrainingWorkers"),
-        (Bound::Unschedulable, "Unschedulable"),
-        (Bound::Dependency, "Dependency"),
+fn every_limit_has_its_own_reason() {
+    for (limit, reason) in [
+        (Limit::Max, "MaxReplicas"),
+        (Limit::Partitions, "PartitionsWithWork"),
+        (Limit::Draining, "DrainingWorkers"),
+        (Limit::Unschedulable, "Unschedulable"),
+        (Limit::Dependency, "Dependency"),
     ] {
         let mut limited = report(Role::Processor, known([1; 8]), 8);
-        limited.explanation.bound = bound;
-        let status = made(&PoolReport::Running(vec![limited]), None);
+        limited.explanation.limit = limit;
+        let status = status_of(&PoolReport::Running(vec![limited]), None);
         let found = status
             .conditions
             .iter()
@@ -273,7 +282,7 @@ fn every_bound_that_limits_is_a_reason_of_its_own() {
     }
     let mut conflicting = report(Role::Processor, known([1; 8]), 8);
     conflicting.explanation.reason = Reason::Conflict;
-    let status = made(&PoolReport::Running(vec![conflicting]), None);
+    let status = status_of(&PoolReport::Running(vec![conflicting]), None);
     let found = status
         .conditions
         .iter()

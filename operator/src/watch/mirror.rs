@@ -1,42 +1,42 @@
-//! Objects of one kind as the API server last told of them. Pure: events in, names of what changed out.
+//! A cache of the objects of one kind, updated by watch events and by responses to the operator's own writes. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// How many deletions of one kind are remembered.
-const MOST_TOMBSTONES: usize = 4_096;
+/// The most deletions of one kind that are remembered.
+const MAX_TOMBSTONES: usize = 4_096;
 
-/// What a watch says.
+/// A watch event, or the result of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change<K, V> {
-    /// Everything will be told again.
+    /// A new list begins.
     Restarted,
-    /// An object, told again after a restart.
+    /// An object of the list.
     Listed(K, V),
-    /// Everything was told again.
+    /// The list is complete.
     ListedAll,
-    /// An object is there, or is different.
+    /// An object was created or changed.
     Applied(K, V),
-    /// An object is gone; with the version at which it went.
+    /// An object was deleted, at this version.
     Deleted(K, Version),
-    /// A request for an object was answered with 404: it is gone, at a version that is not known.
+    /// A request for an object was answered with 404: it was deleted, at an unknown version.
     Missing(K),
 }
 
-/// An object's version. Versions of one kind grow (Kubernetes 1.35 promises it); one that is no number compares as the
-/// oldest, and is then always replaced.
+/// An object's resourceVersion. Versions of one kind increase (guaranteed since Kubernetes 1.35); one that is not a
+/// number compares as the oldest, and is always replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Version(u64);
 
 impl Version {
-    /// That of an object's metadata.
-    pub fn of(resource_version: Option<&str>) -> Self {
+    /// Parses `metadata.resourceVersion`.
+    pub fn parse(resource_version: Option<&str>) -> Self {
         Self(resource_version.and_then(|text| text.parse().ok()).unwrap_or(0))
     }
 }
 
-/// Has a version.
+/// An object with a resourceVersion.
 pub trait Versioned {
-    /// Its version.
+    /// The object's resourceVersion.
     fn version(&self) -> Version;
 }
 
@@ -45,11 +45,11 @@ pub trait Versioned {
 pub struct Mirror<K, V> {
     objects: BTreeMap<K, V>,
     deleted: Tombstones<K>,
-    /// The newest version of anything.
+    /// The newest version of any object.
     newest: Version,
-    /// What was told since a restart.
+    /// Keys seen since a restart, until the list is complete.
     listed: Option<BTreeSet<K>>,
-    is_whole: bool,
+    is_listed: bool,
 }
 
 impl<K, V> Default for Mirror<K, V> {
@@ -59,14 +59,14 @@ impl<K, V> Default for Mirror<K, V> {
             deleted: Tombstones::default(),
             newest: Version::default(),
             listed: None,
-            is_whole: false,
+            is_listed: false,
         }
     }
 }
 
 impl<K: Ord + Clone, V: Versioned> Mirror<K, V> {
-    /// Takes in what a watch says, and gives the keys of what may be different now.
-    pub fn take(&mut self, change: Change<K, V>) -> Vec<K> {
+    /// Applies a change, and returns the keys of the objects that may have changed.
+    pub fn apply(&mut self, change: Change<K, V>) -> Vec<K> {
         match change {
             Change::Restarted => {
                 self.listed = Some(BTreeSet::new());
@@ -76,21 +76,21 @@ impl<K: Ord + Clone, V: Versioned> Mirror<K, V> {
                 if let Some(listed) = &mut self.listed {
                     listed.insert(key.clone());
                 }
-                // A list is the truth, whatever the versions say: a server may have been restored from a backup.
+                // A list is authoritative even with older versions: etcd may have been restored from a backup.
                 self.insert(key.clone(), value);
                 vec![key]
             }
             Change::ListedAll => {
-                self.is_whole = true;
+                self.is_listed = true;
                 let Some(listed) = self.listed.take() else {
                     return Vec::new();
                 };
-                let gone = self.objects.keys().filter(|key| !listed.contains(*key));
-                let gone: Vec<K> = gone.cloned().collect();
-                for key in &gone {
+                let removed = self.objects.keys().filter(|key| !listed.contains(*key));
+                let removed: Vec<K> = removed.cloned().collect();
+                for key in &removed {
                     self.remove(key, self.newest);
                 }
-                gone
+                removed
             }
             Change::Applied(key, value) => {
                 if let Some(listed) = &mut self.listed {
@@ -99,7 +99,7 @@ impl<K: Ord + Clone, V: Versioned> Mirror<K, V> {
                 let version = value.version();
                 let newer = |known: Version| known > version && version != Version::default();
                 let known = self.objects.get(&key).map(Versioned::version);
-                // An answer to a write that came before a deletion does not undo it.
+                // The response to a write before a deletion must not undo the deletion.
                 let deleted = self.deleted.version(&key);
                 let is_deleted = |at: Version| at >= version && version != Version::default();
                 if known.is_some_and(newer) || deleted.is_some_and(is_deleted) {
@@ -138,9 +138,9 @@ impl<K: Ord + Clone, V: Versioned> Mirror<K, V> {
         self.deleted.remember(key, version);
     }
 
-    /// Whether everything was told at least once.
-    pub fn is_whole(&self) -> bool {
-        self.is_whole
+    /// Whether a list was complete at least once.
+    pub fn is_listed(&self) -> bool {
+        self.is_listed
     }
 
     /// The objects, by key.
@@ -149,11 +149,11 @@ impl<K: Ord + Clone, V: Versioned> Mirror<K, V> {
     }
 }
 
-/// Versions at which objects were deleted, the newest ones: an answer to a write comes within seconds of it.
+/// Versions of the most recent deletions; enough, because the response to a write arrives within seconds.
 #[derive(Debug)]
 struct Tombstones<K> {
     versions: BTreeMap<K, Version>,
-    /// Their keys, the oldest first. A key may be in here that is remembered no longer.
+    /// Their keys, oldest first. It may contain keys that are no longer remembered.
     order: VecDeque<K>,
 }
 
@@ -175,7 +175,7 @@ impl<K: Ord + Clone> Tombstones<K> {
         if self.versions.insert(key.clone(), version).is_none() {
             self.order.push_back(key.clone());
         }
-        while self.order.len() > MOST_TOMBSTONES {
+        while self.order.len() > MAX_TOMBSTONES {
             if let Some(oldest) = self.order.pop_front() {
                 self.versions.remove(&oldest);
             }
@@ -199,89 +199,92 @@ mod tests {
 
     fn filled(values: &[(&'static str, u64)]) -> Mirror<&'static str, u64> {
         let mut mirror = Mirror::default();
-        mirror.take(Change::Restarted);
+        mirror.apply(Change::Restarted);
         for (key, value) in values {
-            mirror.take(Change::Listed(*key, *value));
+            mirror.apply(Change::Listed(*key, *value));
         }
-        mirror.take(Change::ListedAll);
+        mirror.apply(Change::ListedAll);
         mirror
     }
 
     #[test]
-    fn what_is_not_told_again_is_gone() {
+    fn an_object_missing_from_a_new_list_is_removed() {
         let mut mirror = filled(&[("a", 1), ("b", 2)]);
-        assert!(mirror.is_whole());
-        assert!(mirror.take(Change::Restarted).is_empty());
-        assert_eq!(mirror.take(Change::Listed("b", 2)), ["b"]);
-        // Our own write, answered while the list is being told.
-        assert_eq!(mirror.take(Change::Applied("c", 9)), ["c"]);
+        assert!(mirror.is_listed());
+        assert!(mirror.apply(Change::Restarted).is_empty());
+        assert_eq!(mirror.apply(Change::Listed("b", 2)), ["b"]);
+        // The response to the operator's own write arrives during the list.
+        assert_eq!(mirror.apply(Change::Applied("c", 9)), ["c"]);
         assert_eq!(mirror.objects().len(), 3);
-        assert_eq!(mirror.take(Change::ListedAll), ["a"]);
+        assert_eq!(mirror.apply(Change::ListedAll), ["a"]);
         assert_eq!(mirror.objects().keys().copied().collect::<Vec<_>>(), ["b", "c"]);
     }
 
     #[test]
-    fn an_answer_to_a_write_is_not_undone_by_an_older_event() {
+    fn a_response_to_a_write_is_not_undone_by_an_older_event() {
         let mut mirror = filled(&[("a", 5)]);
-        assert_eq!(mirror.take(Change::Applied("a", 7)), ["a"]);
-        assert!(mirror.take(Change::Applied("a", 6)).is_empty());
+        assert_eq!(mirror.apply(Change::Applied("a", 7)), ["a"]);
+        assert!(mirror.apply(Change::Applied("a", 6)).is_empty());
         assert_eq!(mirror.objects()["a"], 7);
-        assert!(mirror.take(Change::Deleted("a", Version(6))).is_empty());
-        assert_eq!(mirror.take(Change::Deleted("a", Version(8))), ["a"]);
-        assert!(mirror.take(Change::Deleted("a", Version(8))).is_empty());
+        assert!(mirror.apply(Change::Deleted("a", Version(6))).is_empty());
+        assert_eq!(mirror.apply(Change::Deleted("a", Version(8))), ["a"]);
+        assert!(mirror.apply(Change::Deleted("a", Version(8))).is_empty());
     }
 
     #[test]
-    fn an_answer_to_a_write_does_not_undo_a_later_deletion() {
+    fn a_response_to_a_write_does_not_undo_a_later_deletion() {
         let mut mirror = filled(&[("a", 5), ("b", 5)]);
-        // The watch is faster than the answer to the write before it.
-        assert_eq!(mirror.take(Change::Deleted("a", Version(8))), ["a"]);
-        assert!(mirror.take(Change::Applied("a", 7)).is_empty());
+        // The deletion's event arrives before the response to an earlier write.
+        assert_eq!(mirror.apply(Change::Deleted("a", Version(8))), ["a"]);
+        assert!(mirror.apply(Change::Applied("a", 7)).is_empty());
         assert!(!mirror.objects().contains_key("a"));
-        // Another object of that name.
-        assert_eq!(mirror.take(Change::Applied("a", 9)), ["a"]);
-        // A write was answered with 404 before the watch told of the deletion.
-        assert_eq!(mirror.take(Change::Missing("b")), ["b"]);
-        assert!(mirror.take(Change::Missing("b")).is_empty());
-        assert!(mirror.take(Change::Applied("b", 4)).is_empty());
-        assert!(mirror.take(Change::Deleted("b", Version(11))).is_empty());
-        assert!(mirror.take(Change::Applied("b", 10)).is_empty());
-        // What a list no longer has was deleted before the newest version that it has.
-        mirror.take(Change::Restarted);
-        mirror.take(Change::Listed("c", 20));
-        assert_eq!(mirror.take(Change::ListedAll), ["a"]);
-        assert!(mirror.take(Change::Applied("a", 19)).is_empty());
+        // Another object of the same name.
+        assert_eq!(mirror.apply(Change::Applied("a", 9)), ["a"]);
+        // A write was answered with 404 before the deletion's event arrived.
+        assert_eq!(mirror.apply(Change::Missing("b")), ["b"]);
+        assert!(mirror.apply(Change::Missing("b")).is_empty());
+        assert!(mirror.apply(Change::Applied("b", 4)).is_empty());
+        assert!(mirror.apply(Change::Deleted("b", Version(11))).is_empty());
+        assert!(mirror.apply(Change::Applied("b", 10)).is_empty());
+        // An object that is missing from a list was deleted before the list's newest version.
+        mirror.apply(Change::Restarted);
+        mirror.apply(Change::Listed("c", 20));
+        assert_eq!(mirror.apply(Change::ListedAll), ["a"]);
+        assert!(mirror.apply(Change::Applied("a", 19)).is_empty());
         assert_eq!(mirror.objects().keys().copied().collect::<Vec<_>>(), ["c"]);
     }
 
     #[test]
-    fn as_many_deletions_are_remembered_as_are_of_use() {
+    fn the_number_of_remembered_deletions_is_limited() {
         let mut mirror: Mirror<usize, u64> = Mirror::default();
-        for (key, version) in (1..3 * MOST_TOMBSTONES).zip(1..) {
+        for (key, version) in (1..3 * MAX_TOMBSTONES).zip(1..) {
             for key in [0, key] {
-                mirror.take(Change::Applied(key, 2 * version));
-                assert_eq!(mirror.take(Change::Deleted(key, Version(2 * version + 1))), [key]);
+                mirror.apply(Change::Applied(key, 2 * version));
+                assert_eq!(
+                    mirror.apply(Change::Deleted(key, Version(2 * version + 1))),
+                    [key]
+                );
             }
         }
-        assert!(mirror.deleted.versions.len() <= MOST_TOMBSTONES);
-        assert!(mirror.deleted.order.len() <= MOST_TOMBSTONES);
+        assert!(mirror.deleted.versions.len() <= MAX_TOMBSTONES);
+        assert!(mirror.deleted.order.len() <= MAX_TOMBSTONES);
     }
 
     #[test]
-    fn a_list_is_the_truth_even_with_smaller_versions() {
+    fn a_list_is_authoritative_even_with_smaller_versions() {
         let mut mirror = filled(&[("a", 500)]);
-        mirror.take(Change::Restarted);
-        mirror.take(Change::Listed("a", 3));
-        mirror.take(Change::ListedAll);
+        mirror.apply(Change::Restarted);
+        mirror.apply(Change::Listed("a", 3));
+        mirror.apply(Change::ListedAll);
         assert_eq!(mirror.objects()["a"], 3);
     }
 
     #[test]
-    fn versions_that_are_no_numbers_always_replace() {
-        assert_eq!(Version::of(None), Version::of(Some("x")));
+    fn objects_with_non_numeric_versions_are_always_replaced() {
+        assert_eq!(Version::parse(None), Version::parse(Some("x")));
         let mut mirror = filled(&[("a", 5)]);
-        assert_eq!(mirror.take(Change::Applied("a", 0)), ["a"]);
-        assert_eq!(mirror.take(Change::Deleted("a", Version::default())), ["a"]);
-        assert_eq!(mirror.take(Change::Applied("a", 0)), ["a"]);
+        assert_eq!(mirror.apply(Change::Applied("a", 0)), ["a"]);
+        assert_eq!(mirror.apply(Change::Deleted("a", Version::default())), ["a"]);
+        assert_eq!(mirror.apply(Change::Applied("a", 0)), ["a"]);
     }
 }

@@ -1,12 +1,12 @@
-//! Watches of pools, their Deployments and their pods, kept small: of each object only what matters is sent on.
+//! Watches pools, their Deployments and their pods; only the parts of each object that are used are sent on.
 //!
-//! An object that cannot be decoded is told as a pool that cannot be done; it stops nobody. A watch that breaks is taken
-//! up again, for ever: what was told stands meanwhile.
+//! A pool that cannot be decoded is sent as an invalid pool; it does not affect other pools. A watch that fails is
+//! restarted without a limit, and the cache is kept meanwhile.
 
+pub mod cache;
 pub mod mirror;
 #[cfg(test)]
 mod tests;
-pub mod world;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,31 +26,36 @@ use crate::apply::{deployment_name, owner_reference};
 use crate::crd::SeparationPool;
 use crate::metrics::Metrics;
 use crate::names::{POOL_LABEL, ROLE_LABEL};
-use crate::observe::workload::{DeploymentSeen, PodSeen};
+use crate::observe::workload::{DeploymentSnapshot, PodSnapshot};
 use crate::plan::{PoolId, PoolPlan, Problem, Problems, Role};
+use cache::{PodKey, PoolSnapshot, RoleKey, Scope, WatchEvent};
 use mirror::{Change, Version};
-use world::{PodKey, PoolSeen, RoleKey, Scope, Told};
 
-/// Objects in one answer to a list: a thousand Deployments of 8 kB are 8 MB at once.
-const PAGE: u32 = 250;
+/// Objects in one page of a list: 250 Deployments of 8 kB are 2 MB.
+const PAGE_SIZE: u32 = 250;
 
-/// How long one watch lasts before the next one goes on where it ended.
-pub const LONGEST_WATCH: Duration = Duration::from_secs(60);
+/// Duration of one watch request; the next one continues from its last event.
+pub const WATCH_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The first pause before a watch is taken up again.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The first pause before a failed watch is restarted.
+const INITIAL_PAUSE: Duration = Duration::from_millis(200);
 
-/// The longest pause before a watch is taken up again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause before a failed watch is restarted.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
-/// Follows everything in a scope until the receiver is gone.
-pub async fn follow(client: Client, scope: Scope, told: mpsc::Sender<(Scope, Told)>, metrics: Metrics) {
-    let seconds = u32::try_from(LONGEST_WATCH.as_secs()).unwrap_or(u32::MAX);
-    let all = watcher::Config::default().page_size(PAGE).timeout(seconds);
+/// Watches all three kinds in a scope until the receiver is dropped.
+pub async fn follow(
+    client: Client,
+    scope: Scope,
+    events: mpsc::Sender<(Scope, WatchEvent)>,
+    metrics: Metrics,
+) {
+    let seconds = u32::try_from(WATCH_TIMEOUT.as_secs()).unwrap_or(u32::MAX);
+    let all = watcher::Config::default().page_size(PAGE_SIZE).timeout(seconds);
     let ours = all.clone().labels(POOL_LABEL);
     let pools = changes(
         watcher(api::<DeserializeGuard<SeparationPool>>(&client, &scope), all),
-        |pool| Some(pool_seen(pool)),
+        |pool| Some(pool_snapshot(pool)),
         "separationpools",
         &metrics,
     );
@@ -59,7 +64,7 @@ pub async fn follow(client: Client, scope: Scope, told: mpsc::Sender<(Scope, Tol
         |deployment| {
             Some((
                 deployment_key(&deployment.metadata)?,
-                DeploymentSeen::of(deployment),
+                DeploymentSnapshot::from_deployment(deployment),
             ))
         },
         "deployments",
@@ -68,28 +73,28 @@ pub async fn follow(client: Client, scope: Scope, told: mpsc::Sender<(Scope, Tol
     let pods = changes(
         watcher(api::<Pod>(&client, &scope), ours),
         |pod| {
-            let (name, seen) = PodSeen::of(pod)?;
-            Some(((role_key(&pod.metadata)?, name), seen))
+            let (name, snapshot) = PodSnapshot::from_pod(pod)?;
+            Some(((role_key(&pod.metadata)?, name), snapshot))
         },
         "pods",
         &metrics,
     );
     let changes = futures_util::stream_select!(
-        pools.map(Told::Pool).boxed(),
-        deployments.map(Told::Deployment).boxed(),
-        pods.map(|change: Change<PodKey, PodSeen>| Told::Pod(change))
+        pools.map(WatchEvent::Pool).boxed(),
+        deployments.map(WatchEvent::Deployment).boxed(),
+        pods.map(|change: Change<PodKey, PodSnapshot>| WatchEvent::Pod(change))
             .boxed()
     );
     tokio::pin!(changes);
     while let Some(change) = changes.next().await {
-        if told.send((scope.clone(), change)).await.is_err() {
+        if events.send((scope.clone(), change)).await.is_err() {
             return;
         }
     }
 }
 
-/// What is told of a pool.
-pub fn pool_seen(pool: &DeserializeGuard<SeparationPool>) -> (Arc<PoolId>, PoolSeen) {
+/// The key of a pool, and the parts of it that are used.
+pub fn pool_snapshot(pool: &DeserializeGuard<SeparationPool>) -> (Arc<PoolId>, PoolSnapshot) {
     let metadata = pool.meta();
     let id = PoolId {
         namespace: metadata.namespace.clone().unwrap_or_default(),
@@ -97,14 +102,14 @@ pub fn pool_seen(pool: &DeserializeGuard<SeparationPool>) -> (Arc<PoolId>, PoolS
     };
     let (plan, status, owner) = match &pool.0 {
         Ok(pool) => (
-            PoolPlan::of(pool).map(Arc::new),
+            PoolPlan::from_pool(pool).map(Arc::new),
             pool.status.clone().map(Arc::new),
             owner_reference(pool),
         ),
-        Err(invalid) => (Err(undecodable(&invalid.error)), None, None),
+        Err(invalid) => (Err(decode_problems(&invalid.error)), None, None),
     };
-    let seen = PoolSeen {
-        version: Version::of(metadata.resource_version.as_deref()),
+    let snapshot = PoolSnapshot {
+        version: Version::parse(metadata.resource_version.as_deref()),
         uid: metadata.uid.as_deref().unwrap_or_default().into(),
         generation: metadata.generation,
         created: metadata.creation_timestamp.clone(),
@@ -112,15 +117,14 @@ pub fn pool_seen(pool: &DeserializeGuard<SeparationPool>) -> (Arc<PoolId>, PoolS
         plan,
         status,
     };
-    (Arc::new(id), seen)
+    (Arc::new(id), snapshot)
 }
 
-fn undecodable(error: &str) -> Problems {
+fn decode_problems(error: &str) -> Problems {
     Problems(vec![Problem {
         field: "spec".to_owned(),
         problem: format!("cannot be read: {error}"),
-        fix: "correct it, or apply the definition that belongs to this operator (separation-operator crd)"
-            .to_owned(),
+        fix: "correct it, or apply the CRD of this operator's version (separation-operator crd)".to_owned(),
     }])
 }
 
@@ -135,7 +139,7 @@ where
     }
 }
 
-/// The role that an object belongs to; none for one that only looks like ours.
+/// The role that an object belongs to, by its labels.
 fn role_key(metadata: &ObjectMeta) -> Option<RoleKey> {
     let labels = metadata.labels.as_ref()?;
     let name = labels.get(POOL_LABEL)?;
@@ -149,7 +153,7 @@ fn role_key(metadata: &ObjectMeta) -> Option<RoleKey> {
     })
 }
 
-/// The role whose Deployment this is; none for a copy under another name, labels and all.
+/// The role whose Deployment this is; `None` for a copy with the same labels under another name.
 fn deployment_key(metadata: &ObjectMeta) -> Option<RoleKey> {
     let key = role_key(metadata)?;
     (metadata.name.as_deref() == Some(&*deployment_name(&key.pool, key.role))).then_some(key)
@@ -167,7 +171,7 @@ where
     V: mirror::Versioned + Send,
 {
     let metrics = metrics.clone();
-    let events = StreamBackoff::new(events, Pauses(FIRST_PAUSE));
+    let events = StreamBackoff::new(events, Pauses(INITIAL_PAUSE));
     events.filter_map(move |event| {
         let change = match event {
             Ok(Event::Init) => Some(Change::Restarted),
@@ -182,7 +186,7 @@ where
                 tracing::warn!(
                     resource,
                     error = &error as &dyn std::error::Error,
-                    "A watch broke and is taken up again"
+                    "A watch failed and is restarted"
                 );
                 None
             }
@@ -191,7 +195,7 @@ where
     })
 }
 
-/// Pauses before a watch is taken up again: twice as long each time.
+/// Pauses before a failed watch is restarted: doubled each time.
 struct Pauses(Duration);
 
 impl Iterator for Pauses {
@@ -199,13 +203,13 @@ impl Iterator for Pauses {
 
     fn next(&mut self) -> Option<Duration> {
         let pause = self.0;
-        self.0 = (2 * pause).min(LONGEST_PAUSE);
+        self.0 = (2 * pause).min(MAX_PAUSE);
         Some(pause)
     }
 }
 
 impl Backoff for Pauses {
     fn reset(&mut self) {
-        self.0 = FIRST_PAUSE;
+        self.0 = INITIAL_PAUSE;
     }
 }

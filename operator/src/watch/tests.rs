@@ -1,4 +1,4 @@
-//! Watches of an API server that answers by a script.
+//! Watches against a scripted API server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,9 +13,9 @@ use tower::{BoxError, service_fn};
 use super::*;
 use crate::api::BoundNesting;
 
-/// How often each kind was listed, and each watch begun.
+/// Requests that the server received.
 #[derive(Debug, Default)]
-struct Asked {
+struct PoolRequests {
     pool_lists: AtomicUsize,
     pool_watches: AtomicUsize,
 }
@@ -45,12 +45,12 @@ fn list(items: &[String]) -> String {
     )
 }
 
-/// An API server with these pools, whose first watch of them has expired.
-fn client(pools: &[String], asked: &Arc<Asked>) -> Client {
+/// A client of an API server with these pools, whose first watch of pools fails with 410 Gone.
+fn client(pools: &[String], requests: &Arc<PoolRequests>) -> Client {
     let pools = list(pools);
-    let asked = Arc::clone(asked);
+    let requests = Arc::clone(requests);
     let service = service_fn(move |request: Request<Body>| {
-        let (asked, pools) = (Arc::clone(&asked), pools.clone());
+        let (requests, pools) = (Arc::clone(&requests), pools.clone());
         async move {
             let is_watch = request
                 .uri()
@@ -59,10 +59,10 @@ fn client(pools: &[String], asked: &Arc<Asked>) -> Client {
             let is_pools = request.uri().path().ends_with("/separationpools");
             let body = match (is_pools, is_watch) {
                 (true, false) => {
-                    asked.pool_lists.fetch_add(1, Ordering::Relaxed);
+                    requests.pool_lists.fetch_add(1, Ordering::Relaxed);
                     pools
                 }
-                (true, true) if asked.pool_watches.fetch_add(1, Ordering::Relaxed) == 0 => {
+                (true, true) if requests.pool_watches.fetch_add(1, Ordering::Relaxed) == 0 => {
                     let gone = json!({"type": "ERROR", "object": {
                         "kind": "Status", "apiVersion": "v1", "status": "Failure",
                         "reason": "Expired", "code": 410, "message": "too old resource version"}});
@@ -80,27 +80,27 @@ fn client(pools: &[String], asked: &Arc<Asked>) -> Client {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_that_nests_too_deeply_stops_no_other_also_after_a_watch_has_expired() {
-    let asked = Arc::new(Asked::default());
+async fn a_pool_that_nests_too_deeply_does_not_affect_other_pools_even_after_a_watch_expired() {
+    let requests = Arc::new(PoolRequests::default());
     let pools = [
         pool("deep", &nested(130)),
         pool("deeper", &nested(5_000)),
         pool("well", "{}"),
     ];
-    let (tell, mut told) = mpsc::channel(64);
-    let watching = tokio::spawn(follow(client(&pools, &asked), None, tell, Metrics::new()));
+    let (sender, mut events) = mpsc::channel(64);
+    let watching = tokio::spawn(follow(client(&pools, &requests), None, sender, Metrics::new()));
     let mut listed = 0;
     let mut plans = std::collections::BTreeMap::new();
     while listed < 2 {
-        let (_, event) = timeout(Duration::from_secs(60), told.recv())
+        let (_, event) = timeout(Duration::from_secs(60), events.recv())
             .await
             .expect("an event")
-            .expect("it goes on");
+            .expect("the watch continues");
         match event {
-            Told::Pool(Change::Listed(id, seen)) => {
-                plans.insert(id.name.clone(), seen.plan);
+            WatchEvent::Pool(Change::Listed(id, pool)) => {
+                plans.insert(id.name.clone(), pool.plan);
             }
-            Told::Pool(Change::ListedAll) => {
+            WatchEvent::Pool(Change::ListedAll) => {
                 listed += 1;
                 assert_eq!(plans.len(), 3);
                 assert!(std::mem::take(&mut plans).remove("well").expect("listed").is_ok());
@@ -108,11 +108,11 @@ async fn a_pool_that_nests_too_deeply_stops_no_other_also_after_a_watch_has_expi
             _ => {}
         }
         if let Some(Err(problems)) = plans.get("deeper") {
-            let told = problems.to_string();
-            assert!(told.starts_with("spec.processor.podOverrides.a.a"), "{told}");
+            let text = problems.to_string();
+            assert!(text.starts_with("spec.processor.podOverrides.a.a"), "{text}");
         }
     }
-    assert_eq!(asked.pool_lists.load(Ordering::Relaxed), 2);
+    assert_eq!(requests.pool_lists.load(Ordering::Relaxed), 2);
     watching.abort();
 }
 
@@ -127,7 +127,7 @@ async fn a_watch_that_panics_ends_the_operator() {
     let (events, _task) = crate::events::event_writer(client.clone(), "operator-1", &metrics);
     let operator = crate::reconcile::Operator {
         client,
-        leadership: crate::lease::Leadership::alone("operator-1"),
+        leadership: crate::lease::Leadership::always("operator-1"),
         scopes: vec![None],
         workers: crate::settings::WorkerSettings {
             image: "worker".into(),
@@ -142,7 +142,7 @@ async fn a_watch_that_panics_ends_the_operator() {
         events,
         metrics,
         heartbeat: crate::health::Heartbeat::default(),
-        readiness: crate::health::Readiness::waits_for(&[]),
+        readiness: crate::health::Readiness::requires(&[]),
     };
     let ended = timeout(Duration::from_secs(60), operator.run(std::future::pending())).await;
     let ended = ended.expect("it ends").expect_err("a watch panicked").to_string();

@@ -1,36 +1,41 @@
-//! Topics and groups that are new, missing, made anew or larger than they were: what is counted, and what a real worker
-//! then finds.
+//! Topics and groups that are new, missing, recreated or larger than before: the lag that is counted, and the messages
+//! that a real worker then consumes.
 
 use separation_operator::crd::{RoleStatus, SeparationPoolStatus};
 use separation_testbed::Kafka;
 use serde_json::json;
 
-use crate::members::work_off;
+use crate::members::consume_backlog;
 use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
-/// Makes the tasks' topic anew.
-async fn make_anew(pool: &PoolUnderTest<'_>, partitions: i32) {
+/// Deletes and recreates the task topic.
+async fn recreate_topic(pool: &PoolUnderTest<'_>, partitions: i32) {
     pool.kafka.delete_topic(&pool.tasks()).await.expect("deleted");
     pool.kafka
         .create_topic(&pool.tasks(), partitions)
         .await
-        .expect("made");
+        .expect("created");
 }
 
 fn processor(status: &SeparationPoolStatus) -> Option<&RoleStatus> {
     status.processor.as_ref()
 }
 
-/// What a condition says, where it has this status.
-pub(crate) fn said<'a>(status: &'a SeparationPoolStatus, type_: &str, holds: &str) -> Option<&'a str> {
+/// The message of a condition with this status.
+pub(crate) fn condition_message<'a>(
+    status: &'a SeparationPoolStatus,
+    type_: &str,
+    condition_status: &str,
+) -> Option<&'a str> {
     let mut conditions = status.conditions.iter();
-    let found = conditions.find(|condition| condition.type_ == type_ && condition.status == holds)?;
+    let found =
+        conditions.find(|condition| condition.type_ == type_ && condition.status == condition_status)?;
     Some(&found.message)
 }
 
-/// Messages that are known to wait.
-pub(crate) fn waiting(status: &SeparationPoolStatus) -> Option<i64> {
+/// Messages of a known lag.
+pub(crate) fn known_lag(status: &SeparationPoolStatus) -> Option<i64> {
     processor(status)?.lag.as_ref()?.messages
 }
 
@@ -42,7 +47,7 @@ async fn until_readopted(pool: &PoolUnderTest<'_>, before: &SeparationPoolStatus
 }
 
 #[tokio::test]
-async fn a_group_that_was_never_seen_starts_at_the_first_message_where_earliest_is_asked_for() {
+async fn a_new_group_starts_at_the_first_message_with_earliest() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 3).await;
     pool.publish(0, "before").await;
@@ -52,11 +57,11 @@ async fn a_group_that_was_never_seen_starts_at_the_first_message_where_earliest_
     pool.until_replicas(2, SOON).await;
     pool.publish(1, "after").await;
     pool.until_replicas(3, SOON).await;
-    assert_eq!(work_off(&pool, 3).await, ["after", "before", "before"]);
+    assert_eq!(consume_backlog(&pool, 3).await, ["after", "before", "before"]);
 }
 
 #[tokio::test]
-async fn latest_skips_what_was_published_before_the_adoption_and_nothing_after_it() {
+async fn latest_skips_messages_published_before_the_adoption_and_none_after_it() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 2).await;
     pool.publish(0, "before").await;
@@ -64,7 +69,7 @@ async fn latest_skips_what_was_published_before_the_adoption_and_nothing_after_i
         .await;
     let _operator = OperatorProcess::start(&rig);
     let status = pool.until_adopted().await;
-    assert_eq!((waiting(&status), pool.replicas().await), (Some(0), Some(0)));
+    assert_eq!((known_lag(&status), pool.replicas().await), (Some(0), Some(0)));
 
     pool.publish(0, "at zero replicas").await;
     let added = pool.kafka.add_partitions(&pool.tasks(), 4).await;
@@ -72,13 +77,13 @@ async fn latest_skips_what_was_published_before_the_adoption_and_nothing_after_i
     pool.publish(3, "in a new partition").await;
     pool.until_replicas(2, SOON).await;
     assert_eq!(
-        work_off(&pool, 2).await,
+        consume_backlog(&pool, 2).await,
         ["at zero replicas", "in a new partition"]
     );
 }
 
 #[tokio::test]
-async fn latest_skips_nothing_in_a_topic_that_was_made_anew() {
+async fn latest_skips_nothing_in_a_recreated_topic() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 2).await;
     pool.publish(0, "before").await;
@@ -87,14 +92,17 @@ async fn latest_skips_nothing_in_a_topic_that_was_made_anew() {
     let _operator = OperatorProcess::start(&rig);
     let before = pool.until_adopted().await;
 
-    make_anew(&pool, 2).await;
+    recreate_topic(&pool, 2).await;
     for value in ["first", "second", "third"] {
         pool.publish(0, value).await;
     }
     until_readopted(&pool, &before).await;
     pool.publish(1, "later").await;
     pool.until_replicas(2, SOON).await;
-    assert_eq!(work_off(&pool, 4).await, ["first", "later", "second", "third"]);
+    assert_eq!(
+        consume_backlog(&pool, 4).await,
+        ["first", "later", "second", "third"]
+    );
 }
 
 #[tokio::test]
@@ -105,9 +113,9 @@ async fn offsets_of_an_old_topic_that_fit_the_new_one_skip_nothing() {
     let operator = OperatorProcess::start(&rig);
     let before = pool.until_adopted().await;
 
-    // While nobody looks.
+    // While no operator runs.
     operator.process.kill_9().await.expect("it runs");
-    make_anew(&pool, 1).await;
+    recreate_topic(&pool, 1).await;
     for value in ["first", "second", "third"] {
         pool.publish(0, value).await;
     }
@@ -116,11 +124,11 @@ async fn offsets_of_an_old_topic_that_fit_the_new_one_skip_nothing() {
     let _operator = OperatorProcess::start(&rig);
     until_readopted(&pool, &before).await;
     pool.until_replicas(1, SOON).await;
-    assert_eq!(work_off(&pool, 3).await, ["first", "second", "third"]);
+    assert_eq!(consume_backlog(&pool, 3).await, ["first", "second", "third"]);
 }
 
 #[tokio::test]
-async fn a_topic_that_is_missing_is_told_with_its_fix_and_worked_on_once_it_is_there() {
+async fn a_missing_topic_is_reported_with_its_fix_and_consumed_once_it_exists() {
     let rig = Rig::new().await;
     let kafka = Kafka::shared().await.expect("Kafka");
     let pool = PoolUnderTest::without_tasks(&rig, kafka, "vocals").await;
@@ -128,14 +136,14 @@ async fn a_topic_that_is_missing_is_told_with_its_fix_and_worked_on_once_it_is_t
     let _operator = OperatorProcess::start(&rig);
     let status = pool
         .until_status("unknown lag", SOON, |status| {
-            said(status, "LagKnown", "False").is_some()
+            condition_message(status, "LagKnown", "False").is_some()
         })
         .await;
-    let told = said(&status, "LagKnown", "False").expect("told");
+    let message = condition_message(&status, "LagKnown", "False").expect("a message");
     assert!(
-        told.contains(&format!("topic {}: the brokers know no such topic", pool.tasks()))
-            && told.contains("fix: make it"),
-        "{told}"
+        message.contains(&format!("topic {}: it does not exist", pool.tasks()))
+            && message.contains("fix: create it"),
+        "{message}"
     );
     assert_eq!(processor(&status).expect("a processor").reason, "HeldUnknownLag");
     assert_eq!(pool.deployment().await.spec.replicas, Some(0));
@@ -144,13 +152,13 @@ async fn a_topic_that_is_missing_is_told_with_its_fix_and_worked_on_once_it_is_t
     pool.publish_one_each(3).await;
     pool.until_replicas(3, SOON).await;
     pool.until_status("known lag", SOON, |status| {
-        said(status, "LagKnown", "True").is_some() && waiting(status) == Some(3)
+        condition_message(status, "LagKnown", "True").is_some() && known_lag(status) == Some(3)
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_topic_that_was_made_anew_and_is_empty_asks_for_no_workers() {
+async fn a_recreated_empty_topic_needs_no_workers() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 4).await;
     pool.publish_one_each(4).await;
@@ -160,43 +168,43 @@ async fn a_topic_that_was_made_anew_and_is_empty_asks_for_no_workers() {
     let _operator = OperatorProcess::start(&rig);
     let before = pool.until_adopted().await;
 
-    make_anew(&pool, 4).await;
+    recreate_topic(&pool, 4).await;
     until_readopted(&pool, &before).await;
     let status = pool
-        .until_status("known lag", SOON, |status| waiting(status) == Some(0))
+        .until_status("known lag", SOON, |status| known_lag(status) == Some(0))
         .await;
     assert_eq!(processor(&status).expect("a processor").replicas.desired, 0);
-    // It was made, and never written since.
+    // The topic was created and never written since.
     assert_eq!(pool.deployment().await.metadata.generation, Some(1));
 }
 
 #[tokio::test]
-async fn messages_under_offsets_beyond_the_end_of_a_new_topic_are_seen_flagged_and_read() {
+async fn offsets_beyond_the_end_of_a_new_topic_are_reported_and_its_messages_are_consumed() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 12).await;
     pool.apply(&json!({})).await;
     let operator = OperatorProcess::start(&rig);
     pool.until_adopted().await;
 
-    // While nobody looks, as a tool does that copies offsets from another cluster.
+    // While no operator runs, as a tool does that copies offsets from another cluster.
     operator.process.kill_9().await.expect("it runs");
-    make_anew(&pool, 12).await;
+    recreate_topic(&pool, 12).await;
     pool.publish_one_each(12).await;
     let committed = pool.kafka.commit(&pool.group(), &pool.tasks(), &[20; 12]).await;
     committed.expect("committed");
     let _operator = OperatorProcess::start(&rig);
     let status = pool
-        .until_status("flag", SOON, |status| {
-            said(status, "Degraded", "True").is_some_and(|text| text.contains("made anew"))
+        .until_status("offset anomaly", SOON, |status| {
+            condition_message(status, "Degraded", "True").is_some_and(|text| text.contains("recreated"))
         })
         .await;
-    assert_eq!(waiting(&status), Some(12));
+    assert_eq!(known_lag(&status), Some(12));
     pool.until_replicas(12, SOON).await;
-    assert_eq!(work_off(&pool, 12).await.len(), 12);
+    assert_eq!(consume_backlog(&pool, 12).await.len(), 12);
 }
 
 #[tokio::test]
-async fn offsets_that_somebody_sets_beyond_the_end_hide_nothing() {
+async fn committed_offsets_beyond_the_end_hide_no_messages() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 12).await;
     pool.apply(&json!({})).await;
@@ -207,18 +215,19 @@ async fn offsets_that_somebody_sets_beyond_the_end_hide_nothing() {
     pool.publish_one_each(12).await;
     pool.until_replicas(12, SOON).await;
     let status = pool
-        .until_status("flag", SOON, |status| {
-            waiting(status) == Some(12)
-                && said(status, "Degraded", "True").is_some_and(|text| text.contains("20 was committed"))
+        .until_status("offset anomaly", SOON, |status| {
+            known_lag(status) == Some(12)
+                && condition_message(status, "Degraded", "True")
+                    .is_some_and(|text| text.contains("committed offset 20"))
         })
         .await;
-    let told = said(&status, "Degraded", "True").expect("told");
-    assert!(told.contains("counted from the start"), "{told}");
-    assert_eq!(work_off(&pool, 12).await.len(), 12);
+    let message = condition_message(&status, "Degraded", "True").expect("a message");
+    assert!(message.contains("counted from the start"), "{message}");
+    assert_eq!(consume_backlog(&pool, 12).await.len(), 12);
 }
 
 #[tokio::test]
-async fn messages_in_partitions_that_are_added_are_seen_and_none_is_skipped() {
+async fn messages_in_added_partitions_are_counted_and_none_is_skipped() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 4).await;
     pool.apply(&json!({"processor": {"autoOffsetReset": "latest"}}))
@@ -233,7 +242,7 @@ async fn messages_in_partitions_that_are_added_are_seen_and_none_is_skipped() {
         }
     }
     let status = pool
-        .until_status("all messages", SOON, |status| waiting(status) == Some(12))
+        .until_status("all messages", SOON, |status| known_lag(status) == Some(12))
         .await;
     let processor = processor(&status).expect("a processor");
     assert_eq!(
@@ -241,5 +250,5 @@ async fn messages_in_partitions_that_are_added_are_seen_and_none_is_skipped() {
         (Some(8), Some(4))
     );
     pool.until_replicas(4, SOON).await;
-    assert_eq!(work_off(&pool, 12).await.len(), 12);
+    assert_eq!(consume_backlog(&pool, 12).await.len(), 12);
 }

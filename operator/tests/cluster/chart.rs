@@ -1,4 +1,4 @@
-//! What the Helm chart makes, as a real API server judges it.
+//! A real API server accepts the objects of the Helm chart.
 
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind, TypeMeta};
@@ -47,7 +47,7 @@ async fn every_object_is_accepted_as_it_is() {
             };
             let name = object["metadata"]["name"].as_str().expect("a name");
             let strictly = PatchParams::apply("tests").force().validation_strict();
-            // Pods are refused without their account; all else is only tried.
+            // Pods are refused without their service account; all other objects are applied as a dry run.
             let strictly = match types.kind.as_str() {
                 "ServiceAccount" => strictly,
                 _ => strictly.dry_run(),

@@ -1,19 +1,19 @@
-//! `separation-operator check`: what `helm test` asks.
+//! `separation-operator check`, which `helm test` runs.
 
 use std::fs;
 use std::process::{Command, Output};
 
-use separation_testbed::Folder;
+use separation_testbed::TempDirectory;
 use tokio::task::spawn_blocking;
 
 use crate::manifests::system;
 use crate::rig::Rig;
 use crate::subject::OperatorProcess;
 
-/// Asks with a token.
+/// Runs the check with a token.
 async fn check(rig: &Rig, token: &str, arguments: &'static [&'static str]) -> Output {
-    let folder = Folder::new().expect("a folder");
-    let kubeconfig = folder.path().join("kubeconfig");
+    let directory = TempDirectory::new().expect("a directory");
+    let kubeconfig = directory.path().join("kubeconfig");
     fs::write(&kubeconfig, rig.plane.kubeconfig(token)).expect("a file");
     let mut command = Command::new(env!("CARGO_BIN_EXE_separation-operator"));
     command
@@ -23,11 +23,11 @@ async fn check(rig: &Rig, token: &str, arguments: &'static [&'static str]) -> Ou
         .args(arguments)
         .env("KUBECONFIG", kubeconfig);
     let output = spawn_blocking(move || command.output()).await.expect("no panic");
-    drop(folder);
+    drop(directory);
     output.expect("it runs")
 }
 
-fn said(output: &Output) -> String {
+fn text_of(output: &Output) -> String {
     format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
@@ -36,29 +36,29 @@ fn said(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn it_says_who_leads_with_no_more_rights_than_the_operator_has() {
+async fn check_names_the_leader_with_the_operators_permissions() {
     let rig = Rig::new().await;
     let operator = OperatorProcess::start_briefly_leading(&rig);
     let found = check(&rig, &rig.operator_token, &["--wait-seconds=30"]).await;
-    let said = said(&found);
-    assert!(found.status.success(), "{said}");
+    let text = text_of(&found);
+    assert!(found.status.success(), "{text}");
     assert!(
-        said.contains("separation-operator_") && said.contains(" leads\n"),
-        "{said}"
+        text.contains("separation-operator_") && text.contains(" leads\n"),
+        "{text}"
     );
     assert!(
-        said.contains(&format!("pools of {} can be read", rig.namespace)),
-        "{said}"
+        text.contains(&format!("pools of {} can be read", rig.namespace)),
+        "{text}"
     );
     operator.end().await;
 }
 
 #[tokio::test]
-async fn it_fails_where_nobody_leads_or_pools_cannot_be_read() {
+async fn check_fails_without_a_leader_or_readable_pools() {
     let rig = Rig::new().await;
-    let nobody = check(&rig, &rig.operator_token, &["--wait-seconds=1"]).await;
-    let text = said(&nobody);
-    assert_eq!(nobody.status.code(), Some(1), "{text}");
+    let no_leader = check(&rig, &rig.operator_token, &["--wait-seconds=1"]).await;
+    let text = text_of(&no_leader);
+    assert_eq!(no_leader.status.code(), Some(1), "{text}");
     for part in ["no operator leads", "look at the operator's pods"] {
         assert!(text.contains(part), "{text}");
     }
@@ -67,9 +67,9 @@ async fn it_fails_where_nobody_leads_or_pools_cannot_be_read() {
     operator.process.kill_9().await.expect("it runs");
     let dead = check(&rig, &rig.operator_token, &["--wait-seconds=2"]).await;
     assert!(
-        said(&dead).contains("has not renewed it for 2 s"),
+        text_of(&dead).contains("has not renewed the lease for 2 s"),
         "{}",
-        said(&dead)
+        text_of(&dead)
     );
     let operator = OperatorProcess::start_briefly_leading(&rig);
     let elsewhere = check(
@@ -78,7 +78,7 @@ async fn it_fails_where_nobody_leads_or_pools_cannot_be_read() {
         &["--wait-seconds=30", "--watch-namespaces=kube-system"],
     )
     .await;
-    let text = said(&elsewhere);
+    let text = text_of(&elsewhere);
     assert_eq!(elsewhere.status.code(), Some(1), "{text}");
     assert!(
         text.contains("namespace kube-system") && text.contains("cannot list"),

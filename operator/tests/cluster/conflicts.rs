@@ -1,4 +1,4 @@
-//! Two pools that take from one group.
+//! Two pools that use the same consumer group.
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
@@ -15,9 +15,9 @@ fn conflict(status: &SeparationPoolStatus) -> Option<&str> {
 }
 
 #[tokio::test]
-async fn the_newer_of_two_pools_with_one_group_is_held_until_the_older_one_is_gone() {
+async fn of_two_pools_with_one_group_the_newer_is_held_until_the_older_is_deleted() {
     let rig = Rig::new().await;
-    // Neither its name nor its age in whole seconds makes it the first one.
+    // Neither its name nor its age in seconds makes it the first one.
     let older = PoolUnderTest::named(&rig, "z-older", 3).await;
     older.apply(&json!({})).await;
     let operator = OperatorProcess::start(&rig);
@@ -52,7 +52,7 @@ async fn the_newer_of_two_pools_with_one_group_is_held_until_the_older_one_is_go
         .expect("the older one")
         .status;
     assert_eq!(conflict(&now.expect("a status")), None);
-    // Its other role has a group of its own, and works.
+    // Its other role has its own group, and works.
     newer
         .until_status("adopted uploader", SOON, |status| {
             let uploader = status.uploader.as_ref();
@@ -79,13 +79,13 @@ async fn the_newer_of_two_pools_with_one_group_is_held_until_the_older_one_is_go
         .expect("the older one");
     newer.until_replicas(3, SOON).await;
     newer
-        .until_status("peace", SOON, |status| conflict(status).is_none())
+        .until_status("end of the conflict", SOON, |status| conflict(status).is_none())
         .await;
     operator.end().await;
 }
 
 #[tokio::test]
-async fn an_older_pool_whose_credentials_are_refused_holds_no_other() {
+async fn an_older_pool_with_refused_credentials_does_not_block_others() {
     let rig = Rig::new().await;
     let victim = PoolUnderTest::named(&rig, "victim", 3).await;
     let older = PoolUnderTest::named(&rig, "a-older", 1).await;
@@ -99,7 +99,7 @@ async fn an_older_pool_whose_credentials_are_refused_holds_no_other() {
     let params = PatchParams::apply("a-person").force();
     let written = secrets.patch("guessed", &params, &Patch::Apply(secret)).await;
     written.expect("a secret");
-    // The brokers want no credentials on this port, and refuse these.
+    // The brokers require no credentials on this port, and refuse these.
     older
         .apply(&json!({
             "kafka": {"sasl": {"secretRef": {"name": "guessed"}}},

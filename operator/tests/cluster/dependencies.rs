@@ -1,4 +1,4 @@
-//! Dependencies that refuse the workers of a pool: the pool says which, since when, and what to do, and adds no worker.
+//! Dependencies that refuse the workers of a pool: the pool reports which, since when, and the fix, and adds no worker.
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -20,14 +20,14 @@ fn available(status: &SeparationPoolStatus) -> Option<(&str, &str, &str)> {
 
 async fn until_available(pool: &PoolUnderTest<'_>, status: &str, reason: &str) -> String {
     let what = format!("{status} for {reason}");
-    let holds = |found: &SeparationPoolStatus| {
+    let matches = |found: &SeparationPoolStatus| {
         available(found).is_some_and(|found| (found.0, found.1) == (status, reason))
     };
-    let found = pool.until_status(&what, SOON, holds).await;
+    let found = pool.until_status(&what, SOON, matches).await;
     available(&found).map_or_else(String::new, |found| found.2.to_owned())
 }
 
-/// Commits the first offset of partition 0 with metadata, as a worker does that begins with it.
+/// Commits the first offset of partition 0 with metadata, as a worker does that starts a task.
 async fn commit_with(pool: &PoolUnderTest<'_>, metadata: &OffsetMetadata) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", pool.kafka.bootstrap())
@@ -43,7 +43,7 @@ async fn commit_with(pool: &PoolUnderTest<'_>, metadata: &OffsetMetadata) {
 }
 
 #[tokio::test]
-async fn what_a_worker_reports_is_a_condition_with_its_fix_and_no_worker_is_added_until_it_is_over() {
+async fn a_refusal_reported_by_a_worker_is_a_condition_and_stops_scale_up_until_it_ends() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 4).await;
     pool.apply(&json!({})).await;
@@ -90,7 +90,7 @@ async fn ready_pods_that_are_not_members_of_their_group_are_named() {
     let _member = Member::of(&pool, &pods[0], Tasks::Hold);
     let message = until_available(&pool, "False", "WorkersNotMembers").await;
     let expected = format!(
-        "1 of 2 ready pods are not members of consumer group {} for more than 6 s ({})",
+        "1 of 2 ready pods have not been members of consumer group {} for 6 s ({})",
         pool.group(),
         pods[1]
     );

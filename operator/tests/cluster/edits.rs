@@ -1,4 +1,4 @@
-//! What others write to our Deployments: what is ours is put back, what is theirs stays, and nobody fights for ever.
+//! Edits of our Deployments by other clients: our fields are restored, other fields stay, and conflicts end.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
 impl PoolUnderTest<'_> {
-    /// Changes the processor's Deployment as somebody else.
+    /// Changes the processor's Deployment as another field manager.
     async fn edit(&self, manager: &str, change: &Value) -> Deployment {
         let params = PatchParams {
             field_manager: Some(manager.to_owned()),
@@ -24,7 +24,7 @@ impl PoolUnderTest<'_> {
             .expect("it may be changed")
     }
 
-    /// With an operator and so many workers that all have something to do.
+    /// A pool with an operator and `count` busy workers.
     async fn with_work(&self, partitions: i32) -> OperatorProcess {
         self.apply(&json!({})).await;
         let operator = OperatorProcess::start(self.rig);
@@ -44,7 +44,7 @@ fn image(deployment: &Deployment) -> Option<&str> {
     pod.containers.first()?.image.as_deref()
 }
 
-/// How often the processor's Deployment was written by us; what was refused because it had changed does not count.
+/// Our successful writes of the processor's Deployment; refused ones (conflicts) do not count.
 fn deployment_writes(rig: &Rig) -> usize {
     let writes = manifests::writes(rig).into_iter();
     writes
@@ -55,7 +55,7 @@ fn deployment_writes(rig: &Rig) -> usize {
 }
 
 #[tokio::test]
-async fn replicas_that_somebody_else_wrote_become_what_the_work_deserves() {
+async fn replicas_written_by_another_client_become_the_desired_replicas() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 3).await;
     let operator = pool.with_work(3).await;
@@ -70,7 +70,7 @@ async fn replicas_that_somebody_else_wrote_become_what_the_work_deserves() {
 }
 
 #[tokio::test]
-async fn what_somebody_else_changes_of_ours_is_put_back_and_what_they_add_stays() {
+async fn changes_to_our_fields_are_reverted_and_added_fields_stay() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 2).await;
     let operator = pool.with_work(2).await;
@@ -115,7 +115,7 @@ async fn what_somebody_else_changes_of_ours_is_put_back_and_what_they_add_stays(
 }
 
 #[tokio::test]
-async fn somebody_who_writes_against_us_again_and_again_is_answered_ever_more_slowly() {
+async fn repeated_edits_by_another_manager_are_reverted_with_growing_delay() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 2).await;
     let operator = pool.with_work(2).await;
@@ -129,20 +129,20 @@ async fn somebody_who_writes_against_us_again_and_again_is_answered_ever_more_sl
         }
     }
     let ours = deployment_writes(&rig) - before;
-    assert!(theirs > 1, "it was put back");
+    assert!(theirs > 1, "it was reverted");
     assert!(ours <= 12, "{ours} writes against {theirs}");
-    pool.until_status("a word about it", SOON, |status| {
+    pool.until_status("field manager conflict", SOON, |status| {
         let degraded = status.conditions.iter().find(|found| found.type_ == "Degraded");
-        degraded.is_some_and(|found| found.reason == "EditedByOthers")
+        degraded.is_some_and(|found| found.reason == "FieldManagerConflict")
     })
     .await;
-    // Once they give up, it is as it should be.
+    // Once the other manager stops, the Deployment is correct.
     pool.until_replicas(2, SOON).await;
     operator.end().await;
 }
 
 #[tokio::test]
-async fn a_deployment_that_somebody_deletes_is_made_anew_with_all_its_workers() {
+async fn a_deleted_deployment_is_recreated_with_all_replicas() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 2).await;
     let operator = pool.with_work(2).await;
@@ -160,7 +160,7 @@ async fn a_deployment_that_somebody_deletes_is_made_anew_with_all_its_workers() 
 }
 
 #[tokio::test]
-async fn a_deployment_that_lost_our_labels_is_still_ours() {
+async fn a_deployment_without_our_labels_is_still_managed() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 2).await;
     let operator = pool.with_work(2).await;
@@ -178,7 +178,7 @@ async fn a_deployment_that_lost_our_labels_is_still_ours() {
 }
 
 #[tokio::test]
-async fn a_copy_of_our_deployment_under_another_name_confuses_nobody() {
+async fn a_copy_of_a_deployment_under_another_name_is_ignored() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 4).await;
     let operator = pool.with_work(2).await;
@@ -203,7 +203,7 @@ async fn a_copy_of_our_deployment_under_another_name_confuses_nobody() {
 }
 
 #[tokio::test]
-async fn a_deployment_of_that_name_that_is_not_ours_is_left_alone_and_its_owner_is_told_what_to_do() {
+async fn a_foreign_deployment_with_the_same_name_is_unchanged_and_reported_with_a_fix() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 2).await;
     let foreign = json!({
@@ -235,7 +235,7 @@ async fn a_deployment_of_that_name_that_is_not_ours_is_left_alone_and_its_owner_
     let now = pool.deployment().await;
     assert_eq!(image(&now), Some("theirs:1"));
     assert_eq!(now.metadata.generation, Some(1));
-    // A new spec is tried at once.
+    // A new spec is written immediately.
     pool.deployments()
         .delete(&pool.deployment_name(), &DeleteParams::default())
         .await

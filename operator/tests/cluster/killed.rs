@@ -1,4 +1,4 @@
-//! An operator that is killed again and again, at any moment.
+//! An operator that is killed repeatedly, at random times.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ use serde_json::json;
 use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest, SHORT_LEASE};
 
-/// How often it is killed.
+/// Number of kills.
 const ROUNDS: i32 = 10;
 
-/// The longest that it lives.
-const LONGEST_LIFE: Duration = Duration::from_secs(5);
+/// Longest time between two kills.
+const MAX_LIFE: Duration = Duration::from_secs(5);
 
 #[expect(
     clippy::print_stdout,
-    reason = "a test that fails says which moments it chose"
+    reason = "a failed test reports the times that it chose"
 )]
 #[tokio::test]
-async fn an_operator_that_is_killed_at_any_moment_skips_no_message_and_ends_with_the_right_replicas() {
+async fn an_operator_killed_at_any_moment_skips_no_message_and_reaches_the_desired_replicas() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, ROUNDS).await;
-    // Messages that are there before are skipped, by the declared policy; none after that ever is.
+    // Earlier messages are skipped, by `latest`; later ones never are.
     pool.publish_one_each(ROUNDS).await;
     let start = || OperatorProcess::start_as(rig.plane, &rig.operator_token, &rig.namespace, &SHORT_LEASE);
     let latest = json!({"processor": {"autoOffsetReset": "latest"}});
@@ -35,8 +35,8 @@ async fn an_operator_that_is_killed_at_any_moment_skips_no_message_and_ends_with
         if round == 0 {
             pool.apply(&latest).await;
         }
-        let life = LONGEST_LIFE.mul_f64(random.f64());
-        // A moment that nothing else tells: the end of a random time.
+        let life = MAX_LIFE.mul_f64(random.f64());
+        // A random time, independent of the operator's state.
         tokio::time::timeout(life, async {
             let status = pool.until_adopted().await;
             let adoption = status.processor.and_then(|role| role.adoption);

@@ -1,4 +1,4 @@
-//! Operators that share a lease, as processes: one writes, whatever happens to the others.
+//! Operator processes that share a lease: only one writes, whatever happens to the others.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,13 @@ use crate::manifests::{second_account, user, user_named, writes_of};
 use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest, SHORT_LEASE};
 
-/// From a leader's sudden end to its standby's first write, with the lease as it is unless somebody says otherwise.
+/// From a leader's crash to its standby's first write, with the default lease.
 const TAKEOVER: Duration = Duration::from_secs(20);
 
 /// From SIGTERM to the standby's first write.
-const HAND_OVER: Duration = Duration::from_secs(5);
+const RELEASE: Duration = Duration::from_secs(5);
 
-/// Two operators with an account each; the first one leads.
+/// Two operators, each with its own account; the first one leads.
 struct Pair<'a> {
     rig: &'a Rig,
     first: OperatorProcess,
@@ -36,7 +36,7 @@ impl<'a> Pair<'a> {
         Self { rig, first, second }
     }
 
-    /// How much each of them has written.
+    /// Number of writes of each.
     fn writes(&self) -> (usize, usize) {
         let namespace = &self.rig.namespace;
         (
@@ -54,7 +54,7 @@ impl<'a> Pair<'a> {
 }
 
 #[tokio::test]
-async fn of_two_operators_exactly_one_writes_and_its_death_is_answered_within_20_s() {
+async fn only_the_leader_writes_and_a_standby_leads_within_20_s_of_its_death() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 4).await;
     let pair = Pair::start(&rig, &[]).await;
@@ -95,7 +95,7 @@ async fn two_operators_that_race_for_the_lease_never_both_write() {
 }
 
 #[tokio::test]
-async fn an_operator_that_is_told_to_end_hands_over_at_once() {
+async fn on_sigterm_the_leader_releases_the_lease_immediately() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 2).await;
     let pair = Pair::start(&rig, &[]).await;
@@ -104,8 +104,8 @@ async fn an_operator_that_is_told_to_end_hands_over_at_once() {
     let start = Instant::now();
     pair.first.process.sigterm().expect("it runs");
     pool.publish_one_each(2).await;
-    pair.until_the_second_writes(HAND_OVER).await;
-    assert!(start.elapsed() <= HAND_OVER, "{:?}", start.elapsed());
+    pair.until_the_second_writes(RELEASE).await;
+    assert!(start.elapsed() <= RELEASE, "{:?}", start.elapsed());
     let code = pair.first.process.wait_exit(SOON).await.expect("it ends");
     assert_eq!(code, 0);
     pool.until_replicas(2, SOON).await;
@@ -113,7 +113,7 @@ async fn an_operator_that_is_told_to_end_hands_over_at_once() {
 }
 
 #[tokio::test]
-async fn an_operator_that_was_frozen_beyond_its_lease_writes_nothing_when_it_goes_on() {
+async fn a_leader_frozen_beyond_its_lease_writes_nothing_when_it_resumes() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 6).await;
     let pair = Pair::start(&rig, &SHORT_LEASE).await;
@@ -126,11 +126,11 @@ async fn an_operator_that_was_frozen_beyond_its_lease_writes_nothing_when_it_goe
     pool.publish_one_each(6).await;
     pair.until_the_second_writes(TAKEOVER).await;
     pool.until_replicas(6, SOON).await;
-    // While it was away, all of it changed: it has every reason to write.
+    // Meanwhile everything changed: it has many reasons to write.
     pool.apply(&json!({"processor": {"taskTimeoutSeconds": 333}}))
         .await;
     pair.first.process.sigcont().expect("it is there");
-    eventually("understanding", SOON, async || !pair.first.leads()).await;
+    eventually("end of leading", SOON, async || !pair.first.leads()).await;
     pair.second.until_read_again(6.0).await;
     assert_eq!(pair.writes().0, firsts, "{}", pair.first.log());
     // It stands by from then on.

@@ -1,4 +1,4 @@
-//! The manifests, the lease and events on a real API server, with the rights that the manifests give and no more.
+//! The manifests, the lease and events on a real API server, with exactly the permissions that the manifests grant.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, PostParams};
 use kube::{Client, Resource as _};
 use separation_operator::crd::SeparationPool;
-use separation_operator::events::{EventText, Weight, event_writer};
+use separation_operator::events::{EventText, EventType, event_writer};
 use separation_operator::lease::{Leadership, elector};
 use separation_operator::metrics::Metrics;
 use separation_operator::settings::{LeaseSettings, LeaseTimings};
@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::manifests;
 use crate::rig::{Rig, SOON};
 
-/// From the leader's end to its standby's first write.
+/// From the leader's end to its standby's first write, at most.
 const TAKEOVER: Duration = Duration::from_secs(20);
 
 fn system(rig: &Rig) -> String {
@@ -53,10 +53,10 @@ impl Replica {
         }
     }
 
-    async fn until_it_holds(&mut self, holds: bool) -> Duration {
+    async fn until_it_holds(&mut self, is_leader: bool) -> Duration {
         let start = Instant::now();
         let wait = async {
-            while self.leadership.holds(Instant::now()) != holds {
+            while self.leadership.is_leading(Instant::now()) != is_leader {
                 self.leadership.changed().await.expect("it runs");
             }
         };
@@ -70,7 +70,7 @@ async fn account(rig: &Rig) -> Client {
 }
 
 #[tokio::test]
-async fn replicas_share_the_lease_with_the_rights_that_the_manifests_give() {
+async fn replicas_share_the_lease_with_the_permissions_of_the_manifests() {
     let rig = Rig::new().await;
     manifests::install(&rig.admin, "deployment.yaml", &rig.namespace).await;
     let mut one = Replica::start(&rig, "one").await;
@@ -95,7 +95,7 @@ async fn replicas_share_the_lease_with_the_rights_that_the_manifests_give() {
 }
 
 #[tokio::test]
-async fn events_are_taken_and_what_the_manifests_do_not_give_is_refused() {
+async fn events_are_accepted_and_requests_without_permission_are_refused() {
     let rig = Rig::new().await;
     manifests::install(&rig.admin, "deployment.yaml", &rig.namespace).await;
     let pool = json!({"apiVersion": "separation.dev/v1alpha1", "kind": "SeparationPool",
@@ -106,13 +106,13 @@ async fn events_are_taken_and_what_the_manifests_do_not_give_is_refused() {
     let pools: Api<SeparationPool> = Api::namespaced(rig.admin.clone(), &rig.namespace);
     let pool = pools.create(&PostParams::default(), &pool).await.expect("a pool");
     let (writer, task) = event_writer(account(&rig).await, "operator-1_ab", &Metrics::new());
-    writer.say(
+    writer.queue(
         pool.object_ref(&()),
         EventText {
-            weight: Weight::Warning,
+            type_: EventType::Warning,
             reason: "HeldUnknownLag",
             action: "Decide",
-            note: "processor: lag is not known".into(),
+            note: "processor: lag is unknown".into(),
         },
     );
     drop(writer);
@@ -130,11 +130,11 @@ async fn events_are_taken_and_what_the_manifests_do_not_give_is_refused() {
         }))
     })
     .await;
-    // What is not given is refused: deleting, and listing secrets.
+    // Other requests are refused: deleting, and listing Secrets.
     let account = account(&rig).await;
     let ours: Api<SeparationPool> = Api::namespaced(account.clone(), &rig.namespace);
     let error = ours.delete("vocals", &kube::api::DeleteParams::default()).await;
-    let error = error.expect_err("no right");
+    let error = error.expect_err("no permission");
     assert!(
         matches!(&error, kube::Error::Api(status) if status.code == 403),
         "{error}"
@@ -143,7 +143,7 @@ async fn events_are_taken_and_what_the_manifests_do_not_give_is_refused() {
     let error = secrets
         .list(&kube::api::ListParams::default())
         .await
-        .expect_err("no right");
+        .expect_err("no permission");
     assert!(
         matches!(&error, kube::Error::Api(status) if status.code == 403),
         "{error}"

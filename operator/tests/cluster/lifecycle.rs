@@ -1,4 +1,4 @@
-//! From a pool's making to its end, and an operator's.
+//! Life of a pool from creation to deletion, and of an operator.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ fn template(deployment: &Deployment) -> (Value, Option<String>) {
 }
 
 #[tokio::test]
-async fn a_pool_owns_its_deployments_and_a_setting_rolls_only_whom_it_concerns() {
+async fn a_pool_owns_its_deployments_and_a_changed_setting_rolls_only_the_affected_role() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 4).await;
     let object = pool.apply(&json!({})).await;
@@ -82,7 +82,7 @@ async fn a_pool_owns_its_deployments_and_a_setting_rolls_only_whom_it_concerns()
 }
 
 #[tokio::test]
-async fn a_deleted_pool_takes_its_deployments_along_and_is_read_no_more() {
+async fn a_deleted_pools_deployments_are_deleted_and_its_topics_are_no_longer_read() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 3).await;
     pool.apply(&json!({})).await;
@@ -106,7 +106,7 @@ async fn a_deleted_pool_takes_its_deployments_along_and_is_read_no_more() {
         .delete(&pool.name, &DeleteParams::default())
         .await
         .expect("a pool");
-    // Neither series of the pool nor of the cluster, which nobody else reads: nothing is asked any more.
+    // No series of the pool or of the cluster, which no other pool uses: Kafka is not polled any more.
     eventually("end of all series", SOON, async || match series().await {
         Ok(left) if left.is_empty() => Ok(Some(())),
         Ok(left) => Err(anyhow::anyhow!("{left:?}")),
@@ -122,7 +122,7 @@ async fn a_deleted_pool_takes_its_deployments_along_and_is_read_no_more() {
 }
 
 #[tokio::test]
-async fn a_pool_that_is_made_anew_at_once_under_its_name_works() {
+async fn a_pool_recreated_immediately_under_its_name_works() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 6).await;
     pool.apply(&json!({})).await;
@@ -147,14 +147,14 @@ async fn a_pool_that_is_made_anew_at_once_under_its_name_works() {
         })
         .await;
     }
-    // The garbage collector was done with the old ones by then, or was not: more work is answered either way.
+    // Whether the garbage collector has deleted the old Deployments or not, the pool scales up.
     pool.publish_one_each(6).await;
     pool.until_replicas(6, SOON).await;
     operator.end().await;
 }
 
 #[tokio::test]
-async fn a_spec_that_cannot_be_done_says_field_and_fix_and_its_workers_go_on() {
+async fn an_invalid_spec_is_reported_with_field_and_fix_and_its_workers_continue() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 4).await;
     pool.apply(&json!({})).await;
@@ -181,7 +181,7 @@ async fn a_spec_that_cannot_be_done_says_field_and_fix_and_its_workers_go_on() {
     pool.publish_one_each(4).await;
     let now = pool.deployment().await;
     assert_eq!(now.metadata.generation, before.metadata.generation);
-    // An operator that starts now knows no earlier spec, and leaves workers alone all the same.
+    // An operator that starts now knows no earlier spec, and still does not change workers.
     operator.end().await;
     let operator = OperatorProcess::start(&rig);
     operator.until_it_leads().await;
@@ -195,7 +195,7 @@ async fn a_spec_that_cannot_be_done_says_field_and_fix_and_its_workers_go_on() {
 }
 
 #[tokio::test]
-async fn an_operator_that_starts_again_writes_nothing_where_nothing_changed() {
+async fn a_restarted_operator_writes_nothing_if_nothing_changed() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 3).await;
     pool.apply(&json!({})).await;
@@ -203,14 +203,14 @@ async fn an_operator_that_starts_again_writes_nothing_where_nothing_changed() {
     pool.until_adopted().await;
     pool.publish_one_each(3).await;
     pool.until_replicas(3, SOON).await;
-    pool.until_status("settled numbers", SOON, |status| {
+    pool.until_status("final numbers", SOON, |status| {
         status
             .processor
             .as_ref()
-            .is_some_and(|role| role.reason == "NeedMet")
+            .is_some_and(|role| role.reason == "BacklogCovered")
     })
     .await;
-    // Numbers are written five seconds after others at the latest.
+    // Numbers are written at most five seconds after they change.
     let quiet = async |operator: &OperatorProcess| {
         let mut before = manifests::writes(&rig).len();
         loop {
@@ -224,29 +224,29 @@ async fn an_operator_that_starts_again_writes_nothing_where_nothing_changed() {
     };
     tokio::time::timeout(Duration::from_secs(60), quiet(&first))
         .await
-        .expect("it settles");
-    let settled = manifests::writes(&rig);
+        .expect("a status");
+    let baseline = manifests::writes(&rig);
     first.end().await;
     let second = OperatorProcess::start_briefly_leading(&rig);
     second.until_it_leads().await;
     second.until_read_again(12.0).await;
-    assert_eq!(manifests::writes(&rig)[settled.len()..], []);
+    assert_eq!(manifests::writes(&rig)[baseline.len()..], []);
     second.process.kill_9().await.expect("it runs");
     let third = OperatorProcess::start_briefly_leading(&rig);
     third.until_it_leads().await;
     third.until_read_again(12.0).await;
-    assert_eq!(manifests::writes(&rig)[settled.len()..], []);
+    assert_eq!(manifests::writes(&rig)[baseline.len()..], []);
     third.end().await;
-    assert_eq!(manifests::writes(&rig)[settled.len()..], []);
+    assert_eq!(manifests::writes(&rig)[baseline.len()..], []);
 }
 
 #[tokio::test]
-async fn an_operator_is_ready_once_it_has_seen_the_cluster_and_so_is_a_standby() {
+async fn leader_and_standby_are_ready_after_listing_the_cluster() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 1).await;
     pool.apply(&json!({})).await;
-    // No right to see pods: it lives, and is not ready.
-    let account = "without-rights";
+    // Without permission to list pods it is live and not ready.
+    let account = "without-permissions";
     let object = json!({"apiVersion": "v1", "kind": "ServiceAccount",
                         "metadata": {"name": account, "namespace": rig.namespace}});
     manifests::apply(&rig.admin, &object).await;

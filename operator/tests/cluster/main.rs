@@ -1,15 +1,15 @@
-//! The operator against a real Kubernetes API. All tests share one control plane; each has a namespace of its own.
+//! The operator with a real Kubernetes API. All tests share one control plane; each has its own namespace.
 //!
-//! They wait more than they work: with `-- --test-threads 8` two cores are done in a minute and a half.
+//! Tests mostly wait: with `-- --test-threads 8` they take a minute and a half on two cores.
 
 mod adoption;
-mod api_away;
-mod by_hand;
+mod api_unreachable;
 mod chart;
 mod check;
 mod conflicts;
 mod crd;
 mod dependencies;
+mod documented_install;
 mod edits;
 mod killed;
 mod leadership;
@@ -22,13 +22,13 @@ mod nesting;
 mod offsets;
 mod outages;
 mod own_plane;
+mod permissions;
+mod pod_problems;
 mod rig;
-mod rights;
 mod rollouts;
-mod scale_in;
+mod scale_down;
 mod scaling;
 mod secrets;
 mod subject;
 mod takeover;
 mod terminating;
-mod troubles;

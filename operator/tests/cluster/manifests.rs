@@ -1,5 +1,5 @@
-//! The manifests in `deploy/operator`, as they are applied for a test: the operator of every test has the rights that
-//! they give and no more.
+//! Applies the manifests in `deploy/operator` for a test: the operator of every test has exactly the permissions that
+//! they grant.
 
 use std::fs;
 use std::path::Path;
@@ -15,33 +15,33 @@ use crate::rig::Rig;
 /// Name of the operator's service account.
 const ACCOUNT: &str = "separation-operator";
 
-/// Where the operator that looks after a namespace runs.
+/// Namespace of the operator that manages a namespace.
 pub(crate) fn system(namespace: &str) -> String {
     format!("{namespace}-system")
 }
 
-/// Gives an operator the rights that it needs for the pools of one namespace.
+/// Grants an operator the permissions for the pools of one namespace.
 pub(crate) async fn install_for_one(admin: &Client, namespace: &str) {
     for file in ["namespace.yaml", "lease-role.yaml", "one-namespace/rbac.yaml"] {
         install(admin, file, namespace).await;
     }
 }
 
-/// Gives an operator the rights that it needs for all pools.
+/// Grants an operator the permissions for all pools.
 pub(crate) async fn install_for_all(admin: &Client, namespace: &str) {
     for file in ["namespace.yaml", "lease-role.yaml", "cluster-role.yaml"] {
         install(admin, file, namespace).await;
     }
 }
 
-/// Applies one file, with namespaces of a test's own put in place.
+/// Applies one file, with the namespaces of the test.
 pub(crate) async fn install(admin: &Client, file: &str, namespace: &str) {
     for object in objects(file, namespace) {
         apply(admin, &object).await;
     }
 }
 
-/// Gives another service account the same rights, and its token.
+/// Grants another service account the same permissions and returns its token.
 pub(crate) async fn second_account(rig: &Rig, name: &str) -> String {
     let system = system(&rig.namespace);
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
@@ -68,7 +68,7 @@ pub(crate) fn user_named(namespace: &str, account: &str) -> String {
     format!("system:serviceaccount:{}:{account}", system(namespace))
 }
 
-/// What a user wrote, the lease left out.
+/// Writes of a user, except of the lease.
 pub(crate) fn writes_of(rig: &Rig, user: &str) -> Vec<ApiRequest> {
     let requests = rig.plane.requests().expect("an audit log").into_iter();
     requests
@@ -76,22 +76,22 @@ pub(crate) fn writes_of(rig: &Rig, user: &str) -> Vec<ApiRequest> {
         .collect()
 }
 
-/// What the operator of a test wrote, the lease left out.
+/// Writes of the test's operator, except of the lease.
 pub(crate) fn writes(rig: &Rig) -> Vec<ApiRequest> {
     writes_of(rig, &user(&rig.namespace))
 }
 
 /// The objects of a file.
 pub(crate) fn objects(file: &str, namespace: &str) -> Vec<Value> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/operator");
-    let text = fs::read_to_string(folder.join(file)).expect("a manifest");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/operator");
+    let text = fs::read_to_string(directory.join(file)).expect("a manifest");
     let text = text
         .replace("namespace: media", &format!("namespace: {namespace}"))
         .replace("separation-system", &system(namespace));
     serde_saphyr::from_multiple(&text).expect("YAML")
 }
 
-/// Applies an object as a person would.
+/// Applies an object as a user would.
 pub(crate) async fn apply(admin: &Client, object: &Value) {
     let types: TypeMeta = serde_json::from_value(object.clone()).expect("a kind");
     let kind = ApiResource::from_gvk(&GroupVersionKind::try_from(&types).expect("a kind"));

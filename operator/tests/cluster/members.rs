@@ -1,4 +1,4 @@
-//! Real members of a pool's group, set as its workers are, and pods that are said to be ready.
+//! Real members of a pool's group, configured like its workers, and pods that a test reports as ready.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,24 +15,24 @@ use serde_json::json;
 use crate::rig::SOON;
 use crate::subject::PoolUnderTest;
 
-/// One wait for messages.
+/// Timeout of one poll.
 const POLL: Duration = Duration::from_millis(20);
 
-/// As a worker's, but for shorter sessions.
+/// Session timeout, shorter than a worker's.
 const TIMINGS: Timings = Timings {
     max_poll_interval: Duration::from_secs(60),
     session_timeout: Duration::from_secs(6),
     heartbeat_interval: Duration::from_millis(500),
 };
 
-/// What a member does with messages.
+/// How a member handles messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tasks {
-    /// It takes none until it is told to.
+    /// Consumes none until this changes.
     Wait,
-    /// It commits each at once.
+    /// Commits each immediately.
     Commit,
-    /// It takes them and commits none until it is told to.
+    /// Consumes them and commits none until this changes.
     Hold,
 }
 
@@ -44,30 +44,30 @@ pub(crate) struct Member {
 
 struct Shared {
     ends: AtomicBool,
-    seen: Mutex<Seen>,
+    state: Mutex<MemberState>,
 }
 
-struct Seen {
+struct MemberState {
     tasks: Tasks,
     owned: Vec<i32>,
     taken: Vec<String>,
     held: Vec<(i32, i64)>,
 }
 
-/// Pauses what comes while tasks are not taken.
+/// Pauses newly assigned partitions while tasks are not consumed.
 struct Context(Arc<Shared>);
 
 impl Member {
-    /// Joins the processors' group of a pool, by a pod's name.
+    /// Joins the processors' group of a pool with a pod's name.
     pub(crate) fn of(pool: &PoolUnderTest<'_>, pod: &str, tasks: Tasks) -> Self {
         Self::with(pool, pod, tasks, Assignor::CooperativeSticky)
     }
 
-    /// The same with an assignor.
+    /// As [`Self::of`], with an assignor.
     pub(crate) fn with(pool: &PoolUnderTest<'_>, pod: &str, tasks: Tasks, assignor: Assignor) -> Self {
         let shared = Arc::new(Shared {
             ends: AtomicBool::new(false),
-            seen: Mutex::new(Seen {
+            state: Mutex::new(MemberState {
                 tasks,
                 owned: Vec::new(),
                 taken: Vec::new(),
@@ -79,29 +79,29 @@ impl Member {
                 .create_with_context(Context(Arc::clone(&shared)))
                 .expect("a consumer");
         consumer.subscribe(&[&pool.tasks()]).expect("subscribed");
-        let (of_thread, topic) = (Arc::clone(&shared), pool.tasks());
-        let thread = std::thread::spawn(move || of_thread.run(&consumer, &topic));
+        let (for_thread, topic) = (Arc::clone(&shared), pool.tasks());
+        let thread = std::thread::spawn(move || for_thread.run(&consumer, &topic));
         Self {
             shared,
             thread: Some(thread),
         }
     }
 
-    /// Does something else with messages from now on; what is held is committed, unless it is to be held.
+    /// Changes how it handles messages; held messages are committed, unless they are still to be held.
     pub(crate) fn now(&self, tasks: Tasks) {
-        self.shared.seen().tasks = tasks;
+        self.shared.state().tasks = tasks;
     }
 
-    /// What it took, sorted.
+    /// The messages that it consumed, sorted.
     pub(crate) fn taken(&self) -> Vec<String> {
-        let mut taken = self.shared.seen().taken.clone();
+        let mut taken = self.shared.state().taken.clone();
         taken.sort();
         taken
     }
 
     /// The partitions that it owns.
     pub(crate) fn owned(&self) -> Vec<i32> {
-        self.shared.seen().owned.clone()
+        self.shared.state().owned.clone()
     }
 }
 
@@ -109,42 +109,42 @@ impl Drop for Member {
     fn drop(&mut self) {
         self.shared.ends.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // One that panicked failed its test already.
+            // A thread that panicked has already failed its test.
             let _ = thread.join();
         }
     }
 }
 
 impl Shared {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, MemberState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self, consumer: &BaseConsumer<Context>, topic: &str) {
-        let mut waits = true;
+        let mut paused = true;
         while !self.ends.load(Ordering::Relaxed) {
             let message = consumer.poll(POLL);
             let assigned = consumer.assignment().unwrap_or_default();
-            let mut seen = self.seen();
-            seen.owned = assigned.elements().iter().map(|one| one.partition()).collect();
-            seen.owned.sort_unstable();
-            if waits && seen.tasks != Tasks::Wait {
-                waits = consumer.resume(&assigned).is_err();
+            let mut state = self.state();
+            state.owned = assigned.elements().iter().map(|one| one.partition()).collect();
+            state.owned.sort_unstable();
+            if paused && state.tasks != Tasks::Wait {
+                paused = consumer.resume(&assigned).is_err();
             }
             if let Some(Ok(message)) = message {
                 let value = message.payload().unwrap_or_default();
-                seen.taken.push(String::from_utf8_lossy(value).into_owned());
-                seen.held.push((message.partition(), message.offset() + 1));
+                state.taken.push(String::from_utf8_lossy(value).into_owned());
+                state.held.push((message.partition(), message.offset() + 1));
             }
-            if seen.tasks == Tasks::Commit && !seen.held.is_empty() {
+            if state.tasks == Tasks::Commit && !state.held.is_empty() {
                 let mut list = TopicPartitionList::new();
-                for (partition, next) in &seen.held {
+                for (partition, next) in &state.held {
                     let added = list.add_partition_offset(topic, *partition, Offset::Offset(*next));
                     added.expect("an offset");
                 }
-                // Refused while partitions are shared out: then the next time.
+                // Refused during a rebalance: the next poll retries it.
                 if consumer.commit(&list, CommitMode::Sync).is_ok() {
-                    seen.held.clear();
+                    state.held.clear();
                 }
             }
         }
@@ -155,10 +155,10 @@ impl ClientContext for Context {}
 
 impl ConsumerContext for Context {
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, _: &Rebalance<'_>) {
-        if self.0.seen().tasks == Tasks::Wait
+        if self.0.state().tasks == Tasks::Wait
             && let Ok(assigned) = consumer.assignment()
         {
-            // What is not owned any more need not be paused.
+            // Partitions that are no longer owned need not be paused.
             let _ = consumer.pause(&assigned);
         }
     }
@@ -178,21 +178,21 @@ fn config(kafka: &Kafka, group: &str, client_id: &str, assignor: Assignor) -> Cl
     config
 }
 
-/// All that a worker of the pool takes, once it has `count` messages and nothing waits any more.
-pub(crate) async fn work_off(pool: &PoolUnderTest<'_>, count: usize) -> Vec<String> {
+/// All messages that a worker of the pool consumes, once it has `count` and the lag is 0.
+pub(crate) async fn consume_backlog(pool: &PoolUnderTest<'_>, count: usize) -> Vec<String> {
     let worker = Member::of(pool, &format!("{}-reader", pool.deployment_name()), Tasks::Commit);
     eventually(&format!("{count} messages taken"), SOON, async || {
         let taken = worker.taken().len();
         anyhow::ensure!(taken >= count, "{taken} were taken");
-        let waiting = pool.kafka.total_lag(&pool.group(), &pool.tasks()).await?;
-        anyhow::ensure!(waiting == 0, "{waiting} wait");
+        let lag = pool.kafka.total_lag(&pool.group(), &pool.tasks()).await?;
+        anyhow::ensure!(lag == 0, "{lag} wait");
         anyhow::Ok(true)
     })
     .await;
     worker.taken()
 }
 
-/// Waits for so many pods of the processors and says that they are ready; gives their names.
+/// Waits for `count` processor pods, reports them as ready, and returns their names.
 pub(crate) async fn ready_pods(pool: &PoolUnderTest<'_>, count: usize) -> Vec<String> {
     let names = eventually(&format!("{count} pods"), SOON, async || {
         let names = pool.pod_names().await;

@@ -1,4 +1,4 @@
-//! Every metric that the operator registers changes while it runs: what cannot change tells nothing.
+//! Every metric that the operator registers changes while it runs: one that cannot change has no information.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,16 +14,16 @@ use crate::members::{Member, Tasks, ready_pods};
 use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
-/// Always the same: it carries the version as a label.
+/// Constant: it has the version as a label.
 const CONSTANT: &str = "separation_operator_build_info";
 
-/// What each family was seen to be: the values of all of its series, in order.
+/// Observed values of each family: those of all its series, in order.
 #[derive(Default)]
-struct Seen(BTreeMap<String, BTreeSet<Vec<String>>>);
+struct ObservedValues(BTreeMap<String, BTreeSet<Vec<String>>>);
 
-impl Seen {
-    /// Records what the operator shows now.
-    async fn note(&mut self, operator: &OperatorProcess) -> anyhow::Result<()> {
+impl ObservedValues {
+    /// Records the operator's current metrics.
+    async fn record(&mut self, operator: &OperatorProcess) -> anyhow::Result<()> {
         let (_, text) = operator.get("/metrics").await?;
         for family in Metrics::new().families() {
             let values = text
@@ -46,20 +46,20 @@ impl Seen {
     }
 }
 
-/// Takes rights away from the operator, and gives them back.
-struct Rights<'a> {
+/// Revokes permissions of the operator, and restores them.
+struct Permissions<'a> {
     rig: &'a Rig,
     all: Role,
 }
 
-impl<'a> Rights<'a> {
-    async fn of(rig: &'a Rig) -> Self {
+impl<'a> Permissions<'a> {
+    async fn read(rig: &'a Rig) -> Self {
         let roles: Api<Role> = Api::namespaced(rig.admin.clone(), &rig.namespace);
         let all = roles.get("separation-operator").await.expect("a role");
         Self { rig, all }
     }
 
-    /// Leaves those of which this holds, by resource.
+    /// Keeps the permissions for which this is true, by resource.
     async fn only(&self, keep: impl Fn(&str) -> bool) {
         let rules = self.all.rules.iter().flatten();
         let kept: Vec<_> = rules
@@ -78,15 +78,15 @@ impl<'a> Rights<'a> {
 async fn every_registered_family_changes_while_the_operator_runs() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 3).await;
-    let rights = Rights::of(&rig).await;
-    // Without the right to list pods a watch breaks again and again; events are refused.
+    let rights = Permissions::read(&rig).await;
+    // Without the permission to list pods the watch breaks repeatedly; events are refused.
     rights
         .only(|resource| resource != "pods" && resource != "events")
         .await;
     let operator = OperatorProcess::start(&rig);
-    let mut seen = Seen::default();
+    let mut seen = ObservedValues::default();
     eventually("broken watch", SOON, async || {
-        seen.note(&operator).await?;
+        seen.record(&operator).await?;
         anyhow::Ok(
             !seen
                 .unchanged()
@@ -97,13 +97,14 @@ async fn every_registered_family_changes_while_the_operator_runs() {
     rights.only(|resource| resource != "events").await;
     operator.until_it_leads().await;
 
-    // Kafka that is not there, and one that is.
-    let away = PoolUnderTest::named(&rig, "away", 1).await;
-    away.apply(&json!({"kafka": {"bootstrapServers": "127.0.0.1:1"}}))
+    // An unreachable Kafka, and a reachable one.
+    let unreachable = PoolUnderTest::named(&rig, "unreachable", 1).await;
+    unreachable
+        .apply(&json!({"kafka": {"bootstrapServers": "127.0.0.1:1"}}))
         .await;
     pool.apply(&json!({})).await;
     pool.until_adopted().await;
-    seen.note(&operator).await.expect("metrics");
+    seen.record(&operator).await.expect("metrics");
     pool.publish_one_each(3).await;
     pool.until_replicas(3, SOON).await;
     eventually("refused event", SOON, async || {
@@ -114,7 +115,7 @@ async fn every_registered_family_changes_while_the_operator_runs() {
     })
     .await;
 
-    // Two workers join, of which one takes a task; a third pod has no node.
+    // Two workers join, and one consumes a task; a third pod has no node.
     let pods = ready_pods(&pool, 3).await;
     let members: Vec<_> = pods[..2]
         .iter()
@@ -128,7 +129,7 @@ async fn every_registered_family_changes_while_the_operator_runs() {
         .await
         .expect("a pod");
     eventually("busy, unschedulable", SOON, async || {
-        seen.note(&operator).await?;
+        seen.record(&operator).await?;
         let is_some = async |name: &str| {
             let value = operator
                 .metric(&format!("separation_pool_replicas_{name}"))
@@ -138,14 +139,14 @@ async fn every_registered_family_changes_while_the_operator_runs() {
         anyhow::Ok(is_some("busy").await? && is_some("unschedulable").await?)
     })
     .await;
-    // A pod that is being deleted and takes its time.
+    // A pod that terminates slowly.
     let finalizer = Patch::Merge(json!({"metadata": {"finalizers": ["example.com/waits"]}}));
     api.patch(third, &PatchParams::default(), &finalizer)
         .await
         .expect("a pod");
     api.delete(third, &DeleteParams::default()).await.expect("a pod");
     eventually("draining pod", SOON, async || {
-        seen.note(&operator).await?;
+        seen.record(&operator).await?;
         let draining = operator.metric("separation_pool_replicas_draining").await?;
         anyhow::Ok(draining.is_some_and(|draining| draining > 0.0))
     })
@@ -159,9 +160,9 @@ async fn every_registered_family_changes_while_the_operator_runs() {
     for member in &members {
         member.now(Tasks::Commit);
     }
-    // Fewer of them after the stabilization, and after the third pod has gone.
+    // Fewer workers after the stabilization, and after the third pod was removed.
     eventually("change of every family", 3 * SOON, async || {
-        seen.note(&operator).await?;
+        seen.record(&operator).await?;
         let unchanged = seen.unchanged();
         anyhow::ensure!(unchanged == [CONSTANT], "unchanged: {unchanged:?}");
         anyhow::Ok(true)

@@ -1,4 +1,5 @@
-//! Objects that nest deeper than a JSON parser goes, or are as large as the API server takes: they stop no other pool.
+//! Objects that nest deeper than a JSON parser accepts, or are as large as the API server accepts, affect no other
+//! pool.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use crate::rig::{Rig, SOON, patch_text, post_text};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
-/// An object in objects, so many levels deep.
+/// An object that is nested this many levels deep.
 fn nested(levels: usize) -> String {
     format!("{}{}{}", r#"{"a":"#.repeat(levels), 1, "}".repeat(levels))
 }
@@ -61,7 +62,7 @@ async fn create_deep_pod(pool: &PoolUnderTest<'_>) -> Result<String, kube::Error
 }
 
 #[tokio::test]
-async fn pools_that_nest_too_deeply_or_are_too_large_say_so_and_stop_no_other() {
+async fn pools_that_nest_too_deeply_or_are_too_large_are_reported_and_others_continue() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 3).await;
     pool.apply(&json!({})).await;
@@ -86,7 +87,7 @@ async fn pools_that_nest_too_deeply_or_are_too_large_say_so_and_stop_no_other() 
         assert!(message.contains(part) && message.contains("fix:"), "{message}");
     }
 
-    // The same in what pods and Deployments carry, as far as the API server takes it.
+    // The same in pods and Deployments, as far as the API server accepts it.
     let stored = create_deep_pod(&pool).await.expect("a pod");
     assert!(stored.contains(r#""name":"deep""#));
     let path = format!(

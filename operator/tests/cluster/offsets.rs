@@ -1,4 +1,4 @@
-//! Committed offsets that are odd, old, or moved by somebody else.
+//! Committed offsets that are inconsistent, old, or changed by another client.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use separation_testbed::{Kafka, KafkaOptions, eventually};
 use serde_json::json;
 
-use crate::adoption::{said, waiting};
-use crate::members::work_off;
+use crate::adoption::{condition_message, known_lag};
+use crate::members::consume_backlog;
 use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
@@ -41,7 +41,7 @@ async fn publish_in_a_transaction(pool: &PoolUnderTest<'_>) {
 }
 
 #[tokio::test]
-async fn a_marker_of_a_transaction_that_a_worker_stepped_over_is_no_work() {
+async fn a_consumed_transaction_marker_is_not_lag() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 2).await;
     pool.apply(&json!({})).await;
@@ -49,15 +49,16 @@ async fn a_marker_of_a_transaction_that_a_worker_stepped_over_is_no_work() {
     pool.until_adopted().await;
     publish_in_a_transaction(&pool).await;
     pool.until_replicas(1, SOON).await;
-    // The message, and the marker behind it, which no reader is ever given: workers commit the end that they reached.
+    // The message and its transaction marker, which no consumer receives: workers commit the end offset that they
+    // reached.
     commit(&pool, &[2, 0]).await;
-    pool.until_status("nothing that waits", SOON, |status| waiting(status) == Some(0))
+    pool.until_status("lag of 0", SOON, |status| known_lag(status) == Some(0))
         .await;
     pool.until_replicas(0, SOON).await;
 }
 
 #[tokio::test]
-async fn messages_that_were_deleted_before_they_were_read_are_flagged_and_not_counted() {
+async fn expired_messages_are_reported_and_not_counted() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 1).await;
     pool.apply(&json!({})).await;
@@ -66,7 +67,7 @@ async fn messages_that_were_deleted_before_they_were_read_are_flagged_and_not_co
     for number in 0..10 {
         pool.publish(0, &format!("task {number}")).await;
     }
-    pool.until_status("ten messages", SOON, |status| waiting(status) == Some(10))
+    pool.until_status("ten messages", SOON, |status| known_lag(status) == Some(10))
         .await;
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", pool.kafka.bootstrap())
@@ -81,16 +82,16 @@ async fn messages_that_were_deleted_before_they_were_read_are_flagged_and_not_co
         .await
         .expect("deleted");
     let status = pool
-        .until_status("four messages", SOON, |status| waiting(status) == Some(4))
+        .until_status("four messages", SOON, |status| known_lag(status) == Some(4))
         .await;
-    let told = said(&status, "Degraded", "True").expect("told");
-    assert!(told.contains("up to 6 messages expired"), "{told}");
+    let message = condition_message(&status, "Degraded", "True").expect("a message");
+    assert!(message.contains("up to 6 messages expired"), "{message}");
     let left: Vec<_> = (6..10).map(|number| format!("task {number}")).collect();
-    assert_eq!(work_off(&pool, 4).await, left);
+    assert_eq!(consume_backlog(&pool, 4).await, left);
 }
 
 #[tokio::test]
-async fn a_group_that_somebody_rewinds_gets_workers() {
+async fn a_rewound_group_gets_workers() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 3).await;
     pool.publish_one_each(3).await;
@@ -103,7 +104,7 @@ async fn a_group_that_somebody_rewinds_gets_workers() {
     pool.until_replicas(3, SOON).await;
 }
 
-/// A consumer that joins a group, takes and commits so many messages, and leaves.
+/// A consumer that joins a group, consumes and commits this many messages, and leaves.
 async fn join_commit_and_leave(kafka: &Kafka, group: &str, client_id: &str, topic: &str, messages: usize) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", kafka.bootstrap())
@@ -126,7 +127,7 @@ async fn join_commit_and_leave(kafka: &Kafka, group: &str, client_id: &str, topi
         taken == messages
     })
     .await;
-    // Leaving takes an answer of the coordinator.
+    // Leaving needs a response of the coordinator.
     let left = tokio::task::spawn_blocking(move || drop(consumer));
     left.await.expect("it leaves");
 }
@@ -136,9 +137,9 @@ async fn committed(kafka: &Kafka, group: &str, topic: &str) -> Vec<Option<i64>> 
     lag.iter().map(|partition| partition.committed).collect()
 }
 
-/// Kafka counts the retention of an empty group from when its last member left, however recently it committed.
+/// Kafka counts the retention of an empty group from when its last member left, however recent its last commit is.
 #[tokio::test]
-async fn offsets_of_a_group_whose_workers_left_outlive_the_brokers_retention() {
+async fn offsets_of_a_group_without_workers_outlive_the_brokers_retention() {
     /// Twice the retention, and some seconds.
     const AT_ZERO: Duration = Duration::from_secs(130);
     let settings = [
@@ -167,19 +168,19 @@ async fn offsets_of_a_group_whose_workers_left_outlive_the_brokers_retention() {
         .await
         .expect("published");
     pool.until_replicas(2, SOON).await;
-    // Nobody keeps this group's offsets.
+    // No pool keeps this group's offsets.
     let forgotten = "unattended";
     join_commit_and_leave(&kafka, forgotten, "client", &tasks, 2).await;
     join_commit_and_leave(&kafka, &pool.group(), "vocals-processor-1", &tasks, 2).await;
     join_commit_and_leave(&kafka, &uploaders, "vocals-uploader-1", &results, 1).await;
     pool.until_replicas(0, SOON).await;
-    // A role that is switched off keeps its offsets too.
+    // A disabled role keeps its offsets too.
     pool.apply(&json!({"processor": {"autoOffsetReset": "latest"}, "uploader": {"enabled": false}}))
         .await;
     let generation = pool.deployment().await.metadata.generation;
     let at_zero = Instant::now();
     while at_zero.elapsed() < AT_ZERO {
-        // Each question is a client of its own.
+        // Each request uses a new client.
         tokio::time::sleep(Duration::from_secs(3)).await;
         let kept = (
             committed(&kafka, &pool.group(), &tasks).await,
@@ -208,7 +209,7 @@ async fn offsets_of_a_group_whose_workers_left_outlive_the_brokers_retention() {
 }
 
 #[tokio::test]
-async fn offsets_that_the_brokers_lost_come_back_from_the_status_and_no_worker_is_started() {
+async fn lost_offsets_are_restored_from_the_status_without_starting_a_worker() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 2).await;
     pool.publish_one_each(2).await;
@@ -250,7 +251,7 @@ async fn offsets_that_the_brokers_lost_come_back_from_the_status_and_no_worker_i
 }
 
 #[tokio::test]
-async fn what_is_kept_is_what_the_group_has_now_with_its_metadata() {
+async fn kept_offsets_are_the_groups_current_ones_with_their_metadata() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 1).await;
     for _ in 0..3 {
@@ -268,7 +269,7 @@ async fn what_is_kept_is_what_the_group_has_now_with_its_metadata() {
     partition.set_metadata("attempt=2;percent=40");
     consumer.assign(&attempt).expect("assigned");
     consumer.commit(&attempt, CommitMode::Sync).expect("committed");
-    // Readings of an idle group are a minute old: what is committed comes from none of them.
+    // Readings of an idle group are up to a minute old: the committed offsets must come from a newer one.
     pool.apply(&json!({})).await;
     let arguments = ["--keep-offsets-seconds", "5", "--offset-refresh-seconds", "300"];
     let _operator = OperatorProcess::start_with(&rig, &arguments);

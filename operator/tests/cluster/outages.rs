@@ -1,4 +1,4 @@
-//! Kafka that is away, answers for some partitions only, or is busy sharing them out.
+//! Kafka that is unreachable, responds for some partitions only, or is rebalancing.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use separation_operator::crd::{LagState, SeparationPoolStatus};
 use separation_testbed::{Kafka, KafkaOptions, eventually};
 use serde_json::json;
 
-use crate::adoption::{said, waiting};
+use crate::adoption::{condition_message, known_lag};
 use crate::members::{Member, Tasks, ready_pods};
 use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
-/// Brokers that come back are found by the operator within its longest pause, on a machine that is busy.
-const BACK: Duration = Duration::from_secs(45);
+/// The operator finds returned brokers within its longest backoff, on a busy machine.
+const RECOVERY: Duration = Duration::from_secs(45);
 
 fn reason(status: &SeparationPoolStatus) -> &str {
     status
@@ -34,22 +34,22 @@ async fn generation(pool: &PoolUnderTest<'_>) -> Option<i64> {
 }
 
 #[tokio::test]
-async fn while_kafka_is_away_replicas_stay_and_pools_elsewhere_go_on() {
-    let away = Kafka::start(KafkaOptions {
+async fn while_kafka_is_unreachable_replicas_stay_and_pools_on_other_clusters_continue() {
+    let unreachable = Kafka::start(KafkaOptions {
         proxied: true,
         ..KafkaOptions::default()
     })
     .await
     .expect("Kafka");
     let rig = Rig::new().await;
-    let pool = PoolUnderTest::on(&rig, &away, "away", 5).await;
+    let pool = PoolUnderTest::on(&rig, &unreachable, "unreachable", 5).await;
     let shared = Kafka::shared().await.expect("Kafka");
     let healthy = PoolUnderTest::on(&rig, shared, "healthy", 4).await;
     pool.apply(&json!({})).await;
     healthy.apply(&json!({})).await;
 
-    // Away from the start.
-    away.proxy(0).refuse();
+    // Unreachable from the start.
+    unreachable.proxy(0).refuse();
     let operator = OperatorProcess::start(&rig);
     let status = until_reason(&pool, "HeldUnknownLag").await;
     // A restart would not bring Kafka back.
@@ -57,7 +57,7 @@ async fn while_kafka_is_away_replicas_stay_and_pools_elsewhere_go_on() {
         let (code, text) = operator.get(path).await.expect("an answer");
         assert_eq!(code, 200, "{path}: {text}");
     }
-    assert!(said(&status, "LagKnown", "False").is_some());
+    assert!(condition_message(&status, "LagKnown", "False").is_some());
     assert_eq!(generation(&pool).await, Some(1));
     healthy.until_adopted().await;
     healthy.publish_one_each(1).await;
@@ -65,19 +65,20 @@ async fn while_kafka_is_away_replicas_stay_and_pools_elsewhere_go_on() {
     assert_eq!(pool.replicas().await, Some(0));
 
     pool.publish_one_each(3).await;
-    away.proxy(0).forward();
-    pool.until_replicas(3, BACK).await;
+    unreachable.proxy(0).forward();
+    pool.until_replicas(3, RECOVERY).await;
     let before = generation(&pool).await;
 
-    // Refused, while all work is done; silent, while more comes.
-    away.proxy(0).refuse();
-    away.commit(&pool.group(), &pool.tasks(), &[1, 1, 1, 0, 0])
+    // Connections refused, while all messages are committed; no response, while more arrive.
+    unreachable.proxy(0).refuse();
+    unreachable
+        .commit(&pool.group(), &pool.tasks(), &[1, 1, 1, 0, 0])
         .await
         .expect("committed");
     until_reason(&pool, "HeldUnknownLag").await;
     healthy.publish_one_each(2).await;
     healthy.until_replicas(2, SOON).await;
-    away.proxy(0).stall();
+    unreachable.proxy(0).stall();
     pool.publish_one_each(5).await;
     healthy.publish_one_each(4).await;
     healthy.until_replicas(4, SOON).await;
@@ -88,17 +89,18 @@ async fn while_kafka_is_away_replicas_stay_and_pools_elsewhere_go_on() {
     assert!(lag.last_known_at.is_some());
     assert_eq!(generation(&pool).await, before);
 
-    away.proxy(0).forward();
-    pool.until_replicas(5, BACK).await;
-    // From three to five, and nothing between.
+    unreachable.proxy(0).forward();
+    pool.until_replicas(5, RECOVERY).await;
+    // From three to five in one write.
     assert_eq!(generation(&pool).await, before.map(|before| before + 1));
-    away.commit(&pool.group(), &pool.tasks(), &[2, 2, 2, 1, 1])
+    unreachable
+        .commit(&pool.group(), &pool.tasks(), &[2, 2, 2, 1, 1])
         .await
         .expect("committed");
     pool.until_replicas(0, SOON).await;
 }
 
-/// The partition of the topic of offsets that a group belongs to, of three.
+/// The partition of __consumer_offsets, of three, that a group belongs to.
 fn partition_of_group(group: &str) -> i32 {
     let hash = group.encode_utf16().fold(0_i32, |hash, letter| {
         hash.wrapping_mul(31).wrapping_add(i32::from(letter))
@@ -107,7 +109,7 @@ fn partition_of_group(group: &str) -> i32 {
 }
 
 #[tokio::test]
-async fn of_a_lag_that_is_partly_known_replicas_are_never_lowered() {
+async fn partial_lag_never_lowers_replicas() {
     let kafka = Kafka::start(KafkaOptions {
         brokers: 3,
         proxied: true,
@@ -121,58 +123,58 @@ async fn of_a_lag_that_is_partly_known_replicas_are_never_lowered() {
     let _operator = OperatorProcess::start(&rig);
     pool.until_adopted().await;
     pool.publish_one_each(5).await;
-    pool.until_replicas(5, BACK).await;
+    pool.until_replicas(5, RECOVERY).await;
     let before = generation(&pool).await;
 
     let coordinator = kafka
         .leader("__consumer_offsets", partition_of_group(&pool.group()))
         .await
         .expect("an answer");
-    // One that leads some of the partitions and does not keep the offsets.
-    let silent = (0..3).find(|broker| Some(*broker) != coordinator).expect("one");
-    let mut of_silent = Vec::new();
+    // A broker that leads some of the partitions and is not the group's coordinator.
+    let stalled = (0..3).find(|broker| Some(*broker) != coordinator).expect("one");
+    let mut of_stalled = Vec::new();
     for partition in 0..6 {
-        if kafka.leader(&pool.tasks(), partition).await.expect("an answer") == Some(silent) {
-            of_silent.push(partition);
+        if kafka.leader(&pool.tasks(), partition).await.expect("an answer") == Some(stalled) {
+            of_stalled.push(partition);
         }
     }
-    assert!(!of_silent.is_empty());
-    kafka.proxy(silent).stall();
+    assert!(!of_stalled.is_empty());
+    kafka.proxy(stalled).stall();
     kafka
         .commit(&pool.group(), &pool.tasks(), &[1, 1, 1, 1, 1, 0])
         .await
         .expect("committed");
     let status = until_reason(&pool, "HeldPartialLag").await;
-    let told = said(&status, "LagKnown", "False").expect("told");
+    let message = condition_message(&status, "LagKnown", "False").expect("a message");
     assert!(
-        told.contains(&format!("{} partitions could not be read", of_silent.len())),
-        "{told}"
+        message.contains(&format!("{} partitions could not be read", of_stalled.len())),
+        "{message}"
     );
-    // All that can be read is done, and has been for longer than a scale-in waits.
+    // All messages that can be read are committed, for longer than the stabilization.
     pool.until_status("partial lag without messages", SOON, |status| {
-        waiting(status) == Some(0) && reason(status) == "HeldPartialLag"
+        known_lag(status) == Some(0) && reason(status) == "HeldPartialLag"
     })
     .await;
-    // More may be asked for all the while.
-    let readable = (0..6).filter(|partition| !of_silent.contains(partition));
+    // Scale-up still works meanwhile.
+    let readable = (0..6).filter(|partition| !of_stalled.contains(partition));
     for partition in readable {
         for _ in 0..2 {
             pool.publish(partition, "{}").await;
         }
     }
     pool.until_status("partial lag with messages", SOON, |status| {
-        waiting(status).is_some_and(|messages| messages >= 8) && reason(status) == "HeldPartialLag"
+        known_lag(status).is_some_and(|messages| messages >= 8) && reason(status) == "HeldPartialLag"
     })
     .await;
     assert_eq!(generation(&pool).await, before);
 
-    kafka.proxy(silent).forward();
-    let readable = 6 - i32::try_from(of_silent.len()).expect("a few");
-    pool.until_replicas(readable, BACK).await;
+    kafka.proxy(stalled).forward();
+    let readable = 6 - i32::try_from(of_stalled.len()).expect("a few");
+    pool.until_replicas(readable, RECOVERY).await;
 }
 
 #[tokio::test]
-async fn a_group_that_does_not_settle_holds_up_a_scale_out_and_not_for_ever() {
+async fn an_unstable_group_delays_a_scale_up_for_a_limited_time() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 4).await;
     pool.apply(&json!({"processor": {"heartbeatIntervalMs": 1000}}))
@@ -183,7 +185,7 @@ async fn a_group_that_does_not_settle_holds_up_a_scale_out_and_not_for_ever() {
     pool.until_replicas(1, SOON).await;
     let pods = ready_pods(&pool, 1).await;
 
-    // One that does not give its partitions up when another one comes: it is not polled any more.
+    // A member that does not release its partitions when another one joins: it is not polled any more.
     let stubborn: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", pool.kafka.bootstrap())
         .set("group.id", pool.group())
@@ -203,7 +205,7 @@ async fn a_group_that_does_not_settle_holds_up_a_scale_out_and_not_for_ever() {
     .await;
     let other = format!("{}-other", pool.deployment_name());
     let _other = Member::with(&pool, &other, Tasks::Wait, Assignor::Range);
-    eventually("a group that is sharing out", SOON, async || {
+    eventually("a group that is rebalancing", SOON, async || {
         let group = pool.kafka.group(&pool.group()).await?;
         anyhow::Ok(group.state == "PreparingRebalance")
     })

@@ -1,5 +1,5 @@
-//! A control plane that tests may break: one after the other, never the shared one. Its operator looks after all
-//! namespaces, with the rights that `deploy/operator` gives for that.
+//! A control plane that tests may break, one test at a time; the shared one must not be broken. Its operator manages
+//! all namespaces, with the permissions that `deploy/operator` grants for that.
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PostParams;
@@ -8,13 +8,13 @@ use separation_testbed::{ControlPlane, ControlPlaneOptions};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use crate::manifests;
-use crate::rig::{DEFINITION, Rig, client, install};
+use crate::rig::{CRD, Rig, client, install};
 use crate::subject::OperatorProcess;
 
-/// The name that the operator's namespace is made of.
+/// Base of the name of the operator's namespace.
 const OPERATOR: &str = "separation";
 
-/// Taken by one test at a time.
+/// Held by one test at a time.
 pub(crate) struct OwnPlane {
     pub(crate) rig: Rig,
     _turn: MutexGuard<'static, ()>,
@@ -30,8 +30,8 @@ impl OwnPlane {
             .await
             .expect("a control plane");
         let admin = client(plane, plane.admin_token()).await;
-        let definition = serde_saphyr::from_str(DEFINITION).expect("YAML");
-        install(&admin, &definition).await;
+        let crd = serde_saphyr::from_str(CRD).expect("YAML");
+        install(&admin, &crd).await;
         manifests::install_for_all(&admin, OPERATOR).await;
         let namespace = namespace(&admin).await;
         Self {

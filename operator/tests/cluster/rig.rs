@@ -1,4 +1,4 @@
-//! What every test here starts from: the shared control plane with the definition installed, and a namespace.
+//! Fixture of the cluster tests: the shared control plane with the CRD installed, and a namespace.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -16,31 +16,31 @@ use tokio::sync::OnceCell;
 
 use crate::manifests;
 
-/// What waits for the API server alone is done within this, unless something is wrong.
+/// Timeout of waits that depend on the API server only.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-/// The committed definition.
-pub(crate) const DEFINITION: &str = include_str!("../../../crds/separationpools.yaml");
+/// The committed CRD.
+pub(crate) const CRD: &str = include_str!("../../../crds/separationpools.yaml");
 
 /// A namespace of the shared control plane.
 pub(crate) struct Rig {
     pub(crate) plane: &'static ControlPlane,
     pub(crate) admin: Client,
     pub(crate) namespace: String,
-    /// Of the operator's service account, with the rights that `deploy/operator` gives for this namespace.
+    /// Of the operator's service account, with the permissions that `deploy/operator` grants for this namespace.
     pub(crate) operator_token: String,
 }
 
 impl Rig {
-    /// Starts the control plane and installs the definition, if this is the first test, and makes a namespace.
+    /// Starts the control plane and installs the CRD, if this is the first test, and creates a namespace.
     pub(crate) async fn new() -> Self {
         static INSTALLED: OnceCell<()> = OnceCell::const_new();
         let plane = ControlPlane::shared().await.expect("a control plane");
         let admin = client(plane, plane.admin_token()).await;
         INSTALLED
             .get_or_init(|| async {
-                let definition = serde_saphyr::from_str(DEFINITION).expect("YAML");
-                install(&admin, &definition).await;
+                let crd = serde_saphyr::from_str(CRD).expect("YAML");
+                install(&admin, &crd).await;
             })
             .await;
         let namespace = Namespace {
@@ -65,7 +65,7 @@ impl Rig {
         }
     }
 
-    /// A client with the rights of a service account of this namespace.
+    /// A client with the permissions of a service account of this namespace.
     pub(crate) async fn service_account(&self, name: &str) -> Client {
         let token = self
             .plane
@@ -80,7 +80,7 @@ impl Rig {
         self.pools_of("separation.dev")
     }
 
-    /// The same for a definition that was installed under another group.
+    /// As [`Self::pools`], for a CRD that was installed under another group.
     pub(crate) fn pools_of(&self, group: &str) -> String {
         format!(
             "/apis/{group}/v1alpha1/namespaces/{}/separationpools",
@@ -89,26 +89,26 @@ impl Rig {
     }
 }
 
-/// A client of this test's own: connections end with the runtime that made them.
+/// A client for one test: connections end with the runtime that opened them.
 pub(crate) async fn client(plane: &ControlPlane, token: &str) -> Client {
     let kubeconfig = Kubeconfig::from_yaml(&plane.kubeconfig(token)).expect("a kubeconfig");
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .expect("a usable kubeconfig");
-    // What tests store may nest deeper than a parser goes.
+    // Tests store objects that nest deeper than a parser accepts.
     separation_operator::api::unfenced_client(config).expect("a client")
 }
 
-/// Applies a definition as a person would, and waits until pools can be written.
-pub(crate) async fn install(client: &Client, definition: &Value) {
-    let name = definition["metadata"]["name"].as_str().expect("a name");
+/// Applies a CRD as a user would, and waits until pools can be written.
+pub(crate) async fn install(client: &Client, crd: &Value) {
+    let name = crd["metadata"]["name"].as_str().expect("a name");
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let params = PatchParams::apply("tests").force().validation_strict();
     definitions
-        .patch(name, &params, &Patch::Apply(definition))
+        .patch(name, &params, &Patch::Apply(crd))
         .await
-        .expect("the definition is accepted");
-    eventually("established definition", SOON, async || {
+        .expect("the CRD is accepted");
+    eventually("established CRD", SOON, async || {
         let now = definitions.get(name).await?;
         let conditions = now
             .status
@@ -124,7 +124,7 @@ pub(crate) async fn install(client: &Client, definition: &Value) {
     .await;
 }
 
-/// How a body is meant.
+/// Content type of a body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Body {
     Json,
@@ -156,12 +156,12 @@ pub(crate) fn merge_patch(path: impl Into<String>, body: &Value) -> Call {
     Call::new(Method::PATCH, path.into()).with(Body::MergePatch, body)
 }
 
-/// The same with a text that need not be a value.
+/// As [`post`], with a text that need not be valid JSON.
 pub(crate) fn post_text(path: impl Into<String>, text: String) -> Call {
     Call::new(Method::POST, path.into()).with_text(Body::Json, text)
 }
 
-/// A merge patch of the same kind.
+/// A JSON merge patch.
 pub(crate) fn patch_text(path: impl Into<String>, text: String) -> Call {
     Call::new(Method::PATCH, path.into()).with_text(Body::MergePatch, text)
 }
@@ -195,7 +195,7 @@ impl Call {
         self
     }
 
-    /// As a table, as kubectl asks for it.
+    /// Requests a table, as kubectl does.
     pub(crate) fn tabular(mut self) -> Self {
         self.accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
         self
@@ -205,7 +205,7 @@ impl Call {
         client.request(self.request()).await
     }
 
-    /// The answer as it is.
+    /// The response, successful or not.
     pub(crate) async fn send_text(self, client: &Client) -> Result<String, kube::Error> {
         client.request_text(self.request()).await
     }
@@ -221,20 +221,20 @@ impl Call {
             .expect("a request")
     }
 
-    /// The answer of a server that accepts this.
+    /// The response; panics if the server refuses the request.
     #[track_caller]
     pub(crate) fn accepted(self, client: &Client) -> impl Future<Output = Value> {
         let at = std::panic::Location::caller();
         async move {
             let line = format!("{} {}", self.method, self.path);
             match self.try_send(client).await {
-                Ok(answer) => answer,
-                Err(error) => panic!("{line}, asked at {at}: {error}"),
+                Ok(response) => response,
+                Err(error) => panic!("{line}, called at {at}: {error}"),
             }
         }
     }
 
-    /// The answer of a server that refuses this.
+    /// The refusal; panics if the server accepts the request.
     #[track_caller]
     pub(crate) fn refused(self, client: &Client) -> impl Future<Output = Status> {
         let at = std::panic::Location::caller();
@@ -242,7 +242,7 @@ impl Call {
             let line = format!("{} {}", self.method, self.path);
             match self.try_send(client).await {
                 Err(kube::Error::Api(status)) => *status,
-                other => panic!("{line}, asked at {at}, was not refused: {other:?}"),
+                other => panic!("{line}, called at {at}, was not refused: {other:?}"),
             }
         }
     }
@@ -254,7 +254,7 @@ pub(crate) fn fields(status: &Status) -> Vec<&str> {
     causes.map(|cause| cause.field.as_str()).collect()
 }
 
-/// A pool with only what must be said, of a group's definition.
+/// A pool with only the required fields, of the CRD under `group`.
 pub(crate) fn pool_of(group: &str, name: &str) -> Value {
     json!({
         "apiVersion": format!("{group}/v1alpha1"),
@@ -267,12 +267,12 @@ pub(crate) fn pool_of(group: &str, name: &str) -> Value {
     })
 }
 
-/// The same of the committed definition.
+/// A pool with only the required fields.
 pub(crate) fn pool(name: &str) -> Value {
     pool_of("separation.dev", name)
 }
 
-/// What a JSON merge patch does.
+/// Applies a JSON merge patch.
 pub(crate) fn merged(mut value: Value, change: &Value) -> Value {
     json_patch::merge(&mut value, change);
     value

@@ -1,4 +1,4 @@
-//! A rolling update to an image that cannot start, while the need falls: no pod with a task is removed.
+//! A rolling update to an image that cannot start, while the lag falls: no pod with a task is removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,9 +14,9 @@ use crate::subject::{OperatorProcess, PoolUnderTest};
 const WORKERS: usize = 8;
 const QUARTER: usize = 2;
 
-/// How often the scenario runs, and how many of them at once. One is enough for each run of the tests.
+/// Number of runs of the scenario, and how many run in parallel. One is enough for each run of the tests.
 const TIMES: &str = "SEPARATION_TEST_ROLLOUTS";
-const AT_ONCE: usize = 4;
+const PARALLEL_REQUESTS: usize = 4;
 
 impl PoolUnderTest<'_> {
     /// The pods that run the image.
@@ -43,8 +43,8 @@ impl PoolUnderTest<'_> {
     }
 }
 
-/// Eight workers have a task each when the image changes. Kubernetes replaces a quarter of them, which finish their tasks
-/// as they drain; so do `idle` of the others. Then the update is undone.
+/// Eight workers have a task each when the image changes. Kubernetes replaces a quarter of them, which finish their
+/// tasks as they drain; so do `idle` of the others. Then the update is rolled back.
 async fn blocked_rollout(idle: usize) {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 8).await;
@@ -76,7 +76,7 @@ async fn blocked_rollout(idle: usize) {
         (new.len() == QUARTER && old.len() == WORKERS - QUARTER).then_some(old)
     })
     .await;
-    // Those that were replaced drain: they finish their tasks and leave.
+    // Replaced workers drain: they finish their tasks and leave.
     let replaced: Vec<String> = names
         .iter()
         .filter(|name| !staying.contains(*name))
@@ -98,7 +98,7 @@ async fn blocked_rollout(idle: usize) {
     .await;
     members.retain(|name, _| !replaced.contains(name));
 
-    // Fewer would do, and which pods Kubernetes would delete does not depend on the operator.
+    // Fewer are enough, and which pods Kubernetes would delete does not depend on the operator.
     pool.until_reason("HeldByRollout").await;
     operator.until_read_again(8.0).await;
     assert_eq!(pool.replicas().await, Some(8), "{}", operator.log());
@@ -116,12 +116,12 @@ async fn blocked_rollout(idle: usize) {
 }
 
 #[tokio::test]
-async fn no_pod_with_a_task_is_removed_while_an_update_to_an_image_that_cannot_start_is_under_way() {
+async fn no_busy_pod_is_removed_during_a_rollout_of_an_image_that_cannot_start() {
     let times = std::env::var(TIMES).map_or(1, |times| times.parse().expect("a number"));
     // With idle workers of the old template, and without.
     let each = (0..times).map(|number| blocked_rollout(2 - number % 3));
     futures_util::stream::iter(each)
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(PARALLEL_REQUESTS)
         .collect::<()>()
         .await;
 }

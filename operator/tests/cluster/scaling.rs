@@ -1,4 +1,4 @@
-//! From waiting messages to replicas and back.
+//! Scale up for queued messages, and back down.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
 #[tokio::test]
-async fn messages_become_replicas_in_one_write_and_the_status_says_why() {
+async fn messages_become_replicas_in_one_write_with_a_reason_in_the_status() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 24).await;
     pool.apply(&json!({})).await;
@@ -28,10 +28,10 @@ async fn messages_become_replicas_in_one_write_and_the_status_says_why() {
         })
         .await;
     let processor = status.processor.expect("a processor");
-    assert_eq!(processor.reason, "NeedMet");
+    assert_eq!(processor.reason, "BacklogCovered");
     assert_eq!(
         processor.message,
-        "24 messages on 24 of 24 partitions deserve 24 workers: 24 workers"
+        "24 messages on 24 of 24 partitions need 24 replicas: 24 replicas"
     );
     let writes = rig
         .plane
@@ -45,7 +45,7 @@ async fn messages_become_replicas_in_one_write_and_the_status_says_why() {
                 && request.uri.contains("fieldManager=separation-operator")
                 && request.writes()
         });
-    // One made it, and one scaled it, however the messages came in.
+    // One write created it, and one scaled it, however the messages arrived.
     let writes = writes.count();
     assert!((2..=4).contains(&writes), "{writes} writes");
     operator.process.sigterm().expect("it runs");

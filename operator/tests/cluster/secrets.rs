@@ -1,4 +1,4 @@
-//! The secrets that open Kafka: missing, made later, and rotated.
+//! Secrets with Kafka credentials: missing, created later, and rotated.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use kube::api::{Patch, PatchParams};
 use separation_testbed::{Kafka, KafkaOptions, eventually};
 use serde_json::json;
 
-use crate::adoption::said;
+use crate::adoption::condition_message;
 use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
-/// How soon the brokers want to be told the password again.
-const LOGIN_ENDS: Duration = Duration::from_secs(3);
+/// Interval after which the brokers require authentication again.
+const REAUTHENTICATE_AFTER: Duration = Duration::from_secs(3);
 
 async fn write_secret(rig: &Rig, username: &str, password: &str) {
     let secrets: Api<Secret> = Api::namespaced(rig.admin.clone(), &rig.namespace);
@@ -40,12 +40,12 @@ fn secrets_hash(deployment: &Deployment) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_secret_that_is_missing_is_named_with_its_fix_and_one_that_is_rotated_replaces_the_pods() {
+async fn a_missing_secret_is_reported_with_its_fix_and_a_rotated_one_replaces_the_pods() {
     let kafka = Kafka::start(KafkaOptions {
         secure: true,
         settings: vec![(
             "connections.max.reauth.ms".to_owned(),
-            LOGIN_ENDS.as_millis().to_string(),
+            REAUTHENTICATE_AFTER.as_millis().to_string(),
         )],
         ..KafkaOptions::default()
     })
@@ -59,16 +59,17 @@ async fn a_secret_that_is_missing_is_named_with_its_fix_and_one_that_is_rotated_
     }}))
     .await;
     let operator = OperatorProcess::start_with(&rig, &["--secret-refresh-seconds", "1"]);
-    let unknown =
-        |status: &_, part: &str| said(status, "LagKnown", "False").is_some_and(|text| text.contains(part));
-    let missing = format!("secret {}/kafka-user", rig.namespace);
+    let unknown = |status: &_, part: &str| {
+        condition_message(status, "LagKnown", "False").is_some_and(|text| text.contains(part))
+    };
+    let missing = format!("Secret {}/kafka-user", rig.namespace);
     let status = pool
         .until_status("missing secret", SOON, |status| unknown(status, &missing))
         .await;
-    let told = said(&status, "LagKnown", "False").expect("told");
+    let message = condition_message(&status, "LagKnown", "False").expect("a message");
     assert!(
-        told.contains("fix: kubectl create secret generic kafka-user"),
-        "{told}"
+        message.contains("fix: kubectl create secret generic kafka-user"),
+        "{message}"
     );
 
     let user = kafka.security().username();
@@ -79,16 +80,16 @@ async fn a_secret_that_is_missing_is_named_with_its_fix_and_one_that_is_rotated_
     let before = secrets_hash(&pool.deployment().await);
     assert!(before.is_some(), "{}", operator.log());
 
-    // The brokers know first, and the Secret follows.
+    // The brokers change first, and the Secret follows.
     kafka.set_password("another").await.expect("changed");
     let status = pool
-        .until_status("refused login", SOON, |status| {
-            unknown(status, "refuses the login by SCRAM-SHA-512")
-                && said(status, "DependenciesAvailable", "False").is_some()
+        .until_status("refused credentials", SOON, |status| {
+            unknown(status, "rejected authentication with SCRAM-SHA-512")
+                && condition_message(status, "DependenciesAvailable", "False").is_some()
         })
         .await;
-    let told = said(&status, "LagKnown", "False").expect("told");
-    assert!(told.contains("fix: check username and password"), "{told}");
+    let message = condition_message(&status, "LagKnown", "False").expect("a message");
+    assert!(message.contains("fix: check username and password"), "{message}");
     let condition = status
         .conditions
         .iter()
@@ -98,13 +99,13 @@ async fn a_secret_that_is_missing_is_named_with_its_fix_and_one_that_is_rotated_
     pool.publish_one_each(4).await;
     write_secret(&rig, user, "another").await;
     pool.until_replicas(4, SOON).await;
-    // Pods that were started with the old password are replaced: another template.
+    // Pods that were started with the old password are replaced, because the template changes.
     let after = eventually("replaced pods", SOON, async || {
         let now = secrets_hash(&pool.deployment().await);
         (now != before && now.is_some()).then_some(now)
     })
     .await;
-    // A Secret that is away for a moment replaces nothing, and neither does one that is written as it was.
+    // A Secret that is briefly missing replaces no pods, nor does one that is rewritten unchanged.
     let secrets: Api<Secret> = Api::namespaced(rig.admin.clone(), &rig.namespace);
     secrets
         .delete("kafka-user", &Default::default())
@@ -114,7 +115,7 @@ async fn a_secret_that_is_missing_is_named_with_its_fix_and_one_that_is_rotated_
         .await;
     write_secret(&rig, user, "another").await;
     pool.until_status("known lag", SOON, |status| {
-        said(status, "LagKnown", "True").is_some()
+        condition_message(status, "LagKnown", "True").is_some()
     })
     .await;
     assert_eq!(secrets_hash(&pool.deployment().await), after);

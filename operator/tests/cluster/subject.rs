@@ -1,4 +1,4 @@
-//! The operator as a process, a pool with topics of its own, and what is to be seen of them.
+//! The operator as a process, and a pool with its own topics, with their observable state.
 
 use std::fs;
 use std::process::Command;
@@ -11,19 +11,19 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use separation_operator::crd::{SeparationPool, SeparationPoolStatus};
 use separation_operator::names::{client_id, pool_tag};
-use separation_testbed::{ControlPlane, Folder, Kafka, Process, eventually};
+use separation_testbed::{ControlPlane, Kafka, Process, TempDirectory, eventually};
 use serde_json::{Value, json};
 
 use crate::manifests::system;
 use crate::rig::{Rig, SOON, merged};
 
-/// A running operator that looks after one namespace.
+/// A running operator that manages one namespace.
 pub(crate) struct OperatorProcess {
     pub(crate) process: Process,
-    folder: Folder,
+    directory: TempDirectory,
 }
 
-/// A lease that is over after a few seconds, for tests that are not about how long it lasts.
+/// A lease of a few seconds, for tests that do not depend on its duration.
 pub(crate) const SHORT_LEASE: [&str; 3] = [
     "--lease-duration-seconds=5",
     "--lease-renew-deadline-seconds=3",
@@ -31,17 +31,17 @@ pub(crate) const SHORT_LEASE: [&str; 3] = [
 ];
 
 impl OperatorProcess {
-    /// Starts one for the rig's namespace, with the rights that the manifests give.
+    /// Starts one for the rig's namespace, with the permissions that the manifests grant.
     pub(crate) fn start(rig: &Rig) -> Self {
         Self::start_with(rig, &[])
     }
 
-    /// The same with more arguments.
+    /// As above, with more arguments.
     pub(crate) fn start_with(rig: &Rig, arguments: &[&str]) -> Self {
         Self::start_as(rig.plane, &rig.operator_token, &rig.namespace, arguments)
     }
 
-    /// The same with a short lease.
+    /// As above, with a short lease.
     pub(crate) fn start_briefly_leading(rig: &Rig) -> Self {
         Self::start_as(rig.plane, &rig.operator_token, &rig.namespace, &SHORT_LEASE)
     }
@@ -53,10 +53,10 @@ impl OperatorProcess {
         Self::launch(plane, token, &system(namespace), &arguments)
     }
 
-    /// Starts one that runs in the namespace `system`; it looks after all namespaces unless arguments say otherwise.
+    /// Starts one that runs in the namespace `system`; it manages all namespaces unless arguments name some.
     pub(crate) fn launch(plane: &ControlPlane, token: &str, system: &str, arguments: &[&str]) -> Self {
-        let folder = Folder::new().expect("a folder");
-        let kubeconfig = folder.path().join("kubeconfig");
+        let directory = TempDirectory::new().expect("a directory");
+        let kubeconfig = directory.path().join("kubeconfig");
         fs::write(&kubeconfig, plane.kubeconfig(token)).expect("a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_separation-operator"));
         command
@@ -67,29 +67,29 @@ impl OperatorProcess {
             .args(arguments)
             .env("KUBECONFIG", kubeconfig)
             .env("LOG_LEVEL", "info,separation_operator=debug");
-        let log = folder.path().join("operator.log");
+        let log = directory.path().join("operator.log");
         let process = Process::start("separation-operator", &command, &log, &log).expect("a process");
-        Self { process, folder }
+        Self { process, directory }
     }
 
-    /// Everything that it logged.
+    /// Its complete log.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("operator.log")).unwrap_or_default()
+        fs::read_to_string(self.directory.path().join("operator.log")).unwrap_or_default()
     }
 
-    /// What an endpoint answers.
+    /// The response of an endpoint.
     pub(crate) async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
         let log = self.log();
         let address = log
             .lines()
-            .find(|line| line.contains("Health and metrics can be asked for"))
+            .find(|line| line.contains("Serving health and metrics"))
             .and_then(|line| line.split("address=").nth(1)?.split_whitespace().next())
             .ok_or_else(|| anyhow::anyhow!("no address yet"))?;
-        let answer = reqwest::get(format!("http://{address}{path}")).await?;
-        Ok((answer.status().as_u16(), answer.text().await?))
+        let response = reqwest::get(format!("http://{address}{path}")).await?;
+        Ok((response.status().as_u16(), response.text().await?))
     }
 
-    /// The sum of a metric's series; none where it has none.
+    /// The sum of a metric's series; none if it has no series.
     pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<Option<f64>> {
         let (_, text) = self.get("/metrics").await?;
         let series = text.lines().filter(|line| {
@@ -100,7 +100,7 @@ impl OperatorProcess {
         Ok(values.reduce(|sum, value| sum + value))
     }
 
-    /// Waits until Kafka was read so many times more.
+    /// Waits for this many further readings of Kafka.
     pub(crate) async fn until_read_again(&self, times: f64) {
         const READ: &str = "separation_operator_kafka_read_seconds_count";
         let read = async || anyhow::Ok(self.metric(READ).await?);
@@ -111,21 +111,21 @@ impl OperatorProcess {
         .await;
     }
 
-    /// Waits until it leads and has seen everything.
+    /// Waits until it leads and has listed all objects.
     pub(crate) async fn until_it_leads(&self) {
         eventually("leading operator", SOON, async || self.leads()).await;
     }
 
-    /// Whether it has begun to act, and has not ceased since.
+    /// Whether it leads, by its log.
     pub(crate) fn leads(&self) -> bool {
         let log = self.log();
-        let last = log
-            .lines()
-            .rfind(|line| line.contains(" Leading pools=") || line.contains("nothing is written any more"));
+        let last = log.lines().rfind(|line| {
+            line.contains(" Leading pools=") || line.contains("No longer leading: writes have stopped")
+        });
         last.is_some_and(|line| line.contains(" Leading pools="))
     }
 
-    /// Ends it in good order.
+    /// Shuts it down with SIGTERM.
     pub(crate) async fn end(self) {
         self.process.sigterm().expect("it runs");
         let code = self.process.wait_exit(Duration::from_secs(15)).await;
@@ -133,29 +133,29 @@ impl OperatorProcess {
     }
 }
 
-/// A pool whose topics and groups nobody else has.
+/// A pool with unique topics and groups.
 pub(crate) struct PoolUnderTest<'a> {
     pub(crate) rig: &'a Rig,
     pub(crate) kafka: &'a Kafka,
     pub(crate) name: String,
     pub(crate) tag: String,
-    /// The object's uid, once it was applied.
+    /// The object's uid, after it was applied.
     uid: OnceLock<String>,
 }
 
 impl<'a> PoolUnderTest<'a> {
-    /// Makes its topics; the tasks' one has so many partitions.
+    /// Creates its topics; the task topic has this many partitions.
     pub(crate) async fn new(rig: &'a Rig, partitions: i32) -> Self {
         Self::named(rig, "vocals", partitions).await
     }
 
-    /// The same for a pool of another name.
+    /// As above, for a pool of another name.
     pub(crate) async fn named(rig: &'a Rig, name: &str, partitions: i32) -> Self {
         let kafka = Kafka::shared().await.expect("Kafka");
         Self::on(rig, kafka, name, partitions).await
     }
 
-    /// The same on a Kafka of the test's own, or with another name.
+    /// As above, on the test's own Kafka or with another name.
     pub(crate) async fn on(rig: &'a Rig, kafka: &'a Kafka, name: &str, partitions: i32) -> Self {
         let pool = Self::without_tasks(rig, kafka, name).await;
         kafka
@@ -165,7 +165,7 @@ impl<'a> PoolUnderTest<'a> {
         pool
     }
 
-    /// One whose tasks' topic is not there yet.
+    /// A pool whose task topic does not exist yet.
     pub(crate) async fn without_tasks(rig: &'a Rig, kafka: &'a Kafka, name: &str) -> Self {
         let pool = Self {
             rig,
@@ -215,7 +215,7 @@ impl<'a> PoolUnderTest<'a> {
         })
     }
 
-    /// Applies it, as a person would.
+    /// Applies it as a user would.
     pub(crate) async fn apply(&self, changes: &Value) -> SeparationPool {
         let params = PatchParams::apply("a-person").force().validation_strict();
         let applied = self
@@ -253,7 +253,7 @@ impl<'a> PoolUnderTest<'a> {
         format!("{}-processor", self.name)
     }
 
-    /// The processor's Deployment, once it is there.
+    /// The processor's Deployment, once it exists.
     pub(crate) async fn deployment(&self) -> Deployment {
         let name = self.deployment_name();
         eventually("Deployment", SOON, async || {
@@ -262,13 +262,13 @@ impl<'a> PoolUnderTest<'a> {
         .await
     }
 
-    /// Replicas that are asked for now.
+    /// The Deployment's current `replicas`.
     pub(crate) async fn replicas(&self) -> Option<i32> {
         let found = self.deployments().get_opt(&self.deployment_name()).await;
         found.ok().flatten()?.spec.replicas
     }
 
-    /// Waits until so many replicas are asked for.
+    /// Waits until the Deployment has this many `replicas`.
     pub(crate) async fn until_replicas(&self, replicas: i32, within: Duration) {
         let what = format!("number of replicas of {replicas}");
         eventually(&what, within, async || {
@@ -281,12 +281,12 @@ impl<'a> PoolUnderTest<'a> {
         .await;
     }
 
-    /// The status, once a condition of it holds.
+    /// The status, once a predicate is true for it.
     pub(crate) async fn until_status(
         &self,
         what: &str,
         within: Duration,
-        holds: impl Fn(&SeparationPoolStatus) -> bool,
+        predicate: impl Fn(&SeparationPoolStatus) -> bool,
     ) -> SeparationPoolStatus {
         eventually(
             what,
@@ -294,7 +294,7 @@ impl<'a> PoolUnderTest<'a> {
             async || -> anyhow::Result<Option<SeparationPoolStatus>> {
                 let pool = self.pools().get(&self.name).await?;
                 let status = pool.status.unwrap_or_default();
-                if holds(&status) {
+                if predicate(&status) {
                     return Ok(Some(status));
                 }
                 anyhow::bail!("the status is {}", serde_json::to_string(&status)?)
@@ -303,7 +303,7 @@ impl<'a> PoolUnderTest<'a> {
         .await
     }
 
-    /// Waits until offsets were initialised and everything is quiet.
+    /// Waits until the offsets of both roles are initialized.
     pub(crate) async fn until_adopted(&self) -> SeparationPoolStatus {
         self.until_status("adoption", SOON, |status| {
             let adopted = |role: &Option<separation_operator::crd::RoleStatus>| {
@@ -314,7 +314,7 @@ impl<'a> PoolUnderTest<'a> {
         .await
     }
 
-    /// One message.
+    /// Publishes one message.
     pub(crate) async fn publish(&self, partition: i32, value: &str) {
         self.kafka
             .publish_to(&self.tasks(), partition, "key", value)
@@ -322,7 +322,7 @@ impl<'a> PoolUnderTest<'a> {
             .expect("published");
     }
 
-    /// One message in each of the partitions from 0.
+    /// Publishes one message to each of the partitions from 0.
     pub(crate) async fn publish_one_each(&self, partitions: i32) {
         for partition in 0..partitions {
             self.publish(partition, "{}").await;

@@ -1,12 +1,12 @@
-//! Groups and clusters that a pool did not have before: what is committed there stays, and what is not there is initialized
-//! before the first worker starts.
+//! Groups and clusters that are new to a pool: committed offsets are kept, and missing ones are initialized before the
+//! first worker starts.
 
 use kube::api::{DeleteParams, Patch, PatchParams};
 use separation_operator::crd::SeparationPoolStatus;
 use separation_testbed::{Kafka, KafkaOptions, eventually};
 use serde_json::json;
 
-use crate::adoption::waiting;
+use crate::adoption::known_lag;
 use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
@@ -21,7 +21,7 @@ fn cluster_id(status: &SeparationPoolStatus) -> Option<String> {
 }
 
 #[tokio::test]
-async fn offsets_that_were_carried_over_to_another_cluster_are_not_overwritten() {
+async fn offsets_copied_to_another_cluster_are_not_overwritten() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 2).await;
     pool.publish_one_each(2).await;
@@ -47,7 +47,7 @@ async fn offsets_that_were_carried_over_to_another_cluster_are_not_overwritten()
         .await;
     let old = cluster_id(&before);
     pool.until_status("adoption of the other cluster", SOON, |status| {
-        cluster_id(status) != old && waiting(status) == Some(1)
+        cluster_id(status) != old && known_lag(status) == Some(1)
     })
     .await;
     pool.until_replicas(1, SOON).await;
@@ -56,7 +56,7 @@ async fn offsets_that_were_carried_over_to_another_cluster_are_not_overwritten()
 }
 
 #[tokio::test]
-async fn a_pool_that_gets_another_group_initializes_its_offsets_while_pods_of_the_old_one_end() {
+async fn a_changed_group_gets_its_offsets_initialized_while_old_pods_terminate() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 4).await;
     pool.apply(&json!({})).await;
@@ -68,7 +68,7 @@ async fn a_pool_that_gets_another_group_initializes_its_offsets_while_pods_of_th
         (names.len() == 4).then_some(names)
     })
     .await;
-    // As pods that finish their tasks.
+    // Like pods that finish their tasks.
     let slowly = json!({"metadata": {"finalizers": ["tests.separation.dev/ends-slowly"]}});
     for name in &pods {
         let patched = pool
@@ -86,7 +86,7 @@ async fn a_pool_that_gets_another_group_initializes_its_offsets_while_pods_of_th
     pool.apply(&json!({"processor": {"group": group, "autoOffsetReset": "latest"}}))
         .await;
     let status = pool.until_adopted().await;
-    assert_eq!(waiting(&status), Some(0));
+    assert_eq!(known_lag(&status), Some(0));
     let tasks = pool.tasks();
     assert_eq!(committed(pool.kafka, &group, &tasks).await, [Some(1); 4]);
     operator.until_read_again(4.0).await;

@@ -1,4 +1,4 @@
-//! A pod whose deletion never completes, as on a node that is dead: its place is free again after a while.
+//! A pod whose deletion never completes, as on a dead node, stops counting toward maxReplicas after a while.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::members::{Member, Tasks};
 use crate::rig::{Rig, SOON, post};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
-/// The margin of a minute that a deletion is given, and what else a test waits for.
+/// The operator's margin of a minute for a deletion, and time for the test's other waits.
 const OVERDUE: Duration = Duration::from_secs(120);
 
-/// A node without a kubelet: what is deleted on it stays. It is removed with its pod at the end.
+/// A node without a kubelet: deleted pods on it stay. It is removed with its pod at the end.
 async fn bind_to_dead_node(rig: &Rig, pod: &str) -> String {
     let node = format!("dead-{}", rig.namespace);
     let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}});
@@ -28,7 +28,7 @@ async fn bind_to_dead_node(rig: &Rig, pod: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_pod_that_terminates_for_ever_does_not_hold_its_place_for_ever() {
+async fn a_pod_stuck_in_terminating_counts_toward_max_replicas_for_a_limited_time() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 1).await;
     let one = json!({"scaling": {"maxReplicas": 1}});
@@ -43,7 +43,7 @@ async fn a_pod_that_terminates_for_ever_does_not_hold_its_place_for_ever() {
     pool.until_replicas(0, SOON).await;
     drop(member);
 
-    // It drains, as far as anybody can tell, and maxReplicas allows one.
+    // It counts as draining, and maxReplicas is one.
     pool.publish(0, "second").await;
     pool.publish(0, "third").await;
     pool.until_status("held", SOON, |status| {
@@ -58,13 +58,13 @@ async fn a_pod_that_terminates_for_ever_does_not_hold_its_place_for_ever() {
     pool.until_replicas(1, OVERDUE).await;
     pool.until_status("report", SOON, |status| {
         status.conditions.iter().any(|condition| {
-            let told =
-                condition.message.contains(&stuck) && condition.message.contains("their node may be dead");
-            condition.reason == "PodsStuckTerminating" && condition.status == "True" && told
+            let names_pod =
+                condition.message.contains(&stuck) && condition.message.contains("their node may be down");
+            condition.reason == "PodsStuckTerminating" && condition.status == "True" && names_pod
         })
     })
     .await;
-    // It was not deleted with force.
+    // It was not force-deleted.
     assert!(pool.pods().get_opt(&stuck).await.expect("an answer").is_some());
     let now = DeleteParams::default().grace_period(0);
     pool.pods().delete(&stuck, &now).await.expect("it is deleted");

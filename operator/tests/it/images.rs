@@ -1,4 +1,4 @@
-//! The Dockerfiles and what the operator and the chart expect of the images that they make.
+//! The Dockerfiles match what the operator and the chart expect of the images.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ const TOOLCHAIN: &str = include_str!("../../../rust-toolchain.toml");
 const CHART: &str = include_str!("../../../charts/separation-operator/Chart.yaml");
 const POOL: &str = include_str!("../../../deploy/samples/shared-volume.yaml");
 
-/// The stages of a Dockerfile: what each is made from, its name, and its instructions.
+/// The stages of a Dockerfile: base image, name, and instructions.
 fn stages(text: &str) -> Vec<(&str, &str, Vec<&str>)> {
     let mut stages: Vec<(&str, &str, Vec<&str>)> = Vec::new();
     for line in text.lines().map(str::trim) {
@@ -32,38 +32,38 @@ fn stages(text: &str) -> Vec<(&str, &str, Vec<&str>)> {
     stages
 }
 
-/// The instructions of a stage that others start from or that comes out.
+/// The instructions of a stage.
 fn stage<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     let found = stages(text).into_iter().find(|(_, found, _)| *found == name);
     found.unwrap_or_else(|| panic!("no stage {name}")).2
 }
 
 fn worker_pod(role: Role) -> PodSpec {
-    let plan = PoolPlan::of(&crd::from_yaml(POOL).expect("a pool")).expect("a plan");
+    let plan = PoolPlan::from_pool(&crd::from_yaml(POOL).expect("a pool")).expect("a plan");
     let settings = WorkerSettings {
         image: "separation-worker:test".to_owned(),
         allowed: BTreeSet::new(),
     };
     let built: Deployment =
-        apply::deployment(&plan, role, None, &settings, 0, Rollout::Rolling).expect("one");
+        apply::deployment(&plan, role, None, &settings, 0, Rollout::RollingUpdate).expect("one");
     built.spec.template.spec.expect("a pod")
 }
 
 #[test]
-fn images_start_from_nothing_and_have_no_shell_to_run() {
+fn images_start_from_scratch_and_run_no_shell() {
     for (text, name) in [(WORKER, "worker"), (OPERATOR, "operator")] {
         let (base, last, lines) = stages(text).pop().expect("a stage");
         assert_eq!((base, last), ("${BASE}", name));
         assert!(text.contains("\nARG BASE=scratch\n"));
         assert!(!lines.iter().any(|line| line.starts_with("RUN")), "{lines:?}");
         assert!(lines.contains(&"USER 65532:65532"));
-        // Not by a shell, which there is none of.
+        // The exec form: the image has no shell.
         assert!(lines.contains(&format!("ENTRYPOINT [\"separation-{name}\"]").as_str()));
     }
 }
 
 #[test]
-fn a_pod_of_a_pool_finds_in_the_image_what_it_names() {
+fn the_image_contains_everything_that_a_pod_names() {
     for target in ["worker", "cuda"] {
         let lines = stage(WORKER, target);
         for role in [Role::Processor, Role::Uploader] {
@@ -95,7 +95,7 @@ fn a_pod_of_a_pool_finds_in_the_image_what_it_names() {
                 let mut exposed = exposed.expect("ports").split(' ');
                 assert!(exposed.any(|exposed| exposed == port.container_port.to_string()));
             }
-            // By hand, the image writes where pods do.
+            // The image has the writable directories that pods mount.
             for mount in container.volume_mounts.iter().flatten() {
                 assert!(
                     WORKER.contains(&format!(" /writable{}", mount.mount_path)),
@@ -103,16 +103,16 @@ fn a_pod_of_a_pool_finds_in_the_image_what_it_names() {
                     mount.mount_path
                 );
             }
-            let told = |name: &str| {
+            let setting = |name: &str| {
                 let mut variables = container.env.iter().flatten();
                 let variable = variables
                     .find(|variable| variable.name == name)
-                    .expect("it is told");
+                    .expect("the variable is set");
                 format!("{name}={}", variable.value.as_deref().unwrap_or_default())
             };
             for name in ["SCRATCH_DIR", "TEMP_DIR", "OUTPUT_DIR"] {
-                let said = lines.iter().any(|line| line.contains(&told(name)));
-                assert!(said, "{} is not in {lines:?}", told(name));
+                let is_set = lines.iter().any(|line| line.contains(&setting(name)));
+                assert!(is_set, "{} is not in {lines:?}", setting(name));
             }
         }
     }
@@ -147,7 +147,7 @@ fn onnx_runtime_is_pinned_in_one_place_only() {
             assert!(!text.contains(forbidden), "{forbidden}");
         }
     }
-    // What installs it by separation/onnxruntime.toml.
+    // `cargo xtask setup` installs the version of separation/onnxruntime.toml.
     assert!(
         stage(WORKER, "compiled")
             .iter()

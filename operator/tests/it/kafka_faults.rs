@@ -1,17 +1,17 @@
-//! Brokers that go away, come back, fall silent or talk nonsense.
+//! Brokers that are killed, restarted, unresponsive or malformed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use separation_operator::decide::{Lag, Moment};
-use separation_operator::kafka::{Cluster, Deadline, TopicPartition, Which};
+use separation_operator::kafka::{Cluster, Deadline, OffsetKind, TopicPartition};
 use separation_operator::observe::{LagReader, Query};
 use separation_testbed::{Kafka, KafkaOptions, eventually};
 
 use crate::reading::{COMMITTED_AGE, DEADLINE, Reading, known, plain, publish, query};
 use crate::scripted::{HUGE_TOPIC, Script, ScriptedBroker};
 
-/// What the operator gives a reading.
+/// The operator's deadline of a reading.
 const ROUND: Duration = Duration::from_secs(2);
 
 /// Two readings, two seconds apart.
@@ -40,13 +40,13 @@ async fn three_brokers(topic: &str, proxied: bool) -> Kafka {
     kafka
 }
 
-/// Lag is known again in whole, and nothing wrong was read on the way.
-async fn settles(reading: &mut Reading, query: &Query, what: &str) {
+/// Waits until the lag of all partitions is known again; no wrong lag is read meanwhile.
+async fn until_known(reading: &mut Reading, query: &Query, what: &str) {
     eventually(what, 6 * DEADLINE, async || {
         let found = reading.read_within(std::slice::from_ref(query), ROUND).await;
         match &found[0].lag.lag {
-            Lag::Known(work) => {
-                assert_eq!(work.messages(), 6, "{found:?}");
+            Lag::Known(lag) => {
+                assert_eq!(lag.messages(), 6, "{found:?}");
                 true
             }
             Lag::Partial { known, .. } => {
@@ -59,7 +59,7 @@ async fn settles(reading: &mut Reading, query: &Query, what: &str) {
     .await;
 }
 
-/// Why lag is unknown in one round, which ends in its time.
+/// Why lag is unknown in one round, which ends within its deadline.
 async fn unknown_because(reading: &mut Reading, query: &Query) -> String {
     unknown_within(reading, query, ROUND).await
 }
@@ -76,7 +76,7 @@ async fn unknown_within(reading: &mut Reading, query: &Query, round: Duration) -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_three_brokers_one_that_is_killed_takes_only_its_own_partitions_away_until_others_lead_them() {
+async fn a_killed_broker_makes_only_its_own_partitions_unknown_until_others_lead_them() {
     let kafka = three_brokers("faults-killed", false).await;
     let query = query("faults-killed");
     kafka
@@ -92,64 +92,68 @@ async fn of_three_brokers_one_that_is_killed_takes_only_its_own_partitions_away_
             led.push(kafka.leader("faults-killed", partition).await.unwrap());
         }
         kafka.kill_broker(broker).await.unwrap();
-        let asked = partitions("faults-killed", 6);
+        let all_partitions = partitions("faults-killed", 6);
         let ends = reading
             .cluster()
-            .offsets(&asked, Which::End, &Deadline::after(ROUND))
+            .offsets(&all_partitions, OffsetKind::End, &Deadline::after(ROUND))
             .await;
-        for (partition, leader) in asked.iter().zip(&led) {
+        for (partition, leader) in all_partitions.iter().zip(&led) {
             if *leader == Some(broker) {
-                // A new leader may be there already.
+                // A new leader may have been elected already.
                 partial += usize::from(ends[partition].is_err());
             } else {
                 assert_eq!(ends[partition], Ok(2), "{led:?} without {broker}: {ends:?}");
             }
         }
-        // The group's coordinator moves with it, one time in three.
-        settles(&mut reading, &query, "all partitions without one broker").await;
+        // The group's coordinator moves too, one time in three.
+        until_known(&mut reading, &query, "all partitions without one broker").await;
         kafka.start_broker(broker).await.unwrap();
-        settles(&mut reading, &query, "all partitions with all brokers").await;
+        until_known(&mut reading, &query, "all partitions with all brokers").await;
     }
     assert!(partial > 0, "no partition was ever without a leader");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_never_answers_costs_a_round_its_own_partitions_and_nobody_a_connection_more() {
-    let kafka = three_brokers("faults-silent", true).await;
-    let query = query("faults-silent");
+async fn an_unresponsive_broker_affects_only_its_own_partitions_and_opens_no_more_connections() {
+    let kafka = three_brokers("faults-unresponsive", true).await;
+    let query = query("faults-unresponsive");
     let mut reading = Reading::of(&kafka.bootstrap());
-    settled_at_two(&mut reading, &query).await;
-    let asked = partitions("faults-silent", 6);
-    let silent = kafka.leader("faults-silent", 0).await.unwrap().unwrap();
+    until_two_each(&mut reading, &query).await;
+    let all_partitions = partitions("faults-unresponsive", 6);
+    let stalled = kafka.leader("faults-unresponsive", 0).await.unwrap().unwrap();
     let mut led = Vec::new();
     for partition in 0..6 {
-        led.push(kafka.leader("faults-silent", partition).await.unwrap());
+        led.push(kafka.leader("faults-unresponsive", partition).await.unwrap());
     }
-    kafka.proxy(silent).stall();
-    // On the old connection first; a cluster that knows nobody must find its way around the silent one.
+    kafka.proxy(stalled).stall();
+    // On the old connection first; a new client must find another broker than the unresponsive one.
     let newcomer = Cluster::new(&plain(&kafka.bootstrap())).unwrap();
     for cluster in [reading.cluster(), &newcomer, reading.cluster(), &newcomer] {
-        let ends = cluster.offsets(&asked, Which::End, &Deadline::after(ROUND)).await;
-        for (partition, leader) in asked.iter().zip(&led) {
-            assert_eq!(ends[partition].is_ok(), *leader != Some(silent), "{ends:?}");
+        let ends = cluster
+            .offsets(&all_partitions, OffsetKind::End, &Deadline::after(ROUND))
+            .await;
+        for (partition, leader) in all_partitions.iter().zip(&led) {
+            assert_eq!(ends[partition].is_ok(), *leader != Some(stalled), "{ends:?}");
         }
     }
-    kafka.proxy(silent).forward();
+    kafka.proxy(stalled).forward();
     eventually("all ends, two readings after its return", TWO_POLLS, async || {
         let mut all = true;
         for cluster in [reading.cluster(), &newcomer] {
-            let ends = cluster.offsets(&asked, Which::End, &Deadline::after(ROUND)).await;
+            let ends = cluster
+                .offsets(&all_partitions, OffsetKind::End, &Deadline::after(ROUND))
+                .await;
             all &= ends.values().all(Result::is_ok);
         }
         all
     })
     .await;
-    // At most two per broker and two more, as long as nothing breaks; the silent one may have been tried anew.
+    // At most two per broker and two more if nothing breaks; the unresponsive one may have been reconnected.
     let opened = reading.cluster().connections_opened();
     assert!(opened <= 8, "{opened} connections");
 }
 
-async fn settled_at_two(reading: &mut Reading, query: &Query) {
+async fn until_two_each(reading: &mut Reading, query: &Query) {
     eventually("a first reading", 3 * DEADLINE, async || {
         reading.read(query).await.lag.lag == known([2; 6])
     })
@@ -157,7 +161,7 @@ async fn settled_at_two(reading: &mut Reading, query: &Query) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_comes_back_is_read_by_the_second_round_after_it() {
+async fn a_restarted_broker_is_read_within_two_rounds() {
     let options = KafkaOptions {
         proxied: true,
         ..KafkaOptions::default()
@@ -167,7 +171,7 @@ async fn a_broker_that_comes_back_is_read_by_the_second_round_after_it() {
     let query = query("faults-back");
     let mut reading = Reading::of(&kafka.bootstrap());
     assert_eq!(reading.read(&query).await.lag.lag, known([0]));
-    // Often enough that the wait between two attempts grows to its longest.
+    // Often enough that the backoff between two attempts reaches its maximum.
     for _ in 0..8 {
         kafka.proxy(0).refuse();
         let why = unknown_because(&mut reading, &query).await;
@@ -180,14 +184,14 @@ async fn a_broker_that_comes_back_is_read_by_the_second_round_after_it() {
     })
     .await;
 
-    // Connections that were cut while nobody asked are made anew within the round that finds out.
+    // Connections that were cut while idle are reopened within the round that detects it.
     kafka.proxy(0).cut();
     let found = reading.read_within(std::slice::from_ref(&query), ROUND).await;
     assert_eq!(found[0].lag.lag, known([0]), "{found:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nonsense_is_an_error_with_its_broker_and_another_broker_is_asked() {
+async fn a_malformed_response_names_its_broker_and_the_next_broker_is_queried() {
     let kafka = Kafka::shared().await.unwrap();
     kafka.create_topic("faults-nonsense", 1).await.unwrap();
     let query = query("faults-nonsense");
@@ -196,7 +200,7 @@ async fn nonsense_is_an_error_with_its_broker_and_another_broker_is_asked() {
         (Script::Oversized, "no Kafka broker answers"),
         (Script::Closes, "no Kafka broker answers"),
         (Script::CountsWithoutItems, "malformed response to Metadata"),
-        (Script::AnswersAnother, "unexpected correlation id"),
+        (Script::WrongCorrelationId, "unexpected correlation id"),
         (Script::TooOld, "fix: use Kafka 3.0 or later"),
     ] {
         let broker = ScriptedBroker::start(script).await;
@@ -212,12 +216,12 @@ async fn nonsense_is_an_error_with_its_broker_and_another_broker_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_with_too_many_partitions_is_unknown_lag_and_takes_no_memory() {
+async fn a_topic_with_too_many_partitions_has_unknown_lag_and_takes_no_memory() {
     let query = query(HUGE_TOPIC);
     for (partitions, expected) in [
-        // 16 MB as they come, 28 MB once they are decoded, and more than a pool may have workers.
-        (900_000, "the response is larger than the question allows"),
-        (200_000, "the answer to Metadata is too large"),
+        // 16 MB encoded, 28 MB decoded, and more partitions than a pool may have workers.
+        (900_000, "the response is larger than the request allows"),
+        (200_000, "the response to Metadata is too large"),
         (
             50_000,
             "the topic has 50000 partitions, and at most 10000 are read",
@@ -230,14 +234,14 @@ async fn a_topic_with_too_many_partitions_is_unknown_lag_and_takes_no_memory() {
             assert!(why.contains(expected), "{partitions}: {why}");
         }
     }
-    // As many as are read: what keeps their lag unknown is the broker that leads them, and is not there.
+    // The maximum: lag is unknown only because the leading broker does not exist.
     let broker = ScriptedBroker::start(Script::Partitions(10_000)).await;
     let why = unknown_within(&mut Reading::of(&broker.address()), &query, DEADLINE).await;
     assert!(why.contains("broker 1 is unavailable"), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_listens_at_an_address_that_is_no_broker_cannot_be_told_from_what_is_reported() {
+async fn errors_do_not_reveal_what_listens_at_an_address() {
     let query = query("faults-scan");
     let mut reported = std::collections::BTreeSet::new();
     let mut scan = async |address: &str| {
@@ -257,7 +261,7 @@ async fn what_listens_at_an_address_that_is_no_broker_cannot_be_told_from_what_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_groups_are_read_in_one_round_with_few_questions_over_one_connection() {
+async fn a_thousand_groups_are_read_in_one_round_with_few_requests_over_one_connection() {
     let kafka = Kafka::shared().await.unwrap();
     let mut queries = Vec::new();
     for topic in 0..20 {
@@ -274,7 +278,7 @@ async fn a_thousand_groups_are_read_in_one_round_with_few_questions_over_one_con
     // The coordinator may just have started.
     Reading::of(&kafka.bootstrap()).read(&queries[0]).await;
     let started = Instant::now();
-    // On a task of its own, as the operator does.
+    // On a separate task, as in the operator.
     let read = tokio::spawn(async move {
         let deadline = Deadline::after(DEADLINE);
         let found = reader.read(&queries, Moment::default(), &deadline).await;
@@ -285,13 +289,13 @@ async fn a_thousand_groups_are_read_in_one_round_with_few_questions_over_one_con
     for found in &found {
         assert_eq!(found.lag.lag, known([0, 0, 0, 1]), "{:?}", found.lag);
     }
-    let questions = cluster.questions();
-    #[allow(clippy::print_stderr, reason = "a figure for whoever runs the tests by hand")]
+    let requests = cluster.requests_sent();
+    #[allow(clippy::print_stderr, reason = "a figure for manual runs of the tests")]
     {
-        eprintln!("1,000 groups of 4 partitions: {questions} questions, {took:?}");
+        eprintln!("1,000 groups of 4 partitions: {requests} requests, {took:?}");
     }
-    // Three for topics, one for ends and starts each, two for coordinators, ten for groups, none for reports of workers of groups
-    // that never committed; and some more where a topic of a moment ago has no leader yet.
-    assert!((17..=24).contains(&questions), "{questions} questions");
+    // Three for topics, one each for ends and starts, two for coordinators, ten for groups, none for reports of workers
+    // of groups that never committed; and some more if a new topic has no leader yet.
+    assert!((17..=24).contains(&requests), "{requests} requests");
     assert_eq!(cluster.connections_opened(), 1);
 }

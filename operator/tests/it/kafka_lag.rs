@@ -8,14 +8,14 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext};
-use separation_operator::decide::{GroupReading, Holds, Lag};
-use separation_operator::observe::Flag;
+use separation_operator::decide::{GroupReading, Lag, MemberWork};
+use separation_operator::observe::OffsetAnomaly;
 use separation_testbed::{Kafka, KafkaOptions, eventually};
 
 use crate::reading::{DEADLINE, Reading, adopted, known, publish, query};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lag_is_read_per_partition_and_idle_groups_are_asked_seldom() {
+async fn lag_is_read_per_partition_and_idle_groups_are_read_rarely() {
     let kafka = Kafka::shared().await.unwrap();
     let query = query("lag-basic");
     kafka.create_topic("lag-basic", 3).await.unwrap();
@@ -24,7 +24,7 @@ async fn lag_is_read_per_partition_and_idle_groups_are_asked_seldom() {
     let mut reading = Reading::of(&kafka.bootstrap());
     let found = reading.read(&query).await;
     assert_eq!(found.lag.lag, known([2, 0, 1]));
-    assert_eq!(found.lag.flags, []);
+    assert_eq!(found.lag.anomalies, []);
 
     let query = adopted(&query, &found);
     kafka.commit(&query.group, "lag-basic", &[2, 0, 0]).await.unwrap();
@@ -32,16 +32,16 @@ async fn lag_is_read_per_partition_and_idle_groups_are_asked_seldom() {
     kafka.commit(&query.group, "lag-basic", &[2, 0, 1]).await.unwrap();
     assert_eq!(reading.read(&query).await.lag.lag, known([0, 0, 0]));
 
-    // Nothing moves: one question for the ends, and none about the group.
-    let before = reading.asked();
+    // Nothing changes: one request for the ends, and none about the group.
+    let before = reading.request_counts();
     assert_eq!(reading.read(&query).await.lag.lag, known([0, 0, 0]));
-    let after = reading.asked();
+    let after = reading.request_counts();
     assert_eq!(
         (after.ends - before.ends, after.groups, after.starts),
         (3, before.groups, before.starts)
     );
 
-    // A message is seen at once; a group that was rewound by hand, after a while.
+    // A message is detected immediately; a group that was rewound by hand, after the refresh interval.
     publish(kafka, "lag-basic", 1, 1).await;
     assert_eq!(reading.read(&query).await.lag.lag, known([0, 1, 0]));
     kafka.commit(&query.group, "lag-basic", &[2, 1, 1]).await.unwrap();
@@ -52,7 +52,7 @@ async fn lag_is_read_per_partition_and_idle_groups_are_asked_seldom() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn partitions_that_are_added_are_seen_with_all_their_messages() {
+async fn added_partitions_are_counted_with_all_their_messages() {
     let kafka = Kafka::shared().await.unwrap();
     kafka.create_topic("lag-grows", 4).await.unwrap();
     let mut reading = Reading::of(&kafka.bootstrap());
@@ -68,20 +68,20 @@ async fn partitions_that_are_added_are_seen_with_all_their_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_was_made_anew_is_counted_from_its_start_and_flagged() {
+async fn a_recreated_topic_is_counted_from_its_start_and_reported() {
     let kafka = Kafka::shared().await.unwrap();
-    kafka.create_topic("lag-anew", 1).await.unwrap();
-    publish(kafka, "lag-anew", 0, 20).await;
+    kafka.create_topic("lag-recreated", 1).await.unwrap();
+    publish(kafka, "lag-recreated", 0, 20).await;
     let mut reading = Reading::of(&kafka.bootstrap());
-    let query = query("lag-anew");
+    let query = query("lag-recreated");
     let query = adopted(&query, &reading.read(&query).await);
-    kafka.commit(&query.group, "lag-anew", &[20]).await.unwrap();
+    kafka.commit(&query.group, "lag-recreated", &[20]).await.unwrap();
     assert_eq!(reading.read(&query).await.lag.lag, known([0]));
 
-    kafka.delete_topic("lag-anew").await.unwrap();
-    kafka.create_topic("lag-anew", 1).await.unwrap();
-    // Empty, and the group may still have committed 20: nothing waits. The end went backwards, so that this reading
-    // knows already, whatever the age of the description.
+    kafka.delete_topic("lag-recreated").await.unwrap();
+    kafka.create_topic("lag-recreated", 1).await.unwrap();
+    // The topic is empty, and the group may still have committed 20: the lag is 0. The end offset decreased, so that
+    // this reading detects it, whatever the age of the description.
     let found = eventually("the new topic", DEADLINE, async || {
         let found = reading.read(&query).await;
         matches!(found.lag.lag, Lag::Known(_)).then_some(found)
@@ -89,22 +89,22 @@ async fn a_topic_that_was_made_anew_is_counted_from_its_start_and_flagged() {
     .await;
     assert_eq!(found.lag.lag, known([0]));
     assert!(
-        found.lag.flags.contains(&Flag::Recreated),
+        found.lag.anomalies.contains(&OffsetAnomaly::Recreated),
         "{:?}",
-        found.lag.flags
+        found.lag.anomalies
     );
-    publish(kafka, "lag-anew", 0, 12).await;
+    publish(kafka, "lag-recreated", 0, 12).await;
     let found = reading.read(&query).await;
     assert_eq!(found.lag.lag, known([12]));
     assert!(
-        found.lag.flags.contains(&Flag::Recreated),
+        found.lag.anomalies.contains(&OffsetAnomaly::Recreated),
         "{:?}",
-        found.lag.flags
+        found.lag.anomalies
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn open_and_aborted_transactions_are_not_waiting_work() {
+async fn open_and_aborted_transactions_are_not_lag() {
     let kafka = Kafka::shared().await.unwrap();
     kafka.create_topic("lag-transactions", 1).await.unwrap();
     let query = query("lag-transactions");
@@ -123,12 +123,12 @@ async fn open_and_aborted_transactions_are_not_waiting_work() {
         producer
     });
     let producer = producer.await.unwrap();
-    // Readers of committed records do not see it yet.
+    // Not yet visible with read_committed.
     assert_eq!(reading.read(&query).await.lag.lag, known([0]));
     let commit = tokio::task::spawn_blocking(move || producer.commit_transaction(DEADLINE));
     commit.await.unwrap().unwrap();
-    // The message and its marker, which is written a moment after the commit is answered: a worker that reaches the end
-    // steps over it.
+    // The message and its transaction marker, which is written shortly after the commit is acknowledged: a worker that
+    // reaches the end skips it.
     eventually("the marker", DEADLINE, async || {
         let lag = reading.read(&query).await.lag.lag;
         assert!(lag == known([0]) || lag == known([2]), "{lag:?}");
@@ -138,7 +138,7 @@ async fn open_and_aborted_transactions_are_not_waiting_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_is_not_there_is_unknown_and_does_not_disturb_others() {
+async fn a_missing_topic_has_unknown_lag_and_does_not_affect_others() {
     let kafka = Kafka::shared().await.unwrap();
     kafka.create_topic("lag-there", 1).await.unwrap();
     publish(kafka, "lag-there", 0, 1).await;
@@ -151,20 +151,20 @@ async fn a_topic_that_is_not_there_is_unknown_and_does_not_disturb_others() {
         panic!("{found:?}")
     };
     assert!(why.starts_with("topic lag-missing: "), "{why}");
-    assert!(why.contains("fix: make it"), "{why}");
+    assert!(why.contains("fix: create it"), "{why}");
     assert_eq!(found[1].lag.lag, known([1]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_are_read_with_what_they_own() {
+async fn members_are_read_with_their_partitions() {
     let kafka = Kafka::shared().await.unwrap();
     kafka.create_topic("lag-members", 3).await.unwrap();
     let query = query("lag-members");
     let mut reading = Reading::of(&kafka.bootstrap());
-    let nobody = reading.group(&query).await;
+    let no_members = reading.group(&query).await;
     assert!(
-        matches!(&nobody, GroupReading::Stable { members, .. } if members.is_empty()),
-        "{nobody:?}"
+        matches!(&no_members, GroupReading::Stable { members, .. } if members.is_empty()),
+        "{no_members:?}"
     );
 
     let consumer: BaseConsumer = ClientConfig::new()
@@ -181,7 +181,8 @@ async fn members_are_read_with_what_they_own() {
             return false;
         };
         let owns_all = members.iter().any(|member| {
-            member.pod.as_str() == "vocals-processor-0" && member.holds == Holds::Partitions(vec![0, 1, 2])
+            member.pod.as_str() == "vocals-processor-0"
+                && member.work == MemberWork::Partitions(vec![0, 1, 2])
         });
         owns_all && members.len() == 1
     })
@@ -194,10 +195,10 @@ async fn members_are_read_with_what_they_own() {
         (&*member.client_id, &*member.host),
         ("vocals-processor-0", "/127.0.0.1")
     );
-    assert_eq!(member.owns("another topic"), Some(vec![]));
+    assert_eq!(member.assigned_partitions("another topic"), Some(vec![]));
 }
 
-/// A worker in the middle of a task: it lets nothing go until the other end of the channel is gone.
+/// A worker with a running task: it retains revoked partitions until the other end of the channel is dropped.
 struct Busy {
     task: Mutex<Receiver<()>>,
 }
@@ -217,7 +218,7 @@ impl Busy {
         self.task.lock().expect("nothing panics while it waits")
     }
 
-    /// Is polled, by a thread of its own, until the task has ended.
+    /// Polled by its own thread until the task has ended.
     fn start(config: &ClientConfig, topic: &str) -> Sender<()> {
         let (task, end) = channel();
         let context = Busy {
@@ -235,7 +236,7 @@ impl Busy {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_member_is_to_give_up_and_has_not_is_still_its() {
+async fn partitions_being_revoked_still_count_as_the_members() {
     let kafka = Kafka::shared().await.unwrap();
     kafka.create_topic("lag-held-back", 4).await.unwrap();
     let query = query("lag-held-back");
@@ -250,11 +251,11 @@ async fn what_a_member_is_to_give_up_and_has_not_is_still_its() {
             .set("heartbeat.interval.ms", "500");
         config
     };
-    let all = Holds::Partitions(vec![0, 1, 2, 3]);
+    let all = MemberWork::Partitions(vec![0, 1, 2, 3]);
     let _task = Busy::start(&member("busy"), "lag-held-back");
     eventually("a member that owns all", DEADLINE, async || {
         let reading = reading.group(&query).await;
-        matches!(reading, GroupReading::Stable { members, .. } if members.iter().any(|member| member.holds == all))
+        matches!(reading, GroupReading::Stable { members, .. } if members.iter().any(|member| member.work == all))
     })
     .await;
     let joiner: BaseConsumer = member("joiner").create().unwrap();
@@ -269,31 +270,31 @@ async fn what_a_member_is_to_give_up_and_has_not_is_still_its() {
     let owned: usize = owned
         .members
         .iter()
-        .map(|member| member.owns("lag-held-back").unwrap().len())
+        .map(|member| member.assigned_partitions("lag-held-back").unwrap().len())
         .sum();
-    assert_eq!(owned, 2, "two are to move, and nobody has them yet");
+    assert_eq!(owned, 2, "two partitions move, and no member owns them yet");
     let GroupReading::Stable { members, .. } = reading.group(&query).await else {
         panic!("the group rebalances again")
     };
     for member in members {
         let expected = match member.pod.as_str() {
             "busy" => all.clone(),
-            _ => Holds::Partitions(vec![]),
+            _ => MemberWork::Partitions(vec![]),
         };
-        assert_eq!(member.holds, expected, "{}", member.pod);
+        assert_eq!(member.work, expected, "{}", member.pod);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_kafka_is_away_lag_is_unknown_by_the_deadline_and_known_again_soon_after() {
+async fn while_kafka_is_unreachable_lag_is_unknown_by_the_deadline_and_known_again_afterwards() {
     let options = KafkaOptions {
         proxied: true,
         ..KafkaOptions::default()
     };
     let kafka = Kafka::start(options).await.unwrap();
-    kafka.create_topic("lag-away", 2).await.unwrap();
-    publish(&kafka, "lag-away", 0, 5).await;
-    let query = query("lag-away");
+    kafka.create_topic("lag-unreachable", 2).await.unwrap();
+    publish(&kafka, "lag-unreachable", 0, 5).await;
+    let query = query("lag-unreachable");
     let mut reading = Reading::of(&kafka.bootstrap());
     // A coordinator that has just started reads its offsets first.
     eventually("a first reading", DEADLINE, async || {
@@ -320,7 +321,7 @@ async fn while_kafka_is_away_lag_is_unknown_by_the_deadline_and_known_again_soon
     assert!(matches!(found[0].lag.lag, Lag::Unknown { .. }), "{found:?}");
 
     kafka.proxy(0).forward();
-    eventually("a whole reading", DEADLINE, async || {
+    eventually("a complete reading", DEADLINE, async || {
         let found = reading
             .read_within(std::slice::from_ref(&query), Duration::from_secs(1))
             .await;

@@ -1,4 +1,4 @@
-//! Offsets that are set before the first worker starts, checked by consuming as workers do.
+//! Offsets that are initialized before the first worker starts, checked by consuming as workers do.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use rdkafka::{ClientConfig, Message as _};
 use separation_contract::kafka::{Assignor, OffsetReset, Timings, connection, one_message_consumer};
 use separation_operator::apply::offsets;
 use separation_operator::kafka::{Cluster, Commit, Deadline};
-use separation_operator::observe::{Adoption, Found, Query};
+use separation_operator::observe::{Adoption, Query, QueryResult};
 use separation_testbed::{Kafka, eventually};
 
 use crate::reading::{DEADLINE, Reading, adopted, plain, query};
@@ -19,7 +19,7 @@ fn from_latest(topic: &str) -> Query {
     }
 }
 
-async fn adopt(kafka: &Kafka, query: &Query, found: &Found) {
+async fn adopt(kafka: &Kafka, query: &Query, found: &QueryResult) {
     let commits = offsets::to_adopt(found.offsets.as_ref().expect("offsets"), &query.adoption);
     let cluster = Cluster::new(&plain(&kafka.bootstrap())).expect("settings");
     let (commits, deadline) = (commits.expect("all were read"), Deadline::after(DEADLINE));
@@ -29,9 +29,9 @@ async fn adopt(kafka: &Kafka, query: &Query, found: &Found) {
     committed.expect("committed");
 }
 
-/// What a worker of the group takes, until it has `count` messages: one that starts at the first message of partitions
+/// The messages that a worker of the group consumes, until it has `count`. It starts at the first message of partitions
 /// without a committed offset.
-async fn take(kafka: &Kafka, query: &Query, count: usize) -> Vec<String> {
+async fn consume(kafka: &Kafka, query: &Query, count: usize) -> Vec<String> {
     let mut config = ClientConfig::new();
     let timings = Timings::PROCESSOR;
     let consumer = one_message_consumer(
@@ -56,7 +56,7 @@ async fn take(kafka: &Kafka, query: &Query, count: usize) -> Vec<String> {
         taken.len() >= count
     })
     .await;
-    // Nothing else comes: what was skipped stays skipped, and what was taken is not taken twice.
+    // No more messages: skipped ones are not delivered, and consumed ones are not delivered twice.
     assert!(consumer.poll(Duration::from_millis(500)).is_none());
     taken.sort();
     taken
@@ -70,7 +70,7 @@ async fn publish(kafka: &Kafka, topic: &str, partition: i32, value: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn latest_skips_what_was_there_before_the_adoption_and_nothing_after_it() {
+async fn latest_skips_messages_before_the_adoption_and_none_after_it() {
     let kafka = Kafka::shared().await.unwrap();
     kafka.create_topic("offsets-latest", 2).await.unwrap();
     publish(kafka, "offsets-latest", 0, "before").await;
@@ -80,32 +80,35 @@ async fn latest_skips_what_was_there_before_the_adoption_and_nothing_after_it() 
     adopt(kafka, &query, &found).await;
     let query = adopted(&query, &found);
 
-    // Nobody listens yet, and new partitions have no offsets at all.
+    // No member has joined yet, and new partitions have no offsets.
     publish(kafka, "offsets-latest", 0, "at zero replicas").await;
     kafka.add_partitions("offsets-latest", 3).await.unwrap();
     publish(kafka, "offsets-latest", 2, "in a new partition").await;
     assert_eq!(
-        take(kafka, &query, 2).await,
+        consume(kafka, &query, 2).await,
         ["at zero replicas", "in a new partition"]
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_made_anew_starts_at_its_first_message_even_where_old_offsets_fit() {
+async fn a_recreated_topic_starts_at_its_first_message_even_if_old_offsets_fit() {
     let kafka = Kafka::shared().await.unwrap();
-    kafka.create_topic("offsets-anew", 1).await.unwrap();
-    let query = from_latest("offsets-anew");
+    kafka.create_topic("offsets-recreated", 1).await.unwrap();
+    let query = from_latest("offsets-recreated");
     let mut reading = Reading::of(&kafka.bootstrap());
     let found = reading.read(&query).await;
     adopt(kafka, &query, &found).await;
     let query = adopted(&query, &found);
-    kafka.delete_topic("offsets-anew").await.unwrap();
-    kafka.create_topic("offsets-anew", 1).await.unwrap();
+    kafka.delete_topic("offsets-recreated").await.unwrap();
+    kafka.create_topic("offsets-recreated", 1).await.unwrap();
     for value in ["first", "second", "third"] {
-        publish(kafka, "offsets-anew", 0, value).await;
+        publish(kafka, "offsets-recreated", 0, value).await;
     }
     // An offset of the old topic that the new one has too.
-    kafka.commit(&query.group, "offsets-anew", &[2]).await.unwrap();
+    kafka
+        .commit(&query.group, "offsets-recreated", &[2])
+        .await
+        .unwrap();
 
     reading.later();
     let found = eventually("the new topic", DEADLINE, async || {
@@ -114,7 +117,7 @@ async fn a_topic_made_anew_starts_at_its_first_message_even_where_old_offsets_fi
     })
     .await;
     adopt(kafka, &query, &found).await;
-    assert_eq!(take(kafka, &query, 3).await, ["first", "second", "third"]);
+    assert_eq!(consume(kafka, &query, 3).await, ["first", "second", "third"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +138,7 @@ async fn offsets_of_a_group_with_members_are_not_touched() {
     .await;
     let cluster = Cluster::new(&plain(&kafka.bootstrap())).expect("settings");
     let deadline = Deadline::after(DEADLINE);
-    let commits = [Commit::of(0, 0)];
+    let commits = [Commit::new(0, 0)];
     let commit = cluster.commit(&query.group, &query.topic, &commits, &deadline);
     let refused = commit.await.unwrap_err();
     assert_eq!(

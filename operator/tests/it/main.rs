@@ -1,12 +1,12 @@
-//! The operator against real parts.
+//! Integration tests of the operator with real Kafka, Helm and image definitions.
 
 mod chart;
 mod images;
-mod kafka_answers;
+mod kafka_authentication;
 mod kafka_faults;
 mod kafka_lag;
-mod kafka_login;
 mod kafka_offsets;
+mod kafka_responses;
 mod manifests;
 mod reading;
 mod scripted;

@@ -1,4 +1,4 @@
-//! The manifests that are handed out: exactly the rights that are used, and what the operator understands.
+//! The published manifests: exactly the permissions that are used, and settings that the operator accepts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,16 +19,16 @@ pub(crate) struct Run {
     run: RunArguments,
 }
 
-/// Every object in `deploy/operator` and below, by its file.
+/// Every object below `deploy/operator`, by its file.
 pub(crate) fn objects() -> Vec<(PathBuf, Value)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/operator");
     let mut found = Vec::new();
-    let mut folders = vec![root];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("a folder") {
+    let mut directories = vec![root];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).expect("a directory") {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
                 continue;
             }
             let text = fs::read_to_string(&path).expect("text");
@@ -45,31 +45,31 @@ fn of_kind(kind: &str) -> Vec<Value> {
 }
 
 pub(crate) fn read<T: DeserializeOwned>(object: &Value) -> T {
-    serde_json::from_value(object.clone()).expect("it is what it says")
+    serde_json::from_value(object.clone()).expect("it has the type of its kind")
 }
 
-fn words(list: &Value) -> BTreeSet<String> {
+fn strings(list: &Value) -> BTreeSet<String> {
     let list = list.as_array().into_iter().flatten();
-    list.map(|word| word.as_str().expect("a word").to_owned())
+    list.map(|string| string.as_str().expect("a word").to_owned())
         .collect()
 }
 
-/// Group, resource and verb of every right.
-fn rights(role: &Value) -> BTreeSet<String> {
-    let mut rights = BTreeSet::new();
+/// Group, resource and verb of every permission.
+fn permissions(role: &Value) -> BTreeSet<String> {
+    let mut permissions = BTreeSet::new();
     for rule in role["rules"].as_array().expect("rules") {
-        for group in words(&rule["apiGroups"]) {
-            for resource in words(&rule["resources"]) {
-                let verbs = words(&rule["verbs"]);
-                rights.extend(verbs.iter().map(|verb| format!("{group}/{resource} {verb}")));
+        for group in strings(&rule["apiGroups"]) {
+            for resource in strings(&rule["resources"]) {
+                let verbs = strings(&rule["verbs"]);
+                permissions.extend(verbs.iter().map(|verb| format!("{group}/{resource} {verb}")));
             }
         }
     }
-    rights
+    permissions
 }
 
-fn expected(rights: &[(&str, &str)]) -> BTreeSet<String> {
-    let each = rights.iter().flat_map(|(resource, verbs)| {
+fn expected(permissions: &[(&str, &str)]) -> BTreeSet<String> {
+    let each = permissions.iter().flat_map(|(resource, verbs)| {
         let verbs = verbs.split_whitespace();
         verbs.map(move |verb| format!("{resource} {verb}"))
     });
@@ -77,7 +77,7 @@ fn expected(rights: &[(&str, &str)]) -> BTreeSet<String> {
 }
 
 #[test]
-fn rights_are_exactly_those_that_are_used_in_all_namespaces_or_in_one() {
+fn permissions_are_exactly_those_used_in_all_namespaces_or_in_one() {
     let used = expected(&[
         ("separation.dev/separationpools", "list watch"),
         ("separation.dev/separationpools/status", "patch"),
@@ -88,34 +88,34 @@ fn rights_are_exactly_those_that_are_used_in_all_namespaces_or_in_one() {
     ]);
     let everywhere = of_kind("ClusterRole");
     assert_eq!(everywhere.len(), 1);
-    assert_eq!(rights(&everywhere[0]), used);
+    assert_eq!(permissions(&everywhere[0]), used);
     let roles = of_kind("Role");
     let named = |name: &str| {
         let mut found = roles.iter().filter(|role| role["metadata"]["name"] == name);
         found.next().expect("a role")
     };
-    assert_eq!(rights(named("separation-operator")), used);
+    assert_eq!(permissions(named("separation-operator")), used);
     assert_eq!(named("separation-operator")["rules"], everywhere[0]["rules"]);
     assert_eq!(
-        rights(named("separation-operator-lease")),
+        permissions(named("separation-operator-lease")),
         expected(&[("coordination.k8s.io/leases", "get create update")])
     );
 }
 
 #[test]
-fn no_right_is_to_everything() {
+fn no_permission_has_a_wildcard() {
     for (path, object) in objects() {
         for rule in object["rules"].as_array().into_iter().flatten() {
             for list in ["apiGroups", "resources", "verbs", "resourceNames"] {
-                let wild = words(&rule[list]).iter().any(|word| word.contains('*'));
-                assert!(!wild, "{}: {rule}", path.display());
+                let has_wildcard = strings(&rule[list]).iter().any(|string| string.contains('*'));
+                assert!(!has_wildcard, "{}: {rule}", path.display());
             }
         }
     }
 }
 
 #[test]
-fn rights_are_bound_to_the_account_that_the_operator_runs_under() {
+fn permissions_are_bound_to_the_operators_service_account() {
     let accounts = of_kind("ServiceAccount");
     assert_eq!(accounts.len(), 1);
     let account = &accounts[0]["metadata"];
@@ -139,16 +139,16 @@ fn rights_are_bound_to_the_account_that_the_operator_runs_under() {
     assert_eq!(pod.service_account_name.as_deref(), account["name"].as_str());
 }
 
-/// What the operator makes of a container's environment.
+/// The operator's settings from a container's environment.
 pub(crate) fn settings(container: &Container) -> RunSettings {
     let command = Run::command();
     let known: BTreeSet<&str> = command
         .get_arguments()
         .filter_map(|argument| argument.get_env()?.to_str())
         .collect();
-    let told = container.env.iter().flatten();
+    let variables = container.env.iter().flatten();
     let mut arguments = vec!["operator".to_owned()];
-    for variable in told {
+    for variable in variables {
         assert!(known.contains(variable.name.as_str()), "{}", variable.name);
         if let Some(value) = &variable.value {
             let option = variable.name.to_lowercase().replace('_', "-");
@@ -160,7 +160,7 @@ pub(crate) fn settings(container: &Container) -> RunSettings {
 }
 
 #[test]
-fn the_operator_understands_what_its_deployment_tells_it() {
+fn the_operator_parses_the_settings_of_its_deployment() {
     let deployment: Deployment = read(&of_kind("Deployment")[0]);
     let pod = deployment.spec.template.spec.expect("a pod");
     let container = &pod.containers[0];
@@ -176,7 +176,7 @@ fn the_operator_understands_what_its_deployment_tells_it() {
     assert_eq!(i32::from(settings.health_address.port()), port);
     let grace = pod.termination_grace_period_seconds.expect("a grace period");
     assert!(i64::try_from(settings.shutdown.as_secs()).expect("small") + 5 <= grace);
-    // The right to the lease is tied to its name.
+    // The permission for the lease is restricted to its name.
     let rules = of_kind("Role");
     let named = rules
         .iter()
@@ -189,9 +189,9 @@ fn the_operator_understands_what_its_deployment_tells_it() {
 }
 
 #[test]
-fn sample_pools_can_be_done() {
+fn sample_pools_are_valid() {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/samples");
-    // With no leave to do anything out of the ordinary.
+    // With no additional privileges.
     let workers = WorkerSettings {
         image: "separation-worker:test".to_owned(),
         allowed: BTreeSet::new(),
@@ -201,15 +201,15 @@ fn sample_pools_can_be_done() {
         let path = entry.expect("an entry").path();
         let text = fs::read_to_string(&path).expect("text");
         let written: Value = serde_saphyr::from_str(&text).expect("YAML");
-        // Without Kafka it is for `separation-operator local` alone.
+        // Without Kafka it is only for `separation-operator local`.
         if written["spec"]["kafka"].is_null() {
             continue;
         }
         let pool = separation_operator::crd::from_yaml(&text);
         let pool = pool.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let plan = PoolPlan::of(&pool).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let plan = PoolPlan::from_pool(&pool).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         for role in [Role::Processor, Role::Uploader] {
-            let built = apply::deployment(&plan, role, None, &workers, 0, Rollout::Rolling);
+            let built = apply::deployment(&plan, role, None, &workers, 0, Rollout::RollingUpdate);
             assert!(
                 built.is_ok(),
                 "{}: {}",

@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use separation_contract::kafka::OffsetReset;
-use separation_operator::decide::{GroupReading, Lag, Moment, Work};
+use separation_operator::decide::{GroupReading, Lag, LagByPartition, Moment};
 use separation_operator::kafka::{Cluster, ClusterSettings, Deadline, Group};
-use separation_operator::observe::{Adoption, Found, LagReader, Query, QuestionCount};
+use separation_operator::observe::{Adoption, LagReader, Query, QueryResult, RequestCounts};
 use separation_testbed::{Kafka, eventually};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
-/// As the operator has it where nothing else is said.
+/// The operator's default.
 pub(crate) const COMMITTED_AGE: Duration = Duration::from_secs(30);
 
-/// A reader whose clock is moved by hand.
+/// A reader with a manual clock.
 pub(crate) struct Reading {
     reader: LagReader,
     now: Moment,
@@ -34,13 +34,13 @@ impl Reading {
         }
     }
 
-    /// Lets the clock run by itself from now on, where what is waited for takes the brokers time.
+    /// Uses real time from now on, if the brokers need time.
     pub(crate) fn in_real_time(mut self) -> Self {
         self.real_time = Some(Instant::now());
         self
     }
 
-    pub(crate) async fn read_within(&mut self, queries: &[Query], deadline: Duration) -> Vec<Found> {
+    pub(crate) async fn read_within(&mut self, queries: &[Query], deadline: Duration) -> Vec<QueryResult> {
         let found = self
             .reader
             .read(queries, self.now, &Deadline::after(deadline))
@@ -53,15 +53,15 @@ impl Reading {
     }
 
     /// One round.
-    pub(crate) async fn read_once(&mut self, query: &Query) -> Found {
+    pub(crate) async fn read_once(&mut self, query: &Query) -> QueryResult {
         self.read_within(std::slice::from_ref(query), DEADLINE)
             .await
             .remove(0)
     }
 
-    pub(crate) async fn read(&mut self, query: &Query) -> Found {
-        // The coordinator of a broker that has just started reads its offsets first.
-        eventually("an answer of the coordinator", DEADLINE, async || {
+    pub(crate) async fn read(&mut self, query: &Query) -> QueryResult {
+        // The coordinator of a broker that has just started loads its offsets first.
+        eventually("a response of the coordinator", DEADLINE, async || {
             let found = self
                 .read_within(std::slice::from_ref(query), DEADLINE)
                 .await
@@ -75,11 +75,11 @@ impl Reading {
         .await
     }
 
-    pub(crate) fn asked(&self) -> QuestionCount {
-        self.reader.asked()
+    pub(crate) fn request_counts(&self) -> RequestCounts {
+        self.reader.request_counts()
     }
 
-    /// Long enough that descriptions and idle groups are read anew.
+    /// Long enough that descriptions and idle groups are read again.
     pub(crate) fn later(&mut self) {
         self.now = self.now + Duration::from_secs(60);
     }
@@ -88,12 +88,16 @@ impl Reading {
         self.reader.cluster()
     }
 
-    /// What a decision is told about the query's group, once its coordinator answers.
+    /// The group reading that a decision gets, once the group's coordinator answers.
     pub(crate) async fn group(&mut self, query: &Query) -> GroupReading {
-        eventually("an answer of the coordinator", DEADLINE, async || {
-            let asked = [(Arc::clone(&query.group), Arc::clone(&query.topic))];
+        eventually("a response of the coordinator", DEADLINE, async || {
+            let requested = [(Arc::clone(&query.group), Arc::clone(&query.topic))];
             let deadline = Deadline::after(DEADLINE);
-            let reading = self.cluster().groups(&asked, self.now, &deadline).await.remove(0);
+            let reading = self
+                .cluster()
+                .groups(&requested, self.now, &deadline)
+                .await
+                .remove(0);
             (!matches!(reading, GroupReading::Unknown { .. })).then_some(reading)
         })
         .await
@@ -116,7 +120,7 @@ pub(crate) fn query(topic: &str) -> Query {
     }
 }
 
-pub(crate) fn adopted(query: &Query, found: &Found) -> Query {
+pub(crate) fn adopted(query: &Query, found: &QueryResult) -> Query {
     let topic = found.topic.as_ref().expect("a topic").identity.clone();
     Query {
         adoption: Adoption {
@@ -137,7 +141,7 @@ pub(crate) async fn publish(kafka: &Kafka, topic: &str, partition: i32, count: u
 }
 
 pub(crate) fn known<const N: usize>(messages: [u64; N]) -> Lag {
-    Lag::Known(Work::of(messages))
+    Lag::Known(LagByPartition::from_messages(messages))
 }
 
 pub(crate) fn plain(bootstrap: &str) -> ClusterSettings {

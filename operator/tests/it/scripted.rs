@@ -1,4 +1,4 @@
-//! A broker that misbehaves by a script: it reads questions as Kafka frames them, and answers what no broker should.
+//! A scripted broker that misbehaves: it reads Kafka requests and sends invalid responses.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,24 +7,24 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What it does wrong.
+/// Its misbehavior.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Script {
     /// Speaks HTTP.
     NotKafka,
-    /// Promises an answer of 2 GiB.
+    /// Announces a response of 2 GiB.
     Oversized,
-    /// Closes every connection at the first question.
+    /// Closes every connection at the first request.
     Closes,
-    /// Greets as it should; its answers say that four billion items follow, and end.
+    /// Valid handshake; its responses announce four billion items and end.
     CountsWithoutItems,
-    /// Greets as it should, and then answers with another question's id.
-    AnswersAnother,
-    /// Speaks nothing later than version 3 of anything.
+    /// Valid handshake; its responses have another request's correlation id.
+    WrongCorrelationId,
+    /// Supports every API up to version 3 only.
     TooOld,
-    /// Greets as it should; its topic has so many partitions.
+    /// Valid handshake; its topic has this many partitions.
     Partitions(usize),
-    /// Takes questions, and never answers.
+    /// Accepts requests and never responds.
     Silent,
 }
 
@@ -41,7 +41,7 @@ impl ScriptedBroker {
     pub(crate) async fn start(script: Script) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        // Made once: a large one takes longer than a question may.
+        // Built once: building a large one takes longer than a request's timeout.
         let description: Arc<[u8]> = match script {
             Script::Partitions(count) => description(count).into(),
             _ => Arc::default(),
@@ -65,27 +65,27 @@ impl Drop for ScriptedBroker {
     }
 }
 
-/// Ends when the client does.
+/// Ends when the client disconnects.
 async fn serve(mut stream: TcpStream, script: Script, body: Arc<[u8]>) -> Option<()> {
     loop {
         let length = stream.read_u32().await.ok()?;
-        let mut question = vec![0; usize::try_from(length).ok()?];
-        stream.read_exact(&mut question).await.ok()?;
-        let (key, correlation) = (question.first_chunk::<2>()?, question.get(4..8)?);
-        let greets = *key == [0, 18];
-        let answer = match script {
+        let mut request = vec![0; usize::try_from(length).ok()?];
+        stream.read_exact(&mut request).await.ok()?;
+        let (key, correlation) = (request.first_chunk::<2>()?, request.get(4..8)?);
+        let is_handshake = *key == [0, 18];
+        let response = match script {
             Script::NotKafka => b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
             Script::Oversized => vec![0x7f, 0xff, 0xff, 0xff, 0, 0],
             Script::Closes => return None,
             Script::Silent => continue,
             Script::TooOld => framed(correlation, &versions(3)),
-            _ if greets => framed(correlation, &versions(20)),
-            // Header and time to wait, then four billion brokers.
+            _ if is_handshake => framed(correlation, &versions(20)),
+            // Header and throttle time, then four billion brokers.
             Script::CountsWithoutItems => framed(correlation, &[0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]),
-            Script::AnswersAnother => framed(&[9; 4], &[0; 20]),
+            Script::WrongCorrelationId => framed(&[9; 4], &[0; 20]),
             Script::Partitions(_) => framed(correlation, &body),
         };
-        stream.write_all(&answer).await.ok()?;
+        stream.write_all(&response).await.ok()?;
     }
 }
 
@@ -94,9 +94,9 @@ fn framed(correlation: &[u8], body: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), correlation, body].concat()
 }
 
-/// An answer to Metadata, version 10: no broker, and one topic.
+/// A response to Metadata, version 10: no broker, and one topic.
 fn description(partitions: usize) -> Vec<u8> {
-    // Tags of the header, time to wait, no brokers, no cluster id, controller, one topic without an error.
+    // Tags of the header, throttle time, no brokers, no cluster id, controller, one topic without an error.
     let mut body = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 0, 0];
     body.push(u8::try_from(HUGE_TOPIC.len() + 1).expect("a short name"));
     body.extend(HUGE_TOPIC.as_bytes());
@@ -109,7 +109,7 @@ fn description(partitions: usize) -> Vec<u8> {
         // Leader and epoch; no replicas of any kind; no tags.
         body.extend([0, 0, 0, 1, 0, 0, 0, 0, 1, 1, 1, 0]);
     }
-    // Operations and tags of the topic, then of the answer.
+    // Operations and tags of the topic, then of the response.
     body.extend([0; 10]);
     body
 }
@@ -122,7 +122,7 @@ fn varint(mut value: usize, bytes: &mut Vec<u8>) {
     bytes.push(u8::try_from(value).expect("seven bits"));
 }
 
-/// All questions from version 0 to `highest`.
+/// All APIs from version 0 to `highest`.
 fn versions(highest: u8) -> Vec<u8> {
     let mut body = vec![0, 0, 0, 0, 0, 60];
     for key in 0..60 {

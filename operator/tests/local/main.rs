@@ -1,6 +1,6 @@
-//! `separation-operator local` as a person runs it: with what it brings itself, and with real Kafka and S3.
+//! `separation-operator local` as a user runs it: with its embedded Kafka and S3, and with real ones.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+#![allow(clippy::unwrap_used, reason = "a failed test reports its location")]
 
 mod readme;
 
@@ -9,19 +9,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use separation_testbed::{
-    Folder, Kafka, KafkaOptions, S3Server, Worker, WorkerOptions, eventually, song, tiny_song,
+    Kafka, KafkaOptions, S3Server, TempDirectory, Worker, WorkerOptions, eventually, song, tiny_song,
 };
 use serde_json::Value;
 
 const OPERATOR: &str = env!("CARGO_BIN_EXE_separation-operator");
 const POOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/samples/local.yaml");
 
-/// Longer than anything takes here on a machine that does much else.
+/// Longer than any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A place for one pool.
+/// A directory for one pool.
 struct Place {
-    folder: Folder,
+    directory: TempDirectory,
 }
 
 impl Place {
@@ -33,12 +33,12 @@ impl Place {
             worker.display()
         );
         Self {
-            folder: Folder::new().unwrap(),
+            directory: TempDirectory::new().unwrap(),
         }
     }
 
     fn song(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.folder.join(name);
+        let path = self.directory.join(name);
         fs::write(&path, bytes).unwrap();
         path
     }
@@ -48,12 +48,12 @@ impl Place {
             .arg("--file")
             .arg(pool.as_ref())
             .args(["--port", "0", "--json", "--data"])
-            .arg(self.folder.join("data"))
+            .arg(self.directory.join("data"))
             .arg("--output")
-            .arg(self.folder.join("stems"))
+            .arg(self.directory.join("stems"))
     }
 
-    /// One whose workers stay in the middle of a task until the file is removed.
+    /// A place whose workers keep their task running until the file is removed.
     fn holding(&self) -> (Worker, PathBuf) {
         let hold = self.song("hold", b"");
         let local = self
@@ -65,20 +65,20 @@ impl Place {
 
     /// The log of a worker.
     fn log(&self, worker: &str) -> String {
-        fs::read_to_string(self.folder.join(format!("data/logs/{worker}.log"))).unwrap_or_default()
+        fs::read_to_string(self.directory.join(format!("data/logs/{worker}.log"))).unwrap_or_default()
     }
 
-    /// Processors that ever were.
+    /// All processors that were started.
     fn processors(&self) -> Vec<String> {
-        let logs = fs::read_dir(self.folder.join("data/logs")).unwrap();
+        let logs = fs::read_dir(self.directory.join("data/logs")).unwrap();
         let names = logs.map(|log| log.unwrap().file_name().into_string().unwrap());
         let names = names.filter_map(|name| name.strip_suffix(".log").map(str::to_owned));
         names.filter(|name| name.contains("-processor-")).collect()
     }
 
-    /// Processes that work for this place.
+    /// Running processes of this place.
     fn processes(&self) -> Vec<String> {
-        let marker = self.folder.join("data").display().to_string();
+        let marker = self.directory.join("data").display().to_string();
         let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
             let path = entry.ok()?.path();
             let environment = fs::read(path.join("environ")).ok()?;
@@ -99,13 +99,13 @@ fn reports(local: &Worker) -> Vec<Value> {
         .collect()
 }
 
-/// Where the API listens.
+/// URL of the API.
 async fn api(local: &Worker) -> String {
-    let line = local.wait_for_log("songs are taken at ", PATIENCE).await.unwrap();
-    line.message.trim_start_matches("songs are taken at ").to_owned()
+    let line = local.wait_for_log("post songs to ", PATIENCE).await.unwrap();
+    line.message.trim_start_matches("post songs to ").to_owned()
 }
 
-/// Posts a song; gives its task.
+/// Posts a song and returns its task.
 async fn post(api: &str, bytes: Vec<u8>) -> String {
     let form = reqwest::multipart::Form::new().part(
         "audio",
@@ -113,14 +113,14 @@ async fn post(api: &str, bytes: Vec<u8>) -> String {
     );
     let _ = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let answer = http
+    let response = http
         .post(format!("{api}/tasks"))
         .multipart(form)
         .send()
         .await
         .unwrap();
-    let answer: Value = answer.error_for_status().unwrap().json().await.unwrap();
-    answer["task_uuid"].as_str().unwrap().to_owned()
+    let response: Value = response.error_for_status().unwrap().json().await.unwrap();
+    response["task_uuid"].as_str().unwrap().to_owned()
 }
 
 async fn wait_for(what: &str, condition: impl Fn() -> bool) {
@@ -128,7 +128,7 @@ async fn wait_for(what: &str, condition: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn songs_become_stems_with_nothing_but_one_command() {
+async fn one_command_separates_songs_into_stems() {
     let place = Place::new();
     let songs = [
         place.song("one.wav", &song(3.0, 1)),
@@ -141,23 +141,23 @@ async fn songs_become_stems_with_nothing_but_one_command() {
     for (report, (name, seconds)) in reports.iter().zip([("one", 3_usize), ("two", 2)]) {
         assert_eq!(report["status"], "done");
         for stem in ["vocals", "instrumental"] {
-            let path = place.folder.join(format!("stems/{name}_{stem}.wav"));
+            let path = place.directory.join(format!("stems/{name}_{stem}.wav"));
             assert_eq!(report["outputs"][stem], path.display().to_string());
-            // Stereo at 44.1 kHz, 16 bits at least.
+            // Stereo at 44.1 kHz, at least 16 bits.
             assert!(fs::metadata(&path).unwrap().len() > 44_100 * 4 * seconds as u64);
         }
     }
     assert_eq!(reports.len(), 2);
-    let said = local.messages().unwrap();
-    let scaled = said
+    let messages = local.messages().unwrap();
+    let scaled = messages
         .iter()
         .any(|line| line.starts_with("processor: lag ") && !line.contains("desired 0"));
-    assert!(scaled, "{said:?}");
+    assert!(scaled, "{messages:?}");
     assert!(place.processes().is_empty());
 }
 
 #[tokio::test]
-async fn a_song_that_is_none_fails_and_the_others_do_not() {
+async fn an_invalid_song_fails_and_the_others_do_not() {
     let place = Place::new();
     let songs = [
         place.song("bad.wav", b"no audio"),
@@ -182,20 +182,20 @@ async fn a_song_that_is_none_fails_and_the_others_do_not() {
 }
 
 #[tokio::test]
-async fn workers_come_with_the_work_and_go_without_it_and_ctrl_c_lets_the_last_one_finish() {
+async fn workers_follow_the_backlog_and_ctrl_c_lets_the_running_task_finish() {
     let place = Place::new();
     let (local, hold) = place.holding();
     let api = api(&local).await;
-    assert!(place.processors().is_empty(), "nothing waits");
+    assert!(place.processors().is_empty(), "the lag is 0");
     let task = post(&api, tiny_song(1)).await;
     let worker = "vocals-processor-1";
     wait_for("the task to run", || place.log(worker).contains("Held")).await;
     local.sigint().unwrap();
     local
-        .wait_for_log("ending: running tasks are finished", PATIENCE)
+        .wait_for_log("stopping: workers finish their tasks", PATIENCE)
         .await
         .unwrap();
-    wait_for("the worker to be told", || {
+    wait_for("the worker to be notified", || {
         place
             .log(worker)
             .contains("Finishing the running task before the shutdown")
@@ -205,14 +205,14 @@ async fn workers_come_with_the_work_and_go_without_it_and_ctrl_c_lets_the_last_o
     assert_eq!(local.wait_exit(PATIENCE).await.unwrap(), 0);
     let log = place.log(worker);
     assert!(log.contains("Processor shutdown complete"), "{log}");
-    // What it left was uploaded before the end.
+    // Its staged stems were uploaded before the end.
     assert!(log.contains(&task), "{log}");
     assert!(place.log("vocals-uploader-1").contains("Stems uploaded"));
     assert!(place.processes().is_empty());
 }
 
 #[tokio::test]
-async fn ctrl_c_twice_ends_at_once() {
+async fn a_second_ctrl_c_ends_the_command_immediately() {
     let place = Place::new();
     let (local, _hold) = place.holding();
     let api = api(&local).await;
@@ -223,7 +223,7 @@ async fn ctrl_c_twice_ends_at_once() {
     .await;
     local.sigint().unwrap();
     local
-        .wait_for_log("ending: running tasks are finished", PATIENCE)
+        .wait_for_log("stopping: workers finish their tasks", PATIENCE)
         .await
         .unwrap();
     local.sigint().unwrap();
@@ -243,14 +243,14 @@ async fn workers_do_not_outlive_a_killed_command() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_run_is_said_with_its_fix() {
+async fn invalid_arguments_are_refused_with_a_fix() {
     let place = Place::new();
     let pool = |text: &str| place.song("pool.yaml", text.as_bytes());
     let check = async |options: WorkerOptions, expected: &str| {
         let local = options.start().unwrap();
         assert_eq!(local.wait_exit(PATIENCE).await.unwrap(), 1);
-        let said = local.messages().unwrap().join("\n");
-        assert!(said.contains(expected), "{expected} is not in {said}");
+        let messages = local.messages().unwrap().join("\n");
+        assert!(messages.contains(expected), "{expected} is not in {messages}");
     };
     check(place.local("/no/pool.yaml"), "cannot read /no/pool.yaml").await;
     check(
@@ -293,7 +293,7 @@ async fn what_cannot_be_run_is_said_with_its_fix() {
     let song = place.song("song.onnx", &tiny_song(1));
     check(
         place.local(with_model(&song.display().to_string())),
-        "no processor stays: a-processor-3 ended",
+        "processor workers keep ending at start: a-processor-3 ended",
     )
     .await;
 }
@@ -338,7 +338,7 @@ stringData: {{AWS_ACCESS_KEY_ID: {}, AWS_SECRET_ACCESS_KEY: {}}}
         .start()
         .unwrap();
     let api = api(&local).await;
-    // Tasks from before the group's adoption are skipped: that is what its default says.
+    // Tasks from before the group's adoption are skipped, by the default `latest`.
     local.wait_for_log("processor: lag 0", PATIENCE).await.unwrap();
     let task = post(&api, tiny_song(7)).await;
     eventually("the stems", PATIENCE, async || {
@@ -350,7 +350,7 @@ stringData: {{AWS_ACCESS_KEY_ID: {}, AWS_SECRET_ACCESS_KEY: {}}}
     .await;
     local
         .wait_for_log(
-            "processor: lag 0, desired 0, busy 0, draining 0 (NeedMet",
+            "processor: lag 0, desired 0, busy 0, draining 0 (BacklogCovered",
             PATIENCE,
         )
         .await

@@ -1,5 +1,5 @@
-//! What README.md and deploy/local-real.md give people to paste, pasted. Its commands of cargo are run by `cargo xtask test`, and those for a
-//! cluster by the tests that have one.
+//! Runs the commands of README.md and deploy/local-real.md. `cargo xtask test` runs its cargo commands, and the tests
+//! with a cluster run those for a cluster.
 
 use std::env;
 use std::fs;
@@ -8,26 +8,26 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use separation_testbed::{
-    Folder, Kafka, KafkaOptions, Parts, S3Server, Worker, WorkerOptions, readme_block, readme_blocks,
-    shell_blocks, song,
+    Components, Kafka, KafkaOptions, S3Server, TempDirectory, Worker, WorkerOptions, readme_block,
+    readme_blocks, shell_blocks, song,
 };
 
 use crate::{OPERATOR, PATIENCE};
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../");
 
-/// What stands for cargo: what it would build is built.
+/// Replacement for cargo: the programs are already built.
 const CARGO: &str = "#!/bin/sh\necho \"cargo $*\" >>cargo.log\n";
 
-/// A folder like a checkout that was built for release, with somebody's songs in it.
+/// A directory like a checkout that was built for release, with a user's songs in it.
 struct Checkout {
-    folder: Folder,
+    directory: TempDirectory,
 }
 
 impl Checkout {
     fn new() -> Self {
-        let folder = Folder::new().unwrap();
-        let programs = folder.join("target/release");
+        let directory = TempDirectory::new().unwrap();
+        let programs = directory.join("target/release");
         fs::create_dir_all(&programs).unwrap();
         for name in ["separation-operator", "separation-worker"] {
             symlink(Path::new(OPERATOR).with_file_name(name), programs.join(name)).unwrap();
@@ -35,23 +35,25 @@ impl Checkout {
         let cargo = programs.join("cargo");
         fs::write(&cargo, CARGO).unwrap();
         fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
-        symlink(Path::new(REPOSITORY).join("deploy"), folder.join("deploy")).unwrap();
+        symlink(Path::new(REPOSITORY).join("deploy"), directory.join("deploy")).unwrap();
         // Where `cargo xtask setup` installs what programs need.
-        fs::create_dir(folder.join(".cache")).unwrap();
-        symlink(Parts::cache().unwrap(), folder.join(".cache/separation")).unwrap();
-        Self { folder }
+        fs::create_dir(directory.join(".cache")).unwrap();
+        symlink(Components::cache().unwrap(), directory.join(".cache/separation")).unwrap();
+        Self { directory }
     }
 
-    /// Runs commands as if they were typed in this folder, by somebody whose home it is.
+    /// Runs commands in this directory, with it as the home directory.
     fn paste(&self, commands: &str) -> Worker {
-        let folder = self.folder.path();
+        let directory = self.directory.path();
         let path = format!(
             "{}/target/release:{}",
-            folder.display(),
+            directory.display(),
             env::var("PATH").unwrap()
         );
-        let commands = format!("cd {}\n{commands}", folder.display());
-        WorkerOptions::pasted(&commands, &path, folder).start().unwrap()
+        let commands = format!("cd {}\n{commands}", directory.display());
+        WorkerOptions::pasted(&commands, &path, directory)
+            .start()
+            .unwrap()
     }
 
     async fn succeeds(&self, commands: &str) {
@@ -61,10 +63,10 @@ impl Checkout {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.directory.join(name)
     }
 
-    /// A song of this name, in the format that the name says.
+    /// A song of this name, in the format of its extension.
     async fn song(&self, name: &str) {
         fs::write(self.path("source.wav"), song(2.0, 1)).unwrap();
         let (_, format) = name.rsplit_once('.').unwrap();
@@ -84,14 +86,14 @@ impl Checkout {
         }
     }
 
-    /// What cargo was asked for.
+    /// Arguments of cargo.
     fn asked_of_cargo(&self) -> String {
         fs::read_to_string(self.path("cargo.log")).unwrap_or_default()
     }
 }
 
 #[test]
-fn all_commands_are_tried_somewhere() {
+fn every_documented_command_is_tested() {
     let headings: Vec<_> = readme_blocks().into_iter().map(|(heading, _)| heading).collect();
     let known = [
         // Both by `cargo xtask test`.
@@ -107,7 +109,7 @@ fn all_commands_are_tried_somewhere() {
 }
 
 #[tokio::test]
-async fn songs_are_separated_as_it_says() {
+async fn the_documented_command_separates_songs() {
     let checkout = Checkout::new();
     for name in ["SONG.mp3", "SONG.wav", "other.flac"] {
         checkout.song(name).await;
@@ -128,7 +130,7 @@ async fn songs_are_separated_as_it_says() {
 }
 
 #[tokio::test]
-async fn a_pool_runs_on_a_laptop_as_it_says() {
+async fn the_documented_pool_runs_on_a_laptop() {
     let checkout = Checkout::new();
     for name in ["one.mp3", "two.mp3"] {
         checkout.song(name).await;
@@ -137,16 +139,13 @@ async fn a_pool_runs_on_a_laptop_as_it_says() {
     let [build, once, serve] = commands.lines().collect::<Vec<_>>().try_into().unwrap();
     let without_comment = |line: &str| line.split('#').next().unwrap_or_default().trim().to_owned();
     checkout.succeeds(build).await;
-    // Others test beside us, and one of them may have the usual port.
+    // Tests run in parallel, and another one may use the default port.
     checkout
         .succeeds(&format!("{} --port 0", without_comment(once)))
         .await;
     checkout.check_stems(&["one", "two"]);
     let serving = checkout.paste(&format!("exec {} --port 0", without_comment(serve)));
-    serving
-        .wait_for_log("songs are taken at ", PATIENCE)
-        .await
-        .unwrap();
+    serving.wait_for_log("post songs to ", PATIENCE).await.unwrap();
     serving.sigint().unwrap();
     assert_eq!(serving.wait_exit(PATIENCE).await.unwrap(), 0);
     assert_eq!(
@@ -156,7 +155,7 @@ async fn a_pool_runs_on_a_laptop_as_it_says() {
 }
 
 #[tokio::test]
-async fn the_pipeline_runs_as_it_says() {
+async fn the_documented_pipeline_runs() {
     let checkout = Checkout::new();
     checkout.song("SONG.mp3").await;
     let kafka = Kafka::start(KafkaOptions::default()).await.unwrap();
@@ -166,10 +165,10 @@ async fn the_pipeline_runs_as_it_says() {
     let s3 = S3Server::shared().await.unwrap();
     let bucket = format!("readme-{}", uuid::Uuid::new_v4().simple());
     s3.create_bucket(&bucket).await.unwrap();
-    s3.let_everybody_read(&bucket).await.unwrap();
+    s3.make_public(&bucket).await.unwrap();
     let shared = checkout.path("shared");
-    for folder in ["songs", "stems"] {
-        fs::create_dir_all(shared.join(folder)).unwrap();
+    for directory in ["songs", "stems"] {
+        fs::create_dir_all(shared.join(directory)).unwrap();
     }
     let mut commands = with_free_ports(&readme_block("Run the pipeline"));
     for (written, real) in [
@@ -202,7 +201,7 @@ async fn the_pipeline_runs_as_it_says() {
 }
 
 #[tokio::test]
-async fn a_pool_runs_with_a_kafka_and_an_s3_server_of_ones_own_as_it_says() {
+async fn the_documented_pool_runs_with_external_kafka_and_s3() {
     const SAMPLE: &str = "deploy/samples/local-real.yaml";
     let checkout = Checkout::new();
     checkout.song("SONG.mp3").await;
@@ -236,8 +235,8 @@ async fn a_pool_runs_with_a_kafka_and_an_s3_server_of_ones_own_as_it_says() {
     checkout.check_stems(&["SONG"]);
 }
 
-/// The commands of the pipeline with free ports in place of those that they name or take by default, since other tests run
-/// beside this one. Roles that would listen on one port still do.
+/// The commands of the pipeline with free ports instead of named and default ones, since tests run in parallel. Roles
+/// that would listen on the same port still do.
 fn with_free_ports(commands: &str) -> String {
     let spelled_out = commands.lines().map(|line| {
         let role = line.strip_prefix("separation-worker ").unwrap_or_default();

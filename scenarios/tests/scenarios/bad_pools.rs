@@ -1,26 +1,25 @@
-//! Pools that cannot work say what to do, and disturb no other.
+//! Broken pools report how to fix them and do not affect other pools.
 
 use std::collections::BTreeSet;
 
 use anyhow::ensure;
-use separation_scenarios::{Outcome, PATIENCE, Pool, PoolOptions, System};
+use separation_scenarios::{Outcome, Pool, PoolOptions, STEP_TIMEOUT, System};
 use separation_testbed::{ClusterOptions, eventually};
 use serde_json::{Value, json};
 
-use crate::is_left_out;
+use crate::is_skipped;
 
-/// What is wrong with a pool, in its specification, and what its status has to say of it: a condition's name, its status and
-/// words of its message.
-struct Bad {
+/// A defect in a pool's spec and the condition it must cause: type, status and text of its message.
+struct InvalidPool {
     namespace: &'static str,
     spec: Value,
     condition: [&'static str; 2],
-    words: &'static str,
+    text: &'static str,
 }
 
 #[tokio::test]
-async fn each_says_what_to_do_and_the_others_work() {
-    if is_left_out() {
+async fn each_reports_its_fix_and_other_pools_work() {
+    if is_skipped() {
         return;
     }
     let system = System::start(ClusterOptions::default()).await.unwrap();
@@ -28,40 +27,40 @@ async fn each_says_what_to_do_and_the_others_work() {
         "name": "worker",
         "resources": {"limits": {"nvidia.com/gpu": "1"}},
     }]}});
-    let bad = [
-        Bad {
+    let invalid = [
+        InvalidPool {
             namespace: "wrong-image",
             spec: json!({"image": "localhost/no-such-image:1"}),
             condition: ["Degraded", "True"],
-            words: "no-such-image",
+            text: "no-such-image",
         },
-        Bad {
+        InvalidPool {
             namespace: "missing-secret",
             spec: json!({"storage": {"s3": {"secretRef": {"name": "not-there"}}}}),
             condition: ["Degraded", "True"],
-            words: "not-there",
+            text: "not-there",
         },
-        Bad {
+        InvalidPool {
             namespace: "no-gpu",
             spec: json!({"processor": {"podOverrides": gpu}}),
             condition: ["Degraded", "True"],
-            words: "nvidia.com/gpu",
+            text: "nvidia.com/gpu",
         },
-        Bad {
+        InvalidPool {
             namespace: "no-kafka",
-            // A port of the host where nobody listens.
+            // A port of the host without a listener.
             spec: json!({"kafka": {"bootstrapServers": format!("{}:1", system.cluster.node.host_address())}}),
             condition: ["LagKnown", "False"],
-            words: ":1",
+            text: ":1",
         },
     ];
     let mut pools = Vec::new();
-    for bad in &bad {
+    for invalid in &invalid {
         let options = PoolOptions {
-            change: bad.spec.clone(),
+            change: invalid.spec.clone(),
             ..PoolOptions::default()
         };
-        let pool = Pool::apply(&system, bad.namespace, options).await.unwrap();
+        let pool = Pool::apply(&system, invalid.namespace, options).await.unwrap();
         pool.submit(1.0, 1).await.unwrap();
         pools.push(pool);
     }
@@ -73,24 +72,24 @@ async fn each_says_what_to_do_and_the_others_work() {
     for number in 0..4 {
         tasks.insert(good.submit(1.0, number).await.unwrap());
     }
-    good.all_told(&tasks).await;
-    good.no_pods(&pods).await;
+    good.wait_for_all_webhooks(&tasks).await;
+    good.wait_until_no_pods(&pods).await;
     let outcome = Outcome::read(&good, &tasks, &pods).await.unwrap();
     assert_eq!(outcome, Outcome::default());
 
-    for (bad, pool) in bad.iter().zip(&pools) {
-        let [name, expected] = bad.condition;
-        eventually(bad.namespace, PATIENCE, async || {
+    for (invalid, pool) in invalid.iter().zip(&pools) {
+        let [name, expected] = invalid.condition;
+        eventually(invalid.namespace, STEP_TIMEOUT, async || {
             let status = pool.status().await?;
             let found = status["conditions"].as_array().into_iter().flatten();
             let found = found.into_iter().find(|condition| condition["type"] == name);
-            let is_said = found.is_some_and(|condition| {
+            let is_reported = found.is_some_and(|condition| {
                 condition["status"] == expected
                     && condition["message"]
                         .as_str()
-                        .is_some_and(|message| message.contains(bad.words))
+                        .is_some_and(|message| message.contains(invalid.text))
             });
-            ensure!(is_said, "{status:#}");
+            ensure!(is_reported, "{status:#}");
             anyhow::Ok(true)
         })
         .await;

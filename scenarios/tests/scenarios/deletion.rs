@@ -1,15 +1,15 @@
-//! Pods that somebody deletes.
+//! Pods deleted by a user.
 
 use std::collections::BTreeSet;
 
 use separation_scenarios::{Outcome, Pool, PoolOptions, System};
 use separation_testbed::ClusterOptions;
 
-use crate::is_left_out;
+use crate::is_skipped;
 
 #[tokio::test]
 async fn a_busy_pod_that_is_deleted_finishes_its_task_before_it_ends() {
-    if is_left_out() {
+    if is_skipped() {
         return;
     }
     let system = System::start(ClusterOptions::default()).await.unwrap();
@@ -25,7 +25,7 @@ async fn a_busy_pod_that_is_deleted_finishes_its_task_before_it_ends() {
     for number in 0..2 {
         tasks.insert(pool.submit(1.0, number).await.unwrap());
     }
-    let busy = pool.processors_saying("Held", 1).await;
+    let busy = pool.processors_with_log("Held", 1).await;
     let delete = [
         "delete",
         "pod",
@@ -36,17 +36,20 @@ async fn a_busy_pod_that_is_deleted_finishes_its_task_before_it_ends() {
     ];
     system.cluster.kubectl(&delete).await.unwrap();
     let draining = pool
-        .processors_saying("Finishing the running task before the shutdown", 1)
+        .processors_with_log("Finishing the running task before the shutdown", 1)
         .await;
     assert_eq!(draining, busy);
-    // Its preStop hook waits, and so does Kubernetes.
-    let waiting = pods.there();
-    let deleted = waiting.iter().find(|pod| pod.name() == busy[0]);
-    assert!(deleted.is_some_and(|pod| pod.ended().is_none()), "{waiting:?}");
+    // The preStop hook blocks, so Kubernetes waits too.
+    let existing = pods.existing();
+    let deleted = existing.iter().find(|pod| pod.name() == busy[0]);
+    assert!(
+        deleted.is_some_and(|pod| pod.container_exit().is_none()),
+        "{existing:?}"
+    );
 
     drop(hold);
-    pool.all_told(&tasks).await;
-    pool.no_pods(&pods).await;
+    pool.wait_for_all_webhooks(&tasks).await;
+    pool.wait_until_no_pods(&pods).await;
     let outcome = Outcome::read(&pool, &tasks, &pods).await.unwrap();
     assert_eq!(outcome, Outcome::default(), "{}", pool.log_text());
 }

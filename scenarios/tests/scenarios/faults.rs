@@ -1,20 +1,23 @@
-//! What fails around workers is no loss.
+//! Faults around the workers lose no tasks.
 
 use separation_scenarios::{Outcome, System, sixty_tasks_under_faults};
 use separation_testbed::ClusterOptions;
 
-use crate::is_left_out;
+use crate::is_skipped;
 
 #[tokio::test]
-async fn sixty_tasks_survive_all_that_can_fail_around_them() {
-    if is_left_out() {
+async fn sixty_tasks_survive_every_fault_around_them() {
+    if is_skipped() {
         return;
     }
     let system = System::start(ClusterOptions::default()).await.unwrap();
-    let survival = sixty_tasks_under_faults(&system, |line| println!("{line}"))
+    let result = sixty_tasks_under_faults(&system, |line| println!("{line}"))
         .await
         .unwrap();
-    assert_eq!(survival.outcome, Outcome::default(), "{}", survival.log);
-    let most = survival.most_processors;
-    assert!((2..=4).contains(&most), "{most} processors at once");
+    assert_eq!(result.outcome, Outcome::default(), "{}", result.log);
+    let processors = result.max_processors;
+    assert!(
+        (2..=4).contains(&processors),
+        "{processors} processors at one time"
+    );
 }

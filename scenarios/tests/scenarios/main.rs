@@ -1,7 +1,7 @@
-//! Scenarios on a real cluster: see the library for what they are made of.
+//! Scenarios on a real cluster; their building blocks are in the library.
 
-#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
-#![allow(clippy::print_stdout, reason = "what is left out is said")]
+#![allow(clippy::unwrap_used, reason = "an error fails the test")]
+#![allow(clippy::print_stdout, reason = "skipped tests are reported")]
 
 mod bad_pools;
 mod deletion;
@@ -11,11 +11,11 @@ mod releases;
 mod rolling;
 mod up_and_down;
 
-/// Whether this machine can run no scenario, which is said.
-fn is_left_out() -> bool {
-    let reason = separation_scenarios::left_out();
+/// Whether this machine cannot run scenarios; prints the reason.
+fn is_skipped() -> bool {
+    let reason = separation_scenarios::skip_reason();
     if let Some(reason) = &reason {
-        println!("left out: {reason}");
+        println!("skipped: {reason}");
     }
     reason.is_some()
 }

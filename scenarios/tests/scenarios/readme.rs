@@ -1,4 +1,4 @@
-//! What README.md gives people to paste for a cluster, pasted. What docker would build is built.
+//! Runs README.md's commands for a cluster. Only `docker build` is replaced.
 
 use std::env;
 use std::fs;
@@ -6,21 +6,23 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use anyhow::ensure;
-use separation_scenarios::{PATIENCE, System};
-use separation_testbed::{ClusterOptions, Folder, Parts, WorkerOptions, eventually, readme_block};
+use separation_scenarios::{STEP_TIMEOUT, System};
+use separation_testbed::{
+    ClusterOptions, Components, TempDirectory, WorkerOptions, eventually, readme_block,
+};
 
-use crate::is_left_out;
+use crate::is_skipped;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../");
 const DOCKER: &str = "#!/bin/sh\necho \"docker $*\" >>docker.log\n";
 const SAMPLE: &str = "deploy/samples/pool.yaml";
 
-/// What stands for a registry of somebody's own; nothing is fetched from it, since the node has the images.
+/// Stands for the user's own registry; nothing is fetched from it, because the node has the images.
 const REGISTRY: &str = "registry.example";
 
 #[tokio::test]
-async fn the_operator_and_a_pool_are_installed_as_it_says() {
-    if is_left_out() {
+async fn the_commands_of_the_readme_install_the_operator_and_a_pool() {
+    if is_skipped() {
         return;
     }
     let system = System::without_release(ClusterOptions::default()).await.unwrap();
@@ -39,59 +41,67 @@ async fn the_operator_and_a_pool_are_installed_as_it_says() {
         ("kafka.media.svc:9092", cluster.kafka.bootstrap()),
         ("http://s3.media.svc:9000", cluster.s3.endpoint()),
     ]);
-    let programs = [Parts::kubectl().unwrap(), Parts::helm().unwrap()]
+    let programs = [Components::kubectl().unwrap(), Components::helm().unwrap()]
         .map(|program| program.parent().unwrap().display().to_string())
         .join(":");
     let commands = readme_block("Install on a cluster")
         .replace("REGISTRY", REGISTRY)
         .replace("KEY_ID=…", &format!("KEY_ID={}", cluster.s3.access_key()))
         .replace("ACCESS_KEY=…", &format!("ACCESS_KEY={}", cluster.s3.secret_key()));
-    // It would go on for ever.
+    // It would never end.
     assert!(commands.ends_with(" --watch\n"), "{commands}");
     let commands = commands.trim_end().trim_end_matches(" --watch");
-    // Somebody whose home has a kubeconfig, and nothing else.
+    // An environment with a kubeconfig in its home directory and nothing else.
     let home = checkout.path();
     fs::create_dir(home.join(".kube")).unwrap();
     symlink(cluster.kubeconfig(), home.join(".kube/config")).unwrap();
     let path = format!("{}/bin:{programs}:{}", home.display(), env::var("PATH").unwrap());
     let commands = format!("cd {}\n{commands}", home.display());
     let shell = WorkerOptions::pasted(&commands, &path, home).start().unwrap();
-    assert_eq!(shell.wait_exit(PATIENCE).await.unwrap(), 0, "{}", shell.log_end());
+    assert_eq!(
+        shell.wait_exit(STEP_TIMEOUT).await.unwrap(),
+        0,
+        "{}",
+        shell.log_end()
+    );
     let printed = shell.output().unwrap();
     assert!(printed.contains("vocals"), "{printed}");
-    let asked = fs::read_to_string(checkout.join("docker.log")).unwrap();
+    let docker_log = fs::read_to_string(checkout.join("docker.log")).unwrap();
     for program in ["worker", "operator"] {
         let build = format!("docker build -f Dockerfile.{program} -t {REGISTRY}/separation-{program}");
-        assert!(asked.contains(&build), "{asked}");
+        assert!(docker_log.contains(&build), "{docker_log}");
     }
 
     let path = "/apis/separation.dev/v1alpha1/namespaces/media/separationpools/vocals";
-    eventually("a pool that is ready", PATIENCE, async || {
+    eventually("a pool that is ready", STEP_TIMEOUT, async || {
         let pool = cluster.get(path).await?;
         let conditions = pool["status"]["conditions"].as_array().into_iter().flatten();
-        let mut well = conditions.filter(|condition| condition["status"] == "True");
-        ensure!(well.any(|condition| condition["type"] == "Ready"), "{pool:#}");
+        let mut fulfilled = conditions.filter(|condition| condition["status"] == "True");
+        ensure!(
+            fulfilled.any(|condition| condition["type"] == "Ready"),
+            "{pool:#}"
+        );
         anyhow::Ok(true)
     })
     .await;
 }
 
-/// The folders that the commands name, with somebody's own addresses in the pool.
-fn checkout(changes: &[(&str, String)]) -> Folder {
-    let folder = Folder::new().unwrap();
+/// The directories that the commands use, with this test's own addresses in the pool.
+fn checkout(changes: &[(&str, String)]) -> TempDirectory {
+    let directory = TempDirectory::new().unwrap();
     let repository = Path::new(REPOSITORY);
-    symlink(repository.join("charts"), folder.join("charts")).unwrap();
+    symlink(repository.join("charts"), directory.join("charts")).unwrap();
     let mut pool = fs::read_to_string(repository.join(SAMPLE)).unwrap();
     for (written, real) in changes {
         assert!(pool.contains(written), "{written} is not in {pool}");
         pool = pool.replace(written, real);
     }
-    let sample = folder.join(SAMPLE);
+    let sample = directory.join(SAMPLE);
     fs::create_dir_all(sample.parent().unwrap()).unwrap();
     fs::write(sample, pool).unwrap();
-    fs::create_dir(folder.join("bin")).unwrap();
-    let docker = folder.join("bin/docker");
+    fs::create_dir(directory.join("bin")).unwrap();
+    let docker = directory.join("bin/docker");
     fs::write(&docker, DOCKER).unwrap();
     fs::set_permissions(&docker, fs::Permissions::from_mode(0o755)).unwrap();
-    folder
+    directory
 }

@@ -1,27 +1,27 @@
-//! The release comes, changes, goes back and goes, and pools and their work outlive all of it.
+//! Installing, upgrading, rolling back and uninstalling the release keeps pools and their tasks.
 
 use std::collections::BTreeSet;
 
 use separation_scenarios::{Outcome, Pool, PoolOptions, System};
-use separation_testbed::{ClusterOptions, Folder, Release, chart_with_definition};
+use separation_testbed::{ClusterOptions, Release, TempDirectory, chart_with_crd};
 use serde_json::{Value, json};
 
-use crate::is_left_out;
+use crate::is_skipped;
 
-/// The definition of SeparationPool.
-const DEFINITION: &str =
+/// The CRD of SeparationPool.
+const CRD_PATH: &str =
     "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/separationpools.separation.dev";
 
 #[tokio::test]
-async fn pools_work_on_through_upgrade_rollback_and_uninstall() {
-    if is_left_out() {
+async fn pools_keep_working_through_upgrade_rollback_and_uninstall() {
+    if is_skipped() {
         return;
     }
     let system = System::without_release(ClusterOptions::default()).await.unwrap();
     let cluster = &system.cluster;
-    let folder = Folder::new().unwrap();
+    let directory = TempDirectory::new().unwrap();
     let older = Release {
-        chart: chart_with_definition(&folder, without_max_attempts).unwrap(),
+        chart: chart_with_crd(&directory, without_max_attempts).unwrap(),
         ..Release::default()
     };
     older.install(cluster, &System::values()).await.unwrap();
@@ -36,7 +36,7 @@ async fn pools_work_on_through_upgrade_rollback_and_uninstall() {
     let pods = pools.map(|pool| cluster.watch_pods(&pool.namespace));
     let mut tasks = [BTreeSet::new(), BTreeSet::new()];
 
-    // Upgrade, from an older definition under which pools are stored, and rollback, in the middle of tasks.
+    // Upgrade, from an older CRD with stored pools, and rollback, in the middle of tasks.
     let holds = pools.map(|pool| pool.hold().unwrap());
     for (index, pool) in pools.into_iter().enumerate() {
         tasks[index].insert(pool.submit(1.0, 1).await.unwrap());
@@ -53,85 +53,82 @@ async fn pools_work_on_through_upgrade_rollback_and_uninstall() {
     system.release.roll_back(cluster).await.unwrap();
     assert_eq!(max_attempts(&second).await, json!(3));
     for (index, pool) in pools.into_iter().enumerate() {
-        let there = pool.processors(&pods[index]);
+        let processors = pool.processors(&pods[index]);
         assert!(
-            there.iter().all(|pod| !pod.is_told_to_end()),
-            "workers are left alone"
+            processors.iter().all(|pod| !pod.is_terminating()),
+            "workers are unchanged"
         );
     }
     drop(holds);
     for (index, pool) in pools.into_iter().enumerate() {
-        pool.all_told(&tasks[index]).await;
-        pool.no_pods(&pods[index]).await;
+        pool.wait_for_all_webhooks(&tasks[index]).await;
+        pool.wait_until_no_pods(&pods[index]).await;
         let outcome = Outcome::read(pool, &tasks[index], &pods[index]).await.unwrap();
         assert_eq!(outcome, Outcome::default(), "{}", pool.log_text());
     }
 
-    // Without an operator a pool and its busy worker stay.
+    // Without an operator, a pool and its busy worker stay.
     let hold = first.hold().unwrap();
     tasks[0].insert(first.submit(1.0, 2).await.unwrap());
     let busy = first.busy_processors(&pods[0], 1).await;
     system.release.uninstall(cluster).await.unwrap();
-    assert!(
-        !cluster.get(DEFINITION).await.unwrap().is_null(),
-        "the definition stays"
-    );
+    assert!(!cluster.get(CRD_PATH).await.unwrap().is_null(), "the CRD stays");
     assert!(!first.status().await.unwrap().is_null(), "pools stay");
     drop(hold);
-    first.processors_saying("Stems stored", 1).await;
-    let there = first.processors(&pods[0]);
+    first.processors_with_log("Stems stored", 1).await;
+    let processors = first.processors(&pods[0]);
     assert!(
-        there
+        processors
             .iter()
-            .any(|pod| pod.name() == busy[0] && !pod.is_told_to_end())
+            .any(|pod| pod.name() == busy[0] && !pod.is_terminating())
     );
 
-    // Whoever is installed next goes on with it: one that looks after a single namespace, with rights in no other.
+    // The next release manages it: one that watches a single namespace, without rights in others.
     let scoped = Release {
         name: "scoped".to_owned(),
         ..Release::default()
     };
     let mut values = System::values();
     values["watchNamespaces"] = json!([first.namespace]);
-    // The definition that was left behind is the first release's.
+    // The CRD that was kept belongs to the first release.
     values["crds"] = json!({"install": false});
     scoped.install(cluster, &values).await.unwrap();
-    let said = scoped.test(cluster).await.unwrap();
-    assert!(said.contains(&first.namespace), "{said}");
-    first.all_told(&tasks[0]).await;
-    first.no_pods(&pods[0]).await;
+    let output = scoped.test(cluster).await.unwrap();
+    assert!(output.contains(&first.namespace), "{output}");
+    first.wait_for_all_webhooks(&tasks[0]).await;
+    first.wait_until_no_pods(&pods[0]).await;
     second.submit(1.0, 3).await.unwrap();
     tasks[0].insert(first.submit(1.0, 4).await.unwrap());
-    first.all_told(&tasks[0]).await;
-    first.no_pods(&pods[0]).await;
+    first.wait_for_all_webhooks(&tasks[0]).await;
+    first.wait_until_no_pods(&pods[0]).await;
     let outcome = Outcome::read(&first, &tasks[0], &pods[0]).await.unwrap();
     assert_eq!(outcome, Outcome::default(), "{}", first.log_text());
     assert!(
-        pods[1].there().is_empty(),
-        "the other namespace is not looked after"
+        pods[1].existing().is_empty(),
+        "the other namespace is not managed"
     );
-    may_only_in(&system, &scoped, &first.namespace).await;
+    check_rights_only_in(&system, &scoped, &first.namespace).await;
 }
 
-/// Makes a definition one of which the field is not yet a part.
-fn without_max_attempts(definition: &mut Value) {
+/// Makes a CRD version without this field.
+fn without_max_attempts(crd: &mut Value) {
     let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
     for role in ["processor", "uploader"] {
         for fields in ["default", "properties"] {
-            let fields = definition.pointer_mut(&format!("{spec}/{role}/{fields}"));
+            let fields = crd.pointer_mut(&format!("{spec}/{role}/{fields}"));
             let fields = fields.and_then(Value::as_object_mut).unwrap();
             fields.remove("maxAttempts").unwrap();
         }
     }
 }
 
-/// As the API server gives it.
+/// The value that the API server returns.
 async fn max_attempts(pool: &Pool<'_>) -> Value {
     pool.spec().await.unwrap()["processor"]["maxAttempts"].take()
 }
 
-/// What the operator of a release may do, and in other namespaces may not.
-async fn may_only_in(system: &System, release: &Release, namespace: &str) {
+/// Checks that a release's operator has its rights only in this namespace.
+async fn check_rights_only_in(system: &System, release: &Release, namespace: &str) {
     let path = format!("/apis/apps/v1/namespaces/{}/deployments", release.namespace);
     let listed = system.cluster.get(&path).await.unwrap();
     let account = &listed["items"][0]["spec"]["template"]["spec"]["serviceAccountName"];
@@ -140,19 +137,19 @@ async fn may_only_in(system: &System, release: &Release, namespace: &str) {
         release.namespace,
         account.as_str().unwrap()
     );
-    for (place, answer) in [(namespace, "yes"), ("second", "no"), ("kube-system", "no")] {
+    for (checked, answer) in [(namespace, "yes"), ("second", "no"), ("kube-system", "no")] {
         for (verb, what) in [
             ("patch", "deployments.apps"),
             ("list", "pods"),
             ("get", "secrets"),
         ] {
-            let asked = ["auth", "can-i", verb, what, "--namespace", place, &account];
-            // It fails with "no".
-            let said = system.cluster.kubectl(&asked).await;
-            let said = said.unwrap_or_else(|refused| format!("{refused:#}"));
+            let arguments = ["auth", "can-i", verb, what, "--namespace", checked, &account];
+            // `kubectl auth can-i` exits with an error for "no".
+            let output = system.cluster.kubectl(&arguments).await;
+            let output = output.unwrap_or_else(|refused| format!("{refused:#}"));
             assert!(
-                said.lines().any(|line| line.trim() == answer),
-                "{asked:?}: {said}"
+                output.lines().any(|line| line.trim() == answer),
+                "{arguments:?}: {output}"
             );
         }
     }

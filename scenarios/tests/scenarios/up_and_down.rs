@@ -1,20 +1,20 @@
-//! From no pods to as many as the work deserves, and back.
+//! Scale-up from zero to the replicas that the backlog needs, and back down.
 
 use std::collections::BTreeSet;
 
-use separation_scenarios::{Outcome, Pool, PoolOptions, System, most_processors};
+use separation_scenarios::{Outcome, Pool, PoolOptions, System, max_processors};
 use separation_testbed::ClusterOptions;
 
-use crate::is_left_out;
+use crate::is_skipped;
 
 #[tokio::test]
-async fn ten_tasks_bring_pods_and_the_pods_go_when_all_is_done() {
-    if is_left_out() {
+async fn ten_tasks_scale_the_pool_up_and_it_scales_to_zero_when_all_are_done() {
+    if is_skipped() {
         return;
     }
     let system = System::start(ClusterOptions::default()).await.unwrap();
-    let said = system.release.test(&system.cluster).await.unwrap();
-    assert!(said.contains("pools of all namespaces can be read"), "{said}");
+    let output = system.release.test(&system.cluster).await.unwrap();
+    assert!(output.contains("pools of all namespaces can be read"), "{output}");
     let pool = Pool::create(&system, "media", PoolOptions::default())
         .await
         .unwrap();
@@ -29,11 +29,14 @@ async fn ten_tasks_bring_pods_and_the_pods_go_when_all_is_done() {
                 .unwrap(),
         );
     }
-    pool.all_told(&tasks).await;
-    pool.no_pods(&pods).await;
+    pool.wait_for_all_webhooks(&tasks).await;
+    pool.wait_until_no_pods(&pods).await;
 
     let outcome = Outcome::read(&pool, &tasks, &pods).await.unwrap();
     assert_eq!(outcome, Outcome::default(), "{}", pool.log_text());
-    let most = most_processors(&pods);
-    assert!((2..=3).contains(&most), "{most} processors at once");
+    let processors = max_processors(&pods);
+    assert!(
+        (2..=3).contains(&processors),
+        "{processors} processors at one time"
+    );
 }

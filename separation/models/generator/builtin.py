@@ -1,19 +1,19 @@
 """The built-in model: vocals by signal processing, written as an ONNX graph. No weights, nothing trained.
 
-The voice of a song is most often in the middle of the stereo picture, has one pitch at a time, and moves, while much
-of the accompaniment is at the sides or stands still. Each of these gives a ratio, the ratios multiply to the odds of
+The voice of a song is most often in the middle of the stereo image, has one pitch at a time, and varies, while much
+of the accompaniment is at the sides or constant. Each of these gives a ratio, the ratios multiply to the odds of
 voice against the rest in one time-frequency cell, and odds/(1 + odds) is the mask of both channels.
 
 With L, R the two input spectra, M = (L + R) g, D = (L - R) g, V = |M|, and avg3 a 3 x 3 mean over (F, T):
 
-    gain       g    = 1000 / (peak + 1e-27), peak = the largest |component| of the item (rows used): loudness cancels
-    centre     m, d = avg3(|M|^2), avg3(|D|^2)
+    gain       g    = 1000 / (peak + 1e-27), peak = the largest |component| of the item (rows used): loudness cancels out
+    center     m, d = avg3(|M|^2), avg3(|D|^2)
                c    = sqrt((m + 1e-9) / (d + 0.003 m + 1e-9))
     movement   v    = V / (mean of V over +-60 frames + 1e-9)
-    pitch      A    = sqrt(V max(0, 1 - 2 d / (m + 1e-9)))             the centred part, compressed
+    pitch      A    = sqrt(V max(0, 1 - 2 d / (m + 1e-9)))             the centered part, compressed
                z    = 30 (K A) / sqrt(sum over F of A^2 + 1e-9) - 1.5 log2(q / 240 Hz)^2
                e    = softmax of z over the pitches q = 80 Hz * 2^(0/36 ... 143/36)
-               p    = C e + 0.05                                       the teeth of a comb at the pitch heard
+               p    = C e + 0.05                                       the teeth of a comb at the detected pitch
     range      w(f) = 2.2 exp(-0.72 ln(f / 900 Hz)^2) / (1 + (f / 9 kHz)^8), 0 below 100 Hz
     mask            = odds / (1 + odds), odds = w p^3 v c
     output          = mask [L, R]; rows from 11 kHz up are 0
@@ -22,10 +22,10 @@ With L, R the two input spectra, M = (L + R) g, D = (L - R) g, V = |M|, and avg3
     C[f, q] = exp(-((f - n q) / (19.4 Hz + 0.005 f))^2), n = max(1, round(f / q))
 
 K scores a pitch as SWIPE does (Camacho and Harris, 2008): energy on its harmonics counts for it, energy between
-them against it. K and C (0.6 MB each) are made inside the graph from a few hundred numbers; a runtime folds them into
-constants when it loads the model.
+them against it. K and C (0.6 MB each) are computed inside the graph from a few hundred numbers; a runtime folds them
+into constants when it loads the model.
 
-Nothing here depends on a choice that could flip on the last bit (no sorting, no nearest frames): all is smooth, so
+Nothing here depends on a choice that could flip on the last bit (no sorting, no nearest frames): every step is smooth, so
 the result is the same on every device to float precision. f(-X) = -f(X). Silence gives silence: no 0/0, and no
 overflow for any finite input below 1e38.
 """
@@ -42,7 +42,8 @@ ROWS = 2048
 FRAMES = 256
 LOG2_FRAMES = 8
 
-# Rows worked on: up to 11 kHz. `w` is below 0.001 above that, and half the rows are half the time and memory.
+# Rows processed: up to 11 kHz. `w` is below 0.001 above that, and half the rows take half the time and
+# memory.
 ROWS_USED = 1024
 
 PITCHES = 144
@@ -50,7 +51,8 @@ PITCHES_PER_OCTAVE = 36
 LOWEST_PITCH_HZ = 80.0
 
 EPSILON = 1e-9
-# Loudness after the gain, so that EPSILON is 240 dB below the peak's power, and the smallest peak that counts.
+# Peak after the gain, so that EPSILON is 240 dB below the peak's power, and the smallest peak that is
+# normalized.
 PEAK_TARGET = 1000.0
 SMALLEST_PEAK = 1e-27
 
@@ -121,7 +123,7 @@ def add_constants(graph: Graph) -> None:
 
 
 def add_middle_and_side(graph: Graph, used: str) -> None:
-    """`middle_power` and `side_power` [B,1,F,T] at a loudness that does not depend on the input's, and V."""
+    """`middle_power` and `side_power` [B,1,F,T] at a loudness independent of the input's, and V."""
     graph.add("ReduceMax", [used], "highest", axes=[1, 2, 3], keepdims=1)
     graph.add("ReduceMin", [used], "lowest", axes=[1, 2, 3], keepdims=1)
     graph.add("Neg", ["lowest"], "lowest_negated")
@@ -129,7 +131,7 @@ def add_middle_and_side(graph: Graph, used: str) -> None:
     graph.add("Add", ["peak", "smallest_peak"], "peak_safe")
     graph.add("Div", ["peak_target", "peak_safe"], "gain")
 
-    # Scaled before the sum: two loud finite channels may not add up to infinity.
+    # Scaled before the sum, so that two loud finite channels do not add up to infinity.
     graph.add("Mul", [used, "gain"], "scaled")
     graph.add("Slice", ["scaled", "left_first", "left_end", "channel_axis"], "left")
     graph.add("Slice", ["scaled", "left_end", "right_end", "channel_axis"], "right")
@@ -160,7 +162,7 @@ def add_centre(graph: Graph) -> None:
 
 
 def add_movement(graph: Graph) -> None:
-    """`movement`: V against its own running mean, a product with a band matrix. Edges take the frames there are."""
+    """`movement`: V divided by its running mean, a product with a band matrix. Edges average fewer frames."""
     frame = np.arange(FRAMES)
     near = np.abs(frame[:, None] - frame) <= MOVEMENT_FRAMES
     # Stored as two short vectors, not as 256 x 256 numbers: column j is [|i - j| <= 60] / count[j].
@@ -180,13 +182,13 @@ def add_movement(graph: Graph) -> None:
 
 
 def add_pitch(graph: Graph) -> None:
-    """`comb`, (w^(1/3) p) of the formula: where the harmonics of the pitch heard are, times the range."""
+    """`comb`, (w^(1/3) p) of the formula: the harmonics of the detected pitch, times the range."""
     pitch_hz = LOWEST_PITCH_HZ * 2.0 ** (np.arange(PITCHES) / PITCHES_PER_OCTAVE)
     row_hz = np.arange(ROWS_USED) * SAMPLE_RATE_HZ / N_FFT
     add_kernel(graph, pitch_hz, row_hz)
     add_teeth(graph, pitch_hz, row_hz)
 
-    # Instead of dividing A by its length, the scores are divided: 144 rows in place of 1024.
+    # The scores are divided by the length of A instead of A itself: 144 rows instead of 1024.
     graph.add("Mul", ["magnitude", "centred"], "candidate")
     graph.add("Sqrt", ["candidate"], "candidate_root")
     graph.add("ReduceSum", ["candidate", "row_axis"], "candidate_sum", keepdims=1)
@@ -201,7 +203,7 @@ def add_pitch(graph: Graph) -> None:
 
 
 def add_kernel(graph: Graph, pitch_hz: np.ndarray, row_hz: np.ndarray) -> None:
-    """`kernel` [pitches, rows]: 30 K. Made of vectors; a runtime computes it once, at load."""
+    """`kernel` [pitches, rows]: 30 K. Computed from vectors; a runtime does this once, at load."""
     graph.constant("pitch_column", rounded(pitch_hz)[:, None])
     graph.constant("row_row", rounded(row_hz)[None, :])
     tilt = np.where(row_hz < KERNEL_TO_HZ, np.maximum(row_hz, 1.0) ** -KERNEL_TILT, 0.0)
@@ -242,7 +244,7 @@ def add_teeth(graph: Graph, pitch_hz: np.ndarray, row_hz: np.ndarray) -> None:
 
 
 def vocal_range(row_hz: np.ndarray) -> np.ndarray:
-    """w(f): where voices have their power, against where accompaniment has it."""
+    """w(f): the power of voices relative to accompaniment, by frequency."""
     octaves = np.log(np.maximum(row_hz, 20.0) / RANGE_CENTRE_HZ)
     weight = RANGE_LEVEL * np.exp(-RANGE_STEEPNESS * octaves**2) / (1.0 + (row_hz / RANGE_TO_HZ) ** 8)
     return np.where(row_hz < RANGE_FROM_HZ, 0.0, weight)

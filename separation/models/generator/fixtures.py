@@ -1,8 +1,8 @@
-"""The models of the worker's tests: a small function of known formula in every shape that users bring, and bad files.
+"""The models of the worker's tests: a small known function in every supported model shape, and invalid models.
 
-The function mixes all four channels and their neighbours in row and frame, then bends the result: wrong layout,
-channel order, padding, sign or crop all show. It is smooth enough (slope of the bend at most 1) that float32 and
-double agree after the inverse STFT. Its formula is in the README that `build` writes beside the models.
+The function mixes all four channels and their neighbors in row and frame, then applies a nonlinearity: a wrong layout,
+channel order, padding, sign or crop changes the result. It is smooth enough (slope of the nonlinearity at most 1) that
+float32 and double agree after the inverse STFT. `build` writes its formula to the README of the models.
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ FRAMES = 256
 # One weight in 256ths, so that every weight is exact in float32: the formula of the README.
 WEIGHT_SCALE = 256.0
 
-# The tiny models have T = 4, so a chunk of 3072 samples. n_fft has to be below that, and above the hop of 1024: else
-# the windows leave gaps between them, which no inverse STFT can fill.
+# The tiny models have T = 4, so a chunk of 3072 samples. n_fft must be below that, and above the hop of 1024,
+# because otherwise the windows leave gaps that no inverse STFT can fill.
 TINY_N_FFT = 2048
 
 
@@ -60,12 +60,12 @@ def good_models() -> dict[str, tuple]:
 
 
 def bad_models() -> dict[str, tuple]:
-    """name -> (why it has to be refused, bytes of the model, keys of the sidecar)."""
+    """name -> (why it must be refused, bytes of the model, keys of the sidecar)."""
     tiny = convolution(64, 4)
     tiny_keys = keys(64, TINY_N_FFT, 1.0, "Vocals", 2)
     return {
         "bad_rank": ("input and output of rank 3", plain([["batch", 4, 64]]), tiny_keys),
-        "bad_channels": ("3 channels in place of 4", plain([["batch", 3, 64, 4]]), tiny_keys),
+        "bad_channels": ("3 channels instead of 4", plain([["batch", 3, 64, 4]]), tiny_keys),
         "bad_batch": ("batch fixed at 2", plain([[2, 4, 64, 4]]), tiny_keys),
         "bad_two_inputs": ("two inputs", plain([["batch", 4, 64, 4]] * 2), tiny_keys),
         "bad_element_type": (
@@ -77,8 +77,8 @@ def bad_models() -> dict[str, tuple]:
         "bad_f_above_n_fft": ("F = 2048 > n_fft/2 + 1 = 1025", convolution(2048), keys(2048, 2048, 1.0, "Vocals")),
         "bad_n_fft_above_chunk": ("n_fft = 4096 >= 1024 (T - 1) = 3072", tiny, keys(64, 4096, 1.0, "Vocals", 2)),
         "bad_n_fft_below_hop": ("n_fft = 256 <= 1024: windows leave gaps", tiny, keys(64, 256, 1.0, "Vocals", 2)),
-        "bad_sidecar_rows": ("file says F = 64, sidecar 48", tiny, keys(48, TINY_N_FFT, 1.0, "Vocals", 2)),
-        "bad_sidecar_frames": ("file says T = 4, sidecar 8", tiny, keys(64, TINY_N_FFT, 1.0, "Vocals", 3)),
+        "bad_sidecar_rows": ("file has F = 64, sidecar 48", tiny, keys(48, TINY_N_FFT, 1.0, "Vocals", 2)),
+        "bad_sidecar_frames": ("file has T = 4, sidecar 8", tiny, keys(64, TINY_N_FFT, 1.0, "Vocals", 3)),
         "bad_sidecar_config_yaml": ("sidecar of another kind of model", tiny, {"config_yaml": "model_2_stem.yaml"}),
         "bad_sidecar_compensate": ("compensate = 0", tiny, keys(64, TINY_N_FFT, 0.0, "Vocals", 2)),
         "bad_not_onnx": ("text, not ONNX", b"this is not an ONNX file\n", tiny_keys),
@@ -129,7 +129,7 @@ def identity(rows: int, frames: int = FRAMES) -> bytes:
 
 
 def plain(shapes: list[list], element_type: int = TensorProto.FLOAT) -> bytes:
-    """The sum of the inputs, which have the shapes given; of one input, the input itself."""
+    """The sum of inputs of the given shapes; a single input is returned unchanged."""
     graph = Graph("fixture")
     names = ["input", "input_2"][: len(shapes)]
     for name, shape in zip(names, shapes):
@@ -153,8 +153,8 @@ def half_rows(rows: int, frames: int) -> bytes:
 README_TOP = """\
 # Test models
 
-Written by `separation/models/generate.py fixtures`; never edit. `generate.py fixtures --check` says whether they are fresh.
-All but the bad ones have input `input` and output `output`, [batch, 4, F, T] float32, channels L.re, L.im, R.re, R.im.
+Written by `separation/models/generate.py fixtures`; never edit. `generate.py fixtures --check` checks that they are up to date.
+All valid models have input `input` and output `output`, [batch, 4, F, T] float32, channels L.re, L.im, R.re, R.im.
 
 ## The function of the `conv_*` models
 For output channel o, row f, frame t of an input x[i, f, t], where x is 0 outside its rows and frames:
@@ -163,21 +163,21 @@ For output channel o, row f, frame t of an input x[i, f, t], where x is 0 outsid
     w[o, i, a, b] = ((7 o + 5 i + 3 a + 11 b) mod 23 - 11) / 256,  plus 0.5 where o = i and a = b = 1
     y = 0.5 u + 0.25 |u| + 0.25 u |u| / (8 + |u|)
 
-A cross-correlation, as in every neural network: the kernel is not flipped. `mod` gives 0..22. All weights are exact in
-float32. The bend's slope is between 0.25 and 1, so errors of float32 do not grow. The |u| term makes
-0.5 f(x) - 0.5 f(-x) differ from f(x), so the denoise pass shows too. The `identity_*` models give y = x.
+This is a cross-correlation, as in every neural network: the kernel is not flipped. `mod` gives 0..22. All weights are exact in
+float32. The slope of the nonlinearity is between 0.25 and 1, so errors of float32 do not grow. The |u| term makes
+0.5 f(x) - 0.5 f(-x) differ from f(x), so tests detect the denoise pass too. The `identity_*` models give y = x.
 
 """
 
 
 def readme() -> str:
-    lines = ["| model | F | T | n_fft | compensate | primary_stem | for |", "|---|---|---|---|---|---|---|"]
+    lines = ["| model | F | T | n_fft | compensate | primary_stem | purpose |", "|---|---|---|---|---|---|---|"]
     for name, (purpose, _, k) in sorted(good_models().items()):
         lines.append(
             f"| {name} | {k['mdx_dim_f_set']} | {2 ** k['mdx_dim_t_set']} | {k['mdx_n_fft_scale_set']} "
             f"| {k['compensate']} | {k['primary_stem']} | {purpose} |"
         )
-    lines += ["", "## To be refused", "| model | why |", "|---|---|"]
+    lines += ["", "## Invalid models, which must be refused", "| model | why |", "|---|---|"]
     for name, (reason, _, _) in sorted(bad_models().items()):
         lines.append(f"| {name} | {reason} |")
     return README_TOP + "\n".join(lines) + "\n"

@@ -1,6 +1,6 @@
-"""A small writer of ONNX graphs: nodes by operator name, constants by value, one spelling of every file.
+"""Writes ONNX graphs: nodes by operator name, constants by value, deterministic bytes.
 
-It knows ONNX and nothing of audio. It never reads a clock, a random source or a file.
+It contains no audio code. It never reads a clock, a random source or a file.
 """
 
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-# What the worker promises to run: opset 13, and the oldest file version that allows it without surprises.
+# The worker's supported opset, 13, and the oldest IR version that fits it.
 OPSET = 13
 IR_VERSION = 8
 
@@ -38,16 +38,16 @@ class Graph:
         return name
 
     def integers(self, name: str, *values: int) -> str:
-        """A list of axes, bounds or sizes."""
+        """A list of axes, limits or sizes."""
         return self.constant(name, list(values), np.int64)
 
     def add(self, operator: str, inputs: list[str], output: str, **attributes) -> str:
-        """One node. It carries the name of its result, so that a profile reads like the formula."""
+        """Adds a node named after its result, so that profiles match the formula."""
         self._nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
     def serialize(self, doc: str = "") -> bytes:
-        """Checks the graph, shapes included, and gives the bytes of the file."""
+        """Checks the graph, shapes included, and returns the bytes of the file."""
         graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, self._constants)
         model = helper.make_model(
             graph,
@@ -61,13 +61,13 @@ class Graph:
 
 
 def sidecar(**keys) -> bytes:
-    """The .json beside a model: keys sorted, one a line, so that a change reads as one line."""
+    """The .json next to a model: sorted keys, one per line, for readable diffs."""
     return (json.dumps(keys, indent=2, sort_keys=True) + "\n").encode()
 
 
 def rounded(values, digits: int = 6) -> np.ndarray:
     """`values` to `digits` significant digits, as float32.
 
-    exp() and cos() differ in their last bit from one C library to the next; rounding keeps that out of the file.
+    exp() and cos() differ in their last bit between C libraries; rounding removes the difference.
     """
     return np.array([float(f"{v:.{digits - 1}e}") for v in np.ravel(values)], np.float32).reshape(np.shape(values))

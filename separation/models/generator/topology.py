@@ -1,11 +1,11 @@
-"""A model of true MDX-Net shape with random weights, for measuring time and memory. Its output means nothing.
+"""A model with the real MDX-Net architecture and random weights, for measuring time and memory. Its output is noise.
 
 ConvTDFNet of the KUIELab MDX-Net (2021), as exported for UVR: a 1x1 convolution to g channels; then, on [B, C, T, F],
 five times a TFC-TDF block and a 2x2 convolution of stride 2 that adds g channels; a block at the bottom; five times
-back up by a transposed convolution, a MULTIPLICATION with the block's output of the same size on the way down, and a
+back up by a transposed convolution, a multiplication with the block's output of the same size on the way down, and a
 block; a 1x1 convolution to 4 channels. A block is l = 3 3x3 convolutions (TFC), plus, added to their result, two
-dense layers over frequency, F -> F/bn -> F (TDF). Each layer but the last ends in normalisation and ReLU. After a
-convolution the normalisation is folded into its weights and bias; after a dense layer it is per channel and stays.
+dense layers over frequency, F -> F/bn -> F (TDF). Each layer but the last ends in normalization and ReLU. After a
+convolution the normalization is folded into its weights and bias; after a dense layer it is per channel and stays.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ KERNEL = 3
 SCALE = 2
 SEED = 2021
 
-# Spectra of music reach a few hundred; the five multiplications would raise that to its sixth power.
+# Spectra of music reach a few hundred; the five multiplications would raise that to the sixth power.
 INPUT_SHARE = 0.002
 
 
@@ -92,7 +92,7 @@ class Net:
         return self.graph.add("Relu", [f"{name}_linear"], name)
 
     def transposed(self, name: str, x: str, inputs: int, outputs: int) -> str:
-        # Kernel = stride: every output cell sees each input channel once.
+        # Kernel = stride: every output cell uses each input channel once.
         self.graph.constant(f"{name}_weights", self._weights((inputs, outputs, SCALE, SCALE), inputs))
         self.graph.constant(f"{name}_bias", self._bias(outputs))
         self.graph.add(
@@ -105,7 +105,7 @@ class Net:
         return self.graph.add("Relu", [f"{name}_linear"], name)
 
     def dense(self, name: str, x: str, channels: int, inputs: int, outputs: int) -> str:
-        """A matrix over the last axis, then the normalisation of each channel: its own gain and offset."""
+        """A matrix over the last axis, then the normalization of each channel: its own gain and offset."""
         self.graph.constant(f"{name}_weights", self._weights((inputs, outputs), inputs))
         for part, value in {
             "scale": self._random.uniform(0.8, 1.2, channels),

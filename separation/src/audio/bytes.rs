@@ -1,18 +1,18 @@
-//! Numbers and pieces of files, for the parsers of headers.
+//! Reads numbers and byte ranges, for the parsers of headers.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-/// The big-endian number at `offset`, if all of it is there.
+/// The big-endian number at `offset`, if all of its bytes are present.
 pub(super) fn u32_be(bytes: &[u8], offset: usize) -> Option<u32> {
     word(bytes, offset).map(u32::from_be_bytes)
 }
 
-/// The big-endian number at `offset`, if all of it is there.
+/// The big-endian number at `offset`, if all of its bytes are present.
 pub(super) fn u64_be(bytes: &[u8], offset: usize) -> Option<u64> {
     word(bytes, offset).map(u64::from_be_bytes)
 }
 
-/// The little-endian number at `offset`, if all of it is there.
+/// The little-endian number at `offset`, if all of its bytes are present.
 pub(super) fn u32_le(bytes: &[u8], offset: usize) -> Option<u32> {
     word(bytes, offset).map(u32::from_le_bytes)
 }
@@ -21,10 +21,10 @@ fn word<const BYTES: usize>(bytes: &[u8], offset: usize) -> Option<[u8; BYTES]> 
     bytes.get(offset..)?.first_chunk().copied()
 }
 
-/// The bytes from `from` on: at most `most`, and fewer at the end of the input.
-pub(super) fn read_at(input: &mut (impl Read + Seek), from: u64, most: u64) -> io::Result<Vec<u8>> {
+/// At most `max_bytes` bytes starting at `from`; fewer at the end of the input.
+pub(super) fn read_at(input: &mut (impl Read + Seek), from: u64, max_bytes: u64) -> io::Result<Vec<u8>> {
     input.seek(SeekFrom::Start(from))?;
     let mut bytes = Vec::new();
-    input.by_ref().take(most).read_to_end(&mut bytes)?;
+    input.by_ref().take(max_bytes).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -1,6 +1,7 @@
-//! Core Audio files as pipes leave them: their data chunk has the length -1, which means "up to the end of the file".
+//! Core Audio files written to pipes: their data chunk has the length -1, which means "up to the end of the
+//! file".
 //!
-//! Also where the description of the samples contradicts itself, which no reader notices.
+//! Also refuses files whose description of the samples contradicts itself, which no reader checks.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -8,12 +9,12 @@ use symphonia::core::errors::{Error, Result};
 use symphonia::core::io::MediaSource;
 
 use super::bytes::{read_at, u32_be};
-use super::containers::UNCLEAR_WIDTH;
+use super::error::UNCLEAR_WIDTH;
 
-/// Chunks looked at; real files have a handful.
+/// Chunks inspected; real files have a handful.
 const MAX_CHUNKS: usize = 1_000;
 
-/// Bytes of a chunk's header: four of its name, eight of its length.
+/// Bytes of a chunk header: a name of four and a length of eight.
 const HEADER_BYTES: u64 = 12;
 
 /// The file that begins at `offset` of `input`, with the length of its data filled in.
@@ -56,7 +57,7 @@ fn chunk(head: &[u8]) -> Option<(&[u8; 4], i64)> {
     Some((name, length))
 }
 
-/// Linear samples fill their packets: where these are larger, nothing says on which side of the larger space they are.
+/// Linear samples must fill their packets: in a larger packet, the position of the sample is not defined.
 fn check_description(content: &[u8]) -> Result<()> {
     let number = |offset| u64::from(u32_be(content, offset).unwrap_or(0));
     let (packet, frames, channels, bits) = (number(16), number(20), number(24), number(28));
@@ -67,7 +68,7 @@ fn check_description(content: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// A file of which eight bytes are others.
+/// A file with eight of its bytes replaced.
 struct Overlay {
     inner: Box<dyn MediaSource>,
     from: u64,
@@ -78,8 +79,8 @@ struct Overlay {
 impl Read for Overlay {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.inner.read(buffer)?;
-        for (byte, place) in self.bytes.iter().zip(self.from..) {
-            let offset = place
+        for (byte, position) in self.bytes.iter().zip(self.from..) {
+            let offset = position
                 .checked_sub(self.position)
                 .and_then(|offset| usize::try_from(offset).ok());
             if let Some(read) = offset.and_then(|offset| buffer[..got].get_mut(offset)) {
@@ -127,19 +128,19 @@ mod tests {
     }
 
     #[test]
-    fn a_length_of_minus_one_becomes_what_is_there_however_it_is_read() {
+    fn a_length_of_minus_one_becomes_the_length_to_the_end_of_the_file() {
         let bytes = file(4, 16, &[7; 100]);
         let mut input = with_length(Box::new(Cursor::new(bytes.clone())), 0).unwrap();
         input.rewind().unwrap();
-        let mut whole = Vec::new();
-        input.read_to_end(&mut whole).unwrap();
-        let place = bytes.len() - 108;
-        assert_eq!(whole[place..place + 8], 100_u64.to_be_bytes());
+        let mut content = Vec::new();
+        input.read_to_end(&mut content).unwrap();
+        let position = bytes.len() - 108;
+        assert_eq!(content[position..position + 8], 100_u64.to_be_bytes());
         assert_eq!(
-            (&whole[..place], &whole[place + 8..]),
-            (&bytes[..place], &bytes[place + 8..])
+            (&content[..position], &content[position + 8..]),
+            (&bytes[..position], &bytes[position + 8..])
         );
-        input.seek(SeekFrom::Start(place as u64 + 7)).unwrap();
+        input.seek(SeekFrom::Start(position as u64 + 7)).unwrap();
         let mut byte = [0];
         input.read_exact(&mut byte).unwrap();
         assert_eq!(byte, [100]);

@@ -1,4 +1,4 @@
-//! Makes symphonia's readers and decoders, and puts their errors into our words.
+//! Creates symphonia's readers and decoders, and maps their errors to ours.
 
 use std::io;
 use std::path::Path;
@@ -17,6 +17,7 @@ use symphonia::default::formats::{AiffReader, CafReader, IsoMp4Reader, MkvReader
 
 use super::AudioError;
 use super::caf;
+use super::error::UNCLEAR_WIDTH;
 use super::flac_streams::FlacStreams;
 use super::frame_stream::FrameStream;
 use super::frames;
@@ -24,19 +25,16 @@ use super::ogg::{self, OggStreams};
 use super::section::Section;
 use super::sniff::{Container, Sniffed};
 
-/// What Opus is decoded at, whatever it was made from.
+/// Opus always decodes at this rate, whatever its source had.
 pub(super) const OPUS_RATE_HZ: u32 = 48_000;
 
-/// A block of FLAC has a size of 16 bits.
+/// FLAC stores its block size in 16 bits.
 const MAX_FLAC_FRAMES: u64 = 65_535;
 
-/// The frame of Apple's encoder; the format has no limit.
+/// Frame size of Apple's encoder; the format sets no limit.
 const MAX_ALAC_FRAMES: u64 = 16_384;
 
-/// The reason where samples have more space than they fill: some writers put them at its top and others at its bottom.
-pub(super) const UNCLEAR_WIDTH: &str = "its packets are larger than its samples";
-
-/// What symphonia calls damaged and is in order: only its decoders are too few.
+/// What symphonia reports as damage although the file is valid: its decoders do not support it.
 const UNSUPPORTED_DETAILS: [&str; 4] = [
     "isomp4: invalid pcm sample size",
     "isomp4: invalid pcm bytes per sample",
@@ -44,10 +42,10 @@ const UNSUPPORTED_DETAILS: [&str; 4] = [
     "pcm: unexpected bits per sample",
 ];
 
-/// Channels of Vorbis that symphonia decodes; with more it undoes their coupling in the wrong order.
+/// Vorbis channels that symphonia decodes correctly; with more it undoes channel coupling in the wrong order.
 const MAX_VORBIS_CHANNELS: u8 = 2;
 
-/// Channels that a decoder may be made for; 7.1.4 has 12.
+/// Most channels a decoder is created for; 7.1.4 has 12.
 const MAX_CHANNELS: usize = 64;
 
 static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
@@ -57,7 +55,7 @@ static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
     codecs
 });
 
-/// A reader of the bytes up to `end`.
+/// Creates a reader of the bytes up to `end`.
 pub(super) fn make_reader(
     mut input: Box<dyn MediaSource>,
     end: u64,
@@ -70,7 +68,7 @@ pub(super) fn make_reader(
     }
     let mut section = Section::new(input, end)?;
     if sniffed.container == Container::Matroska {
-        section = section.without_jumps_to_what_is_missing()?;
+        section = section.unseekable_if_truncated()?;
     }
     let mut stream = MediaSourceStream::new(Box::new(section), Default::default());
     io::Seek::seek(&mut stream, io::SeekFrom::Start(sniffed.offset))?;
@@ -82,7 +80,7 @@ pub(super) fn make_reader(
         Container::Aiff => Box::new(AiffReader::try_new(stream, options)?),
         Container::Caf => Box::new(CafReader::try_new(stream, options)?),
         Container::Mp4 => {
-            // That reader expects to stand behind the size of the first box, and steps back.
+            // That reader expects to start after the size of the first box, and seeks back.
             stream.read_quad_bytes()?;
             Box::new(IsoMp4Reader::try_new(stream, options)?)
         }
@@ -109,7 +107,7 @@ pub(super) fn make_decoder(track: &Track) -> Result<(Box<dyn AudioDecoder>, Audi
     }
     let mut adapted = params.clone();
     if params.codec == CODEC_ID_OPUS {
-        // The adapter would drop the frames before the beginning from the first packet alone, which may be shorter.
+        // The adapter would drop the initial frames from the first packet only, which may be shorter.
         adapted.extra_data = None;
         adapted.sample_rate = Some(OPUS_RATE_HZ);
     }
@@ -117,7 +115,7 @@ pub(super) fn make_decoder(track: &Track) -> Result<(Box<dyn AudioDecoder>, Audi
     Ok((decoder, params))
 }
 
-/// The most frames that one packet can hold, whatever its container claims.
+/// The most frames that one packet can hold, whatever its container declares.
 pub(super) fn max_packet_frames(params: &AudioCodecParameters, bytes: usize) -> u64 {
     let from_header = |offset: usize, bytes: usize| {
         let field = params.extra_data.as_deref()?.get(offset..offset + bytes)?;
@@ -131,21 +129,21 @@ pub(super) fn max_packet_frames(params: &AudioCodecParameters, bytes: usize) -> 
         CODEC_ID_OPUS => 5_760,
         // Half of the longest block.
         CODEC_ID_VORBIS => 4_096,
-        // The greatest block size of STREAMINFO.
+        // The largest block size of STREAMINFO.
         CODEC_ID_FLAC => from_header(2, 2).unwrap_or(MAX_FLAC_FRAMES).min(MAX_FLAC_FRAMES),
         CODEC_ID_ALAC => from_header(0, 4).unwrap_or(0).min(MAX_ALAC_FRAMES),
-        // Of all others the densest has four bits for a sample.
+        // The densest of all other codecs has four bits per sample.
         _ => 2 * bytes as u64,
     }
 }
 
-/// Vorbis I, 4.2.2: a byte behind the type, the name and the version of the identification header.
+/// Vorbis I, 4.2.2: one byte after the type, name and version of the identification header.
 fn vorbis_channels(params: &AudioCodecParameters) -> u8 {
     let header = params.extra_data.as_deref().unwrap_or_default();
     header.get(11).copied().unwrap_or(0)
 }
 
-/// RFC 7845: 256ths of a decibel in two bytes at offset 16 of the identification header, as a factor.
+/// RFC 7845: two bytes at offset 16 of the identification header, in 1/256 dB, converted to a factor.
 pub(super) fn opus_gain(params: &AudioCodecParameters) -> f32 {
     let header = params.extra_data.as_deref().unwrap_or_default();
     match (params.codec, header.get(16..18)) {
@@ -215,13 +213,14 @@ pub(super) fn refusal(path: &Path, error: Error) -> AudioError {
     }
 }
 
-/// The error for a failure of the file. A place that cannot be (`EINVAL`) is one that the file's content names.
+/// The error for an input/output failure. `EINVAL` (an impossible position) comes from a position in the
+/// file's content.
 pub(super) fn unreadable(path: &Path, source: io::Error) -> AudioError {
     let path = path.to_owned();
     match source.kind() {
         io::ErrorKind::InvalidInput => AudioError::Corrupt {
             path,
-            detail: "its structure points to places outside of it".to_owned(),
+            detail: "its structure points outside the file".to_owned(),
         },
         _ => AudioError::Read { path, source },
     }

@@ -1,7 +1,7 @@
 //! Mixes any number of channels to stereo by ITU-R BS.775.
 //!
-//! Centre and surrounds go in at -3 dB, the low-frequency channel is left out and nothing is scaled afterwards, so
-//! that stereo stays what it is and the sum of loud channels may exceed full scale.
+//! Center and surround channels are mixed at -3 dB and the low-frequency channel is left out. Nothing is
+//! scaled afterwards, so stereo stays unchanged and the sum of loud channels may exceed full scale.
 
 use symphonia::core::audio::{ChannelLabel, Channels, Position};
 
@@ -9,18 +9,18 @@ use super::StereoBlock;
 
 const HALF_POWER: f32 = std::f32::consts::FRAC_1_SQRT_2;
 
-/// How much of one channel goes to the left and to the right.
+/// Gain of one channel into the left and right output.
 type Gain = [f32; 2];
 
-/// What becomes of each channel of a file.
+/// The gain of each channel of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Downmix {
     gains: Vec<Gain>,
 }
 
 impl Downmix {
-    /// The mix for a layout; `None` where it names no place for its channels: none at all, ambisonics, or more than
-    /// eight without positions.
+    /// The mix for a layout; `None` where the layout gives no positions: none at all, ambisonics, or more
+    /// than eight channels without positions.
     pub(super) fn for_layout(channels: &Channels) -> Option<Self> {
         let gains = match channels {
             Channels::Positioned(positions) => positions.iter().map(gain).collect(),
@@ -35,7 +35,7 @@ impl Downmix {
         Self::new(gains)
     }
 
-    /// The mix for channels without positions, in the order in which WAVE files have them.
+    /// The mix for channels without positions, assumed in the order of WAVE files.
     pub(super) fn for_count(count: usize) -> Option<Self> {
         const LEFT: Position = Position::FRONT_LEFT;
         const RIGHT: Position = Position::FRONT_RIGHT;
@@ -62,7 +62,7 @@ impl Downmix {
         Self::new(order.iter().copied().map(gain).collect())
     }
 
-    /// The mix for a WAVE channel mask, where it names exactly as many places as there are channels.
+    /// The mix for a WAVE channel mask, where it names exactly as many positions as there are channels.
     pub(super) fn for_wave_mask(mask: u32, count: usize) -> Option<Self> {
         Position::from_wave_channel_mask(mask)
             .filter(|positions| positions.bits().count_ones() as usize == count)
@@ -73,19 +73,18 @@ impl Downmix {
     fn new(mut gains: Vec<Gain>) -> Option<Self> {
         match gains.as_mut_slice() {
             [] => return None,
-            // One channel alone is mono, wherever its label puts it.
+            // A single channel is mono, whatever position its label gives.
             [alone] => *alone = [1.0, 1.0],
             _ => {}
         }
         Some(Self { gains })
     }
 
-    /// The number of channels that it takes.
     pub(super) fn channels(&self) -> usize {
         self.gains.len()
     }
 
-    /// Appends interleaved frames to `block`; a frame cut off at the end is left out.
+    /// Appends interleaved frames to `block`; an incomplete frame at the end is dropped.
     pub(super) fn mix(&self, interleaved: &[f32], block: &mut StereoBlock) {
         let channels = self.gains.len();
         block.left.reserve(interleaved.len() / channels);
@@ -165,7 +164,7 @@ fn gain(position: Position) -> Gain {
     } else if LOW.contains(position) {
         [0.0, 0.0]
     } else {
-        // Every place in the middle: centre, rear centre, above, below.
+        // Every middle position: center, rear center, above, below.
         [HALF_POWER, HALF_POWER]
     }
 }
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn centre_and_surrounds_go_in_at_half_power_and_the_low_channel_not_at_all() {
+    fn center_and_surrounds_are_mixed_at_half_power_and_the_low_channel_is_dropped() {
         check(
             Downmix::for_count(6),
             &[0.0, 0.0, 1.0, 0.0, 0.0, 0.0],

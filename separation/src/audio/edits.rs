@@ -1,7 +1,7 @@
-//! What symphonia leaves unused of MP4 files: which track is the default, where its audio begins and ends by edit lists
-//! and iTunes' gapless tag, and how long the file is by its boxes.
+//! Metadata of MP4 files that symphonia ignores: the default track, the start and end of its audio by edit
+//! lists and iTunes' gapless tag, and the length of the file by its boxes.
 //!
-//! Only box headers and three small boxes are read; a table of any size costs nothing.
+//! Reads only box headers and three small boxes, so a table of any size costs nothing.
 
 use std::io::{Read, Seek, SeekFrom};
 
@@ -9,19 +9,19 @@ use symphonia::core::formats::FormatReader;
 
 use super::bytes::{read_at, u32_be, u64_be};
 
-/// Boxes looked at in all; a file with chapters and a cover has about a hundred.
+/// Boxes inspected in total; a file with chapters and a cover has about a hundred.
 const MAX_BOXES: usize = 10_000;
 
-/// The greatest end of a file that counts; sizes beyond it are not meant.
+/// The largest plausible end of a file; larger sizes are treated as invalid.
 const MAX_END: u64 = 1 << 48;
 
-/// Bytes read of the boxes that matter; the longest needed prefix, of an edit list of two entries, is 48.
+/// Bytes read of each relevant box; the longest needed prefix, of an edit list of two entries, is 48.
 const PREFIX_BYTES: u64 = 64;
 
-/// What to drop from the decoded frames.
+/// Decoded frames to drop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trim {
-    /// From an edit list: start in ticks of the media, length in ticks of the movie.
+    /// From an edit list: start in media ticks, length in movie ticks.
     Edit {
         start: u64,
         media_scale: u32,
@@ -33,7 +33,7 @@ pub(super) enum Trim {
 }
 
 impl Trim {
-    /// Frames before the beginning.
+    /// Frames before the start of the audio.
     pub(super) fn start_frames(self, rate_hz: u32) -> u64 {
         match self {
             Self::Edit {
@@ -43,8 +43,9 @@ impl Trim {
         }
     }
 
-    /// Frames that belong to the audio, where that is told more exactly than by the packets' durations. An edit's
-    /// length is rounded to a tick of the movie, often a millisecond, so it counts only where it is shorter by more.
+    /// Frames that belong to the audio, where the file states this more exactly than by its packets'
+    /// durations. An edit's length is rounded to a movie tick, often a millisecond, so it counts only if it
+    /// is shorter by more than that.
     pub(super) fn kept_frames(self, rate_hz: u32, declared: Option<u64>) -> Option<u64> {
         match self {
             Self::Gapless { length, .. } => Some(length).filter(|length| *length > 0),
@@ -65,40 +66,40 @@ fn scaled(ticks: u64, rate_hz: u32, scale: u32) -> u64 {
     u64::try_from(frames).unwrap_or(u64::MAX)
 }
 
-/// What of an MP4 file is told by its boxes alone.
+/// The layout of an MP4 file by its boxes alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Layout {
-    /// Where its last box ends; behind the end of the file where that was cut off.
+pub(super) struct Mp4Layout {
+    /// Where its last box ends; after the end of the file if the file was cut off.
     pub(super) end: u64,
-    /// Whether it has the box that tells of its tracks.
+    /// Whether it has the box that describes its tracks (`moov`).
     pub(super) has_index: bool,
     pub(super) sound: Option<SoundTrack>,
 }
 
-/// The sound track that players take: the first that is enabled, else the first.
+/// The sound track that players choose: the first enabled one, else the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SoundTrack {
     pub(super) id: u32,
-    /// Which of the sound tracks it is, from 0.
+    /// Index among the sound tracks, from 0.
     pub(super) index: usize,
     is_enabled: bool,
     pub(super) trim: Option<Trim>,
 }
 
-/// Reads the layout; `None` where the first boxes are not made as they should be.
-pub(super) fn layout(input: &mut (impl Read + Seek)) -> Option<Layout> {
+/// Reads the layout; `None` where the first boxes are malformed.
+pub(super) fn layout(input: &mut (impl Read + Seek)) -> Option<Mp4Layout> {
     let file_end = input.seek(SeekFrom::End(0)).ok()?;
-    let mut walk = Walk { input, boxes: 0 };
+    let mut walk = BoxWalker { input, boxes: 0 };
     let end = walk.end_of_boxes(file_end)?;
     let movie = walk.find(0, file_end, b"moov");
-    Some(Layout {
+    Some(Mp4Layout {
         end,
         has_index: movie.is_some(),
         sound: movie.and_then(|movie| walk.sound_track(movie)),
     })
 }
 
-/// Length and start of the only edit that has sound; an empty edit before it delays the sound and is not followed.
+/// Length and start of the only edit with sound. An empty edit before it delays the sound and is ignored.
 fn first_edit(list: &[u8]) -> Option<(u64, u64)> {
     let is_long = *list.first()? == 1;
     let count = u32_be(list, 4)?;
@@ -119,22 +120,22 @@ fn first_edit(list: &[u8]) -> Option<(u64, u64)> {
         }
     }
     let (length, start) = found?;
-    // With several edits the length of the first is not that of the sound.
+    // With several edits, the length of the first is not the length of the sound.
     Some((if count == 1 { length } else { 0 }, start))
 }
 
-/// Looks for boxes.
-pub(super) struct Walk<'a, I> {
+/// Searches boxes.
+pub(super) struct BoxWalker<'a, I> {
     pub(super) input: &'a mut I,
-    /// Boxes looked at so far.
+    /// Boxes inspected so far.
     pub(super) boxes: usize,
 }
 
-/// First byte and end of the content of a box.
-pub(super) type Extent = (u64, u64);
+/// Start and end of the content of a box.
+pub(super) type BoxExtent = (u64, u64);
 
-impl<I: Read + Seek> Walk<'_, I> {
-    pub(super) fn find(&mut self, from: u64, end: u64, kind: &[u8; 4]) -> Option<Extent> {
+impl<I: Read + Seek> BoxWalker<'_, I> {
+    pub(super) fn find(&mut self, from: u64, end: u64, kind: &[u8; 4]) -> Option<BoxExtent> {
         let mut position = from;
         while position.checked_add(8)? <= end {
             self.boxes += 1;
@@ -156,7 +157,7 @@ impl<I: Read + Seek> Walk<'_, I> {
         None
     }
 
-    /// Where the last of the outermost boxes ends by its size.
+    /// Where the last top-level box ends by its size.
     fn end_of_boxes(&mut self, file_end: u64) -> Option<u64> {
         let mut position = 0_u64;
         while position.checked_add(8)? <= file_end {
@@ -172,7 +173,7 @@ impl<I: Read + Seek> Walk<'_, I> {
             };
             if next > file_end {
                 let holds_audio = matches!(head.get(4..8)?, b"mdat" | b"moof");
-                // Anything else there is junk behind the file.
+                // Anything else is junk after the last box.
                 return Some(if holds_audio && next <= MAX_END {
                     next
                 } else {
@@ -184,7 +185,7 @@ impl<I: Read + Seek> Walk<'_, I> {
         Some(file_end)
     }
 
-    fn sound_track(&mut self, movie: Extent) -> Option<SoundTrack> {
+    fn sound_track(&mut self, movie: BoxExtent) -> Option<SoundTrack> {
         let header = self.find(movie.0, movie.1, b"mvhd")?;
         let movie_scale = self.time_scale(header)?;
         let (mut from, mut first, mut index) = (movie.0, None, 0);
@@ -202,7 +203,7 @@ impl<I: Read + Seek> Walk<'_, I> {
         first
     }
 
-    fn one_sound_track(&mut self, track: Extent, movie_scale: u32, index: usize) -> Option<SoundTrack> {
+    fn one_sound_track(&mut self, track: BoxExtent, movie_scale: u32, index: usize) -> Option<SoundTrack> {
         const IS_ENABLED: u8 = 1;
         let media = self.find(track.0, track.1, b"mdia")?;
         let handler = self.find(media.0, media.1, b"hdlr")?;
@@ -220,7 +221,7 @@ impl<I: Read + Seek> Walk<'_, I> {
         })
     }
 
-    fn trim(&mut self, track: Extent, media: Extent, movie_scale: u32) -> Option<Trim> {
+    fn trim(&mut self, track: BoxExtent, media: BoxExtent, movie_scale: u32) -> Option<Trim> {
         let media_header = self.find(media.0, media.1, b"mdhd")?;
         let media_scale = self.time_scale(media_header)?;
         let edits = self.find(track.0, track.1, b"edts")?;
@@ -234,19 +235,19 @@ impl<I: Read + Seek> Walk<'_, I> {
         })
     }
 
-    /// Ticks per second of an `mvhd` or `mdhd`.
-    fn time_scale(&mut self, extent: Extent) -> Option<u32> {
+    /// Ticks per second of an `mvhd` or `mdhd` box.
+    fn time_scale(&mut self, extent: BoxExtent) -> Option<u32> {
         let content = self.prefix(extent)?;
         let offset = if *content.first()? == 1 { 20 } else { 12 };
         u32_be(&content, offset).filter(|scale| *scale > 0)
     }
 
-    pub(super) fn prefix(&mut self, (from, end): Extent) -> Option<Vec<u8>> {
+    pub(super) fn prefix(&mut self, (from, end): BoxExtent) -> Option<Vec<u8>> {
         read_at(self.input, from, end.checked_sub(from)?.min(PREFIX_BYTES)).ok()
     }
 }
 
-/// The trim that iTunes leaves in a tag.
+/// The trim from iTunes' gapless tag.
 pub(super) fn from_metadata(reader: &mut dyn FormatReader) -> Option<Trim> {
     let metadata = reader.metadata();
     let tags = &metadata.current()?.media.tags;
@@ -254,7 +255,7 @@ pub(super) fn from_metadata(reader: &mut dyn FormatReader) -> Option<Trim> {
     parse_gapless(&tag.raw.value.to_string())
 }
 
-/// Hexadecimal words: reserved, frames before, frames behind, frames of audio, …
+/// Hexadecimal words: reserved, frames before, frames after, frames of audio, …
 fn parse_gapless(text: &str) -> Option<Trim> {
     let mut words = text
         .split_ascii_whitespace()

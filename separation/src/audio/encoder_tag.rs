@@ -1,32 +1,31 @@
-//! The tag that encoders leave in the first frame of an MP3: Xing, Info or VBRI, with LAME's extension.
+//! The tag that encoders write in the first frame of an MP3: Xing, Info or VBRI, with LAME's extension.
 
 use super::bytes::u32_be;
 use super::frames::Header;
 
-/// What the tag tells of the frames behind it.
+/// What the tag declares about the frames after it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct EncoderTag {
-    /// MPEG frames behind the tag; `None` where that is left open, as by an encoder that did not end.
+    /// MPEG frames after the tag; `None` where the encoder left it open, as when it did not finish.
     pub(super) mpeg_frames: Option<u32>,
-    /// Frames of audio that the encoder and the decoder put before and behind the song.
+    /// Frames of audio that the encoder and the decoder add before and after the song.
     pub(super) gapless: Option<Gapless>,
 }
 
-/// Frames of audio to drop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Gapless {
     pub(super) delay: u32,
     pub(super) padding: u32,
 }
 
-/// Frames by which every decoder of layer III is late.
+/// Delay of every layer III decoder, in frames.
 const DECODER_DELAY: u32 = 528 + 1;
 
-/// The tag in a frame that has one and so no audio.
+/// The tag in a frame; a frame with a tag has no audio.
 pub(super) fn read(frame: &[u8], header: &Header) -> Option<EncoderTag> {
     const CHECKSUM: u8 = 1;
     let side_start = if frame.get(1)? & CHECKSUM == 0 { 6 } else { 4 };
-    // The tag follows the side information, where it would be without a checksum; VBRI always has 32 bytes before it.
+    // The tag follows the side information of a frame without a checksum; VBRI always comes after 32 bytes.
     let xing = frame.get(header.tag_offset..)?;
     if (xing.starts_with(b"Xing") || xing.starts_with(b"Info"))
         && is_zero(frame, side_start, header.tag_offset)
@@ -50,7 +49,8 @@ fn is_zero(frame: &[u8], from: usize, to: usize) -> bool {
 }
 
 fn read_xing(tag: &[u8]) -> Option<EncoderTag> {
-    /// Flags and bytes of the fields in front of LAME's extension: frames, bytes, table of contents, quality.
+    /// Flags and sizes in bytes of the fields before LAME's extension: frames, bytes, table of contents,
+    /// quality.
     const FIELDS: [(u32, usize); 4] = [(1, 4), (2, 4), (4, 100), (8, 4)];
     let flags = u32_be(tag, 0)?;
     let mpeg_frames = if flags & 1 != 0 { u32_be(tag, 4) } else { None };

@@ -1,10 +1,14 @@
-//! What can go wrong between a file and its samples.
+//! Errors between a file and its samples.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::ErrorClass;
+
+/// The reason when samples are narrower than their packets: some writers align them to the top, others to the
+/// bottom.
+pub(super) const UNCLEAR_WIDTH: &str = "its packets are larger than its samples";
 
 /// A failure to read, decode, encode or write audio.
 #[derive(Debug, thiserror::Error)]
@@ -14,18 +18,18 @@ pub enum AudioError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The file could not be created, written or given its name.
+    /// The file could not be created, written or renamed.
     #[error("cannot write {path}")]
     Write {
-        /// The file, or the directory of scratch space.
+        /// The file, or the scratch directory.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The content is no audio that we know.
+    /// The content is not a known audio format.
     #[error("{path} is not audio: {detail}")]
     NotAudio {
         /// The file.
@@ -33,36 +37,36 @@ pub enum AudioError {
         /// What was found instead.
         detail: String,
     },
-    /// The content is audio of a kind that only ffmpeg decodes, and there is no ffmpeg.
+    /// Only ffmpeg decodes this format, and ffmpeg is not installed.
     #[error("{path} can be decoded by ffmpeg only, which is not installed: {detail}; fix: install ffmpeg")]
     NeedsFfmpeg {
         /// The file.
         path: PathBuf,
-        /// Why our own decoders do not take it.
+        /// Why our own decoders refuse it.
         detail: String,
     },
-    /// The ffmpeg program did not decode the file.
+    /// ffmpeg did not decode the file.
     #[error("ffmpeg could not decode {path}: {detail}")]
     Ffmpeg {
         /// The file.
         path: PathBuf,
-        /// The last line that ffmpeg wrote, or what became of it.
+        /// The last line that ffmpeg wrote, or its exit status.
         detail: String,
     },
-    /// The container is known and what is inside is not decodable by us.
+    /// The container is known, its content is not supported.
     #[error("{path} uses something we cannot decode: {detail}")]
     Unsupported {
         /// The file.
         path: PathBuf,
-        /// What it uses.
+        /// The unsupported codec or feature.
         detail: String,
     },
-    /// The content gives two meanings to its samples, and nothing says which is right.
-    #[error("{path} cannot be decoded without a guess: {detail}")]
+    /// The header gives two interpretations of the samples, and nothing decides between them.
+    #[error("{path} is ambiguous and cannot be decoded: {detail}")]
     Contradiction {
         /// The file.
         path: PathBuf,
-        /// What contradicts what.
+        /// The contradiction.
         detail: String,
     },
     /// The content is damaged beyond use.
@@ -73,7 +77,7 @@ pub enum AudioError {
         /// What is damaged.
         detail: String,
     },
-    /// There is audio of no length inside.
+    /// The file has an audio track of length zero.
     #[error("{path} holds no audio: its length is zero")]
     Empty {
         /// The file.
@@ -81,20 +85,20 @@ pub enum AudioError {
     },
     /// The sample rate cannot be converted.
     #[error(
-        "{path} claims a sample rate of {rate_hz} Hz, outside what can be converted (1,000 to 1,536,000 Hz)"
+        "{path} declares a sample rate of {rate_hz} Hz, outside what can be converted (1,000 to 1,536,000 Hz)"
     )]
     SampleRate {
         /// The file.
         path: PathBuf,
-        /// The rate it claims.
+        /// The declared rate.
         rate_hz: u32,
     },
-    /// The channels cannot be mixed to stereo.
-    #[error("{path} claims {channels} channels in no layout that can be mixed to stereo")]
+    /// The channel layout cannot be mixed to stereo.
+    #[error("{path} declares {channels} channels in a layout that cannot be mixed to stereo")]
     Channels {
         /// The file.
         path: PathBuf,
-        /// The number it claims.
+        /// The declared number.
         channels: usize,
     },
     /// The audio is longer than the caller allows.
@@ -105,29 +109,29 @@ pub enum AudioError {
         /// The limit.
         limit: Duration,
     },
-    /// An encoder refused samples that it should take.
+    /// An encoder refused valid samples.
     #[error("cannot encode {path}: {detail}")]
     Encode {
         /// The file.
         path: PathBuf,
-        /// What the encoder said.
+        /// The encoder's message.
         detail: String,
     },
-    /// The resampler refused samples that it should take.
+    /// The resampler refused valid samples.
     #[error("cannot convert {path} to 44.1 kHz: {detail}")]
     Resample {
         /// The file.
         path: PathBuf,
-        /// What the resampler said.
+        /// The resampler's message.
         detail: String,
     },
-    /// MP3 output was asked of a build without it.
+    /// This build has no MP3 output.
     #[error("this build cannot write mp3: build it with the cargo feature `mp3` (LAME, under the LGPL)")]
     Mp3NotBuilt,
 }
 
 impl AudioError {
-    /// What this failure says about trying again.
+    /// Whether a retry may succeed.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Read { source, .. } | Self::Write { source, .. } => class_of_io(source),
@@ -147,7 +151,7 @@ impl AudioError {
     }
 }
 
-/// Names and permissions stay as they are on another try; a full disk or a failing mount may not.
+/// A retry does not change names and permissions; a full disk or a failing mount may recover.
 fn class_of_io(error: &io::Error) -> ErrorClass {
     match error.kind() {
         io::ErrorKind::NotFound

@@ -1,30 +1,31 @@
-//! When a file that our own decoders refuse goes to ffmpeg, and which of two reasons is given when neither decodes it.
+//! Decides when a file that our own decoders refuse is passed to ffmpeg, and which of two reasons is reported
+//! when neither decodes it.
 
 use super::AudioError;
 
-/// What ffmpeg can do for a file that our own decoders refuse.
+/// Whether ffmpeg is likely to decode a file that our own decoders refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Chance {
-    /// Nothing: the file is damaged or contradicts itself in a way that no decoder repairs.
+pub(super) enum FfmpegSupport {
+    /// None: the file is damaged or contradicts itself in a way that no decoder repairs.
     None,
-    /// It may know the file.
+    /// ffmpeg may know the format.
     Possible,
-    /// It decodes such files.
+    /// ffmpeg decodes this format.
     Likely,
 }
 
-/// Why ffmpeg gave no samples.
+/// Why ffmpeg produced no samples.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Complaint {
-    /// There is no audio track in the file.
+pub(super) enum FfmpegError {
+    /// The file has no audio track.
     NoTrack,
-    /// Something that tells this file from others.
+    /// A message specific to this file.
     Specific(String),
-    /// What ffmpeg says of most files that it does not decode.
+    /// A message that ffmpeg writes for most files that it does not decode.
     Vague(String),
 }
 
-/// Parts of lines that say no more than that something failed.
+/// Messages that report only that something failed.
 const VAGUE: [&str; 9] = [
     "Invalid data found when processing input",
     "Invalid argument",
@@ -37,8 +38,8 @@ const VAGUE: [&str; 9] = [
     "Nothing was written into output file",
 ];
 
-impl Chance {
-    /// What ffmpeg can do after this refusal.
+impl FfmpegSupport {
+    /// The support for a file refused with this error.
     pub(super) fn after(refusal: &AudioError) -> Self {
         match refusal {
             AudioError::Unsupported { .. } => Self::Likely,
@@ -48,9 +49,9 @@ impl Chance {
     }
 }
 
-impl Complaint {
-    /// The most specific of the lines that ffmpeg wrote, last line last; `None` where it wrote none.
-    pub(super) fn of(lines: &[String]) -> Option<Self> {
+impl FfmpegError {
+    /// The most specific of the lines that ffmpeg wrote, oldest first; `None` where it wrote none.
+    pub(super) fn from_lines(lines: &[String]) -> Option<Self> {
         if lines.iter().any(|line| line.contains("matches no streams")) {
             return Some(Self::NoTrack);
         }
@@ -63,7 +64,7 @@ impl Complaint {
     }
 }
 
-/// Leaves out which part of ffmpeg wrote a line: `[mov,mp4 @ 0x55d7] `.
+/// Strips the prefix that names the part of ffmpeg that wrote a line: `[mov,mp4 @ 0x55d7] `.
 fn without_context(line: &str) -> &str {
     let context = line
         .strip_prefix('[')
@@ -72,7 +73,7 @@ fn without_context(line: &str) -> &str {
     context.map_or(line, |(_, rest)| rest)
 }
 
-/// The error for a file that goes to ffmpeg where there is no such program.
+/// The error for a file that needs ffmpeg where ffmpeg is not installed.
 pub(super) fn without_program(refusal: AudioError) -> AudioError {
     match refusal {
         AudioError::Unsupported { path, detail } => AudioError::NeedsFfmpeg { path, detail },
@@ -81,29 +82,29 @@ pub(super) fn without_program(refusal: AudioError) -> AudioError {
 }
 
 /// The error for a file that neither decodes: the more specific of the two reasons, or both.
-pub(super) fn neither(refusal: AudioError, complaint: Option<Complaint>) -> AudioError {
-    match (refusal, complaint) {
+pub(super) fn neither(refusal: AudioError, ffmpeg_error: Option<FfmpegError>) -> AudioError {
+    match (refusal, ffmpeg_error) {
         (refusal, None) => refusal,
         (
             AudioError::Unsupported { path, .. }
             | AudioError::Corrupt { path, .. }
             | AudioError::NotAudio { path, .. },
-            Some(Complaint::NoTrack),
+            Some(FfmpegError::NoTrack),
         ) => AudioError::NotAudio {
             path,
             detail: "it has no audio track".to_owned(),
         },
-        (AudioError::NotAudio { path, .. }, Some(Complaint::Specific(detail))) => {
+        (AudioError::NotAudio { path, .. }, Some(FfmpegError::Specific(detail))) => {
             AudioError::Ffmpeg { path, detail }
         }
         (
             AudioError::Unsupported { path, detail },
-            Some(Complaint::Specific(line) | Complaint::Vague(line)),
+            Some(FfmpegError::Specific(line) | FfmpegError::Vague(line)),
         ) => AudioError::Ffmpeg {
             path,
             detail: format!("{detail}; {line}"),
         },
-        (AudioError::Corrupt { path, detail }, Some(Complaint::Specific(line))) => AudioError::Corrupt {
+        (AudioError::Corrupt { path, detail }, Some(FfmpegError::Specific(line))) => AudioError::Corrupt {
             path,
             detail: format!("{detail}; ffmpeg: {line}"),
         },
@@ -115,12 +116,12 @@ pub(super) fn neither(refusal: AudioError, complaint: Option<Complaint>) -> Audi
 mod tests {
     use super::*;
 
-    fn lines(lines: &[&str]) -> Option<Complaint> {
-        Complaint::of(&lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>())
+    fn lines(lines: &[&str]) -> Option<FfmpegError> {
+        FfmpegError::from_lines(&lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>())
     }
 
-    fn specific(line: &str) -> Option<Complaint> {
-        Some(Complaint::Specific(line.to_owned()))
+    fn specific(line: &str) -> Option<FfmpegError> {
+        Some(FfmpegError::Specific(line.to_owned()))
     }
 
     #[test]
@@ -138,11 +139,11 @@ mod tests {
                 "Stream map '0:a:0' matches no streams.",
                 "To ignore this, add a trailing '?' to the map.",
             ]),
-            Some(Complaint::NoTrack)
+            Some(FfmpegError::NoTrack)
         );
         assert_eq!(
             lines(&["song: Invalid argument"]),
-            Some(Complaint::Vague("song: Invalid argument".to_owned()))
+            Some(FfmpegError::Vague("song: Invalid argument".to_owned()))
         );
     }
 
@@ -152,7 +153,7 @@ mod tests {
             path: "song".into(),
             detail: "it ends before its samples".to_owned(),
         };
-        let vague = Some(Complaint::Vague("Invalid argument".to_owned()));
+        let vague = Some(FfmpegError::Vague("Invalid argument".to_owned()));
         let text = neither(corrupt(), vague.clone()).to_string();
         assert_eq!(text, "song is corrupt: it ends before its samples");
         let text = neither(corrupt(), specific("moov atom not found")).to_string();
@@ -173,7 +174,7 @@ mod tests {
             detail: "no track of it can be read".to_owned(),
         };
         assert_eq!(
-            neither(video, Some(Complaint::NoTrack)).to_string(),
+            neither(video, Some(FfmpegError::NoTrack)).to_string(),
             "video is not audio: it has no audio track"
         );
     }
@@ -184,7 +185,7 @@ mod tests {
             path: "song".into(),
             detail: "it is WavPack".to_owned(),
         };
-        assert_eq!(Chance::after(&unsupported), Chance::Likely);
+        assert_eq!(FfmpegSupport::after(&unsupported), FfmpegSupport::Likely);
         assert!(matches!(
             without_program(unsupported),
             AudioError::NeedsFfmpeg { .. }
@@ -193,12 +194,12 @@ mod tests {
             path: "song".into(),
             detail: "it ends before its samples".to_owned(),
         };
-        assert_eq!(Chance::after(&corrupt), Chance::Possible);
+        assert_eq!(FfmpegSupport::after(&corrupt), FfmpegSupport::Possible);
         assert!(matches!(without_program(corrupt), AudioError::Corrupt { .. }));
         let contradiction = AudioError::Contradiction {
             path: "song".into(),
             detail: "two widths".to_owned(),
         };
-        assert_eq!(Chance::after(&contradiction), Chance::None);
+        assert_eq!(FfmpegSupport::after(&contradiction), FfmpegSupport::None);
     }
 }

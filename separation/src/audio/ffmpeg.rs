@@ -1,6 +1,7 @@
-//! Decodes through the ffmpeg program what we cannot: a last resort, in a child process.
+//! Runs the ffmpeg program, in a child process, for formats that our own decoders do not support.
 //!
-//! It may open the one file and nothing else: no network, no playlist. It never outlives the stream that reads it.
+//! The child may open only that one file: no network, no playlist. It never outlives the stream that reads
+//! it.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
@@ -12,72 +13,71 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::fallback::Complaint;
+use super::fallback::FfmpegError;
 
-/// Demuxers of single self-contained files. Left out: playlists and anything that names other files, text formats,
-/// and MPEG audio, which takes noise for sound and which we recognise ourselves.
+/// Demuxers of single self-contained files. Excluded: playlists and other formats that refer to files, text
+/// formats, and MPEG audio, which ffmpeg also detects in noise and which we detect ourselves.
 const FORMATS: &str = "aac,ac3,eac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,flac,flv,iff,matroska,webm,\
     mlp,mov,mp4,m4a,3gp,mpc,mpc8,mpeg,mpegts,mxf,ogg,oma,qcp,rm,sox,tak,truehd,tta,voc,w64,wav,wv";
 
-/// Bytes handed over at a time, and how many such pieces wait: 8 x 64 KiB = 512 KiB.
+/// Bytes sent at a time; at most 8 such pieces are queued: 8 x 64 KiB = 512 KiB.
 const PIECE_BYTES: usize = 65_536;
-const MAX_WAITING_PIECES: usize = 8;
+const MAX_QUEUED_PIECES: usize = 8;
 
 /// Characters kept of a line that ffmpeg wrote.
 const MAX_LINE_CHARS: usize = 300;
 
-/// Lines kept of those that ffmpeg wrote, the last ones: what it gives up for is among them.
+/// Last lines of ffmpeg's output that are kept; the reason for its failure is among them.
 const MAX_LINES: usize = 8;
 
-/// Bytes of one line that are read before it counts as ended.
+/// Bytes read of one line before it counts as ended.
 const MAX_LINE_BYTES: u64 = 4_096;
 
-/// A running decoder.
 pub(super) struct Decoding {
     /// The samples, as a WAV file.
     pub(super) stream: FfmpegStream,
-    /// What became of it.
-    pub(super) outcome: Outcome,
+    /// Its messages and exit status.
+    pub(super) messages: FfmpegMessages,
 }
 
-/// What ffmpeg complained about, shared with the thread that reads it.
+/// ffmpeg's messages, shared with the thread that reads them.
 #[derive(Clone, Default)]
-pub(super) struct Outcome(Arc<Mutex<Complaints>>);
+pub(super) struct FfmpegMessages(Arc<Mutex<LastLines>>);
 
 #[derive(Default)]
-struct Complaints {
-    /// The last lines, last line last.
+struct LastLines {
+    /// The last lines, oldest first.
     lines: VecDeque<String>,
-    /// All lines.
+    /// Count of all lines.
     count: u64,
 }
 
-impl Outcome {
-    /// Why it failed, once its stream has ended; `None` while it has complained about nothing.
-    pub(super) fn complaint(&self) -> Option<Complaint> {
-        Complaint::of(self.complaints().lines.make_contiguous())
+impl FfmpegMessages {
+    /// Why it failed, complete once its stream has ended; `None` where it reported nothing.
+    pub(super) fn error(&self) -> Option<FfmpegError> {
+        FfmpegError::from_lines(self.last_lines().lines.make_contiguous())
     }
 
-    /// Lines that it wrote so far; it writes about errors only.
+    /// Lines that it wrote so far; it writes only errors.
     pub(super) fn errors(&self) -> u64 {
-        self.complaints().count
+        self.last_lines().count
     }
 
     fn add(&self, line: String) {
-        let mut complaints = self.complaints();
-        if complaints.lines.len() == MAX_LINES {
-            complaints.lines.pop_front();
+        let mut last = self.last_lines();
+        if last.lines.len() == MAX_LINES {
+            last.lines.pop_front();
         }
-        complaints.lines.push_back(line);
-        complaints.count += 1;
+        last.lines.push_back(line);
+        last.count += 1;
     }
 
-    fn complaints(&self) -> MutexGuard<'_, Complaints> {
+    fn last_lines(&self) -> MutexGuard<'_, LastLines> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The output of ffmpeg. An exit with an error and a wait beyond the limit are errors of reading.
+/// The output of ffmpeg. Reading fails if ffmpeg exits with an error or sends nothing within the limit.
 pub(super) struct FfmpegStream {
     child: Child,
     pieces: Option<Receiver<io::Result<Vec<u8>>>>,
@@ -85,10 +85,11 @@ pub(super) struct FfmpegStream {
     timeout: Duration,
     piece: Vec<u8>,
     read_from: usize,
-    outcome: Outcome,
+    messages: FfmpegMessages,
 }
 
-/// Starts decoding an audio track of `path`, counted from 0; an error of kind `NotFound` means that there is no ffmpeg.
+/// Starts decoding an audio track of `path`, counted from 0. An error of kind `NotFound` means that ffmpeg is
+/// not installed.
 pub(super) fn decode(path: &Path, track: usize, timeout: Duration) -> io::Result<Decoding> {
     let mut url = std::ffi::OsString::from("file:");
     url.push(std::path::absolute(path)?);
@@ -117,16 +118,16 @@ pub(super) fn decode(path: &Path, track: usize, timeout: Duration) -> io::Result
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    let (sender, receiver) = bounded(MAX_WAITING_PIECES);
-    let outcome = Outcome::default();
+    let (sender, receiver) = bounded(MAX_QUEUED_PIECES);
+    let messages = FfmpegMessages::default();
     let mut threads = Vec::new();
     if let Some(output) = child.stdout.take() {
-        threads.push(std::thread::spawn(move || hand_over(output, &sender)));
+        threads.push(std::thread::spawn(move || send_pieces(output, &sender)));
     }
-    if let Some(complaints) = child.stderr.take() {
-        let outcome = outcome.clone();
+    if let Some(stderr) = child.stderr.take() {
+        let messages = messages.clone();
         threads.push(std::thread::spawn(move || {
-            keep_last_lines(complaints, &name, &outcome);
+            keep_last_lines(stderr, &name, &messages);
         }));
     }
     let stream = FfmpegStream {
@@ -136,12 +137,12 @@ pub(super) fn decode(path: &Path, track: usize, timeout: Duration) -> io::Result
         timeout,
         piece: Vec::new(),
         read_from: 0,
-        outcome: outcome.clone(),
+        messages: messages.clone(),
     };
-    Ok(Decoding { stream, outcome })
+    Ok(Decoding { stream, messages })
 }
 
-fn hand_over(mut output: ChildStdout, sender: &Sender<io::Result<Vec<u8>>>) {
+fn send_pieces(mut output: ChildStdout, sender: &Sender<io::Result<Vec<u8>>>) {
     loop {
         let mut piece = Vec::with_capacity(PIECE_BYTES);
         let read = output
@@ -150,22 +151,22 @@ fn hand_over(mut output: ChildStdout, sender: &Sender<io::Result<Vec<u8>>>) {
             .read_to_end(&mut piece)
             .map(|_| piece);
         let is_last = read.as_ref().map_or(true, Vec::is_empty);
-        // Nobody receives any more once the stream is dropped.
+        // The receiver is gone once the stream is dropped.
         if sender.send(read).is_err() || is_last {
             return;
         }
     }
 }
 
-fn keep_last_lines(complaints: ChildStderr, name: &str, outcome: &Outcome) {
-    let mut reader = BufReader::new(complaints);
+fn keep_last_lines(stderr: ChildStderr, name: &str, messages: &FfmpegMessages) {
+    let mut reader = BufReader::new(stderr);
     let mut line = Vec::new();
     while let Ok(1..) = reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line) {
         let text = String::from_utf8_lossy(&line);
-        // The error that holds the line names the file already.
+        // The error that contains the line already names the file.
         let text = text.trim().replacen(name, "", 1);
         if !text.is_empty() {
-            outcome.add(text.chars().take(MAX_LINE_CHARS).collect());
+            messages.add(text.chars().take(MAX_LINE_CHARS).collect());
         }
         line.clear();
     }
@@ -181,8 +182,8 @@ impl FfmpegStream {
             Err(RecvTimeoutError::Disconnected) => Vec::new(),
             Err(RecvTimeoutError::Timeout) => {
                 self.stop();
-                let detail = format!("ffmpeg gave nothing for {} seconds", self.timeout.as_secs_f64());
-                self.outcome.add(detail.clone());
+                let detail = format!("ffmpeg sent nothing for {} seconds", self.timeout.as_secs_f64());
+                self.messages.add(detail.clone());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, detail));
             }
         };
@@ -194,7 +195,7 @@ impl FfmpegStream {
         Ok(())
     }
 
-    /// The output has ended: whether well is what the exit status says.
+    /// The output has ended; the exit status decides whether it is complete.
     fn end(&mut self) -> io::Result<()> {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -203,15 +204,15 @@ impl FfmpegStream {
         if status.success() {
             return Ok(());
         }
-        if self.outcome.errors() == 0 {
-            self.outcome.add(format!("it ended with {status}"));
+        if self.messages.errors() == 0 {
+            self.messages.add(format!("it ended with {status}"));
         }
         Err(io::Error::other("ffmpeg failed"))
     }
 
     fn stop(&mut self) {
         self.pieces = None;
-        // Fails only where it has ended already.
+        // Fails only if it has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
         for thread in self.threads.drain(..) {

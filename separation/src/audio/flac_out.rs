@@ -1,4 +1,5 @@
-//! Writes FLAC, one frame at a time; the header with the length and the MD5 of the samples is completed at the end.
+//! Writes FLAC one frame at a time; the header, with the length and the MD5 of the samples, is completed at
+//! the end.
 
 use std::path::Path;
 
@@ -8,11 +9,11 @@ use flacenc::error::{Verified, Verify};
 use flacenc::source::{Fill, FrameBuf};
 use md5::{Digest, Md5};
 
-use super::quantise::Quantiser;
+use super::quantize::Quantizer;
 use super::sink::{PartFile, UnpublishedFile};
 use super::{AudioError, FlacSamples, SAMPLE_RATE_HZ, StereoBlock, StereoSink};
 
-/// Frames of audio in one FLAC frame, the usual number: 93 ms. Exactly one is gathered in memory at a time.
+/// Frames of audio in one FLAC frame, the usual number: 93 ms. At most one is buffered.
 const BLOCK_FRAMES: usize = 4_096;
 
 const CHANNELS: usize = 2;
@@ -24,20 +25,20 @@ pub(super) struct FlacSink {
     config: Verified<flacenc::config::Encoder>,
     stream_info: StreamInfo,
     frame: FrameBuf,
-    quantiser: Quantiser,
-    /// Interleaved samples of the frame that is being gathered.
+    quantizer: Quantizer,
+    /// Interleaved samples of the frame that is being filled.
     gathered: Vec<i32>,
     md5: Md5,
     frames: u64,
     flac_frames: usize,
-    /// Sizes in bytes of the smallest and the greatest FLAC frame.
+    /// Sizes in bytes of the smallest and the largest FLAC frame.
     extremes: (usize, usize),
     bytes: Vec<u8>,
 }
 
 impl FlacSink {
     pub(super) fn create(path: &Path, samples: FlacSamples) -> Result<Self, AudioError> {
-        let broken = |detail: String| AudioError::Encode {
+        let encode_error = |detail: String| AudioError::Encode {
             path: path.to_owned(),
             detail,
         };
@@ -47,20 +48,21 @@ impl FlacSink {
         };
         let mut config = flacenc::config::Encoder::default();
         config.block_size = BLOCK_FRAMES;
-        // The fixed predictors save nothing beside the adaptive one and take half of the time. Their sizes are also
-        // only estimated, without regard for Rice parameters ending at 14: loud 24-bit audio grew to several times
-        // its size, where the adaptive predictor is compared exactly and gives way to plain samples.
+        // The fixed predictors take half of the time and save nothing over the adaptive one. Their sizes are
+        // also only estimated, ignoring the limit of 14 on Rice parameters: loud 24-bit audio grew to several
+        // times its size. The adaptive predictor is compared exactly and falls back to plain samples.
         config.subframe_coding.use_fixed = false;
         let mut sink = Self {
             part: PartFile::create(path)?,
             bits,
             config: config
                 .into_verified()
-                .map_err(|(_, error)| broken(error.to_string()))?,
+                .map_err(|(_, error)| encode_error(error.to_string()))?,
             stream_info: StreamInfo::new(SAMPLE_RATE_HZ as usize, CHANNELS, bits as usize)
-                .map_err(|error| broken(error.to_string()))?,
-            frame: FrameBuf::with_size(CHANNELS, BLOCK_FRAMES).map_err(|error| broken(error.to_string()))?,
-            quantiser: Quantiser::new(bits),
+                .map_err(|error| encode_error(error.to_string()))?,
+            frame: FrameBuf::with_size(CHANNELS, BLOCK_FRAMES)
+                .map_err(|error| encode_error(error.to_string()))?,
+            quantizer: Quantizer::new(bits),
             gathered: Vec::with_capacity(BLOCK_FRAMES * CHANNELS),
             md5: Md5::new(),
             frames: 0,
@@ -74,7 +76,7 @@ impl FlacSink {
     }
 
     fn encode_gathered(&mut self) -> Result<(), AudioError> {
-        let broken = |detail: String| AudioError::Encode {
+        let encode_error = |detail: String| AudioError::Encode {
             path: self.part.destination().to_owned(),
             detail,
         };
@@ -83,19 +85,19 @@ impl FlacSink {
         }
         let frames = self.gathered.len() / CHANNELS;
         if frames < BLOCK_FRAMES {
-            // The last one.
+            // The last block.
             self.frame.resize(frames.max(flacenc::constant::MIN_BLOCK_SIZE));
         }
         self.frame
             .fill_interleaved(&self.gathered)
-            .map_err(|error| broken(error.to_string()))?;
+            .map_err(|error| encode_error(error.to_string()))?;
         let encoded =
             flacenc::encode_fixed_size_frame(&self.config, &self.frame, self.flac_frames, &self.stream_info)
-                .map_err(|error| broken(error.to_string()))?;
+                .map_err(|error| encode_error(error.to_string()))?;
         let mut bits = ByteSink::new();
         encoded
             .write(&mut bits)
-            .map_err(|error| broken(error.to_string()))?;
+            .map_err(|error| encode_error(error.to_string()))?;
         let encoded = bits.as_slice();
         self.extremes = (
             self.extremes.0.min(encoded.len()),
@@ -115,7 +117,7 @@ impl FlacSink {
         Ok(())
     }
 
-    /// The signature and the one metadata block (RFC 9639, section 8.2).
+    /// The signature and the only metadata block (RFC 9639, section 8.2).
     fn header(&self, md5: [u8; 16]) -> Vec<u8> {
         let mut header = b"fLaC".to_vec();
         // Last metadata block, of type 0, 34 bytes.
@@ -131,7 +133,8 @@ impl FlacSink {
         for size in [least, greatest] {
             header.extend_from_slice(&(size as u32).to_be_bytes()[1..]);
         }
-        // 20 bits of rate, 3 of channels less one, 5 of bits less one, 36 of frames (0 where that is too few).
+        // 20 bits of rate, 3 of channels minus one, 5 of bits minus one, 36 of frames (0 where 36 bits are
+        // too few).
         let frames = if self.frames < 1 << 36 { self.frames } else { 0 };
         let packed = u64::from(SAMPLE_RATE_HZ) << 44
             | (CHANNELS as u64 - 1) << 41
@@ -146,8 +149,8 @@ impl FlacSink {
 impl StereoSink for FlacSink {
     fn write(&mut self, block: &StereoBlock) -> Result<(), AudioError> {
         for (left, right) in block.left.iter().zip(&block.right) {
-            self.gathered.push(self.quantiser.quantise(*left));
-            self.gathered.push(self.quantiser.quantise(*right));
+            self.gathered.push(self.quantizer.quantize(*left));
+            self.gathered.push(self.quantizer.quantize(*right));
             if self.gathered.len() == BLOCK_FRAMES * CHANNELS {
                 self.encode_gathered()?;
             }
@@ -159,7 +162,7 @@ impl StereoSink for FlacSink {
         self.encode_gathered()?;
         let md5 = std::mem::take(&mut self.md5).finalize().into();
         let header = self.header(md5);
-        let clipped_samples = self.quantiser.clipped_samples();
+        let clipped_samples = self.quantizer.clipped_samples();
         self.part.complete(&header, self.frames, clipped_samples)
     }
 }
@@ -169,7 +172,7 @@ mod tests {
     use super::*;
     use crate::audio::{SourceOptions, StereoSource, open, read_all};
 
-    /// Encodes, lets ffmpeg check the MD5 and reads back.
+    /// Encodes, lets ffmpeg check the MD5, and decodes the result.
     fn check(samples: FlacSamples, frames: usize) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out.flac");
@@ -191,9 +194,9 @@ mod tests {
         let report = sink.finish().unwrap().publish().unwrap();
         assert_eq!((report.frames, report.clipped_samples), (frames as u64, 0));
         let header_bytes = 42 + 32 * frames.div_ceil(BLOCK_FRAMES);
-        let most = header_bytes + frames * CHANNELS * if samples == FlacSamples::Int16 { 2 } else { 3 };
+        let max_bytes = header_bytes + frames * CHANNELS * if samples == FlacSamples::Int16 { 2 } else { 3 };
         assert!(
-            report.bytes <= most as u64,
+            report.bytes <= max_bytes as u64,
             "{} bytes for {frames} frames",
             report.bytes
         );

@@ -1,4 +1,5 @@
-//! Reads FLAC files that were joined, one stream after the other: symphonia takes the next one for more of the first.
+//! Reads concatenated FLAC files, one stream after the other; symphonia would treat the next stream as part
+//! of the first.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -13,19 +14,18 @@ use symphonia::core::meta::Metadata;
 use symphonia::core::packet::Packet;
 use symphonia::default::formats::FlacReader;
 
-/// How a stream begins: its name, and the head of its first block, which has a fixed size.
+/// How a stream begins: the signature, and the header of the first block, whose size is fixed.
 const MARKER: &[u8] = b"fLaC\0\0\0\x22";
 
 /// The streams of a file.
 pub(super) struct FlacStreams {
-    /// `None` only while the next one is opened.
+    /// `None` only while the next stream is being opened.
     reader: Option<Box<FlacReader<'static>>>,
-    /// Where the stream that is being read ends because another begins; `u64::MAX` where none was met.
+    /// Where the current stream ends because another begins; `u64::MAX` where no other was found.
     next_start: Arc<AtomicU64>,
 }
 
 impl FlacStreams {
-    /// Opens the first stream, at `offset`.
     pub(super) fn open(input: Box<dyn MediaSource>, offset: u64) -> Result<Self, Error> {
         let next_start = Arc::new(AtomicU64::new(u64::MAX));
         let source = OneStream {
@@ -53,7 +53,7 @@ impl FlacStreams {
             .expect("a stream is open between calls")
     }
 
-    /// Opens the stream that ended the one before, if one did.
+    /// Opens the stream that follows the current one, if there is one.
     fn open_next(&mut self) -> Result<bool, Error> {
         let start = self.next_start.load(Ordering::Relaxed);
         if start == u64::MAX {
@@ -111,8 +111,8 @@ impl FormatReader for FlacStreams {
     }
 }
 
-/// The bytes of a file from the start of a stream to that of the next. A jump to the start of another makes that the
-/// one that is read.
+/// The bytes of a file from the start of a stream to the start of the next. A seek to the start of another
+/// stream makes that the current one.
 struct OneStream {
     inner: Box<dyn MediaSource>,
     position: u64,
@@ -124,8 +124,8 @@ impl Read for OneStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let end = self.next_start.load(Ordering::Relaxed);
         let left = usize::try_from(end.saturating_sub(self.position)).unwrap_or(usize::MAX);
-        let most = buffer.len().min(left);
-        let all = self.inner.read(&mut buffer[..most])?;
+        let max_bytes = buffer.len().min(left);
+        let all = self.inner.read(&mut buffer[..max_bytes])?;
         let mut read = all;
         let found = buffer[..read]
             .windows(MARKER.len())
@@ -136,11 +136,11 @@ impl Read for OneStream {
                 .store(self.position + place as u64, Ordering::Relaxed);
             read = place;
         } else {
-            // What may be the beginning of a marker comes with the bytes behind it.
-            let begun = (1..MARKER.len())
+            // What may be the beginning of a marker is returned together with the bytes after it.
+            let partial = (1..MARKER.len())
                 .rev()
                 .find(|count| buffer[..read].ends_with(&MARKER[..*count]));
-            read -= begun.filter(|count| *count < read).unwrap_or(0);
+            read -= partial.filter(|count| *count < read).unwrap_or(0);
         }
         self.position += read as u64;
         if read < all {

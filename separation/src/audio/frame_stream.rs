@@ -1,7 +1,7 @@
-//! Reads MPEG audio and ADTS frame by frame, past tags, junk and damage.
+//! Reads MPEG audio and ADTS frame by frame, skipping tags, junk and damage.
 //!
-//! A frame in place counts if it agrees with the one before it; anything else has to prove itself by more frames behind
-//! it. No frame stands for more audio than its codec puts into one.
+//! A frame directly after the previous one counts if both agree; anywhere else, several frames in a row must
+//! agree. No frame counts for more audio than its codec allows.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -21,23 +21,24 @@ use super::encoder_tag::{self, EncoderTag};
 use super::frames::{self, HEADER_BYTES, Header, MAX_FRAME_BYTES, Parse};
 use super::tags;
 
-/// Frames in a row that make other bytes count as the stream again, if they agree with it.
+/// Frames in a row that resume the stream after other bytes, if they agree with it.
 const RUN_OF_SAME_KIND: usize = 2;
 
-/// Frames in a row that make a stream of another kind begin.
+/// Frames in a row that start a stream of another kind.
 const RUN_OF_OTHER_KIND: usize = 4;
 
-/// Bytes of a longest run and of the header behind it.
+/// Bytes of the longest run and the header after it.
 const RUN_BYTES: usize = RUN_OF_OTHER_KIND * MAX_FRAME_BYTES + HEADER_BYTES;
 
-/// Bytes at the end that are no frames and no tag, from which on they count as damage: more than padding, and more than
-/// the rest of a frame that was cut off.
+/// Bytes at the end, neither frames nor a tag, that count as damage: more than padding or the rest of a frame
+/// that was cut off.
 const MIN_JUNK_BYTES: u64 = 16_384;
 
-/// Bytes whose frames are counted to estimate the length of a stream without a tag: 1 MiB, a minute at 128 kbit/s.
+/// Bytes whose frames are counted to estimate the length of a stream without a tag: 1 MiB, a minute at 128
+/// kbit/s.
 const ESTIMATE_BYTES: u64 = 1_048_576;
 
-/// Bytes read at a time, and kept in front of what was used up before they are moved.
+/// Bytes read at a time, and consumed bytes kept before the buffer is compacted.
 const PIECE_BYTES: usize = 65_536;
 
 const MPEG_INFO: FormatInfo = FormatInfo {
@@ -56,26 +57,26 @@ const ADTS_INFO: FormatInfo = FormatInfo {
 pub(super) struct FrameStream {
     input: Window,
     parse: Parse,
-    /// A header of the stream that is being read.
+    /// A header of the current stream.
     kind: Header,
-    /// Whether the next frame is where the last one ended.
+    /// Whether the next frame is expected exactly where the last one ended.
     is_in_place: bool,
-    /// Bytes passed over since the last frame that were no tag.
+    /// Bytes skipped since the last frame that were not a tag.
     junk_bytes: u64,
     is_ended: bool,
     media: MediaInfo,
     track: Track,
     metadata: MetadataLog,
-    /// Timestamp of the next frame; negative for what the encoder put in front.
+    /// Timestamp of the next frame; negative for the encoder's delay.
     next: i64,
-    /// Where the encoder's padding begins and ends, by its tag.
+    /// Start and end of the encoder's padding, by its tag.
     padding: Option<(i64, i64)>,
-    /// Whether frames were lost, so that timestamps are too early.
+    /// Whether frames were lost, so that timestamps are too low.
     is_late: bool,
 }
 
 impl FrameStream {
-    /// Begins at `offset`, where the first frame was recognized.
+    /// Starts at `offset`, where the first frame was recognized.
     pub(super) fn open(
         mut input: MediaSourceStream<'static>,
         offset: u64,
@@ -136,10 +137,10 @@ impl FrameStream {
             .map(|end| (end, end + i64::from(gapless.padding)));
     }
 
-    /// Frames of audio, by the mean length of those that were looked at.
+    /// Frames of audio, estimated from the mean length of the inspected frames.
     fn estimate(&mut self, bytes: u64) -> io::Result<u64> {
-        let looked_at = usize::try_from(bytes.min(ESTIMATE_BYTES)).unwrap_or(usize::MAX);
-        let content = self.input.peek(looked_at)?;
+        let inspected = usize::try_from(bytes.min(ESTIMATE_BYTES)).unwrap_or(usize::MAX);
+        let content = self.input.peek(inspected)?;
         let (mut position, mut count) = (0, 0_u64);
         while let Some(header) = content.get(position..).and_then(self.parse) {
             position += header.bytes;
@@ -153,7 +154,6 @@ impl FrameStream {
         Ok(u64::try_from(estimated).unwrap_or(u64::MAX))
     }
 
-    /// The next frame as a packet.
     fn next_frame(&mut self) -> Result<Option<Packet>, Error> {
         loop {
             if self.is_ended {
@@ -181,7 +181,7 @@ impl FrameStream {
                 continue;
             };
             if encoder_tag::read(frame, &header).is_some() {
-                // Of another file that was appended.
+                // Part of another file that was appended.
                 self.input.advance(header.bytes);
                 continue;
             }
@@ -192,7 +192,7 @@ impl FrameStream {
         }
     }
 
-    /// Bytes after which the frame in place was cut off because another stream begins inside of it.
+    /// Bytes after which the current frame was cut off because another stream begins inside it.
     fn is_cut_after(&mut self, header: &Header) -> io::Result<Option<usize>> {
         let head = self.input.peek(header.bytes + RUN_BYTES)?;
         let is_followed = match head.get(header.bytes..) {
@@ -208,8 +208,8 @@ impl FrameStream {
         let is_end = head.len() < header.bytes + RUN_BYTES;
         let inside = header.skipped_bytes.max(HEADER_BYTES)..header.bytes;
         Ok(inside
-            .filter(|place| head[*place] == 0xff)
-            .find(|place| frames::is_run(&head[*place..], self.parse, RUN_OF_OTHER_KIND, is_end)))
+            .filter(|position| head[*position] == 0xff)
+            .find(|position| frames::is_run(&head[*position..], self.parse, RUN_OF_OTHER_KIND, is_end)))
     }
 
     fn packet(&mut self, header: &Header, data: Vec<u8>, is_last: bool) -> Packet {
@@ -218,7 +218,7 @@ impl FrameStream {
             && self.is_late
             && let Some((_, end)) = self.padding
         {
-            // Behind lost frames the last one is still the one that ends with the padding.
+            // After lost frames, the last one still ends with the padding.
             self.next = end - frames;
         }
         let start = self.next;
@@ -234,8 +234,8 @@ impl FrameStream {
         packet
     }
 
-    /// Passes over a tag or a byte, or finds the next frame: `ResetRequired` where it belongs to another stream, and
-    /// `DecodeError` once for bytes that were lost.
+    /// Skips a tag or a byte, or finds the next frame. Returns `ResetRequired` where that frame belongs to
+    /// another stream, and `DecodeError` once for lost bytes.
     fn find(&mut self) -> Result<(), Error> {
         let head = self.input.peek(RUN_BYTES)?;
         let is_end = head.len() < RUN_BYTES;
@@ -244,11 +244,11 @@ impl FrameStream {
             let is_damage = self.junk_bytes >= MIN_JUNK_BYTES;
             return if is_damage { Err(LOST) } else { Ok(()) };
         }
-        // Inside of other bytes a tag's first letters mean nothing.
+        // Inside other bytes, the first letters of a tag mean nothing.
         if self.junk_bytes == 0
             && let Some(length) = tags::length_at(head)
         {
-            // A tag that claims more than there is hides nothing but its own head.
+            // Of a tag that declares more bytes than the file has, only the header is skipped.
             let length = usize::try_from(length).unwrap_or(usize::MAX);
             if self.input.skip(length)? {
                 return Ok(());
@@ -257,13 +257,13 @@ impl FrameStream {
         let head = self.input.peek(RUN_BYTES)?;
         if let Some(header) = (self.parse)(head) {
             let is_same = header.agrees_with(&self.kind);
-            let demanded = if is_same {
+            let min_frames = if is_same {
                 RUN_OF_SAME_KIND
             } else {
                 RUN_OF_OTHER_KIND
             };
             let is_last = is_same && is_end && header.bytes == head.len();
-            if is_last || frames::is_run(head, self.parse, demanded, is_end) {
+            if is_last || frames::is_run(head, self.parse, min_frames, is_end) {
                 if std::mem::take(&mut self.junk_bytes) > 0 {
                     self.is_late = true;
                     return Err(LOST);
@@ -286,7 +286,7 @@ impl FrameStream {
         Ok(())
     }
 
-    /// Another stream begins.
+    /// Starts another stream.
     fn begin(&mut self, header: Header) {
         self.kind = header;
         self.track = track(&header);
@@ -349,7 +349,7 @@ impl FormatReader for FrameStream {
     }
 }
 
-/// What of the input is looked at before it is used up.
+/// The inspected part of the input, before it is consumed.
 struct Window {
     input: MediaSourceStream<'static>,
     bytes: Vec<u8>,
@@ -382,16 +382,16 @@ impl Window {
         self.used = self.bytes.len().min(self.used + count);
     }
 
-    /// Passes over `count` bytes if there are so many.
+    /// Skips `count` bytes if the input has that many.
     fn skip(&mut self, count: usize) -> io::Result<bool> {
-        let waiting = self.bytes.len() - self.used;
-        if count <= waiting {
+        let buffered = self.bytes.len() - self.used;
+        if count <= buffered {
             self.advance(count);
             return Ok(true);
         }
         let position = self.input.stream_position()?;
         let end = self.input.seek(SeekFrom::End(0))?;
-        let target = position.saturating_add((count - waiting) as u64);
+        let target = position.saturating_add((count - buffered) as u64);
         let is_there = target <= end;
         self.input
             .seek(SeekFrom::Start(if is_there { target } else { position }))?;

@@ -1,66 +1,66 @@
-//! Headers of MPEG audio and ADTS frames. Neither stream has a signature: only several headers that agree, each exactly
-//! where the frame before it ends, tell audio from other bytes.
+//! Headers of MPEG audio and ADTS frames. Neither format has a signature: only several agreeing headers, each
+//! exactly where the previous frame ends, distinguish audio from other bytes.
 
 use symphonia::core::codecs::audio::AudioCodecId;
 use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3};
 
-/// The longest header that is parsed: ADTS with its checksum has 9 bytes.
+/// The longest parsed header: ADTS with its checksum has 9 bytes.
 pub(super) const HEADER_BYTES: usize = 9;
 
 /// The longest frame: 13 bits of length in ADTS; MPEG has at most 2,881.
 pub(super) const MAX_FRAME_BYTES: usize = 8_191;
 
-/// What the header of one frame declares.
+/// The declarations of one frame's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) codec: AudioCodecId,
-    /// Length of the frame in bytes, the header included.
+    /// Length of the frame in bytes, header included.
     pub(super) bytes: usize,
-    /// Bytes in front of what the decoder takes: all of ADTS' header, nothing of MPEG's.
+    /// Bytes before the decoder's input: the complete header for ADTS, none for MPEG.
     pub(super) skipped_bytes: usize,
     /// Frames of audio that it decodes to.
     pub(super) frames: u16,
     pub(super) rate_hz: u32,
     /// Channels, where the header declares them.
     pub(super) channels: Option<u8>,
-    /// Offset of an encoder's tag, if the frame has one: behind the side information of layer III.
+    /// Offset of an encoder's tag, if the frame has one: after the side information of layer III.
     pub(super) tag_offset: usize,
-    /// All that is the same in every frame of one stream.
+    /// The bits that are equal in every frame of one stream.
     kind: u32,
 }
 
 impl Header {
-    /// Whether both are headers of one stream.
+    /// Whether both headers belong to one stream.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
         self.codec == other.codec && self.kind == other.kind
     }
 }
 
-/// Parses a header at the start of some bytes.
+/// Parses a header at the start of a byte slice.
 pub(super) type Parse = fn(&[u8]) -> Option<Header>;
 
-/// Whether `demanded` frames that agree stand in a row at the start of `bytes`; fewer suffice where the input ends
-/// with `bytes` and exactly behind one of them.
-pub(super) fn is_run(bytes: &[u8], parse: Parse, demanded: usize, is_end: bool) -> bool {
+/// Whether `min_frames` agreeing frames in a row start `bytes`. Fewer suffice where the input ends with
+/// `bytes`, exactly after one of them.
+pub(super) fn is_run(bytes: &[u8], parse: Parse, min_frames: usize, is_end: bool) -> bool {
     let Some(first) = parse(bytes) else {
         return false;
     };
     let mut position = 0;
-    for found in 0..demanded {
+    for found in 0..min_frames {
         if is_end && position == bytes.len() && found > 0 {
             return true;
         }
         let rest = &bytes[position.min(bytes.len())..];
         match parse(rest) {
             Some(header) if header.agrees_with(&first) => position += header.bytes,
-            // Behind two good frames the rest of a short file may be a tag or a frame cut off.
+            // After two good frames, the rest of a short file may be a tag or an incomplete frame.
             _ => return is_end && found >= 2,
         }
     }
     true
 }
 
-/// ISO 11172-3 and 13818-3 frame headers, layers I to III; free-format streams are not taken.
+/// ISO 11172-3 and 13818-3 frame headers, layers I to III; free-format streams are refused.
 pub(super) fn mpeg(bytes: &[u8]) -> Option<Header> {
     let &[first, second, third, fourth, ..] = bytes else {
         return None;
@@ -117,7 +117,7 @@ const MPEG_KBPS: [[usize; 14]; 5] = [
     [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
 ];
 
-/// ISO 13818-7 ADTS headers of one block of 1,024 frames; several blocks behind one header are left to ffmpeg.
+/// ISO 13818-7 ADTS headers of one block of 1,024 frames; several blocks per header are left to ffmpeg.
 pub(super) fn adts(bytes: &[u8]) -> Option<Header> {
     const RATES_HZ: [u32; 13] = [
         96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350,

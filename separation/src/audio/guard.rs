@@ -1,4 +1,4 @@
-//! Runs decoders that may panic on hostile input; only their panics are caught, and only theirs are silent.
+//! Runs decoders that may panic on hostile input. Only their panics are caught and silenced.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
@@ -9,11 +9,12 @@ use std::thread;
 use super::AudioError;
 
 thread_local! {
-    /// Whether this thread is inside a decoder.
+    /// Whether this thread is running a decoder.
     static IS_DECODING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs a decoder; where it panics the file is corrupt. What it held is in no known state and is not used again.
+/// Runs a decoder; if it panics, the file is reported as corrupt. The decoder's state is then undefined and
+/// must not be used again.
 pub(super) fn guarded<T>(path: &Path, decode: impl FnOnce() -> T) -> Result<T, AudioError> {
     silence_decoders();
     let was_decoding = IS_DECODING.replace(true);
@@ -21,22 +22,22 @@ pub(super) fn guarded<T>(path: &Path, decode: impl FnOnce() -> T) -> Result<T, A
     IS_DECODING.set(was_decoding);
     outcome.map_err(|_| AudioError::Corrupt {
         path: path.to_owned(),
-        detail: "its decoder gave up on impossible values".to_owned(),
+        detail: "its decoder failed on invalid values".to_owned(),
     })
 }
 
-/// Puts a hook in front of the one that is there, which it leaves out for panics inside decoders alone: those are told
-/// as an error. Every other panic, of any thread, is reported as before.
+/// Installs a panic hook that skips panics inside decoders, which are returned as errors, and passes every
+/// other panic of any thread to the previous hook.
 fn silence_decoders() {
     static INSTALLED: Once = Once::new();
-    // A panicking thread may not change hooks.
+    // A panicking thread must not change hooks.
     if thread::panicking() {
         return;
     }
     INSTALLED.call_once(|| {
         let report = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            // A thread that is ending has no flag any more, and decodes nothing.
+            // A thread that is exiting has no flag any more and runs no decoder.
             if !IS_DECODING.try_with(Cell::get).unwrap_or(false) {
                 report(panic);
             }
@@ -51,7 +52,7 @@ mod tests {
 
     #[test]
     fn only_a_panic_inside_a_decoder_is_silent() {
-        // A process of its own, because what a panic prints belongs to the whole process.
+        // A separate process, because panics print to the stderr of the process.
         let run = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "--nocapture", "audio::guard::tests::panicking_child"])
             .env("PANICKING_CHILD", "1")

@@ -1,14 +1,14 @@
-//! What symphonia leaves unused of Matroska files: which audio track is the default (it takes a flag that is left out for
-//! one that is not set), and how long the file is by its segment.
+//! Metadata of Matroska files that symphonia ignores: the default audio track (symphonia treats an absent
+//! default flag as unset), and the length of the file by its segment.
 
 use std::io::{Read, Seek, SeekFrom};
 
 use super::bytes::read_at;
 
-/// Elements looked at in all; a file with many tracks and tags has about a thousand before its audio.
+/// Elements inspected in total; a file with many tracks and tags has about a thousand before its audio.
 const MAX_ELEMENTS: usize = 10_000;
 
-/// The greatest end of a file that counts; sizes beyond it are not meant.
+/// The largest plausible end of a file; larger sizes are treated as invalid.
 const MAX_END: u64 = 1 << 48;
 
 const SEGMENT: u32 = 0x1853_8067;
@@ -21,30 +21,28 @@ const IS_DEFAULT: u32 = 0x88;
 
 const AUDIO: u64 = 2;
 
-/// What of a Matroska file is told by its first elements.
+/// The layout of a Matroska file by its first elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Layout {
-    /// Where its segment ends by its size; behind the end of the file where that was cut off.
+pub(super) struct MatroskaLayout {
+    /// Where its segment ends by its size; after the end of the file if the file was cut off.
     pub(super) end: u64,
-    /// The first audio track that is a default, or else the first; `None` where none comes before the
-    /// audio itself.
+    /// The first default audio track, or else the first one; `None` where no track comes before the audio.
     pub(super) track: Option<AudioTrack>,
 }
 
-/// An audio track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AudioTrack {
     pub(super) number: u32,
-    /// Which of the audio tracks it is, from 0.
+    /// Index among the audio tracks, from 0.
     pub(super) index: usize,
 }
 
-/// Reads the layout; `None` where the first elements are not made as they should be.
-pub(super) fn layout(input: &mut (impl Read + Seek)) -> Option<Layout> {
+/// Reads the layout; `None` where the first elements are malformed.
+pub(super) fn layout(input: &mut (impl Read + Seek)) -> Option<MatroskaLayout> {
     let file_end = input.seek(SeekFrom::End(0)).ok()?;
-    let mut walk = Walk { input, elements: 0 };
+    let mut walk = ElementWalker { input, elements: 0 };
     let segment = walk.find(0, file_end, SEGMENT)?;
-    Some(Layout {
+    Some(MatroskaLayout {
         end: segment
             .claimed_end
             .filter(|end| *end <= MAX_END)
@@ -54,23 +52,22 @@ pub(super) fn layout(input: &mut (impl Read + Seek)) -> Option<Layout> {
     })
 }
 
-struct Walk<'a, I> {
+struct ElementWalker<'a, I> {
     input: &'a mut I,
     elements: usize,
 }
 
-/// The content of an element.
 #[derive(Clone, Copy)]
-struct Extent {
+struct ElementExtent {
     start: u64,
-    /// Where it ends within its parent.
+    /// End within its parent.
     end: u64,
-    /// Where it ends by its size, if that is known.
+    /// End by its declared size, if known.
     claimed_end: Option<u64>,
 }
 
-impl<I: Read + Seek> Walk<'_, I> {
-    fn find(&mut self, from: u64, end: u64, id: u32) -> Option<Extent> {
+impl<I: Read + Seek> ElementWalker<'_, I> {
+    fn find(&mut self, from: u64, end: u64, id: u32) -> Option<ElementExtent> {
         let mut position = from;
         while position < end {
             self.elements += 1;
@@ -89,7 +86,7 @@ impl<I: Read + Seek> Walk<'_, I> {
             };
             let next = claimed_end.map_or(end, |claimed| claimed.min(end));
             if found == u64::from(id) {
-                return Some(Extent {
+                return Some(ElementExtent {
                     start,
                     end: next,
                     claimed_end,
@@ -103,7 +100,7 @@ impl<I: Read + Seek> Walk<'_, I> {
         None
     }
 
-    fn default_track(&mut self, segment: Extent) -> Option<AudioTrack> {
+    fn default_track(&mut self, segment: ElementExtent) -> Option<AudioTrack> {
         let tracks = self.find(segment.start, segment.end, TRACKS)?;
         let (mut from, mut first, mut index) = (tracks.start, None, 0);
         while let Some(entry) = self.find(from, tracks.end, TRACK_ENTRY) {
@@ -122,7 +119,7 @@ impl<I: Read + Seek> Walk<'_, I> {
         first
     }
 
-    fn number(&mut self, parent: Extent, id: u32) -> Option<u64> {
+    fn number(&mut self, parent: ElementExtent, id: u32) -> Option<u64> {
         let found = self.find(parent.start, parent.end, id)?;
         let bytes = Some(found.end - found.start).filter(|bytes| *bytes <= 8)?;
         let content = read_at(self.input, found.start, bytes).ok()?;
@@ -134,11 +131,11 @@ impl<I: Read + Seek> Walk<'_, I> {
     }
 }
 
-/// A number whose first bits tell how many bytes it has, at most `most`; in an identifier those bits stay.
-fn variable(bytes: &[u8], most: usize, keeps_marker: bool) -> Option<(u64, usize)> {
+/// A number whose leading bits give its length, at most `max_bytes` bytes; an identifier keeps those bits.
+fn variable(bytes: &[u8], max_bytes: usize, keeps_marker: bool) -> Option<(u64, usize)> {
     let first = *bytes.first()?;
     let length = first.leading_zeros() as usize + 1;
-    if length > most {
+    if length > max_bytes {
         return None;
     }
     let first = if keeps_marker {

@@ -1,6 +1,6 @@
-//! Audio in and out of files: everything inside is stereo, 44.1 kHz, planar `f32`.
+//! Reads and writes audio files. All audio in memory is stereo, 44.1 kHz, planar `f32`.
 //!
-//! A source is read block by block and a sink is written block by block; nothing here may hold a whole song.
+//! Sources are read and sinks are written block by block; nothing here may hold a complete song in memory.
 
 mod aac;
 mod bytes;
@@ -24,8 +24,9 @@ mod mp3_out;
 mod ogg;
 mod outline;
 mod output;
+mod output_format;
 mod packets;
-mod quantise;
+mod quantize;
 mod quicktime_pcm;
 mod raw;
 mod resample;
@@ -40,7 +41,8 @@ mod wav_in;
 mod wav_out;
 
 pub use error::AudioError;
-pub use output::{FlacSamples, OutputFormat, WavSamples, create};
+pub use output::create;
+pub use output_format::{FlacSamples, OutputFormat, WavSamples};
 pub(crate) use sink::directory_of;
 pub use sink::{SinkReport, UnpublishedFile, part_file, remove_abandoned};
 pub use source::{FfmpegUse, FileSource, SourceInfo, SourceOptions, SourceReport, open, open_bytes};
@@ -49,20 +51,20 @@ pub use spool::PeakSpool;
 /// The one sample rate that models are trained at and that stems are written with, in Hz.
 pub const SAMPLE_RATE_HZ: u32 = 44_100;
 
-/// The most frames that a source puts into one block: 16,384 frames x 2 channels x 4 bytes = 128 KiB.
+/// The most frames in one block of a source: 16,384 frames x 2 channels x 4 bytes = 128 KiB.
 pub const MAX_BLOCK_FRAMES: usize = 16_384;
 
-/// A stretch of stereo audio at 44.1 kHz: two channels of equal length, full scale at -1 and 1.
+/// A block of stereo audio at 44.1 kHz: two channels of equal length, full scale at -1 and 1.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StereoBlock {
     /// Samples of the left channel.
     pub left: Vec<f32>,
-    /// Samples of the right channel, as many as of the left.
+    /// Samples of the right channel, as many as in the left one.
     pub right: Vec<f32>,
 }
 
 impl StereoBlock {
-    /// A block of `frames` frames of silence.
+    /// Returns `frames` frames of silence.
     pub fn silence(frames: usize) -> Self {
         Self {
             left: vec![0.0; frames],
@@ -70,18 +72,18 @@ impl StereoBlock {
         }
     }
 
-    /// The number of frames (one frame is one sample of each channel).
+    /// Length in frames (one frame is one sample of each channel).
     pub fn frames(&self) -> usize {
         debug_assert_eq!(self.left.len(), self.right.len());
         self.left.len()
     }
 
-    /// Whether there is no frame in it.
+    /// Whether it has no frames.
     pub fn is_empty(&self) -> bool {
         self.left.is_empty()
     }
 
-    /// Forgets all frames and keeps the memory.
+    /// Removes all frames and keeps the allocation.
     pub fn clear(&mut self) {
         self.left.clear();
         self.right.clear();
@@ -93,49 +95,50 @@ impl StereoBlock {
         self.right.extend_from_slice(&other.right);
     }
 
-    /// The greatest absolute sample value; 0 for an empty block.
+    /// The largest absolute sample value; 0 for an empty block.
     pub fn peak(&self) -> f32 {
         let channel_peak = |samples: &[f32]| samples.iter().fold(0.0_f32, |peak, s| peak.max(s.abs()));
         channel_peak(&self.left).max(channel_peak(&self.right))
     }
 }
 
-/// Where audio comes from, block by block.
+/// A stream of audio that is read block by block.
 pub trait StereoSource: Send {
-    /// Replaces the contents of `block` with the next frames, at most [`MAX_BLOCK_FRAMES`]; an empty block is the end.
+    /// Replaces the contents of `block` with the next frames, at most [`MAX_BLOCK_FRAMES`]; an empty block is
+    /// the end.
     ///
     /// # Errors
-    /// When the audio cannot be read or decoded any further.
+    /// If the audio cannot be read or decoded any further.
     fn read(&mut self, block: &mut StereoBlock) -> Result<(), AudioError>;
 
-    /// How many frames all blocks together will have, where that is known before reading; a hint, not a promise.
+    /// The total number of frames, if known before reading; a hint, not a guarantee.
     fn expected_frames(&self) -> Option<u64>;
 }
 
-/// Where audio goes to, block by block. A sink that is dropped before it is published leaves nothing behind.
+/// A file that is written block by block. A sink that is dropped before it is published leaves no file.
 pub trait StereoSink: Send {
-    /// Takes the next frames.
+    /// Appends frames.
     ///
     /// # Errors
-    /// When they cannot be encoded or written.
+    /// If they cannot be encoded or written.
     fn write(&mut self, block: &StereoBlock) -> Result<(), AudioError>;
 
     /// Completes the encoding and flushes it to disk, still under a temporary name.
     ///
     /// # Errors
-    /// When the end cannot be encoded or written.
+    /// If the end cannot be encoded or written.
     fn finish(self: Box<Self>) -> Result<UnpublishedFile, AudioError>;
 }
 
-/// All that is left in `source`, for tests of what was written.
+/// Reads the rest of `source`, for tests of written files.
 #[cfg(test)]
 fn read_all(source: &mut dyn StereoSource) -> StereoBlock {
-    let (mut whole, mut piece) = (StereoBlock::default(), StereoBlock::default());
+    let (mut all, mut piece) = (StereoBlock::default(), StereoBlock::default());
     loop {
         source.read(&mut piece).unwrap();
         if piece.is_empty() {
-            return whole;
+            return all;
         }
-        whole.append(&piece);
+        all.append(&piece);
     }
 }

@@ -1,4 +1,5 @@
-//! Writes MP3 by LAME at its best variable bit rate (V0), with the header that lets players drop the encoder's delay.
+//! Writes MP3 with LAME at its best variable bit rate (V0), with the header that lets players drop the
+//! encoder's delay.
 
 use std::path::Path;
 
@@ -9,7 +10,6 @@ use mp3lame_encoder::{
 use super::sink::{PartFile, UnpublishedFile};
 use super::{AudioError, SAMPLE_RATE_HZ, StereoBlock, StereoSink};
 
-/// An MP3 file that is being written.
 pub(super) struct Mp3Sink {
     part: PartFile,
     encoder: Encoder,
@@ -73,13 +73,13 @@ impl StereoSink for Mp3Sink {
             detail,
         };
         self.encoded.clear();
-        // LAME's own bound for a flush: 7,200 bytes.
+        // LAME's own limit for a flush: 7,200 bytes.
         self.encoded.reserve(7_200);
         self.encoder
             .flush_to_vec::<FlushGap>(&mut self.encoded)
             .map_err(|error| broken(self.part.destination(), error.to_string()))?;
         self.part.write(&self.encoded)?;
-        // The first frame was a placeholder for this one.
+        // Replaces the placeholder written as the first frame.
         let mut tag = Vec::with_capacity(self.encoder.lame_tag_size());
         self.encoder
             .lame_tag_encode_to_vec(&mut tag)
@@ -88,7 +88,7 @@ impl StereoSink for Mp3Sink {
     }
 }
 
-/// Samples that players cut: LAME takes them as they are, and they come out as integers of 16 bits nearly everywhere.
+/// Samples that players clip: LAME encodes them unchanged, and nearly every decoder outputs 16-bit integers.
 fn beyond_full_scale(block: &StereoBlock) -> u64 {
     let samples = block.left.iter().chain(&block.right);
     samples.filter(|sample| sample.abs() > 1.0).count() as u64

@@ -1,7 +1,7 @@
-//! What symphonia's reader of Ogg leaves open: which codecs there are, and where a stream ends.
+//! Works around symphonia's Ogg reader: finds the codecs, and where a stream ends.
 //!
-//! Only the last page of a stream may cut off frames. A page may have no position of its own (granule position -1,
-//! although packets end on it), which the reader takes for an end in front of all of them.
+//! Only the last page of a stream may cut off frames. A page may lack a position (granule position -1,
+//! although packets end on it); symphonia treats that as an end before all of its packets.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Seek};
@@ -16,16 +16,16 @@ use symphonia::default::formats::OggReader;
 
 use super::bytes::read_at;
 
-/// Packets looked at ahead: as many as can end on one page, which has 255 segments.
+/// Packets read ahead: as many as can end on one page, which has 255 segments.
 const MAX_AHEAD: usize = 255;
 
-/// First pages looked at, one for each stream that is multiplexed; a film has a handful.
+/// First pages inspected, one for each multiplexed stream; a film has a handful.
 const MAX_FIRST_PAGES: usize = 64;
 
-/// Bytes of a first packet that are looked at: an Opus header up to its mapping family.
+/// Bytes of a first packet that are inspected: an Opus header up to its mapping family.
 const HEAD_BYTES: usize = 19;
 
-/// Checks that one of the streams is in a codec that we decode; the reader would search the whole file for one.
+/// Checks that we decode the codec of at least one stream; symphonia would search the complete file for one.
 pub(super) fn check_codecs(input: &mut (impl Read + Seek), offset: u64) -> Result<()> {
     let mut other = None;
     let mut position = offset;
@@ -43,16 +43,16 @@ pub(super) fn check_codecs(input: &mut (impl Read + Seek), offset: u64) -> Resul
     match other {
         Some(name) => Err(Error::Unsupported(name)),
         None if position == offset => Ok(()),
-        None => Err(Error::Unsupported("its streams are in no known codec")),
+        None => Err(Error::Unsupported("none of its streams has a known codec")),
     }
 }
 
-/// The beginning of the packet on a first page, and the length of the page; `None` behind the first pages.
+/// The beginning of the packet on a first page, and the length of the page; `None` after the first pages.
 fn first_page(input: &mut (impl Read + Seek), position: u64) -> io::Result<Option<(Vec<u8>, u64)>> {
     const HEADER_BYTES: usize = 27;
     const IS_FIRST: u8 = 2;
-    let most = HEADER_BYTES + 255 + HEAD_BYTES;
-    let page = read_at(input, position, most as u64)?;
+    let max_bytes = HEADER_BYTES + 255 + HEAD_BYTES;
+    let page = read_at(input, position, max_bytes as u64)?;
     let is_first = page.starts_with(b"OggS") && page.get(5).is_some_and(|flags| flags & IS_FIRST != 0);
     let segments = page.get(26).map_or(0, |count| usize::from(*count));
     let (true, Some(table)) = (is_first, page.get(HEADER_BYTES..HEADER_BYTES + segments)) else {
@@ -67,7 +67,7 @@ fn first_page(input: &mut (impl Read + Seek), position: u64) -> io::Result<Optio
 #[derive(Debug, PartialEq, Eq)]
 enum Codec {
     Ours,
-    /// As a sentence about the file.
+    /// A sentence about the file.
     Other(&'static str),
     Unknown,
 }
@@ -77,7 +77,7 @@ fn codec(head: &[u8]) -> Codec {
         return match head.get(18) {
             Some(0 | 1) => Codec::Ours,
             Some(2 | 3) => Codec::Other("it is Opus with ambisonics"),
-            _ => Codec::Other("it is Opus with channels that have no places"),
+            _ => Codec::Other("it is Opus with channels that have no positions"),
         };
     }
     if head.starts_with(b"\x01vorbis") || head.starts_with(b"\x7fFLAC") {
@@ -87,18 +87,18 @@ fn codec(head: &[u8]) -> Codec {
     } else if head.starts_with(b"CELT    ") {
         Codec::Other("it is CELT")
     } else if head.starts_with(b"fLaC") {
-        Codec::Other("it is FLAC in an old form of Ogg")
+        Codec::Other("it is FLAC in an old Ogg mapping")
     } else {
         Codec::Unknown
     }
 }
 
-/// A reader of Ogg whose packets are cut off at the end of a stream only.
+/// An Ogg reader that cuts packets off only at the end of a stream.
 pub(super) struct OggStreams {
     inner: OggReader<'static>,
     /// Packets read ahead.
     ahead: VecDeque<Packet>,
-    /// What came behind them, if it was no packet.
+    /// The result after them, if it was not a packet.
     behind: Option<Result<Option<Packet>>>,
 }
 
@@ -111,7 +111,7 @@ impl OggStreams {
         }
     }
 
-    /// Reads on until it is known whether `packet` is cut off by the end of its stream.
+    /// Reads ahead until it is known whether the end of the stream cuts `packet` off.
     fn look_ahead(&mut self, packet: Packet) {
         let track_id = packet.track_id;
         let has_end = self.has_end(track_id);
@@ -139,7 +139,7 @@ impl OggStreams {
         }
     }
 
-    /// Whether the last page of a stream gives the position of its end.
+    /// Whether the last page of a stream has a position.
     fn has_end(&self, track_id: u32) -> bool {
         let track = self.inner.tracks().iter().find(|track| track.id == track_id);
         let end = track.and_then(|track| track.num_frames);
@@ -147,7 +147,7 @@ impl OggStreams {
     }
 }
 
-/// Undoes what was cut off a packet's end.
+/// Undoes a cut at the end of a packet.
 fn restore(packet: &mut Packet) {
     packet.dur = packet.dur.saturating_add(packet.trim_end);
     packet.trim_end = Duration::ZERO;
@@ -236,7 +236,7 @@ mod tests {
             (vec![opus(2)], "it is Opus with ambisonics"),
             (
                 vec![theora, page(0, b"\x01vorbis")],
-                "its streams are in no known codec",
+                "none of its streams has a known codec",
             ),
         ] {
             assert!(matches!(check(&pages), Err(Error::Unsupported(found)) if found == expected));

@@ -1,4 +1,4 @@
-//! What is known of a file before a reader is made for it: where it ends, and which of its tracks is read.
+//! What is known about a file before a reader is created: where it ends, and which track is read.
 
 use std::io;
 
@@ -9,23 +9,23 @@ use super::matroska;
 use super::sniff::{Container, Sniffed};
 use super::tags;
 
-/// Which of the audio tracks of a file is the default, from 0.
+/// Index of the default audio track, from 0.
 pub(super) fn default_track_index(input: &mut Box<dyn MediaSource>, sniffed: Sniffed) -> io::Result<usize> {
     Ok(Outline::read(input, sniffed)?.track_index)
 }
 
-/// What is known of a file before a reader is made for it.
+/// What is known about a file before a reader is created.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Outline {
-    /// Where its last byte would be, or is.
+    /// Where its last byte is, or would be if the file was not cut off.
     pub(super) end: u64,
     pub(super) track_id: Option<u32>,
-    /// Which of the audio tracks that is, from 0.
+    /// Index among the audio tracks, from 0.
     track_index: usize,
     pub(super) trim: Option<Trim>,
-    /// Whether nothing tells where its packets are.
+    /// Whether the file has no index of its packets.
     pub(super) is_without_index: bool,
-    /// Whether its last box or element should go on behind its end.
+    /// Whether its last box or element extends past the end of the file.
     pub(super) is_cut_off: bool,
 }
 
@@ -57,7 +57,7 @@ impl Outline {
                     outline.track_index = layout.track.map_or(0, |track| track.index);
                 }
             }
-            // Readers of frames take a tag behind them for more of the last one.
+            // Frame readers would treat a trailing tag as part of the last frame.
             Container::Flac | Container::Mpeg | Container::Adts => outline.end = tags::end_of_audio(input)?,
             _ => {}
         }

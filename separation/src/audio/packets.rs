@@ -1,6 +1,6 @@
-//! Reads every container but plain WAV, packet by packet, through symphonia and libopus.
+//! Reads every container except plain WAV, packet by packet, through symphonia and libopus.
 //!
-//! Decoders of hostile input may panic; here that ends the file as corrupt and never the program.
+//! Decoders may panic on hostile input; a panic here marks the file as corrupt and never ends the program.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,20 +28,20 @@ use super::quicktime_pcm;
 use super::raw::RawBlock;
 use super::sniff::{Container, Sniffed};
 
-/// Damaged packets in front of the first good one: about a second and a half of MP3.
+/// Damaged packets accepted before the first good one: about a second and a half of MP3.
 const MAX_DAMAGED_AT_START: u64 = 64;
 
-/// Damaged or empty packets in a row after which a file with more damaged than good ones is given up: 26 s of MP3.
+/// Damaged or empty packets in a row after which a file with more damaged than good packets is refused: 26 s
+/// of MP3.
 const MAX_DAMAGED_IN_A_ROW: u64 = 1_000;
 
-/// Streams chained one behind the other that are followed; each needs a header of its own in the file.
+/// Chained streams that are followed; each needs its own header in the file.
 const MAX_CHAINED_STREAMS: u64 = 10_000;
 
-/// Changes of the sample rate from one chained stream to the next; each needs a converter of its own, and none that is
-/// made on purpose has more than a few.
+/// Sample rate changes between chained streams. Each needs its own converter, and no sensible file has more
+/// than a few.
 const MAX_RATE_CHANGES: u64 = 100;
 
-/// A file that is being read packet by packet.
 pub(super) struct PacketInput {
     path: PathBuf,
     container: Container,
@@ -49,24 +49,24 @@ pub(super) struct PacketInput {
     decoder: Box<dyn AudioDecoder>,
     track: Track,
     params: AudioCodecParameters,
-    /// Packets that were looked at while opening.
+    /// Packets read ahead while opening.
     ahead: VecDeque<Packet>,
     codec: AudioCodecId,
     format: &'static str,
     rate_hz: u32,
     downmix: Downmix,
-    /// What samples are multiplied with.
+    /// Factor applied to samples.
     gain: f32,
-    /// Frames of a full packet, by the container; 0 if it does not tell.
+    /// Frames of a full packet, by the container; 0 if unknown.
     packet_frames: u64,
     /// Frames still to drop at the start.
     skip_left: u64,
-    /// Frames that may still come, where the file says where its audio ends.
+    /// Frames still to return, where the file states where its audio ends.
     keep_left: Option<u64>,
     expected_frames: Option<u64>,
-    /// Frames of the damaged packets in front of that, still to become silence.
+    /// Frames of damaged packets before the first good one, still to be replaced by silence.
     damaged_first: Vec<u64>,
-    /// What opening the file has already decoded.
+    /// Samples decoded while opening the file.
     first: Option<Vec<f32>>,
     counts: Counts,
 }
@@ -81,7 +81,6 @@ struct Counts {
     frames: u64,
 }
 
-/// What came out of one packet.
 enum Decoded {
     Frames,
     Damaged,
@@ -89,7 +88,7 @@ enum Decoded {
 }
 
 impl PacketInput {
-    /// Opens the file and decodes its first packet, so that what cannot be decoded is known at once.
+    /// Opens the file and decodes its first packet, so that undecodable files fail here.
     pub(super) fn open(
         source: &mut dyn FnMut() -> io::Result<Box<dyn MediaSource>>,
         path: &Path,
@@ -163,13 +162,13 @@ impl PacketInput {
         input.decode_first()?;
         input.set_ends(trim);
         if outline.is_cut_off && input.missing_frames().is_none() {
-            // Nothing else tells what is missing: at least the packet that was cut.
+            // Nothing else shows how much is missing: at least the packet that was cut off.
             input.counts.damaged += 1;
         }
         Ok(input)
     }
 
-    /// Whether the first packets or the configuration of AAC have more in them than our decoder gives.
+    /// Whether the first packets or the configuration of AAC announce data that our decoder ignores.
     fn is_he_aac(&mut self) -> Result<bool, AudioError> {
         if self.codec != CODEC_ID_AAC {
             return Ok(false);
@@ -184,13 +183,13 @@ impl PacketInput {
             packets.push_back(packet);
         }
         let (mut decoder, _) = make_decoder(&self.track).map_err(|error| refusal(&self.path, error))?;
-        // Cut packets may be more than a decoder can bear that takes whole ones.
-        let is_he_aac = guarded(&self.path, || aac::is_in(&packets, &mut *decoder)).unwrap_or(false);
+        // A decoder that expects complete packets may panic on a cut one.
+        let is_he_aac = guarded(&self.path, || aac::is_present(&packets, &mut *decoder)).unwrap_or(false);
         self.ahead = packets;
         Ok(is_he_aac)
     }
 
-    /// Decodes up to the first packet that gives frames: only that tells the rate and the channels for certain.
+    /// Decodes up to the first packet that gives frames: only decoded frames have reliable rate and channels.
     fn decode_first(&mut self) -> Result<(), AudioError> {
         let mut raw = RawBlock::default();
         loop {
@@ -224,7 +223,7 @@ impl PacketInput {
                     self.first = Some(raw.samples);
                     return Ok(());
                 }
-                // Vorbis and AAC give nothing for their first packet.
+                // Vorbis and AAC return no frames for their first packet.
                 Ok(_) => self.counts.good += 1,
                 Err(Error::Unsupported(detail)) => {
                     return Err(AudioError::Unsupported {
@@ -244,10 +243,10 @@ impl PacketInput {
         }
     }
 
-    /// Notes where the audio begins and ends, for the containers whose packets do not carry it themselves.
+    /// Sets where the audio begins and ends, for containers whose packets do not carry this themselves.
     fn set_ends(&mut self, trim: Option<Trim>) {
         let declared = self.declared_frames();
-        // A beginning behind the end is none.
+        // A start after the end is invalid.
         let trim = trim.filter(|trim| declared.is_none_or(|end| trim.start_frames(self.rate_hz) < end));
         if let Some(trim) = trim {
             self.skip_left = trim.start_frames(self.rate_hz);
@@ -260,29 +259,29 @@ impl PacketInput {
         }
         let ends = match self.container {
             Container::Mp4 => declared.map(|frames| frames.saturating_sub(self.skip_left)),
-            // Ogg counts the frames skipped at the start of Opus among its frames.
+            // Ogg includes the frames skipped at the start of Opus in its count.
             Container::Ogg => declared.map(|frames| frames.saturating_sub(self.skip_left)),
             _ => declared,
         };
-        // A tag may shorten what the container declares; what it claims beyond that, nobody has counted.
+        // A tag may shorten the length that the container declares; it is not trusted to extend it.
         self.expected_frames = ends.map(|ends| self.keep_left.map_or(ends, |kept| kept.min(ends)));
     }
 
     fn declared_frames(&self) -> Option<u64> {
         let is_at_rate = self.time_base_is_rate();
-        // A last page of Ogg without a position has the number -1.
+        // In Ogg, a last page without a position has the number -1.
         let is_length = |frames: &u64| *frames > 0 && i64::try_from(*frames).is_ok();
         self.track.num_frames.filter(is_length).filter(|_| is_at_rate)
     }
 
-    /// Whether one tick of the container is one frame of what the decoder gives.
+    /// Whether one tick of the container is one decoded frame.
     fn time_base_is_rate(&self) -> bool {
         self.track
             .time_base
             .is_none_or(|base| Some(base) == TimeBase::try_from_recip(self.rate_hz))
     }
 
-    /// Replaces the contents of `raw` with the next frames; none is the end.
+    /// Replaces the contents of `raw` with the next frames; none means the end.
     pub(super) fn next(&mut self, raw: &mut RawBlock) -> Result<(), AudioError> {
         let path = self.path.clone();
         guarded(&path, || self.next_unguarded(raw))?
@@ -341,7 +340,7 @@ impl PacketInput {
                     return Ok(Decoded::Frames);
                 }
             }
-            // Within a stream a frame of another rate is a damaged header.
+            // Within a stream, a frame of another rate comes from a damaged header.
             Ok(_) | Err(_) => {}
         }
         self.silence(self.frames_of(&packet), raw);
@@ -374,10 +373,10 @@ impl PacketInput {
                 Err(Error::IoError(_)) => return Ok(None),
                 Err(Error::DecodeError(_)) if self.is_without_container() => {
                     self.counts.damaged += 1;
-                    // What it kept of the frames before belongs to none of those that follow.
+                    // The decoder's state from earlier frames does not apply to those that follow.
                     self.decoder.reset();
                 }
-                // A container whose structure breaks has ended; what came before it is good.
+                // If the container's structure breaks, the file ends there; the audio before it is good.
                 Err(_) => {
                     self.counts.damaged += 1;
                     return Ok(None);
@@ -386,7 +385,7 @@ impl PacketInput {
         }
     }
 
-    /// Goes on with the next of several streams in one file (internet radio, joined Ogg files).
+    /// Continues with the next of several streams in one file (internet radio, joined Ogg files).
     fn follow_chain(&mut self) -> Result<(), AudioError> {
         self.counts.chained += 1;
         if self.counts.chained > MAX_CHAINED_STREAMS {
@@ -414,12 +413,12 @@ impl PacketInput {
         Ok(())
     }
 
-    /// Whether frames follow one another without a container, so that they go on behind damage.
+    /// Whether the format has no container, so that reading continues after damage.
     fn is_without_container(&self) -> bool {
         matches!(self.container, Container::Mpeg | Container::Adts)
     }
 
-    /// In MP4 the last packet's duration says how much of it is audio.
+    /// In MP4, the duration of the last packet limits its audio.
     fn cut_to_duration(&self, packet: &Packet, samples: &mut Vec<f32>) {
         let duration = packet.dur.get();
         if self.container == Container::Mp4 && duration > 0 && self.time_base_is_rate() {
@@ -428,7 +427,7 @@ impl PacketInput {
         }
     }
 
-    /// Drops what lies before the beginning and behind the end of the audio.
+    /// Drops frames before the start and after the end of the audio.
     fn trim(&mut self, samples: &mut Vec<f32>) {
         let channels = self.downmix.channels();
         let frames = samples.len() / channels;
@@ -444,7 +443,7 @@ impl PacketInput {
         }
     }
 
-    /// Frames that a packet stands for by its duration, and never more than it can hold.
+    /// Frames of a packet by its duration, at most what a packet can hold.
     fn frames_of(&self, packet: &Packet) -> u64 {
         let ticks = packet.dur.get();
         let frames = match self.track.time_base {
@@ -473,7 +472,7 @@ impl PacketInput {
         Ok(())
     }
 
-    /// Frames by which a declared length is rounded up: writers of CAF count the last packet as a whole one.
+    /// Frames by which a declared length is rounded up: CAF writers count the last packet as full.
     fn length_slack(&self) -> u64 {
         if self.container == Container::Caf {
             self.packet_frames
@@ -493,7 +492,7 @@ impl PacketInput {
         self.format
     }
 
-    /// The rate of the frames that came last; it changes only where another stream is chained.
+    /// The rate of the latest frames; it changes only at the start of a chained stream.
     pub(super) fn rate_hz(&self) -> u32 {
         self.rate_hz
     }
@@ -506,7 +505,7 @@ impl PacketInput {
         self.expected_frames
     }
 
-    /// Whether the length is only estimated from the first frames: without a tag nothing declares it.
+    /// Whether the length is only estimated from the first frames, because no tag declares it.
     pub(super) fn is_length_estimated(&self) -> bool {
         self.is_without_container() && self.track.duration.is_none()
     }
@@ -515,7 +514,7 @@ impl PacketInput {
         self.counts.damaged
     }
 
-    /// Frames declared and not there, for the containers that count their frames exactly.
+    /// Declared frames that are missing, for containers that count their frames exactly.
     pub(super) fn missing_frames(&self) -> Option<u64> {
         let is_exact = match self.container {
             Container::Mpeg => self.track.delay.is_some() && self.counts.chained == 0,

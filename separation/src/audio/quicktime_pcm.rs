@@ -1,4 +1,4 @@
-//! The byte order of linear samples in QuickTime and MP4 files, which symphonia takes for little-endian.
+//! Byte order of linear samples in QuickTime and MP4 files; symphonia assumes little-endian.
 //!
 //! QuickTime File Format: `in24`, `in32`, `fl32` and `fl64` are big-endian unless an `enda` box holds 1; `twos` is
 //! big-endian and `sowt` little-endian; `lpcm` has flags.
@@ -15,20 +15,21 @@ use symphonia::core::errors::{Error, Result};
 use symphonia::core::formats::Track;
 
 use super::bytes::{read_at, u32_be};
-use super::containers::UNCLEAR_WIDTH;
-use super::edits::{Extent, Walk};
+use super::edits::{BoxExtent, BoxWalker};
+use super::error::UNCLEAR_WIDTH;
 
-/// Sound tracks looked at; more than a film has.
+/// Sound tracks inspected; more than a film has.
 const MAX_TRACKS: usize = 64;
 
-/// The codecs of the tracks with linear samples, by the tracks' numbers. Tracks that cannot be read are left to the
-/// reader; one whose packets are larger than its samples is an error, because nothing says on which side they are.
+/// The codecs of the tracks with linear samples, by track number. Tracks that cannot be read are left to the
+/// reader. A track whose packets are larger than its samples is an error, because the alignment of the
+/// samples is unknown.
 pub(super) fn codecs(input: &mut (impl Read + Seek)) -> Result<Vec<(u32, AudioCodecId)>> {
     let mut found = Vec::new();
     let Ok(end) = input.seek(SeekFrom::End(0)) else {
         return Ok(found);
     };
-    let mut walk = Walk { input, boxes: 0 };
+    let mut walk = BoxWalker { input, boxes: 0 };
     let Some(movie) = walk.find(0, end, b"moov") else {
         return Ok(found);
     };
@@ -45,7 +46,7 @@ pub(super) fn codecs(input: &mut (impl Read + Seek)) -> Result<Vec<(u32, AudioCo
     Ok(found)
 }
 
-/// Puts the codec of `codecs` into the track, if that has linear samples.
+/// Sets the track's codec from `codecs`, if the track has linear samples.
 pub(super) fn correct(track: &mut Track, codecs: &[(u32, AudioCodecId)]) {
     let codec = codecs.iter().find(|(id, _)| *id == track.id);
     let params = track.codec_params.as_mut().and_then(CodecParameters::audio_mut);
@@ -54,7 +55,10 @@ pub(super) fn correct(track: &mut Track, codecs: &[(u32, AudioCodecId)]) {
     }
 }
 
-fn linear_track(walk: &mut Walk<'_, impl Read + Seek>, track: Extent) -> Option<Result<(u32, AudioCodecId)>> {
+fn linear_track(
+    walk: &mut BoxWalker<'_, impl Read + Seek>,
+    track: BoxExtent,
+) -> Option<Result<(u32, AudioCodecId)>> {
     let header = walk.find(track.0, track.1, b"tkhd")?;
     let header = walk.prefix(header)?;
     let id = u32_be(&header, if *header.first()? == 1 { 20 } else { 12 })?;
@@ -62,7 +66,7 @@ fn linear_track(walk: &mut Walk<'_, impl Read + Seek>, track: Extent) -> Option<
     for kind in [b"mdia", b"minf", b"stbl", b"stsd"] {
         description = walk.find(description.0, description.1, kind)?;
     }
-    // Version, flags and the number of entries; then the first entry, which is a box as well.
+    // Version, flags and the number of entries; then the first entry, which is itself a box.
     let entry = description.0 + 8;
     let content = read_at(walk.input, entry, 72).ok()?;
     let kind = content.get(4..8)?;
@@ -79,7 +83,7 @@ fn linear_track(walk: &mut Walk<'_, impl Read + Seek>, track: Extent) -> Option<
     Some(Ok((id, codec)))
 }
 
-/// Version 2 gives the bits of a sample, the bytes of a packet, and its frames.
+/// Version 2 gives bits per sample, bytes per packet and frames per packet.
 fn is_unclear(content: &[u8]) -> bool {
     let fields = [48, 56, 64, 68].map(|offset| u32_be(content, offset).map(u64::from));
     let [Some(channels), Some(bits), Some(packet), Some(frames)] = fields else {
@@ -88,7 +92,7 @@ fn is_unclear(content: &[u8]) -> bool {
     packet > 0 && packet != bits.div_ceil(8) * channels * frames.max(1)
 }
 
-/// Version 1 gives the bytes of a sample besides, which counts before the size of 16 bits that is always in front.
+/// Version 1 also gives bytes per sample, which overrides the 16-bit size field before it.
 fn sample_bits(content: &[u8], version: u16) -> Option<u32> {
     match version {
         1 => Some(8 * u32_be(content, 40)?),
@@ -98,8 +102,8 @@ fn sample_bits(content: &[u8], version: u16) -> Option<u32> {
     }
 }
 
-/// The value of the `enda` box, inside a `wave` box or without.
-fn byte_order(walk: &mut Walk<'_, impl Read + Seek>, boxes: Extent) -> Option<u16> {
+/// The value of the `enda` box, with or without an enclosing `wave` box.
+fn byte_order(walk: &mut BoxWalker<'_, impl Read + Seek>, boxes: BoxExtent) -> Option<u16> {
     let inside = walk.find(boxes.0, boxes.1, b"wave");
     let inside = inside.and_then(|wave| walk.find(wave.0, wave.1, b"enda"));
     let order = inside.or_else(|| walk.find(boxes.0, boxes.1, b"enda"))?;

@@ -1,13 +1,13 @@
-//! What the readers of files hand over: samples as they are, and how to mix them to stereo.
+//! Output of the file readers: samples as stored, and how to mix them to stereo.
 
 use super::downmix::Downmix;
 
-/// A stretch of samples as the file has them.
+/// A block of samples with the file's own rate and channels.
 #[derive(Default)]
 pub(super) struct RawBlock {
     /// Interleaved samples.
     pub(super) samples: Vec<f32>,
-    /// How they are mixed to stereo; the reader sets it before the first samples.
+    /// The mix to stereo; the reader sets it before the first samples.
     pub(super) downmix: Option<Downmix>,
 }
 

@@ -1,35 +1,33 @@
-//! Converts any sample rate to 44.1 kHz, frame for frame: n frames at a rate become round(n * 44100 / rate), aligned
-//! with the input to the sample. 44.1 kHz passes through bit by bit.
+//! Converts any sample rate to 44.1 kHz: n frames become round(n * 44100 / rate), aligned with the input to
+//! the sample. 44.1 kHz passes through bit for bit.
 
 use audioadapter_buffers::direct::SequentialSliceOfVecs;
 use rubato::{Fft, FixedSync, Indexing, Resampler, WindowFunction};
 
 use super::{SAMPLE_RATE_HZ, StereoBlock};
 
-/// The lowest rate taken. Below it a file of few bytes would become hours: 1,000 Hz already grows 44.1 times.
+/// The lowest accepted rate. Below it, a small file would become hours: 1,000 Hz already grows 44.1 times.
 pub(super) const MIN_RATE_HZ: u32 = 1_000;
 
-/// The highest rate taken: eight times 192 kHz.
+/// The highest accepted rate: eight times 192 kHz.
 pub(super) const MAX_RATE_HZ: u32 = 1_536_000;
 
-/// The longest transform, in input frames. Rates without a common divisor with 44,100 need one as long as the rate
-/// (doubled if odd), so this admits every rate up to 262,144 Hz and above it the round ones; at 4 bytes a sample and
-/// about ten buffers twice as long, 2 x 262,144 x 2 x 4 x 10 = 42 MiB at worst.
+/// The longest transform, in input frames. Rates without a common divisor with 44,100 need one as long as the
+/// rate (doubled if odd), so this admits every rate up to 262,144 Hz, and round ones above it. With 4 bytes a
+/// sample and about ten buffers twice as long: 2 x 262,144 x 2 x 4 x 10 = 42 MiB at worst.
 const MAX_TRANSFORM_FRAMES: u64 = 2 * 262_144;
 
-/// Frames of the slower side in one transform, at the least: the filter is as long as the transform, and from 1,024
+/// Minimum frames of the slower side in one transform: the filter is as long as the transform, and from 1,024
 /// on it passes 98.6 % of the band.
 const MIN_TRANSFORM_FRAMES: u64 = 1_024;
 
-/// A converter for one stream.
 pub(super) enum Converter {
     /// The rate is 44.1 kHz already.
     Through,
-    /// The rate is another one.
+    /// Any other rate.
     Fft(Box<FftConverter>),
 }
 
-/// The state of a conversion.
 pub(super) struct FftConverter {
     fft: Fft<f32>,
     rate_hz: u32,
@@ -37,13 +35,13 @@ pub(super) struct FftConverter {
     input: [Vec<f32>; 2],
     output: [Vec<f32>; 2],
     transform_frames: usize,
-    /// Output frames still to drop, which are the delay of the filter.
+    /// Output frames still to drop: the delay of the filter.
     delay_left: usize,
     frames_in: u64,
     frames_out: u64,
 }
 
-/// How many frames at 44.1 kHz `frames` frames at `rate_hz` are: round(frames * 44100 / rate), halves upwards.
+/// Frames at 44.1 kHz for `frames` frames at `rate_hz`: round(frames * 44100 / rate), halves up.
 pub(super) fn converted_frames(frames: u64, rate_hz: u32) -> u64 {
     let rate = u128::from(rate_hz.max(1));
     let exact = (u128::from(frames) * u128::from(SAMPLE_RATE_HZ) * 2 + rate) / (2 * rate);
@@ -51,7 +49,7 @@ pub(super) fn converted_frames(frames: u64, rate_hz: u32) -> u64 {
 }
 
 impl Converter {
-    /// A converter from `rate_hz`; `None` for rates that it does not take.
+    /// A converter from `rate_hz`; `None` for unsupported rates.
     pub(super) fn from_rate(rate_hz: u32) -> Option<Self> {
         if rate_hz == SAMPLE_RATE_HZ {
             return Some(Self::Through);
@@ -80,7 +78,7 @@ impl Converter {
         })))
     }
 
-    /// Takes frames and appends what they complete to `ready`.
+    /// Takes frames and appends the completed output to `ready`.
     pub(super) fn push(&mut self, block: &StereoBlock, ready: &mut StereoBlock) -> Result<(), String> {
         match self {
             Self::Through => {
@@ -91,7 +89,7 @@ impl Converter {
         }
     }
 
-    /// Appends the rest, after the last frame.
+    /// Appends the remaining output, after the last frame.
     pub(super) fn finish(&mut self, ready: &mut StereoBlock) -> Result<(), String> {
         match self {
             Self::Through => Ok(()),
@@ -100,8 +98,8 @@ impl Converter {
     }
 }
 
-/// Input and output frames of one transform: whole periods of the ratio, an even number of them on both sides so
-/// that the middle of the filter, and so the delay, is a whole number of frames.
+/// Input and output frames of one transform: complete periods of the ratio, an even number on both sides, so
+/// that the middle of the filter, and so the delay, is an integer number of frames.
 fn transform(rate_hz: u32) -> Option<(usize, usize)> {
     if !(MIN_RATE_HZ..=MAX_RATE_HZ).contains(&rate_hz) {
         return None;
@@ -190,14 +188,14 @@ mod tests {
     fn convert(rate_hz: u32, left: Vec<f32>) -> StereoBlock {
         let mut converter = Converter::from_rate(rate_hz).expect("a rate that can be converted");
         let right = left.iter().map(|sample| -sample).collect();
-        let whole = StereoBlock { left, right };
+        let complete = StereoBlock { left, right };
         let mut ready = StereoBlock::default();
-        // Uneven pieces, so that no transform begins where a piece does.
-        for start in (0..whole.frames()).step_by(777) {
-            let end = whole.frames().min(start + 777);
+        // Uneven pieces, so that transforms and pieces do not start together.
+        for start in (0..complete.frames()).step_by(777) {
+            let end = complete.frames().min(start + 777);
             let piece = StereoBlock {
-                left: whole.left[start..end].to_vec(),
-                right: whole.right[start..end].to_vec(),
+                left: complete.left[start..end].to_vec(),
+                right: complete.right[start..end].to_vec(),
             };
             converter
                 .push(&piece, &mut ready)
@@ -206,7 +204,7 @@ mod tests {
         converter.finish(&mut ready).expect("conversion does not fail");
         assert_eq!(
             ready.frames() as u64,
-            converted_frames(whole.frames() as u64, rate_hz)
+            converted_frames(complete.frames() as u64, rate_hz)
         );
         ready
     }
@@ -218,7 +216,7 @@ mod tests {
             .collect();
         let output = convert(rate_hz, input);
         let (mut signal, mut noise) = (0.0, 0.0);
-        // Half a second away from both ends, where the sine begins and stops and is no sine.
+        // Half a second away from both ends, where the sine starts and stops.
         for n in 22_050..66_150 {
             let expected = sine(44_100.0, n);
             signal += expected * expected;
@@ -243,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_44_1_khz_cannot_hold_is_removed() {
+    fn frequencies_above_the_nyquist_limit_are_removed() {
         let tone: Vec<f32> = (0..192_000)
             .map(|n| (TAU * 30_000.0 * f64::from(n) / 96_000.0).sin() as f32)
             .collect();

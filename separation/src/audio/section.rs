@@ -1,11 +1,11 @@
-//! A part of a file that readers take for all of it.
+//! A byte range of a file, presented to readers as a complete file.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
 use symphonia::core::io::MediaSource;
 
-/// The bytes of a file up to an end. An end behind the file's own is what a file that was cut off claims to have:
-/// reading there gives nothing.
+/// The bytes of a file up to an end. The end may be after the end of the file, for one that was cut off;
+/// reading there returns nothing.
 pub(super) struct Section {
     inner: Box<dyn MediaSource>,
     end: u64,
@@ -24,8 +24,8 @@ impl Section {
         })
     }
 
-    /// Lets no reader jump to an index at the end, where the end was cut off.
-    pub(super) fn without_jumps_to_what_is_missing(mut self) -> io::Result<Self> {
+    /// Makes the input unseekable if its end is missing, so that no reader seeks to an index there.
+    pub(super) fn unseekable_if_truncated(mut self) -> io::Result<Self> {
         self.is_seekable = self.inner.seek(SeekFrom::End(0))? >= self.end;
         self.inner.rewind()?;
         Ok(self)
@@ -35,8 +35,8 @@ impl Section {
 impl Read for Section {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end.saturating_sub(self.position)).unwrap_or(usize::MAX);
-        let most = buffer.len().min(left);
-        let read = self.inner.read(&mut buffer[..most])?;
+        let max_bytes = buffer.len().min(left);
+        let read = self.inner.read(&mut buffer[..max_bytes])?;
         self.position += read as u64;
         Ok(read)
     }

@@ -1,21 +1,22 @@
-//! Files that our own decoders do not read, by their first bytes: those that are never audio, and those that ffmpeg
-//! decodes. Only signatures of four bytes or more, or checked further, so that no audio is taken for something else.
+//! Recognizes files that our own decoders do not read by their first bytes: those that are never audio, and
+//! those that ffmpeg decodes. Signatures have four bytes or more, or are checked further, so that no audio is
+//! misidentified.
 
-/// What a file is.
+/// The kind of a recognized file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Known {
-    /// Never audio that can be decoded, though it may hold some that must not be found by chance.
+pub(super) enum RecognizedFormat {
+    /// Never decodable audio, though it may contain audio that must not be found by chance.
     Foreign(&'static str),
     /// Audio in a format that ffmpeg decodes.
     ForFfmpeg(&'static str),
 }
 
-/// Bytes of text that are looked at.
+/// Bytes of text inspected.
 const TEXT_BYTES: usize = 512;
 
-/// What begins with bytes that nothing else begins with.
+/// Formats with a unique prefix.
 const FOREIGN: [(&[u8], &str); 25] = [
-    // ffmpeg takes its samples for little-endian, which is noise.
+    // ffmpeg reads its samples as little-endian, which gives noise.
     (b"RIFX", "a WAV file with big-endian numbers"),
     (b"PK\x03\x04", "a zip archive"),
     (b"\x89PNG", "a PNG image"),
@@ -43,19 +44,19 @@ const FOREIGN: [(&[u8], &str); 25] = [
     (b"d13:announce-list", "a torrent, not the file that it names"),
 ];
 
-/// Kinds of RIFF files besides WAVE, by the four bytes at offset 8.
-const RIFF_KINDS: [(&[u8; 4], Known); 5] = [
-    (b"WEBP", Known::Foreign("a WebP image")),
+/// RIFF files other than WAVE, by the four bytes at offset 8.
+const RIFF_KINDS: [(&[u8; 4], RecognizedFormat); 5] = [
+    (b"WEBP", RecognizedFormat::Foreign("a WebP image")),
     (
         b"RMID",
-        Known::Foreign("a MIDI file, which has notes and no sound"),
+        RecognizedFormat::Foreign("a MIDI file, which has notes and no sound"),
     ),
-    (b"sfbk", Known::Foreign("a SoundFont")),
-    (b"AVI ", Known::ForFfmpeg("AVI")),
-    (b"QLCM", Known::ForFfmpeg("QCP")),
+    (b"sfbk", RecognizedFormat::Foreign("a SoundFont")),
+    (b"AVI ", RecognizedFormat::ForFfmpeg("AVI")),
+    (b"QLCM", RecognizedFormat::ForFfmpeg("QCP")),
 ];
 
-/// Brands of ISO files that are images, at offset 8 behind `ftyp`.
+/// Brands of ISO files that are images, at offset 8, after `ftyp`.
 const IMAGE_BRANDS: [&[u8; 4]; 8] = [
     b"heic", b"heix", b"heim", b"hevc", b"mif1", b"msf1", b"avif", b"avis",
 ];
@@ -87,44 +88,44 @@ const FOR_FFMPEG: [(&[u8], &str); 24] = [
     (b"\x06\x0e\x2b\x34\x02\x05\x01\x01", "MXF"),
 ];
 
-/// Names what is recognized by its signature; text is left to [`text`].
-pub(super) fn recognize(head: &[u8]) -> Option<Known> {
+/// Recognizes a file by its signature; text is left to [`text`].
+pub(super) fn recognize(head: &[u8]) -> Option<RecognizedFormat> {
     let at = |offset: usize, magic: &[u8]| head.get(offset..offset + magic.len()) == Some(magic);
     let begins = |(magic, _): &&(&[u8], &'static str)| head.starts_with(magic);
     if at(0, b"RIFF") {
         return RIFF_KINDS
             .iter()
             .find(|(kind, _)| at(8, *kind))
-            .map(|(_, known)| *known);
+            .map(|(_, format)| *format);
     }
     if at(4, b"ftyp") && IMAGE_BRANDS.iter().any(|brand| at(8, *brand)) {
-        return Some(Known::Foreign("a HEIF or AVIF image"));
+        return Some(RecognizedFormat::Foreign("a HEIF or AVIF image"));
     }
     if at(0, b"FORM") && (at(8, b"8SVX") || at(8, b"16SV")) {
-        return Some(Known::ForFfmpeg("8SVX"));
+        return Some(RecognizedFormat::ForFfmpeg("8SVX"));
     }
     if let Some((_, name)) = FOREIGN.iter().find(begins) {
-        return Some(Known::Foreign(name));
+        return Some(RecognizedFormat::Foreign(name));
     }
     if let Some((_, name)) = FOR_FFMPEG.iter().find(begins) {
-        return Some(Known::ForFfmpeg(name));
+        return Some(RecognizedFormat::ForFfmpeg(name));
     }
     if is_bitmap(head) {
-        return Some(Known::Foreign("a BMP image"));
+        return Some(RecognizedFormat::Foreign("a BMP image"));
     }
     if is_windows_program(head) {
-        return Some(Known::Foreign("a program"));
+        return Some(RecognizedFormat::Foreign("a program"));
     }
     if at(4, b"\xf8\x72\x6f\xba") {
-        return Some(Known::ForFfmpeg("TrueHD"));
+        return Some(RecognizedFormat::ForFfmpeg("TrueHD"));
     }
     if is_transport_stream(head) {
-        return Some(Known::ForFfmpeg("MPEG transport stream"));
+        return Some(RecognizedFormat::ForFfmpeg("MPEG transport stream"));
     }
-    is_ac3(head).then_some(Known::ForFfmpeg("AC-3"))
+    is_ac3(head).then_some(RecognizedFormat::ForFfmpeg("AC-3"))
 }
 
-/// The size of the second header is one of the few that exist.
+/// The size of the second header must be one of the few defined ones.
 fn is_bitmap(head: &[u8]) -> bool {
     head.starts_with(b"BM")
         && head.get(6..10) == Some(&[0; 4])
@@ -134,16 +135,16 @@ fn is_bitmap(head: &[u8]) -> bool {
         )
 }
 
-/// The DOS header points to another.
+/// The DOS header must point to another header.
 fn is_windows_program(head: &[u8]) -> bool {
     let Some(&[low, high, 0, 0]) = head.get(60..64) else {
         return false;
     };
-    let place = usize::from(u16::from_le_bytes([low, high]));
-    head.starts_with(b"MZ") && head.get(place..place + 4) == Some(b"PE\0\0")
+    let offset = usize::from(u16::from_le_bytes([low, high]));
+    head.starts_with(b"MZ") && head.get(offset..offset + 4) == Some(b"PE\0\0")
 }
 
-/// Packets of 188 bytes, or of 192 with a time in front of each, begin with the same byte.
+/// Packets of 188 bytes, or of 192 with a time stamp before each, begin with the same byte.
 fn is_transport_stream(head: &[u8]) -> bool {
     let repeats = |first: usize, packet: usize| (0..5).all(|n| head.get(first + n * packet) == Some(&0x47));
     repeats(0, 188) || repeats(4, 192)
@@ -152,8 +153,8 @@ fn is_transport_stream(head: &[u8]) -> bool {
 /// ATSC A/52: two frames, each of the length that its header gives.
 fn is_ac3(head: &[u8]) -> bool {
     let second = ac3_frame_bytes(head);
-    second.is_some_and(|place| {
-        head.get(place..)
+    second.is_some_and(|offset| {
+        head.get(offset..)
             .is_some_and(|rest| rest.starts_with(b"\x0b\x77"))
     })
 }
@@ -180,7 +181,8 @@ fn ac3_frame_bytes(head: &[u8]) -> Option<usize> {
     }
 }
 
-/// What kind of text a file begins with, in UTF-8, UTF-16 or an encoding of one byte; `None` where it is none.
+/// The kind of text that a file begins with, in UTF-8, UTF-16 or a single-byte encoding; `None` if it is not
+/// text.
 pub(super) fn text(head: &[u8]) -> Option<&'static str> {
     let text = as_text(&head[..head.len().min(TEXT_BYTES)])?;
     let text = text.trim_start_matches('\u{feff}').trim_start().to_lowercase();
@@ -212,13 +214,13 @@ fn as_text(head: &[u8]) -> Option<String> {
     if head.iter().any(is_control) {
         return None;
     }
-    // The last character may be cut off where looking ended.
+    // The last character may be cut off at the end of the inspected bytes.
     let is_utf_8 = match std::str::from_utf8(head) {
         Ok(_) => true,
         Err(error) => error.error_len().is_none(),
     };
     let plain = head.iter().filter(|byte| byte.is_ascii()).count();
-    // Text in encodings of one byte is mostly ASCII in the markup and languages that are met here.
+    // Text in single-byte encodings is mostly ASCII, at least in markup and common languages.
     (is_utf_8 || plain * 4 >= head.len() * 3).then(|| String::from_utf8_lossy(head).into_owned())
 }
 
@@ -272,17 +274,20 @@ mod tests {
     }
 
     #[test]
-    fn signatures_shared_by_two_kinds_are_told_apart() {
+    fn signatures_shared_by_two_kinds_are_distinguished() {
         assert_eq!(
             recognize(b"RIFF\0\0\0\0WEBPVP8 "),
-            Some(Known::Foreign("a WebP image"))
+            Some(RecognizedFormat::Foreign("a WebP image"))
         );
-        assert_eq!(recognize(b"RIFF\0\0\0\0AVI LIST"), Some(Known::ForFfmpeg("AVI")));
+        assert_eq!(
+            recognize(b"RIFF\0\0\0\0AVI LIST"),
+            Some(RecognizedFormat::ForFfmpeg("AVI"))
+        );
         assert_eq!(recognize(b"RIFF\0\0\0\0WAVEfmt "), None);
         assert_eq!(recognize(b"\0\0\0\x18ftypM4A \0\0\0\0"), None);
         assert_eq!(
             recognize(b"\0\0\0\x18ftypheic\0\0\0\0"),
-            Some(Known::Foreign("a HEIF or AVIF image"))
+            Some(RecognizedFormat::Foreign("a HEIF or AVIF image"))
         );
         assert_eq!(recognize(b"MZ and more"), None);
         assert_eq!(recognize(b"BM and more than that"), None);

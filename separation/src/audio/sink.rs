@@ -1,7 +1,7 @@
 //! Files that appear complete or not at all.
 //!
-//! A file has a temporary name and a lock while it is written. The lock ends with its process, however that ends, so
-//! that what a killed process left is known from what a running one still writes.
+//! A file has a temporary name and a lock while it is written. The operating system releases the lock when
+//! the process ends for any reason, which distinguishes abandoned files from files still being written.
 
 use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -12,37 +12,38 @@ use tempfile::TempPath;
 
 use super::AudioError;
 
-/// Bytes gathered before they are written: 256 KiB, a second and a half of 16-bit stereo.
+/// Bytes buffered before they are written: 256 KiB, a second and a half of 16-bit stereo.
 const BUFFER_BYTES: usize = 262_144;
 
-/// Less the umask, as for any new file.
+/// Mode of new files, before the umask.
 const NEW_FILE_MODE: u32 = 0o666;
 
-/// The end of the name of a file that is not complete; of no other program's files.
+/// Name suffix of incomplete files, used by no other program.
 const PART_SUFFIX: &str = ".separation.part";
 
-/// Characters of the final name in the temporary one: 40 of up to 4 bytes leave room for the rest in 255 bytes.
+/// Characters of the final name in the temporary one: 40 of up to 4 bytes each fit in 255 bytes with the
+/// rest.
 const SHORT_NAME_CHARS: usize = 40;
 
-/// New names tried where a file is removed between its creation and its lock.
+/// Names tried if a file is removed between its creation and its lock.
 const MAX_TRIES: usize = 16;
 
-/// A completely encoded file that nobody sees yet: publishing renames it to its final name.
+/// A completely encoded file under a temporary name: publishing renames it to its final name.
 #[derive(Debug)]
 pub struct UnpublishedFile {
-    /// Open for its lock.
+    /// Keeps the lock.
     _locked: File,
     temporary: TempPath,
     destination: PathBuf,
     report: SinkReport,
 }
 
-/// What was written.
+/// Result of writing a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SinkReport {
     /// Frames written.
     pub frames: u64,
-    /// Samples (of either channel) that were outside full scale and are cut to it: here for integers, by the player
+    /// Samples (of either channel) outside full scale. They are clipped here for integers, and by the player
     /// for MP3. Always 0 for float output.
     pub clipped_samples: u64,
     /// Size of the file in bytes.
@@ -50,20 +51,20 @@ pub struct SinkReport {
 }
 
 impl UnpublishedFile {
-    /// What was written.
+    /// The result of writing.
     pub fn report(&self) -> SinkReport {
         self.report
     }
 
-    /// The name that the file will have.
+    /// The final name.
     pub fn destination(&self) -> &Path {
         &self.destination
     }
 
-    /// Gives the file its final name, replacing what was there.
+    /// Renames the file to its final name, replacing an existing file.
     ///
     /// # Errors
-    /// When the file system refuses the rename; the temporary file is then removed.
+    /// If the rename fails; the temporary file is then removed.
     pub fn publish(self) -> Result<SinkReport, AudioError> {
         self.temporary
             .persist(&self.destination)
@@ -75,7 +76,7 @@ impl UnpublishedFile {
     }
 }
 
-/// The directory that a file of this name lies in; the current one for a bare name.
+/// The parent directory of a path; the current directory for a bare name.
 pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -83,10 +84,11 @@ pub(crate) fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// Makes a file in `directory` that will be called `name`; it has a temporary name and is locked until it is closed.
+/// Creates a file in `directory`, to be renamed to `name`; it has a temporary name and is locked until
+/// closed.
 ///
 /// # Errors
-/// When it cannot be created.
+/// If it cannot be created.
 pub fn part_file(directory: &Path, name: &str) -> io::Result<(File, TempPath)> {
     let short: String = name.chars().take(SHORT_NAME_CHARS).collect();
     for _ in 0..MAX_TRIES {
@@ -96,17 +98,17 @@ pub fn part_file(directory: &Path, name: &str) -> io::Result<(File, TempPath)> {
             .permissions(Permissions::from_mode(NEW_FILE_MODE))
             .tempfile_in(directory)?;
         let (file, path) = part.into_parts();
-        // Where the file system has no locks, nothing is removed either.
+        // On a file system without locks, abandoned files are not removed either.
         let _ = file.try_lock();
-        if is_still(&file, &path) {
+        if is_same_file(&file, &path) {
             return Ok((file, path));
         }
     }
-    Err(io::Error::other("new files are removed by another program"))
+    Err(io::Error::other("another program removes the new files"))
 }
 
-/// Whether a path still leads to an open file.
-fn is_still(file: &File, path: &Path) -> bool {
+/// Whether a path still refers to an open file.
+fn is_same_file(file: &File, path: &Path) -> bool {
     let same = |(open, found): (std::fs::Metadata, std::fs::Metadata)| {
         (open.dev(), open.ino()) == (found.dev(), found.ino())
     };
@@ -116,8 +118,8 @@ fn is_still(file: &File, path: &Path) -> bool {
         .is_some_and(same)
 }
 
-/// Removes from `directory` what processes that were killed left of files that they had not completed; gives how many.
-/// Files that a running process writes are locked and stay.
+/// Removes incomplete files of killed processes from `directory` and returns their number. Files that a
+/// running process writes are locked and stay.
 pub fn remove_abandoned(directory: &Path) -> usize {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let abandoned = entries.filter(|entry| {
@@ -131,13 +133,13 @@ pub fn remove_abandoned(directory: &Path) -> usize {
         .count()
 }
 
-/// Writing is asked for because network file systems lock nothing else.
+/// Opens for writing because network file systems lock only writable files.
 fn is_unlocked(path: &Path) -> bool {
     let file = File::options().write(true).open(path);
     file.is_ok_and(|file| file.try_lock().is_ok())
 }
 
-/// A file under a temporary name beside its destination, removed unless it is completed and published.
+/// A file under a temporary name next to its destination, removed unless it is completed and published.
 #[derive(Debug)]
 pub(super) struct PartFile {
     file: BufWriter<File>,
@@ -146,7 +148,7 @@ pub(super) struct PartFile {
 }
 
 impl PartFile {
-    /// Makes the temporary file, unless something at `destination` already forbids a file of that name.
+    /// Creates the temporary file, unless publishing to `destination` is already known to fail.
     pub(super) fn create(destination: &Path) -> Result<Self, AudioError> {
         let unwritable = |source| AudioError::Write {
             path: destination.to_owned(),
@@ -155,7 +157,7 @@ impl PartFile {
         let name = destination
             .file_name()
             .ok_or_else(|| unwritable(io::ErrorKind::InvalidFilename.into()))?;
-        // What publishing would fail for is found before the work, not after it.
+        // Errors of publishing are found before the work, not after it.
         match destination.symlink_metadata() {
             Ok(found) if found.is_dir() => return Err(unwritable(io::ErrorKind::IsADirectory.into())),
             Ok(_) => {}
@@ -194,7 +196,7 @@ impl PartFile {
             temporary,
             destination,
         } = self;
-        match settle(file, header) {
+        match finish_file(file, header) {
             Ok((file, bytes)) => {
                 let report = SinkReport {
                     frames,
@@ -216,7 +218,7 @@ impl PartFile {
     }
 }
 
-fn settle(file: BufWriter<File>, header: &[u8]) -> io::Result<(File, u64)> {
+fn finish_file(file: BufWriter<File>, header: &[u8]) -> io::Result<(File, u64)> {
     let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.seek(SeekFrom::Start(0))?;
     file.write_all(header)?;
@@ -253,12 +255,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_is_removed_and_what_is_being_written_is_not() {
+    fn files_of_a_killed_process_are_removed_and_files_being_written_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let written = PartFile::create(&directory.path().join("stem.wav")).unwrap();
         let complete = PartFile::create(&directory.path().join("other.wav")).unwrap();
         let complete = complete.complete(b"head", 1, 0).unwrap();
-        // Closed without being removed, as by a process that was killed.
+        // Closed without being removed, as by a killed process.
         let (file, path) = part_file(directory.path(), "stem.wav").unwrap();
         let left = path.keep().unwrap();
         drop(file);

@@ -1,16 +1,15 @@
-//! Tells what a file is from its first bytes; names are never asked.
+//! Recognizes a file's format by its first bytes, never by its name.
 //!
-//! MPEG and ADTS streams have no signature, only frame headers that random bytes imitate, so several consistent
-//! headers in a row are demanded before a file counts as one.
+//! MPEG and ADTS streams have no signature, only frame headers that random bytes imitate, so several
+//! consistent headers in a row are required.
 
 use std::io::{self, Read, Seek};
 
 use super::bytes::read_at;
 use super::frames::{self, Parse};
-use super::signatures::{self, Known};
+use super::signatures::{self, RecognizedFormat};
 use super::tags;
 
-/// What the first bytes say that a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Container {
     Wav,
@@ -24,81 +23,82 @@ pub(super) enum Container {
     Mpeg,
 }
 
-/// A recognised container and where it begins (after tags and bytes that are no audio), in bytes.
+/// A recognized container and the byte offset of its start (after tags and other bytes before the audio).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sniffed {
     pub(super) container: Container,
     pub(super) offset: u64,
 }
 
-/// Why a file is none of our containers.
+/// Why a file has none of our containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unrecognised {
-    /// Nothing that we know; it may still be audio.
+pub(super) enum Unrecognized {
+    /// An unknown format; it may still be audio.
     #[error("no known audio format")]
     Unknown,
-    /// Something that is known and never audio.
+    /// A known format that is never audio.
     #[error("it is {0}")]
     Foreign(&'static str),
     /// Audio that ffmpeg decodes and we do not.
     #[error("it is {0}")]
     ForFfmpeg(&'static str),
-    /// As many zeros as any file may begin with, and no end of them.
+    /// More zero bytes than any file may begin with.
     #[error("its first {MAX_ZERO_BYTES} bytes are zero, as in a download that was not finished")]
     Zeros,
-    /// There are no bytes in it.
+    /// The file has no bytes.
     #[error("the file is empty")]
     Empty,
-    /// It ends with its tags, or before their end.
+    /// The file ends after or within its tags.
     #[error("nothing follows its tags")]
     OnlyTags,
 }
 
-/// Bytes in which signatures are: the second frame of AC-3 begins within 3,840 bytes.
+/// Bytes searched for signatures: the second frame of AC-3 begins within 3,840 bytes.
 const HEAD_BYTES: u64 = 4_096;
 
-/// Bytes looked at in all that is neither a tag nor known: a megabyte, as other players do.
+/// Bytes searched that are neither a tag nor known: a megabyte, as other players do.
 const WINDOW_BYTES: usize = 1_048_576;
 
-/// How far into the window a first MPEG or ADTS frame needs no more than `NEAR_FRAMES` behind it: two of the longest
-/// MPEG frames, as at the start of a stream that was cut in the middle of a frame, and some.
+/// How far into the window a first MPEG or ADTS frame needs only `NEAR_FRAMES` after it: two of the longest
+/// MPEG frames, as in a stream that starts in the middle of a frame, and some margin.
 const NEAR_BYTES: usize = 4_096;
 
-/// Frames in a row that must agree, unless the file ends exactly behind fewer.
+/// Agreeing frames required in a row, unless the file ends exactly after fewer.
 const NEAR_FRAMES: usize = 4;
 
-/// The same farther in, where more bytes had a chance to imitate frames.
+/// The same farther in, where more bytes can imitate frames by chance.
 const FAR_FRAMES: usize = 16;
 
-/// Tags skipped one after the other; taggers leave at most a few.
+/// Tags skipped in a row; taggers write at most a few.
 const MAX_TAGS: usize = 8;
 
-/// Zero bytes skipped in front of the first frame: 64 KiB, what taggers leave as padding.
+/// Zero bytes skipped before the first frame: 64 KiB, the padding that taggers leave.
 const MAX_ZERO_BYTES: u64 = 65_536;
 
-/// Recognises the content, or says what is there instead.
-pub(super) fn sniff(input: &mut (impl Read + Seek)) -> io::Result<Result<Sniffed, Unrecognised>> {
-    let offset = behind_tags(input)?;
+/// Recognizes the content, or reports why it is not recognized.
+pub(super) fn sniff(input: &mut (impl Read + Seek)) -> io::Result<Result<Sniffed, Unrecognized>> {
+    let offset = offset_after_tags(input)?;
     let window = read_at(input, offset, HEAD_BYTES)?;
     if window.is_empty() {
         return Ok(Err(if offset == 0 {
-            Unrecognised::Empty
+            Unrecognized::Empty
         } else {
-            Unrecognised::OnlyTags
+            Unrecognized::OnlyTags
         }));
     }
-    // Behind a tag that states too small a size, the rest of its cover is no image.
+    // After a tag that declares too small a size, the rest of its cover image must not be recognized as an
+    // image.
     let is_at_start = offset == 0;
     match signatures::recognize(&window) {
-        Some(Known::Foreign(name)) if is_at_start => return Ok(Err(Unrecognised::Foreign(name))),
-        Some(Known::ForFfmpeg(name)) => return Ok(Err(Unrecognised::ForFfmpeg(name))),
-        Some(Known::Foreign(_)) | None => {}
+        Some(RecognizedFormat::Foreign(name)) if is_at_start => return Ok(Err(Unrecognized::Foreign(name))),
+        Some(RecognizedFormat::ForFfmpeg(name)) => return Ok(Err(Unrecognized::ForFfmpeg(name))),
+        Some(RecognizedFormat::Foreign(_)) | None => {}
     }
     if let Some(container) = by_signature(&window) {
         return Ok(Ok(Sniffed { container, offset }));
     }
     if is_at_start && let Some(text) = signatures::text(&window) {
-        return Ok(Err(Unrecognised::Foreign(text)));
+        return Ok(Err(Unrecognized::Foreign(text)));
     }
     let zeros = leading_zeros(input, offset)?;
     let offset = offset + zeros;
@@ -108,25 +108,25 @@ pub(super) fn sniff(input: &mut (impl Read + Seek)) -> io::Result<Result<Sniffed
             container,
             offset: offset + start as u64,
         }),
-        None if zeros == MAX_ZERO_BYTES => Err(Unrecognised::Zeros),
-        None => Err(Unrecognised::Unknown),
+        None if zeros == MAX_ZERO_BYTES => Err(Unrecognized::Zeros),
+        None => Err(Unrecognized::Unknown),
     })
 }
 
-/// The first place where frames begin. Containers of others hold such frames, too, with something between them: there
-/// only the beginning counts.
+/// The first place where frames begin. Other containers have such frames too, with other bytes between them,
+/// and are accepted only if frames are at the beginning.
 fn first_frames(window: &[u8]) -> Option<(Container, usize)> {
-    // A file that ends inside the window may hold fewer frames than are otherwise demanded.
+    // A file that ends inside the window may have fewer frames than are otherwise required.
     let is_end = window.len() < WINDOW_BYTES;
-    let most = if holds_frames_of_its_own(window) {
+    let search_bytes = if is_container_of_mpeg_frames(window) {
         NEAR_BYTES
     } else {
         window.len()
     };
-    (0..window.len().min(most))
+    (0..window.len().min(search_bytes))
         .filter(|start| window[*start] == 0xff)
         .find_map(|start| {
-            let demanded = if start < NEAR_BYTES {
+            let min_frames = if start < NEAR_BYTES {
                 NEAR_FRAMES
             } else {
                 FAR_FRAMES
@@ -137,27 +137,27 @@ fn first_frames(window: &[u8]) -> Option<(Container, usize)> {
                 (Container::Adts, frames::adts),
             ]
             .into_iter()
-            .find(|(_, parse)| frames::is_run(rest, *parse, demanded, is_end))
+            .find(|(_, parse)| frames::is_run(rest, *parse, min_frames, is_end))
             .map(|(container, _)| (container, start))
         })
 }
 
-/// Whether the file is a container that only ffmpeg reads, that has no signature of its own, and in which MPEG audio is
+/// Whether the file is a container without a signature that only ffmpeg reads and in which MPEG audio is
 /// common.
-fn holds_frames_of_its_own(head: &[u8]) -> bool {
-    const KNOWN: [&[u8]; 5] = [b"RIFF", b"FORM", b"\0\0\x01\xb3", b"FWS", b"nut/"];
-    KNOWN.iter().any(|magic| head.starts_with(magic))
+fn is_container_of_mpeg_frames(head: &[u8]) -> bool {
+    const SIGNATURES: [&[u8]; 5] = [b"RIFF", b"FORM", b"\0\0\x01\xb3", b"FWS", b"nut/"];
+    SIGNATURES.iter().any(|magic| head.starts_with(magic))
 }
 
-fn behind_tags(input: &mut (impl Read + Seek)) -> io::Result<u64> {
+fn offset_after_tags(input: &mut (impl Read + Seek)) -> io::Result<u64> {
     let mut offset = 0;
     for _ in 0..MAX_TAGS {
         let head = read_at(input, offset, tags::HEAD_BYTES)?;
-        // ID3v1 has its place at the end.
+        // ID3v1 belongs at the end.
         let Some(length) = tags::length_at(&head).filter(|_| !head.starts_with(b"TAG")) else {
             break;
         };
-        // A size beyond the end of the file just finds nothing there.
+        // With a size beyond the end of the file, the search finds nothing there.
         offset += length;
     }
     Ok(offset)
@@ -195,31 +195,31 @@ mod tests {
     use super::*;
     use std::io::Cursor;
 
-    fn check(bytes: Vec<u8>, expected: Result<Container, Unrecognised>) {
+    fn check(bytes: Vec<u8>, expected: Result<Container, Unrecognized>) {
         let found = sniff(&mut Cursor::new(bytes)).expect("a cursor does not fail");
         assert_eq!(found.map(|sniffed| sniffed.container), expected);
     }
 
     #[test]
-    fn text_archives_and_nothing_are_named_for_what_they_are() {
-        check(Vec::new(), Err(Unrecognised::Empty));
+    fn text_archives_and_empty_files_are_named_by_their_kind() {
+        check(Vec::new(), Err(Unrecognized::Empty));
         check(
             b"[playlist]\nsong.mp3\n".to_vec(),
-            Err(Unrecognised::Foreign("a playlist, not the songs that it names")),
+            Err(Unrecognized::Foreign("a playlist, not the songs that it names")),
         );
         check(
             b"PK\x03\x04rest".to_vec(),
-            Err(Unrecognised::Foreign("a zip archive")),
+            Err(Unrecognized::Foreign("a zip archive")),
         );
-        check(vec![0; 100_000], Err(Unrecognised::Zeros));
-        check(vec![0; 1_000], Err(Unrecognised::Unknown));
+        check(vec![0; 100_000], Err(Unrecognized::Zeros));
+        check(vec![0; 1_000], Err(Unrecognized::Unknown));
     }
 
     #[test]
     fn one_mpeg_header_in_noise_is_not_an_mp3() {
         let mut bytes = vec![0xfe_u8; 20_000];
         bytes[100..104].copy_from_slice(&[0xff, 0xfb, 0x90, 0x00]);
-        check(bytes, Err(Unrecognised::Unknown));
+        check(bytes, Err(Unrecognized::Unknown));
     }
 
     #[test]
@@ -235,16 +235,16 @@ mod tests {
     fn a_tag_that_claims_more_than_the_file_has_ends_the_search() {
         check(
             b"ID3\x04\x00\x00\x7f\x7f\x7f\x7fxxxx".to_vec(),
-            Err(Unrecognised::OnlyTags),
+            Err(Unrecognized::OnlyTags),
         );
     }
 
     #[test]
-    fn what_is_recognised_as_no_audio_reads_as_a_sentence() {
+    fn the_reason_that_a_file_is_not_audio_reads_as_a_sentence() {
         assert_eq!(
-            Unrecognised::Foreign("a PNG image").to_string(),
+            Unrecognized::Foreign("a PNG image").to_string(),
             "it is a PNG image"
         );
-        assert_eq!(Unrecognised::OnlyTags.to_string(), "nothing follows its tags");
+        assert_eq!(Unrecognized::OnlyTags.to_string(), "nothing follows its tags");
     }
 }

@@ -1,7 +1,7 @@
 //! Opens a file of any known format as a stream of 44.1 kHz stereo.
 //!
-//! The content alone decides which decoder reads it. Memory does not grow with the length of the file, and what a
-//! header claims is never trusted with an allocation.
+//! The content alone decides which decoder reads it. Memory does not grow with the length of the file, and no
+//! size in a header decides an allocation.
 
 use std::io::{self, Cursor, Seek};
 use std::path::{Path, PathBuf};
@@ -11,36 +11,36 @@ use std::time::Duration;
 use symphonia::core::io::MediaSource;
 
 use super::coded_pcm;
-use super::fallback::{self, Chance, Complaint};
+use super::fallback::{self, FfmpegError, FfmpegSupport};
 use super::ffmpeg;
 use super::outline::default_track_index;
 use super::packets::PacketInput;
 use super::raw::RawBlock;
 use super::resample::{Converter, converted_frames};
-use super::sniff::{Container, Sniffed, Unrecognised, sniff};
+use super::sniff::{Container, Sniffed, Unrecognized, sniff};
 use super::wav_in::{NotOpened, WavInput};
 use super::{AudioError, MAX_BLOCK_FRAMES, SAMPLE_RATE_HZ, StereoBlock, StereoSource};
 
-/// Samples beyond this are as broken as NaN: full scale is 1, and 1e10 is 200 dB above it.
+/// Samples beyond this are invalid, like NaN: full scale is 1, and 1e10 is 200 dB above it.
 const MAX_SAMPLE: f32 = 1e10;
 
-/// Whether the ffmpeg program may decode what we cannot.
+/// Whether the ffmpeg program may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FfmpegUse {
-    /// As a last resort, if it is installed.
+    /// For files that our own decoders refuse, if it is installed.
     Allowed,
     /// Never.
     Forbidden,
 }
 
-/// Limits on what is read and how.
+/// Limits of reading a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceOptions {
-    /// The longest audio that is accepted; none by default.
+    /// The longest accepted audio; unlimited by default.
     pub max_duration: Option<Duration>,
     /// Whether ffmpeg may be used; allowed by default.
     pub ffmpeg: FfmpegUse,
-    /// The longest wait for the next samples of ffmpeg; 30 seconds by default.
+    /// The longest wait for the next samples from ffmpeg; 30 seconds by default.
     pub ffmpeg_timeout: Duration,
 }
 
@@ -54,33 +54,33 @@ impl Default for SourceOptions {
     }
 }
 
-/// What a file turned out to be.
+/// The detected format of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceInfo {
     /// Container or codec: "wav", "flac", "mp3", "mp2", "ogg vorbis", "opus", "aac", "alac", "aiff", "caf", …
     pub format: String,
     /// Whether ffmpeg decodes it.
     pub via_ffmpeg: bool,
-    /// Sample rate of the file in Hz; of the first stream, where several are chained.
+    /// Sample rate of the file in Hz; that of the first stream if several are chained.
     pub rate_hz: u32,
-    /// Channels of the file; of the first stream, where several are chained.
+    /// Channels of the file; those of the first stream if several are chained.
     pub channels: usize,
-    /// Length in frames at 44.1 kHz, where the file tells; a hint.
+    /// Length in frames at 44.1 kHz, if the file declares one; a hint.
     pub expected_frames: Option<u64>,
 }
 
-/// What reading a file came to.
+/// Counts from reading a file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SourceReport {
     /// Frames read, at 44.1 kHz.
     pub frames: u64,
-    /// Samples of the file that were no number or beyond 1e10, and were replaced by 0.
+    /// Samples that were NaN, infinite or beyond 1e10, and were replaced by 0.
     pub replaced_samples: u64,
-    /// Packets that could not be decoded and were replaced by silence of their length.
+    /// Packets that could not be decoded, each replaced by silence of its length.
     pub skipped_packets: u64,
-    /// Frames, at the rate of the file, that it declares and does not have; `None` where it declares nothing.
+    /// Declared frames, at the file's rate, that were missing; `None` if the file declares no length.
     pub missing_frames: Option<u64>,
-    /// Errors that ffmpeg reported and went on after; what they cost is not known.
+    /// Errors after which ffmpeg continued; how much audio they affected is unknown.
     pub ffmpeg_errors: u64,
 }
 
@@ -90,7 +90,7 @@ pub struct FileSource {
     info: SourceInfo,
     input: Input,
     converter: Converter,
-    /// What the converter converts from, in Hz.
+    /// Input rate of the converter, in Hz.
     converter_rate_hz: u32,
     limit: Option<(Duration, u64)>,
     raw: RawBlock,
@@ -98,9 +98,9 @@ pub struct FileSource {
     ready: StereoBlock,
     ready_from: usize,
     is_ended: bool,
-    coded: coded_pcm::Watch,
+    coded: coded_pcm::CodedPcmDetector,
     report: SourceReport,
-    ffmpeg: Option<ffmpeg::Outcome>,
+    ffmpeg: Option<ffmpeg::FfmpegMessages>,
 }
 
 enum Input {
@@ -108,7 +108,6 @@ enum Input {
     Packets(Box<PacketInput>),
 }
 
-/// Where the bytes are.
 #[derive(Clone)]
 enum Origin {
     File(PathBuf),
@@ -118,13 +117,13 @@ enum Origin {
 /// Opens `path`, whatever its name, for reading as 44.1 kHz stereo.
 ///
 /// # Errors
-/// When it cannot be read, is not audio, is damaged beyond use, or is of a kind that is not supported.
+/// If it cannot be read, is not audio, is damaged beyond use, or has an unsupported format.
 pub fn open(path: &Path, options: &SourceOptions) -> Result<FileSource, AudioError> {
     let metadata = path.metadata().map_err(|source| AudioError::Read {
         path: path.to_owned(),
         source,
     })?;
-    // Asked before opening: opening a named pipe would wait for its writer.
+    // Checked before opening: opening a named pipe would block until it has a writer.
     if !metadata.is_file() {
         let detail = if metadata.is_dir() {
             "it is a directory"
@@ -139,7 +138,7 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<FileSource, AudioErr
     open_origin(&Origin::File(path.to_owned()), path, options)
 }
 
-/// Opens the content of a file that is already in memory, without ffmpeg: for small ones and for fuzzing.
+/// Opens a file's content from memory, without ffmpeg: for small files and for fuzzing.
 ///
 /// # Errors
 /// As [`open`].
@@ -154,24 +153,24 @@ fn open_origin(origin: &Origin, path: &Path, options: &SourceOptions) -> Result<
     };
     let mut track = 0;
     let refusal = match sniff(&mut origin.open().map_err(unreadable)?).map_err(unreadable)? {
-        Ok(sniffed) => match open_known(origin, path, sniffed) {
+        Ok(sniffed) => match open_recognized(origin, path, sniffed) {
             Ok((format, input)) => return FileSource::new(path, format, false, input, origin, options),
-            Err(error) if Chance::after(&error) == Chance::None => return Err(error),
+            Err(error) if FfmpegSupport::after(&error) == FfmpegSupport::None => return Err(error),
             Err(refusal) => {
                 let mut input = origin.open().map_err(unreadable)?;
                 track = default_track_index(&mut input, sniffed).map_err(unreadable)?;
                 refusal
             }
         },
-        Err(unrecognised) => {
-            let (path, detail) = (path.to_owned(), unrecognised.to_string());
-            match unrecognised {
-                Unrecognised::Unknown => AudioError::NotAudio { path, detail },
-                Unrecognised::ForFfmpeg(_) => AudioError::Unsupported { path, detail },
-                Unrecognised::Foreign(_)
-                | Unrecognised::Empty
-                | Unrecognised::OnlyTags
-                | Unrecognised::Zeros => return Err(AudioError::NotAudio { path, detail }),
+        Err(unrecognized) => {
+            let (path, detail) = (path.to_owned(), unrecognized.to_string());
+            match unrecognized {
+                Unrecognized::Unknown => AudioError::NotAudio { path, detail },
+                Unrecognized::ForFfmpeg(_) => AudioError::Unsupported { path, detail },
+                Unrecognized::Foreign(_)
+                | Unrecognized::Empty
+                | Unrecognized::OnlyTags
+                | Unrecognized::Zeros => return Err(AudioError::NotAudio { path, detail }),
             }
         }
     };
@@ -186,7 +185,7 @@ fn open_origin(origin: &Origin, path: &Path, options: &SourceOptions) -> Result<
         Err(source) => return Err(unreadable(source)),
     };
     let input = WavInput::open(Box::new(decoded.stream), path)
-        .map_err(|_| fallback::neither(refusal, decoded.outcome.complaint()))?;
+        .map_err(|_| fallback::neither(refusal, decoded.messages.error()))?;
     if !input.has_layout() {
         return Err(AudioError::Channels {
             path: path.to_owned(),
@@ -201,11 +200,11 @@ fn open_origin(origin: &Origin, path: &Path, options: &SourceOptions) -> Result<
         origin,
         options,
     )?;
-    source.ffmpeg = Some(decoded.outcome);
+    source.ffmpeg = Some(decoded.messages);
     Ok(source)
 }
 
-fn open_known(origin: &Origin, path: &Path, sniffed: Sniffed) -> Result<(String, Input), AudioError> {
+fn open_recognized(origin: &Origin, path: &Path, sniffed: Sniffed) -> Result<(String, Input), AudioError> {
     let unreadable = |source| AudioError::Read {
         path: path.to_owned(),
         source,
@@ -218,7 +217,7 @@ fn open_known(origin: &Origin, path: &Path, sniffed: Sniffed) -> Result<(String,
         match WavInput::open(Box::new(io::BufReader::new(input)), path) {
             Ok(input) => return Ok(("wav".to_owned(), Input::Wav(input))),
             Err(NotOpened::Failed(error)) => return Err(error),
-            Err(NotOpened::Coding) => {}
+            Err(NotOpened::NotLinear) => {}
         }
     }
     let input = PacketInput::open(&mut || origin.open(), path, sniffed)?;
@@ -278,8 +277,8 @@ impl FileSource {
         let expected_frames = frames.map(|frames| converted_frames(frames, rate_hz));
         let limit = options.max_duration.map(|limit| (limit, frames_of(limit)));
         let is_estimate = matches!(&input, Input::Packets(packets) if packets.is_length_estimated());
-        if let (Some((limit, most)), Some(expected)) = (limit, expected_frames)
-            && expected > most
+        if let (Some((limit, max_frames)), Some(expected)) = (limit, expected_frames)
+            && expected > max_frames
             && !is_estimate
         {
             return Err(AudioError::TooLong {
@@ -305,18 +304,18 @@ impl FileSource {
             ready: StereoBlock::default(),
             ready_from: 0,
             is_ended: false,
-            coded: coded_pcm::Watch::default(),
+            coded: coded_pcm::CodedPcmDetector::default(),
             report: SourceReport::default(),
             ffmpeg: None,
         })
     }
 
-    /// What the file is.
+    /// The detected format.
     pub fn info(&self) -> &SourceInfo {
         &self.info
     }
 
-    /// What reading came to; complete once [`StereoSource::read`] has given an empty block.
+    /// Counts so far; complete once [`StereoSource::read`] has returned an empty block.
     pub fn report(&self) -> SourceReport {
         let (skipped_packets, missing_frames) = match &self.input {
             Input::Wav(wav) => (0, wav.missing_frames()),
@@ -325,34 +324,34 @@ impl FileSource {
         SourceReport {
             skipped_packets,
             missing_frames,
-            ffmpeg_errors: self.ffmpeg.as_ref().map_or(0, ffmpeg::Outcome::errors),
+            ffmpeg_errors: self.ffmpeg.as_ref().map_or(0, ffmpeg::FfmpegMessages::errors),
             ..self.report
         }
     }
 
-    /// The pipe from ffmpeg breaks for a reason that only ffmpeg knows.
-    fn with_ffmpegs_reason(&self, error: AudioError) -> AudioError {
-        match self.ffmpeg.as_ref().and_then(ffmpeg::Outcome::complaint) {
-            Some(Complaint::Specific(detail) | Complaint::Vague(detail)) => AudioError::Ffmpeg {
+    /// If the pipe from ffmpeg breaks, only ffmpeg knows the reason.
+    fn with_ffmpeg_error(&self, error: AudioError) -> AudioError {
+        match self.ffmpeg.as_ref().and_then(ffmpeg::FfmpegMessages::error) {
+            Some(FfmpegError::Specific(detail) | FfmpegError::Vague(detail)) => AudioError::Ffmpeg {
                 path: self.path.clone(),
                 detail,
             },
-            Some(Complaint::NoTrack) | None => error,
+            Some(FfmpegError::NoTrack) | None => error,
         }
     }
 
-    /// Decodes one more stretch into `ready`.
+    /// Decodes one more block into `ready`.
     fn refill(&mut self) -> Result<(), AudioError> {
         self.ready.clear();
         self.ready_from = 0;
         self.input
             .next(&mut self.raw)
-            .map_err(|error| self.with_ffmpegs_reason(error))?;
-        self.report.replaced_samples += replace_broken(&mut self.raw.samples);
+            .map_err(|error| self.with_ffmpeg_error(error))?;
+        self.report.replaced_samples += replace_invalid(&mut self.raw.samples);
         if let Some(coding) = self.coded.push(&self.raw.samples) {
             return Err(AudioError::Unsupported {
                 path: self.path.clone(),
-                detail: format!("its samples are {coding} for a digital output, which sounds as noise"),
+                detail: format!("its samples are {coding} for a digital output and would play as noise"),
             });
         }
         self.mixed.clear();
@@ -364,7 +363,7 @@ impl FileSource {
         if self.is_ended {
             self.finish_conversion()?;
         } else if rate_hz != self.converter_rate_hz {
-            // Another stream begins; what is left of the one before comes first.
+            // Another stream begins; the remaining output of the previous one comes first.
             self.finish_conversion()?;
             self.converter = Converter::from_rate(rate_hz).ok_or_else(|| AudioError::SampleRate {
                 path: self.path.clone(),
@@ -377,8 +376,8 @@ impl FileSource {
             converted.map_err(|detail| self.not_converted(detail))?;
         }
         self.report.frames += self.ready.frames() as u64;
-        if let Some((limit, most)) = self.limit
-            && self.report.frames > most
+        if let Some((limit, max_frames)) = self.limit
+            && self.report.frames > max_frames
         {
             return Err(AudioError::TooLong {
                 path: self.path.clone(),
@@ -389,7 +388,7 @@ impl FileSource {
             let empty = AudioError::Empty {
                 path: self.path.clone(),
             };
-            return Err(self.with_ffmpegs_reason(empty));
+            return Err(self.with_ffmpeg_error(empty));
         }
         Ok(())
     }
@@ -437,7 +436,7 @@ fn frames_of(duration: Duration) -> u64 {
     u64::try_from(frames).unwrap_or(u64::MAX)
 }
 
-fn replace_broken(samples: &mut [f32]) -> u64 {
+fn replace_invalid(samples: &mut [f32]) -> u64 {
     let mut replaced = 0;
     for sample in samples {
         if !sample.is_finite() || sample.abs() > MAX_SAMPLE {

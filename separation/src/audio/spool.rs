@@ -1,4 +1,4 @@
-//! Scales a whole stream by a gain that depends on its peak, in memory that does not grow with it.
+//! Scales a complete stream by a gain that depends on its peak, in constant memory.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use super::sink::UnpublishedFile;
 use super::{AudioError, MAX_BLOCK_FRAMES, StereoBlock, StereoSink};
 
-/// Bytes gathered for writing and reading: 256 KiB.
+/// Read and write buffer: 256 KiB.
 const BUFFER_BYTES: usize = 262_144;
 
 /// A left and a right sample of four bytes.
 const FRAME_BYTES: usize = 8;
 
-/// A sink that keeps all samples in a file without a name until the end, when it knows their peak, and only then
-/// passes them on. The file takes 8 bytes a frame: 1.3 GB an hour.
+/// A sink that stores all samples in an unnamed file until the end, when their peak is known, and only then
+/// forwards them. The file takes 8 bytes per frame: 1.3 GB per hour.
 pub struct PeakSpool<R> {
     inner: Box<dyn StereoSink>,
     rule: R,
@@ -26,10 +26,10 @@ pub struct PeakSpool<R> {
 }
 
 impl<R: Fn(f32) -> f32 + Send> PeakSpool<R> {
-    /// Spools into the directory `scratch`; `rule` gives the gain for a peak.
+    /// Creates the file in the directory `scratch`; `rule` returns the gain for a peak.
     ///
     /// # Errors
-    /// When no file can be made in `scratch`.
+    /// If no file can be created in `scratch`.
     pub fn new(inner: Box<dyn StereoSink>, scratch: &Path, rule: R) -> Result<Self, AudioError> {
         let file = tempfile::tempfile_in(scratch).map_err(|source| AudioError::Write {
             path: scratch.to_owned(),

@@ -1,23 +1,23 @@
-//! Finds tags around audio that has no container: ID3 of both versions, APEv2 and Lyrics3. What they say is never read.
+//! Finds tags around audio without a container: ID3v1, ID3v2, APEv2 and Lyrics3. Their content is never read.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
 use super::bytes::{read_at, u32_le};
 
-/// Bytes of a tag's beginning that tell what it is.
+/// Bytes at the start of a tag that identify it.
 pub(super) const HEAD_BYTES: u64 = 32;
 
-/// Tags looked for one before the other at the end of a file; taggers leave at most three.
+/// Tags skipped in a row at the end of a file; taggers write at most three.
 const MAX_TAGS: usize = 8;
 
 const ID3V1_BYTES: u64 = 128;
 const ID3V1_EXTENDED_BYTES: u64 = 227;
 const APE_HEAD_BYTES: u64 = 32;
 
-/// The longest Lyrics3 tag of the first version, by its specification.
+/// The longest Lyrics3 v1 tag, by its specification.
 const MAX_LYRICS_BYTES: u64 = 5_100 + 20;
 
-/// Length in bytes of the tag that `head` begins with; it may claim more than the file has.
+/// Length in bytes of the tag that `head` begins with; it may exceed the file.
 pub(super) fn length_at(head: &[u8]) -> Option<u64> {
     if head.starts_with(b"TAG+") {
         return Some(ID3V1_EXTENDED_BYTES);
@@ -46,7 +46,7 @@ fn id3v2_length(head: &[u8]) -> Option<u64> {
     Some(10 + size + footer)
 }
 
-/// The size counts the items and the footer; a header in front of them counts beside it.
+/// The size includes the items and the footer, but not a header before them.
 fn ape_length(head: &[u8]) -> Option<u64> {
     const IS_HEADER: u32 = 1 << 29;
     let size = u64::from(u32_le(head, 12)?);
@@ -54,7 +54,7 @@ fn ape_length(head: &[u8]) -> Option<u64> {
     Some(APE_HEAD_BYTES + if is_header { size } else { 0 })
 }
 
-/// Where the audio of a file ends: before all tags at its end.
+/// Where the audio of a file ends: before all trailing tags.
 pub(super) fn end_of_audio(input: &mut (impl Read + Seek)) -> io::Result<u64> {
     let mut end = input.seek(SeekFrom::End(0))?;
     for _ in 0..MAX_TAGS {
@@ -105,7 +105,7 @@ fn length_before(input: &mut (impl Read + Seek), end: u64) -> io::Result<Option<
         let begin = tail.windows(11).rposition(|word| word == b"LYRICSBEGIN");
         return Ok(begin.map(|begin| (tail.len() - begin) as u64));
     }
-    // The footer of ID3v2.4 repeats its header, with other letters.
+    // The footer of ID3v2.4 repeats its header with a different identifier.
     let foot = foot.get(foot.len().saturating_sub(10)..).unwrap_or_default();
     if let Some(rest) = foot.strip_prefix(b"3DI") {
         return Ok(id3v2_length(&[b"ID3", rest].concat()));

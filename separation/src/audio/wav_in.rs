@@ -1,7 +1,8 @@
 //! Reads WAV, RF64 and BW64 with linear samples, from a file or from a pipe.
 //!
-//! No length in the header is believed: reading stops at the end of the data, and the difference is reported. A header
-//! that contradicts itself about the width of samples is refused, because either reading could be noise.
+//! No length in the header is trusted: reading stops at the end of the data, and the difference is reported.
+//! A header that contradicts itself about the width of samples is refused, because either interpretation
+//! could be noise.
 
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -10,28 +11,28 @@ use super::AudioError;
 use super::downmix::Downmix;
 use super::raw::RawBlock;
 
-/// Chunks in front of the samples that are skipped; real files have a handful.
+/// Chunks skipped before the samples; real files have a handful.
 const MAX_CHUNKS: usize = 1_000;
 
-/// Bytes of a format chunk that are looked at: the extensible form has 40.
+/// Bytes of a format chunk that are read: the extensible form has 40.
 const FORMAT_BYTES: usize = 40;
 
 /// Bytes read at a time: 64 KiB, 8,192 frames of 32-bit stereo.
 const READ_BYTES: usize = 65_536;
 
-/// The widest frame: 8 channels with or 18 with positions, 64 to be generous, of 8 bytes; far below a read.
+/// Most channels: 8 without positions or 18 with positions are usable; 64 x 8 bytes is still far below one
+/// read.
 const MAX_CHANNELS: u16 = 64;
 
-/// A WAV file that is being read.
 pub(super) struct WavInput {
     input: Box<dyn Read + Send>,
     path: PathBuf,
     rate_hz: u32,
-    coding: Coding,
+    encoding: SampleEncoding,
     frame_bytes: usize,
     downmix: Downmix,
     has_layout: bool,
-    /// Bytes of samples that may still come; unknown for headers written by streams.
+    /// Sample bytes still to come; unknown for headers written by streams.
     bytes_left: Option<u64>,
     declared_frames: Option<u64>,
     header_bytes: u64,
@@ -39,9 +40,9 @@ pub(super) struct WavInput {
     buffer: Vec<u8>,
 }
 
-/// How one sample is written.
+/// Encoding of one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Coding {
+enum SampleEncoding {
     Unsigned8,
     Int16,
     Int24,
@@ -50,11 +51,11 @@ enum Coding {
     Float64,
 }
 
-/// Why a WAV file was not opened here.
+/// Why a WAV file was not opened.
 pub(super) enum NotOpened {
-    /// It has a coding other than linear samples.
-    Coding,
-    /// It failed for good.
+    /// Its samples are not linear.
+    NotLinear,
+    /// Opening it failed.
     Failed(AudioError),
 }
 
@@ -93,7 +94,7 @@ impl WavInput {
                     if bytes == 0
                         && let Some(rest) = declared
                     {
-                        input = without_chunks(input, rest, path)?;
+                        input = empty_if_chunks_follow(input, rest, path)?;
                     }
                     return Self::new(input, path, &format, declared, position);
                 }
@@ -126,10 +127,10 @@ impl WavInput {
         declared_bytes: Option<u64>,
         header_bytes: u64,
     ) -> Result<Self, NotOpened> {
-        let coding = match format.coding() {
-            Ok(coding) => coding,
-            Err(NoCoding::NotLinear) => return Err(NotOpened::Coding),
-            Err(NoCoding::Contradiction) => {
+        let encoding = match format.encoding() {
+            Ok(encoding) => encoding,
+            Err(EncodingError::NotLinear) => return Err(NotOpened::NotLinear),
+            Err(EncodingError::Contradiction) => {
                 return Err(NotOpened::Failed(AudioError::Contradiction {
                     path: path.to_owned(),
                     detail: format.contradiction(),
@@ -145,12 +146,12 @@ impl WavInput {
         }
         let channels = usize::from(format.channels);
         let downmix = Downmix::for_wave_mask(format.channel_mask, channels).ok_or_else(no_layout)?;
-        let frame_bytes = coding.bytes() * channels;
+        let frame_bytes = encoding.bytes() * channels;
         Ok(Self {
             input,
             path: path.to_owned(),
             rate_hz: format.rate_hz,
-            coding,
+            encoding,
             frame_bytes,
             downmix,
             has_layout: channels <= 2 || format.channel_mask != 0,
@@ -162,19 +163,20 @@ impl WavInput {
         })
     }
 
-    /// Replaces the contents of `raw` with the next samples; none is the end.
+    /// Replaces the contents of `raw` with the next samples; none means the end.
     pub(super) fn next(&mut self, raw: &mut RawBlock) -> Result<(), AudioError> {
         raw.samples.clear();
         raw.set_downmix(&self.downmix);
-        let most = READ_BYTES / self.frame_bytes * self.frame_bytes;
-        let wanted = self
-            .bytes_left
-            .map_or(most, |left| usize::try_from(left).unwrap_or(most).min(most));
+        let max_bytes = READ_BYTES / self.frame_bytes * self.frame_bytes;
+        let wanted = self.bytes_left.map_or(max_bytes, |left| {
+            usize::try_from(left).unwrap_or(max_bytes).min(max_bytes)
+        });
         let got = fill(&mut self.input, &mut self.buffer[..wanted], &self.path)?;
-        let whole = got / self.frame_bytes * self.frame_bytes;
+        let frame_aligned = got / self.frame_bytes * self.frame_bytes;
         self.bytes_left = self.bytes_left.map(|left| left - got as u64);
-        self.frames_read += (whole / self.frame_bytes) as u64;
-        self.coding.decode(&self.buffer[..whole], &mut raw.samples);
+        self.frames_read += (frame_aligned / self.frame_bytes) as u64;
+        self.encoding
+            .decode(&self.buffer[..frame_aligned], &mut raw.samples);
         Ok(())
     }
 
@@ -186,12 +188,12 @@ impl WavInput {
         self.downmix.channels()
     }
 
-    /// Whether the places of the channels are known and not guessed.
+    /// Whether the positions of the channels are declared, not guessed.
     pub(super) fn has_layout(&self) -> bool {
         self.has_layout
     }
 
-    /// Frames that the header and the size of the file together promise.
+    /// Frames expected from the header and the size of the file together.
     pub(super) fn expected_frames(&self, file_bytes: Option<u64>) -> Option<u64> {
         let in_file =
             file_bytes.map(|bytes| bytes.saturating_sub(self.header_bytes) / self.frame_bytes as u64);
@@ -202,14 +204,14 @@ impl WavInput {
         }
     }
 
-    /// Frames that the header declares and that were not there; `None` where it declares nothing.
+    /// Declared frames that are missing; `None` if the header declares no length.
     pub(super) fn missing_frames(&self) -> Option<u64> {
         self.declared_frames
             .map(|declared| declared.saturating_sub(self.frames_read))
     }
 }
 
-/// The fields of a format chunk that matter here.
+/// The relevant fields of a format chunk.
 struct Format {
     tag: u16,
     channels: u16,
@@ -234,11 +236,12 @@ impl Format {
         }
     }
 
-    /// The coding. Samples whose width is no whole number of bytes (20 bits, 12) are stored at the top of the next
-    /// whole number of bytes, so the width alone decides. The frame size counts where there is no width. A frame size
-    /// that is too large is left over from another file where samples have 8, 16 or 32 bits; where they have 24 bits
-    /// or none of these, some programs store integers and others floating point in the wider frame.
-    fn coding(&self) -> Result<Coding, NoCoding> {
+    /// The encoding. Samples whose width is not a multiple of 8 bits (20 bits, 12) are stored in the upper
+    /// bits of the next multiple, so the width alone decides. The frame size decides only where there is no
+    /// width. A frame size that is too large is a leftover from another file where samples have 8, 16 or 32
+    /// bits; where they have 24 bits or another width, some programs store integers and others floating point
+    /// in the wider frame.
+    fn encoding(&self) -> Result<SampleEncoding, EncodingError> {
         const LINEAR: u16 = 1;
         const FLOAT: u16 = 3;
         let in_frame = self.block_align.checked_div(self.channels).unwrap_or(0);
@@ -246,20 +249,20 @@ impl Format {
             0 => in_frame,
             by_width => by_width,
         };
-        let coding = match (self.tag, bytes) {
-            (LINEAR, 1) => Coding::Unsigned8,
-            (LINEAR, 2) => Coding::Int16,
-            (LINEAR, 3) => Coding::Int24,
-            (LINEAR, 4) => Coding::Int32,
-            (FLOAT, 4) => Coding::Float32,
-            (FLOAT, 8) => Coding::Float64,
-            _ => return Err(NoCoding::NotLinear),
+        let encoding = match (self.tag, bytes) {
+            (LINEAR, 1) => SampleEncoding::Unsigned8,
+            (LINEAR, 2) => SampleEncoding::Int16,
+            (LINEAR, 3) => SampleEncoding::Int24,
+            (LINEAR, 4) => SampleEncoding::Int32,
+            (FLOAT, 4) => SampleEncoding::Float32,
+            (FLOAT, 8) => SampleEncoding::Float64,
+            _ => return Err(EncodingError::NotLinear),
         };
         let is_wider = (bytes + 1..=8).contains(&in_frame);
         if is_wider && !matches!(self.bits, 8 | 16 | 32 | 64) {
-            return Err(NoCoding::Contradiction);
+            return Err(EncodingError::Contradiction);
         }
-        Ok(coding)
+        Ok(encoding)
     }
 
     fn contradiction(&self) -> String {
@@ -268,16 +271,16 @@ impl Format {
     }
 }
 
-/// Why a format chunk gives no coding.
+/// Why a format chunk gives no encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NoCoding {
+enum EncodingError {
     /// Its samples are not linear.
     NotLinear,
-    /// It gives two widths.
+    /// It declares two widths.
     Contradiction,
 }
 
-impl Coding {
+impl SampleEncoding {
     fn bytes(self) -> usize {
         match self {
             Self::Unsigned8 => 1,
@@ -325,9 +328,9 @@ impl Coding {
     }
 }
 
-/// Length of the samples by the header, where it is known: streams leave 0, or as much as a field can hold, or (SoX,
-/// arecord) just below half of that. A length of 0 in front of more bytes was never filled in: then all that the RIFF
-/// chunk has left are samples.
+/// Length of the samples by the header, if known: streaming writers leave 0, the largest value of the field,
+/// or (SoX, arecord) just below half of that. A length of 0 with bytes after it was never filled in; then the
+/// rest of the RIFF chunk is samples.
 fn declared_bytes(bytes: u32, riff_bytes: u32, data_start: u64, long: Option<u64>) -> Option<u64> {
     const STREAMED_HALF: std::ops::Range<u32> = 0x7fff_0000..0x8000_0000;
     const STREAMED_FULL: u32 = 0xffff_f000;
@@ -344,9 +347,9 @@ fn declared_bytes(bytes: u32, riff_bytes: u32, data_start: u64, long: Option<u64
     (in_riff > 0 && riff_bytes < STREAMED_FULL).then_some(in_riff)
 }
 
-/// Gives an empty input where the `rest` bytes of a RIFF chunk begin with another chunk of it: then the samples are
-/// really none, and what follows are tags.
-fn without_chunks(
+/// Returns an empty input if the `rest` bytes of a RIFF chunk begin with another of its chunks: then there
+/// are no samples, and tags follow.
+fn empty_if_chunks_follow(
     mut input: Box<dyn Read + Send>,
     rest: u64,
     path: &Path,
@@ -364,12 +367,12 @@ fn without_chunks(
     Ok(Box::new(head.chain(input)))
 }
 
-/// Chunks begin at even places.
+/// Chunks begin at even offsets.
 fn padded(bytes: u32) -> u64 {
     u64::from(bytes) + u64::from(bytes & 1)
 }
 
-/// Reads until `buffer` is full or the input ends, and says how far it came.
+/// Reads until `buffer` is full or the input ends, and returns the number of bytes read.
 fn fill(input: &mut impl Read, buffer: &mut [u8], path: &Path) -> Result<usize, AudioError> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -407,33 +410,38 @@ fn u32_at(bytes: &[u8], offset: usize) -> u32 {
 mod tests {
     use super::*;
 
-    fn coding(tag: u16, channels: u16, block_align: u16, bits: u16) -> Result<Coding, NoCoding> {
+    fn encoding(
+        tag: u16,
+        channels: u16,
+        block_align: u16,
+        bits: u16,
+    ) -> Result<SampleEncoding, EncodingError> {
         let mut content = [0; FORMAT_BYTES];
         content[..2].copy_from_slice(&tag.to_le_bytes());
         content[2..4].copy_from_slice(&channels.to_le_bytes());
         content[12..14].copy_from_slice(&block_align.to_le_bytes());
         content[14..16].copy_from_slice(&bits.to_le_bytes());
-        Format::parse(&content).coding()
+        Format::parse(&content).encoding()
     }
 
     #[test]
     fn the_width_of_samples_counts_and_not_the_size_of_frames() {
-        assert_eq!(coding(1, 1, 0xffff, 16), Ok(Coding::Int16));
-        assert_eq!(coding(1, 1, 4, 16), Ok(Coding::Int16));
-        assert_eq!(coding(1, 2, 2, 16), Ok(Coding::Int16));
-        assert_eq!(coding(1, 1, 2, 8), Ok(Coding::Unsigned8));
-        assert_eq!(coding(3, 1, 8, 32), Ok(Coding::Float32));
-        assert_eq!(coding(1, 2, 6, 20), Ok(Coding::Int24));
-        assert_eq!(coding(1, 1, 2, 12), Ok(Coding::Int16));
-        assert_eq!(coding(1, 2, 8, 0), Ok(Coding::Int32));
+        assert_eq!(encoding(1, 1, 0xffff, 16), Ok(SampleEncoding::Int16));
+        assert_eq!(encoding(1, 1, 4, 16), Ok(SampleEncoding::Int16));
+        assert_eq!(encoding(1, 2, 2, 16), Ok(SampleEncoding::Int16));
+        assert_eq!(encoding(1, 1, 2, 8), Ok(SampleEncoding::Unsigned8));
+        assert_eq!(encoding(3, 1, 8, 32), Ok(SampleEncoding::Float32));
+        assert_eq!(encoding(1, 2, 6, 20), Ok(SampleEncoding::Int24));
+        assert_eq!(encoding(1, 1, 2, 12), Ok(SampleEncoding::Int16));
+        assert_eq!(encoding(1, 2, 8, 0), Ok(SampleEncoding::Int32));
     }
 
     #[test]
     fn two_widths_that_programs_read_differently_are_a_contradiction() {
-        assert_eq!(coding(1, 2, 8, 24), Err(NoCoding::Contradiction));
-        assert_eq!(coding(1, 1, 4, 20), Err(NoCoding::Contradiction));
-        assert_eq!(coding(1, 1, 4, 12), Err(NoCoding::Contradiction));
-        assert_eq!(coding(2, 1, 4, 4), Err(NoCoding::NotLinear));
+        assert_eq!(encoding(1, 2, 8, 24), Err(EncodingError::Contradiction));
+        assert_eq!(encoding(1, 1, 4, 20), Err(EncodingError::Contradiction));
+        assert_eq!(encoding(1, 1, 4, 12), Err(EncodingError::Contradiction));
+        assert_eq!(encoding(2, 1, 4, 4), Err(EncodingError::NotLinear));
     }
 
     #[test]

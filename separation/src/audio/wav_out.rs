@@ -1,27 +1,27 @@
 //! Writes WAV, and RF64 (EBU Tech 3306) where the sizes outgrow 32 bits.
 //!
-//! Room for the 64-bit sizes is reserved as a `JUNK` chunk that every reader skips; only a file that needs them gets
-//! them. Integers of 16 and 24 bits have the plain format chunk, which more programs read than the extensible one.
+//! Space for the 64-bit sizes is reserved as a `JUNK` chunk that every reader skips; only a file that needs
+//! them uses it. Integers of 16 and 24 bits get the plain format chunk, which more programs read than the
+//! extensible one.
 
 use std::path::Path;
 
-use super::quantise::Quantiser;
+use super::quantize::Quantizer;
 use super::sink::{PartFile, UnpublishedFile};
 use super::{AudioError, SAMPLE_RATE_HZ, StereoBlock, StereoSink, WavSamples};
 
-/// The greatest size that a chunk of plain WAV can have; 0xFFFFFFFF itself marks RF64.
+/// The largest size of a chunk in plain WAV; 0xFFFFFFFF itself marks RF64.
 const MAX_PLAIN_BYTES: u64 = 0xffff_fffe;
 
-/// Content of the chunk that is `JUNK` or `ds64`: three sizes of 8 bytes and an empty table's length.
+/// Content size of the `JUNK` or `ds64` chunk: three sizes of 8 bytes and the length of an empty table.
 const LONG_SIZES_BYTES: u32 = 28;
 
 const CHANNELS: u16 = 2;
 
-/// A WAV file that is being written.
 pub(super) struct WavSink {
     part: PartFile,
     samples: WavSamples,
-    quantiser: Quantiser,
+    quantizer: Quantizer,
     frames: u64,
     max_plain_bytes: u64,
     buffer: Vec<u8>,
@@ -36,7 +36,7 @@ impl WavSink {
         let mut sink = Self {
             part: PartFile::create(path)?,
             samples,
-            quantiser: Quantiser::new(if samples == WavSamples::Int16 { 16 } else { 24 }),
+            quantizer: Quantizer::new(if samples == WavSamples::Int16 { 16 } else { 24 }),
             frames: 0,
             max_plain_bytes,
             buffer: Vec::new(),
@@ -46,7 +46,7 @@ impl WavSink {
         Ok(sink)
     }
 
-    /// The header for what has been written so far; its length is always the same.
+    /// The header for the data written so far; its length is constant.
     fn header(&self) -> Vec<u8> {
         let sample_bytes = sample_bytes(self.samples);
         let frame_bytes = CHANNELS * sample_bytes;
@@ -62,13 +62,14 @@ impl WavSink {
         format.extend_from_slice(&frame_bytes.to_le_bytes());
         format.extend_from_slice(&(sample_bytes * 8).to_le_bytes());
         if is_float {
-            // Everything but integers has an extension, of no bytes, and states its frames.
+            // All formats except integers have an extension size field, here 0, and a `fact` chunk with the
+            // frame count.
             format.extend_from_slice(&0_u16.to_le_bytes());
             format.extend_from_slice(b"fact");
             format.extend_from_slice(&4_u32.to_le_bytes());
             format.extend_from_slice(&u32::try_from(self.frames).unwrap_or(u32::MAX).to_le_bytes());
         }
-        // "WAVE", the reserved chunk, the format and the head of the data; every frame is of even length.
+        // "WAVE", the reserved chunk, the format and the head of the data; every frame has an even length.
         let riff_bytes = 4 + 8 + u64::from(LONG_SIZES_BYTES) + format.len() as u64 + 8 + data_bytes;
         let is_long = riff_bytes > self.max_plain_bytes;
         let short = |bytes: u64| {
@@ -108,19 +109,19 @@ impl StereoSink for WavSink {
             .iter()
             .zip(&block.right)
             .flat_map(|(left, right)| [*left, *right]);
-        let quantiser = &mut self.quantiser;
+        let quantizer = &mut self.quantizer;
         match self.samples {
             WavSamples::Float32 => self.buffer.extend(frames.flat_map(f32::to_le_bytes)),
             WavSamples::Int16 => {
                 for sample in frames {
                     self.buffer
-                        .extend_from_slice(&quantiser.quantise(sample).to_le_bytes()[..2]);
+                        .extend_from_slice(&quantizer.quantize(sample).to_le_bytes()[..2]);
                 }
             }
             WavSamples::Int24 => {
                 for sample in frames {
                     self.buffer
-                        .extend_from_slice(&quantiser.quantise(sample).to_le_bytes()[..3]);
+                        .extend_from_slice(&quantizer.quantize(sample).to_le_bytes()[..3]);
                 }
             }
         }
@@ -131,7 +132,7 @@ impl StereoSink for WavSink {
 
     fn finish(self: Box<Self>) -> Result<UnpublishedFile, AudioError> {
         let header = self.header();
-        let clipped_samples = self.quantiser.clipped_samples();
+        let clipped_samples = self.quantizer.clipped_samples();
         self.part.complete(&header, self.frames, clipped_samples)
     }
 }
@@ -178,7 +179,7 @@ mod tests {
         check_ffmpeg(&path, &block);
     }
 
-    /// Another program's reading of the same file.
+    /// Compares with ffmpeg's decoding of the same file.
     fn check_ffmpeg(path: &Path, block: &StereoBlock) {
         let run = std::process::Command::new("ffmpeg")
             .args(["-v", "error", "-i"])

@@ -1,58 +1,58 @@
-//! Stopping work in the middle, and saying how far it is.
+//! Cancellation and progress of a separation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Asks a separation to stop; clones share the request.
+/// Requests that a separation stop; clones share the request.
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
 impl CancelToken {
-    /// A token that nobody has cancelled.
+    /// A token that is not canceled.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks for the stop. It happens after the chunk under way.
+    /// Requests the stop, which happens after the current chunk.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether somebody asked for the stop.
-    pub fn is_cancelled(&self) -> bool {
+    /// Whether the stop was requested.
+    pub fn is_canceled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What may end a separation before its audio does.
+/// Conditions that end a separation early.
 #[derive(Debug, Clone, Default)]
 pub struct Control {
-    /// Ends it on request.
+    /// Stops the separation when canceled.
     pub cancel: CancelToken,
-    /// Ends it at this moment.
+    /// Stops the separation at this time.
     pub deadline: Option<Instant>,
 }
 
-/// Why a separation was ended early.
+/// Why a separation ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Stopped {
-    /// Somebody asked for it.
-    #[error("cancelled")]
-    Cancelled,
-    /// It took too long.
+    /// It was canceled.
+    #[error("canceled")]
+    Canceled,
+    /// Its deadline passed.
     #[error("not done by the deadline")]
     DeadlineExceeded,
 }
 
 impl Control {
-    /// Whether to go on, at `now`.
+    /// Whether to continue, at `now`.
     ///
     /// # Errors
-    /// When the work is to end.
+    /// If the separation must stop.
     pub fn check(&self, now: Instant) -> Result<(), Stopped> {
-        if self.cancel.is_cancelled() {
-            return Err(Stopped::Cancelled);
+        if self.cancel.is_canceled() {
+            return Err(Stopped::Canceled);
         }
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             return Err(Stopped::DeadlineExceeded);
@@ -61,12 +61,12 @@ impl Control {
     }
 }
 
-/// How far a separation is, in frames at 44.1 kHz.
+/// Progress of a separation, in frames at 44.1 kHz.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Frames of the stems that are final.
+    /// Final frames of the stems.
     pub done_frames: u64,
-    /// Frames of the whole song, where known.
+    /// Frames of the complete song, if known.
     pub expected_frames: Option<u64>,
 }
 
@@ -91,9 +91,9 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_token_stops_every_clone() {
+    fn a_canceled_token_stops_every_clone() {
         let control = Control::default();
         control.clone().cancel.cancel();
-        assert_eq!(control.check(Instant::now()), Err(Stopped::Cancelled));
+        assert_eq!(control.check(Instant::now()), Err(Stopped::Canceled));
     }
 }

@@ -1,14 +1,14 @@
-//! Where chunks lie: the integer arithmetic of MDX-Net inference, with no audio in it.
+//! Positions of chunks: the integer arithmetic of MDX-Net inference, without audio.
 //!
-//! The song x of N frames is laid out as z = `[trim zeros | x | pad zeros]`, cut into overlapping chunks that
-//! start every `step` frames, and put together again under a window. Everything here is exact and pure.
+//! The song x of N frames is extended to z = `[trim zeros | x | pad zeros]`, cut into overlapping chunks that
+//! start every `step` frames, and recombined with a window. Everything here is exact and pure.
 
 use std::f64::consts::PI;
 
 /// Frames between two spectra. Every published MDX-Net model uses this hop.
 pub const HOP_FRAMES: usize = 1024;
 
-/// The three sizes that make a shape, by name.
+/// The three sizes that define a spectrum shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpectrumSizes {
     /// Length of one transform.
@@ -19,7 +19,7 @@ pub struct SpectrumSizes {
     pub columns: usize,
 }
 
-/// The sizes that a model's file fixes; the others its parameters must give.
+/// The sizes that a model's file fixes; its parameters must give the others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FixedSizes {
     /// F: rows.
@@ -28,7 +28,7 @@ pub struct FixedSizes {
     pub columns: Option<usize>,
 }
 
-/// The shape of the spectrum that a model takes, and of the transform that makes it.
+/// The shape of a model's input spectrum, and of the transform that produces it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpectrumShape {
     n_fft: usize,
@@ -36,13 +36,13 @@ pub struct SpectrumShape {
     columns: usize,
 }
 
-/// Why a transform and a model do not fit each other.
+/// Why a transform and a model do not match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ShapeError {
-    /// The transform is odd, or so short that neighbouring windows leave gaps.
+    /// The transform length is odd, or so short that neighboring windows leave gaps.
     #[error("n_fft must be even and at least {} (twice the hop of {HOP_FRAMES}), found {n_fft}", 2 * HOP_FRAMES)]
     TransformTooShort {
-        /// The length asked for.
+        /// The requested length.
         n_fft: usize,
     },
     /// A chunk would be no longer than one transform.
@@ -50,12 +50,12 @@ pub enum ShapeError {
         "n_fft must be below {HOP_FRAMES} x (T - 1) = {chunk}, found {n_fft}: the model takes too few frames (T)"
     )]
     ChunkTooShort {
-        /// The length asked for.
+        /// The requested length.
         n_fft: usize,
         /// Frames of a chunk with this model.
         chunk: usize,
     },
-    /// The model wants more rows than the transform has.
+    /// The model takes more rows than the transform has.
     #[error("the model takes F = {rows} rows, but n_fft = {n_fft} gives only {available}")]
     TooManyRows {
         /// F of the model.
@@ -65,22 +65,22 @@ pub enum ShapeError {
         /// n_fft / 2 + 1.
         available: usize,
     },
-    /// The model takes nothing.
+    /// The model takes no rows.
     #[error("the model takes no rows (F = 0)")]
     NoRows,
-    /// Nobody says how many rows the model takes.
-    #[error("the model's file leaves F open and its parameters do not give `mdx_dim_f_set`")]
+    /// Neither the model's file nor its parameters give the number of rows.
+    #[error("the model's file does not fix F and its parameters have no `mdx_dim_f_set`")]
     UnknownRows,
-    /// The model's file and its parameters say different things.
+    /// The model's file and its parameters disagree.
     #[error("the model's file has {what} = {in_model}, its parameters have {key} = {given}")]
     Disagreement {
-        /// The size.
+        /// The name of the size.
         what: &'static str,
-        /// The parameter.
+        /// The name of the parameter.
         key: &'static str,
-        /// What the file has.
+        /// The value in the file.
         in_model: usize,
-        /// What the parameters have.
+        /// The value in the parameters.
         given: usize,
     },
     /// A spectrum would not fit in memory.
@@ -96,15 +96,15 @@ pub enum ShapeError {
 }
 
 impl SpectrumShape {
-    /// The greatest T taken: 8,192 columns are a chunk of 190 s, 32 times that of any published model.
+    /// The largest accepted T: 8,192 columns are a chunk of 190 s, 32 times that of any published model.
     const MAX_COLUMNS: usize = 8_192;
-    /// The greatest transform taken: four times the longest of any published model.
+    /// The longest accepted transform: four times the longest of any published model.
     const MAX_N_FFT: usize = 65_536;
 
-    /// A spectrum of these sizes.
+    /// Validates the sizes of a spectrum.
     ///
     /// # Errors
-    /// When no chunk can have this shape.
+    /// If no chunk can have this shape.
     pub fn new(sizes: SpectrumSizes) -> Result<Self, ShapeError> {
         let SpectrumSizes { n_fft, rows, columns } = sizes;
         if columns > Self::MAX_COLUMNS || n_fft > Self::MAX_N_FFT {
@@ -136,12 +136,12 @@ impl SpectrumShape {
         self.n_fft
     }
 
-    /// F: the rows (frequencies from 0 up) that the model sees.
+    /// F: the rows (frequencies from 0 up) of the model's input.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// T: the columns (points in time) that the model sees.
+    /// T: the columns (points in time) of the model's input.
     pub fn columns(&self) -> usize {
         self.columns
     }
@@ -161,7 +161,7 @@ impl SpectrumShape {
         self.n_fft / 2
     }
 
-    /// Frames that one chunk gives anew where chunks do not overlap; it decides how much silence follows the song.
+    /// Frames that each chunk adds if chunks do not overlap; this determines the silence after the song.
     fn generated_frames(&self) -> usize {
         self.chunk_frames() - self.n_fft
     }
@@ -173,20 +173,20 @@ impl SpectrumShape {
     }
 }
 
-/// How far neighbouring chunks overlap.
+/// The overlap of neighboring chunks, as a fraction of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Overlap(f64);
 
-/// An overlap that no window can bridge.
+/// An overlap that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum OverlapError {
-    /// No fraction, or so much work that a song would not end: at 0.99 every second is computed 100 times.
+    /// Out of range: at 0.99, every second is already computed 100 times.
     #[error("overlap must be at least 0 and at most {max}, found {0}", max = Overlap::MAX.fraction())]
     OutOfRange(f64),
-    /// Windows would touch only where they are 0.
+    /// Neighboring windows would touch only where they are 0.
     #[error("overlap {overlap} is less than two frames of a chunk of {chunk}; use 0 or at least {}", 2.0 / *chunk as f64)]
     TooSmall {
-        /// The fraction asked for.
+        /// The requested fraction.
         overlap: f64,
         /// Frames of a chunk.
         chunk: usize,
@@ -197,13 +197,13 @@ impl Overlap {
     /// UVR's default.
     pub const DEFAULT: Self = Self(0.25);
 
-    /// The greatest: UVR's own.
+    /// The maximum: UVR's own.
     pub const MAX: Self = Self(0.99);
 
     /// An overlap of `fraction` of a chunk.
     ///
     /// # Errors
-    /// When it is not in `0 <= fraction <= 0.99`.
+    /// If `fraction` is not in `0 <= fraction <= 0.99`.
     pub fn new(fraction: f64) -> Result<Self, OverlapError> {
         if (0.0..=Self::MAX.0).contains(&fraction) {
             Ok(Self(fraction))
@@ -212,13 +212,13 @@ impl Overlap {
         }
     }
 
-    /// The fraction of a chunk that the next one covers as well.
+    /// The overlap as a fraction of a chunk.
     pub const fn fraction(&self) -> f64 {
         self.0
     }
 }
 
-/// The grid of chunks over z: fixed starts, so that a stream and a whole file are cut alike.
+/// Chunk positions in z. Starts are fixed, so a stream and a complete file are cut identically.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ChunkGrid {
     shape: SpectrumShape,
@@ -230,14 +230,14 @@ impl ChunkGrid {
     /// The grid for chunks of `shape`, each `trunc((1 - overlap) * chunk)` frames after the last.
     ///
     /// # Errors
-    /// When chunks of this length cannot overlap so.
+    /// If chunks of this length cannot have this overlap.
     pub fn new(shape: SpectrumShape, overlap: Overlap) -> Result<Self, OverlapError> {
         let chunk = shape.chunk_frames();
         let overlap = overlap.fraction();
         if overlap > 0.0 && overlap < 2.0 / chunk as f64 {
             return Err(OverlapError::TooSmall { overlap, chunk });
         }
-        // Truncation in IEEE doubles is part of the definition: 0.8 gives 52223 of 261120, not 52224.
+        // Truncation in IEEE doubles is part of UVR's algorithm: 0.8 gives 52223 of 261120, not 52224.
         let step_frames = ((1.0 - overlap) * chunk as f64) as usize;
         Ok(Self {
             shape,
@@ -261,14 +261,14 @@ impl ChunkGrid {
         index * self.step_frames as u64
     }
 
-    /// How many chunks matter for a song of `song_frames`: those that start before its last frame in z.
-    /// The definition runs a few more over the padding, whose results are cut away.
+    /// Number of chunks needed for a song of `song_frames`: those that start before its last frame in z.
+    /// UVR's algorithm also computes a few chunks over the padding, whose results it cuts off.
     pub fn chunks(&self, song_frames: u64) -> u64 {
         (self.shape.trim_frames() as u64 + song_frames).div_ceil(self.step_frames as u64)
     }
 
-    /// The window of a chunk of which `covered` frames are inside z: a symmetric Hann of that length
-    /// (1 for a single frame), or ones where chunks do not overlap.
+    /// The window of a chunk with `covered` frames inside z: a symmetric Hann window of that length (1 for a
+    /// single frame), or ones where chunks do not overlap.
     pub fn window(&self, covered: usize) -> Vec<f64> {
         if !self.windowed || covered == 1 {
             return vec![1.0; covered];
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn overlaps_that_no_window_bridges_are_refused() {
+    fn overlaps_that_leave_gaps_are_refused() {
         assert!(matches!(Overlap::new(1.0), Err(OverlapError::OutOfRange(_))));
         assert!(matches!(Overlap::new(0.991), Err(OverlapError::OutOfRange(_))));
         assert!(matches!(Overlap::new(-0.1), Err(OverlapError::OutOfRange(_))));

@@ -1,4 +1,4 @@
-//! MDX-Net separation of a stream of audio into two stems. Knows no files, no Kafka and no ONNX.
+//! MDX-Net separation of an audio stream into two stems. Imports no file, Kafka or ONNX code.
 
 mod control;
 mod geometry;
@@ -13,4 +13,4 @@ pub use geometry::{
 };
 pub use pipeline::{Network, NetworkError, Plan, SeparateError, separate};
 pub use stems::{StemBlocks, StemFormula};
-pub use stft::{Analyser, Synthesiser};
+pub use stft::{Analyzer, Synthesizer};

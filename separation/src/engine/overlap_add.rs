@@ -1,16 +1,16 @@
-//! Puts overlapping chunks together again, with memory for one chunk only.
+//! Combines overlapping chunks, in memory for one chunk.
 //!
-//! Chunk starts are fixed, so after the chunk at s has been added everything before s + step is final.
+//! Chunk starts are fixed: after the chunk at s is added, everything before s + step is final.
 
 use super::geometry::ChunkGrid;
 use crate::audio::StereoBlock;
 
-/// The sum of windowed chunks from the start of the latest one on, and the sum of their windows.
+/// The sum of windowed chunks from the start of the latest one, and the sum of their windows.
 pub(super) struct OverlapAdder {
     step_frames: usize,
     grid: ChunkGrid,
-    whole_window: Vec<f64>,
-    /// Left and right. Doubles, because at large overlaps hundreds of chunks are added up.
+    full_window: Vec<f64>,
+    /// Left and right, in doubles because a large overlap adds up hundreds of chunks.
     sums: [Vec<f64>; 2],
     weight: Vec<f64>,
 }
@@ -22,25 +22,31 @@ impl OverlapAdder {
         Self {
             step_frames: grid.step_frames(),
             grid,
-            whole_window: grid.window(chunk),
+            full_window: grid.window(chunk),
             sums: [vec![0.0; chunk], vec![0.0; chunk]],
             weight: vec![0.0; chunk],
         }
     }
 
-    /// Adds the next chunk, of which the first `covered` frames count, and writes the first `settled` frames
-    /// of the sum, which no later chunk changes, to `out`.
+    /// Adds the first `covered` frames of the next chunk, and appends the first `final_frames` frames of the sum,
+    /// which no later chunk changes, to `out`.
     ///
     /// # Panics
-    /// When `settled` is more than one step or more than `covered`.
-    pub(super) fn add(&mut self, chunk: &StereoBlock, covered: usize, settled: usize, out: &mut StereoBlock) {
+    /// If `final_frames` is more than one step or more than `covered`.
+    pub(super) fn add(
+        &mut self,
+        chunk: &StereoBlock,
+        covered: usize,
+        final_frames: usize,
+        out: &mut StereoBlock,
+    ) {
         assert!(
-            settled <= self.step_frames && settled <= covered,
-            "no later chunk may change what is given out"
+            final_frames <= self.step_frames && final_frames <= covered,
+            "later chunks must not change the returned frames"
         );
         let shorter;
-        let window = if covered == self.whole_window.len() {
-            &self.whole_window
+        let window = if covered == self.full_window.len() {
+            &self.full_window
         } else {
             shorter = self.grid.window(covered);
             &shorter
@@ -52,7 +58,7 @@ impl OverlapAdder {
             *sum += weight;
         }
         for (out, sum) in [&mut out.left, &mut out.right].into_iter().zip(&self.sums) {
-            divide_into(out, &sum[..settled], &self.weight);
+            divide_into(out, &sum[..final_frames], &self.weight);
         }
         self.advance();
     }
@@ -72,8 +78,8 @@ fn add_windowed(sum: &mut [f64], samples: &[f32], window: &[f64]) {
     }
 }
 
-/// The weight is 0 only at the first frame of the first chunk and past the song's end, both of which are cut away;
-/// there the quotient is silence.
+/// The weight is 0 only at the first frame of the first chunk and after the end of the song. Both are cut
+/// off; there the quotient is set to silence.
 fn divide_into(out: &mut Vec<f32>, sum: &[f64], weight: &[f64]) {
     let quotient = |(&sum, &weight): (&f64, &f64)| if weight == 0.0 { 0.0 } else { sum / weight };
     out.clear();

@@ -1,7 +1,7 @@
-//! The stream from audio to stems: three threads joined by short queues, so that decoding, transforms, inference
-//! and delivery overlap, and memory does not depend on the song's length.
+//! The pipeline from audio to stems: three threads joined by short queues, so that decoding, transforms,
+//! inference and delivery run in parallel and memory does not depend on the song's length.
 //!
-//! `source -> analyse -> (spectra) -> network -> (spectra) -> synthesise, overlap-add, formula -> deliver`
+//! `source -> analyze -> (spectra) -> network -> (spectra) -> synthesize, overlap-add, formula -> deliver`
 
 use std::time::Instant;
 
@@ -11,32 +11,32 @@ use super::control::{Control, Progress, Stopped};
 use super::geometry::{ChunkGrid, SpectrumShape};
 use super::overlap_add::OverlapAdder;
 use super::stems::{StemBlocks, StemFormula};
-use super::stft::{Analyser, Synthesiser};
+use super::stft::{Analyzer, Synthesizer};
 use crate::audio::{AudioError, StereoBlock, StereoSource};
 use crate::error::ErrorClass;
 
-/// Batches that may wait between two threads. One keeps both busy; each more costs a spectrum (8 MB).
+/// Batches queued between two threads. One keeps both busy; each further one costs a spectrum (8 MB).
 const QUEUED_BATCHES: usize = 1;
 
-/// Batches in existence: one in the hands of each of the three threads and one in each of the two queues.
+/// Batches in existence: one in each of the three threads and one in each of the two queues.
 const BATCHES: usize = 3 + 2 * QUEUED_BATCHES;
 
-/// A model: it maps spectra to spectra. Owns no audio and knows no files.
+/// A model that maps spectra to spectra. Implementations handle no audio and no song files.
 pub trait Network {
-    /// The spectra it takes and gives.
+    /// The shape of its input and output spectra.
     fn shape(&self) -> SpectrumShape;
 
-    /// Replaces `batch` spectra, one after the other in `spectra`, by what the model makes of them.
+    /// Replaces `batch` consecutive spectra in `spectra` by the model's output.
     ///
     /// # Errors
-    /// When the model cannot be run or gives something of another shape.
+    /// If the model cannot run or returns another shape.
     fn run(&mut self, batch: usize, spectra: &mut [f32]) -> Result<(), NetworkError>;
 
-    /// Says that the next run is a song's last: what is kept from one run to the next may be given back with it.
+    /// Announces that the next run is the last of a song, so that memory kept between runs may be released.
     fn ends_next(&mut self) {}
 }
 
-/// A model that did not run.
+/// The model failed to run.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct NetworkError {
@@ -47,7 +47,7 @@ pub struct NetworkError {
 }
 
 impl NetworkError {
-    /// A failure in words, with what caused it.
+    /// An error with a message and its cause.
     pub fn new(
         class: ErrorClass,
         message: impl Into<String>,
@@ -61,16 +61,16 @@ impl NetworkError {
     }
 }
 
-/// How to separate.
+/// Settings of one separation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Plan {
-    /// Where chunks lie.
+    /// Positions of the chunks.
     pub grid: ChunkGrid,
-    /// From the model's output to stems.
+    /// How stems are computed from the model's output.
     pub formula: StemFormula,
-    /// Run the model on the negated spectrum as well and keep what both agree on: (f(X) - f(-X)) / 2.
+    /// Whether to run the model on the negated spectrum too and combine both: (f(X) - f(-X)) / 2.
     pub denoise: bool,
-    /// Chunks that the model is given at once, at least 1.
+    /// Chunks per run of the model, at least 1.
     pub batch: usize,
 }
 
@@ -86,41 +86,41 @@ pub enum SeparateError {
     /// The stems could not be written.
     #[error("cannot write the stems")]
     Deliver(#[source] AudioError),
-    /// The model could not be run.
+    /// The model could not run.
     #[error("the model failed")]
     Network(#[from] NetworkError),
-    /// The model gave NaN or infinity.
-    #[error("the model gave values that are not numbers, at second {second:.1} of the song")]
+    /// The model returned NaN or infinity.
+    #[error("the model returned NaN or infinity at second {second:.1} of the song")]
     NotFinite {
-        /// Where in the song.
+        /// Position in the song, in seconds.
         second: f64,
     },
-    /// The work was ended early.
+    /// The separation was canceled or its deadline passed.
     #[error("stopped before the end of the song")]
     Stopped(#[from] Stopped),
 }
 
 impl SeparateError {
-    /// What this failure says about trying again.
+    /// Whether a retry may succeed.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Source(error) | Self::Deliver(error) => error.class(),
             Self::Empty | Self::NotFinite { .. } => ErrorClass::Permanent,
             Self::Network(error) => error.class,
             Self::Stopped(Stopped::DeadlineExceeded) => ErrorClass::TimedOut,
-            Self::Stopped(Stopped::Cancelled) => ErrorClass::Interrupted,
+            Self::Stopped(Stopped::Canceled) => ErrorClass::Interrupted,
         }
     }
 }
 
-/// Separates everything in `source`: calls `deliver` with consecutive stretches of both stems and `report` after
-/// each, both on a thread of the pipeline. Returns the number of frames.
+/// Separates all of `source`. Calls `deliver` with consecutive blocks of both stems, then `report`, both on a
+/// thread of the pipeline. Returns the number of frames.
 ///
 /// # Errors
 /// The first failure of any part; nothing is delivered after it.
 ///
 /// # Panics
-/// When the network's shape is not the plan's, or a batch of the plan is empty.
+/// If the network's shape is not the plan's, or a batch of the plan is empty.
 pub fn separate(
     network: &mut dyn Network,
     plan: &Plan,
@@ -140,16 +140,16 @@ pub fn separate(
     let (to_synthesis, from_network) = bounded(QUEUED_BATCHES);
     let (recycle, recycled) = bounded(BATCHES);
     std::thread::scope(|scope| {
-        let analysis = scope.spawn(move || analyse(plan, source, control, &to_network, &recycled));
+        let analysis = scope.spawn(move || analyze(plan, source, control, &to_network, &recycled));
         let synthesis = scope.spawn(move || {
-            synthesise(plan, &from_network, &recycle, deliver, control, |done_frames| {
+            synthesize(plan, &from_network, &recycle, deliver, control, |done_frames| {
                 report(Progress {
                     done_frames,
                     expected_frames,
                 });
             })
         });
-        // A thread whose neighbour has gone finds its queue closed and ends; the neighbour holds the reason.
+        // A thread whose neighbor failed finds its queue closed and ends; the neighbor returns the reason.
         let inference = infer(network, plan, &from_analysis, &to_synthesis, control);
         drop((from_analysis, to_synthesis));
         let read = analysis
@@ -164,12 +164,12 @@ pub fn separate(
     })
 }
 
-/// Consecutive chunks on their way through the threads.
+/// Consecutive chunks passed between the threads.
 #[derive(Default)]
 struct Batch {
     chunks: Vec<Chunk>,
     spectra: Vec<f32>,
-    /// No batch follows. Not told of a song that ends with its last chunk.
+    /// No batch follows. Not set for a song that ends exactly with its last chunk.
     last: bool,
 }
 
@@ -177,13 +177,13 @@ struct Chunk {
     /// Frames of the chunk that are inside z.
     covered: usize,
     /// Frames from its start that no later chunk changes.
-    settled: usize,
-    /// The part of z in this chunk that was in no chunk before, the padding behind the song left out.
+    final_frames: usize,
+    /// The part of z in this chunk that no earlier chunk had, without the padding after the song.
     fresh: StereoBlock,
 }
 
 /// First thread: reads the song, cuts it and transforms the chunks.
-fn analyse(
+fn analyze(
     plan: &Plan,
     source: &mut dyn StereoSource,
     control: &Control,
@@ -191,7 +191,7 @@ fn analyse(
     recycled: &Receiver<Batch>,
 ) -> Result<(), SeparateError> {
     let mut cutter = Cutter::new(plan.grid, source, control);
-    let mut analyser = Analyser::new(plan.grid.shape());
+    let mut analyzer = Analyzer::new(plan.grid.shape());
     let values = plan.grid.shape().values();
     loop {
         let mut batch = recycled.try_recv().unwrap_or_default();
@@ -199,7 +199,7 @@ fn analyse(
         batch.spectra.resize(plan.batch * values, 0.0);
         for spectrum in batch.spectra.chunks_exact_mut(values) {
             let Some(chunk) = cutter.next_chunk()? else { break };
-            analyser.transform(&cutter.samples, spectrum);
+            analyzer.transform(&cutter.samples, spectrum);
             batch.chunks.push(chunk);
         }
         if batch.chunks.is_empty() {
@@ -247,7 +247,7 @@ fn infer(
 }
 
 /// Third thread: back to audio, overlap-add, stems. Returns the number of frames delivered.
-fn synthesise(
+fn synthesize(
     plan: &Plan,
     from_network: &Receiver<Batch>,
     recycle: &Sender<Batch>,
@@ -255,7 +255,7 @@ fn synthesise(
     control: &Control,
     mut report: impl FnMut(u64),
 ) -> Result<u64, SeparateError> {
-    let mut synthesiser = Synthesiser::new(plan.grid.shape());
+    let mut synthesizer = Synthesizer::new(plan.grid.shape());
     let mut adder = OverlapAdder::new(plan.grid);
     let mut demixed = StereoBlock::default();
     let mut song = StereoBlock::default();
@@ -264,30 +264,30 @@ fn synthesise(
     for batch in from_network {
         let values = plan.grid.shape().values();
         for (chunk, spectrum) in batch.chunks.iter().zip(batch.spectra.chunks_exact(values)) {
-            let mut settled = StereoBlock::default();
-            synthesiser.transform(spectrum, &mut demixed);
-            adder.add(&demixed, chunk.covered, chunk.settled, &mut settled);
+            let mut final_block = StereoBlock::default();
+            synthesizer.transform(spectrum, &mut demixed);
+            adder.add(&demixed, chunk.covered, chunk.final_frames, &mut final_block);
             song.append(&chunk.fresh);
-            let mut mix = take_front(&mut song, chunk.settled);
-            let silence = silence_left.min(chunk.settled);
+            let mut mix = take_front(&mut song, chunk.final_frames);
+            let silence = silence_left.min(chunk.final_frames);
             silence_left -= silence;
-            drop_front(&mut settled, silence);
+            drop_front(&mut final_block, silence);
             drop_front(&mut mix, silence);
-            if !settled
+            if !final_block
                 .left
                 .iter()
-                .chain(&settled.right)
+                .chain(&final_block.right)
                 .all(|sample| sample.is_finite())
             {
                 let second = done_frames as f64 / f64::from(crate::audio::SAMPLE_RATE_HZ);
                 return Err(SeparateError::NotFinite { second });
             }
             control.check(Instant::now())?;
-            done_frames += settled.frames() as u64;
-            deliver(plan.formula.apply(&mix, settled)).map_err(SeparateError::Deliver)?;
+            done_frames += final_block.frames() as u64;
+            deliver(plan.formula.apply(&mix, final_block)).map_err(SeparateError::Deliver)?;
             report(done_frames);
         }
-        // Nobody may be left to use it again.
+        // The receiver may already have ended.
         let _ = recycle.try_send(batch);
     }
     Ok(done_frames)
@@ -300,10 +300,10 @@ struct Cutter<'s> {
     control: &'s Control,
     /// The samples of the latest chunk, padded with silence to its full length.
     samples: StereoBlock,
-    /// z from the start of the next chunk on, as far as it was read.
-    waiting: StereoBlock,
-    /// Frames at the front of `waiting` that were in a chunk before.
-    known: usize,
+    /// The part of z read so far, from the start of the next chunk on.
+    pending: StereoBlock,
+    /// Frames at the front of `pending` that were already in a chunk.
+    used_frames: usize,
     block: StereoBlock,
     song_frames: u64,
     at_end: bool,
@@ -317,8 +317,8 @@ impl<'s> Cutter<'s> {
             source,
             control,
             samples: StereoBlock::default(),
-            waiting: StereoBlock::silence(grid.shape().trim_frames()),
-            known: 0,
+            pending: StereoBlock::silence(grid.shape().trim_frames()),
+            used_frames: 0,
             block: StereoBlock::default(),
             song_frames: 0,
             at_end: false,
@@ -330,7 +330,7 @@ impl<'s> Cutter<'s> {
         let chunk_frames = self.grid.shape().chunk_frames();
         self.fill(chunk_frames)?;
         let step = self.grid.step_frames();
-        let (covered, settled) = if self.at_end {
+        let (covered, final_frames) = if self.at_end {
             if self.is_at_end() {
                 return Ok(None);
             }
@@ -344,25 +344,25 @@ impl<'s> Cutter<'s> {
         } else {
             (chunk_frames, step)
         };
-        let audible = chunk_frames.min(self.waiting.frames());
+        let audible = chunk_frames.min(self.pending.frames());
         self.samples.clear();
-        self.samples.left.extend_from_slice(&self.waiting.left[..audible]);
+        self.samples.left.extend_from_slice(&self.pending.left[..audible]);
         self.samples
             .right
-            .extend_from_slice(&self.waiting.right[..audible]);
+            .extend_from_slice(&self.pending.right[..audible]);
         self.samples.left.resize(chunk_frames, 0.0);
         self.samples.right.resize(chunk_frames, 0.0);
         let fresh = StereoBlock {
-            left: self.waiting.left[self.known..audible].to_vec(),
-            right: self.waiting.right[self.known..audible].to_vec(),
+            left: self.pending.left[self.used_frames..audible].to_vec(),
+            right: self.pending.right[self.used_frames..audible].to_vec(),
         };
-        let passed = step.min(self.waiting.frames());
-        drop_front(&mut self.waiting, passed);
-        self.known = audible.saturating_sub(passed);
+        let passed = step.min(self.pending.frames());
+        drop_front(&mut self.pending, passed);
+        self.used_frames = audible.saturating_sub(passed);
         self.index += 1;
         Ok(Some(Chunk {
             covered,
-            settled,
+            final_frames,
             fresh,
         }))
     }
@@ -373,11 +373,11 @@ impl<'s> Cutter<'s> {
     }
 
     fn fill(&mut self, frames: usize) -> Result<(), SeparateError> {
-        while !self.at_end && self.waiting.frames() < frames {
+        while !self.at_end && self.pending.frames() < frames {
             self.control.check(Instant::now())?;
             self.source.read(&mut self.block).map_err(SeparateError::Source)?;
             self.song_frames += self.block.frames() as u64;
-            self.waiting.append(&self.block);
+            self.pending.append(&self.block);
             self.at_end = self.block.is_empty();
         }
         if self.at_end && self.song_frames == 0 {

@@ -1,4 +1,4 @@
-//! From what the model heard to the two stems.
+//! Computes the two stems from the model's output.
 
 use crate::audio::StereoBlock;
 
@@ -7,30 +7,31 @@ use crate::audio::StereoBlock;
 pub enum StemFormula {
     /// UVR's: primary = compensate x d, secondary = x - primary. The stems sum to the song.
     Uvr {
-        /// The model's own correction of level.
+        /// The model's level correction.
         compensate: f32,
     },
-    /// That of the Python package audio-separator: primary = p x d, secondary = x - compensate x primary, where p
-    /// is the song's peak before it was scaled. The stems do not sum to the song; for comparison only.
+    /// The formula of the Python package audio-separator: primary = p x d, secondary = x - compensate x
+    /// primary, where p is the song's peak before it was scaled. The stems do not sum to the song; for
+    /// comparison only.
     AudioSeparator {
-        /// The model's own correction of level.
+        /// The model's level correction.
         compensate: f32,
-        /// p: the greatest absolute sample of the song as it was read.
+        /// p: the largest absolute sample of the input song.
         peak: f32,
     },
 }
 
-/// The same stretch of both stems.
+/// The same block of both stems.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StemBlocks {
-    /// What the model was trained to find.
+    /// The stem that the model was trained to find.
     pub primary: StereoBlock,
-    /// What is left of the song.
+    /// The rest of the song.
     pub secondary: StereoBlock,
 }
 
 impl StemFormula {
-    /// Both stems where the song is `mix` and the model gave `demixed`.
+    /// Both stems, from the song `mix` and the model's output `demixed`.
     pub fn apply(self, mix: &StereoBlock, mut demixed: StereoBlock) -> StemBlocks {
         let (primary_gain, removed) = match self {
             Self::Uvr { compensate } => (compensate, 1.0),
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn the_peer_compensates_only_what_it_subtracts() {
+    fn audio_separator_compensates_only_in_the_subtraction() {
         let formula = StemFormula::AudioSeparator {
             compensate: 2.0,
             peak: 0.5,

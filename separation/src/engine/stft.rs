@@ -1,8 +1,9 @@
-//! Between audio and spectrum: the short-time Fourier transform of one chunk and its inverse.
+//! The short-time Fourier transform of one chunk and its inverse.
 //!
 //! The spectrum of a chunk is a slice of 4 x F x T floats: left real, left imaginary, right real, right
-//! imaginary; in each, F rows (frequencies) of T columns (time). The transform is centred, padded by reflection
-//! without repeating the edge, with a periodic Hann window and no normalisation; as in `torch.stft`.
+//! imaginary; in each, F rows (frequencies) of T columns (time). The transform is centered, padded by
+//! reflection without repeating the edge, with a periodic Hann window and no normalization; as in
+//! `torch.stft`.
 
 use std::f64::consts::PI;
 use std::sync::Arc;
@@ -13,15 +14,15 @@ use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 use super::geometry::{HOP_FRAMES, SpectrumShape};
 use crate::audio::StereoBlock;
 
-/// Rows from 0 up that models are not shown: below 3 x 44100 / n_fft Hz there is no music.
+/// Lowest rows set to zero in the model's input: below 3 x 44100 / n_fft Hz there is no music.
 const SILENT_ROWS: usize = 3;
 
-/// Columns transformed before they are written out together: neighbouring columns of a row share a cache line
+/// Columns transformed before they are written out together: neighboring columns of a row share a cache line
 /// (16 floats x 4 bytes = 64 bytes).
 const COLUMNS_AT_ONCE: usize = 16;
 
 /// Transforms chunks of audio to spectra. Holds its plans and scratch space; one per thread.
-pub struct Analyser {
+pub struct Analyzer {
     shape: SpectrumShape,
     window: Vec<f32>,
     fft: Arc<dyn RealToComplex<f32>>,
@@ -31,8 +32,8 @@ pub struct Analyser {
     scratch: Vec<Complex32>,
 }
 
-impl Analyser {
-    /// An analyser for spectra of `shape`.
+impl Analyzer {
+    /// An analyzer for spectra of `shape`.
     pub fn new(shape: SpectrumShape) -> Self {
         let fft = RealFftPlanner::new().plan_fft_forward(shape.n_fft());
         let bins = shape.n_fft() / 2 + 1;
@@ -47,10 +48,10 @@ impl Analyser {
         }
     }
 
-    /// Writes the spectrum of `chunk` to `spectrum`, its lowest rows silenced.
+    /// Writes the spectrum of `chunk` to `spectrum`, with its lowest rows zeroed.
     ///
     /// # Panics
-    /// When `chunk` is not one chunk long or `spectrum` is not one spectrum large.
+    /// If `chunk` is not one chunk long or `spectrum` is not one spectrum large.
     pub fn transform(&mut self, chunk: &StereoBlock, spectrum: &mut [f32]) {
         assert_eq!(chunk.frames(), self.shape.chunk_frames(), "one chunk");
         assert_eq!(spectrum.len(), self.shape.values(), "one spectrum");
@@ -94,8 +95,8 @@ impl Analyser {
     }
 }
 
-/// Transforms spectra back to chunks of audio. Holds its plans and scratch space; one per thread.
-pub struct Synthesiser {
+/// Transforms spectra to chunks of audio. Holds its plans and scratch space; one per thread.
+pub struct Synthesizer {
     shape: SpectrumShape,
     window: Vec<f32>,
     /// 1 / (n_fft * sum of the squared windows) at each frame of a chunk.
@@ -107,8 +108,8 @@ pub struct Synthesiser {
     scratch: Vec<Complex32>,
 }
 
-impl Synthesiser {
-    /// A synthesiser for spectra of `shape`.
+impl Synthesizer {
+    /// A synthesizer for spectra of `shape`.
     pub fn new(shape: SpectrumShape) -> Self {
         let fft = RealFftPlanner::new().plan_fft_inverse(shape.n_fft());
         let bins = shape.n_fft() / 2 + 1;
@@ -124,10 +125,10 @@ impl Synthesiser {
         }
     }
 
-    /// Writes the chunk that `spectrum` describes to `chunk`; rows above F are silence.
+    /// Writes the chunk for `spectrum` to `chunk`; rows above F are silence.
     ///
     /// # Panics
-    /// When `spectrum` is not one spectrum large.
+    /// If `spectrum` is not one spectrum large.
     pub fn transform(&mut self, spectrum: &[f32], chunk: &mut StereoBlock) {
         assert_eq!(spectrum.len(), self.shape.values(), "one spectrum");
         let (left, right) = spectrum.split_at(spectrum.len() / 2);
@@ -182,8 +183,9 @@ fn hann_at(k: usize, n: usize) -> f64 {
     0.5 - 0.5 * (2.0 * PI * k as f64 / n as f64).cos()
 }
 
-/// Overlap-adding windowed frames scales each frame by the sum of its squared windows; the inverse transform of
-/// `realfft` scales by n_fft. This is the reciprocal of both, for the frames inside the centre padding.
+/// Overlap-adding windowed frames scales each frame by the sum of its squared windows, and the inverse
+/// transform of `realfft` scales by n_fft. Returns the reciprocal of both, for the frames inside the
+/// centering padding.
 fn synthesis_weight(shape: SpectrumShape) -> Vec<f32> {
     let n_fft = shape.n_fft();
     let mut sums = vec![0.0_f64; shape.chunk_frames() + n_fft];
@@ -199,7 +201,8 @@ fn synthesis_weight(shape: SpectrumShape) -> Vec<f32> {
         .collect()
 }
 
-/// Copies `samples` to the middle of `padded` and mirrors `margin` frames at each side, the edge not repeated.
+/// Copies `samples` to the middle of `padded` and mirrors `margin` frames at each side without repeating the
+/// edge.
 fn reflect(samples: &[f32], margin: usize, padded: &mut [f32]) {
     let end = margin + samples.len();
     padded[margin..end].copy_from_slice(samples);
@@ -215,14 +218,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mirrors_do_not_repeat_the_edge() {
+    fn reflections_do_not_repeat_the_edge() {
         let mut padded = [0.0; 8];
         reflect(&[1.0, 2.0, 3.0, 4.0], 2, &mut padded);
         assert_eq!(padded, [3.0, 2.0, 1.0, 2.0, 3.0, 4.0, 3.0, 2.0]);
     }
 
     #[test]
-    fn a_spectrum_of_all_rows_gives_the_chunk_back_but_its_lowest_rows() {
+    fn a_spectrum_of_all_rows_restores_the_chunk_except_for_its_lowest_rows() {
         let shape = SpectrumShape::new(SpectrumSizes {
             n_fft: 4096,
             rows: 2049,
@@ -238,10 +241,10 @@ mod tests {
             left: tone,
         };
         let mut spectrum = vec![0.0; shape.values()];
-        Analyser::new(shape).transform(&chunk, &mut spectrum);
+        Analyzer::new(shape).transform(&chunk, &mut spectrum);
         let mut back = StereoBlock::default();
-        Synthesiser::new(shape).transform(&spectrum, &mut back);
-        // The edges are mirrored, which bends the tone there: it then leaks into the silenced rows.
+        Synthesizer::new(shape).transform(&spectrum, &mut back);
+        // Mirroring bends the tone at the edges, so it leaks into the zeroed rows there.
         let inner = 4096..shape.chunk_frames() - 4096;
         let difference = |a: &[f32], b: &[f32]| {
             a[inner.clone()]

@@ -1,18 +1,18 @@
-//! Tells what a file is that should be a model or its parameters: downloads often bring something else.
+//! Recognizes files that are not a model or parameters: downloads often return something else.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Bytes from the start of a file that tell what it is.
+/// Bytes inspected at the start of a file.
 const HEAD_BYTES: u64 = 512;
 
-/// Fields of an ONNX file that are looked at; models have some ten.
+/// Fields of an ONNX file inspected; models have about ten.
 const MAX_FIELDS: usize = 10_000;
 
-/// What a file is by its first bytes, and the fix, where that is one of the usual mistakes.
-pub(crate) fn mistaken(head: &[u8]) -> Option<&'static str> {
-    const KNOWN: [(&[u8], &str); 8] = [
+/// The kind of file by its first bytes, and the fix, for common mistakes.
+pub(crate) fn foreign_kind(head: &[u8]) -> Option<&'static str> {
+    const SIGNATURES: [(&[u8], &str); 8] = [
         (
             b"version https://git-lfs",
             "a Git LFS pointer; fix: run `git lfs pull`, or download the file itself",
@@ -24,17 +24,17 @@ pub(crate) fn mistaken(head: &[u8]) -> Option<&'static str> {
         (b"\x80\x02", PICKLE),
         (b"\x80\x03", PICKLE),
         (b"\x80\x04", PICKLE),
-        (b"\x1f\x8b", "a gzip archive; fix: unpack it"),
+        (b"\x1f\x8b", "a gzip archive; fix: decompress it"),
         (b"\xff\xfe", UTF_16),
         (b"\xfe\xff", UTF_16),
     ];
     if head.is_empty() {
         return Some("empty; fix: download it again");
     }
-    if let Some((_, kind)) = KNOWN.iter().find(|(magic, _)| head.starts_with(magic)) {
+    if let Some((_, kind)) = SIGNATURES.iter().find(|(magic, _)| head.starts_with(magic)) {
         return Some(kind);
     }
-    let text = without_mark(head).trim_ascii_start();
+    let text = without_bom(head).trim_ascii_start();
     let starts = |with: &str| {
         text.get(..with.len())
             .is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()))
@@ -58,36 +58,36 @@ const PICKLE: &str =
 const UTF_16: &str = "UTF-16 text; fix: save it as UTF-8";
 
 /// The text without a UTF-8 byte-order mark.
-pub(super) fn without_mark(text: &[u8]) -> &[u8] {
+pub(super) fn without_bom(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// What the file of a model is that cannot be loaded, where its content shows that.
+/// Why a file is not a loadable model, if its content shows that.
 pub(crate) fn not_onnx(model: &Path) -> Option<String> {
-    // What cannot be read was an error of loading it already.
+    // An unreadable file was already an error of loading it.
     describe(BufReader::new(File::open(model).ok()?)).ok()?
 }
 
 fn describe(mut file: impl Read + Seek) -> io::Result<Option<String>> {
     let mut head = Vec::new();
     file.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
-    if let Some(kind) = mistaken(&head) {
+    if let Some(kind) = foreign_kind(&head) {
         return Ok(Some(kind.to_owned()));
     }
-    let texty = |byte: &u8| (0x20..0x7f).contains(byte) || byte.is_ascii_whitespace();
-    if head.iter().all(texty) {
+    let is_text = |byte: &u8| (0x20..0x7f).contains(byte) || byte.is_ascii_whitespace();
+    if head.iter().all(is_text) {
         return Ok(Some("text; fix: name the .onnx file".to_owned()));
     }
     let bytes = file.seek(SeekFrom::End(0))?;
     file.seek(SeekFrom::Start(0))?;
-    Ok(whole_bytes(&mut file, bytes)?
-        .filter(|whole| *whole > bytes)
-        .map(|whole| format!("cut off: {bytes} of at least {whole} bytes; fix: download it again")))
+    Ok(declared_bytes(&mut file, bytes)?
+        .filter(|declared| *declared > bytes)
+        .map(|declared| format!("cut off: {bytes} of at least {declared} bytes; fix: download it again")))
 }
 
-/// The size up to which the fields of a protobuf message reach, looked at without their contents; none where it is not
-/// one.
-fn whole_bytes(file: &mut (impl Read + Seek), bytes: u64) -> io::Result<Option<u64>> {
+/// The size that the fields of a protobuf message declare, without reading their contents; `None` if it is
+/// not a protobuf message.
+fn declared_bytes(file: &mut (impl Read + Seek), bytes: u64) -> io::Result<Option<u64>> {
     let mut position = 0;
     for _ in 0..MAX_FIELDS {
         if position >= bytes {
@@ -116,7 +116,7 @@ fn whole_bytes(file: &mut (impl Read + Seek), bytes: u64) -> io::Result<Option<u
     Ok(None)
 }
 
-/// A number and its length in bytes; none where the file ends in it, or it is longer than 10 bytes.
+/// A number and its length in bytes; `None` if the file ends in it or it is longer than 10 bytes.
 fn varint(file: &mut impl Read) -> io::Result<Option<(u64, u64)>> {
     let mut value = 0;
     for length in 0..10 {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_downloaded_in_place_of_a_model_is_named() {
+    fn files_downloaded_in_place_of_a_model_are_named() {
         let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 66759214\n";
         check(pointer, Some("a Git LFS pointer"));
         check("\n<!DOCTYPE HTML>\n<title>Ä</title>", Some("a web page"));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_is_cut_off_is_told_from_one_that_is_complete() {
+    fn a_truncated_model_is_distinguished_from_a_complete_one() {
         check(model(), None);
         check(&model()[..100], Some("cut off: 100 of at least 311 bytes"));
         check(vec![0xff; 1_000], None);

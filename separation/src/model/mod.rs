@@ -1,4 +1,4 @@
-//! What a model is made for: its transform, its level and the stem it finds.
+//! Models: their parameters, their level correction and their stems.
 
 mod builtin;
 pub(crate) mod file_kind;
@@ -16,19 +16,20 @@ pub use stem_name::{StemName, StemNameError};
 /// Which model to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelChoice {
-    /// The one in this program: signal processing, no training.
+    /// The built-in model: signal processing, not trained.
     Builtin,
     /// An MDX-Net model from a file.
     File {
         /// The ONNX file.
         model: PathBuf,
-        /// A file with its parameters; without it they are looked for beside the model.
+        /// Its parameters file; without one, parameters are searched next to the model.
         parameters: Option<PathBuf>,
     },
 }
 
 impl ModelChoice {
-    /// The model that a person names: `builtin`, or else a file, with its parameters in `parameters` if they are given.
+    /// The model for a user's setting: `builtin`, or else a file, with its parameters in `parameters` if
+    /// given.
     pub fn named(model: PathBuf, parameters: Option<PathBuf>) -> Self {
         if model.as_os_str() == "builtin" {
             Self::Builtin

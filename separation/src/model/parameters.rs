@@ -1,21 +1,21 @@
-//! The parameters of an MDX-Net model, under the names that UVR's own data use.
+//! Parameters of an MDX-Net model, under the names in UVR's own data.
 
 use serde::Deserialize;
 
 use super::stem_name::{StemName, StemNameError};
 use crate::engine::{FixedSizes, ShapeError, SpectrumShape, SpectrumSizes};
 
-/// T where neither the model nor its parameters say: 2^8.
+/// T if neither the model nor its parameters give it: 2^8.
 const DEFAULT_COLUMNS: usize = 256;
 
-/// What a model's file does not say about it.
+/// Parameters that a model's file does not contain.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelParameters {
     /// Length of the transform (`mdx_n_fft_scale_set`).
     pub n_fft: usize,
-    /// F, where given (`mdx_dim_f_set`).
+    /// F, if given (`mdx_dim_f_set`).
     pub rows: Option<usize>,
-    /// T, where given (2 to the power of `mdx_dim_t_set`).
+    /// T, if given (2 to the power of `mdx_dim_t_set`).
     pub columns: Option<usize>,
     /// The factor that corrects the model's level (`compensate`).
     pub compensate: f32,
@@ -23,10 +23,10 @@ pub struct ModelParameters {
     pub primary_stem: StemName,
 }
 
-/// Parameters that are not those of an MDX-Net model.
+/// Why parameters are not those of an MDX-Net model.
 #[derive(Debug, thiserror::Error)]
 pub enum ParameterError {
-    /// Not the keys and types that belong here.
+    /// Missing keys or wrong types.
     #[error("not parameters of an MDX-Net model")]
     Malformed(#[source] serde_json::Error),
     /// Parameters of a model of another architecture.
@@ -34,27 +34,27 @@ pub enum ParameterError {
         "`config_yaml` is set: the model is not MDX-Net but of a kind that needs that configuration; use an MDX-Net model"
     )]
     OtherArchitecture,
-    /// A factor that makes no sound.
+    /// A factor out of range.
     #[error(
         "`compensate` must be a number above 0 and at most {}, found {found}",
         ModelParameters::MAX_COMPENSATE
     )]
     Compensate {
-        /// What was given.
+        /// The given value.
         found: f64,
     },
-    /// More columns than memory.
+    /// More columns than fit in memory.
     #[error("`mdx_dim_t_set` is the logarithm of T to base 2 and at most 13, found {found}")]
     Columns {
-        /// What was given.
+        /// The given value.
         found: u32,
     },
-    /// A stem that no file can be named after.
+    /// A stem name that cannot be used in a file name.
     #[error("`primary_stem` cannot be used")]
     Stem(#[from] StemNameError),
 }
 
-/// The keys as they stand in the file; unknown ones are ignored.
+/// The keys of the file; unknown ones are ignored.
 #[derive(Deserialize)]
 struct Keys {
     compensate: f64,
@@ -65,7 +65,7 @@ struct Keys {
 }
 
 impl ModelParameters {
-    /// Published models have 1.01 to 1.09; beyond this it is a mistake.
+    /// Published models have 1.01 to 1.09; a larger value is a mistake.
     const MAX_COMPENSATE: f64 = 16.0;
     /// 2^13 columns are the most that a spectrum may have.
     const MAX_COLUMNS_LOG2: u32 = 13;
@@ -73,7 +73,7 @@ impl ModelParameters {
     /// The parameters in one JSON object.
     ///
     /// # Errors
-    /// When keys are missing, of another type or out of range, or belong to another kind of model.
+    /// If keys are missing, of another type or out of range, or belong to another kind of model.
     pub fn from_json(json: &serde_json::Value) -> Result<Self, ParameterError> {
         if json.get("config_yaml").is_some_and(|value| !value.is_null()) {
             return Err(ParameterError::OtherArchitecture);
@@ -96,10 +96,10 @@ impl ModelParameters {
         })
     }
 
-    /// The shape of the model's spectra, where its file fixes some of their sizes.
+    /// The shape of the model's spectra, given the sizes that its file fixes.
     ///
     /// # Errors
-    /// When the file and the parameters disagree, or no chunk can have that shape.
+    /// If the file and the parameters disagree, or no chunk can have that shape.
     pub fn shape(&self, fixed: FixedSizes) -> Result<SpectrumShape, ShapeError> {
         let rows = agree("F", "mdx_dim_f_set", fixed.rows, self.rows)?.ok_or(ShapeError::UnknownRows)?;
         let columns = agree("T", "2^mdx_dim_t_set", fixed.columns, self.columns)?.unwrap_or(DEFAULT_COLUMNS);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_is_refused_by_its_name() {
+    fn a_value_out_of_range_is_refused_with_its_name() {
         assert!(matches!(
             with("compensate", json!(0)),
             Err(ParameterError::Compensate { .. })

@@ -1,5 +1,5 @@
-//! Finds a model's parameters: in a file given, in the sidecar beside the model, or in UVR's collection by the
-//! model's hash.
+//! Finds a model's parameters: in a given file, in the sidecar next to the model, or by the model's hash in
+//! UVR's collection.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -17,7 +17,7 @@ const HASHED_BYTES: u64 = 10_000 * 1024;
 /// The name of UVR's collection of parameters.
 const COLLECTION_NAME: &str = "mdx_model_data.json";
 
-/// The largest file of parameters taken: UVR's collection has 60 kB, this is 64 times as much.
+/// The largest accepted parameters file: UVR's collection has 60 kB, this is 64 times as much.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Why a model's parameters are not known.
@@ -28,11 +28,11 @@ pub enum ParametersError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file is too large to be what it should be.
-    #[error("{path} is larger than {MAX_FILE_BYTES} bytes and so no file of model parameters")]
+    /// A file is too large for a parameters file.
+    #[error("{path} is larger than {MAX_FILE_BYTES} bytes and is not a model parameters file")]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -42,9 +42,9 @@ pub enum ParametersError {
     NotJson {
         /// The file.
         path: PathBuf,
-        /// What it is, and the fix, where that is known.
+        /// Its kind and the fix, if known.
         found: Option<&'static str>,
-        /// Where it is not.
+        /// The position and kind of the JSON error.
         source: serde_json::Error,
     },
     /// A file is neither a sidecar nor a collection that has this model.
@@ -55,43 +55,43 @@ pub enum ParametersError {
         /// MD5 of the model, as UVR computes it.
         hash: String,
     },
-    /// The model's file is something else, or not complete.
+    /// The model's file has another format or is incomplete.
     #[error("cannot use the model {}: the file is {found}", .model.display())]
     NotAModel {
         /// The model.
         model: PathBuf,
-        /// What it is, and the fix.
+        /// Its kind and the fix.
         found: String,
     },
-    /// The parameters are there and are no good.
+    /// Parameters were found but are invalid.
     #[error("{path} cannot be used")]
     Unusable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: ParameterError,
     },
-    /// There is no file of parameters.
+    /// No parameters were found.
     #[error(
-        "the parameters of {model} are not known: name a file of them, or put {sidecar} (keys compensate, \
+        "the parameters of {model} were not found; fix: name a parameters file, or put {sidecar} (keys compensate, \
          mdx_dim_f_set, mdx_dim_t_set, mdx_n_fft_scale_set, primary_stem) or UVR's {COLLECTION_NAME} beside it"
     )]
     NotFound {
         /// The model.
         model: PathBuf,
-        /// The sidecar looked for.
+        /// The sidecar that was searched.
         sidecar: PathBuf,
     },
 }
 
 /// The parameters of the model in the file `model`: from `given` if there is one, else from its sidecar
-/// (`NAME.json`), else from the collection beside it.
+/// (`NAME.json`), else from the collection next to it.
 ///
 /// # Errors
-/// When none is found, or the first one found cannot be used.
+/// If none are found, or the first ones found cannot be used.
 pub fn find_parameters(model: &Path, given: Option<&Path>) -> Result<ModelParameters, ParametersError> {
     let found = parameters_of(model, given);
-    // No parameters exist for a web page.
+    // A web page has no parameters.
     let unknown = matches!(
         found,
         Err(ParametersError::NotFound { .. } | ParametersError::NotListed { .. })
@@ -131,16 +131,16 @@ fn parameters_of(model: &Path, given: Option<&Path>) -> Result<ModelParameters, 
 /// The parameters in `text`, the contents of `path`: one object of parameters, or a collection keyed by hash.
 ///
 /// # Errors
-/// When it is neither, or has no usable entry for the model.
+/// If it is neither, or has no usable entry for the model.
 pub fn parse_parameters(
     text: &[u8],
     path: &Path,
     model_hash: impl FnOnce() -> Result<String, ParametersError>,
 ) -> Result<ModelParameters, ParametersError> {
-    let json = serde_json::from_slice(file_kind::without_mark(text));
+    let json = serde_json::from_slice(file_kind::without_bom(text));
     let json: Value = json.map_err(|source| ParametersError::NotJson {
         path: path.into(),
-        found: file_kind::mistaken(text),
+        found: file_kind::foreign_kind(text),
         source,
     })?;
     let keyed_by_hash = json
@@ -169,7 +169,7 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, ParametersError> {
         path: path.into(),
         source,
     };
-    // Asked before opening: opening a named pipe would wait for its writer.
+    // Checked before opening: opening a named pipe would block until it has a writer.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(unreadable(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -204,65 +204,65 @@ mod tests {
 
     const ENTRY: &str = r#"{"compensate": 1.035, "mdx_n_fft_scale_set": 6144, "primary_stem": "Vocals"}"#;
 
-    fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
+    fn directory_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
         for (name, text) in files {
-            fs::write(folder.path().join(name), text).unwrap();
+            fs::write(directory.path().join(name), text).unwrap();
         }
-        folder
+        directory
     }
 
-    fn n_fft_in(folder: &tempfile::TempDir, given: Option<&str>) -> Result<usize, ParametersError> {
-        let given = given.map(|name| folder.path().join(name));
-        find_parameters(&folder.path().join("m.onnx"), given.as_deref()).map(|parameters| parameters.n_fft)
+    fn n_fft_in(directory: &tempfile::TempDir, given: Option<&str>) -> Result<usize, ParametersError> {
+        let given = given.map(|name| directory.path().join(name));
+        find_parameters(&directory.path().join("m.onnx"), given.as_deref()).map(|parameters| parameters.n_fft)
     }
 
     #[test]
     fn a_given_file_wins_over_the_sidecar_and_the_sidecar_over_the_collection() {
         let md5_of_model = "9a0364b9e99bb480dd25e1f0284c8555"; // printf content | md5sum
         let collection = format!(r#"{{"{md5_of_model}": {}}}"#, ENTRY.replace("6144", "7680"));
-        let folder = folder_with(&[
+        let directory = directory_with(&[
             ("m.onnx", "content"),
             ("m.json", ENTRY),
             ("given.json", &ENTRY.replace("6144", "5120")),
             ("mdx_model_data.json", &collection),
         ]);
-        assert_eq!(n_fft_in(&folder, Some("given.json")).unwrap(), 5120);
-        assert_eq!(n_fft_in(&folder, Some("mdx_model_data.json")).unwrap(), 7680);
-        assert_eq!(n_fft_in(&folder, None).unwrap(), 6144);
-        fs::remove_file(folder.path().join("m.json")).unwrap();
-        assert_eq!(n_fft_in(&folder, None).unwrap(), 7680);
+        assert_eq!(n_fft_in(&directory, Some("given.json")).unwrap(), 5120);
+        assert_eq!(n_fft_in(&directory, Some("mdx_model_data.json")).unwrap(), 7680);
+        assert_eq!(n_fft_in(&directory, None).unwrap(), 6144);
+        fs::remove_file(directory.path().join("m.json")).unwrap();
+        assert_eq!(n_fft_in(&directory, None).unwrap(), 7680);
     }
 
     #[test]
     fn a_byte_order_mark_is_skipped_and_other_files_are_named() {
-        let folder = folder_with(&[
+        let directory = directory_with(&[
             ("m.onnx", "content"),
             ("m.json", &format!("\u{feff}{ENTRY}")),
             ("page.json", "<!doctype html><title>404</title>"),
             ("pointer.json", "version https://git-lfs.github.com/spec/v1\n"),
         ]);
-        assert_eq!(n_fft_in(&folder, None).unwrap(), 6144);
+        assert_eq!(n_fft_in(&directory, None).unwrap(), 6144);
         let utf_16: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
-        fs::write(folder.path().join("utf16.json"), utf_16).unwrap();
-        fs::write(folder.path().join("m.onnx"), "<html></html>").unwrap();
-        fs::remove_file(folder.path().join("m.json")).unwrap();
-        let error = n_fft_in(&folder, None).unwrap_err().to_string();
+        fs::write(directory.path().join("utf16.json"), utf_16).unwrap();
+        fs::write(directory.path().join("m.onnx"), "<html></html>").unwrap();
+        fs::remove_file(directory.path().join("m.json")).unwrap();
+        let error = n_fft_in(&directory, None).unwrap_err().to_string();
         assert!(error.contains("m.onnx: the file is a web page"), "{error}");
         for (name, found) in [
             ("page.json", "it is a web page"),
             ("pointer.json", "it is a Git LFS pointer"),
             ("utf16.json", "it is UTF-16 text"),
         ] {
-            let error = n_fft_in(&folder, Some(name)).unwrap_err().to_string();
+            let error = n_fft_in(&directory, Some(name)).unwrap_err().to_string();
             assert!(error.contains(found), "{error}");
         }
     }
 
     #[test]
     fn only_the_end_of_a_large_model_is_hashed() {
-        let folder = folder_with(&[]);
-        let (large, tail) = (folder.path().join("large"), folder.path().join("tail"));
+        let directory = directory_with(&[]);
+        let (large, tail) = (directory.path().join("large"), directory.path().join("tail"));
         let bytes: Vec<u8> = (0..HASHED_BYTES + 1000).map(|k| (k % 251) as u8).collect();
         fs::write(&large, &bytes).unwrap();
         fs::write(&tail, &bytes[1000..]).unwrap();
@@ -271,50 +271,50 @@ mod tests {
 
     #[test]
     fn only_a_file_of_sensible_size_is_read() {
-        let folder = folder_with(&[("m.onnx", "content")]);
-        let large = File::create(folder.path().join("large.json")).unwrap();
+        let directory = directory_with(&[("m.onnx", "content")]);
+        let large = File::create(directory.path().join("large.json")).unwrap();
         large.set_len(MAX_FILE_BYTES + 1).unwrap();
         assert!(matches!(
-            n_fft_in(&folder, Some("large.json")),
+            n_fft_in(&directory, Some("large.json")),
             Err(ParametersError::TooLarge { .. })
         ));
         assert!(matches!(
-            n_fft_in(&folder, Some("/dev/zero")),
+            n_fft_in(&directory, Some("/dev/zero")),
             Err(ParametersError::Read { .. })
         ));
         assert!(matches!(
-            n_fft_in(&folder, Some(".")),
+            n_fft_in(&directory, Some(".")),
             Err(ParametersError::Read { .. })
         ));
     }
 
     #[test]
-    fn what_is_missing_or_malformed_is_named() {
-        let folder = folder_with(&[
-            // Not text: nothing is known of it.
+    fn missing_and_malformed_parameters_are_named() {
+        let directory = directory_with(&[
+            // Not text: the kind is unknown.
             ("m.onnx", "\u{7}content"),
             ("empty.json", "{}"),
             ("text.json", "no"),
             ("list.json", "[]"),
         ]);
         assert!(matches!(
-            n_fft_in(&folder, None),
+            n_fft_in(&directory, None),
             Err(ParametersError::NotFound { .. })
         ));
         assert!(matches!(
-            n_fft_in(&folder, Some("empty.json")),
+            n_fft_in(&directory, Some("empty.json")),
             Err(ParametersError::NotListed { .. })
         ));
         assert!(matches!(
-            n_fft_in(&folder, Some("text.json")),
+            n_fft_in(&directory, Some("text.json")),
             Err(ParametersError::NotJson { .. })
         ));
         assert!(matches!(
-            n_fft_in(&folder, Some("list.json")),
+            n_fft_in(&directory, Some("list.json")),
             Err(ParametersError::Unusable { .. })
         ));
         assert!(matches!(
-            n_fft_in(&folder, Some("none.json")),
+            n_fft_in(&directory, Some("none.json")),
             Err(ParametersError::Read { .. })
         ));
     }

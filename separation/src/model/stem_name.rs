@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StemName(String);
 
-/// A stem name that no file can be named after.
+/// A stem name that cannot be part of a file name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a stem's name is 1 to {} letters, digits, spaces, '-' or '_', found {found:?}",
@@ -17,13 +17,13 @@ pub struct StemNameError {
 }
 
 impl StemName {
-    /// The longest name: file names may have 255 bytes, and the song's name wants most of them.
+    /// The longest name: file names may have 255 bytes, and the song's name needs most of them.
     const MAX_LENGTH: usize = 32;
 
-    /// The name that `text` means: case, spaces and hyphens do not matter.
+    /// Normalizes a name: case, spaces and hyphens do not matter.
     ///
     /// # Errors
-    /// When it is empty, too long, or has characters that do not belong in a file name.
+    /// If it is empty, too long, or has characters that are not allowed in a file name.
     pub fn new(text: &str) -> Result<Self, StemNameError> {
         let name: String = text
             .trim()
@@ -49,7 +49,7 @@ impl StemName {
         &self.0
     }
 
-    /// The name of what is left of a song without this stem.
+    /// The name of the rest of a song without this stem.
     pub fn complement(&self) -> Self {
         Self(match self.0.as_str() {
             "vocals" => "instrumental".into(),
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn stems_are_named_as_people_know_them() {
+    fn stems_get_their_usual_names() {
         check("Vocals", "vocals", "instrumental");
         check("Instrumental", "instrumental", "vocals");
         check("Bass", "bass", "no_bass");
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_lead_elsewhere_are_refused() {
+    fn names_that_leave_the_directory_are_refused() {
         for text in ["", " ", "../etc", "a/b", "Gesang\0", "näh", &"a".repeat(33)] {
             assert!(StemName::new(text).is_err(), "{text:?}");
         }

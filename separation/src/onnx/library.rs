@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use ort::environment::Environment;
 
 use super::provider::Provider;
-use crate::places::Places;
+use crate::locations::Locations;
 
 /// The version that `onnxruntime.toml` pins.
 pub const RUNTIME_VERSION: &str = pinned_version(include_str!("../../onnxruntime.toml"));
@@ -20,32 +20,32 @@ static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
 /// Why ONNX Runtime could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LibraryError {
-    /// There is no library.
+    /// No library was found.
     #[error(
-        "ONNX Runtime {RUNTIME_VERSION} is not installed; looked for:{tried}\nrun `cargo xtask setup{}`, or set ORT_DYLIB_PATH to a libonnxruntime.so",
+        "ONNX Runtime {RUNTIME_VERSION} is not installed; looked for:{searched}\nfix: run `cargo xtask setup{}`, or set ORT_DYLIB_PATH to a libonnxruntime.so",
         match provider { Provider::Cpu => "", Provider::Cuda => " --cuda" }
     )]
     NotFound {
-        /// What the library should run models on.
+        /// The requested provider.
         provider: Provider,
-        /// The places looked at.
-        tried: Tried,
+        /// The paths that were searched.
+        searched: SearchedPaths,
     },
-    /// There is one, and it cannot be used.
+    /// The library was found and cannot be used.
     #[error("cannot use the ONNX Runtime library {path}")]
     Unusable {
         /// The library.
         path: PathBuf,
-        /// What the loader or the library said.
+        /// The error of the loader or the library.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// Places looked at in vain, in order.
+/// Paths searched without success, in order.
 #[derive(Debug)]
-pub struct Tried(Vec<PathBuf>);
+pub struct SearchedPaths(Vec<PathBuf>);
 
-impl fmt::Display for Tried {
+impl fmt::Display for SearchedPaths {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0
             .iter()
@@ -53,15 +53,15 @@ impl fmt::Display for Tried {
     }
 }
 
-/// The process's environment; the first call loads the library.
-pub(super) fn environment(places: &Places, provider: Provider) -> Result<Environment, LibraryError> {
+/// The environment of the process; the first call loads the library.
+pub(super) fn environment(locations: &Locations, provider: Provider) -> Result<Environment, LibraryError> {
     let mut loaded = ENVIRONMENT
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(environment) = &*loaded {
         return Ok(environment.clone());
     }
-    let path = find(places, provider)?;
+    let path = find(locations, provider)?;
     let unusable = |source| LibraryError::Unusable {
         path: path.clone(),
         source,
@@ -71,39 +71,39 @@ pub(super) fn environment(places: &Places, provider: Provider) -> Result<Environ
         .with_telemetry(false)
         .build()
         .map_err(|error| unusable(error.to_string().into()))?;
-    // The library's own log repeats what its errors say.
+    // The library's log only repeats its errors.
     environment.set_log_level(ort::logging::LogLevel::Fatal);
     *loaded = Some(environment.clone());
     Ok(environment)
 }
 
-/// `ORT_DYLIB_PATH` as it is given; else beside the program; else the cache that `cargo xtask setup` fills.
-fn find(places: &Places, provider: Provider) -> Result<PathBuf, LibraryError> {
-    if let Some(given) = &places.onnx_runtime {
+/// `ORT_DYLIB_PATH` if set; else the program's directory; else the cache that `cargo xtask setup` fills.
+fn find(locations: &Locations, provider: Provider) -> Result<PathBuf, LibraryError> {
+    if let Some(given) = &locations.onnx_runtime {
         return Ok(given.clone());
     }
-    let beside = places.program_dir.iter().map(|dir| dir.join(LIBRARY_NAME));
+    let next_to_program = locations.program_dir.iter().map(|dir| dir.join(LIBRARY_NAME));
     let build = match provider {
         Provider::Cpu => "cpu",
         Provider::Cuda => "cuda",
     };
-    let cached = places.cache_dir.iter().map(|dir| {
+    let cached = locations.cache_dir.iter().map(|dir| {
         dir.join("onnxruntime")
             .join(RUNTIME_VERSION)
             .join(build)
             .join(LIBRARY_NAME)
     });
-    let candidates: Vec<PathBuf> = beside.chain(cached).collect();
+    let candidates: Vec<PathBuf> = next_to_program.chain(cached).collect();
     match candidates.iter().find(|path| path.is_file()) {
         Some(found) => Ok(found.clone()),
         None => Err(LibraryError::NotFound {
             provider,
-            tried: Tried(candidates),
+            searched: SearchedPaths(candidates),
         }),
     }
 }
 
-/// The value of `version = "…"`, read at compile time so that the pin has one home.
+/// The value of `version = "…"`, read at compile time so that the version is pinned in one place.
 const fn pinned_version(file: &'static str) -> &'static str {
     let key = b"\nversion = \"";
     let bytes = file.as_bytes();
@@ -146,34 +146,37 @@ mod tests {
     #[test]
     fn the_given_path_wins_then_the_program_then_the_cache() {
         let (program, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let mut places = Places {
+        let mut locations = Locations {
             onnx_runtime: Some("/given/lib.so".into()),
             program_dir: Some(program.path().into()),
             cache_dir: Some(cache.path().into()),
         };
         assert_eq!(
-            find(&places, Provider::Cpu).unwrap(),
+            find(&locations, Provider::Cpu).unwrap(),
             PathBuf::from("/given/lib.so")
         );
-        places.onnx_runtime = None;
+        locations.onnx_runtime = None;
         let cached = cache.path().join("onnxruntime").join(RUNTIME_VERSION).join("cpu");
         fs::create_dir_all(&cached).unwrap();
         fs::write(cached.join(LIBRARY_NAME), "").unwrap();
-        assert_eq!(find(&places, Provider::Cpu).unwrap(), cached.join(LIBRARY_NAME));
+        assert_eq!(
+            find(&locations, Provider::Cpu).unwrap(),
+            cached.join(LIBRARY_NAME)
+        );
         fs::write(program.path().join(LIBRARY_NAME), "").unwrap();
         assert_eq!(
-            find(&places, Provider::Cpu).unwrap(),
+            find(&locations, Provider::Cpu).unwrap(),
             program.path().join(LIBRARY_NAME)
         );
     }
 
     #[test]
-    fn a_missing_library_lists_every_place_and_the_command_that_installs_it() {
-        let places = Places {
+    fn a_missing_library_lists_every_path_and_the_command_that_installs_it() {
+        let locations = Locations {
             cache_dir: Some("/nowhere".into()),
-            ..Places::default()
+            ..Locations::default()
         };
-        let message = find(&places, Provider::Cuda).unwrap_err().to_string();
+        let message = find(&locations, Provider::Cuda).unwrap_err().to_string();
         assert!(message.contains(&format!(
             "/nowhere/onnxruntime/{RUNTIME_VERSION}/cuda/libonnxruntime.so"
         )));

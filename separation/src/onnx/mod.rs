@@ -1,4 +1,4 @@
-//! ONNX Runtime: finding its library, and running a model with it. Knows no audio.
+//! ONNX Runtime: finds its library and runs a model. Imports no audio code.
 
 mod library;
 mod network;

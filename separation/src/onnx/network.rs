@@ -1,4 +1,4 @@
-//! A model in ONNX Runtime.
+//! A model loaded in ONNX Runtime.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -13,14 +13,14 @@ use super::library::{self, LibraryError};
 use super::provider::Provider;
 use crate::engine::{FixedSizes, Network, NetworkError, ShapeError, SpectrumShape};
 use crate::error::ErrorClass;
+use crate::locations::Locations;
 use crate::model::file_kind;
-use crate::places::Places;
 
-/// The most threads that one run of a model may use: more than any machine gains from, and few enough to start and end
-/// in a second.
+/// The most threads for one run of a model: more than any machine benefits from, and few enough to start and
+/// stop in a second.
 pub const MAX_THREADS: usize = 256;
 
-/// As many threads as this process may use cores, at most [`MAX_THREADS`].
+/// The number of cores that this process may use, at most [`MAX_THREADS`].
 pub fn default_threads() -> usize {
     thread::available_parallelism()
         .map_or(1, NonZeroUsize::get)
@@ -30,16 +30,16 @@ pub fn default_threads() -> usize {
 /// How to run a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RuntimeOptions {
-    /// What runs it. Asked for and not active is an error, never a silent fallback.
+    /// The execution provider. An unavailable provider is an error, never a silent fallback.
     pub provider: Provider,
-    /// Threads that one run of the model may use on the processor, at most [`MAX_THREADS`].
+    /// CPU threads for one run of the model, at most [`MAX_THREADS`].
     pub threads: usize,
 }
 
-/// Where the model's bytes are.
+/// Source of the model's bytes.
 #[derive(Debug, Clone, Copy)]
 pub enum ModelSource<'m> {
-    /// In this program.
+    /// In memory.
     Bytes(&'m [u8]),
     /// In an ONNX file.
     File(&'m Path),
@@ -48,84 +48,84 @@ pub enum ModelSource<'m> {
 /// Why a model cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// ONNX Runtime itself is not usable.
+    /// ONNX Runtime itself is unusable.
     #[error(transparent)]
     Library(#[from] LibraryError),
-    /// The provider that was asked for is not active.
-    #[error("provider cuda was asked for and cannot be used: {reason}")]
+    /// The requested provider is not active.
+    #[error("provider cuda cannot be used: {reason}")]
     Provider {
-        /// What is missing, and how to get it.
+        /// What is missing and how to install it.
         reason: String,
-        /// What ONNX Runtime said.
+        /// The error of ONNX Runtime.
         source: Option<ort::Error>,
     },
-    /// The file is something else, or not complete.
+    /// The file has another format or is incomplete.
     #[error("cannot load the model {}: the file is {found}", .path.display())]
     NotOnnx {
         /// The model's file.
         path: PathBuf,
-        /// What it is, and the fix.
+        /// Its kind and the fix.
         found: String,
     },
-    /// Not an ONNX model that this runtime takes.
+    /// ONNX Runtime cannot load the model.
     #[error("cannot load the model{}", .path.as_ref().map(|path| format!(" {}", path.display())).unwrap_or_default())]
     Session {
         /// The model's file.
         path: Option<PathBuf>,
-        /// What ONNX Runtime said.
+        /// The error of ONNX Runtime.
         source: ort::Error,
     },
-    /// A model of another kind.
+    /// A model of another architecture.
     #[error("not an MDX-Net model: {what} must be {expected}, found {found}")]
     Interface {
         /// The part of its interface.
         what: &'static str,
-        /// What an MDX-Net model has there.
+        /// The interface of an MDX-Net model.
         expected: String,
-        /// What this one has.
+        /// The interface of this model.
         found: String,
     },
-    /// The model and its parameters do not fit each other.
-    #[error("the model and its parameters do not fit")]
+    /// The model and its parameters do not match.
+    #[error("the model and its parameters do not match")]
     Shape(#[from] ShapeError),
 }
 
 impl LoadError {
-    /// What this failure says about trying again.
+    /// Whether a retry may succeed.
     pub fn class(&self) -> ErrorClass {
         ErrorClass::Permanent
     }
 }
 
-/// The spectra a model takes, as far as its file fixes them.
+/// The sizes of a model's spectra that its file fixes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileShape {
     fixed_batch: bool,
     sizes: FixedSizes,
 }
 
-/// A loaded model.
+/// A model loaded into ONNX Runtime.
 pub struct OnnxNetwork {
     session: Session,
     shape: SpectrumShape,
     fixed_batch: bool,
-    /// Whether its memory can be given back.
+    /// Whether its memory can be released.
     shrinks: bool,
     ends_next: bool,
 }
 
 impl OnnxNetwork {
-    /// Loads a model. `shape` is asked for the shape of its spectra, given the sizes that the file fixes.
+    /// Loads a model. `shape` returns the shape of its spectra, given the sizes that the file fixes.
     ///
     /// # Errors
-    /// When the library, the provider or the model cannot be used, or the model is of another kind.
+    /// If the library, the provider or the model cannot be used, or the model has another architecture.
     pub fn load(
         source: ModelSource<'_>,
         options: RuntimeOptions,
-        places: &Places,
+        locations: &Locations,
         shape: impl FnOnce(FixedSizes) -> Result<SpectrumShape, ShapeError>,
     ) -> Result<Self, LoadError> {
-        let environment = library::environment(places, options.provider)?;
+        let environment = library::environment(locations, options.provider)?;
         let builder = configure(Session::builder(&environment), options)?;
         let path = match source {
             ModelSource::Bytes(_) => None,
@@ -151,7 +151,7 @@ impl OnnxNetwork {
         })
     }
 
-    /// The most spectra that one run takes, where the model fixes it.
+    /// The most spectra per run, if the model fixes it.
     pub fn batch_limit(&self) -> Option<usize> {
         self.fixed_batch.then_some(1)
     }
@@ -174,7 +174,7 @@ impl Network for OnnxNetwork {
         let shape = [per_run, 4, self.shape.rows(), self.shape.columns()];
         let mut options = RunOptions::new().map_err(failed)?;
         if std::mem::take(&mut self.ends_next) && self.shrinks {
-            // After the run, memory of which nothing is used goes back: an idle worker holds the model alone.
+            // Releases unused memory after the run, so that an idle worker holds only the model.
             options
                 .set("memory.enable_memory_arena_shrinkage", "cpu:0")
                 .map_err(failed)?;
@@ -189,7 +189,7 @@ impl Network for OnnxNetwork {
             if values.len() != spectra.len() || !found.iter().map(|&size| size as usize).eq(shape) {
                 let found: &[i64] = found;
                 let message =
-                    format!("it must give spectra of the shape {shape:?} that it was given, found {found:?}");
+                    format!("the output must have the shape {shape:?} of the input, found {found:?}");
                 return Err(NetworkError::new(ErrorClass::Permanent, message, None));
             }
             spectra.copy_from_slice(values);
@@ -202,7 +202,7 @@ impl Network for OnnxNetwork {
     }
 }
 
-/// Why a model was not loaded: by what its file is, where that shows, else in the runtime's words.
+/// The error for a model that was not loaded: the kind of file, if recognized, else the runtime's error.
 fn session_error(path: Option<PathBuf>, source: ort::Error) -> LoadError {
     let found = path.as_deref().and_then(file_kind::not_onnx);
     match (path, found) {
@@ -211,7 +211,7 @@ fn session_error(path: Option<PathBuf>, source: ort::Error) -> LoadError {
     }
 }
 
-/// Options of the session. The outer error is ours to explain, the inner one is the runtime's.
+/// Session options. The outer error is explained by us, the inner one is the runtime's.
 fn configure(
     builder: ort::Result<SessionBuilder>,
     options: RuntimeOptions,
@@ -223,7 +223,7 @@ fn configure(
             .with_inter_threads(1)?
             .with_parallel_execution(false)?
             .with_memory_pattern(true)?
-            // The transforms need the cores that spinning would burn.
+            // The transforms need the cores that spinning would occupy.
             .with_intra_op_spinning(false)?
             .with_flush_to_zero()?)
     };
@@ -242,8 +242,7 @@ fn configure(
 
 fn with_cuda(builder: SessionBuilder) -> Result<SessionBuilder, LoadError> {
     if !ep::CUDA::is_available().unwrap_or(false) {
-        let reason =
-            "this build of ONNX Runtime has no CUDA; `cargo xtask setup --cuda` installs one that has";
+        let reason = "this build of ONNX Runtime has no CUDA; fix: run `cargo xtask setup --cuda`";
         return Err(LoadError::Provider {
             reason: reason.into(),
             source: None,
@@ -252,14 +251,14 @@ fn with_cuda(builder: SessionBuilder) -> Result<SessionBuilder, LoadError> {
     let cuda = ep::CUDA::default()
         .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic)
         .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
-        // TF32 keeps 10 bits of each factor: too few for results that match the processor's to 1e-4.
+        // TF32 keeps 10 bits of each factor: too few for results that match the CPU's to 1e-4.
         .with_tf32(false)
         .build()
         .error_on_failure();
     builder
         .with_execution_providers([cuda])
         .map_err(|error| LoadError::Provider {
-            reason: "CUDA or cuDNN did not start; is there an NVIDIA GPU with its driver and libraries?"
+            reason: "CUDA or cuDNN did not start; fix: check the NVIDIA GPU, its driver and its libraries"
                 .into(),
             source: Some(error.into()),
         })

@@ -1,9 +1,9 @@
-//! What can run a model.
+//! Execution providers.
 
-/// What runs the model.
+/// The device that runs the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
-    /// The processor.
+    /// The CPU.
     Cpu,
     /// An NVIDIA GPU.
     Cuda,

@@ -1,4 +1,4 @@
-//! Encodes the two stems on a thread each, beside the separation.
+//! Encodes each stem on its own thread, in parallel with the separation.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,36 +11,36 @@ use super::SongError;
 use crate::audio::{AudioError, StereoBlock, StereoSink, UnpublishedFile};
 use crate::engine::{Control, StemBlocks};
 
-/// Blocks that may wait for an encoder: 2 x 195,840 frames x 8 bytes = 3 MB with the usual models.
+/// Blocks queued per encoder: 2 x 195,840 frames x 8 bytes = 3 MB with the usual models.
 const QUEUED_BLOCKS: usize = 2;
 
-/// The encoders of those stems that somebody wants.
+/// The encoders of the requested stems.
 pub(super) struct Encoders<'scope> {
     primary: Option<Encoder<'scope>>,
     secondary: Option<Encoder<'scope>>,
 }
 
 struct Encoder<'scope> {
-    messages: Sender<Message>,
-    /// The file, if the encoder was told of the end.
+    messages: Sender<EncoderMessage>,
+    /// Returns the file if the encoder received the end of the song.
     thread: ScopedJoinHandle<'scope, Result<Option<UnpublishedFile>, AudioError>>,
 }
 
-enum Message {
+enum EncoderMessage {
     Block(StereoBlock),
     End,
 }
 
 impl<'scope> Encoders<'scope> {
-    /// Starts a thread for each sink. They end when the encoders are finished or dropped.
+    /// Starts a thread for each sink. The threads end when the encoders are finished or dropped.
     pub(super) fn start(
         scope: &'scope Scope<'scope, '_>,
         primary: Option<Box<dyn StereoSink>>,
         secondary: Option<Box<dyn StereoSink>>,
     ) -> Self {
         let start = |sink: Box<dyn StereoSink>| {
-            let (messages, waiting) = bounded(QUEUED_BLOCKS);
-            let thread = scope.spawn(move || encode(sink, &waiting));
+            let (messages, receiver) = bounded(QUEUED_BLOCKS);
+            let thread = scope.spawn(move || encode(sink, &receiver));
             Encoder { messages, thread }
         };
         Self {
@@ -49,16 +49,16 @@ impl<'scope> Encoders<'scope> {
         }
     }
 
-    /// Hands the next stretch of the stems to their encoders.
+    /// Sends the next block of the stems to their encoders.
     pub(super) fn write(&mut self, stems: StemBlocks) -> Result<(), AudioError> {
-        send(&mut self.primary, Message::Block(stems.primary))?;
-        send(&mut self.secondary, Message::Block(stems.secondary))
+        send(&mut self.primary, EncoderMessage::Block(stems.primary))?;
+        send(&mut self.secondary, EncoderMessage::Block(stems.secondary))
     }
 
-    /// Completes the files; none of them has its name yet.
+    /// Completes the files; all still have temporary names.
     pub(super) fn finish(mut self) -> Result<Vec<UnpublishedFile>, SongError> {
         for encoder in [&mut self.primary, &mut self.secondary] {
-            send(encoder, Message::End).map_err(SongError::Encode)?;
+            send(encoder, EncoderMessage::End).map_err(SongError::Encode)?;
         }
         let mut files = Vec::new();
         for encoder in [self.primary, self.secondary].into_iter().flatten() {
@@ -68,7 +68,8 @@ impl<'scope> Encoders<'scope> {
     }
 }
 
-/// A sink that takes nothing once the work is to end: the second pass of a spooled stem is long enough to be stopped.
+/// A sink that refuses data once the work must stop: the second pass of a spooled stem is long enough to be
+/// stopped.
 pub(super) struct Stoppable {
     pub(super) inner: Box<dyn StereoSink>,
     pub(super) path: PathBuf,
@@ -93,20 +94,20 @@ impl StereoSink for Stoppable {
 
 fn encode(
     mut sink: Box<dyn StereoSink>,
-    messages: &Receiver<Message>,
+    messages: &Receiver<EncoderMessage>,
 ) -> Result<Option<UnpublishedFile>, AudioError> {
     for message in messages {
         match message {
-            Message::Block(block) => sink.write(&block)?,
-            Message::End => return sink.finish().map(Some),
+            EncoderMessage::Block(block) => sink.write(&block)?,
+            EncoderMessage::End => return sink.finish().map(Some),
         }
     }
-    // The separation failed: the sink is dropped and leaves nothing behind.
+    // The separation failed: the sink is dropped and leaves no file.
     Ok(None)
 }
 
-/// An encoder whose queue is closed has failed; its thread knows why.
-fn send(encoder: &mut Option<Encoder<'_>>, message: Message) -> Result<(), AudioError> {
+/// An encoder with a closed queue has failed; its thread returns the reason.
+fn send(encoder: &mut Option<Encoder<'_>>, message: EncoderMessage) -> Result<(), AudioError> {
     let Some(running) = encoder else { return Ok(()) };
     if running.messages.send(message).is_ok() {
         return Ok(());
@@ -129,8 +130,8 @@ mod tests {
 
     #[test]
     fn the_second_pass_of_a_spooled_stem_can_be_stopped() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("stem.wav");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("stem.wav");
         let control = Control::default();
         let inner = crate::audio::create(&path, OutputFormat::Wav(WavSamples::Int16)).unwrap();
         let stoppable = Stoppable {
@@ -138,10 +139,10 @@ mod tests {
             path: path.clone(),
             control: control.clone(),
         };
-        let mut spool = Box::new(PeakSpool::new(Box::new(stoppable), folder.path(), |_| 1.0).unwrap());
+        let mut spool = Box::new(PeakSpool::new(Box::new(stoppable), directory.path(), |_| 1.0).unwrap());
         spool.write(&StereoBlock::silence(1_000)).unwrap();
         control.cancel.cancel();
         assert!(spool.finish().is_err());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Why a song has no stems.
+//! Errors of separating one song.
 
 use std::path::PathBuf;
 
@@ -8,51 +8,51 @@ use crate::error::ErrorClass;
 use crate::model::ParametersError;
 use crate::onnx::LoadError;
 
-/// Why a song has no stems.
+/// Why a song was not separated.
 #[derive(Debug, thiserror::Error)]
 pub enum SongError {
-    /// There is no such model.
+    /// The model file does not exist.
     #[error("there is no model file {path}")]
     NoModel {
-        /// Where it was looked for.
+        /// The path that was searched.
         path: PathBuf,
     },
     /// The model's file cannot be read.
     #[error("cannot read the model {path}")]
     ReadModel {
-        /// Where it is.
+        /// The model file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The model's parameters are not known.
+    /// The model's parameters were not found or are invalid.
     #[error(transparent)]
     Parameters(#[from] ParametersError),
-    /// The model cannot be run.
+    /// The model cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The model's chunks cannot overlap as asked.
+    /// The overlap does not suit the model's chunks.
     #[error(transparent)]
     Overlap(#[from] OverlapError),
-    /// The song cannot be read.
+    /// The song cannot be opened.
     #[error(transparent)]
     Open(AudioError),
-    /// A stem's file cannot be made.
+    /// A stem's file cannot be created.
     #[error(transparent)]
     Create(AudioError),
-    /// The separation failed on the way.
+    /// The separation failed.
     #[error(transparent)]
     Separate(#[from] SeparateError),
     /// A stem's file could not be completed.
     #[error(transparent)]
     Encode(AudioError),
-    /// A stem's file could not be given its name.
+    /// A stem's file could not be renamed to its final name.
     #[error(transparent)]
     Publish(AudioError),
 }
 
 impl SongError {
-    /// What this failure says about trying again.
+    /// Whether a retry may succeed.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NoModel { .. } | Self::Parameters(_) | Self::Overlap(_) => ErrorClass::Permanent,

@@ -6,15 +6,15 @@ use super::SongError;
 use crate::audio::{AudioError, StereoBlock, StereoSource};
 use crate::engine::{Control, SeparateError};
 
-/// The peak that audio-separator scales songs and stems down to.
-pub(super) const PEER_LIMIT: f32 = 0.9;
+/// The peak to which audio-separator scales songs and stems down.
+pub(super) const AUDIO_SEPARATOR_PEAK: f32 = 0.9;
 
-/// The gain that brings audio of this peak down to `limit`; 1 where it is not above.
+/// The gain that lowers audio of this peak to `limit`; 1 if it is not above.
 pub(super) fn lowering_gain(peak: f32, limit: f32) -> f32 {
     if peak > limit { limit / peak } else { 1.0 }
 }
 
-/// The greatest absolute sample of all that is left in `source`.
+/// The largest absolute sample of the rest of `source`.
 pub(super) fn peak_of(source: &mut dyn StereoSource, control: &Control) -> Result<f32, SongError> {
     let mut block = StereoBlock::default();
     let mut peak = 0.0_f32;
@@ -28,7 +28,7 @@ pub(super) fn peak_of(source: &mut dyn StereoSource, control: &Control) -> Resul
     }
 }
 
-/// A source at another level.
+/// A source with a gain applied.
 pub(super) struct Scaled<S> {
     pub(super) inner: S,
     pub(super) gain: f32,
@@ -55,9 +55,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_too_loud_is_scaled() {
+    fn only_audio_above_the_limit_is_scaled() {
         assert_eq!(lowering_gain(1.0, 1.0), 1.0);
         assert_eq!(lowering_gain(2.0, 1.0), 0.5);
-        assert_eq!(lowering_gain(1.8, PEER_LIMIT), 0.5);
+        assert_eq!(lowering_gain(1.8, AUDIO_SEPARATOR_PEAK), 0.5);
     }
 }

@@ -1,6 +1,6 @@
-//! One song: from a file to the files of its stems, through a model that is loaded once.
+//! Separates one song file into stem files, with a model that is loaded once.
 //!
-//! A stem appears whole at the end, or not at all; no stem appears before all are complete.
+//! A stem file appears complete or not at all, and only after all stems are complete.
 
 mod encoding;
 mod error;
@@ -17,77 +17,79 @@ use sha2::{Digest as _, Sha256};
 
 use crate::audio::{
     self, FileSource, OutputFormat, PeakSpool, SinkReport, SourceInfo, SourceOptions, SourceReport,
-    StereoSink,
+    StereoSink, UnpublishedFile,
 };
 use crate::engine::{self, ChunkGrid, Control, Overlap, Plan, Progress, SeparateError, StemFormula};
+use crate::locations::Locations;
 use crate::model::{self, ModelChoice, ModelParameters, StemName};
 use crate::onnx::{ModelSource, OnnxNetwork, Provider, RuntimeOptions};
-use crate::places::Places;
 use encoding::{Encoders, Stoppable};
-use level::{PEER_LIMIT, Scaled, lowering_gain};
+use level::{AUDIO_SEPARATOR_PEAK, Scaled, lowering_gain};
 
-/// Chunks that a GPU is given at once: enough to fill it, and 32 MB of spectra each way with the largest models.
+/// Chunks per run on a GPU: enough to fill it, and 32 MB of spectra each way with the largest models.
 const CUDA_BATCH: usize = 4;
 
-/// The longest song: a day. A few kilobytes of compressed silence can claim to be weeks, and would fill the disk.
+/// The longest song: a day. A few kilobytes of compressed silence can expand to weeks and would fill the
+/// disk.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How stems are computed and written.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SongSettings {
-    /// How far chunks overlap.
+    /// The overlap of chunks.
     pub overlap: Overlap,
-    /// Run the model on the negated song as well; twice the work.
+    /// Whether to run the model on the negated song as well; twice the work.
     pub denoise: bool,
-    /// From the model's output to stems.
+    /// How stems are computed from the model's output.
     pub formula: Formula,
-    /// What is done to the level of stems.
+    /// Level adjustment of stems.
     pub normalize: Normalize,
-    /// How stems are written.
+    /// Output format of stems.
     pub format: OutputFormat,
 }
 
-/// From the model's output to stems.
+/// How stems are computed from the model's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Formula {
     /// UVR's: the stems sum to the song.
     Uvr,
-    /// That of the Python package audio-separator, levels of song and stems included; for comparison only.
+    /// The formula of the Python package audio-separator, including its levels of song and stems; for
+    /// comparison only.
     AudioSeparator,
 }
 
-/// What is done to the level of stems.
+/// Level adjustment of stems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Normalize {
     /// Nothing.
     None,
-    /// A stem that would clip is scaled down until it does not.
+    /// Scales a stem that would clip down to full scale.
     Peak,
 }
 
-/// Where one stem goes.
+/// Destination of one stem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StemOutput {
     /// The stem.
     pub stem: StemName,
-    /// Its file, which is replaced if it exists.
+    /// The file, which is replaced if it exists.
     pub path: PathBuf,
 }
 
-/// What became of a song.
+/// Result of separating a song.
 #[derive(Debug, Clone)]
 pub struct SongReport {
-    /// What the song's file is.
+    /// The detected format of the song.
     pub input: SourceInfo,
-    /// What was found wrong with it, if anything.
+    /// Problems found while reading it.
     pub source: SourceReport,
     /// Length of the song, and of each stem, in frames at 44.1 kHz.
     pub frames: u64,
-    /// What was written, in the order asked for.
+    /// The written files, in the requested order.
     pub outputs: Vec<(StemOutput, SinkReport)>,
 }
 
-/// A loaded model, ready for songs one after the other.
+/// A loaded model, which separates one song after the other.
 pub struct Separator {
     network: OnnxNetwork,
     parameters: ModelParameters,
@@ -99,8 +101,12 @@ impl Separator {
     /// Loads a model.
     ///
     /// # Errors
-    /// When the model, its parameters or what should run it cannot be used.
-    pub fn load(choice: &ModelChoice, options: RuntimeOptions, places: &Places) -> Result<Self, SongError> {
+    /// If the model, its parameters or the execution provider cannot be used.
+    pub fn load(
+        choice: &ModelChoice,
+        options: RuntimeOptions,
+        locations: &Locations,
+    ) -> Result<Self, SongError> {
         let (source, parameters) = match choice {
             ModelChoice::Builtin => (
                 ModelSource::Bytes(model::BUILTIN_ONNX),
@@ -116,7 +122,7 @@ impl Separator {
                 )
             }
         };
-        let network = OnnxNetwork::load(source, options, places, |fixed| parameters.shape(fixed))?;
+        let network = OnnxNetwork::load(source, options, locations, |fixed| parameters.shape(fixed))?;
         let batch = match options.provider {
             Provider::Cpu => 1,
             Provider::Cuda => network.batch_limit().unwrap_or(CUDA_BATCH),
@@ -129,12 +135,12 @@ impl Separator {
         })
     }
 
-    /// What tells this model from others, in hexadecimal digits: SHA-256 of its file and its parameters.
+    /// Identifies the model, in hexadecimal digits: SHA-256 of its file and its parameters.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// The stem that the model finds, and what is left without it.
+    /// The stem that the model finds, and its complement.
     pub fn stems(&self) -> [StemName; 2] {
         [
             self.parameters.primary_stem.clone(),
@@ -142,29 +148,29 @@ impl Separator {
         ]
     }
 
-    /// The model itself, for measuring it alone.
+    /// The model itself, for benchmarks.
     pub fn network(&mut self) -> &mut OnnxNetwork {
         &mut self.network
     }
 
-    /// Checks that this model's chunks can overlap so.
+    /// Checks the overlap against this model's chunks.
     ///
     /// # Errors
-    /// When they cannot.
+    /// If it does not suit them.
     pub fn check_overlap(&self, overlap: Overlap) -> Result<(), SongError> {
         use engine::Network as _;
         ChunkGrid::new(self.network.shape(), overlap)?;
         Ok(())
     }
 
-    /// Separates the song in the file `input`. `report` is called from another thread, after each chunk.
+    /// Separates the song in the file `input`. `report` is called from another thread after each chunk.
     ///
     /// # Errors
-    /// When the song cannot be read or separated, or a stem cannot be written; then no output
-    /// exists or changes, unless the file system refuses the very last step, giving a complete stem its name.
+    /// If the song cannot be read or separated, or a stem cannot be written. Then no output exists or
+    /// changes, unless the last step fails: renaming a complete stem.
     ///
     /// # Panics
-    /// When an output is no stem of this model.
+    /// If an output is not a stem of this model.
     pub fn separate(
         &mut self,
         input: &Path,
@@ -173,36 +179,10 @@ impl Separator {
         report: &mut (dyn FnMut(Progress) + Send),
         control: &Control,
     ) -> Result<SongReport, SongError> {
-        use engine::Network as _;
-        let source_options = SourceOptions {
-            max_duration: Some(MAX_DURATION),
-            ..SourceOptions::default()
-        };
-        let (formula, input_gain) = match settings.formula {
-            Formula::Uvr => (
-                StemFormula::Uvr {
-                    compensate: self.parameters.compensate,
-                },
-                1.0,
-            ),
-            Formula::AudioSeparator => {
-                let peak = level::peak_of(&mut open(input, &source_options)?, control)?;
-                let compensate = self.parameters.compensate;
-                (
-                    StemFormula::AudioSeparator { compensate, peak },
-                    lowering_gain(peak, PEER_LIMIT),
-                )
-            }
-        };
-        let plan = Plan {
-            grid: ChunkGrid::new(self.network.shape(), settings.overlap)?,
-            formula,
-            denoise: settings.denoise,
-            batch: self.batch,
-        };
+        let (plan, gain) = self.plan(input, settings, control)?;
         let mut source = Scaled {
-            inner: open(input, &source_options)?,
-            gain: input_gain,
+            inner: open(input)?,
+            gain,
         };
         let [primary, secondary] = self.stems();
         let sink = |stem: &StemName| -> Result<Option<Box<dyn StereoSink>>, SongError> {
@@ -212,8 +192,8 @@ impl Separator {
                 .transpose()
         };
         let (primary_sink, secondary_sink) = (sink(&primary)?, sink(&secondary)?);
-        let wanted = usize::from(primary_sink.is_some()) + usize::from(secondary_sink.is_some());
-        assert_eq!(wanted, outputs.len(), "every output is a stem of this model");
+        let sinks = usize::from(primary_sink.is_some()) + usize::from(secondary_sink.is_some());
+        assert_eq!(sinks, outputs.len(), "every output is a stem of this model");
 
         let network = &mut self.network;
         let (frames, unpublished) = thread::scope(|scope| {
@@ -229,24 +209,61 @@ impl Separator {
             Ok::<_, SongError>((frames, files))
         })?;
 
-        let mut reports = Vec::with_capacity(outputs.len());
-        for file in unpublished {
-            let output = outputs.iter().find(|output| output.path == file.destination());
-            let output = output.expect("each file was created for an output").clone();
-            reports.push((output, file.publish().map_err(SongError::Publish)?));
-        }
-        reports.sort_by_key(|(written, _)| outputs.iter().position(|output| output == written));
+        let outputs = publish(unpublished, outputs)?;
         let input = source.inner.info().clone();
         Ok(SongReport {
             input,
             source: source.inner.report(),
             frames,
-            outputs: reports,
+            outputs,
         })
+    }
+
+    /// The plan for the song in the file `input`, and the gain to apply to the song before it is separated.
+    fn plan(
+        &self,
+        input: &Path,
+        settings: &SongSettings,
+        control: &Control,
+    ) -> Result<(Plan, f32), SongError> {
+        use engine::Network as _;
+        let compensate = self.parameters.compensate;
+        let (formula, gain) = match settings.formula {
+            Formula::Uvr => (StemFormula::Uvr { compensate }, 1.0),
+            Formula::AudioSeparator => {
+                let peak = level::peak_of(&mut open(input)?, control)?;
+                (
+                    StemFormula::AudioSeparator { compensate, peak },
+                    lowering_gain(peak, AUDIO_SEPARATOR_PEAK),
+                )
+            }
+        };
+        let plan = Plan {
+            grid: ChunkGrid::new(self.network.shape(), settings.overlap)?,
+            formula,
+            denoise: settings.denoise,
+            batch: self.batch,
+        };
+        Ok((plan, gain))
     }
 }
 
-/// SHA-256 of a model and of how it is used. Reads the file as a stream.
+/// Publishes the complete files, and returns them in the order of `outputs`.
+fn publish(
+    files: Vec<UnpublishedFile>,
+    outputs: &[StemOutput],
+) -> Result<Vec<(StemOutput, SinkReport)>, SongError> {
+    let mut published = Vec::with_capacity(outputs.len());
+    for file in files {
+        let output = outputs.iter().find(|output| output.path == file.destination());
+        let output = output.expect("each file was created for an output").clone();
+        published.push((output, file.publish().map_err(SongError::Publish)?));
+    }
+    published.sort_by_key(|(written, _)| outputs.iter().position(|output| output == written));
+    Ok(published)
+}
+
+/// SHA-256 of a model and of its parameters. Reads the file as a stream.
 fn fingerprint(source: ModelSource<'_>, parameters: &ModelParameters) -> Result<String, SongError> {
     let mut digest = Sha256::new();
     match source {
@@ -268,7 +285,7 @@ fn fingerprint(source: ModelSource<'_>, parameters: &ModelParameters) -> Result<
         .collect())
 }
 
-/// Hashes what is written to it.
+/// A writer that hashes its input.
 struct HashWriter<'d>(&'d mut Sha256);
 
 impl Write for HashWriter<'_> {
@@ -282,14 +299,18 @@ impl Write for HashWriter<'_> {
     }
 }
 
-fn open(input: &Path, options: &SourceOptions) -> Result<FileSource, SongError> {
-    audio::open(input, options).map_err(SongError::Open)
+fn open(input: &Path) -> Result<FileSource, SongError> {
+    let options = SourceOptions {
+        max_duration: Some(MAX_DURATION),
+        ..SourceOptions::default()
+    };
+    audio::open(input, &options).map_err(SongError::Open)
 }
 
 fn create(path: &Path, settings: &SongSettings, control: &Control) -> Result<Box<dyn StereoSink>, SongError> {
     let sink = audio::create(path, settings.format).map_err(SongError::Create)?;
     let limit = match (settings.formula, settings.normalize) {
-        (Formula::AudioSeparator, _) => PEER_LIMIT,
+        (Formula::AudioSeparator, _) => AUDIO_SEPARATOR_PEAK,
         (Formula::Uvr, Normalize::Peak) => settings.format.full_scale(),
         (Formula::Uvr, Normalize::None) => return Ok(sink),
     };

@@ -1,12 +1,12 @@
-//! Files as people have them: damaged, unusual, or with a header that does not tell the truth. Each is decoded as the
-//! ffmpeg program decodes it, or is refused with a reason; nothing is noise, and nothing is made up.
+//! Real-world files: damaged, unusual, or with a wrong header. Each is decoded as the ffmpeg program decodes
+//! it, or is refused with a reason; none gives noise or invented audio.
 
-#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+#![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
+mod fragments;
 mod linear;
 mod ogg;
-mod parts;
-mod pieces;
 mod refused;
 mod streams;
+mod support;
 mod tracks;

@@ -1,6 +1,6 @@
 //! Vorbis and Opus: channels, gain, and pages without a position.
 
-use crate::parts::{Case, EXACT, Expected, Tolerance, check_all, made, place_of};
+use crate::support::{Case, EXACT, Expected, Tolerance, check_all, encode, offset_of};
 
 /// Decoders of lossy codecs round differently.
 const LOSSY: Tolerance = Tolerance {
@@ -8,7 +8,7 @@ const LOSSY: Tolerance = Tolerance {
     ..EXACT
 };
 
-/// Where the end of the last packet is not known.
+/// Where the end of the last packet is unknown.
 const WITHIN_A_PACKET: Tolerance = Tolerance {
     frames: 2_048,
     ..LOSSY
@@ -25,15 +25,15 @@ fn lossy(name: &'static str, file: Vec<u8>) -> Case {
 }
 
 #[test]
-fn channels_that_our_decoders_do_not_decode_go_to_ffmpeg() {
+fn channels_that_our_decoders_do_not_decode_are_decoded_by_ffmpeg() {
     let more = "Vorbis with more than two channels";
-    let surround = |arguments: &str| made(&format!("{SURROUND} {arguments}"));
+    let surround = |arguments: &str| encode(&format!("{SURROUND} {arguments}"));
     check_all(&[
-        lossy("vorbis, mono", made("-ac 1 -c:a libvorbis -q:a 3 -f ogg")),
-        lossy("vorbis, lowest quality", made("-c:a libvorbis -q:a -1 -f ogg")),
+        lossy("vorbis, mono", encode("-ac 1 -c:a libvorbis -q:a 3 -f ogg")),
+        lossy("vorbis, lowest quality", encode("-c:a libvorbis -q:a -1 -f ogg")),
         lossy(
             "vorbis, one channel silent",
-            made("-af pan=stereo|c0=c0|c1=0*c0 -c:a libvorbis -q:a 3 -f ogg"),
+            encode("-af pan=stereo|c0=c0|c1=0*c0 -c:a libvorbis -q:a 3 -f ogg"),
         ),
         Case::for_ffmpeg("vorbis, 5.1", surround("-c:a libvorbis -q:a 3 -f ogg"), more),
         Case::for_ffmpeg(
@@ -43,7 +43,7 @@ fn channels_that_our_decoders_do_not_decode_go_to_ffmpeg() {
         ),
         Case::for_ffmpeg(
             "vorbis, quad",
-            made(&format!("{QUAD} -c:a libvorbis -q:a 3 -f ogg")),
+            encode(&format!("{QUAD} -c:a libvorbis -q:a 3 -f ogg")),
             more,
         ),
         Case::for_ffmpeg(
@@ -53,21 +53,21 @@ fn channels_that_our_decoders_do_not_decode_go_to_ffmpeg() {
         ),
         Case::for_ffmpeg(
             "speex",
-            made("-ar 16000 -ac 1 -c:a libspeex -f ogg"),
+            encode("-ar 16000 -ac 1 -c:a libspeex -f ogg"),
             "it is Speex",
         ),
         Case {
             alone: Expected::Refused("it is Opus with ambisonics"),
-            ..Case::refused("opus, ambisonics", ambisonics(), "4 channels in no layout")
+            ..Case::refused("opus, ambisonics", ambisonics(), "4 channels in a layout")
         },
     ]);
 }
 
-/// Four channels whose header says that they are no places but a sound field.
+/// Four channels that the header declares as ambisonics instead of positions.
 fn ambisonics() -> Vec<u8> {
-    let file = made(&format!("{QUAD} -c:a libopus -mapping_family 255 -f ogg"));
-    let mut pages = Pages::of(file);
-    let head = place_of(&pages.file, b"OpusHead");
+    let file = encode(&format!("{QUAD} -c:a libopus -mapping_family 255 -f ogg"));
+    let mut pages = Pages::from_file(file);
+    let head = offset_of(&pages.file, b"OpusHead");
     pages.file[head + 18] = 2;
     pages.with_checksums()
 }
@@ -75,13 +75,13 @@ fn ambisonics() -> Vec<u8> {
 #[test]
 fn the_gain_in_the_header_of_opus_is_applied() {
     let gained = |decibels: i16, file: Vec<u8>| {
-        let mut pages = Pages::of(file);
-        let gain = place_of(&pages.file, b"OpusHead") + 16;
+        let mut pages = Pages::from_file(file);
+        let gain = offset_of(&pages.file, b"OpusHead") + 16;
         pages.file[gain..gain + 2].copy_from_slice(&(decibels * 256).to_le_bytes());
         pages
     };
-    let opus = made("-c:a libopus -b:a 128k -f ogg");
-    let webm = made("-c:a libopus -b:a 128k -write_crc32 0 -f webm");
+    let opus = encode("-c:a libopus -b:a 128k -f ogg");
+    let webm = encode("-c:a libopus -b:a 128k -write_crc32 0 -f webm");
     check_all(&[
         lossy("opus, -6 dB", gained(-6, opus.clone()).with_checksums()),
         lossy("opus, +12 dB", gained(12, opus).with_checksums()),
@@ -94,8 +94,8 @@ fn the_gain_in_the_header_of_opus_is_applied() {
 
 #[test]
 fn pages_without_a_position_lose_nothing() {
-    let vorbis = made("-c:a libvorbis -q:a 3 -page_duration 100000 -f ogg");
-    let opus = made("-c:a libopus -page_duration 100000 -f ogg");
+    let vorbis = encode("-c:a libvorbis -q:a 3 -page_duration 100000 -f ogg");
+    let opus = encode("-c:a libopus -page_duration 100000 -f ogg");
     let case = |name, file: &Vec<u8>, is_without: fn(usize, usize) -> bool| Case {
         reference: Some(file.clone()),
         tolerance: WITHIN_A_PACKET,
@@ -112,9 +112,9 @@ fn pages_without_a_position_lose_nothing() {
     ]);
 }
 
-/// Takes their positions from those pages with audio for which `is_without(page, last)`.
+/// Removes the position from those pages with audio for which `is_without(page, last)`.
 fn without_positions(file: Vec<u8>, is_without: fn(usize, usize) -> bool) -> Vec<u8> {
-    let mut pages = Pages::of(file);
+    let mut pages = Pages::from_file(file);
     let last = pages.starts.len() - 1;
     assert!(last > 10, "many pages");
     for (page, start) in pages.starts.clone().into_iter().enumerate() {
@@ -128,9 +128,9 @@ fn without_positions(file: Vec<u8>, is_without: fn(usize, usize) -> bool) -> Vec
 }
 
 #[test]
-fn what_ends_in_the_middle_of_a_page_is_read_up_to_there() {
+fn a_file_that_ends_inside_a_page_is_read_up_to_its_end() {
     let cut = |arguments: &str| {
-        let file = made(arguments);
+        let file = encode(arguments);
         file[..file.len() * 2 / 3].to_vec()
     };
     check_all(&[
@@ -149,14 +149,14 @@ fn what_ends_in_the_middle_of_a_page_is_read_up_to_there() {
     ]);
 }
 
-/// An Ogg file and where its pages begin.
+/// An Ogg file and the offsets of its pages.
 struct Pages {
     file: Vec<u8>,
     starts: Vec<usize>,
 }
 
 impl Pages {
-    fn of(file: Vec<u8>) -> Self {
+    fn from_file(file: Vec<u8>) -> Self {
         let mut starts = Vec::new();
         let mut start = 0;
         while file.get(start..start + 4) == Some(b"OggS") {
@@ -166,7 +166,7 @@ impl Pages {
         Self { file, starts }
     }
 
-    /// The file with the checksums that its pages now need.
+    /// The file with recomputed page checksums.
     fn with_checksums(mut self) -> Vec<u8> {
         for start in self.starts {
             let end = start + page_bytes(&self.file[start..]);
@@ -187,7 +187,7 @@ fn page_bytes(page: &[u8]) -> usize {
     27 + segments + body
 }
 
-/// RFC 3533: CRC-32 with the polynomial 0x04c11db7, of which nothing is inverted or reflected.
+/// RFC 3533: CRC-32 with the polynomial 0x04c11db7, without inversion or reflection.
 fn checksum(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |sum, byte| {
         (0..8).fold(sum ^ u32::from(*byte) << 24, |sum, _| {

@@ -1,11 +1,11 @@
-//! Files that are no songs: the reason says what they are, and recommends ffmpeg only where it helps.
+//! Files that are not songs: the reason names their format, and recommends ffmpeg only where it helps.
 
-use crate::parts::{Case, Expected, check_all, made, made_from};
+use crate::support::{Case, Expected, check_all, encode, encode_source};
 
 const FILM: &str = "testsrc=duration=0.2:size=64x64";
 
 #[test]
-fn what_is_no_song_is_named_for_what_it_is() {
+fn a_file_that_is_not_a_song_is_named_with_its_kind() {
     let page = "<!DOCTYPE html><html lang=\"fr\"><body>Fichier supprimé à la demande</body></html>\n";
     let text = |text: &str| text.repeat(50).into_bytes();
     check_all(&[
@@ -42,22 +42,22 @@ fn what_is_no_song_is_named_for_what_it_is() {
         Case::refused("playlist", text("#EXTM3U\nété.mp3\n"), "it is a playlist"),
         Case::refused(
             "WebP image",
-            made_from(FILM, "-frames:v 1 -c:v libwebp -f webp"),
+            encode_source(FILM, "-frames:v 1 -c:v libwebp -f webp"),
             "it is a WebP image",
         ),
         Case::refused(
             "PNG image",
-            made_from(FILM, "-frames:v 1 -c:v png -f image2pipe"),
+            encode_source(FILM, "-frames:v 1 -c:v png -f image2pipe"),
             "it is a PNG image",
         ),
         Case::refused(
             "BMP image",
-            made_from(FILM, "-frames:v 1 -c:v bmp -f image2pipe"),
+            encode_source(FILM, "-frames:v 1 -c:v bmp -f image2pipe"),
             "it is a BMP image",
         ),
         Case::refused(
             "TIFF image",
-            made_from(FILM, "-frames:v 1 -c:v tiff -f image2pipe"),
+            encode_source(FILM, "-frames:v 1 -c:v tiff -f image2pipe"),
             "it is a TIFF image",
         ),
         Case::refused(
@@ -76,27 +76,39 @@ fn what_is_no_song_is_named_for_what_it_is() {
 
 #[test]
 fn films_without_sound_and_files_without_an_index_are_named() {
-    let song = made("-c:a aac -f ipod");
+    let song = encode("-c:a aac -f ipod");
     let without_index = song[..song.len() / 2].to_vec();
     let track = "no audio track";
     check_all(&[
-        Case::refused("mp4 without sound", made_from(FILM, "-c:v mpeg4 -f mp4"), track),
+        Case::refused(
+            "mp4 without sound",
+            encode_source(FILM, "-c:v mpeg4 -f mp4"),
+            track,
+        ),
         Case::refused(
             "mkv without sound",
-            made_from(FILM, "-c:v mpeg4 -f matroska"),
+            encode_source(FILM, "-c:v mpeg4 -f matroska"),
             track,
         ),
         Case {
             alone: Expected::Refused("it is AVI"),
-            ..Case::refused("avi without sound", made_from(FILM, "-c:v mpeg4 -f avi"), track)
+            ..Case::refused(
+                "avi without sound",
+                encode_source(FILM, "-c:v mpeg4 -f avi"),
+                track,
+            )
         },
-        Case::refused("ogg without sound", made_from(FILM, "-c:v libtheora -f ogg"), ""),
+        Case::refused(
+            "ogg without sound",
+            encode_source(FILM, "-c:v libtheora -f ogg"),
+            "",
+        ),
         Case::refused("m4a without its index", without_index, "moov"),
         Case {
             alone: Expected::Refused("it is WavPack"),
             ..Case::refused(
                 "wavpack, almost nothing of it",
-                made("-c:a wavpack -f wv")[..30].to_vec(),
+                encode("-c:a wavpack -f wv")[..30].to_vec(),
                 "it is WavPack",
             )
         },
@@ -106,17 +118,17 @@ fn films_without_sound_and_files_without_an_index_are_named() {
 #[test]
 fn formats_of_ffmpeg_are_named_where_it_may_not_be_used() {
     check_all(&[
-        Case::for_ffmpeg("wavpack", made("-c:a wavpack -f wv"), "it is WavPack"),
-        Case::for_ffmpeg("true audio", made("-c:a tta -f tta"), "it is True Audio"),
-        Case::for_ffmpeg("ac-3", made("-c:a ac3 -f ac3"), "it is AC-3"),
-        Case::for_ffmpeg("e-ac-3", made("-c:a eac3 -f eac3"), "it is AC-3"),
-        Case::for_ffmpeg("sun audio", made("-c:a pcm_s16be -f au"), "it is Sun audio"),
+        Case::for_ffmpeg("wavpack", encode("-c:a wavpack -f wv"), "it is WavPack"),
+        Case::for_ffmpeg("true audio", encode("-c:a tta -f tta"), "it is True Audio"),
+        Case::for_ffmpeg("ac-3", encode("-c:a ac3 -f ac3"), "it is AC-3"),
+        Case::for_ffmpeg("e-ac-3", encode("-c:a eac3 -f eac3"), "it is AC-3"),
+        Case::for_ffmpeg("sun audio", encode("-c:a pcm_s16be -f au"), "it is Sun audio"),
         Case::for_ffmpeg(
             "transport stream",
-            made("-c:a mp2 -f mpegts"),
+            encode("-c:a mp2 -f mpegts"),
             "MPEG transport stream",
         ),
-        Case::for_ffmpeg("avi", made("-c:a pcm_s16le -f avi"), "it is AVI"),
-        Case::for_ffmpeg("voice", made("-c:a pcm_s16le -f voc"), "it is Creative Voice"),
+        Case::for_ffmpeg("avi", encode("-c:a pcm_s16le -f avi"), "it is AVI"),
+        Case::for_ffmpeg("voice", encode("-c:a pcm_s16le -f voc"), "it is Creative Voice"),
     ]);
 }

@@ -1,5 +1,5 @@
-//! MP3, AAC and FLAC: streams of frames with other bytes before, between and behind them, streams that were cut off,
-//! damaged or joined.
+//! MP3, AAC and FLAC: streams of frames with other bytes before, between and after them, and streams that
+//! were cut off, damaged or joined.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use separation::audio::{FfmpegUse, SourceOptions, open_bytes};
 
-use crate::parts::{Case, EXACT, Tolerance, check_all, made, place_of, read};
-use crate::pieces::{STREAM, ape, by, id3v1, id3v2, like, noise, one_after_the_other, reported, same};
+use crate::fragments::{STREAM, ape, convert_with, id3v1, id3v2, joined_audio, like, noise, reported, same};
+use crate::support::{Case, EXACT, Tolerance, check_all, encode, offset_of, read};
 
-/// Where a frame is damaged, both decoders conceal it in their own way, and agree in the rest.
+/// Both decoders conceal a damaged frame differently and agree elsewhere.
 const CONCEALED: Tolerance = Tolerance {
     min_snr_db: 10.0,
     frames: 1_152,
@@ -23,41 +23,41 @@ const MP3_BARE: &str = "-c:a libmp3lame -b:a 192k -write_xing 0 -id3v2_version 0
 const ADTS: &str = "-c:a aac -b:a 192k -f adts";
 const FLAC: &str = "-c:a flac -sample_fmt s16 -f flac";
 
-/// Where the frames of an MP3 at 44.1 kHz begin.
+/// Offsets of the frames of an MP3 at 44.1 kHz.
 fn frames(mp3: &[u8]) -> Vec<usize> {
     const KBPS: [usize; 15] = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
-    let mut places = vec![0];
+    let mut offsets = vec![0];
     let mut at = 0;
     while let Some(&[_, _, third]) = mp3.get(at..at + 3) {
         at += 144_000 * KBPS[usize::from(third >> 4)] / 44_100 + usize::from(third >> 1 & 1);
-        places.push(at);
+        offsets.push(at);
     }
-    places
+    offsets
 }
 
 #[test]
 fn mp3_with_other_bytes_before_and_behind_it() {
-    let mp3 = made(MP3);
+    let mp3 = encode(MP3);
     let picture = noise(500_000, 7);
     let cases = [
         reported(like(
-            "noise behind",
+            "noise after",
             [mp3.clone(), noise(700_000, 1)].concat(),
             &mp3,
         )),
         like(
-            "ID3v2 with a picture behind",
+            "ID3v2 with a picture after",
             [mp3.clone(), id3v2(&picture, picture.len() + 10)].concat(),
             &mp3,
         ),
         like(
-            "APEv2 with a picture behind",
+            "APEv2 with a picture after",
             [mp3.clone(), ape(&picture)].concat(),
             &mp3,
         ),
-        like("ID3v1 behind", [mp3.clone(), id3v1()].concat(), &mp3),
+        like("ID3v1 after", [mp3.clone(), id3v1()].concat(), &mp3),
         like(
-            "three tags behind",
+            "three tags after",
             [
                 mp3.clone(),
                 ape(&picture),
@@ -67,7 +67,7 @@ fn mp3_with_other_bytes_before_and_behind_it() {
             .concat(),
             &mp3,
         ),
-        like("zeros behind", [mp3.clone(), vec![0; 3_000]].concat(), &mp3),
+        like("zeros after", [mp3.clone(), vec![0; 3_000]].concat(), &mp3),
         like("noise before", [noise(10_000, 2), mp3.clone()].concat(), &mp3),
         like(
             "much noise before",
@@ -96,8 +96,8 @@ fn mp3_with_other_bytes_before_and_behind_it() {
 
 #[test]
 fn mp3_that_was_joined() {
-    let (stereo, bare) = (made(MP3), made(MP3_BARE));
-    let (mono, fast) = (made(MP3_MONO), made(MP3_48K));
+    let (stereo, bare) = (encode(MP3), encode(MP3_BARE));
+    let (mono, fast) = (encode(MP3_MONO), encode(MP3_48K));
     let (tagged_end, bare_end) = (frames(&stereo)[40], frames(&bare)[40]);
     let picture = noise(50_000, 7);
     let tag = id3v2(&picture, picture.len() + 10);
@@ -110,17 +110,17 @@ fn mp3_that_was_joined() {
         exact(like(
             "stereo, then mono",
             [stereo.clone(), mono.clone()].concat(),
-            &one_after_the_other(&[&stereo, &mono]),
+            &joined_audio(&[&stereo, &mono]),
         )),
         exact(like(
             "mono, then stereo",
             [mono.clone(), bare.clone()].concat(),
-            &one_after_the_other(&[&mono, &bare]),
+            &joined_audio(&[&mono, &bare]),
         )),
         exact(like(
             "44.1 kHz, then 48 kHz",
             [stereo.clone(), fast.clone()].concat(),
-            &one_after_the_other(&[&stereo, &fast]),
+            &joined_audio(&[&stereo, &fast]),
         )),
         Case {
             tolerance: Tolerance {
@@ -138,13 +138,13 @@ fn mp3_that_was_joined() {
                     id3v1(),
                 ]
                 .concat(),
-                &one_after_the_other(&[&stereo, &untagged]),
+                &joined_audio(&[&stereo, &untagged]),
             )
         },
         reported(exact(like(
             "cut in the middle of a frame, then mono",
             [&stereo[..tagged_end + 300], &mono].concat(),
-            &one_after_the_other(&[&stereo[..tagged_end], &mono]),
+            &joined_audio(&[&stereo[..tagged_end], &mono]),
         ))),
         Case {
             tolerance: Tolerance {
@@ -154,13 +154,13 @@ fn mp3_that_was_joined() {
             ..reported(like(
                 "cut in the middle of a frame, then another of its kind",
                 [&bare[..bare_end + 300], &bare].concat(),
-                &one_after_the_other(&[&bare[..bare_end], &bare]),
+                &joined_audio(&[&bare[..bare_end], &bare]),
             ))
         },
         exact(like(
             "a tag with a picture in between",
             [stereo.clone(), tag, mono.clone()].concat(),
-            &one_after_the_other(&[&stereo, &mono]),
+            &joined_audio(&[&stereo, &mono]),
         )),
     ];
     check_all(&cases);
@@ -168,11 +168,11 @@ fn mp3_that_was_joined() {
 
 #[test]
 fn mp3_that_is_damaged_or_unusual() {
-    let (mp3, bare) = (made(MP3), made(MP3_BARE));
-    let wav = made("-c:a pcm_s16le -f wav");
+    let (mp3, bare) = (encode(MP3), encode(MP3_BARE));
+    let wav = encode("-c:a pcm_s16le -f wav");
     let half = mp3.len() / 2;
-    let places = frames(&mp3);
-    let (frame, next, fifth) = (places[40], places[41], places[45]);
+    let offsets = frames(&mp3);
+    let (frame, next, fifth) = (offsets[40], offsets[41], offsets[45]);
     let without = |end: usize| [&mp3[..frame], &mp3[end..]].concat();
     let mut without_header = mp3.clone();
     without_header[frame] = 0;
@@ -181,8 +181,8 @@ fn mp3_that_is_damaged_or_unusual() {
     let mut gap = mp3.clone();
     gap[frame..fifth].fill(0);
     let mut killed = mp3[..half].to_vec();
-    let tag = place_of(&killed, b"Info");
-    // Frames and bytes, which an encoder fills in at its end.
+    let tag = offset_of(&killed, b"Info");
+    // The counts of frames and bytes, which an encoder fills in at its end.
     killed[tag + 8..tag + 16].fill(0);
     let mut no_lengths = mp3.clone();
     no_lengths[tag + 8..tag + 16].fill(0);
@@ -204,20 +204,23 @@ fn mp3_that_is_damaged_or_unusual() {
             tolerance: CONCEALED,
             ..reported(like("a gap of zeros", gap, &without(fifth)))
         },
-        same("VBR by lame", by("lame", "--quiet -V 2 IN OUT", &wav)),
+        same("VBR by lame", convert_with("lame", "--quiet -V 2 IN OUT", &wav)),
         same(
             "22.05 kHz mono by lame",
-            by("lame", "--quiet --resample 22.05 -m m IN OUT", &wav),
+            convert_with("lame", "--quiet --resample 22.05 -m m IN OUT", &wav),
         ),
-        same("with checksums by lame", by("lame", "--quiet -p IN OUT", &wav)),
-        same("8 kHz", made("-ar 8000 -c:a libmp3lame -f mp3")),
-        same("MP2", made("-c:a mp2 -b:a 192k -f mp2")),
+        same(
+            "with checksums by lame",
+            convert_with("lame", "--quiet -p IN OUT", &wav),
+        ),
+        same("8 kHz", encode("-ar 8000 -c:a libmp3lame -f mp3")),
+        same("MP2", encode("-c:a mp2 -b:a 192k -f mp2")),
         Case {
             is_reported: true,
             ..like(
-                "MP2 with noise behind",
-                [made("-c:a mp2 -b:a 192k -f mp2"), noise(100_000, 5)].concat(),
-                &made("-c:a mp2 -b:a 192k -f mp2"),
+                "MP2 with noise after",
+                [encode("-c:a mp2 -b:a 192k -f mp2"), noise(100_000, 5)].concat(),
+                &encode("-c:a mp2 -b:a 192k -f mp2"),
             )
         },
     ];
@@ -226,8 +229,8 @@ fn mp3_that_is_damaged_or_unusual() {
 
 #[test]
 fn adts_with_other_bytes_damaged_and_joined() {
-    let aac = made(ADTS);
-    let mono = made("-ac 1 -c:a aac -b:a 96k -f adts");
+    let aac = encode(ADTS);
+    let mono = encode("-ac 1 -c:a aac -b:a 96k -f adts");
     let half = aac.len() / 2;
     let is_frame = |at: &usize| aac[*at..].starts_with(&aac[..3]);
     let frame = (half..aac.len()).find(is_frame).unwrap();
@@ -237,7 +240,7 @@ fn adts_with_other_bytes_damaged_and_joined() {
     let picture = noise(50_000, 7);
     let cases = [
         reported(like(
-            "ADTS with noise behind",
+            "ADTS with noise after",
             [aac.clone(), noise(100_000, 1)].concat(),
             &aac,
         )),
@@ -263,9 +266,9 @@ fn adts_with_other_bytes_damaged_and_joined() {
         like(
             "ADTS, stereo, then mono",
             [aac.clone(), mono.clone()].concat(),
-            &one_after_the_other(&[&aac, &mono]),
+            &joined_audio(&[&aac, &mono]),
         ),
-        same("plain AAC at 22.05 kHz", made("-ar 22050 -c:a aac -f adts")),
+        same("plain AAC at 22.05 kHz", encode("-ar 22050 -c:a aac -f adts")),
         Case {
             tolerance: Tolerance {
                 frames: 1_882,
@@ -273,12 +276,12 @@ fn adts_with_other_bytes_damaged_and_joined() {
             },
             ..same(
                 "plain AAC at 24 kHz in MP4",
-                made("-ar 24000 -ac 1 -c:a aac -f ipod"),
+                encode("-ar 24000 -ac 1 -c:a aac -f ipod"),
             )
         },
         same(
             "plain AAC at 16 kHz in Matroska",
-            made("-ar 16000 -c:a aac -f matroska"),
+            encode("-ar 16000 -c:a aac -f matroska"),
         ),
     ];
     check_all(&cases);
@@ -286,8 +289,8 @@ fn adts_with_other_bytes_damaged_and_joined() {
 
 #[test]
 fn flac_with_tags_cut_off_and_damaged() {
-    let flac = made(FLAC);
-    let mono = made("-ac 1 -ar 32000 -c:a flac -sample_fmt s16 -f flac");
+    let flac = encode(FLAC);
+    let mono = encode("-ac 1 -ar 32000 -c:a flac -sample_fmt s16 -f flac");
     let exact = |name, file| Case {
         reference: Some(flac.clone()),
         ..Case::new(name, file)
@@ -300,17 +303,17 @@ fn flac_with_tags_cut_off_and_damaged() {
         ..EXACT
     };
     let cases = [
-        exact("FLAC with ID3v1 behind", [flac.clone(), id3v1()].concat()),
+        exact("FLAC with ID3v1 after", [flac.clone(), id3v1()].concat()),
         exact(
-            "FLAC with APEv2 and ID3v1 behind",
+            "FLAC with APEv2 and ID3v1 after",
             [flac.clone(), ape(&noise(9_000, 3)), id3v1()].concat(),
         ),
         Case {
-            reference: Some(one_after_the_other(&[&flac, &flac])),
+            reference: Some(joined_audio(&[&flac, &flac])),
             ..Case::new("two FLACs joined", flac.repeat(2))
         },
         Case {
-            reference: Some(one_after_the_other(&[&flac, &mono])),
+            reference: Some(joined_audio(&[&flac, &mono])),
             ..Case::new(
                 "FLACs of other channels and rates joined",
                 [flac.clone(), mono.clone()].concat(),
@@ -338,26 +341,26 @@ fn flac_with_tags_cut_off_and_damaged() {
 #[test]
 fn no_damage_makes_more_audio_than_a_file_has_packets() {
     for (arguments, frames) in [(MP3, 1_152), (ADTS, 1_024), (FLAC, 4_608)] {
-        let file = made(arguments);
+        let file = encode(arguments);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("song");
         std::fs::write(&path, &file).unwrap();
-        let (whole, _) = read(&path, FfmpegUse::Forbidden).unwrap();
+        let (undamaged, _) = read(&path, FfmpegUse::Forbidden).unwrap();
         for seed in 1..40 {
             let mut damaged = file.clone();
-            for place in noise(60, seed).chunks_exact(3) {
-                let at = usize::from(place[0]) << 8 | usize::from(place[1]);
+            for bytes in noise(60, seed).chunks_exact(3) {
+                let at = usize::from(bytes[0]) << 8 | usize::from(bytes[1]);
                 let at = at % damaged.len();
-                damaged[at] = place[2];
+                damaged[at] = bytes[2];
             }
             damaged.extend(id3v2(&noise(60_000, seed), 60_010));
             std::fs::write(&path, &damaged).unwrap();
             if let Ok((found, _)) = read(&path, FfmpegUse::Forbidden) {
                 assert!(
-                    found.frames() <= whole.frames() + 2 * frames,
+                    found.frames() <= undamaged.frames() + 2 * frames,
                     "{arguments}, {seed}: {} frames for {}",
                     found.frames(),
-                    whole.frames()
+                    undamaged.frames()
                 );
             }
         }
@@ -366,7 +369,7 @@ fn no_damage_makes_more_audio_than_a_file_has_packets() {
 
 #[test]
 fn an_estimated_length_refuses_no_file() {
-    // Frames of silence at 32 kbit/s, then some at 320: 6 minutes, which the first megabyte makes 18.
+    // Frames of silence at 32 kbit/s, then some at 320: 6 minutes, estimated as 18 from the first megabyte.
     let frame = |header: [u8; 4], bytes: usize| [&header[..], &vec![0; bytes - 4]].concat();
     let low = frame([0xff, 0xfb, 0x10, 0xc0], 104);
     let high = frame([0xff, 0xfb, 0xe0, 0xc0], 1_044);
@@ -379,7 +382,7 @@ fn an_estimated_length_refuses_no_file() {
     assert!(source.info().expected_frames > Some(400 * 44_100));
 }
 
-/// The most memory that a process may have used that reads a file of any length: 64 MiB.
+/// The most memory for reading a file of any length: 64 MiB.
 const MAX_MEMORY_KIB: u64 = 65_536;
 
 #[test]
@@ -387,12 +390,12 @@ fn junk_without_end_takes_no_memory() {
     for arguments in [MP3, ADTS, FLAC] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("song");
-        std::fs::write(&path, made(arguments)).unwrap();
+        std::fs::write(&path, encode(arguments)).unwrap();
         let file = std::fs::File::options().append(true).open(&path).unwrap();
-        // A hole of 128 MiB, with nothing on the disk.
+        // A hole of 128 MiB that takes no disk space.
         file.set_len(file.metadata().unwrap().len() + (128 << 20))
             .unwrap();
-        // A process of its own, because memory is counted for all of it.
+        // A separate process, because memory is counted per process.
         let run = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "--nocapture", "streams::junk_without_end_child"])
             .env("JUNK_FILE", &path)

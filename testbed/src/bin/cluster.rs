@@ -1,6 +1,7 @@
-//! Holds a cluster, Kafka and S3 until it gets SIGTERM or SIGINT: what `cargo xtask cluster up` starts in the background.
+//! Runs a cluster, Kafka and S3 until SIGTERM or SIGINT. `cargo xtask cluster up` starts it in the
+//! background.
 //!
-//! When all is up it writes `cluster.json` into its folder, which says how to reach everything.
+//! Once everything is up, it writes the addresses to `cluster.json` in its directory.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -12,16 +13,16 @@ use separation_testbed::{Cluster, ClusterOptions, Kafka, KafkaOptions, S3Server}
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What the samples in `deploy/` expect to be there.
+/// The bucket of the samples in `deploy/`.
 const BUCKET: &str = "stems";
 const PARTITIONS: i32 = 12;
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Folder for `cluster.json` and the kubeconfig; it must be there
+    /// Directory for `cluster.json` and the kubeconfig; it must exist
     #[arg(long)]
-    folder: PathBuf,
-    /// Start no cluster of our own, but only Kafka and S3, at this address of this machine
+    directory: PathBuf,
+    /// Start only Kafka and S3, at this address of this machine, and no cluster
     #[arg(long)]
     only_services_at: Option<Ipv4Addr>,
 }
@@ -29,7 +30,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    // From the start, so that who gives up while we start has us tidy up.
+    // Registered first, so that a signal during the start also cleans up.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
@@ -39,35 +40,35 @@ async fn main() -> Result<()> {
     }
 }
 
-/// Starts everything, and ends only when that fails.
+/// Starts everything; returns only if that fails.
 async fn hold(arguments: &Arguments) -> Result<()> {
     let Some(address) = arguments.only_services_at else {
         let cluster = Cluster::start(ClusterOptions::default()).await?;
-        let kubeconfig = arguments.folder.join("kubeconfig");
+        let kubeconfig = arguments.directory.join("kubeconfig");
         std::fs::copy(cluster.kubeconfig(), &kubeconfig).context("cannot write the kubeconfig")?;
-        let of_cluster = json!({
+        let cluster_fields = json!({
             "kubeconfig": kubeconfig,
             "import": cluster.node.import_command(),
         });
-        return serve(&arguments.folder, of_cluster, &cluster.kafka, &cluster.s3).await;
+        return serve(&arguments.directory, cluster_fields, &cluster.kafka, &cluster.s3).await;
     };
     let options = KafkaOptions {
         address,
         ..KafkaOptions::default()
     };
     let (kafka, s3) = tokio::join!(Kafka::start(options), S3Server::start_at(address));
-    serve(&arguments.folder, json!({}), &kafka?, &s3?).await
+    serve(&arguments.directory, json!({}), &kafka?, &s3?).await
 }
 
-/// Makes topics and a bucket, says that all is up, and never ends.
-async fn serve(folder: &Path, of_cluster: Value, kafka: &Kafka, s3: &S3Server) -> Result<()> {
+/// Creates topics and a bucket, reports readiness, and never returns.
+async fn serve(directory: &Path, cluster_fields: Value, kafka: &Kafka, s3: &S3Server) -> Result<()> {
     for topic in [names::TASK_TOPIC, names::RESULT_TOPIC] {
         kafka.create_topic(topic, PARTITIONS).await?;
         kafka.create_topic(&names::dead_letter_topic(topic), 1).await?;
     }
     s3.create_bucket(BUCKET).await?;
-    s3.let_everybody_read(BUCKET).await?;
-    let mut said = json!({
+    s3.make_public(BUCKET).await?;
+    let mut state = json!({
         "pid": std::process::id(),
         "kafka": kafka.bootstrap(),
         "s3": {
@@ -80,12 +81,12 @@ async fn serve(folder: &Path, of_cluster: Value, kafka: &Kafka, s3: &S3Server) -
         "kubeconfig": null,
         "import": [],
     });
-    for (name, value) in of_cluster.as_object().into_iter().flatten() {
-        said[name] = value.clone();
+    for (name, value) in cluster_fields.as_object().into_iter().flatten() {
+        state[name] = value.clone();
     }
-    let path = folder.join("cluster.json");
-    let writing = folder.join("cluster.json.new");
-    std::fs::write(&writing, said.to_string())
+    let path = directory.join("cluster.json");
+    let writing = directory.join("cluster.json.new");
+    std::fs::write(&writing, state.to_string())
         .and_then(|()| std::fs::rename(&writing, &path))
         .with_context(|| format!("cannot write {}", path.display()))?;
     std::future::pending().await

@@ -1,17 +1,17 @@
-//! Events, as Kubernetes keeps them.
+//! Kubernetes events.
 
 use serde_json::Value;
 
-/// What was said of an object.
+/// An event about an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// Kind and name, such as `Pod/name`.
     pub object: String,
-    /// In one word.
+    /// The reason, in one word.
     pub reason: String,
-    /// In a sentence.
+    /// The message.
     pub message: String,
-    /// Whether something is wrong.
+    /// Whether its type is `Warning`.
     pub is_warning: bool,
 }
 

@@ -6,24 +6,24 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::Cluster;
-use crate::{Parts, background, program};
+use crate::{Components, background, program};
 
-/// For one answer of the API server.
+/// Timeout of a single request to the API server.
 const REQUEST_TIMEOUT: &str = "--request-timeout=30s";
 
 impl Cluster {
-    /// What kubectl prints.
+    /// Returns kubectl's output.
     ///
     /// # Errors
-    /// What it says when it fails.
+    /// Its error output, if it fails.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.kubectl_with(arguments, String::new()).await
     }
 
-    /// Makes objects, or makes them what they are to be.
+    /// Creates or updates objects with `kubectl apply`.
     ///
     /// # Errors
-    /// What the API server says against one of them.
+    /// The API server's rejection of one of them.
     pub async fn apply(&self, objects: &[Value]) -> Result<()> {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         self.kubectl_with(&["apply", "-f", "-"], list.to_string())
@@ -32,7 +32,7 @@ impl Cluster {
     }
 
     async fn kubectl_with(&self, arguments: &[&str], input: String) -> Result<String> {
-        let mut command = Command::new(Parts::kubectl()?);
+        let mut command = Command::new(Components::kubectl()?);
         command
             .arg("--kubeconfig")
             .arg(self.kubeconfig())

@@ -1,4 +1,5 @@
-//! All of a cluster on one machine: a control plane, a node, and beside them Kafka and S3 where pods reach them.
+//! A complete cluster on one machine: a control plane, a node, and Kafka and S3 at addresses that pods can
+//! reach.
 
 mod events;
 mod kubectl;
@@ -10,48 +11,48 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 pub use self::events::Event;
-pub use self::pods::{Ended, Pod, PodHistory};
+pub use self::pods::{ContainerExit, Pod, PodHistory};
 
 use crate::{ControlPlane, ControlPlaneOptions, Kafka, KafkaOptions, Machine, Node, S3Server};
 
-/// How a cluster is to be.
+/// Settings of a cluster.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterOptions {
-    /// How brokers are to be; their address is chosen by the cluster.
+    /// Settings of the brokers; the cluster chooses their address.
     pub kafka: KafkaOptions,
     /// Further arguments of kube-apiserver.
     pub api_server: Vec<String>,
 }
 
-/// A running cluster. All of it ends with this or with our process.
+/// A running cluster. It stops when this is dropped or our process ends.
 #[derive(Debug)]
 pub struct Cluster {
     /// The one node.
     pub node: Node,
-    /// Where pods reach it.
+    /// Kafka, reachable from pods.
     pub kafka: Kafka,
-    /// Where pods reach it.
+    /// S3, reachable from pods.
     pub s3: S3Server,
-    /// With all controllers and the scheduler.
+    /// The control plane, with all controllers and the scheduler.
     pub plane: ControlPlane,
     kubeconfig: PathBuf,
 }
 
 impl Cluster {
-    /// Starts one and waits until pods can run.
+    /// Starts a cluster and waits until pods can run.
     ///
     /// # Errors
-    /// When a part is not installed, or does not start, with the end of its log.
+    /// If a component is not installed or does not start, with the end of its log.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         let machine = Machine::start().await?;
-        let place = machine.place();
+        let network = machine.network();
         let plane = ControlPlaneOptions {
             api_server: options.api_server,
-            node: Some(place),
+            node: Some(network),
             ..ControlPlaneOptions::default()
         };
         let kafka = KafkaOptions {
-            address: place.host_address(),
+            address: network.host_address(),
             ..options.kafka
         };
         let node = async {
@@ -62,10 +63,10 @@ impl Cluster {
         let (nodes, kafka, s3) = tokio::join!(
             node,
             Kafka::start(kafka),
-            S3Server::start_at(place.host_address())
+            S3Server::start_at(network.host_address())
         );
         let (node, plane) = nodes?;
-        let kubeconfig = plane.folder().join("admin.kubeconfig");
+        let kubeconfig = plane.directory().join("admin.kubeconfig");
         std::fs::write(&kubeconfig, plane.kubeconfig(plane.admin_token()))
             .context("cannot write a kubeconfig")?;
         Ok(Self {
@@ -77,15 +78,15 @@ impl Cluster {
         })
     }
 
-    /// Of somebody who may do everything.
+    /// A kubeconfig with all rights.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// What the API server has at a path; null where there is nothing.
+    /// The object at an API path; null if there is none.
     ///
     /// # Errors
-    /// When it does not answer, or refuses.
+    /// If the API server does not respond, or refuses.
     pub async fn get(&self, path: &str) -> Result<Value> {
         self.plane
             .client()
@@ -94,25 +95,25 @@ impl Cluster {
             .with_context(|| format!("cannot read {path}"))
     }
 
-    /// All pods of a namespace that are there.
+    /// All existing pods of a namespace.
     ///
     /// # Errors
-    /// When the API server does not answer.
+    /// If the API server does not respond.
     pub async fn pods(&self, namespace: &str) -> Result<Vec<Pod>> {
         let listed = self.get(&pods::path(namespace)).await?;
         let items = listed["items"].as_array().cloned().unwrap_or_default();
         Ok(items.into_iter().map(Pod::new).collect())
     }
 
-    /// Records from now on what becomes of the pods of a namespace, also of those that are removed.
+    /// Records the states of a namespace's pods from now on, including deleted ones.
     pub fn watch_pods(&self, namespace: &str) -> PodHistory {
         PodHistory::start(self.plane.client().clone(), namespace)
     }
 
-    /// What was said of the objects of a namespace, an hour back at most.
+    /// Events of a namespace, at most an hour old.
     ///
     /// # Errors
-    /// When the API server does not answer.
+    /// If the API server does not respond.
     pub async fn events(&self, namespace: &str) -> Result<Vec<Event>> {
         let listed = self
             .get(&format!("/api/v1/namespaces/{namespace}/events"))

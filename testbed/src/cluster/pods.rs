@@ -1,4 +1,4 @@
-//! Pods, and what became of those that are gone.
+//! Pods and their history after deletion.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::background;
 use crate::kubernetes::Client;
 
-/// A pod at some time. What is asked of a container is asked of its first, for ours have one.
+/// A pod at one point in time. Container fields are those of its first container; ours have only one.
 #[derive(Debug, Clone)]
 pub struct Pod {
     object: Value,
@@ -20,12 +20,12 @@ pub struct Pod {
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
-    /// 137 where it was killed.
+pub struct ContainerExit {
+    /// The exit code; 137 if it was killed.
     pub exit_code: i64,
-    /// In one word: `Completed`, `Error`, `OOMKilled` and so on.
+    /// The reason, in one word: `Completed`, `Error`, `OOMKilled` and so on.
     pub reason: String,
-    /// What it left as its last words, if any.
+    /// Its termination message, if any.
     pub message: String,
 }
 
@@ -38,7 +38,7 @@ impl Pod {
         Self { object }
     }
 
-    /// All of it.
+    /// The complete object.
     pub fn object(&self) -> &Value {
         &self.object
     }
@@ -48,38 +48,38 @@ impl Pod {
         self.object["metadata"]["name"].as_str().unwrap_or_default()
     }
 
-    /// What tells it from others of its name.
+    /// The unique id, which distinguishes pods of the same name.
     pub fn uid(&self) -> &str {
         self.object["metadata"]["uid"].as_str().unwrap_or_default()
     }
 
-    /// A label.
+    /// The value of a label.
     pub fn label(&self, name: &str) -> Option<&str> {
         self.object["metadata"]["labels"][name].as_str()
     }
 
-    /// `Pending`, `Running`, `Succeeded` or `Failed`.
+    /// The phase: `Pending`, `Running`, `Succeeded` or `Failed`.
     pub fn phase(&self) -> &str {
         self.object["status"]["phase"].as_str().unwrap_or_default()
     }
 
-    /// Whether it takes work.
+    /// Whether its container is ready.
     pub fn is_ready(&self) -> bool {
         self.container()["ready"] == true
     }
 
-    /// Whether somebody asked it to end.
-    pub fn is_told_to_end(&self) -> bool {
+    /// Whether it is being deleted.
+    pub fn is_terminating(&self) -> bool {
         !self.object["metadata"]["deletionTimestamp"].is_null()
     }
 
-    /// How often its container was started again.
+    /// Restarts of its container.
     pub fn restarts(&self) -> u64 {
         self.container()["restartCount"].as_u64().unwrap_or_default()
     }
 
-    /// How its container ended, if it did; of one that was started again, how it ended before.
-    pub fn ended(&self) -> Option<Ended> {
+    /// How its container ended, if it did; for a restarted one, how the previous one ended.
+    pub fn container_exit(&self) -> Option<ContainerExit> {
         let container = self.container();
         let ended = [
             &container["state"]["terminated"],
@@ -87,14 +87,14 @@ impl Pod {
         ];
         let ended = ended.into_iter().find(|ended| !ended.is_null())?;
         let text = |name: &str| ended[name].as_str().unwrap_or_default().to_owned();
-        Some(Ended {
+        Some(ContainerExit {
             exit_code: ended["exitCode"].as_i64()?,
             reason: text("reason"),
             message: text("message"),
         })
     }
 
-    /// What containerd calls its container, if it has one.
+    /// The id of its container in containerd, if it has one.
     pub fn container_id(&self) -> Option<&str> {
         self.container()["containerID"]
             .as_str()?
@@ -106,15 +106,15 @@ impl Pod {
     }
 }
 
-/// What became of the pods of a namespace, since it began.
+/// States of the pods of a namespace since the start of the watch.
 #[derive(Debug)]
 pub struct PodHistory {
     shared: Arc<Shared>,
     watching: JoinHandle<()>,
 }
 
-/// By what tells pods apart.
-type Pods = BTreeMap<String, Seen>;
+/// Keyed by pod uid.
+type Pods = BTreeMap<String, ObservedPod>;
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -122,9 +122,9 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct Seen {
+struct ObservedPod {
     states: Vec<(Instant, Pod)>,
-    is_gone: bool,
+    is_deleted: bool,
 }
 
 impl PodHistory {
@@ -134,34 +134,34 @@ impl PodHistory {
         Self { shared, watching }
     }
 
-    /// All pods so far, as they are or as they were last.
+    /// All pods observed so far, in their latest state.
     pub fn all(&self) -> Vec<Pod> {
         self.select(|_| true)
     }
 
-    /// Those that are gone, as they were last: every container has ended.
-    pub fn gone(&self) -> Vec<Pod> {
-        self.select(|seen| seen.is_gone)
+    /// Deleted pods in their last state: every container has ended.
+    pub fn deleted(&self) -> Vec<Pod> {
+        self.select(|observed| observed.is_deleted)
     }
 
-    /// Those that are not gone.
-    pub fn there(&self) -> Vec<Pod> {
-        self.select(|seen| !seen.is_gone)
+    /// Pods that still exist.
+    pub fn existing(&self) -> Vec<Pod> {
+        self.select(|observed| !observed.is_deleted)
     }
 
-    /// Everything that was seen of one pod, with the time when it was.
+    /// All observed states of one pod, with the time of each.
     pub fn states(&self, pod: &Pod) -> Vec<(Instant, Pod)> {
         let pods = self.shared.pods();
         pods.get(pod.uid())
-            .map(|seen| seen.states.clone())
+            .map(|observed| observed.states.clone())
             .unwrap_or_default()
     }
 
-    fn select(&self, is_wanted: impl Fn(&Seen) -> bool) -> Vec<Pod> {
+    fn select(&self, is_selected: impl Fn(&ObservedPod) -> bool) -> Vec<Pod> {
         let pods = self.shared.pods();
-        let wanted = pods.values().filter(|seen| is_wanted(seen));
-        wanted
-            .filter_map(|seen| seen.states.last())
+        let selected = pods.values().filter(|observed| is_selected(observed));
+        selected
+            .filter_map(|observed| observed.states.last())
             .map(|(_, pod)| pod.clone())
             .collect()
     }
@@ -178,35 +178,35 @@ impl Shared {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, pod: Value, is_gone: bool) {
+    fn record(&self, pod: Value, is_deleted: bool) {
         let pod = Pod::new(pod);
         let mut pods = self.pods();
-        let seen = pods.entry(pod.uid().to_owned()).or_insert_with(|| Seen {
+        let observed = pods.entry(pod.uid().to_owned()).or_insert_with(|| ObservedPod {
             states: Vec::new(),
-            is_gone: false,
+            is_deleted: false,
         });
-        seen.states.push((Instant::now(), pod));
-        seen.is_gone |= is_gone;
+        observed.states.push((Instant::now(), pod));
+        observed.is_deleted |= is_deleted;
     }
 
-    /// What is not listed any more has gone while nobody looked.
-    fn note_list(&self, listed: Vec<Value>) {
+    /// A pod missing from the list was deleted between two watches.
+    fn record_list(&self, listed: Vec<Value>) {
         let listed: Vec<_> = listed.into_iter().map(Pod::new).collect();
-        for (uid, seen) in self.pods().iter_mut() {
-            seen.is_gone |= listed.iter().all(|pod| pod.uid() != uid);
+        for (uid, observed) in self.pods().iter_mut() {
+            observed.is_deleted |= listed.iter().all(|pod| pod.uid() != uid);
         }
         for pod in listed {
-            self.note(pod.object, false);
+            self.record(pod.object, false);
         }
     }
 }
 
-/// Goes on through every end of a connection, and misses nothing as long as the API server remembers.
+/// Watches through every disconnect. It misses nothing while the API server keeps its history.
 async fn watch(client: Client, path: String, shared: Arc<Shared>) {
     let mut version = None;
     loop {
         if let Err(lost) = watch_from(&client, &path, &shared, &mut version).await {
-            // The version is forgotten where it is what was refused.
+            // The resource version is cleared if the server rejected it.
             tokio::time::sleep(crate::eventually::POLL).await;
             drop(lost);
         }
@@ -224,7 +224,7 @@ async fn watch_from(
         None => {
             let mut listed = client.get(path).await?;
             let items = listed["items"].take();
-            shared.note_list(items.as_array().cloned().unwrap_or_default());
+            shared.record_list(items.as_array().cloned().unwrap_or_default());
             let listed_at = listed["metadata"]["resourceVersion"].as_str();
             version
                 .insert(listed_at.context("a list has no version")?.to_owned())
@@ -244,7 +244,7 @@ async fn watch_from(
             *version = Some(now.to_owned());
         }
         if kind != "BOOKMARK" {
-            shared.note(object, kind == "DELETED");
+            shared.record(object, kind == "DELETED");
         }
     }
     Ok(())
@@ -261,39 +261,42 @@ mod tests {
     }
 
     #[test]
-    fn how_a_container_ended_is_read_also_when_it_runs_again() {
+    fn the_exit_of_a_container_is_read_even_after_a_restart() {
         let ended = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": "words"}});
-        let killed = Some(Ended {
+        let killed = Some(ContainerExit {
             exit_code: 137,
             reason: "OOMKilled".to_owned(),
             message: "words".to_owned(),
         });
-        assert_eq!(Pod::new(pod("1", &json!({"state": ended}))).ended(), killed);
-        let again = json!({"state": {"running": {}}, "lastState": ended, "restartCount": 1});
-        let again = Pod::new(pod("1", &again));
-        assert_eq!((again.ended(), again.restarts()), (killed, 1));
         assert_eq!(
-            Pod::new(pod("1", &json!({"state": {"running": {}}}))).ended(),
+            Pod::new(pod("1", &json!({"state": ended}))).container_exit(),
+            killed
+        );
+        let restarted = json!({"state": {"running": {}}, "lastState": ended, "restartCount": 1});
+        let restarted = Pod::new(pod("1", &restarted));
+        assert_eq!((restarted.container_exit(), restarted.restarts()), (killed, 1));
+        assert_eq!(
+            Pod::new(pod("1", &json!({"state": {"running": {}}}))).container_exit(),
             None
         );
     }
 
     #[test]
-    fn what_goes_while_nobody_looks_is_gone() {
+    fn a_pod_missing_from_the_list_counts_as_deleted() {
         let shared = Arc::new(Shared::default());
-        shared.note(pod("1", &json!({})), false);
-        shared.note(pod("2", &json!({})), false);
-        shared.note_list(vec![pod("2", &json!({"ready": true}))]);
-        shared.note(pod("3", &json!({})), true);
+        shared.record(pod("1", &json!({})), false);
+        shared.record(pod("2", &json!({})), false);
+        shared.record_list(vec![pod("2", &json!({"ready": true}))]);
+        shared.record(pod("3", &json!({})), true);
         let uids = |pods: Vec<Pod>| pods.iter().map(|pod| pod.uid().to_owned()).collect::<Vec<_>>();
-        // Nothing is asked: there is no server.
+        // Sends no request: there is no server.
         let history = PodHistory {
             shared,
             watching: background::start(async {}),
         };
-        assert_eq!(uids(history.gone()), ["1", "3"]);
-        assert_eq!(uids(history.there()), ["2"]);
-        assert_eq!(history.states(&history.there()[0]).len(), 2);
-        assert!(history.there()[0].is_ready());
+        assert_eq!(uids(history.deleted()), ["1", "3"]);
+        assert_eq!(uids(history.existing()), ["2"]);
+        assert_eq!(history.states(&history.existing()[0]).len(), 2);
+        assert!(history.existing()[0].is_ready());
     }
 }

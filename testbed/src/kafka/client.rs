@@ -1,186 +1,79 @@
-//! What tests ask of Kafka: topics, records, and what a consumer group has done.
+//! Kafka operations of tests: topics, records, and the state of consumer groups.
 //!
-//! All of it goes past the listeners that tests use, so it works also while those are cut off.
+//! They use separate listeners, so they work while those of the tests are cut off.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{FutureRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
-use tokio::sync::OnceCell;
 
-use super::{Kafka, Record};
+use super::Kafka;
+use super::clients::{REQUEST, partitions};
+use super::records::Record;
 use crate::background;
 
-/// The longest that one question to the brokers may take.
-const REQUEST: Duration = Duration::from_secs(20);
-/// The longest that reading a whole topic may take.
+/// Timeout of reading a complete topic.
 const READ: Duration = Duration::from_secs(60);
-/// One poll of a consumer.
+/// Timeout of one poll of a consumer.
 const POLL: Duration = Duration::from_millis(100);
 
-/// What a consumer group is, by its coordinator.
+/// A consumer group, as described by its coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// `Stable`, `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Dead`.
+    /// The state: `Stable`, `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Dead`.
     pub state: String,
-    /// The assignor that its members agreed on; empty where it has none.
+    /// The assignor that its members agreed on; empty if it has none.
     pub assignor: String,
-    /// Its members, in the order of their client ids.
+    /// Its members, sorted by client id.
     pub members: Vec<Member>,
 }
 
 /// A member of a consumer group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// What it calls itself.
+    /// Its client id.
     pub client_id: String,
-    /// What the coordinator calls it.
+    /// Its member id, assigned by the coordinator.
     pub member_id: String,
-    /// The partitions that it was assigned, sorted.
+    /// Its assigned partitions, sorted.
     pub partitions: Vec<(String, i32)>,
 }
 
-/// How far a group is in a partition.
+/// Progress of a group in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionLag {
     /// The partition.
     pub partition: i32,
-    /// The offset that was committed, the next to read; `None` where there is no commit.
+    /// The committed offset, which is the next to read; `None` without a commit.
     pub committed: Option<i64>,
-    /// What was committed with it.
+    /// The metadata committed with it.
     pub metadata: String,
     /// The offset after the last record.
     pub end: i64,
-    /// Records from the committed offset, or from the first record without one, to the end.
+    /// Records from the committed offset (or from the first record without one) to the end.
     pub lag: i64,
 }
 
-/// The testbed's own connections.
-pub(super) struct Clients {
-    bootstrap: String,
-    admin: OnceCell<AdminClient<DefaultClientContext>>,
-    producer: OnceCell<FutureProducer>,
-    metadata: OnceCell<Arc<BaseConsumer>>,
-}
-
-impl std::fmt::Debug for Clients {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Clients")
-            .field("bootstrap", &self.bootstrap)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Clients {
-    pub(super) fn new(addresses: &[SocketAddr]) -> Self {
-        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-        Self {
-            bootstrap: addresses.join(","),
-            admin: OnceCell::new(),
-            producer: OnceCell::new(),
-            metadata: OnceCell::new(),
-        }
-    }
-
-    fn config(&self) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", &self.bootstrap)
-            .set("client.id", "testbed")
-            .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "500")
-            // Brokers are stopped and killed here all the time: that is no news.
-            .set("log_level", "2");
-        config
-    }
-
-    async fn admin(&self) -> Result<&AdminClient<DefaultClientContext>> {
-        let create = || async { self.config().create().context("cannot make an admin client") };
-        self.admin.get_or_try_init(create).await
-    }
-
-    async fn producer(&self) -> Result<&FutureProducer> {
-        let create = || async {
-            self.config()
-                .set("enable.idempotence", "true")
-                .set("linger.ms", "0")
-                .set("message.max.bytes", "100000000")
-                .create()
-                .context("cannot make a producer")
-        };
-        self.producer.get_or_try_init(create).await
-    }
-
-    async fn metadata(&self) -> Result<Arc<BaseConsumer>> {
-        let create = || async { Ok(Arc::new(self.config().create().context("cannot make a client")?)) };
-        self.metadata.get_or_try_init(create).await.cloned()
-    }
-
-    /// Whether every one of these brokers serves clients and knows of all of them.
-    pub(super) async fn all_serve(&self, running: &[SocketAddr]) -> Result<bool> {
-        let count = running.len();
-        for address in running {
-            let one = Self::new(&[*address]);
-            let client = one.metadata().await?;
-            let served = background::blocking(move || {
-                let metadata = client.fetch_metadata(None, Duration::from_secs(2))?;
-                let led = metadata
-                    .topics()
-                    .iter()
-                    .flat_map(|topic| topic.partitions())
-                    .all(|partition| partition.leader() >= 0);
-                Ok(led && metadata.brokers().len() == count)
-            });
-            if !served.await? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The id of a partition's leader.
-    pub(super) async fn leader(&self, topic: &str, partition: i32) -> Result<Option<i32>> {
-        let (client, topic) = (self.metadata().await?, topic.to_owned());
-        background::blocking(move || {
-            let metadata = client.fetch_metadata(Some(&topic), REQUEST)?;
-            let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-            Ok(partitions
-                .filter(|found| found.id() == partition && found.leader() >= 0)
-                .map(|found| found.leader())
-                .next())
-        })
-        .await
-    }
-
-    async fn partitions(&self, topic: &str) -> Result<Vec<i32>> {
-        let (client, topic) = (self.metadata().await?, topic.to_owned());
-        background::blocking(move || partitions(&client, &topic)).await
-    }
-}
-
 impl Kafka {
-    /// Makes a topic and waits until it can be used; with three brokers it has three replicas.
+    /// Creates a topic and waits until it is usable; with three brokers it has three replicas.
     ///
     /// # Errors
-    /// When the brokers refuse.
+    /// If the brokers refuse.
     pub async fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
         self.create_topic_with(name, partitions, &[]).await
     }
 
-    /// Makes a topic with settings such as `("max.message.bytes", "20000000")`.
+    /// Creates a topic with settings such as `("max.message.bytes", "20000000")`.
     ///
     /// # Errors
-    /// When the brokers refuse.
+    /// If the brokers refuse.
     pub async fn create_topic_with(
         &self,
         name: &str,
@@ -189,15 +82,15 @@ impl Kafka {
     ) -> Result<()> {
         let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
         topic.config.extend_from_slice(settings);
-        let made = self
+        let created = self
             .clients
             .admin()
             .await?
             .create_topics([&topic], &AdminOptions::new().operation_timeout(Some(REQUEST)))
             .await
             .context("cannot reach Kafka")?;
-        expect_done(made, &format!("make topic {name}"))?;
-        self.until(&format!("topic {name} has its partitions"), async || {
+        expect_success(created, &format!("create topic {name}"))?;
+        self.wait_until(&format!("topic {name} has its partitions"), async || {
             let found = self.clients.partitions(name).await;
             Ok(found.is_ok_and(|found| i32::try_from(found.len()) == Ok(partitions)))
         })
@@ -207,7 +100,7 @@ impl Kafka {
     /// Deletes a topic and waits until it is gone.
     ///
     /// # Errors
-    /// When the brokers refuse.
+    /// If the brokers refuse.
     pub async fn delete_topic(&self, name: &str) -> Result<()> {
         let deleted = self
             .clients
@@ -216,17 +109,17 @@ impl Kafka {
             .delete_topics(&[name], &AdminOptions::new().operation_timeout(Some(REQUEST)))
             .await
             .context("cannot reach Kafka")?;
-        expect_done(deleted, &format!("delete topic {name}"))?;
-        self.until(&format!("topic {name} is gone"), async || {
+        expect_success(deleted, &format!("delete topic {name}"))?;
+        self.wait_until(&format!("topic {name} is gone"), async || {
             Ok(self.clients.partitions(name).await?.is_empty())
         })
         .await
     }
 
-    /// Raises the number of a topic's partitions to `total`.
+    /// Increases the number of a topic's partitions to `total`.
     ///
     /// # Errors
-    /// When the brokers refuse.
+    /// If the brokers refuse.
     pub async fn add_partitions(&self, topic: &str, total: usize) -> Result<()> {
         let added = self
             .clients
@@ -238,18 +131,18 @@ impl Kafka {
             )
             .await
             .context("cannot reach Kafka")?;
-        expect_done(added, &format!("add partitions to {topic}"))?;
-        self.until(&format!("{topic} has {total} partitions"), async || {
+        expect_success(added, &format!("add partitions to {topic}"))?;
+        self.wait_until(&format!("{topic} has {total} partitions"), async || {
             Ok(self.clients.partitions(topic).await?.len() == total)
         })
         .await
     }
 
-    /// Publishes a record, in the partition of its key, and waits until all replicas that must have it do; gives its
-    /// partition and offset.
+    /// Publishes a record to the partition of its message key, waits for all in-sync replicas, and returns
+    /// its partition and offset.
     ///
     /// # Errors
-    /// When the brokers refuse.
+    /// If the brokers refuse.
     pub async fn publish(
         &self,
         topic: &str,
@@ -261,19 +154,19 @@ impl Kafka {
             .await
     }
 
-    /// The same without a key, into any partition.
+    /// The same without a message key, to any partition.
     ///
     /// # Errors
-    /// When the brokers refuse.
+    /// If the brokers refuse.
     pub async fn publish_keyless(&self, topic: &str, value: impl AsRef<[u8]>) -> Result<(i32, i64)> {
         self.send(FutureRecord::to(topic).payload(value.as_ref()), &[])
             .await
     }
 
-    /// The same into a given partition.
+    /// The same to a given partition.
     ///
     /// # Errors
-    /// When the brokers refuse.
+    /// If the brokers refuse.
     pub async fn publish_to(
         &self,
         topic: &str,
@@ -299,15 +192,16 @@ impl Kafka {
         });
         let deadline = Instant::now() + REQUEST;
         loop {
-            let again = FutureRecord {
+            let copy = FutureRecord {
                 headers: Some(headers.clone()),
                 ..record
             };
-            match producer.send(again, REQUEST).await {
+            match producer.send(copy, REQUEST).await {
                 Ok(delivery) => return Ok((delivery.partition, delivery.offset)),
-                // The producer looks for new topics and partitions every few minutes, which is too late here.
+                // The producer refreshes topics and partitions only every few minutes, which is too late
+                // here.
                 Err((KafkaError::MessageProduction(code), _))
-                    if is_news(code) && Instant::now() < deadline =>
+                    if is_stale_metadata(code) && Instant::now() < deadline =>
                 {
                     let (producer, topic) = (producer.clone(), record.topic.to_owned());
                     background::blocking(move || {
@@ -324,10 +218,10 @@ impl Kafka {
         }
     }
 
-    /// All records of a topic, by partition and offset, those of open or aborted transactions left out.
+    /// All records of a topic by partition and offset, without those of open or aborted transactions.
     ///
     /// # Errors
-    /// When they cannot all be read within 60 s.
+    /// If they cannot all be read within 60 s.
     pub async fn consume_all(&self, topic: &str) -> Result<Vec<Record>> {
         let mut config = self.clients.config();
         config
@@ -343,19 +237,20 @@ impl Kafka {
             .context("cannot read a topic")
     }
 
-    /// What the coordinator knows of a group; one that nobody ever joined is `Dead` or `Empty`, without members.
+    /// The coordinator's description of a group. A group that no member ever joined is `Dead` or `Empty`,
+    /// without members.
     ///
     /// # Errors
-    /// When no broker answers.
+    /// If no broker responds.
     pub async fn group(&self, name: &str) -> Result<Group> {
         let (client, name) = (self.clients.metadata().await?, name.to_owned());
         background::blocking(move || describe(&client, &name)).await
     }
 
-    /// How far a group is in every partition of a topic.
+    /// Progress of a group in every partition of a topic.
     ///
     /// # Errors
-    /// When no broker answers, or the topic does not exist.
+    /// If no broker responds, or the topic does not exist.
     pub async fn lag(&self, group: &str, topic: &str) -> Result<Vec<PartitionLag>> {
         let mut config = self.clients.config();
         config.set("group.id", group);
@@ -368,7 +263,7 @@ impl Kafka {
     /// The sum of [`Self::lag`] over all partitions.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Self::lag`].
     pub async fn total_lag(&self, group: &str, topic: &str) -> Result<i64> {
         Ok(self
             .lag(group, topic)
@@ -381,7 +276,7 @@ impl Kafka {
     /// Commits offsets for a group without members, in partition order from 0.
     ///
     /// # Errors
-    /// When the group has members, or no broker answers.
+    /// If the group has members, or no broker responds.
     pub async fn commit(&self, group: &str, topic: &str, offsets: &[i64]) -> Result<()> {
         let mut config = self.clients.config();
         config.set("group.id", group).set("enable.auto.commit", "false");
@@ -398,8 +293,8 @@ impl Kafka {
         .with_context(|| format!("cannot commit for {group}"))
     }
 
-    /// Waits until a change is seen by the brokers.
-    async fn until(&self, what: &str, condition: impl AsyncFn() -> Result<bool>) -> Result<()> {
+    /// Waits until the brokers have applied a change.
+    async fn wait_until(&self, what: &str, condition: impl AsyncFn() -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + REQUEST;
         while !condition().await? {
             ensure!(Instant::now() < deadline, "not true after {REQUEST:?}: {what}");
@@ -409,7 +304,7 @@ impl Kafka {
     }
 }
 
-fn expect_done(results: Vec<Result<String, (String, RDKafkaErrorCode)>>, what: &str) -> Result<()> {
+fn expect_success(results: Vec<Result<String, (String, RDKafkaErrorCode)>>, what: &str) -> Result<()> {
     for result in results {
         if let Err((_, code)) = result {
             bail!("cannot {what}: {code}");
@@ -418,32 +313,14 @@ fn expect_done(results: Vec<Result<String, (String, RDKafkaErrorCode)>>, what: &
     Ok(())
 }
 
-/// Whether a producer refuses because it does not know yet what the brokers know.
-fn is_news(code: RDKafkaErrorCode) -> bool {
+/// Whether a producer refuses only because its metadata is older than the brokers'.
+fn is_stale_metadata(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
         RDKafkaErrorCode::UnknownPartition
             | RDKafkaErrorCode::UnknownTopic
             | RDKafkaErrorCode::UnknownTopicOrPartition
     )
-}
-
-/// Empty where there is no such topic.
-fn partitions(client: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
-    let metadata = client
-        .fetch_metadata(Some(topic), REQUEST)
-        .context("cannot reach Kafka")?;
-    let found = metadata.topics().iter().find(|found| found.name() == topic);
-    Ok(found.map_or_else(Vec::new, |found| {
-        let mut ids: Vec<_> = found
-            .partitions()
-            .iter()
-            .filter(|partition| partition.leader() >= 0)
-            .map(|partition| partition.id())
-            .collect();
-        ids.sort_unstable();
-        ids
-    }))
 }
 
 fn read_to_the_end(config: &ClientConfig, topic: &str) -> Result<Vec<Record>> {
@@ -457,18 +334,18 @@ fn read_to_the_end(config: &ClientConfig, topic: &str) -> Result<Vec<Record>> {
     consumer.assign(&list)?;
     let deadline = Instant::now() + READ;
     let mut records = Vec::new();
-    let mut trouble = None;
+    let mut last_error = None;
     while !open.is_empty() {
         ensure!(
             Instant::now() < deadline,
-            "{topic} has no end after {READ:?}; the last trouble: {trouble:?}"
+            "{topic} has no end after {READ:?}; last error: {last_error:?}"
         );
         match consumer.poll(POLL) {
             None => {}
             Some(Ok(message)) => records.push(Record::copy(&message)),
             Some(Err(KafkaError::PartitionEOF(ended))) => open.retain(|partition| *partition != ended),
-            // A broker that is away: another one may lead its partitions by now.
-            Some(Err(error)) => trouble = Some(error),
+            // An unreachable broker: another one may lead its partitions by now.
+            Some(Err(error)) => last_error = Some(error),
         }
     }
     records.sort_by_key(|record| (record.partition, record.offset));
@@ -488,7 +365,7 @@ fn read_lag(config: &ClientConfig, topic: &str) -> Result<Vec<PartitionLag>> {
         .map(|partition| {
             let found = committed
                 .find_partition(topic, partition)
-                .context("an answer lacks a partition")?;
+                .context("a response lacks a partition")?;
             found.error()?;
             let offset = match found.offset() {
                 Offset::Offset(offset) => Some(offset),
@@ -509,12 +386,12 @@ fn read_lag(config: &ClientConfig, topic: &str) -> Result<Vec<PartitionLag>> {
 fn describe(client: &BaseConsumer, name: &str) -> Result<Group> {
     let list = client
         .fetch_group_list(Some(name), REQUEST)
-        .with_context(|| format!("cannot ask for group {name}"))?;
+        .with_context(|| format!("cannot describe group {name}"))?;
     let group = list
         .groups()
         .iter()
         .find(|group| group.name() == name)
-        .with_context(|| format!("no broker knows of group {name}"))?;
+        .with_context(|| format!("no broker knows group {name}"))?;
     let mut members = group
         .members()
         .iter()
@@ -534,7 +411,7 @@ fn describe(client: &BaseConsumer, name: &str) -> Result<Group> {
     })
 }
 
-/// Reads a member's assignment: a version (i16), then the topics, each a name and its partitions.
+/// Decodes a member's assignment: a version (i16), then the topics, each with its name and partitions.
 fn assignment(bytes: &[u8]) -> Result<Vec<(String, i32)>> {
     if bytes.is_empty() {
         return Ok(Vec::new());
@@ -543,7 +420,7 @@ fn assignment(bytes: &[u8]) -> Result<Vec<(String, i32)>> {
     let mut take = |count: usize| -> Result<&[u8]> {
         let (taken, after) = rest
             .split_at_checked(count)
-            .context("an assignment is cut short")?;
+            .context("an assignment is truncated")?;
         rest = after;
         Ok(taken)
     };

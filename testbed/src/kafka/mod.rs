@@ -1,6 +1,8 @@
-//! Real Kafka: one broker or three, each a controller too (KRaft), with ways to stop, kill and freeze them.
+//! Real Kafka: one broker or three, each also a controller (KRaft), with methods to stop, kill and freeze
+//! them.
 
 mod client;
+mod clients;
 mod properties;
 mod records;
 mod security;
@@ -19,27 +21,27 @@ pub use self::client::{Group, Member, PartitionLag};
 pub use self::records::Record;
 pub use self::security::Security;
 
-use self::client::Clients;
-use self::properties::Node;
-use crate::{Folder, Parts, Process, TcpProxy, ports};
+use self::clients::Clients;
+use self::properties::BrokerNode;
+use crate::{Components, Process, TcpProxy, TempDirectory};
 
 const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(60);
 /// Enough for a broker with a few hundred partitions.
 const HEAP_MIB: u32 = 256;
 
-/// How brokers are to be.
+/// Settings of the brokers.
 #[derive(Debug, Clone)]
 pub struct KafkaOptions {
-    /// One or three; with three, topics have three replicas of which two must have what a producer sent.
+    /// One or three. With three, topics have three replicas and `min.insync.replicas` is 2.
     pub brokers: u16,
-    /// Listeners with TLS and SASL beside the plain one: see [`Kafka::security`].
+    /// Also listen with TLS and SASL: see [`Kafka::security`].
     pub secure: bool,
-    /// Where brokers listen: loopback, or an address such as [`crate::Node::host_address`].
+    /// Listen address: loopback, or an address such as [`crate::Node::host_address`].
     pub address: Ipv4Addr,
-    /// A [`TcpProxy`] before every broker's plain listener, at the same address: see [`Kafka::proxy`].
+    /// A [`TcpProxy`] in front of every broker's plain listener, at the same address: see [`Kafka::proxy`].
     pub proxied: bool,
-    /// Broker settings, after the testbed's own, which they override.
+    /// Further broker settings, which override the testbed's own.
     pub settings: Vec<(String, String)>,
 }
 
@@ -55,7 +57,8 @@ impl Default for KafkaOptions {
     }
 }
 
-/// Broker settings with which clients that authenticate need rights; those of the plain listener have all.
+/// Broker settings that require ACLs for authenticated clients; clients of the plain listener have all
+/// rights.
 pub const AUTHORIZER: [(&str, &str); 2] = [
     (
         "authorizer.class.name",
@@ -64,27 +67,27 @@ pub const AUTHORIZER: [(&str, &str); 2] = [
     ("super.users", "User:ANONYMOUS"),
 ];
 
-/// Running brokers. They end, and their data vanishes, with this or with our process.
+/// Running brokers. They stop and their data is removed when this is dropped or our process ends.
 #[derive(Debug)]
 pub struct Kafka {
     brokers: Vec<Broker>,
     jars: PathBuf,
     security: Option<Security>,
     clients: Clients,
-    folder: Folder,
+    directory: TempDirectory,
 }
 
 #[derive(Debug)]
 struct Broker {
-    node: Node,
+    node: BrokerNode,
     properties: PathBuf,
     proxy: Option<TcpProxy>,
     process: Mutex<Option<Process>>,
 }
 
 impl Kafka {
-    /// The one plain broker that all tests of this process share: use topics and groups of your own, and leave it
-    /// running.
+    /// The plain broker shared by all tests of this process: use your own topics and groups, and do not stop
+    /// it.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -98,21 +101,21 @@ impl Kafka {
     /// Starts brokers and waits until they serve clients.
     ///
     /// # Errors
-    /// When Kafka is not installed or does not start within 60 s, with the end of a broker's log.
+    /// If Kafka is not installed or does not start within 60 s, with the end of a broker's log.
     pub async fn start(options: KafkaOptions) -> Result<Self> {
         ensure!(
             matches!(options.brokers, 1 | 3),
             "{} brokers are neither 1 nor 3",
             options.brokers
         );
-        let jars = Parts::locate()?.kafka_lib;
-        let folder = Folder::new()?;
+        let jars = Components::locate()?.kafka_lib;
+        let directory = TempDirectory::new()?;
         let security = options
             .secure
-            .then(|| Security::make(folder.path(), options.address))
+            .then(|| Security::make(directory.path(), options.address))
             .transpose()?;
         let mut nodes = (1..=options.brokers)
-            .map(|id| Node::choose(id, options.address))
+            .map(|id| BrokerNode::choose(id, options.address))
             .collect::<Result<Vec<_>>>()?;
         let mut brokers = Vec::new();
         let mut proxies = Vec::new();
@@ -121,13 +124,13 @@ impl Kafka {
                 true => Some(TcpProxy::start_at(options.address, node.plain).await?),
                 false => None,
             };
-            // Clients connect where brokers say that they are.
+            // Clients connect to the addresses that brokers advertise.
             node.advertised = proxy.as_ref().map_or(node.plain, TcpProxy::address);
             proxies.push(proxy);
         }
         for (node, proxy) in nodes.iter().zip(proxies) {
-            let data = folder.subfolder(format!("broker-{}", node.id))?;
-            let properties = folder.join(format!("broker-{}.properties", node.id));
+            let data = directory.subdirectory(format!("broker-{}", node.id))?;
+            let properties = directory.join(format!("broker-{}.properties", node.id));
             let text = properties::render(node, &nodes, &data, security.as_ref(), &options.settings);
             std::fs::write(&properties, text).context("cannot write a broker's properties")?;
             brokers.push(Broker {
@@ -143,7 +146,7 @@ impl Kafka {
             jars,
             security,
             clients: Clients::new(&internal),
-            folder,
+            directory,
         };
         kafka.format().await?;
         for index in 0..kafka.brokers.len() {
@@ -153,15 +156,30 @@ impl Kafka {
         Ok(kafka)
     }
 
-    /// `host:port` of every broker, comma separated: without TLS or login.
+    /// `host:port` of every broker, comma separated: without TLS and authentication.
     pub fn bootstrap(&self) -> String {
         self.listed(|broker| broker.node.advertised)
     }
 
-    /// The proxy before a broker's plain listener; the testbed's own questions do not go through it.
+    /// `host:port` of every broker's listener with TLS that requires a client certificate.
+    pub fn bootstrap_ssl(&self) -> String {
+        self.listed(|broker| broker.node.ssl)
+    }
+
+    /// `host:port` of every broker's listener with TLS and authentication.
+    pub fn bootstrap_sasl_ssl(&self) -> String {
+        self.listed(|broker| broker.node.sasl_ssl)
+    }
+
+    /// `host:port` of every broker's listener with authentication and without TLS.
+    pub fn bootstrap_sasl_plaintext(&self) -> String {
+        self.listed(|broker| broker.node.sasl_plaintext)
+    }
+
+    /// The proxy in front of a broker's plain listener; the testbed's own requests bypass it.
     ///
     /// # Panics
-    /// When it was started without [`KafkaOptions::proxied`], or there is no such broker.
+    /// If Kafka was started without [`KafkaOptions::proxied`], or there is no such broker.
     pub fn proxy(&self, index: usize) -> &TcpProxy {
         self.brokers[index]
             .proxy
@@ -169,20 +187,20 @@ impl Kafka {
             .expect("the brokers were started with proxies")
     }
 
-    /// How to reach the listeners with TLS and SASL.
+    /// Connection settings of the listeners with TLS and SASL.
     ///
     /// # Panics
-    /// When it was started without [`KafkaOptions::secure`].
+    /// If Kafka was started without [`KafkaOptions::secure`].
     pub fn security(&self) -> &Security {
         self.security
             .as_ref()
             .expect("the brokers were started with secure listeners")
     }
 
-    /// Stops a broker (0, 1, 2) in good order.
+    /// Stops a broker (0, 1, 2) gracefully.
     ///
     /// # Errors
-    /// When it does not run, or does not end within 60 s.
+    /// If it is not running, or does not exit within 60 s.
     pub async fn stop_broker(&self, index: usize) -> Result<()> {
         let process = self.take(index)?;
         process.sigterm()?;
@@ -193,49 +211,50 @@ impl Kafka {
     /// Kills a broker with SIGKILL.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it is not running.
     pub async fn kill_broker(&self, index: usize) -> Result<()> {
         self.take(index)?.kill_9().await
     }
 
-    /// Starts a stopped or killed broker again, with its data and ports, and waits until all running ones serve.
+    /// Restarts a stopped or killed broker with its data and ports, and waits until all running ones serve.
     ///
     /// # Errors
-    /// When it runs already or does not start within 60 s.
+    /// If it is already running or does not start within 60 s.
     pub async fn start_broker(&self, index: usize) -> Result<()> {
         self.launch(index)?;
         self.wait_until_ready().await
     }
 
-    /// Freezes a broker: its connections stay open and nothing answers.
+    /// Freezes a broker: its connections stay open and it does not respond.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it is not running.
     pub fn pause_broker(&self, index: usize) -> Result<()> {
         self.with_process(index, Process::sigstop)
     }
 
-    /// Lets a frozen broker go on.
+    /// Resumes a frozen broker.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it is not running.
     pub fn resume_broker(&self, index: usize) -> Result<()> {
         self.with_process(index, Process::sigcont)
     }
 
-    /// Gives the user of [`Kafka::security`] another password for both kinds of SCRAM. Who is logged in stays so.
+    /// Changes the password of the user of [`Kafka::security`] for both SCRAM mechanisms. Existing
+    /// connections stay authenticated.
     ///
     /// # Errors
-    /// When it was started without [`KafkaOptions::secure`], or a broker refuses.
+    /// If Kafka was started without [`KafkaOptions::secure`], or a broker refuses.
     pub async fn set_password(&self, password: &str) -> Result<()> {
         let security = self
             .security
             .as_ref()
             .context("the brokers were started without secure listeners")?;
         let servers = self.listed(|broker| broker.node.internal);
-        let log = self.folder.join("password.log");
+        let log = self.directory.join("password.log");
         let mut changing = Vec::new();
-        // One question changes a user once.
+        // One request can change a user only once.
         for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
             let mut tool = java(&self.jars, "kafka.admin.ConfigCommand");
             tool.args(["--bootstrap-server", &servers, "--alter"])
@@ -250,14 +269,14 @@ impl Kafka {
         Ok(())
     }
 
-    /// Changes access control lists, with the arguments of `kafka-acls.sh` except the servers. Brokers that are started
-    /// with [`AUTHORIZER`] have them.
+    /// Changes access control lists, with the arguments of `kafka-acls.sh` except the servers. Requires
+    /// brokers started with [`AUTHORIZER`].
     ///
     /// # Errors
-    /// When a broker refuses.
+    /// If a broker refuses.
     pub async fn change_acls(&self, arguments: &[&str]) -> Result<()> {
         let servers = self.listed(|broker| broker.node.internal);
-        let log = self.folder.join("acls.log");
+        let log = self.directory.join("acls.log");
         let mut tool = java(&self.jars, "org.apache.kafka.tools.AclCommand");
         tool.args(["--bootstrap-server", &servers]).args(arguments);
         let process = Process::start("a change of access control lists", &tool, &log, &log)?;
@@ -270,10 +289,10 @@ impl Kafka {
         Ok(())
     }
 
-    /// The index of the broker that leads a partition now; `None` while nobody does.
+    /// The index of the broker that leads a partition; `None` without a leader.
     ///
     /// # Errors
-    /// When no broker answers.
+    /// If no broker responds.
     pub async fn leader(&self, topic: &str, partition: i32) -> Result<Option<usize>> {
         let leader = self.clients.leader(topic, partition).await?;
         Ok(self
@@ -282,9 +301,9 @@ impl Kafka {
             .position(|broker| Some(i32::from(broker.node.id)) == leader))
     }
 
-    /// Writes the metadata that a broker must find in its folder when it starts first; all of them at once.
+    /// Formats the data directory of every broker, in parallel.
     async fn format(&self) -> Result<()> {
-        // 128 bits in base64, as Kafka wants it: 21 digits of 6 bits, and one whose last 4 bits are 0.
+        // 128 bits in base64, as Kafka requires: 21 digits of 6 bits, and one whose last 4 bits are 0.
         let random = Uuid::new_v4().simple().to_string();
         let cluster_id = format!("{}A", &random[..21]);
         let mut formatting = Vec::new();
@@ -300,7 +319,11 @@ impl Kafka {
         }
         for process in formatting {
             let code = process.wait_exit(START).await?;
-            ensure!(code == 0, "cannot format a broker's folder{}", process.log_end());
+            ensure!(
+                code == 0,
+                "cannot format a broker's directory{}",
+                process.log_end()
+            );
         }
         Ok(())
     }
@@ -308,7 +331,7 @@ impl Kafka {
     fn launch(&self, index: usize) -> Result<()> {
         let broker = self.broker(index)?;
         let mut process = broker.process.lock().unwrap_or_else(PoisonError::into_inner);
-        ensure!(process.is_none(), "broker {index} runs already");
+        ensure!(process.is_none(), "broker {index} is already running");
         let mut server = java(&self.jars, "kafka.Kafka");
         server.arg(&broker.properties);
         let log = self.log(broker.node.id);
@@ -368,7 +391,7 @@ impl Kafka {
             .unwrap_or_else(PoisonError::into_inner);
         process
             .take()
-            .with_context(|| format!("broker {index} does not run"))
+            .with_context(|| format!("broker {index} is not running"))
     }
 
     fn with_process<T>(&self, index: usize, act: impl FnOnce(&Process) -> Result<T>) -> Result<T> {
@@ -379,21 +402,21 @@ impl Kafka {
             .unwrap_or_else(PoisonError::into_inner);
         act(process
             .as_ref()
-            .with_context(|| format!("broker {index} does not run"))?)
+            .with_context(|| format!("broker {index} is not running"))?)
     }
 
     fn log(&self, id: u16) -> PathBuf {
-        self.folder.join(format!("broker-{id}.log"))
+        self.directory.join(format!("broker-{id}.log"))
     }
 }
 
-/// A program of Kafka's jars.
+/// A command that runs a class from Kafka's jars.
 fn java(jars: &Path, main_class: &str) -> Command {
     let mut class_path = jars.as_os_str().to_owned();
     class_path.push("/*");
     let mut java = Command::new("java");
     java.arg(format!("-Xmx{HEAP_MIB}m"))
-        // Two cores are shared by many: the quick compiler and the plainest collector start soonest.
+        // Many processes share few cores: the quick compiler and the simplest collector start fastest.
         .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
         .args([
             "-Djava.awt.headless=true",
@@ -404,9 +427,4 @@ fn java(jars: &Path, main_class: &str) -> Command {
         .arg(class_path)
         .arg(main_class);
     java
-}
-
-/// A free port of an address.
-fn free_address(address: Ipv4Addr) -> Result<SocketAddr> {
-    Ok(SocketAddr::from((address, ports::free_at(address)?)))
 }

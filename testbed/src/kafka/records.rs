@@ -1,4 +1,4 @@
-//! Records as they are read back.
+//! Records as consumed by tests.
 
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Headers};
@@ -6,27 +6,27 @@ use rdkafka::message::{BorrowedMessage, Headers};
 /// One record of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The partition that it is in.
+    /// Its partition.
     pub partition: i32,
-    /// Its offset there.
+    /// Its offset in the partition.
     pub offset: i64,
-    /// Its key.
+    /// Its message key.
     pub key: Option<Vec<u8>>,
     /// Its value.
     pub value: Option<Vec<u8>>,
-    /// Its headers, in order; one without a value has an empty one.
+    /// Its headers, in order; a header without a value has an empty one.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// When it was made, in milliseconds since 1970.
+    /// Its creation time, in milliseconds since 1970.
     pub timestamp_ms: Option<i64>,
 }
 
 impl Record {
-    /// The key as text; empty where it has none.
+    /// The message key as text; empty if it has none.
     pub fn key_text(&self) -> String {
         text(self.key.as_deref())
     }
 
-    /// The value as text; empty where it has none.
+    /// The value as text; empty if it has none.
     pub fn text(&self) -> String {
         text(self.value.as_deref())
     }
@@ -34,7 +34,7 @@ impl Record {
     /// The value as JSON.
     ///
     /// # Panics
-    /// When it is not.
+    /// If it is not JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(self.value.as_deref().unwrap_or_default())
             .unwrap_or_else(|error| panic!("the record is not JSON ({error}): {}", self.text()))

@@ -1,4 +1,4 @@
-//! Certificates and logins for brokers with TLS and SASL, made anew for every test.
+//! Certificates and credentials for brokers with TLS and SASL, generated for every test.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::Kafka;
 use crate::certificates::{Authority, Purpose};
 
 const USERNAME: &str = "worker";
 const PASSWORD: &str = "worker-secret";
 
-/// What a client needs for the listeners with TLS or a login.
+/// Client settings for the listeners with TLS or authentication.
 #[derive(Debug, Clone)]
 pub struct Security {
     ca: PathBuf,
@@ -22,7 +21,7 @@ pub struct Security {
 }
 
 impl Security {
-    /// The user that may log in, by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+    /// The user that can authenticate, by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
     pub fn username(&self) -> &'static str {
         USERNAME
     }
@@ -32,29 +31,29 @@ impl Security {
         PASSWORD
     }
 
-    /// File with the certificate (PEM) that the brokers' are signed with.
+    /// File with the authority's certificate (PEM), which signs the brokers' certificates.
     pub fn ca(&self) -> &Path {
         &self.ca
     }
 
-    /// File with a certificate (PEM) for a client.
+    /// File with a client certificate (PEM).
     pub fn client_certificate(&self) -> &Path {
         &self.client_certificate
     }
 
-    /// File with its key (PEM).
+    /// File with its private key (PEM).
     pub fn client_key(&self) -> &Path {
         &self.client_key
     }
 
-    /// Makes an authority and certificates for brokers at `address` and one client in `folder`.
-    pub(super) fn make(folder: &Path, address: Ipv4Addr) -> Result<Self> {
+    /// Generates an authority and certificates, for brokers at `address` and one client, in `directory`.
+    pub(super) fn make(directory: &Path, address: Ipv4Addr) -> Result<Self> {
         let authority = Authority::make()?;
         let hosts = ["localhost", "127.0.0.1", &address.to_string()];
         let broker = authority.certificate("broker", &hosts, Purpose::Server)?;
         let client = authority.certificate(USERNAME, &[], Purpose::Client)?;
         let write = |name: &str, text: &str| {
-            let path = folder.join(name);
+            let path = directory.join(name);
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
             Ok::<_, anyhow::Error>(path)
         };
@@ -106,22 +105,5 @@ impl Security {
             }
         }
         settings
-    }
-}
-
-impl Kafka {
-    /// `host:port` of every broker with TLS, where clients must show a certificate.
-    pub fn bootstrap_ssl(&self) -> String {
-        self.listed(|broker| broker.node.ssl)
-    }
-
-    /// `host:port` of every broker with TLS and login.
-    pub fn bootstrap_sasl_ssl(&self) -> String {
-        self.listed(|broker| broker.node.sasl_ssl)
-    }
-
-    /// `host:port` of every broker with login in the open.
-    pub fn bootstrap_sasl_plaintext(&self) -> String {
-        self.listed(|broker| broker.node.sasl_plaintext)
     }
 }

@@ -1,16 +1,16 @@
-//! What the API server was asked, from its audit log.
+//! Requests to the API server, from its audit log.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::write;
+use super::files::write;
 
 pub(super) const POLICY: &str = "audit-policy.yaml";
 pub(super) const LOG: &str = "audit.log";
 
-/// Who asked what, without bodies; the API server's questions to itself are left out.
+/// Logs metadata of all requests without bodies, except the API server's requests to itself.
 const POLICY_TEXT: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -28,24 +28,24 @@ rules:
 pub struct ApiRequest {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or `deletecollection`.
     pub verb: String,
-    /// Plural, such as `deployments`.
+    /// Plural resource name, such as `deployments`.
     pub resource: String,
-    /// Such as `status`; empty for the object itself.
+    /// Subresource, such as `status`; empty for the object itself.
     pub subresource: String,
-    /// Empty for what has none.
+    /// Namespace; empty for cluster-scoped resources.
     pub namespace: String,
-    /// Empty where a list or a generated name was asked for.
+    /// Object name; empty for a list or a generated name.
     pub name: String,
-    /// Such as `system:serviceaccount:NAMESPACE:NAME`.
+    /// User, such as `system:serviceaccount:NAMESPACE:NAME`.
     pub user: String,
-    /// The status that it was answered with.
+    /// HTTP status of the response.
     pub status: u16,
     /// Path and query.
     pub uri: String,
 }
 
 impl ApiRequest {
-    /// Whether it could change something.
+    /// Whether it is a write request.
     pub fn writes(&self) -> bool {
         !matches!(self.verb.as_str(), "get" | "list" | "watch")
     }
@@ -53,12 +53,12 @@ impl ApiRequest {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Event {
+struct AuditEvent {
     stage: String,
     verb: String,
     #[serde(rename = "requestURI")]
     request_uri: String,
-    user: User,
+    user: AuditUser,
     #[serde(default)]
     object_ref: ObjectRef,
     #[serde(default)]
@@ -66,7 +66,7 @@ struct Event {
 }
 
 #[derive(Deserialize)]
-struct User {
+struct AuditUser {
     username: String,
 }
 
@@ -85,10 +85,10 @@ struct ResponseStatus {
     code: u16,
 }
 
-/// Writes the policy and gives the path of the log.
-pub(super) fn prepare(folder: &Path) -> Result<PathBuf> {
-    write(folder, POLICY, POLICY_TEXT)?;
-    Ok(folder.join(LOG))
+/// Writes the policy and returns the path of the log.
+pub(super) fn prepare(directory: &Path) -> Result<PathBuf> {
+    write(directory, POLICY, POLICY_TEXT)?;
+    Ok(directory.join(LOG))
 }
 
 pub(super) fn read(log: &Path) -> Result<Vec<ApiRequest>> {
@@ -97,19 +97,19 @@ pub(super) fn read(log: &Path) -> Result<Vec<ApiRequest>> {
         Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", log.display())),
     };
-    // The last line may be half written.
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    // The last line may be incomplete.
+    let complete_lines = text.rfind('\n').map_or("", |end| &text[..end]);
     let mut requests = Vec::new();
-    for line in whole.lines() {
-        let event: Event = serde_json::from_str(line)
-            .with_context(|| format!("the audit log is not as expected: {line}"))?;
+    for line in complete_lines.lines() {
+        let event: AuditEvent = serde_json::from_str(line)
+            .with_context(|| format!("unexpected line in the audit log: {line}"))?;
         requests.extend(request(event));
     }
     Ok(requests)
 }
 
-/// One request is one event: a watch when it starts, anything else when it has ended.
-fn request(event: Event) -> Option<ApiRequest> {
+/// Each request counts once: a watch when it starts, any other when it has ended.
+fn request(event: AuditEvent) -> Option<ApiRequest> {
     let expected = if event.verb == "watch" {
         "ResponseStarted"
     } else {

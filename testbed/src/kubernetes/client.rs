@@ -1,4 +1,4 @@
-//! The few questions that the testbed itself asks an API server.
+//! The API requests of the testbed itself.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::background;
 
-/// A server that does not answer by then is asked again.
+/// Requests without a response by then are retried.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const TOKEN_SECONDS: u32 = 3600;
-/// A watch ends by itself before, after five to ten minutes.
+/// A watch ends earlier by itself, after five to ten minutes.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Clone)]
@@ -23,14 +23,14 @@ pub(crate) struct Client {
 
 impl Client {
     pub(super) fn new(url: &str, ca_pem: &str, token: &str) -> Result<Self> {
-        // Another test may have been first; it chose the same.
+        // Another test may have installed it first; it is the same provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .tls_certs_only([reqwest::Certificate::from_pem(ca_pem.as_bytes())?])
             .no_proxy()
             .timeout(TIMEOUT)
             .build()
-            .context("cannot make an HTTP client")?;
+            .context("cannot create an HTTP client")?;
         Ok(Self {
             http,
             url: url.to_owned(),
@@ -38,7 +38,7 @@ impl Client {
         })
     }
 
-    /// Whether a path is answered with success.
+    /// Whether a GET of this path succeeds.
     pub(super) async fn exists(&self, path: &str) -> Result<bool> {
         let request = self
             .http
@@ -47,7 +47,7 @@ impl Client {
         background::run(async move { Ok(request.send().await?.status().is_success()) }).await
     }
 
-    /// An object; null where there is none.
+    /// The object at a path; null if there is none.
     pub(crate) async fn get(&self, path: &str) -> Result<Value> {
         let request = self
             .http
@@ -63,7 +63,7 @@ impl Client {
         .await
     }
 
-    /// The lines of an answer that goes on, as they come; to be asked for within the testbed's own runtime.
+    /// The lines of a streaming response as they arrive; must be called within the testbed's own runtime.
     pub(crate) async fn lines(&self, path: &str) -> Result<impl Stream<Item = Result<String>> + use<>> {
         let response = self
             .http
@@ -73,10 +73,10 @@ impl Client {
             .send()
             .await?
             .error_for_status()?;
-        let mut begun = Vec::new();
+        let mut partial = Vec::new();
         let pieces = response.bytes_stream().map_err(anyhow::Error::from);
         Ok(pieces.flat_map(move |piece| {
-            let lines = piece.map(|piece| whole_lines(&mut begun, &piece));
+            let lines = piece.map(|piece| take_complete_lines(&mut partial, &piece));
             stream::iter(match lines {
                 Ok(lines) => lines.into_iter().map(Ok).collect(),
                 Err(lost) => vec![Err(lost)],
@@ -84,7 +84,7 @@ impl Client {
         }))
     }
 
-    /// A token of a service account.
+    /// Requests a token of a service account.
     pub(super) async fn token(&self, namespace: &str, name: &str) -> Result<String> {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
         let request = self
@@ -103,22 +103,22 @@ impl Client {
             ensure!(status.is_success(), "{}", body["message"]);
             let token = body["status"]["token"]
                 .as_str()
-                .context("the answer has no token")?;
+                .context("the response has no token")?;
             Ok(token.to_owned())
         })
         .await
     }
 }
 
-/// The lines that a further piece completes; what comes after the last one is kept for the next piece.
-fn whole_lines(begun: &mut Vec<u8>, piece: &[u8]) -> Vec<String> {
-    begun.extend(piece);
-    let Some(end) = begun.iter().rposition(|byte| *byte == b'\n') else {
+/// The lines that a further piece completes; an incomplete last line stays in `partial`.
+fn take_complete_lines(partial: &mut Vec<u8>, piece: &[u8]) -> Vec<String> {
+    partial.extend(piece);
+    let Some(end) = partial.iter().rposition(|byte| *byte == b'\n') else {
         return Vec::new();
     };
-    let rest = begun.split_off(end + 1);
-    let whole = std::mem::replace(begun, rest);
-    String::from_utf8_lossy(&whole)
+    let rest = partial.split_off(end + 1);
+    let complete = std::mem::replace(partial, rest);
+    String::from_utf8_lossy(&complete)
         .lines()
         .map(str::to_owned)
         .collect()
@@ -129,11 +129,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_whole_whatever_pieces_they_come_in() {
-        let mut begun = Vec::new();
-        assert!(whole_lines(&mut begun, b"on").is_empty());
-        assert_eq!(whole_lines(&mut begun, b"e\ntwo\nth"), ["one", "two"]);
-        assert_eq!(whole_lines(&mut begun, b"ree\n"), ["three"]);
-        assert!(begun.is_empty());
+    fn lines_are_complete_however_the_stream_is_split() {
+        let mut partial = Vec::new();
+        assert!(take_complete_lines(&mut partial, b"on").is_empty());
+        assert_eq!(take_complete_lines(&mut partial, b"e\ntwo\nth"), ["one", "two"]);
+        assert_eq!(take_complete_lines(&mut partial, b"ree\n"), ["three"]);
+        assert!(partial.is_empty());
     }
 }

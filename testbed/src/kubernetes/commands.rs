@@ -1,4 +1,4 @@
-//! How each server is started.
+//! Command lines of the servers.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
@@ -6,13 +6,15 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use super::audit;
 use super::identity::Identity;
-use super::{ControlPlaneOptions, Server, audit};
-use crate::node::Place;
-use crate::parts::{ControlPlaneParts, NodeParts};
-use crate::{Folder, ports};
+use super::options::{ControlPlaneOptions, Server};
+use crate::components::{ControlPlaneComponents, NodeComponents};
+use crate::node::MachineNetwork;
+use crate::{TempDirectory, ports};
 
-/// Where servers listen: on loopback, but the API server of a control plane with a node where that node reaches it.
+/// Listen addresses: loopback, except for the API server of a control plane with a node, which that node must
+/// reach.
 #[derive(Debug)]
 pub(super) struct Ports {
     etcd: u16,
@@ -21,8 +23,8 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    pub(super) fn choose(place: Option<Place>) -> Result<Self> {
-        let address = place.map_or(Ipv4Addr::LOCALHOST, |place| place.host_address());
+    pub(super) fn choose(network: Option<MachineNetwork>) -> Result<Self> {
+        let address = network.map_or(Ipv4Addr::LOCALHOST, |network| network.host_address());
         Ok(Self {
             etcd: ports::free()?,
             etcd_peers: ports::free()?,
@@ -30,7 +32,7 @@ impl Ports {
         })
     }
 
-    /// Of the API server.
+    /// URL of the API server.
     pub(super) fn url(&self) -> String {
         format!("https://{}", self.api)
     }
@@ -40,11 +42,15 @@ impl Ports {
     }
 }
 
-pub(super) fn etcd(parts: &ControlPlaneParts, ports: &Ports, folder: &Folder) -> Result<Command> {
+pub(super) fn etcd(
+    components: &ControlPlaneComponents,
+    ports: &Ports,
+    directory: &TempDirectory,
+) -> Result<Command> {
     let peers = format!("http://127.0.0.1:{}", ports.etcd_peers);
-    let mut etcd = Command::new(parts.etcd()?);
+    let mut etcd = Command::new(components.etcd()?);
     etcd.arg("--data-dir")
-        .arg(folder.join("etcd"))
+        .arg(directory.join("etcd"))
         .args(["--listen-client-urls", &ports.etcd_url()])
         .args(["--advertise-client-urls", &ports.etcd_url()])
         .args(["--listen-peer-urls", &peers])
@@ -55,19 +61,19 @@ pub(super) fn etcd(parts: &ControlPlaneParts, ports: &Ports, folder: &Folder) ->
             "--initial-cluster",
             &format!("testbed={peers}"),
         ])
-        // What a killed process wrote is there for the next one; only a machine that loses power would miss it.
+        // Data of a killed process survives without fsync; only a power failure would lose it.
         .args(["--unsafe-no-fsync", "--log-level=warn"]);
     Ok(etcd)
 }
 
 pub(super) fn api_server(
-    parts: &ControlPlaneParts,
+    components: &ControlPlaneComponents,
     ports: &Ports,
-    folder: &Folder,
+    directory: &TempDirectory,
     identity: &Identity,
     options: &ControlPlaneOptions,
 ) -> Result<Command> {
-    let mut server = Command::new(parts.kubernetes(Server::Api.name())?);
+    let mut server = Command::new(components.kubernetes(Server::Api.name())?);
     let mut set = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {
         server.arg(format!("--{name}")).arg(value);
     };
@@ -75,7 +81,7 @@ pub(super) fn api_server(
     set("bind-address", &ports.api.ip().to_string());
     set("advertise-address", &ports.api.ip().to_string());
     set("secure-port", &ports.api.port().to_string());
-    set("cert-dir", &folder.join("unused-certificates"));
+    set("cert-dir", &directory.join("unused-certificates"));
     set("tls-cert-file", &identity.server_certificate());
     set("tls-private-key-file", &identity.server_key());
     set("token-auth-file", &identity.tokens());
@@ -83,8 +89,8 @@ pub(super) fn api_server(
     set("service-account-key-file", &identity.account_public_key());
     set("service-account-signing-key-file", &identity.account_key());
     set("service-cluster-ip-range", &"10.96.0.0/16");
-    set("audit-policy-file", &folder.join(audit::POLICY));
-    set("audit-log-path", &folder.join(audit::LOG));
+    set("audit-policy-file", &directory.join(audit::POLICY));
+    set("audit-log-path", &directory.join(audit::LOG));
     match options.node {
         Some(_) => {
             set("authorization-mode", &"Node,RBAC");
@@ -95,7 +101,7 @@ pub(super) fn api_server(
         }
         None => {
             set("authorization-mode", &"RBAC");
-            // Nothing reaches it by its Service, whose endpoint would have to be another address than loopback.
+            // No client uses its Service, whose endpoint would need an address other than loopback.
             set("endpoint-reconciler-type", &"none");
         }
     }
@@ -106,7 +112,7 @@ pub(super) fn api_server(
 }
 
 pub(super) fn scheduler(kubeconfig: &Path) -> Result<Command> {
-    let mut scheduler = Command::new(NodeParts::locate()?.kube_scheduler);
+    let mut scheduler = Command::new(NodeComponents::locate()?.kube_scheduler);
     scheduler.arg("--kubeconfig").arg(kubeconfig).args([
         "--leader-elect=false",
         "--secure-port=0",
@@ -116,11 +122,11 @@ pub(super) fn scheduler(kubeconfig: &Path) -> Result<Command> {
 }
 
 pub(super) fn controllers(
-    parts: &ControlPlaneParts,
+    components: &ControlPlaneComponents,
     kubeconfig: &Path,
     identity: &Identity,
 ) -> Result<Command> {
-    let mut controllers = Command::new(parts.kubernetes(Server::Controllers.name())?);
+    let mut controllers = Command::new(components.kubernetes(Server::Controllers.name())?);
     controllers
         .arg("--kubeconfig")
         .arg(kubeconfig)
@@ -128,7 +134,7 @@ pub(super) fn controllers(
         .arg(identity.account_key())
         .arg("--root-ca-file")
         .arg(identity.ca())
-        // Each controller with the rights that it has in a cluster, and known by its name in the audit log.
+        // Each controller has the rights and the audit log name that it has in a real cluster.
         .arg("--use-service-account-credentials=true")
         .args(["--leader-elect=false", "--secure-port=0", "--profiling=false"]);
     Ok(controllers)

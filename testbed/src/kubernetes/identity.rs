@@ -1,4 +1,4 @@
-//! Certificates, keys and tokens of one control plane, made anew for each.
+//! Certificates, keys and tokens of one control plane, generated for each.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use rcgen::KeyPair;
 
-use super::write;
+use super::files::write;
 use crate::certificates::{Authority, Purpose};
-use crate::node::Place;
+use crate::node::MachineNetwork;
 
-/// Who has a token of their own.
+/// Users with a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum User {
-    /// May do everything.
+    /// Has all rights.
     Admin,
     Controllers,
     Scheduler,
-    /// The kubelet of the one node.
+    /// The kubelet of the node.
     Node,
-    /// The kube-proxy of that node.
+    /// The kube-proxy of the node.
     Proxy,
 }
 
@@ -31,13 +31,13 @@ const USERS: [User; 5] = [
     User::Proxy,
 ];
 
-/// What the servers are told of who is who.
+/// Credentials that the servers accept.
 #[derive(Debug)]
 pub(super) struct Identity {
     ca_pem: String,
-    /// In the order of the users.
+    /// In the order of `USERS`.
     tokens: [String; USERS.len()],
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 const CA: &str = "ca.pem";
@@ -50,14 +50,14 @@ const NODE_CLIENT_CERTIFICATE: &str = "kubelet-client.pem";
 const NODE_CLIENT_KEY: &str = "kubelet-client.key";
 
 impl User {
-    /// Its name and its group, as Kubernetes' own roles know them.
-    fn name_and_group(self, place: Option<Place>) -> (String, &'static str) {
+    /// Name and group, as used in Kubernetes' own roles.
+    fn name_and_group(self, network: Option<MachineNetwork>) -> (String, &'static str) {
         match self {
             Self::Admin => ("admin".to_owned(), "system:masters"),
             Self::Controllers => ("system:kube-controller-manager".to_owned(), ""),
             Self::Scheduler => ("system:kube-scheduler".to_owned(), ""),
             Self::Node => {
-                let node = place.map_or_else(|| "none".to_owned(), |place| place.name());
+                let node = network.map_or_else(|| "none".to_owned(), |network| network.name());
                 (format!("system:node:{node}"), "system:nodes")
             }
             Self::Proxy => ("system:kube-proxy".to_owned(), ""),
@@ -66,10 +66,10 @@ impl User {
 }
 
 impl Identity {
-    /// For a control plane that may have a node at `place`.
-    pub(super) fn make(folder: &Path, place: Option<Place>) -> Result<Self> {
+    /// For a control plane that may have a node in `network`.
+    pub(super) fn make(directory: &Path, network: Option<MachineNetwork>) -> Result<Self> {
         let authority = Authority::make()?;
-        let address = place.map_or(Ipv4Addr::LOCALHOST, |place| place.host_address());
+        let address = network.map_or(Ipv4Addr::LOCALHOST, |network| network.host_address());
         let hosts = [
             "localhost",
             "127.0.0.1",
@@ -81,24 +81,24 @@ impl Identity {
         let node_client = authority.certificate("kube-apiserver", &[], Purpose::Client)?;
         let accounts = KeyPair::generate()?;
         let tokens = USERS.map(|_| uuid::Uuid::new_v4().simple().to_string());
-        write(folder, CA, &authority.pem())?;
-        write(folder, SERVER_CERTIFICATE, &server.pem)?;
-        write(folder, SERVER_KEY, &server.key)?;
-        write(folder, ACCOUNT_KEY, &accounts.serialize_pem())?;
-        write(folder, ACCOUNT_PUBLIC_KEY, &accounts.public_key_pem())?;
-        write(folder, NODE_CLIENT_CERTIFICATE, &node_client.pem)?;
-        write(folder, NODE_CLIENT_KEY, &node_client.key)?;
+        write(directory, CA, &authority.pem())?;
+        write(directory, SERVER_CERTIFICATE, &server.pem)?;
+        write(directory, SERVER_KEY, &server.key)?;
+        write(directory, ACCOUNT_KEY, &accounts.serialize_pem())?;
+        write(directory, ACCOUNT_PUBLIC_KEY, &accounts.public_key_pem())?;
+        write(directory, NODE_CLIENT_CERTIFICATE, &node_client.pem)?;
+        write(directory, NODE_CLIENT_KEY, &node_client.key)?;
         let mut listed = String::new();
         for (user, token) in USERS.into_iter().zip(&tokens) {
-            let (name, group) = user.name_and_group(place);
+            let (name, group) = user.name_and_group(network);
             // Token, name, uid, groups.
             listed.push_str(&format!("{token},{name},{name},{group}\n"));
         }
-        write(folder, TOKENS, &listed)?;
+        write(directory, TOKENS, &listed)?;
         Ok(Self {
             ca_pem: authority.pem(),
             tokens,
-            folder: folder.to_owned(),
+            directory: directory.to_owned(),
         })
     }
 
@@ -111,36 +111,36 @@ impl Identity {
     }
 
     pub(super) fn ca(&self) -> PathBuf {
-        self.folder.join(CA)
+        self.directory.join(CA)
     }
 
     pub(super) fn server_certificate(&self) -> PathBuf {
-        self.folder.join(SERVER_CERTIFICATE)
+        self.directory.join(SERVER_CERTIFICATE)
     }
 
     pub(super) fn server_key(&self) -> PathBuf {
-        self.folder.join(SERVER_KEY)
+        self.directory.join(SERVER_KEY)
     }
 
     pub(super) fn account_key(&self) -> PathBuf {
-        self.folder.join(ACCOUNT_KEY)
+        self.directory.join(ACCOUNT_KEY)
     }
 
     pub(super) fn account_public_key(&self) -> PathBuf {
-        self.folder.join(ACCOUNT_PUBLIC_KEY)
+        self.directory.join(ACCOUNT_PUBLIC_KEY)
     }
 
     pub(super) fn tokens(&self) -> PathBuf {
-        self.folder.join(TOKENS)
+        self.directory.join(TOKENS)
     }
 
-    /// What the API server shows to kubelets.
+    /// The client certificate of the API server for kubelets.
     pub(super) fn node_client_certificate(&self) -> PathBuf {
-        self.folder.join(NODE_CLIENT_CERTIFICATE)
+        self.directory.join(NODE_CLIENT_CERTIFICATE)
     }
 
     pub(super) fn node_client_key(&self) -> PathBuf {
-        self.folder.join(NODE_CLIENT_KEY)
+        self.directory.join(NODE_CLIENT_KEY)
     }
 
     pub(super) fn kubeconfig(&self, url: &str, token: &str) -> String {

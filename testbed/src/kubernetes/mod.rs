@@ -1,16 +1,18 @@
-//! A real Kubernetes API: etcd, kube-apiserver and, where asked for, kube-controller-manager, with ways to stop, kill
-//! and freeze them.
+//! A real Kubernetes API: etcd, kube-apiserver and, optionally, kube-controller-manager, with methods to
+//! stop, kill and freeze them.
 //!
-//! Without [`ControlPlaneOptions::node`] there is no node and no scheduler: Deployments get ReplicaSets and these get
-//! Pods, which stay Pending until a test says otherwise in their status. Authorization is RBAC and admission is what a
-//! cluster has by default.
+//! Without [`ControlPlaneOptions::node`] there is neither a node nor a scheduler: Deployments create
+//! ReplicaSets and these create Pods, which stay Pending until a test changes their status. Authorization is
+//! RBAC; admission has the defaults of a cluster.
 
 mod audit;
 mod client;
 mod commands;
+mod files;
 mod identity;
+mod options;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -19,55 +21,21 @@ use tokio::sync::OnceCell;
 pub use self::audit::ApiRequest;
 pub(crate) use self::client::Client;
 pub(crate) use self::identity::User;
+pub use self::options::{ControlPlaneOptions, Server};
 
 use self::commands::Ports;
+use self::files::write;
 use self::identity::Identity;
-use crate::node::Place;
-use crate::parts::ControlPlaneParts;
+use crate::components::ControlPlaneComponents;
+use crate::node::MachineNetwork;
 use crate::service::Service;
-use crate::{Folder, Process};
+use crate::{Process, TempDirectory};
 
-/// Alone on two cores it takes eight seconds; others may be building.
+/// Takes eight seconds on two idle cores; the machine may be busy.
 const START: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(60);
 
-/// How a control plane is to be.
-#[derive(Debug, Clone)]
-pub struct ControlPlaneOptions {
-    /// With kube-controller-manager: namespaces get their `default` service account, without which no Pod is admitted,
-    /// and Deployments, owners and namespaces work as in a cluster.
-    pub controllers: bool,
-    /// Further arguments of kube-apiserver.
-    pub api_server: Vec<String>,
-    /// For a [`crate::Node`] on the machine at this place, with kube-scheduler: the API server listens at
-    /// [`Place::host_address`] instead of loopback.
-    pub node: Option<Place>,
-}
-
-impl Default for ControlPlaneOptions {
-    fn default() -> Self {
-        Self {
-            controllers: true,
-            api_server: Vec::new(),
-            node: None,
-        }
-    }
-}
-
-/// One of the servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Server {
-    /// The database.
-    Etcd,
-    /// The API server.
-    Api,
-    /// The controllers.
-    Controllers,
-    /// The scheduler, of a control plane with a node.
-    Scheduler,
-}
-
-/// A running control plane. It ends, and its data vanishes, with this or with our process.
+/// A running control plane. It stops and its data is removed when this is dropped or our process ends.
 #[derive(Debug)]
 pub struct ControlPlane {
     servers: Vec<(Server, Service)>,
@@ -75,13 +43,13 @@ pub struct ControlPlane {
     identity: Identity,
     audit: PathBuf,
     url: String,
-    place: Option<Place>,
-    folder: Folder,
+    node_network: Option<MachineNetwork>,
+    directory: TempDirectory,
 }
 
 impl ControlPlane {
-    /// The one, with controllers, that all tests of this process share: use namespaces of your own, and leave it
-    /// running.
+    /// The control plane with controllers that is shared by all tests of this process: use your own
+    /// namespaces, and do not stop it.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -95,22 +63,22 @@ impl ControlPlane {
     /// Starts one and waits until it is ready.
     ///
     /// # Errors
-    /// When it is not installed or not ready within 120 s, with the end of a server's log.
+    /// If it is not installed or not ready within 120 s, with the end of a server's log.
     pub async fn start(options: ControlPlaneOptions) -> Result<Self> {
-        let folder = Folder::new()?;
-        let identity = Identity::make(folder.path(), options.node)?;
+        let directory = TempDirectory::new()?;
+        let identity = Identity::make(directory.path(), options.node)?;
         let ports = Ports::choose(options.node)?;
         let url = ports.url();
-        let audit = audit::prepare(folder.path())?;
-        let servers = services(&ports, &folder, &identity, &options)?;
+        let audit = audit::prepare(directory.path())?;
+        let servers = services(&ports, &directory, &identity, &options)?;
         let plane = Self {
             client: Client::new(&url, identity.ca_pem(), identity.token(User::Admin))?,
             servers,
             identity,
             audit,
             url,
-            place: options.node,
-            folder,
+            node_network: options.node,
+            directory,
         };
         plane.service(Server::Etcd)?.launch()?;
         plane.service(Server::Api)?.launch()?;
@@ -136,20 +104,20 @@ impl ControlPlane {
         &self.url
     }
 
-    /// Certificate (PEM) that the API server's is signed with.
+    /// The authority's certificate (PEM), which signs the API server's certificate.
     pub fn ca_pem(&self) -> &str {
         self.identity.ca_pem()
     }
 
-    /// Token of the user `admin`, who may do everything.
+    /// Token of the user `admin`, who has all rights.
     pub fn admin_token(&self) -> &str {
         self.identity.token(User::Admin)
     }
 
-    /// A token of a service account, valid for an hour: what a Pod of it would be given. The account must be there.
+    /// A token of a service account, valid for an hour, like that of its Pods. The account must exist.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn token_for(&self, namespace: &str, service_account: &str) -> Result<String> {
         self.client
             .token(namespace, service_account)
@@ -157,19 +125,19 @@ impl ControlPlane {
             .with_context(|| format!("no token for {namespace}/{service_account}"))
     }
 
-    /// A kubeconfig (YAML) for who has this token.
+    /// A kubeconfig (YAML) with this token.
     pub fn kubeconfig(&self, token: &str) -> String {
         self.identity.kubeconfig(&self.url, token)
     }
 
-    /// With all rights.
+    /// A client with all rights.
     pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The place of the node that it was made for.
-    pub(crate) fn place(&self) -> Option<Place> {
-        self.place
+    /// The network of its node, if it has one.
+    pub(crate) fn node_network(&self) -> Option<MachineNetwork> {
+        self.node_network
     }
 
     /// The kubeconfig of one of its own users.
@@ -182,7 +150,7 @@ impl ControlPlane {
         self.identity.ca()
     }
 
-    /// Whether a node is there and says that it is ready.
+    /// Whether the node exists and is ready.
     pub(crate) async fn node_is_ready(&self, name: &str) -> Result<bool> {
         let node = self.client.get(&format!("/api/v1/nodes/{name}")).await?;
         let conditions = node["status"]["conditions"].as_array();
@@ -191,20 +159,20 @@ impl ControlPlane {
         Ok(conditions.is_some_and(|all| all.iter().any(is_ready)))
     }
 
-    /// All requests that the API server has answered so far, those of its own components left out.
+    /// All requests that the API server has answered so far, except those of its own components.
     ///
-    /// A request is in here when its answer has arrived; a watch, when it was accepted.
+    /// A request is included once its response was sent; a watch, once it was accepted.
     ///
     /// # Errors
-    /// When the audit log is not as expected.
+    /// If the audit log has an unexpected format.
     pub fn requests(&self) -> Result<Vec<ApiRequest>> {
         audit::read(&self.audit)
     }
 
-    /// Stops a server in good order.
+    /// Stops a server gracefully.
     ///
     /// # Errors
-    /// When it does not run, or does not end within 60 s.
+    /// If it is not running, or does not exit within 60 s.
     pub async fn stop(&self, server: Server) -> Result<()> {
         self.service(server)?.stop(STOP).await
     }
@@ -212,16 +180,16 @@ impl ControlPlane {
     /// Kills a server with SIGKILL.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it is not running.
     pub async fn kill(&self, server: Server) -> Result<()> {
         self.service(server)?.kill().await
     }
 
-    /// Starts a stopped or killed server again, with its data and port, and waits until the API server is ready where
-    /// it runs.
+    /// Restarts a stopped or killed server with its data and port, and waits until the API server, if
+    /// running, is ready.
     ///
     /// # Errors
-    /// When it runs already or the API server is not ready within 120 s.
+    /// If it is already running or the API server is not ready within 120 s.
     pub async fn start_again(&self, server: Server) -> Result<()> {
         self.service(server)?.launch()?;
         if self.service(Server::Api)?.is_running() {
@@ -230,18 +198,18 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Freezes a server: its connections stay open and nothing answers.
+    /// Freezes a server: its connections stay open and it does not respond.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it is not running.
     pub fn pause(&self, server: Server) -> Result<()> {
         self.service(server)?.with_process(Process::sigstop)
     }
 
-    /// Lets a frozen server go on.
+    /// Resumes a frozen server.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it is not running.
     pub fn resume(&self, server: Server) -> Result<()> {
         self.service(server)?.with_process(Process::sigcont)
     }
@@ -251,9 +219,9 @@ impl ControlPlane {
         self.service(server).map(Service::log_end).unwrap_or_default()
     }
 
-    /// A folder that goes with the control plane.
-    pub fn folder(&self) -> &Folder {
-        &self.folder
+    /// A directory that is removed with the control plane.
+    pub fn directory(&self) -> &TempDirectory {
+        &self.directory
     }
 
     async fn wait_until_ready(&self) -> Result<()> {
@@ -261,7 +229,7 @@ impl ControlPlane {
             .await
     }
 
-    /// Waits until an answer is yes, or a server ends, or time is up.
+    /// Waits until `holds` returns true; fails if a server exits or time is up.
     async fn wait<F>(&self, what: &str, server: Server, holds: impl Fn() -> F) -> Result<()>
     where
         F: Future<Output = Result<bool>>,
@@ -294,41 +262,29 @@ impl ControlPlane {
     }
 }
 
-impl Server {
-    /// The program.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Etcd => "etcd",
-            Self::Api => "kube-apiserver",
-            Self::Controllers => "kube-controller-manager",
-            Self::Scheduler => "kube-scheduler",
-        }
-    }
-}
-
-/// All servers that such a control plane has; none runs yet.
+/// All servers of such a control plane, not yet running.
 fn services(
     ports: &Ports,
-    folder: &Folder,
+    directory: &TempDirectory,
     identity: &Identity,
     options: &ControlPlaneOptions,
 ) -> Result<Vec<(Server, Service)>> {
-    let parts = ControlPlaneParts::locate()?;
+    let components = ControlPlaneComponents::locate()?;
     let kubeconfig = |server: Server, user: User| {
         let text = identity.kubeconfig(&ports.url(), identity.token(user));
-        write(folder.path(), &format!("{}.kubeconfig", server.name()), &text)
+        write(directory.path(), &format!("{}.kubeconfig", server.name()), &text)
     };
     let mut commands = vec![
-        (Server::Etcd, commands::etcd(&parts, ports, folder)?),
+        (Server::Etcd, commands::etcd(&components, ports, directory)?),
         (
             Server::Api,
-            commands::api_server(&parts, ports, folder, identity, options)?,
+            commands::api_server(&components, ports, directory, identity, options)?,
         ),
     ];
     if options.controllers {
         let server = Server::Controllers;
         let kubeconfig = kubeconfig(server, User::Controllers)?;
-        commands.push((server, commands::controllers(&parts, &kubeconfig, identity)?));
+        commands.push((server, commands::controllers(&components, &kubeconfig, identity)?));
     }
     if options.node.is_some() {
         let server = Server::Scheduler;
@@ -336,14 +292,8 @@ fn services(
         commands.push((server, commands::scheduler(&kubeconfig)?));
     }
     let services = commands.into_iter().map(|(server, command)| {
-        let log = folder.join(format!("{}.log", server.name()));
+        let log = directory.join(format!("{}.log", server.name()));
         (server, Service::new(server.name(), command, log))
     });
     Ok(services.collect())
-}
-
-fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf> {
-    let path = folder.join(name);
-    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
 }

@@ -1,7 +1,7 @@
-# Waits until its standard input closes, which it does with the process at the other end, then removes a machine's
-# control groups. Their processes may take a moment to die, so it tries for some seconds.
+# Waits until its standard input closes, which happens when our process ends, then removes a machine's control
+# groups. Their processes may take a moment to die, so it retries for some seconds.
 #
-# $1: name of the groups
+# $1: name of the control groups
 cat >/dev/null 2>&1
 tries=0
 while [ "$tries" -lt 100 ]; do

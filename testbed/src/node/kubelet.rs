@@ -1,22 +1,22 @@
-//! The settings of kubelet. Starts nothing.
+//! Renders the settings of the kubelet. Starts no process.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Place, runtime};
+use super::{MachineNetwork, runtime};
 
-/// A file of addresses of name servers, for pods; there is none where it points, so that who asks is refused at once.
-pub(super) fn name_servers(place: Place) -> String {
-    format!("nameserver {}\n", place.host_address())
+/// The pods' resolv.conf. Its address has no name server, so that lookups fail immediately.
+pub(super) fn name_servers(network: MachineNetwork) -> String {
+    format!("nameserver {}\n", network.host_address())
 }
 
-/// `group` is the control group under which pods get theirs; `ca` signs those who may ask for logs and run commands.
-pub(super) fn settings(place: Place, group: &str, ca: &Path, name_servers: &Path) -> Value {
+/// `group` is the parent control group of the pods; `ca` signs the client certificates for logs and exec.
+pub(super) fn settings(network: MachineNetwork, group: &str, ca: &Path, name_servers: &Path) -> Value {
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        "address": place.address(),
+        "address": network.machine_address(),
         "readOnlyPort": 0,
         "healthzPort": 0,
         "authentication": {
@@ -24,23 +24,23 @@ pub(super) fn settings(place: Place, group: &str, ca: &Path, name_servers: &Path
             "webhook": {"enabled": false},
             "x509": {"clientCAFile": ca},
         },
-        // Of those whom that authority signed, only the API server asks.
+        // The API server is the only client with a certificate of that authority.
         "authorization": {"mode": "AlwaysAllow"},
         "containerRuntimeEndpoint": format!("unix://{}", runtime::SOCKET),
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": format!("/{group}"),
         "enforceNodeAllocatable": ["pods"],
-        // What developers' machines and CI's still have.
+        // Control groups v1, still used on developers' machines and in CI.
         "failCgroupV1": false,
         "failSwapOn": false,
         "oomScoreAdj": 0,
         "makeIPTablesUtilChains": false,
         "resolvConf": name_servers,
-        // What pods ask by default: the same nobody.
-        "clusterDNS": [place.host_address()],
+        // The default name server of pods, which does not exist either.
+        "clusterDNS": [network.host_address()],
         "clusterDomain": "cluster.local",
         "serializeImagePulls": false,
-        // The disk is everybody's: pods are not to suffer for what others fill it with.
+        // The disk is shared with other programs: pods must not be evicted because of them.
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "100Mi", "imagefs.available": "100Mi"},
         "imageGCHighThresholdPercent": 100,
     })

@@ -1,4 +1,4 @@
-//! What containers printed, also those of pods that are gone: kubelet removes the logs with the pods.
+//! Logs of containers, including deleted pods, whose logs the kubelet removes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tokio::task::JoinHandle;
 
-use crate::{Folder, background};
+use crate::{TempDirectory, background};
 
-/// Where `machine.sh` puts what kubelet has in /var/log/pods: a folder for each pod, in it one for each container.
-const WRITTEN: &str = "logs";
-/// Further names of the same files, which stay.
-const KEPT: &str = "kept-logs";
+/// Where `machine.sh` mounts the kubelet's /var/log/pods: a directory per pod with one per container.
+const POD_LOGS: &str = "logs";
+/// Hard links to the same files, which are kept.
+const COLLECTED: &str = "kept-logs";
 
-/// What a container printed; one that was started again is another.
+/// The log of a container; a restarted container has a new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerLog {
     /// Namespace of the pod.
@@ -27,30 +27,34 @@ pub struct ContainerLog {
     pub lines: Vec<String>,
 }
 
-/// Keeps logs as long as this is there.
+/// Collects logs while this exists.
 #[derive(Debug)]
-pub(super) struct KeptLogs {
-    kept: PathBuf,
-    keeping: JoinHandle<()>,
+pub(super) struct LogCollector {
+    directory: PathBuf,
+    collector: JoinHandle<()>,
 }
 
-impl KeptLogs {
-    pub(super) fn start(folder: &Folder) -> Result<Self> {
-        let kept = folder.subfolder(KEPT)?;
-        let (from, to) = (folder.join(WRITTEN), kept.clone());
-        let keeping = background::start(async move {
+impl LogCollector {
+    pub(super) fn start(directory: &TempDirectory) -> Result<Self> {
+        let collected = directory.subdirectory(COLLECTED)?;
+        let (from, to) = (directory.join(POD_LOGS), collected.clone());
+        let collector = background::start(async move {
             loop {
-                // What goes while it is looked at was seen before, or is seen by another name next time.
-                let _ = keep(&from, &to);
+                // A file removed during the scan was linked earlier or will be found under another name in
+                // the next scan.
+                let _ = link_all(&from, &to);
                 tokio::time::sleep(crate::eventually::POLL).await;
             }
         });
-        Ok(Self { kept, keeping })
+        Ok(Self {
+            directory: collected,
+            collector,
+        })
     }
 
     pub(super) fn read(&self) -> Result<Vec<ContainerLog>> {
         let mut logs = BTreeMap::new();
-        let listed = fs::read_dir(&self.kept).context("cannot list the logs of containers")?;
+        let listed = fs::read_dir(&self.directory).context("cannot list the logs of containers")?;
         for entry in listed {
             let path = entry.context("cannot list the logs of containers")?.path();
             let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -67,14 +71,14 @@ impl KeptLogs {
     }
 }
 
-impl Drop for KeptLogs {
+impl Drop for LogCollector {
     fn drop(&mut self) {
-        self.keeping.abort();
+        self.collector.abort();
     }
 }
 
-/// Gives every file a further name, by which it stays: `NAMESPACE_POD_UID_NUMBER`, the number that of the file itself.
-fn keep(from: &Path, to: &Path) -> io::Result<()> {
+/// Hard-links every file to `NAMESPACE_POD_UID_NUMBER`, where the number is the file's inode.
+fn link_all(from: &Path, to: &Path) -> io::Result<()> {
     for pod in fs::read_dir(from)? {
         let pod = pod?;
         for container in fs::read_dir(pod.path())? {
@@ -91,10 +95,10 @@ fn keep(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Each line begins with time, stream and whether it is whole.
+/// Each line begins with a time, the stream and whether the line is complete.
 fn parse(name: &str, text: &str) -> Option<ContainerLog> {
-    let mut words = name.split('_');
-    let (namespace, pod) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut fields = name.split('_');
+    let (namespace, pod) = (fields.next()?.to_owned(), fields.next()?.to_owned());
     let lines = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3));
     Some(ContainerLog {
         namespace,
@@ -108,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logs_outlive_what_they_were_written_for() {
+    fn logs_outlive_their_pods() {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         let container = from.join("media_vocals-1_uid/worker");
@@ -116,8 +120,8 @@ mod tests {
         fs::create_dir(&to).unwrap();
         let log = container.join("0.log");
         fs::write(&log, "2026-01-01T00:00:00Z stdout F one two\n").unwrap();
-        keep(&from, &to).unwrap();
-        keep(&from, &to).unwrap();
+        link_all(&from, &to).unwrap();
+        link_all(&from, &to).unwrap();
         let more = "2026-01-01T00:00:00Z stderr F three\n";
         io::Write::write_all(
             &mut fs::File::options().append(true).open(&log).unwrap(),

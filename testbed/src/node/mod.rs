@@ -1,8 +1,9 @@
-//! A real Kubernetes node: containerd, runc, kubelet and kube-proxy on a [`Machine`] of its own, joined to a
-//! [`ControlPlane`] that was made for it.
+//! A real Kubernetes node: containerd, runc, kubelet and kube-proxy on its own [`Machine`], joined to a
+//! [`ControlPlane`] that was created for it.
 //!
-//! Pods reach what listens on [`Place::host_address`] and the API server as 10.96.0.1; we reach pods by their
-//! addresses. No image is fetched: [`Node::import`] brings them. There is no name server and no way out of this machine.
+//! Pods reach servers at [`MachineNetwork::host_address`] and the API server at 10.96.0.1; pods are reachable at their
+//! addresses. Images are never pulled: [`Node::import`] imports them. There is no name server and no route
+//! out of this machine.
 
 mod kubelet;
 mod logs;
@@ -20,61 +21,62 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::net::{TcpStream, UnixStream};
 
 pub use self::logs::ContainerLog;
-pub use self::machine::{Machine, Place};
+pub use self::machine::{Machine, MachineNetwork};
 
-use self::logs::KeptLogs;
+use self::logs::LogCollector;
+use crate::components::NodeComponents;
 use crate::kubernetes::User;
-use crate::parts::NodeParts;
 use crate::service::Service;
 use crate::{ControlPlane, Process};
 
-/// Alone on two cores it takes ten seconds; others may be building.
+/// Takes ten seconds on two idle cores; the machine may be busy.
 const START: Duration = Duration::from_secs(120);
-/// For an image of some hundred megabytes while others build.
+/// For an image of some hundred megabytes on a busy machine.
 const IMPORT: Duration = Duration::from_secs(180);
 
-/// The API server as pods see it: the first address of the services' network.
+/// The API server as seen by pods: the first address of the service network.
 const API_SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 1), 443);
 
 const KUBELET_PORT: u16 = 10250;
 
 const IMPORT_IMAGES: [&str; 2] = ["images", "import"];
 
-/// A running node. Its pods, and all else that it made on this system, end with this or with our process.
+/// A running node. It ends, with its pods and all its changes to this system, when this is dropped or our
+/// process ends.
 #[derive(Debug)]
 pub struct Node {
-    // First, for what is killed with the machine would look like it ended by itself.
+    // Dropped first, because a kubelet killed with the machine would look like one that exited by itself.
     kubelet: Service,
     proxy: Service,
     runtime: Service,
-    parts: NodeParts,
-    logs: KeptLogs,
+    components: NodeComponents,
+    logs: LogCollector,
     machine: Machine,
 }
 
 impl Node {
-    /// Starts one on a machine and waits until pods can run there and reach the API server.
+    /// Starts a node on a machine and waits until pods can run there and reach the API server.
     ///
     /// # Errors
-    /// When a part is not installed, the control plane was not made for this machine, or the node is not ready within
-    /// 120 s, with the end of a log.
+    /// If a component is not installed, the control plane was not created for this machine, or the node is
+    /// not ready within 120 s, with the end of a log.
     pub async fn start(machine: Machine, plane: &ControlPlane) -> Result<Self> {
         ensure!(
-            plane.place() == Some(machine.place()),
-            "this control plane was not made for {}; fix: name the machine's place in its options",
-            machine.place().name()
+            plane.node_network() == Some(machine.network()),
+            "this control plane was not created for {}; fix: set the machine's network in its options",
+            machine.network().name()
         );
-        let parts = NodeParts::locate()?;
+        let components = NodeComponents::locate()?;
         let node = Self {
-            kubelet: kubelet_service(&parts, &machine, plane)?,
-            proxy: proxy_service(&parts, &machine, plane)?,
-            runtime: runtime_service(&parts, &machine)?,
-            parts,
-            logs: KeptLogs::start(machine.folder())?,
+            kubelet: kubelet_service(&components, &machine, plane)?,
+            proxy: proxy_service(&components, &machine, plane)?,
+            runtime: runtime_service(&components, &machine)?,
+            components,
+            logs: LogCollector::start(machine.directory())?,
             machine,
         };
         node.start_runtime().await?;
-        for image in [&node.parts.pause_image, &node.parts.busybox_image] {
+        for image in [&node.components.pause_image, &node.components.busybox_image] {
             node.import(&image.archive).await?;
         }
         node.kubelet.launch()?;
@@ -84,7 +86,7 @@ impl Node {
             plane.node_is_ready(&name).await
         })
         .await?;
-        node.wait("the way from pods to the API server", &node.proxy, async || {
+        node.wait("the route from pods to the API server", &node.proxy, async || {
             node.machine.reaches(API_SERVICE).await
         })
         .await?;
@@ -93,37 +95,38 @@ impl Node {
 
     /// Its name.
     pub fn name(&self) -> String {
-        self.machine.place().name()
+        self.machine.network().name()
     }
 
-    /// What it runs on.
+    /// The machine that it runs on.
     pub fn machine(&self) -> &Machine {
         &self.machine
     }
 
-    /// Where servers of this system listen for pods.
+    /// Address at which servers of this system listen for pods.
     pub fn host_address(&self) -> Ipv4Addr {
-        self.machine.place().host_address()
+        self.machine.network().host_address()
     }
 
-    /// The name of an image that it always has: busybox, whose entry point is its shell.
+    /// The name of the built-in busybox image, whose entry point is its shell.
     pub fn busybox(&self) -> &str {
-        &self.parts.busybox_image.name
+        &self.components.busybox_image.name
     }
 
-    /// Brings the images of an archive (`docker save` or OCI) to the node, under the names that the archive has.
+    /// Imports the images of an archive (`docker save` or OCI), under their names in the archive.
     ///
     /// # Errors
-    /// When containerd does not run or refuses.
+    /// If containerd is not running or refuses.
     pub async fn import(&self, archive: &Path) -> Result<()> {
         let mut ctr = self.ctr(&IMPORT_IMAGES);
         ctr.arg(archive);
         self.run_ctr(ctr)
             .await
-            .with_context(|| format!("cannot bring {} to the node", archive.display()))
+            .with_context(|| format!("cannot import {} into the node", archive.display()))
     }
 
-    /// The words of a command that does the same as [`Self::import`], for another process; the archive comes last.
+    /// The words of a command equivalent to [`Self::import`], for use by another process; the archive is the
+    /// last argument.
     pub fn import_command(&self) -> Vec<String> {
         let ctr = self.ctr(&IMPORT_IMAGES);
         std::iter::once(ctr.get_program())
@@ -141,66 +144,67 @@ impl Node {
         Ok(())
     }
 
-    /// containerd's own client, for what kubelet has there.
+    /// A command of `ctr`, containerd's client, for the kubelet's images and containers.
     fn ctr(&self, arguments: &[&str]) -> Command {
-        let mut ctr = self.machine.command(&self.parts.ctr);
+        let mut ctr = self.machine.command(&self.components.ctr);
         ctr.args(["--namespace", "k8s.io"]).args(arguments);
         ctr
     }
 
-    /// Gives an image that is there another name.
+    /// Adds a name to an existing image.
     ///
     /// # Errors
-    /// When there is no such image, or containerd does not run.
+    /// If there is no such image, or containerd is not running.
     pub async fn tag(&self, image: &str, name: &str) -> Result<()> {
         self.run_ctr(self.ctr(&["images", "tag", image, name]))
             .await
             .with_context(|| format!("cannot name {image} {name} on the node"))
     }
 
-    /// Kills a container with SIGKILL, as a crash would; kubelet starts it again.
+    /// Kills a container with SIGKILL, like a crash; the kubelet restarts it.
     ///
     /// # Errors
-    /// When there is none of this name, or it does not run.
+    /// If there is no running container of this name.
     pub async fn kill_container(&self, container: &str) -> Result<()> {
         self.run_ctr(self.ctr(&["tasks", "kill", "--signal", "SIGKILL", container]))
             .await
             .with_context(|| format!("cannot kill the container {container}"))
     }
 
-    /// What the containers of all pods printed so far, also of those that are gone.
+    /// Logs of the containers of all pods so far, including deleted pods.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If they cannot be read.
     pub fn container_logs(&self) -> Result<Vec<ContainerLog>> {
         self.logs.read()
     }
 
-    /// Kills kubelet with SIGKILL; pods go on.
+    /// Kills the kubelet with SIGKILL; pods keep running.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it is not running.
     pub async fn kill_kubelet(&self) -> Result<()> {
         self.kubelet.kill().await
     }
 
-    /// Starts a killed kubelet again and waits until it serves logs; the node may take a moment more to be ready.
+    /// Restarts a killed kubelet and waits until it serves logs; the node may need a moment longer to be
+    /// ready.
     ///
     /// # Errors
-    /// When it runs already, or does not serve within 120 s.
+    /// If it is already running, or does not serve within 120 s.
     pub async fn start_kubelet(&self) -> Result<()> {
         self.kubelet.launch()?;
-        let address = SocketAddrV4::new(self.machine.place().address(), KUBELET_PORT);
+        let address = SocketAddrV4::new(self.machine.network().machine_address(), KUBELET_PORT);
         self.wait("kubelet", &self.kubelet, async || {
             Ok(TcpStream::connect(address).await.is_ok())
         })
         .await
     }
 
-    /// Kills containerd with SIGKILL and starts it again; containers go on.
+    /// Kills containerd with SIGKILL and restarts it; containers keep running.
     ///
     /// # Errors
-    /// When it does not run, or does not listen within 120 s.
+    /// If it is not running, or does not listen within 120 s.
     pub async fn restart_runtime(&self) -> Result<()> {
         self.runtime.kill().await?;
         self.start_runtime().await
@@ -222,7 +226,7 @@ impl Node {
         .await
     }
 
-    /// Waits until an answer is yes, or a server ends, or time is up.
+    /// Waits until `condition` returns true; fails if the server exits or time is up.
     async fn wait(
         &self,
         what: &str,
@@ -251,65 +255,65 @@ impl Node {
     }
 }
 
-fn runtime_service(parts: &NodeParts, machine: &Machine) -> Result<Service> {
-    let folder = machine.folder();
-    let network = folder.subfolder("network")?;
+fn runtime_service(components: &NodeComponents, machine: &Machine) -> Result<Service> {
+    let directory = machine.directory();
+    let network = directory.subdirectory("network")?;
     write(
         &network.join("10-pods.conflist"),
-        &runtime::network(machine.place()).to_string(),
+        &runtime::cni_config(machine.network()).to_string(),
     )?;
-    let settings = folder.join("containerd.toml");
-    write(&settings, &runtime::settings(parts, &network))?;
-    let mut command = machine.command(&parts.containerd);
+    let settings = directory.join("containerd.toml");
+    write(&settings, &runtime::settings(components, &network))?;
+    let mut command = machine.command(&components.containerd);
     command
         .arg("--config")
         .arg(settings)
-        // Where it looks for its shim first.
-        .env("PATH", path_with(&parts.containerd)?);
+        // It searches for its shim there first.
+        .env("PATH", path_with(&components.containerd)?);
     Ok(service("containerd", command, machine))
 }
 
-fn kubelet_service(parts: &NodeParts, machine: &Machine, plane: &ControlPlane) -> Result<Service> {
-    let (folder, place) = (machine.folder(), machine.place());
-    let kubeconfig = folder.join("kubelet.kubeconfig");
+fn kubelet_service(components: &NodeComponents, machine: &Machine, plane: &ControlPlane) -> Result<Service> {
+    let (directory, network) = (machine.directory(), machine.network());
+    let kubeconfig = directory.join("kubelet.kubeconfig");
     write(&kubeconfig, &plane.kubeconfig_of(User::Node))?;
-    let name_servers = folder.join("resolv.conf");
-    write(&name_servers, &kubelet::name_servers(place))?;
-    let settings = folder.join("kubelet.json");
-    let text = kubelet::settings(place, &machine.group(), &plane.ca_file(), &name_servers);
+    let name_servers = directory.join("resolv.conf");
+    write(&name_servers, &kubelet::name_servers(network))?;
+    let settings = directory.join("kubelet.json");
+    let text = kubelet::settings(network, &machine.group(), &plane.ca_file(), &name_servers);
     write(&settings, &text.to_string())?;
-    let mut command = machine.command(&parts.kubelet);
+    let mut command = machine.command(&components.kubelet);
     command
         .arg("--config")
         .arg(settings)
         .arg("--kubeconfig")
         .arg(kubeconfig)
-        .args(["--hostname-override", &place.name()])
-        .args(["--node-ip", &place.address().to_string()]);
+        .args(["--hostname-override", &network.name()])
+        .args(["--node-ip", &network.machine_address().to_string()]);
     Ok(service("kubelet", command, machine))
 }
 
-fn proxy_service(parts: &NodeParts, machine: &Machine, plane: &ControlPlane) -> Result<Service> {
-    let folder = machine.folder();
-    let kubeconfig = folder.join("kube-proxy.kubeconfig");
+fn proxy_service(components: &NodeComponents, machine: &Machine, plane: &ControlPlane) -> Result<Service> {
+    let directory = machine.directory();
+    let kubeconfig = directory.join("kube-proxy.kubeconfig");
     write(&kubeconfig, &plane.kubeconfig_of(User::Proxy))?;
-    let settings = folder.join("kube-proxy.json");
-    let text = proxy::settings(machine.place(), &kubeconfig);
+    let settings = directory.join("kube-proxy.json");
+    let text = proxy::settings(machine.network(), &kubeconfig);
     write(&settings, &text.to_string())?;
-    let mut command = machine.command(&parts.kube_proxy);
+    let mut command = machine.command(&components.kube_proxy);
     command.arg("--config").arg(settings);
     Ok(service("kube-proxy", command, machine))
 }
 
-/// The search path, with a program's folder before all others.
+/// The search path, with a program's directory first.
 fn path_with(program: &Path) -> Result<OsString> {
     let inherited = std::env::var_os("PATH").unwrap_or_default();
-    let folders = program
+    let directories = program
         .parent()
         .map(Path::to_owned)
         .into_iter()
         .chain(std::env::split_paths(&inherited));
-    std::env::join_paths(folders).context("a folder of the search path has a colon in its name")
+    std::env::join_paths(directories).context("a directory of the search path has a colon in its name")
 }
 
 fn service(name: &'static str, command: Command, machine: &Machine) -> Service {
@@ -317,7 +321,7 @@ fn service(name: &'static str, command: Command, machine: &Machine) -> Service {
 }
 
 fn log(machine: &Machine, name: &str) -> PathBuf {
-    machine.folder().join(format!("{name}.log"))
+    machine.directory().join(format!("{name}.log"))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -1,25 +1,25 @@
-//! The settings of kube-proxy. Starts nothing.
+//! Renders the settings of kube-proxy. Starts no process.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::Place;
+use super::MachineNetwork;
 
-/// Services are rules of nftables, all of them in the machine's own network.
-pub(super) fn settings(place: Place, kubeconfig: &Path) -> Value {
+/// Services are nftables rules in the machine's own network.
+pub(super) fn settings(network: MachineNetwork, kubeconfig: &Path) -> Value {
     json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": "nftables",
         "clientConnection": {"kubeconfig": kubeconfig},
-        "hostnameOverride": place.name(),
-        "clusterCIDR": place.pods(),
-        "bindAddress": place.address(),
+        "hostnameOverride": network.name(),
+        "clusterCIDR": network.pod_subnet(),
+        "bindAddress": network.machine_address(),
         "oomScoreAdj": 0,
-        // The size of the table of connections is the whole system's.
+        // The size of the connection tracking table is a setting of the complete system.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-        // Tests change services and look at once.
+        // Tests expect changes of services to apply immediately.
         "nftables": {"minSyncPeriod": "100ms"},
     })
 }

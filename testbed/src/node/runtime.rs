@@ -1,31 +1,31 @@
-//! The settings of containerd, and of the network that it gives to pods. Starts nothing.
+//! Renders the settings of containerd and of the pod network. Starts no process.
 //!
-//! Where containerd keeps its files is what it does by default: the machine has those folders to itself.
+//! containerd uses its default directories, which are private to the machine.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::Place;
-use crate::parts::NodeParts;
+use super::MachineNetwork;
+use crate::components::NodeComponents;
 
-/// Where it listens.
+/// containerd's socket.
 pub(super) const SOCKET: &str = "/run/containerd/containerd.sock";
-/// Where Debian has the network's plugins.
+/// Directory of CNI plugins in Debian.
 const PLUGINS: &str = "/usr/lib/cni";
 
-pub(super) fn settings(parts: &NodeParts, network: &Path) -> String {
-    let pause = &parts.pause_image.name;
-    let runc = parts.runc.display();
+pub(super) fn settings(components: &NodeComponents, network: &Path) -> String {
+    let pause = &components.pause_image.name;
+    let runc = components.runc.display();
     let network = network.display();
     format!(
         "version = 3
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
 sandbox = '{pause}'
 [plugins.'io.containerd.cri.v1.runtime']
-# Not every system lets root take a process out of the reach of the killer of those that take too much memory.
+# Not every system lets root lower the OOM score of a process.
 restrict_oom_score_adj = true
-# Its profile would stay in the kernel.
+# Its profile would remain in the kernel.
 disable_apparmor = true
 [plugins.'io.containerd.cri.v1.runtime'.cni]
 bin_dirs = ['{PLUGINS}']
@@ -38,8 +38,9 @@ BinaryName = '{runc}'
     )
 }
 
-/// Pods hang on a bridge, whose address is their gateway; nothing is translated, for we know the way to them.
-pub(super) fn network(place: Place) -> Value {
+/// Pods are attached to a bridge, whose address is their gateway; no NAT is needed, because we have a route
+/// to them.
+pub(super) fn cni_config(network: MachineNetwork) -> Value {
     json!({
         "cniVersion": "1.0.0",
         "name": "pods",
@@ -47,11 +48,11 @@ pub(super) fn network(place: Place) -> Value {
             "type": "bridge",
             "bridge": "pods",
             "isGateway": true,
-            // A pod that asks a service may be given itself.
+            // A service may route a pod's request to the pod itself.
             "hairpinMode": true,
             "ipam": {
                 "type": "host-local",
-                "ranges": [[{"subnet": place.pods()}]],
+                "ranges": [[{"subnet": network.pod_subnet()}]],
                 "routes": [{"dst": "0.0.0.0/0"}],
             },
         }],

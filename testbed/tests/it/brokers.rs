@@ -1,4 +1,4 @@
-//! Kafka as tests see it.
+//! Kafka, as used by tests.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
 use separation_testbed::{Kafka, KafkaOptions, eventually};
 
-const SOON: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn a_record_comes_back_with_key_value_and_headers() {
@@ -77,7 +77,7 @@ async fn a_groups_members_commits_and_lag_can_be_read() {
     );
     kafka.commit("laggards", "lagging", &[0, 0]).await.unwrap_err();
     drop(consumer);
-    eventually("empty group", SOON, async || {
+    eventually("empty group", TIMEOUT, async || {
         anyhow::Ok(kafka.group("laggards").await?.members.is_empty())
     })
     .await;
@@ -86,7 +86,7 @@ async fn a_groups_members_commits_and_lag_can_be_read() {
 }
 
 #[tokio::test]
-async fn topics_grow_and_can_be_made_anew() {
+async fn topics_grow_and_can_be_recreated() {
     let kafka = Kafka::shared().await.unwrap();
     kafka.create_topic("growing", 1).await.unwrap();
     kafka.publish("growing", "k", "v", &[]).await.unwrap();
@@ -99,13 +99,13 @@ async fn topics_grow_and_can_be_made_anew() {
     assert_eq!(kafka.consume_all("growing").await.unwrap(), []);
     let refused = kafka.create_topic("growing", 1).await.unwrap_err();
     assert!(
-        refused.to_string().contains("cannot make topic growing"),
+        refused.to_string().contains("cannot create topic growing"),
         "{refused:#}"
     );
 }
 
 #[tokio::test]
-async fn three_brokers_go_on_when_a_leader_is_killed() {
+async fn three_brokers_keep_serving_when_a_leader_is_killed() {
     let kafka = Kafka::start(KafkaOptions {
         brokers: 3,
         ..KafkaOptions::default()
@@ -116,7 +116,7 @@ async fn three_brokers_go_on_when_a_leader_is_killed() {
     kafka.publish("replicated", "1", "one", &[]).await.unwrap();
     let leader = kafka.leader("replicated", 0).await.unwrap().unwrap();
     kafka.kill_broker(leader).await.unwrap();
-    eventually("other leader", SOON, async || {
+    eventually("other leader", TIMEOUT, async || {
         let now = kafka.leader("replicated", 0).await?;
         anyhow::Ok(now.is_some_and(|now| now != leader))
     })
@@ -130,7 +130,7 @@ async fn three_brokers_go_on_when_a_leader_is_killed() {
 }
 
 #[tokio::test]
-async fn clients_log_in_with_tls_certificates_and_passwords() {
+async fn clients_authenticate_with_tls_certificates_and_passwords() {
     let kafka = Kafka::start(KafkaOptions {
         secure: true,
         ..KafkaOptions::default()
@@ -161,18 +161,29 @@ async fn clients_log_in_with_tls_certificates_and_passwords() {
         ("ssl.key.location", key),
     ];
     assert!(reaches(kafka.bootstrap_ssl(), &with_certificate).await);
-    let login = [
+    let credentials = [
         ("sasl.username", security.username()),
         ("sasl.password", security.password()),
     ];
     for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
         let sasl = ("sasl.mechanism", mechanism);
-        let over_tls = [("security.protocol", "sasl_ssl"), tls, sasl, login[0], login[1]];
+        let over_tls = [
+            ("security.protocol", "sasl_ssl"),
+            tls,
+            sasl,
+            credentials[0],
+            credentials[1],
+        ];
         assert!(
             reaches(kafka.bootstrap_sasl_ssl(), &over_tls).await,
             "{mechanism}"
         );
-        let plain = [("security.protocol", "sasl_plaintext"), sasl, login[0], login[1]];
+        let plain = [
+            ("security.protocol", "sasl_plaintext"),
+            sasl,
+            credentials[0],
+            credentials[1],
+        ];
         assert!(
             reaches(kafka.bootstrap_sasl_plaintext(), &plain).await,
             "{mechanism}"
@@ -181,7 +192,7 @@ async fn clients_log_in_with_tls_certificates_and_passwords() {
     let wrong = [
         ("security.protocol", "sasl_plaintext"),
         ("sasl.mechanism", "SCRAM-SHA-512"),
-        login[0],
+        credentials[0],
         ("sasl.password", "wrong"),
     ];
     assert!(!reaches(kafka.bootstrap_sasl_plaintext(), &wrong).await);

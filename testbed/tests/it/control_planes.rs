@@ -1,4 +1,4 @@
-//! A Kubernetes API as tests see it.
+//! The Kubernetes API, as used by tests.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use separation_testbed::{ControlPlane, ControlPlaneOptions, Server, eventually};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Api {
     http: reqwest::Client,
@@ -15,7 +15,7 @@ struct Api {
 }
 
 impl Api {
-    fn of(plane: &ControlPlane, token: &str) -> Self {
+    fn new(plane: &ControlPlane, token: &str) -> Self {
         let ca = reqwest::Certificate::from_pem(plane.ca_pem().as_bytes()).unwrap();
         Self {
             http: reqwest::Client::builder()
@@ -28,7 +28,7 @@ impl Api {
         }
     }
 
-    async fn ask(
+    async fn request(
         &self,
         method: Method,
         path: &str,
@@ -69,25 +69,25 @@ fn deployment(name: &str) -> Value {
 #[tokio::test]
 async fn deployments_get_pods_and_requests_are_counted() {
     let plane = ControlPlane::shared().await.unwrap();
-    let admin = Api::of(plane, plane.admin_token());
-    let (status, version) = admin.ask(Method::GET, "/version", None).await.unwrap();
+    let admin = Api::new(plane, plane.admin_token());
+    let (status, version) = admin.request(Method::GET, "/version", None).await.unwrap();
     assert_eq!(status, StatusCode::OK);
     assert!(
         version["gitVersion"].as_str().unwrap().starts_with("v1."),
         "{version}"
     );
-    let (status, said) = admin
-        .ask(
+    let (status, response) = admin
+        .request(
             Method::POST,
             "/apis/apps/v1/namespaces/default/deployments",
             Some(deployment("counted")),
         )
         .await
         .unwrap();
-    assert_eq!(status, StatusCode::CREATED, "{said}");
-    eventually("two pods", SOON, async || {
+    assert_eq!(status, StatusCode::CREATED, "{response}");
+    eventually("two pods", TIMEOUT, async || {
         let path = "/api/v1/namespaces/default/pods?labelSelector=app%3Dcounted";
-        let (_, pods) = admin.ask(Method::GET, path, None).await?;
+        let (_, pods) = admin.request(Method::GET, path, None).await?;
         anyhow::Ok(pods["items"].as_array().is_some_and(|pods| pods.len() == 2))
     })
     .await;
@@ -99,31 +99,32 @@ async fn deployments_get_pods_and_requests_are_counted() {
     assert_eq!(written.len(), 1, "{written:?}");
     assert_eq!((written[0].verb.as_str(), written[0].status), ("create", 201));
     let controller = "system:serviceaccount:kube-system:replicaset-controller";
-    let of_pods = requests
+    let pod_writes = requests
         .iter()
         .filter(|request| request.user == controller && request.resource == "pods" && request.writes());
-    assert_eq!(of_pods.count(), 2);
+    assert_eq!(pod_writes.count(), 2);
 }
 
 #[tokio::test]
-async fn pods_that_are_said_to_be_ready_make_a_deployment_ready_and_the_cheapest_goes_first() {
+async fn pods_marked_ready_make_a_deployment_ready_and_the_one_with_the_lowest_deletion_cost_is_deleted_first()
+ {
     let plane = ControlPlane::shared().await.unwrap();
-    let admin = Api::of(plane, plane.admin_token());
+    let admin = Api::new(plane, plane.admin_token());
     let deployments = "/apis/apps/v1/namespaces/default/deployments";
-    let deployment_path = format!("{deployments}/said");
-    let asked = admin
-        .ask(Method::POST, deployments, Some(deployment("said")))
+    let deployment_path = format!("{deployments}/ready");
+    let response = admin
+        .request(Method::POST, deployments, Some(deployment("ready")))
         .await
         .unwrap();
-    assert_eq!(asked.0, StatusCode::CREATED, "{}", asked.1);
+    assert_eq!(response.0, StatusCode::CREATED, "{}", response.1);
     let pods = async || {
-        let path = "/api/v1/namespaces/default/pods?labelSelector=app%3Dsaid";
-        let (_, list) = admin.ask(Method::GET, path, None).await?;
+        let path = "/api/v1/namespaces/default/pods?labelSelector=app%3Dready";
+        let (_, list) = admin.request(Method::GET, path, None).await?;
         let items = list["items"].as_array().cloned().unwrap_or_default();
         let names = items.iter().filter_map(|pod| pod["metadata"]["name"].as_str());
         anyhow::Ok(names.map(str::to_owned).collect::<Vec<_>>())
     };
-    let both = eventually("two pods", SOON, async || {
+    let both = eventually("two pods", TIMEOUT, async || {
         let names = pods().await?;
         anyhow::Ok((names.len() == 2).then_some(names))
     })
@@ -132,87 +133,87 @@ async fn pods_that_are_said_to_be_ready_make_a_deployment_ready_and_the_cheapest
         let path = format!("/api/v1/namespaces/default/pods/{pod}");
         let costs =
             json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": cost}}});
-        let (status, said) = admin.ask(Method::PATCH, &path, Some(costs)).await.unwrap();
-        assert_eq!(status, StatusCode::OK, "{said}");
+        let (status, response) = admin.request(Method::PATCH, &path, Some(costs)).await.unwrap();
+        assert_eq!(status, StatusCode::OK, "{response}");
         let ready = json!({"status": {
             "phase": "Running",
             "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
         }});
-        let (status, said) = admin
-            .ask(Method::PATCH, &format!("{path}/status"), Some(ready))
+        let (status, response) = admin
+            .request(Method::PATCH, &format!("{path}/status"), Some(ready))
             .await
             .unwrap();
-        assert_eq!(status, StatusCode::OK, "{said}");
+        assert_eq!(status, StatusCode::OK, "{response}");
     }
-    eventually("two ready replicas", SOON, async || {
-        let (_, now) = admin.ask(Method::GET, &deployment_path, None).await?;
+    eventually("two ready replicas", TIMEOUT, async || {
+        let (_, now) = admin.request(Method::GET, &deployment_path, None).await?;
         anyhow::Ok(now["status"]["readyReplicas"] == 2)
     })
     .await;
     let fewer = json!({"spec": {"replicas": 1}});
-    let (status, said) = admin
-        .ask(Method::PATCH, &deployment_path, Some(fewer))
+    let (status, response) = admin
+        .request(Method::PATCH, &deployment_path, Some(fewer))
         .await
         .unwrap();
-    assert_eq!(status, StatusCode::OK, "{said}");
-    let left = eventually("one pod", SOON, async || {
+    assert_eq!(status, StatusCode::OK, "{response}");
+    let remaining = eventually("one pod", TIMEOUT, async || {
         let names = pods().await?;
         anyhow::Ok((names.len() == 1).then_some(names))
     })
     .await;
-    assert_eq!(left, both[..1]);
+    assert_eq!(remaining, both[..1]);
 }
 
 #[tokio::test]
-async fn a_service_account_may_do_what_its_roles_say() {
+async fn a_service_account_has_only_the_rights_of_its_roles() {
     let plane = ControlPlane::shared().await.unwrap();
     let token = plane.token_for("kube-system", "default").await.unwrap();
-    let account = Api::of(plane, &token);
+    let account = Api::new(plane, &token);
     let path = "/api/v1/namespaces/kube-system/pods";
-    let (status, said) = account.ask(Method::GET, path, None).await.unwrap();
+    let (status, response) = account.request(Method::GET, path, None).await.unwrap();
     assert_eq!(status, StatusCode::FORBIDDEN);
-    let message = said["message"].as_str().unwrap();
+    let message = response["message"].as_str().unwrap();
     assert!(
         message.contains("system:serviceaccount:kube-system:default"),
         "{message}"
     );
-    assert!(plane.token_for("kube-system", "nobody").await.is_err());
+    assert!(plane.token_for("kube-system", "missing").await.is_err());
     assert!(plane.kubeconfig(&token).contains(&token));
 }
 
 #[tokio::test]
-async fn a_killed_api_server_comes_back_with_its_data_at_its_address() {
+async fn a_killed_api_server_restarts_with_its_data_at_its_address() {
     let options = ControlPlaneOptions {
         controllers: false,
         ..Default::default()
     };
     let plane = ControlPlane::start(options).await.unwrap();
-    let admin = Api::of(&plane, plane.admin_token());
+    let admin = Api::new(&plane, plane.admin_token());
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kept"}});
     let (status, _) = admin
-        .ask(Method::POST, "/api/v1/namespaces", Some(namespace))
+        .request(Method::POST, "/api/v1/namespaces", Some(namespace))
         .await
         .unwrap();
     assert_eq!(status, StatusCode::CREATED);
     plane.kill(Server::Api).await.unwrap();
     let kept = "/api/v1/namespaces/kept";
-    assert!(admin.ask(Method::GET, kept, None).await.is_err());
+    assert!(admin.request(Method::GET, kept, None).await.is_err());
     plane.start_again(Server::Api).await.unwrap();
     assert_eq!(
-        admin.ask(Method::GET, kept, None).await.unwrap().0,
+        admin.request(Method::GET, kept, None).await.unwrap().0,
         StatusCode::OK
     );
     plane.pause(Server::Api).unwrap();
-    assert!(admin.ask(Method::GET, kept, None).await.is_err());
+    assert!(admin.request(Method::GET, kept, None).await.is_err());
     plane.resume(Server::Api).unwrap();
     assert_eq!(
-        admin.ask(Method::GET, kept, None).await.unwrap().0,
+        admin.request(Method::GET, kept, None).await.unwrap().0,
         StatusCode::OK
     );
     plane.kill(Server::Etcd).await.unwrap();
     plane.start_again(Server::Etcd).await.unwrap();
     assert_eq!(
-        admin.ask(Method::GET, kept, None).await.unwrap().0,
+        admin.request(Method::GET, kept, None).await.unwrap().0,
         StatusCode::OK
     );
     plane.stop(Server::Api).await.unwrap();
@@ -220,7 +221,7 @@ async fn a_killed_api_server_comes_back_with_its_data_at_its_address() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_start_says_why() {
+async fn a_server_that_does_not_start_reports_the_reason() {
     let options = ControlPlaneOptions {
         controllers: false,
         api_server: vec!["--no-such-flag".to_owned()],

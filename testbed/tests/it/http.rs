@@ -1,4 +1,4 @@
-//! The receiver of webhooks.
+//! The webhook receiver.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use separation_testbed::{Receiver, Reply};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const SOON: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends a request as it is and gives all that comes back until the end of the connection.
+/// Sends a raw request and returns everything up to the end of the connection.
 async fn send(receiver: &Receiver, request: &str) -> String {
     let mut stream = TcpStream::connect(receiver.address()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    // The body that breaks off ends in an error.
-    let _ = stream.read_to_end(&mut answer).await;
-    String::from_utf8(answer).unwrap()
+    let mut response = Vec::new();
+    // A body that is cut off ends in an error.
+    let _ = stream.read_to_end(&mut response).await;
+    String::from_utf8(response).unwrap()
 }
 
 fn get(path: &str) -> String {
@@ -24,7 +24,7 @@ fn get(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn requests_are_recorded_and_answered_by_the_script() {
+async fn requests_are_recorded_and_get_the_scripted_responses() {
     let receiver = Receiver::start().await.unwrap();
     receiver.script(
         "/hook",
@@ -36,11 +36,11 @@ async fn requests_are_recorded_and_answered_by_the_script() {
     );
     let post = "POST /hook HTTP/1.1\r\nhost: x\r\nwebhook-id: 7\r\ncontent-length: 8\r\nconnection: close\r\n\r\n{\"a\": 1}";
     for expected in ["HTTP/1.1 500", "HTTP/1.1 302", "HTTP/1.1 204", "HTTP/1.1 204"] {
-        let answer = send(&receiver, post).await;
-        assert!(answer.starts_with(expected), "{answer}");
+        let response = send(&receiver, post).await;
+        assert!(response.starts_with(expected), "{response}");
     }
     let requests = receiver
-        .wait_for(|requests| requests.len() == 4, SOON)
+        .wait_for(|requests| requests.len() == 4, TIMEOUT)
         .await
         .unwrap();
     assert_eq!(
@@ -65,7 +65,7 @@ async fn requests_are_recorded_and_answered_by_the_script() {
 }
 
 #[tokio::test]
-async fn songs_can_be_served_and_answers_can_hang_and_break_off() {
+async fn songs_can_be_served_and_responses_can_hang_and_break_off() {
     let receiver = Receiver::start().await.unwrap();
     receiver.script(
         "/song.wav",
@@ -78,7 +78,7 @@ async fn songs_can_be_served_and_answers_can_hang_and_break_off() {
     );
     receiver.script("/half", [Reply::BrokenOff(Bytes::from_static(b"half"))]);
     let half = send(&receiver, &get("/half")).await;
-    // A whole body in pieces would end in an empty one.
+    // A complete chunked body would end in an empty chunk.
     assert!(half.contains("half") && !half.ends_with("0\r\n\r\n"), "{half}");
     receiver.script(
         "/late",

@@ -1,12 +1,12 @@
-//! The testbed's own promises.
+//! Tests of the testbed itself.
 
-#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+#![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
 mod brokers;
 mod control_planes;
 mod http;
 mod leftovers;
 mod objects;
-mod peers;
 mod proxies;
+mod uvr5;
 mod workers;

@@ -1,4 +1,4 @@
-//! S3 as tests see it.
+//! S3, as used by tests.
 
 use separation_testbed::S3Server;
 

@@ -1,4 +1,4 @@
-//! Connections that break, on request.
+//! Connection faults on request.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use separation_testbed::{Kafka, KafkaOptions, TcpProxy, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-const SOON: Duration = Duration::from_secs(20);
-const A_MOMENT: Duration = Duration::from_millis(300);
+const TIMEOUT: Duration = Duration::from_secs(20);
+const DELAY: Duration = Duration::from_millis(300);
 
-/// A server that sends back what it gets.
+/// A server that echoes its input.
 async fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -43,12 +43,12 @@ async fn connections_are_forwarded_cut_and_refused() {
     assert!(echoes(&mut second, b"three").await);
     proxy.refuse();
     assert!(!echoes(&mut second, b"four").await);
-    eventually("refusal", SOON, async || {
+    eventually("refusal", TIMEOUT, async || {
         TcpStream::connect(proxy.address()).await.is_err()
     })
     .await;
     proxy.forward();
-    let mut third = eventually("connection", SOON, async || {
+    let mut third = eventually("connection", TIMEOUT, async || {
         TcpStream::connect(proxy.address()).await.ok()
     })
     .await;
@@ -62,15 +62,15 @@ async fn connections_are_forwarded_cut_and_refused() {
 async fn bytes_are_delayed_stalled_and_cut_off_midway() {
     let proxy = TcpProxy::start(echo().await).await.unwrap();
     let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
-    proxy.delay(A_MOMENT);
+    proxy.delay(DELAY);
     let start = Instant::now();
     assert!(echoes(&mut stream, b"slow").await);
-    assert!(start.elapsed() >= 2 * A_MOMENT);
+    assert!(start.elapsed() >= 2 * DELAY);
     proxy.stall();
     stream.write_all(b"late").await.unwrap();
     let mut back = [0; 4];
     assert!(
-        tokio::time::timeout(A_MOMENT, stream.read_exact(&mut back))
+        tokio::time::timeout(DELAY, stream.read_exact(&mut back))
             .await
             .is_err()
     );
@@ -80,12 +80,12 @@ async fn bytes_are_delayed_stalled_and_cut_off_midway() {
     proxy.cut_after(6);
     assert!(echoes(&mut stream, b"1234").await);
     assert!(!echoes(&mut stream, b"5678").await);
-    let mut again = TcpStream::connect(proxy.address()).await.unwrap();
-    assert!(echoes(&mut again, b"whole again").await);
+    let mut reconnected = TcpStream::connect(proxy.address()).await.unwrap();
+    assert!(echoes(&mut reconnected, b"complete").await);
 }
 
 #[tokio::test]
-async fn clients_of_kafka_can_be_cut_off_while_the_testbed_still_asks() {
+async fn clients_of_kafka_can_be_disconnected_while_the_testbed_stays_connected() {
     let kafka = Kafka::start(KafkaOptions {
         proxied: true,
         ..KafkaOptions::default()
@@ -101,7 +101,7 @@ async fn clients_of_kafka_can_be_cut_off_while_the_testbed_still_asks() {
         .unwrap();
     let sends = async |text: &str| {
         producer
-            .send(FutureRecord::to("cut").key("k").payload(text), SOON)
+            .send(FutureRecord::to("cut").key("k").payload(text), TIMEOUT)
             .await
             .is_ok()
     };
@@ -110,9 +110,9 @@ async fn clients_of_kafka_can_be_cut_off_while_the_testbed_still_asks() {
     assert!(!sends("nowhere").await);
     assert_eq!(kafka.consume_all("cut").await.unwrap().len(), 1);
     kafka.proxy(0).forward();
-    eventually("a way through", SOON, async || sends("again").await).await;
+    eventually("a working connection", TIMEOUT, async || sends("again").await).await;
     kafka.pause_broker(0).unwrap();
     assert!(!sends("into a frozen broker").await);
     kafka.resume_broker(0).unwrap();
-    eventually("an answer", SOON, async || sends("thawed").await).await;
+    eventually("an answer", TIMEOUT, async || sends("thawed").await).await;
 }

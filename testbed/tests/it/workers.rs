@@ -1,28 +1,28 @@
-//! The wrapper of a worker's process, tried on a shell that talks as a worker does.
+//! The wrapper of a worker's process, tested with a shell that logs like a worker.
 
 use std::time::Duration;
 
 use separation_testbed::{Kafka, S3Server, Site, WorkerOptions, task_message, tiny_song};
 
-const SOON: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn a_workers_log_is_read_while_it_runs() {
-    let talk = r#"
+    let script = r#"
         trap 'echo "{\"level\":\"INFO\",\"message\":\"Received SIGTERM\"}" >&2; exit 0' TERM
         echo "not JSON" >&2
         echo "{\"level\":\"INFO\",\"message\":\"Listens\",\"address\":\"127.0.0.1:80\",\"format\":\"$LOG_FORMAT\"}" >&2
         echo printed
         while :; do sleep 0.1; done
     "#;
-    let worker = WorkerOptions::new("sh", "-c").arg(talk).start().unwrap();
-    let line = worker.wait_for_log("Listens", SOON).await.unwrap();
+    let worker = WorkerOptions::new("sh", "-c").arg(script).start().unwrap();
+    let line = worker.wait_for_log("Listens", TIMEOUT).await.unwrap();
     assert_eq!(
         (line.level.as_str(), &line.fields["format"]),
         ("INFO", &"json".into())
     );
     assert_eq!(
-        worker.address("Listens", SOON).await.unwrap(),
+        worker.address("Listens", TIMEOUT).await.unwrap(),
         ([127, 0, 0, 1], 80).into()
     );
     assert!(
@@ -32,14 +32,14 @@ async fn a_workers_log_is_read_while_it_runs() {
             .is_err()
     );
     worker.sigterm().unwrap();
-    assert_eq!(worker.wait_exit(SOON).await.unwrap(), 0);
+    assert_eq!(worker.wait_exit(TIMEOUT).await.unwrap(), 0);
     assert_eq!(
         worker.messages().unwrap(),
         ["not JSON", "Listens", "Received SIGTERM"]
     );
     assert_eq!(worker.output().unwrap(), "printed\n");
     let ended = worker
-        .wait_for_log("Nothing", SOON)
+        .wait_for_log("Nothing", TIMEOUT)
         .await
         .unwrap_err()
         .to_string();
@@ -47,7 +47,7 @@ async fn a_workers_log_is_read_while_it_runs() {
 }
 
 #[tokio::test]
-async fn a_site_is_made_ready_and_told_to_the_worker() {
+async fn a_site_is_prepared_and_passed_to_the_worker() {
     let (kafka, s3) = (Kafka::shared().await.unwrap(), S3Server::shared().await.unwrap());
     let site = Site::new(kafka, s3, 2).await.unwrap();
     let task = site
@@ -75,6 +75,6 @@ async fn a_site_is_made_ready_and_told_to_the_worker() {
         .arg("echo $KAFKA_TASK_TOPIC $SETTLE_MS")
         .start()
         .unwrap();
-    worker.wait_exit(SOON).await.unwrap();
+    worker.wait_exit(TIMEOUT).await.unwrap();
     assert_eq!(worker.output().unwrap(), format!("{} 7\n", site.task_topic));
 }

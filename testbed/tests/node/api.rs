@@ -1,4 +1,4 @@
-//! The few questions that the tests ask the API server.
+//! API requests of these tests.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use reqwest::{Method, StatusCode};
 use separation_testbed::{ControlPlane, eventually};
 use serde_json::Value;
 
-/// A pod starts in two seconds, on a machine where others build in more.
-const SOON: Duration = Duration::from_secs(90);
+/// A pod starts in two seconds, but the machine may be busy.
+const TIMEOUT: Duration = Duration::from_secs(90);
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 pub(crate) struct Api {
@@ -18,7 +18,7 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    pub(crate) fn of(plane: &ControlPlane) -> Self {
+    pub(crate) fn new(plane: &ControlPlane) -> Self {
         let ca = reqwest::Certificate::from_pem(plane.ca_pem().as_bytes()).unwrap();
         Self {
             http: reqwest::Client::builder()
@@ -33,13 +33,13 @@ impl Api {
     }
 
     pub(crate) async fn create(&self, pod: &Value) {
-        let said = self.ask(Method::POST, PODS, Some(pod)).await.unwrap();
-        assert_eq!(said.0, StatusCode::CREATED, "{}", said.1);
+        let response = self.request(Method::POST, PODS, Some(pod)).await.unwrap();
+        assert_eq!(response.0, StatusCode::CREATED, "{}", response.1);
     }
 
-    /// Waits until a pod runs, and gives it.
+    /// Waits until a pod is running and ready, and returns it.
     pub(crate) async fn running(&self, name: &str) -> Value {
-        eventually(&format!("pod {name} that runs"), SOON, async || {
+        eventually(&format!("pod {name} running"), TIMEOUT, async || {
             let pod = self.pod(name).await?;
             let status = &pod["status"];
             let is_running = status["phase"] == "Running" && status["containerStatuses"][0]["ready"] == true;
@@ -50,16 +50,16 @@ impl Api {
     }
 
     pub(crate) async fn pod(&self, name: &str) -> Result<Value> {
-        let (status, pod) = self.ask(Method::GET, &format!("{PODS}/{name}"), None).await?;
+        let (status, pod) = self.request(Method::GET, &format!("{PODS}/{name}"), None).await?;
         ensure!(status == StatusCode::OK, "{status}: {pod}");
         Ok(pod)
     }
 
-    /// Waits until a pod has printed something, and gives all that it printed.
-    pub(crate) async fn log_with(&self, name: &str, part: &str) -> String {
-        eventually(&format!("\"{part}\" from pod {name}"), SOON, async || {
+    /// Waits until a pod has printed `text`, and returns its log.
+    pub(crate) async fn log_with(&self, name: &str, text: &str) -> String {
+        eventually(&format!("\"{text}\" from pod {name}"), TIMEOUT, async || {
             let log = self.log(name).await?;
-            ensure!(log.contains(part), "it said: {log}");
+            ensure!(log.contains(text), "its log: {log}");
             anyhow::Ok(Some(log))
         })
         .await
@@ -78,20 +78,20 @@ impl Api {
         Ok(text)
     }
 
-    /// Deletes a pod in good order and waits until it is gone.
+    /// Deletes a pod gracefully and waits until it is gone.
     pub(crate) async fn delete(&self, name: &str) {
         let path = format!("{PODS}/{name}");
-        let (status, said) = self.ask(Method::DELETE, &path, None).await.unwrap();
-        assert_eq!(status, StatusCode::OK, "{said}");
-        eventually(&format!("end of pod {name}"), SOON, async || {
-            let (status, pod) = self.ask(Method::GET, &path, None).await?;
+        let (status, response) = self.request(Method::DELETE, &path, None).await.unwrap();
+        assert_eq!(status, StatusCode::OK, "{response}");
+        eventually(&format!("end of pod {name}"), TIMEOUT, async || {
+            let (status, pod) = self.request(Method::GET, &path, None).await?;
             ensure!(status == StatusCode::NOT_FOUND, "{}", pod["status"]);
             anyhow::Ok(true)
         })
         .await;
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Value)> {
+    async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Value)> {
         let mut request = self
             .http
             .request(method, format!("{}{path}", self.url))
@@ -101,6 +101,6 @@ impl Api {
         }
         let response = request.send().await?;
         let status = response.status();
-        Ok((status, response.json().await.context("the answer is no JSON")?))
+        Ok((status, response.json().await.context("the response is not JSON")?))
     }
 }

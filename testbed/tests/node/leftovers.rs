@@ -1,4 +1,4 @@
-//! Nothing of a node stays behind, also when the test is killed.
+//! A node leaves nothing behind, even if the test is killed.
 
 use std::fs;
 use std::net::SocketAddrV4;
@@ -6,59 +6,64 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use separation_testbed::{ControlPlane, ControlPlaneOptions, Folder, Machine, Node, Receiver, eventually};
+use separation_testbed::{
+    ControlPlane, ControlPlaneOptions, Machine, Node, Receiver, TempDirectory, eventually,
+};
 
-use crate::is_left_out;
+use crate::is_skipped;
 
-const SOON: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a machine shows outside of itself.
+/// Traces of a machine outside of it.
 struct Traces {
     device: PathBuf,
-    folder: PathBuf,
+    directory: PathBuf,
     group: String,
-    pods: String,
+    pod_subnet: String,
 }
 
 impl Traces {
-    fn of(machine: &Machine) -> Self {
-        let place = machine.place();
+    fn of_machine(machine: &Machine) -> Self {
+        let network = machine.network();
         Self {
-            device: Path::new("/sys/class/net").join(place.name()),
-            folder: machine.folder().path().to_owned(),
+            device: Path::new("/sys/class/net").join(network.name()),
+            directory: machine.directory().path().to_owned(),
             group: machine.group(),
-            pods: place.pods(),
+            pod_subnet: network.pod_subnet(),
         }
     }
 
-    /// Those that are there, in words.
-    fn left(&self) -> Vec<String> {
-        let mut left = Vec::new();
-        let mut note = |is_there: bool, what: String| {
-            if is_there {
-                left.push(what);
+    /// Descriptions of the traces that exist.
+    fn remaining(&self) -> Vec<String> {
+        let mut remaining = Vec::new();
+        let mut note = |exists: bool, what: String| {
+            if exists {
+                remaining.push(what);
             }
         };
         note(self.device.exists(), self.device.display().to_string());
-        note(self.folder.exists(), self.folder.display().to_string());
-        let folder = self.folder.to_str().unwrap();
+        note(self.directory.exists(), self.directory.display().to_string());
+        let directory = self.directory.to_str().unwrap();
         note(
-            read("/proc/mounts").contains(folder),
-            format!("mounts of {folder}"),
+            read("/proc/mounts").contains(directory),
+            format!("mounts of {directory}"),
         );
-        let routes = said("ip", &["route"]);
-        note(routes.contains(&self.pods), format!("a route to {}", self.pods));
+        let routes = output_of("ip", &["route"]);
+        note(
+            routes.contains(&self.pod_subnet),
+            format!("a route to {}", self.pod_subnet),
+        );
         for group in groups(&self.group) {
             note(true, group.display().to_string());
         }
         for (process, line) in processes() {
-            note(line.contains(folder), format!("process {process}: {line}"));
+            note(line.contains(directory), format!("process {process}: {line}"));
         }
-        left
+        remaining
     }
 }
 
-/// What belongs to the whole system, and is not to be changed.
+/// Settings of the complete system, which must not change.
 fn system() -> String {
     let tunables = [
         "vm/overcommit_memory",
@@ -67,14 +72,14 @@ fn system() -> String {
         "net/ipv4/ip_forward",
     ];
     let tunables = tunables.map(|name| read(&format!("/proc/sys/{name}")));
-    format!("{}{tunables:?}", said("nft", &["list", "tables"]))
+    format!("{}{tunables:?}", output_of("nft", &["list", "tables"]))
 }
 
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-fn said(program: &str, arguments: &[&str]) -> String {
+fn output_of(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
@@ -97,7 +102,7 @@ fn processes() -> Vec<(String, String)> {
         .filter_map(|entry| {
             let path = entry.ok()?.path();
             let number = path.file_name()?.to_str()?.to_owned();
-            // Most of what is there is no process; others end while we look.
+            // Most entries are not processes; others end during the scan.
             let line = fs::read(path.join("cmdline")).ok()?;
             Some((number, String::from_utf8_lossy(&line).replace('\0', " ")))
         })
@@ -106,19 +111,19 @@ fn processes() -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn a_dropped_node_with_a_running_pod_leaves_the_system_as_it_was() {
-    if is_left_out() {
+    if is_skipped() {
         return;
     }
     let before = system();
     let machine = Machine::start().await.unwrap();
-    let traces = Traces::of(&machine);
+    let traces = Traces::of_machine(&machine);
     let options = ControlPlaneOptions {
-        node: Some(machine.place()),
+        node: Some(machine.network()),
         ..Default::default()
     };
     let plane = ControlPlane::start(options).await.unwrap();
     let node = Node::start(machine, &plane).await.unwrap();
-    let api = crate::api::Api::of(&plane);
+    let api = crate::api::Api::new(&plane);
     let pod = serde_json::json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -131,91 +136,93 @@ async fn a_dropped_node_with_a_running_pod_leaves_the_system_as_it_was() {
     });
     api.create(&pod).await;
     api.log_with("endless", "I am ready").await;
-    // Each kind of trace is one that this test would see.
-    let there = traces.left().join("\n");
+    // Checks that this test would detect each kind of trace.
+    let found = traces.remaining().join("\n");
     for part in [
         "/sys/class/net/",
         "a route",
         "/sys/fs/cgroup/",
         "kubelet --config",
     ] {
-        assert!(there.contains(part), "no {part} in {there}");
+        assert!(found.contains(part), "no {part} in {found}");
     }
     let start = std::time::Instant::now();
     drop(node);
-    let left = traces.left();
-    assert!(left.is_empty(), "{left:#?}");
-    assert!(start.elapsed() < SOON);
+    let remaining = traces.remaining();
+    assert!(remaining.is_empty(), "{remaining:#?}");
+    assert!(start.elapsed() < TIMEOUT);
     assert_eq!(system(), before);
 }
 
 #[tokio::test]
-async fn machines_stand_side_by_side() {
-    if is_left_out() {
+async fn machines_run_in_parallel() {
+    if is_skipped() {
         return;
     }
     let (one, other) = (Machine::start().await.unwrap(), Machine::start().await.unwrap());
-    assert_ne!(one.place(), other.place());
+    assert_ne!(one.network(), other.network());
     for machine in [&one, &other] {
-        let receiver = Receiver::start_at(machine.place().host_address()).await.unwrap();
+        let receiver = Receiver::start_at(machine.network().host_address())
+            .await
+            .unwrap();
         let address = receiver.address().to_string().parse::<SocketAddrV4>().unwrap();
         assert!(machine.reaches(address).await.unwrap());
-        // Port 1, where nobody listens.
-        let nobody = SocketAddrV4::new(*address.ip(), 1);
-        assert!(!machine.reaches(nobody).await.unwrap());
+        // Port 1 has no listener.
+        let unused = SocketAddrV4::new(*address.ip(), 1);
+        assert!(!machine.reaches(unused).await.unwrap());
     }
 }
 
-/// What the test below starts as a process of its own, to be killed.
+/// Started by the test below as a separate process, to be killed.
 #[tokio::test]
-async fn a_machine_that_waits_to_be_killed() {
-    let Ok(told) = std::env::var("TESTBED_TELL_MACHINE") else {
+async fn a_machine_that_is_killed() {
+    let Ok(report) = std::env::var("TESTBED_REPORT_MACHINE") else {
         return;
     };
     let machine = Machine::start().await.unwrap();
-    let traces = Traces::of(&machine);
+    let traces = Traces::of_machine(&machine);
     let text = format!(
         "{}\n{}\n{}\n{}",
         traces.device.display(),
-        traces.folder.display(),
+        traces.directory.display(),
         traces.group,
-        traces.pods
+        traces.pod_subnet
     );
-    fs::write(format!("{told}.part"), text).unwrap();
-    fs::rename(format!("{told}.part"), told).unwrap();
+    fs::write(format!("{report}.part"), text).unwrap();
+    fs::rename(format!("{report}.part"), report).unwrap();
     std::future::pending::<()>().await;
 }
 
 #[tokio::test]
 async fn a_machine_does_not_outlive_a_killed_test() {
-    if is_left_out() {
+    if is_skipped() {
         return;
     }
-    let folder = Folder::new().unwrap();
-    let told = folder.join("told");
+    let directory = TempDirectory::new().unwrap();
+    let report = directory.join("report");
     let mut victim = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "leftovers::a_machine_that_waits_to_be_killed"])
-        .env("TESTBED_TELL_MACHINE", &told)
+        .args(["--exact", "leftovers::a_machine_that_is_killed"])
+        .env("TESTBED_REPORT_MACHINE", &report)
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let text = eventually("word of the machine", SOON, async || {
-        fs::read_to_string(&told).ok()
+    let text = eventually("output of the machine", TIMEOUT, async || {
+        fs::read_to_string(&report).ok()
     })
     .await;
     let lines: Vec<_> = text.lines().collect();
     let traces = Traces {
         device: lines[0].into(),
-        folder: lines[1].into(),
+        directory: lines[1].into(),
         group: lines[2].to_owned(),
-        pods: lines[3].to_owned(),
+        pod_subnet: lines[3].to_owned(),
     };
-    assert!(traces.left().len() >= 4, "{:#?}", traces.left());
+    assert!(traces.remaining().len() >= 4, "{:#?}", traces.remaining());
     victim.kill().unwrap();
     victim.wait().unwrap();
-    eventually("end of all traces", SOON, async || {
-        let left = traces.left();
-        anyhow::ensure!(left.is_empty(), "{left:#?}");
+    eventually("end of all traces", TIMEOUT, async || {
+        let remaining = traces.remaining();
+        anyhow::ensure!(remaining.is_empty(), "{remaining:#?}");
         anyhow::Ok(true)
     })
     .await;

@@ -1,4 +1,4 @@
-//! Pods on a node, while servers of the cluster are killed and come back.
+//! Pods on a node, while servers of the cluster are killed and restarted.
 
 use std::time::{Duration, Instant};
 
@@ -6,17 +6,17 @@ use separation_testbed::{ControlPlane, ControlPlaneOptions, Machine, Node, Recei
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::is_left_out;
+use crate::is_skipped;
 
-const SOON: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const GRACE_SECONDS: u64 = 120;
 
-/// Tells the host that it is there, asks the API server something, and tells the host when it must end.
+/// Calls the host, sends a request to the API server, and calls the host again on SIGTERM.
 fn script(hook: &str) -> String {
-    // An HTTPS server answers a request in the open too, and says what is wrong with it.
+    // An HTTPS server answers a plain HTTP request with an error message.
     format!(
         r"
-trap 'wget -q -O /dev/null {hook}/bye; echo I was told to end; exit 0' TERM
+trap 'wget -q -O /dev/null {hook}/bye; echo I received SIGTERM; exit 0' TERM
 wget -q -O /dev/null {hook}/hello && echo I reached the host
 printf 'GET / HTTP/1.0\r\n\r\n' | nc 10.96.0.1 443
 echo I am ready
@@ -25,7 +25,7 @@ while :; do sleep 1 & wait $!; done
     )
 }
 
-/// As strict as our own charts' pods: no root, nothing to write, few system calls.
+/// As strict as the pods of our chart: no root, a read-only file system, few system calls.
 fn pod(name: &str, image: &str, script: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -54,22 +54,22 @@ fn pod(name: &str, image: &str, script: &str) -> Value {
 }
 
 #[tokio::test]
-async fn pods_reach_what_they_need_outlive_their_keepers_and_end_when_told() {
-    if is_left_out() {
+async fn pods_reach_their_servers_survive_restarts_of_the_node_and_end_on_sigterm() {
+    if is_skipped() {
         return;
     }
     let machine = Machine::start().await.unwrap();
-    let place = machine.place();
+    let network = machine.network();
     let options = ControlPlaneOptions {
-        node: Some(place),
+        node: Some(network),
         ..Default::default()
     };
     let plane = ControlPlane::start(options).await.unwrap();
     let node = Node::start(machine, &plane).await.unwrap();
-    let api = Api::of(&plane);
-    let receiver = Receiver::start_at(place.host_address()).await.unwrap();
+    let api = Api::new(&plane);
+    let receiver = Receiver::start_at(network.host_address()).await.unwrap();
     let hook = format!("http://{}", receiver.address());
-    let was_asked = |path: &str| receiver.requests().iter().any(|request| request.path == path);
+    let was_requested = |path: &str| receiver.requests().iter().any(|request| request.path == path);
 
     api.create(&pod("first", node.busybox(), &script(&hook))).await;
     let log = api.log_with("first", "I am ready").await;
@@ -78,9 +78,9 @@ async fn pods_reach_what_they_need_outlive_their_keepers_and_end_when_told() {
         log.contains("Client sent an HTTP request to an HTTPS server"),
         "{log}"
     );
-    assert!(was_asked("/hello"));
+    assert!(was_requested("/hello"));
 
-    // The same container goes on while what keeps it is away and comes back.
+    // The same container keeps running while the runtime is down and comes back.
     let before = api.running("first").await;
     node.kill_kubelet().await.unwrap();
     plane.kill(Server::Api).await.unwrap();
@@ -88,7 +88,7 @@ async fn pods_reach_what_they_need_outlive_their_keepers_and_end_when_told() {
     node.start_kubelet().await.unwrap();
     node.restart_runtime().await.unwrap();
     let another = "localhost/another:name";
-    eventually("a runtime that answers", SOON, async || {
+    eventually("a runtime that answers", TIMEOUT, async || {
         node.tag(node.busybox(), another).await.map(|()| true)
     })
     .await;
@@ -98,9 +98,9 @@ async fn pods_reach_what_they_need_outlive_their_keepers_and_end_when_told() {
     let container = |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].clone();
     assert_eq!(container(&before), container(&after));
 
-    // It heard of its end, and did not have to be killed for it.
+    // It received SIGTERM and exited without being killed.
     let start = Instant::now();
     api.delete("first").await;
     assert!(start.elapsed() < Duration::from_secs(GRACE_SECONDS));
-    assert!(was_asked("/bye"));
+    assert!(was_requested("/bye"));
 }

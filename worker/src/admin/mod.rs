@@ -1,7 +1,7 @@
-//! A worker's own endpoint: whether it is alive, whether it is ready, what it has counted, and its drain.
+//! A worker's admin endpoint: liveness, readiness, metrics, status and drain.
 //!
-//! Liveness depends on the main loop and never on Kafka. What changes or shows tasks answers the worker's own machine or
-//! pod only.
+//! Liveness depends on the main loop and never on Kafka. `/status` and `/drain` serve only the worker's own machine or
+//! pod.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,23 +20,23 @@ use tokio_util::sync::CancellationToken;
 use crate::service::{Activity, Shutdown};
 use crate::telemetry::{Families, Holds};
 
-/// What the endpoint tells and does.
+/// State that the admin endpoint serves.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    /// What the worker is doing.
+    /// The worker's state: idle, busy or draining.
     pub activity: watch::Receiver<Activity>,
-    /// What it has counted.
+    /// Metric families for `/metrics`.
     pub metrics: Families,
-    /// Dependencies that refuse it.
+    /// Dependencies that refuse this worker.
     pub holds: Holds,
-    /// Whether its main loop runs.
+    /// Heartbeat of the main loop, for `/live`.
     pub heartbeat: Heartbeat,
-    /// How it is drained.
+    /// The shutdown that `/drain` starts.
     pub shutdown: Shutdown,
 }
 
 impl Admin {
-    /// Serves until the task is dropped.
+    /// Serves until the future is dropped.
     pub async fn serve(self, listener: TcpListener) {
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "Admin endpoint listens");
@@ -60,8 +60,8 @@ impl Admin {
     }
 }
 
-/// Refuses other machines, and pages of other sites in a browser on this machine: those send an `Origin`, or the name of
-/// their site as `Host` where it was made to resolve to this machine.
+/// Refuses requests from other machines, and from pages of other sites in a browser on this machine: these send an
+/// `Origin`, or after DNS rebinding their own name as `Host`.
 async fn own_machine_only(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
@@ -74,7 +74,7 @@ async fn own_machine_only(
     } else {
         (
             StatusCode::FORBIDDEN,
-            "only from the worker's own machine or pod\n",
+            "forbidden: only requests from the worker's own machine or pod are served\n",
         )
             .into_response()
     }
@@ -101,7 +101,7 @@ async fn ready(State(admin): State<Admin>) -> Response {
     }
 }
 
-/// A worker that is refused stays ready: another one would be refused as well.
+/// A worker that a dependency refuses stays ready: another worker would be refused too.
 fn ready_text(state: &str, admin: &Admin) -> String {
     let mut text = format!("{state}\n");
     for (hold, fix) in admin.holds.reports() {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readiness_follows_what_the_worker_does() {
+    async fn readiness_follows_the_workers_state() {
         let (admin, sender) = admin();
         assert_eq!(call(&admin, "GET /live HTTP/1.1").await.0, 200);
         assert_eq!(call(&admin, "GET /ready HTTP/1.1").await.0, 503);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_drain_is_asked_for_by_the_own_machine_and_no_page() {
+    async fn a_drain_is_accepted_from_the_own_machine_and_refused_from_a_page() {
         let (admin, _sender) = admin();
         let from_page = "POST /drain HTTP/1.1\r\nOrigin: http://evil";
         assert_eq!(call(&admin, from_page).await.0, 403);
@@ -260,7 +260,7 @@ mod tests {
         let server = tokio::spawn(admin.serve(listener));
         let mut slow = tokio::net::TcpStream::connect(address).await.expect("a server");
         slow.write_all(b"GET /live HTTP/1.1\r\n").await.expect("it reads");
-        // Time passes by itself while both wait.
+        // The paused clock advances while both tasks wait.
         let mut answer = Vec::new();
         let _ = slow.read_to_end(&mut answer).await;
         assert!(!server.is_finished());
@@ -268,13 +268,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn callers_from_elsewhere_are_refused() {
+    async fn clients_on_other_machines_are_refused() {
         let (admin, _sender) = admin();
-        let elsewhere = "10.1.2.3:4".parse::<SocketAddr>().expect("an address");
+        let other_machine = "10.1.2.3:4".parse::<SocketAddr>().expect("an address");
         let guarded = Router::new()
             .route("/drain", post(drain))
             .route_layer(middleware::from_fn(own_machine_only))
-            .layer(axum::Extension(ConnectInfo(elsewhere)))
+            .layer(axum::Extension(ConnectInfo(other_machine)))
             .with_state(admin.clone());
         assert_eq!(ask(guarded, "POST /drain HTTP/1.1").await.0, 403);
         assert!(!admin.shutdown.drain.is_cancelled());

@@ -1,4 +1,4 @@
-//! Who may call: HTTP Basic, compared without telling by its duration how much was right.
+//! HTTP Basic authentication, compared in constant time.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,40 +6,40 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// The longest header that is looked at; names and passwords are tens of bytes.
+/// Longest `Authorization` header that is parsed; usernames and passwords are tens of bytes.
 const MAX_HEADER_BYTES: usize = 4096;
 
-/// Who may call.
+/// Access control of the API.
 #[derive(Debug, Clone)]
 pub enum Access {
-    /// Everybody who reaches the address, which is a loopback one.
+    /// No authentication; the API then listens on a loopback address only.
     Open,
-    /// Who knows name and password.
-    Password(Login),
+    /// HTTP Basic with this username and password.
+    Password(Credentials),
 }
 
-/// Hashes of a name and a password: of one length whatever was given, so that comparing tells nothing.
+/// SHA-256 of the username and the password: equal lengths, so that comparing takes constant time.
 #[derive(Clone)]
-pub struct Login {
+pub struct Credentials {
     username: [u8; 32],
     password: [u8; 32],
 }
 
-impl std::fmt::Debug for Login {
+impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Login(..)")
+        f.write_str("Credentials(..)")
     }
 }
 
 impl Access {
-    /// By name and password; an empty password is none.
+    /// An empty password counts as no password.
     pub fn new(username: &str, password: Option<&SecretString>) -> Self {
         match password
             .map(SecretString::expose_secret)
             .filter(|password| !password.is_empty())
         {
             None => Self::Open,
-            Some(password) => Self::Password(Login::new(username, password)),
+            Some(password) => Self::Password(Credentials::new(username, password)),
         }
     }
 
@@ -47,14 +47,14 @@ impl Access {
     pub fn allows(&self, authorization: Option<&[u8]>) -> bool {
         match self {
             Self::Open => true,
-            Self::Password(login) => authorization
+            Self::Password(credentials) => authorization
                 .and_then(parse_basic)
-                .is_some_and(|(username, password)| login.is(&username, &password)),
+                .is_some_and(|(username, password)| credentials.matches(&username, &password)),
         }
     }
 }
 
-impl Login {
+impl Credentials {
     fn new(username: &str, password: &str) -> Self {
         Self {
             username: Sha256::digest(username).into(),
@@ -62,15 +62,15 @@ impl Login {
         }
     }
 
-    fn is(&self, username: &str, password: &str) -> bool {
+    fn matches(&self, username: &str, password: &str) -> bool {
         let other = Self::new(username, password);
-        // Both are always compared.
+        // No short circuit: both are always compared.
         let equal = self.username.ct_eq(&other.username) & self.password.ct_eq(&other.password);
         equal.into()
     }
 }
 
-/// Name and password of an `Authorization` header of the scheme Basic.
+/// Username and password of a Basic `Authorization` header.
 pub fn parse_basic(header: &[u8]) -> Option<(String, String)> {
     let header = std::str::from_utf8(header)
         .ok()
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_right_name_and_password_are_let_in() {
+    fn only_the_correct_username_and_password_are_accepted() {
         let access = Access::new("admin", Some(&"pass:word".into()));
         let header = |text: &str| format!("Basic {}", STANDARD.encode(text)).into_bytes();
         assert!(access.allows(Some(&header("admin:pass:word"))));
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_password_is_none() {
+    fn an_empty_password_disables_authentication() {
         assert!(matches!(Access::new("admin", Some(&"".into())), Access::Open));
     }
 }

@@ -1,4 +1,4 @@
-//! What the API is told: where to listen, who may call, how much a song may be.
+//! Options of the API: address, credentials, limits of one song.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -19,78 +19,78 @@ pub struct ApiArguments {
     /// Address to listen on [default: 0.0.0.0, or 127.0.0.1 without a password]
     #[arg(long, env = env::API_HOST, value_name = "ADDRESS")]
     host: Option<String>,
-    /// Port to listen on; 0 takes any free one
+    /// Port to listen on; 0 selects any free port
     #[arg(long, env = env::API_PORT, default_value = "8000", value_name = "PORT")]
     port: u16,
-    /// Name that callers log in with
+    /// Username for HTTP Basic authentication of clients
     #[arg(long, env = env::BASIC_AUTH_USERNAME, default_value = "admin", value_name = "NAME")]
     username: String,
-    /// Password that callers log in with; better given in the environment
+    /// Password for HTTP Basic authentication of clients; set it in the environment rather than on the command line
     #[arg(long, env = env::BASIC_AUTH_PASSWORD, hide_env_values = true, value_name = "PASSWORD")]
     password: Option<SecretString>,
-    /// The largest song that is taken, in bytes
+    /// Maximum size of one song, in bytes
     #[arg(long, env = env::MAX_INPUT_BYTES, default_value = "2147483648", value_name = "BYTES")]
     max_input_bytes: u64,
-    /// The longest time for fetching or receiving one song, in seconds
+    /// Maximum time for fetching or receiving one song, in seconds
     #[arg(long, env = env::INPUT_TIMEOUT_SECONDS, default_value = "600", value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     input_timeout_seconds: u64,
-    /// The longest silence while fetching or receiving one song, in seconds
+    /// Maximum time without data while fetching or receiving one song, in seconds
     #[arg(long, env = env::INPUT_IDLE_SECONDS, default_value = "30", value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     input_idle_seconds: u64,
-    /// How many songs are fetched or received at once; further callers are told to come back
+    /// Maximum number of songs fetched or received simultaneously; further requests are answered 503 with Retry-After
     #[arg(long, env = env::MAX_CONCURRENT_INPUTS, default_value = "8", value_name = "COUNT",
           value_parser = clap::value_parser!(u16).range(1..))]
     max_concurrent_inputs: u16,
-    /// Topic that tasks go to
+    /// Topic that tasks are published to
     #[arg(long, env = env::KAFKA_TASK_TOPIC, default_value = names::TASK_TOPIC, value_name = "TOPIC")]
     task_topic: String,
-    /// Consumer group of processors, for telling how many tasks are ahead
+    /// Consumer group of the processors, used to report how many tasks are queued before one
     #[arg(long, env = env::KAFKA_PROCESSOR_GROUP_ID, default_value = names::PROCESSOR_GROUP, value_name = "GROUP")]
     processor_group: String,
-    /// Address of live, ready, metrics and drain; port 0 takes any free one
+    /// Address of the admin endpoint (live, ready, metrics, drain); port 0 selects any free port
     #[arg(long, env = env::ADMIN_ADDR, default_value = "0.0.0.0:8081", value_name = "ADDRESS")]
     pub admin_addr: SocketAddr,
-    /// How Kafka is reached.
+    /// Kafka connection.
     #[command(flatten)]
     pub kafka: KafkaArguments,
-    /// Where songs wait.
+    /// Staging of songs.
     #[command(flatten)]
     pub staging: StagingArguments,
-    /// Where finished stems are.
+    /// Bucket of finished stems.
     #[command(flatten)]
     pub s3: S3Arguments,
-    /// What may be called.
+    /// Addresses that may be called.
     #[command(flatten)]
     pub outbound: OutboundArguments,
-    /// How to log.
+    /// Log output.
     #[command(flatten)]
     pub logs: LogsArguments,
 }
 
-/// What the API is told, checked.
+/// Validated settings of the API.
 #[derive(Debug, Clone)]
 pub struct ApiSettings {
-    /// Where it listens.
+    /// Address to listen on.
     pub address: SocketAddr,
-    /// Who may call it.
+    /// Authentication of clients.
     pub access: Access,
-    /// What one song may take.
+    /// Limits of one song: size, total time, idle time.
     pub input: DownloadLimits,
-    /// How many songs are taken at once.
+    /// Maximum number of songs fetched or received simultaneously.
     pub max_concurrent_inputs: usize,
-    /// Topic that tasks go to.
+    /// Topic that tasks are published to.
     pub task_topic: String,
-    /// Consumer group of processors.
+    /// Consumer group of the processors.
     pub processor_group: String,
 }
 
 impl ApiArguments {
-    /// Checks the options together.
+    /// Validates the options together.
     ///
     /// # Errors
-    /// When the address cannot be used, or anybody could call.
+    /// When the host is not an IP address, or is not a loopback address and no password is set.
     pub fn settings(&self) -> Result<ApiSettings, SettingError> {
         let access = Access::new(&self.username, self.password.as_ref());
         let open = matches!(access, Access::Open);
@@ -105,14 +105,14 @@ impl ApiArguments {
             Some("localhost") => Ipv4Addr::LOCALHOST.into(),
             Some(host) => host.parse::<IpAddr>().map_err(|_| SettingError {
                 name: env::API_HOST,
-                problem: format!("`{host}` is no address"),
-                fix: "write an address of this machine, such as 0.0.0.0 or 127.0.0.1",
+                problem: format!("`{host}` is not an IP address"),
+                fix: "set an IP address of this machine, such as 0.0.0.0 or 127.0.0.1",
             })?,
         };
         if open && !ip.is_loopback() {
             return Err(SettingError {
                 name: env::BASIC_AUTH_PASSWORD,
-                problem: format!("not set, and anybody could post songs to {ip}"),
+                problem: format!("not set, and any client could post songs to {ip} without authentication"),
                 fix: "set BASIC_AUTH_PASSWORD, or listen on 127.0.0.1",
             });
         }
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_password_only_this_machine_may_call() {
+    fn without_a_password_the_api_listens_only_on_loopback() {
         assert_eq!(
             settings(&[]).expect("loopback").address.to_string(),
             "127.0.0.1:8000"

@@ -1,4 +1,4 @@
-//! The answers, one function for each kind of request.
+//! Request handlers, one function for each route.
 
 use axum::Json;
 use axum::body::to_bytes;
@@ -12,20 +12,20 @@ use utoipa::ToSchema;
 use super::app::App;
 use super::problem::{Problem, ProblemBody};
 use super::requests::{MAX_JSON_BYTES, is_type, parse_address, parse_generate};
-use super::status::{Seen, TaskRecord, TaskStatus, decide};
+use super::status::{TaskEvidence, TaskRecord, TaskStatus, decide};
 use super::upload::Form;
 use crate::clock::unix_time;
 use crate::outbound::OutboundError;
 use crate::telemetry::TraceContext;
 use crate::work::{WorkError, chain};
 
-/// The service answers
+/// Health of the service
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Health {
     /// Always healthy
     #[schema(example = "healthy")]
     status: &'static str,
-    /// Now, in seconds since 1970
+    /// Current time, Unix seconds
     timestamp: u64,
 }
 
@@ -33,45 +33,48 @@ pub(super) struct Health {
 #[derive(Debug, ToSchema)]
 #[allow(
     dead_code,
-    reason = "described to callers; read by hand, for the texts of its errors"
+    reason = "documents the schema; parsed by hand for specific error messages"
 )]
 pub(super) struct Generate {
-    /// Where the song is, http:// or https://
+    /// URL of the song, http:// or https://
     #[schema(example = "https://example.com/song.mp3")]
     audio: String,
-    /// Who is told when its stems are there, http:// or https://
+    /// Webhook that is called when the task is done or failed, http:// or https://
     #[schema(example = "https://example.com/hook")]
     hook_url: String,
 }
 
 /// A song to separate
 #[derive(Debug, ToSchema)]
-#[allow(dead_code, reason = "described to callers; read as it comes, never held")]
+#[allow(
+    dead_code,
+    reason = "documents the schema; the body is streamed, never held in memory"
+)]
 pub(super) struct Upload {
     /// The song
     #[schema(value_type = String, format = Binary)]
     audio: (),
-    /// Who is told when its stems are there, http:// or https://
+    /// Webhook that is called when the task is done or failed, http:// or https://
     hook_url: Option<String>,
 }
 
-/// A task that waits for its turn
+/// A queued task
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Queued {
-    /// For people
+    /// Human-readable message
     #[schema(example = "Task has been queued for processing")]
     message: &'static str,
     /// Always queued
     #[schema(example = "queued")]
     status: &'static str,
-    /// The task's name from now on
+    /// UUID of the task
     #[schema(value_type = String, example = "0b6f1ac8-52a1-4b0c-9d4c-1a4a2a0ad1cf")]
     task_uuid: TaskId,
 }
 
-/// Says that the service answers.
+/// Reports that the service is running.
 #[utoipa::path(get, path = "/health", tag = "service", security(()),
-    responses((status = 200, description = "The service answers", body = Health)))]
+    responses((status = 200, description = "The service is running", body = Health)))]
 pub(super) async fn health() -> Json<Health> {
     Json(Health {
         status: "healthy",
@@ -81,13 +84,13 @@ pub(super) async fn health() -> Json<Health> {
 
 /// Fetches a song and queues it.
 #[utoipa::path(post, path = "/generate", tag = "tasks", request_body = Generate,
-    params(("traceparent" = Option<String>, Header, description = "The W3C trace that the task belongs to")),
+    params(("traceparent" = Option<String>, Header, description = "W3C trace context of the task")),
     responses(
-        (status = 200, description = "The song is here and its task is queued", body = Queued),
-        (status = 400, description = "The request is wrong, or the song cannot be fetched", body = ProblemBody),
-        (status = 401, description = "Name or password is wrong", body = ProblemBody),
+        (status = 200, description = "The song is stored and its task is queued", body = Queued),
+        (status = 400, description = "The request is invalid, or the song cannot be fetched", body = ProblemBody),
+        (status = 401, description = "Username or password is missing or wrong", body = ProblemBody),
         (status = 500, description = "The task cannot be queued", body = ProblemBody),
-        (status = 503, description = "Not available now; send the request again after Retry-After. With task_uuid in the body: the task may be queued, look up its status first", body = ProblemBody)))]
+        (status = 503, description = "Temporarily unavailable; retry after Retry-After seconds. If the body has task_uuid, the task may already be queued: read its status first", body = ProblemBody)))]
 pub(super) async fn generate(State(app): State<App>, request: Request) -> Result<Json<Queued>, Problem> {
     let (parts, body) = request.into_parts();
     let content_type = parts
@@ -95,15 +98,18 @@ pub(super) async fn generate(State(app): State<App>, request: Request) -> Result
         .get(header::CONTENT_TYPE)
         .map(|value| value.as_bytes());
     if !is_type(content_type, "application/json") {
-        // Told apart before the body is read, which may be anything.
+        // Refuse another content type before reading the body.
         parse_generate(content_type, &[])?;
     }
     let body = tokio::time::timeout(app.settings.input.idle, to_bytes(body, MAX_JSON_BYTES)).await;
     let body = match body {
         Ok(Ok(body)) => body,
         Ok(Err(_)) => {
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "The body cannot be read")
-                .because(format!("it broke off, or has more than {MAX_JSON_BYTES} bytes")));
+            return Err(
+                Problem::new(StatusCode::BAD_REQUEST, "The body cannot be read").with_details(format!(
+                    "it ended early, or is larger than {MAX_JSON_BYTES} bytes"
+                )),
+            );
         }
         Err(_) => {
             return Err(Problem::new(
@@ -112,41 +118,43 @@ pub(super) async fn generate(State(app): State<App>, request: Request) -> Result
             ));
         }
     };
-    let asked = parse_generate(content_type, &body)?;
-    check_hook(&app, &asked.hook_url)?;
+    let song_request = parse_generate(content_type, &body)?;
+    check_hook(&app, &song_request.hook_url)?;
     let slot = app.intake.admit().await?;
-    let download = app.outbound.get(&asked.audio, app.settings.input).await;
+    let download = app.outbound.get(&song_request.audio, app.settings.input).await;
     let song = download.map_err(|error| fetch_problem(&error))?.into_stream();
     let song = song.map_err(|error| fetch_problem(&error)).boxed();
     let staged = app.intake.stage(slot, song).await?;
-    let task_uuid = staged.queue(Some(asked.hook_url), trace(&parts.headers)).await?;
+    let task_uuid = staged
+        .queue(Some(song_request.hook_url), trace(&parts.headers))
+        .await?;
     Ok(queued(task_uuid))
 }
 
-/// Takes a song and queues it.
+/// Receives a song and queues it.
 #[utoipa::path(post, path = "/tasks", tag = "tasks",
     request_body(content = Upload, content_type = "multipart/form-data"),
-    params(("traceparent" = Option<String>, Header, description = "The W3C trace that the task belongs to")),
+    params(("traceparent" = Option<String>, Header, description = "W3C trace context of the task")),
     responses(
-        (status = 200, description = "The song is here and its task is queued", body = Queued),
-        (status = 400, description = "The form is wrong", body = ProblemBody),
-        (status = 401, description = "Name or password is wrong", body = ProblemBody),
+        (status = 200, description = "The song is stored and its task is queued", body = Queued),
+        (status = 400, description = "The form is invalid", body = ProblemBody),
+        (status = 401, description = "Username or password is missing or wrong", body = ProblemBody),
         (status = 408, description = "The upload is too slow", body = ProblemBody),
         (status = 413, description = "The song is too large", body = ProblemBody),
         (status = 500, description = "The task cannot be queued", body = ProblemBody),
-        (status = 503, description = "Not available now; send the request again after Retry-After. With task_uuid in the body: the task may be queued, look up its status first", body = ProblemBody)))]
+        (status = 503, description = "Temporarily unavailable; retry after Retry-After seconds. If the body has task_uuid, the task may already be queued: read its status first", body = ProblemBody)))]
 pub(super) async fn upload(State(app): State<App>, request: Request) -> Result<Json<Queued>, Problem> {
     let trace = trace(request.headers());
     let mut slot = Some(app.intake.admit().await?);
-    let mut form = Form::of(request, app.settings.input).await?;
+    let mut form = Form::from_request(request, app.settings.input).await?;
     let (mut staged, mut hook_url) = (None, None);
     while let Some(field) = form.next().await? {
         match field.name() {
             "audio" => {
-                let slot = slot.take().ok_or_else(|| twice("audio"))?;
+                let slot = slot.take().ok_or_else(|| duplicate_field("audio"))?;
                 staged = Some(app.intake.stage(slot, field.song()).await?);
             }
-            "hook_url" if hook_url.is_some() => return Err(twice("hook_url")),
+            "hook_url" if hook_url.is_some() => return Err(duplicate_field("hook_url")),
             "hook_url" => {
                 let text = field.text().await?;
                 hook_url = Some(if text.trim().is_empty() {
@@ -159,7 +167,7 @@ pub(super) async fn upload(State(app): State<App>, request: Request) -> Result<J
             }
             _ => {
                 return Err(Problem::new(StatusCode::BAD_REQUEST, "Unknown field in the form")
-                    .because("it may have audio and hook_url"));
+                    .with_details("the fields are audio and hook_url"));
             }
         }
     }
@@ -168,49 +176,54 @@ pub(super) async fn upload(State(app): State<App>, request: Request) -> Result<J
     Ok(queued(staged.queue(hook_url.flatten(), trace).await?))
 }
 
-/// Says what became of a task.
+/// Returns the status of a task.
 #[utoipa::path(get, path = "/tasks/{task_uuid}", tag = "tasks",
-    params(("task_uuid" = String, Path, description = "The task's name, as it was given when it was queued")),
+    params(("task_uuid" = String, Path, description = "UUID of the task, as returned when it was queued")),
     responses(
-        (status = 200, description = "What became of it", body = TaskStatus),
-        (status = 401, description = "Name or password is wrong", body = ProblemBody),
-        (status = 404, description = "There is no such task, or it is long over", body = ProblemBody),
-        (status = 503, description = "It cannot be told now", body = ProblemBody)))]
+        (status = 200, description = "Status of the task", body = TaskStatus),
+        (status = 401, description = "Username or password is missing or wrong", body = ProblemBody),
+        (status = 404, description = "No such task, or its records have expired", body = ProblemBody),
+        (status = 503, description = "Status temporarily unavailable; retry after Retry-After seconds", body = ProblemBody)))]
 pub(super) async fn status(
     State(app): State<App>,
     Path(task_uuid): Path<String>,
 ) -> Result<Json<TaskStatus>, Problem> {
     let task_uuid = TaskId::parse(&task_uuid).map_err(|_| Problem::not_found())?;
-    let seen = look(&app, &task_uuid).await.map_err(|error| {
-        tracing::warn!(task_uuid = %task_uuid, error = %error, "Cannot tell what became of a task");
-        Problem::come_back("It cannot be told now; try again later")
+    let evidence = read_status(&app, &task_uuid).await.map_err(|error| {
+        tracing::warn!(task_uuid = %task_uuid, error = %error, "Cannot read the status of a task");
+        Problem::unavailable("Status temporarily unavailable; retry later")
     })?;
-    decide(task_uuid, seen).map(Json).ok_or_else(Problem::not_found)
+    decide(task_uuid, evidence)
+        .map(Json)
+        .ok_or_else(Problem::not_found)
 }
 
-/// Looks at as much as is needed: what is over needs no broker.
-async fn look(app: &App, task: &TaskId) -> Result<Seen, WorkError> {
+/// Reads only what the status needs: a finished task needs no broker.
+async fn read_status(app: &App, task: &TaskId) -> Result<TaskEvidence, WorkError> {
     let finished = app.files.manifest(task).await?;
     let record = app.files.record(task).await?;
-    let mut seen = Seen {
+    let mut evidence = TaskEvidence {
         finished,
         record: record.as_deref().and_then(TaskRecord::parse),
-        ..Seen::default()
+        ..TaskEvidence::default()
     };
-    if seen.finished.is_some() {
-        return Ok(seen);
+    if evidence.finished.is_some() {
+        return Ok(evidence);
     }
-    seen.separated = app.files.is_separated(task).await?;
-    let place = seen.record.and_then(|record| record.place());
-    if let Some(place) = place.filter(|_| !seen.separated) {
-        seen.progress = app.queue.progress(place.partition).await;
+    evidence.separated = app.files.is_separated(task).await?;
+    let position = evidence.record.and_then(|record| record.position());
+    if let Some(position) = position.filter(|_| !evidence.separated) {
+        evidence.progress = app.queue.progress(position.partition).await;
     }
-    if seen.record.is_some_and(|record| record.is_behind(seen.progress)) {
-        // What a processor and an uploader left may be newer than what was read before the progress.
-        seen.separated = app.files.is_separated(task).await?;
-        seen.finished = app.files.manifest(task).await?;
+    if evidence
+        .record
+        .is_some_and(|record| record.is_passed_by(evidence.progress))
+    {
+        // The stems and the manifest may have been written after the first read and before the offset was read.
+        evidence.separated = app.files.is_separated(task).await?;
+        evidence.finished = app.files.manifest(task).await?;
     }
-    Ok(seen)
+    Ok(evidence)
 }
 
 fn queued(task_uuid: TaskId) -> Json<Queued> {
@@ -225,23 +238,23 @@ fn trace(headers: &HeaderMap) -> TraceContext {
     TraceContext::from_header(headers.get(TraceContext::HEADER).map(|value| value.as_bytes())).child()
 }
 
-/// A webhook that could never be called is refused at once; names are resolved when they are called.
+/// Refuses a webhook that could never be called; host names are resolved only when it is called.
 fn check_hook(app: &App, hook_url: &str) -> Result<(), Problem> {
     app.outbound.check_url(hook_url).map_err(|error| {
         Problem::new(
             StatusCode::BAD_REQUEST,
             "Invalid field: hook_url cannot be called",
         )
-        .because(chain(&error))
+        .with_details(chain(&error))
     })
 }
 
 fn fetch_problem(error: &OutboundError) -> Problem {
     let details = chain(error);
-    tracing::info!(error = details, "Audio not fetched");
-    Problem::new(StatusCode::BAD_REQUEST, "Failed to fetch audio").because(details)
+    tracing::info!(error = details, "Cannot fetch the audio");
+    Problem::new(StatusCode::BAD_REQUEST, "Failed to fetch audio").with_details(details)
 }
 
-fn twice(field: &'static str) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "A field is there twice").because(field)
+fn duplicate_field(field: &'static str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "A field is present twice").with_details(field)
 }

@@ -1,5 +1,5 @@
-//! From a stream of bytes to a queued task: the song is kept first, then the task is queued, and what fails on the way
-//! leaves nothing behind.
+//! From a stream of bytes to a queued task: the song is staged, then the task is published. A failure before that
+//! removes the song.
 
 use std::io;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::ApiSettings;
-use super::borders::{QueueError, TaskFiles, TaskQueue};
 use super::problem::Problem;
 use super::status::TaskRecord;
+use super::traits::{QueueError, TaskFiles, TaskQueue};
 use crate::clock::unix_time;
 use crate::error::ErrorClass;
 use crate::telemetry::TraceContext;
 use crate::work::WorkError;
 
-/// How long removing a song may take that will not be queued; what is left then stays until somebody sweeps.
+/// Time limit for removing a song that is not queued; after it the song stays until the staging sweep.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Pieces of a song that wait to be kept: a few times 8 to 64 KiB.
-const PIECES_WAITING: usize = 4;
+/// Buffered pieces of a song: 4 times 8 to 64 KiB.
+const BUFFERED_PIECES: usize = 4;
 
-/// Takes songs and queues tasks.
+/// Stages songs and queues their tasks.
 #[derive(Clone)]
 pub(super) struct Intake {
     queue: Arc<dyn TaskQueue>,
@@ -38,7 +38,7 @@ pub(super) struct Intake {
     unfinished: TaskTracker,
 }
 
-/// A song that is kept and not yet queued. Dropped, it is removed.
+/// A song that is staged and not yet queued. Dropping it removes the song.
 pub(super) struct StagedSong {
     task_uuid: TaskId,
     audio_path: String,
@@ -48,7 +48,7 @@ pub(super) struct StagedSong {
 }
 
 impl Intake {
-    /// `unfinished` is told of everything that has to end before the process does.
+    /// `unfinished` tracks the work that has to end before the process does.
     pub(super) fn new(
         queue: Arc<dyn TaskQueue>,
         files: Arc<dyn TaskFiles>,
@@ -64,61 +64,58 @@ impl Intake {
         }
     }
 
-    /// Makes sure that a song could be queued now, before anything of it is read.
+    /// Checks, before any of the song is read, that a slot is free and the queue is reachable.
     pub(super) async fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let slot = Arc::clone(&self.slots)
             .try_acquire_owned()
-            .map_err(|_| Problem::come_back("Too many songs are being received; try again later"))?;
+            .map_err(|_| Problem::unavailable("Too many songs are being received; retry later"))?;
         if !self.queue.reachable().await {
-            tracing::warn!("Song refused, for it could not be queued");
-            return Err(Problem::come_back(
-                "The task queue cannot be reached; try again later",
-            ));
+            tracing::warn!("Song refused: the task queue is unreachable");
+            return Err(Problem::unavailable("The task queue is unreachable; retry later"));
         }
         Ok(slot)
     }
 
-    /// Keeps a song. If the caller goes away meanwhile, nothing of it stays.
+    /// Stages a song. If the client disconnects, the song is removed.
     pub(super) async fn stage(
         &self,
         slot: OwnedSemaphorePermit,
         mut song: BoxStream<'_, Result<Bytes, Problem>>,
     ) -> Result<StagedSong, Problem> {
-        let begin = begin(&mut song).await?;
-        let (sender, receiver) = mpsc::channel(PIECES_WAITING);
-        // Keeping goes on by itself: it sees the end of the song, or that the song breaks off, and in no case is it
-        // left in the middle.
-        let kept = self.unfinished.spawn(self.clone().keep(slot, receiver));
-        let mut pieces = stream::once(async { Ok(begin) }).chain(song).boxed();
+        let first_piece = first_piece(&mut song).await?;
+        let (sender, receiver) = mpsc::channel(BUFFERED_PIECES);
+        // Spawned, so that it always sees the end of the song or a broken stream, even if this future is dropped.
+        let stored = self.unfinished.spawn(self.clone().store(slot, receiver));
+        let mut pieces = stream::once(async { Ok(first_piece) }).chain(song).boxed();
         while let Some(piece) = pieces.next().await {
-            // Keeping may have failed, and then nobody takes a piece any more.
+            // The send fails once staging has failed and dropped the receiver.
             if sender.send(Piece::Next(piece?)).await.is_err() {
                 break;
             }
         }
         let _ = sender.send(Piece::End).await;
-        match kept.await {
-            Ok(kept) => kept.map_err(|error| storage_problem(&error)),
+        match stored.await {
+            Ok(stored) => stored.map_err(|error| storage_problem(&error)),
             Err(error) => {
-                tracing::error!(%error, "Keeping a song ended early");
+                tracing::error!(%error, "Staging a song ended early");
                 Err(internal())
             }
         }
     }
 
-    async fn keep(
+    async fn store(
         self,
         slot: OwnedSemaphorePermit,
         receiver: mpsc::Receiver<Piece>,
     ) -> Result<StagedSong, WorkError> {
         let id = Uuid::new_v4().to_string();
-        let task_uuid = TaskId::parse(&id).expect("a UUID is a task's name");
+        let task_uuid = TaskId::parse(&id).expect("a UUID is a valid task id");
         let pieces = stream::unfold(Some(receiver), |receiver| async {
             let mut receiver = receiver?;
             match receiver.recv().await {
                 Some(Piece::Next(piece)) => Some((Ok(piece), Some(receiver))),
                 Some(Piece::End) => None,
-                None => Some((Err(io::Error::other("the song broke off")), None)),
+                None => Some((Err(io::Error::other("the song ended early")), None)),
             }
         });
         let audio_path = self
@@ -135,16 +132,14 @@ impl Intake {
     }
 }
 
-/// What keeping a song is told.
 enum Piece {
-    /// There is more.
     Next(Bytes),
-    /// That was all.
+    /// The song is complete.
     End,
 }
 
 impl StagedSong {
-    /// Queues the song's task. Once begun this is brought to its end, even if the caller goes away.
+    /// Queues the song's task. Runs to its end even if the client disconnects.
     pub(super) async fn queue(
         self,
         hook_url: Option<String>,
@@ -165,7 +160,7 @@ impl StagedSong {
     ) -> Result<TaskId, Problem> {
         let now = unix_time().as_secs();
         let (task_uuid, files) = (self.task_uuid.clone(), Arc::clone(&self.intake.files));
-        // Kept before it is queued, so that a task that is queued is never unknown.
+        // Stored before the task is published, so that every queued task has a status.
         if let Err(error) = files
             .put_record(&task_uuid, TaskRecord::new(now, None).to_json())
             .await
@@ -173,10 +168,10 @@ impl StagedSong {
             return Err(storage_problem(&error));
         }
         let task = Task::new(task_uuid.clone(), self.audio_path.clone(), hook_url, now);
-        let place = match self.intake.queue.publish(&task, trace).await {
-            Ok(place) => place,
+        let position = match self.intake.queue.publish(&task, trace).await {
+            Ok(position) => position,
             Err(error) => {
-                // A processor may have the task already: its song has to stay, and so has the record of it.
+                // A processor may already have the task: keep its song and its record.
                 self.removed_when_dropped = matches!(error, QueueError::NotQueued(_));
                 return Err(queue_problem(&task_uuid, &error));
             }
@@ -184,14 +179,14 @@ impl StagedSong {
         self.removed_when_dropped = false;
         tracing::info!(
             %task_uuid,
-            partition = place.partition,
-            offset = place.offset,
+            partition = position.partition,
+            offset = position.offset,
             trace_id = trace.trace_id(),
             "Task queued"
         );
-        let record = TaskRecord::new(now, Some(place)).to_json();
+        let record = TaskRecord::new(now, Some(position)).to_json();
         if let Err(error) = files.put_record(&task_uuid, record).await {
-            tracing::warn!(%task_uuid, %error, "The task's place in the queue is not kept");
+            tracing::warn!(%task_uuid, %error, "Cannot store the task's partition and offset; its position is not reported");
         }
         Ok(task_uuid)
     }
@@ -210,18 +205,18 @@ impl Drop for StagedSong {
                 files.delete_record(&task_uuid).await
             };
             match tokio::time::timeout(REMOVAL_LIMIT, removal).await {
-                Ok(Ok(())) => tracing::info!(%task_uuid, "Song removed that was not queued"),
+                Ok(Ok(())) => tracing::info!(%task_uuid, "Removed a song that was not queued"),
                 Ok(Err(error)) => {
-                    tracing::warn!(%task_uuid, %error, "A song that was not queued is still there");
+                    tracing::warn!(%task_uuid, %error, "Cannot remove a song that was not queued");
                 }
-                Err(_) => tracing::warn!(%task_uuid, "A song that was not queued may still be there"),
+                Err(_) => tracing::warn!(%task_uuid, "Removing a song that was not queued timed out"),
             }
         });
     }
 }
 
-/// The first piece of a song that has one.
-async fn begin(song: &mut BoxStream<'_, Result<Bytes, Problem>>) -> Result<Bytes, Problem> {
+/// The first piece that is not empty; an empty song is an error.
+async fn first_piece(song: &mut BoxStream<'_, Result<Bytes, Problem>>) -> Result<Bytes, Problem> {
     while let Some(piece) = song.next().await {
         let piece = piece?;
         if !piece.is_empty() {
@@ -236,10 +231,10 @@ fn internal() -> Problem {
 }
 
 fn storage_problem(error: &WorkError) -> Problem {
-    tracing::error!(%error, "Song not kept");
+    tracing::error!(%error, "Cannot store the song");
     match error.class() {
         ErrorClass::Transient | ErrorClass::Dependency | ErrorClass::TimedOut | ErrorClass::Interrupted => {
-            Problem::come_back("The song cannot be stored now; try again later")
+            Problem::unavailable("The song cannot be stored now; retry later")
         }
         ErrorClass::Permanent | ErrorClass::Bug => {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "The song cannot be stored")
@@ -254,15 +249,15 @@ fn queue_problem(task_uuid: &TaskId, error: &QueueError) -> Problem {
             cause
         }
         QueueError::Unknown(cause) => {
-            tracing::error!(%task_uuid, error = %cause, "The brokers did not confirm the task; its song is kept");
-            return Problem::come_back("The brokers did not confirm the task in time")
-                .because("it may be queued; look up its status before posting the song again")
-                .of_task(task_uuid.clone());
+            tracing::error!(%task_uuid, error = %cause, "The brokers did not confirm the task; its song stays staged");
+            return Problem::unavailable("The brokers did not confirm the task in time")
+                .with_details("it may be queued; read its status before posting the song again")
+                .with_task(task_uuid.clone());
         }
     };
     match cause.class() {
         ErrorClass::Transient | ErrorClass::Dependency | ErrorClass::TimedOut | ErrorClass::Interrupted => {
-            Problem::come_back("The task queue cannot be reached; try again later")
+            Problem::unavailable("The task queue is unreachable; retry later")
         }
         ErrorClass::Permanent | ErrorClass::Bug => {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Failed to queue the task")

@@ -1,4 +1,4 @@
-//! The queue of tasks in Kafka.
+//! The task queue in Kafka.
 
 use std::time::Duration;
 
@@ -8,57 +8,57 @@ use separation_contract::offset_metadata::OffsetMetadata;
 use tokio::sync::Semaphore;
 
 use super::ApiSettings;
-use super::borders::{QueueError, QueueProgress, TaskQueue};
-use crate::kafka::{Gate, GroupProgress, Header, KafkaError, Place, Producer, Refusal};
+use super::traits::{QueueError, QueueProgress, TaskQueue};
+use crate::kafka::{Gate, GroupProgress, Header, KafkaError, Position, Producer, Refusal};
 use crate::settings::KafkaSettings;
 use crate::telemetry::TraceContext;
 use crate::work::WorkError;
 
-/// How long the brokers may take to say that they are there, or how far processors are.
-const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// Time limit for checking that the brokers are reachable, and for reading the processors' committed offset.
+const READ_LIMIT: Duration = Duration::from_secs(2);
 
-/// How many callers may ask at once how far processors are: each holds a thread, of 512 in the process.
-const MAX_QUESTIONS: usize = 8;
+/// Maximum number of simultaneous reads of the processors' offsets: each blocks one of the process's 512 threads.
+const MAX_OFFSET_READS: usize = 8;
 
-/// The queue of tasks in Kafka.
+/// The task queue in Kafka.
 pub struct KafkaQueue {
     producer: Producer,
     progress: GroupProgress,
-    questions: Semaphore,
+    offset_reads: Semaphore,
     topic: String,
 }
 
 impl KafkaQueue {
-    /// The queue that `settings` name. Connects when first used.
+    /// The queue for the topic and group of `settings`. Connects on first use.
     ///
     /// # Errors
-    /// When the settings are refused.
+    /// When librdkafka rejects the settings.
     pub fn new(kafka: &KafkaSettings, settings: &ApiSettings, gate: Gate) -> Result<Self, KafkaError> {
         let (group, topic) = (&settings.processor_group, &settings.task_topic);
         Ok(Self {
-            producer: Producer::watched(kafka, gate)?,
+            producer: Producer::with_gate(kafka, gate)?,
             progress: GroupProgress::new(kafka, group, topic)?,
-            questions: Semaphore::new(MAX_QUESTIONS),
+            offset_reads: Semaphore::new(MAX_OFFSET_READS),
             topic: topic.clone(),
         })
     }
 
-    /// Waits until the brokers have refused this process for too long.
-    pub async fn refused_for_good(&self) -> Refusal {
-        self.producer.refused_for_good(&self.topic).await
+    /// Completes once the brokers have refused this process for longer than the limit.
+    pub async fn refused_too_long(&self) -> Refusal {
+        self.producer.refused_too_long(&self.topic).await
     }
 }
 
 impl TaskQueue for KafkaQueue {
     fn reachable(&self) -> BoxFuture<'_, bool> {
-        Box::pin(self.producer.reaches(&self.topic, ASK_LIMIT))
+        Box::pin(self.producer.topic_reachable(&self.topic, READ_LIMIT))
     }
 
     fn publish<'a>(
         &'a self,
         task: &'a Task,
         trace: TraceContext,
-    ) -> BoxFuture<'a, Result<Place, QueueError>> {
+    ) -> BoxFuture<'a, Result<Position, QueueError>> {
         Box::pin(async move {
             let headers = [Header {
                 name: TraceContext::HEADER,
@@ -80,17 +80,17 @@ impl TaskQueue for KafkaQueue {
 
     fn progress(&self, partition: i32) -> BoxFuture<'_, Option<QueueProgress>> {
         Box::pin(async move {
-            let asked = async {
-                let _turn = self.questions.acquire().await.ok()?;
-                match self.progress.of(partition, ASK_LIMIT).await {
+            let read = async {
+                let _permit = self.offset_reads.acquire().await.ok()?;
+                match self.progress.partition(partition, READ_LIMIT).await {
                     Ok(progress) => Some(progress),
                     Err(error) => {
-                        tracing::debug!(partition, %error, "Cannot tell how far processors are");
+                        tracing::debug!(partition, %error, "Cannot read the processors' committed offset");
                         None
                     }
                 }
             };
-            let progress = tokio::time::timeout(ASK_LIMIT, asked).await.ok()??;
+            let progress = tokio::time::timeout(READ_LIMIT, read).await.ok()??;
             let begun = |record: &OffsetMetadata| record.start.is_some() || record.attempt > 0;
             Some(QueueProgress {
                 begun: progress.as_ref().is_some_and(|progress| begun(&progress.record)),
@@ -104,7 +104,7 @@ impl TaskQueue for KafkaQueue {
             match self.producer.clone().close(limit).await {
                 Ok(()) => tracing::info!("Kafka producer closed"),
                 Err(error) => {
-                    tracing::error!(%error, "Kafka producer closed with messages that no broker took");
+                    tracing::error!(%error, "Kafka producer closed with messages that no broker acknowledged");
                 }
             }
         })

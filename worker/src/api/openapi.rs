@@ -1,4 +1,4 @@
-//! The description of the API, for machines.
+//! The OpenAPI document.
 
 use axum::Json;
 use utoipa::openapi::OpenApi as Document;
@@ -11,19 +11,19 @@ use super::handlers;
 #[openapi(
     info(
         title = "Separation API",
-        description = "Songs in, vocals and instrumental out. A song is posted as a link or as a file and waits in a queue; \
-                       its stems are fetched from links that the webhook or the task's status tells."
+        description = "Separates songs into vocals and instrumental. A song is posted as a link or as a file and queued; \
+                       the webhook and the task's status contain links to the stems."
     ),
     paths(handlers::health, handlers::generate, handlers::upload, handlers::status),
-    tags((name = "tasks", description = "Songs and what became of them"), (name = "service", description = "The service itself")),
+    tags((name = "tasks", description = "Songs and the status of their tasks"), (name = "service", description = "The service itself")),
     security(("basic" = [])),
-    modifiers(&BasicLogin)
+    modifiers(&BasicAuthScheme)
 )]
-struct Described;
+struct ApiDescription;
 
-struct BasicLogin;
+struct BasicAuthScheme;
 
-impl Modify for BasicLogin {
+impl Modify for BasicAuthScheme {
     fn modify(&self, document: &mut Document) {
         let components = document.components.get_or_insert_default();
         let basic = SecurityScheme::Http(Http::new(HttpAuthScheme::Basic));
@@ -31,9 +31,9 @@ impl Modify for BasicLogin {
     }
 }
 
-/// The description of the API.
+/// The OpenAPI document of the API.
 pub fn document() -> Document {
-    Described::openapi()
+    ApiDescription::openapi()
 }
 
 pub(super) async fn serve() -> Json<Document> {

@@ -1,4 +1,4 @@
-//! The page at `/`: says what this is, takes a song, follows it. One file without anything from elsewhere.
+//! The page at `/`: posts a song and follows its task. One file that loads nothing from other origins.
 
 use std::sync::LazyLock;
 
@@ -12,7 +12,7 @@ const STYLE: &str = include_str!("page/style.css");
 const SCRIPT: &str = include_str!("page/script.js");
 const BODY: &str = include_str!("page/body.html");
 
-/// The page, and the policy that lets a browser run nothing but what is in it.
+/// The page, and the `Content-Security-Policy` that allows only its own style and script.
 static PAGE: LazyLock<(String, String)> = LazyLock::new(|| {
     let page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

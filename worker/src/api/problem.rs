@@ -1,4 +1,4 @@
-//! What callers are told when something is wrong: `{"error": …}`, and `details` where there are any.
+//! Error responses: `{"error": …}` with optional `details` and `task_uuid`.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -9,28 +9,28 @@ use utoipa::ToSchema;
 
 use super::requests::RequestError;
 
-/// When a caller who finds no room should come back: most songs are fetched in less.
+/// `Retry-After` of a 503 response, in seconds: most songs are fetched in less.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
-/// An answer that is no success.
+/// An error response.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
     body: ProblemBody,
 }
 
-/// Why a request was not served
+/// Error response
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(super) struct ProblemBody {
-    /// What is wrong
+    /// Error message
     #[schema(example = "Failed to fetch audio")]
     error: String,
-    /// Why, where that is known
+    /// Cause, if known
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "example.com answered 404")]
     details: Option<String>,
-    /// The task's name, where it may be queued
+    /// UUID of the task, if it may be queued
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "0b6f1ac8-52a1-4b0c-9d4c-1a4a2a0ad1cf")]
     task_uuid: Option<TaskId>,
@@ -48,7 +48,7 @@ impl Problem {
         }
     }
 
-    pub(super) fn because(self, details: impl Into<String>) -> Self {
+    pub(super) fn with_details(self, details: impl Into<String>) -> Self {
         Self {
             body: ProblemBody {
                 details: Some(details.into()),
@@ -58,8 +58,8 @@ impl Problem {
         }
     }
 
-    /// The same with the name of a task that may be queued.
-    pub(super) fn of_task(self, task_uuid: TaskId) -> Self {
+    /// Adds the UUID of a task that may be queued.
+    pub(super) fn with_task(self, task_uuid: TaskId) -> Self {
         Self {
             body: ProblemBody {
                 task_uuid: Some(task_uuid),
@@ -69,8 +69,8 @@ impl Problem {
         }
     }
 
-    /// Nothing is wrong with the request: it may be sent again.
-    pub(super) fn come_back(error: &'static str) -> Self {
+    /// 503 with `Retry-After`: the request is valid and may be sent again.
+    pub(super) fn unavailable(error: &'static str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
     }
 

@@ -1,47 +1,47 @@
-//! What callers ask for, read from bytes that may be anything.
+//! Parses request bodies, which are untrusted.
 
 use serde_json::Value;
 use url::Url;
 
-/// The largest body of JSON that is read: two addresses, of a few hundred bytes each.
+/// Maximum size of a JSON body: it holds two addresses of a few hundred bytes each.
 pub const MAX_JSON_BYTES: usize = 64 * 1024;
 
-/// The longest address that is taken; the message that carries it to the workers may have 64 KiB.
+/// Maximum length of an address; the Kafka message that carries it may have 64 KiB.
 const MAX_URL_BYTES: usize = 8 * 1024;
 
-/// A song to fetch, and whom to tell.
+/// Body of `POST /generate`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GenerateRequest {
-    /// Where the song is.
+    /// URL of the song.
     pub audio: String,
-    /// Whom to tell.
+    /// URL of the webhook.
     pub hook_url: String,
 }
 
-/// What is wrong with a request.
+/// Why a request is invalid; each text is the response's `error`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// Not the type that is read.
+    /// Another content type than the one in the field.
     #[error("Content-Type must be {0}")]
     ContentType(&'static str),
-    /// Not what the type says.
+    /// Not a JSON object.
     #[error("The body is not a JSON object")]
     NotAnObject,
-    /// More than is read.
+    /// Larger than this many bytes.
     #[error("The body is larger than {0} bytes")]
     TooLarge(usize),
-    /// A field that must be there.
+    /// The named field is absent, null or empty.
     #[error("Missing required field: {0}")]
     Missing(&'static str),
-    /// A field that is no address.
+    /// The named field is not an http(s) URL.
     #[error("Invalid field: {0} must be an http:// or https:// address")]
-    NoAddress(&'static str),
+    InvalidUrl(&'static str),
 }
 
 /// Reads the body of `POST /generate`.
 ///
 /// # Errors
-/// What is wrong with it first.
+/// The first error found.
 pub fn parse_generate(content_type: Option<&[u8]>, body: &[u8]) -> Result<GenerateRequest, RequestError> {
     if !is_type(content_type, "application/json") {
         return Err(RequestError::ContentType("application/json"));
@@ -56,7 +56,7 @@ pub fn parse_generate(content_type: Option<&[u8]>, body: &[u8]) -> Result<Genera
     let address = |name: &'static str| match fields.get(name) {
         None | Some(Value::Null) => Err(RequestError::Missing(name)),
         Some(Value::String(text)) => parse_address(name, text),
-        Some(_) => Err(RequestError::NoAddress(name)),
+        Some(_) => Err(RequestError::InvalidUrl(name)),
     };
     Ok(GenerateRequest {
         audio: address("audio")?,
@@ -64,10 +64,10 @@ pub fn parse_generate(content_type: Option<&[u8]>, body: &[u8]) -> Result<Genera
     })
 }
 
-/// Reads the field `name` that holds an address.
+/// Parses the field `name` as an http(s) URL.
 ///
 /// # Errors
-/// When it holds none.
+/// When it is empty or not such a URL.
 pub fn parse_address(name: &'static str, text: &str) -> Result<String, RequestError> {
     let text = text.trim();
     if text.is_empty() {
@@ -76,10 +76,10 @@ pub fn parse_address(name: &'static str, text: &str) -> Result<String, RequestEr
     let url = Url::parse(text).ok().filter(|url| {
         text.len() <= MAX_URL_BYTES && matches!(url.scheme(), "http" | "https") && url.has_host()
     });
-    url.map(|_| text.to_owned()).ok_or(RequestError::NoAddress(name))
+    url.map(|_| text.to_owned()).ok_or(RequestError::InvalidUrl(name))
 }
 
-/// Whether a `Content-Type` is `expected`, whatever parameters follow.
+/// Whether a `Content-Type` is `expected`; parameters are ignored.
 pub(super) fn is_type(content_type: Option<&[u8]>, expected: &str) -> bool {
     let essence = content_type.and_then(|bytes| bytes.split(|&byte| byte == b';').next());
     essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(expected.as_bytes()))
@@ -92,7 +92,7 @@ mod tests {
     const JSON: Option<&[u8]> = Some(b"application/json");
 
     #[test]
-    fn a_request_of_the_existing_system_is_read() {
+    fn a_request_of_uvr5_api_is_parsed() {
         let body =
             br#"{"audio": " https://example.com/a.mp3 ", "hook_url": "http://example.com/hook", "x": 1}"#;
         for content_type in ["application/json", "Application/JSON; charset=utf-8"] {
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn an_invalid_request_gives_the_reason() {
         check("", RequestError::NotAnObject);
         check("[]", RequestError::NotAnObject);
         check("{}", RequestError::Missing("audio"));
@@ -124,16 +124,16 @@ mod tests {
         ] {
             check(
                 &format!(r#"{{"audio": {audio}}}"#),
-                RequestError::NoAddress("audio"),
+                RequestError::InvalidUrl("audio"),
             );
         }
         check(
             r#"{"audio": "http://a/b", "hook_url": "javascript:alert(1)"}"#,
-            RequestError::NoAddress("hook_url"),
+            RequestError::InvalidUrl("hook_url"),
         );
         check(
             &format!(r#"{{"audio": "http://a/{}"}}"#, "x".repeat(MAX_URL_BYTES)),
-            RequestError::NoAddress("audio"),
+            RequestError::InvalidUrl("audio"),
         );
         check(
             &" ".repeat(MAX_JSON_BYTES + 1),

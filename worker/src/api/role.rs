@@ -1,4 +1,4 @@
-//! The API's life: joining its parts, listening, serving, ending.
+//! Runs the API: connects its dependencies, listens, serves, drains.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use separation_daemon::Limits;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::borders::TaskQueue;
+use super::traits::TaskQueue;
 use super::{ApiArguments, ApiSettings, App, KafkaQueue, StagedFiles};
 use crate::kafka::Gate;
 use crate::outbound::Client;
@@ -19,16 +19,16 @@ use crate::settings::{KafkaSettings, S3Settings, SettingError, StagingSettings};
 use crate::storage::{Finals, S3, Staging};
 use crate::telemetry::ApiMetrics;
 
-/// How long requests may go on after a signal.
+/// Time limit for running requests after a shutdown signal.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long what requests have left behind may take: queueing a task (30 s at the client) or removing a song (10 s).
+/// Time limit for work that outlives its request: queueing a task (30 s in the Kafka client), removing a song (10 s).
 const FINISH_LIMIT: Duration = Duration::from_secs(35);
 
-/// How long messages may take that brokers have not confirmed.
+/// Time limit for flushing messages that brokers have not confirmed.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
-/// All that the API is told, checked.
+/// All validated settings of the API.
 #[derive(Debug, Clone)]
 pub struct ApiPlan {
     api: ApiSettings,
@@ -39,10 +39,10 @@ pub struct ApiPlan {
 }
 
 impl ApiPlan {
-    /// Checks all options.
+    /// Validates all options.
     ///
     /// # Errors
-    /// When they contradict each other.
+    /// When an option is invalid or contradicts another one.
     pub fn new(arguments: &ApiArguments) -> Result<Self, SettingError> {
         Ok(Self {
             api: arguments.settings()?,
@@ -54,10 +54,10 @@ impl ApiPlan {
     }
 }
 
-/// Runs the API until `shutdown`. `listens` is told when callers are served.
+/// Runs the API until `shutdown`. Sends on `listens` once the API accepts connections.
 ///
 /// # Errors
-/// When it cannot start, or Kafka accepted it and has refused it for too long.
+/// When it cannot start, or Kafka accepted it once and has since refused it for too long.
 pub async fn run(
     plan: ApiPlan,
     metrics: ApiMetrics,
@@ -65,7 +65,7 @@ pub async fn run(
     listens: oneshot::Sender<()>,
 ) -> anyhow::Result<()> {
     let gate = Gate::new(metrics.holds().clone());
-    let queue = KafkaQueue::new(&plan.kafka, &plan.api, gate).context("cannot make a Kafka client")?;
+    let queue = KafkaQueue::new(&plan.kafka, &plan.api, gate).context("cannot create a Kafka client")?;
     let queue = Arc::new(queue);
     let needs_s3 = plan.s3.bucket.is_some() || plan.staging.s3_staging.is_some();
     let s3 = if needs_s3 {
@@ -77,7 +77,7 @@ pub async fn run(
         (Some(s3), Some(_)) => Some(Finals::new(s3.clone(), &plan.s3)?),
         _ => {
             tracing::warn!(
-                "{} is not set: tasks are never seen to be done",
+                "{} is not set: no task is ever reported as done",
                 env::S3_BUCKET_NAME
             );
             None
@@ -85,7 +85,7 @@ pub async fn run(
     };
     let staging = Staging::open(&plan.staging, s3)
         .await
-        .context("cannot use the place where songs wait")?;
+        .context("cannot open the staging")?;
     let files = StagedFiles::new(staging, finals);
     let address = plan.api.address;
     let app = App::new(
@@ -98,13 +98,13 @@ pub async fn run(
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}"))?;
-    // Nobody may want to know.
+    // The receiver may be dropped.
     let _ = listens.send(());
     let mut serving = pin!(serve_until(app, listener, shutdown.clone()));
     tokio::select! {
         () = &mut serving => Ok(()),
-        refusal = queue.refused_for_good() => {
-            tracing::error!(%refusal, "Ending after the running requests");
+        refusal = queue.refused_too_long() => {
+            tracing::error!(%refusal, "Shutting down after the running requests: Kafka refuses this process");
             shutdown.drain.cancel();
             serving.await;
             Err(refusal.into())
@@ -112,8 +112,8 @@ pub async fn run(
     }
 }
 
-/// Serves `app` until it is to drain, then ends what is running: requests, what they left behind, the producer. An abort
-/// ends the waiting.
+/// Serves `app` until it is drained, then finishes in this order: running requests, their unfinished work, the
+/// producer. An abort skips the waiting.
 pub async fn serve_until(app: App, listener: TcpListener, shutdown: Shutdown) {
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "API listens");
@@ -123,11 +123,11 @@ pub async fn serve_until(app: App, listener: TcpListener, shutdown: Shutdown) {
         if !separation_daemon::serve(listener, router, Limits::API, shutdown.drain, DRAIN_LIMIT).await {
             tracing::warn!(
                 limit_s = DRAIN_LIMIT.as_secs(),
-                "Requests were still running and were cut"
+                "Requests were still running and were aborted"
             );
         }
         if tokio::time::timeout(FINISH_LIMIT, app.finish()).await.is_err() {
-            tracing::warn!("Songs that were not queued may still be there");
+            tracing::warn!("Songs that were not queued may still be staged");
         }
         app.close_queue(FLUSH_LIMIT).await;
         tracing::info!("API shutdown complete");

@@ -1,4 +1,4 @@
-//! Songs in staging, and what became of them in the bucket of finished stems.
+//! Songs and task records in the staging, manifests in the bucket of finished stems.
 
 use std::io;
 
@@ -7,11 +7,11 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use separation_contract::message::TaskId;
 
-use super::borders::TaskFiles;
+use super::traits::TaskFiles;
 use crate::storage::{FinalManifest, Finals, Staging};
 use crate::work::WorkError;
 
-/// Songs in staging, and what became of them in the bucket of finished stems.
+/// Songs and task records in the staging, manifests in the bucket of finished stems.
 #[derive(Debug, Clone)]
 pub struct StagedFiles {
     staging: Staging,
@@ -19,7 +19,7 @@ pub struct StagedFiles {
 }
 
 impl StagedFiles {
-    /// Without a bucket, tasks are never seen to be done.
+    /// Without `finals`, no task is ever reported as done.
     pub fn new(staging: Staging, finals: Option<Finals>) -> Self {
         Self { staging, finals }
     }

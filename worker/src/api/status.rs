@@ -1,59 +1,58 @@
-//! What became of a task, decided from what can be seen of it.
+//! The status of a task, derived from its record, its manifests and the processors' offset. No I/O.
 
 use separation_contract::message::TaskId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::borders::QueueProgress;
-use crate::kafka::Place;
+use super::traits::QueueProgress;
+use crate::kafka::Position;
 use crate::storage::{FinalManifest, FinalStatus, WebhookState};
 
-/// What is kept of a task from the moment it is taken.
+/// The stored record of a task, written before the task is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TaskRecord {
-    /// Version of this form.
+    /// Version of the format.
     pub(super) version: u32,
-    /// When it was taken, in seconds since 1970.
+    /// When the song was posted, Unix seconds.
     pub(super) timestamp: u64,
-    /// Where it is in the queue, once it is there.
+    /// Partition and offset, once the task is published.
     #[serde(flatten)]
-    pub(super) place: Option<RecordedPlace>,
+    pub(super) position: Option<RecordedPosition>,
 }
 
-/// A place in the queue, as it is kept.
+/// Partition and offset of a task, as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct RecordedPlace {
+pub(super) struct RecordedPosition {
     partition: i32,
     offset: i64,
 }
 
 impl TaskRecord {
-    /// The version that is written.
     const VERSION: u32 = 1;
 
-    pub(super) fn new(timestamp: u64, place: Option<Place>) -> Self {
+    pub(super) fn new(timestamp: u64, position: Option<Position>) -> Self {
         Self {
             version: Self::VERSION,
             timestamp,
-            place: place.map(|Place { partition, offset }| RecordedPlace { partition, offset }),
+            position: position.map(|Position { partition, offset }| RecordedPosition { partition, offset }),
         }
     }
 
-    pub(super) fn place(&self) -> Option<Place> {
-        self.place
-            .map(|RecordedPlace { partition, offset }| Place { partition, offset })
+    pub(super) fn position(&self) -> Option<Position> {
+        self.position
+            .map(|RecordedPosition { partition, offset }| Position { partition, offset })
     }
 
-    /// Whether processors are past the task.
-    pub(super) fn is_behind(&self, progress: Option<QueueProgress>) -> bool {
+    /// Whether the processors' committed offset is past the task.
+    pub(super) fn is_passed_by(&self, progress: Option<QueueProgress>) -> bool {
         let committed = progress.and_then(|progress| progress.committed);
-        self.place()
+        self.position()
             .zip(committed)
-            .is_some_and(|(place, committed)| committed > place.offset)
+            .is_some_and(|(position, committed)| committed > position.offset)
     }
 
     pub(super) fn to_json(self) -> Vec<u8> {
-        serde_json::to_vec(&self).expect("numbers become JSON")
+        serde_json::to_vec(&self).expect("numbers always serialize")
     }
 
     pub(super) fn parse(json: &[u8]) -> Option<Self> {
@@ -61,69 +60,70 @@ impl TaskRecord {
     }
 }
 
-/// How far a task is
+/// Stage of a task
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Stage {
-    /// It waits for a processor
+    /// Waiting for a processor
     Queued,
-    /// A processor has begun with it
+    /// A processor has started it
     Processing,
-    /// Processors are past it, and it left neither stems nor a failure: its failure is being delivered, it is queued again to be
-    /// retried, or it was skipped because it was posted before the consumer group's first offset
+    /// The processors' committed offset is past it, and there are neither stems nor a failure: its failure is being
+    /// delivered, it is queued again for a retry, or it was skipped because it was posted before the consumer group's
+    /// first offset
     Unknown,
-    /// Its stems are made and being uploaded
+    /// Its stems are staged and being uploaded
     Separated,
-    /// Its stems can be fetched
+    /// Its stems can be downloaded
     Done,
-    /// There will be no stems
+    /// Failed, without stems
     Failed,
 }
 
-/// What became of a task
+/// Status of a task
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct TaskStatus {
-    /// The task
+    /// UUID of the task
     #[schema(value_type = String, example = "0b6f1ac8-52a1-4b0c-9d4c-1a4a2a0ad1cf")]
     task_uuid: TaskId,
-    /// How far it is
+    /// Stage of the task
     status: Stage,
-    /// While queued: how many tasks come before it in its partition, where that is known
+    /// While queued: number of tasks before it in its partition, if known
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<u64>,
-    /// When it was posted, in seconds since 1970
+    /// When it was posted, Unix seconds
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<u64>,
-    /// When done: link to the vocals
+    /// If done: link to the vocals
     #[serde(skip_serializing_if = "Option::is_none")]
     vocals: Option<String>,
-    /// When done: link to the instrumental
+    /// If done: link to the instrumental
     #[serde(skip_serializing_if = "Option::is_none")]
     instrumental: Option<String>,
-    /// When failed: why
+    /// If failed: the reason
     #[serde(skip_serializing_if = "Option::is_none")]
     error_message: Option<String>,
-    /// When done or failed: pending, delivered or failed; none if nobody asked to be told
+    /// If done or failed: delivery of the webhook (pending, delivered or failed); none if no webhook was requested
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     webhook: Option<WebhookState>,
-    /// When it was done or failed, in seconds since 1970
+    /// When it was done or failed, Unix seconds
     #[serde(skip_serializing_if = "Option::is_none")]
     finished_at: Option<u64>,
 }
 
-/// All that can be seen of a task.
+/// What was read about a task.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct TaskEvidence {
     pub(super) finished: Option<FinalManifest>,
     pub(super) separated: bool,
     pub(super) record: Option<TaskRecord>,
     pub(super) progress: Option<QueueProgress>,
 }
 
-/// What became of a task; none if there is no such task.
-pub(super) fn decide(task_uuid: TaskId, seen: Seen) -> Option<TaskStatus> {
-    let timestamp = seen.record.map(|record| record.timestamp);
+/// The status of a task; none if there is no such task.
+pub(super) fn decide(task_uuid: TaskId, evidence: TaskEvidence) -> Option<TaskStatus> {
+    let timestamp = evidence.record.map(|record| record.timestamp);
     let at = |status, position| TaskStatus {
         task_uuid,
         status,
@@ -135,7 +135,7 @@ pub(super) fn decide(task_uuid: TaskId, seen: Seen) -> Option<TaskStatus> {
         webhook: None,
         finished_at: None,
     };
-    if let Some(finished) = seen.finished {
+    if let Some(finished) = evidence.finished {
         let status = match finished.status {
             FinalStatus::Success => Stage::Done,
             FinalStatus::Failed => Stage::Failed,
@@ -149,18 +149,18 @@ pub(super) fn decide(task_uuid: TaskId, seen: Seen) -> Option<TaskStatus> {
             ..at(status, None)
         });
     }
-    if seen.separated {
+    if evidence.separated {
         return Some(at(Stage::Separated, None));
     }
-    let (status, position) = waiting(seen.record?.place(), seen.progress);
+    let (status, position) = queue_stage(evidence.record?.position(), evidence.progress);
     Some(at(status, position))
 }
 
-/// How far a task is that has no stems yet, and how many come before it.
-fn waiting(place: Option<Place>, progress: Option<QueueProgress>) -> (Stage, Option<u64>) {
-    let known = place.and_then(|place| {
+/// The stage of a task without stems, and the number of tasks before it.
+fn queue_stage(position: Option<Position>, progress: Option<QueueProgress>) -> (Stage, Option<u64>) {
+    let known = position.and_then(|position| {
         let progress = progress?;
-        let ahead = place.offset.checked_sub(progress.committed?)?;
+        let ahead = position.offset.checked_sub(progress.committed?)?;
         Some((ahead, progress.begun))
     });
     match known {
@@ -175,16 +175,16 @@ fn waiting(place: Option<Place>, progress: Option<QueueProgress>) -> (Stage, Opt
 mod tests {
     use super::*;
 
-    const PLACE: Place = Place {
+    const POSITION: Position = Position {
         partition: 3,
         offset: 10,
     };
 
     #[track_caller]
     #[allow(clippy::needless_pass_by_value, reason = "called with literals")]
-    fn check(seen: Seen, expected: serde_json::Value) {
+    fn check(evidence: TaskEvidence, expected: serde_json::Value) {
         let id = TaskId::parse("abc").expect("a name");
-        let status = serde_json::to_value(decide(id, seen)).expect("JSON");
+        let status = serde_json::to_value(decide(id, evidence)).expect("JSON");
         assert_eq!(status, expected);
     }
 
@@ -195,61 +195,61 @@ mod tests {
         })
     }
 
-    fn queued(progress: Option<QueueProgress>) -> Seen {
-        Seen {
-            record: Some(TaskRecord::new(7, Some(PLACE))),
+    fn queued(progress: Option<QueueProgress>) -> TaskEvidence {
+        TaskEvidence {
+            record: Some(TaskRecord::new(7, Some(POSITION))),
             progress,
-            ..Seen::default()
+            ..TaskEvidence::default()
         }
     }
 
     #[test]
-    fn a_task_that_left_no_trace_is_unknown() {
-        check(Seen::default(), serde_json::Value::Null);
+    fn a_task_without_records_is_not_found() {
+        check(TaskEvidence::default(), serde_json::Value::Null);
     }
 
     #[test]
-    fn a_waiting_task_tells_how_many_come_before_it() {
+    fn a_queued_task_has_the_number_of_tasks_before_it() {
         let at = |position: u64| serde_json::json!({"task_uuid": "abc", "status": "queued", "position": position, "timestamp": 7});
         check(queued(progress(4, true)), at(6));
         check(queued(progress(10, false)), at(0));
         let unknown = serde_json::json!({"task_uuid": "abc", "status": "queued", "timestamp": 7});
         check(queued(None), unknown.clone());
         check(queued(Some(QueueProgress::default())), unknown.clone());
-        let unplaced = Seen {
+        let unplaced = TaskEvidence {
             record: Some(TaskRecord::new(7, None)),
             progress: progress(4, false),
-            ..Seen::default()
+            ..TaskEvidence::default()
         };
         check(unplaced, unknown);
     }
 
     #[test]
-    fn a_task_whose_turn_has_come_is_being_worked_on() {
+    fn a_started_task_at_the_committed_offset_is_processing() {
         let processing = serde_json::json!({"task_uuid": "abc", "status": "processing", "timestamp": 7});
         check(queued(progress(10, true)), processing);
     }
 
     /// As with `latest` and a group that made its first commit after the task was posted.
     #[test]
-    fn a_task_that_processors_are_past_without_a_trace_is_unknown() {
+    fn a_task_before_the_committed_offset_without_stems_is_unknown() {
         let unknown = serde_json::json!({"task_uuid": "abc", "status": "unknown", "timestamp": 7});
         check(queued(progress(11, false)), unknown.clone());
         check(queued(progress(25, true)), unknown);
     }
 
     #[test]
-    fn progress_past_a_task_is_recognized() {
-        let record = TaskRecord::new(7, Some(PLACE));
-        let past = |committed| record.is_behind(progress(committed, true));
+    fn an_offset_past_a_task_is_recognized() {
+        let record = TaskRecord::new(7, Some(POSITION));
+        let past = |committed| record.is_passed_by(progress(committed, true));
         assert_eq!([9, 10, 11].map(past), [false, false, true]);
-        assert!(!record.is_behind(None));
-        assert!(!TaskRecord::new(7, None).is_behind(progress(11, true)));
+        assert!(!record.is_passed_by(None));
+        assert!(!TaskRecord::new(7, None).is_passed_by(progress(11, true)));
     }
 
     #[test]
-    fn stems_and_manifests_say_more_than_the_queue() {
-        let separated = Seen {
+    fn stems_and_manifests_take_precedence_over_the_queue() {
+        let separated = TaskEvidence {
             separated: true,
             ..queued(progress(10, true))
         };
@@ -259,10 +259,10 @@ mod tests {
         );
         let manifest = br#"{"version":1,"task_uuid":"abc","status":"success","vocals":"https://v","instrumental":"https://i",
             "error_message":null,"webhook":"delivered","finished_at":9}"#;
-        let done = Seen {
+        let done = TaskEvidence {
             finished: serde_json::from_slice(manifest).ok(),
             separated: true,
-            ..Seen::default()
+            ..TaskEvidence::default()
         };
         check(
             done,
@@ -270,7 +270,7 @@ mod tests {
                 "webhook": "delivered", "finished_at": 9}),
         );
         let manifest = br#"{"version":1,"task_uuid":"abc","status":"failed","error_message":"not audio","webhook":"none","finished_at":9}"#;
-        let failed = Seen {
+        let failed = TaskEvidence {
             finished: serde_json::from_slice(manifest).ok(),
             ..queued(None)
         };
@@ -282,8 +282,8 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_as_it_is_written() {
-        for record in [TaskRecord::new(7, Some(PLACE)), TaskRecord::new(7, None)] {
+    fn a_record_is_parsed_as_it_is_written() {
+        for record in [TaskRecord::new(7, Some(POSITION)), TaskRecord::new(7, None)] {
             assert_eq!(TaskRecord::parse(&record.to_json()), Some(record));
         }
         assert_eq!(TaskRecord::parse(b"{}"), None);

@@ -1,4 +1,4 @@
-//! The body of an upload: a form with a song in it, read as it comes, never held.
+//! The multipart body of an upload, streamed, never held in memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,41 +14,41 @@ use tokio::time::{Instant, timeout_at};
 use super::problem::Problem;
 use crate::outbound::DownloadLimits;
 
-/// The most that may come between two pieces of the song, headers of fields and other fields: a reader that waits for
-/// the end of a header holds it all.
-const MAX_UNCLAIMED_BYTES: u64 = 64 * 1024;
+/// Maximum number of bytes between two pieces of the song (field headers and other fields): the multipart parser
+/// buffers a header until its end.
+const MAX_OVERHEAD_BYTES: u64 = 64 * 1024;
 
-/// A form that is being read.
+/// A multipart form that is being read.
 pub(super) struct Form {
     parts: Multipart,
-    watch: Watch,
+    shared: SharedBodyState,
     limits: DownloadLimits,
 }
 
-/// What the watched body and the readers of its fields know of each other.
+/// State shared by the limited body and the readers of its fields.
 #[derive(Clone, Default)]
-struct Watch(Arc<Mutex<Watched>>);
+struct SharedBodyState(Arc<Mutex<BodyState>>);
 
 #[derive(Default)]
-struct Watched {
-    /// What came since the song's last piece.
-    unclaimed_bytes: u64,
+struct BodyState {
+    /// Bytes received since the song's last piece.
+    overhead_bytes: u64,
     /// Why the body ended early.
     problem: Option<Problem>,
 }
 
-impl Watch {
-    fn with<T>(&self, act: impl FnOnce(&mut Watched) -> T) -> T {
+impl SharedBodyState {
+    fn with<T>(&self, act: impl FnOnce(&mut BodyState) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Form {
-    /// Begins to read a request's form.
-    pub(super) async fn of(request: Request, limits: DownloadLimits) -> Result<Self, Problem> {
-        let watch = Watch::default();
+    /// Starts to read a request's form.
+    pub(super) async fn from_request(request: Request, limits: DownloadLimits) -> Result<Self, Problem> {
+        let shared = SharedBodyState::default();
         let (parts, body) = request.into_parts();
-        let body = Body::from_stream(watched(body, limits, watch.clone()));
+        let body = Body::from_stream(limited_body(body, limits, shared.clone()));
         let parts = Multipart::from_request(Request::from_parts(parts, body), &())
             .await
             .map_err(|_| {
@@ -57,27 +57,30 @@ impl Form {
                     "Content-Type must be multipart/form-data",
                 )
             })?;
-        Ok(Self { parts, watch, limits })
+        Ok(Self {
+            parts,
+            shared,
+            limits,
+        })
     }
 
-    /// The next field, nothing at the end.
+    /// The next field; none at the end.
     pub(super) async fn next(&mut self) -> Result<Option<FormField<'_>>, Problem> {
-        let watch = self.watch.clone();
+        let shared = self.shared.clone();
         let field = self.parts.next_field().await;
-        let field = field.map_err(|error| explain(&watch, &error))?;
+        let field = field.map_err(|error| explain(&shared, &error))?;
         let max_bytes = self.limits.max_bytes;
         Ok(field.map(|field| FormField {
             field,
-            watch,
+            shared,
             max_bytes,
         }))
     }
 }
 
-/// A field of a form.
 pub(super) struct FormField<'f> {
     field: Field<'f>,
-    watch: Watch,
+    shared: SharedBodyState,
     max_bytes: u64,
 }
 
@@ -86,27 +89,27 @@ impl<'f> FormField<'f> {
         self.field.name().unwrap_or_default()
     }
 
-    /// A short text.
+    /// The complete value as text; `MAX_OVERHEAD_BYTES` limits it.
     pub(super) async fn text(self) -> Result<String, Problem> {
         let text = self.field.text().await;
-        text.map_err(|error| explain(&self.watch, &error))
+        text.map_err(|error| explain(&self.shared, &error))
     }
 
-    /// A song, piece by piece.
+    /// The value as a stream of at most `max_bytes`.
     pub(super) fn song(self) -> BoxStream<'f, Result<Bytes, Problem>> {
         let Self {
             field,
-            watch,
+            shared,
             max_bytes,
         } = self;
         let mut received_bytes = 0;
         let pieces = field.map(move |piece| {
-            let piece = piece.map_err(|error| explain(&watch, &error))?;
-            watch.with(|watched| watched.unclaimed_bytes = 0);
+            let piece = piece.map_err(|error| explain(&shared, &error))?;
+            shared.with(|state| state.overhead_bytes = 0);
             received_bytes += piece.len() as u64;
             if received_bytes > max_bytes {
                 let too_large = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The audio is too large");
-                return Err(too_large.because(format!("it has more than {max_bytes} bytes")));
+                return Err(too_large.with_details(format!("it is larger than {max_bytes} bytes")));
             }
             Ok(piece)
         });
@@ -114,20 +117,20 @@ impl<'f> FormField<'f> {
     }
 }
 
-/// The body, ended when it is too slow or when too much of it belongs to no song.
-fn watched(
+/// The body, ended early when it is too slow or when more than [`MAX_OVERHEAD_BYTES`] belong to no song.
+fn limited_body(
     body: Body,
     limits: DownloadLimits,
-    watch: Watch,
+    shared: SharedBodyState,
 ) -> BoxStream<'static, Result<Bytes, axum::Error>> {
     let deadline = Instant::now() + limits.total;
     let pieces = stream::unfold(Some(body.into_data_stream()), move |body| {
-        let watch = watch.clone();
+        let shared = shared.clone();
         async move {
             let mut body = body?;
             let end = |problem| {
-                watch.with(|watched| watched.problem = Some(problem));
-                Some((Err(axum::Error::new("the form broke off")), None))
+                shared.with(|state| state.problem = Some(problem));
+                Some((Err(axum::Error::new("the form ended early")), None))
             };
             let until = deadline.min(Instant::now() + limits.idle);
             let Ok(piece) = timeout_at(until, body.next()).await else {
@@ -138,14 +141,14 @@ fn watched(
                 Ok(piece) => piece,
                 Err(error) => return Some((Err(error), None)),
             };
-            let unclaimed = watch.with(|watched| {
-                let before = watched.unclaimed_bytes;
-                watched.unclaimed_bytes += piece.len() as u64;
+            let overhead_bytes = shared.with(|state| {
+                let before = state.overhead_bytes;
+                state.overhead_bytes += piece.len() as u64;
                 before
             });
-            if unclaimed > MAX_UNCLAIMED_BYTES {
+            if overhead_bytes > MAX_OVERHEAD_BYTES {
                 let problem = Problem::new(StatusCode::BAD_REQUEST, "The form cannot be read");
-                return end(problem.because("its headers or other fields are too large"));
+                return end(problem.with_details("its headers or other fields are too large"));
             }
             Some((Ok(piece), Some(body)))
         }
@@ -153,9 +156,9 @@ fn watched(
     pieces.boxed()
 }
 
-fn explain(watch: &Watch, error: &MultipartError) -> Problem {
-    let known = watch.with(|watched| watched.problem.take());
+fn explain(shared: &SharedBodyState, error: &MultipartError) -> Problem {
+    let known = shared.with(|state| state.problem.take());
     known.unwrap_or_else(|| {
-        Problem::new(StatusCode::BAD_REQUEST, "The form cannot be read").because(error.body_text())
+        Problem::new(StatusCode::BAD_REQUEST, "The form cannot be read").with_details(error.body_text())
     })
 }

@@ -8,7 +8,7 @@ use separation_daemon::Heartbeat;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
-use super::Failure;
+use super::failure::Failure;
 use super::parent::ParentArguments;
 use crate::admin::Admin;
 use crate::api::{ApiArguments, ApiPlan};
@@ -17,16 +17,16 @@ use crate::telemetry::ApiMetrics;
 
 const EXAMPLES: &str = "\
 Examples:
-  separation-worker api                                # for this machine alone, on 127.0.0.1:8000
-  BASIC_AUTH_PASSWORD=… separation-worker api          # for everybody who knows it, on 0.0.0.0:8000
+  separation-worker api                                # without authentication, on 127.0.0.1:8000
+  BASIC_AUTH_PASSWORD=… separation-worker api          # with authentication, on 0.0.0.0:8000
   separation-worker api --s3-staging s3://stems/staging --s3-bucket-name stems
   OUTBOUND_ALLOW=minio.media.svc,10.2.0.0/16 separation-worker api
 
   curl -u admin -F audio=@song.mp3 http://localhost:8000/tasks
   curl http://localhost:8000/openapi.json
 
-Exit codes: 0 ended by a signal and in order, 1 it could not start, 2 the arguments cannot be met, 130 ended at once.
-The first signal lets running requests end (30 s at most), a second one ends the program at once.";
+Exit codes: 0 graceful shutdown after a signal, 1 runtime error, 2 invalid arguments, 130 aborted by a second signal.
+The first signal lets running requests finish (at most 30 s), a second one ends the program immediately.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -51,7 +51,7 @@ pub(super) fn run(command: &ApiCommand) -> Result<(), Failure> {
     let heartbeat = Heartbeat::default();
     let serving = serve(plan, command.api.admin_addr, command.parent, heartbeat.clone());
     let served = runtime.block_on(heartbeat.during(serving));
-    // A thread of a client that waits for an answer is not waited for.
+    // Does not wait for blocking threads of Kafka clients.
     runtime.shutdown_background();
     let shutdown = served.map_err(Failure::Work)?;
     if shutdown.abort.is_cancelled() {
@@ -60,7 +60,7 @@ pub(super) fn run(command: &ApiCommand) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Serves until a shutdown is asked for, and gives how that was.
+/// Serves until a shutdown is requested, and returns it.
 async fn serve(
     plan: ApiPlan,
     admin_addr: SocketAddr,

@@ -1,4 +1,4 @@
-//! `separation-worker bench-model`: times bare runs of a model, for comparing whole separations with them.
+//! `separation-worker bench-model`: measures the model alone, as the baseline of complete separations.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -6,12 +6,12 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::Failure;
+use super::failure::Failure;
 use super::printing::json_out;
 use crate::engine::Network as _;
+use crate::locations::Locations;
 use crate::model::ModelChoice;
 use crate::onnx::{MAX_THREADS, Provider, RuntimeOptions};
-use crate::places::Places;
 use crate::song::Separator;
 
 #[derive(Debug, Args)]
@@ -19,10 +19,10 @@ pub(super) struct BenchModelArguments {
     /// `builtin`, or an MDX-Net model
     #[arg(long, default_value = "builtin")]
     model: PathBuf,
-    /// Processor threads
+    /// CPU threads
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS as i64))]
     threads: u16,
-    /// Timed runs, after one that is not
+    /// Number of timed runs, after one warm-up run
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     runs: u16,
 }
@@ -38,10 +38,10 @@ fn measure(arguments: &BenchModelArguments) -> anyhow::Result<()> {
         provider: Provider::Cpu,
         threads: arguments.threads.into(),
     };
-    let mut separator = Separator::load(&model, options, &Places::from_environment())?;
+    let mut separator = Separator::load(&model, options, &Locations::from_environment())?;
     let network = separator.network();
     let shape = network.shape();
-    // Noise as loud as music: silence could take short cuts in the processor.
+    // Noise as loud as music: zeros could run faster on the CPU.
     let mut state = 1_u32;
     let noise: Vec<f32> = (0..shape.values())
         .map(|_| {

@@ -1,5 +1,5 @@
-//! `separation-worker drain`: asks the worker beside it to end, and waits until nothing runs there. Needs no shell, so
-//! that it can be a pod's preStop hook.
+//! `separation-worker drain`: drains the worker on this machine and waits until it runs no task. Needs no shell, so it
+//! can be a pod's preStop hook.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -8,17 +8,18 @@ use anyhow::Context as _;
 use clap::Args;
 use separation_contract::environment as env;
 
-use super::Failure;
+use super::failure::Failure;
+use super::http::http_client;
 use crate::service::Activity;
 
-/// Time between two looks.
+/// Polling interval.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long one answer may take.
+/// Time limit of one response.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Looks in a row that may fail before the worker counts as stuck; a busy machine answers late.
-const MOST_FAILURES: u32 = 25;
+/// Consecutive failures after which the worker counts as stuck; a worker on a busy machine responds late.
+const MAX_FAILURES: u32 = 25;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -29,19 +30,19 @@ pub(super) struct DrainArguments {
     /// Address of the worker's admin endpoint, on this machine
     #[arg(long, env = env::ADMIN_ADDR, default_value = "127.0.0.1:8081", value_name = "ADDRESS")]
     addr: SocketAddr,
-    /// Give up after this many seconds [default: wait as long as it takes]
+    /// Give up after this many seconds [default: no limit]
     #[arg(long, value_name = "SECONDS")]
     wait: Option<u64>,
 }
 
-/// Drains, and returns when the worker is idle or gone.
+/// Drains the worker, and returns once it is idle or has exited.
 pub(super) fn run(arguments: &DrainArguments) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start a runtime")
         .map_err(Failure::Work)?;
-    let client = super::http_client(ANSWER_LIMIT)?;
+    let client = http_client(ANSWER_LIMIT)?;
     let drained = runtime.block_on(async {
         let drained = drain(&client, own_address(arguments.addr));
         match arguments.wait {
@@ -54,7 +55,7 @@ pub(super) fn run(arguments: &DrainArguments) -> Result<(), Failure> {
     drained.map_err(Failure::Work)
 }
 
-/// Where to call a worker that listens on `addr`.
+/// The address at which to call a worker that listens on `addr`.
 fn own_address(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -74,7 +75,7 @@ async fn drain(client: &reqwest::Client, addr: SocketAddr) -> anyhow::Result<()>
             Err(error) if error.is_connect() => return Ok(()),
             Err(error) => Err(error),
             Ok(answer) => match answer.error_for_status() {
-                Err(error) => return Err(error).context("the worker refuses to drain"),
+                Err(error) => return Err(error).context("the worker refused to drain"),
                 Ok(answer) => answer.json::<Activity>().await,
             },
         };
@@ -83,8 +84,8 @@ async fn drain(client: &reqwest::Client, addr: SocketAddr) -> anyhow::Result<()>
             Ok(_) => failures = 0,
             Err(error) => {
                 failures += 1;
-                if failures > MOST_FAILURES {
-                    return Err(error).with_context(|| format!("no answer from the worker at {addr}"));
+                if failures > MAX_FAILURES {
+                    return Err(error).with_context(|| format!("no response from the worker at {addr}"));
                 }
             }
         }
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_that_listens_everywhere_is_called_on_its_own_machine() {
+    fn a_worker_that_listens_on_all_addresses_is_called_on_loopback() {
         for (listens, called) in [
             ("0.0.0.0:8081", "127.0.0.1:8081"),
             ("[::]:8081", "[::1]:8081"),

@@ -1,16 +1,16 @@
-//! `separation-worker lag`: how far the groups are, and who reads what.
+//! `separation-worker lag`: lag and owner of each partition of a consumer group.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
-use super::Failure;
+use super::failure::Failure;
 use super::printing::{json_out, write_out};
 use crate::kafka::{GroupLag, PartitionLag, read_group_lag};
 use crate::settings::{ConsumedRole, ConsumerArguments, KafkaArguments};
 
-/// How long the brokers may take for one answer.
+/// Time limit of one response of the brokers.
 const LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
@@ -19,16 +19,16 @@ const LIMIT: Duration = Duration::from_secs(10);
   separation-worker lag --role uploader --json
   separation-worker lag --bootstrap-servers kafka:9092 --group other_group --topic other_topic")]
 pub(super) struct LagArguments {
-    /// Whose messages to look at
+    /// Role whose consumer group and topic to read
     #[arg(long, value_enum, default_value = "processor", value_name = "ROLE")]
-    role: Role,
-    /// Another group than the role's
+    role: RoleChoice,
+    /// Consumer group to read instead of the role's
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
-    /// Another topic than the role's
+    /// Topic to read instead of the role's
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
-    /// One JSON object in place of a table
+    /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -38,10 +38,10 @@ pub(super) struct LagArguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Role {
-    /// Tasks that wait to be separated
+enum RoleChoice {
+    /// Tasks to separate
     Processor,
-    /// Results that wait to be uploaded
+    /// Results to upload
     Uploader,
 }
 
@@ -51,8 +51,8 @@ pub(super) fn run(arguments: &LagArguments) -> Result<(), Failure> {
         .settings()
         .map_err(|error| Failure::Usage(error.into()))?;
     let role = match arguments.role {
-        Role::Processor => ConsumedRole::Processor,
-        Role::Uploader => ConsumedRole::Uploader,
+        RoleChoice::Processor => ConsumedRole::Processor,
+        RoleChoice::Uploader => ConsumedRole::Uploader,
     };
     let consumer = arguments
         .consumer
@@ -71,7 +71,7 @@ pub(super) fn run(arguments: &LagArguments) -> Result<(), Failure> {
     printed.context("cannot print").map_err(Failure::Work)
 }
 
-/// The columns of `kafka-consumer-groups --describe`, without the consumer's random id.
+/// The columns of `kafka-consumer-groups --describe`, without the consumer's random ID.
 fn table(lag: &GroupLag) -> String {
     let mut rows = vec![
         [
@@ -102,7 +102,7 @@ fn table(lag: &GroupLag) -> String {
     }
     let total = lag.total();
     text.push_str(&format!(
-        "\n{} is {}; {total} messages wait in all\n",
+        "\ngroup {} is {}; total lag {total}\n",
         lag.group, lag.state
     ));
     text
@@ -153,7 +153,7 @@ GROUP                TOPIC      PARTITION  CURRENT-OFFSET  LOG-END-OFFSET  LAG  
 uvr_processor_group  uvr_tasks  0          148             150             2    vocals-processor-1  10.0.0.7
 uvr_processor_group  uvr_tasks  1          -               150             -    -                   -
 
-uvr_processor_group is Stable; 2 messages wait in all
+group uvr_processor_group is Stable; total lag 2
 ";
         assert_eq!(table(&lag), expected);
     }

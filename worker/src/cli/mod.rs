@@ -1,8 +1,10 @@
-//! The command line. Arguments in, exit code out; the only part of the worker that prints.
+//! The command line: parses arguments and returns an exit code. The only module of the worker that prints.
 
 mod api;
 mod bench_model;
 mod drain;
+mod failure;
+mod http;
 mod lag;
 mod parent;
 mod printing;
@@ -17,23 +19,16 @@ mod submit;
 mod submit_args;
 mod submit_client;
 mod submit_progress;
+mod submit_song;
 mod uploader;
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use separation_contract::allocator::{Arenas, keep_little};
+use separation_contract::allocator::{Arenas, limit_retained_memory};
 
-/// Some of the work failed.
-const EXIT_FAILED: u8 = 1;
-
-/// The command line asks for something that cannot be done.
-const EXIT_USAGE: u8 = 2;
-
-/// A signal ended the work, as shells count Ctrl-C: 128 + SIGINT.
-const EXIT_INTERRUPTED: u8 = 130;
+use failure::{EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, Failure};
 
 /// Splits songs into vocals and instrumental.
 #[derive(Debug, Parser)]
@@ -47,43 +42,31 @@ struct Arguments {
 enum Command {
     /// Separate song files on this machine, without Kafka
     Separate(Box<separate_args::SeparateArguments>),
-    /// Take tasks from Kafka, separate their songs, publish results
+    /// Consume tasks from Kafka, separate their songs, publish results
     Processor(Box<processor::ProcessorArguments>),
-    /// Take results from Kafka, upload their stems, tell callers
+    /// Consume results from Kafka, upload their stems, call webhooks
     Uploader(Box<uploader::UploaderArguments>),
-    /// Take songs over HTTP and queue them
+    /// Serve the HTTP API, which receives songs and queues them
     Api(Box<api::ApiCommand>),
-    /// Post songs, follow them, fetch their stems
+    /// Post songs, follow their tasks, download their stems
     Submit(Box<submit_args::SubmitArguments>),
-    /// Ask the worker on this machine or in this pod to end, and wait until nothing runs there
+    /// Drain the worker on this machine or in this pod, and wait until it runs no task
     Drain(drain::DrainArguments),
-    /// Show how many messages wait, and which worker reads what
+    /// Show the lag of a consumer group and the owner of each partition
     Lag(Box<lag::LagArguments>),
-    /// Run a model alone, for measuring it
+    /// Run a model alone, to measure it
     #[command(hide = true)]
     BenchModel(bench_model::BenchModelArguments),
 }
 
-/// Why a command ended without doing all it was asked.
-enum Failure {
-    /// What was asked cannot be done: nothing was started.
-    Usage(anyhow::Error),
-    /// It was started, or could have been.
-    Work(anyhow::Error),
-    /// It was started, and what failed has been said already.
-    Reported,
-    /// A signal ended it.
-    Interrupted,
-}
-
-/// Does what the process's arguments ask for. `started_at` is when the process started.
+/// Runs the subcommand of the process's arguments. `started_at` is when the process started.
 pub fn run(started_at: Instant) -> ExitCode {
     let command = Arguments::parse().command;
     if matches!(
         command,
         Command::Processor(_) | Command::Uploader(_) | Command::Api(_)
     ) {
-        keep_little(Arenas::AsMany);
+        limit_retained_memory(Arenas::Default);
     }
     let done = match command {
         Command::Separate(arguments) => separate::run(&arguments, started_at),
@@ -104,19 +87,7 @@ pub fn run(started_at: Instant) -> ExitCode {
     }
 }
 
-/// A client for calls on this machine and to addresses that a person gives; not for links from elsewhere.
-fn http_client(answer_limit: Duration) -> Result<reqwest::Client, Failure> {
-    // Somebody may have chosen one before; then that one serves.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .timeout(answer_limit)
-        .no_proxy()
-        .build()
-        .context("cannot make an HTTP client")
-        .map_err(Failure::Work)
-}
-
-/// The one place where an error's chain is printed.
+/// Prints an error with its chain; nothing else prints one.
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     printing::line_err(&format!("error: {error:#}"));
     ExitCode::from(code)

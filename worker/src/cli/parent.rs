@@ -1,4 +1,4 @@
-//! Ending with the process that started this one, where that is asked for.
+//! Optional: drains this process once its parent process has exited.
 
 use std::time::Duration;
 
@@ -7,30 +7,30 @@ use separation_contract::environment as env;
 
 use crate::service::Shutdown;
 
-/// Time between two looks whether it still runs.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Polling interval of the parent process.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct ParentArguments {
-    /// End in order once this process, which started this one, is gone
+    /// Shut down gracefully once the parent process with this ID has exited
     #[arg(long, env = env::PARENT_PROCESS, value_name = "PID", hide = true)]
     parent_process: Option<u32>,
 }
 
 impl ParentArguments {
-    /// Drains once the process is gone. To be called within a runtime.
+    /// Drains once the parent process has exited. Call within a runtime.
     pub(super) fn follow(self, shutdown: &Shutdown) {
         let Some(parent) = self.parent_process else { return };
         let drain = shutdown.drain.clone();
         tokio::spawn(async move {
-            let mut looks = tokio::time::interval(LOOK_INTERVAL);
-            // Whoever loses its parent gets another one.
+            let mut interval = tokio::time::interval(POLL_INTERVAL);
+            // An orphaned process gets another parent.
             while std::os::unix::process::parent_id() == parent {
-                looks.tick().await;
+                interval.tick().await;
             }
             tracing::info!(
                 parent,
-                "The process that started this one is gone, initiating graceful shutdown..."
+                "The parent process has exited, initiating graceful shutdown..."
             );
             drain.cancel();
         });

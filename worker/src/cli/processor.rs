@@ -1,12 +1,12 @@
-//! `separation-worker processor`: takes tasks, separates, publishes results.
+//! `separation-worker processor`: consumes tasks, separates songs, publishes results.
 
 use anyhow::Context as _;
 use clap::Args;
 use tokio::sync::OnceCell;
 
-use super::Failure;
+use super::failure::Failure;
 use super::serve::ServeArguments;
-use crate::places::Places;
+use crate::locations::Locations;
 use crate::processor::{Processor, Separation};
 use crate::settings::{ConsumedRole, ModelArguments, S3Arguments, ScratchArguments, StagingArguments};
 use crate::storage::{Finals, S3, Scratch, Staging};
@@ -17,7 +17,8 @@ use crate::storage::{Finals, S3, Scratch, Staging};
   TEMP_DIR=/shared/songs OUTPUT_DIR=/shared/stems separation-worker processor
   S3_STAGING=s3://media/staging/ S3_ENDPOINT_URL=http://s3:9000 separation-worker processor --provider cuda
 
-SIGTERM lets the running task finish, commits it and exits 0; a second one ends at once and leaves the task for another.")]
+SIGTERM finishes and commits the running task and exits 0; a second one exits immediately and leaves the task for
+another worker.")]
 pub(super) struct ProcessorArguments {
     #[command(flatten)]
     serve: ServeArguments,
@@ -40,14 +41,14 @@ pub(super) fn run(arguments: &ProcessorArguments) -> Result<(), Failure> {
     let (model, runtime) = (arguments.model.choice(), arguments.model.runtime());
     let serving = arguments.serve.begin(ConsumedRole::Processor)?;
     tracing::info!(?staging, ?model, ?runtime, "Settings of the processor");
-    // Reading and compiling a model takes seconds: it is kept when something else has to be tried again.
+    // Loading a model takes seconds: keep it when another step of the start is retried.
     let loaded = OnceCell::new();
     serving.run(async || {
         crate::faults::point("loading").await;
         let load = async || {
             let model = model.clone();
             let loading = tokio::task::spawn_blocking(move || {
-                Separation::load(&model, runtime, &Places::from_environment())
+                Separation::load(&model, runtime, &Locations::from_environment())
             });
             anyhow::Ok(loading.await.context("loading the model panicked")??)
         };

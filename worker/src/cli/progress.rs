@@ -1,4 +1,4 @@
-//! How far a song is: a bar on a terminal, plain lines elsewhere. Always on standard error.
+//! Progress of one song: a bar on a terminal, else plain lines. Always on standard error.
 
 use std::io::{IsTerminal as _, stderr};
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::printing::{escaped, line_err};
 use crate::audio::SAMPLE_RATE_HZ;
 use crate::engine::Progress;
 
-/// Plain lines come no more often than this, so that a log stays readable.
+/// Minimum interval between plain lines, so that a log stays readable.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) struct ProgressDisplay {
@@ -48,11 +48,11 @@ impl ProgressDisplay {
         let done = seconds(progress.done_frames);
         let elapsed = now.duration_since(self.begin).as_secs_f64();
         let speed = done / elapsed.max(1e-3);
-        // The length is a hint: a file may hold more than it says.
+        // The expected length is a hint: a file may contain more.
         let expected = progress.expected_frames.map(|frames| seconds(frames).max(done));
         match &mut self.kind {
             Kind::Bar(bar) => {
-                let words = match expected {
+                let text = match expected {
                     Some(expected) => {
                         bar.set_length(expected.ceil() as u64);
                         bar.set_style(style("{msg}  {bar:30}  {prefix}"));
@@ -65,7 +65,7 @@ impl ProgressDisplay {
                     }
                     None => format!("{}  {speed:.1}x", clock(done)),
                 };
-                bar.set_prefix(words);
+                bar.set_prefix(text);
                 bar.set_position(done as u64);
             }
             Kind::Lines { last } if now.duration_since(*last) >= LINE_INTERVAL => {
@@ -99,6 +99,6 @@ fn seconds(frames: u64) -> f64 {
 }
 
 fn clock(seconds: f64) -> String {
-    let whole = seconds as u64;
-    format!("{}:{:02}", whole / 60, whole % 60)
+    let seconds = seconds as u64;
+    format!("{}:{:02}", seconds / 60, seconds % 60)
 }

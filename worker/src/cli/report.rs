@@ -1,4 +1,4 @@
-//! What became of each song: one JSON object, or a few lines for a person.
+//! The report of each song: one JSON object, or a few lines of text.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,14 +12,14 @@ use super::printing::{json_out, line_err, line_out};
 use crate::audio::SAMPLE_RATE_HZ;
 use crate::song::SongReport;
 
-/// What became of one song. Paths that are not UTF-8 are shown with replacement characters.
+/// The report of one song. Paths that are not UTF-8 contain replacement characters.
 #[derive(Debug, Serialize)]
 pub(super) struct FileReport {
     input: String,
     status: Status,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// Stem to file.
+    /// Path of each stem's file.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     outputs: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,16 +27,16 @@ pub(super) struct FileReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     audio_seconds: Option<f64>,
     wall_seconds: f64,
-    /// Seconds of audio per second of work.
+    /// Seconds of audio per second of wall time.
     #[serde(skip_serializing_if = "Option::is_none")]
     speed: Option<f64>,
-    /// From the start of the process to the first stretch of finished stems.
+    /// From the start of the process to the first finished chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     first_chunk_seconds: Option<f64>,
-    /// The most memory that the process has had resident so far.
+    /// Peak resident memory of the process so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_memory_bytes: Option<u64>,
-    /// Stem to samples cut to full scale.
+    /// Number of samples of each stem that were clipped to full scale.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     clipped_samples: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -105,7 +105,7 @@ impl FileReport {
     }
 }
 
-/// Prints the report: to standard output as JSON or lines; a failure for a person goes to standard error.
+/// Prints the report to standard output as JSON or text; without `json`, a failure goes to standard error.
 pub(super) fn print(report: &FileReport, json: bool) -> io::Result<()> {
     if json {
         return json_out(report);
@@ -138,12 +138,12 @@ fn warnings(song: &SongReport) -> Vec<String> {
     if song.source.replaced_samples > 0 {
         let count = song.source.replaced_samples;
         warnings.push(format!(
-            "{count} samples were not numbers or far out of range; they became silence"
+            "{count} samples were NaN or far out of range and were replaced by silence"
         ));
     }
     if song.source.skipped_packets > 0 {
         let count = song.source.skipped_packets;
-        warnings.push(format!("{count} corrupt packets of audio became silence"));
+        warnings.push(format!("{count} corrupt audio packets were replaced by silence"));
     }
     if let Some(missing) = song.source.missing_frames.filter(|&missing| missing > 0) {
         warnings.push(format!(
@@ -161,7 +161,7 @@ fn warnings(song: &SongReport) -> Vec<String> {
         if report.clipped_samples > 0 {
             let count = report.clipped_samples;
             warnings.push(format!(
-                "{count} samples of {} were clipped; --normalize peak or --bit-depth 32f avoids it",
+                "{count} samples of {} were clipped; fix: --normalize peak or --bit-depth 32f",
                 output.stem
             ));
         }
@@ -169,7 +169,7 @@ fn warnings(song: &SongReport) -> Vec<String> {
     warnings
 }
 
-/// A length for people: tenths of a second, or frames where these are fewer than one.
+/// A length as text: in seconds, or in frames below 0.1 s.
 fn length(frames: u64, rate_hz: u32) -> String {
     let seconds = frames as f64 / f64::from(rate_hz.max(1));
     match frames {
@@ -179,7 +179,7 @@ fn length(frames: u64, rate_hz: u32) -> String {
     }
 }
 
-/// The most memory that this process has had resident, where the kernel says (`VmHWM`, in kB).
+/// Peak resident memory of this process (`VmHWM`); none if the kernel does not report it.
 fn peak_memory_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_lengths_are_no_tenths_of_a_second() {
+    fn lengths_below_a_tenth_of_a_second_are_given_in_frames() {
         assert_eq!(length(66_150, 44_100), "1.5 s");
         assert_eq!(length(4_410, 44_100), "0.1 s");
         assert_eq!(length(529, 44_100), "529 frames");

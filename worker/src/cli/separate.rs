@@ -1,4 +1,4 @@
-//! `separation-worker separate`: songs on this machine, one after the other through one loaded model.
+//! `separation-worker separate`: separates song files one after the other with one loaded model.
 
 use std::fs;
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+use super::failure::{EXIT_INTERRUPTED, Failure};
 use super::progress::ProgressDisplay;
 use super::report::{FileReport, print};
 use super::separate_args::SeparateArguments;
-use super::{EXIT_INTERRUPTED, Failure};
 use crate::audio::remove_abandoned;
 use crate::engine::{CancelToken, Control};
+use crate::locations::Locations;
 use crate::onnx::LoadError;
-use crate::places::Places;
 use crate::song::{Separator, SongError, SongSettings, StemOutput};
 
 pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<(), Failure> {
@@ -22,14 +22,14 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
     let model = arguments.model().map_err(Failure::Usage)?;
     let output_dir = &arguments.output_dir;
     fs::create_dir_all(output_dir)
-        .with_context(|| format!("cannot make --output-dir {}", output_dir.display()))
+        .with_context(|| format!("cannot create --output-dir {}", output_dir.display()))
         .map_err(Failure::Usage)?;
     remove_abandoned(output_dir);
     let cancel = cancel_on_signal().map_err(Failure::Work)?;
 
-    let loaded = Separator::load(&model, arguments.runtime(), &Places::from_environment());
-    // A process that ends while ONNX Runtime loads a model may crash on its way out, so signals wait until here.
-    if cancel.is_cancelled() {
+    let loaded = Separator::load(&model, arguments.runtime(), &Locations::from_environment());
+    // A process that exits while ONNX Runtime loads a model may crash, so signals take effect only here.
+    if cancel.is_canceled() {
         return Err(Failure::Interrupted);
     }
     let mut separator = loaded.map_err(load_failure)?;
@@ -55,9 +55,9 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
         };
         let report = job.run(&mut separator);
         failed |= report.is_failure();
-        // Songs are not lost with their reports.
+        // A report that cannot be printed does not stop the other songs.
         unprinted = print(&report, arguments.json).err().or(unprinted);
-        if report.is_failure() && cancel.is_cancelled() {
+        if report.is_failure() && cancel.is_canceled() {
             return Err(Failure::Interrupted);
         }
     }
@@ -70,7 +70,7 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
     }
 }
 
-/// A model that does not exist or fit was named by the arguments; a runtime that cannot be used was not.
+/// A missing or unsuitable model is a usage error; a failure of the runtime is not.
 fn load_failure(error: SongError) -> Failure {
     match error {
         SongError::Load(LoadError::Library(_) | LoadError::Provider { .. }) => Failure::Work(error.into()),
@@ -78,7 +78,6 @@ fn load_failure(error: SongError) -> Failure {
     }
 }
 
-/// One song to separate.
 struct Job<'j> {
     input: &'j Path,
     outputs: &'j [StemOutput],
@@ -115,26 +114,26 @@ impl Job<'_> {
         let error = anyhow::Error::from(error);
         match self.timeout {
             Some(timeout)
-                if error.root_cause().is::<crate::engine::Stopped>() && !self.cancel.is_cancelled() =>
+                if error.root_cause().is::<crate::engine::Stopped>() && !self.cancel.is_canceled() =>
             {
-                error.context(format!("--timeout of {} s is over", timeout.as_secs_f64()))
+                error.context(format!("--timeout of {} s exceeded", timeout.as_secs_f64()))
             }
             _ => error,
         }
     }
 }
 
-/// The first signal ends the song under way and starts no other; while the model is loaded, none is started. The second
-/// signal ends the process.
+/// The first signal stops the running song and starts no other, also while the model is loading. The second signal ends
+/// the process.
 fn cancel_on_signal() -> anyhow::Result<CancelToken> {
     let cancel = CancelToken::new();
     let on_signal = cancel.clone();
     ctrlc::set_handler(move || {
-        if on_signal.is_cancelled() {
+        if on_signal.is_canceled() {
             std::process::exit(EXIT_INTERRUPTED.into());
         }
         on_signal.cancel();
     })
-    .context("cannot listen for Ctrl-C")?;
+    .context("cannot install a signal handler")?;
     Ok(cancel)
 }

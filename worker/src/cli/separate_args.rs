@@ -1,4 +1,4 @@
-//! The arguments of `separate`, and what they mean together.
+//! The arguments of `separate` and their validation.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -23,17 +23,17 @@ Examples:
   separation-worker separate song.wav --output-dir stems --model UVR-MDX-NET-Inst_HQ_4.onnx --stems instrumental
   separation-worker separate song.m4a --output-dir stems --json | jq .outputs
 
-Exit codes: 0 all songs separated, 1 some failed, 2 nothing started because the arguments cannot be met,
-130 ended by a signal. The first signal ends the song under way cleanly, a second one ends the program at once.";
+Exit codes: 0 all songs separated, 1 some failed, 2 invalid arguments and nothing started, 130 ended by a signal.
+The first signal stops the running song and removes its partial files, a second one ends the program immediately.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SeparateArguments {
-    /// Songs: wav, flac, mp3, ogg, opus, m4a, aac, alac, aiff, caf; others through ffmpeg if it is installed
+    /// Songs: wav, flac, mp3, ogg, opus, m4a, aac, alac, aiff, caf; other formats with ffmpeg, if installed
     #[arg(required = true, value_name = "INPUT")]
     pub(super) inputs: Vec<PathBuf>,
 
-    /// Where NAME_vocals.wav and NAME_instrumental.wav go; made if missing, existing stems are replaced
+    /// Directory for NAME_vocals.wav and NAME_instrumental.wav; created if missing, existing stems are replaced
     #[arg(long, short, value_name = "DIR")]
     pub(super) output_dir: PathBuf,
 
@@ -41,47 +41,47 @@ pub(super) struct SeparateArguments {
     #[arg(long, value_name = "builtin|FILE.onnx", default_value = "builtin")]
     model: PathBuf,
 
-    /// The model's parameters: a sidecar or UVR's mdx_model_data.json; by default looked for beside the model
+    /// The model's parameters: a sidecar or UVR's mdx_model_data.json [default: searched next to the model]
     #[arg(long, value_name = "FILE.json")]
     model_data: Option<PathBuf>,
 
-    /// Which stems to write; both by default
+    /// Stems to write [default: both]
     #[arg(long, value_name = "STEM", value_delimiter = ',')]
     stems: Vec<StemName>,
 
-    /// How stems are written
+    /// File format of the stems
     #[arg(long, value_enum, default_value_t = Format::Wav)]
     format: Format,
 
-    /// Bits per sample of wav and flac; 32f is floating point, for wav only
+    /// Bits per sample of wav and flac; 32f is 32-bit floating point, wav only
     #[arg(long, value_enum, value_name = "BITS")]
     bit_depth: Option<BitDepth>,
 
-    /// How far chunks overlap, as a part of a chunk, at most 0.99: more is smoother and slower
-    #[arg(long, value_name = "PART", default_value_t = Overlap::DEFAULT.fraction())]
+    /// Overlap of chunks, as a fraction of a chunk, at most 0.99; a larger overlap is smoother and slower
+    #[arg(long, value_name = "FRACTION", default_value_t = Overlap::DEFAULT.fraction())]
     overlap: f64,
 
-    /// Run the model a second time on the inverted song, to cancel its own noise; twice as slow
+    /// Run the model a second time on the inverted song, to cancel the model's noise; twice as slow
     #[arg(long)]
     denoise: bool,
 
-    /// `peak` scales a stem down if it would clip; `none` leaves levels alone, so that stems sum to the song
+    /// `peak` scales a stem down if it would clip; `none` keeps the levels, so that the stems sum to the song
     #[arg(long, value_enum, default_value_t = NormalizeChoice::None)]
     normalize: NormalizeChoice,
 
-    /// Processor threads for the model, at most 256; all cores by default
+    /// CPU threads for the model, at most 256 [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS as i64))]
     threads: Option<u16>,
 
-    /// What runs the model; never falls back to another
+    /// Execution provider of the model; never falls back to another one
     #[arg(long, value_enum, default_value_t = ProviderChoice::Cpu)]
     provider: ProviderChoice,
 
-    /// Compute stems and levels as another program does, to compare with it; they then do not sum to the song
+    /// Compute stems and levels as another program does, for comparison; the stems then do not sum to the song
     #[arg(long, value_enum, value_name = "PROGRAM", conflicts_with = "normalize")]
     compat: Option<Compat>,
 
-    /// Give up on a song after this time
+    /// Time limit of one song
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<f64>,
 
@@ -130,7 +130,7 @@ impl SeparateArguments {
         let model = ModelChoice::named(self.model.clone(), self.model_data.clone());
         ensure!(
             model != ModelChoice::Builtin || self.model_data.is_none(),
-            "--model-data belongs to a model from a file; name it with --model"
+            "--model-data needs a model file; fix: add --model FILE.onnx"
         );
         Ok(model)
     }
@@ -180,22 +180,22 @@ impl SeparateArguments {
             (Format::Flac, Some(BitDepth::Int24)) => OutputFormat::Flac(FlacSamples::Int24),
             (Format::Flac, Some(BitDepth::Float32)) => {
                 bail!(
-                    "--bit-depth 32f is for wav only: flac has no floating point; use --format wav or --bit-depth 24"
+                    "--bit-depth 32f is for wav only: flac has no floating point; fix: use --format wav or --bit-depth 24"
                 )
             }
             (Format::Mp3, Some(_)) => {
-                bail!("--bit-depth is for wav and flac: mp3 has no such thing; leave it out")
+                bail!("--bit-depth is for wav and flac only; fix: omit it for mp3")
             }
             (Format::Mp3, None) if cfg!(not(feature = "mp3")) => {
                 bail!(
-                    "this build cannot write mp3: build it with --features mp3 (LAME, which is LGPL), or use --format flac"
+                    "this build cannot write mp3; fix: build with --features mp3 (LAME, LGPL), or use --format flac"
                 )
             }
             (Format::Mp3, None) => OutputFormat::Mp3,
         })
     }
 
-    /// The stems to write, of those that the model has.
+    /// The `available` stems that are selected.
     pub(super) fn wanted_stems(&self, available: [StemName; 2]) -> Result<Vec<StemName>> {
         if self.stems.is_empty() {
             return Ok(available.into());
@@ -210,7 +210,7 @@ impl SeparateArguments {
             .collect())
     }
 
-    /// The files that each input's stems go to.
+    /// The output files of each input's stems.
     pub(super) fn plan_outputs(
         &self,
         stems: &[StemName],
@@ -218,7 +218,7 @@ impl SeparateArguments {
     ) -> Result<Vec<Vec<StemOutput>>> {
         let output_dir = fs::canonicalize(&self.output_dir)
             .with_context(|| format!("cannot use --output-dir {}", self.output_dir.display()))?;
-        // Inputs that do not exist are reported when their turn comes.
+        // A missing input is reported when it is separated.
         let inputs: Vec<PathBuf> = self.inputs.iter().flat_map(fs::canonicalize).collect();
         let mut owners: HashMap<PathBuf, &Path> = HashMap::new();
         let mut planned = Vec::with_capacity(self.inputs.len());
@@ -229,7 +229,7 @@ impl SeparateArguments {
                 let destination = output_dir.join(&name);
                 if inputs.contains(&destination) {
                     bail!(
-                        "{} would be replaced by a stem of {}; use another --output-dir",
+                        "{} would be replaced by a stem of {}; fix: use another --output-dir",
                         destination.display(),
                         input.display()
                     );
@@ -237,7 +237,7 @@ impl SeparateArguments {
                 if let Some(other) = owners.insert(destination, input) {
                     let (other, input, name) = (other.display(), input.display(), Path::new(&name).display());
                     bail!(
-                        "{other} and {input} would both be written to {name}; rename one, or separate them into two folders"
+                        "{other} and {input} would both be written to {name}; fix: rename one, or use two output directories"
                     );
                 }
                 outputs.push(StemOutput {
@@ -254,6 +254,6 @@ impl SeparateArguments {
 fn output_name(input: &Path, stem: &StemName, format: OutputFormat) -> Result<OsString> {
     let song = input
         .file_stem()
-        .with_context(|| format!("{} is not the name of a file", input.display()))?;
+        .with_context(|| format!("{} is not a file name", input.display()))?;
     Ok(stem_files::name(song, &format!("_{stem}.{}", format.extension())))
 }

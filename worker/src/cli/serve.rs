@@ -1,4 +1,4 @@
-//! What `processor` and `uploader` share: settings, logs, the admin endpoint, and the service loop to its end.
+//! Shared by `processor` and `uploader`: settings, logs, the admin endpoint and the service loop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
 
-use super::Failure;
+use super::failure::Failure;
 use super::parent::ParentArguments;
 use crate::admin::Admin;
 use crate::kafka::{Consumer, Producer, ensure_topics};
@@ -23,23 +23,23 @@ use crate::storage::StorageError;
 use crate::telemetry::{LogsArguments, Metrics};
 use crate::work::{HoldableStep, Role, WorkError};
 
-/// How long an orderly end waits for a model that is being loaded; large ones take ten seconds.
+/// Time that a graceful shutdown waits for a model that is loading; large models take ten seconds.
 const LOADING_LIMIT: Duration = Duration::from_secs(30);
 
-/// Pause before a start that a dependency did not allow is tried again.
+/// Pause before a start that a dependency prevented is retried.
 const START_PAUSE: Duration = Duration::from_secs(2);
 
-/// How long ending at once waits for a separation to notice.
+/// Time that an abort waits for a separation to stop.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
 
-/// Options of every role that takes messages.
+/// Options of every role that consumes messages.
 #[derive(Debug, Args)]
 pub(super) struct ServeArguments {
     #[command(flatten)]
     kafka: KafkaArguments,
     #[command(flatten)]
     consumer: ConsumerArguments,
-    /// Address of live, ready, metrics and drain; port 0 takes any free one
+    /// Address of the admin endpoint (live, ready, metrics, drain); port 0 selects any free port
     #[arg(long, env = env::ADMIN_ADDR, default_value = "0.0.0.0:8081", value_name = "ADDRESS")]
     admin_addr: SocketAddr,
     #[command(flatten)]
@@ -48,7 +48,7 @@ pub(super) struct ServeArguments {
     logs: LogsArguments,
 }
 
-/// What a role is made from, besides its own options.
+/// Validated settings and the runtime, ready to serve a role.
 pub(super) struct Serving {
     kafka: KafkaSettings,
     consumer: ConsumerSettings,
@@ -59,7 +59,7 @@ pub(super) struct Serving {
 }
 
 impl ServeArguments {
-    /// Checks the options together, starts logging, and catches signals before the first line is logged.
+    /// Validates the options, starts logging, and installs signal handlers before the first line is logged.
     pub(super) fn begin(&self, role: ConsumedRole) -> Result<Serving, Failure> {
         let kafka = self
             .kafka
@@ -71,7 +71,7 @@ impl ServeArguments {
             .map_err(|error| Failure::Usage(error.into()))?;
         self.logs
             .start()
-            .context("LOG_LEVEL cannot be read")
+            .context("LOG_LEVEL is invalid")
             .map_err(Failure::Usage)?;
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -83,7 +83,7 @@ impl ServeArguments {
             .block_on(async { Shutdown::on_signals() })
             .context("cannot catch signals")
             .map_err(Failure::Work)?;
-        // Once, and without secrets: these types show none.
+        // The Debug output of these types contains no secrets.
         tracing::info!(?kafka, ?consumer, admin_addr = %self.admin_addr, "Settings");
         Ok(Serving {
             kafka,
@@ -97,12 +97,12 @@ impl ServeArguments {
 }
 
 impl Serving {
-    /// Makes the role and serves until a shutdown is asked for. A shutdown while the role is made ends it as well.
+    /// Creates the role and serves until a shutdown is requested, which may also happen while the role is created.
     pub(super) fn run<R: Role>(self, make: impl AsyncFn() -> anyhow::Result<R>) -> Result<(), Failure> {
         let heartbeat = Heartbeat::default();
         let served = heartbeat.during(self.serve(make, heartbeat.clone()));
         let exit = self.runtime.block_on(served).map_err(Failure::Work)?;
-        // A process that ends while ONNX Runtime loads a model or runs it on a thread may crash on its way out.
+        // A process that exits while ONNX Runtime loads or runs a model on a thread may crash.
         self.runtime.shutdown_timeout(match exit {
             Exit::Drained => LOADING_LIMIT,
             Exit::Aborted => ABORT_LIMIT,
@@ -137,23 +137,23 @@ impl Serving {
         };
         tokio::spawn(admin.serve(listener));
         let role = tokio::select! {
-            role = available(&metrics, make) => role?,
+            role = create_role(&metrics, make) => role?,
             () = shutdown.drain.cancelled() => {
                 activity.send_replace(Activity::Stopped);
-                shutdown.wait_until_heard().await;
+                shutdown.wait_for_drain_client().await;
                 return Ok(Exit::Drained);
             }
         };
         let consumer = &self.consumer;
-        let producer = Producer::new(&self.kafka).context("cannot make a Kafka producer")?;
-        let joined =
-            Consumer::join(&self.kafka, consumer, metrics.clone()).context("cannot make a Kafka consumer")?;
-        // Beside the work: with the brokers away, or without the right to create topics, messages can still be taken
-        // later, and publishing says what is missing.
+        let producer = Producer::new(&self.kafka).context("cannot create a Kafka producer")?;
+        let joined = Consumer::join(&self.kafka, consumer, metrics.clone())
+            .context("cannot create a Kafka consumer")?;
+        // In the background: with unreachable brokers or without the permission to create topics, messages can still
+        // be consumed later, and publishing reports a missing topic.
         let (kafka, settings) = (self.kafka.clone(), consumer.clone());
         tokio::spawn(async move {
             if let Err(error) = ensure_topics(&kafka, &settings).await {
-                tracing::warn!(%error, "Could not make sure that the topics to publish to exist");
+                tracing::warn!(%error, "Cannot check or create the topics to publish to");
             }
         });
         tracing::info!(
@@ -171,13 +171,13 @@ impl Serving {
             activity,
         };
         let exit = service.run(shutdown).await?;
-        shutdown.wait_until_heard().await;
+        shutdown.wait_for_drain_client().await;
         Ok(exit)
     }
 }
 
-/// Makes the role; as long as a dependency refuses or fails, again.
-async fn available<R>(metrics: &Metrics, make: impl AsyncFn() -> anyhow::Result<R>) -> anyhow::Result<R> {
+/// Creates the role; retries while a dependency refuses or fails.
+async fn create_role<R>(metrics: &Metrics, make: impl AsyncFn() -> anyhow::Result<R>) -> anyhow::Result<R> {
     let mut start = HoldableStep::new(metrics.holds(), "start");
     loop {
         let error = match make().await {

@@ -1,15 +1,15 @@
-//! What the files of stems are called.
+//! File names of stems.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use sha2::{Digest as _, Sha256};
 
-/// The longest name of a file in bytes, of Linux's own file systems.
+/// Maximum length of a file name on Linux file systems.
 const MAX_NAME_BYTES: usize = 255;
 
-/// The name of a song and an ending. Where the file system would not take it, the song's name is cut off and gets a
-/// tag made of all of it, so that two long names stay two.
+/// A song's name with an ending. A name that is too long for the file system is cut and gets a hash of the complete
+/// name, so that two long names stay distinct.
 pub(super) fn name(song: &OsStr, ending: &str) -> OsString {
     let song = song.as_bytes();
     let mut name = if song.len() + ending.len() <= MAX_NAME_BYTES {
@@ -20,23 +20,23 @@ pub(super) fn name(song: &OsStr, ending: &str) -> OsString {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         let tag = format!("~{tag}");
-        let most = MAX_NAME_BYTES
+        let max_bytes = MAX_NAME_BYTES
             .saturating_sub(ending.len() + tag.len())
             .min(song.len());
-        [&song[..whole_chars(song, most)], tag.as_bytes()].concat()
+        [&song[..char_boundary(song, max_bytes)], tag.as_bytes()].concat()
     };
     name.extend_from_slice(ending.as_bytes());
     OsString::from_vec(name)
 }
 
-/// The most bytes up to `most` that cut no character of UTF-8 in two.
-fn whole_chars(text: &[u8], most: usize) -> usize {
+/// The largest number of bytes up to `max_bytes` that splits no UTF-8 character.
+fn char_boundary(text: &[u8], max_bytes: usize) -> usize {
     let is_inside = |at: &usize| text.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
-    // Four bytes are the longest character: what has more of these is no UTF-8.
-    (most.saturating_sub(3)..=most)
+    // A UTF-8 character has at most four bytes.
+    (max_bytes.saturating_sub(3)..=max_bytes)
         .rev()
         .find(|at| !is_inside(at))
-        .unwrap_or(most)
+        .unwrap_or(max_bytes)
 }
 
 #[cfg(test)]
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_cut_off_only_where_they_must_be_and_between_characters() {
+    fn only_too_long_names_are_cut_and_only_between_characters() {
         assert_eq!(name(OsStr::new("song"), "_vocals.wav"), "song_vocals.wav");
         let long = "x".repeat(238);
         assert_eq!(name(OsStr::new(&long), "_instrumental.wav").len(), 255);
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn long_names_that_differ_at_their_end_stay_two() {
+    fn long_names_that_differ_at_their_end_stay_distinct() {
         let song = |last: &str| name(OsStr::new(&("x".repeat(250) + last)), "_vocals.wav");
         assert_ne!(song("a"), song("b"));
     }

@@ -1,4 +1,4 @@
-//! `separation-worker submit`: posts songs, follows them, fetches their stems.
+//! `separation-worker submit`: posts songs, follows their tasks, downloads their stems.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,28 +10,29 @@ use separation_contract::message::{Task, TaskId};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::Failure;
+use super::failure::Failure;
 use super::printing::{json_out, line_err, line_out};
 use super::stem_files;
-use super::submit_args::{Plan, Song, SubmitArguments, Target};
-use super::submit_client::{ApiClient, Seen, Stage};
+use super::submit_args::{SubmitArguments, SubmitPlan, Target};
+use super::submit_client::{ApiClient, ReportedStage, StatusResponse};
 use super::submit_progress::SubmitProgress;
+use super::submit_song::Song;
 use crate::clock::unix_time;
 use crate::kafka::{Header, Producer};
 use crate::telemetry::TraceContext;
 
-/// Time between two looks at a task.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Polling interval of a task.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks in a row that may fail before a song is given up: two minutes, in which an API can be replaced.
-const MOST_FAILURES: u32 = 120;
+/// Consecutive failed status requests after which a song counts as failed: two minutes, enough to replace an API.
+const MAX_FAILURES: u32 = 120;
 
-/// How long brokers may take with what was published.
+/// Time limit for flushing published tasks.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
-/// What became of one song.
+/// The report of one song.
 #[derive(Debug, Default, Serialize)]
-struct SongReport {
+struct SubmitReport {
     input: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     task_uuid: Option<TaskId>,
@@ -46,7 +47,7 @@ struct SongReport {
     outputs: Vec<String>,
 }
 
-/// A song that was posted and is not over.
+/// A posted song whose task has not ended.
 struct Running {
     song: Song,
     task_uuid: TaskId,
@@ -70,7 +71,7 @@ pub(super) fn run(arguments: &SubmitArguments) -> Result<(), Failure> {
     submitted
 }
 
-async fn submit(plan: Plan) -> Result<(), Failure> {
+async fn submit(plan: SubmitPlan) -> Result<(), Failure> {
     let mut reporter = Reporter {
         json: plan.json,
         failed: false,
@@ -78,7 +79,7 @@ async fn submit(plan: Plan) -> Result<(), Failure> {
     match &plan.target {
         Target::Kafka { settings, topic } => {
             let producer = Producer::new(settings)
-                .context("cannot make a Kafka client")
+                .context("cannot create a Kafka client")
                 .map_err(Failure::Work)?;
             for song in &plan.songs {
                 let report = publish(&producer, topic, song, plan.hook_url.as_deref()).await;
@@ -86,7 +87,7 @@ async fn submit(plan: Plan) -> Result<(), Failure> {
             }
             let flushed = producer.close(FLUSH_LIMIT).await;
             flushed
-                .context("not everything reached Kafka")
+                .context("Kafka did not confirm all tasks")
                 .map_err(Failure::Work)?;
         }
         Target::Api(api) => submit_to_api(&plan, api, &mut reporter).await?,
@@ -98,10 +99,10 @@ async fn submit(plan: Plan) -> Result<(), Failure> {
     }
 }
 
-async fn submit_to_api(plan: &Plan, api: &ApiClient, reporter: &mut Reporter) -> Result<(), Failure> {
+async fn submit_to_api(plan: &SubmitPlan, api: &ApiClient, reporter: &mut Reporter) -> Result<(), Failure> {
     let mut progress = SubmitProgress::start(plan.songs.len());
     let mut running = Vec::new();
-    api.wait_until_there().await;
+    api.wait_until_started().await;
     for song in &plan.songs {
         progress.update(&song.name, "posting");
         let report = match api.post(song, plan.hook_url.as_deref()).await {
@@ -114,78 +115,78 @@ async fn submit_to_api(plan: &Plan, api: &ApiClient, reporter: &mut Reporter) ->
                 });
                 continue;
             }
-            Ok(task_uuid) => SongReport {
+            Ok(task_uuid) => SubmitReport {
                 status: "queued",
                 task_uuid: Some(task_uuid),
-                ..SongReport::of(song)
+                ..SubmitReport::for_song(song)
             },
-            Err(error) => SongReport::failed(song, None, format!("{error:#}")),
+            Err(error) => SubmitReport::failed(song, None, format!("{error:#}")),
         };
-        progress.over(|| reporter.print(&report))?;
+        progress.finish_one(|| reporter.print(&report))?;
     }
     let deadline = plan
         .timeout
         .and_then(|timeout| Instant::now().checked_add(timeout));
-    let mut interval = tokio::time::interval(LOOK_INTERVAL);
+    let mut interval = tokio::time::interval(POLL_INTERVAL);
     while !running.is_empty() {
         interval.tick().await;
-        let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        let mut still = Vec::with_capacity(running.len());
+        let timed_out = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let mut unfinished = Vec::with_capacity(running.len());
         for mut task in running {
-            match look(plan, api, &mut task, &mut progress, late).await {
-                None => still.push(task),
+            match poll(plan, api, &mut task, &mut progress, timed_out).await {
+                None => unfinished.push(task),
                 Some(report) => {
-                    progress.over(|| reporter.print(&report))?;
+                    progress.finish_one(|| reporter.print(&report))?;
                 }
             }
         }
-        running = still;
+        running = unfinished;
     }
     progress.finish();
     Ok(())
 }
 
-/// Looks at a task; gives a report when it is over.
-async fn look(
-    plan: &Plan,
+/// Reads the status of a task; returns a report once it has ended.
+async fn poll(
+    plan: &SubmitPlan,
     api: &ApiClient,
     task: &mut Running,
     progress: &mut SubmitProgress,
-    late: bool,
-) -> Option<SongReport> {
-    let failed = |error: String| Some(SongReport::failed(&task.song, Some(&task.task_uuid), error));
-    let seen = match api.look(&task.task_uuid).await {
-        Ok(seen) => seen,
-        Err(error) if task.failures >= MOST_FAILURES => return failed(format!("{error:#}")),
+    timed_out: bool,
+) -> Option<SubmitReport> {
+    let failed = |error: String| Some(SubmitReport::failed(&task.song, Some(&task.task_uuid), error));
+    let response = match api.poll(&task.task_uuid).await {
+        Ok(response) => response,
+        Err(error) if task.failures >= MAX_FAILURES => return failed(format!("{error:#}")),
         Err(_) => {
             task.failures += 1;
             return None;
         }
     };
     task.failures = 0;
-    progress.update(&task.song.name, &seen.words());
-    match seen.status {
-        Stage::Done => Some(done(plan, api, task, seen).await),
-        Stage::Failed => failed(seen.error_message.unwrap_or_else(|| "unknown error".into())),
-        Stage::Other if late => failed("not done in time; it goes on without being followed".into()),
-        Stage::Other => None,
+    progress.update(&task.song.name, &response.status_text());
+    match response.status {
+        ReportedStage::Done => Some(done(plan, api, task, response).await),
+        ReportedStage::Failed => failed(response.error_message.unwrap_or_else(|| "unknown error".into())),
+        ReportedStage::Other if timed_out => failed("--timeout exceeded; the task continues".into()),
+        ReportedStage::Other => None,
     }
 }
 
-async fn done(plan: &Plan, api: &ApiClient, task: &Running, seen: Seen) -> SongReport {
-    let report = SongReport {
+async fn done(plan: &SubmitPlan, api: &ApiClient, task: &Running, response: StatusResponse) -> SubmitReport {
+    let report = SubmitReport {
         status: "done",
         task_uuid: Some(task.task_uuid.clone()),
-        vocals: seen.vocals,
-        instrumental: seen.instrumental,
-        ..SongReport::of(&task.song)
+        vocals: response.vocals,
+        instrumental: response.instrumental,
+        ..SubmitReport::for_song(&task.song)
     };
     let Some(output) = &plan.output else {
         return report;
     };
     match fetch_stems(api, &task.song, &report, output).await {
-        Ok(outputs) => SongReport { outputs, ..report },
-        Err(error) => SongReport {
+        Ok(outputs) => SubmitReport { outputs, ..report },
+        Err(error) => SubmitReport {
             status: "failed",
             error: Some(format!("{error:#}")),
             ..report
@@ -196,7 +197,7 @@ async fn done(plan: &Plan, api: &ApiClient, task: &Running, seen: Seen) -> SongR
 async fn fetch_stems(
     api: &ApiClient,
     song: &Song,
-    report: &SongReport,
+    report: &SubmitReport,
     output: &Path,
 ) -> anyhow::Result<Vec<String>> {
     let mut outputs = Vec::new();
@@ -204,17 +205,17 @@ async fn fetch_stems(
         let path = output.join(stem_files::name(OsStr::new(&song.stem), &format!("_{stem}.wav")));
         let link = link
             .as_ref()
-            .with_context(|| format!("there is no link to the {stem}"))?;
+            .with_context(|| format!("the status has no link to the {stem}"))?;
         let fetched = api.fetch(link, &path).await;
-        fetched.with_context(|| format!("cannot fetch the {stem}"))?;
+        fetched.with_context(|| format!("cannot download the {stem}"))?;
         outputs.push(path.display().to_string());
     }
     Ok(outputs)
 }
 
-async fn publish(producer: &Producer, topic: &str, song: &Song, hook_url: Option<&str>) -> SongReport {
+async fn publish(producer: &Producer, topic: &str, song: &Song, hook_url: Option<&str>) -> SubmitReport {
     let id = Uuid::new_v4().to_string();
-    let task_uuid = TaskId::parse(&id).expect("a UUID is a task's name");
+    let task_uuid = TaskId::parse(&id).expect("a UUID is a valid task id");
     let hook_url = hook_url.map(str::to_owned);
     let task = Task::new(
         task_uuid.clone(),
@@ -229,17 +230,17 @@ async fn publish(producer: &Producer, topic: &str, song: &Song, hook_url: Option
     let value = task.to_json();
     let published = producer.publish(topic, Some(id.as_bytes()), value.as_bytes(), &headers);
     match published.await {
-        Ok(_) => SongReport {
+        Ok(_) => SubmitReport {
             status: "queued",
             task_uuid: Some(task_uuid),
-            ..SongReport::of(song)
+            ..SubmitReport::for_song(song)
         },
-        Err(error) => SongReport::failed(song, Some(&task_uuid), crate::work::chain(&error)),
+        Err(error) => SubmitReport::failed(song, Some(&task_uuid), crate::work::chain(&error)),
     }
 }
 
-impl SongReport {
-    fn of(song: &Song) -> Self {
+impl SubmitReport {
+    fn for_song(song: &Song) -> Self {
         Self {
             input: song.address.clone(),
             ..Self::default()
@@ -251,26 +252,26 @@ impl SongReport {
             status: "failed",
             error: Some(error),
             task_uuid: task_uuid.cloned(),
-            ..Self::of(song)
+            ..Self::for_song(song)
         }
     }
 }
 
-/// Prints reports, and knows whether one was of a failure.
+/// Prints reports and records whether one is a failure.
 struct Reporter {
     json: bool,
     failed: bool,
 }
 
 impl Reporter {
-    fn print(&mut self, report: &SongReport) -> Result<(), Failure> {
+    fn print(&mut self, report: &SubmitReport) -> Result<(), Failure> {
         self.failed |= report.error.is_some();
         self.write(report)
             .context("cannot write the report")
             .map_err(Failure::Work)
     }
 
-    fn write(&self, report: &SongReport) -> io::Result<()> {
+    fn write(&self, report: &SubmitReport) -> io::Result<()> {
         if self.json {
             return json_out(report);
         }

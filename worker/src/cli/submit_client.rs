@@ -1,4 +1,4 @@
-//! The API as `submit` uses it.
+//! The API client of `submit`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,28 +17,27 @@ use tokio_util::io::ReaderStream;
 use url::Url;
 use uuid::Uuid;
 
-use super::submit_args::Song;
+use super::submit_song::Song;
 use crate::audio::part_file;
 
-/// How long one answer about a task may take.
-const LOOK_LIMIT: Duration = Duration::from_secs(10);
+/// Time limit of one status request.
+const POLL_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often a song is posted again that the API has no room for.
-const MOST_TRIES: u32 = 20;
+/// Maximum number of requests for one song while the API answers 503.
+const MAX_TRIES: u32 = 20;
 
-/// How long to wait before posting again, at most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Maximum pause before a song is posted again.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long an API may take to start.
+/// Time to wait for an API that is starting.
 const START_LIMIT: Duration = Duration::from_secs(5);
 
-/// Time between two looks whether it has started.
+/// Polling interval of the API's start.
 const START_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest silence while a stem is fetched.
+/// Maximum time without data while a stem is downloaded.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
-/// The API.
 pub(super) struct ApiClient {
     http: reqwest::Client,
     api: String,
@@ -46,33 +45,33 @@ pub(super) struct ApiClient {
     password: Option<SecretString>,
 }
 
-/// How far a task is, as far as following it needs to know.
+/// The stages that `submit` distinguishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Stage {
+pub(super) enum ReportedStage {
     Done,
     Failed,
     #[serde(other)]
     Other,
 }
 
-/// What the API says of a task.
+/// The status of a task, from the API.
 #[derive(Debug)]
-pub(super) struct Seen {
-    pub(super) status: Stage,
+pub(super) struct StatusResponse {
+    pub(super) status: ReportedStage,
     pub(super) vocals: Option<String>,
     pub(super) instrumental: Option<String>,
     pub(super) error_message: Option<String>,
-    word: String,
+    stage_name: String,
     position: Option<u64>,
 }
 
-impl Seen {
+impl StatusResponse {
     fn read(answer: &Value) -> Option<Self> {
         let text = |name: &str| answer.get(name).and_then(Value::as_str).map(str::to_owned);
         Some(Self {
-            status: Stage::deserialize(answer.get("status")?).ok()?,
-            word: text("status")?,
+            status: ReportedStage::deserialize(answer.get("status")?).ok()?,
+            stage_name: text("status")?,
             vocals: text("vocals"),
             instrumental: text("instrumental"),
             error_message: text("error_message"),
@@ -80,14 +79,14 @@ impl Seen {
         })
     }
 
-    /// For people.
-    pub(super) fn words(&self) -> String {
+    /// The status as text.
+    pub(super) fn status_text(&self) -> String {
         match self.position {
-            _ if self.word == "unknown" => {
+            _ if self.stage_name == "unknown" => {
                 "unknown: failed, to be retried, or skipped because it was posted before the first worker started".into()
             }
-            Some(position) if position > 0 => format!("{}, {position} before it", self.word),
-            _ => self.word.clone(),
+            Some(position) if position > 0 => format!("{}, {position} before it", self.stage_name),
+            _ => self.stage_name.clone(),
         }
     }
 }
@@ -95,13 +94,13 @@ impl Seen {
 impl ApiClient {
     pub(super) fn new(api: &Url, username: &str, password: Option<SecretString>) -> Result<Self> {
         if !matches!(api.scheme(), "http" | "https") {
-            bail!("--api must begin with http:// or https://");
+            bail!("--api must start with http:// or https://");
         }
         crate::outbound::install_tls();
         let http = reqwest::Client::builder()
             .no_proxy()
             .build()
-            .context("cannot make an HTTP client")?;
+            .context("cannot create an HTTP client")?;
         Ok(Self {
             http,
             api: api.as_str().trim_end_matches('/').to_owned(),
@@ -110,19 +109,19 @@ impl ApiClient {
         })
     }
 
-    /// Waits a moment for an API that was started together with this command.
-    pub(super) async fn wait_until_there(&self) {
+    /// Waits up to [`START_LIMIT`] for an API that was started together with this command.
+    pub(super) async fn wait_until_started(&self) {
         let deadline = Instant::now() + START_LIMIT;
         while Instant::now() < deadline {
             match self.http.get(&self.api).timeout(START_LIMIT).send().await {
                 Err(error) if error.is_connect() => tokio::time::sleep(START_PAUSE).await,
-                // Whatever it answers; posting says what is wrong.
+                // Any response will do: posting reports errors.
                 _ => return,
             }
         }
     }
 
-    /// Posts a song, again while the API has no room.
+    /// Posts a song; retries while the API answers 503.
     pub(super) async fn post(&self, song: &Song, hook_url: Option<&str>) -> Result<TaskId> {
         let mut tries = 0;
         loop {
@@ -135,22 +134,22 @@ impl ApiClient {
                 }
             };
             let response = self.send(request).await?;
-            if response.status().as_u16() != 503 || tries >= MOST_TRIES {
+            if response.status().as_u16() != 503 || tries >= MAX_TRIES {
                 let answer = read(response).await?;
                 let id = answer.get("task_uuid").and_then(Value::as_str);
                 return id
                     .and_then(|id| TaskId::parse(id).ok())
-                    .context("the API named no task");
+                    .context("the API's response has no task_uuid");
             }
             let pause = response
                 .headers()
                 .get(RETRY_AFTER)
                 .and_then(|value| value.to_str().ok()?.parse().ok());
-            tokio::time::sleep(Duration::from_secs(pause.unwrap_or(5)).min(LONGEST_PAUSE)).await;
+            tokio::time::sleep(Duration::from_secs(pause.unwrap_or(5)).min(MAX_PAUSE)).await;
         }
     }
 
-    /// A form with the song as it lies on disk, read as it is sent.
+    /// A multipart form with the song's file, which is streamed.
     async fn form(&self, file: &Path, name: &str, hook_url: Option<&str>) -> Result<RequestBuilder> {
         let song = tokio::fs::File::open(file)
             .await
@@ -175,37 +174,37 @@ impl ApiClient {
             .body(Body::wrap_stream(body)))
     }
 
-    pub(super) async fn look(&self, task: &TaskId) -> Result<Seen> {
+    pub(super) async fn poll(&self, task: &TaskId) -> Result<StatusResponse> {
         let request = self
             .http
             .get(format!("{}/tasks/{task}", self.api))
-            .timeout(LOOK_LIMIT);
+            .timeout(POLL_LIMIT);
         let answer = read(self.send(request).await?).await?;
-        Seen::read(&answer).context("the API's answer cannot be read")
+        StatusResponse::read(&answer).context("malformed response from the API")
     }
 
-    /// Writes what lies at `link` to `path`, which appears when it is whole.
+    /// Downloads `link` to `path`, which appears only once complete.
     pub(super) async fn fetch(&self, link: &str, path: &Path) -> Result<()> {
         let response = tokio::time::timeout(IDLE_LIMIT, self.http.get(link).send())
             .await
-            .context("no answer")?
+            .context("no response")?
             .map_err(reqwest::Error::without_url)?;
         match response.status().as_u16() {
             200..=299 => {}
             403 => {
-                bail!("the link answers 403; fix: let everybody who has a link read the bucket, by a policy")
+                bail!("the link answered 403; fix: make the bucket publicly readable, with a bucket policy")
             }
-            status => bail!("the link answers {status}"),
+            status => bail!("the link answered {status}"),
         }
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let directory = path.parent().unwrap_or(Path::new("."));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let (file, part) =
-            part_file(folder, &name).with_context(|| format!("cannot write to {}", folder.display()))?;
+        let (file, part) = part_file(directory, &name)
+            .with_context(|| format!("cannot write to {}", directory.display()))?;
         let mut file = tokio::fs::File::from_std(file);
         let mut pieces = response.bytes_stream().map_err(reqwest::Error::without_url);
         while let Some(piece) = tokio::time::timeout(IDLE_LIMIT, pieces.next())
             .await
-            .context("nothing came for a minute")?
+            .context("no data for 60 s")?
         {
             file.write_all(&piece?).await.context("cannot write")?;
         }
@@ -224,15 +223,15 @@ impl ApiClient {
     }
 }
 
-/// The JSON of an answer of success; else what the API says is wrong.
+/// The JSON of a success; the API's error message otherwise.
 async fn read(response: Response) -> Result<Value> {
     let status = response.status();
     let answer: Option<Value> = response.json().await.ok();
     if status.is_success() {
-        return answer.context("the API's answer cannot be read");
+        return answer.context("malformed response from the API");
     }
     let text = |name: &str| answer.as_ref()?.get(name)?.as_str().map(str::to_owned);
-    let error = text("error").unwrap_or_else(|| format!("the API answers {}", status.as_u16()));
+    let error = text("error").unwrap_or_else(|| format!("the API answered {}", status.as_u16()));
     Err(match text("details") {
         Some(details) => anyhow!("{error}: {details}"),
         None => anyhow!(error),

@@ -1,4 +1,4 @@
-//! How far songs are that were posted: a bar on a terminal, a line for each change elsewhere. On standard error.
+//! Progress of posted songs: a bar on a terminal, else a line for each change. On standard error.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, stderr};
@@ -8,8 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::printing::{escaped, line_err};
 
 pub(super) struct SubmitProgress {
-    /// What was last said of each song.
-    said: HashMap<String, String>,
+    /// The last line printed for each song.
+    last_lines: HashMap<String, String>,
     bar: Option<ProgressBar>,
 }
 
@@ -23,24 +23,24 @@ impl SubmitProgress {
             bar
         });
         Self {
-            said: HashMap::new(),
+            last_lines: HashMap::new(),
             bar,
         }
     }
 
-    pub(super) fn update(&mut self, name: &str, words: &str) {
-        if self.said.get(name).is_some_and(|said| said == words) {
+    pub(super) fn update(&mut self, name: &str, text: &str) {
+        if self.last_lines.get(name).is_some_and(|last| last == text) {
             return;
         }
-        self.said.insert(name.to_owned(), words.to_owned());
+        self.last_lines.insert(name.to_owned(), text.to_owned());
         match &self.bar {
-            Some(bar) => bar.set_message(escaped(&format!("{name}: {words}")).into_owned()),
-            None => line_err(&format!("{name}: {words}")),
+            Some(bar) => bar.set_message(escaped(&format!("{name}: {text}")).into_owned()),
+            None => line_err(&format!("{name}: {text}")),
         }
     }
 
-    /// One song is over; `print` says so, above the bar.
-    pub(super) fn over<T>(&self, print: impl FnOnce() -> T) -> T {
+    /// Counts one ended song; `print` prints its report above the bar.
+    pub(super) fn finish_one<T>(&self, print: impl FnOnce() -> T) -> T {
         match &self.bar {
             Some(bar) => {
                 bar.inc(1);

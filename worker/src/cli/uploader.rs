@@ -1,10 +1,10 @@
-//! `separation-worker uploader`: takes results, uploads stems, tells callers.
+//! `separation-worker uploader`: consumes results, uploads stems, calls webhooks.
 
 use anyhow::Context as _;
 use clap::Args;
 use separation_contract::environment as env;
 
-use super::Failure;
+use super::failure::Failure;
 use super::serve::ServeArguments;
 use crate::outbound;
 use crate::settings::{
@@ -17,10 +17,11 @@ use crate::webhook::{Signer, Webhook};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   S3_BUCKET_NAME=stems S3_ENDPOINT_URL=http://s3:9000 separation-worker uploader --bootstrap-servers kafka:9092
-  WEBHOOK_SECRET=whsec_… separation-worker uploader     # callers can verify who rings
+  WEBHOOK_SECRET=whsec_… separation-worker uploader     # receivers can verify webhooks
   OUTBOUND_ALLOW=hooks.internal,10.0.0.0/8 separation-worker uploader
 
-SIGTERM lets the running upload finish, commits it and exits 0; a second one ends at once and leaves it for another.")]
+SIGTERM finishes and commits the running upload and exits 0; a second one exits immediately and leaves the result for
+another worker.")]
 pub(super) struct UploaderArguments {
     #[command(flatten)]
     serve: ServeArguments,

@@ -1,68 +1,68 @@
-//! Whether the brokers accept this process, and when it ends because they do not. Pure: no client, no clock.
+//! Whether the brokers accept this process, and when it exits because they refuse it. Pure: no client, no clock.
 //!
-//! Credentials are read once, at the start. A process that was accepted and is refused for minutes has old ones, so it
-//! ends, to be started with the current ones. One that was never accepted waits: starting it again changes nothing.
+//! Credentials are read once, at the start. A process that was accepted and is then refused for minutes probably has
+//! old credentials, so it exits to be restarted with the current ones. A process that was never accepted keeps trying:
+//! a restart would change nothing.
 
 use std::time::{Duration, Instant};
 
 use crate::faults;
 
-/// How long a process that was accepted may be refused: an authorizer or a user that is changed by hand takes less.
+/// How long an accepted process may be refused before it exits. Changing an authorizer or a user by hand takes less.
 const REFUSED_LIMIT: Duration = Duration::from_secs(120);
 
-/// The least time from the start to such an end: Kubernetes forgets earlier restarts of a container after 10 minutes,
-/// so that the pause before the next start stays short.
-const LEAST_UPTIME: Duration = Duration::from_secs(600);
+/// Minimum uptime before such an exit. Kubernetes resets a container's restart back-off after 10 minutes of uptime, so
+/// the next start is not delayed.
+const MIN_UPTIME: Duration = Duration::from_secs(600);
 
-/// Time between two questions whether the brokers still refuse.
-const QUESTION_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between two checks whether the brokers still refuse.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What brokers refuse.
+/// Scope of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// The client or its group: any answer shows that they accept it again.
+    /// The client or its group. Any successful response ends the refusal.
     Client,
-    /// The topic: only what needs it shows that they accept the client again.
+    /// The topic. Only a successful read of the topic, commit or publish ends the refusal.
     Topic,
 }
 
-/// What brokers showed by answering.
+/// Scope of a successful response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accepted {
-    /// They answer this client.
+    /// The brokers respond to this client.
     Client,
-    /// They let it read the topic, or commit there.
+    /// The brokers let it read the topic, commit or publish.
     Topic,
 }
 
-/// Why the process ends.
+/// Why the process exits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "Kafka accepted this process and has refused it for {} s ({dependency}); it ends, to be started with the current \
-     credentials", .duration.as_secs()
+    "Kafka accepted this process at first and has refused it for {} s ({dependency}); it exits, to be restarted with \
+     the current credentials", .duration.as_secs()
 )]
 pub struct Refusal {
-    /// The dependency and its code, such as `kafka:58`.
+    /// The dependency and its error code, such as `kafka:58`.
     pub dependency: String,
-    /// For how long it has refused.
+    /// Time since the first refusal.
     pub duration: Duration,
 }
 
-/// What is due.
+/// The next action.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// To ask the brokers whether they still refuse.
-    Ask,
-    /// To end the process.
-    End(Refusal),
+    /// Ask the brokers whether they still refuse.
+    Check,
+    /// Exit the process.
+    Exit(Refusal),
 }
 
-/// Whether the brokers accept this process.
 #[derive(Debug)]
 pub(super) struct Admission {
     started: Instant,
     refused_limit: Duration,
-    least_uptime: Duration,
+    min_uptime: Duration,
     accepted_once: bool,
     refused: Option<Refused>,
 }
@@ -72,7 +72,7 @@ struct Refused {
     dependency: String,
     scope: Scope,
     since: Instant,
-    ask_at: Instant,
+    check_at: Instant,
 }
 
 impl Admission {
@@ -80,13 +80,13 @@ impl Admission {
         Self {
             started,
             refused_limit: faults::limit("SEPARATION_REFUSED_LIMIT_MS", REFUSED_LIMIT),
-            least_uptime: faults::limit("SEPARATION_LEAST_UPTIME_MS", LEAST_UPTIME),
+            min_uptime: faults::limit("SEPARATION_LEAST_UPTIME_MS", MIN_UPTIME),
             accepted_once: false,
             refused: None,
         }
     }
 
-    /// The brokers refused something at `now`. Gives whether that is new.
+    /// Records a refusal at `now`. Returns whether it is the first of a series.
     pub(super) fn refused(&mut self, dependency: &str, scope: Scope, now: Instant) -> bool {
         if self.refused.is_some() {
             return false;
@@ -95,12 +95,12 @@ impl Admission {
             dependency: dependency.to_owned(),
             scope,
             since: now,
-            ask_at: now + QUESTION_INTERVAL,
+            check_at: now + CHECK_INTERVAL,
         });
         true
     }
 
-    /// The brokers answered. Gives the dependency that refused until now, if one did.
+    /// Records a successful response. Returns the dependency whose refusal it ends, if any.
     pub(super) fn accepted(&mut self, accepted: Accepted) -> Option<String> {
         self.accepted_once = true;
         let ended = self
@@ -109,34 +109,34 @@ impl Admission {
         ended.map(|refused| refused.dependency)
     }
 
-    /// When something is due, if the brokers refuse.
+    /// Time of the next action; `None` if the brokers do not refuse.
     pub(super) fn due_at(&self) -> Option<Instant> {
         let refused = self.refused.as_ref()?;
-        Some(match self.end_at() {
-            Some(end_at) => refused.ask_at.min(end_at),
-            None => refused.ask_at,
+        Some(match self.exit_at() {
+            Some(exit_at) => refused.check_at.min(exit_at),
+            None => refused.check_at,
         })
     }
 
-    /// What is due at `now`.
+    /// The action due at `now`.
     pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
-        let end_at = self.end_at();
+        let exit_at = self.exit_at();
         let refused = self.refused.as_mut()?;
-        if end_at.is_some_and(|end_at| end_at <= now) {
-            return Some(Due::End(Refusal {
+        if exit_at.is_some_and(|exit_at| exit_at <= now) {
+            return Some(Due::Exit(Refusal {
                 dependency: refused.dependency.clone(),
                 duration: now.saturating_duration_since(refused.since),
             }));
         }
-        (refused.ask_at <= now).then(|| {
-            refused.ask_at = now + QUESTION_INTERVAL;
-            Due::Ask
+        (refused.check_at <= now).then(|| {
+            refused.check_at = now + CHECK_INTERVAL;
+            Due::Check
         })
     }
 
-    fn end_at(&self) -> Option<Instant> {
+    fn exit_at(&self) -> Option<Instant> {
         let refused = self.refused.as_ref().filter(|_| self.accepted_once)?;
-        Some((refused.since + self.refused_limit).max(self.started + self.least_uptime))
+        Some((refused.since + self.refused_limit).max(self.started + self.min_uptime))
     }
 }
 
@@ -147,47 +147,47 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3_600);
 
     #[test]
-    fn a_process_that_was_never_accepted_waits() {
+    fn a_process_that_was_never_accepted_keeps_trying() {
         let start = Instant::now();
         let mut admission = Admission::new(start);
         assert_eq!(admission.due_at(), None);
         assert!(admission.refused("kafka:58", Scope::Client, start));
         assert!(!admission.refused("kafka:58", Scope::Client, start + HOUR));
-        assert_eq!(admission.due_at(), Some(start + QUESTION_INTERVAL));
+        assert_eq!(admission.due_at(), Some(start + CHECK_INTERVAL));
         assert_eq!(admission.due(start), None);
-        assert_eq!(admission.due(start + HOUR), Some(Due::Ask));
-        assert_eq!(admission.due_at(), Some(start + HOUR + QUESTION_INTERVAL));
+        assert_eq!(admission.due(start + HOUR), Some(Due::Check));
+        assert_eq!(admission.due_at(), Some(start + HOUR + CHECK_INTERVAL));
     }
 
     #[test]
-    fn a_process_that_was_accepted_ends_two_minutes_after_the_first_refusal() {
+    fn a_process_that_was_accepted_exits_two_minutes_after_the_first_refusal() {
         let start = Instant::now();
         let mut admission = Admission::new(start);
         assert_eq!(admission.accepted(Accepted::Client), None);
         admission.refused("kafka:58", Scope::Client, start + HOUR);
         let end = start + HOUR + REFUSED_LIMIT;
-        assert_eq!(admission.due(end - QUESTION_INTERVAL), Some(Due::Ask));
+        assert_eq!(admission.due(end - CHECK_INTERVAL), Some(Due::Check));
         let refusal = Refusal {
             dependency: "kafka:58".into(),
             duration: REFUSED_LIMIT,
         };
         assert_eq!(admission.due_at(), Some(end));
-        assert_eq!(admission.due(end), Some(Due::End(refusal)));
+        assert_eq!(admission.due(end), Some(Due::Exit(refusal)));
     }
 
     #[test]
-    fn a_process_ends_at_most_once_in_ten_minutes() {
+    fn a_process_exits_at_most_once_in_ten_minutes() {
         let start = Instant::now();
         let mut admission = Admission::new(start);
         admission.accepted(Accepted::Client);
         admission.refused("kafka:58", Scope::Client, start);
-        assert_eq!(admission.due(start + LEAST_UPTIME / 2), Some(Due::Ask));
-        let due = admission.due(start + LEAST_UPTIME);
-        assert!(matches!(due, Some(Due::End(_))), "{due:?}");
+        assert_eq!(admission.due(start + MIN_UPTIME / 2), Some(Due::Check));
+        let due = admission.due(start + MIN_UPTIME);
+        assert!(matches!(due, Some(Due::Exit(_))), "{due:?}");
     }
 
     #[test]
-    fn an_answer_ends_a_refusal_of_its_scope() {
+    fn a_successful_response_ends_a_refusal_of_its_scope() {
         let start = Instant::now();
         let mut admission = Admission::new(start);
         admission.refused("kafka:29", Scope::Topic, start);

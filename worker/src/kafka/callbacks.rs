@@ -1,6 +1,6 @@
-//! What librdkafka calls back within polling: partitions come and go, and lines for the log.
+//! Callbacks that librdkafka runs while it is polled: rebalances, errors and log lines.
 //!
-//! Decides nothing by itself: `membership` says what becomes of partitions.
+//! Decides nothing itself: `membership` decides what happens to partitions.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
@@ -18,41 +18,41 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Accepted;
 use super::client;
 use super::gate::Gate;
-use super::membership::{Membership, RevokeAnswer};
-use super::message::{Message, Place};
-use super::silence::Silence;
+use super::membership::{Membership, RevokeDecision};
+use super::message::{Message, Position};
+use super::stall_detector::StallDetector;
 use crate::telemetry::Metrics;
 
-/// Called by librdkafka within polling; shared with the consumer's own methods, which run on the same task.
+/// librdkafka runs the callbacks while it is polled, on the same task as the consumer's methods, which share the state.
 pub(super) struct Callbacks {
     pub(super) metrics: Metrics,
-    /// How the group shares partitions, which decides how they are taken and given up. The client's own answer depends on
-    /// where a rebalance stands.
+    /// The group's assignor, which decides between incremental and full assignment. Stored here because the protocol
+    /// that the client reports depends on the progress of a rebalance.
     pub(super) assignor: Assignor,
     state: Mutex<State>,
     pub(super) gate: Gate,
-    /// Wakes who waits for the assignment to stand still.
+    /// Notified when the assignment changes.
     pub(super) changed: Notify,
 }
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) membership: Membership,
-    /// Whether messages may come: none is worked on, the assignment has settled, no shutdown was asked for.
+    /// Whether messages may be delivered: none is being processed, the assignment is stable, no shutdown was requested.
     pub(super) open: bool,
-    /// Cancelled when the work's partition is lost.
-    pub(super) work: Option<CancellationToken>,
-    /// Partitions that went since their queues were last seen to.
-    pub(super) gone: Vec<i32>,
-    pub(super) silence: Silence,
-    /// No message is wanted any more.
-    pub(super) ends: bool,
-    /// The next message, which was looked for while one was worked on.
-    pub(super) next: Option<Message>,
-    /// Ends of partitions that were met when it was looked for.
-    pub(super) ended: Vec<i32>,
-    /// Its place and when the brokers were asked, if a commit of ours confirmed that it is this member's.
-    pub(super) confirmed: Option<(Place, Instant)>,
+    /// Canceled when the partition of the running message is lost.
+    pub(super) running: Option<CancellationToken>,
+    /// Partitions that were revoked or lost and whose queues are not removed yet.
+    pub(super) removed: Vec<i32>,
+    pub(super) stalls: StallDetector,
+    /// Whether the consumer is shutting down: no further message is delivered.
+    pub(super) closed: bool,
+    /// The next message, prefetched while another one is processed.
+    pub(super) prefetched: Option<Message>,
+    /// Partitions whose end was reached by that prefetch.
+    pub(super) reached_ends: Vec<i32>,
+    /// Position of the prefetched message and the time of the commit request, if that commit confirmed the ownership.
+    pub(super) confirmed: Option<(Position, Instant)>,
 }
 
 impl Callbacks {
@@ -68,23 +68,26 @@ impl Callbacks {
 }
 
 impl State {
-    /// A partition is read again from another offset.
+    /// Resets the state of a partition that is read from another offset.
     pub(super) fn moved(&mut self, partition: i32) {
         self.membership.moved(partition);
-        self.silence.taken(&[partition], Instant::now());
-        self.next.take_if(|next| next.place.partition == partition);
-        self.confirmed.take_if(|(place, _)| place.partition == partition);
+        self.stalls.assigned(&[partition], Instant::now());
+        self.prefetched
+            .take_if(|next| next.position.partition == partition);
+        self.confirmed
+            .take_if(|(position, _)| position.partition == partition);
     }
 
-    /// Forgets what is known of partitions that went.
-    pub(super) fn went(&mut self, partitions: &[i32]) {
-        self.gone.extend(partitions);
-        self.silence.gone(partitions);
-        self.ended.retain(|partition| !partitions.contains(partition));
-        self.next
-            .take_if(|next| partitions.contains(&next.place.partition));
+    /// Drops the state of partitions that were revoked or lost.
+    pub(super) fn forget(&mut self, partitions: &[i32]) {
+        self.removed.extend(partitions);
+        self.stalls.removed(partitions);
+        self.reached_ends
+            .retain(|partition| !partitions.contains(partition));
+        self.prefetched
+            .take_if(|next| partitions.contains(&next.position.partition));
         self.confirmed
-            .take_if(|(place, _)| partitions.contains(&place.partition));
+            .take_if(|(position, _)| partitions.contains(&position.partition));
     }
 }
 
@@ -92,14 +95,14 @@ impl Callbacks {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state
             .lock()
-            .expect("nothing panics while it holds the state")
+            .expect("no code panics while it holds this lock")
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) {
         let numbers = numbers(partitions);
         self.gate.accepted(Accepted::Client);
         log_failure(
-            "take",
+            "assign",
             match self.assignor {
                 Assignor::CooperativeSticky => consumer.incremental_assign(partitions),
                 Assignor::Range => consumer.assign(partitions),
@@ -108,7 +111,7 @@ impl Callbacks {
         {
             let mut state = self.state();
             state.membership.assign(&numbers);
-            state.silence.taken(&numbers, Instant::now());
+            state.stalls.assigned(&numbers, Instant::now());
         }
         self.metrics.rebalance("assigned");
         tracing::info!(partitions = ?numbers, "Partitions assigned");
@@ -120,23 +123,23 @@ impl Callbacks {
         if consumer.assignment_lost() {
             self.metrics.rebalance("lost");
             if state.membership.lose(&numbers) {
-                tracing::warn!(partitions = ?numbers, "Partitions lost, with the task that was running");
-                if let Some(work) = state.work.take() {
-                    work.cancel();
+                tracing::warn!(partitions = ?numbers, "Partitions lost, including that of the running task");
+                if let Some(running) = state.running.take() {
+                    running.cancel();
                 }
             } else {
                 tracing::warn!(partitions = ?numbers, "Partitions lost");
             }
-        } else if state.membership.revoke(&numbers) == RevokeAnswer::Hold {
-            self.metrics.rebalance("held");
-            tracing::info!(partitions = ?numbers, "Partitions asked back; they follow when the running task is committed");
+        } else if state.membership.revoke(&numbers) == RevokeDecision::Retain {
+            self.metrics.rebalance("retained");
+            tracing::info!(partitions = ?numbers, "Revoked partitions retained until the running task is committed");
             return;
         } else {
-            self.metrics.rebalance("given_up");
-            tracing::info!(partitions = ?numbers, "Partitions given up");
+            self.metrics.rebalance("revoked");
+            tracing::info!(partitions = ?numbers, "Partitions revoked");
         }
-        state.went(&numbers);
-        log_failure("give up", give_up(consumer, self.assignor, partitions));
+        state.forget(&numbers);
+        log_failure("unassign", unassign(consumer, self.assignor, partitions));
     }
 }
 
@@ -147,7 +150,7 @@ impl ClientContext for Callbacks {
 
     fn error(&self, error: KafkaError, reason: &str) {
         client::log_error(&error, reason);
-        self.gate.met(&error);
+        self.gate.record_error(&error);
     }
 }
 
@@ -167,7 +170,7 @@ impl ConsumerContext for Callbacks {
     }
 }
 
-pub(super) fn give_up<C: ConsumerContext>(
+pub(super) fn unassign<C: ConsumerContext>(
     consumer: &impl rdkafka::consumer::Consumer<C>,
     assignor: Assignor,
     partitions: &TopicPartitionList,
@@ -183,8 +186,8 @@ fn numbers(partitions: &TopicPartitionList) -> Vec<i32> {
     elements.iter().map(|element| element.partition()).collect()
 }
 
-/// Giving up fails only when a rebalance has taken the partitions meanwhile. What could not be taken stays silent, and is
-/// taken anew then.
+/// Unassigning fails only when a rebalance has removed the partitions in the meantime. A partition that could not be
+/// assigned delivers nothing, so it is reassigned as a stalled one.
 pub(super) fn log_failure(what: &str, result: KafkaResult<()>) {
     if let Err(error) = result {
         tracing::warn!(%error, "Could not {what} partitions");

@@ -1,4 +1,4 @@
-//! What all of our Kafka clients share: their settings, and where librdkafka's own log lines go.
+//! Settings, logging and error classification that all Kafka clients of this crate share.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
-use super::admission::Scope;
+use super::error::refused_scope;
 use super::gate::Gate;
-use super::repeats::Repeats;
+use super::log_throttle::LogThrottle;
 use crate::settings::KafkaSettings;
 
-/// How long the question whether brokers still refuse this process may take: half of the time between two.
-pub(super) const REFUSAL_QUESTION_LIMIT: Duration = Duration::from_secs(5);
+/// Timeout of the check whether brokers still refuse this process: half of the time between two checks.
+pub(super) const REFUSAL_CHECK_LIMIT: Duration = Duration::from_secs(5);
 
-/// What this process's clients, which all talk to the same brokers, said of their troubles.
-static SAID: Mutex<Repeats<String>> = Mutex::new(Repeats::new());
+/// Recently logged errors of all clients of this process, which connect to the same brokers.
+static LOG_THROTTLE: Mutex<LogThrottle<String>> = Mutex::new(LogThrottle::new());
 
-/// A client's settings, to which those of its kind are added.
+/// The settings of a client: the shared ones, and its own ones in `kind`.
 pub(super) fn config(kafka: &KafkaSettings, kind: Vec<(&'static str, String)>) -> ClientConfig {
     let mut config = ClientConfig::new();
     for (name, value) in kafka.client_settings().into_iter().chain(kind) {
@@ -27,67 +27,54 @@ pub(super) fn config(kafka: &KafkaSettings, kind: Vec<(&'static str, String)>) -
     config
 }
 
-/// One of librdkafka's log lines. Its warnings are about connections that it repairs by itself.
+/// Writes one of librdkafka's log lines. Its warnings are about connections that it restores by itself.
 pub(super) fn log(level: RDKafkaLogLevel, part: &str, line: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             tracing::error!(part, line, "Kafka client failure");
         }
-        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if is_news(part) => {
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if should_log(part) => {
             tracing::warn!(part, line, "Kafka client");
         }
         _ => tracing::debug!(part, line, "Kafka client"),
     }
 }
 
-/// An error that concerns no single request. The client repairs it by itself, but for a login that is wrong.
+/// Logs an error that belongs to no single request. The client recovers by itself, except from wrong credentials.
 pub(super) fn log_error(error: &KafkaError, reason: &str) {
     let code = error.rdkafka_error_code();
     if code == Some(RDKafkaErrorCode::PartitionEOF) {
-        // No trouble; the consumer hears of it by polling.
+        // Not an error; polling returns it as well.
         return;
     }
     let refused = code.is_some_and(|code| refused_scope(code).is_some());
     let kind = code.map_or_else(|| error.to_string(), |code| format!("{code:?}"));
-    match (is_news(&kind), refused) {
+    match (should_log(&kind), refused) {
         (true, true) => tracing::error!(
             %error,
             reason,
-            "Kafka refuses this worker; fix: set its name, password, certificates or rights, it goes on trying"
+            "Kafka refuses this worker, which keeps trying; fix: correct its username, password, certificates or ACLs"
         ),
-        (true, false) => tracing::warn!(%error, reason, "Kafka trouble; the client goes on trying"),
-        (false, _) => tracing::debug!(%error, reason, "Kafka trouble goes on"),
+        (true, false) => tracing::warn!(%error, reason, "Kafka client error; the client keeps trying"),
+        (false, _) => tracing::debug!(%error, reason, "Kafka client error persists"),
     }
 }
 
-/// What the brokers refuse with an error code; `None` for errors that are no refusals.
-pub(super) fn refused_scope(code: RDKafkaErrorCode) -> Option<Scope> {
-    match code {
-        RDKafkaErrorCode::Authentication
-        | RDKafkaErrorCode::SaslAuthenticationFailed
-        | RDKafkaErrorCode::SSL
-        | RDKafkaErrorCode::GroupAuthorizationFailed
-        | RDKafkaErrorCode::ClusterAuthorizationFailed => Some(Scope::Client),
-        RDKafkaErrorCode::TopicAuthorizationFailed => Some(Scope::Topic),
-        _ => None,
-    }
+/// Whether an error of this kind was not logged recently; records it as logged if so.
+pub(super) fn should_log(kind: &str) -> bool {
+    let mut throttle = LOG_THROTTLE.lock().unwrap_or_else(PoisonError::into_inner);
+    throttle.should_log(kind.to_owned(), Instant::now())
 }
 
-/// Whether a trouble of this kind was not logged for a while.
-pub(super) fn is_news(kind: &str) -> bool {
-    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
-    said.is_news(kind.to_owned(), Instant::now())
-}
-
-/// The answer of a call in which librdkafka waits for the brokers.
-pub(super) async fn waited<T: Send + 'static>(
+/// Runs a librdkafka call that blocks until the brokers respond.
+pub(super) async fn run_blocking<T: Send + 'static>(
     call: impl FnOnce() -> KafkaResult<T> + Send + 'static,
 ) -> KafkaResult<T> {
     let answer = tokio::task::spawn_blocking(call).await;
     answer.unwrap_or(Err(KafkaError::Canceled))
 }
 
-/// The context of clients that need no other callbacks. Its gate, if any, learns of errors.
+/// The context of clients that need no other callbacks. Reports errors to its gate, if it has one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Logging(pub(super) Option<Gate>);
 
@@ -99,7 +86,7 @@ impl rdkafka::ClientContext for Logging {
     fn error(&self, error: KafkaError, reason: &str) {
         log_error(&error, reason);
         if let Some(gate) = &self.0 {
-            gate.met(&error);
+            gate.record_error(&error);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Committing an offset with the record of the message there, again and again as long as that may help.
+//! Commits an offset with its metadata, and retries while a retry can succeed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,128 +12,133 @@ use super::admission::Accepted;
 use super::client;
 use super::consumer::Consumer;
 use super::error::CommitError;
-use super::message::Place;
+use super::message::Position;
 
-/// Pause before a commit that was refused for a passing reason is tried again, at first.
-const PAUSE: Duration = Duration::from_millis(100);
+/// First pause before a failed commit is retried.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest pause, after doubling it each time.
-const LONGEST_PAUSE: Duration = Duration::from_millis(1_600);
+/// Longest pause; it doubles with each retry.
+const MAX_PAUSE: Duration = Duration::from_millis(1_600);
 
-/// How long a topic may be unknown to the brokers: half of the time after which librdkafka looks for its topics again.
+/// How long a topic may be unknown to the brokers before it counts as deleted: half of the metadata refresh interval.
 const NO_TOPIC_LIMIT: Duration = Duration::from_secs(5);
 
-/// What follows from a commit that failed.
+/// Kinds of commit failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failed {
-    /// The partition is another member's.
+enum CommitFailure {
+    /// Another member owns the partition.
     Lost,
-    /// The client cannot go on.
+    /// The client cannot continue.
     Fatal,
     /// The brokers do not know the topic.
     NoTopic,
-    /// The record is too long for these brokers.
+    /// The metadata is too long for these brokers.
     RecordTooLong,
     /// The brokers refuse this client.
     Refused,
-    /// A rebalance is under way, or a coordinator moves or is unreachable.
-    Passing,
+    /// Transient: a rebalance is in progress, or the coordinator moves or is unreachable.
+    Transient,
 }
 
-fn failed(code: Option<RDKafkaErrorCode>) -> Failed {
+fn classify_failure(code: Option<RDKafkaErrorCode>) -> CommitFailure {
     match code {
         Some(
             RDKafkaErrorCode::UnknownMemberId
             | RDKafkaErrorCode::FencedInstanceId
             | RDKafkaErrorCode::AssignmentLost,
-        ) => Failed::Lost,
-        Some(RDKafkaErrorCode::Fatal) => Failed::Fatal,
+        ) => CommitFailure::Lost,
+        Some(RDKafkaErrorCode::Fatal) => CommitFailure::Fatal,
         Some(
             RDKafkaErrorCode::UnknownTopicOrPartition
             | RDKafkaErrorCode::UnknownTopic
             | RDKafkaErrorCode::UnknownPartition,
-        ) => Failed::NoTopic,
-        Some(RDKafkaErrorCode::OffsetMetadataTooLarge) => Failed::RecordTooLong,
+        ) => CommitFailure::NoTopic,
+        Some(RDKafkaErrorCode::OffsetMetadataTooLarge) => CommitFailure::RecordTooLong,
         Some(
             RDKafkaErrorCode::GroupAuthorizationFailed
             | RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::SaslAuthenticationFailed,
-        ) => Failed::Refused,
-        _ => Failed::Passing,
+        ) => CommitFailure::Refused,
+        _ => CommitFailure::Transient,
     }
 }
 
 impl Consumer {
-    /// Commits that `place` is the next to read, with the record of the message there. Tries again as long as that
-    /// may help and the partition is ours. Polling has to go on meanwhile.
+    /// Commits `position` as the next offset to read, with `record` as its metadata. Retries while that can succeed and
+    /// this member owns the partition. The caller must keep polling in the meantime.
     ///
     /// # Errors
-    /// When the partition is lost, the topic does not exist any more, or the client cannot go on.
-    pub async fn commit(&self, place: Place, record: &OffsetMetadata) -> Result<(), CommitError> {
+    /// When the partition is lost, the topic was deleted, or the client cannot continue.
+    pub async fn commit(&self, position: Position, record: &OffsetMetadata) -> Result<(), CommitError> {
         let mut record = record.clone();
-        let (mut pause, mut no_topic_since) = (PAUSE, None);
+        let (mut pause, mut no_topic_since) = (FIRST_PAUSE, None);
         loop {
-            let asked_at = Instant::now();
-            if !self.state().membership.holds_work() {
+            let requested_at = Instant::now();
+            if !self.state().membership.owns_running() {
                 return Err(CommitError::Lost);
             }
-            let error = match self.commit_once(place, &record).await {
+            let error = match self.commit_once(position, &record).await {
                 Ok(()) => {
-                    self.committed_at(place, record, asked_at);
+                    self.record_committed(position, record, requested_at);
                     return Ok(());
                 }
                 Err(error) => error,
             };
             self.inner.context().metrics.commit("refused");
-            let failed = failed(error.rdkafka_error_code());
-            if failed != Failed::NoTopic {
+            let failure = classify_failure(error.rdkafka_error_code());
+            if failure != CommitFailure::NoTopic {
                 no_topic_since = None;
             }
-            match failed {
-                Failed::Lost => return Err(CommitError::Lost),
-                Failed::Fatal => return Err(CommitError::Fatal(error)),
-                Failed::NoTopic if no_topic_since.get_or_insert(asked_at).elapsed() >= NO_TOPIC_LIMIT => {
-                    // Should it be created again before this client notices, it begins with other messages.
-                    if let Err(error) = self.read_again(place, Offset::Beginning) {
-                        tracing::warn!(%error, %place, "Cannot read the partition from its beginning");
+            match failure {
+                CommitFailure::Lost => return Err(CommitError::Lost),
+                CommitFailure::Fatal => return Err(CommitError::Fatal(error)),
+                CommitFailure::NoTopic
+                    if no_topic_since.get_or_insert(requested_at).elapsed() >= NO_TOPIC_LIMIT =>
+                {
+                    // If the topic is recreated before this client notices, its offsets belong to other messages.
+                    if let Err(error) = self.read_again(position, Offset::Beginning) {
+                        tracing::warn!(%error, %position, "Cannot read the partition from its beginning");
                     }
                     return Err(CommitError::NoTopic);
                 }
-                Failed::RecordTooLong => record = shortened(&record),
-                Failed::Refused => self.answered_with(&error),
-                Failed::NoTopic | Failed::Passing => {}
+                CommitFailure::RecordTooLong => record = shortened(&record),
+                CommitFailure::Refused => self.record_error(&error),
+                CommitFailure::NoTopic | CommitFailure::Transient => {}
             }
-            if client::is_news(&format!("commit {:?}", error.rdkafka_error_code())) {
-                tracing::warn!(%error, %place, "Committing again");
+            if client::should_log(&format!("commit {:?}", error.rdkafka_error_code())) {
+                tracing::warn!(%error, %position, "Commit failed; retrying");
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
-    fn committed_at(&self, place: Place, record: OffsetMetadata, asked_at: Instant) {
+    fn record_committed(&self, position: Position, record: OffsetMetadata, requested_at: Instant) {
         self.inner.context().metrics.commit("committed");
         self.inner.context().gate.accepted(Accepted::Topic);
         let mut state = self.state();
-        state.membership.note(place, record, Instant::now());
-        let is_next = state.next.as_ref().is_some_and(|next| next.place == place);
-        state.confirmed = is_next.then_some((place, asked_at));
+        state.membership.record_commit(position, record, Instant::now());
+        let is_next = state
+            .prefetched
+            .as_ref()
+            .is_some_and(|next| next.position == position);
+        state.confirmed = is_next.then_some((position, requested_at));
     }
 
-    async fn commit_once(&self, place: Place, record: &OffsetMetadata) -> KafkaResult<()> {
+    async fn commit_once(&self, position: Position, record: &OffsetMetadata) -> KafkaResult<()> {
         let mut offsets = TopicPartitionList::new();
-        let mut element = offsets.add_partition(&self.topic, place.partition);
-        element.set_offset(Offset::Offset(place.offset))?;
+        let mut element = offsets.add_partition(&self.topic, position.partition);
+        element.set_offset(Offset::Offset(position.offset))?;
         if *record != OffsetMetadata::default() {
             element.set_metadata(record.to_string());
         }
         let consumer = Arc::clone(&self.inner);
-        // librdkafka answers commits in no other way through this binding.
-        client::waited(move || consumer.commit(&offsets, CommitMode::Sync)).await
+        // This binding reports the result of a commit only in synchronous mode.
+        client::run_blocking(move || consumer.commit(&offsets, CommitMode::Sync)).await
     }
 }
 
-/// A record for brokers whose `offset.metadata.max.bytes` is too small: the attempts, then nothing.
+/// Shorter metadata for brokers whose `offset.metadata.max.bytes` is too small: the attempts only, then none.
 fn shortened(record: &OffsetMetadata) -> OffsetMetadata {
     let attempts = OffsetMetadata::attempt(record.attempt);
     if *record == attempts {
@@ -148,23 +153,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_failures_that_may_pass_are_tried_again() {
+    fn only_transient_failures_are_retried() {
         for (code, expected) in [
-            (RDKafkaErrorCode::UnknownMemberId, Failed::Lost),
-            (RDKafkaErrorCode::AssignmentLost, Failed::Lost),
-            (RDKafkaErrorCode::Fatal, Failed::Fatal),
-            (RDKafkaErrorCode::UnknownTopicOrPartition, Failed::NoTopic),
-            (RDKafkaErrorCode::RebalanceInProgress, Failed::Passing),
-            (RDKafkaErrorCode::NotCoordinator, Failed::Passing),
-            (RDKafkaErrorCode::OperationTimedOut, Failed::Passing),
-            (RDKafkaErrorCode::GroupAuthorizationFailed, Failed::Refused),
+            (RDKafkaErrorCode::UnknownMemberId, CommitFailure::Lost),
+            (RDKafkaErrorCode::AssignmentLost, CommitFailure::Lost),
+            (RDKafkaErrorCode::Fatal, CommitFailure::Fatal),
+            (RDKafkaErrorCode::UnknownTopicOrPartition, CommitFailure::NoTopic),
+            (RDKafkaErrorCode::RebalanceInProgress, CommitFailure::Transient),
+            (RDKafkaErrorCode::NotCoordinator, CommitFailure::Transient),
+            (RDKafkaErrorCode::OperationTimedOut, CommitFailure::Transient),
+            (RDKafkaErrorCode::GroupAuthorizationFailed, CommitFailure::Refused),
         ] {
-            assert_eq!(failed(Some(code)), expected, "{code:?}");
+            assert_eq!(classify_failure(Some(code)), expected, "{code:?}");
         }
     }
 
     #[test]
-    fn a_record_is_shortened_until_nothing_is_left() {
+    fn a_record_is_shortened_until_it_is_empty() {
         let record = OffsetMetadata::parse("attempt=2;start=9");
         assert_eq!(shortened(&record), OffsetMetadata::attempt(2));
         assert_eq!(shortened(&shortened(&record)), OffsetMetadata::default());

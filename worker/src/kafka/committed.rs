@@ -1,7 +1,7 @@
-//! The committed offset of a partition, as it is read before a message is worked on.
+//! The committed offset of a partition, read before a message is processed.
 //!
-//! One answer is not believed where it contradicts what is known: a broker that has just become a group's coordinator
-//! may answer for a moment, without an error, that the group never committed (decision 13). Taken at its word, a worker
+//! A response that contradicts known state is not believed: a broker that has just become the group's coordinator may
+//! respond for a moment, without an error, that the group never committed (decision 13). A worker that believed it
 //! would read the partition from its beginning and commit that.
 
 use std::collections::BTreeMap;
@@ -15,129 +15,145 @@ use separation_contract::offset_metadata::OffsetMetadata;
 
 use super::client;
 use super::consumer::{Consumer, list};
-use super::membership::{Doubt, Noted};
-use super::message::{Message, Place};
+use super::membership::{Doubt, KnownCommit};
+use super::message::{Message, Position};
 
-/// How long one question about offsets may take.
-const QUESTION_LIMIT: Duration = Duration::from_secs(10);
+/// Timeout of one offset request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a commit of ours tells what is committed: no topic is deleted, created and filled in less.
-const NOTED_LIMIT: Duration = Duration::from_millis(100);
+/// How long our own last commit is used instead of a request: a topic cannot be deleted, recreated and filled faster.
+const KNOWN_COMMIT_LIMIT: Duration = Duration::from_millis(100);
 
-/// Grace period before a missing committed offset is believed: the operator's, five of its readings.
-const DOUBTED: Duration = Duration::from_secs(10);
+/// Grace period before a missing committed offset is believed: the operator's, which is five of its readings.
+const GRACE_PERIOD: Duration = Duration::from_secs(10);
 
-/// Messages younger than this are worked on although the group never committed in their partition: a coordinator that
-/// is wrong about that gives messages from the beginning of the retention.
+/// Messages younger than this are processed although the group never committed in their partition: if the coordinator
+/// wrongly reports no commit, the messages come from the start of the log and are old.
 const RECENT: Duration = Duration::from_secs(60);
 
-/// What is committed where a message is.
+/// The committed state at a message's offset.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found {
-    /// The message is next, and this is its record.
+pub enum CommittedState {
+    /// The message is next, with this metadata.
     Record(OffsetMetadata),
-    /// The partition is read again, from another offset. The message is not to be worked on now.
+    /// The partition is now read from another offset; skip the message.
     Moved,
-    /// The answer is doubted: ask again after a pause.
-    Doubted,
+    /// The response is not believed: ask again after a pause.
+    NotBelieved,
 }
 
-/// What follows from an answer about the committed offset.
+/// Decision about a response with a committed offset.
 #[derive(Debug, PartialEq, Eq)]
-enum Judgement {
-    /// The message is next.
-    Work,
-    /// Ask again.
+enum CommitDecision {
+    /// Process the message.
+    Process,
     AskAgain,
-    /// The partition is not where the group is, unless the log does not have this offset.
-    NotCommitted(i64),
-    /// The group's offset is gone, with the topic unless the log is older.
+    /// The group committed this other offset: seek to it, unless the log does not contain it.
+    OtherOffset(i64),
+    /// The group's offset is gone. If the log starts at 0, the topic was recreated.
     Gone,
 }
 
-fn judge(
-    place: Place,
-    noted: &Noted,
+fn decide(
+    position: Position,
+    known_commit: &KnownCommit,
     committed: Option<i64>,
     doubt: Doubt,
     age: Option<Duration>,
     now: Instant,
-) -> Judgement {
+) -> CommitDecision {
     let believed = doubt
         .missing_since
-        .is_some_and(|since| now.saturating_duration_since(since) >= DOUBTED);
-    match (committed, noted) {
-        (Some(_), Noted::At(..)) => Judgement::Work,
-        (Some(offset), Noted::Unknown) if offset == place.offset || doubt.moved => Judgement::Work,
-        (Some(offset), Noted::Unknown) => Judgement::NotCommitted(offset),
-        (None, Noted::At(..)) if believed => Judgement::Gone,
-        (None, Noted::Unknown) if believed || age.is_some_and(|age| age < RECENT) => Judgement::Work,
-        (None, _) => Judgement::AskAgain,
+        .is_some_and(|since| now.saturating_duration_since(since) >= GRACE_PERIOD);
+    match (committed, known_commit) {
+        (Some(_), KnownCommit::At(..)) => CommitDecision::Process,
+        (Some(offset), KnownCommit::Unknown) if offset == position.offset || doubt.moved => {
+            CommitDecision::Process
+        }
+        (Some(offset), KnownCommit::Unknown) => CommitDecision::OtherOffset(offset),
+        (None, KnownCommit::At(..)) if believed => CommitDecision::Gone,
+        (None, KnownCommit::Unknown) if believed || age.is_some_and(|age| age < RECENT) => {
+            CommitDecision::Process
+        }
+        (None, _) => CommitDecision::AskAgain,
     }
 }
 
-/// Where to read a partition from, whose first message came from `place` although `committed` is next. `None` where the
-/// message is the first that the log has, or the log ends before.
-fn read_from(place: Place, committed: i64, (low, high): (i64, i64)) -> Option<i64> {
+/// The offset to seek to when the first message of a partition came from `position` although `committed` is next.
+/// `None` if the message is the first in the log, or the log ends before `committed`.
+fn read_from(position: Position, committed: i64, (low, high): (i64, i64)) -> Option<i64> {
     let from = committed.max(low);
-    (from != place.offset && from <= high).then_some(from)
+    (from != position.offset && from <= high).then_some(from)
 }
 
 impl Consumer {
-    /// The record that is committed beside a message's own offset.
+    /// Reads the metadata committed with a message's own offset.
     ///
     /// # Errors
-    /// When the brokers do not answer.
-    pub async fn record(&self, message: &Message) -> KafkaResult<Found> {
-        let place = message.place;
-        let (noted, doubt) = {
+    /// When the request fails.
+    pub async fn record(&self, message: &Message) -> KafkaResult<CommittedState> {
+        let position = message.position;
+        let (known_commit, doubt) = {
             let state = self.state();
-            let noted = state.membership.noted(place.partition).cloned();
+            let known_commit = state.membership.known_commit(position.partition).cloned();
             (
-                noted.unwrap_or(Noted::Unknown),
-                state.membership.doubt(place.partition),
+                known_commit.unwrap_or(KnownCommit::Unknown),
+                state.membership.doubt(position.partition),
             )
         };
-        if let Noted::At(offset, record, at) = &noted
-            && at.elapsed() < NOTED_LIMIT
+        if let KnownCommit::At(offset, record, at) = &known_commit
+            && at.elapsed() < KNOWN_COMMIT_LIMIT
         {
-            return Ok(Found::Record(record_of(place, Some((*offset, record.clone())))));
+            return Ok(CommittedState::Record(record_of(
+                position,
+                Some((*offset, record.clone())),
+            )));
         }
-        let committed = self.committed(&[place.partition]).await?.remove(&place.partition);
+        let committed = self
+            .committed(&[position.partition])
+            .await?
+            .remove(&position.partition);
         let doubt = match committed {
             Some(_) => doubt,
-            None => self.missing(place.partition, doubt).await?,
+            None => self.record_missing(position.partition, doubt).await?,
         };
         let offset = committed.as_ref().map(|(offset, _)| *offset);
-        match judge(place, &noted, offset, doubt, age(message), Instant::now()) {
-            Judgement::Work => Ok(Found::Record(record_of(place, committed))),
-            Judgement::AskAgain => Ok(Found::Doubted),
-            Judgement::NotCommitted(offset) => {
-                let from = read_from(place, offset, self.watermarks(place.partition).await?);
+        match decide(
+            position,
+            &known_commit,
+            offset,
+            doubt,
+            age(message),
+            Instant::now(),
+        ) {
+            CommitDecision::Process => Ok(CommittedState::Record(record_of(position, committed))),
+            CommitDecision::AskAgain => Ok(CommittedState::NotBelieved),
+            CommitDecision::OtherOffset(offset) => {
+                let from = read_from(position, offset, self.watermarks(position.partition).await?);
                 match from {
-                    Some(from) => self.read_again(place, Offset::Offset(from)),
-                    None => Ok(Found::Record(OffsetMetadata::default())),
+                    Some(from) => self.read_again(position, Offset::Offset(from)),
+                    None => Ok(CommittedState::Record(OffsetMetadata::default())),
                 }
             }
-            Judgement::Gone => match self.watermarks(place.partition).await? {
-                // A topic that was recreated begins at 0. librdkafka goes on at the offset that it had.
-                (0, _) => self.read_again(place, Offset::Beginning),
-                _ => Ok(Found::Record(OffsetMetadata::default())),
+            CommitDecision::Gone => match self.watermarks(position.partition).await? {
+                // A recreated topic starts at 0. librdkafka would continue at its old offset.
+                (0, _) => self.read_again(position, Offset::Beginning),
+                _ => Ok(CommittedState::Record(OffsetMetadata::default())),
             },
         }
     }
 
-    /// Reads the partition of a message again, from another offset.
-    pub(super) fn read_again(&self, place: Place, from: Offset) -> KafkaResult<Found> {
-        tracing::warn!(%place, ?from, "Reading the partition from another offset");
+    /// Seeks the partition of a message to another offset.
+    pub(super) fn read_again(&self, position: Position, from: Offset) -> KafkaResult<CommittedState> {
+        tracing::warn!(%position, ?from, "Reading the partition from another offset");
         self.inner
-            .seek(&self.topic, place.partition, from, Duration::ZERO)?;
-        self.state().moved(place.partition);
-        Ok(Found::Moved)
+            .seek(&self.topic, position.partition, from, Duration::ZERO)?;
+        self.state().moved(position.partition);
+        Ok(CommittedState::Moved)
     }
 
-    /// A partition has no committed offset. Starts the grace period of all owned partitions without one.
-    async fn missing(&self, partition: i32, doubt: Doubt) -> KafkaResult<Doubt> {
+    /// Handles a partition without a committed offset: starts the grace period of all owned partitions that have none.
+    async fn record_missing(&self, partition: i32, doubt: Doubt) -> KafkaResult<Doubt> {
         if doubt.missing_since.is_some() {
             return Ok(doubt);
         }
@@ -149,19 +165,20 @@ impl Consumer {
             .iter()
             .filter(|partition| !committed.contains_key(partition))
         {
-            state.membership.missing(*missing, now);
+            state.membership.record_missing(*missing, now);
         }
         Ok(state.membership.doubt(partition))
     }
 
-    /// The committed offsets of partitions that have one, with the records beside them.
+    /// The committed offsets of partitions that have one, with their metadata.
     async fn committed(&self, partitions: &[i32]) -> KafkaResult<BTreeMap<i32, (i64, OffsetMetadata)>> {
-        let (consumer, asked) = (Arc::clone(&self.inner), list(&self.topic, partitions));
-        let answer = client::waited(move || consumer.committed_offsets(asked, QUESTION_LIMIT)).await;
-        let answer = answer.inspect_err(|error| self.answered_with(error))?;
+        let (consumer, requested) = (Arc::clone(&self.inner), list(&self.topic, partitions));
+        let answer =
+            client::run_blocking(move || consumer.committed_offsets(requested, REQUEST_TIMEOUT)).await;
+        let answer = answer.inspect_err(|error| self.record_error(error))?;
         let mut committed = BTreeMap::new();
         for element in answer.elements() {
-            element.error().inspect_err(|error| self.answered_with(error))?;
+            element.error().inspect_err(|error| self.record_error(error))?;
             if let Offset::Offset(offset) = element.offset() {
                 let record = OffsetMetadata::parse(element.metadata());
                 committed.insert(element.partition(), (offset, record));
@@ -170,25 +187,25 @@ impl Consumer {
         Ok(committed)
     }
 
-    /// The first offset of a partition's log and the one after its last.
+    /// First offset of a partition's log, and the offset after its last message.
     async fn watermarks(&self, partition: i32) -> KafkaResult<(i64, i64)> {
         let (consumer, topic) = (Arc::clone(&self.inner), self.topic.clone());
-        client::waited(move || consumer.fetch_watermarks(&topic, partition, QUESTION_LIMIT)).await
+        client::run_blocking(move || consumer.fetch_watermarks(&topic, partition, REQUEST_TIMEOUT)).await
     }
 }
 
-/// The record of the message at `place`: empty where another offset is committed.
-fn record_of(place: Place, committed: Option<(i64, OffsetMetadata)>) -> OffsetMetadata {
+/// The metadata of the message at `position`: empty if another offset is committed.
+fn record_of(position: Position, committed: Option<(i64, OffsetMetadata)>) -> OffsetMetadata {
     committed
-        .filter(|(offset, _)| *offset == place.offset)
+        .filter(|(offset, _)| *offset == position.offset)
         .map(|(_, record)| record)
         .unwrap_or_default()
 }
 
-/// How long ago a message was published, where that is known.
+/// Time since a message was published, if known.
 fn age(message: &Message) -> Option<Duration> {
     let published = UNIX_EPOCH + Duration::from_millis(u64::try_from(message.timestamp_ms?).ok()?);
-    // One from the future has a clock that is ahead.
+    // A timestamp in the future means that the producer's clock is ahead.
     Some(SystemTime::now().duration_since(published).unwrap_or_default())
 }
 
@@ -196,15 +213,20 @@ fn age(message: &Message) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    const PLACE: Place = Place {
+    const POSITION: Position = Position {
         partition: 3,
         offset: 8,
     };
 
     #[track_caller]
-    fn check(noted: Option<i64>, committed: Option<i64>, missing_s: Option<u64>, expected: &Judgement) {
+    fn check(
+        known_commit: Option<i64>,
+        committed: Option<i64>,
+        missing_s: Option<u64>,
+        expected: &CommitDecision,
+    ) {
         check_with(
-            noted,
+            known_commit,
             committed,
             missing_s,
             false,
@@ -215,65 +237,76 @@ mod tests {
 
     #[track_caller]
     fn check_with(
-        noted: Option<i64>,
+        known_commit: Option<i64>,
         committed: Option<i64>,
         missing_s: Option<u64>,
         moved: bool,
         age: Duration,
-        expected: &Judgement,
+        expected: &CommitDecision,
     ) {
         let start = Instant::now();
         let now = start + Duration::from_secs(60);
-        let noted = noted.map_or(Noted::Unknown, |offset| {
-            Noted::At(offset, OffsetMetadata::default(), start)
+        let known_commit = known_commit.map_or(KnownCommit::Unknown, |offset| {
+            KnownCommit::At(offset, OffsetMetadata::default(), start)
         });
         let doubt = Doubt {
             missing_since: missing_s.map(|seconds| now - Duration::from_secs(seconds)),
             moved,
         };
-        assert_eq!(&judge(PLACE, &noted, committed, doubt, Some(age), now), expected);
+        assert_eq!(
+            &decide(POSITION, &known_commit, committed, doubt, Some(age), now),
+            expected
+        );
     }
 
     #[test]
-    fn an_answer_that_agrees_with_what_is_known_is_believed() {
-        check(None, Some(8), None, &Judgement::Work);
-        check(Some(8), Some(8), None, &Judgement::Work);
-        // A gap: markers of transactions, or messages that expired.
-        check(Some(7), Some(7), None, &Judgement::Work);
+    fn a_response_that_matches_known_commits_is_believed() {
+        check(None, Some(8), None, &CommitDecision::Process);
+        check(Some(8), Some(8), None, &CommitDecision::Process);
+        // A gap: transaction markers or expired messages.
+        check(Some(7), Some(7), None, &CommitDecision::Process);
     }
 
     #[test]
     fn an_offset_that_this_member_committed_is_gone_only_after_the_grace_period() {
-        check(Some(8), None, None, &Judgement::AskAgain);
-        check(Some(8), None, Some(0), &Judgement::AskAgain);
-        check(Some(8), None, Some(9), &Judgement::AskAgain);
-        check(Some(8), None, Some(10), &Judgement::Gone);
+        check(Some(8), None, None, &CommitDecision::AskAgain);
+        check(Some(8), None, Some(0), &CommitDecision::AskAgain);
+        check(Some(8), None, Some(9), &CommitDecision::AskAgain);
+        check(Some(8), None, Some(10), &CommitDecision::Gone);
     }
 
     #[test]
-    fn old_messages_of_a_group_that_never_committed_wait_for_the_grace_period() {
-        check(None, None, Some(0), &Judgement::AskAgain);
-        check(None, None, Some(10), &Judgement::Work);
+    fn old_messages_of_a_group_without_commits_wait_for_the_grace_period() {
+        check(None, None, Some(0), &CommitDecision::AskAgain);
+        check(None, None, Some(10), &CommitDecision::Process);
         let minute = Duration::from_secs(60);
-        check_with(None, None, Some(0), false, minute, &Judgement::AskAgain);
-        check_with(None, None, Some(0), false, minute / 2, &Judgement::Work);
+        check_with(None, None, Some(0), false, minute, &CommitDecision::AskAgain);
+        check_with(None, None, Some(0), false, minute / 2, &CommitDecision::Process);
     }
 
     #[test]
-    fn a_partition_that_is_read_from_elsewhere_is_read_from_the_committed_offset_once() {
-        check(None, Some(5), None, &Judgement::NotCommitted(5));
-        check(None, Some(11), None, &Judgement::NotCommitted(11));
+    fn a_partition_read_from_another_offset_seeks_to_the_committed_one_once() {
+        check(None, Some(5), None, &CommitDecision::OtherOffset(5));
+        check(None, Some(11), None, &CommitDecision::OtherOffset(11));
         let hour = Duration::from_secs(3_600);
-        check_with(None, Some(5), None, true, hour, &Judgement::Work);
+        check_with(None, Some(5), None, true, hour, &CommitDecision::Process);
     }
 
     #[test]
-    fn a_partition_is_read_from_an_offset_that_its_log_has() {
-        assert_eq!(read_from(PLACE, 5, (0, 20)), Some(5));
-        assert_eq!(read_from(PLACE, 11, (0, 20)), Some(11));
-        assert_eq!(read_from(PLACE, 20, (0, 20)), Some(20), "nothing waits");
-        assert_eq!(read_from(PLACE, 5, (6, 20)), Some(6), "the rest expired");
-        assert_eq!(read_from(PLACE, 5, (8, 20)), None, "all before it expired");
-        assert_eq!(read_from(PLACE, 30, (0, 20)), None, "the log is another one");
+    fn a_partition_is_read_from_an_offset_in_its_log() {
+        assert_eq!(read_from(POSITION, 5, (0, 20)), Some(5));
+        assert_eq!(read_from(POSITION, 11, (0, 20)), Some(11));
+        assert_eq!(
+            read_from(POSITION, 20, (0, 20)),
+            Some(20),
+            "the partition is empty"
+        );
+        assert_eq!(read_from(POSITION, 5, (6, 20)), Some(6), "the rest expired");
+        assert_eq!(
+            read_from(POSITION, 5, (8, 20)),
+            None,
+            "all earlier messages expired"
+        );
+        assert_eq!(read_from(POSITION, 30, (0, 20)), None, "the topic was recreated");
     }
 }

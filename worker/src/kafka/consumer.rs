@@ -1,8 +1,8 @@
-//! A member of a consumer group that holds one message at a time and is polled all the time.
+//! A member of a consumer group that processes one message at a time and is polled continuously.
 //!
-//! Each partition's messages wait in a queue of their own, which is left alone while a message is worked on; polling
-//! goes on, so that rebalances and errors are served. (Pausing does the same, but librdkafka fetches up to a second after
-//! it is resumed.) What happens to owned partitions is decided in `membership`.
+//! Each partition has its own message queue, which is not read while a message is processed; polling continues, so that
+//! rebalances and errors are handled. (Pausing partitions would do the same, but librdkafka resumes fetching up to a
+//! second late.) `membership` decides what happens to owned partitions.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -21,21 +21,21 @@ use separation_contract::kafka::Assignor;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Accepted, Refusal};
-use super::callbacks::{Callbacks, State, give_up, log_failure};
+use super::callbacks::{Callbacks, State, log_failure, unassign};
 use super::client;
-use super::message::{Message, Place};
+use super::message::{Message, Position};
 use super::trailing;
 use crate::settings::{ConsumerSettings, KafkaSettings};
 use crate::telemetry::Metrics;
 
-/// What polling gave.
+/// Result of polling.
 #[derive(Debug)]
 pub enum Polled {
-    /// A message. It is not taken yet.
+    /// A message. [`Consumer::begin`] starts its processing.
     Message(Message),
-    /// All messages of a partition have been seen.
+    /// The end of a partition was reached.
     EndOfPartition(i32),
-    /// The client cannot go on.
+    /// The client cannot continue.
     Fatal(KafkaError),
     /// The brokers have refused this process for too long.
     Refused(Refusal),
@@ -43,27 +43,27 @@ pub enum Polled {
 
 /// A member of a consumer group.
 pub struct Consumer {
-    /// Dropped before the client, which each of them holds.
+    /// Dropped before the client, to which each queue holds a reference.
     queues: Mutex<Queues>,
     pub(super) inner: Arc<StreamConsumer<Callbacks>>,
     pub(super) topic: String,
-    /// Settings of readers that look for markers of transactions.
+    /// Settings of the readers that search for transaction markers.
     reader: ClientConfig,
 }
 
-/// Messages of each owned partition.
+/// The queues of the owned partitions.
 #[derive(Default)]
 struct Queues {
-    of: BTreeMap<i32, Arc<StreamPartitionQueue<Callbacks>>>,
-    /// The partition that is looked at first, so that none is starved by those before it.
+    by_partition: BTreeMap<i32, Arc<StreamPartitionQueue<Callbacks>>>,
+    /// The partition that is read first; it rotates, so that no partition starves.
     first: i32,
 }
 
 impl Consumer {
-    /// Joins the group. Messages come once [`Self::open`] was called.
+    /// Joins the group. Messages are delivered after [`Self::open`].
     ///
     /// # Errors
-    /// When the settings are refused.
+    /// When librdkafka rejects the settings.
     pub fn join(kafka: &KafkaSettings, settings: &ConsumerSettings, metrics: Metrics) -> KafkaResult<Self> {
         let mut config = client::config(
             kafka,
@@ -86,31 +86,31 @@ impl Consumer {
         })
     }
 
-    /// Polls until something comes. Has to be called all the time; may be dropped and called anew.
+    /// Polls until there is a result. The caller must poll continuously. The future may be dropped at any time.
     pub async fn poll(&self) -> Polled {
         let gate = &self.inner.context().gate;
         loop {
             let mut changed = pin!(self.inner.context().changed.notified());
             changed.as_mut().enable();
-            let queues = self.attend_queues();
-            let waiting: Vec<_> = queues.iter().map(|queue| Box::pin(queue.recv())).collect();
+            let queues = self.update_queues();
+            let receivers: Vec<_> = queues.iter().map(|queue| Box::pin(queue.recv())).collect();
             let message = async {
-                if let Some(met) = self.met() {
-                    return Some(met);
+                if let Some(prefetched) = self.take_prefetched() {
+                    return Some(prefetched);
                 }
-                match waiting.is_empty() {
+                match receivers.is_empty() {
                     true => std::future::pending().await,
-                    false => self.seen(select_all(waiting).await.0),
+                    false => self.convert(select_all(receivers).await.0),
                 }
             };
             let polled = tokio::select! {
                 biased;
-                polled = self.inner.recv() => self.seen(polled),
+                polled = self.inner.recv() => self.convert(polled),
                 () = changed => continue,
                 polled = message => polled,
-                refusal = gate.refused_for_good(|| self.ask_brokers()) => return Polled::Refused(refusal),
-                () = self.long_silence() => {
-                    match self.take_anew() {
+                refusal = gate.refused_too_long(|| self.check_refusal()) => return Polled::Refused(refusal),
+                () = self.wait_for_stall() => {
+                    match self.reassign_stalled() {
                         Ok(()) => continue,
                         Err(error) => return Polled::Fatal(error),
                     }
@@ -122,104 +122,118 @@ impl Consumer {
         }
     }
 
-    /// What comes of a queue, if it is anything to others.
-    fn seen(&self, polled: KafkaResult<BorrowedMessage<'_>>) -> Option<Polled> {
+    /// Converts the result of a queue; `None` if the caller does not need it.
+    fn convert(&self, polled: KafkaResult<BorrowedMessage<'_>>) -> Option<Polled> {
         match polled {
             Ok(message) => {
                 self.queues().first = message.partition() + 1;
-                self.state().silence.heard(message.partition());
+                self.state().stalls.delivered(message.partition());
                 self.inner.context().gate.accepted(Accepted::Topic);
-                Some(Polled::Message(Message::of(&message)))
+                Some(Polled::Message(Message::from_borrowed(&message)))
             }
             Err(KafkaError::PartitionEOF(partition)) => {
-                self.state().silence.heard(partition);
+                self.state().stalls.delivered(partition);
                 self.inner.context().gate.accepted(Accepted::Topic);
                 Some(Polled::EndOfPartition(partition))
             }
             Err(error @ KafkaError::MessageConsumptionFatal(_)) => Some(Polled::Fatal(error)),
             Err(error) => {
-                tracing::debug!(%error, "Polling goes on");
-                self.answered_with(&error);
+                tracing::debug!(%error, "Poll failed; polling continues");
+                self.record_error(&error);
                 None
             }
         }
     }
 
-    /// What was met when the next message was looked for, if messages may come.
-    fn met(&self) -> Option<Polled> {
+    /// The result of an earlier [`Self::prefetch`], if messages may be delivered.
+    fn take_prefetched(&self) -> Option<Polled> {
         let mut state = self.state();
         if !state.open {
             return None;
         }
-        let ended = state.ended.pop().map(Polled::EndOfPartition);
-        ended.or_else(|| state.next.take().map(Polled::Message))
+        let ended = state.reached_ends.pop().map(Polled::EndOfPartition);
+        ended.or_else(|| state.prefetched.take().map(Polled::Message))
     }
 
-    /// The place of the message that is next in turn, if it is here already; asked while one is worked on. Nothing if
-    /// no message is to follow, or partitions were asked back.
-    pub fn next_in_turn(&self) -> Option<Place> {
+    /// Position of the next message, if it is fetched already; called while another one is processed. `None` during a
+    /// shutdown, or while revoked partitions are retained.
+    pub fn prefetch(&self) -> Option<Position> {
         let queues = {
             let state = self.state();
-            if state.ends || state.membership.is_asked_back() {
+            if state.closed || state.membership.retains_revoked() {
                 return None;
             }
-            if let Some(next) = &state.next {
-                return Some(next.place);
+            if let Some(next) = &state.prefetched {
+                return Some(next.position);
             }
             let (queues, owned) = (self.queues(), &state.membership);
-            let (before, from) = (queues.of.range(..queues.first), queues.of.range(queues.first..));
-            let ours = from
+            let (before, from) = (
+                queues.by_partition.range(..queues.first),
+                queues.by_partition.range(queues.first..),
+            );
+            let owned_queues = from
                 .chain(before)
-                .filter(|(partition, _)| owned.noted(**partition).is_some());
-            ours.map(|(_, queue)| Arc::clone(queue)).collect::<Vec<_>>()
+                .filter(|(partition, _)| owned.known_commit(**partition).is_some());
+            owned_queues
+                .map(|(_, queue)| Arc::clone(queue))
+                .collect::<Vec<_>>()
         };
         for queue in queues {
-            match queue.recv().now_or_never().and_then(|polled| self.seen(polled)) {
+            match queue
+                .recv()
+                .now_or_never()
+                .and_then(|polled| self.convert(polled))
+            {
                 Some(Polled::Message(message)) => {
-                    let place = message.place;
-                    self.state().next = Some(message);
-                    return Some(place);
+                    let position = message.position;
+                    self.state().prefetched = Some(message);
+                    return Some(position);
                 }
-                Some(Polled::EndOfPartition(partition)) => self.state().ended.push(partition),
+                Some(Polled::EndOfPartition(partition)) => self.state().reached_ends.push(partition),
                 Some(Polled::Fatal(_) | Polled::Refused(_)) | None => {}
             }
         }
         None
     }
 
-    /// When the brokers were asked to commit `place` as the next to read, if that was the commit of the message before
-    /// and succeeded: the message is this member's, and its record is empty.
-    pub fn confirmed(&self, place: Place) -> Option<Instant> {
+    /// Time of the request that committed `position` as the next offset, if the previous message's commit did so: this
+    /// member owns the message, and its metadata is empty.
+    pub fn confirmed(&self, position: Position) -> Option<Instant> {
         let confirmed = self.state().confirmed.take();
-        confirmed.filter(|(of, _)| *of == place).map(|(_, at)| at)
+        confirmed
+            .filter(|(confirmed, _)| *confirmed == position)
+            .map(|(_, at)| at)
     }
 
-    /// Gives each owned partition a queue of its own, and the queues to read from now.
-    fn attend_queues(&self) -> Vec<Arc<StreamPartitionQueue<Callbacks>>> {
+    /// Creates the missing queues of owned partitions, and returns the queues to read from now.
+    fn update_queues(&self) -> Vec<Arc<StreamPartitionQueue<Callbacks>>> {
         let mut state = self.state();
         let mut queues = self.queues();
-        for gone in state.gone.drain(..) {
-            queues.of.remove(&gone);
+        for removed in state.removed.drain(..) {
+            queues.by_partition.remove(&removed);
         }
         for partition in state.membership.owned() {
-            if !queues.of.contains_key(&partition)
+            if !queues.by_partition.contains_key(&partition)
                 && let Some(queue) = self.inner.split_partition_queue(&self.topic, partition)
             {
-                queues.of.insert(partition, Arc::new(queue));
+                queues.by_partition.insert(partition, Arc::new(queue));
             }
         }
         if !state.open {
             return Vec::new();
         }
-        let (before, from) = (queues.of.range(..queues.first), queues.of.range(queues.first..));
+        let (before, from) = (
+            queues.by_partition.range(..queues.first),
+            queues.by_partition.range(queues.first..),
+        );
         from.chain(before).map(|(_, queue)| Arc::clone(queue)).collect()
     }
 
-    /// Waits until nothing came of a partition for too long; for ever while no message is wanted.
-    async fn long_silence(&self) {
+    /// Waits until a partition has delivered nothing for too long; forever while no message may be delivered.
+    async fn wait_for_stall(&self) {
         let due = {
             let state = self.state();
-            state.silence.due().filter(|_| state.open)
+            state.stalls.next_deadline().filter(|_| state.open)
         };
         match due {
             Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -227,139 +241,139 @@ impl Consumer {
         }
     }
 
-    /// Takes partitions anew that are owned and of which nothing comes. They are read from what is committed.
+    /// Reassigns owned partitions that deliver nothing; they are read from the committed offset.
     ///
-    /// The group hears nothing of it.
-    fn take_anew(&self) -> KafkaResult<()> {
-        let (silent, owned) = {
+    /// This is local to the client and triggers no rebalance.
+    fn reassign_stalled(&self) -> KafkaResult<()> {
+        let (stalled, owned) = {
             let mut state = self.state();
-            let silent = state.silence.overdue(Instant::now());
-            state.gone.extend(&silent);
-            (silent, state.membership.owned().collect::<Vec<_>>())
+            let stalled = state.stalls.overdue(Instant::now());
+            state.removed.extend(&stalled);
+            (stalled, state.membership.owned().collect::<Vec<_>>())
         };
-        if silent.is_empty() {
+        if stalled.is_empty() {
             return Ok(());
         }
-        tracing::warn!(partitions = ?silent, "Nothing comes of these partitions; taking them anew");
-        self.inner.context().metrics.rebalance("taken_anew");
+        tracing::warn!(partitions = ?stalled, "Partitions stalled; reassigning them");
+        self.inner.context().metrics.rebalance("reassigned");
         match self.inner.context().assignor {
             Assignor::CooperativeSticky => {
-                let silent = list(&self.topic, &silent);
-                // Refused where the client never took them.
-                if let Err(error) = self.inner.incremental_unassign(&silent) {
-                    tracing::debug!(%error, "The client had not taken the partitions");
+                let stalled = list(&self.topic, &stalled);
+                // Fails if the client never assigned them.
+                if let Err(error) = self.inner.incremental_unassign(&stalled) {
+                    tracing::debug!(%error, "The partitions were not assigned");
                 }
-                self.inner.incremental_assign(&silent)
+                self.inner.incremental_assign(&stalled)
             }
             Assignor::Range => self.inner.assign(&list(&self.topic, &owned)),
         }
     }
 
-    /// Lets messages come.
+    /// Lets messages be delivered.
     pub fn open(&self) {
         let mut state = self.state();
-        state.open = !state.ends;
-        state.silence.listening(Instant::now());
+        state.open = !state.closed;
+        state.stalls.reading_from(Instant::now());
     }
 
-    /// Takes no further message, now and later.
+    /// Delivers no further message, for the rest of this consumer's life.
     pub fn close_intake(&self) {
         let mut state = self.state();
         state.open = false;
-        state.ends = true;
+        state.closed = true;
     }
 
-    /// Takes a message of `partition`: nothing further comes until [`Self::end`]. The token is cancelled if the
-    /// message is lost.
+    /// Starts processing a message of `partition`: no other is delivered until [`Self::end`] and [`Self::open`]. The
+    /// token is canceled if the partition is lost.
     ///
-    /// Gives nothing if the partition is not owned any more.
+    /// `None` if this member no longer owns the partition.
     pub fn begin(&self, partition: i32) -> Option<CancellationToken> {
         let mut state = self.state();
         state.membership.begin(partition)?;
         state.open = false;
         let token = CancellationToken::new();
-        state.work = Some(token.clone());
+        state.running = Some(token.clone());
         Some(token)
     }
 
-    /// Finds, of these partitions, the ends that may be committed because only markers of transactions and aborted
-    /// messages come before them. What it finds holds as long as no message is taken and the assignment stays.
+    /// Finds the ends of these partitions that may be committed because only transaction markers and aborted messages
+    /// precede them. The result is valid until a message is processed or the assignment changes.
     ///
     /// # Errors
-    /// When the brokers cannot tell.
-    pub fn trailing(&self, partitions: Vec<i32>) -> impl Future<Output = KafkaResult<Vec<Place>>> + use<> {
+    /// When a request fails.
+    pub fn trailing(&self, partitions: Vec<i32>) -> impl Future<Output = KafkaResult<Vec<Position>>> + use<> {
         let (consumer, reader) = (Arc::clone(&self.inner), self.reader.clone());
         let topic = self.topic.clone();
-        // librdkafka waits in the calls.
+        // The calls block.
         let found =
             tokio::task::spawn_blocking(move || trailing::find(&*consumer, &reader, &topic, &partitions));
         async move { found.await.unwrap_or(Err(KafkaError::Canceled)) }
     }
 
-    /// Puts a message back that came although none was wanted: its partition is read again from what is committed, once
-    /// messages may come.
-    pub fn put_back(&self, message: &Message) {
+    /// Handles a message that was delivered while none may be: its partition is read again from the committed offset as
+    /// soon as messages may be delivered.
+    pub fn reread(&self, message: &Message) {
         self.state()
-            .silence
-            .suspect(message.place.partition, Instant::now());
+            .stalls
+            .expire(message.position.partition, Instant::now());
     }
 
-    /// The message's work has ended: gives up what was asked back meanwhile.
+    /// Ends the processing of a message, and unassigns partitions that were revoked in the meantime.
     pub fn end(&self) {
-        let held = {
+        let retained = {
             let mut state = self.state();
-            state.work = None;
-            let held = state.membership.end();
-            state.went(&held);
-            held
+            state.running = None;
+            let retained = state.membership.end();
+            state.forget(&retained);
+            retained
         };
-        if !held.is_empty() {
-            tracing::info!(partitions = ?held, "Gave up partitions after the task that was running");
+        if !retained.is_empty() {
+            tracing::info!(partitions = ?retained, "Retained partitions released after the running task");
             let assignor = self.inner.context().assignor;
             log_failure(
-                "give up",
-                give_up(&*self.inner, assignor, &list(&self.topic, &held)),
+                "unassign",
+                unassign(&*self.inner, assignor, &list(&self.topic, &retained)),
             );
         }
     }
 
-    /// The brokers answered with an error, which may be a refusal.
-    pub(super) fn answered_with(&self, error: &KafkaError) {
-        self.inner.context().gate.met(error);
+    /// Reports an error response, which may be a refusal, to the gate.
+    pub(super) fn record_error(&self, error: &KafkaError) {
+        self.inner.context().gate.record_error(error);
     }
 
-    /// Asks the brokers whether they still refuse this process. Nobody waits for the answer: it counts when it comes.
-    fn ask_brokers(&self) {
-        let (consumer, asked) = (Arc::clone(&self.inner), list(&self.topic, &[0]));
-        // librdkafka waits in the call.
+    /// Asks the brokers whether they still refuse this process. Runs in the background.
+    fn check_refusal(&self) {
+        let (consumer, requested) = (Arc::clone(&self.inner), list(&self.topic, &[0]));
+        // The call blocks.
         tokio::task::spawn_blocking(move || {
-            let answer = consumer.committed_offsets(asked, client::REFUSAL_QUESTION_LIMIT);
+            let answer = consumer.committed_offsets(requested, client::REFUSAL_CHECK_LIMIT);
             if answer.is_ok_and(|answer| answer.elements().iter().all(|one| one.error().is_ok())) {
                 consumer.context().gate.accepted(Accepted::Client);
             }
         });
     }
 
-    /// Waits until the assignment changes, or did since `seen`; gives how often it has.
-    pub async fn assignment_changed(&self, seen: u64) -> u64 {
+    /// Waits until the number of assignment changes differs from `last_changes`, and returns it.
+    pub async fn assignment_changed(&self, last_changes: u64) -> u64 {
         loop {
             let notified = self.inner.context().changed.notified();
             let changes = self.state().membership.changes();
-            if changes != seen {
+            if changes != last_changes {
                 return changes;
             }
             notified.await;
         }
     }
 
-    /// Whether any partition is owned.
+    /// Whether this member owns any partition.
     pub fn owns_any(&self) -> bool {
         self.state().membership.owned().next().is_some()
     }
 
-    /// Leaves the group at once, so that others take over.
+    /// Leaves the group immediately, so that its partitions are reassigned.
     pub async fn leave(self) {
-        // Dropping waits for the brokers, and calls back meanwhile.
+        // Dropping the client blocks until the brokers respond, and runs callbacks.
         let closed = tokio::task::spawn_blocking(move || drop(self));
         if closed.await.is_err() {
             tracing::error!("Closing the Kafka consumer failed");
@@ -369,7 +383,7 @@ impl Consumer {
     fn queues(&self) -> MutexGuard<'_, Queues> {
         self.queues
             .lock()
-            .expect("nothing panics while it holds the queues")
+            .expect("no code panics while it holds this lock")
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -377,7 +391,7 @@ impl Consumer {
     }
 }
 
-/// librdkafka closes only once its revocation is answered, which a message that is worked on would put off.
+/// librdkafka closes only after the revocation of its partitions, which a running message would delay.
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.end();

@@ -1,4 +1,4 @@
-//! Whether the brokers accept this process, as its clients learn it: shared by them, reported, and asked in between.
+//! Collects from all clients whether the brokers accept this process; reports refusals and checks if they persist.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -7,8 +7,7 @@ use rdkafka::error::KafkaError;
 use tokio::sync::Notify;
 
 use super::admission::{Accepted, Admission, Due, Refusal};
-use super::client;
-use super::error::{KAFKA_FIX, dependency};
+use super::error::{KAFKA_FIX, dependency, refused_scope};
 use crate::telemetry::Holds;
 
 /// Whether the brokers accept this process; clones share it.
@@ -26,7 +25,7 @@ struct Shared {
 }
 
 impl Gate {
-    /// Of a process that starts now and reports refusals in `holds`.
+    /// For a process that starts now and reports refusals in `holds`.
     pub fn new(holds: Holds) -> Self {
         let shared = Shared {
             admission: Mutex::new(Admission::new(Instant::now())),
@@ -45,12 +44,12 @@ impl Gate {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A client met this error. Most are no refusals.
-    pub(super) fn met(&self, error: &KafkaError) {
+    /// Records a client's error, if it is a refusal.
+    pub(super) fn record_error(&self, error: &KafkaError) {
         let Some(code) = error.rdkafka_error_code() else {
             return;
         };
-        let Some(scope) = client::refused_scope(code) else {
+        let Some(scope) = refused_scope(code) else {
             return;
         };
         let dependency = dependency(code);
@@ -60,7 +59,7 @@ impl Gate {
         }
     }
 
-    /// The brokers answered a client.
+    /// Records a successful response.
     pub(super) fn accepted(&self, accepted: Accepted) {
         let ended = self.admission().accepted(accepted);
         if let Some(dependency) = ended {
@@ -69,9 +68,9 @@ impl Gate {
         }
     }
 
-    /// Waits until the brokers have refused this process for too long. Calls `ask` from time to time while they do; it
-    /// must not block.
-    pub(super) async fn refused_for_good(&self, ask: impl Fn()) -> Refusal {
+    /// Waits until the brokers have refused this process for too long. Calls `ask`, which must not block, every 10 s
+    /// while they refuse.
+    pub(super) async fn refused_too_long(&self, ask: impl Fn()) -> Refusal {
         loop {
             let refused = self.shared.refused.notified();
             let due_at = self.admission().due_at();
@@ -81,8 +80,8 @@ impl Gate {
             }
             let due = self.admission().due(Instant::now());
             match due {
-                Some(Due::End(refusal)) => return refusal,
-                Some(Due::Ask) => ask(),
+                Some(Due::Exit(refusal)) => return refusal,
+                Some(Due::Check) => ask(),
                 None => {}
             }
         }

@@ -1,4 +1,4 @@
-//! How far a group is in a topic, and who reads what: as `kafka-consumer-groups --describe` tells it.
+//! Lag and partition owners of a group, as `kafka-consumer-groups --describe` shows them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,56 +10,56 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::client::{self, Logging};
 use crate::settings::KafkaSettings;
 
-/// How far a group is in a topic.
+/// Lag of a group in a topic.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct GroupLag {
     /// The group.
     pub group: String,
-    /// Its state, as the brokers call it: `Stable`, `Empty`, `PreparingRebalance` …
+    /// Its state in Kafka's terms: `Stable`, `Empty`, `PreparingRebalance` …
     pub state: String,
     /// The topic.
     pub topic: String,
-    /// One row for each partition.
+    /// One row per partition.
     pub partitions: Vec<PartitionLag>,
 }
 
-/// How far a group is in a partition.
+/// Lag of a group in a partition.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct PartitionLag {
     /// The partition.
     pub partition: i32,
-    /// The next offset to read; none if the group never committed here.
+    /// Committed offset, the next to read; none if the group never committed here.
     pub committed: Option<i64>,
-    /// The first offset that is still there.
+    /// First offset of the log.
     pub start: i64,
-    /// The offset after the last message that committed readers see.
+    /// Offset after the last message that `read_committed` consumers see.
     pub end: i64,
-    /// Messages that are not committed, the running one included; none if the group never committed here.
+    /// Messages after the committed offset, the running one included; none if the group never committed here.
     pub lag: Option<i64>,
-    /// The member that reads it.
+    /// The member that it is assigned to.
     pub owner: Option<PartitionOwner>,
 }
 
 /// A member of a group.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct PartitionOwner {
-    /// What it calls itself.
+    /// Its `client.id`.
     pub client_id: String,
-    /// Where it connects from.
+    /// The address it connects from.
     pub host: String,
 }
 
 impl GroupLag {
-    /// Messages that are not committed, in all partitions where that is known.
+    /// Sum over all partitions whose lag is known.
     pub fn total(&self) -> i64 {
         self.partitions.iter().filter_map(|row| row.lag).sum()
     }
 }
 
-/// Reads how far `group` is in `topic`. Waits for the brokers in the call, each question at most for `limit`.
+/// Reads the lag of `group` in `topic`. Blocks; each request takes at most `limit`.
 ///
 /// # Errors
-/// When the brokers cannot tell, or there is no such topic.
+/// When a request fails or the topic does not exist.
 pub fn read_group_lag(
     kafka: &KafkaSettings,
     group: &str,
@@ -71,16 +71,16 @@ pub fn read_group_lag(
     config.set("enable.auto.commit", "false");
     let consumer: BaseConsumer<Logging> = config.create_with_context(Logging::default())?;
     let metadata = consumer.fetch_metadata(Some(topic), limit)?;
-    let mut asked = TopicPartitionList::new();
+    let mut requested = TopicPartitionList::new();
     for known in metadata.topics() {
         if let Some(error) = known.error() {
             return Err(KafkaError::MetadataFetch(error.into()));
         }
         for partition in known.partitions() {
-            asked.add_partition(topic, partition.id());
+            requested.add_partition(topic, partition.id());
         }
     }
-    let committed = consumer.committed_offsets(asked, limit)?;
+    let committed = consumer.committed_offsets(requested, limit)?;
     let (state, owners) = read_members(&consumer, group, topic, limit)?;
     let mut partitions = Vec::with_capacity(committed.count());
     for element in committed.elements() {

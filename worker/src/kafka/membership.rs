@@ -1,136 +1,134 @@
-//! Which partitions this member owns, and when it gives them up. Pure: no client, no clock.
+//! Which partitions this member owns, and when it releases revoked ones. Pure: no client, no clock.
 //!
-//! The one rule: a partition whose message is being worked on is given up when that work has ended, unless it was lost.
-//! A revoke is one event for its whole set, so the whole set waits.
+//! The one rule: a revoked partition whose message is being processed is retained until the processing ends, unless the
+//! partition is lost. A revocation is one event for all its partitions, so all of them are retained.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use separation_contract::offset_metadata::OffsetMetadata;
 
-use super::message::Place;
+use super::message::Position;
 
-/// What the client is to do about partitions that it is asked to give up.
+/// What the client does with revoked partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RevokeAnswer {
-    /// Give them up now.
-    GiveUp,
-    /// Keep them until the work has ended; then give all of them up.
-    Hold,
+pub(super) enum RevokeDecision {
+    /// Unassign them now.
+    Release,
+    /// Retain them until the running message is done; then unassign all of them.
+    Retain,
 }
 
-/// What is known about a partition's committed offset.
+/// Knowledge of a partition's committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Noted {
-    /// Nothing.
+pub(super) enum KnownCommit {
     Unknown,
-    /// This offset, with the record of the message there: this member committed it at that time.
+    /// This member committed this offset, with this metadata, at this time.
     At(i64, OffsetMetadata, Instant),
 }
 
 /// Partitions of one topic that this member owns.
 #[derive(Debug, Default)]
 pub(super) struct Membership {
-    owned: BTreeMap<i32, Noted>,
-    /// Partition of the message that is worked on.
-    working: Option<i32>,
-    /// Partitions to give up when the work has ended.
-    held: Vec<i32>,
-    /// What is doubted about committed offsets of owned partitions.
+    owned: BTreeMap<i32, KnownCommit>,
+    /// Partition of the running message.
+    running: Option<i32>,
+    /// Revoked partitions that are retained until the running message is done.
+    retained: Vec<i32>,
+    /// Doubts about the committed offsets of owned partitions.
     doubts: BTreeMap<i32, Doubt>,
-    /// Counts changes of the set.
+    /// Number of assignment changes.
     changes: u64,
 }
 
-/// What is doubted about the committed offset of a partition.
+/// Doubts about the committed offset of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Doubt {
-    /// Since when the brokers answer that there is none.
+    /// Time since which the brokers report no committed offset.
     pub(super) missing_since: Option<Instant>,
-    /// The partition was read again from another offset.
+    /// Whether the partition was moved to another offset.
     pub(super) moved: bool,
 }
 
 impl Membership {
-    /// Partitions that are owned, those to be given up included.
+    /// Owned partitions, retained ones included.
     pub(super) fn owned(&self) -> impl Iterator<Item = i32> {
         self.owned.keys().copied()
     }
 
-    /// How often the set changed.
     pub(super) fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// Whether partitions are to be given up when the work has ended.
-    pub(super) fn is_asked_back(&self) -> bool {
-        !self.held.is_empty()
+    /// Whether revoked partitions are retained.
+    pub(super) fn retains_revoked(&self) -> bool {
+        !self.retained.is_empty()
     }
 
-    /// More partitions came.
     pub(super) fn assign(&mut self, partitions: &[i32]) {
         self.changes += 1;
-        self.owned
-            .extend(partitions.iter().map(|&partition| (partition, Noted::Unknown)));
+        self.owned.extend(
+            partitions
+                .iter()
+                .map(|&partition| (partition, KnownCommit::Unknown)),
+        );
     }
 
-    /// Partitions are asked back.
-    pub(super) fn revoke(&mut self, partitions: &[i32]) -> RevokeAnswer {
+    pub(super) fn revoke(&mut self, partitions: &[i32]) -> RevokeDecision {
         self.changes += 1;
-        if self.working.is_some_and(|working| partitions.contains(&working)) {
-            self.held = partitions.to_vec();
-            return RevokeAnswer::Hold;
+        if self.running.is_some_and(|running| partitions.contains(&running)) {
+            self.retained = partitions.to_vec();
+            return RevokeDecision::Retain;
         }
         self.forget(partitions);
-        RevokeAnswer::GiveUp
+        RevokeDecision::Release
     }
 
-    /// Partitions are gone. Says whether the work's own is among them.
+    /// Removes lost partitions. Returns whether that of the running message is among them.
     pub(super) fn lose(&mut self, partitions: &[i32]) -> bool {
         self.changes += 1;
         self.forget(partitions);
-        self.held.clear();
-        let lost = self.working.filter(|working| partitions.contains(working));
+        self.retained.clear();
+        let lost = self.running.filter(|running| partitions.contains(running));
         if lost.is_some() {
-            // Should the partition come back, it is another's work.
-            self.working = None;
+            // If the partition is assigned again, its messages may have been processed elsewhere.
+            self.running = None;
         }
         lost.is_some()
     }
 
-    /// Work begins on a message of `partition`. Nothing if that is not owned any more.
+    /// Starts processing a message of `partition`. `None` if this member no longer owns it.
     pub(super) fn begin(&mut self, partition: i32) -> Option<()> {
-        self.noted(partition)?;
-        self.working = Some(partition);
+        self.known_commit(partition)?;
+        self.running = Some(partition);
         Some(())
     }
 
-    /// What is known about the committed offset of a partition. Nothing if it is not owned.
-    pub(super) fn noted(&self, partition: i32) -> Option<&Noted> {
+    /// Knowledge of the committed offset of a partition. `None` if this member does not own it.
+    pub(super) fn known_commit(&self, partition: i32) -> Option<&KnownCommit> {
         self.owned.get(&partition)
     }
 
-    /// Whether the partition of the work is still owned.
-    pub(super) fn holds_work(&self) -> bool {
-        self.working
-            .is_some_and(|working| self.owned.contains_key(&working))
+    /// Whether this member still owns the partition of the running message.
+    pub(super) fn owns_running(&self) -> bool {
+        self.running
+            .is_some_and(|running| self.owned.contains_key(&running))
     }
 
-    /// Something was committed at `now`.
-    pub(super) fn note(&mut self, place: Place, record: OffsetMetadata, now: Instant) {
-        if let Some(noted) = self.owned.get_mut(&place.partition) {
-            *noted = Noted::At(place.offset, record, now);
-            self.doubts.remove(&place.partition);
+    /// Records this member's commit at `now`.
+    pub(super) fn record_commit(&mut self, position: Position, record: OffsetMetadata, now: Instant) {
+        if let Some(known_commit) = self.owned.get_mut(&position.partition) {
+            *known_commit = KnownCommit::At(position.offset, record, now);
+            self.doubts.remove(&position.partition);
         }
     }
 
-    /// What is doubted about the committed offset of a partition.
     pub(super) fn doubt(&self, partition: i32) -> Doubt {
         self.doubts.get(&partition).copied().unwrap_or_default()
     }
 
-    /// The brokers answered at `now` that a partition has no committed offset.
-    pub(super) fn missing(&mut self, partition: i32, now: Instant) {
+    /// Records that the brokers reported no committed offset for a partition at `now`.
+    pub(super) fn record_missing(&mut self, partition: i32, now: Instant) {
         if self.owned.contains_key(&partition) {
             self.doubts
                 .entry(partition)
@@ -140,10 +138,10 @@ impl Membership {
         }
     }
 
-    /// A partition is read again from another offset; what was committed there is not known any more.
+    /// Resets a partition that is read from another offset: its committed offset is unknown again.
     pub(super) fn moved(&mut self, partition: i32) {
-        if let Some(noted) = self.owned.get_mut(&partition) {
-            *noted = Noted::Unknown;
+        if let Some(known_commit) = self.owned.get_mut(&partition) {
+            *known_commit = KnownCommit::Unknown;
             let doubt = Doubt {
                 missing_since: None,
                 moved: true,
@@ -152,12 +150,12 @@ impl Membership {
         }
     }
 
-    /// The work has ended. Gives the partitions to give up now.
+    /// Ends the processing of a message. Returns the retained partitions, which the client unassigns now.
     pub(super) fn end(&mut self) -> Vec<i32> {
-        self.working = None;
-        let held = std::mem::take(&mut self.held);
-        self.forget(&held);
-        held
+        self.running = None;
+        let retained = std::mem::take(&mut self.retained);
+        self.forget(&retained);
+        retained
     }
 
     fn forget(&mut self, partitions: &[i32]) {
@@ -175,70 +173,70 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_without_the_work_is_given_up_at_once() {
+    fn revoked_partitions_without_the_running_message_are_released_immediately() {
         let mut membership = Membership::default();
         membership.assign(&[0, 1, 2]);
         assert_eq!(membership.begin(0), Some(()));
-        assert_eq!(membership.revoke(&[1, 2]), RevokeAnswer::GiveUp);
-        assert!(membership.holds_work());
+        assert_eq!(membership.revoke(&[1, 2]), RevokeDecision::Release);
+        assert!(membership.owns_running());
         assert_eq!(membership.end(), Vec::<i32>::new());
         assert_eq!(membership.owned().collect::<Vec<_>>(), [0]);
     }
 
     #[test]
-    fn a_set_with_the_work_waits_for_it() {
+    fn revoked_partitions_with_the_running_message_are_retained_until_it_ends() {
         let mut membership = Membership::default();
         membership.assign(&[0, 1, 2]);
         membership.begin(1);
-        assert_eq!(membership.revoke(&[1, 2]), RevokeAnswer::Hold);
-        assert!(membership.holds_work());
+        assert_eq!(membership.revoke(&[1, 2]), RevokeDecision::Retain);
+        assert!(membership.owns_running());
         assert_eq!(membership.end(), [1, 2]);
         assert_eq!(membership.owned().collect::<Vec<_>>(), [0]);
     }
 
     #[test]
-    fn what_is_lost_is_not_held() {
+    fn lost_partitions_are_not_retained() {
         let mut membership = Membership::default();
         membership.assign(&[0, 1]);
         membership.begin(1);
         membership.revoke(&[1]);
         assert!(membership.lose(&[0, 1]));
-        assert!(!membership.holds_work());
+        assert!(!membership.owns_running());
         assert_eq!(membership.end(), Vec::<i32>::new());
         assert_eq!(membership.owned().count(), 0);
     }
 
     #[test]
-    fn what_is_noted_is_known_until_the_partition_goes() {
+    fn a_commit_is_known_until_the_partition_is_revoked() {
         let mut membership = Membership::default();
         membership.assign(&[3]);
-        assert_eq!(membership.noted(3), Some(&Noted::Unknown));
+        assert_eq!(membership.known_commit(3), Some(&KnownCommit::Unknown));
         let (now, third) = (
             Instant::now(),
-            Place {
+            Position {
                 partition: 3,
                 offset: 8,
             },
         );
-        membership.note(third, OffsetMetadata::attempt(1), now);
+        membership.record_commit(third, OffsetMetadata::attempt(1), now);
         assert_eq!(
-            membership.noted(3),
-            Some(&Noted::At(8, OffsetMetadata::attempt(1), now))
+            membership.known_commit(3),
+            Some(&KnownCommit::At(8, OffsetMetadata::attempt(1), now))
         );
-        membership.missing(3, now);
+        membership.record_missing(3, now);
         membership.moved(3);
-        assert_eq!(membership.noted(3), Some(&Noted::Unknown));
+        assert_eq!(membership.known_commit(3), Some(&KnownCommit::Unknown));
         assert!(membership.doubt(3).moved);
-        membership.note(third, OffsetMetadata::default(), now);
+        membership.record_commit(third, OffsetMetadata::default(), now);
         membership.revoke(&[3]);
         membership.assign(&[3]);
-        assert_eq!(membership.noted(3), Some(&Noted::Unknown));
+        assert_eq!(membership.known_commit(3), Some(&KnownCommit::Unknown));
         assert_eq!(membership.doubt(3), Doubt::default());
         assert_eq!(membership.begin(4), None);
     }
 
     #[derive(Debug, Clone)]
-    enum Step {
+    enum Event {
         Assign(Vec<i32>),
         Revoke(Vec<i32>),
         Lose,
@@ -246,45 +244,45 @@ mod tests {
         End,
     }
 
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
+    fn events() -> impl Strategy<Value = Vec<Event>> {
         let set = || prop::collection::vec(0..6_i32, 0..4);
-        let step = prop_oneof![
-            set().prop_map(Step::Assign),
-            set().prop_map(Step::Revoke),
-            Just(Step::Lose),
-            (0..6_i32).prop_map(Step::Begin),
-            Just(Step::End),
+        let event = prop_oneof![
+            set().prop_map(Event::Assign),
+            set().prop_map(Event::Revoke),
+            Just(Event::Lose),
+            (0..6_i32).prop_map(Event::Begin),
+            Just(Event::End),
         ];
-        prop::collection::vec(step, 0..40)
+        prop::collection::vec(event, 0..40)
     }
 
     proptest! {
         #[test]
-        fn work_ends_its_claim_only_by_ending_or_by_loss(steps in steps()) {
+        fn the_running_message_is_owned_until_it_ends_or_is_lost(events in events()) {
             let mut membership = Membership::default();
-            let mut working = false;
-            for step in steps {
-                match step {
-                    Step::Assign(set) => membership.assign(&set),
-                    // librdkafka asks no second time before the first is answered.
-                    Step::Revoke(set) if membership.held.is_empty() => {
+            let mut running = false;
+            for event in events {
+                match event {
+                    Event::Assign(set) => membership.assign(&set),
+                    // librdkafka sends no second revocation before the first is answered.
+                    Event::Revoke(set) if membership.retained.is_empty() => {
                         membership.revoke(&set);
                     }
-                    Step::Revoke(_) => {}
-                    Step::Lose => {
+                    Event::Revoke(_) => {}
+                    Event::Lose => {
                         let all: Vec<_> = membership.owned().collect();
-                        working &= !membership.lose(&all);
+                        running &= !membership.lose(&all);
                     }
-                    Step::Begin(partition) if membership.working.is_none() => {
-                        working = membership.begin(partition).is_some();
+                    Event::Begin(partition) if membership.running.is_none() => {
+                        running = membership.begin(partition).is_some();
                     }
-                    Step::Begin(_) => {}
-                    Step::End => {
+                    Event::Begin(_) => {}
+                    Event::End => {
                         membership.end();
-                        working = false;
+                        running = false;
                     }
                 }
-                prop_assert_eq!(membership.holds_work(), working);
+                prop_assert_eq!(membership.owns_running(), running);
             }
         }
     }

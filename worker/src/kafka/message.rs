@@ -1,4 +1,4 @@
-//! Messages as they are taken from a topic, and their offsets.
+//! Consumed messages and their positions.
 
 use std::fmt;
 
@@ -6,16 +6,16 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
 use crate::telemetry::TraceContext;
 
-/// Position of a message in the topic that is consumed.
+/// Position of a message in the consumed topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct Position {
     /// The partition.
     pub partition: i32,
     /// The offset in it.
     pub offset: i64,
 }
 
-impl Place {
+impl Position {
     /// The position after this one.
     #[must_use]
     pub fn next(self) -> Self {
@@ -26,35 +26,35 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.partition, self.offset)
     }
 }
 
-/// A message that was taken.
+/// A consumed message.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Where it lies.
-    pub place: Place,
-    /// Its key.
+    /// Its position.
+    pub position: Position,
+    /// Its message key.
     pub key: Option<Vec<u8>>,
     /// Its value.
     pub value: Option<Vec<u8>>,
-    /// When it was published, in milliseconds since 1970, where the topic's log tells.
+    /// Kafka's timestamp of the message, in milliseconds since 1970, if it has one.
     pub timestamp_ms: Option<i64>,
-    /// The trace that it belongs to; a new one where it names none.
+    /// Its trace; a new one if its header has none.
     pub trace: TraceContext,
 }
 
 impl Message {
-    pub(super) fn of(message: &BorrowedMessage<'_>) -> Self {
+    pub(super) fn from_borrowed(message: &BorrowedMessage<'_>) -> Self {
         let trace = message.headers().and_then(|headers| {
             let header = headers.iter().find(|header| header.key == TraceContext::HEADER)?;
             header.value
         });
         Self {
-            place: Place {
+            position: Position {
                 partition: message.partition(),
                 offset: message.offset(),
             },

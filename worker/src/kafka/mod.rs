@@ -1,6 +1,6 @@
-//! Kafka as the roles see it: a consumer that holds one message at a time, and a producer.
+//! Kafka clients for the roles: a consumer that processes one message at a time, and a producer.
 //!
-//! Knows groups, partitions and offsets; knows no tasks and no audio. librdkafka's own types stay in here.
+//! Handles groups, partitions and offsets, not tasks or audio. Exposes no type of librdkafka except `KafkaError`.
 
 mod admission;
 mod callbacks;
@@ -11,23 +11,23 @@ mod consumer;
 mod error;
 mod gate;
 mod lag;
+mod log_throttle;
 mod membership;
 mod message;
 mod producer;
 mod progress;
-mod repeats;
-mod silence;
+mod stall_detector;
 mod topics;
 mod trailing;
 
 pub use admission::Refusal;
-pub use committed::Found;
+pub use committed::CommittedState;
 pub use consumer::{Consumer, Polled};
 pub(crate) use error::KAFKA_FIX;
 pub use error::{CommitError, KafkaError, PublishError};
 pub use gate::Gate;
 pub use lag::{GroupLag, PartitionLag, PartitionOwner, read_group_lag};
-pub use message::{Message, Place};
+pub use message::{Message, Position};
 pub use producer::{Header, Producer};
 pub use progress::{GroupProgress, PartitionProgress};
 pub use topics::ensure_topics;

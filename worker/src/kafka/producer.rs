@@ -1,4 +1,4 @@
-//! Publishing: one message, taken by all in-sync replicas, or an error.
+//! Publishes one message to all in-sync replicas, or returns an error.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use super::admission::{Accepted, Refusal};
 use super::client::{self, Logging};
 use super::error::PublishError;
 use super::gate::Gate;
-use super::message::Place;
+use super::message::Position;
 use crate::settings::KafkaSettings;
 
-/// How long one message may wait for a broker.
+/// `message.timeout.ms`: how long a broker may take to accept one message.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A header of a message.
@@ -28,13 +28,13 @@ pub struct Header {
     pub value: String,
 }
 
-/// How often a producer with a message under way is asked whether it failed for good.
+/// How often a producer with a message in flight is checked for a fatal error.
 const FATAL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A producer that repeats and reorders nothing by itself; cheap to clone.
+/// An idempotent producer; cheap to clone.
 ///
-/// An idempotent producer of librdkafka that has met a fatal error, such as a refused request for a producer id, never
-/// publishes again. Another one takes its place.
+/// After a fatal error, such as a refused request for a producer id, an idempotent producer of librdkafka never
+/// publishes again. It is then replaced by a new one.
 #[derive(Clone)]
 pub struct Producer {
     config: ClientConfig,
@@ -44,24 +44,24 @@ pub struct Producer {
 
 struct Current {
     inner: FutureProducer<Logging>,
-    /// How many producers were before this one.
+    /// Number of producers before this one.
     number: u64,
 }
 
 impl Producer {
-    /// A producer. Connects when first used.
+    /// A producer that connects when first used.
     ///
     /// # Errors
-    /// When the settings are refused.
+    /// When librdkafka rejects the settings.
     pub fn new(kafka: &KafkaSettings) -> Result<Self, KafkaError> {
         Self::with_context(kafka, Logging::default())
     }
 
-    /// A producer that tells `gate` whether the brokers accept it.
+    /// A producer that reports to `gate` whether the brokers accept it.
     ///
     /// # Errors
-    /// When the settings are refused.
-    pub fn watched(kafka: &KafkaSettings, gate: Gate) -> Result<Self, KafkaError> {
+    /// When librdkafka rejects the settings.
+    pub fn with_gate(kafka: &KafkaSettings, gate: Gate) -> Result<Self, KafkaError> {
         Self::with_context(kafka, Logging(Some(gate)))
     }
 
@@ -81,7 +81,7 @@ impl Producer {
         (current.inner.clone(), current.number)
     }
 
-    /// Puts another producer in the place of the one of this number, unless that was done, and gives the old one.
+    /// Replaces the producer with this number, unless it was replaced already, and returns the old one.
     fn replace(&self, number: u64) -> KafkaResult<Option<FutureProducer<Logging>>> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.number != number {
@@ -92,17 +92,17 @@ impl Producer {
         Ok(Some(std::mem::replace(&mut current.inner, fresh)))
     }
 
-    /// Publishes one message and waits until all in-sync replicas have it. A message without a key goes to any partition.
+    /// Publishes one message and waits until all in-sync replicas have it. Without a message key, to any partition.
     ///
     /// # Errors
-    /// When no broker took it within half a minute, or the brokers refuse it.
+    /// When no broker accepted it within 30 s, or the brokers refuse it.
     pub async fn publish(
         &self,
         topic: &str,
         key: Option<&[u8]>,
         value: &[u8],
         headers: &[Header],
-    ) -> Result<Place, PublishError> {
+    ) -> Result<Position, PublishError> {
         let mut native = OwnedHeaders::new_with_capacity(headers.len());
         for header in headers {
             native = native.insert(NativeHeader {
@@ -118,13 +118,13 @@ impl Producer {
         let delivered = tokio::select! {
             biased;
             delivered = producer.send(record, Timeout::After(MESSAGE_TIMEOUT)) => Some(delivered),
-            // Messages that wait when a producer fails for good may be kept until their time is over.
-            () = failed_for_good(&producer) => None,
+            // After a fatal error, librdkafka may keep queued messages until their timeout.
+            () = wait_for_fatal_error(&producer) => None,
         };
         let error = match delivered {
             Some(Ok(delivery)) => {
                 self.accepted(Accepted::Topic);
-                return Ok(Place {
+                return Ok(Position {
                     partition: delivery.partition,
                     offset: delivery.offset,
                 });
@@ -135,21 +135,21 @@ impl Producer {
         let topic = topic.to_owned();
         if let Some((code, reason)) = producer.client().fatal_error() {
             match self.replace(number) {
-                // Closing a producer waits for its thread.
+                // Closing a producer blocks until its thread has ended.
                 Ok(old) => drop(tokio::task::spawn_blocking(move || drop((old, producer)))),
-                Err(source) => return Err(PublishError::Away { topic, source }),
+                Err(source) => return Err(PublishError::Unreachable { topic, source }),
             }
             return Err(PublishError::Fatal { topic, code, reason });
         }
         Err(publish_error(topic, error.unwrap_or(KafkaError::Canceled)))
     }
 
-    /// Whether some broker knows `topic`'s partitions, asked now.
-    pub async fn reaches(&self, topic: &str, limit: Duration) -> bool {
+    /// Asks the brokers now, within `limit`, whether `topic` has partitions.
+    pub async fn topic_reachable(&self, topic: &str, limit: Duration) -> bool {
         let (producer, name) = (self.current().0, topic);
         let topic = topic.to_owned();
-        // librdkafka waits in the call.
-        let asked = tokio::task::spawn_blocking(move || {
+        // The call blocks.
+        let requested = tokio::task::spawn_blocking(move || {
             let metadata = producer.client().fetch_metadata(Some(&topic), limit)?;
             let known = metadata
                 .topics()
@@ -157,19 +157,19 @@ impl Producer {
                 .any(|topic| !topic.partitions().is_empty());
             Ok::<_, KafkaError>(known)
         });
-        match asked.await {
+        match requested.await {
             Ok(Ok(known)) => {
                 self.accepted(Accepted::Client);
                 if !known {
                     tracing::warn!(
                         topic = name,
-                        "The brokers have no such topic; fix: create it, with as many partitions as workers"
+                        "The topic does not exist; fix: create it, with as many partitions as workers"
                     );
                 }
                 known
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "No broker can be reached");
+                tracing::warn!(%error, "No broker is reachable");
                 false
             }
             Err(_) => false,
@@ -182,35 +182,39 @@ impl Producer {
         }
     }
 
-    /// Waits until the brokers have refused this process for too long; for ever where that is not watched. Asks for
-    /// `topic` from time to time while they do.
-    pub async fn refused_for_good(&self, topic: &str) -> Refusal {
+    /// Waits until the brokers have refused this process for too long; forever without a gate. Checks with `topic`
+    /// whether the refusal persists.
+    pub async fn refused_too_long(&self, topic: &str) -> Refusal {
         let ask = || {
             let (producer, topic) = (self.clone(), topic.to_owned());
-            tokio::spawn(async move { producer.reaches(&topic, client::REFUSAL_QUESTION_LIMIT).await });
+            tokio::spawn(async move {
+                producer
+                    .topic_reachable(&topic, client::REFUSAL_CHECK_LIMIT)
+                    .await
+            });
         };
         match &self.context.0 {
-            Some(gate) => gate.refused_for_good(ask).await,
+            Some(gate) => gate.refused_too_long(ask).await,
             None => std::future::pending().await,
         }
     }
 
-    /// Drops what no broker has taken yet: the outcome of a message that went to another worker.
+    /// Drops messages that no broker has accepted yet: outcomes of a message that was reassigned to another worker.
     pub fn purge(&self) {
         self.current().0.purge(PurgeConfig::default().queue().inflight());
     }
 
-    /// Waits, at most for `limit`, until brokers have everything.
+    /// Waits until the brokers have accepted all messages, at most for `limit`.
     ///
     /// # Errors
-    /// When something is still waiting then.
+    /// When messages are still queued after that.
     pub async fn close(self, limit: Duration) -> Result<(), KafkaError> {
-        client::waited(move || self.current().0.flush(limit)).await
+        client::run_blocking(move || self.current().0.flush(limit)).await
     }
 }
 
-/// Waits until the producer has met a fatal error.
-async fn failed_for_good(producer: &FutureProducer<Logging>) {
+/// Waits until the producer has a fatal error.
+async fn wait_for_fatal_error(producer: &FutureProducer<Logging>) {
     while producer.client().fatal_error().is_none() {
         tokio::time::sleep(FATAL_INTERVAL).await;
     }
@@ -235,6 +239,6 @@ fn publish_error(topic: String, error: KafkaError) -> PublishError {
             | RDKafkaErrorCode::UnsupportedForMessageFormat
             | RDKafkaErrorCode::PolicyViolation,
         ) => PublishError::Refused { topic, source: error },
-        _ => PublishError::Away { topic, source: error },
+        _ => PublishError::Unreachable { topic, source: error },
     }
 }

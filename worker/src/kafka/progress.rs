@@ -1,4 +1,4 @@
-//! How far a group is in one partition, asked by one who is no member.
+//! The committed offset of a group in one partition, for callers that are not members of the group.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,27 +11,27 @@ use separation_contract::offset_metadata::OffsetMetadata;
 use super::client::{self, Logging};
 use crate::settings::KafkaSettings;
 
-/// Asks how far a group is in a topic; joins no group. Cheap to clone.
+/// Reads committed offsets of a group without joining it. Cheap to clone.
 #[derive(Clone)]
 pub struct GroupProgress {
     consumer: Arc<BaseConsumer<Logging>>,
     topic: Arc<str>,
 }
 
-/// How far a group is in one partition.
+/// Progress of a group in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionProgress {
-    /// The next offset to work on.
+    /// The committed offset: the next to process.
     pub committed: i64,
-    /// The record of the message there.
+    /// The metadata committed with it.
     pub record: OffsetMetadata,
 }
 
 impl GroupProgress {
-    /// Of `group` in `topic`. Connects when first used.
+    /// For `group` in `topic`. Connects when first used.
     ///
     /// # Errors
-    /// When the settings are refused.
+    /// When librdkafka rejects the settings.
     pub fn new(kafka: &KafkaSettings, group: &str, topic: &str) -> KafkaResult<Self> {
         let mut config = client::config(kafka, vec![("group.id", group.to_owned())]);
         config.set("enable.auto.commit", "false");
@@ -41,16 +41,16 @@ impl GroupProgress {
         })
     }
 
-    /// How far the group is in `partition`; none if it never committed there.
+    /// Progress of the group in `partition`; none if it never committed there.
     ///
     /// # Errors
-    /// When the brokers cannot tell within `limit`.
-    pub async fn of(&self, partition: i32, limit: Duration) -> KafkaResult<Option<PartitionProgress>> {
+    /// When the request fails or takes longer than `limit`.
+    pub async fn partition(&self, partition: i32, limit: Duration) -> KafkaResult<Option<PartitionProgress>> {
         let (consumer, topic) = (Arc::clone(&self.consumer), Arc::clone(&self.topic));
-        client::waited(move || {
-            let mut asked = TopicPartitionList::new();
-            asked.add_partition(&topic, partition);
-            let answer = consumer.committed_offsets(asked, limit)?;
+        client::run_blocking(move || {
+            let mut requested = TopicPartitionList::new();
+            requested.add_partition(&topic, partition);
+            let answer = consumer.committed_offsets(requested, limit)?;
             let Some(element) = answer.find_partition(&topic, partition) else {
                 return Ok(None);
             };

@@ -1,4 +1,4 @@
-//! Makes sure that the topics exist that a role publishes to.
+//! Creates the topics that a role publishes to.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::client::{self, Logging};
 use crate::settings::{ConsumedRole, ConsumerSettings, KafkaSettings};
 
-/// How long the brokers may take for one request.
+/// Timeout of one request.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Pause before asking again, while the consumed topic does not exist or no broker answers.
+/// Pause before the next request while the consumed topic does not exist or no broker is reachable.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Creates the topics that are missing, with the brokers' default of replicas: the topic of dead letters with one
-/// partition, and, for a processor, the result topic with as many as the task topic has, since one uploader reads each.
-/// Waits while the consumed topic does not exist: a count of partitions that was guessed would stay.
+/// Creates missing topics with the brokers' default replication factor: the dead-letter topic with one partition, and,
+/// for a processor, the result topic with as many partitions as the task topic. Waits while the consumed topic does not
+/// exist, because a guessed partition count would be permanent.
 ///
 /// # Errors
-/// When the brokers refuse; whether that matters shows when something is published.
+/// When the brokers refuse. The topics may exist anyway, so publishing shows whether this matters.
 pub async fn ensure_topics(kafka: &KafkaSettings, consumer: &ConsumerSettings) -> Result<(), KafkaError> {
     let mut reported = false;
     let partitions = loop {
@@ -31,7 +31,7 @@ pub async fn ensure_topics(kafka: &KafkaSettings, consumer: &ConsumerSettings) -
                 tracing::warn!(
                     topic,
                     ?answer,
-                    "The topic is not known yet; topics to publish to are created later"
+                    "The topic does not exist or no broker is reachable; topics to publish to are created later"
                 );
                 reported = true;
             }
@@ -62,12 +62,12 @@ fn topic(name: &str, partitions: i32) -> NewTopic<'_> {
     NewTopic::new(name, partitions, TopicReplication::Fixed(-1))
 }
 
-/// How many partitions a topic has; 0 where it does not exist. A consumer asks, since its question creates no topic.
+/// Number of partitions of a topic; 0 if it does not exist. A consumer's metadata request creates no topic.
 async fn partitions(kafka: &KafkaSettings, topic: &str) -> Result<i32, KafkaError> {
     let consumer: BaseConsumer<Logging> =
         client::config(kafka, Vec::new()).create_with_context(Logging::default())?;
     let topic = topic.to_owned();
-    client::waited(move || {
+    client::run_blocking(move || {
         let metadata = consumer.fetch_metadata(Some(&topic), LIMIT)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let count = found.map_or(0, |found| found.partitions().len());

@@ -1,7 +1,7 @@
-//! Finds partitions in which nothing but markers of transactions follows what is committed.
+//! Finds partitions with nothing but transaction markers after the committed offset.
 //!
-//! Commits nothing. The end is asked first, and then read up to it by a reader of its own: only what that saw counts,
-//! so no message that comes meanwhile is taken for a marker.
+//! Commits nothing. It requests the end first and then reads up to it with a separate reader, so a message that is
+//! published in the meantime is never mistaken for a marker.
 
 use std::time::{Duration, Instant};
 
@@ -12,18 +12,18 @@ use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::Logging;
-use super::message::Place;
+use super::message::Position;
 
-/// How long one question may take.
-const QUESTION_LIMIT: Duration = Duration::from_secs(10);
+/// Timeout of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long reading one partition's end may take.
+/// Timeout of reading to one partition's end.
 const READ_LIMIT: Duration = Duration::from_secs(10);
 
-/// One wait for the reader.
+/// Timeout of one poll of the reader.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Settings of the reader, besides those of any consumer of the group.
+/// Settings of the reader, based on those of the group's consumer.
 pub(super) fn reader(mut config: ClientConfig) -> ClientConfig {
     config
         .set("enable.partition.eof", "true")
@@ -32,34 +32,34 @@ pub(super) fn reader(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
-/// Of these partitions, the ends that may be committed because no message is before them. Waits in the call.
+/// The ends of these partitions that may be committed because no message precedes them. Blocks.
 pub(super) fn find<C: ConsumerContext>(
     consumer: &impl Consumer<C>,
     reader: &ClientConfig,
     topic: &str,
     partitions: &[i32],
-) -> KafkaResult<Vec<Place>> {
-    let mut asked = TopicPartitionList::with_capacity(partitions.len());
+) -> KafkaResult<Vec<Position>> {
+    let mut requested = TopicPartitionList::with_capacity(partitions.len());
     for &partition in partitions {
-        asked.add_partition(topic, partition);
+        requested.add_partition(topic, partition);
     }
-    let committed = consumer.committed_offsets(asked, QUESTION_LIMIT)?;
+    let committed = consumer.committed_offsets(requested, REQUEST_TIMEOUT)?;
     let mut found = Vec::new();
     for element in committed.elements() {
         element.error()?;
         let partition = element.partition();
-        // The end for readers of committed messages, as this consumer is one: open transactions come after it.
-        let (start, end) = consumer.fetch_watermarks(topic, partition, QUESTION_LIMIT)?;
+        // The consumer reads with `read_committed`, so this is the last stable offset: open transactions follow it.
+        let (start, end) = consumer.fetch_watermarks(topic, partition, REQUEST_TIMEOUT)?;
         let from = match element.offset() {
             Offset::Offset(offset) => offset.max(start),
             _ => start,
         };
-        let from = Place {
+        let from = Position {
             partition,
             offset: from,
         };
         if from.offset < end && is_empty(reader, topic, from, end)? {
-            found.push(Place {
+            found.push(Position {
                 partition,
                 offset: end,
             });
@@ -68,8 +68,8 @@ pub(super) fn find<C: ConsumerContext>(
     Ok(found)
 }
 
-/// Whether no message is at or after `from` and before `end`.
-fn is_empty(reader: &ClientConfig, topic: &str, from: Place, end: i64) -> KafkaResult<bool> {
+/// Whether no message is in `from..end`.
+fn is_empty(reader: &ClientConfig, topic: &str, from: Position, end: i64) -> KafkaResult<bool> {
     let reader: BaseConsumer<Logging> = reader.create_with_context(Logging::default())?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, from.partition, Offset::Offset(from.offset))?;
@@ -79,7 +79,7 @@ fn is_empty(reader: &ClientConfig, topic: &str, from: Place, end: i64) -> KafkaR
         match reader.poll(POLL) {
             None => {}
             Some(Ok(message)) => return Ok(message.offset() >= end),
-            // The reader began after `end` was known, so its own end is not before that.
+            // The reader started after `end` was read, so the end it reaches is not earlier.
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(true),
             Some(Err(error)) => return Err(error),
         }

@@ -1,4 +1,4 @@
-//! The one client for calls to strangers' addresses.
+//! The HTTP client for addresses that clients supply.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -9,61 +9,61 @@ use reqwest::{Method, Response, redirect};
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 
-use super::resolve::{CheckedResolver, Forbidden, Unknown};
+use super::resolve::{CheckedResolver, Forbidden, Unresolved};
 use super::{Download, DownloadLimits, OutboundError, Rules};
 use crate::settings::OutboundAllow;
 use crate::work::chain;
 
-/// How often a call may be sent on.
+/// Maximum number of redirects of one call.
 const MAX_REDIRECTS: usize = 5;
 
-/// The longest time to a connection, TLS included; a host that is there answers in a fraction of it.
+/// Time limit for connecting, TLS included; a reachable host needs a fraction of it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection waits for another call: a few webhooks of one receiver in a row.
+/// Idle time after which a pooled connection is closed: long enough for consecutive webhooks to one receiver.
 const POOL_IDLE: Duration = Duration::from_secs(30);
 
-/// Calls strangers' addresses, and only those that may be called. Cheap to clone.
+/// Calls addresses that clients supply, if the rules allow them. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
     rules: Arc<Rules>,
 }
 
-/// One call, over all hosts that it is sent on to.
+/// One call, including its redirects.
 struct Call<'c> {
     method: Method,
     headers: &'c HeaderMap,
     body: &'c [u8],
 }
 
-/// Has TLS use ring, in the whole process; a second call changes nothing.
+/// Installs ring as the process's TLS provider; a second call changes nothing.
 pub fn install_tls() {
-    // Fails when a provider is installed already, which is what is wanted.
+    // Fails only when a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 impl Client {
-    /// A client for public addresses, and for what is `allowed` besides.
+    /// A client for public addresses and the `allowed` ones.
     pub fn new(allowed: &[OutboundAllow]) -> Self {
         install_tls();
         let rules = Arc::new(Rules::new(allowed));
         let http = builder(&rules).build().unwrap_or_else(|error| {
-            tracing::warn!(error = %chain(&error), "No certificates to trust: https addresses cannot be called");
+            tracing::warn!(error = %chain(&error), "Cannot load the system trust store: https addresses cannot be called");
             let no_certificates = builder(&rules).tls_certs_only([]);
             no_certificates
                 .build()
-                .expect("all that can fail is finding the system's certificates, which are not asked for")
+                .expect("only loading the system trust store can fail, and it is not used here")
         });
         Self { http, rules }
     }
 
-    /// Posts JSON; gives the status of the answer, whatever it is. The answer's body is not read. Sent on by 307 or
-    /// 308, it posts again; `timeout` holds for the whole.
+    /// Posts JSON and returns the response's status, also an error status. The response's body is not read. Follows 307
+    /// and 308 with another POST; `timeout` covers all requests together.
     ///
     /// # Errors
-    /// When there is no answer, when an address may not be called, and when the call is sent on by another status: 301,
-    /// 302 and 303 turn a POST into a GET without the body, and the answer to that would say nothing about the delivery.
+    /// When there is no response, when an address may not be called, and on a redirect by another status: 301, 302 and
+    /// 303 turn a POST into a GET without the body, whose response would not confirm the delivery.
     pub async fn post_json(
         &self,
         url: &str,
@@ -88,10 +88,10 @@ impl Client {
         Ok(response.status().as_u16())
     }
 
-    /// Fetches what lies at an address.
+    /// Downloads an address.
     ///
     /// # Errors
-    /// When there is no answer of success, when an address may not be called, or when a limit is passed.
+    /// When the response is not a success, when an address may not be called, or when a limit is exceeded.
     pub async fn get(&self, url: &str, limits: DownloadLimits) -> Result<Download, OutboundError> {
         let call = Call {
             method: Method::GET,
@@ -108,15 +108,15 @@ impl Client {
         Download::start(response, host, limits, limit.deadline)
     }
 
-    /// Checks an address as far as that goes without resolving its name.
+    /// Checks an address without resolving its host name.
     ///
     /// # Errors
-    /// When it is none of http(s), or holds an IP address that may not be called.
+    /// When it is not an http(s) URL, or contains an IP address that may not be called.
     pub fn check_url(&self, url: &str) -> Result<(), OutboundError> {
         self.check(&parse(url)?).map(|_| ())
     }
 
-    /// Calls, and goes where it is sent on to. Gives the last host besides the answer.
+    /// Sends a call and follows redirects. Returns the response and the last host.
     async fn follow(
         &self,
         url: &str,
@@ -138,13 +138,13 @@ impl Client {
         })
     }
 
-    /// What can be said before a name is resolved. Gives the host.
+    /// Checks everything that needs no name resolution. Returns the host.
     fn check(&self, url: &Url) -> Result<String, OutboundError> {
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(OutboundError::Url("it begins with neither http: nor https:"));
+            return Err(OutboundError::Url("its scheme is neither http nor https"));
         }
-        // The parser has turned 0x7f.1, 2130706433 and the like into addresses.
-        let address = match url.host().ok_or(OutboundError::Url("it names no host"))? {
+        // The parser has converted 0x7f.1, 2130706433 and similar forms to addresses.
+        let address = match url.host().ok_or(OutboundError::Url("it has no host"))? {
             Host::Domain(name) => return Ok(name.to_owned()),
             Host::Ipv4(address) => address.into(),
             Host::Ipv6(address) => address.into(),
@@ -172,15 +172,15 @@ impl Client {
         } else {
             request.body(call.body.to_vec())
         };
-        let silent_at = Instant::now() + limit.idle;
-        match timeout_at(limit.deadline.min(silent_at), request.send()).await {
+        let idle_deadline = Instant::now() + limit.idle;
+        match timeout_at(limit.deadline.min(idle_deadline), request.send()).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(explain(host, error)),
-            Err(_) if silent_at < limit.deadline => Err(OutboundError::Silent {
+            Err(_) if idle_deadline < limit.deadline => Err(OutboundError::IdleTimeout {
                 host: host.to_owned(),
                 limit: limit.idle,
             }),
-            Err(_) => Err(OutboundError::TooSlow {
+            Err(_) => Err(OutboundError::Timeout {
                 host: host.to_owned(),
                 limit: limit.total,
             }),
@@ -188,7 +188,7 @@ impl Client {
     }
 }
 
-/// How long a call may take.
+/// Time limits of a call.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
     total: Duration,
@@ -207,7 +207,7 @@ impl Limit {
 }
 
 fn parse(url: &str) -> Result<Url, OutboundError> {
-    Url::parse(url).map_err(|_| OutboundError::Url("it cannot be read"))
+    Url::parse(url).map_err(|_| OutboundError::Url("it is not a valid URL"))
 }
 
 fn builder(rules: &Arc<Rules>) -> reqwest::ClientBuilder {
@@ -221,7 +221,7 @@ fn builder(rules: &Arc<Rules>) -> reqwest::ClientBuilder {
         .pool_idle_timeout(POOL_IDLE)
 }
 
-/// Where an answer sends a call on to, if it does.
+/// The target of a redirect; none if the response is not a redirect.
 fn next(url: &Url, host: &str, response: &Response, method: &Method) -> Result<Option<Url>, OutboundError> {
     let status = response.status().as_u16();
     let refuse = |reason| {
@@ -230,26 +230,26 @@ fn next(url: &Url, host: &str, response: &Response, method: &Method) -> Result<O
     };
     match (status, method) {
         (301..=303, &Method::POST) => {
-            return refuse("it turns a POST into a GET, which delivers nothing; answer 307 or 308");
+            return refuse("it turns a POST into a GET, which delivers nothing; fix: answer 307 or 308");
         }
         (301..=303 | 307 | 308, _) => {}
         _ => return Ok(None),
     }
     let location = response.headers().get(LOCATION);
     let Some(location) = location.and_then(|location| location.to_str().ok()) else {
-        return refuse("it does not say where to");
+        return refuse("it has no Location header");
     };
-    // A relative address keeps the name and password of this one, a whole one has its own or none.
+    // A relative address keeps the username and password of this one, an absolute one has its own or none.
     let Ok(next) = url.join(location) else {
-        return refuse("where it sends to cannot be read");
+        return refuse("its Location is not a valid URL");
     };
     if method == Method::POST && url.scheme() == "https" && next.scheme() != "https" {
-        return refuse("it would send what came encrypted on without encryption");
+        return refuse("it redirects a POST from https to http");
     }
     Ok(Some(next))
 }
 
-/// What our resolver says about a name comes back inside the client's own error.
+/// Maps an error of the HTTP client, whose cause may be an error of [`CheckedResolver`].
 fn explain(host: &str, error: reqwest::Error) -> OutboundError {
     let host = host.to_owned();
     let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
@@ -257,7 +257,7 @@ fn explain(host: &str, error: reqwest::Error) -> OutboundError {
         if let Some(Forbidden(rule)) = error.downcast_ref() {
             return OutboundError::Refused { host, rule: *rule };
         }
-        if error.is::<Unknown>() {
+        if error.is::<Unresolved>() {
             let source = chain(error).into();
             return OutboundError::Resolve { host, source };
         }

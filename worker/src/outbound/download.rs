@@ -1,4 +1,4 @@
-//! The body of an answer, piece by piece, within its limits.
+//! The body of a response, streamed within its limits.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use tokio::time::{Instant, timeout_at};
 
 use super::OutboundError;
 
-/// What a download may take.
+/// Limits of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DownloadLimits {
-    /// The most bytes.
+    /// Maximum size, in bytes.
     pub max_bytes: u64,
-    /// The longest time from the call to the last byte.
+    /// Maximum time from the call to the last byte.
     pub total: Duration,
-    /// The longest time between two pieces, and to the first.
+    /// Maximum time to the first piece, and between two pieces.
     pub idle: Duration,
 }
 
-/// A body that is on its way.
+/// A running download.
 #[derive(Debug)]
 pub struct Download {
     response: reqwest::Response,
@@ -49,29 +49,29 @@ impl Download {
         }
     }
 
-    /// The next piece, nothing at the end.
+    /// The next piece; none at the end.
     ///
     /// # Errors
-    /// When the answer breaks off or passes a limit.
+    /// When the response ends early or exceeds a limit.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, OutboundError> {
-        let silent_at = Instant::now() + self.limits.idle;
-        let read = timeout_at(self.deadline.min(silent_at), self.response.chunk()).await;
+        let idle_deadline = Instant::now() + self.limits.idle;
+        let read = timeout_at(self.deadline.min(idle_deadline), self.response.chunk()).await;
         let host = || self.host.clone();
         let chunk = match read {
-            Err(_) if silent_at < self.deadline => {
-                return Err(OutboundError::Silent {
+            Err(_) if idle_deadline < self.deadline => {
+                return Err(OutboundError::IdleTimeout {
                     host: host(),
                     limit: self.limits.idle,
                 });
             }
             Err(_) => {
-                return Err(OutboundError::TooSlow {
+                return Err(OutboundError::Timeout {
                     host: host(),
                     limit: self.limits.total,
                 });
             }
             Ok(Err(error)) => {
-                return Err(OutboundError::Broken {
+                return Err(OutboundError::Incomplete {
                     host: host(),
                     source: error.without_url().into(),
                 });

@@ -1,4 +1,4 @@
-//! Why a call to somebody else failed. Hosts are named; what addresses carry besides (passwords, tokens) never is.
+//! Errors of outbound calls. They contain the host, and nothing else of an address (no passwords, no tokens).
 
 use std::error::Error;
 use std::time::Duration;
@@ -6,72 +6,72 @@ use std::time::Duration;
 use super::Rule;
 use crate::error::ErrorClass;
 
-/// What a failed call came from: any error, without the address that was called.
+/// The cause of a failed call, without the address that was called.
 pub(super) type Cause = Box<dyn Error + Send + Sync>;
 
-/// A call to somebody else that failed.
+/// Why an outbound call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
-    /// The address is none that can be called.
+    /// The address is not an http(s) URL.
     #[error("not an http(s) address: {0}")]
     Url(&'static str),
     /// The address may not be called.
-    #[error("calling {host} is refused: it is {rule}; fix: name the host or its network in OUTBOUND_ALLOW")]
+    #[error("calling {host} is refused: it is {rule}; fix: add the host or its network to OUTBOUND_ALLOW")]
     Refused {
-        /// The host as the address has it.
+        /// The host, as in the address.
         host: String,
-        /// What forbids it.
+        /// The rule that forbids it.
         rule: Rule,
     },
-    /// The name means nothing.
-    #[error("cannot find the address of {host}")]
+    /// The host name cannot be resolved.
+    #[error("cannot resolve {host}")]
     Resolve {
         /// The host.
         host: String,
-        /// What the system said.
+        /// The resolver's error.
         source: Cause,
     },
-    /// No connection, or none that could be trusted, or it broke before an answer.
+    /// Connecting or the TLS handshake failed, or the connection closed before a response.
     #[error("cannot reach {host}")]
     Connect {
         /// The host.
         host: String,
-        /// What happened.
+        /// The client's error.
         source: Cause,
     },
-    /// The connection broke in the middle of an answer.
-    #[error("the answer of {host} broke off")]
-    Broken {
+    /// The connection closed before the response was complete.
+    #[error("the response from {host} ended early")]
+    Incomplete {
         /// The host.
         host: String,
-        /// What happened.
+        /// The client's error.
         source: Cause,
     },
-    /// The whole took too long.
-    #[error("{host} was not done within {} s", limit.as_secs_f32())]
-    TooSlow {
+    /// The call exceeded its total time limit.
+    #[error("the call to {host} did not complete within {} s", limit.as_secs_f32())]
+    Timeout {
         /// The host.
         host: String,
-        /// How long it had.
+        /// The time limit.
         limit: Duration,
     },
-    /// Nothing came for too long.
-    #[error("nothing came from {host} for {} s", limit.as_secs_f32())]
-    Silent {
+    /// The call exceeded its idle time limit.
+    #[error("no data from {host} for {} s", limit.as_secs_f32())]
+    IdleTimeout {
         /// The host.
         host: String,
-        /// How long it may be silent.
+        /// The time limit.
         limit: Duration,
     },
-    /// The answer is larger than allowed.
-    #[error("the answer of {host} is larger than {limit_bytes} bytes")]
+    /// The response is larger than allowed.
+    #[error("the response from {host} is larger than {limit_bytes} bytes")]
     TooLarge {
         /// The host.
         host: String,
-        /// The limit.
+        /// The limit, in bytes.
         limit_bytes: u64,
     },
-    /// The answer is not the one that was hoped for.
+    /// The response is not a success.
     #[error("{host} answered {status}")]
     Status {
         /// The host.
@@ -79,39 +79,39 @@ pub enum OutboundError {
         /// The HTTP status.
         status: u16,
     },
-    /// Sent on too often.
-    #[error("sent on more than {limit} times, last by {host}")]
+    /// Too many redirects.
+    #[error("more than {limit} redirects, the last by {host}")]
     TooManyRedirects {
-        /// The last host that sent on.
+        /// The last host that redirected.
         host: String,
-        /// How often is allowed.
+        /// The maximum number of redirects.
         limit: usize,
     },
-    /// Sent on in a way that is not followed.
-    #[error("{host} answered {status}, which is not followed: {reason}")]
+    /// A redirect that is not followed.
+    #[error("{host} answered {status}, a redirect that is not followed: {reason}")]
     Redirect {
-        /// The host that sent on.
+        /// The host that redirected.
         host: String,
         /// The HTTP status.
         status: u16,
         /// Why it is not followed.
         reason: &'static str,
     },
-    /// A header that we made cannot be sent.
-    #[error("the header {0} cannot be sent")]
+    /// The value or the name of one of our headers is invalid.
+    #[error("the header {0} is invalid")]
     Header(&'static str),
 }
 
 impl OutboundError {
-    /// What this failure says about trying again.
+    /// The error class, which decides whether the call is retried.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Resolve { .. }
             | Self::Connect { .. }
-            | Self::Broken { .. }
-            | Self::TooSlow { .. }
-            | Self::Silent { .. } => ErrorClass::Transient,
-            Self::Status { status, .. } if may_pass(*status) => ErrorClass::Transient,
+            | Self::Incomplete { .. }
+            | Self::Timeout { .. }
+            | Self::IdleTimeout { .. } => ErrorClass::Transient,
+            Self::Status { status, .. } if is_retryable(*status) => ErrorClass::Transient,
             Self::Url(_)
             | Self::Refused { .. }
             | Self::TooLarge { .. }
@@ -123,7 +123,7 @@ impl OutboundError {
     }
 }
 
-/// Whether another try may get another status: timeouts, too many requests, and troubles of the server's own.
-fn may_pass(status: u16) -> bool {
+/// Whether a retry may get another status: timeouts, too many requests, and errors of the server.
+fn is_retryable(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..=599)
 }

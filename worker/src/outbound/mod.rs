@@ -1,8 +1,8 @@
-//! Calls to addresses that strangers give us: links to songs, webhooks.
+//! Calls to addresses that clients supply: links to songs, webhooks.
 //!
-//! Every host is checked before it is called, after its name is resolved and again whenever it sends us on; the
-//! environment's proxies are not used, since behind one nothing could be checked. Every wait and every answer has a
-//! limit. Must never print what an address carries besides its host.
+//! Every host is checked before it is called: as written, after its name is resolved, and again on each redirect. The
+//! environment's proxies are not used, because addresses behind a proxy cannot be checked. Every wait and every
+//! response has a limit. Must never print more of an address than its host.
 
 mod client;
 mod download;

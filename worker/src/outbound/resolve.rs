@@ -1,5 +1,5 @@
-//! Names to addresses, of which only those that may be called are given out: the connection goes to a checked address,
-//! so that a name cannot mean one thing when it is checked and another when it is called.
+//! Resolves host names and returns only addresses that may be called. The client connects to a checked address, so a
+//! name cannot resolve differently between the check and the call (DNS rebinding).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::{Rule, Rules};
 
-/// A name all of whose addresses are forbidden.
+/// A host name whose addresses are all forbidden.
 #[derive(Debug, thiserror::Error)]
 #[error("it is {0}")]
 pub(super) struct Forbidden(pub(super) Rule);
 
-/// A name that the system knows no address of.
+/// A host name that does not resolve.
 #[derive(Debug, thiserror::Error)]
-#[error("the name has no address")]
-pub(super) struct Unknown(#[source] Option<std::io::Error>);
+#[error("the host name has no address")]
+pub(super) struct Unresolved(#[source] Option<std::io::Error>);
 
-/// The system's resolver, less forbidden addresses.
+/// The system's resolver, without forbidden addresses.
 pub(super) struct CheckedResolver {
     rules: Arc<Rules>,
 }
@@ -34,9 +34,9 @@ impl Resolve for CheckedResolver {
         let rules = Arc::clone(&self.rules);
         Box::pin(async move {
             let host = name.as_str();
-            // Port 0 is replaced by the port of the address that is called.
+            // The client replaces port 0 by the URL's port.
             let found = tokio::net::lookup_host((host, 0)).await;
-            let found: Vec<SocketAddr> = found.map_err(|error| Unknown(Some(error)))?.collect();
+            let found: Vec<SocketAddr> = found.map_err(|error| Unresolved(Some(error)))?.collect();
             let allowed = callable(&rules, host, &found)?;
             let addresses: Addrs = Box::new(allowed.into_iter());
             Ok(addresses)
@@ -67,7 +67,7 @@ fn callable(
     match refused {
         _ if !allowed.is_empty() => Ok(allowed),
         Some(rule) => Err(Forbidden(rule).into()),
-        None => Err(Unknown(None).into()),
+        None => Err(Unresolved(None).into()),
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn only_addresses_that_may_be_called_are_given_out() {
+    fn only_allowed_addresses_are_returned() {
         let mixed = addresses(&["10.0.0.1", "8.8.8.8", "::1"]);
         let rules = Rules::default();
         assert_eq!(
@@ -96,8 +96,8 @@ mod tests {
             refused.downcast_ref::<Forbidden>().map(|f| f.0),
             Some(Rule::Private)
         );
-        let unknown = callable(&rules, "nothing.example", &[]).expect_err("no address");
-        assert!(unknown.is::<Unknown>());
+        let unresolved = callable(&rules, "nothing.example", &[]).expect_err("no address");
+        assert!(unresolved.is::<Unresolved>());
     }
 
     #[test]

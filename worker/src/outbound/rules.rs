@@ -1,4 +1,4 @@
-//! Which addresses may be called: decided from the address alone, without asking anybody.
+//! Which IP addresses may be called, decided from the address alone. No I/O.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,28 +7,28 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::settings::OutboundAllow;
 
-/// Why an address is not called.
+/// Why an address may not be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    /// This machine itself.
+    /// This machine.
     Loopback,
-    /// Somebody's own network.
+    /// Private networks (RFC 1918, unique local addresses).
     Private,
-    /// Networks that providers put many customers behind, and that clouds use for themselves.
+    /// Carrier-grade NAT (`100.64.0.0/10`), which clouds also use internally.
     Shared,
-    /// This link alone; clouds answer questions about the machine there.
+    /// Link-local; clouds serve instance metadata there.
     LinkLocal,
-    /// A cloud's own service at an address that looks public.
+    /// A cloud's internal service at an otherwise public address.
     Metadata,
-    /// No address of anybody.
+    /// The unspecified address and its network.
     Unspecified,
-    /// Many at once.
+    /// Multicast groups.
     Multicast,
-    /// Everybody on the link.
+    /// The limited broadcast address.
     Broadcast,
-    /// For examples in texts.
+    /// Networks reserved for documentation.
     Documentation,
-    /// Set aside for other uses.
+    /// Networks reserved for other uses.
     Reserved,
 }
 
@@ -39,7 +39,7 @@ impl fmt::Display for Rule {
             Self::Private => "a private address",
             Self::Shared => "an address of a shared carrier or cloud network",
             Self::LinkLocal => "a link-local address",
-            Self::Metadata => "the address of a cloud's own services",
+            Self::Metadata => "the address of a cloud's internal service",
             Self::Unspecified => "an unspecified address",
             Self::Multicast => "a multicast address",
             Self::Broadcast => "a broadcast address",
@@ -49,14 +49,14 @@ impl fmt::Display for Rule {
     }
 }
 
-/// What may be called: public addresses, and those that an operator allows.
+/// Allows public addresses and the configured ones.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     allowed: Vec<OutboundAllow>,
 }
 
 impl Rules {
-    /// Public addresses, and what is `allowed` besides.
+    /// Public addresses and the `allowed` ones.
     pub fn new(allowed: &[OutboundAllow]) -> Self {
         Self {
             allowed: allowed.to_vec(),
@@ -77,10 +77,10 @@ impl Rules {
     /// # Errors
     /// The rule that forbids it.
     pub fn check(&self, address: IpAddr) -> Result<(), Rule> {
-        let Some(rule) = forbidding(address) else {
+        let Some(rule) = matching_rule(address) else {
             return Ok(());
         };
-        // An IPv4 address is allowed in whichever form it comes.
+        // An allowed IPv4 network also allows its addresses embedded in IPv6.
         let inner = match address {
             IpAddr::V6(v6) => embedded(v6).map(IpAddr::V4),
             IpAddr::V4(_) => None,
@@ -95,7 +95,7 @@ impl Rules {
     }
 }
 
-/// Networks of IPv4 that are not public (the IANA registry of special addresses, and two of clouds).
+/// Non-public IPv4 networks (IANA special-purpose address registry, and two networks of clouds).
 const FORBIDDEN_V4: &[(Ipv4Net, Rule)] = &[
     (v4([0, 0, 0, 0], 8), Rule::Unspecified),
     (v4([10, 0, 0, 0], 8), Rule::Private),
@@ -116,23 +116,23 @@ const FORBIDDEN_V4: &[(Ipv4Net, Rule)] = &[
     (v4([240, 0, 0, 0], 4), Rule::Reserved),
 ];
 
-/// Networks of IPv6 that are not public and hold no IPv4 address.
+/// Non-public IPv6 networks that embed no IPv4 address.
 const FORBIDDEN_V6: &[(Ipv6Net, Rule)] = &[
     (v6([0, 0, 0, 0, 0, 0, 0, 0], 128), Rule::Unspecified),
     (v6([0, 0, 0, 0, 0, 0, 0, 1], 128), Rule::Loopback),
     (v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32), Rule::Documentation),
     (v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20), Rule::Documentation),
-    // Protocols of their own, Teredo among them, which carries IPv4 addresses turned inside out.
+    // IETF protocol assignments, among them Teredo, which embeds inverted IPv4 addresses.
     (v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23), Rule::Reserved),
     (v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7), Rule::Private),
     (v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), Rule::LinkLocal),
     (v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10), Rule::Private),
     (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), Rule::Multicast),
-    // A network's own translation to IPv4.
+    // Local-use NAT64 (RFC 8215).
     (v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), Rule::Private),
 ];
 
-/// All of IPv6 that is given out to anybody.
+/// Global unicast IPv6.
 const GLOBAL_V6: Ipv6Net = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
 
 const fn v4(octets: [u8; 4], prefix: u8) -> Ipv4Net {
@@ -145,33 +145,33 @@ const fn v6(segments: [u16; 8], prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), prefix)
 }
 
-fn forbidding(address: IpAddr) -> Option<Rule> {
+fn matching_rule(address: IpAddr) -> Option<Rule> {
     match address {
-        IpAddr::V4(address) => forbidding_v4(address),
-        IpAddr::V6(address) => forbidding_v6(address),
+        IpAddr::V4(address) => matching_rule_v4(address),
+        IpAddr::V6(address) => matching_rule_v6(address),
     }
 }
 
-fn forbidding_v4(address: Ipv4Addr) -> Option<Rule> {
+fn matching_rule_v4(address: Ipv4Addr) -> Option<Rule> {
     let mut rules = FORBIDDEN_V4.iter();
     rules
         .find(|(network, _)| network.contains(&address))
         .map(|&(_, rule)| rule)
 }
 
-fn forbidding_v6(address: Ipv6Addr) -> Option<Rule> {
+fn matching_rule_v6(address: Ipv6Addr) -> Option<Rule> {
     let mut rules = FORBIDDEN_V6.iter();
     if let Some((_, rule)) = rules.find(|(network, _)| network.contains(&address)) {
         return Some(*rule);
     }
     match embedded(address) {
-        Some(inner) => forbidding_v4(inner),
+        Some(inner) => matching_rule_v4(inner),
         None => (!GLOBAL_V6.contains(&address)).then_some(Rule::Reserved),
     }
 }
 
-/// The IPv4 address that is reached through an IPv6 one: mapped (`::ffff:0:0/96`), compatible (`::/96`),
-/// translated (NAT64, `64:ff9b::/96`; older translation, `::ffff:0:0:0/96`), tunnelled (6to4, `2002::/16`).
+/// The IPv4 address embedded in an IPv6 address: mapped (`::ffff:0:0/96`), compatible (`::/96`),
+/// translated (NAT64, `64:ff9b::/96`; SIIT, `::ffff:0:0:0/96`), tunneled (6to4, `2002::/16`).
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let from = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match address.segments() {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_are_not_public_are_refused_by_name() {
+    fn addresses_that_are_not_public_are_refused_with_their_rule() {
         check(Some(Rule::Loopback), &["127.0.0.1", "127.255.255.254", "::1"]);
         check(
             Some(Rule::Private),

@@ -1,4 +1,4 @@
-//! Calls to real servers on this machine, which are private: what the tests call they allow.
+//! Calls to real servers on this machine. Its addresses are private, so each test allows those that it calls.
 
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,7 +23,7 @@ const LIMITS: DownloadLimits = DownloadLimits {
     idle: Duration::from_secs(10),
 };
 
-/// Sends on to what stands behind `?to=`.
+/// Redirects to the value of `?to=`.
 async fn redirect(Path(status): Path<u16>, uri: Uri) -> Response {
     let status = StatusCode::from_u16(status).expect("a status");
     let to = uri
@@ -33,13 +33,13 @@ async fn redirect(Path(status): Path<u16>, uri: Uri) -> Response {
     (status, [(header::LOCATION, to.to_owned())]).into_response()
 }
 
-/// One piece, and then nothing more, without an end.
+/// One piece, then no more data and no end.
 async fn stuck_body() -> Response {
     let begin = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"begin"))]);
     Body::from_stream(begin.chain(futures_util::stream::pending())).into_response()
 }
 
-/// So many bytes, and no length stated.
+/// `bytes` bytes, without `Content-Length`.
 async fn endless(Path(bytes): Path<usize>) -> Response {
     let pieces = std::iter::repeat_n(Ok::<_, std::convert::Infallible>(Bytes::from_static(b"x")), bytes);
     Body::from_stream(futures_util::stream::iter(pieces)).into_response()
@@ -53,19 +53,16 @@ async fn echo(headers: HeaderMap, body: Bytes) -> Response {
     StatusCode::ACCEPTED.into_response()
 }
 
-/// Says who asked.
-async fn who(headers: HeaderMap) -> String {
+/// Returns the request's `Authorization`, or `none`.
+async fn authorization(headers: HeaderMap) -> String {
     let authorization = headers.get(header::AUTHORIZATION);
-    authorization.map_or_else(
-        || "nobody".into(),
-        |value| value.to_str().expect("text").to_owned(),
-    )
+    authorization.map_or_else(|| "none".into(), |value| value.to_str().expect("text").to_owned())
 }
 
 async fn serve() -> SocketAddr {
     let app = Router::new()
         .route("/song", get(|| async { "song" }))
-        .route("/who", get(who))
+        .route("/who", get(authorization))
         .route(
             "/status/{status}",
             any(|Path(status): Path<u16>| async move { StatusCode::from_u16(status).expect("a status") }),
@@ -124,7 +121,7 @@ fn check_refused<T: std::fmt::Debug>(result: Result<T, OutboundError>, expected:
 }
 
 #[tokio::test]
-async fn what_is_allowed_is_fetched_and_posted_to() {
+async fn allowed_addresses_are_fetched_and_posted_to() {
     let server = serve().await;
     let client = client(&["127.0.0.0/8"]);
     let song = fetch(&client, &format!("http://{server}/song"), LIMITS).await;
@@ -165,7 +162,7 @@ async fn private_addresses_are_refused_in_every_spelling() {
 }
 
 #[tokio::test]
-async fn a_name_is_checked_by_what_it_resolves_to() {
+async fn a_host_name_is_checked_by_its_resolved_addresses() {
     let port = serve().await.port();
     let url = format!("http://localhost:{port}/song");
     check_refused(client(&["10.0.0.0/8"]).get(&url, LIMITS).await, Rule::Loopback);
@@ -196,7 +193,7 @@ async fn redirects_are_followed_within_limits() {
     let client = client(&["127.0.0.1"]);
     for status in [301, 302, 303, 307, 308] {
         let url = format!("http://{server}/redirect/{status}?to=/redirect/302?to=/song");
-        assert_eq!(fetch(&client, &url, LIMITS).await.expect("sent on"), b"song");
+        assert_eq!(fetch(&client, &url, LIMITS).await.expect("redirected"), b"song");
     }
     let error = client.get(&format!("http://{server}/loop"), LIMITS).await;
     let error = error.expect_err("no end");
@@ -205,7 +202,7 @@ async fn redirects_are_followed_within_limits() {
         "{error:?}"
     );
     let error = client.get(&format!("http://{server}/nowhere"), LIMITS).await;
-    let error = error.expect_err("to nowhere");
+    let error = error.expect_err("no target");
     assert!(
         matches!(error, OutboundError::Redirect { status: 302, .. }),
         "{error:?}"
@@ -235,12 +232,12 @@ async fn a_redirect_to_a_private_address_is_refused() {
 }
 
 #[tokio::test]
-async fn a_post_is_sent_on_only_as_a_post() {
+async fn a_post_is_redirected_only_as_a_post() {
     let server = serve().await;
     let client = client(&["127.0.0.1"]);
     for status in [307, 308] {
         let url = format!("http://{server}/redirect/{status}?to=/echo");
-        assert_eq!(post_to(&client, &url).await.expect("sent on"), 202);
+        assert_eq!(post_to(&client, &url).await.expect("redirected"), 202);
     }
     for status in [301, 302, 303] {
         let url = format!("http://{server}/redirect/{status}?to=/song");
@@ -251,19 +248,16 @@ async fn a_post_is_sent_on_only_as_a_post() {
 }
 
 #[tokio::test]
-async fn a_password_is_for_its_host_alone_and_in_no_error() {
+async fn a_password_is_sent_only_to_its_host_and_is_in_no_error() {
     let port = serve().await.port();
     let client = client(&["localhost", "127.0.0.1"]);
     let own = format!("http://user:secret@localhost:{port}/redirect/302?to=/who");
     let own = fetch(&client, &own, LIMITS).await.expect("an answer");
     assert!(own.starts_with(b"Basic "), "{}", String::from_utf8_lossy(&own));
     let other = format!("http://user:secret@localhost:{port}/redirect/302?to=http://127.0.0.1:{port}/who");
-    assert_eq!(
-        fetch(&client, &other, LIMITS).await.expect("an answer"),
-        b"nobody"
-    );
+    assert_eq!(fetch(&client, &other, LIMITS).await.expect("an answer"), b"none");
 
-    // A port of which nothing listens any more.
+    // A port on which no process listens any more.
     let closed = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = closed.local_addr().expect("bound");
     drop(closed);
@@ -279,7 +273,7 @@ async fn a_password_is_for_its_host_alone_and_in_no_error() {
 }
 
 #[tokio::test]
-async fn sizes_are_limited_with_and_without_a_stated_length() {
+async fn sizes_are_limited_with_and_without_a_content_length() {
     let server = serve().await;
     let client = client(&["127.0.0.1"]);
     let exact = fetch(&client, &format!("http://{server}/bytes/1000"), LIMITS).await;
@@ -300,33 +294,33 @@ async fn sizes_are_limited_with_and_without_a_stated_length() {
 }
 
 #[tokio::test]
-async fn servers_that_hang_are_given_up() {
+async fn requests_to_servers_that_hang_time_out() {
     let server = serve().await;
     let client = client(&["127.0.0.1"]);
     let short = Duration::from_millis(50);
-    let silent = DownloadLimits {
+    let idle = DownloadLimits {
         idle: short,
         ..LIMITS
     };
-    let slow = DownloadLimits {
+    let short_total = DownloadLimits {
         total: short,
         ..LIMITS
     };
     for path in ["hang", "stuck"] {
         let url = format!("http://{server}/{path}");
-        let error = fetch(&client, &url, silent).await.expect_err("silent");
-        assert!(matches!(error, OutboundError::Silent { .. }), "{error:?}");
+        let error = fetch(&client, &url, idle).await.expect_err("silent");
+        assert!(matches!(error, OutboundError::IdleTimeout { .. }), "{error:?}");
         assert_eq!(error.class(), ErrorClass::Transient);
-        let error = fetch(&client, &url, slow).await.expect_err("slow");
-        assert!(matches!(error, OutboundError::TooSlow { .. }), "{error:?}");
+        let error = fetch(&client, &url, short_total).await.expect_err("slow");
+        assert!(matches!(error, OutboundError::Timeout { .. }), "{error:?}");
     }
     let url = format!("http://{server}/hang");
     let error = client.post_json(&url, &[], Vec::new(), short).await;
-    assert!(matches!(error, Err(OutboundError::TooSlow { .. })), "{error:?}");
+    assert!(matches!(error, Err(OutboundError::Timeout { .. })), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_status_says_whether_another_try_makes_sense() {
+async fn the_status_decides_whether_a_request_is_retried() {
     let server = serve().await;
     let client = client(&["127.0.0.1"]);
     for (status, class) in [

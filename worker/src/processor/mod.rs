@@ -1,6 +1,7 @@
-//! The processor: a task in, stems in the staging and a result out.
+//! The processor: reads a task, stages its stems and returns a result.
 //!
-//! Stage in, separate, store, show. Knows no Kafka; the model is loaded once and used for one song at a time.
+//! Stage in, separate, store, publish the manifest. Imports nothing from `kafka`. The model is loaded once and used for
+//! one song at a time.
 
 mod separation;
 
@@ -16,20 +17,20 @@ use crate::settings::DeleteInput;
 use crate::storage::{
     AttemptId, FinalStatus, Finals, Scratch, Staging, StagingManifest, StemFiles, StorageError,
 };
-use crate::work::{Claim, Finished, Refusal, Role, WorkError, holding, retrying};
+use crate::work::{FailureReport, Finished, Role, WorkContext, WorkError, retry_transient, retry_while_held};
 
-/// How long the bucket of finished stems may take to say that a task is over. It only saves work.
+/// Time limit for reading the final manifest. The read only avoids repeated work.
 const FINALS_LIMIT: Duration = Duration::from_secs(2);
 
-/// The processor.
+/// The processor role.
 pub struct Processor {
     /// The loaded model.
     pub separation: Separation,
-    /// Where songs and stems wait.
+    /// Staging of songs and stems.
     pub staging: Staging,
-    /// Where finished stems are, if this worker was told.
+    /// Bucket of finished stems, if configured.
     pub finals: Option<Finals>,
-    /// Where this worker's own files are.
+    /// Scratch space of this worker.
     pub scratch: Scratch,
     /// When a task's song is deleted.
     pub delete_input: DeleteInput,
@@ -40,8 +41,8 @@ impl Role for Processor {
 
     const RECEIVED: &'static str = "Received task";
     const NAME: &'static str = "Processor";
-    // A failed task is a failure result, and its song is kept.
-    const KEEPS_FAILURES: bool = false;
+    // A failed task publishes a failure result, and its song is kept.
+    const DEAD_LETTERS_FAILURES: bool = false;
 
     fn parse(&self, value: Option<&[u8]>) -> Result<Task, Malformed> {
         Task::parse(value)
@@ -51,19 +52,19 @@ impl Role for Processor {
         (&task.task_uuid, task.hook_url.as_deref())
     }
 
-    async fn recognise(&self, task: &Task) -> Result<Option<Finished>, WorkError> {
+    async fn find_completed(&self, task: &Task) -> Result<Option<Finished>, WorkError> {
         let input = match self.staging.input(&task.audio_path).await {
             Ok(input) => input,
-            // A path that may not be used fails the work itself, with the same words.
+            // A path that may not be used fails in `work`, with the same message.
             Err(StorageError::Refused { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let found = self.staging.find(&task.task_uuid).await?;
         let staged = found
-            .filter(|manifest| manifest.fits(input.as_ref(), self.separation.model()))
+            .filter(|manifest| manifest.matches(input.as_ref(), self.separation.model()))
             .map(|manifest| finished(task, &manifest));
-        if staged.is_none() && self.is_over(&task.task_uuid).await {
-            // An uploader has the result already, or would have nothing to tell this.
+        if staged.is_none() && self.has_succeeded(&task.task_uuid).await {
+            // An uploader already has the result.
             return Ok(Some(Finished {
                 publish: None,
                 success: true,
@@ -72,13 +73,13 @@ impl Role for Processor {
         Ok(staged)
     }
 
-    async fn work(&self, task: &Task, claim: &Claim) -> Result<Finished, WorkError> {
+    async fn work(&self, task: &Task, context: &WorkContext) -> Result<Finished, WorkError> {
         let attempt = AttemptId::new();
-        let scratch = retrying(claim, "scratch", || async {
+        let scratch = retry_transient(context, "scratch", || async {
             Ok(self.scratch.begin(attempt).await?)
         })
         .await?;
-        let input = retrying(claim, "stage_in", || async {
+        let input = retry_transient(context, "stage_in", || async {
             match self.staging.stage_in(&task.audio_path, &scratch).await {
                 Err(error) if error.is_full_scratch() && scratch.fills_its_disk(0).await? => {
                     Err(WorkError::new(ErrorClass::Permanent, error))
@@ -87,13 +88,13 @@ impl Role for Processor {
             }
         })
         .await?;
-        claim.point("staged_in").await?;
-        let separated = holding(claim, "separate", || {
-            claim.stage("separate", self.separation.run(&input, &scratch, claim))
+        context.point("staged_in").await?;
+        let separated = retry_while_held(context, "separate", || {
+            context.stage("separate", self.separation.run(&input, &scratch, context))
         })
         .await?;
-        claim.point("separated").await?;
-        let stored = retrying(claim, "store", || async {
+        context.point("separated").await?;
+        let stored = retry_transient(context, "store", || async {
             let stems = StemFiles {
                 vocals: &separated.vocals,
                 instrumental: &separated.instrumental,
@@ -105,25 +106,25 @@ impl Role for Processor {
                 .await?)
         })
         .await;
-        // Once it was sent, the manifest may be visible whatever the answer is, and another worker may have published
-        // a result that names these stems.
+        // Once sent, the manifest may be published whatever the response is, and another worker may have published a
+        // result that names these stems.
         let manifest_sent = AtomicBool::new(false);
-        let shown = match stored {
+        let published = match stored {
             Err(error) => Err(error),
             Ok(stored) => {
-                let shown = retrying(claim, "show", || async {
-                    claim.point("stored").await?;
-                    claim.confirm().await?;
+                let published = retry_transient(context, "show", || async {
+                    context.point("stored").await?;
+                    context.confirm().await?;
                     manifest_sent.store(true, Ordering::Relaxed);
-                    Ok(self.staging.show(&stored).await?)
+                    Ok(self.staging.publish_manifest(&stored).await?)
                 });
-                shown.await.map(|()| stored)
+                published.await.map(|()| stored)
             }
         };
-        match shown {
+        match published {
             Ok(stored) => {
                 tracing::info!(task_uuid = %task.task_uuid, "Stems stored");
-                claim.point("shown").await?;
+                context.point("manifest_published").await?;
                 Ok(finished(task, stored.manifest()))
             }
             Err(error) if manifest_sent.load(Ordering::Relaxed) => {
@@ -136,16 +137,20 @@ impl Role for Processor {
             }
             Err(error) => {
                 if let Err(left) = self.staging.discard_attempt(&task.task_uuid, attempt).await {
-                    tracing::warn!(task_uuid = %task.task_uuid, error = %left, "Stems that nobody sees are left behind");
+                    tracing::warn!(task_uuid = %task.task_uuid, error = %left, "Cannot remove the stems of a failed attempt");
                 }
                 Err(error)
             }
         }
     }
 
-    async fn refuse(&self, refusal: Refusal<'_>, _claim: &Claim) -> Result<Finished, WorkError> {
-        let hook_url = refusal.hook_url.map(str::to_owned);
-        let result = TaskResult::failure(refusal.task_uuid.clone(), hook_url, refusal.reason);
+    async fn report_failure(
+        &self,
+        failure: FailureReport<'_>,
+        _context: &WorkContext,
+    ) -> Result<Finished, WorkError> {
+        let hook_url = failure.hook_url.map(str::to_owned);
+        let result = TaskResult::failure(failure.task_uuid.clone(), hook_url, failure.reason);
         Ok(Finished {
             publish: Some(result),
             success: false,
@@ -175,27 +180,27 @@ impl Role for Processor {
 }
 
 impl Processor {
-    /// Whether the stems are under their final keys: an uploader that was quicker than this task's commit has removed
-    /// them from the staging. What cannot be told counts as no, and is made again.
-    async fn is_over(&self, task: &TaskId) -> bool {
+    /// Whether the task succeeded: an uploader that finished before this task's commit has removed the stems from the
+    /// staging. If the final manifest cannot be read the task counts as unfinished and is separated again.
+    async fn has_succeeded(&self, task: &TaskId) -> bool {
         let Some(finals) = &self.finals else {
             return false;
         };
         match tokio::time::timeout(FINALS_LIMIT, finals.manifest(task)).await {
             Ok(Ok(manifest)) => manifest.is_some_and(|manifest| manifest.status == FinalStatus::Success),
             Ok(Err(error)) => {
-                tracing::warn!(task_uuid = %task, %error, "Cannot tell whether the task's stems are finished");
+                tracing::warn!(task_uuid = %task, %error, "Cannot read the task's final manifest");
                 false
             }
             Err(_) => {
-                tracing::warn!(task_uuid = %task, "Cannot tell whether the task's stems are finished: no answer");
+                tracing::warn!(task_uuid = %task, "Cannot read the task's final manifest: timed out");
                 false
             }
         }
     }
 }
 
-/// The result that says where the stems are.
+/// The success result, with the paths of the stems.
 fn finished(task: &Task, manifest: &StagingManifest) -> Finished {
     Finished {
         publish: Some(TaskResult {
@@ -205,7 +210,7 @@ fn finished(task: &Task, manifest: &StagingManifest) -> Finished {
                 vocals_path: manifest.vocals.path.clone(),
                 instrumental_path: manifest.instrumental.path.clone(),
             },
-            // The service loop knows it.
+            // The service loop sets it.
             task_message: None,
         }),
         success: true,

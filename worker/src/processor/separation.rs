@@ -1,4 +1,4 @@
-//! The loaded model, and a song through it on a thread of its own.
+//! Runs a song through the loaded model, on a blocking thread.
 
 use std::error::Error;
 use std::io;
@@ -7,19 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::audio::{OutputFormat, WavSamples};
-use crate::engine::{Overlap, Progress};
+use crate::engine::{Control, Overlap, Progress};
 use crate::error::ErrorClass;
+use crate::locations::Locations;
 use crate::model::{ModelChoice, StemName};
 use crate::onnx::RuntimeOptions;
-use crate::places::Places;
-use crate::song::{Formula, Normalize, Separator, SongError, SongSettings, StemOutput};
-use crate::storage::{AttemptScratch, Disk, StagedInput, is_disk_trouble, is_full, os_errors};
-use crate::work::{Claim, Dependency, WorkError, chain};
+use crate::song::{Formula, Normalize, Separator, SongError, SongReport, SongSettings, StemOutput};
+use crate::storage::{AttemptScratch, Disk, StagedInput, is_disk_error, is_full, os_errors};
+use crate::work::{Dependency, WorkContext, WorkError, chain};
 
 /// Bytes of one frame of both stems: two channels of 16 bits each.
 const STEM_BYTES_PER_FRAME: u64 = 2 * 2 * 2;
 
-/// How stems are made: as `separation-worker separate` does by default.
+/// Separation settings: the defaults of `separation-worker separate`.
 const SETTINGS: SongSettings = SongSettings {
     overlap: Overlap::DEFAULT,
     denoise: false,
@@ -31,24 +31,24 @@ const SETTINGS: SongSettings = SongSettings {
 /// Why a model cannot serve tasks.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// It cannot be loaded.
+    /// The model cannot be loaded.
     #[error(transparent)]
     Load(#[from] SongError),
-    /// It finds other stems than tasks ask for.
-    #[error("the model finds {found}, and tasks ask for vocals and instrumental")]
+    /// The model's stems are not vocals and instrumental.
+    #[error("the model's stems are {found}, but tasks need vocals and instrumental")]
     Stems {
-        /// What it finds.
+        /// The model's stems.
         found: String,
     },
 }
 
 impl ModelError {
-    /// The model as a dependency, where another file in its place would do.
+    /// The model as a dependency, if its file is missing or unreadable.
     pub fn dependency(&self) -> Option<Dependency> {
         let Self::Load(error) = self else {
             return None;
         };
-        let fix = "put the model's files where MODEL_FILE_DIR and MODEL_NAME name them";
+        let fix = "store the model's files in MODEL_FILE_DIR under MODEL_NAME";
         match error {
             SongError::NoModel { .. } => Some(Dependency::new("model", "missing", fix)),
             SongError::ReadModel { .. } => Some(Dependency::new("model", "unreadable", fix)),
@@ -57,7 +57,7 @@ impl ModelError {
     }
 }
 
-/// A loaded model.
+/// A loaded model; clones share it, and it runs one song at a time.
 #[derive(Clone)]
 pub struct Separation {
     separator: Arc<Mutex<Separator>>,
@@ -73,49 +73,87 @@ pub(super) struct Separated {
     pub(super) instrumental: PathBuf,
 }
 
-/// What a disk did to a separation.
+/// A disk error that made a separation fail.
 #[derive(Debug)]
-struct DiskTrouble {
+struct DiskError {
     disk: Disk,
     cause: io::Error,
 }
 
-/// The operating system's refusal to read the song or to write its stems, where that made a separation fail.
-fn disk_trouble(error: &SongError) -> Option<DiskTrouble> {
+/// The operating system's error when reading the song or writing its stems, if that made a separation fail.
+fn find_disk_error(error: &SongError) -> Option<DiskError> {
     let disk = match error {
         SongError::Create(_) | SongError::Encode(_) | SongError::Publish(_) => Disk::Scratch,
         _ => Disk::Shared,
     };
-    let number = os_errors(error).find(|number| is_disk_trouble(*number))?;
-    Some(DiskTrouble {
+    let number = os_errors(error).find(|number| is_disk_error(*number))?;
+    Some(DiskError {
         disk,
         cause: io::Error::from_raw_os_error(number),
     })
 }
 
-/// A disk is no fault of the song, unless the song's stems alone, of `needed` bytes, fill it.
-async fn disk_error(
-    trouble: DiskTrouble,
+/// A disk error is a dependency's, except when this song's stems alone, of `needed` bytes, fill the disk.
+async fn disk_failure(
+    error_on_disk: DiskError,
     message: String,
     scratch: &AttemptScratch,
     needed: u64,
 ) -> WorkError {
     // Only scratch space is written to.
-    let full = is_full(&trouble.cause);
+    let full = is_full(&error_on_disk.cause);
     if full && scratch.fills_its_disk(needed).await.unwrap_or(false) {
         return WorkError::new(ErrorClass::Permanent, message);
     }
-    let disk = if full { Disk::Scratch } else { trouble.disk };
-    WorkError::held(disk.dependency(&trouble.cause), message)
+    let disk = if full { Disk::Scratch } else { error_on_disk.disk };
+    WorkError::held(disk.dependency(&error_on_disk.cause), message)
+}
+
+/// Separates a song on this thread. Cancels the separation once its stems need more than `room` bytes. Returns its
+/// result and the bytes that the stems need.
+fn separate_within(
+    separator: &Mutex<Separator>,
+    input: &StagedInput,
+    outputs: &[StemOutput],
+    room: u64,
+    control: &Control,
+) -> Result<(Result<SongReport, SongError>, u64), SongError> {
+    // A panic leaves no state in the separator that the next song reads.
+    let mut separator = separator.lock().unwrap_or_else(PoisonError::into_inner);
+    // The previous song may have held the model until this one's time limit passed.
+    control
+        .check(Instant::now())
+        .map_err(|stopped| SongError::Separate(stopped.into()))?;
+    let bytes = |progress: Progress| {
+        progress.done_frames.max(progress.expected_frames.unwrap_or(0)) * STEM_BYTES_PER_FRAME
+    };
+    let mut needed = 0;
+    let done = separator.separate(
+        &input.path,
+        outputs,
+        &SETTINGS,
+        &mut |progress| {
+            needed = needed.max(bytes(progress));
+            if needed > room {
+                control.cancel.cancel();
+            }
+        },
+        control,
+    );
+    Ok((done, needed))
 }
 
 impl Separation {
-    /// Loads a model. Takes a while; not for an async thread.
+    /// Loads a model. Blocks; do not call on an async thread.
     ///
     /// # Errors
-    /// When it cannot be used for tasks.
-    pub fn load(choice: &ModelChoice, options: RuntimeOptions, places: &Places) -> Result<Self, ModelError> {
-        let separator = Separator::load(choice, options, places)?;
+    /// When it cannot be loaded or has other stems than tasks need.
+    pub fn load(
+        choice: &ModelChoice,
+        options: RuntimeOptions,
+        locations: &Locations,
+    ) -> Result<Self, ModelError> {
+        let separator = Separator::load(choice, options, locations)?;
         let stems = separator.stems();
         let named = |name: &str| stems.iter().find(|stem| stem.as_str() == name).cloned();
         let (Some(vocals), Some(instrumental)) = (named("vocals"), named("instrumental")) else {
@@ -131,7 +169,7 @@ impl Separation {
         })
     }
 
-    /// What tells this model from others: stems of two with the same are the same.
+    /// The model's fingerprint: equal fingerprints produce equal stems.
     pub fn model(&self) -> &str {
         &self.model
     }
@@ -141,7 +179,7 @@ impl Separation {
         &self,
         input: &StagedInput,
         scratch: &AttemptScratch,
-        claim: &Claim,
+        context: &WorkContext,
     ) -> Result<Separated, WorkError> {
         let files = Separated {
             vocals: scratch.path().join("vocals.wav"),
@@ -156,7 +194,7 @@ impl Separation {
             path: path.clone(),
         });
         let room = scratch.remaining_bytes().await?;
-        // Messages must not name a path that only this process knows.
+        // Messages must not contain a path that exists only in this process.
         let known_as = match &input.shared {
             Some(shared) => shared.resolved().display().to_string(),
             None => "the song".to_owned(),
@@ -164,49 +202,26 @@ impl Separation {
         let reworded = |error: &(dyn Error + 'static)| {
             chain(error).replace(&input.path.display().to_string(), &known_as)
         };
-        // Open until the separation has ended.
+        // Keeps the input open until the separation has ended.
         let staged = input.clone();
         let separator = Arc::clone(&self.separator);
-        let control = claim.control();
-        let cancel = control.cancel.clone();
+        let control = context.control();
         let task = tokio::task::spawn_blocking(move || {
-            // A song that made the model panic before left no state behind that the next one reads.
-            let mut separator = separator.lock().unwrap_or_else(PoisonError::into_inner);
-            // The one before may have held the model until this one's time was over.
-            control
-                .check(Instant::now())
-                .map_err(|stopped| SongError::Separate(stopped.into()))?;
-            let bytes = |progress: Progress| {
-                progress.done_frames.max(progress.expected_frames.unwrap_or(0)) * STEM_BYTES_PER_FRAME
-            };
-            let mut needed = 0;
-            let done = separator.separate(
-                &staged.path,
-                &outputs,
-                &SETTINGS,
-                &mut |progress| {
-                    needed = needed.max(bytes(progress));
-                    if needed > room {
-                        cancel.cancel();
-                    }
-                },
-                &control,
-            );
-            Ok::<_, SongError>((done, needed))
+            separate_within(&separator, &staged, &outputs, room, &control)
         });
         match task.await {
             Ok(Ok((_, needed))) if needed > room => Err(WorkError::new(
                 ErrorClass::Permanent,
                 format!(
-                    "the stems need more than the {room} bytes of scratch space that are left; fix: raise SCRATCH_LIMIT_BYTES"
+                    "the stems need more than the remaining {room} bytes of scratch space; fix: raise SCRATCH_LIMIT_BYTES"
                 ),
             )),
             Ok(Ok((Ok(song), _))) => {
                 tracing::info!(frames = song.frames, format = %song.input.format, "Separated");
                 Ok(files)
             }
-            Ok(Ok((Err(error), needed))) => Err(match disk_trouble(&error) {
-                Some(trouble) => disk_error(trouble, reworded(&error), scratch, needed).await,
+            Ok(Ok((Err(error), needed))) => Err(match find_disk_error(&error) {
+                Some(error_on_disk) => disk_failure(error_on_disk, reworded(&error), scratch, needed).await,
                 None => WorkError::new(error.class(), reworded(&error)),
             }),
             Ok(Err(error)) => Err(WorkError::new(error.class(), reworded(&error))),

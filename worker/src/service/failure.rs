@@ -1,30 +1,29 @@
-//! What becomes of a message whose work failed. Pure.
+//! Decides what happens to a message whose processing failed. Pure.
 
 use crate::error::ErrorClass;
 use crate::settings::FailurePolicy;
 
-/// What becomes of a message whose work failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It stays uncommitted, for whoever owns its partition.
-    Leave,
-    /// It goes to the tail of its topic, and is committed.
-    PutBack,
-    /// Its caller is told, and it is committed.
-    GiveUp,
+pub(super) enum FailureDecision {
+    /// It stays uncommitted for the next owner of its partition.
+    LeaveUncommitted,
+    /// It is republished to the end of its topic, and committed.
+    Requeue,
+    /// The failure is reported to the task's webhook, and the message committed.
+    Report,
 }
 
-/// Decides by the failure's class, the policy, and how often the message was put back before.
-pub(super) fn verdict(class: ErrorClass, policy: FailurePolicy, put_back_before: u32) -> Verdict {
+/// Decides by the failure's class, the policy, and how often the message was requeued before.
+pub(super) fn decide(class: ErrorClass, policy: FailurePolicy, requeued_before: u32) -> FailureDecision {
     match (class, policy) {
-        // A dependency's failure never gets here, and would be no fault of the message.
-        (ErrorClass::Interrupted | ErrorClass::Dependency, _) => Verdict::Leave,
+        // A dependency's failure is retried and never reaches this point; it is not the message's fault.
+        (ErrorClass::Interrupted | ErrorClass::Dependency, _) => FailureDecision::LeaveUncommitted,
         (ErrorClass::Transient | ErrorClass::TimedOut, FailurePolicy::RetryOnFailure { max_retries })
-            if put_back_before < max_retries =>
+            if requeued_before < max_retries =>
         {
-            Verdict::PutBack
+            FailureDecision::Requeue
         }
-        _ => Verdict::GiveUp,
+        _ => FailureDecision::Report,
     }
 }
 
@@ -37,20 +36,35 @@ mod tests {
         let retry = FailurePolicy::RetryOnFailure { max_retries: 2 };
         let always = FailurePolicy::AlwaysCommit;
         for (class, policy, before, expected) in [
-            (ErrorClass::Transient, always, 0, Verdict::GiveUp),
-            (ErrorClass::Transient, retry, 0, Verdict::PutBack),
-            (ErrorClass::Transient, retry, 1, Verdict::PutBack),
-            (ErrorClass::Transient, retry, 2, Verdict::GiveUp),
-            (ErrorClass::TimedOut, retry, 0, Verdict::PutBack),
-            (ErrorClass::TimedOut, always, 0, Verdict::GiveUp),
-            (ErrorClass::Permanent, retry, 0, Verdict::GiveUp),
-            (ErrorClass::Bug, retry, 0, Verdict::GiveUp),
-            (ErrorClass::Interrupted, retry, 0, Verdict::Leave),
-            (ErrorClass::Interrupted, always, 9, Verdict::Leave),
-            (ErrorClass::Dependency, always, 9, Verdict::Leave),
+            (ErrorClass::Transient, always, 0, FailureDecision::Report),
+            (ErrorClass::Transient, retry, 0, FailureDecision::Requeue),
+            (ErrorClass::Transient, retry, 1, FailureDecision::Requeue),
+            (ErrorClass::Transient, retry, 2, FailureDecision::Report),
+            (ErrorClass::TimedOut, retry, 0, FailureDecision::Requeue),
+            (ErrorClass::TimedOut, always, 0, FailureDecision::Report),
+            (ErrorClass::Permanent, retry, 0, FailureDecision::Report),
+            (ErrorClass::Bug, retry, 0, FailureDecision::Report),
+            (
+                ErrorClass::Interrupted,
+                retry,
+                0,
+                FailureDecision::LeaveUncommitted,
+            ),
+            (
+                ErrorClass::Interrupted,
+                always,
+                9,
+                FailureDecision::LeaveUncommitted,
+            ),
+            (
+                ErrorClass::Dependency,
+                always,
+                9,
+                FailureDecision::LeaveUncommitted,
+            ),
         ] {
             assert_eq!(
-                verdict(class, policy, before),
+                decide(class, policy, before),
                 expected,
                 "{class:?} {policy:?} {before}"
             );

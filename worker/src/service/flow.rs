@@ -1,70 +1,73 @@
-//! One message from taking it to committing it.
+//! Processes one message, from consuming it to committing it.
 //!
-//! Nothing becomes visible unless the message is still ours: a claim that the broker has not confirmed for a third of
-//! a session is confirmed again first, so that a worker that was frozen shows nothing stale.
+//! Nothing is published unless this member still owns the message's partition: if the broker has not confirmed the
+//! ownership for a third of `session.timeout.ms`, it is confirmed first, so a worker that was frozen publishes nothing
+//! stale.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use separation_contract::message::{MAX_MESSAGE_BYTES, Malformed, TaskId, TaskResult, put_back};
+use separation_contract::message::{MAX_MESSAGE_BYTES, Malformed, TaskId, TaskResult, requeue_value};
 use separation_contract::offset_metadata::OffsetMetadata;
 use tokio_util::sync::CancellationToken;
 
-use super::failure::{Verdict, verdict};
+use super::failure::{FailureDecision, decide};
 use super::record::Record;
 use super::{Service, ServiceError};
 use crate::error::ErrorClass;
 use crate::faults;
-use crate::kafka::{CommitError, Found, Header, KAFKA_FIX, Message, Place};
+use crate::kafka::{CommitError, CommittedState, Header, KAFKA_FIX, Message, Position};
 use crate::telemetry::TraceContext;
-use crate::work::{Claim, ClaimedWork, Dependency, Finished, HoldableStep, Refusal, Role, WorkError};
+use crate::work::{
+    Dependency, FailureReport, Finished, HoldableStep, Role, WorkContext, WorkError, WorkSupervisor,
+};
 
-/// How long work whose claim ended may take to end by itself.
-const LETTING_GO: Duration = Duration::from_secs(30);
+/// How long canceled or overdue work may take to stop by itself.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long one try to tell a caller may take: three webhooks of 30 s, and storage.
-const REFUSAL_LIMIT: Duration = Duration::from_secs(150);
+/// Time limit of one try to report a failure: three webhook requests of 30 s, and storage.
+const FAILURE_REPORT_LIMIT: Duration = Duration::from_secs(150);
 
-/// Pause before a step that must succeed is tried again.
+/// Pause before a step that must succeed is retried.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause before something is published again: doubled up to half of the 30 s within which a task goes on
-/// after a refusal ended.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Longest pause before publishing is retried; it doubles up to half of the 30 s within which a task must continue
+/// after a refusal has ended.
+const MAX_PAUSE: Duration = Duration::from_secs(15);
 
-/// How one message ended.
+/// Outcome of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// Its work is done and committed.
+pub enum MessageOutcome {
+    /// Processed and committed.
     Done,
-    /// Its work was found done; only the rest was left to do.
-    Recognised,
-    /// It failed; its caller was told, and it is committed.
+    /// Already completed by an earlier attempt; only the remaining steps were run.
+    Duplicate,
+    /// It failed; the failure was reported and the message committed.
     Failed,
-    /// It failed, and waits at the tail of its topic.
-    PutBack,
-    /// It is for others to look at, and committed.
+    /// It failed, and was republished to the end of its topic.
+    Requeued,
+    /// Sent to the dead-letter topic and committed.
     DeadLetter,
-    /// It belongs to another worker.
+    /// Its partition was reassigned to another worker.
     Lost,
     /// Its partition is read again from another offset.
     Moved,
     /// Its topic was deleted.
     TopicDeleted,
-    /// The worker was asked to stop while a dependency refused it; the message is left to another worker.
+    /// The worker was stopped while a dependency refused it; the message is left to another worker.
     Released,
 }
 
-impl Ended {
-    /// The word for it in metrics.
-    pub fn word(self) -> &'static str {
+impl MessageOutcome {
+    /// The `outcome` label of metrics.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Done => "done",
-            Self::Recognised => "recognised",
+            Self::Duplicate => "duplicate",
             Self::Failed => "failed",
-            Self::PutBack => "put_back",
+            Self::Requeued => "requeued",
             Self::DeadLetter => "dead_letter",
             Self::Lost => "lost",
             Self::Moved => "moved",
@@ -74,32 +77,32 @@ impl Ended {
     }
 }
 
-/// One message on its way.
+/// The processing of one message.
 pub(super) struct Flow<'s, R> {
     service: &'s Service<R>,
     message: Message,
-    /// Cancelled when the message's partition is lost.
+    /// Canceled when the message's partition is lost.
     lost: CancellationToken,
-    /// Cancelled when the worker is asked to stop.
+    /// Canceled when the worker is asked to stop.
     drain: CancellationToken,
-    /// The record beside the message's own offset.
+    /// The metadata committed with the message's own offset.
     record: Record<'s>,
-    /// The result that this worker published last, of this message or one before.
+    /// The result that this worker published last, of this message or an earlier one.
     published: &'s RefCell<Option<Published>>,
 }
 
-/// A result that the brokers have: of the message at a place, as it reads.
-pub(super) type Published = (Place, String);
+/// A published result: the position of its task's message, and its JSON.
+pub(super) type Published = (Position, String);
 
-/// Why a flow ends early.
+/// Why processing ends early.
 enum Stop {
-    /// The message is not ours any more.
+    /// This member no longer owns the message's partition.
     Lost,
-    /// The message's topic does not exist any more.
+    /// The message's topic was deleted.
     NoTopic,
     /// The worker was asked to stop, and a dependency refuses it.
     Released,
-    /// The client cannot go on.
+    /// The client cannot continue.
     Fatal(ServiceError),
 }
 
@@ -122,7 +125,7 @@ impl<'s, R: Role> Flow<'s, R> {
         published: &'s RefCell<Option<Published>>,
     ) -> Self {
         Self {
-            record: Record::new(&service.consumer, message.place),
+            record: Record::new(&service.consumer, message.position),
             service,
             message,
             lost,
@@ -131,7 +134,7 @@ impl<'s, R: Role> Flow<'s, R> {
         }
     }
 
-    /// What to call the message: its task, or its place where it names none.
+    /// The message's task id, or its position if it has none.
     pub(super) fn name(&self) -> String {
         match self.service.role.parse(self.message.value.as_deref()) {
             Ok(message) => self.service.role.task(&message).0.to_string(),
@@ -139,17 +142,17 @@ impl<'s, R: Role> Flow<'s, R> {
                 known: Some((task, _)),
                 ..
             }) => task.to_string(),
-            Err(_) => self.message.place.to_string(),
+            Err(_) => self.message.position.to_string(),
         }
     }
 
-    /// Works on the message to its end.
-    pub(super) async fn run(&self) -> Result<Ended, ServiceError> {
+    /// Processes the message and logs its outcome.
+    pub(super) async fn run(&self) -> Result<MessageOutcome, ServiceError> {
         let task = self.name();
         faults::begin(&task);
         tracing::info!(
             task_uuid = task,
-            place = %self.message.place,
+            position = %self.message.position,
             trace_id = self.message.trace.trace_id(),
             "{}",
             R::RECEIVED
@@ -162,44 +165,44 @@ impl<'s, R: Role> Flow<'s, R> {
                 tracing::error!(
                     task_uuid = task,
                     topic = self.service.settings.topic,
-                    "The topic was deleted while its message was worked on; nothing is left to commit"
+                    "The topic was deleted while its message was processed; there is nothing to commit"
                 );
-                Ok(Ended::TopicDeleted)
+                Ok(MessageOutcome::TopicDeleted)
             }
             Err(Stop::Released) => {
                 self.service.producer.purge();
                 tracing::warn!(
                     task_uuid = task,
-                    "Asked to stop while a dependency refuses; the task is left uncommitted for another worker"
+                    "Stopping while a dependency refuses this worker; the task stays uncommitted for another worker"
                 );
-                Ok(Ended::Released)
+                Ok(MessageOutcome::Released)
             }
             Err(Stop::Lost) => {
                 self.service.producer.purge();
                 tracing::warn!(
                     task_uuid = task,
-                    "The message went to another worker; its outcome here is dropped"
+                    "The message's partition is no longer assigned to this worker; the outcome here is dropped"
                 );
-                Ok(Ended::Lost)
+                Ok(MessageOutcome::Lost)
             }
         }
     }
 
-    /// Leaves the message to another worker because this one is to end: the attempt is taken back, as far as a commit
+    /// Leaves the message to another worker because this one stops. Commits that this attempt does not count, if that
     /// succeeds within `limit`.
     pub(super) async fn release(&self, limit: Duration) {
         self.record.drain();
         self.record.hold(None);
         match tokio::time::timeout(limit, self.record.write_changed()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "Could not take the attempt back"),
-            Err(_) => tracing::warn!("Could not take the attempt back in time"),
+            Ok(Err(error)) => tracing::warn!(%error, "Could not undo the attempt count"),
+            Err(_) => tracing::warn!("Could not undo the attempt count in time"),
         }
     }
 
-    /// The steps, while changes of the record are committed. Ends early when the worker is asked to stop while a dependency
-    /// refuses it: waiting for that could take without end.
-    async fn steps_and_record(&self, task: &str) -> Result<Ended, Stop> {
+    /// Runs the steps while changed metadata is committed. Ends early when the worker is asked to stop while a
+    /// dependency refuses it, because waiting for the dependency has no time limit.
+    async fn steps_and_record(&self, task: &str) -> Result<MessageOutcome, Stop> {
         let drained = async {
             self.drain.cancelled().await;
             self.record.drain();
@@ -209,12 +212,13 @@ impl<'s, R: Role> Flow<'s, R> {
             ended = self.steps(task) => ended,
             error = self.record.write_changes() => Err(error.into()),
             never = drained => match never {},
-            () = self.held_at_the_end() => Err(Stop::Released),
+            () = self.held_while_draining() => Err(Stop::Released),
         }
     }
 
-    /// Records what refuses this worker, whenever that changes, until it is asked to stop and something does.
-    async fn held_at_the_end(&self) {
+    /// Records the dependency that refuses this worker whenever that changes. Returns once the worker is asked to stop
+    /// while a dependency refuses it.
+    async fn held_while_draining(&self) {
         let holds = self.service.metrics.holds();
         let mut changes = holds.changes();
         loop {
@@ -228,87 +232,98 @@ impl<'s, R: Role> Flow<'s, R> {
         }
     }
 
-    async fn steps(&self, task: &str) -> Result<Ended, Stop> {
+    async fn steps(&self, task: &str) -> Result<MessageOutcome, Stop> {
         let role = &self.service.role;
-        let confirmed = self.service.consumer.confirmed(self.message.place);
-        let found = match confirmed {
+        let confirmed = self.service.consumer.confirmed(self.message.position);
+        let committed = match confirmed {
             Some(_) => OffsetMetadata::default(),
-            None => match self.found_record().await? {
+            None => match self.read_record().await? {
                 Some(record) => record,
-                None => return Ok(Ended::Moved),
+                None => return Ok(MessageOutcome::Moved),
             },
         };
-        self.record.found(found, confirmed);
-        let (claim, mut claimed) = self.claim(Instant::now() + self.service.settings.task_timeout);
+        self.record.load(committed, confirmed);
+        let (context, mut supervisor) =
+            self.work_context(Instant::now() + self.service.settings.task_timeout);
         let message = match role.parse(self.message.value.as_deref()) {
             Ok(message) => message,
             Err(malformed) => {
-                return self.refuse_malformed(task, &malformed).await;
+                return self.report_malformed(task, &malformed).await;
             }
         };
-        let recognised = crate::work::retrying(&claim, "recognise", || role.recognise(&message));
-        match self.drive(&mut claimed, &claim, recognised).await? {
+        let completed =
+            crate::work::retry_transient(&context, "find_completed", || role.find_completed(&message));
+        match self.drive(&mut supervisor, &context, completed).await? {
             Ok(Some(finished)) => {
                 tracing::info!(
                     task_uuid = task,
-                    "Found the task's work done; only the rest is left to do"
+                    "The task is already completed; running only the remaining steps"
                 );
-                faults::point("recognised").await;
-                self.conclude(task, &message, &finished).await?;
-                return Ok(Ended::Recognised);
+                faults::point("duplicate").await;
+                self.complete(task, &message, &finished).await?;
+                return Ok(MessageOutcome::Duplicate);
             }
             Ok(None) => {}
             Err(error) => {
-                return self.fail(task, &message, &error).await;
+                return self.handle_failure(task, &message, &error).await;
             }
         }
         let attempts = self.record.attempts();
         if attempts >= self.service.settings.max_attempts {
-            let reason = format!("the task ended its worker {attempts} times");
-            tracing::error!(
-                task_uuid = task,
-                attempts,
-                "The task ends its workers; it becomes a dead letter"
-            );
-            self.dead_letter("ends_its_worker", &reason).await?;
-            self.refuse(task, role.task(&message), &reason).await?;
-            return Ok(Ended::DeadLetter);
+            return self.give_up_crashing(task, role.task(&message), attempts).await;
         }
         self.record.start();
         if confirmed.is_none() {
             self.record.write_changed().await?;
         }
-        // Otherwise the commit goes on beside the work, for brokers take some milliseconds. A task that ends its worker
-        // within that time is the first of its partition for the next worker, which waits for the commit.
-        faults::point("attempt_noted").await;
+        // Otherwise the commit runs in parallel with the work and takes some milliseconds. If the task crashes the
+        // worker within that time, it is the next worker's first message of the partition: that commit is awaited.
+        faults::point("attempt_recorded").await;
         match self
             .drive(
-                &mut claimed,
-                &claim,
-                crate::work::holding(&claim, "work", || role.work(&message, &claim)),
+                &mut supervisor,
+                &context,
+                crate::work::retry_while_held(&context, "work", || role.work(&message, &context)),
             )
             .await?
         {
             Ok(finished) => {
                 faults::point("worked").await;
-                self.conclude(task, &message, &finished).await?;
-                Ok(Ended::Done)
+                self.complete(task, &message, &finished).await?;
+                Ok(MessageOutcome::Done)
             }
-            Err(error) => self.fail(task, &message, &error).await,
+            Err(error) => self.handle_failure(task, &message, &error).await,
         }
     }
 
+    /// Sends a task that crashed its workers to the dead-letter topic.
+    async fn give_up_crashing(
+        &self,
+        task: &str,
+        of: (&TaskId, Option<&str>),
+        attempts: u32,
+    ) -> Result<MessageOutcome, Stop> {
+        let reason = format!("the task crashed its worker {attempts} times");
+        tracing::error!(
+            task_uuid = task,
+            attempts,
+            "The task crashed its workers; sending it to the dead-letter topic"
+        );
+        self.dead_letter("worker_crashes", &reason).await?;
+        self.report_failure(task, of, &reason).await?;
+        Ok(MessageOutcome::DeadLetter)
+    }
+
     /// Position of the message, as `topic/partition@offset`.
-    fn position(&self) -> String {
-        format!("{}/{}", self.service.settings.topic, self.message.place)
+    fn full_position(&self) -> String {
+        format!("{}/{}", self.service.settings.topic, self.message.position)
     }
 
-    fn claim(&self, deadline: Instant) -> (Claim, ClaimedWork) {
-        Claim::new(deadline, self.message.trace.child(), self.service.metrics.clone())
+    fn work_context(&self, deadline: Instant) -> (WorkContext, WorkSupervisor) {
+        WorkContext::new(deadline, self.message.trace.child(), self.service.metrics.clone())
     }
 
-    /// Publishes, commits and cleans up.
-    async fn conclude(&self, task: &str, message: &R::Message, finished: &Finished) -> Result<(), Stop> {
+    async fn complete(&self, task: &str, message: &R::Message, finished: &Finished) -> Result<(), Stop> {
         self.publish_result(finished.publish.as_ref()).await?;
         faults::point("published").await;
         self.commit(task, finished.success).await?;
@@ -318,75 +333,85 @@ impl<'s, R: Role> Flow<'s, R> {
         Ok(())
     }
 
-    async fn fail(&self, task: &str, message: &R::Message, error: &WorkError) -> Result<Ended, Stop> {
+    async fn handle_failure(
+        &self,
+        task: &str,
+        message: &R::Message,
+        error: &WorkError,
+    ) -> Result<MessageOutcome, Stop> {
         let value = self.message.value.as_deref().unwrap_or_default();
-        let (count, next) = put_back(value).unwrap_or((u32::MAX, String::new()));
+        let (count, next) = requeue_value(value).unwrap_or((u32::MAX, String::new()));
         let settings = &self.service.settings;
-        match verdict(error.class(), settings.policy, count - 1) {
-            Verdict::Leave => Err(Stop::Lost),
-            Verdict::PutBack => {
-                tracing::warn!(task_uuid = task, error = %error, retry_count = count, "Task failed; it goes to the end of its topic");
+        match decide(error.class(), settings.policy, count - 1) {
+            FailureDecision::LeaveUncommitted => Err(Stop::Lost),
+            FailureDecision::Requeue => {
+                tracing::warn!(
+                    task_uuid = task,
+                    error = %error,
+                    retry_count = count,
+                    "Task failed; republishing it to the end of its topic"
+                );
                 self.publish(&settings.topic, next.as_bytes(), &[]).await?;
                 self.commit(task, false).await?;
-                Ok(Ended::PutBack)
+                Ok(MessageOutcome::Requeued)
             }
-            Verdict::GiveUp => {
+            FailureDecision::Report => {
                 tracing::error!(task_uuid = task, error = %error, class = ?error.class(), "Task failed");
                 let reason = error.message();
-                if R::KEEPS_FAILURES {
+                if R::DEAD_LETTERS_FAILURES {
                     self.dead_letter("failed", &reason).await?;
                 }
                 let finished = self
-                    .refuse(task, self.service.role.task(message), &reason)
+                    .report_failure(task, self.service.role.task(message), &reason)
                     .await?;
                 self.service.role.clean_up(message, &finished).await;
-                Ok(Ended::Failed)
+                Ok(MessageOutcome::Failed)
             }
         }
     }
 
-    async fn refuse_malformed(&self, task: &str, malformed: &Malformed) -> Result<Ended, Stop> {
+    async fn report_malformed(&self, task: &str, malformed: &Malformed) -> Result<MessageOutcome, Stop> {
         let reason = malformed.error.to_string();
         tracing::error!(
             task_uuid = task,
             reason,
-            "The message cannot be worked on; it becomes a dead letter"
+            "The message is malformed; sending it to the dead-letter topic"
         );
         self.dead_letter("malformed", &reason).await?;
         if let Some((task_uuid, hook_url)) = &malformed.known {
-            self.refuse(task, (task_uuid, hook_url.as_deref()), &reason)
+            self.report_failure(task, (task_uuid, hook_url.as_deref()), &reason)
                 .await?;
         } else {
             self.commit(task, false).await?;
         }
-        Ok(Ended::DeadLetter)
+        Ok(MessageOutcome::DeadLetter)
     }
 
-    /// Tells the caller of a message that is given up, and commits it.
-    async fn refuse(
+    /// Reports the failure of a message that is given up, and commits it.
+    async fn report_failure(
         &self,
         task: &str,
         (task_uuid, hook_url): (&TaskId, Option<&str>),
         reason: &str,
     ) -> Result<Finished, Stop> {
-        let refusal = Refusal {
+        let failure = FailureReport {
             task_uuid,
             hook_url,
             reason,
-            message: &self.position(),
+            message: &self.full_position(),
         };
         let finished = loop {
-            // The work's own deadline may be over.
-            let (claim, mut claimed) = self.claim(Instant::now() + REFUSAL_LIMIT);
-            let refused = self.service.role.refuse(refusal, &claim);
-            match self.drive(&mut claimed, &claim, refused).await? {
+            // The work's own deadline may have passed.
+            let (context, mut supervisor) = self.work_context(Instant::now() + FAILURE_REPORT_LIMIT);
+            let reported = self.service.role.report_failure(failure, &context);
+            match self.drive(&mut supervisor, &context, reported).await? {
                 Ok(finished) => break finished,
-                Err(error) if is_passing(error.class()) => {
-                    tracing::warn!(task_uuid = task, error = %error, "Cannot tell the caller yet");
+                Err(error) if is_retryable(error.class()) => {
+                    tracing::warn!(task_uuid = task, error = %error, "Cannot report the failure; retrying");
                     self.pause(PAUSE).await?;
                 }
                 Err(error) => {
-                    tracing::error!(task_uuid = task, error = %error, "Cannot tell the caller");
+                    tracing::error!(task_uuid = task, error = %error, "Cannot report the failure");
                     break Finished {
                         publish: None,
                         success: false,
@@ -395,51 +420,51 @@ impl<'s, R: Role> Flow<'s, R> {
             }
         };
         self.publish_result(finished.publish.as_ref()).await?;
-        faults::point("refused").await;
+        faults::point("failure_reported").await;
         self.commit(task, false).await?;
         Ok(finished)
     }
 
-    /// Runs a step of the role, and answers its questions about the claim meanwhile.
+    /// Runs a step of the role, and answers its requests to confirm the partition ownership.
     async fn drive<T>(
         &self,
-        claimed: &mut ClaimedWork,
-        claim: &Claim,
+        supervisor: &mut WorkSupervisor,
+        context: &WorkContext,
         step: impl Future<Output = Result<T, WorkError>>,
     ) -> Result<Result<T, WorkError>, Stop> {
         let mut step = pin!(step);
         loop {
-            // Moves on while the work is on hold.
-            let overdue_at = claim.ends_at() + LETTING_GO;
+            // Moves later while the work is on hold.
+            let overdue_at = context.ends_at() + STOP_LIMIT;
             tokio::select! {
                 biased;
                 done = &mut step => return Ok(done),
-                Some(answer) = claimed.requests.recv() => {
+                Some(answer) = supervisor.requests.recv() => {
                     let confirmed = self.confirm().await;
-                    // Nobody listens if the step was dropped meanwhile.
+                    // Fails if the step was dropped in the meantime.
                     let _ = answer.send(confirmed.is_ok());
                     if let Err(Stop::Fatal(error)) = confirmed {
                         return Err(Stop::Fatal(error));
                     }
                 }
                 () = self.lost.cancelled() => {
-                    claimed.cancel();
-                    let _ = tokio::time::timeout(LETTING_GO, &mut step).await;
+                    supervisor.cancel();
+                    let _ = tokio::time::timeout(STOP_LIMIT, &mut step).await;
                     return Err(Stop::Lost);
                 }
                 () = tokio::time::sleep_until(overdue_at.into()) => {
-                    if claim.ends_at() + LETTING_GO > overdue_at {
+                    if context.ends_at() + STOP_LIMIT > overdue_at {
                         continue;
                     }
-                    claimed.cancel();
+                    supervisor.cancel();
                     return Ok(Err(WorkError::new(ErrorClass::TimedOut, "not done by the deadline")));
                 }
             }
         }
     }
 
-    /// Makes sure that the message is still this member's: asks the broker if that was not confirmed for a third of a
-    /// session.
+    /// Makes sure that this member still owns the message's partition: asks the broker, unless it confirmed that within
+    /// a third of `session.timeout.ms`.
     async fn confirm(&self) -> Result<(), Stop> {
         if self.lost.is_cancelled() {
             return Err(Stop::Lost);
@@ -448,14 +473,14 @@ impl<'s, R: Role> Flow<'s, R> {
         Ok(self.record.confirm(fresh).await?)
     }
 
-    /// The record that is committed beside the message's offset. Nothing if its partition is read from another one.
-    async fn found_record(&self) -> Result<Option<OffsetMetadata>, Stop> {
+    /// The metadata committed with the message's offset. `None` if its partition is now read from another offset.
+    async fn read_record(&self) -> Result<Option<OffsetMetadata>, Stop> {
         loop {
             match self.service.consumer.record(&self.message).await {
-                Ok(Found::Record(record)) => return Ok(Some(record)),
-                Ok(Found::Moved) => return Ok(None),
-                Ok(Found::Doubted) => {
-                    tracing::warn!(place = %self.message.place, "Kafka reports no committed offset; asking again");
+                Ok(CommittedState::Record(record)) => return Ok(Some(record)),
+                Ok(CommittedState::Moved) => return Ok(None),
+                Ok(CommittedState::NotBelieved) => {
+                    tracing::warn!(position = %self.message.position, "Kafka reports no committed offset; asking again");
                 }
                 Err(error) => {
                     tracing::warn!(%error, "Cannot read the committed offset of the message; asking again");
@@ -470,35 +495,35 @@ impl<'s, R: Role> Flow<'s, R> {
             return Ok(());
         };
         let result = TaskResult {
-            task_message: Some(self.position()),
+            task_message: Some(self.full_position()),
             ..result.clone()
         };
-        let this = (self.message.place, result.to_json());
-        if self.published.borrow().as_ref() == Some(&this) {
-            // The partition was lost before the commit and came back to this worker.
-            tracing::info!(place = %this.0, "The result is published already");
+        let current = (self.message.position, result.to_json());
+        if self.published.borrow().as_ref() == Some(&current) {
+            // The partition was lost before the commit and assigned to this worker again.
+            tracing::info!(position = %current.0, "The result is published already");
             return Ok(());
         }
         let topic = &self.service.settings.result_topic;
-        self.publish(topic, this.1.as_bytes(), &[]).await?;
-        self.published.replace(Some(this));
+        self.publish(topic, current.1.as_bytes(), &[]).await?;
+        self.published.replace(Some(current));
         Ok(())
     }
 
     async fn dead_letter(&self, label: &'static str, reason: &str) -> Result<(), Stop> {
-        if self.record.has_letter() {
-            tracing::info!(place = %self.message.place, "The message is in the dead-letter topic already");
+        if self.record.is_dead_lettered() {
+            tracing::info!(position = %self.message.position, "The message is in the dead-letter topic already");
             return Ok(());
         }
         let value = self.message.value.as_deref().unwrap_or_default();
         let kept = &value[..value.len().min(MAX_MESSAGE_BYTES)];
-        let place = self.message.place;
+        let position = self.message.position;
         let header = |name, value: String| Header { name, value };
         let mut headers = vec![
             header("dead-letter-reason", reason.to_owned()),
             header("dead-letter-topic", self.service.settings.topic.clone()),
-            header("dead-letter-partition", place.partition.to_string()),
-            header("dead-letter-offset", place.offset.to_string()),
+            header("dead-letter-partition", position.partition.to_string()),
+            header("dead-letter-offset", position.offset.to_string()),
         ];
         if kept.len() < value.len() {
             headers.push(header("dead-letter-truncated-from", value.len().to_string()));
@@ -506,16 +531,16 @@ impl<'s, R: Role> Flow<'s, R> {
         self.publish(&self.service.settings.dead_letter_topic, kept, &headers)
             .await?;
         self.service.metrics.dead_letter(label);
-        // Telling the caller may take long, and another worker may have to go on with it.
-        self.record.letter();
+        // Reporting the failure may take long, and another worker may have to continue it.
+        self.record.record_dead_letter();
         self.record.write_changed().await?;
         faults::point("dead_lettered").await;
         Ok(())
     }
 
-    /// Publishes as long as it takes and the message is ours.
-    async fn publish(&self, topic: &str, value: &[u8], more: &[Header]) -> Result<(), Stop> {
-        let mut headers = more.to_vec();
+    /// Retries publishing until it succeeds or the message's partition is lost.
+    async fn publish(&self, topic: &str, value: &[u8], extra_headers: &[Header]) -> Result<(), Stop> {
+        let mut headers = extra_headers.to_vec();
         headers.push(Header {
             name: TraceContext::HEADER,
             value: self.message.trace.child().to_string(),
@@ -533,7 +558,7 @@ impl<'s, R: Role> Flow<'s, R> {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
             };
-            // Committing without it would lose the outcome, so that even a refusal is waited out.
+            // Committing without publishing would lose the outcome, so even refusals are retried.
             let dependency = Dependency {
                 name: error
                     .dependency()
@@ -542,20 +567,21 @@ impl<'s, R: Role> Flow<'s, R> {
             };
             step.failed(&WorkError::held(dependency, error), Instant::now());
             self.pause(pause).await?;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
     async fn commit(&self, task: &str, success: bool) -> Result<(), Stop> {
-        let (consumer, place) = (&self.service.consumer, self.message.place.next());
-        // If the next message in turn follows this one, the same commit confirms that it is this member's.
-        let follows = |next: &Place| next.partition == place.partition && next.offset >= place.offset;
-        let next = consumer.next_in_turn().filter(follows).unwrap_or(place);
-        self.record.conclude(next).await?;
+        let (consumer, position) = (&self.service.consumer, self.message.position.next());
+        // If the next message follows this one in the partition, the same commit confirms its ownership.
+        let follows =
+            |next: &Position| next.partition == position.partition && next.offset >= position.offset;
+        let next = consumer.prefetch().filter(follows).unwrap_or(position);
+        self.record.commit_next(next).await?;
         if success {
-            tracing::info!(task_uuid = task, %place, "Offset committed successfully");
+            tracing::info!(task_uuid = task, %position, "Offset committed successfully");
         } else {
-            tracing::warn!(task_uuid = task, %place, "Offset committed despite error");
+            tracing::warn!(task_uuid = task, %position, "Offset committed despite error");
         }
         Ok(())
     }
@@ -568,8 +594,8 @@ impl<'s, R: Role> Flow<'s, R> {
     }
 }
 
-/// Whether telling a caller may succeed later.
-fn is_passing(class: ErrorClass) -> bool {
+/// Whether reporting a failure may succeed later.
+fn is_retryable(class: ErrorClass) -> bool {
     matches!(
         class,
         ErrorClass::Transient | ErrorClass::Dependency | ErrorClass::TimedOut

@@ -1,24 +1,24 @@
-//! When to look behind the last message of a partition for markers of transactions. Pure: no client, no clock.
+//! When to search for transaction markers after the last message of a partition. Pure: no client, no clock.
 //!
-//! Markers count as waiting messages until they are stepped over, which only happens while nothing is worked on.
+//! Markers count as lag until an offset after them is committed, which happens only while no message is processed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// How long nothing was worked on before the first look.
+/// Idle time before the first search.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// The least time between two looks at one partition.
+/// Minimum time between two searches in one partition.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Which partitions are worth a look.
+/// The partitions to search.
 #[derive(Debug)]
 pub(super) struct Markers {
     idle_since: Instant,
-    /// Partitions whose end was reached since the last look at them.
+    /// Partitions whose end was reached since their last search.
     ended: BTreeSet<i32>,
-    /// When partitions were looked at.
-    looked_at: BTreeMap<i32, Instant>,
+    /// Times of the last searches.
+    searched_at: BTreeMap<i32, Instant>,
 }
 
 impl Markers {
@@ -26,51 +26,50 @@ impl Markers {
         Self {
             idle_since: now,
             ended: BTreeSet::new(),
-            looked_at: BTreeMap::new(),
+            searched_at: BTreeMap::new(),
         }
     }
 
-    /// The work on a message has ended.
+    /// The processing of a message has ended.
     pub(super) fn idle(&mut self, now: Instant) {
         self.idle_since = now;
     }
 
-    /// Other partitions are owned now.
     pub(super) fn assignment_changed(&mut self, now: Instant) {
         *self = Self::new(now);
     }
 
-    /// Everything in a partition was seen: messages and markers.
+    /// The end of a partition was reached, past its messages and markers.
     pub(super) fn end_reached(&mut self, partition: i32) {
         self.ended.insert(partition);
     }
 
-    /// When the next look is due, if there is a reason for one.
+    /// Time of the next search; `None` if no partition needs one.
     pub(super) fn due(&self) -> Option<Instant> {
-        let due = self.ended.iter().map(|&partition| self.due_of(partition));
+        let due = self.ended.iter().map(|&partition| self.due_at(partition));
         due.min()
     }
 
-    /// Partitions to look at now.
+    /// Removes and returns the partitions to search at `now`.
     pub(super) fn take(&mut self, now: Instant) -> Vec<i32> {
         let ended = self.ended.iter().copied();
-        let taken: Vec<_> = ended.filter(|&partition| self.due_of(partition) <= now).collect();
+        let taken: Vec<_> = ended.filter(|&partition| self.due_at(partition) <= now).collect();
         for &partition in &taken {
             self.ended.remove(&partition);
-            self.looked_at.insert(partition, now);
+            self.searched_at.insert(partition, now);
         }
         taken
     }
 
-    /// A look came to nothing: it is due again.
+    /// A search failed: it is due again.
     pub(super) fn again(&mut self, partitions: &[i32]) {
         self.ended.extend(partitions);
     }
 
-    fn due_of(&self, partition: i32) -> Instant {
+    fn due_at(&self, partition: i32) -> Instant {
         let idle = self.idle_since + IDLE;
-        let looked_at = self.looked_at.get(&partition);
-        looked_at.map_or(idle, |&looked_at| idle.max(looked_at + PAUSE))
+        let searched_at = self.searched_at.get(&partition);
+        searched_at.map_or(idle, |&searched_at| idle.max(searched_at + PAUSE))
     }
 }
 
@@ -79,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_is_looked_at_once_when_nothing_is_worked_on() {
+    fn an_end_is_searched_once_while_idle() {
         let start = Instant::now();
         let mut markers = Markers::new(start);
         assert_eq!(markers.due(), None);
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_is_looked_at_now_and_then_only() {
+    fn a_partition_is_searched_at_intervals() {
         let start = Instant::now();
         let mut markers = Markers::new(start);
         markers.end_reached(0);
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn another_assignment_begins_anew() {
+    fn a_new_assignment_resets_the_searches() {
         let start = Instant::now();
         let mut markers = Markers::new(start);
         markers.end_reached(0);

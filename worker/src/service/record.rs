@@ -1,7 +1,7 @@
-//! The record beside the offset of the message that is worked on: its fields, and when they are committed.
+//! The metadata record committed with the offset of the running message: its fields, and when they are committed.
 //!
-//! Committing the message's own offset also asks the broker whether the message is still this member's. One commit is
-//! under way at a time, so an earlier record never overwrites a later one, and none is written over the next offset.
+//! Committing the message's own offset also asks the broker whether this member still owns the partition. Only one
+//! commit is in flight at a time, so an earlier record never overwrites a later one or the next offset.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -10,59 +10,59 @@ use separation_contract::offset_metadata::{Hold, OffsetMetadata};
 use tokio::sync::{Mutex, Notify};
 
 use crate::clock::unix_time;
-use crate::kafka::{CommitError, Consumer, Place};
+use crate::kafka::{CommitError, Consumer, Position};
 
 /// The record of one message, and the commits that write it.
 pub(super) struct Record<'s> {
     consumer: &'s Consumer,
-    place: Place,
+    position: Position,
     fields: RefCell<Fields>,
-    /// Notified when the fields have changed.
+    /// Notified when the fields change.
     changed: Notify,
     /// Held during a commit.
-    turn: Mutex<()>,
-    /// When the broker was last asked whether the message is this member's, and confirmed it. `None` at first: a message
-    /// that was fetched before this process was frozen may be another member's by now.
+    commit_lock: Mutex<()>,
+    /// Time of the last request by which the broker confirmed this member's ownership. `None` at first: after a freeze
+    /// of this process, the partition of a fetched message may have another owner.
     confirmed_at: Cell<Option<Instant>>,
 }
 
 /// The fields of the record. Pure: no client, no clock.
 #[derive(Debug, Default)]
 struct Fields {
-    /// As it was committed when the message was taken.
-    found: OffsetMetadata,
-    /// When work on the message started, in Unix seconds.
+    /// The record as committed before this worker consumed the message.
+    committed: OffsetMetadata,
+    /// When processing started, in Unix seconds.
     start: Option<u64>,
     /// The worker was asked to stop.
     draining: bool,
-    /// What refuses the worker.
+    /// The dependency that refuses the worker.
     held: Option<Hold>,
     /// The message is in the dead-letter topic.
-    letter: bool,
-    /// Whether the record was read: nothing is written over it before.
+    dead_lettered: bool,
+    /// Whether the committed record was read; nothing is committed before.
     loaded: bool,
     /// Whether the fields changed since they were last committed.
     changed: bool,
-    /// Whether the next offset was committed: the record of this one is over.
-    concluded: bool,
+    /// Whether the next offset was committed; this record is no longer written.
+    completed: bool,
 }
 
 impl<'s> Record<'s> {
-    pub(super) fn new(consumer: &'s Consumer, place: Place) -> Self {
+    pub(super) fn new(consumer: &'s Consumer, position: Position) -> Self {
         Self {
             consumer,
-            place,
+            position,
             fields: RefCell::default(),
             changed: Notify::new(),
-            turn: Mutex::new(()),
+            commit_lock: Mutex::new(()),
             confirmed_at: Cell::new(None),
         }
     }
 
-    /// The record as it is committed, and when a commit confirmed that the message is this member's, if one did.
-    pub(super) fn found(&self, record: OffsetMetadata, confirmed_at: Option<Instant>) {
+    /// Stores the committed record, and the time at which a commit confirmed the ownership, if one did.
+    pub(super) fn load(&self, record: OffsetMetadata, confirmed_at: Option<Instant>) {
         let mut fields = self.fields.borrow_mut();
-        fields.found = record;
+        fields.committed = record;
         fields.loaded = true;
         if fields.changed {
             self.changed.notify_one();
@@ -70,34 +70,34 @@ impl<'s> Record<'s> {
         self.confirmed_at.set(confirmed_at);
     }
 
-    /// How often work on the message was started before.
+    /// Number of earlier attempts.
     pub(super) fn attempts(&self) -> u32 {
-        self.fields.borrow().found.attempt
+        self.fields.borrow().committed.attempt
     }
 
-    /// Work on the message starts now. [`Self::write_changes`] commits it.
+    /// Records that processing starts now. [`Self::write_changes`] commits it.
     pub(super) fn start(&self) {
         self.change(|fields| fields.start = Some(unix_time().as_secs()));
     }
 
-    /// The worker was asked to stop, so the platform may end it: this attempt does not count.
+    /// Records that the worker was asked to stop. The platform may kill it, so this attempt does not count.
     pub(super) fn drain(&self) {
         self.change(|fields| fields.draining = true);
     }
 
-    /// What refuses the worker from now on, if anything. An attempt does not count while it is held.
+    /// Records the dependency that refuses the worker, if any. An attempt does not count while it is on hold.
     pub(super) fn hold(&self, held: Option<Hold>) {
         self.change(|fields| fields.held = held);
     }
 
     /// Whether the message is in the dead-letter topic.
-    pub(super) fn has_letter(&self) -> bool {
-        self.fields.borrow().record().letter
+    pub(super) fn is_dead_lettered(&self) -> bool {
+        self.fields.borrow().record().dead_lettered
     }
 
-    /// The message is in the dead-letter topic from now on.
-    pub(super) fn letter(&self) {
-        self.change(|fields| fields.letter = true);
+    /// Records that the message is in the dead-letter topic.
+    pub(super) fn record_dead_letter(&self) {
+        self.change(|fields| fields.dead_lettered = true);
     }
 
     fn change(&self, change: impl FnOnce(&mut Fields)) {
@@ -110,8 +110,8 @@ impl<'s> Record<'s> {
         }
     }
 
-    /// Commits the record whenever it has changed; ends with an error after which the client cannot go on. A lost
-    /// message is left to whoever watches its partition.
+    /// Commits the record whenever it changes; returns only with an error after which the client cannot continue. A
+    /// lost partition is handled by `Flow`.
     pub(super) async fn write_changes(&self) -> CommitError {
         loop {
             self.changed.notified().await;
@@ -123,57 +123,57 @@ impl<'s> Record<'s> {
         }
     }
 
-    /// Commits the record if it has changed since it was last committed.
+    /// Commits the record if it changed since the last commit.
     pub(super) async fn write_changed(&self) -> Result<(), CommitError> {
-        let _turn = self.turn.lock().await;
+        let _lock = self.commit_lock.lock().await;
         if self.fields.borrow().changed {
             self.write().await?;
         }
         Ok(())
     }
 
-    /// Asks the broker whether the message is still this member's, unless it confirmed that within `fresh`.
+    /// Asks the broker whether this member still owns the partition, unless it confirmed that within `fresh`.
     pub(super) async fn confirm(&self, fresh: Duration) -> Result<(), CommitError> {
         let is_fresh = || self.confirmed_at.get().is_some_and(|at| at.elapsed() <= fresh);
         if is_fresh() {
             return Ok(());
         }
-        let _turn = self.turn.lock().await;
+        let _lock = self.commit_lock.lock().await;
         if is_fresh() {
             return Ok(());
         }
         self.write().await
     }
 
-    /// Commits the record as it stands. The caller holds the turn.
+    /// Commits the record. The caller holds `commit_lock`.
     async fn write(&self) -> Result<(), CommitError> {
         let Some(record) = self.fields.borrow_mut().take() else {
             return Ok(());
         };
-        // A session is at least that long from here on.
-        let asked_at = Instant::now();
-        self.consumer.commit(self.place, &record).await?;
-        self.confirmed_at.set(Some(asked_at));
+        // The session lasts at least `session.timeout.ms` from this time on.
+        let requested_at = Instant::now();
+        self.consumer.commit(self.position, &record).await?;
+        self.confirmed_at.set(Some(requested_at));
         Ok(())
     }
 
-    /// Commits that `next` is the next offset to read. No record of this message is written afterwards.
-    pub(super) async fn conclude(&self, next: Place) -> Result<(), CommitError> {
-        let _turn = self.turn.lock().await;
-        self.fields.borrow_mut().concluded = true;
+    /// Commits `next` as the next offset to read. No record of this message is written afterwards.
+    pub(super) async fn commit_next(&self, next: Position) -> Result<(), CommitError> {
+        let _lock = self.commit_lock.lock().await;
+        self.fields.borrow_mut().completed = true;
         self.consumer.commit(next, &OffsetMetadata::default()).await
     }
 }
 
 impl Fields {
-    /// The record that these fields make. Fields of other versions are kept.
+    /// The record with these fields. Fields of other versions are kept.
     fn record(&self) -> OffsetMetadata {
-        let mut record = self.found.clone();
+        let mut record = self.committed.clone();
         record.held.clone_from(&self.held);
-        record.letter |= self.letter;
+        record.dead_lettered |= self.dead_lettered;
         if self.start.is_some() {
             let counts = !self.draining && self.held.is_none();
-            record.attempt = self.found.attempt.saturating_add(u32::from(counts));
+            record.attempt = self.committed.attempt.saturating_add(u32::from(counts));
             record.draining = self.draining;
             record.start = self.start;
             record.percent = None;
@@ -181,9 +181,9 @@ impl Fields {
         record
     }
 
-    /// The record to commit now, if one may be.
+    /// The record to commit now; `None` if none may be committed.
     fn take(&mut self) -> Option<OffsetMetadata> {
-        if self.concluded || !self.loaded {
+        if self.completed || !self.loaded {
             return None;
         }
         self.changed = false;
@@ -195,9 +195,9 @@ impl Fields {
 mod tests {
     use super::*;
 
-    fn found(text: &str) -> Fields {
+    fn loaded_fields(text: &str) -> Fields {
         Fields {
-            found: OffsetMetadata::parse(text),
+            committed: OffsetMetadata::parse(text),
             loaded: true,
             ..Fields::default()
         }
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_start_counts_an_attempt_and_keeps_fields_of_other_versions() {
-        let mut fields = found("attempt=1;draining=1;start=5;percent=40;later=7");
+        let mut fields = loaded_fields("attempt=1;draining=1;start=5;percent=40;later=7");
         assert_eq!(
             fields.record().to_string(),
             "attempt=1;draining=1;start=5;percent=40;later=7"
@@ -216,16 +216,20 @@ mod tests {
 
     #[test]
     fn an_attempt_does_not_count_once_the_worker_was_asked_to_stop() {
-        let mut fields = found("attempt=1");
+        let mut fields = loaded_fields("attempt=1");
         fields.draining = true;
-        assert_eq!(fields.record().to_string(), "attempt=1", "nothing has started");
+        assert_eq!(
+            fields.record().to_string(),
+            "attempt=1",
+            "processing has not started"
+        );
         fields.start = Some(9);
         assert_eq!(fields.record().to_string(), "attempt=1;draining=1;start=9");
     }
 
     #[test]
-    fn an_attempt_does_not_count_while_it_is_held() {
-        let mut fields = found("");
+    fn an_attempt_does_not_count_while_it_is_on_hold() {
+        let mut fields = loaded_fields("");
         fields.start = Some(9);
         fields.held = Some(Hold::new("s3:403", 10));
         assert_eq!(fields.record().to_string(), "start=9;held=s3:403@10");
@@ -234,15 +238,15 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_is_recorded_for_whoever_works_on_the_message_next() {
-        let mut fields = found("attempt=1");
-        fields.letter = true;
+    fn a_dead_letter_is_recorded_for_the_next_worker_of_the_message() {
+        let mut fields = loaded_fields("attempt=1");
+        fields.dead_lettered = true;
         assert_eq!(fields.record().to_string(), "attempt=1;letter=1");
-        assert!(found("attempt=1;letter=1").record().letter);
+        assert!(loaded_fields("attempt=1;letter=1").record().dead_lettered);
     }
 
     #[test]
-    fn nothing_is_written_over_a_record_that_was_not_read() {
+    fn a_record_that_was_not_read_is_not_overwritten() {
         let mut fields = Fields {
             changed: true,
             ..Fields::default()
@@ -252,12 +256,12 @@ mod tests {
     }
 
     #[test]
-    fn no_record_is_written_over_the_next_offset() {
-        let mut fields = found("attempt=1");
+    fn the_next_offset_is_not_overwritten_by_a_record() {
+        let mut fields = loaded_fields("attempt=1");
         fields.changed = true;
         assert_eq!(fields.take(), Some(OffsetMetadata::attempt(1)));
         assert!(!fields.changed);
-        fields.concluded = true;
+        fields.completed = true;
         assert_eq!(fields.take(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Asking a process to end: the first signal drains, the second aborts. What else asks for a drain is no signal.
+//! Shutdown requests: the first signal drains, the second aborts. Drain requests from other sources are not signals.
 
 use std::io;
 use std::time::Duration;
@@ -6,27 +6,28 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How long who asked for a drain at the endpoint gets to hear of its end: ten times the time between two looks.
-const HEARD_LIMIT: Duration = Duration::from_secs(2);
+/// How long the process stays after a drain that was requested at the endpoint, so that the client sees its end: ten
+/// times the client's poll interval.
+const DRAIN_CLIENT_LIMIT: Duration = Duration::from_secs(2);
 
-/// Requests to end; clones share them.
+/// Shutdown requests; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Take nothing further; what runs goes on to its end.
+    /// Accept no further message; finish the running one.
     pub drain: CancellationToken,
-    /// End at once.
+    /// Exit immediately.
     pub abort: CancellationToken,
-    /// The drain was asked for at the endpoint, by somebody who waits for its end.
+    /// The drain was requested at the endpoint, by a client that waits for its end.
     pub awaited: CancellationToken,
-    /// A signal has come.
-    pub signalled: CancellationToken,
+    /// A signal was received.
+    pub signaled: CancellationToken,
 }
 
 impl Shutdown {
-    /// Requests that come from SIGTERM and SIGINT, both alike. To be called within a runtime.
+    /// Requests from SIGTERM and SIGINT, which are handled alike. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// When the signals cannot be caught.
+    /// When no handler can be installed.
     pub fn on_signals() -> io::Result<Self> {
         let shutdown = Self::default();
         let terminate = signal(SignalKind::terminate())?;
@@ -35,12 +36,12 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Lets who asked for the drain at the endpoint hear that it is over: a container ends with this process, and a
-    /// preStop hook that still runs in it has failed. Once the hook has ended a signal comes.
-    pub async fn wait_until_heard(&self) {
+    /// Gives the client that requested the drain at the endpoint time to see its end: the container ends with this
+    /// process, and a preStop hook that is still running then counts as failed. After the hook, SIGTERM follows.
+    pub async fn wait_for_drain_client(&self) {
         if self.awaited.is_cancelled() {
-            // Nobody may have been there to the end.
-            let _ = tokio::time::timeout(HEARD_LIMIT, self.signalled.cancelled()).await;
+            // The client may have disconnected.
+            let _ = tokio::time::timeout(DRAIN_CLIENT_LIMIT, self.signaled.cancelled()).await;
         }
     }
 }
@@ -51,12 +52,12 @@ async fn watch(shutdown: Shutdown, mut terminate: Signal, mut interrupt: Signal)
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        if shutdown.signalled.is_cancelled() {
-            tracing::warn!("Received {name} again, ending at once");
+        if shutdown.signaled.is_cancelled() {
+            tracing::warn!("Received {name} again, exiting immediately");
             shutdown.abort.cancel();
             return;
         }
-        shutdown.signalled.cancel();
+        shutdown.signaled.cancel();
         if shutdown.drain.is_cancelled() {
             tracing::info!("Received {name} while draining");
         } else {
@@ -71,18 +72,18 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn only_who_asked_at_the_endpoint_is_waited_for_until_a_signal() {
+    async fn only_a_client_that_requested_a_drain_is_waited_for_until_a_signal() {
         let begin = tokio::time::Instant::now();
         let shutdown = Shutdown::default();
         shutdown.drain.cancel();
-        shutdown.wait_until_heard().await;
+        shutdown.wait_for_drain_client().await;
         assert_eq!(begin.elapsed(), Duration::ZERO);
         shutdown.awaited.cancel();
-        shutdown.wait_until_heard().await;
-        assert!(begin.elapsed() >= HEARD_LIMIT);
+        shutdown.wait_for_drain_client().await;
+        assert!(begin.elapsed() >= DRAIN_CLIENT_LIMIT);
         let begin = tokio::time::Instant::now();
-        shutdown.signalled.cancel();
-        shutdown.wait_until_heard().await;
+        shutdown.signaled.cancel();
+        shutdown.wait_for_drain_client().await;
         assert_eq!(begin.elapsed(), Duration::ZERO);
     }
 }

@@ -1,4 +1,4 @@
-//! How a role takes messages, and what it does with those that fail.
+//! Settings of consumers: topics, group, timings, and the handling of failed messages.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,27 +6,27 @@ use std::time::Duration;
 
 use clap::Args;
 use separation_contract::environment as env;
-use separation_contract::kafka::{Assignor, OffsetReset, Timings, UnknownWord};
+use separation_contract::kafka::{Assignor, InvalidValue, OffsetReset, Timings};
 use separation_contract::names;
 
 use super::SettingError;
 
-/// The greatest `max.poll.interval.ms` of librdkafka: a day.
+/// librdkafka's maximum of `max.poll.interval.ms`: one day.
 const MAX_POLL_INTERVAL_MS: u64 = 86_400_000;
 
-/// The greatest `session.timeout.ms` and `heartbeat.interval.ms` of librdkafka: an hour.
+/// librdkafka's maximum of `session.timeout.ms` and `heartbeat.interval.ms`: one hour.
 const MAX_SESSION_MS: u64 = 3_600_000;
 
-/// The roles that take messages.
+/// The roles that consume messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsumedRole {
-    /// Tasks in, results out.
+    /// Consumes tasks and publishes results.
     Processor,
-    /// Results in, webhooks out.
+    /// Consumes results, uploads stems and delivers webhooks.
     Uploader,
 }
 
-/// Options about taking messages.
+/// Options for consuming messages.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Messages")]
 pub struct ConsumerArguments {
@@ -36,7 +36,7 @@ pub struct ConsumerArguments {
     /// Topic of results
     #[arg(long, env = env::KAFKA_RESULT_TOPIC, default_value = names::RESULT_TOPIC, value_name = "TOPIC")]
     result_topic: String,
-    /// Topic for messages that nobody can work on [default: the topic's name with _dead_letters]
+    /// Dead-letter topic [default: the consumed topic's name with _dead_letters]
     #[arg(long, env = env::KAFKA_DEAD_LETTER_TOPIC, value_name = "TOPIC")]
     dead_letter_topic: Option<String>,
     /// Consumer group of processors
@@ -45,93 +45,93 @@ pub struct ConsumerArguments {
     /// Consumer group of uploaders
     #[arg(long, env = env::KAFKA_UPLOADER_GROUP_ID, default_value = names::UPLOADER_GROUP, value_name = "GROUP")]
     uploader_group: String,
-    /// The longest time between two polls, in milliseconds [default: 600000 for processors, 300000 for uploaders]
+    /// Kafka max.poll.interval.ms: longest time between polls [default: 600000 for processors, 300000 for uploaders]
     #[arg(long, env = env::KAFKA_MAX_POLL_INTERVAL_MS, value_name = "MS",
           value_parser = clap::value_parser!(u64).range(1..=MAX_POLL_INTERVAL_MS))]
     max_poll_interval_ms: Option<u64>,
-    /// The longest silence before this worker counts as dead, in milliseconds
+    /// Kafka session.timeout.ms: time without heartbeats after which the broker removes this worker from the group
     #[arg(long, env = env::KAFKA_SESSION_TIMEOUT_MS, default_value = "60000", value_name = "MS",
           value_parser = clap::value_parser!(u64).range(1..=MAX_SESSION_MS))]
     session_timeout_ms: u64,
-    /// Time between two signs of life, in milliseconds
+    /// Kafka heartbeat.interval.ms: time between two heartbeats
     #[arg(long, env = env::KAFKA_HEARTBEAT_INTERVAL_MS, default_value = "10000", value_name = "MS",
           value_parser = clap::value_parser!(u64).range(1..=MAX_SESSION_MS))]
     heartbeat_interval_ms: u64,
-    /// How partitions are shared: cooperative-sticky, or range beside workers of another make
+    /// Partition assignor: cooperative-sticky, or range in one group with workers of another implementation
     #[arg(long, env = env::KAFKA_ASSIGNOR, default_value_t, value_name = "ASSIGNOR")]
     assignor: Assignor,
-    /// Where a partition that the group never committed starts: latest or earliest
+    /// Where a partition without a committed offset starts: latest or earliest
     #[arg(long, env = env::KAFKA_AUTO_OFFSET_RESET, default_value_t, value_name = "RESET")]
     auto_offset_reset: OffsetReset,
-    /// How long one message may take, in seconds [default: the poll interval less 30 s]
+    /// Time limit of one message, in seconds [default: the poll interval less 30 s]
     #[arg(long, env = env::TASK_TIMEOUT_SECONDS, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=MAX_POLL_INTERVAL_MS / 1_000))]
     task_timeout_seconds: Option<u64>,
-    /// What becomes of a message that fails: AlwaysCommit or RetryOnFailure
+    /// Policy for messages that fail: AlwaysCommit or RetryOnFailure
     #[arg(long, env = env::ON_FAILURE, default_value = "AlwaysCommit", value_name = "POLICY")]
     on_failure: PolicyName,
-    /// How often RetryOnFailure puts a message back at the end of its topic
+    /// How often RetryOnFailure republishes a message to the end of its topic
     #[arg(long, env = env::MAX_RETRIES, default_value = "3", value_name = "COUNT")]
     max_retries: u32,
-    /// How often a message may kill its worker before it becomes a dead letter
+    /// Number of worker crashes on one message after which it is sent to the dead-letter topic
     #[arg(long, env = env::MAX_ATTEMPTS, default_value = "3", value_name = "COUNT")]
     max_attempts: u32,
-    /// How long partitions must stand still before the first message is taken, in milliseconds
+    /// How long the assignment must be unchanged before the first message, in milliseconds
     #[arg(long, env = env::SETTLE_MS, default_value = "1000", value_name = "MS",
           value_parser = clap::value_parser!(u64).range(0..=MAX_SESSION_MS))]
     settle_ms: u64,
 }
 
-/// How a role takes messages.
+/// Consumer settings of one role.
 #[derive(Debug, Clone)]
 pub struct ConsumerSettings {
     /// The role.
     pub role: ConsumedRole,
-    /// Topic of messages to take.
+    /// The consumed topic.
     pub topic: String,
-    /// Topic of results, where processors publish.
+    /// The topic that processors publish results to.
     pub result_topic: String,
-    /// Topic for messages that nobody can work on.
+    /// The dead-letter topic.
     pub dead_letter_topic: String,
     /// The consumer group.
     pub group: String,
-    /// How this member proves that it lives.
+    /// Poll interval, session timeout and heartbeat interval.
     pub timings: Timings,
-    /// How partitions are shared.
+    /// The partition assignor.
     pub assignor: Assignor,
-    /// Where a partition that was never committed starts.
+    /// Where a partition without a committed offset starts.
     pub reset: OffsetReset,
-    /// How long one message may take.
+    /// Time limit of one message.
     pub task_timeout: Duration,
-    /// What becomes of a message that fails.
+    /// Policy for messages that fail.
     pub policy: FailurePolicy,
-    /// How often a message may kill its worker.
+    /// Number of worker crashes on one message after which it is sent to the dead-letter topic.
     pub max_attempts: u32,
-    /// How long partitions must stand still before the first message.
-    pub settle: Duration,
+    /// How long the assignment must be unchanged before the first message.
+    pub start_delay: Duration,
 }
 
-/// What becomes of a message whose work failed for a reason that may pass.
+/// Policy for messages whose processing failed with a transient error or a timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailurePolicy {
     /// The failure is published and the message committed.
     AlwaysCommit,
-    /// The message goes to the tail of its topic with `retry_count + 1`, until it was there this often.
+    /// The message is republished to the end of its topic with `retry_count + 1`, and committed.
     RetryOnFailure {
-        /// How often.
+        /// Retries after which the failure is published instead.
         max_retries: u32,
     },
 }
 
-/// When a task's song is deleted; always after its result is committed.
+/// When a task's input is deleted; always after its result is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeleteInput {
-    /// When its stems are there; a failed task's song is kept, so that it can be posted again.
+    /// After success; the input of a failed task is kept, so that the task can be posted again.
     #[default]
     AfterSuccess,
-    /// Whatever became of it, as the existing system does.
+    /// After success and failure, like uvr5-api.
     Always,
-    /// Not at all.
+    /// Never.
     Never,
 }
 
@@ -146,22 +146,21 @@ impl fmt::Display for DeleteInput {
 }
 
 impl FromStr for DeleteInput {
-    type Err = UnknownWord;
+    type Err = InvalidValue;
 
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        match &*plain(word) {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match &*normalized(text) {
             "aftersuccess" => Ok(Self::AfterSuccess),
             "always" => Ok(Self::Always),
             "never" => Ok(Self::Never),
-            _ => Err(UnknownWord {
-                word: word.into(),
-                known: "after-success, always, never",
+            _ => Err(InvalidValue {
+                value: text.into(),
+                valid: "after-success, always, never",
             }),
         }
     }
 }
 
-/// The name of a failure policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PolicyName {
     AlwaysCommit,
@@ -169,30 +168,30 @@ enum PolicyName {
 }
 
 impl FromStr for PolicyName {
-    type Err = UnknownWord;
+    type Err = InvalidValue;
 
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        match &*plain(word) {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match &*normalized(text) {
             "alwayscommit" => Ok(Self::AlwaysCommit),
             "retryonfailure" => Ok(Self::RetryOnFailure),
-            _ => Err(UnknownWord {
-                word: word.into(),
-                known: "AlwaysCommit, RetryOnFailure",
+            _ => Err(InvalidValue {
+                value: text.into(),
+                valid: "AlwaysCommit, RetryOnFailure",
             }),
         }
     }
 }
 
-/// A word without hyphens and capitals: a SeparationPool spells its values `AfterSuccess`, options `after-success`.
-fn plain(word: &str) -> String {
-    word.replace('-', "").to_ascii_lowercase()
+/// `text` without hyphens, in lower case: a SeparationPool has `AfterSuccess`, the options have `after-success`.
+fn normalized(text: &str) -> String {
+    text.replace('-', "").to_ascii_lowercase()
 }
 
 impl ConsumerArguments {
-    /// Checks the options together, for one role.
+    /// Validates the options for one role.
     ///
     /// # Errors
-    /// When the timings do not go together.
+    /// When the timings contradict each other, or no attempt is allowed.
     pub fn settings(&self, role: ConsumedRole) -> Result<ConsumerSettings, SettingError> {
         let (topic, group, default_timings) = match role {
             ConsumedRole::Processor => (&self.task_topic, &self.processor_group, Timings::PROCESSOR),
@@ -216,8 +215,8 @@ impl ConsumerArguments {
         if self.max_attempts == 0 {
             return Err(SettingError {
                 name: env::MAX_ATTEMPTS,
-                problem: "no message would ever be tried".into(),
-                fix: "allow at least 1",
+                problem: "0 attempts would process no message".into(),
+                fix: "set it to at least 1",
             });
         }
         let policy = match self.on_failure {
@@ -241,7 +240,7 @@ impl ConsumerArguments {
             task_timeout,
             policy,
             max_attempts: self.max_attempts,
-            settle: Duration::from_millis(self.settle_ms),
+            start_delay: Duration::from_millis(self.settle_ms),
         })
     }
 }
@@ -251,12 +250,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_read_in_the_spelling_of_options_and_of_pools() {
-        for word in ["after-success", "AfterSuccess"] {
-            assert_eq!(word.parse(), Ok(DeleteInput::AfterSuccess));
+    fn values_are_parsed_in_the_spelling_of_options_and_of_pools() {
+        for text in ["after-success", "AfterSuccess"] {
+            assert_eq!(text.parse(), Ok(DeleteInput::AfterSuccess));
         }
-        for word in ["RetryOnFailure", "retry-on-failure"] {
-            assert_eq!(word.parse(), Ok(PolicyName::RetryOnFailure));
+        for text in ["RetryOnFailure", "retry-on-failure"] {
+            assert_eq!(text.parse(), Ok(PolicyName::RetryOnFailure));
         }
         assert!("success".parse::<DeleteInput>().is_err());
         assert!("Never".parse::<PolicyName>().is_err());

@@ -1,4 +1,4 @@
-//! How Kafka is reached.
+//! Settings of the connection to Kafka.
 
 use std::path::PathBuf;
 
@@ -9,100 +9,75 @@ use separation_contract::kafka::{SaslMechanism, connection};
 
 use super::SettingError;
 
-/// Options about the brokers.
+/// Options for the connection to the brokers.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Kafka")]
 pub struct KafkaArguments {
     /// Brokers, host:port, comma separated
     #[arg(long = "bootstrap-servers", env = env::KAFKA_BOOTSTRAP_SERVERS, default_value = "localhost:9092", value_name = "SERVERS")]
     bootstrap_servers: String,
-    /// What this client calls itself; workers of a pool use the pod's name [default: separation-worker]
+    /// Kafka client.id; workers of a pool use the pod's name [default: separation-worker]
     #[arg(long = "client-id", env = env::KAFKA_CLIENT_ID, value_name = "NAME")]
     client_id: Option<String>,
-    /// PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL [default: what the other options ask for]
+    /// PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL [default: derived from the other options]
     #[arg(long = "security-protocol", env = env::KAFKA_SECURITY_PROTOCOL, value_name = "PROTOCOL",
           value_parser = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])]
     security_protocol: Option<String>,
-    /// Certificates (PEM) that brokers are checked against [default: the system's trust store]
+    /// CA certificates (PEM) that verify the brokers [default: the system's trust store]
     #[arg(long = "ssl-ca", env = env::KAFKA_SSL_CA_LOCATION, value_name = "FILE")]
     ssl_ca: Option<PathBuf>,
     /// This client's certificate (PEM)
     #[arg(long = "ssl-certificate", env = env::KAFKA_SSL_CERTIFICATE_LOCATION, value_name = "FILE")]
     ssl_certificate: Option<PathBuf>,
-    /// This client's key (PEM)
+    /// This client's private key (PEM)
     #[arg(long = "ssl-key", env = env::KAFKA_SSL_KEY_LOCATION, value_name = "FILE")]
     ssl_key: Option<PathBuf>,
     /// PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
     #[arg(long = "sasl-mechanism", env = env::KAFKA_SASL_MECHANISM, value_name = "MECHANISM")]
     sasl_mechanism: Option<SaslMechanism>,
-    /// Name to log in with
+    /// SASL username
     #[arg(long = "sasl-username", env = env::KAFKA_SASL_USERNAME, value_name = "NAME")]
     sasl_username: Option<String>,
-    /// Password to log in with; better given in the environment
+    /// SASL password; prefer the environment variable
     #[arg(long = "sasl-password", env = env::KAFKA_SASL_PASSWORD, hide_env_values = true, value_name = "PASSWORD")]
     sasl_password: Option<SecretString>,
 }
 
-/// How Kafka is reached.
+/// The connection to Kafka.
 #[derive(Debug, Clone)]
 pub struct KafkaSettings {
     /// Brokers, `host:port`, comma separated.
     pub bootstrap_servers: String,
-    /// What clients call themselves.
+    /// Kafka `client.id`.
     pub client_id: String,
     /// `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
     pub security_protocol: String,
-    /// Certificates that brokers are checked against; none means the system's trust store.
+    /// CA certificates that verify the brokers; none means the system's trust store.
     pub ssl_ca: Option<PathBuf>,
-    /// The client's certificate and key.
+    /// The client's certificate and private key.
     pub ssl_client: Option<(PathBuf, PathBuf)>,
-    /// How to log in.
+    /// SASL credentials.
     pub sasl: Option<Sasl>,
 }
 
-/// How to log in to Kafka.
+/// SASL credentials.
 #[derive(Debug, Clone)]
 pub struct Sasl {
     /// The mechanism.
     pub mechanism: SaslMechanism,
-    /// The name.
+    /// The username.
     pub username: String,
     /// The password.
     pub password: SecretString,
 }
 
 impl KafkaArguments {
-    /// Checks the options together.
+    /// Validates the options.
     ///
     /// # Errors
-    /// When they contradict each other or one lacks another.
+    /// When they contradict each other, one needs another that is missing, or a file does not exist.
     pub fn settings(&self) -> Result<KafkaSettings, SettingError> {
-        let sasl = match (&self.sasl_mechanism, &self.sasl_username, &self.sasl_password) {
-            (None, None, None) => None,
-            (mechanism, Some(username), Some(password)) => Some(Sasl {
-                mechanism: mechanism.unwrap_or(SaslMechanism::ScramSha512),
-                username: username.clone(),
-                password: password.clone(),
-            }),
-            _ => {
-                return Err(SettingError {
-                    name: env::KAFKA_SASL_USERNAME,
-                    problem: "name and password must both be given".into(),
-                    fix: "set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
-                });
-            }
-        };
-        let ssl_client = match (&self.ssl_certificate, &self.ssl_key) {
-            (None, None) => None,
-            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
-            _ => {
-                return Err(SettingError {
-                    name: env::KAFKA_SSL_CERTIFICATE_LOCATION,
-                    problem: "a certificate needs its key, and a key its certificate".into(),
-                    fix: "set KAFKA_SSL_CERTIFICATE_LOCATION and KAFKA_SSL_KEY_LOCATION",
-                });
-            }
-        };
+        let (sasl, ssl_client) = (self.sasl()?, self.ssl_client()?);
         let wants_tls = self.ssl_ca.is_some() || ssl_client.is_some();
         let derived = match (sasl.is_some(), wants_tls) {
             (false, false) => "PLAINTEXT",
@@ -114,30 +89,18 @@ impl KafkaArguments {
         if security_protocol.starts_with("SASL") != sasl.is_some() {
             return Err(SettingError {
                 name: env::KAFKA_SECURITY_PROTOCOL,
-                problem: format!("{security_protocol} does not go with the given name and password"),
+                problem: format!("{security_protocol} does not match the SASL settings"),
                 fix: "use a SASL protocol with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD, or neither",
             });
         }
         if wants_tls && !security_protocol.ends_with("SSL") {
             return Err(SettingError {
                 name: env::KAFKA_SECURITY_PROTOCOL,
-                problem: format!("{security_protocol} makes no use of the given certificates"),
+                problem: format!("{security_protocol} does not use the given certificates"),
                 fix: "use SSL or SASL_SSL",
             });
         }
-        for (name, file) in [
-            (env::KAFKA_SSL_CA_LOCATION, &self.ssl_ca),
-            (env::KAFKA_SSL_CERTIFICATE_LOCATION, &self.ssl_certificate),
-            (env::KAFKA_SSL_KEY_LOCATION, &self.ssl_key),
-        ] {
-            if let Some(missing) = file.as_ref().filter(|file| !file.is_file()) {
-                return Err(SettingError {
-                    name,
-                    problem: format!("there is no file {}", missing.display()),
-                    fix: "name a file in PEM format",
-                });
-            }
-        }
+        self.check_files()?;
         Ok(KafkaSettings {
             bootstrap_servers: self.bootstrap_servers.clone(),
             client_id: self
@@ -150,16 +113,62 @@ impl KafkaArguments {
             sasl,
         })
     }
+
+    fn sasl(&self) -> Result<Option<Sasl>, SettingError> {
+        match (&self.sasl_mechanism, &self.sasl_username, &self.sasl_password) {
+            (None, None, None) => Ok(None),
+            (mechanism, Some(username), Some(password)) => Ok(Some(Sasl {
+                mechanism: mechanism.unwrap_or(SaslMechanism::ScramSha512),
+                username: username.clone(),
+                password: password.clone(),
+            })),
+            _ => Err(SettingError {
+                name: env::KAFKA_SASL_USERNAME,
+                problem: "username and password must be set together".into(),
+                fix: "set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+            }),
+        }
+    }
+
+    /// The client's certificate and private key.
+    fn ssl_client(&self) -> Result<Option<(PathBuf, PathBuf)>, SettingError> {
+        match (&self.ssl_certificate, &self.ssl_key) {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => Ok(Some((certificate.clone(), key.clone()))),
+            _ => Err(SettingError {
+                name: env::KAFKA_SSL_CERTIFICATE_LOCATION,
+                problem: "certificate and private key must be set together".into(),
+                fix: "set KAFKA_SSL_CERTIFICATE_LOCATION and KAFKA_SSL_KEY_LOCATION",
+            }),
+        }
+    }
+
+    fn check_files(&self) -> Result<(), SettingError> {
+        for (name, file) in [
+            (env::KAFKA_SSL_CA_LOCATION, &self.ssl_ca),
+            (env::KAFKA_SSL_CERTIFICATE_LOCATION, &self.ssl_certificate),
+            (env::KAFKA_SSL_KEY_LOCATION, &self.ssl_key),
+        ] {
+            if let Some(missing) = file.as_ref().filter(|file| !file.is_file()) {
+                return Err(SettingError {
+                    name,
+                    problem: format!("file {} does not exist", missing.display()),
+                    fix: "set it to a file in PEM format",
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl KafkaSettings {
-    /// Settings of any client, as librdkafka knows them.
+    /// The librdkafka settings of any client.
     pub fn client_settings(&self) -> Vec<(&'static str, String)> {
         let mut settings = connection(&self.bootstrap_servers, &self.client_id);
         settings.push(("security.protocol", self.security_protocol.to_lowercase()));
         let path = |path: &PathBuf| path.to_string_lossy().into_owned();
         if self.security_protocol.ends_with("SSL") {
-            // librdkafka brings an OpenSSL of its own, which does not know where this system has its trust store.
+            // librdkafka bundles its own OpenSSL, which does not know the location of this system's trust store.
             let ca = self.ssl_ca.as_ref().map_or_else(|| "probe".to_owned(), path);
             settings.push(("ssl.ca.location", ca));
         }
@@ -189,19 +198,19 @@ mod tests {
     #[track_caller]
     fn check_ca(options: &[&str], expected: Option<&str>) {
         let line = <Line as clap::Parser>::parse_from([&["test"], options].concat());
-        let settings = line.kafka.settings().expect("they can be used").client_settings();
+        let settings = line.kafka.settings().expect("valid settings").client_settings();
         let found = settings.iter().find(|(name, _)| *name == "ssl.ca.location");
         assert_eq!(found.map(|(_, value)| value.as_str()), expected, "{options:?}");
     }
 
     #[test]
-    fn without_a_file_brokers_are_checked_against_the_systems_trust_store() {
-        let login = ["--sasl-username=ann", "--sasl-password=x"];
+    fn without_a_file_brokers_are_verified_with_the_system_trust_store() {
+        let credentials = ["--sasl-username=ann", "--sasl-password=x"];
         check_ca(&[], None);
-        check_ca(&login, None);
+        check_ca(&credentials, None);
         check_ca(&["--security-protocol=SSL"], Some("probe"));
         check_ca(
-            &[&login[..], &["--security-protocol=SASL_SSL"]].concat(),
+            &[&credentials[..], &["--security-protocol=SASL_SSL"]].concat(),
             Some("probe"),
         );
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");

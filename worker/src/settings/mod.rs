@@ -1,6 +1,6 @@
-//! Settings of the Kafka roles: read from options and environment, checked together before anything starts.
+//! Settings of the Kafka roles: read from options and environment, validated together before anything starts.
 //!
-//! Each option has the environment variable that the existing system and the operator set. Secrets are never printed.
+//! Each option has the environment variable that uvr5-api and the operator set. Secrets are never printed.
 
 mod consumer;
 mod kafka;
@@ -17,14 +17,14 @@ pub use storage::{
     StagingSettings,
 };
 
-/// A setting that cannot be used.
+/// An invalid setting.
 #[derive(Debug, thiserror::Error)]
 #[error("{name}: {problem}; fix: {fix}")]
 pub struct SettingError {
-    /// The variable.
+    /// The environment variable.
     pub name: &'static str,
-    /// What is wrong with its value.
+    /// The problem with its value.
     pub problem: String,
-    /// What to do.
+    /// How to fix it.
     pub fix: &'static str,
 }

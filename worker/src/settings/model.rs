@@ -1,4 +1,4 @@
-//! Which model separates, and on what.
+//! Settings of the model and its execution provider.
 
 use std::path::PathBuf;
 
@@ -8,27 +8,27 @@ use separation_contract::environment as env;
 use crate::model::ModelChoice;
 use crate::onnx::{MAX_THREADS, Provider, RuntimeOptions, default_threads};
 
-/// Options about the model.
+/// Options for the model.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArguments {
-    /// builtin, a file, or the name of a model in the folder of models
+    /// builtin, a file, or the name of a model in the model directory
     #[arg(long, env = env::MODEL_NAME, default_value = "builtin", value_name = "NAME")]
     model_name: PathBuf,
-    /// Folder of models
+    /// Directory of models
     #[arg(long, env = env::MODEL_FILE_DIR, default_value = "./models", value_name = "DIR")]
     model_file_dir: PathBuf,
-    /// cpu or cuda; a worker that is asked for cuda and does not get it does not start
+    /// cpu or cuda; with cuda, the worker does not start if CUDA is unavailable
     #[arg(long, env = env::PROVIDER, default_value = "cpu", value_name = "PROVIDER", value_parser = ["cpu", "cuda"])]
     provider: String,
-    /// Processor threads for the model, at most 256 [default: one per core]
+    /// CPU threads of the model, at most 256 [default: one per core]
     #[arg(long, env = "THREADS", value_name = "COUNT",
           value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS as i64))]
     threads: Option<u16>,
 }
 
 impl ModelArguments {
-    /// The model that is asked for.
+    /// The selected model.
     pub fn choice(&self) -> ModelChoice {
         let bare = self.model_name.components().count() == 1 && self.model_name.as_os_str() != "builtin";
         let model = if bare && !self.model_name.is_file() {
@@ -39,7 +39,7 @@ impl ModelArguments {
         ModelChoice::named(model, None)
     }
 
-    /// What it runs on.
+    /// Execution provider and threads.
     pub fn runtime(&self) -> RuntimeOptions {
         RuntimeOptions {
             provider: match self.provider.as_str() {

@@ -1,4 +1,4 @@
-//! Which addresses may be called, and how webhooks are signed.
+//! Settings of outbound requests and of webhook signatures.
 
 use std::str::FromStr;
 
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use separation_contract::environment as env;
 
-/// Options about calling others.
+/// Options for outbound requests.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Outbound calls")]
 pub struct OutboundArguments {
@@ -16,7 +16,7 @@ pub struct OutboundArguments {
     pub outbound_allow: Vec<OutboundAllow>,
 }
 
-/// Options about webhooks.
+/// Options for webhooks.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Webhooks")]
 pub struct WebhookArguments {
@@ -28,13 +28,13 @@ pub struct WebhookArguments {
 /// A host or a network that may be called although it is private.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutboundAllow {
-    /// A host, by its name, in lower case.
+    /// A host name in lower case.
     Host(String),
     /// All addresses of a network.
     Network(IpNet),
 }
 
-/// A text that is neither a host nor a network.
+/// Not a valid host, address or network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("neither a host name, nor an address, nor a CIDR such as 10.0.0.0/8")]
 pub struct OutboundAllowError;
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_addresses_and_networks_are_told_apart() {
+    fn hosts_addresses_and_networks_are_distinguished() {
         let network = |text: &str| OutboundAllow::Network(text.parse().expect("a network"));
         assert_eq!("10.0.0.0/8".parse(), Ok(network("10.0.0.0/8")));
         assert_eq!("::1".parse(), Ok(network("::1/128")));

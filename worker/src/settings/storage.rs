@@ -1,4 +1,4 @@
-//! Where songs wait, where stems wait, and where they end up.
+//! Settings of storage: the object store, the staging area and scratch space.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,35 +11,35 @@ use url::Url;
 
 use super::{DeleteInput, SettingError};
 
-/// Options about the object store.
+/// Options for the object store.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "S3")]
 pub struct S3Arguments {
-    /// The S3 server; empty means AWS
+    /// URL of the S3 server; empty means AWS
     #[arg(long, env = env::S3_ENDPOINT_URL, default_value = "", hide_default_value = true, value_name = "URL")]
     s3_endpoint_url: String,
-    /// Access key; without one, AWS's usual places are searched
+    /// Access key ID; if unset, the AWS default credential chain is used
     #[arg(long, env = env::AWS_ACCESS_KEY_ID, hide_env_values = true, value_name = "KEY")]
     aws_access_key_id: Option<String>,
-    /// Secret key; better given in the environment
+    /// Secret access key; prefer the environment variable
     #[arg(long, env = env::AWS_SECRET_ACCESS_KEY, hide_env_values = true, value_name = "SECRET")]
     aws_secret_access_key: Option<SecretString>,
-    /// Session token, where the keys are lent for a while; better given in the environment
+    /// Session token of temporary credentials; prefer the environment variable
     #[arg(long, env = env::AWS_SESSION_TOKEN, hide_env_values = true, value_name = "TOKEN")]
     aws_session_token: Option<SecretString>,
-    /// Region; auto: at AWS the one of the profile or the instance, elsewhere one that servers accept
+    /// Region; auto uses that of the AWS profile or instance, and with other servers one that they accept
     #[arg(long, env = env::AWS_REGION, default_value = "auto", value_name = "REGION")]
     aws_region: String,
-    /// Region where AWS_REGION names none, as in other AWS programs
+    /// Region if AWS_REGION is empty or auto, as in other AWS programs
     #[arg(long, env = env::AWS_DEFAULT_REGION, value_name = "REGION", hide = true)]
     aws_default_region: Option<String>,
     /// Bucket of finished stems
     #[arg(long, env = env::S3_BUCKET_NAME, default_value = "", hide_default_value = true, value_name = "BUCKET")]
     s3_bucket_name: String,
-    /// What public links to stems start with
+    /// URL prefix of public links to stems
     #[arg(long, env = env::S3_PUBLIC_DOMAIN, default_value = "", hide_default_value = true, value_name = "URL")]
     s3_public_domain: String,
-    /// Address buckets as endpoint/bucket; without an endpoint, as bucket.endpoint
+    /// Address buckets as endpoint/bucket, not as bucket.endpoint [default: true if an endpoint is set]
     #[arg(long, env = env::S3_PATH_STYLE, value_name = "BOOL")]
     s3_path_style: Option<bool>,
 }
@@ -47,28 +47,28 @@ pub struct S3Arguments {
 /// The object store.
 #[derive(Debug, Clone)]
 pub struct S3Settings {
-    /// The server, without user and password; none means AWS.
+    /// The server's URL, without username and password; none means AWS.
     pub endpoint: Option<Url>,
-    /// None means that AWS's usual places are searched.
+    /// None means the AWS default credential chain.
     pub credentials: Option<S3Credentials>,
-    /// Region; none where the settings name none, or `auto`.
+    /// Region; none if it is unset or `auto`.
     pub region: Option<String>,
     /// Bucket of finished stems; none is an error for roles that write there.
     pub bucket: Option<String>,
-    /// What public links start with, without a slash at the end.
+    /// URL prefix of public links, without a trailing slash.
     pub public_domain: Option<String>,
     /// `endpoint/bucket/key` rather than `bucket.endpoint/key`.
     pub path_style: bool,
 }
 
-/// Keys of the object store. Debug output shows none of them.
+/// Credentials of the object store. Debug output shows none of them.
 #[derive(Clone)]
 pub struct S3Credentials {
-    /// Who it is.
+    /// Access key ID.
     pub access_key: String,
-    /// What proves it.
+    /// Secret access key.
     pub secret_key: SecretString,
-    /// Of keys that are lent for a while.
+    /// Session token of temporary credentials.
     pub session_token: Option<SecretString>,
 }
 
@@ -80,20 +80,20 @@ impl fmt::Debug for S3Credentials {
     }
 }
 
-/// Options about where songs and stems wait.
+/// Options for inputs and staging.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Songs and stems")]
 pub struct StagingArguments {
-    /// Shared folder of songs to separate; none outside it is read
+    /// Shared directory of songs to separate; no song outside it is read
     #[arg(long, env = env::TEMP_DIR, default_value = "./temp", value_name = "DIR")]
     temp_dir: PathBuf,
-    /// Shared folder of stems; nothing outside it is written
+    /// Shared directory of stems; nothing outside it is written
     #[arg(long, env = env::OUTPUT_DIR, default_value = "./output", value_name = "DIR")]
     output_dir: PathBuf,
-    /// Where songs and stems wait in place of the shared folders, s3://bucket/prefix
+    /// Staging area for songs and stems in place of the shared directories, s3://bucket/prefix
     #[arg(long, env = env::S3_STAGING, value_name = "S3-ADDRESS")]
     s3_staging: Option<ObjectAddress>,
-    /// Further buckets that tasks may name in audio_path
+    /// Additional buckets that tasks may name in audio_path
     #[arg(long, env = env::S3_INPUT_BUCKETS, value_delimiter = ',', value_name = "BUCKETS")]
     s3_input_buckets: Vec<String>,
     /// When a song is deleted, always after its result is committed: after-success, always or never
@@ -101,54 +101,54 @@ pub struct StagingArguments {
     delete_input: DeleteInput,
 }
 
-/// Where songs and stems wait.
+/// Locations of inputs and staged stems.
 #[derive(Debug, Clone)]
 pub struct StagingSettings {
-    /// Folder that songs are read from.
+    /// Directory that songs are read from.
     pub temp_dir: PathBuf,
-    /// Folder that stems are written to.
+    /// Directory that stems are written to.
     pub output_dir: PathBuf,
-    /// Where stems (and songs that the API stores) wait instead.
+    /// Prefix that stems, and songs that the API stores, are staged under instead.
     pub s3_staging: Option<ObjectAddress>,
-    /// Buckets that songs may be read from, the staging one included.
+    /// Buckets that songs may be read from, the staging bucket included.
     pub input_buckets: Vec<String>,
     /// When a song is deleted.
     pub delete_input: DeleteInput,
 }
 
-/// Options about a worker's own files.
+/// Options for a worker's own files.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Scratch space")]
 pub struct ScratchArguments {
-    /// Folder for this worker's own files while it works [default: the system's folder for temporary files]
+    /// Directory for this worker's temporary files [default: the system's directory for temporary files]
     #[arg(long, env = env::SCRATCH_DIR, value_name = "DIR")]
     pub scratch_dir: Option<PathBuf>,
-    /// The most that one attempt may have there, in bytes
+    /// Limit of one attempt's temporary files, in bytes
     #[arg(long, env = env::SCRATCH_LIMIT_BYTES, default_value = "8589934592", value_name = "BYTES")]
     pub scratch_limit_bytes: u64,
 }
 
-/// A place in an object store: `s3://bucket/key`. As a prefix, the key is empty or ends with a slash.
+/// An address in an object store: `s3://bucket/key`. As a prefix, the object key is empty or ends with a slash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ObjectAddress {
     /// The bucket.
     pub bucket: String,
-    /// The key in it.
+    /// The object key.
     pub key: String,
 }
 
-/// A text that is no `s3://bucket/key`.
+/// Not a valid `s3://bucket/key`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not of the form s3://bucket/key")]
 pub struct ObjectAddressError;
 
 impl ObjectAddress {
-    /// Whether a text means an object rather than a file.
-    pub fn is_one(text: &str) -> bool {
+    /// Whether `text` is the address of an object rather than a path.
+    pub fn is_address(text: &str) -> bool {
         text.starts_with("s3://")
     }
 
-    /// The place `name` below this prefix.
+    /// The address of `name` under this prefix.
     pub fn join(&self, name: &str) -> Self {
         let slash = if self.key.is_empty() || self.key.ends_with('/') {
             ""
@@ -187,12 +187,12 @@ impl FromStr for ObjectAddress {
 }
 
 impl S3Arguments {
-    /// Checks the options together.
+    /// Validates the options.
     ///
     /// # Errors
-    /// When they contradict each other.
+    /// When the endpoint is not an http(s) URL, or only one of access key ID and secret access key is set.
     pub fn settings(&self) -> Result<S3Settings, SettingError> {
-        let endpoint = filled(&self.s3_endpoint_url).map(server_address).transpose()?;
+        let endpoint = non_empty(&self.s3_endpoint_url).map(server_address).transpose()?;
         let credentials = match (&self.aws_access_key_id, &self.aws_secret_access_key) {
             (None, None) => None,
             (Some(key), Some(secret)) => Some(S3Credentials {
@@ -203,12 +203,12 @@ impl S3Arguments {
             _ => {
                 return Err(SettingError {
                     name: env::AWS_ACCESS_KEY_ID,
-                    problem: "access key and secret key must both be given".into(),
+                    problem: "access key ID and secret access key must be set together".into(),
                     fix: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
                 });
             }
         };
-        let public_domain = filled(&self.s3_public_domain).map(|domain| {
+        let public_domain = non_empty(&self.s3_public_domain).map(|domain| {
             let domain = domain.trim_end_matches('/');
             if domain.contains("://") {
                 domain.to_owned()
@@ -223,9 +223,9 @@ impl S3Arguments {
             region: [Some(&self.aws_region), self.aws_default_region.as_ref()]
                 .into_iter()
                 .flatten()
-                .find_map(|region| filled(region).filter(|region| *region != "auto"))
+                .find_map(|region| non_empty(region).filter(|region| *region != "auto"))
                 .map(str::to_owned),
-            bucket: filled(&self.s3_bucket_name).map(str::to_owned),
+            bucket: non_empty(&self.s3_bucket_name).map(str::to_owned),
             public_domain,
         })
     }
@@ -235,18 +235,18 @@ impl S3Settings {
     /// The bucket of finished stems.
     ///
     /// # Errors
-    /// When none is given.
+    /// When it is not set.
     pub fn bucket(&self) -> Result<&str, SettingError> {
         self.bucket.as_deref().ok_or_else(|| SettingError {
             name: env::S3_BUCKET_NAME,
             problem: "not set".into(),
-            fix: "name the bucket that finished stems go to",
+            fix: "set it to the bucket for finished stems",
         })
     }
 }
 
 impl StagingArguments {
-    /// The settings.
+    /// The settings, with the staging bucket added to the input buckets.
     pub fn settings(&self) -> StagingSettings {
         let staging = self.s3_staging.iter().map(|staging| staging.bucket.clone());
         StagingSettings {
@@ -260,33 +260,33 @@ impl StagingArguments {
 }
 
 impl StagingSettings {
-    /// Whether anything waits in an object store.
+    /// Whether inputs or stems are stored in an object store.
     pub fn uses_s3(&self) -> bool {
         self.s3_staging.is_some() || !self.input_buckets.is_empty()
     }
 }
 
-/// The address without user and password: the SDK makes no use of them, and links and logs show the address.
+/// The URL without username and password: the SDK does not use them, and links and logs show the URL.
 fn server_address(text: &str) -> Result<Url, SettingError> {
     let url = Url::parse(text).ok();
     let mut url = url
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
         .ok_or_else(|| SettingError {
             name: env::S3_ENDPOINT_URL,
-            // A password may be part of it.
+            // It may contain a password.
             problem: match text.contains('@') {
-                true => "not an http(s) address".to_owned(),
-                false => format!("`{text}` is not an http(s) address"),
+                true => "not an http(s) URL".to_owned(),
+                false => format!("`{text}` is not an http(s) URL"),
             },
             fix: "write it as http://host:port",
         })?;
-    // Neither can fail for an address with a host.
+    // Neither can fail for a URL with a host.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     Ok(url)
 }
 
-fn filled(text: &str) -> Option<&str> {
+fn non_empty(text: &str) -> Option<&str> {
     Some(text.trim()).filter(|text| !text.is_empty())
 }
 
@@ -313,8 +313,8 @@ mod tests {
             "--aws-secret-access-key=secret-of-ann",
             "--aws-session-token=token-of-ann",
         ])
-        .expect("they can be used");
-        let shown = format!("{settings:?}");
+        .expect("valid settings");
+        let debug_text = format!("{settings:?}");
         for secret in [
             "AKIAEXAMPLE",
             "secret-of-ann",
@@ -322,7 +322,7 @@ mod tests {
             "ann:",
             "pass-of-ann",
         ] {
-            assert!(!shown.contains(secret), "{secret} is in {shown}");
+            assert!(!debug_text.contains(secret), "{secret} is in {debug_text}");
         }
         let endpoint = settings.endpoint.expect("one was given");
         assert_eq!(endpoint.as_str(), "http://s3:9000/");
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_is_one_that_somebody_chose() {
+    fn auto_and_empty_are_not_a_region() {
         for (options, expected) in [
             (&["--aws-region=auto"][..], None),
             (&["--aws-region="], None),
@@ -344,13 +344,13 @@ mod tests {
                 Some("eu-central-1"),
             ),
         ] {
-            let settings = s3(options).expect("they can be used");
+            let settings = s3(options).expect("valid settings");
             assert_eq!(settings.region.as_deref(), expected, "{options:?}");
         }
     }
 
     #[test]
-    fn addresses_are_read_as_they_are_written() {
+    fn addresses_are_parsed_as_they_are_written() {
         let address: ObjectAddress = "s3://stems/staging/a b.wav".parse().expect("an address");
         assert_eq!(address.to_string(), "s3://stems/staging/a b.wav");
         let prefix: ObjectAddress = "s3://stems".parse().expect("a prefix");

@@ -1,25 +1,25 @@
-//! The name of one try at one task.
+//! The ID of one attempt at a task.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-/// The name of one try at one task: 32 hexadecimal digits, never used twice.
+/// The ID of one attempt at a task: 32 hexadecimal digits, unique.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AttemptId(Uuid);
 
 impl AttemptId {
-    /// A new name.
+    /// A new random ID.
     #[expect(
         clippy::new_without_default,
-        reason = "a default that differs each time would surprise"
+        reason = "a default value that differs on each call is unexpected"
     )]
     pub fn new() -> Self {
         Self(Uuid::new_v4())
     }
 
-    /// Whether a name of a folder is that of an attempt.
-    pub(crate) fn is_one(name: &str) -> bool {
+    /// Whether the name of a directory is an attempt's ID.
+    pub(crate) fn is_valid(name: &str) -> bool {
         name.len() == 32 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     }
 }
@@ -35,10 +35,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_attempt_is_recognised_by_its_name() {
-        assert!(AttemptId::is_one(&AttemptId::new().to_string()));
+    fn an_attempt_id_is_recognized_by_its_form() {
+        assert!(AttemptId::is_valid(&AttemptId::new().to_string()));
         for other in ["", "manifest.json", "0123456789abcdef0123456789abcdeF", "0123"] {
-            assert!(!AttemptId::is_one(other), "{other}");
+            assert!(!AttemptId::is_valid(other), "{other}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Which files may be used: those below directories that the settings name.
+//! Restricts file access to the configured directories.
 //!
-//! Symbolic links are resolved before a path is judged, and what is used afterwards is the file that was judged: it is opened
-//! directory by directory without following links, so that a link that is swapped in between leads nowhere.
+//! Symbolic links are resolved before a path is checked, and the file that was checked is the one that is used: it is
+//! opened directory by directory without following links, so that a link swapped in after the check is not followed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,29 +14,30 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 
 use super::StorageError;
 
-/// Files of a directory that are looked at to tell a file that cannot be read from a volume that cannot.
+/// Maximum number of other files in a directory that are opened to distinguish an unreadable file from an unreadable
+/// volume.
 const NEIGHBORS: usize = 16;
 
 /// A directory that paths must be below.
 #[derive(Debug, Clone)]
 pub(crate) struct Root {
-    /// The variable that names it.
+    /// The environment variable that sets it.
     name: &'static str,
-    /// Absolute, and as its users write it: not resolved, so that others who mount it alike understand its paths.
+    /// Absolute, with symbolic links unresolved, so that paths below it are valid in every process that mounts it here.
     path: PathBuf,
-    when_gone: WhenGone,
+    missing_root: MissingRoot,
 }
 
-/// What it means that a root does not exist.
+/// The meaning of a root that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WhenGone {
-    /// Its volume is not mounted.
-    MayReturn,
-    /// This worker works without it.
-    NotUsed,
+pub(crate) enum MissingRoot {
+    /// Its volume is not mounted: an error.
+    Error,
+    /// This worker does not use it: paths below it are refused.
+    Unused,
 }
 
-/// A regular file below a root, open: whatever happens to its path, this is the file that was checked.
+/// An open regular file below a root: the file that was checked, even if its path changes.
 #[derive(Debug, Clone)]
 pub struct OpenFile {
     file: Arc<File>,
@@ -44,17 +45,16 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    /// The file, for what it is.
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
-    /// Its path when it was opened, without symbolic links; for messages.
+    /// Its path when it was opened, without symbolic links. For messages.
     pub fn resolved(&self) -> &Path {
         &self.resolved
     }
 
-    /// A path by which this process and its children open the same file again.
+    /// A path that opens the same file again in this process and its children.
     pub fn path(&self) -> PathBuf {
         if cfg!(target_os = "linux") {
             format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()).into()
@@ -64,7 +64,7 @@ impl OpenFile {
     }
 }
 
-/// The same file was opened.
+/// Compares the resolved paths.
 impl PartialEq for OpenFile {
     fn eq(&self, other: &Self) -> bool {
         self.resolved == other.resolved
@@ -74,12 +74,16 @@ impl PartialEq for OpenFile {
 impl Eq for OpenFile {}
 
 impl Root {
-    pub(crate) fn new(name: &'static str, path: &Path, when_gone: WhenGone) -> Result<Self, StorageError> {
+    pub(crate) fn new(
+        name: &'static str,
+        path: &Path,
+        missing_root: MissingRoot,
+    ) -> Result<Self, StorageError> {
         let path = std::path::absolute(path).map_err(StorageError::file("find", path))?;
         Ok(Self {
             name,
             path,
-            when_gone,
+            missing_root,
         })
     }
 
@@ -87,19 +91,19 @@ impl Root {
         &self.path
     }
 
-    /// Opens the regular file that `path` names. Blocks.
+    /// Opens the regular file at `path`. Blocks.
     ///
     /// # Errors
-    /// `Missing` when there is none, `Refused` when it is elsewhere, is no regular file, or cannot be read although
-    /// others beside it can.
+    /// `Missing` when it does not exist, `Refused` when it is not below the root, is not a regular file, or is
+    /// unreadable while other files of its directory are readable.
     pub(crate) fn open(&self, path: &Path) -> Result<OpenFile, StorageError> {
         let root = self.resolve()?.ok_or_else(|| self.refused(path))?;
         let resolved = self.resolve_below(&root, path)?;
         let opened = open_below(&root, &resolved).and_then(|file| Ok((file.metadata()?, file)));
-        let (metadata, file) = opened.map_err(|error| self.blame(&resolved, path, error))?;
+        let (metadata, file) = opened.map_err(|error| self.classify(&resolved, path, error))?;
         if !metadata.is_file() {
             return Err(StorageError::Refused {
-                place: path.display().to_string(),
+                location: path.display().to_string(),
                 rule: "it must be a regular file".into(),
             });
         }
@@ -109,10 +113,10 @@ impl Root {
         })
     }
 
-    /// Deletes the regular file that `path` names; of a symbolic link to one, the link. Blocks.
+    /// Deletes the regular file at `path`, or the symbolic link to one. Blocks.
     ///
     /// # Errors
-    /// When it may not be used or stays; a file that does not exist is no error.
+    /// When it may not be used or cannot be deleted. A missing file is no error.
     pub(crate) fn delete(&self, path: &Path) -> Result<(), StorageError> {
         match self.open(path) {
             Err(error) if error.is_missing() => return Ok(()),
@@ -131,36 +135,36 @@ impl Root {
         }
     }
 
-    /// The root without symbolic links; nothing if this worker works without it. Resolved each time: the volume may have
-    /// been mounted, or mounted again, since the start.
+    /// The root without symbolic links; none if it is missing and not used. Resolved on each call, because the volume
+    /// may have been mounted or remounted since the start.
     fn resolve(&self) -> Result<Option<PathBuf>, StorageError> {
         match self.path.canonicalize() {
             Ok(root) => Ok(Some(root)),
-            Err(error) if is_gone(&error) => match self.when_gone {
-                WhenGone::NotUsed => Ok(None),
-                WhenGone::MayReturn => Err(StorageError::NoVolume {
-                    place: self.path.display().to_string(),
+            Err(error) if is_not_found(&error) => match self.missing_root {
+                MissingRoot::Unused => Ok(None),
+                MissingRoot::Error => Err(StorageError::MissingDirectory {
+                    location: self.path.display().to_string(),
                 }),
             },
             Err(error) => Err(StorageError::file("find", &self.path)(error)),
         }
     }
 
-    /// What `path` names, without symbolic links.
+    /// `path` without symbolic links, if it is below `root`.
     fn resolve_below(&self, root: &Path, path: &Path) -> Result<PathBuf, StorageError> {
         let resolved = match path.canonicalize() {
             Ok(resolved) => resolved,
-            // What is elsewhere is refused whether it exists or not.
-            Err(error) if is_gone(&error) => {
+            // A path outside the root is refused whether it exists or not.
+            Err(error) if is_not_found(&error) => {
                 return Err(if is_plainly_below(path, &[&self.path, root]) {
                     StorageError::missing(&path.display())
                 } else {
                     self.refused(path)
                 });
             }
-            // Not a valid path, such as one with a NUL.
+            // Not a valid path, for example with a NUL byte.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(self.refused(path)),
-            Err(error) => return Err(self.blame(path, path, error)),
+            Err(error) => return Err(self.classify(path, path, error)),
         };
         if resolved.starts_with(root) {
             Ok(resolved)
@@ -169,17 +173,17 @@ impl Root {
         }
     }
 
-    /// Tells a file that cannot be read from a volume that cannot.
-    fn blame(&self, at: &Path, path: &Path, error: io::Error) -> StorageError {
-        // Only this file, if another one beside it can be read.
+    /// Distinguishes an unreadable file from an unreadable volume.
+    fn classify(&self, at: &Path, path: &Path, error: io::Error) -> StorageError {
+        // Only this file is unreadable if another one in its directory is readable.
         let own = error.kind() == io::ErrorKind::PermissionDenied
             && at
                 .parent()
                 .is_some_and(|directory| has_readable_file(directory, at));
         if own {
             return StorageError::Refused {
-                place: path.display().to_string(),
-                rule: "the worker's user must be allowed to read it".into(),
+                location: path.display().to_string(),
+                rule: "the worker's user must have permission to read it".into(),
             };
         }
         StorageError::file("open", path)(error)
@@ -187,13 +191,13 @@ impl Root {
 
     fn refused(&self, path: &Path) -> StorageError {
         StorageError::Refused {
-            place: path.display().to_string(),
-            rule: format!("it must lie below {} ({})", self.path.display(), self.name),
+            location: path.display().to_string(),
+            rule: format!("it must be below {} ({})", self.path.display(), self.name),
         }
     }
 }
 
-/// Opens a file whose path has no symbolic links: one that was put there meanwhile is an error.
+/// Opens a file whose path has no symbolic links; a link added since the check is an error.
 fn open_below(root: &Path, resolved: &Path) -> io::Result<File> {
     let (Some(directory), Some(name)) = (resolved.parent(), resolved.file_name()) else {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -202,12 +206,12 @@ fn open_below(root: &Path, resolved: &Path) -> io::Result<File> {
         return File::open(root);
     }
     let directory = directory_below(root, directory)?;
-    // Without waiting for the writer of a pipe.
+    // NONBLOCK: do not wait for the writer of a FIFO.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;
     Ok(step(&directory, name, flags)?.into())
 }
 
-/// Opens a directory whose path has no symbolic links.
+/// Opens a directory whose path has no symbolic links; a link added since the check is an error.
 fn directory_below(root: &Path, resolved: &Path) -> io::Result<OwnedFd> {
     let below = resolved.strip_prefix(root).map_err(io::Error::other)?;
     let mut directory: OwnedFd = File::open(root)?.into();
@@ -222,7 +226,7 @@ fn step(directory: &OwnedFd, name: &OsStr, flags: OFlags) -> io::Result<OwnedFd>
     Ok(openat(directory, name, flags, Mode::empty())?)
 }
 
-/// Whether some file of a directory other than `except` can be read.
+/// Whether a file of `directory` other than `except` is readable.
 fn has_readable_file(directory: &Path, except: &Path) -> bool {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
@@ -233,11 +237,11 @@ fn has_readable_file(directory: &Path, except: &Path) -> bool {
         .any(|path| File::open(path).is_ok())
 }
 
-fn is_gone(error: &io::Error) -> bool {
+fn is_not_found(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
 
-/// Whether a path that cannot be resolved would lie below one of `roots`, as far as its text tells.
+/// Whether a path that cannot be resolved is below one of `roots`, judged by its text alone.
 fn is_plainly_below(path: &Path, roots: &[&Path]) -> bool {
     let Ok(path) = std::path::absolute(path) else {
         return false;
@@ -256,11 +260,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_path_says_it_leads_below_the_root_or_nowhere(
+        fn any_path_opens_a_file_below_the_root_or_none(
             parts in prop::collection::vec(prop::sample::select(vec!["..", ".", "temp", "sub", "up", "down", "a", "/"]), 0..8),
         ) {
-            let folder = tempfile::tempdir().unwrap();
-            let at = |name: &str| folder.path().join(name);
+            let directory = tempfile::tempdir().unwrap();
+            let at = |name: &str| directory.path().join(name);
             std::fs::create_dir_all(at("temp/sub")).unwrap();
             std::fs::create_dir(at("sub")).unwrap();
             for file in ["temp/a", "temp/sub/a", "a", "sub/a"] {
@@ -268,7 +272,7 @@ mod tests {
             }
             symlink("..", at("temp/up")).unwrap();
             symlink("sub", at("temp/down")).unwrap();
-            let root = Root::new("TEMP_DIR", &at("temp"), WhenGone::MayReturn).unwrap();
+            let root = Root::new("TEMP_DIR", &at("temp"), MissingRoot::Error).unwrap();
             let path = parts.iter().fold(at("temp"), |path, part| path.join(part));
             if let Ok(allowed) = root.open(&path) {
                 prop_assert!(std::fs::read_to_string(allowed.path()).unwrap().starts_with("temp/"), "{}", path.display());
@@ -287,8 +291,8 @@ mod tests {
 
     #[test]
     fn only_regular_files_below_the_root_are_allowed() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
         std::fs::create_dir_all(at("temp/sub")).unwrap();
         std::fs::write(at("temp/sub/a.wav"), b"a").unwrap();
         std::fs::write(at("secret"), b"s").unwrap();
@@ -299,7 +303,7 @@ mod tests {
         symlink(at("temp"), at("alias")).unwrap();
         symlink("loop", at("temp/loop")).unwrap();
         let check = |root: &str, path: &str, expected: &str| {
-            let root = Root::new("TEMP_DIR", &at(root), WhenGone::MayReturn).unwrap();
+            let root = Root::new("TEMP_DIR", &at(root), MissingRoot::Error).unwrap();
             assert_eq!(class(&root.open(&at(path))), expected, "{path}");
         };
         check("temp", "temp/sub/a.wav", "allowed");
@@ -320,47 +324,48 @@ mod tests {
         check("temp", "temp/a\0b", "refused");
         check("temp", "temp/loop", "failed");
         check("unmounted", "unmounted/a.wav", "failed");
-        let unused = Root::new("TEMP_DIR", &at("unmounted"), WhenGone::NotUsed).unwrap();
+        let unused = Root::new("TEMP_DIR", &at("unmounted"), MissingRoot::Unused).unwrap();
         assert_eq!(class(&unused.open(&at("unmounted/a.wav"))), "refused");
         check("temp", &format!("temp/{}", "x".repeat(300)), "failed");
     }
 
     #[test]
-    fn a_link_that_is_swapped_in_after_the_check_leads_nowhere() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
+    fn a_link_swapped_in_after_the_check_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
         std::fs::create_dir_all(at("temp/sub")).unwrap();
         std::fs::create_dir(at("other")).unwrap();
         std::fs::write(at("temp/sub/a.wav"), b"song").unwrap();
         std::fs::write(at("other/a.wav"), b"secret").unwrap();
-        let root = Root::new("TEMP_DIR", &at("temp"), WhenGone::MayReturn).unwrap();
+        let root = Root::new("TEMP_DIR", &at("temp"), MissingRoot::Error).unwrap();
         let opened = root.open(&at("temp/sub/a.wav")).unwrap();
         std::fs::rename(at("temp/sub"), at("temp/before")).unwrap();
         symlink(at("other"), at("temp/sub")).unwrap();
         assert_eq!(std::fs::read(opened.path()).unwrap(), b"song");
-        // As between resolving a path and opening it.
+        // A swap between resolving a path and opening it.
         let resolved = at("temp").canonicalize().unwrap();
         open_below(&resolved, &resolved.join("sub/a.wav")).expect_err("a link is not followed");
-        root.delete(&at("temp/sub/a.wav")).expect_err("it is elsewhere");
+        root.delete(&at("temp/sub/a.wav"))
+            .expect_err("it is outside the root");
         assert!(at("other/a.wav").exists());
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_is_told_from_a_volume_that_cannot() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
+    fn an_unreadable_file_is_distinguished_from_an_unreadable_volume() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
         std::fs::write(at("a"), b"a").unwrap();
-        let root = Root::new("TEMP_DIR", folder.path(), WhenGone::MayReturn).unwrap();
+        let root = Root::new("TEMP_DIR", directory.path(), MissingRoot::Error).unwrap();
         let denied = || io::Error::from_raw_os_error(13);
-        let only = root.blame(&at("a"), &at("a"), denied());
+        let only = root.classify(&at("a"), &at("a"), denied());
         assert_eq!(
             only.dependency().map(|it| it.name).as_deref(),
             Some("volume:EACCES")
         );
         std::fs::write(at("b"), b"b").unwrap();
-        let one = root.blame(&at("a"), &at("a"), denied());
+        let one = root.classify(&at("a"), &at("a"), denied());
         assert!(matches!(one, StorageError::Refused { .. }), "{one}");
-        let full = root.blame(&at("a"), &at("a"), io::Error::from_raw_os_error(116));
+        let full = root.classify(&at("a"), &at("a"), io::Error::from_raw_os_error(116));
         assert_eq!(
             full.dependency().map(|it| it.name).as_deref(),
             Some("volume:ESTALE")

@@ -1,4 +1,4 @@
-//! Why a file or an object could not be read or written.
+//! Errors of files and objects.
 
 use std::error::Error;
 use std::io;
@@ -7,82 +7,83 @@ use std::path::Path;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-use super::blame::{self, class_of_answer, class_of_file_error};
+use super::classify::{self, class_of_file_error, class_of_response};
 use crate::error::ErrorClass;
 use crate::work::{Dependency, WorkError};
 
-/// Why a file or an object could not be read or written.
+/// Why an operation on a file or an object failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// There is no such file or object.
-    #[error("there is no {place}")]
+    /// The file or object does not exist.
+    #[error("{location} does not exist")]
     Missing {
         /// Path or address.
-        place: String,
+        location: String,
     },
-    /// A path or an address that this worker may not use.
-    #[error("{place} may not be used: {rule}")]
+    /// This worker may not use the path or address.
+    #[error("{location} may not be used: {rule}")]
     Refused {
         /// Path or address.
-        place: String,
-        /// What it would have to be.
+        location: String,
+        /// The rule that it breaks.
         rule: String,
     },
-    /// More bytes than may be taken.
-    #[error("{place} has more than {limit_bytes} bytes")]
+    /// Larger than the limit.
+    #[error("{location} is larger than {limit_bytes} bytes")]
     TooLarge {
         /// Path or address.
-        place: String,
-        /// The most that may be taken.
+        location: String,
+        /// The limit, in bytes.
         limit_bytes: u64,
     },
-    /// The stream that was to be stored broke off.
-    #[error("the data to store broke off")]
+    /// The stream to store failed.
+    #[error("the data to store ended early")]
     Stream(#[source] Box<dyn Error + Send + Sync>),
-    /// A file could not be read or written.
-    #[error("cannot {action} {place}")]
+    /// A file operation failed.
+    #[error("cannot {action} {location}")]
     File {
-        /// The disk that it is on.
+        /// The disk of the file.
         disk: Disk,
-        /// What was tried.
+        /// The failed operation, a verb for the message.
         action: &'static str,
         /// The path.
-        place: String,
-        /// Why not.
+        location: String,
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The directory of songs or of stems is not there.
-    #[error("there is no directory {place}")]
-    NoVolume {
+    /// The directory of songs or of stems does not exist.
+    #[error("the directory {location} does not exist")]
+    MissingDirectory {
         /// Its path.
-        place: String,
+        location: String,
     },
-    /// The object store refused, failed or was silent.
-    #[error("cannot {action} {place}: {problem}")]
+    /// The object store refused, failed or did not respond.
+    #[error("cannot {action} {location}: {problem}")]
     Objects {
-        /// What was tried.
+        /// The failed operation, a verb for the message.
         action: &'static str,
         /// The address.
-        place: String,
-        /// What the store says, or what became of the connection.
+        location: String,
+        /// The store's status and message, or the connection's error.
         problem: String,
-        /// The code or the status of the store's answer, or `timeout` and the like where there was none.
+        /// The code or the status of the store's response; without one, `timeout`, `unreachable`, `credentials` or
+        /// `response`.
         code: String,
-        /// What that says about trying again.
+        /// Decides whether the operation is retried.
         class: ErrorClass,
     },
-    /// Nothing is known about the object store that an address needs.
+    /// An address needs an object store, and none is configured.
     #[error(
-        "{place} lies in an object store, and none is set up; fix: set S3_ENDPOINT_URL or AWS credentials"
+        "{location} is stored in an object store, and none is configured; fix: set S3_ENDPOINT_URL or AWS credentials"
     )]
     NoObjectStore {
         /// The address.
-        place: String,
+        location: String,
     },
 }
 
 impl StorageError {
-    /// What this failure says about trying again.
+    /// The error class, which decides whether the work is retried.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Missing { .. }
@@ -91,36 +92,36 @@ impl StorageError {
             | Self::Stream(_)
             | Self::NoObjectStore { .. } => ErrorClass::Permanent,
             Self::File { source, .. } => class_of_file_error(source),
-            Self::NoVolume { .. } => ErrorClass::Dependency,
+            Self::MissingDirectory { .. } => ErrorClass::Dependency,
             Self::Objects { class, .. } => *class,
         }
     }
 
-    /// The dependency that refuses or fails, of an error of the class `Dependency`.
+    /// The dependency that refuses or fails; none unless the class is `Dependency`.
     pub fn dependency(&self) -> Option<Dependency> {
         if self.class() != ErrorClass::Dependency {
             return None;
         }
         match self {
             Self::File { disk, source, .. } => Some(disk.dependency(source)),
-            Self::NoVolume { .. } => Some(Disk::Shared.dependency(&io::ErrorKind::NotFound.into())),
-            Self::Objects { code, .. } => Some(blame::store(code)),
+            Self::MissingDirectory { .. } => Some(Disk::Shared.dependency(&io::ErrorKind::NotFound.into())),
+            Self::Objects { code, .. } => Some(classify::store_dependency(code)),
             _ => None,
         }
     }
 
-    /// The same as trouble with one object while the store serves others: tried again, and not without end.
-    pub(crate) fn of_one_object(self) -> Self {
+    /// The same error with the class `Transient`: the store serves other objects, so retries are limited.
+    pub(crate) fn into_transient(self) -> Self {
         match self {
             Self::Objects {
                 action,
-                place,
+                location,
                 problem,
                 code,
                 ..
             } => Self::Objects {
                 action,
-                place,
+                location,
                 problem,
                 code,
                 class: ErrorClass::Transient,
@@ -129,7 +130,7 @@ impl StorageError {
         }
     }
 
-    /// The same at another place, as its reader knows it.
+    /// The same error with another path in its message.
     pub(crate) fn at(self, path: &Path) -> Self {
         match self {
             Self::File {
@@ -138,57 +139,57 @@ impl StorageError {
                 disk,
                 action,
                 source,
-                place: path.display().to_string(),
+                location: path.display().to_string(),
             },
             other => other,
         }
     }
 
-    /// Whether the worker's own disk is full.
+    /// Whether the scratch disk is full.
     pub(crate) fn is_full_scratch(&self) -> bool {
-        matches!(self, Self::File { disk: Disk::Scratch, source, .. } if blame::is_full(source))
+        matches!(self, Self::File { disk: Disk::Scratch, source, .. } if classify::is_full(source))
     }
 
-    /// Whether the file or object is not there, rather than out of reach.
+    /// Whether the file or object does not exist, rather than cannot be read.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Missing { .. })
     }
 
-    /// A failure at a file on the shared volume.
+    /// An error of a file on the shared volume.
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         Self::file_on(Disk::Shared, action, path)
     }
 
-    /// A failure at a file of the worker's own.
+    /// An error of a file on the scratch disk.
     pub(crate) fn scratch(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         Self::file_on(Disk::Scratch, action, path)
     }
 
     fn file_on(disk: Disk, action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let place = path.display().to_string();
+        let location = path.display().to_string();
         move |source| Self::File {
             disk,
             action,
-            place,
+            location,
             source,
         }
     }
 
-    pub(crate) fn missing(place: &impl ToString) -> Self {
+    pub(crate) fn missing(location: &impl ToString) -> Self {
         Self::Missing {
-            place: place.to_string(),
+            location: location.to_string(),
         }
     }
 
-    /// What the store's answer, or the lack of one, means.
+    /// Maps an error of the SDK, with or without a response of the store.
     pub(crate) fn objects<E>(
         action: &'static str,
-        place: &impl ToString,
+        location: &impl ToString,
     ) -> impl FnOnce(SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     {
-        let place = place.to_string();
+        let location = location.to_string();
         move |error| {
             let status = error.raw_response().map(|response| response.status().as_u16());
             let code = error
@@ -196,17 +197,17 @@ impl StorageError {
                 .and_then(ProvideErrorMetadata::code)
                 .map(str::to_owned);
             if code.as_deref() == Some("NoSuchKey") {
-                return Self::Missing { place };
+                return Self::Missing { location };
             }
             let (class, short) = match &error {
-                // A request is built from checked settings, so what fails there is fetching credentials.
+                // Requests are built from validated settings, so only fetching credentials can fail.
                 SdkError::ConstructionFailure(_) => (ErrorClass::Dependency, "credentials"),
                 SdkError::TimeoutError(_) => (ErrorClass::Dependency, "timeout"),
                 SdkError::DispatchFailure(_) => (ErrorClass::Dependency, "unreachable"),
                 SdkError::ResponseError(_) => (ErrorClass::Dependency, "response"),
-                _ => (class_of_answer(status.unwrap_or(0), code.as_deref()), ""),
+                _ => (class_of_response(status.unwrap_or(0), code.as_deref()), ""),
             };
-            // The SDK's own word for an answer without a body.
+            // The SDK's code for a response without a body.
             let code = code.filter(|code| code != "NotFound");
             Self::Objects {
                 action,
@@ -217,7 +218,7 @@ impl StorageError {
                     ("", None) => status.unwrap_or(0).to_string(),
                     (short, _) => short.to_owned(),
                 },
-                place,
+                location,
             }
         }
     }
@@ -226,16 +227,16 @@ impl StorageError {
 /// The disk that a file is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disk {
-    /// The volume that songs and stems are on, which workers share.
+    /// The volume of songs and stems, which workers share.
     Shared,
-    /// The worker's own, which songs are fetched to and stems are made on.
+    /// The worker's scratch disk, for downloaded songs and unfinished stems.
     Scratch,
 }
 
 impl Disk {
-    /// The disk as a dependency that gave `error`.
+    /// The disk as the dependency that failed with `error`.
     pub(crate) fn dependency(self, error: &io::Error) -> Dependency {
-        blame::disk(self.name(), error)
+        classify::disk_dependency(self.name(), error)
     }
 
     fn name(self) -> &'static str {
@@ -255,7 +256,7 @@ impl From<StorageError> for WorkError {
     }
 }
 
-/// What a person needs to know: the status and code, or the chain of what broke.
+/// Text for people: the status, code and message of the store, or the error chain.
 fn problem_of<E>(error: &SdkError<E, HttpResponse>, status: Option<u16>, code: Option<&str>) -> String
 where
     E: ProvideErrorMetadata + Error + 'static,
@@ -263,7 +264,7 @@ where
     let Some(service) = error.as_service_error() else {
         return crate::work::chain(error);
     };
-    let mut text = format!("the store answers {}", status.unwrap_or(0));
+    let mut text = format!("the store answered {}", status.unwrap_or(0));
     for part in [code, service.message()].into_iter().flatten() {
         text.push_str(", ");
         text.push_str(part);

@@ -1,4 +1,4 @@
-//! The end of a task: its stems under their final keys, and the manifest that says how it ended.
+//! The bucket of finished stems: stems under their final object keys, and the final manifests.
 
 use separation_contract::message::TaskId;
 use separation_contract::names;
@@ -20,27 +20,27 @@ pub struct Finals {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FinalStatus {
-    /// Both stems are there.
+    /// Both stems are uploaded.
     Success,
-    /// There are none.
+    /// The task failed and has no stems.
     Failed,
 }
 
-/// Whether the caller knows.
+/// Delivery of the webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WebhookState {
-    /// Not yet.
+    /// Not yet delivered.
     Pending,
-    /// The caller said so.
+    /// The receiver accepted it.
     Delivered,
-    /// The caller could not be told, and is not tried again.
+    /// The delivery failed and is not retried.
     Failed,
-    /// There is nobody to tell.
+    /// No webhook was requested.
     None,
 }
 
-/// Says how a task ended. Written when the stems are there.
+/// The final manifest: how a task ended. Written after the stems are uploaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinalManifest {
     version: u32,
@@ -48,20 +48,20 @@ pub struct FinalManifest {
     pub task_uuid: TaskId,
     /// How it ended.
     pub status: FinalStatus,
-    /// Link to the vocals, of a success.
+    /// Of a success: link to the vocals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocals: Option<String>,
-    /// Link to the instrumental, of a success.
+    /// Of a success: link to the instrumental.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instrumental: Option<String>,
-    /// Why there are no stems, of a failure.
+    /// Of a failure: the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_message: Option<String>,
-    /// Whether the caller knows.
+    /// Delivery of the webhook.
     pub webhook: WebhookState,
-    /// When it ended, in seconds since 1970.
+    /// When it ended, Unix seconds.
     pub finished_at: u64,
-    /// Of a failure: position of the message that failed, as `topic/partition@offset`, where it is known.
+    /// Of a failure: position of the message that failed, as `topic/partition@offset`, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_message: Option<String>,
 }
@@ -105,18 +105,18 @@ impl FinalManifest {
         }
     }
 
-    /// The same, with what became of the webhook.
+    /// The same manifest with another webhook state.
     #[must_use]
-    pub fn told(self, webhook: WebhookState) -> Self {
+    pub fn with_webhook_state(self, webhook: WebhookState) -> Self {
         Self { webhook, ..self }
     }
 }
 
 impl Finals {
-    /// The bucket that `settings` name.
+    /// The bucket of `settings`.
     ///
     /// # Errors
-    /// When they name none.
+    /// When no bucket is set.
     pub fn new(s3: S3, settings: &S3Settings) -> Result<Self, SettingError> {
         Ok(Self {
             s3,
@@ -125,10 +125,10 @@ impl Finals {
         })
     }
 
-    /// How a task ended, if it did. A manifest that cannot be read counts as none.
+    /// The final manifest of a task; none if it does not exist or is not valid.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// When the store fails.
     pub async fn manifest(&self, task: &TaskId) -> Result<Option<FinalManifest>, StorageError> {
         let bytes = match self
             .s3
@@ -139,27 +139,27 @@ impl Finals {
             read => read?,
         };
         let manifest: Option<FinalManifest> = serde_json::from_slice(&bytes)
-            .map_err(|error| tracing::warn!(task_uuid = %task, %error, "A final manifest cannot be read and is ignored"))
+            .map_err(|error| tracing::warn!(task_uuid = %task, %error, "Ignoring a final manifest that is not valid"))
             .ok();
         Ok(manifest.filter(|manifest| manifest.version == VERSION && manifest.task_uuid == *task))
     }
 
-    /// Says how a task ended.
+    /// Writes the final manifest of a task.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn write_manifest(&self, manifest: &FinalManifest) -> Result<(), StorageError> {
         let address = self.address(&names::manifest_key(&manifest.task_uuid));
-        let json = serde_json::to_vec(manifest).expect("texts and numbers always become JSON");
+        let json = serde_json::to_vec(manifest).expect("strings and numbers always serialize");
         self.s3
             .write_small(&address, json, Some("application/json"))
             .await
     }
 
-    /// Sends a stem up to the request that shows it under `key`.
+    /// Sends a stem's data, up to the last request, which makes it visible under the object key `key`.
     ///
     /// # Errors
-    /// When it is not there or the store fails.
+    /// When the stem does not exist or the store fails.
     pub async fn prepare_stem(&self, stem: &StemSource, key: &str) -> Result<PreparedObject, StorageError> {
         let (address, content_type) = (self.address(key), names::STEM_CONTENT_TYPE);
         match stem {
@@ -174,10 +174,10 @@ impl Finals {
         }
     }
 
-    /// Whether both stems are there under their final keys.
+    /// Whether both stems exist under their final object keys.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// When the store fails.
     pub async fn has_stems(&self, task: &TaskId) -> Result<bool, StorageError> {
         for key in [names::vocals_key(task), names::instrumental_key(task)] {
             if self.s3.head(&self.address(&key)).await?.is_none() {
@@ -187,7 +187,7 @@ impl Finals {
         Ok(true)
     }
 
-    /// The public link to a key.
+    /// The public link to an object key.
     pub fn link(&self, key: &str) -> String {
         public_url(&self.settings, &self.bucket, key)
     }

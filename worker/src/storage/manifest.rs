@@ -1,45 +1,45 @@
-//! The staging manifest: which stems are complete, and what they were made from.
+//! The staging manifest: which stems are complete, and their song and model.
 
 use separation_contract::message::TaskId;
 use serde::{Deserialize, Serialize};
 
 use super::AttemptId;
 
-/// The layout of manifests that this program writes and reads.
+/// Version of the manifests' format.
 pub(crate) const VERSION: u32 = 1;
 
-/// The largest manifest that is read; a real one has under 1 KiB but for the lengths of paths and links.
+/// Maximum size of a manifest that is read; without long paths and links a manifest has under 1 KiB.
 pub(crate) const MAX_BYTES: usize = 64 * 1024;
 
-/// Which song it was: one that is replaced under the same name differs.
+/// Identity of a song: changes when the song is replaced under the same path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputIdentity {
-    /// Its bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Time of change and size of a file, or an object's ETag.
+    /// Modification time and size of a file, or an object's `ETag`.
     pub tag: String,
 }
 
-/// A stem that waits to be uploaded.
+/// A staged stem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StagedStem {
     /// Path or `s3://` address.
     pub path: String,
-    /// Its bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// Says that a task's stems are complete. Written last, so that what it names is there.
+/// Publishes a task's stems. Written after the stems, so they exist when it does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StagingManifest {
     version: u32,
     /// The task.
     pub task_uuid: TaskId,
-    /// The try that made the stems.
+    /// The attempt that produced the stems.
     pub attempt: String,
-    /// What they were made from.
+    /// The song that was separated.
     pub input: InputIdentity,
-    /// Hash of the model that made them.
+    /// Fingerprint of the model.
     pub model: String,
     /// The vocals.
     pub vocals: StagedStem,
@@ -67,22 +67,22 @@ impl StagingManifest {
         }
     }
 
-    /// Whether these stems are what `model` makes of `input`; of an input that is gone, only the model can be compared.
-    pub fn fits(&self, input: Option<&InputIdentity>, model: &str) -> bool {
+    /// Whether these stems came from `input` and `model`; without an input, compares only the model.
+    pub fn matches(&self, input: Option<&InputIdentity>, model: &str) -> bool {
         self.model == model && input.is_none_or(|input| *input == self.input)
     }
 
-    /// Reads a manifest of `task`; anything else counts as none, for what it would save can be made again.
+    /// Parses a manifest of `task`. An invalid one counts as none, because the stems can be produced again.
     pub(crate) fn read(task: &TaskId, bytes: &[u8]) -> Option<Self> {
         let manifest: Self = serde_json::from_slice(bytes)
-            .map_err(|error| tracing::warn!(task_uuid = %task, %error, "A staging manifest cannot be read and is ignored"))
+            .map_err(|error| tracing::warn!(task_uuid = %task, %error, "Ignoring a staging manifest that is not valid"))
             .ok()?;
         let ours = manifest.version == VERSION && manifest.task_uuid == *task;
         ours.then_some(manifest)
     }
 
     pub(crate) fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("texts and numbers always become JSON")
+        serde_json::to_vec(self).expect("strings and numbers always serialize")
     }
 }
 
@@ -113,16 +113,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_manifest_is_read_as_it_was_written(size: u64, tag in ".{0,40}", model in "[0-9a-f]{64}") {
+        fn a_manifest_is_parsed_as_it_was_written(size: u64, tag in ".{0,40}", model in "[0-9a-f]{64}") {
             let written = manifest(size, &tag, &model);
             let read = StagingManifest::read(&written.task_uuid, &written.to_json());
             prop_assert_eq!(read.as_ref(), Some(&written));
-            prop_assert!(written.fits(Some(&written.input), &model));
-            prop_assert!(written.fits(None, &model));
+            prop_assert!(written.matches(Some(&written.input), &model));
+            prop_assert!(written.matches(None, &model));
         }
 
         #[test]
-        fn no_bytes_make_reading_fail(bytes: Vec<u8>) {
+        fn arbitrary_bytes_never_panic_the_parser(bytes: Vec<u8>) {
             let _ = StagingManifest::read(&TaskId::parse("t1").unwrap(), &bytes);
         }
     }
@@ -134,8 +134,8 @@ mod tests {
             size: 7,
             tag: "b".into(),
         };
-        assert!(!written.fits(Some(&other), "m"));
-        assert!(!written.fits(None, "n"));
+        assert!(!written.matches(Some(&other), "m"));
+        assert!(!written.matches(None, "n"));
         assert_eq!(
             StagingManifest::read(&TaskId::parse("t2").unwrap(), &written.to_json()),
             None

@@ -1,11 +1,11 @@
-//! Where songs and stems lie: shared folders, an object store, and a worker's own scratch space.
+//! Storage of songs and stems: shared directories, an object store, and a worker's scratch space.
 //!
-//! Streams whatever it moves: memory does not depend on the size of a file. Must never read or write outside the
-//! folders and buckets that its settings name, and never show half a file under a final name.
+//! All data is streamed: memory does not depend on the size of a file. Must never read or write outside the configured
+//! directories and buckets, and never expose an incomplete file under its final name.
 
 mod attempt;
-mod blame;
 mod blocking;
+mod classify;
 mod confine;
 mod error;
 mod finals;
@@ -16,7 +16,7 @@ mod scratch;
 mod staging;
 
 pub use attempt::AttemptId;
-pub(crate) use blame::{is_disk_trouble, is_full, os_errors};
+pub(crate) use classify::{is_disk_error, is_full, os_errors};
 pub use confine::OpenFile;
 pub use error::{Disk, StorageError};
 pub use finals::{FinalManifest, FinalStatus, Finals, WebhookState};
@@ -24,4 +24,4 @@ pub use manifest::{InputIdentity, StagedStem, StagingManifest};
 pub use public_url::public_url;
 pub use s3::{ListedObject, ObjectHead, PreparedObject, S3, TimeLimits, TransferLimits};
 pub use scratch::{AttemptScratch, Scratch};
-pub use staging::{StagedInput, Staging, StemFiles, StemSource, Stored};
+pub use staging::{StagedInput, Staging, StemFiles, StemSource, StoredStems};

@@ -1,8 +1,9 @@
-//! The links to stems that callers get.
+//! Public links to stems.
 
 use crate::settings::S3Settings;
 
-/// The link to the object `key` of `bucket`: `S3_PUBLIC_DOMAIN/key`, else `endpoint/bucket/key`, else AWS's own form.
+/// The link to the object `key` of `bucket`: `S3_PUBLIC_DOMAIN/key`, else `endpoint/bucket/key`, else AWS's
+/// virtual-hosted form.
 pub fn public_url(settings: &S3Settings, bucket: &str, key: &str) -> String {
     let key = encoded(key);
     if let Some(domain) = &settings.public_domain {
@@ -17,7 +18,7 @@ pub fn public_url(settings: &S3Settings, bucket: &str, key: &str) -> String {
     }
 }
 
-/// A key as part of a link: all but unreserved characters (RFC 3986, 2.3) and slashes as `%XX`.
+/// Percent-encodes an object key for a link: all bytes except unreserved characters (RFC 3986, 2.3) and slashes.
 pub(crate) fn encoded(key: &str) -> String {
     use std::fmt::Write as _;
     let mut text = String::with_capacity(key.len());
@@ -26,7 +27,7 @@ pub(crate) fn encoded(key: &str) -> String {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
                 text.push(byte.into());
             }
-            _ => write!(text, "%{byte:02X}").expect("writing to a text cannot fail"),
+            _ => write!(text, "%{byte:02X}").expect("writing to a string cannot fail"),
         }
     }
     text

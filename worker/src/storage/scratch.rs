@@ -1,6 +1,7 @@
-//! A worker's own files while it works: a folder for each try, gone when the try ends, however it ends.
+//! A worker's scratch space: one directory for each attempt, removed when the attempt ends, also on failure.
 //!
-//! What a killed process left is removed by the next one that starts, and by no other sign than that its lock is free.
+//! The next process that starts removes the directories of killed processes, which it recognizes only by their free
+//! lock.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -13,59 +14,59 @@ use uuid::Uuid;
 use super::blocking::{blocking, in_background};
 use super::{AttemptId, StorageError};
 
-/// The folder below `SCRATCH_DIR` that nothing but workers uses.
-const FOLDER: &str = "separation-worker";
+/// The directory below `SCRATCH_DIR` that only workers use.
+const DIRECTORY: &str = "separation-worker";
 
-/// The lock that processes hold while they begin or sweep; without it a sweep could meet a folder not yet locked.
+/// Lock held while a process starts or sweeps; without it a sweep could remove a directory that is not locked yet.
 const SWEEP_LOCK: &str = "sweep.lock";
 
-/// How long to wait for another process's sweep. Past it, this process starts without one.
+/// Time limit for another process's sweep; after it this process starts without sweeping.
 const SWEEP_WAIT: Duration = Duration::from_secs(30);
 
-/// How often the lock is tried meanwhile.
+/// Polling interval of the lock.
 const SWEEP_POLL: Duration = Duration::from_millis(20);
 
-/// A process's scratch space; clones share it, and the last one removes it.
+/// The scratch space of a process; clones share it, and dropping the last one removes it.
 #[derive(Debug, Clone)]
 pub struct Scratch {
     process: Arc<Process>,
     limit_bytes: u64,
 }
 
-/// A try's folder. Removed with all it holds when this is dropped.
+/// The scratch directory of an attempt. Dropping it removes the directory and its contents.
 #[derive(Debug)]
 pub struct AttemptScratch {
     path: PathBuf,
     limit_bytes: u64,
-    /// The process's folder outlives it.
+    /// Keeps the process's directory until the attempt's is removed.
     process: Arc<Process>,
 }
 
-/// A process's folder, and the lock that says that the process lives.
+/// A process's directory, and the lock that it holds while it runs.
 #[derive(Debug)]
 struct Process {
-    folder: PathBuf,
+    directory: PathBuf,
     lock_path: PathBuf,
     _lock: File,
 }
 
 impl Scratch {
-    /// Begins a process's scratch space below `directory`, by default the system's folder for temporary files, and
-    /// removes what processes that no longer run left there. Blocks.
+    /// Creates the process's scratch space below `directory`, by default the system's directory for temporary files,
+    /// and removes the files of processes that no longer run. Blocks.
     ///
     /// # Errors
-    /// When the folder cannot be made or locked.
+    /// When the directory cannot be created or locked.
     pub fn open(directory: Option<&Path>, limit_bytes: u64) -> Result<Self, StorageError> {
         let base = directory
             .map_or_else(std::env::temp_dir, Path::to_owned)
-            .join(FOLDER);
+            .join(DIRECTORY);
         fs::create_dir_all(&base).map_err(StorageError::scratch("create", &base))?;
         let sweeping = lock_within(&base.join(SWEEP_LOCK), SWEEP_WAIT)?;
         let process = Process::begin(&base)?;
         if sweeping.is_some() {
             process.sweep_others(&base);
         } else {
-            tracing::warn!(folder = %base.display(), "Another process sweeps the scratch folder; starting without");
+            tracing::warn!(directory = %base.display(), "Another process sweeps the scratch directory; starting without");
         }
         Ok(Self {
             process: Arc::new(process),
@@ -73,12 +74,12 @@ impl Scratch {
         })
     }
 
-    /// Makes the folder of a try.
+    /// Creates the directory of an attempt.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub async fn begin(&self, attempt: AttemptId) -> Result<AttemptScratch, StorageError> {
-        let path = self.process.folder.join(attempt.to_string());
+        let path = self.process.directory.join(attempt.to_string());
         let (process, limit_bytes) = (Arc::clone(&self.process), self.limit_bytes);
         blocking(move || {
             fs::create_dir(&path).map_err(StorageError::scratch("create", &path))?;
@@ -93,30 +94,30 @@ impl Scratch {
 }
 
 impl AttemptScratch {
-    /// The folder.
+    /// The attempt's directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How many more bytes the try may have here.
+    /// Bytes left of the attempt's limit.
     ///
     /// # Errors
-    /// `TooLarge` when it has more than it may already.
+    /// `TooLarge` when the limit is exceeded.
     pub async fn remaining_bytes(&self) -> Result<u64, StorageError> {
         let used = self.used_bytes().await?;
         self.limit_bytes
             .checked_sub(used)
             .ok_or_else(|| StorageError::TooLarge {
-                place: format!("the scratch folder {}", self.path.display()),
+                location: format!("the scratch directory {}", self.path.display()),
                 limit_bytes: self.limit_bytes,
             })
     }
 
-    /// Whether what the try has here, or the `needed` bytes that it would have, fill most of the disk, so that the disk is
-    /// too small for its song. If not, other files fill the disk.
+    /// Whether the attempt's files, or the `needed` bytes if larger, exceed half of the disk: then the disk is too
+    /// small for the song. Otherwise other files fill the disk.
     ///
     /// # Errors
-    /// When the disk cannot be asked.
+    /// When the disk cannot be measured.
     pub async fn fills_its_disk(&self, needed: u64) -> Result<bool, StorageError> {
         let (path, used) = (self.path.clone(), self.used_bytes().await?.max(needed));
         blocking(move || {
@@ -139,8 +140,8 @@ impl Drop for AttemptScratch {
         let path = std::mem::take(&mut self.path);
         let process = Arc::clone(&self.process);
         in_background(move || {
-            remove_folder(&path);
-            // The process's folder is removed after that of the try.
+            remove_path(&path);
+            // The process's directory is removed after the attempt's.
             drop(process);
         });
     }
@@ -159,21 +160,22 @@ impl Process {
             }
             Err(TryLockError::Error(error)) => return Err(StorageError::scratch("lock", &lock_path)(error)),
         }
-        let folder = base.join(name);
-        fs::create_dir(&folder).map_err(StorageError::scratch("create", &folder))?;
+        let directory = base.join(name);
+        fs::create_dir(&directory).map_err(StorageError::scratch("create", &directory))?;
         Ok(Self {
-            folder,
+            directory,
             lock_path,
             _lock: lock,
         })
     }
 
-    /// Removes what others left whose lock is free. Failures are logged: leftovers cost space, not correctness.
+    /// Removes the files of processes whose lock is free. Failures are only logged: leftover files cost space, not
+    /// correctness.
     fn sweep_others(&self, base: &Path) {
         let entries = match fs::read_dir(base) {
             Ok(entries) => entries,
             Err(error) => {
-                tracing::warn!(folder = %base.display(), %error, "The scratch folder cannot be swept");
+                tracing::warn!(directory = %base.display(), %error, "Cannot sweep the scratch directory");
                 return;
             }
         };
@@ -185,16 +187,16 @@ impl Process {
                 continue;
             }
             if is_lock {
-                let folder = path.with_extension("");
-                if !folder.exists() {
-                    // Only once its folder is gone.
+                let directory = path.with_extension("");
+                if !directory.exists() {
+                    // Only after its directory is removed.
                     let _ = fs::remove_file(&path);
                 }
             } else {
-                remove_folder(&path);
+                remove_path(&path);
                 if !path.exists() {
                     let _ = fs::remove_file(&lock_path);
-                    tracing::info!(folder = %path.display(), "Removed what a process that no longer runs left");
+                    tracing::info!(directory = %path.display(), "Removed scratch files of a process that no longer runs");
                 }
             }
         }
@@ -203,12 +205,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        remove_folder(&self.folder);
+        remove_path(&self.directory);
         let _ = fs::remove_file(&self.lock_path);
     }
 }
 
-/// Whether a process holds the lock at `path`. What cannot be told counts as held.
+/// Whether a process holds the lock at `path`; an unreadable lock counts as held.
 fn holds(path: &Path) -> bool {
     match File::open(path) {
         Ok(lock) => lock.try_lock().is_err(),
@@ -216,7 +218,7 @@ fn holds(path: &Path) -> bool {
     }
 }
 
-/// The lock at `path`, if it comes free within `wait`.
+/// Acquires the lock at `path`; none if another process still holds it after `wait`.
 fn lock_within(path: &Path, wait: Duration) -> Result<Option<File>, StorageError> {
     let file = File::options().create(true).append(true).open(path);
     let file = file.map_err(StorageError::scratch("create", path))?;
@@ -231,26 +233,26 @@ fn lock_within(path: &Path, wait: Duration) -> Result<Option<File>, StorageError
     }
 }
 
-/// Removes a folder or a file, and says so when it stays.
-fn remove_folder(path: &Path) {
-    let is_folder = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
-    let removed = if is_folder {
+/// Removes a directory or a file, and logs a failure.
+fn remove_path(path: &Path) {
+    let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    let removed = if is_directory {
         fs::remove_dir_all(path)
     } else {
         fs::remove_file(path)
     };
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "Scratch files could not be removed");
+            tracing::warn!(path = %path.display(), %error, "Cannot remove scratch files");
         }
         _ => {}
     }
 }
 
-/// The bytes of all files below a folder. A file that goes away meanwhile counts as none.
-fn bytes_below(folder: &Path) -> io::Result<u64> {
+/// Total size of all files below a directory, in bytes. A file removed meanwhile counts as 0.
+fn bytes_below(directory: &Path) -> io::Result<u64> {
     let mut bytes = 0;
-    for entry in fs::read_dir(folder)? {
+    for entry in fs::read_dir(directory)? {
         let entry = entry?;
         bytes += match entry.metadata() {
             Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path())?,
@@ -266,7 +268,7 @@ fn bytes_below(folder: &Path) -> io::Result<u64> {
 mod tests {
     use super::*;
 
-    /// Waits for what is done in the background.
+    /// Waits until `holds` is true, for background work.
     async fn until(holds: impl Fn() -> bool) {
         let holding = async {
             while !holds() {
@@ -276,8 +278,8 @@ mod tests {
         tokio::time::timeout(SWEEP_WAIT, holding).await.expect("in time");
     }
 
-    fn entries(folder: &Path) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(folder.join(FOLDER))
+    fn entries(directory: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(directory.join(DIRECTORY))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .filter(|name| name != SWEEP_LOCK)
@@ -287,9 +289,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_stays_when_a_try_and_its_process_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let scratch = Scratch::open(Some(folder.path()), 100).unwrap();
+    async fn scratch_files_are_removed_when_the_attempt_and_its_process_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let scratch = Scratch::open(Some(directory.path()), 100).unwrap();
         let attempt = scratch.begin(AttemptId::new()).await.unwrap();
         fs::create_dir(attempt.path().join("sub")).unwrap();
         fs::write(attempt.path().join("sub/.a.wav.part"), [0; 10]).unwrap();
@@ -297,46 +299,46 @@ mod tests {
         drop(scratch);
         assert!(
             path.exists(),
-            "the process's folder outlives the handle while a try runs"
+            "the process's directory outlives the handle while an attempt runs"
         );
         drop(attempt);
-        until(|| !path.exists() && entries(folder.path()).is_empty()).await;
+        until(|| !path.exists() && entries(directory.path()).is_empty()).await;
     }
 
     #[tokio::test]
-    async fn only_what_processes_that_no_longer_run_left_is_swept() {
-        let folder = tempfile::tempdir().unwrap();
-        let alive = Scratch::open(Some(folder.path()), 100).unwrap();
+    async fn only_files_of_processes_that_no_longer_run_are_swept() {
+        let directory = tempfile::tempdir().unwrap();
+        let alive = Scratch::open(Some(directory.path()), 100).unwrap();
         let attempt = alive.begin(AttemptId::new()).await.unwrap();
-        let base = folder.path().join(FOLDER);
-        // As after kill -9: a lock file that nobody holds, a folder with files, and folders that lost their lock file.
+        let base = directory.path().join(DIRECTORY);
+        // As after kill -9: a lock file that no process holds, a directory with files, directories without a lock file.
         fs::write(base.join("dead.lock"), "").unwrap();
         fs::create_dir_all(base.join("dead/attempt")).unwrap();
         fs::write(base.join("dead/attempt/.song.part"), "left").unwrap();
         fs::create_dir_all(base.join("unlocked/attempt")).unwrap();
         fs::write(base.join("alone.lock"), "").unwrap();
-        let before = entries(folder.path());
+        let before = entries(directory.path());
 
-        let newcomer = Scratch::open(Some(folder.path()), 100).unwrap();
+        let newcomer = Scratch::open(Some(directory.path()), 100).unwrap();
 
         assert!(attempt.path().exists());
-        let left: Vec<String> = entries(folder.path())
+        let left: Vec<String> = entries(directory.path())
             .into_iter()
             .filter(|name| before.contains(name))
             .collect();
         assert_eq!(
             left.len(),
             2,
-            "one folder and one lock of the process that runs: {left:?}"
+            "one directory and one lock of the running process: {left:?}"
         );
         drop((attempt, alive, newcomer));
-        until(|| entries(folder.path()).is_empty()).await;
+        until(|| entries(directory.path()).is_empty()).await;
     }
 
     #[tokio::test]
-    async fn a_try_is_told_how_much_it_may_still_have() {
-        let folder = tempfile::tempdir().unwrap();
-        let scratch = Scratch::open(Some(folder.path()), 100).unwrap();
+    async fn remaining_bytes_count_all_files_of_the_attempt() {
+        let directory = tempfile::tempdir().unwrap();
+        let scratch = Scratch::open(Some(directory.path()), 100).unwrap();
         let attempt = scratch.begin(AttemptId::new()).await.unwrap();
         fs::write(attempt.path().join("a"), [0; 60]).unwrap();
         assert_eq!(attempt.remaining_bytes().await.unwrap(), 40);

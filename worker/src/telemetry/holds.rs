@@ -1,4 +1,4 @@
-//! Dependencies that refuse this worker now, as metrics, `/ready` and the record beside committed offsets report them.
+//! Dependencies that currently refuse this worker, as metrics, `/ready` and the offset metadata report them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 use separation_contract::offset_metadata::Hold;
 use tokio::sync::watch;
 
-use super::metrics::Families;
+use super::families::Families;
 use crate::clock::unix_time;
 
-/// Dependencies that refuse this worker now; clones share them.
+/// Dependencies that currently refuse this worker; clones share them.
 #[derive(Debug, Clone)]
 pub struct Holds {
     held: Arc<watch::Sender<BTreeMap<String, Held>>>,
@@ -18,7 +18,7 @@ pub struct Holds {
     counter: IntCounterVec,
 }
 
-/// Since when a dependency refuses, in Unix seconds, and what makes it available again.
+/// Time of the first refusal, in Unix seconds, and the fix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Held {
     since: u64,
@@ -30,7 +30,7 @@ struct Held {
 pub struct HoldChanges(watch::Receiver<BTreeMap<String, Held>>);
 
 impl HoldChanges {
-    /// Waits until a dependency was held or cleared since the last call.
+    /// Waits until a dependency is set or cleared since the last call.
     pub async fn next(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -42,11 +42,11 @@ impl Holds {
     pub(super) fn register(families: &mut Families) -> Self {
         let gauge = Opts::new(
             "separation_held",
-            "1 while a dependency refuses this worker, by dependency and code, such as s3:403",
+            "1 while a dependency refuses this worker, by dependency and error code, such as s3:403",
         );
         let counter = Opts::new(
             "separation_holds_total",
-            "Times that a dependency began to refuse this worker, by dependency and code",
+            "Number of times a dependency started to refuse this worker, by dependency and error code",
         );
         Self {
             held: Arc::new(watch::Sender::default()),
@@ -55,7 +55,7 @@ impl Holds {
         }
     }
 
-    /// `dependency` refuses this worker; `fix` makes it available again. The time of the first refusal in a row is kept.
+    /// Records that `dependency` refuses this worker. Keeps the time of the first refusal in a row.
     pub fn set(&self, dependency: &str, fix: &'static str) -> Hold {
         self.set_at(dependency, fix, unix_time().as_secs())
     }
@@ -75,24 +75,24 @@ impl Holds {
         Hold::new(dependency, since)
     }
 
-    /// `dependency` does not refuse this worker any more. Gives whether it did.
+    /// Records that `dependency` no longer refuses this worker. Returns whether it did.
     pub fn clear(&self, dependency: &str) -> bool {
         self.held.send_if_modified(|held| {
             let cleared = held.remove(dependency).is_some();
             if cleared {
-                // The series may only be missing if it was removed with this very dependency.
+                // The error, a missing series, cannot occur: the series exists while the dependency is recorded.
                 let _ = self.gauge.remove_label_values(&[dependency]);
             }
             cleared
         })
     }
 
-    /// All of them, by name.
+    /// All refusing dependencies, sorted by name.
     pub fn list(&self) -> Vec<Hold> {
         self.reports().into_iter().map(|(hold, _)| hold).collect()
     }
 
-    /// All of them, by name, each with its fix.
+    /// All refusing dependencies, sorted by name, each with its fix.
     pub fn reports(&self) -> Vec<(Hold, &'static str)> {
         let held = self.held.borrow();
         held.iter()
@@ -100,7 +100,7 @@ impl Holds {
             .collect()
     }
 
-    /// Changes from now on.
+    /// Subscribes to changes from now on.
     pub fn changes(&self) -> HoldChanges {
         HoldChanges(self.held.subscribe())
     }

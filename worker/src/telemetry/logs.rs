@@ -1,4 +1,4 @@
-//! Logs on standard error: lines for people, or JSON for machines.
+//! Logs on standard error: text lines or JSON.
 
 use std::io::stderr;
 
@@ -8,14 +8,14 @@ use separation_daemon::OneLine;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-/// Options about logs.
+/// Options for logs.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logs")]
 pub struct LogsArguments {
-    /// What to log: error, warn, info, debug, or per part, as in info,rdkafka=debug
+    /// Log level: error, warn, info or debug, or a filter per module, such as info,rdkafka=debug
     #[arg(long, env = env::LOG_LEVEL, default_value = "info", value_name = "FILTER")]
     log_level: String,
-    /// How to log
+    /// Log format
     #[arg(
         long,
         env = env::LOG_FORMAT,
@@ -26,26 +26,26 @@ pub struct LogsArguments {
     log_format: LogFormat,
 }
 
-/// How to log.
+/// Log format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// A line for people.
+    /// One text line per event.
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 impl LogsArguments {
-    /// Starts logging, once in a process.
+    /// Starts logging, once per process.
     ///
     /// # Errors
-    /// When the filter cannot be read.
+    /// When the filter is invalid.
     pub fn start(&self) -> Result<(), ParseError> {
         let filter = EnvFilter::builder().parse(&self.log_level)?;
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(|| OneLine(stderr()));
-        // A second call, in a test's process, changes nothing.
+        // A second call in the process of a test has no effect.
         let _ = match self.log_format {
             LogFormat::Text => lines.with_target(false).with_ansi(false).try_init(),
             LogFormat::Json => lines.json().flatten_event(true).try_init(),

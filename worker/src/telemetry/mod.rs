@@ -1,11 +1,13 @@
-//! What a role says about itself: logs, metrics, and the trace that a task belongs to.
+//! Telemetry of a role: logs, metrics, and the trace of a task.
 
+mod families;
 mod holds;
 mod logs;
 mod metrics;
 mod trace_context;
 
+pub use families::Families;
 pub use holds::Holds;
 pub use logs::{LogFormat, LogsArguments};
-pub use metrics::{ApiMetrics, Families, Metrics};
+pub use metrics::{ApiMetrics, Metrics};
 pub use trace_context::TraceContext;

@@ -1,4 +1,4 @@
-//! The W3C trace that a task belongs to: `traceparent` in HTTP and message headers.
+//! The W3C trace context of a task: `traceparent` in HTTP and message headers.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,9 +13,9 @@ pub struct TraceContext {
     flags: u8,
 }
 
-/// A text that is no `traceparent`.
+/// Not a valid `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no traceparent of version 00")]
+#[error("not a valid traceparent of version 00")]
 pub struct TraceContextError;
 
 impl TraceContext {
@@ -40,7 +40,7 @@ impl TraceContext {
         }
     }
 
-    /// What a header says, or a new trace where it says nothing that can be read.
+    /// The trace context in a header; a new trace if it is missing or malformed.
     pub fn from_header(value: Option<&[u8]>) -> Self {
         value
             .and_then(|bytes| std::str::from_utf8(bytes).ok())
@@ -48,7 +48,7 @@ impl TraceContext {
             .unwrap_or_else(Self::start)
     }
 
-    /// The trace, as logs show it.
+    /// The trace ID, 32 hexadecimal digits.
     pub fn trace_id(self) -> String {
         format!("{:032x}", self.trace_id)
     }
@@ -95,7 +95,7 @@ impl FromStr for TraceContext {
     }
 }
 
-/// Any number but 0, which W3C reserves: the version bits of a random UUID are never all 0.
+/// A random nonzero number; W3C reserves 0. The version bits of a random UUID are never all 0.
 fn random_parent() -> u64 {
     (Uuid::new_v4().as_u128() >> 64) as u64
 }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_is_read_as_it_is_written() {
+    fn a_header_is_parsed_as_it_is_written() {
         let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let read: TraceContext = text.parse().expect("the example of the standard");
         assert_eq!(read.to_string(), text);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_starts_a_new_trace() {
+    fn a_malformed_header_starts_a_new_trace() {
         for text in [
             "",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",

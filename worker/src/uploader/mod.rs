@@ -1,21 +1,23 @@
-//! The uploader: stems to their final keys, the manifest, the caller's webhook, the manifest again.
+//! The uploader: uploads stems to their final object keys, writes the manifest, calls the webhook and records its
+//! delivery in the manifest.
 //!
-//! A step that an earlier try finished is not done again: the final manifest says how far it came. Must never call a
-//! webhook before the manifest says what it will tell, and never remove stems that are not under their final keys.
+//! The final manifest records which steps are complete, so a repeated result skips them. Must never call a webhook
+//! before the manifest contains what it reports, and never remove staged stems that are not under their final object
+//! keys.
 
-mod rest;
+mod remaining;
 
 use separation_contract::message::{Malformed, Outcome, TaskId, TaskResult};
 use separation_contract::names;
 
-use self::rest::{Ending, Rest, rest};
+use self::remaining::{Ending, RemainingSteps, remaining_steps};
 use crate::clock::unix_time;
 use crate::error::ErrorClass;
 use crate::storage::{FinalManifest, FinalStatus, Finals, Staging, StemSource, StorageError, WebhookState};
-use crate::webhook::{self, Notice, Webhook};
-use crate::work::{Claim, Finished, Refusal, Role, WorkError, retrying};
+use crate::webhook::{Webhook, WebhookContent, WebhookOutcome};
+use crate::work::{FailureReport, Finished, Role, WorkContext, WorkError, retry_transient};
 
-/// Uploads stems and tells callers.
+/// Uploads stems and calls webhooks.
 #[derive(Debug, Clone)]
 pub struct Uploader {
     staging: Staging,
@@ -23,14 +25,14 @@ pub struct Uploader {
     webhook: Webhook,
 }
 
-/// A result's work, done.
+/// A result that was uploaded and reported.
 const DONE: Finished = Finished {
     publish: None,
     success: true,
 };
 
 impl Uploader {
-    /// An uploader of what lies in `staging` to `finals`.
+    /// Uploads from `staging` to `finals`.
     pub fn new(staging: Staging, finals: Finals, webhook: Webhook) -> Self {
         Self {
             staging,
@@ -45,7 +47,7 @@ impl Role for Uploader {
 
     const RECEIVED: &'static str = "Received result";
     const NAME: &'static str = "Uploader";
-    const KEEPS_FAILURES: bool = true;
+    const DEAD_LETTERS_FAILURES: bool = true;
 
     fn parse(&self, value: Option<&[u8]>) -> Result<TaskResult, Malformed> {
         TaskResult::parse(value)
@@ -55,55 +57,62 @@ impl Role for Uploader {
         (&message.task_uuid, message.hook_url.as_deref())
     }
 
-    async fn recognise(&self, message: &TaskResult) -> Result<Option<Finished>, WorkError> {
+    async fn find_completed(&self, message: &TaskResult) -> Result<Option<Finished>, WorkError> {
         let manifest = self.manifest(&message.task_uuid).await?;
-        Ok(match rest(manifest, ending_of(message)) {
-            Rest::Nothing => Some(DONE),
-            Rest::Webhook(_) | Rest::Everything => None,
+        Ok(match remaining_steps(manifest, ending_of(message)) {
+            RemainingSteps::Nothing => Some(DONE),
+            RemainingSteps::Webhook(_) | RemainingSteps::Everything => None,
         })
     }
 
-    async fn work(&self, message: &TaskResult, claim: &Claim) -> Result<Finished, WorkError> {
+    async fn work(&self, message: &TaskResult, context: &WorkContext) -> Result<Finished, WorkError> {
         let task = &message.task_uuid;
-        let found = retrying(claim, "read_manifest", || self.manifest(task)).await?;
-        let manifest = match rest(found, ending_of(message)) {
-            Rest::Nothing => return Ok(DONE),
-            Rest::Webhook(manifest) => manifest,
-            Rest::Everything => {
-                let manifest = self.conclude(message, claim).await?;
-                self.write_manifest(&manifest, claim).await?;
+        let found = retry_transient(context, "read_manifest", || self.manifest(task)).await?;
+        let manifest = match remaining_steps(found, ending_of(message)) {
+            RemainingSteps::Nothing => return Ok(DONE),
+            RemainingSteps::Webhook(manifest) => manifest,
+            RemainingSteps::Everything => {
+                let manifest = self.upload_stems(message, context).await?;
+                self.write_manifest(&manifest, context).await?;
                 tracing::info!(task_uuid = %task, status = ?manifest.status, "Stems uploaded");
-                claim.point("concluded").await?;
+                context.point("final_manifest_written").await?;
                 manifest
             }
         };
-        if let Some(told) = self.tell(manifest, message.hook_url.as_deref(), claim).await? {
-            claim.point("told").await?;
-            self.write_manifest(&told, claim).await?;
+        if let Some(manifest) = self
+            .deliver_webhook(manifest, message.hook_url.as_deref(), context)
+            .await?
+        {
+            context.point("webhook_delivered").await?;
+            self.write_manifest(&manifest, context).await?;
         }
         Ok(DONE)
     }
 
-    async fn refuse(&self, refusal: Refusal<'_>, claim: &Claim) -> Result<Finished, WorkError> {
-        let found = retrying(claim, "read_manifest", || self.manifest(refusal.task_uuid)).await?;
-        let message = Some(refusal.message);
-        let manifest = match rest(found, Ending::Failure { message }) {
-            Rest::Nothing => return Ok(refused(None)),
-            // What is known to have succeeded is not told to have failed.
-            Rest::Webhook(manifest) => manifest,
-            Rest::Everything => {
-                let state = first_state(refusal.hook_url);
-                let (task, now) = (refusal.task_uuid, unix_time().as_secs());
-                let manifest = FinalManifest::failed(task, refusal.reason, message, state, now);
-                self.write_manifest(&manifest, claim).await?;
+    async fn report_failure(
+        &self,
+        failure: FailureReport<'_>,
+        context: &WorkContext,
+    ) -> Result<Finished, WorkError> {
+        let found = retry_transient(context, "read_manifest", || self.manifest(failure.task_uuid)).await?;
+        let message = Some(failure.message);
+        let manifest = match remaining_steps(found, Ending::Failure { message }) {
+            RemainingSteps::Nothing => return Ok(reported(None)),
+            // A task that succeeded is not reported as failed.
+            RemainingSteps::Webhook(manifest) => manifest,
+            RemainingSteps::Everything => {
+                let state = first_state(failure.hook_url);
+                let (task, now) = (failure.task_uuid, unix_time().as_secs());
+                let manifest = FinalManifest::failed(task, failure.reason, message, state, now);
+                self.write_manifest(&manifest, context).await?;
                 manifest
             }
         };
         let status = manifest.status;
-        if let Some(told) = self.tell(manifest, refusal.hook_url, claim).await? {
-            self.write_manifest(&told, claim).await?;
+        if let Some(manifest) = self.deliver_webhook(manifest, failure.hook_url, context).await? {
+            self.write_manifest(&manifest, context).await?;
         }
-        Ok(refused(Some(status)))
+        Ok(reported(Some(status)))
     }
 
     async fn clean_up(&self, message: &TaskResult, finished: &Finished) {
@@ -111,7 +120,7 @@ impl Role for Uploader {
         let report = |removed: Result<(), StorageError>| {
             if let Err(error) = removed {
                 let problem = crate::work::chain(&error);
-                tracing::warn!(task_uuid = %task, error = problem, "What was staged could not be removed");
+                tracing::warn!(task_uuid = %task, error = problem, "Cannot remove a task's staged files");
             }
         };
         match &message.outcome {
@@ -121,22 +130,26 @@ impl Role for Uploader {
             } if finished.success => {
                 report(self.staging.remove(task).await);
                 for path in [vocals_path, instrumental_path] {
-                    report(self.staging.remove_foreign_stem(task, path).await);
+                    report(self.staging.remove_uvr5_stem(task, path).await);
                 }
             }
-            // The stems are all there is of the work that was done.
+            // The staged stems are the only copy.
             Outcome::Success { .. } => {}
-            // A failure stored no stems; what lies there may be of a try that succeeded. The final manifest tells of the
-            // task from now on.
+            // A failure stored no stems; staged ones may belong to an attempt that succeeded. The final manifest now
+            // holds the task's status.
             Outcome::Failure { .. } => report(self.staging.delete_record(task).await),
         }
     }
 }
 
-/// The stages of a result's work, in their order.
+/// The stages of processing a result, in order.
 impl Uploader {
-    /// What the manifest will say: of a success only once both stems are under their final keys.
-    async fn conclude(&self, message: &TaskResult, claim: &Claim) -> Result<FinalManifest, WorkError> {
+    /// Uploads the stems of a success, then returns the manifest to write.
+    async fn upload_stems(
+        &self,
+        message: &TaskResult,
+        context: &WorkContext,
+    ) -> Result<FinalManifest, WorkError> {
         let (task, state) = (&message.task_uuid, first_state(message.hook_url.as_deref()));
         match &message.outcome {
             Outcome::Success {
@@ -144,14 +157,14 @@ impl Uploader {
                 instrumental_path,
             } => {
                 if let Some([vocals, instrumental]) = self
-                    .find_stems(task, [vocals_path, instrumental_path], claim)
+                    .find_stems(task, [vocals_path, instrumental_path], context)
                     .await?
                 {
-                    self.upload(&vocals, &names::vocals_key(task), claim).await?;
-                    claim.point("vocals_uploaded").await?;
-                    self.upload(&instrumental, &names::instrumental_key(task), claim)
+                    self.upload(&vocals, &names::vocals_key(task), context).await?;
+                    context.point("vocals_uploaded").await?;
+                    self.upload(&instrumental, &names::instrumental_key(task), context)
                         .await?;
-                    claim.point("uploaded").await?;
+                    context.point("uploaded").await?;
                 }
                 Ok(FinalManifest::success(
                     task,
@@ -168,21 +181,21 @@ impl Uploader {
         }
     }
 
-    /// Both stems where the result says they are, or nothing if they are under their final keys already: another make
-    /// of uploader, which writes no manifest, may have come that far.
+    /// Both staged stems; none if they are already under their final object keys, which uvr5-api's uploader may have
+    /// done without a manifest.
     async fn find_stems(
         &self,
         task: &TaskId,
         paths: [&str; 2],
-        claim: &Claim,
+        context: &WorkContext,
     ) -> Result<Option<[StemSource; 2]>, WorkError> {
-        retrying(claim, "find_stems", || async {
+        retry_transient(context, "find_stems", || async {
             match self.stems(paths).await {
                 Err(StorageError::Missing { .. }) if self.finals.has_stems(task).await? => Ok(None),
-                Err(StorageError::Missing { place }) => Err(WorkError::new(
+                Err(StorageError::Missing { location }) => Err(WorkError::new(
                     ErrorClass::Permanent,
                     format!(
-                        "there is no {place}, and the task's stems are not under their final keys either"
+                        "{location} does not exist, and the task's stems are not under their final object keys either"
                     ),
                 )),
                 found => Ok(Some(found?)),
@@ -198,55 +211,55 @@ impl Uploader {
         ])
     }
 
-    /// Puts a stem under its final key.
-    async fn upload(&self, stem: &StemSource, key: &str, claim: &Claim) -> Result<(), WorkError> {
-        retrying(claim, "upload", || async {
+    /// Uploads a stem to its final object key.
+    async fn upload(&self, stem: &StemSource, key: &str, context: &WorkContext) -> Result<(), WorkError> {
+        retry_transient(context, "upload", || async {
             let prepared = self.finals.prepare_stem(stem, key).await?;
-            claim.confirm().await?;
+            context.confirm().await?;
             Ok(prepared.publish().await?)
         })
         .await
     }
 
-    /// Tells the caller, if that is still to be done, and gives what the manifest says then. A caller that cannot be
-    /// told is not waited for.
-    async fn tell(
+    /// Calls the webhook if it is pending, and returns the manifest with the delivery's state. A delivery that fails is
+    /// recorded and does not fail the result.
+    async fn deliver_webhook(
         &self,
         manifest: FinalManifest,
         hook_url: Option<&str>,
-        claim: &Claim,
+        context: &WorkContext,
     ) -> Result<Option<FinalManifest>, WorkError> {
         if manifest.webhook != WebhookState::Pending {
             return Ok(None);
         }
         let Some(hook_url) = hook_url else {
-            return Ok(Some(manifest.told(WebhookState::None)));
+            return Ok(Some(manifest.with_webhook_state(WebhookState::None)));
         };
-        claim.confirm().await?;
-        let notice = notice_of(&manifest);
-        let rung = claim
+        context.confirm().await?;
+        let content = webhook_content(&manifest);
+        let delivered = context
             .stage("webhook", async {
-                Ok(self.webhook.ring(hook_url, &notice, claim.trace).await)
+                Ok(self.webhook.deliver(hook_url, &content, context.trace).await)
             })
             .await?;
-        let webhook = match rung {
+        let webhook = match delivered {
             Ok(()) => WebhookState::Delivered,
             Err(error) => {
                 let problem = crate::work::chain(&error);
-                tracing::error!(task_uuid = %manifest.task_uuid, error = problem, "The webhook failed for good");
+                tracing::error!(task_uuid = %manifest.task_uuid, error = problem, "The webhook failed; not retried");
                 WebhookState::Failed
             }
         };
-        Ok(Some(manifest.told(webhook)))
+        Ok(Some(manifest.with_webhook_state(webhook)))
     }
 
     async fn manifest(&self, task: &TaskId) -> Result<Option<FinalManifest>, WorkError> {
         Ok(self.finals.manifest(task).await?)
     }
 
-    async fn write_manifest(&self, manifest: &FinalManifest, claim: &Claim) -> Result<(), WorkError> {
-        retrying(claim, "write_manifest", || async {
-            claim.confirm().await?;
+    async fn write_manifest(&self, manifest: &FinalManifest, context: &WorkContext) -> Result<(), WorkError> {
+        retry_transient(context, "write_manifest", || async {
+            context.confirm().await?;
             Ok(self.finals.write_manifest(manifest).await?)
         })
         .await
@@ -263,28 +276,28 @@ fn ending_of(message: &TaskResult) -> Ending<'_> {
     }
 }
 
-/// What a new manifest says about the webhook.
+/// The webhook's state in a new manifest.
 fn first_state(hook_url: Option<&str>) -> WebhookState {
     hook_url.map_or(WebhookState::None, |_| WebhookState::Pending)
 }
 
-/// What the caller is told: what the manifest says, so that a repeated webhook says the same.
-fn notice_of(manifest: &FinalManifest) -> Notice<'_> {
+/// The webhook's content, from the manifest alone, so that a repeated webhook has the same content.
+fn webhook_content(manifest: &FinalManifest) -> WebhookContent<'_> {
     let outcome = match (&manifest.vocals, &manifest.instrumental) {
-        (Some(vocals), Some(instrumental)) => webhook::Outcome::Success { vocals, instrumental },
-        _ => webhook::Outcome::Failed {
+        (Some(vocals), Some(instrumental)) => WebhookOutcome::Success { vocals, instrumental },
+        _ => WebhookOutcome::Failed {
             error_message: manifest.error_message.as_deref().unwrap_or("unknown error"),
         },
     };
-    Notice {
+    WebhookContent {
         task_uuid: &manifest.task_uuid,
         timestamp: manifest.finished_at,
         outcome,
     }
 }
 
-/// What a refused message comes to: its work may have been done after all.
-fn refused(status: Option<FinalStatus>) -> Finished {
+/// The outcome of a refused message: a success if an earlier attempt succeeded.
+fn reported(status: Option<FinalStatus>) -> Finished {
     Finished {
         publish: None,
         success: status == Some(FinalStatus::Success),

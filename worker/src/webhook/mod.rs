@@ -1,7 +1,7 @@
-//! Tells callers how their tasks ended: one POST of JSON, signed where a secret is set, tried three times.
+//! Webhooks: one POST of JSON when a task ends, signed if a secret is set, sent up to three times.
 //!
-//! Every try carries the same `webhook-id`, so that a receiver can tell a repeated one. Must never call an address but
-//! through [`outbound`], which checks it.
+//! Every delivery carries the same `webhook-id`, so that a receiver can recognize duplicates. Must call addresses only
+//! through [`outbound`], which checks them.
 
 mod body;
 mod signature;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use separation_contract::message::TaskId;
 
-pub use body::{Notice, Outcome};
+pub use body::{WebhookContent, WebhookOutcome};
 pub use signature::{SecretError, Signer};
 
 use crate::clock::unix_time;
@@ -18,38 +18,38 @@ use crate::error::ErrorClass;
 use crate::outbound::{self, OutboundError};
 use crate::telemetry::TraceContext;
 
-/// How long a receiver may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time limit for the receiver's response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The pauses between tries; with three tries of 30 s at most, a webhook takes 93 s at most.
+/// Pauses between requests; with three requests of at most 30 s, a webhook takes at most 93 s.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 
-/// Tells callers how their tasks ended. Cheap to clone.
+/// Delivers webhooks. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Webhook {
     client: outbound::Client,
     signer: Option<Signer>,
 }
 
-/// Why a caller could not be told.
+/// Why a webhook was not delivered.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// The receiver answered, and did not accept.
-    #[error("the webhook's receiver answers {status}")]
+    /// The receiver responded with another status than 2xx.
+    #[error("the webhook's receiver answered {status}")]
     Status {
-        /// Its answer.
+        /// HTTP status.
         status: u16,
     },
-    /// There was no answer, or the address may not be called.
+    /// The receiver did not respond, or its address may not be called.
     #[error("the webhook's receiver cannot be called")]
     Call(#[from] OutboundError),
 }
 
 impl WebhookError {
-    /// What this failure says about trying again.
+    /// The error class, which decides whether the request is retried.
     pub fn class(&self) -> ErrorClass {
         match self {
-            // Whatever it says: receivers answer 404 while they are deployed.
+            // Any status: receivers answer 404 while they are being deployed.
             Self::Status { .. } => ErrorClass::Transient,
             Self::Call(error) => error.class(),
         }
@@ -57,25 +57,25 @@ impl WebhookError {
 }
 
 impl Webhook {
-    /// Webhooks through `client`, signed if there is a signer.
+    /// Sends webhooks through `client`, signed if there is a signer.
     pub fn new(client: outbound::Client, signer: Option<Signer>) -> Self {
         Self { client, signer }
     }
 
-    /// Tells the caller at `url`. Trying again is done here; an address that may not be called is not tried again.
+    /// Delivers a webhook to `url`, with up to two retries; only a transient error is retried.
     ///
     /// # Errors
-    /// That of the last try, when none was accepted.
-    pub async fn ring(
+    /// The last request's error, if none was accepted.
+    pub async fn deliver(
         &self,
         url: &str,
-        notice: &Notice<'_>,
+        content: &WebhookContent<'_>,
         trace: TraceContext,
     ) -> Result<(), WebhookError> {
-        let body = notice.to_json();
+        let body = content.to_json();
         let mut pauses = PAUSES.into_iter();
         loop {
-            let headers = self.headers(notice.task_uuid, unix_time().as_secs(), &body, trace);
+            let headers = self.headers(content.task_uuid, unix_time().as_secs(), &body, trace);
             let Err(error) = self.call(url, &headers, &body).await else {
                 return Ok(());
             };
@@ -84,7 +84,7 @@ impl Webhook {
                 return Err(error);
             };
             let problem = crate::work::chain(&error);
-            tracing::warn!(task_uuid = %notice.task_uuid, error = problem, "The webhook failed; trying again");
+            tracing::warn!(task_uuid = %content.task_uuid, error = problem, "The webhook failed; retrying");
             tokio::time::sleep(pause).await;
         }
     }
@@ -97,7 +97,7 @@ impl Webhook {
     ) -> Result<(), WebhookError> {
         match self
             .client
-            .post_json(url, headers, body.to_vec(), ANSWER_TIMEOUT)
+            .post_json(url, headers, body.to_vec(), RESPONSE_TIMEOUT)
             .await?
         {
             200..=299 => Ok(()),
@@ -105,7 +105,7 @@ impl Webhook {
         }
     }
 
-    /// The headers of one try; the timestamp is the try's, so that receivers can refuse old ones.
+    /// The headers of one request; the timestamp is the time of this request, so that receivers can refuse old ones.
     fn headers(
         &self,
         task: &TaskId,

@@ -1,4 +1,4 @@
-//! Signatures after Standard Webhooks 1.0: HMAC-SHA256 of `id.timestamp.body`, base64, with `v1,` in front.
+//! Standard Webhooks 1.0 signatures: `v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body`.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use sha2::Sha256;
 
-/// What secrets in base64 begin with.
+/// Prefix of secrets in base64.
 const PREFIX: &str = "whsec_";
 
-/// People copy secrets with and without the `=` at their end.
-const FORGIVING: GeneralPurpose = GeneralPurpose::new(
+/// Accepts secrets with and without the padding `=` at their end.
+const PADDING_OPTIONAL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
@@ -25,26 +25,28 @@ pub struct Signer {
     key: SecretSlice<u8>,
 }
 
-/// A secret that cannot be used.
+/// Why a secret is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
-    /// It begins with `whsec_`, and no base64 follows.
-    #[error("what follows whsec_ is not base64")]
+    /// Not base64 after `whsec_`.
+    #[error("the text after whsec_ is not base64")]
     Base64,
-    /// There is none.
+    /// No bytes.
     #[error("it is empty")]
     Empty,
 }
 
 impl Signer {
-    /// A signer with a secret: base64 after `whsec_`, or any other text as its bytes.
+    /// A signer with a secret: base64 after `whsec_`, or the bytes of any other text.
     ///
     /// # Errors
-    /// When it is empty or no base64.
+    /// When it is empty or not valid base64.
     pub fn new(secret: &SecretString) -> Result<Self, SecretError> {
         let secret = secret.expose_secret();
         let key = match secret.strip_prefix(PREFIX) {
-            Some(encoded) => FORGIVING.decode(encoded).map_err(|_| SecretError::Base64)?,
+            Some(encoded) => PADDING_OPTIONAL
+                .decode(encoded)
+                .map_err(|_| SecretError::Base64)?,
             None => secret.as_bytes().to_vec(),
         };
         if key.is_empty() {
@@ -55,8 +57,8 @@ impl Signer {
 
     /// The value of `webhook-signature`.
     pub(super) fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> String {
-        let mut mac =
-            Hmac::<Sha256>::new_from_slice(self.key.expose_secret()).expect("HMAC takes keys of any length");
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.expose_secret())
+            .expect("HMAC accepts secrets of any length");
         mac.update(format!("{id}.{timestamp}.").as_bytes());
         mac.update(body);
         format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
@@ -78,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_is_that_of_the_standards_own_library() {
+    fn a_signature_equals_that_of_the_standards_library() {
         let signer = signer("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD").unwrap();
         let body = br#"{"email":"test@example.com","username":"test_user"}"#;
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Why a message's work is not done, and what that says about trying again.
+//! Errors of the work on a message, with their class.
 
 use std::error::Error;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use super::Dependency;
 use crate::error::ErrorClass;
 
-/// Why a message's work is not done.
+/// Why the work on a message failed.
 #[derive(Debug)]
 pub struct WorkError {
     class: ErrorClass,
@@ -15,7 +15,7 @@ pub struct WorkError {
 }
 
 impl WorkError {
-    /// An error of a class, from any error or text.
+    /// An error of this class, from any error or text.
     pub fn new(class: ErrorClass, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             class,
@@ -24,7 +24,7 @@ impl WorkError {
         }
     }
 
-    /// An error of a dependency, which is no fault of the message.
+    /// A failure of a dependency, which is not the message's fault.
     pub fn held(dependency: Dependency, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             class: ErrorClass::Dependency,
@@ -33,17 +33,17 @@ impl WorkError {
         }
     }
 
-    /// The dependency that refuses or fails, of an error of the class `Dependency`.
+    /// The dependency that refuses or fails, for errors of the class `Dependency`.
     pub fn dependency(&self) -> Option<&Dependency> {
         self.dependency.as_ref()
     }
 
-    /// What this failure says about trying again.
+    /// The class, which decides about retries.
     pub fn class(&self) -> ErrorClass {
         self.class
     }
 
-    /// The whole chain of causes, as callers and logs see it.
+    /// The error with its complete chain of causes, as webhooks and logs show it.
     pub fn message(&self) -> String {
         chain(&*self.source)
     }
@@ -57,13 +57,13 @@ impl fmt::Display for WorkError {
 
 impl Error for WorkError {}
 
-/// An error with all its causes, `: ` between them.
+/// An error with all its causes, separated by `: `.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let next = error.to_string();
-        // Some errors print their cause themselves.
+        // Some errors include their cause in their own text.
         if !text.ends_with(&next) {
             text.push_str(": ");
             text.push_str(&next);

@@ -1,4 +1,4 @@
-//! Work on hold: a dependency of the worker refuses or fails, and the message waits for it.
+//! Work on hold: a dependency of the worker refuses or fails, and the work is retried until it succeeds.
 
 use std::time::{Duration, Instant};
 
@@ -8,42 +8,23 @@ use crate::telemetry::Holds;
 /// Failures of a dependency are reported as a hold once they have lasted this long; most pass sooner.
 const REPORT_AFTER: Duration = Duration::from_secs(2);
 
-/// How often a hold that goes on is logged.
+/// Interval between log lines about the same hold.
 const LOG_PERIOD: Duration = Duration::from_secs(60);
 
-/// A dependency that refuses or fails.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dependency {
-    /// The dependency and its code, such as `s3:403`, `volume:EACCES`, `kafka:29`.
-    pub name: String,
-    /// What makes it available again.
-    pub fix: &'static str,
-}
-
-impl Dependency {
-    /// A dependency, its code, and what makes it available again.
-    pub fn new(kind: &str, code: &str, fix: &'static str) -> Self {
-        Self {
-            name: format!("{kind}:{code}"),
-            fix,
-        }
-    }
-}
-
-/// A step that may be put on hold. Reports the hold in log, metrics, `/ready` and the record beside the offset; dropped,
-/// the hold is over.
+/// A step that may be on hold. Reports the hold in logs, metrics, `/ready` and the offset metadata; dropping it ends
+/// the hold.
 #[derive(Debug)]
 pub(crate) struct HoldableStep<'h> {
     holds: &'h Holds,
     name: &'static str,
-    /// When it failed first.
+    /// Time of its first failure.
     failing_since: Option<Instant>,
-    /// The dependency that is reported, and when it was logged last.
+    /// The reported dependency, and when it was last logged.
     reported: Option<(String, Instant)>,
 }
 
 impl<'h> HoldableStep<'h> {
-    /// A step that has not failed; `name` is what logs call it.
+    /// A step that has not failed; `name` is its name in logs.
     pub(crate) fn new(holds: &'h Holds, name: &'static str) -> Self {
         Self {
             holds,
@@ -53,11 +34,11 @@ impl<'h> HoldableStep<'h> {
         }
     }
 
-    /// The step failed because of a dependency, at `now`, and is tried again.
+    /// Records that the step failed at `now` because of a dependency and is retried.
     pub(crate) fn failed(&mut self, error: &WorkError, now: Instant) {
         let lasted = now.duration_since(*self.failing_since.get_or_insert(now));
         let Some(dependency) = error.dependency().filter(|_| lasted >= REPORT_AFTER) else {
-            tracing::warn!(step = self.name, %error, "Trying again");
+            tracing::warn!(step = self.name, %error, "Step failed; retrying");
             return;
         };
         let logged_at = match &self.reported {
@@ -77,7 +58,7 @@ impl<'h> HoldableStep<'h> {
                 lasts_s = lasted.as_secs(),
                 %error,
                 fix = dependency.fix,
-                "On hold: a dependency refuses or fails; the message is kept and tried again"
+                "On hold: a dependency refuses or fails; the message is kept and the step is retried"
             );
         } else {
             tracing::debug!(step = self.name, %error, "Still on hold");
@@ -100,13 +81,14 @@ impl Drop for HoldableStep<'_> {
 mod tests {
     use super::*;
     use crate::telemetry::Metrics;
+    use crate::work::Dependency;
 
     fn refusal(code: &str) -> WorkError {
         WorkError::held(Dependency::new("s3", code, "grant it"), "refused")
     }
 
     #[test]
-    fn a_failure_that_lasts_is_reported_until_the_step_ends() {
+    fn a_lasting_failure_is_reported_until_the_step_ends() {
         let metrics = Metrics::new();
         let names = || -> Vec<String> {
             let holds = metrics.holds().list();

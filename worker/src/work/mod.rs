@@ -1,16 +1,17 @@
-//! One message's work: what it may assume, how it fails, how it tries again, and what a role is.
+//! The work on one message: its limits, errors and retries, and the interface of a role.
 //!
-//! Knows no Kafka and no audio; the service loop hands a [`Claim`] in, and a role hands [`Finished`] out.
+//! Uses neither Kafka nor audio code. The service loop passes a [`WorkContext`] to a role, which returns [`Finished`].
 
-mod claim;
+mod context;
+mod dependency;
 mod error;
 mod hold;
 mod retry;
 mod role;
 
-pub use claim::{Claim, ClaimRequest, ClaimedWork};
+pub use context::{OwnershipRequest, WorkContext, WorkSupervisor};
+pub use dependency::Dependency;
 pub use error::{WorkError, chain};
-pub use hold::Dependency;
 pub(crate) use hold::HoldableStep;
-pub use retry::{holding, retrying};
-pub use role::{Finished, Refusal, Role};
+pub use retry::{retry_transient, retry_while_held};
+pub use role::{FailureReport, Finished, Role};

@@ -1,38 +1,38 @@
-//! Trying a step again while its failures may pass.
+//! Retries a step while its failures are transient.
 
 use std::time::{Duration, Instant};
 
-use super::{Claim, HoldableStep, WorkError};
+use super::{HoldableStep, WorkContext, WorkError};
 use crate::error::ErrorClass;
 
 /// The first pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// The longest pause. A dependency that is available again is noticed within it.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The longest pause: a dependency that is available again is used within this time.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// Runs a step that needs the object store or the shared volume until it succeeds or fails for good.
+/// Runs a step that needs the object store or the shared volume until it succeeds or fails permanently.
 ///
-/// As long as a dependency refuses or fails, the work is on hold: it is tried without end, and that time is not counted
-/// against the task's deadline. Other failures that may pass are tried again for half of the time that is left.
+/// While a dependency refuses or fails, the work is on hold: the step is retried without limit, and that time does not
+/// count against the task's deadline. Other transient failures are retried for half of the time that is left.
 ///
-/// `name` is what logs and metrics call the step.
+/// `name` is the step's name in logs and metrics.
 ///
 /// # Errors
-/// The last failure, or the claim's end; never [`ErrorClass::Dependency`].
-pub async fn retrying<T, F>(
-    claim: &Claim,
+/// The last failure, a cancellation or a timeout; never [`ErrorClass::Dependency`].
+pub async fn retry_transient<T, F>(
+    context: &WorkContext,
     name: &'static str,
     mut step: impl FnMut() -> F,
 ) -> Result<T, WorkError>
 where
     F: Future<Output = Result<T, WorkError>>,
 {
-    let mut left = claim.deadline().saturating_duration_since(Instant::now()) / 2;
+    let mut left = context.deadline().saturating_duration_since(Instant::now()) / 2;
     let mut pause = FIRST_PAUSE;
     loop {
         let begin = Instant::now();
-        let error = match holding(claim, name, || claim.dependent_stage(name, step())).await {
+        let error = match retry_while_held(context, name, || context.dependent_stage(name, step())).await {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
@@ -40,25 +40,25 @@ where
         if error.class() != ErrorClass::Transient || left.is_zero() {
             return Err(error);
         }
-        tracing::warn!(step = name, %error, pause_ms = pause.as_millis() as u64, "Trying again");
-        claim.pause(pause).await?;
-        pause = next(pause);
+        tracing::warn!(step = name, %error, pause_ms = pause.as_millis() as u64, "Step failed; retrying");
+        context.pause(pause).await?;
+        pause = next_pause(pause);
     }
 }
 
-/// Runs `step` until its failure is not one of a dependency; see [`retrying`].
+/// Runs `step` again while it fails because of a dependency; see [`retry_transient`].
 ///
 /// # Errors
-/// The last failure, or the claim's end; never [`ErrorClass::Dependency`].
-pub async fn holding<T, F>(
-    claim: &Claim,
+/// The last failure, a cancellation or a timeout; never [`ErrorClass::Dependency`].
+pub async fn retry_while_held<T, F>(
+    context: &WorkContext,
     name: &'static str,
     mut step: impl FnMut() -> F,
 ) -> Result<T, WorkError>
 where
     F: Future<Output = Result<T, WorkError>>,
 {
-    let mut holdable = HoldableStep::new(claim.metrics().holds(), name);
+    let mut holdable = HoldableStep::new(context.metrics().holds(), name);
     let mut pause = FIRST_PAUSE;
     loop {
         let begin = Instant::now();
@@ -68,26 +68,26 @@ where
         };
         let now = Instant::now();
         holdable.failed(&error, now);
-        claim.extend(now.duration_since(begin) + pause);
-        claim.pause(pause).await?;
-        pause = next(pause);
+        context.extend(now.duration_since(begin) + pause);
+        context.pause(pause).await?;
+        pause = next_pause(pause);
     }
 }
 
-fn next(pause: Duration) -> Duration {
-    (pause * 2).min(LONGEST_PAUSE)
+fn next_pause(pause: Duration) -> Duration {
+    (pause * 2).min(MAX_PAUSE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::telemetry::{Metrics, TraceContext};
-    use crate::work::{ClaimedWork, Dependency};
+    use crate::work::{Dependency, WorkSupervisor};
 
     const TASK_TIME: Duration = Duration::from_secs(600);
 
-    fn claim(metrics: &Metrics) -> (Claim, ClaimedWork) {
-        Claim::new(Instant::now() + TASK_TIME, TraceContext::start(), metrics.clone())
+    fn context(metrics: &Metrics) -> (WorkContext, WorkSupervisor) {
+        WorkContext::new(Instant::now() + TASK_TIME, TraceContext::start(), metrics.clone())
     }
 
     fn refused() -> WorkError {
@@ -95,15 +95,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_what_may_pass_is_tried_again() {
+    async fn only_transient_errors_are_retried() {
         for (class, tries) in [
             (ErrorClass::Transient, 3),
             (ErrorClass::Permanent, 1),
             (ErrorClass::Bug, 1),
         ] {
-            let (claim, _work) = claim(&Metrics::new());
+            let (context, _work) = context(&Metrics::new());
             let mut tried = 0;
-            let done = retrying(&claim, "test", || {
+            let done = retry_transient(&context, "test", || {
                 tried += 1;
                 let result = if tried < 3 {
                     Err(WorkError::new(class, "no"))
@@ -118,27 +118,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_step_is_tried_as_long_as_a_dependency_refuses_and_keeps_the_tasks_time() {
-        let (claim, _work) = claim(&Metrics::new());
-        let deadline = claim.deadline();
+    async fn a_step_is_retried_while_a_dependency_refuses_and_extends_the_deadline() {
+        let (context, _work) = context(&Metrics::new());
+        let deadline = context.deadline();
         let mut tried = 0;
         // Ten seconds each: far longer than the task's own time.
-        let held = retrying(&claim, "test", || {
+        let held = retry_transient(&context, "test", || {
             tried += 1;
             let result = if tried < 500 { Err(refused()) } else { Ok(()) };
             async move { result }
         });
         held.await.expect("the dependency is available in the end");
         assert_eq!(tried, 500);
-        let added = claim.deadline().duration_since(deadline);
+        let added = context.deadline().duration_since(deadline);
         assert!(added > Duration::from_secs(490 * 10), "{added:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dependency_that_does_not_answer_is_no_fault_of_the_task() {
-        let (claim, _work) = claim(&Metrics::new());
+    async fn a_dependency_that_does_not_respond_does_not_fail_the_task() {
+        let (context, _work) = context(&Metrics::new());
         let mut tried = 0;
-        let done = retrying(&claim, "test", || {
+        let done = retry_transient(&context, "test", || {
             tried += 1;
             let hangs = tried < 3;
             async move {
@@ -148,16 +148,16 @@ mod tests {
                 Ok(())
             }
         });
-        done.await.expect("it answers at last");
+        done.await.expect("the third try responds");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_hold_ends_when_the_message_is_lost() {
         let metrics = Metrics::new();
-        let (claim, work) = claim(&metrics);
-        let held = retrying::<(), _>(&claim, "test", || async { Err(refused()) });
+        let (context, work) = context(&metrics);
+        let held = retry_transient::<(), _>(&context, "test", || async { Err(refused()) });
         let (held, ()) = tokio::join!(held, async { work.cancel() });
-        assert_eq!(held.expect_err("cancelled").class(), ErrorClass::Interrupted);
+        assert_eq!(held.expect_err("canceled").class(), ErrorClass::Interrupted);
         assert!(metrics.holds().list().is_empty());
     }
 }

@@ -1,83 +1,83 @@
-//! What a role does with its messages.
+//! The interface of a role.
 
 use separation_contract::message::{Malformed, TaskId, TaskResult};
 
-use super::{Claim, WorkError};
+use super::{WorkContext, WorkError};
 
-/// A message's work, done: now, or by an earlier attempt.
+/// Result of finished work, of this attempt or an earlier one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
-    /// What to publish before the message is committed.
+    /// The result to publish before the message is committed.
     pub publish: Option<TaskResult>,
-    /// Whether the work succeeded; a failure that was reported is finished as well.
+    /// Whether the work succeeded. A reported failure counts as finished, too.
     pub success: bool,
 }
 
-/// A message that is given up: who is told, and why.
+/// A message that is given up: its task, webhook and reason.
 #[derive(Debug, Clone, Copy)]
-pub struct Refusal<'a> {
+pub struct FailureReport<'a> {
     /// The task.
     pub task_uuid: &'a TaskId,
-    /// Its caller, if any.
+    /// URL of its webhook, if any.
     pub hook_url: Option<&'a str>,
-    /// Why, for the caller.
+    /// The reason, as the webhook reports it.
     pub reason: &'a str,
     /// Position of the message, as `topic/partition@offset`.
     pub message: &'a str,
 }
 
-/// What a role does with its messages. The service loop calls the steps in the order in which they stand here.
+/// The steps of a role. The service loop calls them in this order.
 pub trait Role: Send + Sync + 'static {
-    /// A message that can be worked on.
+    /// A parsed message.
     type Message: Send + Sync + 'static;
 
-    /// What the log says of a message that was taken.
+    /// The log line for a received message.
     const RECEIVED: &'static str;
 
-    /// The word for this role in logs and metrics.
+    /// Name of this role in logs and metrics.
     const NAME: &'static str;
 
-    /// Whether a message that failed is also kept as a dead letter, because what it stands for is of value.
-    const KEEPS_FAILURES: bool;
+    /// Whether a failed message is also sent to the dead-letter topic, because it refers to finished stems.
+    const DEAD_LETTERS_FAILURES: bool;
 
-    /// Reads a message's value.
+    /// Parses a message's value.
     ///
     /// # Errors
-    /// When it is none of this role's.
+    /// When it is not a valid message of this role.
     fn parse(&self, value: Option<&[u8]>) -> Result<Self::Message, Malformed>;
 
-    /// The task that a message belongs to, and who is told if it is given up.
+    /// The task of a message, and the URL of its webhook.
     fn task<'m>(&self, message: &'m Self::Message) -> (&'m TaskId, Option<&'m str>);
 
-    /// Finds work that an earlier attempt finished.
+    /// Returns the result if an earlier attempt completed the work.
     ///
     /// # Errors
-    /// When that cannot be told.
-    fn recognise(
+    /// When this cannot be determined.
+    fn find_completed(
         &self,
         message: &Self::Message,
     ) -> impl Future<Output = Result<Option<Finished>, WorkError>> + Send;
 
-    /// Does the work. Dropped when the claim is cancelled or its deadline passes and the work does not end by itself.
+    /// Does the work. The future is dropped when the work is canceled or overdue and does not end by itself.
     ///
     /// # Errors
-    /// When it failed; its class decides what becomes of the message.
+    /// When the work failed; the error's class decides what happens to the message.
     fn work(
         &self,
         message: &Self::Message,
-        claim: &Claim,
+        context: &WorkContext,
     ) -> impl Future<Output = Result<Finished, WorkError>> + Send;
 
-    /// Tells the caller of a message that is given up, or gives what to publish so that another role tells.
+    /// Reports the failure of a message that is given up: by webhook, or by a result for another role to report.
     ///
     /// # Errors
-    /// When that failed, and may succeed later.
-    fn refuse(
+    /// When reporting failed; the class decides whether it is retried.
+    fn report_failure(
         &self,
-        refusal: Refusal<'_>,
-        claim: &Claim,
+        failure: FailureReport<'_>,
+        context: &WorkContext,
     ) -> impl Future<Output = Result<Finished, WorkError>> + Send;
 
-    /// Removes what is not needed any more, once the message is committed. Failures are logged, not returned.
+    /// Deletes files that are no longer needed, after the message is committed. Failures are logged, not returned.
     fn clean_up(&self, message: &Self::Message, finished: &Finished) -> impl Future<Output = ()> + Send;
 }

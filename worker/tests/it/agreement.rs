@@ -1,4 +1,4 @@
-//! The engine with real ONNX models in ONNX Runtime gives what the definition says, to 1e-4 of full scale.
+//! The engine with real ONNX models in ONNX Runtime agrees with the definition to 1e-4 of full scale.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use separation_worker::audio::StereoBlock;
 use separation_worker::engine::{
     ChunkGrid, Overlap, Plan, SpectrumShape, SpectrumSizes, StemBlocks, StemFormula,
 };
+use separation_worker::locations::Locations;
 use separation_worker::onnx::{ModelSource, OnnxNetwork, Provider, RuntimeOptions};
-use separation_worker::places::Places;
 
 use crate::in_memory::{music, separate_song};
 use crate::oracle::{self, Parameters, Stereo, fixture_model};
@@ -19,7 +19,7 @@ const COLUMNS: usize = 256;
 
 /// One song and the way it is separated.
 struct Row {
-    /// F and n_fft, which name the fixture.
+    /// F and n_fft, which identify the fixture.
     model: (usize, usize),
     overlap: f64,
     song_frames: usize,
@@ -79,13 +79,13 @@ impl Row {
         let mut network = OnnxNetwork::load(
             ModelSource::File(&file),
             options,
-            &Places::from_environment(),
+            &Locations::from_environment(),
             |fixed| {
                 let (rows, columns) = (fixed.rows.unwrap_or(0), fixed.columns.unwrap_or(0));
                 SpectrumShape::new(SpectrumSizes { n_fft, rows, columns })
             },
         )
-        .expect("ONNX Runtime and the fixture are there");
+        .expect("ONNX Runtime and the fixture are installed");
         let shape = SpectrumShape::new(SpectrumSizes {
             n_fft,
             rows,
@@ -141,20 +141,20 @@ fn doubles(block: &StereoBlock) -> Stereo {
 }
 
 fn difference(found: &StereoBlock, expected: &Stereo) -> f64 {
-    let mut greatest = 0.0_f64;
+    let mut max_difference = 0.0_f64;
     for (found, expected) in [&found.left, &found.right].into_iter().zip(expected) {
         assert_eq!(found.len(), expected.len(), "as long as the song");
         for (&found, expected) in found.iter().zip(expected) {
             let difference = (f64::from(found) - expected).abs();
-            // Not `max`, which forgets NaN.
+            // `max` would ignore NaN.
             assert!(difference.is_finite(), "{found} instead of {expected}");
-            greatest = greatest.max(difference);
+            max_difference = max_difference.max(difference);
         }
     }
-    greatest
+    max_difference
 }
 
-/// Both stems by UVR's formula are the oracle's to 1e-4, and they sum to the song to 1e-6.
+/// Both stems by UVR's formula equal the oracle's to 1e-4, and their sum equals the song to 1e-6.
 fn check(row: &Row) {
     let song = row.song();
     let start = Instant::now();
@@ -187,16 +187,16 @@ fn check(row: &Row) {
     let unexplained = difference(&song, &sum);
     assert!(
         unexplained <= 1e-6,
-        "the stems sum to the song but for {unexplained:e}"
+        "the sum of the stems differs from the song by {unexplained:e}"
     );
     let silence = StereoBlock::silence(song.frames());
     assert!(
         stems.primary != silence && stems.secondary != silence,
-        "the fixture separates something"
+        "neither stem is silent"
     );
 }
 
-/// Both stems of a song of this peak are those of audio-separator, to 1e-5.
+/// Both stems of a song with this peak equal those of audio-separator to 1e-5.
 fn check_compatible(row: &Row, peak: f32) {
     let mut song = row.song();
     let gain = peak / song.peak();
@@ -209,7 +209,7 @@ fn check_compatible(row: &Row, peak: f32) {
         peak: song.peak(),
     };
     let start = Instant::now();
-    // Whoever calls the engine knows the peak and scales what goes in and what comes out.
+    // The engine's caller knows the peak and scales input and output.
     lower(&mut song);
     let mut stems = row.separate(&song, formula);
     lower(&mut stems.primary);
@@ -239,7 +239,7 @@ fn lower(block: &mut StereoBlock) {
 }
 
 #[test]
-fn songs_of_a_moment_are_separated_as_defined() {
+fn songs_shorter_than_a_chunk_are_separated_as_defined() {
     check(&Row::new((3072, 7680), 0.25, 1));
     check(&Row::new((3072, 6144), 0.5, 2).compensate(1.035));
     check(&Row::new((2048, 5120), 0.0, 1_000));
@@ -260,17 +260,17 @@ fn songs_of_several_chunks_are_separated_as_defined() {
 }
 
 #[test]
-fn chunks_that_overlap_by_four_fifths_are_put_together_as_defined() {
+fn chunks_that_overlap_by_four_fifths_are_joined_as_defined() {
     check(&Row::new((2560, 5120), 0.8, 352_801).compensate(1.02));
 }
 
 #[test]
-fn chunks_that_overlap_by_nine_tenths_are_put_together_as_defined() {
+fn chunks_that_overlap_by_nine_tenths_are_joined_as_defined() {
     check(&Row::new((2048, 5120), 0.9, CHUNK - 5120 + 1));
 }
 
 #[test]
-fn the_peers_stems_are_reproduced_whether_it_scales_the_song_or_not() {
+fn the_stems_of_audio_separator_are_reproduced_with_and_without_scaling() {
     check_compatible(&Row::new((2048, 6144), 0.25, 100_000).compensate(1.035), 1.0);
     check_compatible(&Row::new((3072, 6144), 0.25, 44_100).compensate(1.08), 0.9);
     check_compatible(&Row::new((2048, 5120), 0.25, 44_100).compensate(1.02), 0.5);

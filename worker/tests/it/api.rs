@@ -1,4 +1,4 @@
-//! The HTTP API, over real connections: what callers get, what is queued, and that nothing is left half-done.
+//! The HTTP API over real connections: responses, queued tasks, and no incomplete state.
 
 mod bench;
 mod failures;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 const SONG: &[u8] = b"a song, of whatever format";
 
 #[tokio::test]
-async fn health_answers_everybody() {
+async fn health_needs_no_authentication() {
     let api = Bench::guarded(&[]).await;
     let answer = Answer::of(api.http.get(format!("{}/health", api.url))).await;
     assert_eq!(answer.status, 200);
@@ -83,7 +83,7 @@ async fn a_file_becomes_a_task() {
 }
 
 #[tokio::test]
-async fn only_who_knows_name_and_password_is_served() {
+async fn only_requests_with_valid_credentials_are_served() {
     let api = Bench::guarded(&[]).await;
     let endpoints = [
         (Method::POST, "/generate"),
@@ -91,15 +91,15 @@ async fn only_who_knows_name_and_password_is_served() {
         (Method::GET, "/tasks/abc"),
     ];
     for (method, path) in endpoints {
-        for login in [
+        for credentials in [
             None,
             Some(basic("admin", "password")),
             Some(basic("root", PASSWORD)),
             Some("Bearer x".into()),
         ] {
             let mut request = api.http.request(method.clone(), format!("{}{path}", api.url));
-            if let Some(login) = login {
-                request = request.header(header::AUTHORIZATION, login);
+            if let Some(credentials) = credentials {
+                request = request.header(header::AUTHORIZATION, credentials);
             }
             let answer = Answer::of(request).await;
             assert_eq!(answer.status, 401, "{path}");
@@ -115,7 +115,7 @@ async fn only_who_knows_name_and_password_is_served() {
 }
 
 #[tokio::test]
-async fn without_a_password_only_this_machines_names_are_served() {
+async fn without_a_password_only_requests_for_this_machine_are_served() {
     let api = Bench::start(&[]).await;
     let ask = |host: &'static str, site: &'static str| {
         let request = api
@@ -134,7 +134,7 @@ async fn without_a_password_only_this_machines_names_are_served() {
 }
 
 #[tokio::test]
-async fn what_does_not_exist_is_said_in_json() {
+async fn unknown_paths_and_methods_get_json_errors() {
     let api = Bench::guarded(&[]).await;
     for path in ["/nothing", "/tasks/unknown", "/tasks/..%2F..%2Fetc", "/tasks/%00"] {
         let answer = api.get(path).await;
@@ -191,7 +191,7 @@ async fn a_task_is_followed_from_the_queue_to_its_stems() {
         "version": 1, "task_uuid": id, "status": "success", "vocals": "https://cdn/v.wav",
         "instrumental": "https://cdn/i.wav", "webhook": "none", "finished_at": 5
     });
-    api.files.show(&id, manifest);
+    api.files.publish_manifest(&id, manifest);
     let done = json!({
         "status": "done", "vocals": "https://cdn/v.wav", "instrumental": "https://cdn/i.wav", "webhook": "none",
         "finished_at": 5
@@ -200,7 +200,7 @@ async fn a_task_is_followed_from_the_queue_to_its_stems() {
 }
 
 #[tokio::test]
-async fn the_description_is_served_as_it_is_committed() {
+async fn the_openapi_document_matches_the_snapshot() {
     let api = Bench::guarded(&[]).await;
     let answer = Answer::of(api.http.get(format!("{}/openapi.json", api.url))).await;
     assert_eq!(answer.status, 200);
@@ -208,7 +208,7 @@ async fn the_description_is_served_as_it_is_committed() {
 }
 
 #[tokio::test]
-async fn the_page_runs_nothing_but_what_is_in_it() {
+async fn the_page_runs_only_its_own_script() {
     let api = Bench::guarded(&[]).await;
     let response = api.http.get(format!("{}/", api.url)).send().await.unwrap();
     let policy = response.headers()["content-security-policy"]
@@ -221,10 +221,10 @@ async fn the_page_runs_nothing_but_what_is_in_it() {
     );
     assert!(!policy.contains("unsafe"), "{policy}");
     let page = response.text().await.unwrap();
-    for elsewhere in ["src=", "href=\"http", "url(", "@import", " on", "style="] {
+    for forbidden in ["src=", "href=\"http", "url(", "@import", " on", "style="] {
         let tags = page.split("<script>").next().unwrap();
-        let found = elsewhere != " on" && tags.contains(elsewhere);
-        assert!(!found, "{elsewhere}");
+        let found = forbidden != " on" && tags.contains(forbidden);
+        assert!(!found, "{forbidden}");
     }
     assert!(page.contains("/openapi.json"));
 }

@@ -1,4 +1,4 @@
-//! The API understands what the Helm chart tells it.
+//! The API accepts the settings that the Helm chart gives it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ struct Line {
     api: ApiArguments,
 }
 
-/// The options that mean the same as the chart's variables. Where a secret or the pod says the value, it is `value`.
+/// The options equivalent to the chart's variables. Values from a Secret or the pod are replaced by `value`.
 fn options(values: &Value, value: &str) -> Vec<String> {
     let objects = Release::default().render(values).expect("a chart");
     let api = objects.iter().find(|object| {
@@ -30,21 +30,21 @@ fn options(values: &Value, value: &str) -> Vec<String> {
     let mut options = vec!["api".to_owned()];
     for variable in container["env"].as_array().expect("variables") {
         let name = variable["name"].as_str().expect("a name");
-        // Of the C library's, not ours.
+        // A variable of the C library, not ours.
         if name == "TMPDIR" {
             continue;
         }
         let option = known
             .get(name)
-            .unwrap_or_else(|| panic!("the API knows no {name}"));
-        let said = variable["value"].as_str().unwrap_or(value);
-        options.push(format!("--{option}={said}"));
+            .unwrap_or_else(|| panic!("the API has no variable {name}"));
+        let text = variable["value"].as_str().unwrap_or(value);
+        options.push(format!("--{option}={text}"));
     }
     options
 }
 
-fn understood(values: &Value) -> ApiSettings {
-    let line = Line::try_parse_from(options(values, "said-by-a-secret")).expect("options");
+fn parsed_settings(values: &Value) -> ApiSettings {
+    let line = Line::try_parse_from(options(values, "value-of-a-secret")).expect("options");
     ApiPlan::new(&line.api).expect("a plan");
     line.api.settings().expect("settings")
 }
@@ -63,11 +63,11 @@ fn with_api(change: &Value) -> Value {
 }
 
 #[test]
-fn the_api_understands_the_smallest_chart() {
-    let settings = understood(&with_api(&json!({})));
+fn the_api_accepts_the_minimal_chart() {
+    let settings = parsed_settings(&with_api(&json!({})));
     assert_eq!(settings.address.to_string(), "0.0.0.0:8000");
     assert_eq!(settings.task_topic, "uvr_tasks");
-    // What the chart spells out are the API's own defaults.
+    // The chart's explicit values equal the API's defaults.
     let line = Line::try_parse_from(["api", "--password=x"]).expect("options");
     let own = line.api.settings().expect("settings");
     assert_eq!(settings.input.max_bytes, own.input.max_bytes);
@@ -78,7 +78,7 @@ fn the_api_understands_the_smallest_chart() {
 }
 
 #[test]
-fn the_api_understands_all_that_the_chart_can_say() {
+fn the_api_accepts_every_setting_of_the_chart() {
     let values = with_api(&json!({
         "kafka": {
             "bootstrapServers": "kafka-0:9093,kafka-1:9093",
@@ -101,13 +101,13 @@ fn the_api_understands_all_that_the_chart_can_say() {
         "limits": {"maxInputBytes": 4_294_967_296_i64, "inputTimeoutSeconds": 900,
                    "inputIdleSeconds": 60, "maxConcurrentInputs": 3},
     }));
-    // Certificates are looked for at once: they lie elsewhere here.
-    let folder = tempfile::tempdir().expect("a folder");
-    let options = options(&values, "said-by-a-secret").into_iter().map(|option| {
+    // Certificate files must exist, so they are created in another directory here.
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = options(&values, "value-of-a-secret").into_iter().map(|option| {
         let Some((name, path)) = option.split_once("=/etc/separation/") else {
             return option;
         };
-        let path = folder.path().join(path.replace('/', "-"));
+        let path = directory.path().join(path.replace('/', "-"));
         fs::write(&path, "").expect("a file");
         format!("{name}={}", path.display())
     });

@@ -1,4 +1,4 @@
-//! Every format of `docs/formats.md`, made by ffmpeg from one deterministic source and read back.
+//! Every format of `docs/formats.md`, encoded by ffmpeg from one deterministic source and read back.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,21 +9,21 @@ use separation_worker::audio::{
     WavSamples, create, open, open_bytes,
 };
 
-/// Neither a multiple of any codec's frame nor of a block: 2.27 s.
+/// 2.27 s; not a multiple of any codec's frame size or of a block.
 const FRAMES: usize = 100_003;
 
-/// A format that is read.
+/// An input format.
 struct Row {
     name: &'static str,
-    /// Arguments of ffmpeg between its input and its output.
+    /// ffmpeg's arguments between input and output.
     encode: &'static str,
-    /// The name that `info` gives.
+    /// The format name in `info`.
     format: &'static str,
     via: Via,
     length: Length,
-    /// Frames by which the audio comes later than in the source; negative where its beginning is lost.
+    /// Frames by which the audio is later than in the source; negative if its beginning is lost.
     lag: isize,
-    /// Frames by which the length told beforehand may be too great.
+    /// Frames by which the expected length may be too great.
     hint_slack: u64,
     min_snr_db: f64,
 }
@@ -37,7 +37,7 @@ enum Via {
 #[derive(Clone, Copy)]
 enum Length {
     Exact,
-    /// The format does not say where its audio ends: so many frames may follow.
+    /// The format does not store the exact length: up to this many frames may follow.
     AtMostMore(usize),
 }
 
@@ -132,7 +132,7 @@ const ROWS: &[Row] = &[
         ..row("adts_aac", "-c:a aac -b:a 320k -f adts", "aac", 20.0)
     },
     row("m4a_alac", "-c:a alac -sample_fmt s32p -f ipod", "alac", 125.0),
-    // ffmpeg counts the last packet as a whole one.
+    // ffmpeg counts the last packet as a full one.
     Row {
         hint_slack: 4_095,
         ..row("caf_alac", "-c:a alac -sample_fmt s16p -f caf", "alac", 80.0)
@@ -178,7 +178,7 @@ const ROWS: &[Row] = &[
     ),
 ];
 
-/// Chords with a slow swell, different on both sides, below 6 kHz so that every codec keeps them.
+/// Chords with a slow swell, different in both channels, below 6 kHz so that every codec preserves them.
 fn source() -> StereoBlock {
     let voice = |n: usize, tones: [f64; 4]| {
         let time = n as f64 / 44_100.0;
@@ -206,17 +206,17 @@ pub(crate) fn write(block: &StereoBlock, path: &Path, format: OutputFormat) -> S
 }
 
 pub(crate) fn read_all(source: &mut FileSource) -> StereoBlock {
-    let (mut whole, mut piece) = (StereoBlock::default(), StereoBlock::default());
+    let (mut all, mut piece) = (StereoBlock::default(), StereoBlock::default());
     loop {
         source.read(&mut piece).unwrap();
         if piece.is_empty() {
-            return whole;
+            return all;
         }
-        whole.append(&piece);
+        all.append(&piece);
     }
 }
 
-/// Encodes `source` with ffmpeg into `directory/_input.wav`, whatever it then is.
+/// Encodes `source` with ffmpeg into `directory/_input.wav`, whatever the format.
 pub(crate) fn encode(directory: &Path, source: &StereoBlock, arguments: &str) -> PathBuf {
     let wav = directory.join("source");
     write(source, &wav, OutputFormat::Wav(WavSamples::Float32));
@@ -238,7 +238,7 @@ pub(crate) fn encode(directory: &Path, source: &StereoBlock, arguments: &str) ->
         .args(arguments.split_ascii_whitespace())
         .arg(&output)
         .output()
-        .expect("the formats are made by ffmpeg, which must be installed");
+        .expect("ffmpeg must be installed");
     assert!(
         run.status.success(),
         "{arguments}: {}",
@@ -247,7 +247,7 @@ pub(crate) fn encode(directory: &Path, source: &StereoBlock, arguments: &str) ->
     output
 }
 
-/// Signal to noise of both channels together, with `found` coming `lag` frames late (early, if negative).
+/// Signal-to-noise ratio of both channels together, with `found` late by `lag` frames (early, if negative).
 fn snr_db(expected: &StereoBlock, found: &StereoBlock, lag: isize) -> f64 {
     let (mut signal, mut noise) = (0.0, 0.0);
     for (expected, found) in [(&expected.left, &found.left), (&expected.right, &found.right)] {
@@ -261,7 +261,7 @@ fn snr_db(expected: &StereoBlock, found: &StereoBlock, lag: isize) -> f64 {
     10.0 * (signal / noise).log10()
 }
 
-/// Reads one row back; what is wrong with it, if anything.
+/// Reads one format back; returns the difference, if any.
 fn check(row: &Row, source: &StereoBlock) -> Result<(), String> {
     let directory = tempfile::tempdir().unwrap();
     let path = encode(directory.path(), source, row.encode);
@@ -313,7 +313,7 @@ fn check(row: &Row, source: &StereoBlock) -> Result<(), String> {
 }
 
 #[test]
-fn every_format_is_recognised_by_its_content_and_read_in_full_and_in_place() {
+fn every_format_is_recognized_by_its_content_and_read_completely_and_in_place() {
     let source = source();
     let wrong: Vec<String> = ROWS.iter().filter_map(|row| check(row, &source).err()).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -337,7 +337,7 @@ fn the_documented_formats_are_the_tested_ones() {
     assert_eq!(documented, tested);
 }
 
-/// Formats that are written, apart from the optional MP3.
+/// Output formats, except the optional MP3.
 const OUTPUTS: &[(&str, OutputFormat)] = &[
     ("out_wav_16", OutputFormat::Wav(WavSamples::Int16)),
     ("out_wav_24", OutputFormat::Wav(WavSamples::Int24)),
@@ -347,7 +347,7 @@ const OUTPUTS: &[(&str, OutputFormat)] = &[
 ];
 
 #[test]
-fn what_is_written_reads_back_to_the_step_and_again_to_the_bit() {
+fn written_samples_read_back_to_one_step_and_then_exactly() {
     let source = source();
     let directory = tempfile::tempdir().unwrap();
     for (name, format) in OUTPUTS {
@@ -371,7 +371,7 @@ fn what_is_written_reads_back_to_the_step_and_again_to_the_bit() {
             .left
             .iter()
             .zip(&source.left)
-            .fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
+            .fold(0.0_f32, |max, (a, b)| max.max((a - b).abs()));
         assert!(difference <= step / 2.0, "{name}: {difference}");
         write(&once, &path, *format);
         let twice = read_all(&mut open(&path, &SourceOptions::default()).unwrap());
@@ -402,7 +402,7 @@ fn integer_stems_sum_to_the_mix_to_one_step() {
     }
 }
 
-/// Left and right into six channels: the sum of the mix back to stereo is known.
+/// Left and right into six channels: the downmix to stereo is known.
 const SURROUND: &str = "-af pan=5.1|FL=c0|FR=c1|FC=0.5*c0|LFE=c1|BL=0.25*c1|BR=0.25*c0";
 
 #[test]
@@ -430,9 +430,9 @@ fn surround_is_mixed_by_the_recommendation_in_every_container() {
     }
 }
 
-fn mixed(front: &[f32], centre: &[f32], side: &[f32], gain: f32) -> Vec<f32> {
-    let mix = |((front, centre), side): ((&f32, &f32), &f32)| front + gain * (0.5 * centre + 0.25 * side);
-    front.iter().zip(centre).zip(side).map(mix).collect()
+fn mixed(front: &[f32], center: &[f32], side: &[f32], gain: f32) -> Vec<f32> {
+    let mix = |((front, center), side): ((&f32, &f32), &f32)| front + gain * (0.5 * center + 0.25 * side);
+    front.iter().zip(center).zip(side).map(mix).collect()
 }
 
 #[test]
@@ -452,7 +452,7 @@ fn chained_streams_of_other_rates_and_channels_follow_one_another_in_time() {
         assert_eq!(file.report().skipped_packets, 0, "{arguments}");
         let missing = (2 * FRAMES).abs_diff(found.frames());
         assert!(missing <= 44_100 / rate_hz + 1, "{arguments}: {missing}");
-        // The second stream is as loud in its middle as its source; made mono, half as loud.
+        // The second stream is as loud in its middle as its source; as mono, half as loud.
         let middle = FRAMES + FRAMES / 2..FRAMES + FRAMES / 2 + 10_000;
         let power = |samples: &[f32]| samples.iter().map(|s| s.powi(2)).sum::<f32>();
         let second = power(&found.left[middle]);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use separation_contract::message::{Task, TaskResult, put_back};
+use separation_contract::message::{Task, TaskResult, requeue_value};
 use separation_worker::api::{parse_basic, parse_generate};
 use separation_worker::audio::{SourceOptions, open_bytes};
 use separation_worker::engine::FixedSizes;
@@ -13,10 +13,12 @@ use separation_worker::model::parse_parameters;
 use crate::formats::read_all;
 
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../fuzz/corpus")
         .join(target);
-    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let mut corpus: Vec<_> = files
         .map(|path| (path.clone(), fs::read(path).unwrap()))
         .collect();
@@ -31,7 +33,7 @@ fn parse(text: &[u8]) -> bool {
 }
 
 #[test]
-fn files_of_parameters_in_the_corpus_are_told_apart() {
+fn only_valid_parameter_files_of_the_corpus_are_accepted() {
     for (path, text) in corpus("parameters") {
         let name = path.file_stem().unwrap();
         assert_eq!(
@@ -60,7 +62,7 @@ fn audio_in_the_corpus_is_decoded() {
 const JSON: Option<&[u8]> = Some(b"application/json");
 
 #[test]
-fn messages_in_the_corpus_are_told_apart() {
+fn only_valid_messages_of_the_corpus_are_accepted() {
     for (path, value) in corpus("messages") {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let (task, result) = (Task::parse(Some(&value)), TaskResult::parse(Some(&value)));
@@ -70,7 +72,7 @@ fn messages_in_the_corpus_are_told_apart() {
 }
 
 #[test]
-fn requests_in_the_corpus_are_told_apart() {
+fn only_valid_requests_of_the_corpus_are_accepted() {
     for (path, bytes) in corpus("requests") {
         let name = path.file_stem().unwrap();
         assert_eq!(
@@ -92,13 +94,13 @@ fn change(mut bytes: Vec<u8>, changes: Vec<(prop::sample::Index, u8)>) -> Vec<u8
 
 proptest! {
     #[test]
-    fn a_changed_message_is_read_as_it_is_written_or_refused(
+    fn a_mutated_message_is_parsed_as_it_is_written_or_refused(
         file in 0..6_usize,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {
         let value = change(corpus("messages").swap_remove(file).1, changes);
         if let Ok(task) = Task::parse(Some(&value)) {
-            let (count, text) = put_back(&value).expect("a task is an object");
+            let (count, text) = requeue_value(&value).expect("a task is an object");
             let later = Task::parse(Some(text.as_bytes())).expect("still a task");
             prop_assert_eq!(later.retry_count, count);
             prop_assert_eq!(later.task_uuid, task.task_uuid);
@@ -109,7 +111,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_request_names_addresses_of_http_or_is_refused(
+    fn a_mutated_request_has_http_addresses_or_is_refused(
         file in 0..5_usize,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {
@@ -123,7 +125,7 @@ proptest! {
     }
 
     #[test]
-    fn no_change_of_any_bytes_makes_a_file_of_parameters_dangerous(
+    fn a_mutated_parameter_file_never_panics_the_parser(
         file in 0..4_usize,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {

@@ -1,5 +1,5 @@
-//! Files that are broken, lie about themselves, or are not audio: a clear error or a correct result, in bounded
-//! memory, and never a panic.
+//! Files that are broken, have false headers, or are not audio: a clear error or a correct result, in bounded memory,
+//! and never a panic.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,8 +14,8 @@ use separation_worker::error::ErrorClass;
 
 use crate::formats::{encode, read_all, write};
 
-/// The most frames at the file's rate that one byte can stand for: a FLAC frame of 65,535 equal frames has 14 bytes.
-/// An Ogg or MP4 table entry of a byte adds no more than that; 44.1 is the growth of the lowest rate.
+/// The most frames that one byte can encode: a FLAC frame of 65,535 equal frames has 14 bytes. An Ogg or MP4 table
+/// entry of one byte adds no more than that; 44.1 is the resampling factor of the lowest rate.
 const MAX_FRAMES_PER_BYTE: f64 = 65_535.0 / 14.0 * 44.1;
 
 fn without_ffmpeg() -> SourceOptions {
@@ -25,9 +25,9 @@ fn without_ffmpeg() -> SourceOptions {
     }
 }
 
-/// Reads everything, keeps nothing.
+/// Reads everything and discards it.
 fn drain(bytes: Vec<u8>) -> Result<SourceReport, AudioError> {
-    let most = 65_536 + (bytes.len() as f64 * MAX_FRAMES_PER_BYTE) as u64;
+    let max = 65_536 + (bytes.len() as f64 * MAX_FRAMES_PER_BYTE) as u64;
     let mut source = open_bytes(bytes, &without_ffmpeg())?;
     let mut block = StereoBlock::default();
     loop {
@@ -35,11 +35,7 @@ fn drain(bytes: Vec<u8>) -> Result<SourceReport, AudioError> {
         if block.is_empty() {
             return Ok(source.report());
         }
-        assert!(
-            source.report().frames <= most,
-            "{} frames",
-            source.report().frames
-        );
+        assert!(source.report().frames <= max, "{} frames", source.report().frames);
         assert!(
             block
                 .left
@@ -100,7 +96,7 @@ fn wav(tag: u16, channels: u16, rate_hz: u32, bits: u16, declared_bytes: u32, da
 }
 
 #[test]
-fn what_is_not_audio_is_said_to_be_none() {
+fn files_that_are_not_audio_are_refused() {
     let noise: Vec<u8> = {
         let mut state = 1_u32;
         let next = || {
@@ -140,15 +136,15 @@ fn what_is_not_audio_is_said_to_be_none() {
 }
 
 #[test]
-fn files_cut_off_anywhere_give_what_is_there_or_a_clear_error() {
+fn truncated_files_give_the_audio_that_is_left_or_a_clear_error() {
     for (name, bytes) in samples() {
-        let whole = drain(bytes.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let complete = drain(bytes.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut frames_before = 0;
         for tenth in 1..10 {
             let Ok(report) = drain(bytes[..bytes.len() * tenth / 10].to_vec()) else {
                 continue;
             };
-            assert!(report.frames <= whole.frames, "{name} at {tenth}0 %");
+            assert!(report.frames <= complete.frames, "{name} at {tenth}0 %");
             assert!(report.frames >= frames_before, "{name} at {tenth}0 %");
             frames_before = report.frames;
         }
@@ -156,7 +152,7 @@ fn files_cut_off_anywhere_give_what_is_there_or_a_clear_error() {
 }
 
 #[test]
-fn a_wav_that_claims_three_hours_gives_its_second_and_tells_what_is_missing() {
+fn a_wav_that_declares_three_hours_gives_its_second_and_reports_the_missing_frames() {
     let claimed_frames = 3 * 3_600 * 44_100;
     let file = wav(1, 2, 44_100, 16, claimed_frames * 4, &[1; 44_100 * 4]);
     let source = open_bytes(file.clone(), &without_ffmpeg()).unwrap();
@@ -177,7 +173,7 @@ fn a_wav_whose_length_was_never_filled_in_is_read_to_its_end() {
 }
 
 #[test]
-fn absurd_wav_headers_are_refused_by_name() {
+fn absurd_wav_headers_are_refused_with_the_value() {
     let check = |file: Vec<u8>, expected: &str| {
         let error = drain(file).expect_err(expected);
         assert!(error.to_string().contains(expected), "{error}");
@@ -200,7 +196,7 @@ fn absurd_wav_headers_are_refused_by_name() {
 }
 
 #[test]
-fn an_absurd_tag_in_front_hides_nothing_but_itself() {
+fn a_file_whose_leading_tag_has_an_absurd_length_is_refused() {
     let (_, mp3) = samples()
         .into_iter()
         .find(|(name, _)| name.contains("mp3"))
@@ -231,7 +227,7 @@ fn one_sample_silence_and_broken_numbers_are_audio() {
 }
 
 #[test]
-fn the_limit_of_length_is_kept_and_named() {
+fn the_length_limit_is_enforced_and_reported() {
     let options = SourceOptions {
         max_duration: Some(Duration::from_millis(500)),
         ..without_ffmpeg()
@@ -240,7 +236,7 @@ fn the_limit_of_length_is_kept_and_named() {
         .err()
         .unwrap();
     assert!(error.to_string().contains("limit of 0.5 seconds"), "{error}");
-    // Without a length in the header, only reading finds out.
+    // Without a length in the header, the limit applies while reading.
     let mut file = wav(1, 2, 44_100, 16, u32::MAX, &[0; 176_400]);
     file[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
     let error = open_bytes(file, &options).err();
@@ -252,10 +248,10 @@ fn an_absurd_gapless_tag_or_edit_promises_no_more_than_the_file_declares() {
     let directory = tempfile::tempdir().unwrap();
     let path = encode(directory.path(), &tone(22_050), "-c:a aac -f ipod");
     let bytes = std::fs::read(&path).unwrap();
-    let place = |word: &[u8]| {
+    let index = |pattern: &[u8]| {
         bytes
-            .windows(word.len())
-            .position(|window| window == word)
+            .windows(pattern.len())
+            .position(|window| window == pattern)
             .unwrap()
     };
     let check = |bytes: Vec<u8>, frames: std::ops::Range<u64>| {
@@ -269,37 +265,37 @@ fn an_absurd_gapless_tag_or_edit_promises_no_more_than_the_file_declares() {
     };
     check(bytes.clone(), 22_050..23_074);
 
-    // Without its edit list the tag is what counts: first as it should be, then with absurd values.
+    // Without the edit list the tag applies: first with valid values, then with absurd ones.
     let mut tagged = bytes.clone();
-    tagged[place(b"edts")..][..4].copy_from_slice(b"free");
+    tagged[index(b"edts")..][..4].copy_from_slice(b"free");
     check(tagged.clone(), 23_074..25_000);
     check(with_gapless_tag(&tagged, 1_024, 22_050), 22_050..22_051);
     check(with_gapless_tag(&tagged, 1_024, u64::MAX), 22_050..24_000);
     check(with_gapless_tag(&tagged, u64::MAX, u64::MAX), 23_074..25_000);
 
-    // The duration of the only edit: behind the box's kind, its version and its count.
+    // The duration of the only edit: after the box's kind, version and count.
     let mut edited = bytes.clone();
-    let duration = place(b"elst") + 12;
+    let duration = index(b"elst") + 12;
     edited[duration..duration + 4].fill(0xff);
     check(edited, 22_050..24_000);
 }
 
 #[test]
-fn damaged_packets_in_front_become_silence_too() {
+fn damaged_first_packets_become_silence() {
     let directory = tempfile::tempdir().unwrap();
     let path = encode(directory.path(), &tone(44_100), "-c:a alac -f ipod");
     let mut bytes = std::fs::read(&path).unwrap();
     let data = bytes.windows(4).position(|window| window == b"mdat").unwrap() + 4;
-    // An element that ALAC does not have, as the first thing in its first packet of 4,096 frames.
+    // An element that ALAC does not define, at the start of the first packet of 4,096 frames.
     bytes[data] = 0xa0;
     let mut source = open_bytes(bytes, &without_ffmpeg()).unwrap();
     let block = read_all(&mut source);
     assert_eq!(source.report().skipped_packets, 1);
     assert_eq!(block.frames(), 44_100);
     assert!(block.left[..4_096].iter().all(|sample| *sample == 0.0));
-    let made = tone(44_100);
-    let mut pairs = block.left.iter().zip(&made.left).skip(4_096);
-    assert!(pairs.all(|(found, made)| (found - made).abs() < 1e-4));
+    let expected_tone = tone(44_100);
+    let mut pairs = block.left.iter().zip(&expected_tone.left).skip(4_096);
+    assert!(pairs.all(|(found, expected_tone)| (found - expected_tone).abs() < 1e-4));
 }
 
 /// Appends iTunes' tag to the boxes at the end of an MP4 file that ffmpeg wrote.
@@ -320,8 +316,8 @@ fn with_gapless_tag(file: &[u8], start: u64, length: u64) -> Vec<u8> {
     );
     let mut tagged = [file, &tag].concat();
     for kind in [b"moov", b"udta", b"meta", b"ilst"] {
-        let place = file.windows(4).rposition(|window| window == kind).unwrap();
-        let size = &mut tagged[place - 4..place];
+        let index = file.windows(4).rposition(|window| window == kind).unwrap();
+        let size = &mut tagged[index - 4..index];
         let grown = u32::from_be_bytes(size.try_into().unwrap()) + u32::try_from(tag.len()).unwrap();
         size.copy_from_slice(&grown.to_be_bytes());
     }
@@ -347,39 +343,39 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_change_of_any_bytes_makes_a_file_dangerous(
+    fn a_mutated_file_never_panics_the_decoder(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), prop::bool::ANY), 1..12),
     ) {
         static SAMPLES: std::sync::LazyLock<Vec<(&str, Vec<u8>)>> = std::sync::LazyLock::new(samples);
         for (_, bytes) in SAMPLES.iter() {
             let mut changed = bytes.clone();
-            for (place, value, is_in_header) in &changes {
-                let most = if *is_in_header { changed.len().min(600) } else { changed.len() };
-                let place = place.index(most);
-                changed[place] = *value;
+            for (index, value, is_in_header) in &changes {
+                let max = if *is_in_header { changed.len().min(600) } else { changed.len() };
+                let index = index.index(max);
+                changed[index] = *value;
             }
-            // Any error will do; a panic or frames without end will not.
+            // Any error is fine; a panic or endless frames are not.
             let _ = drain(changed);
         }
     }
 }
 
 #[test]
-fn without_the_program_the_error_says_that_ffmpeg_would_help() {
+fn without_ffmpeg_the_error_recommends_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = encode(directory.path(), &tone(22_050), "-c:a ac3 -f ac3");
     let error = open(&path, &without_ffmpeg()).err().unwrap();
     assert!(matches!(error, AudioError::Unsupported { .. }), "{error}");
-    // A process of its own, because the path of programs belongs to the whole process.
-    let run = again(
-        "without_the_program_child",
+    // A separate process, because PATH applies to the entire process.
+    let run = run_in_child(
+        "without_ffmpeg_child",
         &[("PATH", Path::new("/nonexistent")), ("HOSTILE_FILE", &path)],
     );
     assert!(run.success());
 }
 
 #[test]
-fn without_the_program_child() {
+fn without_ffmpeg_child() {
     let Some(path) = std::env::var_os("HOSTILE_FILE") else {
         return;
     };
@@ -393,7 +389,7 @@ fn without_the_program_child() {
 }
 
 #[test]
-fn an_ffmpeg_that_hangs_is_stopped_and_named() {
+fn an_ffmpeg_that_hangs_is_stopped_and_reported() {
     let directory = tempfile::tempdir().unwrap();
     let path = encode(directory.path(), &tone(22_050), "-c:a ac3 -f ac3");
     let programs = directory.path().join("programs");
@@ -401,7 +397,7 @@ fn an_ffmpeg_that_hangs_is_stopped_and_named() {
     let hanging = programs.join("ffmpeg");
     std::fs::write(&hanging, "#!/bin/sh\nexec /usr/bin/tail -f /dev/null\n").unwrap();
     std::fs::set_permissions(&hanging, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let run = again(
+    let run = run_in_child(
         "an_ffmpeg_that_hangs_child",
         &[("PATH", &programs), ("HANGING_FILE", &path)],
     );
@@ -418,19 +414,19 @@ fn an_ffmpeg_that_hangs_child() {
         ..SourceOptions::default()
     };
     let error = open(Path::new(&path), &options).err().unwrap();
-    let mut words = error.to_string();
+    let mut text = error.to_string();
     if let Some(cause) = std::error::Error::source(&error) {
-        words = format!("{words}: {cause}");
+        text = format!("{text}: {cause}");
     }
-    assert!(words.contains("ffmpeg gave nothing for 0.2 seconds"), "{words}");
+    assert!(text.contains("ffmpeg sent nothing for 0.2 seconds"), "{text}");
     for thread in std::fs::read_dir("/proc/self/task").unwrap() {
         let children = std::fs::read_to_string(thread.unwrap().path().join("children")).unwrap();
-        assert_eq!(children, "", "the program is gone");
+        assert_eq!(children, "", "the program was killed");
     }
 }
 
-/// Runs one test of this binary in a process of its own.
-fn again(test: &str, environment: &[(&str, &Path)]) -> std::process::ExitStatus {
+/// Runs one test of this binary in a separate process.
+fn run_in_child(test: &str, environment: &[(&str, &Path)]) -> std::process::ExitStatus {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &format!("hostile_audio::{test}")])
         .envs(environment.iter().copied())
@@ -441,7 +437,7 @@ fn again(test: &str, environment: &[(&str, &Path)]) -> std::process::ExitStatus 
 #[test]
 fn a_full_disk_is_a_transient_error_that_leaves_nothing_behind() {
     let directory = tempfile::tempdir().unwrap();
-    // A file system of 256 KiB of its own, where we may mount one.
+    // A separate file system of 256 KiB.
     let script = "mount -t tmpfs -o size=256k none \"$FULL_DISK\" && exec \"$0\" --exact hostile_audio::full_disk_child";
     let run = Command::new("unshare")
         .args(["--mount", "--map-root-user", "sh", "-c", script])
@@ -477,7 +473,7 @@ fn full_disk_child() {
         assert_eq!(error.class(), ErrorClass::Transient);
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
     }
-    // And what fits is written as if nothing had happened.
+    // A file that fits is still written.
     assert_eq!(
         write(
             &tone(1_000),

@@ -1,9 +1,9 @@
-//! Songs that never were in a file: made up, read from memory and separated into memory.
+//! Synthetic songs, read from memory and separated into memory.
 
 use separation_worker::audio::{AudioError, StereoBlock, StereoSource};
 use separation_worker::engine::{Control, Network, Plan, Progress, SeparateError, StemBlocks, separate};
 
-/// Songs longer than this repeat themselves: 17.3 s, no multiple of any chunk, step or hop.
+/// Longer songs repeat after this length: 17.3 s, not a multiple of any chunk, step or hop.
 const LONGEST_TUNE_FRAMES: usize = 762_841;
 
 /// Pseudo-random numbers that are the same on every machine (xorshift64*).
@@ -27,8 +27,8 @@ impl Dice {
     }
 }
 
-/// Something like music, with a peak of 0.9: decaying harmonics of many notes, struck noise and a hiss, each at a
-/// place of its own between left and right.
+/// Music-like audio with a peak of 0.9: decaying harmonics of many notes, noise bursts and a hiss, each at its own
+/// position between left and right.
 pub(crate) fn music(frames: usize, seed: u64) -> StereoBlock {
     let tune = frames.min(LONGEST_TUNE_FRAMES);
     let mut dice = Dice::new(seed);
@@ -70,7 +70,7 @@ pub(crate) fn music(frames: usize, seed: u64) -> StereoBlock {
     }
 }
 
-/// A song in memory that comes in blocks of the given sizes, over and over.
+/// A song in memory that is read in blocks of the given sizes, repeated in turn.
 pub(crate) struct SongSource<'s> {
     song: &'s StereoBlock,
     block_frames: &'s [usize],
@@ -106,7 +106,7 @@ impl StereoSource for SongSource<'_> {
     }
 }
 
-/// What a separation delivered, and said on the way.
+/// Stems and progress of a separation.
 #[derive(Default)]
 pub(crate) struct Delivered {
     pub(crate) stems: StemBlocks,

@@ -1,6 +1,6 @@
-//! What the worker promises, tested from outside with real files and the real ONNX Runtime.
+//! Tests of the worker's public behavior with real files and the real ONNX Runtime.
 
-#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+#![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
 mod agreement;
 mod api;

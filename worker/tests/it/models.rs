@@ -1,11 +1,11 @@
-//! Models from files: what fits is taken, what does not is refused with what was expected and found.
+//! Models from files: valid ones are loaded, others are refused with the expected and the found value.
 
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
 
+use separation_worker::locations::Locations;
 use separation_worker::model::ModelChoice;
 use separation_worker::onnx::{Provider, RuntimeOptions};
-use separation_worker::places::Places;
 use separation_worker::song::{Separator, SongError};
 
 fn model(name: &str) -> PathBuf {
@@ -23,7 +23,7 @@ fn load(name: &str, parameters: Option<&str>) -> Result<Separator, SongError> {
         provider: Provider::Cpu,
         threads: 1,
     };
-    Separator::load(&choice, options, &Places::from_environment())
+    Separator::load(&choice, options, &Locations::from_environment())
 }
 
 fn stems(name: &str) -> [String; 2] {
@@ -40,7 +40,7 @@ fn stems_are_named_by_the_model() {
 }
 
 #[test]
-fn an_open_number_of_frames_comes_from_the_sidecar() {
+fn a_dynamic_number_of_frames_is_taken_from_the_sidecar() {
     assert!(load("conv_dynamic_frames.onnx", None).is_ok());
     assert!(load("conv_fixed_batch.onnx", None).is_ok());
 }
@@ -48,22 +48,19 @@ fn an_open_number_of_frames_comes_from_the_sidecar() {
 #[track_caller]
 fn check_refused(name: &str, parameters: Option<&str>, expected: &[&str]) {
     let error = load(name, parameters).err().unwrap();
-    let mut words = error.to_string();
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(deeper) = cause {
-        words = format!("{words}: {deeper}");
+        text = format!("{text}: {deeper}");
         cause = deeper.source();
     }
     for expected in expected {
-        assert!(
-            words.contains(expected),
-            "{name}: {expected:?} is not in: {words}"
-        );
+        assert!(text.contains(expected), "{name}: {expected:?} is not in: {text}");
     }
 }
 
 #[test]
-fn models_of_another_kind_are_refused_with_what_was_expected_and_found() {
+fn unsupported_models_are_refused_with_the_expected_and_found_values() {
     check_refused("bad_batch.onnx", None, &["[batch, 4, F, T]", "2"]);
     check_refused("bad_channels.onnx", None, &["[batch, 4, F, T]", "3"]);
     check_refused("bad_element_type.onnx", None, &["float32", "f16"]);
@@ -83,7 +80,7 @@ fn models_of_another_kind_are_refused_with_what_was_expected_and_found() {
 }
 
 #[test]
-fn parameters_that_do_not_fit_are_refused_with_what_was_expected_and_found() {
+fn parameters_that_do_not_match_are_refused_with_the_expected_and_found_values() {
     check_refused("bad_f_above_n_fft.onnx", None, &["F = 2048", "1025"]);
     check_refused("bad_n_fft_above_chunk.onnx", None, &["3072", "4096"]);
     check_refused("bad_n_fft_below_hop.onnx", None, &["n_fft", "2048", "256"]);

@@ -19,23 +19,23 @@ use separation_worker::settings::{
     ConsumedRole, ConsumerArguments, ConsumerSettings, KafkaArguments, KafkaSettings,
 };
 use separation_worker::telemetry::Metrics;
-use separation_worker::work::{Claim, Finished, Refusal, Role, WorkError};
+use separation_worker::work::{FailureReport, Finished, Role, WorkContext, WorkError};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-/// What a test waits for at most; everything here takes milliseconds.
+/// Timeout of any wait; each step here takes milliseconds.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// One piece of work that the role was given: the test answers it.
+/// A message that the role processes; the test sends the outcome.
 struct Work {
     task: String,
     answer: oneshot::Sender<Result<(), ErrorClass>>,
 }
 
-/// A role that does what the test says.
+/// A role whose outcomes the test decides.
 struct Scripted {
     work: mpsc::UnboundedSender<Work>,
-    recognises: bool,
+    finds_completed: bool,
     /// How many messages may be cleaned up.
     clean_ups: Arc<Semaphore>,
 }
@@ -44,7 +44,7 @@ impl Role for Scripted {
     type Message = Task;
     const RECEIVED: &'static str = "Received task";
     const NAME: &'static str = "Scripted";
-    const KEEPS_FAILURES: bool = false;
+    const DEAD_LETTERS_FAILURES: bool = false;
 
     fn parse(&self, value: Option<&[u8]>) -> Result<Task, Malformed> {
         Task::parse(value)
@@ -54,11 +54,11 @@ impl Role for Scripted {
         (&task.task_uuid, task.hook_url.as_deref())
     }
 
-    async fn recognise(&self, task: &Task) -> Result<Option<Finished>, WorkError> {
-        Ok(self.recognises.then(|| success(&task.task_uuid)))
+    async fn find_completed(&self, task: &Task) -> Result<Option<Finished>, WorkError> {
+        Ok(self.finds_completed.then(|| success(&task.task_uuid)))
     }
 
-    async fn work(&self, task: &Task, claim: &Claim) -> Result<Finished, WorkError> {
+    async fn work(&self, task: &Task, context: &WorkContext) -> Result<Finished, WorkError> {
         let (answer, answered) = oneshot::channel();
         let task_uuid = task.task_uuid.clone();
         self.work
@@ -67,20 +67,24 @@ impl Role for Scripted {
                 answer,
             })
             .expect("the test listens");
-        let done = claim
+        let done = context
             .run(async { Ok(answered.await.expect("the test answers")) })
             .await?;
-        claim.confirm().await?;
+        context.confirm().await?;
         done.map(|()| success(&task_uuid))
-            .map_err(|class| WorkError::new(class, "the test wants it so"))
+            .map_err(|class| WorkError::new(class, "failure of the test"))
     }
 
-    async fn refuse(&self, refusal: Refusal<'_>, _claim: &Claim) -> Result<Finished, WorkError> {
+    async fn report_failure(
+        &self,
+        failure: FailureReport<'_>,
+        _context: &WorkContext,
+    ) -> Result<Finished, WorkError> {
         Ok(Finished {
             publish: Some(TaskResult::failure(
-                refusal.task_uuid.clone(),
+                failure.task_uuid.clone(),
                 None,
-                refusal.reason,
+                failure.reason,
             )),
             success: false,
         })
@@ -106,7 +110,7 @@ fn success(task: &TaskId) -> Finished {
     }
 }
 
-/// A broker with topics of one partition, and what the test sees of a running service.
+/// A broker with topics of one partition, and options of the service.
 struct Rig {
     broker: MockCluster<'static, DefaultProducerContext>,
     options: Vec<&'static str>,
@@ -116,7 +120,7 @@ struct Running {
     work: mpsc::UnboundedReceiver<Work>,
     activity: watch::Receiver<Activity>,
     shutdown: Shutdown,
-    /// Ends the service as a crash does: it commits nothing more.
+    /// Stops the service like a crash: it commits nothing more.
     crash: CancellationToken,
     exit: std::thread::JoinHandle<Option<Result<Exit, ServiceError>>>,
 }
@@ -143,25 +147,25 @@ impl Rig {
 
     fn settings(&self) -> (KafkaSettings, ConsumerSettings) {
         let servers = self.broker.bootstrap_servers();
-        let mut words = vec!["test", "--bootstrap-servers", servers.as_str()];
-        words.extend(["--auto-offset-reset", "earliest", "--settle-ms", "1"]);
-        words.extend(&self.options);
-        let options = <Options as clap::Parser>::parse_from(words);
+        let mut arguments = vec!["test", "--bootstrap-servers", servers.as_str()];
+        arguments.extend(["--auto-offset-reset", "earliest", "--settle-ms", "1"]);
+        arguments.extend(&self.options);
+        let options = <Options as clap::Parser>::parse_from(arguments);
         let consumer = options.consumer.settings(ConsumedRole::Processor).unwrap();
         (options.kafka.settings().unwrap(), consumer)
     }
 
-    fn start(&self, recognises: bool) -> Running {
-        self.start_with(recognises, Semaphore::MAX_PERMITS)
+    fn start(&self, finds_completed: bool) -> Running {
+        self.start_with(finds_completed, Semaphore::MAX_PERMITS)
     }
 
-    /// A service that may clean up after so many messages.
-    fn start_with(&self, recognises: bool, clean_ups: usize) -> Running {
+    /// A service that may clean up after `clean_ups` messages.
+    fn start_with(&self, finds_completed: bool, clean_ups: usize) -> Running {
         let (kafka, settings) = self.settings();
         let (sender, work) = mpsc::unbounded_channel();
         let (activity, watched) = watch::channel(Activity::Starting);
         let shutdown = Shutdown::default();
-        let asked = shutdown.clone();
+        let requested = shutdown.clone();
         let crash = CancellationToken::new();
         let crashed = crash.clone();
         let exit = std::thread::spawn(move || {
@@ -171,7 +175,7 @@ impl Rig {
                 let service = Service {
                     role: Arc::new(Scripted {
                         work: sender,
-                        recognises,
+                        finds_completed,
                         clean_ups: Arc::new(Semaphore::new(clean_ups)),
                     }),
                     consumer: Consumer::join(&kafka, &settings, metrics.clone()).unwrap(),
@@ -180,7 +184,7 @@ impl Rig {
                     metrics,
                     activity,
                 };
-                crashed.run_until_cancelled(service.run(&asked)).await
+                crashed.run_until_cancelled(service.run(&requested)).await
             })
         });
         Running {
@@ -205,7 +209,7 @@ impl Rig {
             .await;
     }
 
-    /// The next messages of a topic from its beginning: value and the reason of a dead letter.
+    /// The first messages of a topic: value, and the reason of a dead letter.
     fn read(&self, topic: &str, count: usize) -> Vec<(String, Option<String>)> {
         let consumer = self.reader();
         let mut from = TopicPartitionList::new();
@@ -224,7 +228,7 @@ impl Rig {
         read
     }
 
-    /// Waits until the group's committed offset in the topic of tasks and the attempts recorded beside it are these.
+    /// Waits until the group's committed offset in the task topic and the attempts in its metadata have these values.
     async fn reaches(&self, offset: i64, attempts: u32) -> OffsetMetadata {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -237,11 +241,11 @@ impl Rig {
         }
     }
 
-    /// Committed offset and record of the group in the topic of tasks.
+    /// The group's committed offset in the task topic, and its metadata.
     fn committed(&self) -> (Option<i64>, OffsetMetadata) {
-        let mut asked = TopicPartitionList::new();
-        asked.add_partition("uvr_tasks", 0);
-        let answer = self.reader().committed_offsets(asked, DEADLINE).unwrap();
+        let mut requested = TopicPartitionList::new();
+        requested.add_partition("uvr_tasks", 0);
+        let answer = self.reader().committed_offsets(requested, DEADLINE).unwrap();
         let element = answer.find_partition("uvr_tasks", 0).unwrap();
         (
             element.offset().to_raw().filter(|&offset| offset >= 0),
@@ -289,19 +293,22 @@ impl Running {
 }
 
 #[tokio::test]
-async fn one_message_at_a_time_is_worked_on_published_and_committed() {
+async fn one_message_at_a_time_is_processed_published_and_committed() {
     let rig = Rig::new(&[]);
     rig.publish_task("a").await;
     rig.publish_task("b").await;
     let mut running = rig.start(false);
     let first = running.next().await;
     assert_eq!(first.task, "a");
-    assert!(running.work.try_recv().is_err(), "b waits for a");
+    assert!(
+        running.work.try_recv().is_err(),
+        "b stays queued while a is processed"
+    );
     let (committed, record) = rig.committed();
     assert_eq!(
         (committed, record.attempt),
         (Some(0), 1),
-        "before the work starts"
+        "committed before the work starts"
     );
     assert!(record.start.is_some(), "{record:?}");
     first.answer.send(Ok(())).unwrap();
@@ -317,7 +324,7 @@ async fn one_message_at_a_time_is_worked_on_published_and_committed() {
 }
 
 #[tokio::test]
-async fn work_that_was_done_before_is_only_published_and_committed() {
+async fn completed_work_is_only_published_and_committed() {
     let rig = Rig::new(&[]);
     rig.publish_task("a").await;
     let running = rig.start(true);
@@ -327,7 +334,7 @@ async fn work_that_was_done_before_is_only_published_and_committed() {
 }
 
 #[tokio::test]
-async fn a_drain_lets_the_running_message_finish_and_takes_no_other() {
+async fn a_drain_finishes_the_running_message_and_starts_no_other() {
     let rig = Rig::new(&[]);
     rig.publish_task("a").await;
     rig.publish_task("b").await;
@@ -356,7 +363,7 @@ async fn an_abort_leaves_the_message_uncommitted() {
     assert_eq!(
         (record.attempt, record.draining),
         (0, true),
-        "the task is not to blame"
+        "an aborted attempt does not count"
     );
 }
 
@@ -369,7 +376,7 @@ fn check_failure(result: &str, reason: &str) {
 }
 
 #[tokio::test]
-async fn a_failure_is_published_and_committed_or_put_back_as_the_policy_says() {
+async fn a_failure_is_published_or_requeued_by_the_policy() {
     let rig = Rig::new(&[]);
     rig.publish_task("a").await;
     let mut running = rig.start(false);
@@ -379,7 +386,7 @@ async fn a_failure_is_published_and_committed_or_put_back_as_the_policy_says() {
         .answer
         .send(Err(ErrorClass::Transient))
         .unwrap();
-    check_failure(&rig.read("uvr_results", 1)[0].0, "the test wants it so");
+    check_failure(&rig.read("uvr_results", 1)[0].0, "failure of the test");
     running.finish().await;
     assert_eq!(rig.committed(), (Some(1), OffsetMetadata::default()));
 
@@ -394,7 +401,7 @@ async fn a_failure_is_published_and_committed_or_put_back_as_the_policy_says() {
         .send(Err(ErrorClass::Transient))
         .unwrap();
     let other = running.next().await;
-    assert_eq!(other.task, "b", "a waits behind b");
+    assert_eq!(other.task, "b", "a is requeued after b");
     other.answer.send(Err(ErrorClass::Permanent)).unwrap();
     running
         .next()
@@ -409,7 +416,7 @@ async fn a_failure_is_published_and_committed_or_put_back_as_the_policy_says() {
 }
 
 #[tokio::test]
-async fn what_is_no_task_becomes_a_dead_letter_and_the_next_is_served() {
+async fn a_malformed_task_becomes_a_dead_letter_and_the_next_is_processed() {
     let rig = Rig::new(&[]);
     rig.publish("{").await;
     rig.publish(r#"{"task_uuid": "known", "hook_url": "http://h"}"#)
@@ -427,11 +434,11 @@ async fn what_is_no_task_becomes_a_dead_letter_and_the_next_is_served() {
     assert_eq!(rig.committed(), (Some(3), OffsetMetadata::default()));
 }
 
-/// The in-process broker waits a session less a second for members that left, and three seconds for the first.
+/// The in-process broker waits the session timeout less 1 s for members that left, and 3 s for the first member.
 const SHORT_SESSION: [&str; 4] = ["--session-timeout-ms", "3500", "--heartbeat-interval-ms", "1000"];
 
 #[tokio::test]
-async fn a_message_that_ends_its_worker_is_given_up_after_three_attempts() {
+async fn a_message_that_crashes_its_worker_is_a_dead_letter_after_three_attempts() {
     let rig = Rig::new(&SHORT_SESSION);
     rig.publish_task("a").await;
     for attempt in 1..=3 {
@@ -442,7 +449,7 @@ async fn a_message_that_ends_its_worker_is_given_up_after_three_attempts() {
         running.crash().await;
     }
     let running = rig.start(false);
-    check_failure(&rig.read("uvr_results", 1)[0].0, "ended its worker 3 times");
+    check_failure(&rig.read("uvr_results", 1)[0].0, "crashed its worker 3 times");
     assert_eq!(rig.read("uvr_tasks_dead_letters", 1).len(), 1);
     running.finish().await;
     assert_eq!(rig.committed(), (Some(1), OffsetMetadata::default()));
@@ -450,7 +457,7 @@ async fn a_message_that_ends_its_worker_is_given_up_after_three_attempts() {
 
 /// A producer whose request for a producer id was refused never publishes again.
 #[tokio::test]
-async fn a_producer_that_failed_for_good_is_replaced() {
+async fn a_producer_that_failed_permanently_is_replaced() {
     let rig = Rig::new(&[]);
     rig.publish_task("a").await;
     rig.broker.request_errors(
@@ -464,9 +471,10 @@ async fn a_producer_that_failed_for_good_is_replaced() {
     assert_eq!(rig.committed(), (Some(1), OffsetMetadata::default()));
 }
 
-/// The commit of one message once counted an attempt at the next, so that a worker that ended between the two lost it.
+/// In an earlier version, the commit of one message also counted an attempt at the next, so a worker that crashed
+/// between the two lost it.
 #[tokio::test]
-async fn a_message_on_which_no_work_started_has_no_attempt() {
+async fn a_message_whose_processing_did_not_start_has_no_attempt() {
     let rig = Rig::new(&[&SHORT_SESSION[..], &["--max-attempts", "1"]].concat());
     rig.publish_task("a").await;
     rig.publish_task("b").await;
@@ -503,9 +511,9 @@ async fn a_worker_that_is_killed_after_it_was_asked_to_stop_does_not_count_again
     assert_eq!(rig.committed(), (Some(1), OffsetMetadata::default()));
 }
 
-/// librdkafka asks no second time where to begin when a coordinator says that another is it.
+/// librdkafka does not repeat an OffsetFetch request that a broker answered with NOT_COORDINATOR.
 #[tokio::test]
-async fn a_partition_whose_beginning_could_not_be_asked_is_served_all_the_same() {
+async fn a_partition_whose_committed_offset_could_not_be_read_is_still_processed() {
     let rig = Rig::new(&SHORT_SESSION);
     rig.publish_task("a").await;
     rig.broker.request_errors(

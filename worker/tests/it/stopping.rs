@@ -1,4 +1,4 @@
-//! A separation that cannot go on ends with the reason, and delivers nothing after it.
+//! A separation that cannot continue ends with the reason, and delivers nothing after it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -17,10 +17,10 @@ use crate::in_memory::{SongSource, music};
 const CHUNKS: usize = 27;
 const SONG_FRAMES: usize = 60_000;
 
-/// Which run of the model does what, counted from 1.
+/// Behavior of the model's runs, counted from 1.
 type Run<'r> = Box<dyn FnMut(usize, &mut [f32]) -> Result<(), NetworkError> + 'r>;
 
-/// A model that gives back what it gets, but for what happens in its runs.
+/// An identity model, except for the scripted behavior of its runs.
 struct Echo<'r> {
     shape: SpectrumShape,
     runs: usize,
@@ -38,7 +38,7 @@ impl Network for Echo<'_> {
     }
 }
 
-/// One separation, with everything that can go wrong in it.
+/// One separation, with a script for each part that can fail.
 struct Case<'c> {
     source: Box<dyn StereoSource + 'c>,
     run: Run<'c>,
@@ -47,10 +47,10 @@ struct Case<'c> {
     control: Control,
 }
 
-/// How it ended.
+/// The outcome of a failed separation.
 struct End {
     error: SeparateError,
-    /// Calls of `deliver`, the one that failed included.
+    /// Calls of `deliver`, including one that failed.
     deliveries: usize,
     delivered_frames: usize,
     reports: usize,
@@ -68,14 +68,14 @@ impl<'c> Case<'c> {
         }
     }
 
-    /// Separates, which must fail.
+    /// Runs the separation, which must fail.
     fn end(mut self) -> End {
         let shape = SpectrumShape::new(SpectrumSizes {
             n_fft: 2048,
             rows: 1025,
             columns: 4,
         })
-        .expect("a model could have this shape");
+        .expect("a valid shape");
         let overlap = Overlap::new(0.25).expect("a fraction");
         let plan = Plan {
             grid: ChunkGrid::new(shape, overlap).expect("windows that meet"),
@@ -98,7 +98,7 @@ impl<'c> Case<'c> {
                 delivered_frames += stems.primary.frames();
                 for stem in [&stems.primary, &stems.secondary] {
                     let mut samples = stem.left.iter().chain(&stem.right);
-                    assert!(samples.all(|sample| sample.is_finite()), "stems are numbers");
+                    assert!(samples.all(|sample| sample.is_finite()), "stems are finite");
                 }
                 (self.deliver)(deliveries)
             },
@@ -118,15 +118,15 @@ impl<'c> Case<'c> {
     }
 }
 
-/// A source that fails after as many blocks of 1000 frames.
-struct Torn<'s> {
+/// A source that fails after `blocks_left` blocks of 1000 frames.
+struct FailingSource<'s> {
     song: SongSource<'s>,
     blocks_left: usize,
 }
 
-impl StereoSource for Torn<'_> {
+impl StereoSource for FailingSource<'_> {
     fn read(&mut self, block: &mut StereoBlock) -> Result<(), AudioError> {
-        self.blocks_left = self.blocks_left.checked_sub(1).ok_or_else(torn)?;
+        self.blocks_left = self.blocks_left.checked_sub(1).ok_or_else(read_error)?;
         self.song.read(block)
     }
 
@@ -135,7 +135,7 @@ impl StereoSource for Torn<'_> {
     }
 }
 
-fn torn() -> AudioError {
+fn read_error() -> AudioError {
     AudioError::Read {
         path: "song.flac".into(),
         source: std::io::ErrorKind::UnexpectedEof.into(),
@@ -149,53 +149,53 @@ fn song() -> StereoBlock {
 fn check(end: &End, class: ErrorClass, expected: impl FnOnce(&SeparateError) -> bool) {
     assert!(expected(&end.error), "{:?}", end.error);
     assert_eq!(end.error.class(), class, "{:?}", end.error);
-    assert!(end.delivered_frames < SONG_FRAMES, "the song was not done");
+    assert!(end.delivered_frames < SONG_FRAMES, "the song was not finished");
     assert!(
         end.reports <= end.deliveries,
-        "what was not delivered is not reported"
+        "only delivered frames are reported"
     );
 }
 
 #[test]
-fn cancelling_stops_and_nothing_is_delivered_afterwards_although_the_next_chunk_is_ready() {
+fn canceling_delivers_nothing_more_although_the_next_chunk_is_ready() {
     let song = song();
-    for cancelled_at in [1, 2, 10] {
+    for canceled_at in [1, 2, 10] {
         let cancel = CancelToken::new();
         let (started, starts) = mpsc::channel();
         let mut case = Case::new(&song);
         case.control.cancel = cancel.clone();
         case.run = Box::new(move |run, _| {
-            // Nobody listens any more once the cancelling report is through.
+            // Fails after the report that cancels, when the receiver is dropped.
             let _ = started.send(run);
             Ok(())
         });
         case.report = Box::new(move |reports| {
-            if reports == cancelled_at {
-                // The run after the next has started, so what the next one gave lies in the queue.
+            if reports == canceled_at {
+                // The run after the next one has started, so the output of the next one is queued.
                 while starts
                     .recv_timeout(Duration::from_secs(10))
-                    .is_ok_and(|run| run < cancelled_at + 2)
+                    .is_ok_and(|run| run < canceled_at + 2)
                 {}
                 cancel.cancel();
             }
         });
         let end = case.end();
         check(&end, ErrorClass::Interrupted, |error| {
-            matches!(error, SeparateError::Stopped(Stopped::Cancelled))
+            matches!(error, SeparateError::Stopped(Stopped::Canceled))
         });
-        assert_eq!((end.deliveries, end.reports), (cancelled_at, cancelled_at));
-        assert!(end.runs < CHUNKS, "the model stops as well");
+        assert_eq!((end.deliveries, end.reports), (canceled_at, canceled_at));
+        assert!(end.runs < CHUNKS, "the model stops, too");
     }
 }
 
 #[test]
-fn a_cancelled_separation_never_starts_its_model() {
+fn a_canceled_separation_never_runs_its_model() {
     let song = song();
     let case = Case::new(&song);
     case.control.cancel.cancel();
     let end = case.end();
     check(&end, ErrorClass::Interrupted, |error| {
-        matches!(error, SeparateError::Stopped(Stopped::Cancelled))
+        matches!(error, SeparateError::Stopped(Stopped::Canceled))
     });
     assert_eq!((end.runs, end.deliveries), (0, 0));
 }
@@ -213,11 +213,11 @@ fn a_deadline_that_has_passed_stops_before_the_model() {
 }
 
 #[test]
-fn a_song_that_breaks_off_is_an_error_and_not_a_shorter_song() {
+fn a_song_that_ends_with_an_error_is_not_a_shorter_song() {
     let song = song();
     for blocks in [0, 1, 30, 60] {
         let mut case = Case::new(&song);
-        case.source = Box::new(Torn {
+        case.source = Box::new(FailingSource {
             song: SongSource::new(&song, &[1_000]),
             blocks_left: blocks,
         });
@@ -230,11 +230,17 @@ fn a_song_that_breaks_off_is_an_error_and_not_a_shorter_song() {
 }
 
 #[test]
-fn a_stem_that_cannot_be_written_stops_at_once() {
+fn a_stem_that_cannot_be_written_stops_the_separation() {
     let song = song();
     for failing in [1, 2, CHUNKS] {
         let mut case = Case::new(&song);
-        case.deliver = Box::new(move |delivery| if delivery == failing { Err(torn()) } else { Ok(()) });
+        case.deliver = Box::new(move |delivery| {
+            if delivery == failing {
+                Err(read_error())
+            } else {
+                Ok(())
+            }
+        });
         let end = case.end();
         assert!(matches!(end.error, SeparateError::Deliver(_)), "{:?}", end.error);
         assert_eq!(end.error.class(), ErrorClass::Transient);
@@ -243,7 +249,7 @@ fn a_stem_that_cannot_be_written_stops_at_once() {
 }
 
 #[test]
-fn values_that_are_no_numbers_stop_it_and_are_never_delivered() {
+fn values_that_are_not_finite_stop_the_separation_and_are_never_delivered() {
     let song = song();
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut case = Case::new(&song);
@@ -265,7 +271,7 @@ fn values_that_are_no_numbers_stop_it_and_are_never_delivered() {
 }
 
 #[test]
-fn a_model_that_fails_ends_the_separation_in_its_words() {
+fn an_error_of_the_model_ends_the_separation() {
     let song = song();
     for failing in [1, 3, CHUNKS] {
         let mut case = Case::new(&song);
@@ -285,7 +291,7 @@ fn a_model_that_fails_ends_the_separation_in_its_words() {
 }
 
 #[test]
-fn a_song_without_audio_is_an_error_and_reaches_no_model() {
+fn a_song_without_audio_is_an_error_and_runs_no_model() {
     let silence = StereoBlock::default();
     let reports = AtomicUsize::new(0);
     let mut case = Case::new(&silence);

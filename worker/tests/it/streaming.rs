@@ -1,23 +1,23 @@
-//! Separating a song as a stream, in the memory of one chunk, gives what processing it as a whole gives.
+//! Separating a song as a stream, in the memory of one chunk, gives the same result as processing it in one piece.
 
 use proptest::prelude::*;
 use separation_worker::audio::StereoBlock;
 use separation_worker::engine::{
-    Analyser, ChunkGrid, Network, NetworkError, Overlap, Plan, SpectrumShape, SpectrumSizes, StemFormula,
-    Synthesiser,
+    Analyzer, ChunkGrid, Network, NetworkError, Overlap, Plan, SpectrumShape, SpectrumSizes, StemFormula,
+    Synthesizer,
 };
 
 use crate::in_memory::{Delivered, music, separate_song};
 
-/// The smallest chunks that there are: chunk = 3072, gen = 1024, trim = 1024.
+/// The smallest possible chunks: chunk = 3072, gen = 1024, trim = 1024.
 const SMALLEST: (usize, usize, usize) = (2048, 200, 4);
 
 const GRAIN: &[usize] = &[4_096, 1, 333, 16_384];
 
-/// A cheap model that is neither linear nor local: it keeps what both channels share and adds an echo of it.
-pub(crate) struct Centre(pub(crate) SpectrumShape);
+/// A cheap model that is neither linear nor local: it keeps what both channels share and adds its echo.
+pub(crate) struct CenterModel(pub(crate) SpectrumShape);
 
-impl Network for Centre {
+impl Network for CenterModel {
     fn shape(&self) -> SpectrumShape {
         self.0
     }
@@ -47,7 +47,7 @@ impl Network for Centre {
 }
 
 fn shape((n_fft, rows, columns): (usize, usize, usize)) -> SpectrumShape {
-    SpectrumShape::new(SpectrumSizes { n_fft, rows, columns }).expect("a model could have this shape")
+    SpectrumShape::new(SpectrumSizes { n_fft, rows, columns }).expect("a valid shape")
 }
 
 fn plan(shape: SpectrumShape, overlap: f64) -> Plan {
@@ -60,8 +60,8 @@ fn plan(shape: SpectrumShape, overlap: f64) -> Plan {
     }
 }
 
-/// What the model makes of the whole song: every chunk that starts inside z, in whole arrays.
-fn demix_whole(shape: SpectrumShape, overlap: f64, song: &StereoBlock) -> [Vec<f64>; 2] {
+/// The model's output for the complete song, computed in full arrays: every chunk that starts inside z.
+fn demix_in_one_piece(shape: SpectrumShape, overlap: f64, song: &StereoBlock) -> [Vec<f64>; 2] {
     let (chunk, n_fft) = (shape.chunk_frames(), shape.n_fft());
     let (trim, gen_frames) = (n_fft / 2, chunk - n_fft);
     let length = trim + song.frames() + gen_frames + trim - song.frames() % gen_frames;
@@ -71,7 +71,7 @@ fn demix_whole(shape: SpectrumShape, overlap: f64, song: &StereoBlock) -> [Vec<f
         z[trim..trim + channel.len()].copy_from_slice(channel);
         z
     });
-    let (mut analyser, mut synthesiser) = (Analyser::new(shape), Synthesiser::new(shape));
+    let (mut analyzer, mut synthesizer) = (Analyzer::new(shape), Synthesizer::new(shape));
     let mut spectrum = vec![0.0; shape.values()];
     let mut answer = StereoBlock::default();
     let mut sums = [vec![0.0_f64; length], vec![0.0_f64; length]];
@@ -81,11 +81,11 @@ fn demix_whole(shape: SpectrumShape, overlap: f64, song: &StereoBlock) -> [Vec<f
         let mut samples = StereoBlock::silence(chunk);
         samples.left[..end - start].copy_from_slice(&z[0][start..end]);
         samples.right[..end - start].copy_from_slice(&z[1][start..end]);
-        analyser.transform(&samples, &mut spectrum);
-        Centre(shape)
+        analyzer.transform(&samples, &mut spectrum);
+        CenterModel(shape)
             .run(1, &mut spectrum)
             .expect("this model never fails");
-        synthesiser.transform(&spectrum, &mut answer);
+        synthesizer.transform(&spectrum, &mut answer);
         let window = window(end - start, overlap);
         for (k, weight) in window.iter().enumerate() {
             sums[0][start + k] += f64::from(answer.left[k]) * weight;
@@ -108,7 +108,8 @@ fn window(length: usize, overlap: f64) -> Vec<f64> {
     }
 }
 
-/// The stream of a song of `song_frames`, read in `grain`, is its whole to 1e-6, and so is what it says of itself.
+/// Checks that streaming a song of `song_frames`, read in blocks of `grain`, equals processing it in one piece to 1e-6,
+/// and that its progress reports are correct.
 fn check(sizes: (usize, usize, usize), overlap: f64, song_frames: usize, grain: &[usize], batch: usize) {
     let shape = shape(sizes);
     let song = music(song_frames, song_frames as u64);
@@ -116,21 +117,21 @@ fn check(sizes: (usize, usize, usize), overlap: f64, song_frames: usize, grain: 
         batch,
         ..plan(shape, overlap)
     };
-    let delivered = separate_song(&mut Centre(shape), &plan, &song, grain).expect("nothing stops it");
+    let delivered = separate_song(&mut CenterModel(shape), &plan, &song, grain).expect("nothing stops it");
     let name = format!("overlap {overlap}, {song_frames} frames, blocks of {grain:?}, batches of {batch}");
     check_progress(&delivered, song_frames as u64, &name);
     let primary = &delivered.stems.primary;
-    let whole = demix_whole(shape, overlap, &song);
-    let mut greatest = 0.0_f64;
-    for (found, expected) in [&primary.left, &primary.right].into_iter().zip(&whole) {
+    let expected_stems = demix_in_one_piece(shape, overlap, &song);
+    let mut max_difference = 0.0_f64;
+    for (found, expected) in [&primary.left, &primary.right].into_iter().zip(&expected_stems) {
         assert_eq!(found.len(), expected.len(), "{name}");
         for (&found, expected) in found.iter().zip(expected) {
             let difference = (f64::from(found) - expected).abs();
             assert!(difference <= 1e-6, "{name}: {found} instead of {expected}");
-            greatest = greatest.max(difference);
+            max_difference = max_difference.max(difference);
         }
     }
-    print(&format!("{name}: {greatest:.1e}"));
+    print(&format!("{name}: {max_difference:.1e}"));
 }
 
 fn check_progress(delivered: &Delivered, song_frames: u64, name: &str) {
@@ -159,12 +160,12 @@ fn print(line: &str) {
     println!("{line}");
 }
 
-/// Lengths at which a song ends just before, at or just after something happens.
+/// Song lengths just before, at and just after each boundary.
 fn edges(shape: SpectrumShape, overlap: f64) -> Vec<usize> {
     let (trim, chunk) = (shape.trim_frames(), shape.chunk_frames());
     let step = plan(shape, overlap).grid.step_frames();
     let gen_frames = chunk - shape.n_fft();
-    let places = [
+    let boundaries = [
         trim,
         gen_frames,
         2 * gen_frames,
@@ -177,7 +178,7 @@ fn edges(shape: SpectrumShape, overlap: f64) -> Vec<usize> {
     let chunk_starts = (1..5)
         .map(|index| index * step)
         .filter_map(|start| start.checked_sub(trim));
-    let mut edges: Vec<_> = places
+    let mut edges: Vec<_> = boundaries
         .into_iter()
         .chain(chunk_starts)
         .flat_map(|at| at.saturating_sub(1)..=at + 1)
@@ -190,7 +191,7 @@ fn edges(shape: SpectrumShape, overlap: f64) -> Vec<usize> {
 }
 
 #[test]
-fn songs_that_end_at_any_edge_stream_to_their_whole() {
+fn songs_that_end_at_any_boundary_stream_correctly() {
     for overlap in [0.0, 0.25, 0.75, 0.9] {
         for song_frames in edges(shape(SMALLEST), overlap) {
             check(SMALLEST, overlap, song_frames, GRAIN, 1);
@@ -199,14 +200,14 @@ fn songs_that_end_at_any_edge_stream_to_their_whole() {
 }
 
 #[test]
-fn chunks_of_the_greatest_overlap_stream_to_their_whole() {
+fn chunks_with_the_largest_overlap_stream_correctly() {
     for song_frames in edges(shape(SMALLEST), 0.99) {
         check(SMALLEST, 0.99, song_frames, GRAIN, 3);
     }
 }
 
 #[test]
-fn a_second_and_a_minute_stream_to_their_whole() {
+fn a_second_and_a_minute_stream_correctly() {
     for overlap in [0.0, 0.25, 0.75, 0.9] {
         check(SMALLEST, overlap, 44_100, GRAIN, 1);
     }
@@ -216,12 +217,12 @@ fn a_second_and_a_minute_stream_to_their_whole() {
 }
 
 #[test]
-fn ten_minutes_stream_to_their_whole() {
+fn ten_minutes_stream_correctly() {
     check((4096, 512, 256), 0.25, 600 * 44_100, &[16_384], 1);
 }
 
 #[test]
-fn batches_change_nothing() {
+fn the_batch_size_changes_nothing() {
     let shape = shape(SMALLEST);
     let song = music(30_000, 3);
     let separated = |batch| {
@@ -229,7 +230,7 @@ fn batches_change_nothing() {
             batch,
             ..plan(shape, 0.75)
         };
-        separate_song(&mut Centre(shape), &plan, &song, GRAIN)
+        separate_song(&mut CenterModel(shape), &plan, &song, GRAIN)
             .unwrap()
             .stems
     };
@@ -240,11 +241,11 @@ fn batches_change_nothing() {
 }
 
 #[test]
-fn blocks_change_nothing() {
+fn the_block_size_changes_nothing() {
     let shape = shape(SMALLEST);
     let song = music(30_000, 4);
     let separated = |grain: &[usize]| {
-        separate_song(&mut Centre(shape), &plan(shape, 0.25), &song, grain)
+        separate_song(&mut CenterModel(shape), &plan(shape, 0.25), &song, grain)
             .unwrap()
             .stems
     };
@@ -257,7 +258,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_song_in_any_blocks_streams_to_its_whole(
+    fn any_song_in_any_blocks_streams_correctly(
         song_frames in 1_usize..20_000,
         overlap in prop_oneof![Just(0.0), 0.001_f64..0.98],
         grain in prop::collection::vec(1_usize..=16_384, 1..6),

@@ -1,4 +1,4 @@
-//! Brokers that stop, leaders that change, topics that grow and come anew: no task is lost, no worker ends.
+//! Brokers that stop, leaders that change, topics that grow or are recreated: no task is lost, no worker exits.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use separation_testbed::{Kafka, KafkaOptions, Replacement, Worker, eventually, task_message, tiny_song};
 
-use crate::rig::{PATIENCE, Rig, held_at, separations};
+use crate::rig::{Rig, STEP_TIMEOUT, held_at, separations};
 
-/// Longer than a session of 6 s, so that the group forgets its members.
-const AWAY: Duration = Duration::from_secs(60);
+/// Longer than the session timeout of 6 s, so that the group removes its members.
+const OUTAGE: Duration = Duration::from_secs(60);
 
-/// How long a step with transactions may take.
+/// Timeout of a step with transactions.
 const TRANSACTION: Duration = Duration::from_secs(20);
 
-/// Brokers of a test's own, which may be stopped.
+/// Brokers for one test only, which it may stop.
 async fn brokers(count: u16) -> &'static Kafka {
     let options = KafkaOptions {
         brokers: count,
@@ -25,25 +25,25 @@ async fn brokers(count: u16) -> &'static Kafka {
     Box::leak(Box::new(Kafka::start(options).await.unwrap()))
 }
 
-/// Whether a worker lives through so long a time.
-async fn lives_on(worker: &Worker, time: Duration) {
-    assert!(worker.wait_exit(time).await.is_err(), "the worker ended");
+/// Checks that a worker does not exit within `time`.
+async fn check_still_running(worker: &Worker, time: Duration) {
+    assert!(worker.wait_exit(time).await.is_err(), "the worker exited");
 }
 
-/// A broker is away while a worker is at `place`, and comes back before or after the worker goes on.
-async fn broker_away_at(place: &str, goes_on_while_away: bool) {
+/// The broker is unreachable while a worker is held at `point`, and is back before or after the worker continues.
+async fn broker_outage_at(point: &str, continues_during_outage: bool) {
     let rig = Rig::on(brokers(1).await, 1).await;
     let hold = rig.hold();
-    let worker = held_at(rig.processor(), place, &hold).start().unwrap();
+    let worker = held_at(rig.processor(), point, &hold).start().unwrap();
     let mut tasks = BTreeSet::from([rig.submit(1).await]);
-    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    worker.wait_for_log("Held", STEP_TIMEOUT).await.unwrap();
     rig.kafka.stop_broker(0).await.unwrap();
-    if goes_on_while_away {
+    if continues_during_outage {
         std::fs::remove_file(&hold).unwrap();
     }
-    lives_on(&worker, AWAY).await;
+    check_still_running(&worker, OUTAGE).await;
     rig.kafka.start_broker(0).await.unwrap();
-    if !goes_on_while_away {
+    if !continues_during_outage {
         std::fs::remove_file(&hold).unwrap();
     }
     rig.tasks_committed().await;
@@ -51,32 +51,32 @@ async fn broker_away_at(place: &str, goes_on_while_away: bool) {
     tasks.insert(rig.submit(2).await);
     rig.tasks_committed().await;
     rig.check_results(&tasks).await;
-    let said = worker.log().unwrap();
-    let warnings = said.iter().filter(|line| line.level == "WARN").count();
+    let log = worker.log().unwrap();
+    let warnings = log.iter().filter(|line| line.level == "WARN").count();
     assert!(warnings < 60, "{warnings} warnings");
     rig.kafka.kill_broker(0).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_broker_away_in_the_middle_of_a_task_costs_no_task() {
-    broker_away_at("separated", false).await;
+async fn a_broker_outage_during_a_task_loses_no_task() {
+    broker_outage_at("separated", false).await;
 }
 
 #[tokio::test]
-async fn a_broker_away_at_the_commit_costs_no_task_and_no_second_result() {
-    broker_away_at("published", true).await;
+async fn a_broker_outage_at_the_commit_loses_no_task_and_publishes_no_second_result() {
+    broker_outage_at("published", true).await;
 }
 
 #[tokio::test]
-async fn a_worker_that_starts_without_brokers_serves_when_they_come() {
+async fn a_worker_that_starts_without_brokers_processes_tasks_once_they_are_reachable() {
     let rig = Rig::on(brokers(1).await, 1).await;
     rig.kafka.stop_broker(0).await.unwrap();
     let worker = rig.processor().start().unwrap();
-    lives_on(&worker, Duration::from_secs(8)).await;
+    check_still_running(&worker, Duration::from_secs(8)).await;
     rig.kafka.start_broker(0).await.unwrap();
     let tasks = BTreeSet::from([rig.submit(1).await]);
     worker
-        .wait_for_log("Offset committed successfully", PATIENCE)
+        .wait_for_log("Offset committed successfully", STEP_TIMEOUT)
         .await
         .unwrap();
     rig.check_results(&tasks).await;
@@ -84,16 +84,16 @@ async fn a_worker_that_starts_without_brokers_serves_when_they_come() {
 }
 
 #[tokio::test]
-async fn a_leader_that_changes_in_the_middle_of_a_task_costs_nothing() {
+async fn a_leader_change_during_a_task_loses_nothing() {
     let rig = Rig::on(brokers(3).await, 1).await;
     let hold = rig.hold();
     let worker = held_at(rig.processor(), "separated", &hold).start().unwrap();
     let mut tasks = BTreeSet::from([rig.submit(1).await]);
-    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    worker.wait_for_log("Held", STEP_TIMEOUT).await.unwrap();
     let topic = &rig.site.task_topic;
     let old = rig.kafka.leader(topic, 0).await.unwrap().unwrap();
     rig.kafka.kill_broker(old).await.unwrap();
-    eventually("another leader", PATIENCE, async || {
+    eventually("another leader", STEP_TIMEOUT, async || {
         let leader = rig.kafka.leader(topic, 0).await?;
         anyhow::Ok(leader.is_some_and(|leader| leader != old))
     })
@@ -110,38 +110,38 @@ async fn a_leader_that_changes_in_the_middle_of_a_task_costs_nothing() {
 }
 
 #[tokio::test]
-async fn messages_of_a_partition_that_was_added_are_served() {
+async fn messages_of_an_added_partition_are_processed() {
     let rig = Rig::new(1).await;
     let worker = rig.processor().start().unwrap();
     let mut tasks = BTreeSet::from([rig.submit_to(0, 1).await]);
     worker
-        .wait_for_log("Offset committed successfully", PATIENCE)
+        .wait_for_log("Offset committed successfully", STEP_TIMEOUT)
         .await
         .unwrap();
     rig.kafka.add_partitions(&rig.site.task_topic, 2).await.unwrap();
     tasks.insert(rig.submit_to(1, 2).await);
     tasks.insert(rig.submit_to(0, 3).await);
     worker
-        .wait_for_logs("Offset committed successfully", 3, PATIENCE)
+        .wait_for_logs("Offset committed successfully", 3, STEP_TIMEOUT)
         .await
         .unwrap();
     rig.check_results(&tasks).await;
 }
 
-/// A topic goes and comes again, with `after` messages where it had `before`.
-async fn topic_comes_anew(before: u64, after: u64) {
+/// A topic is deleted and recreated, with `after` messages instead of `before`.
+async fn topic_is_recreated(before: u64, after: u64) {
     let rig = Rig::new(1).await;
     let worker = rig.processor().start().unwrap();
     let mut tasks = rig.submit_many(before).await;
     worker
-        .wait_for_logs("Offset committed successfully", tasks.len(), PATIENCE)
+        .wait_for_logs("Offset committed successfully", tasks.len(), STEP_TIMEOUT)
         .await
         .unwrap();
     rig.kafka.delete_topic(&rig.site.task_topic).await.unwrap();
     rig.kafka.create_topic(&rig.site.task_topic, 1).await.unwrap();
     tasks.extend(rig.submit_many(after).await);
     worker
-        .wait_for_logs("Offset committed successfully", tasks.len(), PATIENCE)
+        .wait_for_logs("Offset committed successfully", tasks.len(), STEP_TIMEOUT)
         .await
         .unwrap();
     rig.tasks_committed().await;
@@ -149,18 +149,18 @@ async fn topic_comes_anew(before: u64, after: u64) {
 }
 
 #[tokio::test]
-async fn a_topic_that_comes_anew_is_served_from_its_beginning() {
-    topic_comes_anew(3, 2).await;
+async fn a_recreated_topic_is_read_from_its_beginning() {
+    topic_is_recreated(3, 2).await;
 }
 
 #[tokio::test]
-async fn a_topic_that_comes_anew_and_has_more_messages_is_served_from_its_beginning() {
-    topic_comes_anew(1, 3).await;
+async fn a_recreated_topic_with_more_messages_is_read_from_its_beginning() {
+    topic_is_recreated(1, 3).await;
 }
 
-/// A broker that has just become a group's coordinator may answer for a moment that the group never committed.
+/// A broker that has just become a group's coordinator may respond for a moment that the group never committed.
 #[tokio::test]
-async fn one_false_answer_that_the_group_never_committed_rewinds_nothing() {
+async fn one_wrong_response_without_a_committed_offset_rewinds_nothing() {
     let options = KafkaOptions {
         proxied: true,
         ..KafkaOptions::default()
@@ -170,12 +170,12 @@ async fn one_false_answer_that_the_group_never_committed_rewinds_nothing() {
     let worker = rig.processor().start().unwrap();
     let mut tasks = rig.submit_many(3).await;
     worker
-        .wait_for_logs("Offset committed successfully", 3, PATIENCE)
+        .wait_for_logs("Offset committed successfully", 3, STEP_TIMEOUT)
         .await
         .unwrap();
-    // A commit of its own tells the worker for a moment what is committed.
-    lives_on(&worker, Duration::from_millis(300)).await;
-    // The committed offset and the unknown epoch of its leader, as only answers about committed offsets have them.
+    // For 100 ms after its own commit, the worker requests no committed offset.
+    check_still_running(&worker, Duration::from_millis(300)).await;
+    // The committed offset and the unknown leader epoch, a sequence of bytes that only OffsetFetch responses have.
     let answer = |offset: i64| [&offset.to_be_bytes()[..], &(-1_i32).to_be_bytes()].concat();
     let proxy = rig.kafka.proxy(0);
     proxy.replace_once(Replacement {
@@ -185,12 +185,12 @@ async fn one_false_answer_that_the_group_never_committed_rewinds_nothing() {
     });
     tasks.insert(rig.submit(4).await);
     worker
-        .wait_for_logs("Offset committed successfully", 4, PATIENCE)
+        .wait_for_logs("Offset committed successfully", 4, STEP_TIMEOUT)
         .await
         .unwrap();
     assert!(
         proxy.has_replaced(),
-        "the worker was told that nothing is committed"
+        "the worker received the response without a committed offset"
     );
     rig.tasks_committed().await;
     rig.check_results(&tasks).await;
@@ -220,7 +220,7 @@ impl<'r> Transactions<'r> {
         Self { rig, producer }
     }
 
-    /// Publishes a task, to be ended by [`Self::commit`] or [`Self::abort`].
+    /// Publishes a task in a transaction, which [`Self::commit`] or [`Self::abort`] ends.
     fn begin(&self, number: u64) -> String {
         let (task, path) = self.rig.site.put_song(&tiny_song(number)).unwrap();
         let message = task_message(&task, &path.display().to_string(), &self.rig.hooks.url("/hook"));
@@ -252,7 +252,7 @@ async fn blocking(work: impl FnOnce() + Send + 'static) {
 }
 
 #[tokio::test]
-async fn the_markers_of_transactions_count_as_read_and_no_message_does() {
+async fn transaction_markers_are_committed_and_no_message_is_skipped() {
     let rig = Rig::new(1).await;
     let worker = rig.processor().start().unwrap();
     let transactions = Transactions::new(&rig).await;
@@ -263,14 +263,14 @@ async fn the_markers_of_transactions_count_as_read_and_no_message_does() {
     transactions.begin(2);
     transactions.abort().await;
     rig.tasks_committed().await;
-    // An open transaction holds back what follows it, which must not be stepped over.
+    // An open transaction delays the messages after it, which must not be skipped.
     tasks.insert(transactions.begin(3));
     transactions.producer.flush(TRANSACTION).unwrap();
     tasks.insert(rig.submit_to(0, 4).await);
-    lives_on(&worker, Duration::from_secs(3)).await;
+    check_still_running(&worker, Duration::from_secs(3)).await;
     transactions.commit().await;
     worker
-        .wait_for_logs("Offset committed successfully", 3, PATIENCE)
+        .wait_for_logs("Offset committed successfully", 3, STEP_TIMEOUT)
         .await
         .unwrap();
     rig.tasks_committed().await;

@@ -1,33 +1,33 @@
-//! `kill -9` between any two stages: nothing is lost, and nobody does finished work again.
+//! `kill -9` between any two stages: no task is lost, and finished work is not repeated.
 
 use separation_contract::environment::MAX_ATTEMPTS;
 use separation_contract::offset_metadata::OffsetMetadata;
 use separation_testbed::{Worker, WorkerOptions, eventually};
 
-use crate::rig::{PATIENCE, Rig, ends_at, held_at, separations};
+use crate::rig::{Rig, STEP_TIMEOUT, held_at, killed_at, separations};
 
-/// Places of the processor, in their order, and whether the stems are shown by then.
+/// Fault points of the processor in their order, and whether the manifest is published by then.
 const PROCESSOR: [(&str, bool); 10] = [
     ("received", false),
-    ("attempt_noted", false),
+    ("attempt_recorded", false),
     ("staged_in", false),
     ("separated", false),
     ("stored", false),
-    ("shown", true),
+    ("manifest_published", true),
     ("worked", true),
     ("published", true),
     ("committed", true),
     ("cleaned", true),
 ];
 
-/// Places of the uploader, in their order.
+/// Fault points of the uploader in their order.
 const UPLOADER: [&str; 10] = [
     "received",
-    "attempt_noted",
+    "attempt_recorded",
     "vocals_uploaded",
     "uploaded",
-    "concluded",
-    "told",
+    "final_manifest_written",
+    "webhook_delivered",
     "worked",
     "published",
     "committed",
@@ -35,53 +35,61 @@ const UPLOADER: [&str; 10] = [
 ];
 
 async fn until_killed(worker: &Worker) {
-    let code = worker.wait_exit(PATIENCE).await.unwrap();
+    let code = worker.wait_exit(STEP_TIMEOUT).await.unwrap();
     assert_eq!(code, 128 + 9, "{:?}", worker.messages());
 }
 
 #[tokio::test]
 async fn a_processor_killed_between_any_two_stages_loses_nothing_and_repeats_no_finished_work() {
-    for (place, shown) in PROCESSOR {
-        eprintln!("processor killed at {place}");
+    for (point, published) in PROCESSOR {
+        eprintln!("processor killed at {point}");
         let rig = Rig::new(1).await;
         let tasks = rig.submit_many(2).await;
-        let mark = rig.folder.path().join("mark");
-        let killed = ends_at(rig.processor(), place, &mark).start().unwrap();
+        let mark = rig.directory.path().join("mark");
+        let killed = killed_at(rig.processor(), point, &mark).start().unwrap();
         until_killed(&killed).await;
         let next = rig.processor().start().unwrap();
         let _uploader = rig.uploader().start().unwrap();
-        rig.all_told(&tasks).await;
-        rig.run_dry().await;
+        rig.wait_for_webhooks(&tasks).await;
+        rig.wait_until_committed().await;
         rig.check_done(&tasks).await;
         let separated = separations([&killed, &next]);
-        let repeated = usize::from(place == "separated" || place == "stored");
-        assert_eq!(separated, 2 + repeated, "killed at {place}, shown: {shown}");
+        let repeated = usize::from(point == "separated" || point == "stored");
+        assert_eq!(
+            separated,
+            2 + repeated,
+            "killed at {point}, manifest published: {published}"
+        );
     }
 }
 
 #[tokio::test]
-async fn an_uploader_killed_between_any_two_stages_loses_nothing_and_tells_with_one_id() {
-    for place in UPLOADER {
-        eprintln!("uploader killed at {place}");
+async fn an_uploader_killed_between_any_two_stages_loses_nothing_and_uses_one_webhook_id() {
+    for point in UPLOADER {
+        eprintln!("uploader killed at {point}");
         let rig = Rig::new(1).await;
         let tasks = rig.submit_many(2).await;
         let _processor = rig.processor().start().unwrap();
-        let mark = rig.folder.path().join("mark");
-        let killed = ends_at(rig.uploader(), place, &mark).start().unwrap();
+        let mark = rig.directory.path().join("mark");
+        let killed = killed_at(rig.uploader(), point, &mark).start().unwrap();
         until_killed(&killed).await;
-        let rung_before: usize = tasks.iter().map(|task| rig.webhooks(task).len()).sum();
+        let delivered_before: usize = tasks.iter().map(|task| rig.webhooks(task).len()).sum();
         let _next = rig.uploader().start().unwrap();
-        rig.all_told(&tasks).await;
-        rig.run_dry().await;
+        rig.wait_for_webhooks(&tasks).await;
+        rig.wait_until_committed().await;
         rig.check_done(&tasks).await;
-        let rung: usize = tasks.iter().map(|task| rig.webhooks(task).len()).sum();
-        // Only a webhook that was rung and not yet written down rings again.
-        let repeated = usize::from(place == "told");
-        assert_eq!(rung, 2 + repeated, "killed at {place}, {rung_before} rung before");
+        let deliveries: usize = tasks.iter().map(|task| rig.webhooks(task).len()).sum();
+        // Only a webhook whose delivery was not yet recorded is delivered again.
+        let repeated = usize::from(point == "webhook_delivered");
+        assert_eq!(
+            deliveries,
+            2 + repeated,
+            "killed at {point}, {delivered_before} delivered before"
+        );
     }
 }
 
-/// A worker of a role that gives a message up after one crash.
+/// A worker of a role that gives up a message after one crash.
 fn once(rig: &Rig, role: &str) -> WorkerOptions {
     let options = match role {
         "processor" => rig.processor(),
@@ -93,34 +101,34 @@ fn once(rig: &Rig, role: &str) -> WorkerOptions {
 #[tokio::test]
 async fn a_worker_killed_between_a_commit_and_the_next_start_costs_no_message_its_only_attempt() {
     for role in ["processor", "uploader"] {
-        for place in ["committed", "cleaned", "received"] {
-            eprintln!("{role} with one attempt killed at {place}");
+        for point in ["committed", "cleaned", "received"] {
+            eprintln!("{role} with one attempt killed at {point}");
             let rig = Rig::new(1).await;
             let tasks = rig.submit_many(3).await;
             let other = match role {
                 "processor" => rig.uploader().start().unwrap(),
                 _ => rig.processor().start().unwrap(),
             };
-            let mark = rig.folder.path().join("mark");
-            let killed = ends_at(once(&rig, role), place, &mark).start().unwrap();
+            let mark = rig.directory.path().join("mark");
+            let killed = killed_at(once(&rig, role), point, &mark).start().unwrap();
             until_killed(&killed).await;
             let next = once(&rig, role).start().unwrap();
-            rig.all_told(&tasks).await;
-            rig.run_dry().await;
+            rig.wait_for_webhooks(&tasks).await;
+            rig.wait_until_committed().await;
             rig.check_done(&tasks).await;
             rig.no_dead_letters().await;
             let separated = match role {
                 "processor" => separations([&killed, &next]),
                 _ => separations([&other]),
             };
-            assert_eq!(separated, 3, "{role} killed at {place}");
+            assert_eq!(separated, 3, "{role} killed at {point}");
         }
     }
 }
 
 #[tokio::test]
 async fn a_worker_killed_while_it_drains_costs_no_message_an_attempt() {
-    for (role, place) in [("processor", "separated"), ("uploader", "vocals_uploaded")] {
+    for (role, point) in [("processor", "separated"), ("uploader", "vocals_uploaded")] {
         let rig = Rig::new(1).await;
         let tasks = rig.submit_many(2).await;
         let other = (role == "uploader").then(|| rig.processor().start().unwrap());
@@ -131,10 +139,10 @@ async fn a_worker_killed_while_it_drains_costs_no_message_an_attempt() {
         for round in 1..=3 {
             eprintln!("{role} asked to stop and killed, round {round}");
             let hold = rig.hold();
-            let worker = held_at(once(&rig, role), place, &hold).start().unwrap();
-            worker.wait_for_log("Held", PATIENCE).await.unwrap();
+            let worker = held_at(once(&rig, role), point, &hold).start().unwrap();
+            worker.wait_for_log("Held", STEP_TIMEOUT).await.unwrap();
             worker.sigterm().unwrap();
-            eventually("the attempt taken back", PATIENCE, async || {
+            eventually("the attempt count undone", STEP_TIMEOUT, async || {
                 let lag = rig.kafka.lag(group, topic).await?;
                 let record = OffsetMetadata::parse(&lag[0].metadata);
                 anyhow::Ok(record.draining && record.attempt == 0)
@@ -147,8 +155,8 @@ async fn a_worker_killed_while_it_drains_costs_no_message_an_attempt() {
             Some(processor) => processor,
             None => rig.uploader().start().unwrap(),
         };
-        rig.all_told(&tasks).await;
-        rig.run_dry().await;
+        rig.wait_for_webhooks(&tasks).await;
+        rig.wait_until_committed().await;
         rig.check_done(&tasks).await;
         rig.no_dead_letters().await;
     }

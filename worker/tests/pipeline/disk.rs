@@ -1,5 +1,5 @@
-//! Disks that are too small for a song, or that other files fill: nothing incomplete is visible, and no song fails for what
-//! others stored.
+//! Disks that are too small for a song, or full of other files: nothing incomplete is visible, and no song fails
+//! because of other files.
 
 use std::path::{Path, PathBuf};
 
@@ -7,9 +7,9 @@ use separation_contract::environment as env;
 use separation_testbed::{Worker, WorkerOptions, eventually, song, tiny_song};
 use serde_json::Value;
 
-use crate::rig::{MODELS, PATIENCE, Rig, WORKER};
+use crate::rig::{MODELS, Rig, STEP_TIMEOUT, WORKER};
 
-/// A processor to which the folder that `variable` names is a disk of one MiB, of its own.
+/// A processor for which the directory in `variable` is a separate disk of one MiB.
 /// `prepare` is a command that gets it as `$0`.
 fn on_a_small_disk(rig: &Rig, variable: &str, prepare: &str) -> WorkerOptions {
     let script = format!(
@@ -24,15 +24,15 @@ fn on_a_small_disk(rig: &Rig, variable: &str, prepare: &str) -> WorkerOptions {
         .args(["--map-root-user", "sh", "-c", &script, WORKER, "processor"])
 }
 
-/// A path as the worker sees it, with its disk.
+/// A path in the worker's mount namespace.
 fn seen_by(worker: &Worker, path: &Path) -> PathBuf {
     let root = PathBuf::from(format!("/proc/{}/root", worker.pid()));
     root.join(path.strip_prefix("/").unwrap())
 }
 
-/// All files below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap();
+/// All files below a directory.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
     paths
         .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
@@ -41,7 +41,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// The result of a task.
 async fn result(rig: &Rig, task: &str) -> Value {
-    eventually("a result", PATIENCE, async || {
+    eventually("a result", STEP_TIMEOUT, async || {
         let results = rig.kafka.consume_all(&rig.site.result_topic).await?;
         let found = results.iter().find(|result| result.key_text() == task);
         anyhow::Ok(found.map(separation_testbed::Record::json))
@@ -49,8 +49,8 @@ async fn result(rig: &Rig, task: &str) -> Value {
     .await
 }
 
-/// A song whose stems need more than the disk has, then one that fits.
-async fn check(variable: &str, folder: impl Fn(&Rig) -> &Path) {
+/// A song whose stems need more space than the disk has, then one that fits.
+async fn check(variable: &str, directory: impl Fn(&Rig) -> &Path) {
     let rig = Rig::new(1).await;
     let hook = rig.hooks.url("/hook");
     let large = rig.site.submit(&song(10.0, 1), &hook).await.unwrap();
@@ -58,15 +58,15 @@ async fn check(variable: &str, folder: impl Fn(&Rig) -> &Path) {
     let worker = on_a_small_disk(&rig, variable, "true").start().unwrap();
     let failed = result(&rig, &large).await;
     assert_eq!(failed["success"], false, "{failed}");
-    let said = failed["error_message"].as_str().unwrap();
-    assert!(said.contains("No space left on device"), "{said}");
+    let message = failed["error_message"].as_str().unwrap();
+    assert!(message.contains("No space left on device"), "{message}");
     let done = result(&rig, &small).await;
     assert_eq!(done["success"], true, "{done}");
     worker
-        .wait_for_logs("Offset committed", 2, PATIENCE)
+        .wait_for_logs("Offset committed", 2, STEP_TIMEOUT)
         .await
         .unwrap();
-    let left = files(&seen_by(&worker, folder(&rig)));
+    let left = files(&seen_by(&worker, directory(&rig)));
     let of_large = left.iter().filter(|path| {
         let name = path.display().to_string();
         name.contains(&large) || name.ends_with(".part")
@@ -83,14 +83,14 @@ async fn a_scratch_disk_that_is_too_small_for_a_song_fails_the_song_and_not_the_
     check(env::SCRATCH_DIR, |rig| &rig.site.scratch).await;
 }
 
-/// Songs wait while other files fill a disk, and are done when there is room again.
-async fn check_full(variable: &str, folder: impl Fn(&Rig) -> &Path, dependency: &str) {
+/// Songs stay queued while other files fill a disk, and are processed when there is space again.
+async fn check_full(variable: &str, directory: impl Fn(&Rig) -> &Path, dependency: &str) {
     let rig = Rig::new(1).await;
-    let filler = folder(&rig).join("filler");
+    let filler = directory(&rig).join("filler");
     let tasks = rig.submit_many(2).await;
     let worker = on_a_small_disk(&rig, variable, "head -c 1030000 /dev/zero > \"$0/filler\"");
     let worker = worker.start().unwrap();
-    let held = worker.wait_for_log("On hold", PATIENCE).await.unwrap();
+    let held = worker.wait_for_log("On hold", STEP_TIMEOUT).await.unwrap();
     assert_eq!(held.fields["dependency"], dependency, "{held:?}");
     assert!(
         rig.kafka
@@ -105,11 +105,11 @@ async fn check_full(variable: &str, folder: impl Fn(&Rig) -> &Path, dependency: 
 }
 
 #[tokio::test]
-async fn songs_wait_while_a_scratch_disk_is_full() {
+async fn songs_stay_queued_while_a_scratch_disk_is_full() {
     check_full(env::SCRATCH_DIR, |rig| &rig.site.scratch, "scratch:ENOSPC").await;
 }
 
 #[tokio::test]
-async fn songs_wait_while_the_disk_of_stems_is_full() {
+async fn songs_stay_queued_while_the_disk_of_stems_is_full() {
     check_full(env::OUTPUT_DIR, |rig| &rig.site.stems, "volume:ENOSPC").await;
 }

@@ -1,4 +1,4 @@
-//! What runs beside a worker: its drain before the pod ends, and who asks whether it lives.
+//! The `drain` command that a pod's preStop hook runs, and the probes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,73 +6,73 @@ use std::time::Duration;
 use separation_contract::environment as env;
 use separation_testbed::{Kafka, KafkaOptions, WorkerOptions, eventually};
 
-use crate::rig::{PATIENCE, Rig, WORKER, admin, ask, held_at};
+use crate::rig::{Rig, STEP_TIMEOUT, WORKER, admin, ask, held_at};
 
 fn drain(address: SocketAddr) -> WorkerOptions {
     WorkerOptions::new(WORKER, "drain").env(env::ADMIN_ADDR, address.to_string())
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_the_running_task_and_the_worker_ends_well() {
+async fn a_drain_waits_for_the_running_task_and_the_worker_exits_0() {
     let rig = Rig::new(1).await;
     let hold = rig.hold();
     let worker = held_at(rig.processor(), "separated", &hold).start().unwrap();
     let address = admin(&worker).await;
     let first = rig.submit(1).await;
-    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    worker.wait_for_log("Held", STEP_TIMEOUT).await.unwrap();
     let second = rig.submit(2).await;
     let drain = drain(address).start().unwrap();
     worker
-        .wait_for_log("Finishing the running task before the shutdown", PATIENCE)
+        .wait_for_log("Finishing the running task before the shutdown", STEP_TIMEOUT)
         .await
         .unwrap();
     assert_eq!(ask(address, "/live").await.unwrap().0, 200);
     assert_eq!(ask(address, "/ready").await.unwrap().0, 503);
-    // It has asked more than once by now, and still waits.
+    // It has polled more than once by now, and still waits.
     let waiting = drain.wait_exit(Duration::from_millis(1_000)).await;
     assert!(waiting.is_err() && worker.exit_code().is_none());
     std::fs::remove_file(&hold).unwrap();
-    assert_eq!(drain.wait_exit(PATIENCE).await.unwrap(), 0);
-    assert_eq!(worker.wait_exit(PATIENCE).await.unwrap(), 0);
+    assert_eq!(drain.wait_exit(STEP_TIMEOUT).await.unwrap(), 0);
+    assert_eq!(worker.wait_exit(STEP_TIMEOUT).await.unwrap(), 0);
     let results = rig.kafka.consume_all(&rig.site.result_topic).await.unwrap();
-    assert_eq!(results.len(), 1, "{second} waits for another");
+    assert_eq!(results.len(), 1, "{second} stays for another worker");
     assert_eq!(results[0].key_text(), first);
 }
 
-/// As when a preStop hook gave up, or was killed.
+/// As after a preStop hook that timed out or was killed.
 #[tokio::test]
 async fn the_first_signal_after_a_drain_does_not_abort_the_running_task() {
     let rig = Rig::new(1).await;
     let hold = rig.hold();
     let worker = held_at(rig.processor(), "separated", &hold).start().unwrap();
     let task = rig.submit(1).await;
-    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    worker.wait_for_log("Held", STEP_TIMEOUT).await.unwrap();
     let _drain = drain(admin(&worker).await).start().unwrap();
     worker
-        .wait_for_log("Finishing the running task before the shutdown", PATIENCE)
+        .wait_for_log("Finishing the running task before the shutdown", STEP_TIMEOUT)
         .await
         .unwrap();
     worker.sigterm().unwrap();
     worker
-        .wait_for_log("Received SIGTERM while draining", PATIENCE)
+        .wait_for_log("Received SIGTERM while draining", STEP_TIMEOUT)
         .await
         .unwrap();
     std::fs::remove_file(&hold).unwrap();
-    assert_eq!(worker.wait_exit(PATIENCE).await.unwrap(), 0);
+    assert_eq!(worker.wait_exit(STEP_TIMEOUT).await.unwrap(), 0);
     let results = rig.kafka.consume_all(&rig.site.result_topic).await.unwrap();
     assert_eq!(results.len(), 1);
     assert_eq!(results[0].key_text(), task);
 }
 
 #[tokio::test]
-async fn a_drain_of_nothing_and_of_an_idle_worker_is_done_at_once() {
+async fn a_drain_of_no_worker_or_an_idle_one_ends_immediately() {
     let rig = Rig::new(1).await;
-    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
-    let in_vain = drain(nobody).start().unwrap();
-    assert_eq!(in_vain.wait_exit(PATIENCE).await.unwrap(), 0);
+    let no_worker = SocketAddr::from(([127, 0, 0, 1], 1));
+    let without_worker = drain(no_worker).start().unwrap();
+    assert_eq!(without_worker.wait_exit(STEP_TIMEOUT).await.unwrap(), 0);
     let worker = rig.uploader().start().unwrap();
     worker
-        .wait_for_log("Partitions assigned", PATIENCE)
+        .wait_for_log("Partitions assigned", STEP_TIMEOUT)
         .await
         .unwrap();
     let drain = drain(admin(&worker).await).start().unwrap();
@@ -81,26 +81,29 @@ async fn a_drain_of_nothing_and_of_an_idle_worker_is_done_at_once() {
 }
 
 #[tokio::test]
-async fn a_drain_that_waits_too_long_says_so() {
+async fn a_drain_that_times_out_reports_the_running_task() {
     let rig = Rig::new(1).await;
     let hold = rig.hold();
     let worker = held_at(rig.processor(), "separated", &hold).start().unwrap();
     rig.submit(1).await;
-    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    worker.wait_for_log("Held", STEP_TIMEOUT).await.unwrap();
     let drain = drain(admin(&worker).await)
         .arg("--wait")
         .arg("1")
         .start()
         .unwrap();
-    assert_eq!(drain.wait_exit(PATIENCE).await.unwrap(), 1);
-    let said = drain.messages().unwrap().join("\n");
-    assert!(said.contains("a task was still running after 1 s"), "{said}");
+    assert_eq!(drain.wait_exit(STEP_TIMEOUT).await.unwrap(), 1);
+    let messages = drain.messages().unwrap().join("\n");
+    assert!(
+        messages.contains("a task was still running after 1 s"),
+        "{messages}"
+    );
     std::fs::remove_file(&hold).unwrap();
-    assert_eq!(worker.wait_exit(PATIENCE).await.unwrap(), 0);
+    assert_eq!(worker.wait_exit(STEP_TIMEOUT).await.unwrap(), 0);
 }
 
 #[tokio::test]
-async fn a_worker_lives_without_kafka_and_serves_when_it_is_there() {
+async fn a_worker_stays_alive_without_kafka_and_is_ready_once_it_is_reachable() {
     let rig = Rig::new(1).await;
     let kafka = Kafka::start(KafkaOptions {
         proxied: true,
@@ -118,16 +121,19 @@ async fn a_worker_lives_without_kafka_and_serves_when_it_is_there() {
         .start()
         .unwrap();
     let address = admin(&worker).await;
-    worker.wait_for_log("Processor started", PATIENCE).await.unwrap();
+    worker
+        .wait_for_log("Processor started", STEP_TIMEOUT)
+        .await
+        .unwrap();
     assert_eq!(ask(address, "/live").await.unwrap().0, 200);
     kafka.proxy(0).forward();
     worker
-        .wait_for_log("Partitions assigned", PATIENCE)
+        .wait_for_log("Partitions assigned", STEP_TIMEOUT)
         .await
         .unwrap();
     assert_eq!(ask(address, "/ready").await.unwrap().0, 200);
     kafka.proxy(0).refuse();
-    eventually("trouble noticed", PATIENCE, async || {
+    eventually("an error logged", STEP_TIMEOUT, async || {
         let messages = worker.messages()?;
         anyhow::Ok(messages.iter().any(|message| message.contains("Kafka")))
     })
@@ -142,21 +148,21 @@ async fn a_worker_is_not_ready_before_its_model_is_loaded() {
     let hold = rig.hold();
     let worker = held_at(rig.processor(), "loading", &hold).start().unwrap();
     let address = admin(&worker).await;
-    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    worker.wait_for_log("Held", STEP_TIMEOUT).await.unwrap();
     assert_eq!(ask(address, "/live").await.unwrap().0, 200);
     assert_eq!(
         ask(address, "/ready").await.unwrap(),
         (503, "starting\n".to_owned())
     );
     std::fs::remove_file(&hold).unwrap();
-    eventually("readiness", PATIENCE, async || {
+    eventually("readiness", STEP_TIMEOUT, async || {
         Ok::<_, anyhow::Error>(ask(address, "/ready").await?.0 == 200)
     })
     .await;
 }
 
 #[tokio::test]
-async fn what_a_worker_did_is_counted() {
+async fn processed_messages_are_counted() {
     let rig = Rig::new(1).await;
     let processor = rig.processor().start().unwrap();
     let address = admin(&processor).await;
@@ -180,7 +186,7 @@ async fn what_a_worker_did_is_counted() {
         "separation_commits_total{result=\"committed\"}",
         "separation_busy 0",
     ];
-    eventually("all counted", PATIENCE, async || {
+    eventually("all counted", STEP_TIMEOUT, async || {
         let (_, text) = ask(address, "/metrics").await?;
         let missing: Vec<_> = expected.iter().filter(|line| !text.contains(**line)).collect();
         anyhow::ensure!(missing.is_empty(), "{missing:?} in {text}");

@@ -1,4 +1,4 @@
-//! From a song posted over HTTP to the caller's webhook, through real processes of every role.
+//! From a song posted over HTTP to its webhook, through real processes of every role.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use separation_contract::environment as env;
 use separation_testbed::{Kafka, KafkaOptions, Reply, Worker, WorkerOptions, eventually, tiny_song};
 use serde_json::{Value, json};
 
-use crate::rig::{PATIENCE, Rig, held_at, http};
+use crate::rig::{Rig, STEP_TIMEOUT, held_at, http};
 
 const PASSWORD: &str = "a secret of the test";
 
@@ -21,10 +21,10 @@ fn api(rig: &Rig) -> WorkerOptions {
 }
 
 async fn address(api: &Worker) -> SocketAddr {
-    api.address("API listens", PATIENCE).await.unwrap()
+    api.address("API listens", STEP_TIMEOUT).await.unwrap()
 }
 
-/// Posts a song by its address, as part of a trace.
+/// Posts a song by its URL, as part of a trace.
 async fn generate(rig: &Rig, api: SocketAddr, audio: &str, trace: &str) -> (StatusCode, Value) {
     let body = json!({ "audio": audio, "hook_url": rig.hooks.url("/hook") });
     let request = http()
@@ -37,9 +37,9 @@ async fn generate(rig: &Rig, api: SocketAddr, audio: &str, trace: &str) -> (Stat
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
-/// Waits until the API says that a task is so far.
-async fn reached(api: SocketAddr, task: &str, status: &str) -> Value {
-    eventually(&format!("task {status}"), PATIENCE, async || {
+/// Waits until the API reports this status of a task.
+async fn wait_for_status(api: SocketAddr, task: &str, status: &str) -> Value {
+    eventually(&format!("task {status}"), STEP_TIMEOUT, async || {
         let request = http()
             .get(format!("http://{api}/tasks/{task}"))
             .basic_auth("admin", Some(PASSWORD));
@@ -56,15 +56,15 @@ fn serve_song(rig: &Rig) -> String {
     rig.hooks.url("/song.wav")
 }
 
-/// Everything that waits in the folder of songs.
-fn waiting(rig: &Rig) -> Vec<String> {
+/// All files in the directory of songs.
+fn staged_files(rig: &Rig) -> Vec<String> {
     let entries = std::fs::read_dir(&rig.site.songs).unwrap();
     entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect()
 }
 
-async fn posted_to_told(rig: &Rig, staging: impl Fn(WorkerOptions) -> WorkerOptions) -> String {
+async fn from_post_to_webhook(rig: &Rig, staging: impl Fn(WorkerOptions) -> WorkerOptions) -> String {
     let api = staging(api(rig)).start().unwrap();
     let api_address = address(&api).await;
     let trace_id = uuid::Uuid::new_v4().simple().to_string();
@@ -76,58 +76,61 @@ async fn posted_to_told(rig: &Rig, staging: impl Fn(WorkerOptions) -> WorkerOpti
         "{queued}"
     );
     let task = queued["task_uuid"].as_str().unwrap().to_owned();
-    reached(api_address, &task, "queued").await;
+    wait_for_status(api_address, &task, "queued").await;
     let hold = rig.hold();
     let _processor = held_at(staging(rig.processor()), "separated", &hold)
         .start()
         .unwrap();
-    reached(api_address, &task, "processing").await;
+    wait_for_status(api_address, &task, "processing").await;
     std::fs::remove_file(&hold).unwrap();
-    reached(api_address, &task, "separated").await;
+    wait_for_status(api_address, &task, "separated").await;
     let _uploader = staging(rig.uploader()).start().unwrap();
-    let done = reached(api_address, &task, "done").await;
+    let done = wait_for_status(api_address, &task, "done").await;
     let tasks = [task.clone()].into();
-    rig.all_told(&tasks).await;
-    rig.run_dry().await;
+    rig.wait_for_webhooks(&tasks).await;
+    rig.wait_until_committed().await;
     rig.check_done(&tasks).await;
     let (_, body) = rig.webhooks(&task).remove(0);
     for stem in ["vocals", "instrumental"] {
-        assert_eq!(done[stem], body[stem], "the page and the webhook say the same");
+        assert_eq!(
+            done[stem], body[stem],
+            "the API and the webhook report the same URL"
+        );
     }
     let hooks = rig.hooks.requests_to("/hook");
-    let told_trace = hooks[0].header("traceparent").unwrap();
-    assert!(told_trace.contains(&trace_id), "{told_trace} of {trace}");
+    let webhook_trace = hooks[0].header("traceparent").unwrap();
+    assert!(webhook_trace.contains(&trace_id), "{webhook_trace} of {trace}");
     api.sigterm().unwrap();
-    assert_eq!(api.wait_exit(PATIENCE).await.unwrap(), 0);
+    assert_eq!(api.wait_exit(STEP_TIMEOUT).await.unwrap(), 0);
     task
 }
 
 #[tokio::test]
-async fn a_song_posted_by_its_address_is_separated_and_its_caller_told() {
+async fn a_song_posted_by_url_is_separated_and_its_webhook_called() {
     let rig = Rig::new(1).await;
-    posted_to_told(&rig, |options| options).await;
-    eventually("the song and its record removed", PATIENCE, async || {
-        waiting(&rig).is_empty()
+    from_post_to_webhook(&rig, |options| options).await;
+    eventually("the song and its record removed", STEP_TIMEOUT, async || {
+        staged_files(&rig).is_empty()
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_song_posted_by_its_address_waits_in_the_object_store_where_that_is_set() {
+async fn a_song_posted_by_url_is_staged_in_the_object_store_if_configured() {
     let rig = Rig::new(1).await;
     let staging = format!("s3://{}/staging/", rig.site.bucket);
-    let task = posted_to_told(&rig, |options| options.env(env::S3_STAGING, &staging)).await;
-    eventually("the staging cleaned", PATIENCE, async || {
+    let task = from_post_to_webhook(&rig, |options| options.env(env::S3_STAGING, &staging)).await;
+    eventually("the staging cleaned", STEP_TIMEOUT, async || {
         let left = rig.s3.list(&rig.site.bucket, "staging/").await?;
         anyhow::ensure!(left.is_empty(), "{left:?} of {task}");
         anyhow::Ok(true)
     })
     .await;
-    assert!(waiting(&rig).is_empty(), "the folder is not used");
+    assert!(staged_files(&rig).is_empty(), "the directory is not used");
 }
 
 #[tokio::test]
-async fn without_kafka_a_song_is_refused_and_nothing_of_it_stays() {
+async fn without_kafka_a_song_is_refused_and_nothing_is_staged() {
     let rig = Rig::new(1).await;
     let kafka = Kafka::start(KafkaOptions {
         proxied: true,
@@ -150,13 +153,13 @@ async fn without_kafka_a_song_is_refused_and_nothing_of_it_stays() {
     assert_eq!(
         rig.hooks.requests_to("/song.wav").len(),
         0,
-        "nothing is fetched in vain"
+        "no song is fetched without Kafka"
     );
-    assert_eq!(waiting(&rig), [""; 0]);
+    assert_eq!(staged_files(&rig), [""; 0]);
     let health = http().get(format!("http://{api_address}/health")).send().await;
     assert_eq!(health.unwrap().status(), StatusCode::OK);
     kafka.proxy(0).forward();
-    eventually("the song taken", PATIENCE, async || {
+    eventually("the song accepted", STEP_TIMEOUT, async || {
         generate(&rig, api_address, &song, trace).await.0 == StatusCode::OK
     })
     .await;
@@ -164,7 +167,7 @@ async fn without_kafka_a_song_is_refused_and_nothing_of_it_stays() {
 }
 
 #[tokio::test]
-async fn a_song_that_breaks_off_is_refused_and_nothing_of_it_stays() {
+async fn an_incomplete_song_is_refused_and_nothing_is_staged() {
     let rig = Rig::new(1).await;
     let api = api(&rig).start().unwrap();
     let api_address = address(&api).await;
@@ -177,13 +180,16 @@ async fn a_song_that_breaks_off_is_refused_and_nothing_of_it_stays() {
         assert_eq!(status, StatusCode::BAD_REQUEST, "{problem}");
         assert!(problem["error"].is_string(), "{problem}");
     }
-    eventually("nothing left", PATIENCE, async || waiting(&rig).is_empty()).await;
+    eventually("nothing left", STEP_TIMEOUT, async || {
+        staged_files(&rig).is_empty()
+    })
+    .await;
     let tasks = rig.kafka.consume_all(&rig.site.task_topic).await.unwrap();
     assert_eq!(tasks, []);
 }
 
 #[tokio::test]
-async fn a_missing_result_topic_gets_as_many_partitions_as_the_task_topic_has() {
+async fn a_missing_result_topic_is_created_with_the_partitions_of_the_task_topic() {
     let rig = Rig::new(3).await;
     let missing = format!("later-{}", rig.site.result_topic);
     let _uploader = rig
@@ -196,7 +202,7 @@ async fn a_missing_result_topic_gets_as_many_partitions_as_the_task_topic_has() 
         .env(env::KAFKA_RESULT_TOPIC, &missing)
         .start()
         .unwrap();
-    eventually("the result topic made", PATIENCE, async || {
+    eventually("the result topic created", STEP_TIMEOUT, async || {
         let lag = rig.kafka.lag("no-group", &missing).await?;
         anyhow::ensure!(lag.len() == 3, "{lag:?}");
         anyhow::Ok(true)

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::rig::{PATIENCE, Rig, WORKER};
+use crate::rig::{Rig, STEP_TIMEOUT, WORKER};
 
 async fn lag(rig: &Rig, more: &[&str]) -> Output {
     let mut command = Command::new(WORKER);
@@ -15,7 +15,7 @@ async fn lag(rig: &Rig, more: &[&str]) -> Output {
 }
 
 #[tokio::test]
-async fn lag_tells_what_waits_in_each_partition_and_who_reads_it() {
+async fn lag_shows_the_lag_and_owner_of_each_partition() {
     let rig = Rig::new(3).await;
     let processor = rig
         .processor()
@@ -24,7 +24,7 @@ async fn lag_tells_what_waits_in_each_partition_and_who_reads_it() {
         .unwrap();
     let tasks = rig.submit_many(4).await;
     processor
-        .wait_for_logs("Offset committed successfully", tasks.len(), PATIENCE)
+        .wait_for_logs("Offset committed successfully", tasks.len(), STEP_TIMEOUT)
         .await
         .unwrap();
     let output = lag(&rig, &["--json"]).await;
@@ -54,10 +54,10 @@ async fn lag_tells_what_waits_in_each_partition_and_who_reads_it() {
 }
 
 #[tokio::test]
-async fn lag_of_a_topic_that_is_not_there_says_so() {
+async fn lag_of_a_missing_topic_is_an_error() {
     let rig = Rig::new(1).await;
     let output = lag(&rig, &["--topic", "no_such_topic"]).await;
     assert_eq!(output.status.code(), Some(1));
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(words.contains("no_such_topic"), "{words}");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("no_such_topic"), "{errors}");
 }

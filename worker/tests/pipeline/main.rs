@@ -1,21 +1,20 @@
-//! What the Kafka roles promise, with real brokers, a real object store and real receivers of webhooks.
+//! Tests of the Kafka roles with real brokers, a real object store and real webhook receivers.
 //!
-//! Needs the feature `fault-injection`, with which processes can be ended and held between any two stages.
+//! Need the feature `fault-injection`, with which processes can be killed and held between any two stages.
 
 #![cfg(feature = "fault-injection")]
-#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
-#![allow(clippy::print_stderr, reason = "long tests say what they are doing")]
+#![allow(clippy::unwrap_used, reason = "an error fails the test")]
+#![allow(clippy::print_stderr, reason = "long tests print their progress")]
 
+mod authentication;
 mod brokers;
 mod crashes;
 mod disk;
 mod drain;
 mod end_to_end;
-mod front;
+mod fault_proxy;
 mod lag;
-mod logins;
 mod metrics;
-mod peers;
 mod poison;
 mod rebalance;
 mod recovery;
@@ -24,4 +23,5 @@ mod rig;
 mod shutdown;
 mod storage_faults;
 mod store_refusals;
+mod uvr5_api;
 mod webhooks;

@@ -1,4 +1,4 @@
-//! Every metric family of a role changes while the role does its work: one that does not says nothing.
+//! Every metric family of a role changes while the role works: one that does not is useless.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use separation_contract::environment as env;
 use separation_testbed::{Kafka, KafkaOptions, Worker, eventually};
 use separation_worker::telemetry::{ApiMetrics, Families, Metrics};
 
-use crate::logins::login;
-use crate::rig::{PATIENCE, Rig, WORKER, admin, ask, held_at};
+use crate::authentication::with_credentials;
+use crate::rig::{Rig, STEP_TIMEOUT, WORKER, admin, ask, held_at};
 
-/// The families of which a sample is not 0 now.
+/// The families with a sample that is not 0.
 async fn moved(worker: &Worker) -> BTreeSet<String> {
     let (_, text) = ask(admin(worker).await, "/metrics").await.unwrap();
     let (mut family, mut moved) = (String::new(), BTreeSet::new());
@@ -29,12 +29,12 @@ fn check(moved: &BTreeSet<String>, families: &Families) {
     assert_eq!(moved, &registered);
 }
 
-/// A dead letter that the brokers refuse: longer than [`limited`] allows.
+/// A malformed message whose dead letter the brokers refuse: it is longer than [`limited`] allows.
 fn refused() -> String {
     "x".repeat(5_000)
 }
 
-/// The topic of a site's dead letters from `topic`, with a limit on their size.
+/// A dead-letter topic for `topic` with a limit on the message size.
 async fn limited(rig: &Rig, topic: &str) -> String {
     let name = format!("limited-{topic}");
     let limit = [("max.message.bytes", "2000")];
@@ -42,26 +42,26 @@ async fn limited(rig: &Rig, topic: &str) -> String {
     name
 }
 
-/// What moves while a message is worked on, after it and a malformed one, and while a dead letter is refused.
+/// Families that change while a message is processed, after it and a malformed one, and while a dead letter is refused.
 async fn moved_by_work(
     rig: &Rig,
     worker: &Worker,
     (group, topic): (&str, &str),
     hold: &std::path::Path,
 ) -> BTreeSet<String> {
-    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    worker.wait_for_log("Held", STEP_TIMEOUT).await.unwrap();
     let mut moved_so_far = moved(worker).await;
     rig.kafka.publish(topic, "a", "malformed", &[]).await.unwrap();
     std::fs::remove_file(hold).unwrap();
-    let letter = "The message cannot be worked on";
-    worker.wait_for_log(letter, PATIENCE).await.unwrap();
-    eventually("all messages committed", PATIENCE, async || {
+    let malformed = "The message is malformed";
+    worker.wait_for_log(malformed, STEP_TIMEOUT).await.unwrap();
+    eventually("all messages committed", STEP_TIMEOUT, async || {
         anyhow::Ok(rig.kafka.total_lag(group, topic).await? == 0)
     })
     .await;
     rig.kafka.publish(topic, "a", refused(), &[]).await.unwrap();
-    worker.wait_for_log("On hold", PATIENCE).await.unwrap();
-    eventually("the refusal reported", PATIENCE, async || {
+    worker.wait_for_log("On hold", STEP_TIMEOUT).await.unwrap();
+    eventually("the refusal reported", STEP_TIMEOUT, async || {
         moved_so_far.extend(moved(worker).await);
         moved_so_far.contains("separation_held")
     })
@@ -115,12 +115,12 @@ async fn every_metric_of_the_api_moves() {
         .worker(WORKER, "api")
         .env(env::API_PORT, "0")
         .env(env::API_HOST, "127.0.0.1");
-    let api = login(api, "SCRAM-SHA-512", "not-the-password", &kafka)
+    let api = with_credentials(api, "SCRAM-SHA-512", "not-the-password", &kafka)
         .start()
         .unwrap();
-    let address = api.address("API listens", PATIENCE).await.unwrap();
+    let address = api.address("API listens", STEP_TIMEOUT).await.unwrap();
     assert_eq!(ask(address, "/health").await.unwrap().0, 200);
-    let moved = eventually("the refusal reported", PATIENCE, async || {
+    let moved = eventually("the refusal reported", STEP_TIMEOUT, async || {
         Some(moved(&api).await).filter(|moved| moved.contains("separation_held"))
     })
     .await;

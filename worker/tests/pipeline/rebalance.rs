@@ -1,4 +1,4 @@
-//! Workers that join, leave and freeze: nobody who works is stopped, nothing is lost, nothing is done twice.
+//! Workers that join, leave and freeze: no running task is interrupted, none is lost, and none is processed twice.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,27 +6,27 @@ use std::time::{Duration, Instant};
 
 use separation_testbed::{Worker, eventually};
 
-use crate::rig::{PATIENCE, Rig, held_at, separations};
+use crate::rig::{Rig, STEP_TIMEOUT, held_at, separations};
 
 const COOPERATIVE: &str = "cooperative-sticky";
 const RANGE: &str = "range";
 
-/// What a worker says of partitions that it gives back at once, and of those that wait for its task.
-const GIVEN_UP: &str = "Partitions given up";
-const HELD_BACK: &str = "Partitions asked back";
+/// Log lines for revoked partitions that a worker releases immediately, and for those that it retains during its task.
+const RELEASED: &str = "Partitions revoked";
+const RETAINED: &str = "Revoked partitions retained";
 
 /// Two heartbeats of a second, and a start of a debug build on a busy machine.
 const JOINING: Duration = Duration::from_secs(20);
 
-fn said(worker: &Worker, message: &str) -> usize {
+fn count_logs(worker: &Worker, message: &str) -> usize {
     let messages = worker.messages().unwrap();
-    messages.iter().filter(|said| said.starts_with(message)).count()
+    messages.iter().filter(|line| line.starts_with(message)).count()
 }
 
-/// The numbers of partitions that each member has, once so many members have them all.
-async fn shares(rig: &Rig, members: usize, partitions: usize) -> Vec<Vec<i32>> {
+/// The partitions of each member, once `members` members share all `partitions`.
+async fn assignments(rig: &Rig, members: usize, partitions: usize) -> Vec<Vec<i32>> {
     let group = &rig.site.processor_group;
-    eventually("a settled group", PATIENCE, async || {
+    eventually("a stable group", STEP_TIMEOUT, async || {
         let group = rig.kafka.group(group).await?;
         let shares: Vec<Vec<i32>> = group
             .members
@@ -34,22 +34,22 @@ async fn shares(rig: &Rig, members: usize, partitions: usize) -> Vec<Vec<i32>> {
             .map(|member| member.partitions.iter().map(|(_, number)| *number).collect())
             .collect();
         let all: BTreeSet<_> = shares.iter().flatten().collect();
-        let settled = group.state == "Stable"
+        let is_stable = group.state == "Stable"
             && shares.len() == members
             && all.len() == partitions
             && shares.iter().map(Vec::len).sum::<usize>() == partitions;
-        anyhow::Ok(settled.then_some(shares))
+        anyhow::Ok(is_stable.then_some(shares))
     })
     .await
 }
 
-/// One worker is mid-task on `busy` when another joins. Says whether the share of the second held that task.
+/// A worker processes a task of partition `busy` while another joins. Returns whether `busy` was revoked.
 async fn joins_beside_a_task_on(busy: i32) -> bool {
     let rig = Rig::new(12).await;
     let hold = rig.hold();
     let first = held_at(rig.processor(), "separated", &hold).start().unwrap();
     let mut tasks = BTreeSet::from([rig.submit_to(busy, 0).await]);
-    first.wait_for_log("Held", PATIENCE).await.unwrap();
+    first.wait_for_log("Held", STEP_TIMEOUT).await.unwrap();
     for partition in 0..12 {
         tasks.insert(
             rig.submit_to(partition, 1 + partition.unsigned_abs() as u64)
@@ -57,26 +57,29 @@ async fn joins_beside_a_task_on(busy: i32) -> bool {
         );
     }
     let second = rig.processor().start().unwrap();
-    second.wait_for_log("Processor started", PATIENCE).await.unwrap();
-    let held = eventually("partitions asked back", PATIENCE, async || {
-        match (said(&first, HELD_BACK), said(&first, GIVEN_UP)) {
+    second
+        .wait_for_log("Processor started", STEP_TIMEOUT)
+        .await
+        .unwrap();
+    let held = eventually("partitions revoked", STEP_TIMEOUT, async || {
+        match (count_logs(&first, RETAINED), count_logs(&first, RELEASED)) {
             (0, 0) => None,
             (held, _) => Some(held > 0),
         }
     })
     .await;
     if held {
-        // Another wait, of which nothing may come as long as the task runs.
+        // The second worker must receive nothing while the task runs.
         assert!(
             second
                 .wait_for_log("Received task", Duration::from_secs(3))
                 .await
                 .is_err(),
-            "a share was handed out that holds a running task"
+            "the partition of a running task was reassigned"
         );
     } else {
         second.wait_for_log("Received task", JOINING).await.unwrap();
-        assert_eq!(said(&first, "Separated"), 1, "the task still runs");
+        assert_eq!(count_logs(&first, "Separated"), 1, "the task is still running");
     }
     std::fs::remove_file(&hold).unwrap();
     second.wait_for_log("Received task", JOINING).await.unwrap();
@@ -87,7 +90,7 @@ async fn joins_beside_a_task_on(busy: i32) -> bool {
 }
 
 #[tokio::test]
-async fn a_joiner_starts_at_once_on_free_partitions_and_otherwise_when_the_task_ends() {
+async fn a_joining_worker_starts_immediately_on_idle_partitions_and_otherwise_after_the_task() {
     let seen = [joins_beside_a_task_on(0).await, joins_beside_a_task_on(11).await];
     assert!(
         seen.contains(&true) && seen.contains(&false),
@@ -96,43 +99,49 @@ async fn a_joiner_starts_at_once_on_free_partitions_and_otherwise_when_the_task_
 }
 
 #[tokio::test]
-async fn a_worker_goes_on_with_its_next_tasks_while_a_joiner_waits_for_another() {
+async fn a_worker_continues_with_its_next_tasks_while_a_joining_worker_waits_for_another() {
     let rig = Rig::new(12).await;
     let holds = ["first", "second", "third"].map(|name| rig.hold_of(name));
     let start = |hold: &Path| held_at(rig.processor(), "separated", hold).start().unwrap();
     let workers = [start(&holds[0]), start(&holds[1]), start(&holds[2])];
     let mut tasks = BTreeSet::new();
-    for share in shares(&rig, 3, 12).await {
+    for share in assignments(&rig, 3, 12).await {
         tasks.insert(rig.submit_to(*share.last().unwrap(), 1).await);
     }
     for worker in &workers {
-        worker.wait_for_log("Held", PATIENCE).await.unwrap();
+        worker.wait_for_log("Held", STEP_TIMEOUT).await.unwrap();
     }
     for partition in 0..12 {
         for _ in 0..2 {
             tasks.insert(rig.submit_to(partition, 2).await);
         }
     }
-    // Partitions were moved already if the workers did not all join at once.
-    let asked = || -> usize {
-        let asked = |worker| said(worker, HELD_BACK) + said(worker, GIVEN_UP);
-        workers.iter().map(asked).sum()
+    // Partitions have already moved if the workers did not all join together.
+    let revocations = || -> usize {
+        let count = |worker| count_logs(worker, RETAINED) + count_logs(worker, RELEASED);
+        workers.iter().map(count).sum()
     };
-    let before = asked();
+    let before = revocations();
     let joiner = rig.processor().start().unwrap();
-    joiner.wait_for_log("Processor started", PATIENCE).await.unwrap();
-    // Somebody is asked for partitions, mid-task.
-    eventually("partitions asked back", PATIENCE, async || asked() > before).await;
-    // One worker after the other ends its task, and then has at least three partitions with two tasks each.
+    joiner
+        .wait_for_log("Processor started", STEP_TIMEOUT)
+        .await
+        .unwrap();
+    // Partitions of at least one worker are revoked during its task.
+    eventually("partitions revoked", STEP_TIMEOUT, async || {
+        revocations() > before
+    })
+    .await;
+    // One worker after the other finishes its task, and then has at least three partitions with two tasks each.
     for (worker, hold) in workers.iter().zip(&holds) {
         std::fs::remove_file(hold).unwrap();
         worker
-            .wait_for_logs("Separated", 1 + 2 * 3, PATIENCE)
+            .wait_for_logs("Separated", 1 + 2 * 3, STEP_TIMEOUT)
             .await
             .unwrap();
     }
-    // The workers may have been done before the joiner had its share.
-    shares(&rig, 4, 12).await;
+    // The workers may have finished before the joiner had its partitions.
+    assignments(&rig, 4, 12).await;
     for partition in 0..12 {
         tasks.insert(rig.submit_to(partition, 3).await);
     }
@@ -158,19 +167,22 @@ async fn from_one_to_twelve(assignor: &str) {
             tasks.insert(rig.submit_to(partition, 1).await);
         }
     }
-    workers[0].wait_for_log("Held", PATIENCE).await.unwrap();
+    workers[0].wait_for_log("Held", STEP_TIMEOUT).await.unwrap();
     workers.extend((1..12).map(|_| start()));
     for worker in &workers {
-        worker.wait_for_log("Processor started", PATIENCE).await.unwrap();
+        worker
+            .wait_for_log("Processor started", STEP_TIMEOUT)
+            .await
+            .unwrap();
     }
     std::fs::remove_file(&hold).unwrap();
-    let shares = shares(&rig, 12, 12).await;
+    let shares = assignments(&rig, 12, 12).await;
     assert!(shares.iter().all(|share| share.len() == 1), "{shares:?}");
     for partition in 0..12 {
         tasks.insert(rig.submit_to(partition, 2).await);
     }
     for worker in &workers {
-        worker.wait_for_log("Received task", PATIENCE).await.unwrap();
+        worker.wait_for_log("Received task", STEP_TIMEOUT).await.unwrap();
     }
     rig.tasks_committed().await;
     rig.check_results(&tasks).await;
@@ -178,16 +190,16 @@ async fn from_one_to_twelve(assignor: &str) {
 }
 
 #[tokio::test]
-async fn eleven_workers_that_join_one_get_their_share() {
+async fn eleven_workers_that_join_one_get_one_partition_each() {
     from_one_to_twelve(COOPERATIVE).await;
 }
 
 #[tokio::test]
-async fn eleven_workers_that_join_one_get_their_share_under_range() {
+async fn eleven_workers_that_join_one_get_one_partition_each_under_range() {
     from_one_to_twelve(RANGE).await;
 }
 
-/// Every second a worker joins and another leaves, for `seconds`, while tasks come and go.
+/// Every second a worker joins and another leaves, for `seconds`, while tasks are posted.
 async fn storm(assignor: &str, seconds: usize) {
     let rig = Rig::new(12).await;
     let start = || rig.processor().env("KAFKA_ASSIGNOR", assignor).start().unwrap();
@@ -200,66 +212,67 @@ async fn storm(assignor: &str, seconds: usize) {
             tasks.insert(rig.submit(number).await);
         }
         workers.push(start());
-        // The third of those that run at a time leaves in order, with whatever it is doing: signals are caught from the
-        // first line that is logged on.
+        // The oldest of the running workers shuts down gracefully, whatever it is doing: signals are handled from the
+        // first log line on.
         let leaver = &workers[second];
-        leaver.wait_for_log("Settings", PATIENCE).await.unwrap();
+        leaver.wait_for_log("Settings", STEP_TIMEOUT).await.unwrap();
         leaver.sigterm().unwrap();
     }
     rig.tasks_committed().await;
     for worker in &workers[..seconds] {
-        assert_eq!(worker.wait_exit(PATIENCE).await.unwrap(), 0);
+        assert_eq!(worker.wait_exit(STEP_TIMEOUT).await.unwrap(), 0);
     }
     rig.check_results(&tasks).await;
     assert_eq!(separations(&workers), tasks.len());
 }
 
 #[tokio::test]
-async fn workers_that_come_and_go_all_the_time_lose_and_repeat_nothing() {
+async fn workers_that_join_and_leave_every_second_lose_and_repeat_nothing() {
     storm(COOPERATIVE, 60).await;
 }
 
 #[tokio::test]
-async fn workers_that_come_and_go_all_the_time_lose_and_repeat_nothing_under_range() {
+async fn workers_that_join_and_leave_every_second_lose_and_repeat_nothing_under_range() {
     storm(RANGE, 20).await;
 }
 
-/// A worker freezes at `place`, another takes over and finishes, the first thaws.
-async fn thaws(place: &str, assignor: &str) {
+/// A worker freezes at `point`, another worker processes its task, and the first one continues.
+async fn resumes_after_freeze(point: &str, assignor: &str) {
     let rig = Rig::new(1).await;
     let hold = rig.hold();
     let options = |options: separation_testbed::WorkerOptions| options.env("KAFKA_ASSIGNOR", assignor);
-    let zombie = options(held_at(rig.processor(), place, &hold)).start().unwrap();
+    let frozen_worker = options(held_at(rig.processor(), point, &hold)).start().unwrap();
     let task = rig.submit(1).await;
-    zombie.wait_for_log("Held", PATIENCE).await.unwrap();
-    zombie.sigstop().unwrap();
+    frozen_worker.wait_for_log("Held", STEP_TIMEOUT).await.unwrap();
+    frozen_worker.sigstop().unwrap();
     let frozen = Instant::now();
-    let heir = options(rig.processor()).start().unwrap();
-    heir.wait_for_log("Offset committed successfully", PATIENCE)
+    let successor = options(rig.processor()).start().unwrap();
+    successor
+        .wait_for_log("Offset committed successfully", STEP_TIMEOUT)
         .await
         .unwrap();
-    // The session of 6 s and 5 s more, and the start of a debug build on a busy machine.
+    // The session timeout of 6 s, 5 s for the rebalance, and the start of a debug build on a busy machine.
     let stalled = frozen.elapsed();
     assert!(stalled < Duration::from_secs(11) + JOINING, "{stalled:?}");
     let manifest = rig.site.stems.join(&task).join("manifest.json");
-    let shown = std::fs::read(&manifest).unwrap();
+    let published = std::fs::read(&manifest).unwrap();
     let lag = rig
         .kafka
         .lag(&rig.site.processor_group, &rig.site.task_topic)
         .await
         .unwrap();
     std::fs::remove_file(&hold).unwrap();
-    zombie.sigcont().unwrap();
-    zombie
-        .wait_for_log("The message went to another worker", PATIENCE)
+    frozen_worker.sigcont().unwrap();
+    frozen_worker
+        .wait_for_log("The message's partition is no longer assigned", STEP_TIMEOUT)
         .await
         .unwrap();
     let mut tasks = BTreeSet::from([task]);
     rig.check_results(&tasks).await;
     assert_eq!(
         std::fs::read(&manifest).unwrap(),
-        shown,
-        "the stale work was shown"
+        published,
+        "the stale manifest was published"
     );
     let after = rig
         .kafka
@@ -267,60 +280,64 @@ async fn thaws(place: &str, assignor: &str) {
         .await
         .unwrap();
     assert_eq!(after, lag, "the stale work was committed");
-    assert_eq!(said(&zombie, "Offset committed"), 0);
-    // It serves again.
-    heir.sigterm().unwrap();
-    assert_eq!(heir.wait_exit(PATIENCE).await.unwrap(), 0);
+    assert_eq!(count_logs(&frozen_worker, "Offset committed"), 0);
+    // The first worker processes messages again.
+    successor.sigterm().unwrap();
+    assert_eq!(successor.wait_exit(STEP_TIMEOUT).await.unwrap(), 0);
     tasks.insert(rig.submit(2).await);
-    zombie
-        .wait_for_log("Offset committed successfully", PATIENCE)
+    frozen_worker
+        .wait_for_log("Offset committed successfully", STEP_TIMEOUT)
         .await
         .unwrap();
     rig.tasks_committed().await;
     rig.check_results(&tasks).await;
-    assert_eq!(std::fs::read(&manifest).unwrap(), shown);
+    assert_eq!(std::fs::read(&manifest).unwrap(), published);
 }
 
 #[tokio::test]
-async fn a_worker_that_was_frozen_before_its_stems_were_stored_shows_nothing() {
-    thaws("separated", COOPERATIVE).await;
+async fn a_worker_frozen_before_its_stems_were_stored_publishes_no_manifest() {
+    resumes_after_freeze("separated", COOPERATIVE).await;
 }
 
 #[tokio::test]
-async fn a_worker_that_was_frozen_before_its_stems_were_shown_shows_nothing() {
-    thaws("stored", COOPERATIVE).await;
+async fn a_worker_frozen_before_its_manifest_was_published_publishes_none() {
+    resumes_after_freeze("stored", COOPERATIVE).await;
 }
 
 #[tokio::test]
-async fn a_worker_that_was_frozen_before_its_result_was_published_publishes_nothing() {
-    thaws("worked", COOPERATIVE).await;
+async fn a_worker_frozen_before_its_result_was_published_publishes_none() {
+    resumes_after_freeze("worked", COOPERATIVE).await;
 }
 
 #[tokio::test]
-async fn a_worker_that_was_frozen_shows_nothing_under_range() {
-    thaws("stored", RANGE).await;
+async fn a_frozen_worker_publishes_no_manifest_under_range() {
+    resumes_after_freeze("stored", RANGE).await;
 }
 
 #[tokio::test]
-async fn a_worker_that_was_frozen_between_two_tasks_publishes_nothing_of_the_second() {
+async fn a_worker_frozen_between_two_tasks_publishes_nothing_of_the_second() {
     let rig = Rig::new(1).await;
     let hold = rig.hold();
     let tasks = rig.submit_many(2).await;
-    let zombie = held_at(rig.processor(), "committed", &hold).start().unwrap();
-    // The next message is fetched by then.
-    zombie.wait_for_log("Held", PATIENCE).await.unwrap();
-    zombie.sigstop().unwrap();
-    let heir = rig.processor().start().unwrap();
-    heir.wait_for_log("Offset committed successfully", PATIENCE)
+    let frozen_worker = held_at(rig.processor(), "committed", &hold).start().unwrap();
+    // The next message has been fetched by then.
+    frozen_worker.wait_for_log("Held", STEP_TIMEOUT).await.unwrap();
+    frozen_worker.sigstop().unwrap();
+    let successor = rig.processor().start().unwrap();
+    successor
+        .wait_for_log("Offset committed successfully", STEP_TIMEOUT)
         .await
         .unwrap();
     std::fs::remove_file(&hold).unwrap();
-    zombie.sigcont().unwrap();
-    zombie.wait_for_log("Partitions lost", PATIENCE).await.unwrap();
-    heir.sigterm().unwrap();
-    // It serves again, so all that it had fetched before is behind it.
-    zombie
-        .wait_for_logs("Partitions assigned", 2, PATIENCE)
+    frozen_worker.sigcont().unwrap();
+    frozen_worker
+        .wait_for_log("Partitions lost", STEP_TIMEOUT)
+        .await
+        .unwrap();
+    successor.sigterm().unwrap();
+    // It has partitions again, so it has dropped all messages fetched before.
+    frozen_worker
+        .wait_for_logs("Partitions assigned", 2, STEP_TIMEOUT)
         .await
         .unwrap();
     let third = rig.submit(3).await;

@@ -1,4 +1,4 @@
-//! Brokers that refuse a worker: the message is kept, the refusal is reported, and work goes on once it ends.
+//! Brokers that refuse a worker: the message is kept, the refusal is reported, and work continues when it ends.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use separation_contract::environment as env;
 use separation_contract::offset_metadata::OffsetMetadata;
 use separation_testbed::{AUTHORIZER, Kafka, KafkaOptions, Record, Worker, WorkerOptions, eventually};
 
-use crate::rig::{PATIENCE, Rig, admin, ask, held_at, print_resumed, refusal_duration};
+use crate::rig::{Rig, STEP_TIMEOUT, admin, ask, held_at, print_resumed, refusal_duration};
 
-/// How soon a task goes on after a refusal has ended.
+/// Time within which a task continues after a refusal has ended.
 const RESUMES: Duration = Duration::from_secs(30);
 
-/// Brokers of a test's own, on which clients authenticate by SCRAM.
+/// Brokers for one test only, with SCRAM authentication.
 async fn brokers(settings: &[(&str, &str)]) -> &'static Kafka {
     let settings = settings
         .iter()
@@ -35,13 +35,13 @@ fn authenticates(rig: &Rig, options: WorkerOptions, password: &str) -> WorkerOpt
         .env("KAFKA_SASL_PASSWORD", password)
 }
 
-/// The answer of a worker's `/ready`.
+/// The body of a worker's `/ready`.
 async fn ready(worker: &Worker) -> String {
     ask(admin(worker).await, "/ready").await.unwrap().1
 }
 
 async fn reports(worker: &Worker, dependency: &str) {
-    eventually("the refusal in /ready", PATIENCE, async || {
+    eventually("the refusal in /ready", STEP_TIMEOUT, async || {
         ready(worker)
             .await
             .contains(&format!("held: {dependency} refuses this worker"))
@@ -50,8 +50,8 @@ async fn reports(worker: &Worker, dependency: &str) {
 }
 
 #[tokio::test]
-async fn a_worker_with_an_old_password_ends_once_and_one_that_was_never_accepted_waits() {
-    // Brokers end sessions of clients that do not authenticate again within this time.
+async fn a_worker_with_an_old_password_exits_once_and_one_that_was_never_accepted_keeps_trying() {
+    // Brokers close connections of clients that do not reauthenticate within this time.
     let kafka = brokers(&[("connections.max.reauth.ms", "3000")]).await;
     let rig = Rig::on(kafka, 1).await;
     let old = kafka.security().password();
@@ -65,12 +65,12 @@ async fn a_worker_with_an_old_password_ends_once_and_one_that_was_never_accepted
     let accepted = start(old);
     rig.submit(1).await;
     accepted
-        .wait_for_log("Offset committed successfully", PATIENCE)
+        .wait_for_log("Offset committed successfully", STEP_TIMEOUT)
         .await
         .unwrap();
     kafka.set_password("another-password").await.unwrap();
     reports(&accepted, "kafka:58").await;
-    assert_eq!(accepted.wait_exit(PATIENCE).await.unwrap(), 1);
+    assert_eq!(accepted.wait_exit(STEP_TIMEOUT).await.unwrap(), 1);
     let last = accepted.log_end();
     assert!(last.contains("has refused it for"), "{last}");
 
@@ -78,14 +78,17 @@ async fn a_worker_with_an_old_password_ends_once_and_one_that_was_never_accepted
     let current = start("another-password");
     let task = rig.submit(2).await;
     let done = current
-        .wait_for_log("Offset committed successfully", PATIENCE)
+        .wait_for_log("Offset committed successfully", STEP_TIMEOUT)
         .await
         .unwrap();
     assert_eq!(done.fields["task_uuid"], task);
     current.sigterm().unwrap();
-    assert_eq!(current.wait_exit(PATIENCE).await.unwrap(), 0);
+    assert_eq!(current.wait_exit(STEP_TIMEOUT).await.unwrap(), 0);
     reports(&never, "kafka:58").await;
-    assert!(never.wait_exit(Duration::from_secs(8)).await.is_err(), "it waits");
+    assert!(
+        never.wait_exit(Duration::from_secs(8)).await.is_err(),
+        "it keeps trying"
+    );
     kafka.set_password(old).await.unwrap();
     rig.submit(3).await;
     never
@@ -97,7 +100,7 @@ async fn a_worker_with_an_old_password_ends_once_and_one_that_was_never_accepted
 }
 
 #[tokio::test]
-async fn a_result_topic_that_may_not_be_written_holds_the_task_until_it_may() {
+async fn a_forbidden_result_topic_holds_the_task_until_it_is_allowed() {
     let kafka = brokers(&AUTHORIZER).await;
     let rig = Rig::on(kafka, 1).await;
     let (site, user) = (&rig.site, format!("User:{}", kafka.security().username()));
@@ -109,15 +112,19 @@ async fn a_result_topic_that_may_not_be_written_holds_the_task_until_it_may() {
     let options = authenticates(&rig, rig.processor(), password).env(env::MAX_ATTEMPTS, "1");
     let worker = held_at(options, "separated", &hold).start().unwrap();
     let tasks = [rig.submit(1).await].into();
-    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    worker.wait_for_log("Held", STEP_TIMEOUT).await.unwrap();
     std::fs::remove_file(&hold).unwrap();
-    eventually("the refusal in the record and in /ready", PATIENCE, async || {
-        let lag = kafka.lag(&site.processor_group, &site.task_topic).await?;
-        let record = OffsetMetadata::parse(&lag[0].metadata);
-        // An attempt does not count while it is held.
-        let held = record.held.is_some() && record.attempt == 0;
-        anyhow::Ok(held && ready(&worker).await.contains("held: kafka:"))
-    })
+    eventually(
+        "the refusal in the record and in /ready",
+        STEP_TIMEOUT,
+        async || {
+            let lag = kafka.lag(&site.processor_group, &site.task_topic).await?;
+            let record = OffsetMetadata::parse(&lag[0].metadata);
+            // An attempt does not count while it is on hold.
+            let held = record.held.is_some() && record.attempt == 0;
+            anyhow::Ok(held && ready(&worker).await.contains("held: kafka:"))
+        },
+    )
     .await;
     let writing = [&allow[..], &["Write", "--topic", &site.result_topic]].concat();
     kafka.change_acls(&writing).await.unwrap();
@@ -130,23 +137,24 @@ async fn a_result_topic_that_may_not_be_written_holds_the_task_until_it_may() {
     kafka.kill_broker(0).await.unwrap();
 }
 
-/// Lets a refusal last. A worker that ends because it was refused for long is started again, as kubelet does.
-async fn lasts(worker: &mut Worker, start: impl Fn() -> Worker) {
+/// Waits for the duration of a refusal. A worker that exits because it was refused for too long is restarted, as the
+/// kubelet does.
+async fn keep_running(worker: &mut Worker, start: impl Fn() -> Worker) {
     let begun = Instant::now();
     let left = || refusal_duration().saturating_sub(begun.elapsed());
     while worker.wait_exit(left()).await.is_ok() {
         let long = Duration::from_secs(120);
         assert!(
             begun.elapsed() >= long,
-            "a worker ended after {:?}",
+            "a worker exited after {:?}",
             begun.elapsed()
         );
         *worker = start();
     }
 }
 
-/// Waits until another task is committed; gives how long that took.
-async fn goes_on(rig: &Rig, within: Duration) -> Duration {
+/// Waits until another task is committed; returns how long that took.
+async fn time_to_next_commit(rig: &Rig, within: Duration) -> Duration {
     let begun = Instant::now();
     let (group, topic) = (&rig.site.processor_group, &rig.site.task_topic);
     let before = rig.kafka.total_lag(group, topic).await.unwrap();
@@ -158,7 +166,7 @@ async fn goes_on(rig: &Rig, within: Duration) -> Duration {
 }
 
 #[tokio::test]
-async fn refusals_of_kafka_in_the_middle_of_100_tasks_fail_none() {
+async fn refusals_by_kafka_during_100_tasks_fail_none() {
     let settings = [&AUTHORIZER[..], &[("connections.max.reauth.ms", "3000")]].concat();
     let kafka = brokers(&settings).await;
     let rig = Rig::on(kafka, 4).await;
@@ -166,9 +174,9 @@ async fn refusals_of_kafka_in_the_middle_of_100_tasks_fail_none() {
     let principal = ["--allow-principal", &user, "--operation"];
     let reading = ["Read", "--topic", &site.task_topic, "--group", "*"];
     let writing = ["Write", "--topic", &site.result_topic];
-    for rights in [&reading[..], &writing[..]] {
+    for permissions in [&reading[..], &writing[..]] {
         kafka
-            .change_acls(&[&["--add"], &principal[..], rights].concat())
+            .change_acls(&[&["--add"], &principal[..], permissions].concat())
             .await
             .unwrap();
     }
@@ -182,25 +190,28 @@ async fn refusals_of_kafka_in_the_middle_of_100_tasks_fail_none() {
     };
     let mut workers = [processor(), processor()];
     let tasks = rig.submit_many(100).await;
-    goes_on(&rig, PATIENCE).await;
+    time_to_next_commit(&rig, STEP_TIMEOUT).await;
 
-    let forbid = [&["--remove", "--force"], &principal[..], &writing].concat();
-    kafka.change_acls(&forbid).await.unwrap();
+    let revoke_write = [&["--remove", "--force"], &principal[..], &writing].concat();
+    kafka.change_acls(&revoke_write).await.unwrap();
     reports(&workers[0], "kafka:29").await;
     let [one, other] = &mut workers;
-    tokio::join!(lasts(one, processor), lasts(other, processor));
+    tokio::join!(keep_running(one, processor), keep_running(other, processor));
     kafka
         .change_acls(&[&["--add"], &principal[..], &writing].concat())
         .await
         .unwrap();
-    print_resumed("a forbidden result topic", goes_on(&rig, RESUMES).await);
+    print_resumed(
+        "a forbidden result topic",
+        time_to_next_commit(&rig, RESUMES).await,
+    );
 
     kafka.set_password("another-password").await.unwrap();
     reports(&workers[0], "kafka:58").await;
     let [one, other] = &mut workers;
-    tokio::join!(lasts(one, processor), lasts(other, processor));
+    tokio::join!(keep_running(one, processor), keep_running(other, processor));
     kafka.set_password(password).await.unwrap();
-    print_resumed("another Kafka password", goes_on(&rig, RESUMES).await);
+    print_resumed("another Kafka password", time_to_next_commit(&rig, RESUMES).await);
 
     rig.tasks_committed().await;
     let results = kafka.consume_all(&site.result_topic).await.unwrap();
@@ -210,23 +221,23 @@ async fn refusals_of_kafka_in_the_middle_of_100_tasks_fail_none() {
         .map(Record::key_text)
         .collect();
     assert_eq!(succeeded, tasks);
-    // A result that was published before its worker lost the partition may be published again, never as a failure.
+    // A result that was published before its worker lost the partition may be published again, but never as a failure.
     assert!(results.iter().all(|result| result.json()["success"] == true));
     rig.no_dead_letters().await;
     kafka.kill_broker(0).await.unwrap();
 }
 
-/// A topic is deleted in the middle of a task, which ends before or after the client has noticed.
+/// A topic is deleted during a task, which ends before or after the client has noticed.
 async fn topic_deleted(assignor: &str, noticed: bool) {
     let rig = Rig::new(1).await;
     let hold = rig.hold();
     let options = rig.processor().env(env::KAFKA_ASSIGNOR, assignor);
     let worker = held_at(options, "separated", &hold).start().unwrap();
     rig.submit(1).await;
-    worker.wait_for_log("Held", PATIENCE).await.unwrap();
+    worker.wait_for_log("Held", STEP_TIMEOUT).await.unwrap();
     rig.kafka.delete_topic(&rig.site.task_topic).await.unwrap();
     if noticed {
-        eventually("the client notices", PATIENCE, async || {
+        eventually("the client notices", STEP_TIMEOUT, async || {
             let log = worker.log().unwrap();
             log.iter()
                 .any(|line| line.fields.to_string().contains("topic not available"))
@@ -235,22 +246,22 @@ async fn topic_deleted(assignor: &str, noticed: bool) {
     }
     std::fs::remove_file(&hold).unwrap();
     let ended = if noticed {
-        "The message went to another worker"
+        "The message's partition is no longer assigned"
     } else {
-        "The topic was deleted while its message was worked on"
+        "The topic was deleted while its message was processed"
     };
     worker.wait_for_log(ended, RESUMES).await.unwrap();
     rig.kafka.create_topic(&rig.site.task_topic, 1).await.unwrap();
     let task = rig.submit(2).await;
     let done = worker
-        .wait_for_log("Offset committed successfully", PATIENCE)
+        .wait_for_log("Offset committed successfully", STEP_TIMEOUT)
         .await
         .unwrap();
     assert_eq!(done.fields["task_uuid"], task);
 }
 
 #[tokio::test]
-async fn a_topic_that_is_deleted_in_the_middle_of_a_task_is_reported_and_the_next_one_served() {
+async fn a_topic_deleted_during_a_task_is_reported_and_the_recreated_one_processed() {
     tokio::join!(
         topic_deleted("range", false),
         topic_deleted("range", true),

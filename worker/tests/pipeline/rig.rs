@@ -1,4 +1,4 @@
-//! A site with processors, uploaders and a receiver of webhooks, and what is to be true of it in the end.
+//! A site with processors, uploaders and a webhook receiver, and the checks of its final state.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -8,18 +8,18 @@ use std::time::Duration;
 use separation_contract::environment as env;
 use separation_contract::names::dead_letter_topic;
 use separation_testbed::{
-    Folder, Kafka, Receiver, Record, S3Server, Site, Worker, WorkerOptions, eventually, task_message,
+    Kafka, Receiver, Record, S3Server, Site, TempDirectory, Worker, WorkerOptions, eventually, task_message,
     tiny_song,
 };
 use serde_json::Value;
 
-/// What any step is waited for; a loaded machine takes its time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+/// Timeout of any step, generous for a busy machine.
+pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The program under test.
 pub(crate) const WORKER: &str = env!("CARGO_BIN_EXE_separation-worker");
 
-/// The folder of test models.
+/// Directory of the test models.
 pub(crate) const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
 
 /// Everything that a test of the pipeline needs.
@@ -28,17 +28,17 @@ pub(crate) struct Rig {
     pub(crate) s3: &'static S3Server,
     pub(crate) site: Site<'static>,
     pub(crate) hooks: Receiver,
-    /// Files by which processes are held and marked.
-    pub(crate) folder: Folder,
+    /// Directory for the files that hold processes or mark faults.
+    pub(crate) directory: TempDirectory,
 }
 
 impl Rig {
-    /// A site of its own on the brokers and the store that all tests share.
+    /// A new site on the brokers and the object store that all tests share.
     pub(crate) async fn new(partitions: i32) -> Self {
         Self::on(Kafka::shared().await.unwrap(), partitions).await
     }
 
-    /// A site of its own on these brokers and the store that all tests share.
+    /// A new site on these brokers and the object store that all tests share.
     pub(crate) async fn on(kafka: &'static Kafka, partitions: i32) -> Self {
         let s3 = S3Server::shared().await.unwrap();
         Self {
@@ -46,11 +46,11 @@ impl Rig {
             s3,
             site: Site::new(kafka, s3, partitions).await.unwrap(),
             hooks: Receiver::start().await.unwrap(),
-            folder: Folder::new().unwrap(),
+            directory: TempDirectory::new().unwrap(),
         }
     }
 
-    /// A processor with a model that takes no time.
+    /// A processor with the smallest test model.
     pub(crate) fn processor(&self) -> WorkerOptions {
         self.site
             .worker(WORKER, "processor")
@@ -63,24 +63,24 @@ impl Rig {
         self.site.worker(WORKER, "uploader")
     }
 
-    /// A worker for which stems, and songs that the API stored, wait in the bucket.
+    /// A worker that stages stems, and songs that the API stored, in the bucket.
     pub(crate) fn staged_in_s3(&self, options: WorkerOptions) -> WorkerOptions {
         options.env(env::S3_STAGING, format!("s3://{}/staging", self.site.bucket))
     }
 
-    /// A file in whose presence a worker that is told of it by [`held_at`] waits.
+    /// A file that holds a worker started with [`held_at`] while it exists.
     pub(crate) fn hold(&self) -> PathBuf {
         self.hold_of("hold")
     }
 
-    /// The same for one worker of several.
+    /// A file that holds one of several workers.
     pub(crate) fn hold_of(&self, name: &str) -> PathBuf {
-        let file = self.folder.path().join(name);
+        let file = self.directory.path().join(name);
         std::fs::write(&file, "").unwrap();
         file
     }
 
-    /// Posts a tiny song of its own.
+    /// Posts a new tiny song.
     pub(crate) async fn submit(&self, number: u64) -> String {
         self.site
             .submit(&tiny_song(number), &self.hooks.url("/hook"))
@@ -88,7 +88,7 @@ impl Rig {
             .unwrap()
     }
 
-    /// Posts a tiny song of its own into a partition.
+    /// Posts a new tiny song to a partition.
     pub(crate) async fn submit_to(&self, partition: i32, number: u64) -> String {
         let (task, path) = self.site.put_song(&tiny_song(number)).unwrap();
         let message = task_message(&task, &path.display().to_string(), &self.hooks.url("/hook"));
@@ -99,7 +99,7 @@ impl Rig {
         task
     }
 
-    /// Posts a song that waits where the API puts it.
+    /// Posts a song that is stored in the bucket, as the API stores it.
     pub(crate) async fn submit_object(&self, song: Vec<u8>) -> String {
         let task = uuid::Uuid::new_v4().to_string();
         let key = format!("staging/inputs/{task}_input.wav");
@@ -119,12 +119,15 @@ impl Rig {
         tasks
     }
 
-    /// Waits until nothing waits in either topic.
-    pub(crate) async fn run_dry(&self) {
-        eventually("all messages committed", PATIENCE, async || self.is_dry().await).await;
+    /// Waits until the lag of both topics is 0.
+    pub(crate) async fn wait_until_committed(&self) {
+        eventually("all messages committed", STEP_TIMEOUT, async || {
+            self.all_committed().await
+        })
+        .await;
     }
 
-    pub(crate) async fn is_dry(&self) -> anyhow::Result<bool> {
+    pub(crate) async fn all_committed(&self) -> anyhow::Result<bool> {
         let site = &self.site;
         let tasks = self
             .kafka
@@ -137,10 +140,10 @@ impl Rig {
         Ok(tasks == 0 && results == 0)
     }
 
-    /// Waits until no task waits; for a site without an uploader.
+    /// Waits until the lag of the task topic is 0; for a site without an uploader.
     pub(crate) async fn tasks_committed(&self) {
         let site = &self.site;
-        eventually("all tasks committed", PATIENCE, async || {
+        eventually("all tasks committed", STEP_TIMEOUT, async || {
             let lag = self
                 .kafka
                 .total_lag(&site.processor_group, &site.task_topic)
@@ -150,18 +153,18 @@ impl Rig {
         .await;
     }
 
-    /// Checks that each of these tasks has exactly one result, and no other has any.
+    /// Checks that each of these tasks has exactly one result, which is a success, and that no other task has any.
     pub(crate) async fn check_results(&self, tasks: &BTreeSet<String>) {
         let results = self.kafka.consume_all(&self.site.result_topic).await.unwrap();
         let named: BTreeSet<_> = results.iter().map(Record::key_text).collect();
-        assert_eq!(&named, tasks, "a task without a result, or none of ours");
+        assert_eq!(&named, tasks, "a task without a result, or an unknown task");
         assert_eq!(results.len(), tasks.len(), "a task with two results");
         for result in &results {
             assert_eq!(result.json()["success"], true, "{}", result.text());
         }
     }
 
-    /// Checks that each task has both stems, a manifest that says delivered, and webhooks of one id only.
+    /// Checks that each task has both stems, a manifest with a delivered webhook, and webhooks of one id only.
     pub(crate) async fn check_done(&self, tasks: &BTreeSet<String>) {
         for task in tasks {
             for stem in ["vocals", "instrumental"] {
@@ -169,24 +172,24 @@ impl Rig {
                 let stored = self.s3.get(&self.site.bucket, &key).await.unwrap();
                 assert!(
                     stored.is_some_and(|object| !object.is_empty()),
-                    "{key} is not there"
+                    "{key} is missing or empty"
                 );
             }
             let manifest = self.manifest(task).await.expect("a manifest");
             assert_eq!(manifest["status"], "success", "{manifest}");
             assert_eq!(manifest["webhook"], "delivered", "{manifest}");
-            let rung = self.webhooks(task);
-            assert!(!rung.is_empty(), "nobody was told of {task}");
-            let ids: BTreeSet<_> = rung.iter().map(|(id, _)| id.clone()).collect();
+            let deliveries = self.webhooks(task);
+            assert!(!deliveries.is_empty(), "no webhook for {task}");
+            let ids: BTreeSet<_> = deliveries.iter().map(|(id, _)| id.clone()).collect();
             assert_eq!(ids.len(), 1, "{ids:?}");
             assert!(
-                rung.iter().all(|(_, body)| body["status"] == "success"),
-                "{rung:?}"
+                deliveries.iter().all(|(_, body)| body["status"] == "success"),
+                "{deliveries:?}"
             );
         }
     }
 
-    /// Checks that no message of either role became a dead letter.
+    /// Checks that both dead-letter topics are empty.
     pub(crate) async fn no_dead_letters(&self) {
         for topic in [&self.site.task_topic, &self.site.result_topic] {
             let letters = self.kafka.consume_all(&dead_letter_topic(topic)).await.unwrap();
@@ -203,7 +206,7 @@ impl Rig {
         stored.map(|bytes| serde_json::from_slice(&bytes).unwrap())
     }
 
-    /// Ids and bodies of the webhooks about a task.
+    /// Ids and bodies of a task's webhooks.
     pub(crate) fn webhooks(&self, task: &str) -> Vec<(String, Value)> {
         let requests = self.hooks.requests_to("/hook");
         let read = requests.iter().map(|request| {
@@ -214,26 +217,29 @@ impl Rig {
         read.filter(|(_, body)| body["task_uuid"] == task).collect()
     }
 
-    /// Waits until every caller was told.
-    pub(crate) async fn all_told(&self, tasks: &BTreeSet<String>) {
-        eventually("every caller told", PATIENCE, async || {
+    /// Waits until every task has a webhook.
+    pub(crate) async fn wait_for_webhooks(&self, tasks: &BTreeSet<String>) {
+        eventually("a webhook for every task", STEP_TIMEOUT, async || {
             tasks.iter().all(|task| !self.webhooks(task).is_empty())
         })
         .await;
     }
 }
 
-/// A client that waits for an answer as long as a test may.
+/// An HTTP client with the timeout of a step.
 pub(crate) fn http() -> reqwest::Client {
-    // Fails only when another test was quicker.
+    // Fails only if another test has installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
+    let client = reqwest::Client::builder().no_proxy().timeout(STEP_TIMEOUT);
     client.build().unwrap()
 }
 
 /// The address of a worker's admin endpoint.
 pub(crate) async fn admin(worker: &Worker) -> SocketAddr {
-    worker.address("Admin endpoint listens", PATIENCE).await.unwrap()
+    worker
+        .address("Admin endpoint listens", STEP_TIMEOUT)
+        .await
+        .unwrap()
 }
 
 /// The status and body of a path.
@@ -242,32 +248,32 @@ pub(crate) async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<(u16,
     Ok((answer.status().as_u16(), answer.text().await?))
 }
 
-/// Ends the worker as `kill -9` does when it comes to `place` for the first time.
-pub(crate) fn ends_at(options: WorkerOptions, place: &str, mark: &std::path::Path) -> WorkerOptions {
+/// Kills the worker with SIGKILL when it reaches `point` for the first time.
+pub(crate) fn killed_at(options: WorkerOptions, point: &str, mark: &std::path::Path) -> WorkerOptions {
     options
-        .env("SEPARATION_FAULT", place)
+        .env("SEPARATION_FAULT", point)
         .env("SEPARATION_FAULT_MARK", mark.to_str().unwrap())
 }
 
-/// Holds the worker at `place` as long as `file` is there.
-pub(crate) fn held_at(options: WorkerOptions, place: &str, file: &std::path::Path) -> WorkerOptions {
+/// Holds the worker at `point` while `file` exists.
+pub(crate) fn held_at(options: WorkerOptions, point: &str, file: &std::path::Path) -> WorkerOptions {
     options
-        .env("SEPARATION_HOLD", place)
+        .env("SEPARATION_HOLD", point)
         .env("SEPARATION_HOLD_WHILE", file.to_str().unwrap())
 }
 
-/// How long a dependency refuses in the middle of 100 tasks: 20 s, or the seconds in a variable that benchmarks set.
+/// Duration of a refusal during 100 tasks: 20 s, or the seconds in `SEPARATION_TEST_REFUSAL_SECONDS` (benchmarks).
 pub(crate) fn refusal_duration() -> Duration {
     let seconds = std::env::var("SEPARATION_TEST_REFUSAL_SECONDS");
     Duration::from_secs(seconds.map_or(20, |seconds| seconds.parse().unwrap()))
 }
 
-/// Prints how long after the repair the first task was done, for benchmarks.
+/// Prints how long after the repair the first task was finished, for benchmarks.
 pub(crate) fn print_resumed(refusal: &str, resumed: Duration) {
     eprintln!("resumed after {refusal}: {:.1} s", resumed.as_secs_f64());
 }
 
-/// How often workers came to separate a song.
+/// Number of songs that the workers separated.
 pub(crate) fn separations<'w>(workers: impl IntoIterator<Item = &'w Worker>) -> usize {
     let messages = workers.into_iter().flat_map(|worker| worker.messages().unwrap());
     messages.filter(|message| message == "Separated").count()

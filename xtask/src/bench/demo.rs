@@ -1,10 +1,10 @@
-//! How long a person waits for the demo's stems.
+//! Time until a user has the demo's stems.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::Bench;
+use super::context::Bench;
 use super::figures::{Section, Spread};
 use crate::demo;
 
@@ -14,12 +14,14 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
     let runs = (0..RUNS).map(|_| demo::timed(bench.project, &bench.binaries));
     let runs = runs.collect::<Result<Vec<Duration>>>()?;
     let seconds = runs.iter().map(Duration::as_secs_f64).collect();
-    let [min, median, max] = Spread::of(seconds).context("nothing was run")?.cells(1);
+    let [min, median, max] = Spread::from_figures(seconds)
+        .context("there were no runs")?
+        .cells(1);
     Ok(Section {
         title: "Demo",
         text: format!(
-            "Seconds of the demo after its build, {RUNS} runs: from the start of a pool on this machine, with no workers, to its \
-             end, with a song's stems written and its caller told. Promised are at most 20 s."
+            "Seconds of the demo after its build, {RUNS} runs: from the start of a pool on this machine, without workers, to its \
+             end, with a song's stems written and its webhook delivered. Target: at most 20 s."
         ),
         header: vec!["", "min", "median", "max"],
         rows: vec![vec!["demo (s)".to_owned(), min, median, max]],

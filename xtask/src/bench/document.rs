@@ -1,5 +1,5 @@
-//! docs/benchmarks.md: one section for each scenario, each with when and of what it was measured, so that one can be
-//! measured again without the others.
+//! docs/benchmarks.md: one section per scenario, each with the date and version of its measurement, so that
+//! scenarios can be measured separately.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,25 +12,25 @@ use crate::project::Project;
 
 const DOCUMENT: &str = "docs/benchmarks.md";
 
-/// What begins a section: readers do not see it.
-const MARK: &str = "<!-- scenario: ";
-const MARK_END: &str = " -->\n";
+/// Marks the start of a section; invisible to readers.
+const MARKER: &str = "<!-- scenario: ";
+const MARKER_END: &str = " -->\n";
 
-/// Sections by the names of their scenarios.
+/// Sections by scenario name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Document {
     sections: BTreeMap<String, String>,
 }
 
 impl Document {
-    /// The document as it lies in the checkout; empty where there is none.
+    /// The document in the checkout; empty if there is none.
     pub(super) fn read(project: &Project) -> Self {
         Self::parse(&fs::read_to_string(project.path(DOCUMENT)).unwrap_or_default())
     }
 
     fn parse(text: &str) -> Self {
-        let sections = text.split(MARK).skip(1).filter_map(|section| {
-            let (scenario, section) = section.split_once(MARK_END)?;
+        let sections = text.split(MARKER).skip(1).filter_map(|section| {
+            let (scenario, section) = section.split_once(MARKER_END)?;
             Some((scenario.to_owned(), section.trim_end().to_owned()))
         });
         Self {
@@ -38,7 +38,7 @@ impl Document {
         }
     }
 
-    /// Puts in what a scenario measured now.
+    /// Replaces the section of a scenario.
     pub(super) fn put(&mut self, scenario: &str, section: &Section, measured: &Measured) {
         let text = format!(
             "{}\nMeasured at {} on {}.",
@@ -49,7 +49,7 @@ impl Document {
         self.sections.insert(scenario.to_owned(), text);
     }
 
-    /// Writes the document, its sections in the order of these scenarios; sections of other names are dropped.
+    /// Writes the document with its sections in this order; other sections are dropped.
     pub(super) fn write(&self, project: &Project, scenarios: &[String]) -> Result<()> {
         let text = self.text(&machine::heading()?, scenarios);
         let path = project.path(DOCUMENT);
@@ -64,7 +64,7 @@ impl Document {
         let mut text = heading.to_owned();
         for scenario in scenarios {
             if let Some(section) = self.sections.get(scenario) {
-                text.push_str(&format!("\n{MARK}{scenario}{MARK_END}{section}\n"));
+                text.push_str(&format!("\n{MARKER}{scenario}{MARKER_END}{section}\n"));
             }
         }
         text
@@ -95,19 +95,19 @@ mod tests {
         document.put("stall", &section("Stall"), &measured("one"));
         document.put("speed", &section("Speed"), &measured("one"));
         let text = document.text("# Benchmarks\n", &scenarios);
-        let mut again = Document::parse(&text);
-        assert_eq!(again, document);
-        again.put("speed", &section("Speed"), &measured("two"));
-        let text = again.text("# Benchmarks\n", &scenarios);
-        let places = [
+        let mut parsed = Document::parse(&text);
+        assert_eq!(parsed, document);
+        parsed.put("speed", &section("Speed"), &measured("two"));
+        let text = parsed.text("# Benchmarks\n", &scenarios);
+        let parts = [
             "# Benchmarks",
             "Speed",
             "Measured at two",
             "Stall",
             "Measured at one",
         ];
-        let found: Vec<_> = places.iter().filter_map(|place| text.find(place)).collect();
-        assert_eq!(found.len(), places.len(), "{text}");
+        let found: Vec<_> = parts.iter().filter_map(|part| text.find(part)).collect();
+        assert_eq!(found.len(), parts.len(), "{text}");
         assert!(found.is_sorted(), "{text}");
     }
 }

@@ -1,8 +1,8 @@
-//! Figures of several runs, and the tables that show them.
+//! Statistics of several runs, and tables of them.
 
 use std::fmt::Write;
 
-/// Repeated measurements of one thing: smallest, median and greatest.
+/// Minimum, median and maximum of repeated measurements.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Spread {
     pub(super) min: f64,
@@ -10,7 +10,7 @@ pub(super) struct Spread {
     pub(super) max: f64,
 }
 
-/// One scenario's part of the document.
+/// One scenario's section of the document.
 #[derive(Debug)]
 pub(super) struct Section {
     pub(super) title: &'static str,
@@ -21,8 +21,8 @@ pub(super) struct Section {
 }
 
 impl Spread {
-    /// None of no figures. The median of an even number is the mean of the two in the middle.
-    pub(super) fn of(mut figures: Vec<f64>) -> Option<Self> {
+    /// `None` for an empty list. The median of an even number of values is the mean of the middle two.
+    pub(super) fn from_figures(mut figures: Vec<f64>) -> Option<Self> {
         figures.sort_by(f64::total_cmp);
         let (min, max) = (*figures.first()?, *figures.last()?);
         let middle = figures.len() / 2;
@@ -34,7 +34,7 @@ impl Spread {
         Some(Self { min, median, max })
     }
 
-    /// Three cells: min, median, max, each with so many digits after the point.
+    /// Three cells: min, median, max, each with this many decimals.
     pub(super) fn cells(self, digits: usize) -> [String; 3] {
         [self.min, self.median, self.max].map(|figure| format!("{figure:.digits$}"))
     }
@@ -51,7 +51,7 @@ impl Section {
     }
 }
 
-/// A text in which words are separated by one space: a literal may be indented like the code around it.
+/// The text with runs of spaces collapsed, so that a literal may be indented like the code around it.
 fn single_spaced(text: &str) -> String {
     let words = |line: &str| {
         line.split(' ')
@@ -62,7 +62,8 @@ fn single_spaced(text: &str) -> String {
     text.lines().map(words).collect::<Vec<_>>().join("\n")
 }
 
-/// A Markdown table with aligned columns: the first to the left, the others, which hold figures, to the right.
+/// A Markdown table with aligned columns: the first one to the left, the others, which hold numbers, to the
+/// right.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..header.len())
         .map(|column| {
@@ -124,15 +125,18 @@ mod tests {
     #[test]
     fn the_median_is_the_one_in_the_middle() {
         assert_eq!(
-            Spread::of(vec![3.0, 1.0, 2.0]),
+            Spread::from_figures(vec![3.0, 1.0, 2.0]),
             Some(Spread {
                 min: 1.0,
                 median: 2.0,
                 max: 3.0
             })
         );
-        assert_eq!(Spread::of(vec![4.0, 1.0]).map(|spread| spread.median), Some(2.5));
-        assert_eq!(Spread::of(vec![]), None);
+        assert_eq!(
+            Spread::from_figures(vec![4.0, 1.0]).map(|spread| spread.median),
+            Some(2.5)
+        );
+        assert_eq!(Spread::from_figures(vec![]), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! On what, of what and when something was measured.
+//! The machine, version and date of a measurement.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::process;
 use crate::project::Project;
 
-/// Of what and when something was measured.
+/// The version and date of a measurement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Measured {
     pub(super) commit: String,
@@ -15,7 +15,7 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// Now, of the checkout as it is.
+    /// The current date and the version of the checkout.
     pub(super) fn now(project: &Project) -> Result<Self> {
         let commit = process::read(project.command("git").args(["describe", "--always", "--dirty"]))?;
         let date = process::read(project.command("date").args(["--utc", "+%Y-%m-%d"]))?;
@@ -26,7 +26,7 @@ impl Measured {
     }
 }
 
-/// The document's first lines: on what it was measured.
+/// The first lines of the document, which describe the machine.
 pub(super) fn heading() -> Result<String> {
     let read = |path: &str| fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
     let (cpuinfo, meminfo) = (read("/proc/cpuinfo")?, read("/proc/meminfo")?);

@@ -1,15 +1,16 @@
-//! The operator: from messages to replicas, a thousand pools, a leader that is killed, brokers that are away.
+//! Operator benchmarks: from messages to replicas, a thousand pools, a killed leader, unreachable brokers.
 //!
-//! The benchmark of its package measures, with a real API server, real brokers and the release build.
+//! The measurements are made by the benchmark of the operator package, with a real API server, real brokers
+//! and the release build.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use super::Bench;
+use super::context::Bench;
 use super::figures::{Section, Spread};
-use crate::{parts, process};
+use crate::{components, process};
 
 #[derive(Debug, Deserialize)]
 struct Reaction {
@@ -38,26 +39,26 @@ struct Takeover {
 }
 
 #[derive(Debug, Deserialize)]
-struct Faults {
+struct BrokerFaults {
     away_seconds: f64,
     least_replicas: i32,
     reacted_seconds: f64,
     healthy_milliseconds: Vec<f64>,
 }
 
-/// Decisions that each made-up situation takes: on it, on more work, and on what came of the first.
+/// Decisions per synthetic situation: the first one, one with more work, and one on the result of the first.
 const DECISIONS_PER_CASE: usize = 3;
 
 const CASES: usize = 3_400_000;
 
-/// The operator's own code as fast as a release: at opt-level 0, as tests have it, it would not be what runs.
-const OPTIMISED: &str = "profile.dev.package.separation-operator.opt-level=3";
+/// Compiles the operator as optimized as a release: tests use opt-level 0, which is not what users run.
+const OPTIMIZED: &str = "profile.dev.package.separation-operator.opt-level=3";
 
 #[derive(Debug, Deserialize)]
 struct Decide {
     partitions: i32,
     pods: i32,
-    scaling_out_us: f64,
+    scaling_up_us: f64,
     with_members_us: f64,
 }
 
@@ -68,7 +69,7 @@ pub(super) fn decisions(bench: &Bench<'_>) -> Result<Section> {
         "--quiet",
         "--package=separation-operator",
         "--config",
-        OPTIMISED,
+        OPTIMIZED,
     ];
     let printed = process::read(
         project
@@ -77,7 +78,7 @@ pub(super) fn decisions(bench: &Bench<'_>) -> Result<Section> {
             .args(["--profile=dev", "--bench=decide"]),
     )?;
     let found: Decide =
-        serde_json::from_str(&printed).with_context(|| format!("cannot understand `{printed}`"))?;
+        serde_json::from_str(&printed).with_context(|| format!("cannot parse `{printed}`"))?;
     process::run(
         project
             .cargo("test")
@@ -89,28 +90,28 @@ pub(super) fn decisions(bench: &Bench<'_>) -> Result<Section> {
     Ok(Section {
         title: "Operator: decisions",
         text: format!(
-            "One decision about {} partitions, median of nine rounds; promised are 5 µs. And made-up situations in which every property of a decision was checked.",
+            "One decision about {} partitions, median of nine rounds; target: 5 µs. And synthetic situations in which every property of a decision was checked.",
             found.partitions
         ),
         header: vec!["", "figure"],
         rows: vec![
-            row("no workers yet (µs)", format!("{:.2}", found.scaling_out_us)),
+            row("no workers yet (µs)", format!("{:.2}", found.scaling_up_us)),
             row(
                 &format!("{} pods and their members (µs)", found.pods),
                 format!("{:.2}", found.with_members_us),
             ),
             row(
-                "decisions that kept every property",
+                "decisions that satisfied every property",
                 (CASES * DECISIONS_PER_CASE).to_string(),
             ),
         ],
     })
 }
 
-/// A hundred hand-overs, each with busy and idle pods and work that comes between mark and removal.
-pub(super) fn hand_overs(bench: &Bench<'_>) -> Result<Section> {
+/// A hundred scale-downs, each with busy and idle pods and tasks that arrive between selection and removal.
+pub(super) fn scale_down(bench: &Bench<'_>) -> Result<Section> {
     let project = bench.project;
-    parts::install(project)?;
+    components::install(project)?;
     process::run(
         project
             .cargo("test")
@@ -123,12 +124,12 @@ pub(super) fn hand_overs(bench: &Bench<'_>) -> Result<Section> {
             .args(["--ignored", "hundred"]),
     )?;
     Ok(Section {
-        title: "Operator: hand-overs",
-        text: "Scale-ins with some pods busy, on a real API server with its controllers and with real members: only pods that were \
-               idle in both last readings may go, also where a pod gets work between its mark and the removal."
+        title: "Operator: scale-down of idle pods",
+        text: "Scale-downs with some pods busy, on a real API server with its controllers and with real members: only pods that were \
+               idle in both last readings may be deleted, even if a pod gets a task between its selection and the scale-down."
             .to_owned(),
         header: vec!["", "figure"],
-        rows: vec![vec!["hand-overs in which only idle pods went".to_owned(), "100 of 100".to_owned()]],
+        rows: vec![vec!["scale-downs that deleted only idle pods".to_owned(), "100 of 100".to_owned()]],
     })
 }
 
@@ -136,21 +137,21 @@ pub(super) fn reaction(bench: &Bench<'_>) -> Result<Section> {
     let default: Reaction = measure(bench, &["reaction"])?;
     let fast: Reaction = measure(bench, &["reaction", "--poll-seconds", "0.25"])?;
     let rows = [default, fast].into_iter().map(|found| -> Result<Vec<String>> {
-        let [min, median, max] = Spread::of(found.milliseconds)
-            .context("nothing was run")?
+        let [min, median, max] = Spread::from_figures(found.milliseconds)
+            .context("there were no runs")?
             .cells(0);
-        let most = found.numbers_written.iter().map(Vec::len).max().unwrap_or(0);
+        let max_writes = found.numbers_written.iter().map(Vec::len).max().unwrap_or(0);
         let poll = format!("{} s", found.poll_seconds);
-        Ok(vec![poll, min, median, max, most.to_string()])
+        Ok(vec![poll, min, median, max, max_writes.to_string()])
     });
     Ok(Section {
         title: "Operator: from messages to replicas",
         text: "Milliseconds from 24 messages, one on each of 24 partitions, at zero replicas to \
-               `Deployment.spec.replicas` = 24, by how often lag is read. Promised are one write, a median of 1,500 and at \
+               `Deployment.spec.replicas` = 24, by the interval of lag readings. Target: one write, a median of 1,500 and at \
                most 2,500 ms with the default of 2 s, and 400 ms with 0.25 s. KEDA took 55 to 86 s with its defaults and 7 to \
                15 s with its fastest, on two cores."
             .to_owned(),
-        header: vec!["lag is read every", "min", "median", "max", "writes at most"],
+        header: vec!["interval of lag readings", "min", "median", "max", "writes at most"],
         rows: rows.collect::<Result<_>>()?,
     })
 }
@@ -174,7 +175,7 @@ pub(super) fn thousand_pools(bench: &Bench<'_>) -> Result<Section> {
                 "60",
             ),
             row(
-                "applied to all offsets initialised and status written (s)",
+                "applied to all offsets initialized and status written (s)",
                 format!("{:.1}", found.observed_seconds),
                 "60",
             ),
@@ -189,18 +190,18 @@ pub(super) fn thousand_pools(bench: &Bench<'_>) -> Result<Section> {
                 "5",
             ),
             row(
-                "idle: writes but the Lease's",
+                "idle: writes, without the Lease",
                 format!("{writes} in {:.0} s", found.idle_seconds),
                 "0",
             ),
             row("idle: connections to Kafka", found.kafka_sockets.to_string(), "4"),
             row(
-                "one message on every partition of all, first to last (s)",
+                "one message on every partition of every pool, first to last (s)",
                 format!("{:.1}", found.published_seconds),
                 "",
             ),
             row(
-                "the first of these to all replicas written (s)",
+                "from the first of these to all replicas written (s)",
                 format!("{:.1}", found.busy_seconds),
                 "10",
             ),
@@ -210,33 +211,35 @@ pub(super) fn thousand_pools(bench: &Bench<'_>) -> Result<Section> {
 
 pub(super) fn takeover(bench: &Bench<'_>) -> Result<Section> {
     let found: Takeover = measure(bench, &["takeover"])?;
-    let [min, median, max] = Spread::of(found.seconds).context("nothing was run")?.cells(1);
+    let [min, median, max] = Spread::from_figures(found.seconds)
+        .context("there were no runs")?
+        .cells(1);
     Ok(Section {
-        title: "Operator: a leader that is killed",
-        text: "Seconds from `kill -9` of the leader to its standby's first write of replicas, default lease times. Promised \
-               are at most 20 s."
+        title: "Operator: a killed leader",
+        text: "Seconds from `kill -9` of the leader to its standby's first write of replicas, default lease times. Target: \
+               at most 20 s."
             .to_owned(),
         header: vec!["", "min", "median", "max"],
         rows: vec![vec!["takeover (s)".to_owned(), min, median, max]],
     })
 }
 
-pub(super) fn brokers_away(bench: &Bench<'_>) -> Result<Section> {
-    let found: Faults = measure(bench, &["faults"])?;
-    let [min, median, max] = Spread::of(found.healthy_milliseconds)
-        .context("nothing was run")?
+pub(super) fn brokers_unreachable(bench: &Bench<'_>) -> Result<Section> {
+    let found: BrokerFaults = measure(bench, &["faults"])?;
+    let [min, median, max] = Spread::from_figures(found.healthy_milliseconds)
+        .context("there were no runs")?
         .cells(0);
     Ok(Section {
-        title: "Operator: brokers that are away",
+        title: "Operator: unreachable brokers",
         text: format!(
-            "A pool with 5 replicas whose broker is stopped for {:.0} s, and one on another broker that gets a message now and \
-             then meanwhile. Promised: replicas are never lowered, a reaction within two readings (4 s) of the broker's return, \
+            "A pool with 5 replicas whose broker is stopped for {:.0} s, and one on another broker that gets messages \
+             meanwhile. Target: replicas are never lowered, a reaction within two readings (4 s) of the broker's return, \
              and at most 2,500 ms on the other one.",
             found.away_seconds
         ),
         header: vec!["", "figure"],
         rows: vec![
-            vec!["least replicas".to_owned(), found.least_replicas.to_string()],
+            vec!["lowest replicas".to_owned(), found.least_replicas.to_string()],
             vec![
                 "the broker's return to new replicas (s)".to_owned(),
                 format!("{:.1}", found.reacted_seconds),
@@ -249,19 +252,19 @@ pub(super) fn brokers_away(bench: &Bench<'_>) -> Result<Section> {
     })
 }
 
-/// Runs one scenario of the operator's benchmark and reads its figures.
+/// Runs one scenario of the operator benchmark and parses its output.
 fn measure<T: for<'d> Deserialize<'d>>(bench: &Bench<'_>, scenario: &[&str]) -> Result<T> {
     let project = bench.project;
-    parts::install(project)?;
-    process::run(
-        project
-            .cargo("build")
-            .args(["--locked", "--release", "--package=separation-operator"]),
-    )?;
+    components::install(project)?;
+    process::run(project.cargo("build").args([
+        "--locked",
+        "--profile=dist",
+        "--package=separation-operator",
+    ]))?;
     let printed = process::read(
         project
             .cargo("bench")
-            // The benchmark only waits: what is measured is the release build.
+            // The benchmark only waits: the measured code is the release build.
             .args([
                 "--locked",
                 "--quiet",
@@ -271,8 +274,8 @@ fn measure<T: for<'d> Deserialize<'d>>(bench: &Bench<'_>, scenario: &[&str]) -> 
             ])
             .arg("--")
             .arg("--operator")
-            .arg(project.target("release/separation-operator"))
+            .arg(project.target("dist/separation-operator"))
             .args(scenario),
     )?;
-    serde_json::from_str(&printed).with_context(|| format!("cannot understand `{printed}`"))
+    serde_json::from_str(&printed).with_context(|| format!("cannot parse `{printed}`"))
 }

@@ -1,13 +1,15 @@
-//! The Kafka roles: what random kills lose, time per message, memory while idle, how long a killed worker's task stalls.
+//! Benchmarks of the Kafka roles: losses after random kills, time per message, idle memory, stall after a
+//! killed worker.
 //!
-//! `pipeline-bench` of the testbed measures, with real brokers and the release build of the worker.
+//! The measurements are made by the testbed's `pipeline-bench`, with real brokers and the release build of
+//! the worker.
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use super::Bench;
+use super::context::Bench;
 use super::figures::{Section, Spread};
-use crate::{parts, process};
+use crate::{components, process};
 
 #[derive(Debug, Deserialize)]
 struct Kills {
@@ -48,9 +50,9 @@ pub(super) fn kills(bench: &Bench<'_>) -> Result<Section> {
     Ok(Section {
         title: "Random kills",
         text: format!(
-            "{} tiny tasks on 12 partitions, 4 processors and 2 uploaders, one of them killed (`kill -9`, every other time \
-             up to 100 ms after SIGTERM) and replaced at random, about once a second, with a session of 6 s. Promised are \
-             0 lost, no dead letter, no finished work done again, and one webhook id for each task.",
+            "{} small tasks on 12 partitions, 4 processors and 2 uploaders, one of them killed (`kill -9`, every other time \
+             up to 100 ms after SIGTERM) and replaced at random, about once a second, with a session timeout of 6 s. Target: \
+             0 lost, no dead letter, no finished task repeated, and one webhook id per task.",
             found.tasks
         ),
         header: vec!["", "figure"],
@@ -64,11 +66,11 @@ pub(super) fn kills(bench: &Bench<'_>) -> Result<Section> {
             ),
             row("tasks that were uploaded twice", found.uploaded_twice.to_string()),
             row(
-                "tasks told with several webhook ids",
+                "tasks with several webhook ids",
                 found.tasks_with_several_webhook_ids.to_string(),
             ),
-            row("webhooks in all", found.webhooks.to_string()),
-            row("seconds in all", format!("{:.0}", found.seconds)),
+            row("webhooks in total", found.webhooks.to_string()),
+            row("seconds in total", format!("{:.0}", found.seconds)),
         ],
     })
 }
@@ -76,16 +78,18 @@ pub(super) fn kills(bench: &Bench<'_>) -> Result<Section> {
 pub(super) fn messages(bench: &Bench<'_>) -> Result<Section> {
     let found: Messages = measure(bench, &["messages"])?;
     let row = |who: &str, figures: Vec<f64>| -> Result<Vec<String>> {
-        let [min, median, max] = Spread::of(figures).context("nothing was run")?.cells(0);
+        let [min, median, max] = Spread::from_figures(figures)
+            .context("there were no runs")?
+            .cells(0);
         Ok(vec![who.to_owned(), min, median, max])
     };
     Ok(Section {
         title: "Time per message",
         text: format!(
-            "Milliseconds from one result to the next: {} songs of a tenth of a second, a model that takes no time, one \
-             partition of one local broker. Ours decodes, separates, syncs both stems and a manifest to disk, notes the \
-             attempt, publishes and commits; the existing system's loop in Python copies the song without syncing. \
-             Promised are at most 15 ms.",
+            "Milliseconds from one result to the next: {} songs of a tenth of a second, a model that takes almost no time, one \
+             partition of one local broker. Ours decodes, separates, syncs both stems and a manifest to disk, records the \
+             attempt, publishes and commits; uvr5-api's loop in Python copies the song without syncing. \
+             Target: at most 15 ms.",
             found.tasks
         ),
         header: vec!["", "min", "median", "max"],
@@ -102,7 +106,7 @@ pub(super) fn idle_memory(bench: &Bench<'_>) -> Result<Section> {
     Ok(Section {
         title: "Memory of an idle processor",
         text: format!(
-            "Resident MB (10^6 bytes) with the built-in model, before and after {} songs of 20 s. Promised are at most 100.",
+            "Resident MB (10^6 bytes) with the built-in model, before and after {} songs of 20 s. Target: at most 100.",
             found.tasks
         ),
         header: vec!["", "MB"],
@@ -116,12 +120,14 @@ pub(super) fn idle_memory(bench: &Bench<'_>) -> Result<Section> {
 pub(super) fn stall(bench: &Bench<'_>) -> Result<Section> {
     let found: Stall = measure(bench, &["stall"])?;
     let rounds = found.seconds.len();
-    let [min, median, max] = Spread::of(found.seconds).context("nothing was run")?.cells(1);
+    let [min, median, max] = Spread::from_figures(found.seconds)
+        .context("there were no runs")?
+        .cells(1);
     Ok(Section {
         title: "A killed worker's task",
         text: format!(
-            "Seconds from `kill -9` of a worker in the middle of a task to the moment another worker begins it, with a \
-             session of {:.0} s, {rounds} rounds. Promised are at most the session and 5 s.",
+            "Seconds from `kill -9` of a worker in the middle of a task until another worker starts it, with a \
+             session timeout of {:.0} s, {rounds} rounds. Target: at most the session timeout plus 5 s.",
             found.session_timeout_seconds
         ),
         header: vec!["", "min", "median", "max"],
@@ -129,10 +135,10 @@ pub(super) fn stall(bench: &Bench<'_>) -> Result<Section> {
     })
 }
 
-/// Runs one scenario of `pipeline-bench` and reads its figures.
+/// Runs one scenario of `pipeline-bench` and parses its output.
 fn measure<T: for<'d> Deserialize<'d>>(bench: &Bench<'_>, scenario: &[&str]) -> Result<T> {
     let project = bench.project;
-    parts::install(project)?;
+    components::install(project)?;
     process::run(project.cargo("build").args([
         "--locked",
         "--package=separation-testbed",
@@ -142,10 +148,10 @@ fn measure<T: for<'d> Deserialize<'d>>(bench: &Bench<'_>, scenario: &[&str]) -> 
         project
             .command(project.target("debug/pipeline-bench"))
             .arg("--worker")
-            .arg(project.target("release/separation-worker"))
+            .arg(project.target("dist/separation-worker"))
             .arg("--models")
             .arg(project.path("worker/tests/models"))
             .args(scenario),
     )?;
-    serde_json::from_str(&printed).with_context(|| format!("cannot understand `{printed}`"))
+    serde_json::from_str(&printed).with_context(|| format!("cannot parse `{printed}`"))
 }

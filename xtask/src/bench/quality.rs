@@ -1,8 +1,8 @@
-//! How well the built-in model separates six mixes with exact references.
+//! Quality of the built-in model on six mixes with exact references.
 
 use anyhow::{Context, Result};
 
-use super::Bench;
+use super::context::Bench;
 use super::figures::{Section, Spread};
 
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
@@ -14,7 +14,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
         for (stem, column) in ["vocals", "instrumental"].into_iter().zip([0, 2]) {
             let reference = mix
                 .reference(stem)
-                .context("a mix has a reference for either stem")?;
+                .context("a mix lacks the reference of a stem")?;
             let estimate = separation
                 .outputs
                 .get(stem)
@@ -27,13 +27,14 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
         }
         rows.push(cells);
     }
-    let medians = columns
-        .map(|column| Spread::of(column).map_or_else(String::new, |spread| format!("{:.2}", spread.median)));
+    let medians = columns.map(|column| {
+        Spread::from_figures(column).map_or_else(String::new, |spread| format!("{:.2}", spread.median))
+    });
     rows.push([vec!["median".to_owned()], medians.to_vec()].concat());
     Ok(Section {
         title: "Quality",
-        text: "Plain SDR in dB of the built-in model's stems, and of the mix itself taken for the stem: a real voice \
-               with reverb in the centre, 2 dB under real music. More is better. Trained models are far better."
+        text: "Plain SDR in dB of the built-in model's stems, and of the mix itself as an estimate of the stem: a real voice \
+               with reverb in the center, 2 dB below real music. More is better. Trained models are far better."
             .to_owned(),
         header: vec![
             "mix",

@@ -1,25 +1,25 @@
-//! Tests that run for longer, or more often, than in each run of the tests. A test that fails ends the benchmark.
+//! Tests run with longer durations or more repetitions than usual. A failing test ends the benchmark.
 
 use anyhow::{Context, Result, ensure};
 
-use super::Bench;
+use super::context::Bench;
 use super::figures::Section;
 use crate::{process, test};
 
-/// How long each dependency refuses.
+/// Duration of each dependency's refusal, in seconds.
 const REFUSAL_SECONDS: &str = "600";
 
-/// How many rolling updates are stalled.
+/// Number of stalled rolling updates.
 const ROLLOUTS: &str = "20";
 
-/// What a test prints before a refusal's name and figure.
+/// Printed by a test before a refusal's name and result.
 const RESUMED: &str = "resumed after ";
 
 pub(super) fn refusals(bench: &Bench<'_>) -> Result<Section> {
     let printed = run(
         bench,
         "pipeline",
-        "in_the_middle_of_100_tasks",
+        "during_100_tasks",
         ("SEPARATION_TEST_REFUSAL_SECONDS", REFUSAL_SECONDS),
     )?;
     let figures = printed.lines().filter_map(|line| line.strip_prefix(RESUMED));
@@ -27,12 +27,12 @@ pub(super) fn refusals(bench: &Bench<'_>) -> Result<Section> {
         .filter_map(|figure| figure.strip_suffix(" s")?.rsplit_once(": "))
         .map(|(refusal, seconds)| vec![refusal.to_owned(), seconds.to_owned()])
         .collect();
-    ensure!(!rows.is_empty(), "the tests printed no figure");
+    ensure!(!rows.is_empty(), "the tests printed no results");
     Ok(Section {
         title: "Refusals in the middle of 100 tasks",
         text: format!(
-            "Seconds from the repair to the first task that is done, after {REFUSAL_SECONDS} s in which a dependency refused \
-             the workers. Promised are at most 30, no failed result and no lost task: the run fails otherwise."
+            "Seconds from the end of the refusal to the first completed task, after {REFUSAL_SECONDS} s in which a dependency refused \
+             the workers' requests. Target: at most 30, no failed result and no lost task; otherwise the run fails."
         ),
         header: vec!["refusal", "s"],
         rows,
@@ -48,7 +48,7 @@ pub(super) fn rollouts(bench: &Bench<'_>) -> Result<Section> {
     )?;
     Ok(Section {
         title: "Rolling updates to an image that cannot start",
-        text: "Updates of eight workers with tasks while the need falls, on a real API server and controller manager. The run \
+        text: "Updates of eight workers with tasks while the backlog shrinks, on a real API server and controller manager. The run \
                fails if a pod with a task is deleted."
             .to_owned(),
         header: vec!["", "count"],
@@ -56,7 +56,7 @@ pub(super) fn rollouts(bench: &Bench<'_>) -> Result<Section> {
     })
 }
 
-/// Runs tests of one test program and gives what they printed.
+/// Runs tests of one test program and returns their output.
 fn run(bench: &Bench<'_>, program: &str, filter: &str, variable: (&str, &str)) -> Result<String> {
     let project = bench.project;
     test::install(project)?;

@@ -1,8 +1,8 @@
-//! How much faster than real time the built-in model separates a song of ordinary length.
+//! Speed of the built-in model, relative to real time, on a song of ordinary length.
 
 use anyhow::{Context, Result};
 
-use super::Bench;
+use super::context::Bench;
 use super::figures::{Section, Spread};
 
 const RUNS: u32 = 5;
@@ -19,13 +19,13 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
                 .speed)
         })
         .collect::<Result<Vec<f64>>>()?;
-    let spread = Spread::of(speeds).context("nothing was run")?;
+    let spread = Spread::from_figures(speeds).context("there were no runs")?;
     let [min, median, max] = spread.cells(1);
     Ok(Section {
         title: "Speed",
         text: format!(
             "The built-in model on a song of {SONG_SECONDS} s, `--threads {}`, {RUNS} runs; decoding and writing the \
-             stems included. Times real time; more is better, and 40 is the least that is promised.",
+             stems included. Times real time; more is better. Target: at least 40.",
             bench.threads
         ),
         header: vec!["song", "min", "median", "max"],

@@ -1,51 +1,51 @@
-//! A cluster for trials: Kubernetes, Kafka and S3 in the background, until they are ended.
+//! A cluster for manual trials: Kubernetes, Kafka and S3 in the background, until they are stopped.
 
-mod held;
-mod trial;
-mod tried;
+mod daemon;
+mod sample_setup;
+mod smoke_test;
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
-pub(crate) use tried::as_a_test;
+pub(crate) use smoke_test::run_smoke_test;
 
-use self::held::{Holder, State, running};
-use crate::images::{self, Image, Profile};
+use self::daemon::{ClusterProcess, ClusterState, running};
+use crate::images::{self, ImageProfile};
 use crate::project::Project;
-use crate::{node, parts, process, system, test};
+use crate::{components, node, system, test};
 
-/// Under cargo's target directory.
-const FOLDER: &str = "cluster";
+/// Name of the directory under cargo's target directory.
+const DIRECTORY: &str = "cluster";
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Step {
-    /// Start Kubernetes with one node, Kafka and S3 in the background, and say how to reach them
+pub(crate) enum ClusterCommand {
+    /// Start Kubernetes with one node, Kafka and S3 in the background, and print how to reach them
     ///
-    /// With KUBECONFIG set, that cluster is taken, and only Kafka and S3 are started.
+    /// With KUBECONFIG set, uses that cluster and starts only Kafka and S3.
     Up(Up),
-    /// Build the images of the worker and the operator, bring them to the node, and install the chart with them
+    /// Build the images of the worker and the operator, import them into the node, and install the chart
     ///
-    /// For a cluster that KUBECONFIG names, say how to bring and install them.
+    /// For a cluster from KUBECONFIG, prints how to import and install them.
     Load(Load),
-    /// Run all tests that take a node: on clusters of their own, which end with them
+    /// Run all tests that need a node, on temporary clusters of their own
     Test,
-    /// End what `up` started
+    /// Stop everything that `up` started
     Down,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// Where Kafka and S3 listen for the pods of the cluster that KUBECONFIG names (default: this machine's first address)
+    /// Listen address of Kafka and S3 for the pods of the KUBECONFIG cluster (default: this machine's first
+    /// address)
     #[arg(long)]
     address: Option<Ipv4Addr>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Load {
-    /// Take the programs that are shipped (a release build), not those that tests run
+    /// Use release builds instead of the tests' builds
     #[arg(long)]
     release: bool,
     /// The tag of both images
@@ -54,42 +54,42 @@ pub(crate) struct Load {
 }
 
 /// `cargo xtask cluster`.
-pub(crate) fn cluster(project: &Project, step: &Step) -> Result<()> {
-    match step {
-        Step::Up(options) => up(project, options),
-        Step::Load(options) => load(project, options),
-        Step::Test => test::test_on_nodes(project),
-        Step::Down => down(project),
+pub(crate) fn cluster(project: &Project, command: &ClusterCommand) -> Result<()> {
+    match command {
+        ClusterCommand::Up(options) => up(project, options),
+        ClusterCommand::Load(options) => load(project, options),
+        ClusterCommand::Test => test::test_on_nodes(project),
+        ClusterCommand::Down => down(project),
     }
 }
 
 fn up(project: &Project, options: &Up) -> Result<()> {
-    let folder = project.target(FOLDER);
-    if let Some(state) = running(&folder)? {
-        println!("it is up already");
+    let directory = project.target(DIRECTORY);
+    if let Some(state) = running(&directory)? {
+        println!("the cluster is already up");
         return print(project, &state);
     }
     system::ensure(system::FOR_TESTING)?;
-    parts::install(project)?;
-    let mut holder = Holder::build(project)?;
+    components::install(project)?;
+    let mut cluster_process = ClusterProcess::build(project)?;
     match (project.kubeconfig(), node::obstacle(project)) {
         (Some(kubeconfig), _) => {
             let address = options.address.map_or_else(first_address, Ok)?;
-            println!("taking the cluster of {}", kubeconfig.display());
-            holder.only_services_at(address);
+            println!("using the cluster of {}", kubeconfig.display());
+            cluster_process.only_services_at(address);
         }
-        (None, None) => parts::install_node(project)?,
+        (None, None) => components::install_node(project)?,
         (None, Some(obstacle)) => bail!(
-            "this machine cannot run a Kubernetes node: {obstacle}; fix: set KUBECONFIG to a cluster that you have"
+            "this machine cannot run a Kubernetes node: {obstacle}; fix: set KUBECONFIG to use an existing cluster"
         ),
     }
-    let state = holder.start(&folder)?;
+    let state = cluster_process.start(&directory)?;
     print(project, &state)
 }
 
-fn print(project: &Project, state: &State) -> Result<()> {
+fn print(project: &Project, state: &ClusterState) -> Result<()> {
     if let Some(kubeconfig) = &state.kubeconfig {
-        let [kubectl, helm] = parts::tools(project)?;
+        let [kubectl, helm] = components::tools(project)?;
         println!("\nexport KUBECONFIG={}", kubeconfig.display());
         println!("export PATH={}:{}:$PATH", kubectl.display(), helm.display());
     }
@@ -98,73 +98,57 @@ fn print(project: &Project, state: &State) -> Result<()> {
         "\nfor pods:\n  Kafka   {}\n  S3      {}  region {}  bucket {}  access key {}  secret key {}",
         state.kafka, s3.endpoint, s3.region, s3.bucket, s3.access_key, s3.secret_key
     );
-    println!("\ncargo xtask cluster load    builds the images and installs the operator with them");
-    println!("cargo xtask cluster down    ends it all");
+    println!("\ncargo xtask cluster load    builds the images and installs the operator");
+    println!("cargo xtask cluster down    stops everything");
     Ok(())
 }
 
 fn load(project: &Project, options: &Load) -> Result<()> {
-    let folder = project.target(FOLDER);
-    let state = running(&folder)?.context("there is no cluster; fix: `cargo xtask cluster up` starts one")?;
+    let directory = project.target(DIRECTORY);
+    let state =
+        running(&directory)?.context("there is no cluster; fix: `cargo xtask cluster up` starts one")?;
     let profile = if options.release {
-        Profile::Release
+        ImageProfile::Dist
     } else {
-        Profile::Tests
+        ImageProfile::Tests
     };
     let built = images::build(project, profile, &options.tag)?;
     if state.kubeconfig.is_some() {
-        bring(project, &folder, &state, &built)?;
+        sample_setup::install(project, &directory, &state, &built)?;
     } else {
         println!(
-            "\nbring these to your cluster, by `kind load image-archive`, `minikube image load` or a registry:"
+            "\nimport these images into your cluster, with `kind load image-archive`, `minikube image load` or a registry:"
         );
         for image in &built {
             println!("  {}  as {}", image.archive.display(), image.name);
         }
-        println!(
-            "\nthen install the operator (with other names of images in the values, where a registry gives them):"
-        );
-        trial::prepare(project, &folder, &state, &built)?.explain();
+        println!("\nthen install the operator (with a registry, change the image names in the values):");
+        sample_setup::prepare(project, &directory, &state, &built)?.explain();
     }
-    trial::explain(project, &folder);
+    sample_setup::explain(project, &directory);
     Ok(())
-}
-
-/// Gives our own cluster the images and the chart's release, and writes a pool to apply.
-fn bring(project: &Project, folder: &Path, state: &State, images: &[Image]) -> Result<()> {
-    let (Some(kubeconfig), Some((program, arguments))) = (&state.kubeconfig, state.import.split_first())
-    else {
-        bail!("somebody else's cluster is given nothing");
-    };
-    for image in images {
-        let mut importing = project.command(program);
-        importing.args(arguments).arg(&image.archive);
-        process::run(&mut importing)?;
-        println!("the node has {}", image.name);
-    }
-    trial::prepare(project, folder, state, images)?.run(kubeconfig)
 }
 
 fn down(project: &Project) -> Result<()> {
-    let folder = project.target(FOLDER);
-    let Some(state) = running(&folder)? else {
-        println!("there is no cluster");
-        return held::remove(&folder);
+    let directory = project.target(DIRECTORY);
+    let Some(state) = running(&directory)? else {
+        println!("no cluster is running");
+        return daemon::remove(&directory);
     };
-    held::end(&folder, &state)?;
-    println!("the cluster has ended");
+    daemon::end(&directory, &state)?;
+    println!("the cluster has stopped");
     Ok(())
 }
 
-/// The address that this machine would call others from.
+/// The address from which this machine connects to others.
 fn first_address() -> Result<Ipv4Addr> {
-    // Nothing is sent; TEST-NET-1 (RFC 5737) is nobody's.
+    // Sends nothing; TEST-NET-1 (RFC 5737) is reserved for documentation.
     let socket = UdpSocket::bind(("0.0.0.0", 0)).and_then(|socket| {
         socket.connect(("192.0.2.1", 9))?;
         socket.local_addr()
     });
     match socket.map(|address| address.ip()) {
         Ok(IpAddr::V4(address)) => Ok(address),
-        _ => bail!("this machine has no address that others reach; fix: give --address"),
+        _ => bail!("this machine has no reachable address; fix: set --address"),
     }
 }

@@ -1,4 +1,4 @@
-{{/* What the API is told, by the fields that a pool has too: as operator/src/apply/environment.rs tells workers. */}}
+{{/* Environment of the API, from fields that pools have too; operator/src/apply/environment.rs sets it for workers. */}}
 {{- define "separation.api.environment" -}}
 {{- $api := .Values.api }}
 {{- $kafka := $api.kafka }}

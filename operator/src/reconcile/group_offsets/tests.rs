@@ -1,4 +1,4 @@
-//! Readings of a scripted group, and what is committed after each.
+//! Commits after readings of a scripted group.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -6,12 +6,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::*;
 use crate::apply::offsets::tests::commits;
 use crate::crd::from_yaml;
-use crate::decide::{Holds, Member, Work};
-use crate::kafka::{Cluster, ClusterSettings, Topic, Unread};
-use crate::observe::{Found, PartitionOffsets, Query};
+use crate::decide::{LagByPartition, Member, MemberWork};
+use crate::kafka::{Cluster, ClusterSettings, ReadError, Topic};
+use crate::observe::{PartitionOffsets, Query, QueryResult};
 use crate::plan::{PoolPlan, Role};
 
-const KEEP_AFTER: Duration = Duration::from_secs(3_600);
+const RECOMMIT_AFTER: Duration = Duration::from_secs(3_600);
 
 pub(in crate::reconcile) fn plan(processor: &str) -> PoolPlan {
     let yaml = format!(
@@ -25,7 +25,7 @@ spec:
   processor: {{group: separators, autoOffsetReset: latest, {processor}}}
 "
     );
-    PoolPlan::of(&from_yaml(&yaml).unwrap()).unwrap()
+    PoolPlan::from_pool(&from_yaml(&yaml).unwrap()).unwrap()
 }
 
 pub(in crate::reconcile) fn identity(cluster: &str, topic: &str) -> TopicIdentity {
@@ -50,7 +50,7 @@ pub(in crate::reconcile) fn status(cluster: &str, topic: &str, offsets: &[i64]) 
 pub(in crate::reconcile) fn members(count: usize, at: Moment) -> GroupReading {
     let member = |number: usize| Member {
         pod: format!("vocals-processor-{number}").as_str().into(),
-        holds: Holds::Partitions(vec![]),
+        work: MemberWork::Partitions(vec![]),
     };
     GroupReading::Stable {
         at,
@@ -101,7 +101,7 @@ pub(in crate::reconcile) fn polled(
             adoption: adoption.clone(),
         },
         at,
-        found: Found {
+        result: QueryResult {
             topic: Some(Topic {
                 identity: topic,
                 partitions: found
@@ -110,9 +110,9 @@ pub(in crate::reconcile) fn polled(
                     .map(|partition| partition.partition)
                     .collect(),
             }),
-            lag: lag_of(&found, &adoption),
+            lag: compute_lag(&found, &adoption),
             offsets: Some(found),
-            unread: None,
+            error: None,
             holds: Vec::new(),
         },
         group,
@@ -120,17 +120,17 @@ pub(in crate::reconcile) fn polled(
 }
 
 /// A group, read every second.
-struct Scene {
+struct GroupFixture {
     plan: PoolPlan,
     offsets: GroupOffsets,
     topic: TopicIdentity,
     now: Moment,
 }
 
-impl Scene {
+impl GroupFixture {
     fn new(adoption: Option<&AdoptionStatus>) -> Self {
         let mut offsets = GroupOffsets::new(adoption, Moment::default());
-        offsets.share = 0.5;
+        offsets.random_part = 0.5;
         Self {
             plan: plan(""),
             offsets,
@@ -143,7 +143,7 @@ impl Scene {
         self.plan.role(Role::Processor)
     }
 
-    fn read_with(&mut self, committed: &[Option<i64>], group: GroupReading) -> LagFound {
+    fn read_with(&mut self, committed: &[Option<i64>], group: GroupReading) -> LagWithAnomalies {
         self.now = self.now + Duration::from_secs(1);
         let plan = self.plan.clone();
         let plan = plan.role(Role::Processor);
@@ -158,34 +158,35 @@ impl Scene {
         self.offsets.read(&polled, plan)
     }
 
-    fn read(&mut self, committed: &[Option<i64>], count: usize) -> LagFound {
+    fn read(&mut self, committed: &[Option<i64>], count: usize) -> LagWithAnomalies {
         let group = members(count, self.now);
         self.read_with(committed, group)
     }
 
-    /// So many readings that say the same.
-    fn read_steadily(&mut self, committed: &[Option<i64>], count: usize) -> LagFound {
+    /// Enough equal readings for five seconds.
+    fn read_steadily(&mut self, committed: &[Option<i64>], count: usize) -> LagWithAnomalies {
         for _ in 0..5 {
             self.read(committed, count);
         }
         self.read(committed, count)
     }
 
-    fn remember(&mut self, replicas: u32) {
+    fn record_committed(&mut self, replicas: u32) {
         let workload = Workload {
             replicas,
             ..Workload::default()
         };
         let plan = self.plan.clone();
-        self.offsets.remember(plan.role(Role::Processor), &workload);
+        self.offsets
+            .record_committed(plan.role(Role::Processor), &workload);
     }
 
-    fn remembered(&self) -> &[i64] {
+    fn recorded(&self) -> &[i64] {
         &self.offsets.adoption.as_ref().unwrap().offsets
     }
 
-    fn keep(&self) -> Option<Vec<i32>> {
-        self.offsets.keep(self.plan(), KEEP_AFTER, self.now)
+    fn recommit(&self) -> Option<Vec<i32>> {
+        self.offsets.recommit(self.plan(), RECOMMIT_AFTER, self.now)
     }
 
     fn adopt(&self) -> Option<Adopt> {
@@ -193,7 +194,7 @@ impl Scene {
     }
 }
 
-fn messages(lag: &LagFound) -> u128 {
+fn messages(lag: &LagWithAnomalies) -> u128 {
     match &lag.lag {
         Lag::Known(work) => work.messages(),
         lag => panic!("{lag:?}"),
@@ -201,220 +202,220 @@ fn messages(lag: &LagFound) -> u128 {
 }
 
 #[test]
-fn offsets_are_kept_while_the_group_has_no_members_and_soon_after_the_last_one_left() {
-    let mut scene = Scene::new(Some(&status("one", "topic", &[])));
-    scene.read(&[Some(4), None], 0);
-    assert_eq!(scene.keep(), None);
-    // Half of ten minutes, this group's own part.
-    scene.now = scene.now + Duration::from_secs(300);
-    scene.read(&[Some(4), None], 0);
-    assert_eq!(scene.keep(), Some(vec![0]));
-    scene.offsets.kept(scene.now);
-    assert_eq!(scene.keep(), None);
+fn offsets_are_committed_again_while_the_group_has_no_members_and_soon_after_the_last_one_left() {
+    let mut fixture = GroupFixture::new(Some(&status("one", "topic", &[])));
+    fixture.read(&[Some(4), None], 0);
+    assert_eq!(fixture.recommit(), None);
+    // Half of ten minutes is this group's random part.
+    fixture.now = fixture.now + Duration::from_secs(300);
+    fixture.read(&[Some(4), None], 0);
+    assert_eq!(fixture.recommit(), Some(vec![0]));
+    fixture.offsets.recommitted(fixture.now);
+    assert_eq!(fixture.recommit(), None);
 
-    // A worker commits without a retention time: what it leaves is committed again long before the next turn.
-    scene.read(&[Some(5), None], 1);
-    scene.now = scene.now + Duration::from_secs(300);
-    assert_eq!(scene.keep(), None, "it has a member");
-    scene.read(&[Some(5), None], 0);
-    assert_eq!(scene.keep(), Some(vec![0]));
-    scene.offsets.kept(scene.now);
-    scene.now = scene.now + KEEP_AFTER;
-    assert_eq!(scene.keep(), Some(vec![0]));
+    // A worker commits without a retention time, so its last offset is committed again long before `RECOMMIT_AFTER`.
+    fixture.read(&[Some(5), None], 1);
+    fixture.now = fixture.now + Duration::from_secs(300);
+    assert_eq!(fixture.recommit(), None, "it has a member");
+    fixture.read(&[Some(5), None], 0);
+    assert_eq!(fixture.recommit(), Some(vec![0]));
+    fixture.offsets.recommitted(fixture.now);
+    fixture.now = fixture.now + RECOMMIT_AFTER;
+    assert_eq!(fixture.recommit(), Some(vec![0]));
 }
 
 #[test]
-fn nothing_is_kept_while_members_are_unknown() {
-    let mut scene = Scene::new(Some(&status("one", "topic", &[])));
-    scene.now = scene.now + KEEP_AFTER;
-    scene.read_with(&[Some(4)], GroupReading::NotRead);
-    assert_eq!(scene.keep(), None);
-    let (at, why) = (scene.now, "away".into());
-    scene.read_with(&[Some(4)], GroupReading::Unknown { at, why });
-    assert_eq!(scene.keep(), None);
+fn nothing_is_committed_again_while_members_are_unknown() {
+    let mut fixture = GroupFixture::new(Some(&status("one", "topic", &[])));
+    fixture.now = fixture.now + RECOMMIT_AFTER;
+    fixture.read_with(&[Some(4)], GroupReading::NotRead);
+    assert_eq!(fixture.recommit(), None);
+    let (at, why) = (fixture.now, "unreachable".into());
+    fixture.read_with(&[Some(4)], GroupReading::Unknown { at, why });
+    assert_eq!(fixture.recommit(), None);
 }
 
 #[test]
-fn a_group_that_lost_all_its_offsets_gets_the_remembered_ones_and_no_worker_before() {
-    let mut scene = Scene::new(Some(&status("one", "topic", &[9, 10])));
-    let found = scene.read(&[None, None], 0);
+fn a_group_that_lost_all_its_offsets_gets_the_recorded_ones_before_a_worker_starts() {
+    let mut fixture = GroupFixture::new(Some(&status("one", "topic", &[9, 10])));
+    let found = fixture.read(&[None, None], 0);
     assert_eq!(messages(&found), 1, "and not everything that the topic retains");
-    assert!(scene.offsets.is_unready(scene.plan()));
+    assert!(fixture.offsets.is_unready(fixture.plan()));
     assert_eq!(
-        scene.offsets.restore(),
+        fixture.offsets.restore(),
         None,
         "a coordinator may have forgotten for a moment"
     );
-    scene.read_steadily(&[None, None], 0);
-    assert_eq!(scene.offsets.restore(), Some(commits(&[(0, 9), (1, 10)])));
-    assert_eq!((scene.keep(), scene.adopt()), (None, None));
+    fixture.read_steadily(&[None, None], 0);
+    assert_eq!(fixture.offsets.restore(), Some(commits(&[(0, 9), (1, 10)])));
+    assert_eq!((fixture.recommit(), fixture.adopt()), (None, None));
 
-    scene.offsets.restored(scene.now);
-    assert_eq!(scene.offsets.restore(), None);
-    let found = scene.read(&[Some(9), Some(10)], 0);
+    fixture.offsets.restored(fixture.now);
+    assert_eq!(fixture.offsets.restore(), None);
+    let found = fixture.read(&[Some(9), Some(10)], 0);
     assert_eq!(messages(&found), 1);
-    assert!(!scene.offsets.is_unready(scene.plan()));
+    assert!(!fixture.offsets.is_unready(fixture.plan()));
 }
 
 #[test]
-fn remembered_offsets_are_used_for_nothing_else() {
-    let remembered = status("one", "topic", &[9, 10]);
+fn recorded_offsets_are_used_only_for_a_group_that_lost_all_its_offsets() {
+    let recorded = status("one", "topic", &[9, 10]);
     let of_another_group = AdoptionStatus {
         consumer_group: "others".to_owned(),
-        ..remembered.clone()
+        ..recorded.clone()
     };
     let all: &[Option<i64>] = &[None, None];
     for (adoption, committed, count, expected) in [
         // Some are left: the others are new partitions, or were deleted by a user.
-        (remembered.clone(), &[Some(9), None][..], 0, 9),
-        // Members go on from what they know.
-        (remembered, all, 1, 16),
-        // The cluster or the topic is unknown, or another one; where that is a first adoption, `latest` skips.
+        (recorded.clone(), &[Some(9), None][..], 0, 9),
+        // Members continue from their own offsets.
+        (recorded, all, 1, 16),
+        // The cluster or the topic is unknown or another one; at a first adoption, `latest` skips existing messages.
         (status("", "topic", &[9, 10]), all, 0, 16),
         (status("one", "", &[9, 10]), all, 0, 16),
         (status("one", "other", &[9, 10]), all, 0, 16),
         (status("two", "topic", &[9, 10]), all, 0, 0),
         (of_another_group, all, 0, 0),
     ] {
-        let mut scene = Scene::new(Some(&adoption));
-        scene.read(committed, count);
-        let found = scene.read(committed, count);
+        let mut fixture = GroupFixture::new(Some(&adoption));
+        fixture.read(committed, count);
+        let found = fixture.read(committed, count);
         assert_eq!(messages(&found), expected, "{adoption:?}");
     }
 }
 
 #[test]
 fn a_group_is_adopted_without_commits_only_where_it_has_members() {
-    let mut scene = Scene::new(None);
-    scene.read_steadily(&[None, Some(7)], 1);
-    assert_eq!(scene.adopt().unwrap().commits, commits(&[]));
-    let rebalancing = GroupReading::Rebalancing { at: scene.now };
-    scene.read_with(&[None, Some(7)], rebalancing);
-    assert_eq!(scene.adopt().unwrap().commits, commits(&[]));
-    // Whatever pods end meanwhile: they belong to another group.
-    scene.read_steadily(&[None, Some(7)], 0);
-    let adopt = scene.adopt().unwrap();
+    let mut fixture = GroupFixture::new(None);
+    fixture.read_steadily(&[None, Some(7)], 1);
+    assert_eq!(fixture.adopt().unwrap().commits, commits(&[]));
+    let rebalancing = GroupReading::Rebalancing { at: fixture.now };
+    fixture.read_with(&[None, Some(7)], rebalancing);
+    assert_eq!(fixture.adopt().unwrap().commits, commits(&[]));
+    // Terminating pods do not matter: they may belong to another group.
+    fixture.read_steadily(&[None, Some(7)], 0);
+    let adopt = fixture.adopt().unwrap();
     assert_eq!(
         (adopt.commits, adopt.topic),
         (commits(&[(0, 10)]), identity("one", "topic"))
     );
 
-    let (at, why) = (scene.now, "away".into());
-    scene.read_with(&[None, Some(7)], GroupReading::Unknown { at, why });
-    assert_eq!(scene.adopt(), None);
+    let (at, why) = (fixture.now, "unreachable".into());
+    fixture.read_with(&[None, Some(7)], GroupReading::Unknown { at, why });
+    assert_eq!(fixture.adopt(), None);
 }
 
 #[test]
 fn offsets_are_initialized_only_after_readings_that_agree_for_five_seconds() {
-    let mut scene = Scene::new(None);
+    let mut fixture = GroupFixture::new(None);
     for _ in 0..5 {
-        scene.read(&[None, None], 0);
-        assert_eq!(scene.adopt(), None);
+        fixture.read(&[None, None], 0);
+        assert_eq!(fixture.adopt(), None);
     }
     // Time alone confirms nothing.
-    scene.now = scene.now + Duration::from_secs(60);
-    assert_eq!(scene.adopt(), None);
-    scene.read(&[None, Some(3)], 0);
-    assert_eq!(scene.adopt(), None);
-    scene.read_steadily(&[None, Some(3)], 0);
-    assert_eq!(scene.adopt().unwrap().commits, commits(&[(0, 10)]));
+    fixture.now = fixture.now + Duration::from_secs(60);
+    assert_eq!(fixture.adopt(), None);
+    fixture.read(&[None, Some(3)], 0);
+    assert_eq!(fixture.adopt(), None);
+    fixture.read_steadily(&[None, Some(3)], 0);
+    assert_eq!(fixture.adopt().unwrap().commits, commits(&[(0, 10)]));
 }
 
 #[test]
-fn another_cluster_is_adopted_for_the_first_time_and_keeps_offsets_that_were_carried_over() {
-    let mut scene = Scene::new(Some(&status("one", "topic", &[4, 4])));
-    scene.topic = identity("two", "copy");
-    let found = scene.read_steadily(&[Some(6), None], 0);
-    assert_eq!((messages(&found), &found.flags[..]), (4, &[][..]));
-    assert!(scene.offsets.is_unready(scene.plan()));
-    assert_eq!(scene.adopt().unwrap().commits, commits(&[(1, 10)]));
+fn in_another_cluster_offsets_are_initialized_and_migrated_ones_are_kept() {
+    let mut fixture = GroupFixture::new(Some(&status("one", "topic", &[4, 4])));
+    fixture.topic = identity("two", "copy");
+    let found = fixture.read_steadily(&[Some(6), None], 0);
+    assert_eq!((messages(&found), &found.anomalies[..]), (4, &[][..]));
+    assert!(fixture.offsets.is_unready(fixture.plan()));
+    assert_eq!(fixture.adopt().unwrap().commits, commits(&[(1, 10)]));
     // Recreated in the cluster that is known: what is committed belongs to the old topic.
-    let mut scene = Scene::new(Some(&status("one", "old", &[4, 4])));
-    scene.read_steadily(&[Some(6), None], 0);
-    assert_eq!(scene.adopt().unwrap().commits, commits(&[(0, 2), (1, 2)]));
+    let mut fixture = GroupFixture::new(Some(&status("one", "old", &[4, 4])));
+    fixture.read_steadily(&[Some(6), None], 0);
+    assert_eq!(fixture.adopt().unwrap().commits, commits(&[(0, 2), (1, 2)]));
 }
 
 #[test]
 fn an_adoption_of_an_earlier_version_learns_its_ids_and_is_not_repeated() {
     let mut before = status("", "AAAAAAAAAAAAAAAAAAAAAA", &[]);
     before.consumer_group.clear();
-    let mut scene = Scene::new(Some(&before));
-    scene.read_steadily(&[Some(6), None], 0);
-    assert_eq!(scene.adopt(), None);
-    assert_eq!(scene.offsets.adoption(), Some(&status("one", "topic", &[])));
+    let mut fixture = GroupFixture::new(Some(&before));
+    fixture.read_steadily(&[Some(6), None], 0);
+    assert_eq!(fixture.adopt(), None);
+    assert_eq!(fixture.offsets.adoption(), Some(&status("one", "topic", &[])));
     assert!(
-        scene.offsets.is_written(Some(&before)),
-        "workers need not wait for it"
+        fixture.offsets.is_written(Some(&before)),
+        "workers may start before the status has the ids"
     );
-    assert!(!scene.offsets.is_written(None));
+    assert!(!fixture.offsets.is_written(None));
 }
 
 #[test]
-fn offsets_are_remembered_at_zero_replicas_and_one_that_is_lost_alone_stays() {
-    let mut scene = Scene::new(Some(&status("one", "topic", &[])));
-    scene.read(&[Some(4), Some(5)], 1);
-    scene.remember(0);
-    scene.read(&[Some(4), Some(5)], 0);
-    scene.remember(1);
-    assert!(scene.remembered().is_empty());
-    scene.remember(0);
-    assert_eq!(scene.remembered(), [4, 5]);
-    // Brokers lose offsets one after the other.
-    scene.read(&[None, Some(5)], 0);
-    scene.remember(0);
-    scene.read(&[None, None], 0);
-    scene.remember(0);
-    assert_eq!(scene.remembered(), [4, 5]);
+fn offsets_are_recorded_at_zero_replicas_and_a_single_lost_offset_is_kept() {
+    let mut fixture = GroupFixture::new(Some(&status("one", "topic", &[])));
+    fixture.read(&[Some(4), Some(5)], 1);
+    fixture.record_committed(0);
+    fixture.read(&[Some(4), Some(5)], 0);
+    fixture.record_committed(1);
+    assert!(fixture.recorded().is_empty());
+    fixture.record_committed(0);
+    assert_eq!(fixture.recorded(), [4, 5]);
+    // Brokers lose offsets one after another.
+    fixture.read(&[None, Some(5)], 0);
+    fixture.record_committed(0);
+    fixture.read(&[None, None], 0);
+    fixture.record_committed(0);
+    assert_eq!(fixture.recorded(), [4, 5]);
     // A user rewound the group.
-    scene.read(&[Some(2), Some(3)], 0);
-    scene.remember(0);
-    assert_eq!(scene.remembered(), [2, 3]);
-    scene.topic = identity("two", "topic");
-    scene.read(&[Some(9), Some(9)], 0);
-    scene.remember(0);
-    assert_eq!(scene.remembered(), [2, 3], "of another cluster");
+    fixture.read(&[Some(2), Some(3)], 0);
+    fixture.record_committed(0);
+    assert_eq!(fixture.recorded(), [2, 3]);
+    fixture.topic = identity("two", "topic");
+    fixture.read(&[Some(9), Some(9)], 0);
+    fixture.record_committed(0);
+    assert_eq!(fixture.recorded(), [2, 3], "of another cluster");
 }
 
 #[test]
 fn a_pool_uses_a_group_once_its_own_credentials_have_read_it() {
-    let mut scene = Scene::new(None);
-    let group_use = |scene: &Scene| scene.offsets.group_use(scene.plan());
-    assert_eq!(group_use(&scene), None);
-    scene.read(&[None], 0);
+    let mut fixture = GroupFixture::new(None);
+    let group_use = |fixture: &GroupFixture| fixture.offsets.group_use(fixture.plan());
+    assert_eq!(group_use(&fixture), None);
+    fixture.read(&[None], 0);
     let seen = GroupUse {
         cluster_id: "one".into(),
         is_adopted: false,
     };
-    assert_eq!(group_use(&scene), Some(seen));
-    // What the status says of an earlier process counts.
+    assert_eq!(group_use(&fixture), Some(seen));
+    // The status of an earlier process counts.
     let adopted = GroupUse {
         cluster_id: "one".into(),
         is_adopted: true,
     };
     assert_eq!(
-        group_use(&Scene::new(Some(&status("one", "topic", &[])))),
+        group_use(&GroupFixture::new(Some(&status("one", "topic", &[])))),
         Some(adopted)
     );
     // Credentials without rights on the group prove nothing.
-    let mut scene = Scene::new(None);
-    let plan = scene.plan.clone();
+    let mut fixture = GroupFixture::new(None);
+    let plan = fixture.plan.clone();
     let plan = plan.role(Role::Processor);
     let mut refused = polled(
-        &scene.offsets,
+        &fixture.offsets,
         plan,
-        scene.topic.clone(),
+        fixture.topic.clone(),
         &[None],
-        members(0, scene.now),
-        scene.now,
+        members(0, fixture.now),
+        fixture.now,
     );
-    for partition in &mut refused.found.offsets.as_mut().unwrap().partitions {
-        partition.committed = Err(Unread::new("not allowed"));
+    for partition in &mut refused.result.offsets.as_mut().unwrap().partitions {
+        partition.committed = Err(ReadError::new("not authorized"));
     }
-    refused.found.lag.lag = Lag::Partial {
-        known: Work::default(),
+    refused.result.lag.lag = Lag::Partial {
+        known: LagByPartition::default(),
         missing: 1,
-        why: "not allowed".into(),
+        why: "not authorized".into(),
     };
-    scene.offsets.read(&refused, plan);
-    assert_eq!(group_use(&scene), None);
+    fixture.offsets.read(&refused, plan);
+    assert_eq!(group_use(&fixture), None);
 }

@@ -1,20 +1,20 @@
-//! What is done next for a role whose committed offsets follow a script.
+//! Next steps for a role with scripted committed offsets.
 
 use super::*;
 use crate::plan::{PoolPlan, Role};
 use crate::reconcile::group_offsets::tests::{identity, members, plan, polled, status};
 
-const KEEP_AFTER: Duration = Duration::from_secs(3_600);
+const RECOMMIT_AFTER: Duration = Duration::from_secs(3_600);
 
-/// A Deployment as it stands, of another template than the pool's.
-fn deployment(replicas: u32, servers: &str) -> DeploymentSeen {
+/// An existing Deployment with another template than the pool's.
+fn deployment(replicas: u32, servers: &str) -> DeploymentSnapshot {
     let environment = serde_json::json!([{"name": "KAFKA_BOOTSTRAP_SERVERS", "value": servers}]);
     let containers = serde_json::json!([{"name": "worker", "env": environment}]);
     let deployment = serde_json::json!({
         "metadata": {"name": "vocals-processor"},
         "spec": {"replicas": replicas, "selector": {}, "template": {"spec": {"containers": containers}}},
     });
-    DeploymentSeen::of(&serde_json::from_value(deployment).unwrap())
+    DeploymentSnapshot::from_deployment(&serde_json::from_value(deployment).unwrap())
 }
 
 fn workload(replicas: u32) -> Workload {
@@ -25,14 +25,14 @@ fn workload(replicas: u32) -> Workload {
 }
 
 /// A role, read every second from a topic with 8 messages in each of two partitions.
-struct Scene {
+struct OffsetFixture {
     plan: PoolPlan,
     state: RoleState,
     written: Option<AdoptionStatus>,
     now: Moment,
 }
 
-impl Scene {
+impl OffsetFixture {
     fn new(plan: PoolPlan, written: Option<AdoptionStatus>) -> Self {
         Self {
             plan,
@@ -52,13 +52,13 @@ impl Scene {
         self.state.read(polled, plan, &time);
     }
 
-    fn next(&mut self, deployment: &DeploymentSeen) -> Option<Step> {
+    fn next(&mut self, deployment: &DeploymentSnapshot) -> Option<Step> {
         let plan = self.plan.role(Role::Processor);
         let key = RoleKey {
             pool: Arc::new(self.plan.id.clone()),
             role: Role::Processor,
         };
-        let around = Surroundings {
+        let inputs = RoleInputs {
             plan,
             servers: &self.plan.kafka.bootstrap_servers,
             deployment: Some(deployment),
@@ -66,99 +66,105 @@ impl Scene {
             pool_uid: "pool",
             worker_ids: &WorkerIds::new(&key, "pool"),
             written_adoption: self.written.as_ref(),
-            keep_after: KEEP_AFTER,
+            recommit_after: RECOMMIT_AFTER,
         };
         self.state
-            .next(around, workload(deployment.replicas), None, self.now)
+            .next(inputs, workload(deployment.replicas), None, self.now)
     }
 }
 
 #[test]
 fn no_pod_of_a_new_template_starts_before_offsets_are_initialized() {
-    // The pool was deleted and created again; its old Deployment, of another group, has not gone yet.
-    let mut scene = Scene::new(plan(""), None);
+    // The pool was deleted and recreated; its old Deployment, of another group, still exists.
+    let mut fixture = OffsetFixture::new(plan(""), None);
     let old = deployment(4, "k:1");
-    assert_eq!(scene.next(&old), None);
+    assert_eq!(fixture.next(&old), None);
     for _ in 0..6 {
-        scene.read("one", &[None, None], 0);
+        fixture.read("one", &[None, None], 0);
     }
-    let adopt = match scene.next(&old) {
+    let adopt = match fixture.next(&old) {
         Some(Step::Adopt(adopt)) => adopt,
         step => panic!("{step:?}"),
     };
     assert_eq!(adopt.commits.len(), 2, "`latest` skips what is there");
-    scene.state.done(scene.now);
-    scene.state.adopted(status("one", "topic", &[]), scene.now);
-    scene.read("one", &[Some(10), Some(10)], 0);
-    assert_eq!(scene.next(&old), None, "the status does not say so yet");
-    scene.written = Some(status("one", "topic", &[]));
-    assert!(matches!(scene.next(&old), Some(Step::Deploy { .. })));
+    fixture.state.step_succeeded(fixture.now);
+    fixture.state.adopted(status("one", "topic", &[]), fixture.now);
+    fixture.read("one", &[Some(10), Some(10)], 0);
+    assert_eq!(
+        fixture.next(&old),
+        None,
+        "the status does not have the adoption yet"
+    );
+    fixture.written = Some(status("one", "topic", &[]));
+    assert!(matches!(fixture.next(&old), Some(Step::Deploy { .. })));
 }
 
 #[test]
 fn a_template_with_other_brokers_waits_until_offsets_are_initialized_there() {
-    let mut scene = Scene::new(plan(""), Some(status("one", "topic", &[])));
+    let mut fixture = OffsetFixture::new(plan(""), Some(status("one", "topic", &[])));
     let old = deployment(2, "before:1");
-    assert_eq!(scene.next(&old), None, "they may be another cluster");
-    scene.read("two", &[None, None], 0);
-    assert_eq!(scene.next(&old), None);
+    assert_eq!(fixture.next(&old), None, "they may be another cluster");
+    fixture.read("two", &[None, None], 0);
+    assert_eq!(fixture.next(&old), None);
     for _ in 0..6 {
-        scene.read("two", &[None, None], 0);
+        fixture.read("two", &[None, None], 0);
     }
-    assert!(matches!(scene.next(&old), Some(Step::Adopt(_))));
+    assert!(matches!(fixture.next(&old), Some(Step::Adopt(_))));
 
     // The same cluster by other addresses.
-    let mut scene = Scene::new(plan(""), Some(status("one", "topic", &[])));
-    scene.read("one", &[Some(3), Some(3)], 2);
-    assert!(matches!(scene.next(&old), Some(Step::Deploy { .. })));
+    let mut fixture = OffsetFixture::new(plan(""), Some(status("one", "topic", &[])));
+    fixture.read("one", &[Some(3), Some(3)], 2);
+    assert!(matches!(fixture.next(&old), Some(Step::Deploy { .. })));
     // Other settings need no reading.
-    let mut scene = Scene::new(plan(""), Some(status("one", "topic", &[])));
+    let mut fixture = OffsetFixture::new(plan(""), Some(status("one", "topic", &[])));
     assert_eq!(
-        scene.next(&deployment(2, "k:1")),
+        fixture.next(&deployment(2, "k:1")),
         Some(Step::Deploy { replicas: 2 })
     );
 }
 
 #[test]
-fn remembered_offsets_are_committed_before_the_first_worker_starts() {
+fn recorded_offsets_are_committed_before_the_first_worker_starts() {
     let written = Some(status("one", "topic", &[9, 9]));
-    let mut scene = Scene::new(plan(""), written);
-    let mut seen = deployment(0, "k:1");
-    (seen.manifest_hash, seen.owner) = (Some("new".into()), Some("pool".into()));
-    scene.read("one", &[None, None], 0);
+    let mut fixture = OffsetFixture::new(plan(""), written);
+    let mut snapshot = deployment(0, "k:1");
+    (snapshot.manifest_hash, snapshot.owner) = (Some("new".into()), Some("pool".into()));
+    fixture.read("one", &[None, None], 0);
     assert_eq!(
-        scene.next(&seen),
+        fixture.next(&snapshot),
         None,
-        "two messages wait, and no worker may start"
+        "two messages are queued, and no worker may start"
     );
     for _ in 0..6 {
-        scene.read("one", &[None, None], 0);
+        fixture.read("one", &[None, None], 0);
     }
-    assert!(matches!(scene.next(&seen), Some(Step::Restore(_))));
-    scene.state.done(scene.now);
-    scene.state.restored(scene.now);
-    scene.read("one", &[Some(9), Some(9)], 0);
-    assert_eq!(scene.next(&seen), Some(Step::Deploy { replicas: 2 }));
+    assert!(matches!(fixture.next(&snapshot), Some(Step::Restore(_))));
+    fixture.state.step_succeeded(fixture.now);
+    fixture.state.restored(fixture.now);
+    fixture.read("one", &[Some(9), Some(9)], 0);
+    assert_eq!(fixture.next(&snapshot), Some(Step::Deploy { replicas: 2 }));
 }
 
 #[test]
-fn offsets_of_a_role_that_the_pool_does_not_have_are_kept() {
-    let mut scene = Scene::new(plan("enabled: false"), Some(status("one", "topic", &[])));
-    let of_role = scene.plan.role(Role::Processor).clone();
-    let next = |scene: &mut Scene, replicas| {
-        let step = scene
+fn offsets_of_a_disabled_role_are_committed_again() {
+    let mut fixture = OffsetFixture::new(plan("enabled: false"), Some(status("one", "topic", &[])));
+    let role_plan = fixture.plan.role(Role::Processor).clone();
+    let next = |fixture: &mut OffsetFixture, replicas| {
+        let step = fixture
             .state
-            .stand_down(&of_role, &workload(replicas), KEEP_AFTER, scene.now);
+            .disable(&role_plan, &workload(replicas), RECOMMIT_AFTER, fixture.now);
         if step.is_some() {
-            scene.state.done(scene.now);
+            fixture.state.step_succeeded(fixture.now);
         }
         step
     };
-    assert_eq!(next(&mut scene, 2), Some(Step::Deploy { replicas: 0 }));
-    scene.now = scene.now + KEEP_AFTER;
-    scene.read("one", &[Some(3), Some(4)], 0);
-    assert_eq!(next(&mut scene, 0), Some(Step::Keep(vec![0, 1])));
-    assert_eq!(scene.state.adoption().unwrap().offsets, [3, 4]);
-    let wanted = scene.state.wanted(&of_role, &workload(0), KEEP_AFTER, scene.now);
-    assert_eq!(wanted.interval, READ_DISABLED_EVERY);
+    assert_eq!(next(&mut fixture, 2), Some(Step::Deploy { replicas: 0 }));
+    fixture.now = fixture.now + RECOMMIT_AFTER;
+    fixture.read("one", &[Some(3), Some(4)], 0);
+    assert_eq!(next(&mut fixture, 0), Some(Step::Recommit(vec![0, 1])));
+    assert_eq!(fixture.state.adoption().unwrap().offsets, [3, 4]);
+    let query = fixture
+        .state
+        .role_query(&role_plan, &workload(0), RECOMMIT_AFTER, fixture.now);
+    assert_eq!(query.interval, DISABLED_POLL_INTERVAL);
 }

@@ -1,10 +1,10 @@
-//! What a role does with its decisions, write by write.
+//! The steps of a role for its decisions, write by write.
 
 use k8s_openapi::jiff::Timestamp;
 
 use super::*;
 use crate::crd::from_yaml;
-use crate::decide::{Holds, Member, Pod, PodName, PodState, PodStatus, Reason, Work};
+use crate::decide::{LagByPartition, Member, MemberWork, Pod, PodName, PodState, PodStatus, Reason};
 use crate::plan::{PoolPlan, Role};
 use crate::reconcile::retry::Pause;
 
@@ -12,17 +12,17 @@ const HASH: &str = "hash";
 const UID: &str = "uid";
 const SERVERS: &str = "kafka:9092";
 
-/// A role whose offsets are initialised, with pods that are members of its group.
-struct Scene {
+/// A role with initialized offsets, whose pods are members of its group.
+struct RoleFixture {
     plan: RolePlan,
     state: RoleState,
-    deployment: DeploymentSeen,
+    deployment: DeploymentSnapshot,
     workload: Workload,
     adoption: AdoptionStatus,
     now: Moment,
 }
 
-impl Scene {
+impl RoleFixture {
     fn new(pods: u32) -> Self {
         let yaml = "
 apiVersion: separation.dev/v1alpha1
@@ -33,7 +33,7 @@ spec:
   storage: {s3: {bucket: stems}, work: {s3Prefix: staging/}}
   processor: {scaling: {maxReplicas: 9, scaleDownStabilizationSeconds: 10}}
 ";
-        let plan = PoolPlan::of(&from_yaml(yaml).expect("a pool")).expect("a plan");
+        let plan = PoolPlan::from_pool(&from_yaml(yaml).expect("a pool")).expect("a plan");
         let adoption = AdoptionStatus {
             topic_id: "topic".to_owned(),
             cluster_id: "cluster".to_owned(),
@@ -46,7 +46,7 @@ spec:
         let pods = (0..pods).map(|n| Pod {
             name: PodName::from(&*format!("p{n}")),
             state: PodState::Ready,
-            marked: Marked::No,
+            cost_annotation: CostAnnotation::Absent,
             replica_set: "set-1".into(),
         });
         let pods: Vec<Pod> = pods.collect();
@@ -59,7 +59,7 @@ spec:
         Self {
             plan: plan.role(Role::Processor).clone(),
             state: RoleState::new(Some(&adoption), Moment::default()),
-            deployment: DeploymentSeen {
+            deployment: DeploymentSnapshot {
                 resource_version: "1".into(),
                 our_fields: None,
                 owner: Some(UID.into()),
@@ -71,7 +71,7 @@ spec:
                 servers: Some(SERVERS.into()),
                 is_replacing_all: false,
                 status: Some(status),
-                trouble: None,
+                problem: None,
             },
             workload: Workload {
                 replicas,
@@ -83,19 +83,19 @@ spec:
         }
     }
 
-    /// Lag and members are read, some time later: pod `n` owns partition `n`.
+    /// Reads lag and members some seconds later: pod `n` owns partition `n`.
     fn read<const N: usize>(&mut self, seconds: u64, messages: [u64; N]) {
         self.now = self.now + Duration::from_secs(seconds);
-        self.state.reading = Some(Reading {
+        self.state.reading = Some(RoleReading {
             at: self.now,
-            lag: Lag::Known(Work::of(messages)),
-            flags: Vec::new(),
+            lag: Lag::Known(LagByPartition::from_messages(messages)),
+            anomalies: Vec::new(),
             holds: Vec::new(),
             refused: None,
         });
         let members = self.workload.pods.iter().zip(0..).map(|(pod, partition)| Member {
             pod: pod.name.clone(),
-            holds: Holds::Partitions(vec![partition]),
+            work: MemberWork::Partitions(vec![partition]),
         });
         self.state.group = Some(GroupReading::Stable {
             at: self.now,
@@ -103,13 +103,13 @@ spec:
         });
     }
 
-    /// What is begun now.
+    /// The next step.
     fn next(&mut self) -> Option<Step> {
-        self.next_of(HASH)
+        self.next_for_manifest(HASH)
     }
 
-    /// The same where the Deployment should have a manifest of this hash.
-    fn next_of(&mut self, manifest_hash: &str) -> Option<Step> {
+    /// The same, with this hash of the planned manifest.
+    fn next_for_manifest(&mut self, manifest_hash: &str) -> Option<Step> {
         let key = RoleKey {
             pool: Arc::new(crate::plan::PoolId {
                 namespace: "media".to_owned(),
@@ -117,7 +117,7 @@ spec:
             }),
             role: Role::Processor,
         };
-        let around = Surroundings {
+        let inputs = RoleInputs {
             plan: &self.plan,
             servers: SERVERS,
             deployment: Some(&self.deployment),
@@ -125,110 +125,125 @@ spec:
             pool_uid: UID,
             worker_ids: &WorkerIds::new(&key, UID),
             written_adoption: Some(&self.adoption),
-            keep_after: Duration::from_secs(3_600),
+            recommit_after: Duration::from_secs(3_600),
         };
-        self.state.next(around, self.workload.clone(), None, self.now)
+        self.state.next(inputs, self.workload.clone(), None, self.now)
     }
 
-    /// Carries out what was begun.
-    fn carry_out(&mut self, step: &Step) {
+    /// Carries out a step.
+    fn execute(&mut self, step: &Step) {
         match step {
             Step::Deploy { replicas } => {
                 self.deployment.replicas = *replicas;
                 self.workload.replicas = *replicas;
             }
-            Step::Annotate { pods, marked } => {
+            Step::Annotate {
+                pods,
+                cost_annotation,
+            } => {
                 let named = self
                     .workload
                     .pods
                     .iter_mut()
                     .filter(|pod| pods.contains(&pod.name));
-                named.for_each(|pod| pod.marked = *marked);
+                named.for_each(|pod| pod.cost_annotation = *cost_annotation);
             }
-            Step::Adopt(_) | Step::Restore(_) | Step::Keep(_) => panic!("{step:?}"),
+            Step::Adopt(_) | Step::Restore(_) | Step::Recommit(_) => panic!("{step:?}"),
         }
-        self.state.done(self.now);
+        self.state.step_succeeded(self.now);
     }
 
     fn reason(&self) -> Reason {
         self.state.explanation.as_ref().expect("decided").reason
     }
 
-    /// Four workers, two of them annotated to go, and a reading later that they may.
+    /// Four workers, two of them scale-down candidates whose annotation was confirmed by a later reading.
     fn about_to_scale_down() -> Self {
-        let mut scene = Self::new(4);
+        let mut fixture = Self::new(4);
         for seconds in [0, 12] {
-            scene.read(seconds, [1, 1, 0, 0]);
-            if let Some(step) = scene.next() {
+            fixture.read(seconds, [1, 1, 0, 0]);
+            if let Some(step) = fixture.next() {
                 let pods = vec!["p2".into(), "p3".into()];
-                let marked = Marked::Yes;
-                assert_eq!(step, Step::Annotate { pods, marked });
-                scene.carry_out(&step);
+                let cost_annotation = CostAnnotation::Present;
+                assert_eq!(
+                    step,
+                    Step::Annotate {
+                        pods,
+                        cost_annotation
+                    }
+                );
+                fixture.execute(&step);
             }
         }
-        assert_eq!(scene.workload.pods[3].marked, Marked::Yes);
-        scene
+        assert_eq!(fixture.workload.pods[3].cost_annotation, CostAnnotation::Present);
+        fixture
     }
 }
 
 #[test]
-fn a_scale_up_that_interrupts_a_scale_down_is_done_write_by_write_without_a_cooldown_between() {
-    let mut scene = Scene::about_to_scale_down();
-    scene.read(2, [1; 6]);
-    let up = scene.next().expect("a step");
+fn a_scale_up_that_interrupts_a_scale_down_has_no_cooldown_between_its_writes() {
+    let mut fixture = RoleFixture::about_to_scale_down();
+    fixture.read(2, [1; 6]);
+    let up = fixture.next().expect("a step");
     assert_eq!(up, Step::Deploy { replicas: 6 });
-    assert_eq!(scene.reason(), Reason::NeedMet);
-    assert_eq!(scene.next(), None, "one thing at a time");
-    scene.carry_out(&up);
-    let unmark = scene.next().expect("a step");
+    assert_eq!(fixture.reason(), Reason::BacklogCovered);
+    assert_eq!(fixture.next(), None, "one thing at a time");
+    fixture.execute(&up);
+    let unannotate = fixture.next().expect("a step");
     let pods = vec!["p2".into(), "p3".into()];
     assert_eq!(
-        unmark,
+        unannotate,
         Step::Annotate {
             pods,
-            marked: Marked::No
+            cost_annotation: CostAnnotation::Absent
         }
     );
-    assert_eq!(scene.reason(), Reason::NeedMet);
-    scene.carry_out(&unmark);
-    assert_eq!(scene.next(), None);
-    assert_eq!(scene.reason(), Reason::NeedMet);
+    assert_eq!(fixture.reason(), Reason::BacklogCovered);
+    fixture.execute(&unannotate);
+    assert_eq!(fixture.next(), None);
+    assert_eq!(fixture.reason(), Reason::BacklogCovered);
 }
 
 #[test]
-fn a_scale_up_that_fails_begins_no_cooldown_and_one_that_is_done_does() {
-    let mut scene = Scene::new(1);
-    scene.read(0, [1, 1]);
+fn a_scale_up_begins_a_cooldown_only_if_it_succeeds() {
+    let mut fixture = RoleFixture::new(1);
+    fixture.read(0, [1, 1]);
     for _ in 0..2 {
-        assert_eq!(scene.next(), Some(Step::Deploy { replicas: 2 }));
-        scene.state.failed(None, Pause::None, scene.now);
+        assert_eq!(fixture.next(), Some(Step::Deploy { replicas: 2 }));
+        fixture.state.step_failed(None, Pause::None, fixture.now);
     }
-    scene.read(60, [1, 1]);
-    let step = scene.next().expect("a step");
-    scene.carry_out(&step);
-    scene.read(0, [1, 1, 1]);
-    assert_eq!(scene.next(), None);
-    assert_eq!(scene.reason(), Reason::Settling);
+    fixture.read(60, [1, 1]);
+    let step = fixture.next().expect("a step");
+    fixture.execute(&step);
+    fixture.read(0, [1, 1, 1]);
+    assert_eq!(fixture.next(), None);
+    assert_eq!(fixture.reason(), Reason::CoolingDown);
 }
 
 #[test]
-fn a_scale_down_whose_answer_is_lost_may_have_been_done_and_one_that_is_outdated_was_not() {
-    let mut scene = Scene::about_to_scale_down();
-    scene.read(2, [1, 1, 0, 0]);
-    assert_eq!(scene.next(), Some(Step::Deploy { replicas: 2 }));
-    scene.state.outdated(scene.now);
-    assert_eq!(scene.next(), Some(Step::Deploy { replicas: 2 }));
-    scene.state.failed(None, Pause::None, scene.now);
-    assert_eq!(scene.next(), None);
-    assert_eq!(scene.reason(), Reason::Settling);
+fn a_scale_down_whose_response_is_lost_begins_a_cooldown_and_an_outdated_one_does_not() {
+    let mut fixture = RoleFixture::about_to_scale_down();
+    fixture.read(2, [1, 1, 0, 0]);
+    assert_eq!(fixture.next(), Some(Step::Deploy { replicas: 2 }));
+    fixture.state.step_outdated(fixture.now);
+    assert_eq!(fixture.next(), Some(Step::Deploy { replicas: 2 }));
+    fixture.state.step_failed(None, Pause::None, fixture.now);
+    assert_eq!(fixture.next(), None);
+    assert_eq!(fixture.reason(), Reason::CoolingDown);
 }
 
 #[test]
-fn a_new_template_never_comes_with_fewer_replicas() {
-    let mut scene = Scene::about_to_scale_down();
-    scene.read(2, [1, 1, 0, 0]);
-    assert_eq!(scene.next_of("another"), Some(Step::Deploy { replicas: 4 }));
-    scene.state.outdated(scene.now);
-    scene.read(2, [1; 6]);
-    assert_eq!(scene.next_of("another"), Some(Step::Deploy { replicas: 6 }));
+fn a_new_template_is_never_written_with_fewer_replicas() {
+    let mut fixture = RoleFixture::about_to_scale_down();
+    fixture.read(2, [1, 1, 0, 0]);
+    assert_eq!(
+        fixture.next_for_manifest("another"),
+        Some(Step::Deploy { replicas: 4 })
+    );
+    fixture.state.step_outdated(fixture.now);
+    fixture.read(2, [1; 6]);
+    assert_eq!(
+        fixture.next_for_manifest("another"),
+        Some(Step::Deploy { replicas: 6 })
+    );
 }

@@ -1,4 +1,4 @@
-//! The definition, as a real API server sees it.
+//! The CRD on a real API server.
 
 mod reading;
 mod rules;
@@ -9,9 +9,9 @@ mod writing;
 
 use serde_json::Value;
 
-/// The schema of a definition.
-fn schema(definition: &Value) -> &Value {
-    &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+/// The schema of a CRD.
+fn schema(crd: &Value) -> &Value {
+    &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 }
 
 /// Each schema below a schema, with its path.

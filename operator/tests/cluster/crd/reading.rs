@@ -1,4 +1,4 @@
-//! What people see: kubectl's table, short names, and what `kubectl explain` prints.
+//! kubectl's table, short names, and the output of `kubectl explain`.
 
 use separation_testbed::eventually;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ async fn a_table_shows_the_numbers_and_the_reason() {
             "Name", "Lag", "Desired", "Ready", "Busy", "Draining", "Reason", "Age"
         ]
     );
-    // Before the operator has seen it, nothing is said.
+    // Before the operator has reconciled it, there is no status.
     assert!(cells[1..7].iter().all(|(.., cell)| cell.is_null()), "{cells:?}");
     let status = json!({"status": {
         "processor": {
@@ -98,8 +98,11 @@ async fn every_field_can_be_explained() {
     let mut explained = 0;
     for part in ["spec", "status"] {
         walk(&kind["properties"][part], part, &mut |path, schema| {
-            let said = schema["description"].as_str().unwrap_or_default();
-            assert!(path.ends_with("[]") || said.len() > 10, "{path} is not explained");
+            let description = schema["description"].as_str().unwrap_or_default();
+            assert!(
+                path.ends_with("[]") || description.len() > 10,
+                "{path} is not explained"
+            );
             explained += 1;
         });
     }
@@ -112,9 +115,9 @@ async fn every_field_can_be_explained() {
 }
 
 #[tokio::test]
-async fn nobody_reads_pools_without_being_allowed_to() {
+async fn reading_pools_needs_permission() {
     let rig = Rig::new().await;
-    // Every namespace gets this account a moment after it was made.
+    // Every namespace gets this account shortly after it was created.
     let path = format!("/api/v1/namespaces/{}/serviceaccounts/default", rig.namespace);
     eventually("default account", SOON, async || {
         get(&path).try_send(&rig.admin).await.is_ok()

@@ -1,10 +1,10 @@
-//! What the server refuses, and how it says so.
+//! Pools that the server refuses, and its messages.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{schema, walk};
-use crate::rig::{DEFINITION, Rig, fields, merge_patch, merged, pool, post};
+use crate::rig::{CRD, Rig, fields, merge_patch, merged, pool, post};
 
 const RULES: &str = include_str!("../../pools/rules.yaml");
 
@@ -13,12 +13,12 @@ const FULL: &str = include_str!("../../pools/full.yaml");
 #[derive(Deserialize)]
 struct Case {
     change: Value,
-    says: Option<String>,
+    message: Option<String>,
     field: Option<String>,
 }
 
-/// What is tried and never stored.
-fn dry(rig: &Rig) -> String {
+/// Path of a request that is validated and not stored.
+fn dry_run(rig: &Rig) -> String {
     format!("{}?dryRun=All&fieldValidation=Strict", rig.pools())
 }
 
@@ -28,8 +28,8 @@ async fn every_rule_names_the_field_and_the_fix() {
     let cases: Vec<Case> = serde_saphyr::from_str(RULES).expect("cases");
     for case in cases {
         let tried = merged(pool("vocals"), &json!({"spec": case.change}));
-        let call = post(dry(&rig), &tried);
-        let Some(says) = case.says else {
+        let call = post(dry_run(&rig), &tried);
+        let Some(message) = case.message else {
             call.accepted(&rig.admin).await;
             continue;
         };
@@ -37,7 +37,7 @@ async fn every_rule_names_the_field_and_the_fix() {
         let field = case.field.expect("a refusal names a field");
         assert_eq!(refusal.code, 422, "{refusal:?}");
         assert_eq!(fields(&refusal), [field.as_str()], "{}", refusal.message);
-        for part in [says.as_str(), field.as_str(), "fix: "] {
+        for part in [message.as_str(), field.as_str(), "fix: "] {
             assert!(refusal.message.contains(part), "`{part}` in: {}", refusal.message);
         }
     }
@@ -45,9 +45,9 @@ async fn every_rule_names_the_field_and_the_fix() {
 
 #[test]
 fn every_rule_has_a_case() {
-    let definition: Value = serde_saphyr::from_str(DEFINITION).expect("YAML");
+    let crd: Value = serde_saphyr::from_str(CRD).expect("YAML");
     let mut messages = Vec::new();
-    walk(schema(&definition), "", &mut |_, schema| {
+    walk(schema(&crd), "", &mut |_, schema| {
         let rules = schema["x-kubernetes-validations"].as_array();
         for rule in rules.into_iter().flatten() {
             let message = rule["message"].as_str().expect("a message").to_owned();
@@ -59,16 +59,20 @@ fn every_rule_has_a_case() {
     });
     let cases: Vec<Case> = serde_saphyr::from_str(RULES).expect("cases");
     for message in messages {
-        let is_tried = |case: &Case| case.says.as_ref().is_some_and(|says| message.contains(says));
+        let is_tried = |case: &Case| case.message.as_ref().is_some_and(|part| message.contains(part));
         assert!(cases.iter().any(is_tried), "no case for: {message}");
     }
 }
 
 #[tokio::test]
-async fn a_name_that_leaves_no_room_for_pods_is_refused() {
+async fn a_name_that_is_too_long_for_pod_names_is_refused() {
     let rig = Rig::new().await;
-    post(dry(&rig), &pool(&"a".repeat(40))).accepted(&rig.admin).await;
-    let refusal = post(dry(&rig), &pool(&"a".repeat(41))).refused(&rig.admin).await;
+    post(dry_run(&rig), &pool(&"a".repeat(40)))
+        .accepted(&rig.admin)
+        .await;
+    let refusal = post(dry_run(&rig), &pool(&"a".repeat(41)))
+        .refused(&rig.admin)
+        .await;
     assert_eq!(fields(&refusal), ["metadata.name"], "{}", refusal.message);
     assert!(
         refusal.message.contains("fix: choose a shorter one"),
@@ -78,7 +82,7 @@ async fn a_name_that_leaves_no_room_for_pods_is_refused() {
 }
 
 #[tokio::test]
-async fn topics_and_groups_stay_as_they_were_made() {
+async fn topics_and_groups_are_immutable() {
     let rig = Rig::new().await;
     post(rig.pools(), &pool("vocals")).accepted(&rig.admin).await;
     let path = format!("{}/vocals", rig.pools());
@@ -138,10 +142,10 @@ fn beyond(schema: &Value) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn every_bound_is_kept() {
+async fn every_limit_of_the_schema_is_enforced() {
     let rig = Rig::new().await;
-    let definition: Value = serde_saphyr::from_str(DEFINITION).expect("YAML");
-    let spec = &schema(&definition)["properties"]["spec"];
+    let crd: Value = serde_saphyr::from_str(CRD).expect("YAML");
+    let spec = &schema(&crd)["properties"]["spec"];
     let mut tried = Vec::new();
     walk(spec, "spec", &mut |path, schema| {
         if !path.ends_with("[]") {
@@ -149,17 +153,17 @@ async fn every_bound_is_kept() {
         }
     });
     assert!(tried.len() > 100, "{}", tried.len());
-    // Everything that can be said is said in it, so that no field is refused for what is missing beside it.
+    // All fields are set in it, so that no field is refused because a related one is missing.
     let mut full: Value = serde_saphyr::from_str(FULL).expect("YAML");
     full["metadata"] = json!({"name": "vocals"});
-    post(dry(&rig), &full).accepted(&rig.admin).await;
+    post(dry_run(&rig), &full).accepted(&rig.admin).await;
     for (path, value) in tried {
         let change = path.rsplit('.').fold(value, |inner, name| json!({name: inner}));
         let pool = merged(full.clone(), &change);
-        let refusal = post(dry(&rig), &pool).refused(&rig.admin).await;
+        let refusal = post(dry_run(&rig), &pool).refused(&rig.admin).await;
         assert_eq!(refusal.code, 422, "{path}: {refusal:?}");
         let named = fields(&refusal);
-        // Of a list, the item that is one too many.
+        // Of a list, the first item beyond the limit.
         assert!(
             named.iter().any(|field| field.starts_with(&path)),
             "{path}: {named:?}: {}",

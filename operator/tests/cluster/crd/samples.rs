@@ -1,4 +1,4 @@
-//! The pools that are handed out, as a real API server judges them.
+//! A real API server accepts the sample pools.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ async fn every_sample_is_accepted_as_it_is() {
         let path = entry.expect("an entry").path();
         let mut pool: Value =
             serde_saphyr::from_str(&fs::read_to_string(&path).expect("text")).expect("YAML");
-        // It is for `separation-operator local` alone.
+        // It is only for `separation-operator local`.
         if pool["spec"]["kafka"].is_null() {
             continue;
         }

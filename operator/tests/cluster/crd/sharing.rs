@@ -1,15 +1,15 @@
-//! Several writers of one pool: each owns what it applied, and hears of a conflict.
+//! Several field managers of one pool: each owns the fields that it applied, and gets a conflict for others.
 
 use serde_json::{Value, json};
 
 use crate::rig::{Rig, apply, merged, pool};
 
-/// What a field manager applies: the smallest pool with a change.
+/// The object that a field manager applies: the smallest pool with a change.
 fn applied(change: &Value) -> Value {
     merged(pool("vocals"), &json!({"spec": change}))
 }
 
-/// A pool without anything but a change.
+/// A pool with only a change.
 fn only(change: &Value) -> Value {
     let mut pool = pool("vocals");
     pool["spec"] = change.clone();
@@ -41,7 +41,7 @@ async fn two_managers_own_different_fields() {
         again["metadata"]["resourceVersion"],
         both["metadata"]["resourceVersion"]
     );
-    // What a manager no longer says goes back to its default.
+    // A field that its manager no longer applies is reset to its default.
     let without = apply(path(&rig, "cost"), &only(&json!({})))
         .accepted(&rig.admin)
         .await;
@@ -67,7 +67,7 @@ async fn a_field_of_another_manager_is_a_conflict_that_names_both() {
 }
 
 #[tokio::test]
-async fn lists_are_sets_that_managers_add_to() {
+async fn managers_add_items_to_shared_lists() {
     let rig = Rig::new().await;
     let team = applied(&json!({
         "storage": {"s3": {"inputBuckets": ["uploads"]}},
@@ -113,7 +113,7 @@ async fn pod_overrides_are_shared_by_field() {
 }
 
 #[tokio::test]
-async fn conditions_are_kept_apart_by_type() {
+async fn conditions_are_merged_by_type() {
     let rig = Rig::new().await;
     apply(path(&rig, "team"), &applied(&json!({})))
         .accepted(&rig.admin)

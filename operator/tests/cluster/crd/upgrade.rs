@@ -1,24 +1,24 @@
-//! Pools that were stored under an earlier definition live on under this one.
+//! Pools that were stored under an earlier CRD keep working under this one.
 //!
-//! Each test installs the definition under a group of its own, so that others do not see it change.
+//! Each test installs the CRD under its own API group, so that other tests do not see it change.
 
 use separation_operator::crd::SeparationPool;
 use separation_testbed::eventually;
 use serde_json::{Value, json};
 
-use crate::rig::{DEFINITION, Rig, SOON, fields, get, install, merge_patch, merged, pool_of, post};
+use crate::rig::{CRD, Rig, SOON, fields, get, install, merge_patch, merged, pool_of, post};
 
-/// The committed definition under another group.
+/// The committed CRD under another group.
 fn renamed(group: &str) -> Value {
-    let mut definition: Value = serde_saphyr::from_str(DEFINITION).expect("YAML");
-    definition["metadata"]["name"] = json!(format!("separationpools.{group}"));
-    definition["spec"]["group"] = json!(group);
-    definition
+    let mut crd: Value = serde_saphyr::from_str(CRD).expect("YAML");
+    crd["metadata"]["name"] = json!(format!("separationpools.{group}"));
+    crd["spec"]["group"] = json!(group);
+    crd
 }
 
 /// The schema of a field of the spec, to be changed.
-fn field<'a>(definition: &'a mut Value, path: &[&str]) -> &'a mut Value {
-    let mut found = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+fn field<'a>(crd: &'a mut Value, path: &[&str]) -> &'a mut Value {
+    let mut found = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
     for name in path {
         found = &mut found["properties"][*name];
     }
@@ -73,7 +73,7 @@ async fn a_pool_from_before_a_field_was_added_gets_its_default() {
 }
 
 #[tokio::test]
-async fn a_pool_from_before_a_bound_can_be_changed_elsewhere() {
+async fn a_pool_from_before_a_limit_can_be_changed_in_other_fields() {
     const GROUP: &str = "looser.separation.dev";
     let rig = Rig::new().await;
     let new = renamed(GROUP);
@@ -105,14 +105,14 @@ async fn a_pool_from_before_a_bound_can_be_changed_elsewhere() {
     .await;
     let now = get(&path).accepted(&rig.admin).await;
     serde_json::from_value::<SeparationPool>(now).expect("the operator reads it");
-    // What is not touched is not judged again.
+    // Unchanged fields are not validated again.
     let elsewhere = json!({"metadata": {"labels": {"team": "audio"}}, "spec": {"provider": "cuda"}});
     merge_patch(&path, &elsewhere).accepted(&rig.admin).await;
     let status = json!({"status": {"observedGeneration": 3}});
     merge_patch(format!("{path}/status"), &status)
         .accepted(&rig.admin)
         .await;
-    // What is touched is.
+    // Changed fields are.
     let worse = json!({"spec": {"processor": {"scaling": {"maxReplicas": 20_001}}}});
     let refusal = merge_patch(&path, &worse).refused(&rig.admin).await;
     assert_eq!(fields(&refusal), ["spec.processor.scaling.maxReplicas"]);
@@ -131,7 +131,7 @@ async fn a_pool_from_before_a_bound_can_be_changed_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_pool_from_after_a_field_was_added_loses_only_that() {
+async fn a_pool_of_a_newer_crd_loses_only_the_added_field() {
     const GROUP: &str = "newer.separation.dev";
     let rig = Rig::new().await;
     let old = renamed(GROUP);
@@ -148,7 +148,7 @@ async fn a_pool_from_after_a_field_was_added_loses_only_that() {
         (stored["spec"]["processor"]["future"] == "kept").then_some(stored)
     })
     .await;
-    // An operator of this version reads what one of a later version wrote.
+    // An operator of this version can read a pool that a later version wrote.
     serde_json::from_value::<SeparationPool>(stored).expect("the operator reads it");
     post(rig.pools_of(GROUP), &pool_of(GROUP, "vocals"))
         .accepted(&rig.admin)

@@ -1,4 +1,4 @@
-//! What becomes of a pool that is written: defaults, unknown fields, status.
+//! How the server stores a pool: defaults, unknown fields, status.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceConversion, CustomResourceDefinition,
@@ -7,23 +7,23 @@ use separation_operator::crd::{SeparationPool, apply_defaults};
 use serde_json::{Value, json};
 
 use super::schema;
-use crate::rig::{DEFINITION, Rig, apply, get, install, merge_patch, merged, pool, post, put};
+use crate::rig::{CRD, Rig, apply, get, install, merge_patch, merged, pool, post, put};
 
 #[tokio::test]
-async fn applying_the_definition_again_changes_nothing() {
+async fn applying_the_crd_again_changes_nothing() {
     let rig = Rig::new().await;
     let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/separationpools.separation.dev";
-    let definition: Value = serde_saphyr::from_str(DEFINITION).expect("YAML");
+    let crd: Value = serde_saphyr::from_str(CRD).expect("YAML");
     let before = get(path).accepted(&rig.admin).await;
-    install(&rig.admin, &definition).await;
+    install(&rig.admin, &crd).await;
     let after = get(path).accepted(&rig.admin).await;
     assert_eq!(
         before["metadata"]["resourceVersion"],
         after["metadata"]["resourceVersion"]
     );
-    // The server keeps it as it is, and fills in only what is the same for everybody.
-    let stored: CustomResourceDefinition = serde_json::from_value(after).expect("a definition");
-    let mut expected = separation_operator::crd::definition().spec;
+    // The server stores it unchanged and sets only defaults of every CRD.
+    let stored: CustomResourceDefinition = serde_json::from_value(after).expect("a CRD");
+    let mut expected = separation_operator::crd::crd().spec;
     expected.names.list_kind = Some("SeparationPoolList".into());
     expected.conversion = Some(CustomResourceConversion {
         strategy: "None".into(),
@@ -44,11 +44,11 @@ async fn applying_the_definition_again_changes_nothing() {
 async fn the_server_fills_in_the_defaults_that_the_operator_expects() {
     let rig = Rig::new().await;
     let stored = post(rig.pools(), &pool("vocals")).accepted(&rig.admin).await;
-    let definition: Value = serde_saphyr::from_str(DEFINITION).expect("YAML");
+    let crd: Value = serde_saphyr::from_str(CRD).expect("YAML");
     let mut expected = pool("vocals");
-    apply_defaults(schema(&definition), &mut expected);
+    apply_defaults(schema(&crd), &mut expected);
     assert_eq!(stored["spec"], expected["spec"]);
-    // The types hold all of it: what was read can be written back, and is the same.
+    // The types lose nothing: an object that was read can be written back and is the same.
     let typed: SeparationPool = serde_json::from_value(stored).expect("a pool");
     let path = format!("{}/vocals?fieldValidation=Strict", rig.pools());
     let written = put(path, &serde_json::to_value(&typed).expect("JSON"))
@@ -59,18 +59,18 @@ async fn the_server_fills_in_the_defaults_that_the_operator_expects() {
 }
 
 #[tokio::test]
-async fn null_counts_as_not_said() {
+async fn null_counts_as_a_missing_field() {
     let rig = Rig::new().await;
-    let mut said = pool("vocals");
-    said["spec"]["provider"] = Value::Null;
-    said["spec"]["processor"] = json!({"assignor": null, "scaling": null});
-    let stored = post(rig.pools(), &said).accepted(&rig.admin).await;
+    let mut with_nulls = pool("vocals");
+    with_nulls["spec"]["provider"] = Value::Null;
+    with_nulls["spec"]["processor"] = json!({"assignor": null, "scaling": null});
+    let stored = post(rig.pools(), &with_nulls).accepted(&rig.admin).await;
     assert_eq!(stored["spec"]["provider"], "cpu");
     assert_eq!(stored["spec"]["processor"]["scaling"]["maxReplicas"], 8);
 }
 
 #[tokio::test]
-async fn unknown_fields_are_refused_or_dropped_as_the_writer_asks() {
+async fn unknown_fields_are_refused_or_dropped_by_the_validation_mode() {
     let rig = Rig::new().await;
     let misspelt = merged(
         pool("vocals"),
@@ -88,7 +88,7 @@ async fn unknown_fields_are_refused_or_dropped_as_the_writer_asks() {
     );
     let stored = post(rig.pools(), &misspelt).accepted(&rig.admin).await;
     assert!(stored["spec"]["processor"].get("scalling").is_none());
-    // What is merged into pods is not ours to know.
+    // The CRD has no schema for overrides.
     let free = json!({"spec": {"processor": {"podOverrides": {"spec": {"anything": [{"at": "all"}]}}}}});
     let path = format!("{}/vocals?fieldValidation=Strict", rig.pools());
     let stored = merge_patch(path, &free).accepted(&rig.admin).await;
@@ -99,7 +99,7 @@ async fn unknown_fields_are_refused_or_dropped_as_the_writer_asks() {
 }
 
 #[tokio::test]
-async fn spec_and_status_are_written_apart() {
+async fn spec_and_status_are_written_separately() {
     let rig = Rig::new().await;
     let path = format!("{}/vocals", rig.pools());
     let with_status = merged(pool("vocals"), &json!({"status": {"observedGeneration": 7}}));
@@ -130,7 +130,7 @@ async fn spec_and_status_are_written_apart() {
     assert_eq!(changed["metadata"]["generation"], 2);
     assert_eq!(changed["spec"]["provider"], "cuda");
     assert_eq!(changed["status"], stored["status"]);
-    // The types hold all of it.
+    // The types lose nothing.
     let typed: SeparationPool = serde_json::from_value(changed.clone()).expect("a pool");
     assert_eq!(
         serde_json::to_value(&typed.status).expect("JSON"),
@@ -139,7 +139,7 @@ async fn spec_and_status_are_written_apart() {
 }
 
 #[tokio::test]
-async fn a_status_that_is_none_is_refused() {
+async fn an_invalid_status_is_refused() {
     let rig = Rig::new().await;
     post(rig.pools(), &pool("vocals")).accepted(&rig.admin).await;
     let path = format!("{}/vocals/status", rig.pools());

@@ -1,4 +1,4 @@
-//! The API beside the operator: told of Kafka and storage what workers of a pool are told.
+//! The chart's API: it gets the same settings of Kafka and storage as the workers of a pool.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,8 +20,8 @@ const TRIAL: &str = include_str!("../../../../deploy/samples/pool.yaml");
 const SECURED: &str = include_str!("../../../../deploy/samples/secured-kafka.yaml");
 const SHARED: &str = include_str!("../../../../deploy/samples/shared-volume.yaml");
 
-/// What of a worker's environment is about reaching Kafka and songs, and not about taking messages.
-const SHARED_WORDS: [&str; 12] = [
+/// Variables of a worker's environment for connections and storage, not for consuming messages.
+const SHARED_VARIABLES: [&str; 12] = [
     "KAFKA_BOOTSTRAP_SERVERS",
     "KAFKA_SECURITY_PROTOCOL",
     "KAFKA_CLIENT_ID",
@@ -36,7 +36,7 @@ const SHARED_WORDS: [&str; 12] = [
     "TMPDIR",
 ];
 
-/// An API with the sections of a pool that the chart says to copy.
+/// An API with the sections that the chart's documentation says to copy from a pool.
 fn values_for(pool: &str) -> Value {
     let pool: Value = serde_saphyr::from_str(pool).expect("YAML");
     let spec = &pool["spec"];
@@ -57,23 +57,23 @@ fn api(values: &Value) -> PodSpec {
 }
 
 fn worker(pool: &str) -> PodSpec {
-    let plan = PoolPlan::of(&crd::from_yaml(pool).expect("a pool")).expect("a plan");
+    let plan = PoolPlan::from_pool(&crd::from_yaml(pool).expect("a pool")).expect("a plan");
     let settings = WorkerSettings {
         image: "separation-worker:test".to_owned(),
         allowed: BTreeSet::new(),
     };
-    let built = apply::deployment(&plan, Role::Processor, None, &settings, 0, Rollout::Rolling);
+    let built = apply::deployment(&plan, Role::Processor, None, &settings, 0, Rollout::RollingUpdate);
     pod(built.expect("a Deployment"))
 }
 
-/// What a pod is told that both have to be told.
-fn told(pod: &PodSpec) -> BTreeMap<String, Value> {
+/// Settings in a pod that both need.
+fn shared_variables(pod: &PodSpec) -> BTreeMap<String, Value> {
     let variables = pod.containers[0].env.iter().flatten();
     let shared = variables.filter(|variable| {
         let name = variable.name.as_str();
-        SHARED_WORDS
+        SHARED_VARIABLES
             .iter()
-            .any(|word| name == *word || word.ends_with('_') && name.starts_with(word))
+            .any(|shared| name == *shared || shared.ends_with('_') && name.starts_with(shared))
     });
     shared
         .map(|variable| (variable.name.clone(), normal(variable)))
@@ -82,7 +82,7 @@ fn told(pod: &PodSpec) -> BTreeMap<String, Value> {
 
 fn normal(variable: &EnvVar) -> Value {
     let mut variable = variable.clone();
-    // What the API server fills in.
+    // Defaults that the API server sets.
     if let Some(field) = variable
         .value_from
         .as_mut()
@@ -93,7 +93,7 @@ fn normal(variable: &EnvVar) -> Value {
     serde_json::to_value(&variable).expect("JSON")
 }
 
-/// Volumes of files that both read, each with where it is mounted.
+/// Volumes that both mount, with their mount paths.
 fn mounted(pod: &PodSpec) -> BTreeMap<String, Value> {
     let volumes = pod.volumes.iter().flatten();
     let shared =
@@ -108,7 +108,7 @@ fn mounted(pod: &PodSpec) -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn there_is_none_unless_it_is_asked_for() {
+fn the_api_is_installed_only_if_enabled() {
     let objects = rendered(&json!({}));
     assert_eq!(objects.all("Deployment").len(), 1);
     for kind in ["Service", "Ingress"] {
@@ -117,19 +117,19 @@ fn there_is_none_unless_it_is_asked_for() {
 }
 
 #[test]
-fn it_is_told_of_kafka_and_storage_what_workers_are_told() {
+fn the_api_gets_the_kafka_and_storage_settings_of_the_workers() {
     for pool in [FULL, TRIAL, SECURED, SHARED] {
         let (api, worker) = (api(&values_for(pool)), worker(pool));
-        let told_to_worker = told(&worker);
-        assert!(told_to_worker.len() > 8, "{told_to_worker:?}");
-        // Results are none of the API's business.
-        assert_eq!(told(&api), told_to_worker, "{pool}");
+        let worker_variables = shared_variables(&worker);
+        assert!(worker_variables.len() > 8, "{worker_variables:?}");
+        // The API does not consume results.
+        assert_eq!(shared_variables(&api), worker_variables, "{pool}");
         assert_eq!(mounted(&api), mounted(&worker), "{pool}");
     }
 }
 
 #[test]
-fn topics_groups_and_limits_can_be_others() {
+fn topics_groups_and_limits_can_be_set() {
     let api = api(&with_api(&json!({"api": {
         "processor": {"topic": "songs", "group": "singers"},
         "limits": {"maxInputBytes": 4_294_967_296_i64, "maxConcurrentInputs": 3},
@@ -159,7 +159,7 @@ fn topics_groups_and_limits_can_be_others() {
 }
 
 #[test]
-fn callers_reach_it_by_service_and_ingress() {
+fn the_api_is_reachable_by_service_and_ingress() {
     let objects = rendered(&with_api(&json!({"api": {
         "service": {"type": "LoadBalancer", "port": 8080, "annotations": {"a": "b"}},
         "ingress": {
@@ -194,9 +194,9 @@ fn callers_reach_it_by_service_and_ingress() {
 }
 
 #[test]
-fn it_ends_after_its_callers_and_holds_no_token() {
+fn the_api_ends_after_open_requests_and_has_no_token() {
     let pod = api(&with_api(&json!({})));
-    // preStop, running requests (30 s), what they left (35 s), the producer (10 s).
+    // preStop, running requests (30 s), their background work (35 s), the producer (10 s).
     assert!(pod.termination_grace_period_seconds >= Some(5 + 30 + 35 + 10));
     assert_eq!(pod.automount_service_account_token, Some(false));
     assert_eq!(pod.service_account_name.as_deref(), Some("default"));

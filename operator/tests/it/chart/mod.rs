@@ -1,7 +1,7 @@
-//! The Helm chart: what it makes of its values, and what it refuses.
+//! The Helm chart: the objects that its values give, and the values that it refuses.
 
 mod api;
-mod definition;
+mod crd;
 mod operator;
 mod options;
 mod plain;
@@ -30,7 +30,7 @@ fn rendered_as(release: &Release, values: &Value) -> Rendered {
     Rendered(objects.unwrap_or_else(|error| panic!("{values}: {error:#}")))
 }
 
-/// What Helm says against these values.
+/// Helm's error for these values.
 fn refusal(values: &Value) -> String {
     match Release::default().render(values) {
         Ok(objects) => panic!("{values} gave {objects:#?}"),
@@ -39,13 +39,13 @@ fn refusal(values: &Value) -> String {
 }
 
 impl Rendered {
-    /// Those of a kind.
+    /// The objects of a kind.
     fn all(&self, kind: &str) -> Vec<&Value> {
         let objects = self.0.iter();
         objects.filter(|object| object["kind"] == kind).collect()
     }
 
-    /// The one of this kind and name.
+    /// The object of this kind and name.
     #[track_caller]
     fn one(&self, kind: &str, name: &str) -> &Value {
         let mut found = self.all(kind);
@@ -67,7 +67,7 @@ impl Rendered {
     }
 }
 
-/// Values of an API that can be installed.
+/// Valid values of an API.
 fn with_api(change: &Value) -> Value {
     let mut values = json!({
         "api": {

@@ -1,4 +1,4 @@
-//! The operator's own objects: names, rights, selectors, and what no value can make unsafe by accident.
+//! The operator's own objects: names, permissions, selectors, and security settings that no value may weaken.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::{NAME, Rendered, rendered, rendered_as, with_api};
 use crate::manifests::{read, settings};
 
-/// Kinds that belong to no namespace.
-const OF_THE_CLUSTER: [&str; 3] = ["CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"];
+/// Cluster-scoped kinds.
+const CLUSTER_WIDE: [&str; 3] = ["CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"];
 
-/// Everything of the chart.
+/// All objects of the chart.
 fn everything() -> Value {
     with_api(&json!({
         "rbac": {"aggregate": true},
@@ -42,7 +42,7 @@ fn workloads(objects: &Rendered) -> Vec<&Value> {
 }
 
 #[test]
-fn every_object_says_what_it_belongs_to_and_where_it_goes() {
+fn every_object_has_the_release_labels_and_a_namespace() {
     let objects = rendered(&everything());
     for object in &objects.0 {
         let metadata = &object["metadata"];
@@ -59,7 +59,7 @@ fn every_object_says_what_it_belongs_to_and_where_it_goes() {
         let namespace = metadata["namespace"].as_str();
         assert_eq!(
             namespace,
-            (!OF_THE_CLUSTER.contains(&kind)).then_some("separation-system"),
+            (!CLUSTER_WIDE.contains(&kind)).then_some("separation-system"),
             "{kind}"
         );
     }
@@ -72,7 +72,7 @@ fn every_object_says_what_it_belongs_to_and_where_it_goes() {
 }
 
 #[test]
-fn whoever_selects_pods_means_those_of_one_component() {
+fn every_pod_selector_matches_one_component() {
     let objects = rendered(&everything());
     let workloads = workloads(&objects);
     assert_eq!(workloads.len(), 3);
@@ -97,7 +97,7 @@ fn whoever_selects_pods_means_those_of_one_component() {
             let labels = pod_labels(workload);
             wanted.iter().all(|(name, value)| labels.get(name) == Some(value))
         });
-        // Those of pools are none of the chart's.
+        // Pods of pools do not belong to the chart.
         let of_pools = object["metadata"]["name"] == "separation-operator-workers";
         assert_eq!(chosen.count(), usize::from(!of_pools), "{object}");
     }
@@ -160,10 +160,10 @@ fn two_releases_do_not_share_a_lease_or_a_name() {
 }
 
 #[test]
-fn listed_namespaces_get_a_role_each_and_nothing_is_of_the_cluster() {
+fn listed_namespaces_get_a_role_each_and_no_object_is_cluster_wide() {
     let values = json!({"watchNamespaces": ["media", "podcasts"], "crds": {"install": false}});
     let objects = rendered(&values);
-    for kind in OF_THE_CLUSTER {
+    for kind in CLUSTER_WIDE {
         assert!(objects.all(kind).is_empty(), "{kind}");
     }
     let roles: BTreeSet<_> = objects
@@ -178,7 +178,7 @@ fn listed_namespaces_get_a_role_each_and_nothing_is_of_the_cluster() {
 }
 
 #[test]
-fn rights_can_be_left_to_others() {
+fn rbac_objects_can_be_left_out() {
     let objects = rendered(&json!({
         "rbac": {"create": false},
         "serviceAccount": {"create": false, "name": "ours"},
@@ -196,7 +196,7 @@ fn rights_can_be_left_to_others() {
 }
 
 #[test]
-fn people_may_get_rights_to_pools_with_those_to_a_namespace() {
+fn users_get_permissions_for_pools_with_the_namespace_roles() {
     let objects = rendered(&json!({"rbac": {"aggregate": true}}));
     let aggregated = |name: &str, to: &str| {
         let role = objects.one("ClusterRole", &format!("{NAME}-pools-{name}"));
@@ -209,27 +209,31 @@ fn people_may_get_rights_to_pools_with_those_to_a_namespace() {
 }
 
 #[test]
-fn helm_test_asks_with_the_rights_and_the_settings_of_the_operator() {
+fn helm_test_has_the_operators_permissions_and_settings() {
     let objects = rendered(&json!({"watchNamespaces": ["media"]}));
     let test = objects.one("Pod", &format!("{NAME}-test"));
     assert_eq!(test["metadata"]["annotations"]["helm.sh/hook"], "test");
     let pod: PodSpec = read(&test["spec"]);
     let operator = objects.pod();
     assert_eq!(pod.service_account_name, operator.service_account_name);
-    let (asks, runs) = (&pod.containers[0], &operator.containers[0]);
-    assert_eq!(asks.image, runs.image);
-    for variable in asks.env.iter().flatten() {
+    let (tests, runs) = (&pod.containers[0], &operator.containers[0]);
+    assert_eq!(tests.image, runs.image);
+    for variable in tests.env.iter().flatten() {
         assert!(
-            runs.env.iter().flatten().any(|told| told == variable),
+            runs.env.iter().flatten().any(|other| other == variable),
             "{variable:?}"
         );
     }
     let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_separation-operator"));
-    check.args(asks.args.iter().flatten()).arg("--help");
-    let said = check.output().expect("it runs");
-    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-    let help = String::from_utf8_lossy(&said.stdout).into_owned();
-    for variable in asks.env.iter().flatten() {
+    check.args(tests.args.iter().flatten()).arg("--help");
+    let output = check.output().expect("it runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let help = String::from_utf8_lossy(&output.stdout).into_owned();
+    for variable in tests.env.iter().flatten() {
         assert!(
             help.contains(&variable.name),
             "{} is not in\n{help}",

@@ -1,4 +1,4 @@
-//! Each value does what it says, and the defaults are the operator's own.
+//! Each value has its documented effect, and the defaults are the operator's own.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ fn every_setting_reaches_the_operator() {
 }
 
 #[test]
-fn pods_go_where_they_are_told() {
+fn pods_get_the_scheduling_settings() {
     let spread = json!([{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]);
     let placement = json!({
         "nodeSelector": {"pool": "system"},
@@ -75,7 +75,7 @@ fn pods_go_where_they_are_told() {
         }
         assert_eq!(pod["imagePullSecrets"], json!([{"name": "registry"}]));
     }
-    // Without a word they are spread.
+    // They are spread by default.
     let spread = &rendered(&json!({}))
         .pod()
         .topology_spread_constraints
@@ -161,7 +161,7 @@ fn prometheus_finds_the_operator_and_the_workers() {
 }
 
 #[test]
-fn network_policies_let_through_what_is_needed() {
+fn network_policies_allow_the_needed_connections() {
     assert!(rendered(&json!({})).all("NetworkPolicy").is_empty());
     let from = json!([{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]);
     let objects = rendered(&with_api(&json!({"networkPolicy": {
@@ -190,14 +190,14 @@ fn network_policies_let_through_what_is_needed() {
 }
 
 #[test]
-fn helm_finds_no_fault() {
+fn helm_lint_reports_no_problem() {
     for values in [json!({}), with_api(&json!({}))] {
         Release::default().lint(&values).expect("no fault");
     }
 }
 
 #[test]
-fn notes_say_what_comes_next_and_warn_of_what_is_missing() {
+fn notes_name_the_next_steps_and_missing_values() {
     let notes = |values: &Value| Release::default().notes(values).expect("notes");
     let bare = notes(&json!({}));
     for part in [

@@ -6,28 +6,28 @@ use serde_json::{Value, json};
 use super::{NAME, Rendered, rendered};
 use crate::manifests::{objects, read, settings};
 
-/// Which rights the operator gets.
+/// Permissions of the operator.
 #[derive(Debug, Clone, Copy)]
-enum Rights {
+enum Permissions {
     Everywhere,
     InOneNamespace,
 }
 
-/// The plain manifests that give these rights.
-fn plain(rights: Rights) -> Rendered {
-    let wanted = objects().into_iter().filter(|(path, object)| {
+/// The plain manifests that grant these permissions.
+fn plain(permissions: Permissions) -> Rendered {
+    let selected = objects().into_iter().filter(|(path, object)| {
         let kind = object["kind"].as_str().expect("a kind");
-        // One file stands in place of the other.
-        let is_other = match rights {
-            Rights::Everywhere => path.ends_with("one-namespace/rbac.yaml"),
-            Rights::InOneNamespace => kind.starts_with("ClusterRole"),
+        // One file replaces the other.
+        let is_other = match permissions {
+            Permissions::Everywhere => path.ends_with("one-namespace/rbac.yaml"),
+            Permissions::InOneNamespace => kind.starts_with("ClusterRole"),
         };
         kind != "Namespace" && !is_other
     });
-    Rendered(wanted.map(|(_, object)| object).collect())
+    Rendered(selected.map(|(_, object)| object).collect())
 }
 
-/// Kind, namespace and name of each object, but what the plain manifests do not have.
+/// Kind, namespace and name of each object, except objects that the plain manifests do not have.
 fn names(objects: &Rendered) -> Vec<String> {
     let objects = objects.0.iter().filter(|object| {
         object["kind"] != "CustomResourceDefinition"
@@ -46,9 +46,8 @@ fn names(objects: &Rendered) -> Vec<String> {
     names
 }
 
-/// A Deployment without what is only another way of saying the same: labels, and variables, which are compared as the
-/// operator understands them.
-fn without_words(deployment: &Value) -> Value {
+/// A Deployment without equivalent differences: labels, and variables, which are compared as the operator parses them.
+fn without_equivalent_fields(deployment: &Value) -> Value {
     let mut spec = deployment["spec"].clone();
     spec["selector"] = json!(null);
     spec["template"]["metadata"] = json!(null);
@@ -56,7 +55,7 @@ fn without_words(deployment: &Value) -> Value {
     pod["topologySpreadConstraints"][0]["labelSelector"] = json!(null);
     pod["containers"][0]["env"] = json!(null);
     let fields = pod["containers"][0].as_object_mut().expect("a container");
-    // What Kubernetes does by itself with a tag.
+    // Kubernetes' default for an image with a tag.
     assert_eq!(
         fields.remove("imagePullPolicy").unwrap_or(json!("IfNotPresent")),
         "IfNotPresent"
@@ -64,15 +63,15 @@ fn without_words(deployment: &Value) -> Value {
     spec
 }
 
-fn check(values: &Value, rights: Rights) {
-    let (chart, plain) = (rendered(values), plain(rights));
+fn check(values: &Value, permissions: Permissions) {
+    let (chart, plain) = (rendered(values), plain(permissions));
     assert_eq!(names(&chart), names(&plain));
     for object in &plain.0 {
         let kind = object["kind"].as_str().expect("a kind");
         let name = object["metadata"]["name"].as_str().expect("a name");
         let same = chart.one(kind, name);
         match kind {
-            "Deployment" => assert_eq!(without_words(same), without_words(object)),
+            "Deployment" => assert_eq!(without_equivalent_fields(same), without_equivalent_fields(object)),
             "PodDisruptionBudget" => {
                 assert_eq!(same["spec"]["maxUnavailable"], object["spec"]["maxUnavailable"]);
             }
@@ -86,26 +85,29 @@ fn check(values: &Value, rights: Rights) {
 }
 
 #[test]
-fn the_chart_gives_what_the_plain_manifests_give() {
-    check(&json!({}), Rights::Everywhere);
+fn the_chart_renders_the_plain_manifests() {
+    check(&json!({}), Permissions::Everywhere);
 }
 
 #[test]
-fn so_it_does_for_one_namespace() {
-    check(&json!({"watchNamespaces": ["media"]}), Rights::InOneNamespace);
+fn the_chart_renders_the_plain_manifests_for_one_namespace() {
+    check(
+        &json!({"watchNamespaces": ["media"]}),
+        Permissions::InOneNamespace,
+    );
 }
 
 #[test]
-fn both_tell_the_operator_the_same() {
-    let understood = |objects: &Rendered| {
+fn chart_and_manifests_configure_the_operator_alike() {
+    let parsed_settings = |objects: &Rendered| {
         let deployment: Deployment = read(objects.one("Deployment", NAME));
         let mut settings = settings(&deployment.spec.template.spec.expect("a pod").containers[0]);
-        // Another one at every start.
+        // Differs at every start.
         settings.lease.identity.clear();
         settings
     };
     assert_eq!(
-        understood(&rendered(&json!({}))),
-        understood(&plain(Rights::Everywhere))
+        parsed_settings(&rendered(&json!({}))),
+        parsed_settings(&plain(Permissions::Everywhere))
     );
 }

@@ -1,21 +1,21 @@
-//! Wrong values are refused before anything is installed, in words that say where and what.
+//! Invalid values are refused before anything is installed, with the field and the problem.
 
 use serde_json::{Value, json};
 
 use super::{refusal, with_api};
 
-fn check(values: &Value, says: &[&str]) {
-    let said = refusal(values);
-    for part in says {
+fn check(values: &Value, expected: &[&str]) {
+    let message = refusal(values);
+    for part in expected {
         assert!(
-            said.contains(part),
-            "`{part}` is not in what {values} gives:\n{said}"
+            message.contains(part),
+            "`{part}` is not in what {values} gives:\n{message}"
         );
     }
 }
 
 #[test]
-fn what_is_misspelt_is_named() {
+fn unknown_values_are_named() {
     check(&json!({"replica": 2}), &["replica"]);
     check(&json!({"image": {"repo": "x"}}), &["/image", "repo"]);
     check(
@@ -29,7 +29,7 @@ fn what_is_misspelt_is_named() {
 }
 
 #[test]
-fn what_is_no_value_is_named_with_what_would_be_one() {
+fn invalid_values_are_named_with_the_allowed_ones() {
     check(&json!({"replicas": "two"}), &["/replicas", "integer"]);
     check(&json!({"replicas": -1}), &["/replicas", "0"]);
     check(
@@ -68,27 +68,27 @@ fn what_is_no_value_is_named_with_what_would_be_one() {
 }
 
 #[test]
-fn an_api_that_lacks_something_says_all_of_it_with_the_fix() {
+fn missing_values_of_the_api_are_all_reported_with_a_fix() {
     check(
         &json!({"api": {"enabled": true}}),
         &[
             "api.kafka.bootstrapServers is empty; fix: ",
             "api.storage.s3.bucket is empty; fix: ",
-            "api.storage.work: songs wait in one place; fix: ",
-            "api.auth.secretRef.name is empty, and anybody could post songs; fix: ",
+            "api.storage.work: songs are staged in one place; fix: ",
+            "api.auth.secretRef.name is empty, so anyone could post songs; fix: ",
         ],
     );
 }
 
 #[test]
-fn what_does_not_go_together_is_refused() {
+fn conflicting_values_are_refused() {
     check(
         &with_api(&json!({"api": {"storage": {"work": {"persistentVolumeClaim": {"claimName": "w"}}}}})),
         &["set exactly one of s3Prefix and persistentVolumeClaim"],
     );
     check(
         &with_api(&json!({"api": {"kafka": {"sasl": {"mechanism": "PLAIN", "secretRef": {"name": "k"}}}}})),
-        &["PLAIN sends the password as it is"],
+        &["PLAIN sends the password in clear text"],
     );
     check(
         &with_api(&json!({"api": {"ingress": {"enabled": true}}})),

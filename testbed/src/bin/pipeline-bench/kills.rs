@@ -1,5 +1,5 @@
-//! Tiny tasks while processors and uploaders are killed at random, every other one soon after it was asked to stop: is
-//! anything lost or given up, is finished work done again?
+//! Small tasks while random processors and uploaders are killed, every other one shortly after SIGTERM.
+//! Counts lost tasks, dead letters and repeated work.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -24,19 +24,19 @@ const FLEET: [&str; 6] = [
 /// Partitions of each topic.
 const PARTITIONS: i32 = 12;
 
-/// The longest time from SIGTERM to SIGKILL, in milliseconds: that of a few tasks; a drain takes about as long.
-const LONGEST_GRACE_MS: u64 = 100;
+/// The longest time from SIGTERM to SIGKILL, in milliseconds: a few tasks; a drain takes about as long.
+const MAX_GRACE_MS: u64 = 100;
 
-/// The whole run gives up after this.
+/// Time limit of the complete run.
 const LIMIT: Duration = Duration::from_secs(1_500);
 
-/// Workers that ran, and their logs.
+/// Running workers and their logs.
 struct Fleet<'b> {
     bench: &'b Bench,
     site: &'b Site<'b>,
     running: Vec<Worker>,
-    /// Logs of those that were killed: task and message.
-    seen: Vec<(String, String)>,
+    /// Log lines of killed workers: task and message.
+    log_lines: Vec<(String, String)>,
 }
 
 pub(crate) async fn measure(bench: &Bench, tasks: usize, kills: usize, seed: u64) -> Result<Value> {
@@ -54,7 +54,7 @@ pub(crate) async fn measure(bench: &Bench, tasks: usize, kills: usize, seed: u64
         bench,
         site: &site,
         running: Vec::new(),
-        seen: Vec::new(),
+        log_lines: Vec::new(),
     };
     for role in FLEET {
         fleet.running.push(bench.role(&site, role).start()?);
@@ -64,15 +64,15 @@ pub(crate) async fn measure(bench: &Bench, tasks: usize, kills: usize, seed: u64
     let mut killed = 0;
     loop {
         anyhow::ensure!(begin.elapsed() < LIMIT, "not done after {LIMIT:?}");
-        let waiting = waiting(&site, bench).await?;
+        let lag = total_lag(&site, bench).await?;
         if killed < kills {
-            let grace = (killed % 2 == 1).then(|| Duration::from_millis(random.below(LONGEST_GRACE_MS)));
+            let grace = (killed % 2 == 1).then(|| Duration::from_millis(random.below(MAX_GRACE_MS)));
             let slot = random.below(FLEET.len() as u64) as usize;
             killed += usize::from(fleet.kill(slot, grace).await?);
             if killed % 10 == 0 {
-                progress(&format!("{killed} killed, {waiting} messages wait"));
+                progress(&format!("{killed} killed, lag {lag}"));
             }
-        } else if waiting == 0 {
+        } else if lag == 0 {
             break;
         }
         tokio::time::sleep(Duration::from_millis(300 + random.below(1_500))).await;
@@ -88,28 +88,28 @@ pub(crate) async fn measure(bench: &Bench, tasks: usize, kills: usize, seed: u64
         let letters = bench.kafka.consume_all(&dead_letter_topic(topic)).await?;
         dead_letters += letters.len();
     }
-    let told = told(&hooks)?;
+    let webhook_ids = webhook_ids(&hooks)?;
     let mut lost = Vec::new();
     for task in &names {
         let manifest = bench.s3.get(&site.bucket, &format!("{task}.json")).await?;
         let manifest: Value = manifest
             .as_deref()
             .map_or(Ok(Value::Null), serde_json::from_slice)?;
-        let mut whole = manifest["status"] == "success" && manifest["webhook"] == "delivered";
+        let mut is_complete = manifest["status"] == "success" && manifest["webhook"] == "delivered";
         for stem in ["vocals", "instrumental"] {
-            whole &= bench
+            is_complete &= bench
                 .s3
                 .get(&site.bucket, &format!("{task}_{stem}.wav"))
                 .await?
                 .is_some();
         }
-        if !whole || told.get(task).is_none_or(|ids| ids.len() != 1) {
+        if !is_complete || webhook_ids.get(task).is_none_or(|ids| ids.len() != 1) {
             lost.push(task.clone());
         }
     }
     let times = |message: &str| {
         let mut times: BTreeMap<&str, usize> = BTreeMap::new();
-        for (task, _) in fleet.seen.iter().filter(|(_, seen)| seen == message) {
+        for (task, _) in fleet.log_lines.iter().filter(|(_, logged)| logged == message) {
             *times.entry(task).or_default() += 1;
         }
         times.values().filter(|&&count| count > 1).count()
@@ -122,13 +122,14 @@ pub(crate) async fn measure(bench: &Bench, tasks: usize, kills: usize, seed: u64
         "dead_letters": dead_letters,
         "stems_stored_twice": times("Stems stored"),
         "uploaded_twice": times("Stems uploaded"),
-        "tasks_with_several_webhook_ids": told.values().filter(|ids| ids.len() > 1).count(),
+        "tasks_with_several_webhook_ids": webhook_ids.values().filter(|ids| ids.len() > 1).count(),
         "webhooks": hooks.requests_to("/hook").len(),
     }))
 }
 
 impl Fleet<'_> {
-    /// Replaces a worker and kills it, so long after it was asked to stop if it was. Gives whether it still ran then.
+    /// Replaces a worker and kills it, after this grace period if one is given. Returns whether it was still
+    /// running then.
     async fn kill(&mut self, slot: usize, grace: Option<Duration>) -> Result<bool> {
         let fresh = self.bench.role(self.site, FLEET[slot]).start()?;
         let worker = std::mem::replace(&mut self.running[slot], fresh);
@@ -144,14 +145,14 @@ impl Fleet<'_> {
     fn read(&mut self, worker: &Worker) -> Result<()> {
         for line in worker.log()? {
             if let Some(task) = line.fields["task_uuid"].as_str() {
-                self.seen.push((task.to_owned(), line.message));
+                self.log_lines.push((task.to_owned(), line.message));
             }
         }
         Ok(())
     }
 }
 
-async fn waiting(site: &Site<'_>, bench: &Bench) -> Result<i64> {
+async fn total_lag(site: &Site<'_>, bench: &Bench) -> Result<i64> {
     let tasks = bench
         .kafka
         .total_lag(&site.processor_group, &site.task_topic)
@@ -163,19 +164,22 @@ async fn waiting(site: &Site<'_>, bench: &Bench) -> Result<i64> {
     Ok(tasks + results)
 }
 
-/// The webhook ids that each task was told with.
-fn told(hooks: &Receiver) -> Result<BTreeMap<String, BTreeSet<String>>> {
-    let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+/// The webhook ids received for each task.
+fn webhook_ids(hooks: &Receiver) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut webhook_ids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for request in hooks.requests_to("/hook") {
         let body: Value = serde_json::from_slice(&request.body)?;
         let task = body["task_uuid"].as_str().context("a webhook names its task")?;
         let id = request.header("webhook-id").context("a webhook has an id")?;
-        told.entry(task.to_owned()).or_default().insert(id.to_owned());
+        webhook_ids
+            .entry(task.to_owned())
+            .or_default()
+            .insert(id.to_owned());
     }
-    Ok(told)
+    Ok(webhook_ids)
 }
 
-/// Numbers that look random and are the same for the same seed (a linear congruential generator).
+/// Pseudo-random numbers, the same for the same seed (a linear congruential generator).
 struct Random(u64);
 
 impl Random {

@@ -1,6 +1,7 @@
-//! Measures the Kafka roles with real brokers, a real object store and real processes; prints one JSON object.
+//! Benchmarks the Kafka roles with real brokers, a real object store and real processes; prints one JSON
+//! object.
 //!
-//! For `cargo xtask bench`, which builds the worker and writes down what is printed here.
+//! Run by `cargo xtask bench`, which builds the worker and records the output.
 
 mod kills;
 mod memory;
@@ -16,10 +17,10 @@ use separation_testbed::{Kafka, KafkaOptions, S3Server, Site, WorkerOptions, eve
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The worker to measure
+    /// Worker binary to benchmark
     #[arg(long)]
     worker: PathBuf,
-    /// Folder with the model `identity_tiny.onnx`, which takes no time
+    /// Directory with the model `identity_tiny.onnx`, which takes almost no time
     #[arg(long)]
     models: PathBuf,
     #[command(subcommand)]
@@ -28,7 +29,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Scenario {
-    /// Tiny tasks while processors and uploaders are killed at random
+    /// Small tasks while processors and uploaders are killed at random
     Kills {
         #[arg(long, default_value = "1000")]
         tasks: usize,
@@ -37,21 +38,21 @@ enum Scenario {
         #[arg(long, default_value = "1")]
         seed: u64,
     },
-    /// Time per message, beside the existing system's processor
+    /// Time per message, compared with uvr5-api's processor
     Messages {
         #[arg(long, default_value = "200")]
         tasks: usize,
     },
     /// Memory of an idle processor with the built-in model
     Memory,
-    /// How long a killed worker's task stands still
+    /// Time that a killed worker's task is stalled
     Stall {
         #[arg(long, default_value = "3")]
         rounds: usize,
     },
 }
 
-/// What every scenario works with.
+/// Resources of every scenario.
 struct Bench {
     worker: PathBuf,
     models: PathBuf,
@@ -74,11 +75,8 @@ async fn main() -> Result<()> {
         Scenario::Memory => memory::measure(&bench).await?,
         Scenario::Stall { rounds } => stall::measure(&bench, rounds).await?,
     };
-    // The one line that is read; everything else goes to standard error.
-    #[expect(
-        clippy::print_stdout,
-        reason = "this is a program, and its output is the figures"
-    )]
+    // The result line; everything else goes to standard error.
+    #[expect(clippy::print_stdout, reason = "a program whose output is the result")]
     {
         println!("{figures}");
     }
@@ -90,16 +88,16 @@ impl Bench {
         Site::new(&self.kafka, &self.s3, partitions).await
     }
 
-    /// Waits until no task of a site waits.
+    /// Waits until the lag of a site's task topic is 0.
     async fn tasks_committed(&self, site: &Site<'_>, within: Duration) {
         eventually("all tasks committed", within, async || {
-            let waiting = self.kafka.total_lag(&site.processor_group, &site.task_topic);
-            anyhow::Ok(waiting.await? == 0)
+            let lag = self.kafka.total_lag(&site.processor_group, &site.task_topic);
+            anyhow::Ok(lag.await? == 0)
         })
         .await;
     }
 
-    /// A role of the worker at a site, with a model that takes no time.
+    /// Options of a worker role at a site, with a model that takes almost no time.
     fn role(&self, site: &Site<'_>, role: &str) -> WorkerOptions {
         site.worker(&self.worker.display().to_string(), role)
             .env("MODEL_FILE_DIR", &self.models)
@@ -108,12 +106,9 @@ impl Bench {
     }
 }
 
-/// Says on standard error how far a scenario is.
+/// Prints progress on standard error.
 fn progress(text: &str) {
-    #[expect(
-        clippy::print_stderr,
-        reason = "this is a program, and long runs say what they do"
-    )]
+    #[expect(clippy::print_stderr, reason = "a program that reports progress of long runs")]
     {
         eprintln!("{text}");
     }

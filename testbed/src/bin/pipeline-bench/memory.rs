@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::Bench;
 
-/// Songs between the two looks.
+/// Songs between the two measurements.
 const TASKS: u64 = 10;
 
-/// What anything here may take.
+/// Time limit of each step.
 const LIMIT: Duration = Duration::from_secs(120);
 
 pub(crate) async fn measure(bench: &Bench) -> Result<Value> {
@@ -29,12 +29,12 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Value> {
     Ok(json!({ "tasks": TASKS, "before_bytes": before, "after_bytes": resident_bytes(&worker)? }))
 }
 
-/// `VmRSS`, which the kernel gives in kB.
+/// `VmRSS`, which the kernel reports in kB.
 fn resident_bytes(worker: &Worker) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid()))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line
-        .context("the kernel tells VmRSS")?
+        .context("no VmRSS in the process status")?
         .trim()
         .trim_end_matches("kB")
         .trim();

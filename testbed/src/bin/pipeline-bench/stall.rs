@@ -1,4 +1,4 @@
-//! How long a task stands still whose worker is killed: until another one begins it.
+//! Time that the task of a killed worker is stalled, until another worker starts it.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::{Bench, progress};
 
-/// Long enough to be killed in: the built-in model takes two seconds for it.
+/// Long enough to kill the worker during the task: the built-in model takes two seconds.
 const SONG_SECONDS: f32 = 400.0;
 
-/// What any wait here may take.
+/// Time limit of each step.
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) async fn measure(bench: &Bench, rounds: usize) -> Result<Value> {

@@ -4,7 +4,7 @@ const form = document.getElementById("post");
 const fields = form.querySelector("fieldset");
 const tasks = document.getElementById("tasks");
 const words = {
-  queued: "waiting",
+  queued: "queued",
   processing: "being separated",
   unknown: "unknown: failed, to be retried, or skipped because it was posted before the first worker started",
   separated: "separated, being uploaded",
@@ -30,7 +30,7 @@ function post(file, link, hook, bar) {
       const why = answer.details ? ": " + answer.details : "";
       reject(new Error((answer.error || "status " + request.status) + why));
     };
-    request.onerror = () => reject(new Error("the connection broke"));
+    request.onerror = () => reject(new Error("the connection failed"));
     if (file) {
       const body = new FormData();
       if (hook) body.append("hook_url", hook);

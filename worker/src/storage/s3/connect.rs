@@ -1,4 +1,4 @@
-//! How the store is reached: credentials, region, time limits.
+//! Connection to the store: credentials, region, time limits.
 
 use std::time::Duration;
 
@@ -19,19 +19,19 @@ use secrecy::ExposeSecret as _;
 use super::{S3, TransferLimits};
 use crate::settings::S3Settings;
 
-/// The region of requests to a store that does not care, and AWS's own default.
+/// Region of requests to a store that ignores it, and the default for AWS.
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// How long the store may take.
+/// Time limits of requests to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLimits {
-    /// For a connection to come up.
+    /// For connecting.
     pub connect: Duration,
-    /// For one request, up to its answer; a body that is sent counts, one that is read does not.
+    /// For one request until its response; sending a body counts, reading one does not.
     pub request: Duration,
-    /// For copying, and for joining parts, which the store does by itself.
+    /// For server-side copies and for completing a multipart upload.
     pub server_side: Duration,
-    /// For a body to stand still.
+    /// For a body without progress.
     pub stall: Duration,
 }
 
@@ -39,7 +39,7 @@ impl Default for TimeLimits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
-            // A file of 16 MiB at 140 kB/s.
+            // 16 MiB at 140 kB/s.
             request: Duration::from_secs(120),
             // 5 GiB at 18 MB/s.
             server_side: Duration::from_secs(300),
@@ -49,12 +49,12 @@ impl Default for TimeLimits {
 }
 
 impl S3 {
-    /// A client for the store that `settings` name. Connects when it is first used.
+    /// A client for the store of `settings`. Connects on first use.
     pub async fn connect(settings: &S3Settings) -> Self {
         Self::connect_within(settings, TimeLimits::default()).await
     }
 
-    /// As [`connect`](Self::connect), with other time limits.
+    /// [`connect`](Self::connect) with other time limits.
     pub async fn connect_within(settings: &S3Settings, times: TimeLimits) -> Self {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
@@ -74,14 +74,14 @@ impl S3 {
                 "settings",
             ));
         }
-        // Also the region of the requests that exchange a web identity for credentials.
+        // Also used by the requests that exchange a web identity for credentials.
         let shared = loader.region(region(settings, http)).load().await;
         let mut builder = Builder::from(&shared)
             .force_path_style(settings.path_style)
-            // Some servers refuse the checksums that newer clients add by themselves.
+            // Some servers refuse the checksums that newer SDKs add by default.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            // Trying again has one owner, which knows the task's deadline.
+            // Callers retry, because they know the task's deadline.
             .retry_config(RetryConfig::disabled())
             .timeout_config(times.of_a_request(times.request))
             .stalled_stream_protection(
@@ -101,7 +101,7 @@ impl S3 {
 }
 
 impl TimeLimits {
-    /// What requests that the store works on by itself have in place of the usual time limits.
+    /// Configuration of server-side copies and completions, with their own time limit.
     pub(super) fn server_side(self) -> Builder {
         Builder::new().timeout_config(self.of_a_request(self.server_side))
     }
@@ -116,8 +116,8 @@ impl TimeLimits {
     }
 }
 
-/// The region of requests. Without one and without an endpoint, the one that the AWS SDK's own chain finds. Its first
-/// link, the environment, is part of the settings: it may contain `auto`, which is not a region of AWS.
+/// The region of requests. With neither a region nor an endpoint set, the AWS SDK's provider chain without its first
+/// provider, the environment: the settings read that, because it may contain `auto`, which is not an AWS region.
 fn region(settings: &S3Settings, http: SharedHttpClient) -> RegionProviderChain {
     let default = Region::from_static(DEFAULT_REGION);
     match (&settings.region, &settings.endpoint) {
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use crate::settings::S3Arguments;
 
-    /// Set in the process that connects.
+    /// Set in the child process, which connects.
     const CHILD: &str = "SEPARATION_TEST_CONNECTS";
 
     #[derive(Debug, clap::Parser)]
@@ -155,7 +155,7 @@ mod tests {
         s3: S3Arguments,
     }
 
-    /// Prints the first host that the SDK wants to reach with the environment of this process.
+    /// Prints the first host that the SDK connects to with the environment of this process.
     #[tokio::test]
     #[allow(clippy::print_stdout, reason = "the parent reads it")]
     async fn child_that_connects() {
@@ -174,20 +174,20 @@ mod tests {
         let settings = Line::parse_from(["test"]).s3.settings().unwrap();
         let s3 = S3::connect_through(http, &settings, TimeLimits::default()).await;
         let request = s3.client.head_object().bucket("stems").key("a").send();
-        let asked = async {
+        let first_line = async {
             let (stream, _) = proxy.accept().await.unwrap();
             let mut line = String::new();
             BufReader::new(stream).read_line(&mut line).await.unwrap();
             line
         };
         tokio::select! {
-            line = asked => println!("first request: {line}"),
+            line = first_line => println!("first request: {line}"),
             answer = request => panic!("{answer:?}"),
         }
     }
 
     #[track_caller]
-    fn first_request(folder: &Path, environment: &[(&str, &str)]) -> String {
+    fn first_request(home: &Path, environment: &[(&str, &str)]) -> String {
         let output = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -195,7 +195,7 @@ mod tests {
                 "storage::s3::connect::tests::child_that_connects",
             ])
             .env_clear()
-            .env("HOME", folder)
+            .env("HOME", home)
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .envs(environment.iter().copied())
             .env(CHILD, "1")
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn without_region_and_endpoint_the_chain_of_the_sdk_decides() {
+    fn without_region_and_endpoint_the_sdks_provider_chain_decides() {
         const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
         let home = tempfile::tempdir().unwrap();
         let aws = home.path().join(".aws");

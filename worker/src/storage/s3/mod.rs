@@ -1,7 +1,6 @@
-//! One object store, reached by S3's protocol.
+//! A client for an object store with the S3 API.
 //!
-//! Answers with errors that know their class; trying again is the caller's. Never holds more of an object than one
-//! part in memory.
+//! Returns errors with a class; the callers retry. Never holds more of an object than one part in memory.
 
 mod connect;
 mod multipart;
@@ -20,13 +19,13 @@ use super::StorageError;
 use crate::error::ErrorClass;
 use crate::settings::ObjectAddress;
 
-/// Objects in one page of a listing: S3's own limit.
+/// Maximum number of objects in one page of a listing: S3's limit.
 const PAGE_OBJECTS: usize = 1_000;
 
-/// Name of an object that nobody stores, for questions.
+/// Object key that is never written, read to check access.
 const PROBE: &str = ".separation-worker-probe";
 
-/// The code of an answer that only has a status.
+/// The code of a 404 response without an error code.
 const NOT_FOUND: &str = "404";
 
 /// One object store; clones share its connections.
@@ -37,37 +36,37 @@ pub struct S3 {
     times: TimeLimits,
 }
 
-/// What is known of an object without reading it.
+/// Metadata of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectHead {
-    /// Its bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Its ETag, quotes included; differs whenever the content does.
+    /// The `ETag`, with quotes; changes with the content.
     pub etag: String,
 }
 
 /// An object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedObject {
-    /// Its whole key.
+    /// The complete object key.
     pub key: String,
-    /// Its bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
 impl S3 {
-    /// The same store with other limits for single requests.
+    /// The same store with other transfer limits.
     #[must_use]
     pub fn with_limits(mut self, limits: TransferLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Looks up an object. Nothing only if the store itself says that there is none: a plain 404 may come from any server
-    /// in between, and one about the bucket is trouble of the store.
+    /// Reads an object's metadata; none only if the store responds with `NoSuchKey`: a plain 404 may come from any
+    /// proxy, and a 404 for the bucket is the store's failure.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// When the store fails.
     pub async fn head(&self, address: &ObjectAddress) -> Result<Option<ObjectHead>, StorageError> {
         let request = self
             .client
@@ -80,14 +79,14 @@ impl S3 {
             .map_err(StorageError::objects("look up", address));
         let answer = match answer {
             Err(StorageError::Objects { code, .. }) if code == NOT_FOUND => {
-                // The answer to HEAD has no body that could say what is missing.
+                // The response to HEAD has no body with an error code.
                 return match self.open_start(address).await {
                     Err(error) if error.is_missing() => Ok(None),
                     Err(error) => Err(error),
                     Ok(()) => Err(StorageError::Objects {
                         action: "look up",
-                        place: address.to_string(),
-                        problem: "it appeared meanwhile".to_owned(),
+                        location: address.to_string(),
+                        problem: "it was created meanwhile".to_owned(),
                         code,
                         class: ErrorClass::Transient,
                     }),
@@ -101,18 +100,18 @@ impl S3 {
         }))
     }
 
-    /// Makes sure that the store lets this worker read below `prefix`, by asking for an object that does not exist.
+    /// Checks that this worker may read below `prefix`, by reading an object that does not exist.
     ///
     /// # Errors
-    /// When the store refuses or fails. It also refuses with 403 where the worker may not list the bucket.
-    pub(super) async fn admits(&self, prefix: &ObjectAddress) -> Result<(), StorageError> {
+    /// When the store refuses or fails. The store also refuses, with 403, if the worker may not list the bucket.
+    pub(super) async fn check_access(&self, prefix: &ObjectAddress) -> Result<(), StorageError> {
         match self.open_start(&prefix.join(PROBE)).await {
             Err(error) if error.is_missing() => Ok(()),
             opened => opened,
         }
     }
 
-    /// Begins to read an object and leaves it at that.
+    /// Starts to read an object and drops its body.
     async fn open_start(&self, address: &ObjectAddress) -> Result<(), StorageError> {
         let request = self.client.get_object().bucket(&address.bucket).key(&address.key);
         let answer = request
@@ -125,7 +124,7 @@ impl S3 {
     /// Reads an object of at most `limit_bytes`.
     ///
     /// # Errors
-    /// When there is none, it is larger, or the store fails.
+    /// When it does not exist, is larger, or the store fails.
     pub async fn read_small(
         &self,
         address: &ObjectAddress,
@@ -142,7 +141,7 @@ impl S3 {
     /// Writes a small object.
     ///
     /// # Errors
-    /// When the store fails; then the object is as it was.
+    /// When the store fails; then the object is unchanged.
     pub async fn write_small(
         &self,
         address: &ObjectAddress,
@@ -160,11 +159,12 @@ impl S3 {
         Ok(())
     }
 
-    /// Writes an object of at most `limit_bytes` to the file `path`, which is created or replaced. The file need not
-    /// survive a crash of the machine, so it is not synced.
+    /// Downloads an object of at most `limit_bytes` to the file `path`, which is created or replaced. The file is not
+    /// synced, because it need not survive a crash of the machine.
     ///
     /// # Errors
-    /// When there is no such object, it is larger, breaks off, or the file cannot be written. Half a file may be left.
+    /// When the object does not exist, is larger or ends early, or the file cannot be written. An incomplete file may
+    /// be left.
     pub async fn download(
         &self,
         address: &ObjectAddress,
@@ -184,10 +184,10 @@ impl S3 {
         Ok(object.head)
     }
 
-    /// Deletes an object; one that is not there is deleted already.
+    /// Deletes an object.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store fails. A missing object is no error.
     pub async fn delete(&self, address: &ObjectAddress) -> Result<(), StorageError> {
         let request = self
             .client
@@ -204,7 +204,7 @@ impl S3 {
         }
     }
 
-    /// The first objects, at most `limit_objects`, whose keys begin with that of `prefix`, in order of their keys.
+    /// The first objects, at most `limit_objects`, whose object keys start with that of `prefix`, in key order.
     ///
     /// # Errors
     /// When the store fails.
@@ -256,7 +256,7 @@ impl S3 {
             etag: answer.e_tag().unwrap_or_default().to_owned(),
         };
         let object = OpenObject {
-            place: address.to_string(),
+            location: address.to_string(),
             head,
             limit_bytes,
             read_bytes: 0,
@@ -267,9 +267,8 @@ impl S3 {
     }
 }
 
-/// An object being read.
 struct OpenObject {
-    place: String,
+    location: String,
     head: ObjectHead,
     limit_bytes: u64,
     read_bytes: u64,
@@ -277,14 +276,14 @@ struct OpenObject {
 }
 
 impl OpenObject {
-    /// The next bytes; none at the end, which comes only after as many bytes as were announced.
+    /// The next bytes; none at the end, and an error if the body is shorter than its `Content-Length`.
     async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
-        let broken = |place: &str, problem: String| StorageError::Objects {
+        let incomplete = |location: &str, problem: String| StorageError::Objects {
             action: "read",
-            place: place.to_owned(),
+            location: location.to_owned(),
             problem,
             code: "response".to_owned(),
-            // Maybe of this object alone: tried again, and not without end.
+            // Maybe only this object is damaged, so retries are limited.
             class: ErrorClass::Transient,
         };
         match self.body.next().await {
@@ -293,14 +292,14 @@ impl OpenObject {
                 self.check(self.read_bytes)?;
                 Ok(Some(chunk))
             }
-            Some(Err(error)) => Err(broken(&self.place, crate::work::chain(&error))),
+            Some(Err(error)) => Err(incomplete(&self.location, crate::work::chain(&error))),
             None if self.read_bytes == self.head.size => Ok(None),
             None => {
                 let problem = format!(
-                    "it broke off after {} of {} bytes",
+                    "it ended early, after {} of {} bytes",
                     self.read_bytes, self.head.size
                 );
-                Err(broken(&self.place, problem))
+                Err(incomplete(&self.location, problem))
             }
         }
     }
@@ -310,13 +309,13 @@ impl OpenObject {
             return Ok(());
         }
         Err(StorageError::TooLarge {
-            place: self.place.clone(),
+            location: self.location.clone(),
             limit_bytes: self.limit_bytes,
         })
     }
 }
 
-/// A size as the store gives it; it never gives a negative one.
+/// A size from the store; the SDK's type is signed, the value never negative.
 fn size_of(length: Option<i64>) -> u64 {
     length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! An object that is sent in parts and appears when they are joined, or is given up without a trace.
+//! Multipart uploads: completed, or aborted without leaving parts.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use crate::settings::ObjectAddress;
 use crate::storage::StorageError;
 use crate::storage::public_url::encoded;
 
-/// How long giving an upload up may take, so that a store that is away does not hold a worker's end up.
+/// Time limit of an abort, so that an unreachable store does not delay a worker's shutdown.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An upload in parts. Dropped before it is complete, it is given up, in the background where it must be.
+/// A multipart upload. Dropping it before it is complete aborts it, in the background.
 ///
-/// A process that is killed leaves its parts in the store, where a rule for incomplete uploads removes them.
+/// A killed process leaves its parts in the store; a lifecycle rule for incomplete uploads removes them.
 #[derive(Debug)]
 pub(super) struct MultipartUpload {
     s3: S3,
@@ -48,7 +48,7 @@ impl MultipartUpload {
         })
     }
 
-    /// Sends a part. Parts count from 1.
+    /// Uploads a part. Part numbers start at 1.
     pub(super) async fn put_part(
         &self,
         number: i32,
@@ -64,7 +64,7 @@ impl MultipartUpload {
         Ok(part(number, answer.e_tag()))
     }
 
-    /// Has the store copy a range of bytes of another object. Parts count from 1.
+    /// Copies a byte range of another object as a part, server-side. Part numbers start at 1.
     pub(super) async fn copy_part(
         &self,
         number: i32,
@@ -77,7 +77,7 @@ impl MultipartUpload {
             .upload_id(&self.upload_id)
             .part_number(number)
             .copy_source(copy_source(source))
-            // The last byte is named too.
+            // The range is inclusive.
             .copy_source_range(format!("bytes={}-{}", bytes.start, bytes.end - 1));
         let answer = request
             .customize()
@@ -91,7 +91,7 @@ impl MultipartUpload {
         ))
     }
 
-    /// Joins the parts; the object appears.
+    /// Completes the upload; the object becomes visible.
     pub(super) async fn complete(mut self, mut parts: Vec<CompletedPart>) -> Result<(), StorageError> {
         parts.sort_by_key(CompletedPart::part_number);
         let request = self.s3.client.complete_multipart_upload();
@@ -115,7 +115,7 @@ impl Drop for MultipartUpload {
         if !self.open {
             return;
         }
-        // Without a runtime the process is at its end, and is like one that was killed.
+        // Without a runtime the process is ending: the parts stay, as after a kill.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
@@ -129,9 +129,9 @@ impl Drop for MultipartUpload {
             match tokio::time::timeout(ABORT_TIMEOUT, request.send()).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(object, error = %crate::work::chain(&error), "An upload could not be given up");
+                    tracing::warn!(object, error = %crate::work::chain(&error), "Cannot abort a multipart upload");
                 }
-                Err(_) => tracing::warn!(object, "An upload could not be given up in time"),
+                Err(_) => tracing::warn!(object, "Aborting a multipart upload timed out"),
             }
         });
     }
@@ -144,7 +144,7 @@ fn part(number: i32, etag: Option<&str>) -> CompletedPart {
         .build()
 }
 
-/// How requests name the object to copy.
+/// The value of `x-amz-copy-source`.
 pub(super) fn copy_source(source: &ObjectAddress) -> String {
     format!("{}/{}", source.bucket, encoded(&source.key))
 }

@@ -1,4 +1,4 @@
-//! Large objects: prepared in parts, shown at once.
+//! Large objects: uploaded or copied in parts, made visible by one last request.
 
 use std::error::Error;
 use std::ops::Range;
@@ -14,25 +14,25 @@ use super::multipart::{MultipartUpload, copy_source};
 use crate::settings::ObjectAddress;
 use crate::storage::{StorageError, os_errors};
 
-/// Parts that are on their way at a time. From a file, each needs one buffer.
+/// Parts in flight of one object. Each part of a file needs one buffer.
 const PARTS_IN_FLIGHT: usize = 2;
 
-/// The most parts that an object may have: S3's own limit.
+/// Maximum number of parts of an object: S3's limit.
 const MAX_PARTS: u64 = 10_000;
 
-/// What is read from a file at a time.
+/// Read buffer of a file.
 const BUFFER_BYTES: usize = 128 * 1024;
 
-/// Up to which size one request does, and how large parts are beyond it.
+/// Sizes above which objects are sent in parts, and the sizes of the parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransferLimits {
-    /// The largest file that one request uploads.
+    /// Largest file that one request uploads.
     pub single_put_bytes: u64,
-    /// Parts of larger ones; at least 5 MiB, S3's own limit. Grows where 10,000 parts would not do.
+    /// Part size of larger files; at least 5 MiB, S3's limit. Increased if 10,000 parts would not suffice.
     pub part_bytes: u64,
-    /// The largest object that one request copies; at most 5 GiB, S3's own limit.
+    /// Largest object that one request copies; at most 5 GiB, S3's limit.
     pub single_copy_bytes: u64,
-    /// Parts of larger ones.
+    /// Part size of copies of larger objects.
     pub copy_part_bytes: u64,
 }
 
@@ -48,9 +48,9 @@ impl Default for TransferLimits {
     }
 }
 
-/// An object whose bytes are on their way or there, and which one more request shows. Dropped, it never appears.
+/// An object that one more request makes visible. Dropping it discards the object.
 #[derive(Debug)]
-#[must_use = "the object appears only when it is published"]
+#[must_use = "the object becomes visible only when it is published"]
 pub struct PreparedObject(Prepared);
 
 #[derive(Debug)]
@@ -75,10 +75,10 @@ enum Prepared {
 }
 
 impl PreparedObject {
-    /// Shows the object.
+    /// Makes the object visible.
     ///
     /// # Errors
-    /// When the store fails; whether the object appeared may then be unknown.
+    /// When the store fails; the object may nevertheless be visible.
     pub async fn publish(self) -> Result<(), StorageError> {
         match self.0 {
             Prepared::Put {
@@ -121,7 +121,7 @@ impl PreparedObject {
 }
 
 impl S3 {
-    /// Sends a file, up to the request that shows it as an object.
+    /// Uploads a file, up to the last request, which makes the object visible.
     ///
     /// # Errors
     /// When the file cannot be read or the store fails; nothing is left then.
@@ -157,7 +157,7 @@ impl S3 {
         Ok(PreparedObject(Prepared::Parts { upload, parts }))
     }
 
-    /// Has the store copy an object of `size` bytes, up to the request that shows the copy.
+    /// Copies an object of `size` bytes server-side, up to the last request, which makes the copy visible.
     ///
     /// # Errors
     /// When the store fails; nothing is left then.
@@ -185,12 +185,12 @@ impl S3 {
         Ok(PreparedObject(Prepared::Parts { upload, parts }))
     }
 
-    /// Writes a stream of at most `limit_bytes` to an object, which appears when the stream ends. Gives its bytes.
+    /// Writes a stream of at most `limit_bytes` to an object, visible once the stream has ended. Returns its size.
     ///
     /// Holds one part in memory.
     ///
     /// # Errors
-    /// When the stream breaks off or is longer, or the store fails; then nothing appears.
+    /// When the stream fails or is longer, or the store fails; then no object becomes visible.
     pub async fn put_stream<E>(
         &self,
         stream: impl Stream<Item = Result<Bytes, E>>,
@@ -210,13 +210,13 @@ impl S3 {
             total += chunk.len() as u64;
             if total > limit_bytes {
                 return Err(StorageError::TooLarge {
-                    place: address.to_string(),
+                    location: address.to_string(),
                     limit_bytes,
                 });
             }
             buffer.extend_from_slice(&chunk);
             while buffer.len() as u64 >= part_bytes {
-                // A part is smaller than a buffer that holds it.
+                // Fits usize: the buffer holds that many bytes.
                 let part = buffer.split_to(part_bytes as usize).freeze();
                 let (upload, parts) = match &mut upload {
                     Some(begun) => begun,
@@ -225,7 +225,7 @@ impl S3 {
                         Vec::new(),
                     )),
                 };
-                // At most 10,000 parts by the choice of their size.
+                // `part_bytes` keeps the number at 10,000 or less.
                 let number = parts.len() as i32 + 1;
                 parts.push(upload.put_part(number, part.into()).await?);
             }
@@ -244,7 +244,7 @@ impl S3 {
     }
 }
 
-/// A range of a file as a body that is read while it is sent.
+/// A byte range of a file as a streamed body.
 async fn file_body(file: &Path, bytes: Range<u64>) -> Result<ByteStream, StorageError> {
     ByteStream::read_from()
         .path(file)
@@ -256,24 +256,24 @@ async fn file_body(file: &Path, bytes: Range<u64>) -> Result<ByteStream, Storage
         .map_err(|error| StorageError::file("read", file)(cause_of(error)))
 }
 
-/// The operating system's error beneath one of the SDK, where there is one.
+/// The operating system's error that caused an error of the SDK, if any.
 fn cause_of(error: impl Error + Send + Sync + 'static) -> std::io::Error {
     let number = os_errors(&error).next();
     number.map_or_else(|| std::io::Error::other(error), std::io::Error::from_raw_os_error)
 }
 
-/// The size of parts for `size` bytes: `least_bytes`, or more where 10,000 parts would not do.
+/// The part size for `size` bytes: `least_bytes`, or more if 10,000 parts would not suffice.
 fn part_bytes(size: u64, least_bytes: u64) -> u64 {
     least_bytes.max(size.div_ceil(MAX_PARTS))
 }
 
-/// Cuts `size` bytes into parts.
+/// Splits `size` bytes into parts.
 fn parts_of(size: u64, least_bytes: u64) -> impl Iterator<Item = Range<u64>> {
     let part = part_bytes(size, least_bytes);
     (0..size.div_ceil(part)).map(move |index| index * part..size.min((index + 1) * part))
 }
 
-/// Numbers parts from 1, as S3 does; 10,000 fit any number.
+/// Numbers parts from 1, as S3 does; at most 10,000, so `i32` never overflows.
 fn numbered(parts: impl Iterator<Item = Range<u64>>) -> impl Iterator<Item = (i32, Range<u64>)> {
     (1..).zip(parts)
 }
@@ -286,7 +286,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_cover_the_whole_in_order_and_are_never_too_many(size in 1_u64..(50 << 40)) {
+        fn parts_cover_all_bytes_in_order_and_are_at_most_10_000(size in 1_u64..(50 << 40)) {
             let (mut end, mut count, least) = (0, 0, 8 << 20);
             for part in parts_of(size, least) {
                 prop_assert_eq!(part.start, end);

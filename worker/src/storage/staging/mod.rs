@@ -1,29 +1,34 @@
-//! Where songs wait for processors and stems for uploaders: shared folders or an object store, one behaviour.
+//! Staging of songs for processors and of stems for uploaders, in shared directories or an object store, with the same
+//! behavior.
 //!
-//! Stems are stored under the try that made them and become visible with their manifest, so a worker that was taken
-//! for dead overwrites nothing. A task's name never decides about anything but its own files.
+//! Stems are stored under their attempt's ID and become visible with their manifest, so a worker that has lost its task
+//! overwrites nothing. A task's ID only ever selects that task's own files.
 
-mod folder;
-mod leftovers;
+mod directory;
+mod file_names;
+mod files;
 mod objects;
 mod sources;
+mod sweep;
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::Stream;
 use separation_contract::message::TaskId;
 use separation_contract::names;
 
-use self::folder::FolderStore;
+pub use self::files::{StagedInput, StemFiles, StemSource, StoredStems};
+
+use self::directory::DirectoryStore;
 use self::objects::ObjectStore;
 use self::sources::Sources;
-use super::confine::{OpenFile, Root, WhenGone};
+use super::confine::{MissingRoot, Root};
 use super::{AttemptId, AttemptScratch, InputIdentity, S3, StagedStem, StagingManifest, StorageError};
 use crate::settings::{ObjectAddress, StagingSettings};
 
-/// Where songs wait for processors and stems for uploaders.
+/// Staging of songs and stems; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Staging {
     sources: Sources,
@@ -32,85 +37,23 @@ pub struct Staging {
 
 #[derive(Debug, Clone)]
 enum Store {
-    Folder(FolderStore),
+    Directory(DirectoryStore),
     Objects(ObjectStore),
 }
 
-/// A song that can be read as a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StagedInput {
-    /// Opens the shared file itself, or a copy of the object in scratch space.
-    pub path: PathBuf,
-    /// Which song it is.
-    pub identity: InputIdentity,
-    /// The shared file, which `path` opens as long as this is there.
-    pub shared: Option<OpenFile>,
-}
-
-/// The stems as a processor made them.
-#[derive(Debug, Clone, Copy)]
-pub struct StemFiles<'a> {
-    /// The vocals.
-    pub vocals: &'a Path,
-    /// The instrumental.
-    pub instrumental: &'a Path,
-}
-
-/// Stems that are stored and that nobody sees yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "nobody finds the stems until their manifest is shown"]
-pub struct Stored {
-    manifest: StagingManifest,
-}
-
-/// A stem that a result names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StemSource {
-    /// A file below the folder of stems.
-    File {
-        /// The file, open.
-        file: OpenFile,
-        /// Its bytes.
-        size: u64,
-    },
-    /// An object in a bucket that may be read.
-    Object {
-        /// Where it is.
-        address: ObjectAddress,
-        /// Its bytes.
-        size: u64,
-    },
-}
-
-impl Stored {
-    /// What the result says about these stems.
-    pub fn manifest(&self) -> &StagingManifest {
-        &self.manifest
-    }
-}
-
-impl StemSource {
-    /// The stem's bytes.
-    pub fn size(&self) -> u64 {
-        match self {
-            Self::File { size, .. } | Self::Object { size, .. } => *size,
-        }
-    }
-}
-
 impl Staging {
-    /// The staging that `settings` ask for. Folders are created where they are missing, and cleared of what processes
-    /// that were killed left there more than a day ago.
+    /// Opens the staging of `settings`. Creates missing directories and removes files that killed processes left more
+    /// than a day ago.
     ///
     /// # Errors
-    /// When a folder cannot be made, or objects are asked for and `s3` is none.
+    /// When a directory cannot be created, or object staging is configured and `s3` is none.
     pub async fn open(settings: &StagingSettings, s3: Option<S3>) -> Result<Self, StorageError> {
-        let when_gone = match settings.s3_staging {
-            None => WhenGone::MayReturn,
-            Some(_) => WhenGone::NotUsed,
+        let missing_root = match settings.s3_staging {
+            None => MissingRoot::Error,
+            Some(_) => MissingRoot::Unused,
         };
-        let inputs = Root::new("TEMP_DIR", &settings.temp_dir, when_gone)?;
-        let stems = Root::new("OUTPUT_DIR", &settings.output_dir, when_gone)?;
+        let inputs = Root::new("TEMP_DIR", &settings.temp_dir, missing_root)?;
+        let stems = Root::new("OUTPUT_DIR", &settings.output_dir, missing_root)?;
         let store = match &settings.s3_staging {
             None => {
                 for root in [&inputs, &stems] {
@@ -119,13 +62,13 @@ impl Staging {
                         .await
                         .map_err(StorageError::file("create", path))?;
                 }
-                let store = FolderStore::new(inputs.clone(), stems.clone());
+                let store = DirectoryStore::new(inputs.clone(), stems.clone());
                 store.sweep();
-                Store::Folder(store)
+                Store::Directory(store)
             }
             Some(prefix) => {
                 let s3 = s3.clone().ok_or_else(|| StorageError::NoObjectStore {
-                    place: prefix.to_string(),
+                    location: prefix.to_string(),
                 })?;
                 Store::Objects(ObjectStore::new(s3, prefix.clone()))
             }
@@ -134,10 +77,10 @@ impl Staging {
         Ok(Self { sources, store })
     }
 
-    /// Which song lies at `audio_path`; none when there is nothing.
+    /// Identity of the song at `audio_path`; none if it does not exist.
     ///
     /// # Errors
-    /// When the path may not be read, or the place cannot be asked.
+    /// When the path may not be read, or the storage fails.
     pub async fn input(&self, audio_path: &str) -> Result<Option<InputIdentity>, StorageError> {
         match self.sources.input(audio_path).await {
             Ok(input) => Ok(Some(input)),
@@ -146,10 +89,10 @@ impl Staging {
         }
     }
 
-    /// Makes the song at `audio_path` readable as a file: a shared one where it is, an object as a copy in `scratch`.
+    /// Makes the song at `audio_path` readable as a file: a shared file in place, an object as a copy in `scratch`.
     ///
     /// # Errors
-    /// When it is not there, may not be read, or is larger than the scratch space.
+    /// When it does not exist, may not be read, or is larger than the scratch space.
     pub async fn stage_in(
         &self,
         audio_path: &str,
@@ -158,10 +101,10 @@ impl Staging {
         self.sources.stage_in(audio_path, scratch).await
     }
 
-    /// Stores a song of at most `limit_bytes` for `task` and gives its `audio_path`. It appears when it is whole.
+    /// Stores a song of at most `limit_bytes` for `task` and returns its `audio_path`. Visible only once complete.
     ///
     /// # Errors
-    /// When the stream breaks off (`Stream`) or is longer (`TooLarge`), or the place fails; then nothing appears.
+    /// When the stream fails (`Stream`) or is longer (`TooLarge`), or the storage fails; then nothing becomes visible.
     pub async fn put_input<E>(
         &self,
         task: &TaskId,
@@ -172,7 +115,7 @@ impl Staging {
         E: Into<Box<dyn Error + Send + Sync>>,
     {
         match &self.store {
-            Store::Folder(store) => store.put_input(task, stream, limit_bytes).await,
+            Store::Directory(store) => store.put_input(task, stream, limit_bytes).await,
             Store::Objects(store) => store.put_input(task, stream, limit_bytes).await,
         }
     }
@@ -199,41 +142,41 @@ impl Staging {
         self.sources.delete_input_file(audio_path).await.map(|()| true)
     }
 
-    /// Keeps what the API knows of a task beside its song: a few hundred bytes, replaced by the next.
+    /// Stores the API's record of a task next to its song: a few hundred bytes; replaces an earlier record.
     ///
     /// # Errors
-    /// When the place fails; then the one before is still there.
+    /// When the storage fails; then the earlier record is unchanged.
     pub async fn put_record(&self, task: &TaskId, record: &[u8]) -> Result<(), StorageError> {
         match &self.store {
-            Store::Folder(store) => store.put_record(task, record).await,
+            Store::Directory(store) => store.put_record(task, record).await,
             Store::Objects(store) => store.put_record(task, record).await,
         }
     }
 
-    /// What the API kept of a task, if it did.
+    /// The API's record of a task; none if it does not exist.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When the storage fails.
     pub async fn record(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
         match &self.store {
-            Store::Folder(store) => store.record(task).await,
+            Store::Directory(store) => store.record(task).await,
             Store::Objects(store) => store.record(task).await,
         }
     }
 
-    /// Removes what the API kept of a task.
+    /// Deletes the API's record of a task.
     ///
     /// # Errors
-    /// When the place fails; what is gone is no error.
+    /// When the storage fails. A missing record is no error.
     pub async fn delete_record(&self, task: &TaskId) -> Result<(), StorageError> {
         match &self.store {
-            Store::Folder(store) => store.delete_record(task).await,
+            Store::Directory(store) => store.delete_record(task).await,
             Store::Objects(store) => store.delete_record(task).await,
         }
     }
 
-    /// Stores a task's stems under `attempt`; nobody sees them before [`show`](Self::show). Can be done again after
-    /// a failure.
+    /// Stores a task's stems under `attempt`; invisible until [`Self::publish_manifest`]. May be retried after a
+    /// failure.
     ///
     /// # Errors
     /// When a stem cannot be read or written.
@@ -244,34 +187,34 @@ impl Staging {
         stems: StemFiles<'_>,
         input: &InputIdentity,
         model: &str,
-    ) -> Result<Stored, StorageError> {
+    ) -> Result<StoredStems, StorageError> {
         let [vocals, instrumental]: [StagedStem; 2] = match &self.store {
-            Store::Folder(store) => store.store(task, attempt, stems).await?,
+            Store::Directory(store) => store.store(task, attempt, stems).await?,
             Store::Objects(store) => store.store(task, attempt, stems).await?,
         };
         let manifest = StagingManifest::new(task, attempt, input.clone(), model, vocals, instrumental);
-        Ok(Stored { manifest })
+        Ok(StoredStems { manifest })
     }
 
-    /// Shows stored stems by writing their manifest, in place of any other attempt's. The caller confirms its claim
-    /// right before.
+    /// Publishes stored stems by writing their manifest, which replaces that of any other attempt. The caller must
+    /// confirm its partition ownership immediately before.
     ///
     /// # Errors
     /// When the manifest cannot be written.
-    pub async fn show(&self, stored: &Stored) -> Result<(), StorageError> {
+    pub async fn publish_manifest(&self, stored: &StoredStems) -> Result<(), StorageError> {
         match &self.store {
-            Store::Folder(store) => store.show(&stored.manifest).await,
-            Store::Objects(store) => store.show(&stored.manifest).await,
+            Store::Directory(store) => store.publish_manifest(&stored.manifest).await,
+            Store::Objects(store) => store.publish_manifest(&stored.manifest).await,
         }
     }
 
-    /// A task's manifest, if there is one and both stems that it names are there with their sizes.
+    /// A task's staging manifest; none unless both of its stems exist with the recorded sizes.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When the storage fails.
     pub async fn find(&self, task: &TaskId) -> Result<Option<StagingManifest>, StorageError> {
         let manifest = match &self.store {
-            Store::Folder(store) => store.manifest(task).await?,
+            Store::Directory(store) => store.manifest(task).await?,
             Store::Objects(store) => store.manifest(task).await?,
         };
         let Some(manifest) = manifest.and_then(|bytes| StagingManifest::read(task, &bytes)) else {
@@ -287,46 +230,48 @@ impl Staging {
         Ok(Some(manifest))
     }
 
-    /// Removes what `attempt` stored and did not show.
+    /// Removes the unpublished stems of `attempt`.
     ///
     /// # Errors
-    /// When the place fails; what is gone is no error.
+    /// When the storage fails. Missing stems are no error.
     pub async fn discard_attempt(&self, task: &TaskId, attempt: AttemptId) -> Result<(), StorageError> {
         match &self.store {
-            Store::Folder(store) => store.discard_attempt(task, attempt).await,
+            Store::Directory(store) => store.discard_attempt(task, attempt).await,
             Store::Objects(store) => store.discard_attempt(task, attempt).await,
         }
     }
 
-    /// Removes a task's manifest and then the stems of all its attempts, so that a manifest never names what is gone;
-    /// and what the API kept of it.
+    /// Removes a task's manifest, then the stems of all its attempts, so that a manifest never names missing stems;
+    /// then the API's record.
     ///
     /// # Errors
-    /// When the place fails; what is gone is no error, and doing it again goes on where it stopped.
+    /// When the storage fails; a retry continues where it stopped. Missing files are no error.
     pub async fn remove(&self, task: &TaskId) -> Result<(), StorageError> {
         match &self.store {
-            Store::Folder(store) => store.remove(task).await?,
+            Store::Directory(store) => store.remove(task).await?,
             Store::Objects(store) => store.remove(task).await?,
         }
         self.delete_record(task).await
     }
 
-    /// A stem that a result names, whoever made it: a file below the folder of stems, or an object in an allowed bucket.
+    /// A stem that a result names, from this processor or uvr5-api's: a file below the directory of stems, or an object
+    /// in an allowed bucket.
     ///
     /// # Errors
-    /// When it is not there or may not be read.
+    /// When it does not exist or may not be read.
     pub async fn stem(&self, path: &str) -> Result<StemSource, StorageError> {
         self.sources.stem(path).await
     }
 
-    /// Removes a stem that another make of processor left for `task`: a file below the folder of stems whose name
-    /// begins with the task's. Anything else stays.
+    /// Removes a stem that uvr5-api's processor stored for `task`: a file below the directory of stems whose name
+    /// starts with the task's ID. Any other file stays.
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub async fn remove_foreign_stem(&self, task: &TaskId, path: &str) -> Result<(), StorageError> {
+    pub async fn remove_uvr5_stem(&self, task: &TaskId, path: &str) -> Result<(), StorageError> {
         let name = Path::new(path).file_name().and_then(|name| name.to_str());
-        if ObjectAddress::is_one(path) || !name.is_some_and(|name| name.starts_with(&format!("{task}_"))) {
+        if ObjectAddress::is_address(path) || !name.is_some_and(|name| name.starts_with(&format!("{task}_")))
+        {
             return Ok(());
         }
         self.sources.delete_stem_file(path).await

@@ -1,6 +1,7 @@
 //! Staging in an object store: `prefix/<task>/<attempt>/<stem>`, `prefix/<task>/manifest.json`, `prefix/inputs/<song>`.
 //!
-//! A task may be called `inputs`: its objects are told from songs by their whole form, never by their beginning alone.
+//! A task's ID may be `inputs`: its objects are distinguished from songs by their complete form, never by the prefix
+//! alone.
 
 use std::error::Error;
 
@@ -9,21 +10,20 @@ use futures_util::Stream;
 use separation_contract::message::TaskId;
 use separation_contract::names;
 
-use super::StemFiles;
+use super::files::StemFiles;
 use crate::settings::ObjectAddress;
 use crate::storage::manifest::{MAX_BYTES, StagedStem, StagingManifest};
 use crate::storage::{AttemptId, S3, StorageError};
 
-/// Objects of one task that are looked through when it is removed: those of 2,500 attempts.
+/// Maximum number of objects listed when a task is removed: the two stems of 2,500 attempts.
 const MAX_OBJECTS: usize = 5_000;
 
-/// What songs have before their names.
+/// Prefix of songs' names.
 const INPUTS: &str = "inputs";
 
-/// Songs have no content type of their own: what they are is read from their bytes.
+/// The same for every song, because a song's format is detected from its bytes.
 const INPUT_CONTENT_TYPE: &str = "application/octet-stream";
 
-/// Staging in an object store.
 #[derive(Debug, Clone)]
 pub(super) struct ObjectStore {
     s3: S3,
@@ -94,7 +94,7 @@ impl ObjectStore {
         stems: StemFiles<'_>,
     ) -> Result<[StagedStem; 2], StorageError> {
         let [vocals, instrumental] = self.stem_addresses(task, attempt);
-        // At the same time: the processor, and its GPU, waits for both.
+        // Concurrently: the processor and its GPU wait for both.
         let (vocals, instrumental) = tokio::try_join!(
             self.store_file(stems.vocals, &vocals),
             self.store_file(stems.instrumental, &instrumental)
@@ -123,14 +123,14 @@ impl ObjectStore {
         })
     }
 
-    pub(super) async fn show(&self, manifest: &StagingManifest) -> Result<(), StorageError> {
+    pub(super) async fn publish_manifest(&self, manifest: &StagingManifest) -> Result<(), StorageError> {
         let address = self.manifest_address(&manifest.task_uuid);
         self.s3
             .write_small(&address, manifest.to_json(), Some("application/json"))
             .await
     }
 
-    /// The manifest as it is written, if there is one of a manifest's size.
+    /// The manifest's bytes; none if it does not exist or is larger than [`MAX_BYTES`].
     pub(super) async fn manifest(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
         self.read_small(&self.manifest_address(task)).await
     }
@@ -155,15 +155,15 @@ impl ObjectStore {
 
     pub(super) async fn remove(&self, task: &TaskId) -> Result<(), StorageError> {
         self.s3.delete(&self.manifest_address(task)).await?;
-        let folder = self.prefix.join(&format!("{task}/"));
-        for object in self.s3.list(&folder, MAX_OBJECTS).await? {
+        let task_prefix = self.prefix.join(&format!("{task}/"));
+        for object in self.s3.list(&task_prefix, MAX_OBJECTS).await? {
             if object
                 .key
-                .strip_prefix(&folder.key)
+                .strip_prefix(&task_prefix.key)
                 .is_some_and(is_stem_of_an_attempt)
             {
                 let address = ObjectAddress {
-                    bucket: folder.bucket.clone(),
+                    bucket: task_prefix.bucket.clone(),
                     key: object.key,
                 };
                 self.s3.delete(&address).await?;
@@ -173,8 +173,8 @@ impl ObjectStore {
     }
 
     fn stem_addresses(&self, task: &TaskId, attempt: AttemptId) -> [ObjectAddress; 2] {
-        let folder = self.prefix.join(&format!("{task}/{attempt}/"));
-        [names::vocals_key(task), names::instrumental_key(task)].map(|name| folder.join(&name))
+        let attempt_prefix = self.prefix.join(&format!("{task}/{attempt}/"));
+        [names::vocals_key(task), names::instrumental_key(task)].map(|name| attempt_prefix.join(&name))
     }
 
     fn manifest_address(&self, task: &TaskId) -> ObjectAddress {
@@ -182,8 +182,8 @@ impl ObjectStore {
     }
 }
 
-/// Whether a key below a task's folder is of the form `<attempt>/<name>`.
+/// Whether an object key below a task's prefix has the form `<attempt>/<name>`.
 fn is_stem_of_an_attempt(key: &str) -> bool {
     key.split_once('/')
-        .is_some_and(|(attempt, name)| AttemptId::is_one(attempt) && !name.contains('/'))
+        .is_some_and(|(attempt, name)| AttemptId::is_valid(attempt) && !name.contains('/'))
 }

@@ -1,27 +1,27 @@
-//! What messages may name: files below the shared folders and objects in allowed buckets.
+//! Access to the paths in messages: files below the shared directories and objects in allowed buckets.
 
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
-use super::{StagedInput, StemSource};
+use super::files::{StagedInput, StemSource};
 use crate::error::ErrorClass;
 use crate::settings::{ObjectAddress, StagingSettings};
-use crate::storage::blame::is_refusal;
 use crate::storage::blocking::blocking;
+use crate::storage::classify::is_refusal;
 use crate::storage::confine::{OpenFile, Root};
 use crate::storage::{AttemptScratch, InputIdentity, ObjectHead, S3, StorageError};
 
-/// The name of a downloaded song in scratch space.
+/// File name of a downloaded song in scratch space.
 const INPUT_FILE: &str = "input";
 
-/// What messages may name.
+/// The directories and buckets that messages may name.
 #[derive(Debug, Clone)]
 pub(super) struct Sources {
     inputs: Root,
     stems: Root,
     buckets: Vec<String>,
-    /// Where this worker's own objects are, if it has any.
-    home: Option<ObjectAddress>,
+    /// The staging prefix, if staging is in an object store.
+    staging_prefix: Option<ObjectAddress>,
     s3: Option<S3>,
 }
 
@@ -31,13 +31,13 @@ impl Sources {
             inputs,
             stems,
             buckets: settings.input_buckets.clone(),
-            home: settings.s3_staging.clone(),
+            staging_prefix: settings.s3_staging.clone(),
             s3,
         }
     }
 
     pub(super) async fn input(&self, audio_path: &str) -> Result<InputIdentity, StorageError> {
-        if ObjectAddress::is_one(audio_path) {
+        if ObjectAddress::is_address(audio_path) {
             let (s3, address) = self.object(audio_path)?;
             let head = self.head(s3, &address).await?;
             return Ok(InputIdentity {
@@ -54,7 +54,7 @@ impl Sources {
         audio_path: &str,
         scratch: &AttemptScratch,
     ) -> Result<StagedInput, StorageError> {
-        if !ObjectAddress::is_one(audio_path) {
+        if !ObjectAddress::is_address(audio_path) {
             let (file, identity) = file_below(&self.inputs, audio_path).await?;
             return Ok(StagedInput {
                 path: file.path(),
@@ -66,7 +66,7 @@ impl Sources {
         let path = scratch.path().join(INPUT_FILE);
         let room = scratch.remaining_bytes().await?;
         let head = match s3.download(&address, &path, room).await {
-            Err(error) => return Err(self.blame(s3, &address, error).await),
+            Err(error) => return Err(self.classify(s3, &address, error).await),
             Ok(head) => head,
         };
         Ok(StagedInput {
@@ -80,7 +80,7 @@ impl Sources {
     }
 
     pub(super) async fn stem(&self, path: &str) -> Result<StemSource, StorageError> {
-        if ObjectAddress::is_one(path) {
+        if ObjectAddress::is_address(path) {
             let (s3, address) = self.object(path)?;
             let head = self.head(s3, &address).await?;
             return Ok(StemSource::Object {
@@ -106,65 +106,67 @@ impl Sources {
     async fn head(&self, s3: &S3, address: &ObjectAddress) -> Result<ObjectHead, StorageError> {
         match s3.head(address).await {
             Ok(head) => head.ok_or_else(|| StorageError::missing(address)),
-            Err(error) => Err(self.blame(s3, address, error).await),
+            Err(error) => Err(self.classify(s3, address, error).await),
         }
     }
 
-    /// Tells trouble with the one object that a message names from trouble of the store, by asking the store for another
-    /// object in the place where this worker's own are.
-    async fn blame(&self, s3: &S3, address: &ObjectAddress, error: StorageError) -> StorageError {
+    /// Distinguishes a failure of the one object that a message names from a failure of the store, by reading below the
+    /// staging prefix, or else in the object's bucket.
+    async fn classify(&self, s3: &S3, address: &ObjectAddress, error: StorageError) -> StorageError {
         let (StorageError::Objects { code, problem, .. }, ErrorClass::Dependency) = (&error, error.class())
         else {
             return error;
         };
-        let home = self.home.clone().unwrap_or_else(|| ObjectAddress {
+        let staging_prefix = self.staging_prefix.clone().unwrap_or_else(|| ObjectAddress {
             bucket: address.bucket.clone(),
             key: String::new(),
         });
-        let admitted = match s3.admits(&home).await {
+        let accessible = match s3.check_access(&staging_prefix).await {
             Ok(()) => true,
-            // Known to the store, which does not let this worker use a bucket that is not its own.
-            Err(StorageError::Objects { code, .. }) => self.home.is_none() && code == "AccessDenied",
+            // The store accepts the credentials but refuses this bucket, which is not the worker's staging bucket.
+            Err(StorageError::Objects { code, .. }) => {
+                self.staging_prefix.is_none() && code == "AccessDenied"
+            }
             Err(_) => false,
         };
-        if !admitted {
+        if !accessible {
             return error;
         }
         if is_refusal(code) {
             return StorageError::Refused {
-                place: address.to_string(),
-                rule: format!("the worker's credentials must be allowed to read it, but {problem}"),
+                location: address.to_string(),
+                rule: format!("the worker's credentials must have permission to read it, but {problem}"),
             };
         }
-        error.of_one_object()
+        error.into_transient()
     }
 
-    /// The object that a text names, if it may be read.
+    /// Parses an `s3://` address and checks that its bucket is allowed.
     fn object(&self, text: &str) -> Result<(&S3, ObjectAddress), StorageError> {
         let refused = |rule: String| StorageError::Refused {
-            place: text.to_owned(),
+            location: text.to_owned(),
             rule,
         };
         let address: ObjectAddress = text
             .parse()
-            .map_err(|_| refused("it must be of the form s3://bucket/key".into()))?;
+            .map_err(|_| refused("it must have the form s3://bucket/key".into()))?;
         if address.key.is_empty() || address.key.ends_with('/') {
-            return Err(refused("it must name an object".into()));
+            return Err(refused("its object key must not be empty or end with /".into()));
         }
         if !self.buckets.contains(&address.bucket) {
             return Err(refused(format!(
-                "its bucket must be one of those of S3_STAGING and S3_INPUT_BUCKETS ({})",
+                "its bucket must be that of S3_STAGING or one of S3_INPUT_BUCKETS ({})",
                 self.buckets.join(", ")
             )));
         }
         let s3 = self.s3.as_ref().ok_or_else(|| StorageError::NoObjectStore {
-            place: text.to_owned(),
+            location: text.to_owned(),
         })?;
         Ok((s3, address))
     }
 }
 
-/// The regular file below `root` that `path` names, open, and which it is.
+/// Opens the regular file at `path` below `root` and returns its identity.
 async fn file_below(root: &Root, path: &str) -> Result<(OpenFile, InputIdentity), StorageError> {
     let (root, path) = (root.clone(), PathBuf::from(path));
     blocking(move || {
@@ -175,12 +177,12 @@ async fn file_below(root: &Root, path: &str) -> Result<(OpenFile, InputIdentity)
     .await
 }
 
-/// A file's size and time of change; whoever replaces it changes the latter.
+/// A file's size and modification time, which changes when the file is replaced.
 fn identity_of(file: &OpenFile) -> Result<InputIdentity, StorageError> {
     let failed = |error| StorageError::file("look up", file.resolved())(error);
     let metadata = file.file().metadata().map_err(failed)?;
     let changed = metadata.modified().map_err(failed)?;
-    // A clock set before 1970 makes tags that do not compare well, which only repeats work.
+    // Times before 1970 count as 0.
     let nanoseconds = changed
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos());
@@ -191,7 +193,7 @@ fn identity_of(file: &OpenFile) -> Result<InputIdentity, StorageError> {
     })
 }
 
-/// Deletes the file that `path` names below `root`; of a symbolic link, the link.
+/// Deletes the file at `path` below `root`, or the symbolic link.
 async fn delete_below(root: &Root, path: &str) -> Result<(), StorageError> {
     let (root, path) = (root.clone(), PathBuf::from(path));
     blocking(move || root.delete(&path)).await

@@ -1,4 +1,4 @@
-//! The API with a queue and files that tests look into, and servers of songs beside it.
+//! The API with a queue and files that tests inspect, and servers of songs.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -22,7 +22,7 @@ use separation_worker::api::{
     ApiArguments, App, QueueError, QueueProgress, TaskFiles, TaskQueue, serve_until,
 };
 use separation_worker::error::ErrorClass;
-use separation_worker::kafka::Place;
+use separation_worker::kafka::Position;
 use separation_worker::outbound::Client;
 use separation_worker::service::Shutdown;
 use separation_worker::settings::OutboundAllow;
@@ -32,7 +32,7 @@ use separation_worker::work::WorkError;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Waits until something holds; fails after ten seconds.
+/// Waits until a condition holds; fails after ten seconds.
 pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let mut tick = tokio::time::interval(Duration::from_millis(5));
     let waiting = async {
@@ -44,12 +44,12 @@ pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(done.is_ok(), "not in ten seconds: {what}");
 }
 
-/// A queue in memory. Fails as it is told.
+/// A queue in memory, with scripted failures.
 #[derive(Default)]
 pub(super) struct Queue {
-    pub(super) away: Mutex<bool>,
+    pub(super) unreachable: Mutex<bool>,
     pub(super) refuses: Mutex<Option<ErrorClass>>,
-    /// Whether tasks are queued and the caller does not hear of it.
+    /// Whether tasks are queued but the response is lost.
     pub(super) answer_lost: Mutex<bool>,
     pub(super) progress: Mutex<Option<QueueProgress>>,
     pub(super) tasks: Mutex<Vec<(Task, TraceContext)>>,
@@ -58,16 +58,16 @@ pub(super) struct Queue {
 
 impl TaskQueue for Queue {
     fn reachable(&self) -> BoxFuture<'_, bool> {
-        Box::pin(async { !*self.away.lock().unwrap() })
+        Box::pin(async { !*self.unreachable.lock().unwrap() })
     }
 
     fn publish<'a>(
         &'a self,
         task: &'a Task,
         trace: TraceContext,
-    ) -> BoxFuture<'a, Result<Place, QueueError>> {
+    ) -> BoxFuture<'a, Result<Position, QueueError>> {
         Box::pin(async move {
-            let error = |class| WorkError::new(class, "told to fail");
+            let error = |class| WorkError::new(class, "scripted failure");
             if let Some(class) = *self.refuses.lock().unwrap() {
                 return Err(QueueError::NotQueued(error(class)));
             }
@@ -76,7 +76,7 @@ impl TaskQueue for Queue {
             if *self.answer_lost.lock().unwrap() {
                 return Err(QueueError::Unknown(error(ErrorClass::Transient)));
             }
-            Ok(Place {
+            Ok(Position {
                 partition: 0,
                 offset: tasks.len() as i64 - 1,
             })
@@ -108,15 +108,15 @@ impl Files {
         self.inputs.lock().unwrap().is_empty() && self.records.lock().unwrap().is_empty()
     }
 
-    /// Shows how a task ended.
-    pub(super) fn show(&self, task: &str, manifest: serde_json::Value) {
+    /// Publishes a task's manifest.
+    pub(super) fn publish_manifest(&self, task: &str, manifest: serde_json::Value) {
         let manifest = serde_json::from_value(manifest).unwrap();
         self.manifests.lock().unwrap().insert(task.to_owned(), manifest);
     }
 
     fn check(&self) -> Result<(), WorkError> {
         match *self.fails.lock().unwrap() {
-            Some(class) => Err(WorkError::new(class, "told to fail")),
+            Some(class) => Err(WorkError::new(class, "scripted failure")),
             None => Ok(()),
         }
     }
@@ -203,7 +203,7 @@ pub(super) struct Bench {
 pub(super) const PASSWORD: &str = "let me in";
 
 impl Bench {
-    /// An API with `options`; songs may be fetched from the name localhost alone.
+    /// An API with `options`; songs may be fetched from the host name localhost only.
     pub(super) async fn start(options: &[&str]) -> Self {
         let common = ["api", "--host", "127.0.0.1", "--port", "0"];
         let line = Line::try_parse_from([&common, options].concat()).unwrap();
@@ -232,7 +232,7 @@ impl Bench {
         }
     }
 
-    /// One with a password, which [`Self::post`] and [`Self::get`] know.
+    /// An API with a password, which [`Self::request`] and [`Self::get`] send.
     pub(super) async fn guarded(options: &[&str]) -> Self {
         Self::start(&[&["--password", PASSWORD], options].concat()).await
     }
@@ -256,7 +256,7 @@ impl Bench {
         Answer::of(form.into_request(self.request(reqwest::Method::POST, "/tasks"))).await
     }
 
-    /// Whether a song has begun to arrive.
+    /// Whether a song is being received.
     pub(super) fn is_receiving(&self) -> bool {
         self.files.receiving.load(Ordering::SeqCst) > 0
     }
@@ -266,7 +266,7 @@ impl Bench {
     }
 }
 
-/// An answer that was read.
+/// A received response.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -294,7 +294,7 @@ impl Answer {
     }
 }
 
-/// A form, written by hand.
+/// A multipart form, encoded by hand.
 #[derive(Default)]
 pub(super) struct Form(Vec<u8>);
 
@@ -334,16 +334,16 @@ impl Form {
     }
 }
 
-/// A server of songs, called by the name localhost.
+/// A server of songs, reached by the host name localhost.
 pub(super) struct Songs {
     pub(super) url: String,
-    pub(super) asked: Arc<AtomicUsize>,
+    pub(super) requests: Arc<AtomicUsize>,
 }
 
 impl Songs {
     pub(super) async fn start(song: &'static [u8]) -> Self {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&asked);
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&requests);
         let stuck = || async {
             let begin = futures_util::stream::iter([Ok::<_, io::Error>(Bytes::from_static(b"begin"))]);
             axum::body::Body::from_stream(begin.chain(futures_util::stream::pending()))
@@ -374,7 +374,7 @@ impl Songs {
         tokio::spawn(async move { axum::serve(listener, app).await });
         Self {
             url: format!("http://localhost:{}", address.port()),
-            asked,
+            requests,
         }
     }
 

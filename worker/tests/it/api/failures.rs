@@ -1,4 +1,4 @@
-//! What goes wrong says so, and leaves nothing behind.
+//! Failed requests return the reason, and leave nothing behind.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use serde_json::json;
 use super::SONG;
 use super::bench::{Answer, Bench, Form, Songs, eventually};
 
-/// Nothing of any song is left, once what runs has ended.
-async fn nothing_is_left(api: &Bench) {
-    eventually("all songs are gone", || api.files.is_empty()).await;
+/// Waits until no file of any song is left, and checks that no task is queued.
+async fn check_nothing_left(api: &Bench) {
+    eventually("all files are removed", || api.files.is_empty()).await;
     assert!(api.tasks().is_empty());
 }
 
 #[tokio::test]
-async fn a_request_that_is_wrong_is_refused_before_anything_begins() {
+async fn an_invalid_request_is_refused_before_any_song_is_fetched() {
     let (api, songs) = (Bench::guarded(&[]).await, Songs::start(SONG).await);
     let audio = songs.at("/song.mp3");
     let missing = |field: &str| format!("Missing required field: {field}");
@@ -64,22 +64,22 @@ async fn a_request_that_is_wrong_is_refused_before_anything_begins() {
             .status,
         400
     );
-    assert_eq!(songs.asked.load(Ordering::SeqCst), 0);
-    nothing_is_left(&api).await;
+    assert_eq!(songs.requests.load(Ordering::SeqCst), 0);
+    check_nothing_left(&api).await;
 }
 
 #[tokio::test]
-async fn a_song_that_cannot_be_fetched_fails_here_and_says_why() {
+async fn a_song_that_cannot_be_fetched_gets_the_reason() {
     let options = ["--max-input-bytes", "10", "--input-idle-seconds", "1"];
     let (api, songs) = (Bench::guarded(&options).await, Songs::start(SONG).await);
     for (audio, details) in [
         (songs.at("/missing"), "localhost answered 404"),
         (
             songs.at("/song.mp3"),
-            "the answer of localhost is larger than 10 bytes",
+            "the response from localhost is larger than 10 bytes",
         ),
-        (songs.at("/hang"), "nothing came from localhost for 1 s"),
-        (songs.at("/stuck"), "nothing came from localhost for 1 s"),
+        (songs.at("/hang"), "no data from localhost for 1 s"),
+        (songs.at("/stuck"), "no data from localhost for 1 s"),
         (
             songs.at("/inside"),
             "calling 169.254.169.254 is refused: it is a link-local address",
@@ -90,7 +90,7 @@ async fn a_song_that_cannot_be_fetched_fails_here_and_says_why() {
         ),
         (
             "http://name.invalid/song.mp3".to_owned(),
-            "cannot find the address of name.invalid",
+            "cannot resolve name.invalid",
         ),
     ] {
         let answer = api.generate(&audio).await;
@@ -107,13 +107,13 @@ async fn a_song_that_cannot_be_fetched_fails_here_and_says_why() {
         (empty.status, empty.json),
         (400, json!({"error": "The audio is empty"}))
     );
-    nothing_is_left(&api).await;
+    check_nothing_left(&api).await;
 }
 
 #[tokio::test]
-async fn with_kafka_away_nothing_is_begun() {
+async fn without_kafka_no_song_is_fetched() {
     let (api, songs) = (Bench::guarded(&[]).await, Songs::start(SONG).await);
-    *api.queue.away.lock().unwrap() = true;
+    *api.queue.unreachable.lock().unwrap() = true;
     let answers = [
         api.generate(&songs.at("/song.mp3")).await,
         api.upload(Form::default().field("audio", SONG)).await,
@@ -122,8 +122,8 @@ async fn with_kafka_away_nothing_is_begun() {
         assert_eq!(answer.status, 503, "{answer:?}");
         assert!(answer.headers.contains_key(header::RETRY_AFTER));
     }
-    assert_eq!(songs.asked.load(Ordering::SeqCst), 0);
-    nothing_is_left(&api).await;
+    assert_eq!(songs.requests.load(Ordering::SeqCst), 0);
+    check_nothing_left(&api).await;
 }
 
 #[tokio::test]
@@ -136,34 +136,34 @@ async fn a_song_whose_task_is_not_queued_is_removed() {
             api.upload(Form::default().field("audio", SONG)).await.status,
             status
         );
-        nothing_is_left(&api).await;
+        check_nothing_left(&api).await;
     }
 }
 
 #[tokio::test]
-async fn a_song_whose_task_may_be_queued_is_kept_and_its_caller_gets_the_tasks_name() {
+async fn a_song_whose_task_may_be_queued_is_kept_and_its_task_uuid_returned() {
     let (api, songs) = (Bench::guarded(&[]).await, Songs::start(SONG).await);
     *api.queue.answer_lost.lock().unwrap() = true;
     let answers = [
         api.generate(&songs.at("/song.mp3")).await,
         api.upload(Form::default().field("audio", SONG)).await,
     ];
-    // All that may be removed is removed by the time it has ended.
+    // All removals are finished when the API has ended.
     api.stop.cancel();
     api.ended.await.unwrap();
     for answer in answers {
         assert_eq!(answer.status, 503, "{answer:?}");
-        let task = answer.json["task_uuid"].as_str().expect("the task's name");
+        let task = answer.json["task_uuid"].as_str().expect("the task's id");
         assert!(api.files.inputs.lock().unwrap().contains_key(task));
         assert!(
             api.files.records.lock().unwrap().contains_key(task),
-            "its status is known"
+            "its record is kept"
         );
     }
 }
 
 #[tokio::test]
-async fn a_song_that_cannot_be_kept_is_not_queued() {
+async fn a_song_that_cannot_be_stored_is_not_queued() {
     let api = Bench::guarded(&[]).await;
     for (class, status) in [(ErrorClass::Transient, 503), (ErrorClass::Permanent, 500)] {
         *api.files.fails.lock().unwrap() = Some(class);
@@ -172,12 +172,12 @@ async fn a_song_that_cannot_be_kept_is_not_queued() {
             status
         );
         assert_eq!(api.get("/tasks/abc").await.status, 503);
-        nothing_is_left(&api).await;
+        check_nothing_left(&api).await;
     }
 }
 
 #[tokio::test]
-async fn a_form_that_is_wrong_leaves_no_song() {
+async fn an_invalid_form_leaves_no_song() {
     let api = Bench::guarded(&["--max-input-bytes", "100000"]).await;
     let song = || Form::default().field("audio", SONG);
     let large = vec![b'x'; 100_001];
@@ -189,11 +189,11 @@ async fn a_form_that_is_wrong_leaves_no_song() {
             "Missing required field: audio",
         ),
         (Form::default().field("audio", b""), 400, "The audio is empty"),
-        (song().field("audio", SONG), 400, "A field is there twice"),
+        (song().field("audio", SONG), 400, "A field is present twice"),
         (
             song().field("hook_url", b"").field("hook_url", b""),
             400,
-            "A field is there twice",
+            "A field is present twice",
         ),
         (song().field("other", b"x"), 400, "Unknown field in the form"),
         (
@@ -223,7 +223,7 @@ async fn a_form_that_is_wrong_leaves_no_song() {
             (status, &json!(error)),
             "{answer:?}"
         );
-        nothing_is_left(&api).await;
+        check_nothing_left(&api).await;
     }
     let no_form = api.request(Method::POST, "/tasks").body("song");
     assert_eq!(Answer::of(no_form).await.status, 400);
@@ -232,11 +232,11 @@ async fn a_form_that_is_wrong_leaves_no_song() {
         .header(header::CONTENT_TYPE, Form::content_type())
         .body(song().unfinished());
     assert_eq!(Answer::of(unfinished).await.status, 400);
-    nothing_is_left(&api).await;
+    check_nothing_left(&api).await;
 }
 
 #[tokio::test]
-async fn an_upload_that_stalls_is_ended() {
+async fn a_stalled_upload_times_out() {
     let api = Bench::guarded(&["--input-idle-seconds", "1"]).await;
     let begin = futures_util::stream::iter([Ok::<_, std::io::Error>(
         Form::default().field("audio", SONG).unfinished(),
@@ -251,11 +251,11 @@ async fn an_upload_that_stalls_is_ended() {
         (answer.status, answer.json),
         (408, json!({"error": "The upload is too slow"}))
     );
-    nothing_is_left(&api).await;
+    check_nothing_left(&api).await;
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_leaves_no_song() {
+async fn a_client_that_disconnects_leaves_no_song() {
     let (api, songs) = (
         Bench::guarded(&["--max-concurrent-inputs", "1"]).await,
         Songs::start(SONG).await,
@@ -266,7 +266,7 @@ async fn a_caller_that_goes_away_leaves_no_song() {
         .json(&body)
         .timeout(Duration::from_millis(300));
     assert!(request.send().await.is_err_and(|error| error.is_timeout()));
-    // Its place is free again.
+    // Its slot is free again.
     let mut tries = tokio::time::interval(Duration::from_millis(20));
     let next = async {
         while api.upload(Form::default().field("audio", SONG)).await.status != 200 {
@@ -278,7 +278,7 @@ async fn a_caller_that_goes_away_leaves_no_song() {
 }
 
 #[tokio::test]
-async fn more_songs_at_once_than_allowed_are_told_to_come_back() {
+async fn songs_above_the_concurrency_limit_get_retry_after() {
     let (api, songs) = (
         Bench::guarded(&["--max-concurrent-inputs", "1"]).await,
         Songs::start(SONG).await,

@@ -1,4 +1,4 @@
-//! The program itself, with librdkafka's broker and real folders.
+//! The program itself, with librdkafka's in-process broker and real directories.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,21 +20,21 @@ use tokio::process::{Child, ChildStderr, Command};
 use super::SONG;
 use super::bench::{Answer, Form, PASSWORD, Songs};
 
-/// How long any step may take; far more than it does.
+/// Timeout of any step, far longer than it takes.
 const LIMIT: Duration = Duration::from_secs(30);
 
 struct Program {
     child: Child,
     log: Lines<BufReader<ChildStderr>>,
     url: String,
-    folder: TempDir,
+    directory: TempDir,
     http: reqwest::Client,
 }
 
 impl Program {
     async fn start(brokers: &str) -> Self {
         separation_worker::outbound::install_tls();
-        let folder = TempDir::new().unwrap();
+        let directory = TempDir::new().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_separation-worker"))
             .args([
                 "api",
@@ -48,8 +48,8 @@ impl Program {
             .args(["--outbound-allow", "localhost", "--admin-addr", "127.0.0.1:0"])
             .env_clear()
             .env("BASIC_AUTH_PASSWORD", PASSWORD)
-            .env("TEMP_DIR", folder.path().join("songs"))
-            .env("OUTPUT_DIR", folder.path().join("stems"))
+            .env("TEMP_DIR", directory.path().join("songs"))
+            .env("OUTPUT_DIR", directory.path().join("stems"))
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -61,7 +61,7 @@ impl Program {
             child,
             log,
             url: format!("http://{}", address.trim()),
-            folder,
+            directory,
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
         }
     }
@@ -81,12 +81,12 @@ impl Program {
     }
 
     fn songs(&self) -> Vec<String> {
-        names(&self.folder.path().join("songs"))
+        names(&self.directory.path().join("songs"))
     }
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).unwrap();
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -94,20 +94,20 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-async fn line_with(log: &mut Lines<BufReader<ChildStderr>>, words: &str) -> String {
-    let mut seen = Vec::new();
+async fn line_with(log: &mut Lines<BufReader<ChildStderr>>, text: &str) -> String {
+    let mut lines = Vec::new();
     let found = tokio::time::timeout(LIMIT, async {
         while let Some(line) = log.next_line().await.unwrap() {
-            if line.contains(words) {
+            if line.contains(text) {
                 return line;
             }
-            seen.push(line);
+            lines.push(line);
         }
-        panic!("the program ended without `{words}`");
+        panic!("the program ended without `{text}`");
     });
     match found.await {
         Ok(line) => line,
-        Err(_) => panic!("no `{words}` in the log: {seen:#?}"),
+        Err(_) => panic!("no `{text}` in the log: {lines:#?}"),
     }
 }
 
@@ -203,19 +203,19 @@ async fn songs_go_through_the_program_to_kafka_and_are_followed() {
         (&json!("queued"), &json!(0)),
         "{status}"
     );
-    // As after a first commit at the end of the topic: `latest`.
+    // As with `latest`, where a group's first commit is at the end of the topic.
     commit(2, "");
     let skipped = program.get(&format!("/tasks/{uploaded}")).await.json;
     assert_eq!(skipped["status"], "unknown", "{skipped}");
 
     let pid = rustix::process::Pid::from_raw(program.child.id().unwrap() as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    for words in [
+    for text in [
         "Received SIGTERM, initiating graceful shutdown...",
         "Kafka producer closed",
         "API shutdown complete",
     ] {
-        line_with(&mut program.log, words).await;
+        line_with(&mut program.log, text).await;
     }
     let status = tokio::time::timeout(LIMIT, program.child.wait())
         .await
@@ -225,7 +225,7 @@ async fn songs_go_through_the_program_to_kafka_and_are_followed() {
 }
 
 #[tokio::test]
-async fn with_the_brokers_gone_nothing_of_a_song_stays() {
+async fn without_brokers_no_song_stays_staged() {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("uvr_tasks", 1, 1).unwrap();
     let program = Program::start(&cluster.bootstrap_servers()).await;
@@ -251,7 +251,7 @@ async fn with_the_brokers_gone_nothing_of_a_song_stays() {
 }
 
 #[tokio::test]
-async fn the_program_does_not_listen_to_everybody_without_a_password() {
+async fn without_a_password_the_program_listens_only_on_loopback() {
     let refused = Command::new(env!("CARGO_BIN_EXE_separation-worker"))
         .args(["api", "--host", "0.0.0.0", "--port", "0"])
         .env_clear()

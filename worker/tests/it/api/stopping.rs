@@ -1,4 +1,4 @@
-//! The API ends in order: what runs is finished, nothing new is taken, the producer is closed last.
+//! Graceful shutdown of the API: running requests finish, no new ones are accepted, the producer is closed last.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use super::SONG;
 use super::bench::{Answer, Bench, Form, eventually};
 
 #[tokio::test]
-async fn a_running_upload_is_finished_and_no_other_is_taken() {
+async fn a_running_upload_is_finished_and_no_other_is_accepted() {
     let api = Bench::guarded(&[]).await;
-    let (go_on, rest) = oneshot::channel();
+    let (continue_upload, remaining) = oneshot::channel();
     let form = Form::default().field("audio", SONG).unfinished();
     let end = b"------tests-boundary--\r\n".to_vec();
     let body = futures_util::stream::iter([Ok::<_, std::io::Error>(form)]).chain(futures_util::stream::once(
         async {
-            rest.await.unwrap();
+            remaining.await.unwrap();
             Ok(end)
         },
     ));
@@ -41,7 +41,7 @@ async fn a_running_upload_is_finished_and_no_other_is_taken() {
         .await
         .unwrap();
     assert!(!*api.queue.closed.lock().unwrap());
-    go_on.send(()).unwrap();
+    continue_upload.send(()).unwrap();
     assert_eq!(running.await.unwrap().status, 200);
     tokio::time::timeout(Duration::from_secs(10), api.ended)
         .await
@@ -52,10 +52,10 @@ async fn a_running_upload_is_finished_and_no_other_is_taken() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_does_not_hold_up_the_end() {
+async fn an_idle_connection_does_not_delay_the_shutdown() {
     let api = Bench::guarded(&[]).await;
     assert_eq!(api.get("/tasks/abc").await.status, 404);
-    let silent = TcpStream::connect(api.url.strip_prefix("http://").unwrap())
+    let idle = TcpStream::connect(api.url.strip_prefix("http://").unwrap())
         .await
         .unwrap();
     api.stop.cancel();
@@ -63,5 +63,5 @@ async fn an_idle_connection_does_not_hold_up_the_end() {
         .await
         .unwrap()
         .unwrap();
-    drop(silent);
+    drop(idle);
 }

@@ -1,4 +1,4 @@
-//! `separation-worker submit`, against the API and against Kafka itself.
+//! `separation-worker submit`, with the API and directly with Kafka.
 
 use std::fs;
 use std::process::{Output, Stdio};
@@ -37,19 +37,19 @@ fn reports(output: &Output, code: i32) -> Vec<Value> {
         .collect()
 }
 
-fn folder_of_songs() -> TempDir {
-    let folder = TempDir::new().unwrap();
+fn directory_of_songs() -> TempDir {
+    let directory = TempDir::new().unwrap();
     for (name, content) in [
         ("a.mp3", SONG),
         ("b.flac", b"another song"),
         ("cover.jpg", b"no song"),
     ] {
-        fs::write(folder.path().join(name), content).unwrap();
+        fs::write(directory.path().join(name), content).unwrap();
     }
-    folder
+    directory
 }
 
-/// Ends the task of each song that is posted: those of `failing` fail.
+/// Finishes the task of each posted song: those with the content `failing` fail.
 async fn end_tasks(api: &Bench, songs: &Songs, count: usize, failing: &[u8]) {
     eventually("all are posted", || api.tasks().len() == count).await;
     for (task, _) in api.tasks() {
@@ -64,17 +64,17 @@ async fn end_tasks(api: &Bench, songs: &Songs, count: usize, failing: &[u8]) {
             manifest["vocals"] = songs.at("/song.mp3").into();
             manifest["instrumental"] = songs.at("/song.mp3?2").into();
         }
-        api.files.show(id, manifest);
+        api.files.publish_manifest(id, manifest);
     }
 }
 
 #[tokio::test]
-async fn a_folder_of_songs_is_posted_followed_and_its_stems_are_fetched() {
+async fn a_directory_of_songs_is_posted_followed_and_its_stems_are_downloaded() {
     let (api, songs) = (Bench::guarded(&[]).await, Songs::start(b"a stem").await);
-    let (folder, stems) = (folder_of_songs(), TempDir::new().unwrap());
-    let (folder, output) = (folder.path().to_str().unwrap(), stems.path().join("new"));
+    let (directory, stems) = (directory_of_songs(), TempDir::new().unwrap());
+    let (directory, output) = (directory.path().to_str().unwrap(), stems.path().join("new"));
     let arguments = [
-        folder,
+        directory,
         "--api",
         &api.url,
         "--json",
@@ -84,7 +84,7 @@ async fn a_folder_of_songs_is_posted_followed_and_its_stems_are_fetched() {
     let (done, ()) = tokio::join!(submit(&arguments).output(), end_tasks(&api, &songs, 2, b""));
     let mut reports = reports(&done.unwrap(), 0);
     assert_eq!(reports.len(), 2);
-    // As they end, in whichever order that is.
+    // Reports are printed in the order in which tasks finish.
     reports.sort_by_key(|report| report["input"].to_string());
     for (report, name) in reports.iter().zip(["a", "b"]) {
         assert_eq!(report["status"], "done", "{report}");
@@ -105,10 +105,10 @@ async fn a_folder_of_songs_is_posted_followed_and_its_stems_are_fetched() {
 }
 
 #[tokio::test]
-async fn a_song_that_fails_is_told_and_the_others_go_on() {
+async fn a_failed_song_is_reported_and_the_others_continue() {
     let (api, songs) = (Bench::guarded(&[]).await, Songs::start(b"a stem").await);
-    let folder = folder_of_songs();
-    let arguments = [folder.path().to_str().unwrap(), "--api", &api.url, "--json"];
+    let directory = directory_of_songs();
+    let arguments = [directory.path().to_str().unwrap(), "--api", &api.url, "--json"];
     let (done, ()) = tokio::join!(submit(&arguments).output(), end_tasks(&api, &songs, 2, SONG));
     let reports = reports(&done.unwrap(), 1);
     let of = |name: &str| {
@@ -151,10 +151,10 @@ async fn a_link_is_queued_without_waiting() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_posted_is_said_before_anything_is() {
+async fn songs_that_cannot_be_posted_are_reported_before_any_is_posted() {
     let api = Bench::guarded(&[]).await;
-    let folder = folder_of_songs();
-    let song = folder.path().join("a.mp3");
+    let directory = directory_of_songs();
+    let song = directory.path().join("a.mp3");
     let song = song.to_str().unwrap();
     for arguments in [
         &["/nothing/here.mp3"] as &[&str],
@@ -174,13 +174,13 @@ async fn what_cannot_be_posted_is_said_before_anything_is() {
 }
 
 #[tokio::test]
-async fn a_file_of_the_shared_folder_is_queued_in_kafka_itself() {
+async fn a_file_of_the_shared_directory_is_queued_directly_in_kafka() {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("uvr_tasks", 1, 1).unwrap();
     let brokers = cluster.bootstrap_servers();
-    let folder = folder_of_songs();
+    let directory = directory_of_songs();
     let arguments = [
-        folder.path().to_str().unwrap(),
+        directory.path().to_str().unwrap(),
         "--direct",
         "--bootstrap-servers",
         &brokers,
@@ -202,7 +202,7 @@ async fn a_file_of_the_shared_folder_is_queued_in_kafka_itself() {
             .unwrap();
         let task: Value = serde_json::from_slice(message.payload().unwrap()).unwrap();
         assert_eq!(task["task_uuid"], report["task_uuid"]);
-        let path = fs::canonicalize(folder.path().join(name)).unwrap();
+        let path = fs::canonicalize(directory.path().join(name)).unwrap();
         assert_eq!(task["audio_path"], path.to_str().unwrap());
     }
 }

@@ -1,4 +1,4 @@
-//! The discrete Fourier transform of any length, by the textbook: decimation in time over the length's factors.
+//! The discrete Fourier transform by the textbook: decimation in time over the length's prime factors, at most 7.
 
 use std::f64::consts::TAU;
 use std::ops::{Add, AddAssign, Mul};
@@ -45,7 +45,7 @@ impl Mul for Complex {
     }
 }
 
-/// Transforms of one length, with its roots of unity computed once.
+/// Transforms of one length, with precomputed roots of unity.
 pub(super) struct Fft {
     /// exp(-2 pi i k / n), k = 0 .. n - 1.
     roots: Vec<Complex>,
@@ -111,7 +111,7 @@ impl Fft {
 /// The largest prime factor that a length may have.
 const MAX_FACTOR: usize = 7;
 
-/// 4 stands in for two factors of 2: it halves the passes over the data.
+/// 4 replaces two factors of 2: this halves the passes over the data.
 fn smallest_factor(length: usize) -> usize {
     [4, 2, 3, 5, 7]
         .into_iter()

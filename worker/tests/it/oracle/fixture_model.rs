@@ -2,7 +2,7 @@
 
 use super::{CHANNELS, Parameters};
 
-/// What the model makes of a spectrum of \[4\]\[F\]\[T\]: neighbours in row, frame and channel mixed, then bent.
+/// The model's output for a spectrum of \[4\]\[F\]\[T\]: a convolution over rows and frames, then a nonlinearity.
 pub(crate) fn fixture(spectrum: &[f64], parameters: Parameters) -> Vec<f64> {
     let plane = parameters.rows * parameters.columns;
     let mut mixed = vec![0.0; spectrum.len()];

@@ -1,5 +1,5 @@
-//! What separation must give, computed plainly: whole arrays in double precision, every chunk of the song, no code
-//! shared with the engine. Written from the definition of MDX-Net inference, to be compared with the engine.
+//! The reference result of a separation, computed plainly: full arrays in double precision, every chunk of the song, no
+//! code shared with the engine. Written from the definition of MDX-Net inference, for comparison with the engine.
 
 mod fft;
 pub(crate) mod fixture_model;
@@ -11,7 +11,7 @@ use std::f64::consts::TAU;
 use fft::Complex;
 use stft::{Frame, Stft};
 
-/// Samples between two frames of a spectrum.
+/// Hop size: samples between two frames of a spectrum.
 const HOP: usize = 1024;
 
 /// Left real, left imaginary, right real, right imaginary.
@@ -23,18 +23,18 @@ pub(crate) type Stereo = [Vec<f64>; 2];
 /// A model: from a spectrum of \[4\]\[F\]\[T\] (left real, left imaginary, right real, right imaginary) to another.
 pub(crate) type Model<'m> = &'m dyn Fn(&[f64]) -> Vec<f64>;
 
-/// How to demix.
+/// Parameters of the separation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Parameters {
     /// Length of the transform.
     pub(crate) n_fft: usize,
-    /// F: rows that the model sees.
+    /// F: rows of the model's input.
     pub(crate) rows: usize,
-    /// T: frames that the model sees.
+    /// T: frames of the model's input.
     pub(crate) columns: usize,
-    /// The fraction of a chunk that the next one covers too.
+    /// The fraction of a chunk that overlaps with the next one.
     pub(crate) overlap: f64,
-    /// Whether the model also hears the negated song.
+    /// Whether the model also processes the negated song.
     pub(crate) denoise: bool,
 }
 
@@ -58,14 +58,14 @@ pub(crate) struct Stems {
     pub(crate) secondary: Stereo,
 }
 
-/// UVR's stems of the song `x`.
+/// Stems of the song `x` by UVR's formula.
 pub(crate) fn uvr_stems(x: &Stereo, parameters: Parameters, compensate: f64, model: Model<'_>) -> Stems {
     let primary = scaled(&demix(x, parameters, model), compensate);
     let secondary = less(x, &primary, 1.0);
     Stems { primary, secondary }
 }
 
-/// The stems of the song `x` that the Python package audio-separator gives.
+/// Stems of the song `x` by the formula of the Python package audio-separator.
 pub(crate) fn audio_separator_stems(
     x: &Stereo,
     parameters: Parameters,
@@ -82,7 +82,7 @@ pub(crate) fn audio_separator_stems(
     }
 }
 
-/// The model's output for the whole song `x`.
+/// The model's output for the complete song `x`.
 pub(crate) fn demix(x: &Stereo, parameters: Parameters, model: Model<'_>) -> Stereo {
     let n = x[0].len();
     let trim = parameters.n_fft / 2;
@@ -110,7 +110,7 @@ pub(crate) fn demix(x: &Stereo, parameters: Parameters, model: Model<'_>) -> Ste
     res.map(|res| (trim..trim + n).map(|k| res[k] / div[k]).collect())
 }
 
-/// A symmetric Hann window, or ones where chunks do not overlap.
+/// A symmetric Hann window, or ones if chunks do not overlap.
 fn window(length: usize, overlap: f64) -> Vec<f64> {
     if overlap == 0.0 || length == 1 {
         return vec![1.0; length];
@@ -136,7 +136,7 @@ fn run(chunk: &Stereo, stft: &Stft, parameters: Parameters, model: Model<'_>) ->
     stft.chunk(&to_frames(&answer, parameters), parameters.chunk())
 }
 
-/// \[4\]\[F\]\[T\] of the lowest F rows, the lowest three of them silent.
+/// \[4\]\[F\]\[T\] of the lowest F rows; the lowest three of them are 0.
 fn to_spectrum(frames: &[Frame], parameters: Parameters) -> Vec<f64> {
     let (rows, columns) = (parameters.rows, parameters.columns);
     assert_eq!(frames.len(), columns, "one chunk");
@@ -157,7 +157,7 @@ fn to_spectrum(frames: &[Frame], parameters: Parameters) -> Vec<f64> {
     spectrum
 }
 
-/// Frames of all n_fft / 2 + 1 rows, those above F silent.
+/// Frames of all n_fft / 2 + 1 rows; those above F are 0.
 fn to_frames(spectrum: &[f64], parameters: Parameters) -> Vec<Frame> {
     let (rows, columns) = (parameters.rows, parameters.columns);
     let channel = |first_plane: usize, t: usize| {

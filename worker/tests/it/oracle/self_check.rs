@@ -1,4 +1,4 @@
-//! That the oracle itself is right, by properties that do not come from its own code.
+//! Tests of the oracle by properties that do not follow from its own code.
 
 use super::*;
 use crate::in_memory::music;
@@ -26,7 +26,7 @@ fn energy(x: &Stereo) -> f64 {
 
 #[test]
 fn a_model_that_changes_nothing_gives_the_song_without_its_lowest_rows() {
-    // 689 Hz: 32 rows above the silent ones. The chunks' mirrored edges bend it, and those lie in the padding
+    // 689 Hz: row 32, above the zeroed ones. Only the chunks' mirrored edges distort it, and these are in the padding
     // or under the window's ends.
     let frames = 3 * SMALL.chunk();
     let tone: Vec<f64> = (0..frames).map(|k| 0.5 * (TAU * k as f64 / 64.0).sin()).collect();
@@ -41,7 +41,7 @@ fn a_model_that_changes_nothing_gives_the_song_without_its_lowest_rows() {
 }
 
 #[test]
-fn what_a_model_that_changes_nothing_takes_away_is_below_the_fourth_row() {
+fn an_identity_model_removes_only_the_lowest_rows() {
     let x = song(40_000);
     let parameters = Parameters {
         overlap: 0.9,

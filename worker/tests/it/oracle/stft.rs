@@ -1,4 +1,4 @@
-//! One chunk to its spectrum and back, with the whole padded chunk in memory.
+//! One chunk to its spectrum and back, with the complete padded chunk in memory.
 
 use std::f64::consts::TAU;
 
@@ -29,13 +29,13 @@ impl Stft {
         }
     }
 
-    /// Centred frames, one for every hop: 1 + length / hop of them.
+    /// Centered frames, one per hop: 1 + length / hop.
     pub(super) fn frames(&self, chunk: &Stereo) -> Vec<Frame> {
         let left = reflect_pad(&chunk[0], self.n_fft / 2);
         let right = reflect_pad(&chunk[1], self.n_fft / 2);
         (0..=chunk[0].len() / HOP)
             .map(|t| {
-                // Left and right ride in one transform as real and imaginary part and are told apart by symmetry.
+                // Left and right share one transform as real and imaginary part and are separated by symmetry.
                 let both: Vec<_> = (0..self.n_fft)
                     .map(|k| {
                         let at = t * HOP + k;
@@ -85,7 +85,7 @@ impl Stft {
     /// Left + i right over all n_fft rows, each the mirror image of a real signal's spectrum.
     fn join(&self, frame: &Frame) -> Vec<Complex> {
         let last = self.n_fft / 2;
-        let whole = |half: &[Complex], k: usize| match k {
+        let full_spectrum = |half: &[Complex], k: usize| match k {
             0 => Complex::new(half[0].re, 0.0),
             k if k == last => Complex::new(half[last].re, 0.0),
             k if k < last => half[k],
@@ -93,7 +93,7 @@ impl Stft {
         };
         (0..self.n_fft)
             .map(|k| {
-                let (left, right) = (whole(&frame.left, k), whole(&frame.right, k));
+                let (left, right) = (full_spectrum(&frame.left, k), full_spectrum(&frame.right, k));
                 Complex::new(left.re - right.im, left.im + right.re)
             })
             .collect()
@@ -141,7 +141,7 @@ mod tests {
         let chunk = [vec![0.0; length], (0..length).map(tone).collect()];
         let frames = Stft::new(n_fft).frames(&chunk);
         assert_eq!(frames.len(), 17);
-        // The periodic Hann window sums to n / 2, of which a real tone of amplitude a gets a / 2.
+        // The periodic Hann window sums to n / 2; a real tone of amplitude a has a / 2 times this value.
         let value = frames[8].right[row];
         assert!((value.re.hypot(value.im) - n_fft as f64 / 8.0).abs() < 1e-9);
         assert!(frames[8].left.iter().all(|value| value.re.hypot(value.im) < 1e-9));

@@ -1,4 +1,4 @@
-//! A store that fails: what its answers say about trying again.
+//! A store that fails: the class of each error decides about retries.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use separation_worker::storage::{AttemptId, S3, Staging, StemFiles, StorageError
 use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 
-use super::place::{SOON, identity, task};
+use super::staging_area::{SOON, identity, task};
 
-/// A store that gives one answer to everything.
+/// A store that gives the same response to every request.
 async fn store(answer: impl Fn() -> Response<Body> + Send + Sync + 'static) -> S3 {
     scripted(move |_| answer()).await
 }
 
-/// A store that answers to the path of a request.
+/// A store whose response depends on the path of the request.
 pub(super) async fn scripted(answer: impl Fn(&str) -> Response<Body> + Send + Sync + 'static) -> S3 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -35,10 +35,10 @@ pub(super) async fn scripted(answer: impl Fn(&str) -> Response<Body> + Send + Sy
     client(address).await
 }
 
-/// An error as S3 gives it.
+/// An error response in S3's format.
 pub(super) fn error(status: u16, code: &str) -> Response<Body> {
     let body =
-        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>so it is</Message></Error>");
+        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>scripted error</Message></Error>");
     let status = StatusCode::from_u16(status).unwrap();
     Response::builder().status(status).body(Body::from(body)).unwrap()
 }
@@ -49,7 +49,7 @@ async fn client(address: SocketAddr) -> S3 {
         credentials: Some(S3Credentials {
             access_key: "key".into(),
             secret_key: "secret".into(),
-            session_token: Some("a lent token".into()),
+            session_token: Some("a temporary token".into()),
         }),
         region: None,
         bucket: None,
@@ -70,7 +70,7 @@ fn object() -> ObjectAddress {
     "s3://bucket/object".parse().unwrap()
 }
 
-/// How reading, looking up, writing and listing fail.
+/// The errors of reading, looking up, writing and listing.
 async fn failures(s3: &S3) -> [StorageError; 4] {
     [
         s3.read_small(&object(), 100).await.unwrap_err(),
@@ -99,7 +99,7 @@ async fn requests_carry_the_session_token() {
     let router = Router::new().fallback(async |headers: HeaderMap| {
         match headers
             .get("x-amz-security-token")
-            .is_some_and(|token| token == "a lent token")
+            .is_some_and(|token| token == "a temporary token")
         {
             true => StatusCode::OK,
             false => StatusCode::FORBIDDEN,
@@ -113,7 +113,7 @@ async fn requests_carry_the_session_token() {
         .unwrap();
 }
 
-/// A store that answers an upload only once two are in progress.
+/// A store that responds to an upload only while two are in progress.
 #[tokio::test]
 async fn both_stems_are_uploaded_at_the_same_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -126,10 +126,10 @@ async fn both_stems_are_uploaded_at_the_same_time() {
         StatusCode::OK
     });
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let settings = StagingSettings {
-        temp_dir: folder.path().join("temp"),
-        output_dir: folder.path().join("output"),
+        temp_dir: directory.path().join("temp"),
+        output_dir: directory.path().join("output"),
         s3_staging: Some("s3://bucket/staging/".parse().unwrap()),
         input_buckets: Vec::new(),
         delete_input: DeleteInput::AfterSuccess,
@@ -137,7 +137,7 @@ async fn both_stems_are_uploaded_at_the_same_time() {
     let staging = Staging::open(&settings, Some(client(address).await))
         .await
         .unwrap();
-    let stem = folder.path().join("stem.wav");
+    let stem = directory.path().join("stem.wav");
     std::fs::write(&stem, "stem").unwrap();
     let stems = StemFiles {
         vocals: &stem,
@@ -151,7 +151,7 @@ async fn both_stems_are_uploaded_at_the_same_time() {
 }
 
 #[tokio::test]
-async fn trouble_of_the_store_is_no_fault_of_the_object() {
+async fn errors_of_the_store_do_not_fail_the_object() {
     for (status, code) in [
         (500, "InternalError"),
         (503, "SlowDown"),
@@ -167,7 +167,7 @@ async fn trouble_of_the_store_is_no_fault_of_the_object() {
 }
 
 #[tokio::test]
-async fn a_404_of_another_server_does_not_say_that_an_object_is_missing() {
+async fn a_404_from_another_server_does_not_mean_that_an_object_is_missing() {
     let s3 = store(|| {
         let page = Body::from("<html>404 page not found</html>");
         Response::builder().status(404).body(page).unwrap()
@@ -181,7 +181,7 @@ async fn a_404_of_another_server_does_not_say_that_an_object_is_missing() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_may_return() {
+async fn an_unreachable_store_is_a_failed_dependency() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -191,7 +191,7 @@ async fn a_store_that_is_away_may_return() {
 }
 
 #[tokio::test]
-async fn an_object_that_breaks_off_is_not_taken_for_whole() {
+async fn a_truncated_object_is_an_error() {
     let s3 = store(|| {
         let pieces = [Ok("half"), Err(std::io::Error::other("cut"))];
         Response::builder()
@@ -200,31 +200,31 @@ async fn an_object_that_breaks_off_is_not_taken_for_whole() {
             .unwrap()
     })
     .await;
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for error in [
         s3.read_small(&object(), 1_000).await.unwrap_err(),
-        s3.download(&object(), &folder.path().join("file"), 1_000)
+        s3.download(&object(), &directory.path().join("file"), 1_000)
             .await
             .unwrap_err(),
     ] {
-        // The connection may break before the answer is read.
-        let passing = [ErrorClass::Transient, ErrorClass::Dependency];
-        assert!(passing.contains(&error.class()), "{error}");
+        // The connection may break before the response is read.
+        let expected_classes = [ErrorClass::Transient, ErrorClass::Dependency];
+        assert!(expected_classes.contains(&error.class()), "{error}");
     }
 }
 
 #[tokio::test]
-async fn a_store_that_does_not_answer_is_left_in_time() {
-    // The system takes connections for a listener, and nobody reads them.
-    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let s3 = client(silent.local_addr().unwrap()).await;
+async fn requests_to_a_store_that_does_not_respond_time_out() {
+    // The kernel accepts connections for a listener, but no process reads them.
+    let unresponsive = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let s3 = client(unresponsive.local_addr().unwrap()).await;
     for error in tokio::time::timeout(SOON, failures(&s3)).await.expect("in time") {
         assert_eq!(error.class(), ErrorClass::Dependency, "{error}");
     }
 }
 
 #[tokio::test]
-async fn an_object_that_stands_still_is_left_in_time() {
+async fn a_stalled_object_times_out() {
     let s3 = store(|| {
         let pieces = stream::iter([Ok::<_, std::io::Error>("half")]).chain(stream::pending());
         let response = Response::builder().header("content-length", "100");

@@ -1,9 +1,9 @@
-//! Songs and stems in shared folders and in a real object store: one behaviour, checked on both.
+//! Songs and stems in shared directories and in a real object store: the same behavior, tested on both.
 
-mod blame;
+mod classify;
 mod faults;
 mod objects;
-pub(crate) mod place;
+pub(crate) mod staging_area;
 
 use std::os::unix::fs::symlink;
 
@@ -12,26 +12,26 @@ use futures_util::stream;
 use separation_worker::error::ErrorClass;
 use separation_worker::storage::{AttemptId, StagingManifest, StemFiles, StemSource, StorageError};
 
-use place::{Place, identity, on_both, task};
+use staging_area::{StagingArea, identity, on_both, task};
 
-async fn found(place: &Place, name: &str) -> Option<StagingManifest> {
-    place.staging.find(&task(name)).await.unwrap()
+async fn found(area: &StagingArea, name: &str) -> Option<StagingManifest> {
+    area.staging.find(&task(name)).await.unwrap()
 }
 
 #[tokio::test]
-async fn stems_are_found_once_their_manifest_is_shown() {
-    on_both(async |place| {
-        assert_eq!(found(place, "t1").await, None);
-        let stored = place.store("t1", AttemptId::new(), "1").await.unwrap();
-        assert_eq!(found(place, "t1").await, None);
-        place.staging.show(&stored).await.unwrap();
+async fn stems_are_found_once_their_manifest_is_published() {
+    on_both(async |area| {
+        assert_eq!(found(area, "t1").await, None);
+        let stored = area.store("t1", AttemptId::new(), "1").await.unwrap();
+        assert_eq!(found(area, "t1").await, None);
+        area.staging.publish_manifest(&stored).await.unwrap();
 
-        let manifest = found(place, "t1").await.unwrap();
+        let manifest = found(area, "t1").await.unwrap();
         assert_eq!(&manifest, stored.manifest());
-        assert!(manifest.fits(Some(&identity()), "model"));
-        assert_eq!(place.read(&manifest.vocals.path).await.unwrap(), "vocals 1");
+        assert!(manifest.matches(Some(&identity()), "model"));
+        assert_eq!(area.read(&manifest.vocals.path).await.unwrap(), "vocals 1");
         assert_eq!(
-            place.read(&manifest.instrumental.path).await.unwrap(),
+            area.read(&manifest.instrumental.path).await.unwrap(),
             "instrumental 1"
         );
         assert!(
@@ -39,156 +39,157 @@ async fn stems_are_found_once_their_manifest_is_shown() {
             "{}",
             manifest.vocals.path
         );
-        assert_eq!(found(place, "t2").await, None);
+        assert_eq!(found(area, "t2").await, None);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_manifest_without_both_whole_stems_counts_as_none() {
-    on_both(async |place| {
-        let cut = place.show("cut", "1").await;
-        place.overwrite(&cut.vocals.path, "voc").await;
-        assert_eq!(found(place, "cut").await, None);
+async fn a_manifest_without_both_complete_stems_counts_as_none() {
+    on_both(async |area| {
+        let truncated = area.publish("cut", "1").await;
+        area.overwrite(&truncated.vocals.path, "voc").await;
+        assert_eq!(found(area, "cut").await, None);
 
-        let gone = place.show("gone", "1").await;
-        place.delete(&gone.instrumental.path).await;
-        assert_eq!(found(place, "gone").await, None);
+        let deleted = area.publish("deleted", "1").await;
+        area.delete(&deleted.instrumental.path).await;
+        assert_eq!(found(area, "deleted").await, None);
 
-        let broken = place.show("broken", "1").await;
+        let broken = area.publish("broken", "1").await;
         let manifest = broken
             .vocals
             .path
             .replace(&format!("{}/broken_vocals.wav", broken.attempt), "manifest.json");
-        assert!(place.read(&manifest).await.unwrap().starts_with("{\"version\":1"));
-        place.overwrite(&manifest, "{\"version\":").await;
-        assert_eq!(found(place, "broken").await, None);
+        assert!(area.read(&manifest).await.unwrap().starts_with("{\"version\":1"));
+        area.overwrite(&manifest, "{\"version\":").await;
+        assert_eq!(found(area, "broken").await, None);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_try_overwrites_nothing_of_another() {
-    on_both(async |place| {
-        let (zombie, worker) = (AttemptId::new(), AttemptId::new());
-        let _ = place.store("t1", zombie, "stale").await.unwrap();
-        let stored = place.store("t1", worker, "fresh").await.unwrap();
-        place.staging.show(&stored).await.unwrap();
-        place.staging.discard_attempt(&task("t1"), zombie).await.unwrap();
-        place.staging.discard_attempt(&task("t1"), zombie).await.unwrap();
+async fn an_attempt_overwrites_nothing_of_another() {
+    on_both(async |area| {
+        let (superseded, worker) = (AttemptId::new(), AttemptId::new());
+        let _ = area.store("t1", superseded, "stale").await.unwrap();
+        let stored = area.store("t1", worker, "fresh").await.unwrap();
+        area.staging.publish_manifest(&stored).await.unwrap();
+        area.staging
+            .discard_attempt(&task("t1"), superseded)
+            .await
+            .unwrap();
+        area.staging
+            .discard_attempt(&task("t1"), superseded)
+            .await
+            .unwrap();
 
-        let manifest = found(place, "t1").await.unwrap();
-        assert_eq!(place.read(&manifest.vocals.path).await.unwrap(), "vocals fresh");
-        assert_eq!(place.everything().await.len(), 3);
+        let manifest = found(area, "t1").await.unwrap();
+        assert_eq!(area.read(&manifest.vocals.path).await.unwrap(), "vocals fresh");
+        assert_eq!(area.all_files().await.len(), 3);
     })
     .await;
 }
 
 #[tokio::test]
-async fn storing_again_after_a_failure_goes_on() {
-    on_both(async |place| {
+async fn storing_can_be_retried_after_a_failure() {
+    on_both(async |area| {
         let attempt = AttemptId::new();
-        let (vocals, instrumental) = place.stems("1");
+        let (vocals, instrumental) = area.stems("1");
         std::fs::remove_file(&instrumental).unwrap();
         let stems = StemFiles {
             vocals: &vocals,
             instrumental: &instrumental,
         };
-        let failed = place
+        let failed = area
             .staging
             .store(&task("t1"), attempt, stems, &identity(), "model")
             .await;
         assert!(matches!(failed, Err(StorageError::Missing { .. })), "{failed:?}");
-        let stored = place.store("t1", attempt, "1").await.unwrap();
-        place.staging.show(&stored).await.unwrap();
-        place.staging.show(&stored).await.unwrap();
-        assert_eq!(found(place, "t1").await.as_ref(), Some(stored.manifest()));
+        let stored = area.store("t1", attempt, "1").await.unwrap();
+        area.staging.publish_manifest(&stored).await.unwrap();
+        area.staging.publish_manifest(&stored).await.unwrap();
+        assert_eq!(found(area, "t1").await.as_ref(), Some(stored.manifest()));
     })
     .await;
 }
 
 #[tokio::test]
-async fn removing_a_task_takes_all_its_tries_and_nothing_else() {
-    on_both(async |place| {
-        let _ = place
+async fn removing_a_task_removes_all_its_attempts_and_nothing_else() {
+    on_both(async |area| {
+        let _ = area
             .store("t1", AttemptId::new(), "left by a killed worker")
             .await
             .unwrap();
-        place.show("t1", "1").await;
-        place.show("t10", "10").await;
-        place.show("inputs", "a task may be called so").await;
-        let song = place.put("t1", "song").await;
+        area.publish("t1", "1").await;
+        area.publish("t10", "10").await;
+        area.publish("inputs", "a valid task id").await;
+        let song = area.put("t1", "song").await;
         for _ in 0..2 {
-            place.staging.remove(&task("t1")).await.unwrap();
-            place.staging.remove(&task("inputs")).await.unwrap();
+            area.staging.remove(&task("t1")).await.unwrap();
+            area.staging.remove(&task("inputs")).await.unwrap();
         }
-        assert_eq!(found(place, "t1").await, None);
-        assert!(found(place, "t10").await.is_some());
-        assert_eq!(place.read(&song).await.as_deref(), Some("song"));
-        assert_eq!(
-            place.everything().await.len(),
-            4,
-            "{:?}",
-            place.everything().await
-        );
+        assert_eq!(found(area, "t1").await, None);
+        assert!(found(area, "t10").await.is_some());
+        assert_eq!(area.read(&song).await.as_deref(), Some("song"));
+        assert_eq!(area.all_files().await.len(), 4, "{:?}", area.all_files().await);
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_song_is_read_as_it_was_stored_until_it_is_deleted() {
-    on_both(async |place| {
-        let path = place.put("t1", "song").await;
+    on_both(async |area| {
+        let path = area.put("t1", "song").await;
         assert!(path.ends_with("/t1_input.wav"), "{path}");
-        let before = place.staging.input(&path).await.unwrap();
-        let staged = place.staging.stage_in(&path, &place.scratch).await.unwrap();
+        let before = area.staging.input(&path).await.unwrap();
+        let staged = area.staging.stage_in(&path, &area.scratch).await.unwrap();
         assert_eq!(std::fs::read_to_string(&staged.path).unwrap(), "song");
         assert_eq!(before.as_ref(), Some(&staged.identity));
         assert_eq!(staged.identity.size, 4);
 
-        place.put("t1", "another song").await;
-        let after = place.staging.input(&path).await.unwrap();
+        area.put("t1", "another song").await;
+        let after = area.staging.input(&path).await.unwrap();
         assert_ne!(before, after);
 
         for _ in 0..2 {
-            assert!(place.staging.delete_input(&task("t1"), &path).await.unwrap());
+            assert!(area.staging.delete_input(&task("t1"), &path).await.unwrap());
         }
-        assert_eq!(place.staging.input(&path).await.unwrap(), None);
-        let gone = place.staging.stage_in(&path, &place.scratch).await.unwrap_err();
-        assert!(matches!(gone, StorageError::Missing { .. }), "{gone}");
-        assert_eq!(gone.class(), ErrorClass::Permanent);
-        assert!(gone.to_string().contains(&path), "{gone}");
+        assert_eq!(area.staging.input(&path).await.unwrap(), None);
+        let missing = area.staging.stage_in(&path, &area.scratch).await.unwrap_err();
+        assert!(matches!(missing, StorageError::Missing { .. }), "{missing}");
+        assert_eq!(missing.class(), ErrorClass::Permanent);
+        assert!(missing.to_string().contains(&path), "{missing}");
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_task_deletes_its_own_input_and_no_input_that_other_tasks_may_name() {
-    on_both(async |place| {
-        let of_another = place.put("t2", "song").await;
-        let longer = place.put("t1_x", "song").await;
+    on_both(async |area| {
+        let of_another = area.put("t2", "song").await;
+        let longer = area.put("t1_x", "song").await;
         for path in [&of_another, &longer] {
-            assert!(!place.staging.delete_input(&task("t1"), path).await.unwrap());
-            assert_eq!(place.read(path).await.as_deref(), Some("song"), "{path}");
+            assert!(!area.staging.delete_input(&task("t1"), path).await.unwrap());
+            assert_eq!(area.read(path).await.as_deref(), Some("song"), "{path}");
         }
-        let own = place.put("t1", "song").await;
-        assert!(place.staging.delete_input(&task("t1"), &own).await.unwrap());
-        assert_eq!(place.read(&own).await, None);
+        let own = area.put("t1", "song").await;
+        assert!(area.staging.delete_input(&task("t1"), &own).await.unwrap());
+        assert_eq!(area.read(&own).await, None);
     })
     .await;
 }
 
 #[tokio::test]
-async fn nothing_appears_of_a_song_that_is_too_long_or_breaks_off() {
-    on_both(async |place| {
+async fn a_song_that_is_too_long_or_incomplete_never_becomes_visible() {
+    on_both(async |area| {
         let chunk = || Ok(Bytes::from(vec![1; 1 << 20]));
-        // Longer than a part, so that an upload in parts has begun.
+        // Longer than a part, so that a multipart upload has started.
         let long = stream::iter(
             (0..40)
                 .map(|_| chunk())
                 .collect::<Vec<Result<Bytes, std::io::Error>>>(),
         );
-        let refused = place
+        let refused = area
             .staging
             .put_input(&task("t1"), long, 30 << 20)
             .await
@@ -202,22 +203,22 @@ async fn nothing_appears_of_a_song_that_is_too_long_or_breaks_off() {
                 Err(std::io::Error::other("cut"))
             }
         }));
-        let refused = place
+        let refused = area
             .staging
             .put_input(&task("t1"), broken, 30 << 20)
             .await
             .unwrap_err();
         assert!(matches!(refused, StorageError::Stream(_)), "{refused}");
-        assert_eq!(place.everything().await, Vec::<String>::new());
+        assert_eq!(area.all_files().await, Vec::<String>::new());
 
-        let whole = stream::iter((0..20).map(|_| chunk()));
-        let path = place
+        let complete = stream::iter((0..20).map(|_| chunk()));
+        let path = area
             .staging
-            .put_input(&task("t1"), whole, 30 << 20)
+            .put_input(&task("t1"), complete, 30 << 20)
             .await
             .unwrap();
         assert_eq!(
-            place.staging.input(&path).await.unwrap().map(|input| input.size),
+            area.staging.input(&path).await.unwrap().map(|input| input.size),
             Some(20 << 20)
         );
     })
@@ -225,13 +226,13 @@ async fn nothing_appears_of_a_song_that_is_too_long_or_breaks_off() {
 }
 
 #[tokio::test]
-async fn only_songs_and_stems_where_they_belong_are_read() {
-    on_both(async |place| {
-        std::fs::create_dir_all(place.path("temp")).unwrap();
-        std::fs::create_dir_all(place.path("output")).unwrap();
-        std::fs::write(place.path("secret.wav"), "secret").unwrap();
-        let _ = symlink(place.path("secret.wav"), place.path("temp/link.wav"));
-        let here = |name: &str| place.path(name).display().to_string();
+async fn only_songs_and_stems_in_allowed_locations_are_read() {
+    on_both(async |area| {
+        std::fs::create_dir_all(area.path("temp")).unwrap();
+        std::fs::create_dir_all(area.path("output")).unwrap();
+        std::fs::write(area.path("secret.wav"), "secret").unwrap();
+        let _ = symlink(area.path("secret.wav"), area.path("temp/link.wav"));
+        let here = |name: &str| area.path(name).display().to_string();
         let refused = [
             here("secret.wav"),
             here("temp/link.wav"),
@@ -243,86 +244,82 @@ async fn only_songs_and_stems_where_they_belong_are_read() {
             "a\0b".into(),
             "s3://elsewhere/song.wav".into(),
             "s3://".into(),
-            format!("s3://{}", place.bucket),
-            format!("s3://{}/folder/", place.bucket),
-            format!("s3://{}/../x", place.bucket),
+            format!("s3://{}", area.bucket),
+            format!("s3://{}/folder/", area.bucket),
+            format!("s3://{}/../x", area.bucket),
         ];
         for path in refused {
             for error in [
-                place.staging.stage_in(&path, &place.scratch).await.unwrap_err(),
-                place.staging.input(&path).await.unwrap_err(),
-                place.staging.stem(&path).await.unwrap_err(),
+                area.staging.stage_in(&path, &area.scratch).await.unwrap_err(),
+                area.staging.input(&path).await.unwrap_err(),
+                area.staging.stem(&path).await.unwrap_err(),
             ] {
                 assert!(matches!(error, StorageError::Refused { .. }), "{path:?}: {error}");
                 assert_eq!(error.class(), ErrorClass::Permanent);
                 assert!(error.to_string().contains(" must "), "{error}");
             }
-            assert!(!place.staging.delete_input(&task("t1"), &path).await.unwrap());
+            assert!(!area.staging.delete_input(&task("t1"), &path).await.unwrap());
         }
-        let elsewhere = here("t1_input.wav");
-        std::fs::write(&elsewhere, "of another program").unwrap();
-        let refused = place
+        let foreign = here("t1_input.wav");
+        std::fs::write(&foreign, "of another program").unwrap();
+        let refused = area
             .staging
-            .delete_input(&task("t1"), &elsewhere)
+            .delete_input(&task("t1"), &foreign)
             .await
             .unwrap_err();
         assert!(matches!(refused, StorageError::Refused { .. }), "{refused}");
-        assert!(place.path("t1_input.wav").exists());
-        assert!(place.path("secret.wav").exists());
+        assert!(area.path("t1_input.wav").exists());
+        assert!(area.path("secret.wav").exists());
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_shared_song_is_used_where_it_is() {
-    let place = Place::folders().await;
-    let path = place.put("t1", "song").await;
-    let staged = place.staging.stage_in(&path, &place.scratch).await.unwrap();
+async fn a_shared_song_is_used_in_place() {
+    let area = StagingArea::directories().await;
+    let path = area.put("t1", "song").await;
+    let staged = area.staging.stage_in(&path, &area.scratch).await.unwrap();
     let shared = staged.shared.as_ref().expect("a shared file");
     assert_eq!(shared.resolved(), std::fs::canonicalize(&path).unwrap());
     assert_eq!(std::fs::read_to_string(&staged.path).unwrap(), "song");
-    assert_eq!(std::fs::read_dir(place.scratch.path()).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(area.scratch.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]
-async fn a_song_in_a_bucket_may_not_fill_the_scratch_space_and_stays_there() {
-    let place = Place::folders().await;
-    let path = format!("s3://{}/albums/long song.wav", place.bucket);
-    place.overwrite(&path, "song").await;
-    std::fs::write(place.scratch.path().join("full"), vec![0; (64 << 20) - 3]).unwrap();
-    let error = place.staging.stage_in(&path, &place.scratch).await.unwrap_err();
+async fn a_song_in_a_bucket_may_not_exceed_the_scratch_limit_and_is_kept() {
+    let area = StagingArea::directories().await;
+    let path = format!("s3://{}/albums/long song.wav", area.bucket);
+    area.overwrite(&path, "song").await;
+    std::fs::write(area.scratch.path().join("full"), vec![0; (64 << 20) - 3]).unwrap();
+    let error = area.staging.stage_in(&path, &area.scratch).await.unwrap_err();
     assert!(matches!(error, StorageError::TooLarge { .. }), "{error}");
-    std::fs::remove_file(place.scratch.path().join("full")).unwrap();
-    let staged = place.staging.stage_in(&path, &place.scratch).await.unwrap();
+    std::fs::remove_file(area.scratch.path().join("full")).unwrap();
+    let staged = area.staging.stage_in(&path, &area.scratch).await.unwrap();
     assert_eq!(std::fs::read_to_string(staged.path).unwrap(), "song");
 
-    assert!(!place.staging.delete_input(&task("t1"), &path).await.unwrap());
+    assert!(!area.staging.delete_input(&task("t1"), &path).await.unwrap());
     assert_eq!(
-        place.read(&path).await.as_deref(),
+        area.read(&path).await.as_deref(),
         Some("song"),
-        "what callers named is theirs"
+        "songs of other buckets are not deleted"
     );
 }
 
 #[tokio::test]
-async fn stems_of_another_make_are_read_and_removed_by_their_names() {
-    on_both(async |place| {
-        std::fs::create_dir_all(place.path("output")).unwrap();
-        let path = place.path("output/t1_vocals.wav").display().to_string();
-        let other = place.path("output/t2_vocals.wav").display().to_string();
+async fn stems_of_uvr5_api_are_read_and_removed_by_their_names() {
+    on_both(async |area| {
+        std::fs::create_dir_all(area.path("output")).unwrap();
+        let path = area.path("output/t1_vocals.wav").display().to_string();
+        let other = area.path("output/t2_vocals.wav").display().to_string();
         std::fs::write(&path, "vocals").unwrap();
         std::fs::write(&other, "vocals").unwrap();
-        let stem = place.staging.stem(&path).await.unwrap();
+        let stem = area.staging.stem(&path).await.unwrap();
         assert!(matches!(stem, StemSource::File { size: 6, .. }), "{stem:?}");
         for named in [&path, &path, &other] {
-            place
-                .staging
-                .remove_foreign_stem(&task("t1"), named)
-                .await
-                .unwrap();
+            area.staging.remove_uvr5_stem(&task("t1"), named).await.unwrap();
         }
         assert_eq!(
-            (place.read(&path).await, place.read(&other).await),
+            (area.read(&path).await, area.read(&other).await),
             (None, Some("vocals".into()))
         );
     })
@@ -330,13 +327,13 @@ async fn stems_of_another_make_are_read_and_removed_by_their_names() {
 }
 
 #[tokio::test]
-async fn a_link_in_place_of_a_tasks_folder_is_not_followed() {
-    let place = Place::folders().await;
-    std::fs::create_dir(place.path("elsewhere")).unwrap();
-    std::fs::write(place.path("elsewhere/manifest.json"), "{}").unwrap();
-    symlink(place.path("elsewhere"), place.path("output/t1")).unwrap();
-    let refused = place.store("t1", AttemptId::new(), "1").await.unwrap_err();
+async fn a_link_in_place_of_a_tasks_directory_is_not_followed() {
+    let area = StagingArea::directories().await;
+    std::fs::create_dir(area.path("elsewhere")).unwrap();
+    std::fs::write(area.path("elsewhere/manifest.json"), "{}").unwrap();
+    symlink(area.path("elsewhere"), area.path("output/t1")).unwrap();
+    let refused = area.store("t1", AttemptId::new(), "1").await.unwrap_err();
     assert!(matches!(refused, StorageError::Refused { .. }), "{refused}");
-    place.staging.remove(&task("t1")).await.unwrap_err();
-    assert_eq!(std::fs::read_dir(place.path("elsewhere")).unwrap().count(), 1);
+    area.staging.remove(&task("t1")).await.unwrap_err();
+    assert_eq!(std::fs::read_dir(area.path("elsewhere")).unwrap().count(), 1);
 }

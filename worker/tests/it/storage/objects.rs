@@ -1,4 +1,4 @@
-//! The object store itself: parts, copies, listings, and memory.
+//! The object store client: multipart uploads, copies, listings and memory.
 
 use std::fs::File;
 use std::path::Path;
@@ -9,7 +9,7 @@ use separation_testbed::{S3Server, eventually};
 use separation_worker::settings::ObjectAddress;
 use separation_worker::storage::{S3, StorageError, TransferLimits};
 
-use super::place::{SOON, new_bucket, s3_settings};
+use super::staging_area::{SOON, new_bucket, s3_settings};
 
 /// The smallest parts that S3 allows, so that small objects have several.
 const SMALL_PARTS: TransferLimits = TransferLimits {
@@ -19,7 +19,7 @@ const SMALL_PARTS: TransferLimits = TransferLimits {
     copy_part_bytes: 5 << 20,
 };
 
-/// Says to the test below that it is the child, and where the server is.
+/// Set in the child process of the test below: endpoint, bucket and file.
 const CHILD: &str = "SEPARATION_TEST_UPLOAD";
 
 async fn store() -> (S3, String) {
@@ -39,7 +39,7 @@ fn at(bucket: &str, key: &str) -> ObjectAddress {
     }
 }
 
-/// Bytes that differ from place to place, so that parts in the wrong order show.
+/// Bytes that depend on their position, so that parts in the wrong order are detected.
 fn content(size: usize) -> Vec<u8> {
     (0..size / 4)
         .flat_map(|index| (index as u32).to_le_bytes())
@@ -47,10 +47,10 @@ fn content(size: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn files_below_at_and_above_the_limit_of_one_request_arrive_whole() {
+async fn files_below_at_and_above_the_limit_of_one_request_arrive_complete() {
     let (s3, bucket) = store().await;
-    let folder = tempfile::tempdir().unwrap();
-    let (file, back) = (folder.path().join("file"), folder.path().join("back"));
+    let directory = tempfile::tempdir().unwrap();
+    let (file, back) = (directory.path().join("file"), directory.path().join("back"));
     for size in [0, 4, 6 << 20, (6 << 20) + 4, 17 << 20] {
         std::fs::write(&file, content(size)).unwrap();
         let address = at(&bucket, "a folder/ä+b.wav");
@@ -76,10 +76,10 @@ async fn files_below_at_and_above_the_limit_of_one_request_arrive_whole() {
 }
 
 #[tokio::test]
-async fn the_store_copies_small_and_large_objects_by_itself() {
+async fn small_and_large_objects_are_copied_server_side() {
     let (s3, bucket) = store().await;
-    let folder = tempfile::tempdir().unwrap();
-    let (file, back) = (folder.path().join("file"), folder.path().join("back"));
+    let directory = tempfile::tempdir().unwrap();
+    let (file, back) = (directory.path().join("file"), directory.path().join("back"));
     let (from, to) = (at(&bucket, "staging/ä b+c.wav"), at(&bucket, "t1_vocals.wav"));
     for size in [4, 17 << 20] {
         std::fs::write(&file, content(size)).unwrap();
@@ -105,8 +105,8 @@ async fn the_store_copies_small_and_large_objects_by_itself() {
 #[tokio::test]
 async fn an_object_that_is_not_published_never_appears_and_leaves_no_parts() {
     let (s3, bucket) = store().await;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("file");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
     for size in [4, 17 << 20] {
         std::fs::write(&file, content(size)).unwrap();
         let prepared = s3
@@ -116,7 +116,7 @@ async fn an_object_that_is_not_published_never_appears_and_leaves_no_parts() {
         drop(prepared);
     }
     let server = S3Server::shared().await.unwrap();
-    eventually("the upload is given up", SOON, async || {
+    eventually("the upload is aborted", SOON, async || {
         anyhow::Ok(server.unfinished_uploads(&bucket).await?.is_empty())
     })
     .await;
@@ -124,10 +124,10 @@ async fn an_object_that_is_not_published_never_appears_and_leaves_no_parts() {
 }
 
 #[tokio::test]
-async fn what_is_missing_or_too_large_says_so() {
+async fn missing_and_too_large_objects_are_reported() {
     let (s3, bucket) = store().await;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("file");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
     let missing = s3.download(&at(&bucket, "none"), &file, 10).await.unwrap_err();
     assert!(matches!(missing, StorageError::Missing { .. }), "{missing}");
     let missing = s3
@@ -160,7 +160,7 @@ async fn what_is_missing_or_too_large_says_so() {
 }
 
 #[tokio::test]
-async fn listings_go_over_pages_and_end_at_their_limit() {
+async fn listings_span_pages_and_end_at_their_limit() {
     let (s3, bucket) = store().await;
     let put = |key: String| {
         let address = at(&bucket, &key);
@@ -185,7 +185,7 @@ async fn listings_go_over_pages_and_end_at_their_limit() {
     assert_eq!(s3.list(&prefix, 3).await.unwrap().len(), 3);
 }
 
-/// Uploads a file in a process of its own and gives by how much its memory grew, in KiB.
+/// Uploads a file in a separate process and returns the growth of its memory, in KiB.
 async fn growth_of_an_upload_kib(file: &Path, bucket: &str) -> u64 {
     let server = S3Server::shared().await.unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap());
@@ -208,7 +208,7 @@ async fn growth_of_an_upload_kib(file: &Path, bucket: &str) -> u64 {
     growth.unwrap_or_else(|| panic!("{text}"))
 }
 
-/// The most memory that this process ever had, in KiB.
+/// Peak memory of this process, in KiB.
 fn peak_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -216,7 +216,7 @@ fn peak_kib() -> u64 {
 }
 
 #[tokio::test]
-#[allow(clippy::print_stdout, reason = "the child tells its parent")]
+#[allow(clippy::print_stdout, reason = "the child reports to its parent")]
 async fn memory_does_not_grow_with_the_file() {
     if let Ok(order) = std::env::var(CHILD) {
         let parts: Vec<&str> = order.splitn(3, ' ').collect();
@@ -247,8 +247,8 @@ async fn memory_does_not_grow_with_the_file() {
         return;
     }
     let bucket = new_bucket().await;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("sparse");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("sparse");
     let mut growth = Vec::new();
     for size in [20 << 20, 300 << 20] {
         File::create(&file).unwrap().set_len(size).unwrap();

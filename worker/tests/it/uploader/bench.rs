@@ -1,4 +1,4 @@
-//! An uploader with a real store and a real receiver of webhooks.
+//! An uploader with a real object store and a real webhook receiver.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -15,40 +15,40 @@ use separation_worker::storage::{Finals, S3};
 use separation_worker::telemetry::{Metrics, TraceContext};
 use separation_worker::uploader::Uploader;
 use separation_worker::webhook::{Signer, Webhook};
-use separation_worker::work::Claim;
+use separation_worker::work::WorkContext;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::storage::place::{Place, new_bucket, s3_settings, task};
+use crate::storage::staging_area::{StagingArea, new_bucket, s3_settings, task};
 
-/// What the webhooks of these tests are signed with; the text is used as it is.
+/// Secret of the webhook signatures; not base64, so its bytes are used directly.
 pub(crate) const SECRET: &str = "secret";
 
-/// An uploader, and what a test looks at.
+/// An uploader with its staging, receiver and bucket.
 pub(crate) struct Bench {
-    pub(crate) place: Place,
+    pub(crate) area: StagingArea,
     pub(crate) uploader: Uploader,
     pub(crate) receiver: Receiver,
     pub(crate) bucket: String,
     s3: S3,
 }
 
-/// A request that came in.
+/// A received webhook.
 #[derive(Debug, Clone)]
-pub(crate) struct Rung {
+pub(crate) struct ReceivedWebhook {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
-/// Takes webhooks.
+/// A webhook receiver.
 pub(crate) struct Receiver {
     pub(crate) url: String,
-    rung: Arc<Mutex<Vec<Rung>>>,
-    answers: Arc<Mutex<VecDeque<u16>>>,
+    webhooks: Arc<Mutex<Vec<ReceivedWebhook>>>,
+    statuses: Arc<Mutex<VecDeque<u16>>>,
 }
 
 impl Bench {
-    pub(crate) async fn new(place: Place) -> Self {
+    pub(crate) async fn new(area: StagingArea) -> Self {
         let bucket = new_bucket().await;
         let settings = s3_settings(&bucket).await;
         let s3 = S3::connect(&settings).await;
@@ -56,8 +56,8 @@ impl Bench {
         let client = outbound::Client::new(&["127.0.0.1".parse().unwrap()]);
         let webhook = Webhook::new(client, Some(Signer::new(&SECRET.into()).unwrap()));
         Self {
-            uploader: Uploader::new(place.staging.clone(), finals, webhook),
-            place,
+            uploader: Uploader::new(area.staging.clone(), finals, webhook),
+            area,
             receiver: Receiver::start().await,
             bucket,
             s3,
@@ -66,7 +66,7 @@ impl Bench {
 
     /// The result of staged stems.
     pub(crate) async fn staged(&self, name: &str) -> TaskResult {
-        let manifest = self.place.show(name, "1").await;
+        let manifest = self.area.publish(name, "1").await;
         self.success(name, &manifest.vocals.path, &manifest.instrumental.path)
     }
 
@@ -99,7 +99,7 @@ impl Bench {
             .unwrap();
     }
 
-    /// The final manifest, without its time.
+    /// The final manifest, without its timestamp.
     pub(crate) async fn manifest(&self, name: &str) -> Option<Value> {
         let mut manifest: Value = serde_json::from_str(&self.object(&format!("{name}.json")).await?).unwrap();
         let finished_at = manifest.as_object_mut().unwrap().remove("finished_at").unwrap();
@@ -107,7 +107,7 @@ impl Bench {
         Some(manifest)
     }
 
-    /// What the final manifest says about the webhook.
+    /// The webhook state in the final manifest.
     pub(crate) async fn webhook(&self, name: &str) -> Option<String> {
         Some(self.manifest(name).await?["webhook"].as_str().unwrap().to_owned())
     }
@@ -117,7 +117,7 @@ impl Bench {
         server.content_type(&self.bucket, key).await.unwrap()
     }
 
-    /// The keys of all that is visible.
+    /// All object keys in the bucket.
     pub(crate) async fn keys(&self) -> Vec<String> {
         let objects = self.s3.list(&self.address(""), 100).await.unwrap();
         objects.into_iter().map(|object| object.key).collect()
@@ -135,35 +135,39 @@ impl Receiver {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
-        let rung: Arc<Mutex<Vec<Rung>>> = Arc::default();
-        let answers: Arc<Mutex<VecDeque<u16>>> = Arc::default();
-        let (store, queue) = (Arc::clone(&rung), Arc::clone(&answers));
+        let webhooks: Arc<Mutex<Vec<ReceivedWebhook>>> = Arc::default();
+        let statuses: Arc<Mutex<VecDeque<u16>>> = Arc::default();
+        let (store, queue) = (Arc::clone(&webhooks), Arc::clone(&statuses));
         let router = Router::new().fallback(move |headers: HeaderMap, body: Bytes| async move {
-            store.lock().unwrap().push(Rung { headers, body });
+            store.lock().unwrap().push(ReceivedWebhook { headers, body });
             let status = queue.lock().unwrap().pop_front().unwrap_or(204);
             StatusCode::from_u16(status).unwrap()
         });
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, rung, answers }
+        Self {
+            url,
+            webhooks,
+            statuses,
+        }
     }
 
-    /// Answers so, one after another; afterwards with 204.
-    pub(crate) fn answer(&self, statuses: &[u16]) {
-        self.answers.lock().unwrap().extend(statuses);
+    /// Responds with these statuses in turn, then with 204.
+    pub(crate) fn respond_with(&self, statuses: &[u16]) {
+        self.statuses.lock().unwrap().extend(statuses);
     }
 
-    pub(crate) fn rung(&self) -> Vec<Rung> {
-        self.rung.lock().unwrap().clone()
+    pub(crate) fn webhooks(&self) -> Vec<ReceivedWebhook> {
+        self.webhooks.lock().unwrap().clone()
     }
 }
 
-impl Rung {
+impl ReceivedWebhook {
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The body, without its time.
-    pub(crate) fn told(&self) -> Value {
+    /// The body, without its timestamp.
+    pub(crate) fn body_without_timestamp(&self) -> Value {
         let mut body: Value = serde_json::from_slice(&self.body).unwrap();
         let timestamp = body.as_object_mut().unwrap().remove("timestamp").unwrap();
         assert!(timestamp.as_u64().unwrap() > 1_700_000_000);
@@ -171,21 +175,21 @@ impl Rung {
     }
 }
 
-/// A claim that holds for so many questions.
-pub(crate) fn claim_for(mut questions: usize) -> Claim {
+/// A [`WorkContext`] whose ownership is confirmed for this many requests, then lost.
+pub(crate) fn context_confirmed(mut confirmations: usize) -> WorkContext {
     let deadline = Instant::now() + Duration::from_secs(60);
-    let (claim, mut work) = Claim::new(deadline, TraceContext::start(), Metrics::new());
+    let (context, mut work) = WorkContext::new(deadline, TraceContext::start(), Metrics::new());
     tokio::spawn(async move {
         while let Some(request) = work.requests.recv().await {
-            let holds = questions > 0;
-            questions = questions.saturating_sub(1);
+            let holds = confirmations > 0;
+            confirmations = confirmations.saturating_sub(1);
             let _ = request.send(holds);
         }
     });
-    claim
+    context
 }
 
-/// A claim that holds.
-pub(crate) fn claim() -> Claim {
-    claim_for(usize::MAX)
+/// A [`WorkContext`] whose ownership is always confirmed.
+pub(crate) fn context() -> WorkContext {
+    context_confirmed(usize::MAX)
 }

@@ -1,0 +1,19 @@
+//! Fixed names, ports and paths in a worker's pod.
+
+/// Name of the worker's container; `podOverrides` refer to it.
+pub(super) const CONTAINER: &str = "worker";
+
+/// Port of `/live`, `/ready` and `/metrics`.
+pub(super) const ADMIN_PORT: i32 = 8081;
+
+/// Mount path of the shared volume.
+pub(crate) const WORK_PATH: &str = "/shared";
+
+/// Mount path of a worker's scratch volume.
+pub(crate) const SCRATCH_PATH: &str = "/scratch";
+
+/// Mount path of CA certificates.
+pub(crate) const CA_PATH: &str = "/etc/separation/kafka-ca";
+
+/// Mount path of the client certificate.
+pub(crate) const CLIENT_PATH: &str = "/etc/separation/kafka-client";

@@ -1,0 +1,42 @@
+//! The state of a pool from which its status is derived.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::crd::AdoptionStatus;
+use crate::decide::{Explanation, Lag, Target};
+use crate::observe::OffsetAnomaly;
+use crate::observe::dependencies::Refusal;
+use crate::observe::workload::WorkloadProblem;
+use crate::plan::{Problems, Role};
+
+/// One role after a decision.
+#[derive(Debug, Clone)]
+pub struct RoleReport {
+    /// Processor or uploader.
+    pub role: Role,
+    /// The decision.
+    pub explanation: Explanation,
+    /// The lag that it is based on.
+    pub lag: Lag,
+    /// Offset anomalies.
+    pub anomalies: Vec<OffsetAnomaly>,
+    /// When all partitions were last read.
+    pub last_known_at: Option<Time>,
+    /// Messages or time per replica.
+    pub target: Target,
+    /// How the group's offsets were initialized.
+    pub adoption: Option<AdoptionStatus>,
+    /// Problems that the cluster reports and a person must solve.
+    pub problems: Vec<WorkloadProblem>,
+    /// Dependencies that refuse workers, or the operator itself.
+    pub refusals: Vec<Refusal>,
+}
+
+/// A pool after validation and, if it is valid, decisions.
+#[derive(Debug, Clone)]
+pub enum PoolReport {
+    /// The spec is invalid.
+    Refused(Problems),
+    /// The spec is valid; one report for each enabled role.
+    Running(Vec<RoleReport>),
+}

@@ -1,0 +1,167 @@
+//! Names, contents and levels of stems.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use separation_worker::audio::StereoBlock;
+
+use super::{Bench, SECOND, check_failed, check_refused, errors, read, reports, tones};
+
+fn max_error_of_sum(song: &StereoBlock, stems: [&StereoBlock; 2]) -> f32 {
+    let of = |song: &[f32], a: &[f32], b: &[f32]| {
+        assert_eq!((song.len(), song.len()), (a.len(), b.len()));
+        song.iter()
+            .zip(a)
+            .zip(b)
+            .map(|((x, a), b)| (x - a - b).abs())
+            .fold(0.0, f32::max)
+    };
+    of(&song.left, &stems[0].left, &stems[1].left).max(of(&song.right, &stems[0].right, &stems[1].right))
+}
+
+#[test]
+fn stems_are_named_after_the_song_and_sum_to_it() {
+    let bench = Bench::new();
+    let song = bench.song("my song.wav");
+    let output = bench.separate(&[&song], &["--bit-depth", "32f"]);
+    assert!(output.status.success(), "{}", errors(&output));
+    assert_eq!(bench.stems(), ["my song_instrumental.wav", "my song_vocals.wav"]);
+    let stems = bench
+        .stems()
+        .into_iter()
+        .map(|name| read(&bench.path("stems").join(name)));
+    let [instrumental, vocals] = stems.collect::<Vec<_>>().try_into().unwrap();
+    assert!(max_error_of_sum(&read(&song), [&vocals, &instrumental]) < 1e-6);
+}
+
+#[test]
+fn stems_of_16_bits_sum_to_the_song_to_one_step() {
+    let bench = Bench::new();
+    let song = bench.song("song.wav");
+    assert!(bench.separate(&[&song], &[]).status.success());
+    let [instrumental, vocals] =
+        ["instrumental", "vocals"].map(|stem| read(&bench.path(&format!("stems/song_{stem}.wav"))));
+    assert!(max_error_of_sum(&read(&song), [&vocals, &instrumental]) <= 1.001 / 32_768.0);
+}
+
+#[test]
+fn the_longest_names_of_songs_give_stems() {
+    let bench = Bench::new();
+    let songs = [
+        bench.song(&format!("{}.wav", "x".repeat(251))),
+        bench.song(&format!("{}y.wav", "x".repeat(250))),
+        bench.song(&format!("{}.wav", "é".repeat(125))),
+    ];
+    let songs: Vec<&Path> = songs.iter().map(PathBuf::as_path).collect();
+    let output = bench.separate(&songs, &[]);
+    assert!(output.status.success(), "{}", errors(&output));
+    let stems = bench.stems();
+    assert_eq!(stems.len(), 6);
+    assert!(
+        stems
+            .iter()
+            .all(|name| name.len() <= 255 && name.ends_with(".wav")),
+        "{stems:?}"
+    );
+}
+
+#[test]
+fn names_that_would_collide_are_refused_before_anything_starts() {
+    let bench = Bench::new();
+    let (one, two) = (bench.song("one/song.wav"), bench.song("two/song.flac.wav"));
+    let same = bench.song("two/song.wav");
+    assert!(
+        bench
+            .separate(&[&one, &two], &["--stems", "vocals"])
+            .status
+            .success(),
+        "these names differ"
+    );
+    fs::remove_dir_all(bench.path("stems")).unwrap();
+    check_refused(
+        &bench.separate(&[&one, &same], &[]),
+        &["song_vocals.wav", "rename"],
+    );
+    assert!(bench.stems().is_empty());
+}
+
+#[test]
+fn a_stem_never_replaces_an_input() {
+    let bench = Bench::new();
+    let (song, earlier) = (bench.song("stems/song.wav"), bench.song("stems/song_vocals.wav"));
+    check_refused(&bench.separate(&[&song, &earlier], &[]), &["would be replaced"]);
+    assert_eq!(bench.stems(), ["song.wav", "song_vocals.wav"]);
+}
+
+#[test]
+fn existing_stems_are_replaced_by_success_and_kept_by_failure() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("stems")).unwrap();
+    let vocals = bench.path("stems/song_vocals.wav");
+    fs::write(&vocals, "earlier").unwrap();
+    let broken = bench.path("song.wav");
+    fs::write(&broken, b"RIFF").unwrap();
+    check_failed(&bench.separate(&[&broken], &[]), &["song.wav"]);
+    assert_eq!(fs::read(&vocals).unwrap(), b"earlier");
+    assert!(bench.separate(&[&bench.song("song.wav")], &[]).status.success());
+    assert_eq!(read(&vocals).frames(), 2 * SECOND);
+}
+
+#[test]
+fn a_stem_that_would_clip_is_reported_and_scaled_on_request() {
+    // Either the song or its inversion has its greatest sample above zero, where integers have one step fewer.
+    for level in [2.0, -2.0] {
+        let bench = Bench::new();
+        let song = bench.write("loud.wav", &tones(2 * SECOND, level));
+        let clipped = |options: &[&str]| {
+            let clipped = reports(&bench.separate(&[&song], options))[0]["clipped_samples"].clone();
+            clipped["vocals"].as_u64().unwrap() + clipped["instrumental"].as_u64().unwrap()
+        };
+        assert!(clipped(&["--json"]) > 0);
+        assert_eq!(clipped(&["--json", "--normalize", "peak"]), 0);
+        let peak = |stem: &str| read(&bench.path(&format!("stems/loud_{stem}.wav"))).peak();
+        assert!(peak("vocals").max(peak("instrumental")) > 0.999);
+        assert_eq!(bench.stems().len(), 2, "the scratch space is removed");
+    }
+}
+
+/// The stems of a tone with this peak through the identity model, as factors of the tone in the middle of the song.
+fn audio_separator_stems(peak: f32) -> [f32; 2] {
+    let bench = Bench::new();
+    let song = bench.write("tone.wav", &tones(2 * SECOND, peak));
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/identity_full.onnx");
+    let options = [
+        "--compat",
+        "audio-separator",
+        "--model",
+        model,
+        "--bit-depth",
+        "32f",
+    ];
+    let output = bench.separate(&[&song], &options);
+    assert!(output.status.success(), "{}", errors(&output));
+    let song = read(&song);
+    ["vocals", "instrumental"].map(|stem| {
+        let stem = read(&bench.path(&format!("stems/tone_{stem}.wav")));
+        let middle = SECOND / 2..3 * SECOND / 2;
+        let product: f32 = middle.clone().map(|k| song.left[k] * stem.left[k]).sum();
+        product / middle.map(|k| song.left[k] * song.left[k]).sum::<f32>()
+    })
+}
+
+#[test]
+fn compat_gives_the_levels_of_audio_separator() {
+    // primary = p d, secondary = m - p d, where m = d is the song, scaled to a peak of 0.9 if it is above. The tone's
+    // ends overshoot slightly, and with them the peak.
+    let check = |peak: f32, expected: [f32; 2]| {
+        let found = audio_separator_stems(peak);
+        let close = found
+            .iter()
+            .zip(expected)
+            .all(|(found, expected)| (found - expected).abs() < 0.02);
+        assert!(close, "peak {peak}: {found:?} instead of {expected:?}");
+    };
+    check(0.5, [0.5, 0.5]);
+    // m = x / 2; p d = 0.9 x, whose peak of 1.62 is scaled to 0.9: x / 2; m - p d = -0.4 x.
+    check(1.8, [0.5, -0.4]);
+}

@@ -1,0 +1,71 @@
+//! The programs, mixes and files that all scenarios share.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::binaries::{Binaries, Mix, Profile};
+use crate::project::Project;
+use crate::songs;
+
+/// Directory of all benchmark files, under cargo's target directory. It is emptied before a run, so that no
+/// result comes from a song or model of an earlier checkout.
+const DIRECTORY: &str = "bench";
+
+/// Resources of every scenario.
+pub(super) struct Bench<'p> {
+    pub(super) project: &'p Project,
+    pub(super) binaries: Binaries<'p>,
+    /// Mixes of real songs with exact references; the first one is repeated to make the long songs.
+    pub(super) mixes: Vec<Mix>,
+    /// Number of cores, for the worker's `--threads`.
+    pub(super) threads: String,
+}
+
+impl<'p> Bench<'p> {
+    pub(super) fn prepare(project: &'p Project) -> Result<Self> {
+        let binaries = Binaries::build(project, Profile::Dist)?;
+        let songs = songs::install(project)?;
+        let directory = project.target(DIRECTORY);
+        remove_dir(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
+        println!("making the mixes");
+        let mixes = binaries.mix(&songs, &directory, None)?;
+        let cores = std::thread::available_parallelism().context("cannot count the cores")?;
+        Ok(Self {
+            project,
+            binaries,
+            mixes,
+            threads: cores.to_string(),
+        })
+    }
+
+    /// A song of exactly this many seconds, made once per run.
+    pub(super) fn song(&self, seconds: u32) -> Result<PathBuf> {
+        let song = self.file(&format!("song_{seconds}s.wav"));
+        if !song.exists() {
+            let first = self.mixes.first().context("separation-evaluation made no mix")?;
+            self.binaries.loop_to(&first.mix, seconds, &song)?;
+        }
+        Ok(song)
+    }
+
+    /// Output directory for stems that are not used.
+    pub(super) fn stems(&self) -> PathBuf {
+        self.file("stems")
+    }
+
+    /// Path of a file or directory of this run.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.project.target(DIRECTORY).join(name)
+    }
+}
+
+/// Removes a directory if it exists.
+fn remove_dir(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(refused) if refused.kind() != ErrorKind::NotFound => Err(refused),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,220 @@
+//! The real components for tests: Kafka, Kubernetes and its node, an S3 server, Helm and Python's Kafka
+//! client, installed into the cache.
+//!
+//! Never starts any of them: the testbed does.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+use crate::cache::{sha256, sha256_file};
+use crate::go;
+use crate::node_images;
+use crate::packages::{Form, Package};
+use crate::process;
+use crate::project::Project;
+use crate::system::{self, Need};
+
+/// The testbed reads the same file and must compose the same paths; otherwise its tests find nothing.
+const PINS: &str = include_str!("../../testbed/components.toml");
+const KAFKA_POM: &str = "testbed/kafka/pom.xml";
+const KAFKA_JARS: &str = "testbed/kafka/jars.sha256";
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Pins {
+    kafka: Pin,
+    versitygw: Pin,
+    etcd: Pin,
+    kubernetes: Pin,
+    containerd: Pin,
+    runc: Pin,
+    images: Pin,
+    helm: Pin,
+    kafka_python: PinnedWheel,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pin {
+    version: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PinnedWheel {
+    version: String,
+    sha256: String,
+}
+
+/// Installs every component that any machine can run, unless it exists.
+pub(crate) fn install(project: &Project) -> Result<()> {
+    let pins = parse(PINS)?;
+    let kafka = install_kafka(project, &pins.kafka.version)
+        .with_context(|| format!("cannot install Kafka {}", pins.kafka.version))?;
+    println!("Kafka {} is in {}", pins.kafka.version, kafka.display());
+    go::VERSITYGW.install(project, &pins.versitygw.version)?;
+    match project.kubernetes_assets() {
+        Some(assets) => println!("using Kubernetes from KUBEBUILDER_ASSETS: {}", assets.display()),
+        None => {
+            go::ETCD.install(project, &pins.etcd.version)?;
+            go::KUBERNETES.install(project, &pins.kubernetes.version)?;
+        }
+    }
+    go::HELM.install(project, &pins.helm.version)?;
+    let kafka_python = install_kafka_python(project, &pins.kafka_python)
+        .with_context(|| format!("cannot install kafka-python {}", pins.kafka_python.version))?;
+    println!(
+        "kafka-python {} is in {}",
+        pins.kafka_python.version,
+        kafka_python.display()
+    );
+    Ok(())
+}
+
+/// Installs the components of a node, unless they exist.
+pub(crate) fn install_node(project: &Project) -> Result<()> {
+    let pins = parse(PINS)?;
+    system::ensure(system::FOR_NODES)?;
+    go::KUBERNETES_NODE.install(project, &pins.kubernetes.version)?;
+    go::CONTAINERD.install(project, &pins.containerd.version)?;
+    go::RUNC.install(project, &pins.runc.version)?;
+    let images = node_images::install(project, &pins.images.version).with_context(|| {
+        format!(
+            "cannot create the images of a node, version {}",
+            pins.images.version
+        )
+    })?;
+    println!("the images of a node are in {}", images.display());
+    Ok(())
+}
+
+/// The cache directories of kubectl and Helm, once a node is installed.
+pub(crate) fn tools(project: &Project) -> Result<[PathBuf; 2]> {
+    let pins = parse(PINS)?;
+    Ok([
+        project
+            .cache()
+            .path(format!("kubernetes-node/{}", pins.kubernetes.version)),
+        project.cache().path(format!("helm/{}", pins.helm.version)),
+    ])
+}
+
+fn parse(text: &str) -> Result<Pins> {
+    toml::from_str(text).context("testbed/components.toml is invalid")
+}
+
+/// The jars, in one directory `lib`.
+fn install_kafka(project: &Project, version: &str) -> Result<PathBuf> {
+    let pom = project.path(KAFKA_POM);
+    let jars = read(&project.path(KAFKA_JARS))?;
+    let stamp = sha256(format!("{}{jars}", read(&pom)?).as_bytes());
+    project
+        .cache()
+        .install(&format!("kafka/{version}"), &stamp, |filling| {
+            system::ensure(&[Need::Java, Need::Maven])?;
+            println!("downloading Kafka {version}");
+            let lib = filling.join("lib");
+            let mut maven = project.command("mvn");
+            maven
+                .args(["--quiet", "--batch-mode", "--file"])
+                .arg(&pom)
+                .arg(format!("-Dkafka.version={version}"))
+                .args(["dependency:copy-dependencies", "-DincludeScope=runtime"])
+                .arg(format!("-DoutputDirectory={}", lib.display()));
+            process::run(&mut maven)
+                .context("fix: check the network, and the mirror in ~/.m2/settings.xml")?;
+            check_jars(&lib, &jars)
+        })
+}
+
+/// Checks that `directory` contains exactly the listed files, with the listed hashes.
+///
+/// Maven itself only compares with hashes from the same source as the jars.
+fn check_jars(directory: &Path, list: &str) -> Result<()> {
+    let mut pinned = list
+        .lines()
+        .map(|line| {
+            let (hash, name) = line
+                .split_once("  ")
+                .with_context(|| format!("{KAFKA_JARS} has an invalid line: `{line}`"))?;
+            Ok((name, hash))
+        })
+        .collect::<Result<BTreeMap<_, _>>>()?;
+    for entry in fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))? {
+        let file = entry.context("cannot list the jars")?;
+        let name = file.file_name().to_string_lossy().into_owned();
+        let Some(hash) = pinned.remove(name.as_str()) else {
+            bail!("{name} is not one of the jars that {KAFKA_JARS} pins");
+        };
+        let found = sha256_file(&file.path())?;
+        ensure!(
+            found == hash,
+            "{name} is not the pinned jar: its SHA-256 is {found}, not {hash}; \
+             fix: check Maven's mirror (~/.m2/settings.xml), and empty ~/.m2/repository"
+        );
+    }
+    let missing: Vec<_> = pinned.into_keys().collect();
+    ensure!(
+        missing.is_empty(),
+        "Maven did not download {}, which {KAFKA_JARS} pins",
+        missing.join(", ")
+    );
+    Ok(())
+}
+
+/// A directory for `PYTHONPATH`.
+fn install_kafka_python(project: &Project, pin: &PinnedWheel) -> Result<PathBuf> {
+    let package = Package {
+        name: "kafka-python".to_owned(),
+        version: pin.version.clone(),
+        form: Form::Wheel,
+        sha256: pin.sha256.clone(),
+    };
+    project
+        .cache()
+        .install(&format!("kafka-python/{}", pin.version), &pin.sha256, |filling| {
+            system::ensure(&[Need::Pip])?;
+            package.unpack(project, filling)
+        })
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_pins_are_complete() {
+        let pins = parse(PINS).unwrap();
+        assert_eq!(pins.kafka_python.sha256.len(), 64);
+        let jars = include_str!("../../testbed/kafka/jars.sha256");
+        assert!(jars.contains(&format!("  kafka_2.13-{}.jar\n", pins.kafka.version)));
+    }
+
+    #[test]
+    fn only_the_pinned_jars_are_accepted() {
+        const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let check = |name: &str, content: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(name), content).unwrap();
+            check_jars(dir.path(), &format!("{ABC}  a.jar\n")).map_err(|error| error.to_string())
+        };
+        check("a.jar", "abc").unwrap();
+        let changed = check("a.jar", "abd").unwrap_err();
+        assert!(changed.starts_with("a.jar is not the pinned jar"), "{changed}");
+        let unknown = check("b.jar", "abc").unwrap_err();
+        assert!(unknown.starts_with("b.jar is not one of the jars"), "{unknown}");
+        let dir = tempfile::tempdir().unwrap();
+        let missing = check_jars(dir.path(), &format!("{ABC}  a.jar\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(missing.starts_with("Maven did not download a.jar"), "{missing}");
+    }
+}
