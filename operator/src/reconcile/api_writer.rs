@@ -16,7 +16,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::pool::Manifest;
+use super::manifest::Manifest;
 use super::retry::Pause;
 use crate::apply::manifest_hash;
 use crate::apply::offsets::Commits;

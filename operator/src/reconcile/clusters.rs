@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::mpsc;
 
-use super::Refresh;
 use super::secrets::{SecretCache, SecretName, SecretState};
 use crate::clock::Clock;
 use crate::kafka::{Cluster, ClusterSettings, ReadError};
@@ -14,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::observe::LagReader;
 use crate::observe::poller::{Polled, Poller};
 use crate::plan::{KafkaPlan, PoolId};
+use crate::settings::Refresh;
 use crate::watch::cache::RoleKey;
 
 /// A cluster, and the task that reads it.

@@ -13,25 +13,33 @@ use tokio::task::JoinSet;
 use super::api_writer::{AnnotateOutcome, ApiWriter, DeployOutcome, Failure};
 use super::clusters::OpenCluster;
 use super::group_offsets::Adopt;
-use super::pool::Manifest;
+use super::manifest::Manifest;
 use super::secrets::SecretName;
 use crate::apply::offsets::Commits;
 use crate::crd::{AdoptionStatus, SeparationPoolStatus};
 use crate::decide::{CostAnnotation, PodName};
 use crate::metrics::{Metrics, Outcome};
+use crate::observe::workload::DeploymentSnapshot;
 use crate::plan::{PoolId, RolePlan};
 use crate::watch::cache::{PoolSnapshot, RoleKey};
 
 /// The result of a job.
 #[derive(Debug)]
 pub(super) enum JobResult {
-    Deployed(RoleKey, Result<DeployOutcome, Failure>),
-    Annotated(RoleKey, AnnotateOutcome),
-    Adopted(RoleKey, Result<AdoptionStatus, Failure>),
-    Recommitted(RoleKey, Result<(), Failure>),
-    Restored(RoleKey, Result<(), Failure>),
-    StatusUpdated(Arc<PoolId>, Result<Box<PoolSnapshot>, Failure>),
+    Role(RoleKey, StepResult),
+    Status(Arc<PoolId>, Result<Box<PoolSnapshot>, Failure>),
     SecretRead(SecretName, Result<Option<Box<Secret>>, Failure>),
+}
+
+/// The result of a role's step.
+#[derive(Debug)]
+pub(super) enum StepResult {
+    /// A write of the Deployment that had so many replicas before; none if it did not exist.
+    Deployed(Option<u32>, Result<DeployOutcome, Failure>),
+    Annotated(AnnotateOutcome),
+    Adopted(Result<AdoptionStatus, Failure>),
+    Recommitted(Result<(), Failure>),
+    Restored(Result<(), Failure>),
 }
 
 /// Uid of the pool that a job is for; `None` for Secrets, which several pools may share.
@@ -47,26 +55,11 @@ pub(super) struct Jobs {
 }
 
 impl JobResult {
-    /// The job's pool; `None` for a Secret, which several pools may share.
-    pub(super) fn pool(&self) -> Option<&Arc<PoolId>> {
-        match self {
-            Self::Deployed(key, _) => Some(&key.pool),
-            Self::Annotated(key, _) => Some(&key.pool),
-            Self::Adopted(key, _) => Some(&key.pool),
-            Self::Recommitted(key, _) | Self::Restored(key, _) => Some(&key.pool),
-            Self::StatusUpdated(id, _) => Some(id),
-            Self::SecretRead(..) => None,
-        }
-    }
-
     /// The outcome of the reconciliation that started the job; `None` for a Secret, which belongs to no reconciliation.
     fn outcome(&self) -> Option<Outcome> {
         let is_written = match self {
-            Self::Deployed(_, result) => matches!(result, Ok(DeployOutcome::Written(_))),
-            Self::Annotated(_, annotated) => annotated.failure.is_none(),
-            Self::Adopted(_, result) => result.is_ok(),
-            Self::Recommitted(_, result) | Self::Restored(_, result) => result.is_ok(),
-            Self::StatusUpdated(_, result) => result.is_ok(),
+            Self::Role(_, result) => result.is_written(),
+            Self::Status(_, result) => result.is_ok(),
             Self::SecretRead(..) => return None,
         };
         Some(if is_written {
@@ -74,6 +67,28 @@ impl JobResult {
         } else {
             Outcome::Failed
         })
+    }
+}
+
+impl StepResult {
+    /// The log message of a failure.
+    pub(super) fn failure_message(&self) -> &'static str {
+        match self {
+            Self::Deployed(..) => "Deployment could not be written",
+            Self::Annotated(_) => "Pods could not be annotated",
+            Self::Adopted(_) => "Offsets could not be initialized",
+            Self::Recommitted(_) => "Offsets could not be committed again",
+            Self::Restored(_) => "Offsets could not be restored",
+        }
+    }
+
+    fn is_written(&self) -> bool {
+        match self {
+            Self::Deployed(_, result) => matches!(result, Ok(DeployOutcome::Written(_))),
+            Self::Annotated(annotated) => annotated.failure.is_none(),
+            Self::Adopted(result) => result.is_ok(),
+            Self::Recommitted(result) | Self::Restored(result) => result.is_ok(),
+        }
     }
 }
 
@@ -135,8 +150,10 @@ impl Jobs {
         uid: Arc<str>,
         manifest: Manifest,
         replicas: u32,
-        known: Option<Arc<str>>,
+        current: Option<&DeploymentSnapshot>,
     ) {
+        let from = current.map(|current| current.replicas);
+        let known = current.map(|current| Arc::clone(&current.resource_version));
         let (writer, target) = (self.writer.clone(), key.clone());
         self.start(
             Some(uid),
@@ -145,7 +162,7 @@ impl Jobs {
                     .deploy(&target, &manifest, replicas, known.as_deref())
                     .await
             },
-            |result| JobResult::Deployed(key, result),
+            move |result| JobResult::Role(key, StepResult::Deployed(from, result)),
         );
     }
 
@@ -160,7 +177,12 @@ impl Jobs {
         self.start(
             Some(uid),
             async move { Ok(writer.annotate(&target, &pods, cost_annotation).await) },
-            |result| JobResult::Annotated(key, result.unwrap_or_else(AnnotateOutcome::failed)),
+            |result| {
+                JobResult::Role(
+                    key,
+                    StepResult::Annotated(result.unwrap_or_else(AnnotateOutcome::failed)),
+                )
+            },
         );
     }
 
@@ -187,7 +209,7 @@ impl Jobs {
         self.start(
             Some(uid),
             async move { commit.await.map(|()| adoption) },
-            |result| JobResult::Adopted(key, result),
+            |result| JobResult::Role(key, StepResult::Adopted(result)),
         );
     }
 
@@ -205,7 +227,9 @@ impl Jobs {
                 .commit_again(&open_cluster.cluster, &group, &topic, &partitions)
                 .await
         };
-        self.start(Some(uid), recommit, |result| JobResult::Recommitted(key, result));
+        self.start(Some(uid), recommit, |result| {
+            JobResult::Role(key, StepResult::Recommitted(result))
+        });
     }
 
     pub(super) fn restore(
@@ -217,7 +241,9 @@ impl Jobs {
         commits: Commits,
     ) {
         let commit = self.commit(open_cluster, plan, commits);
-        self.start(Some(uid), commit, |result| JobResult::Restored(key, result));
+        self.start(Some(uid), commit, |result| {
+            JobResult::Role(key, StepResult::Restored(result))
+        });
     }
 
     pub(super) fn update_status(&mut self, pool: Arc<PoolId>, uid: Arc<str>, status: SeparationPoolStatus) {
@@ -226,7 +252,7 @@ impl Jobs {
         self.start(
             pool_uid,
             async move { writer.update_status(&target, &uid, &status).await },
-            |result| JobResult::StatusUpdated(pool, result.map(Box::new)),
+            |result| JobResult::Status(pool, result.map(Box::new)),
         );
     }
 

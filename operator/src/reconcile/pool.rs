@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 
@@ -12,9 +11,10 @@ use kube::Resource as _;
 
 use super::clusters::OpenCluster;
 use super::conflicts::GroupUses;
+use super::manifest::{Manifest, Variant};
 use super::retry::Retry;
 use super::role::RoleState;
-use crate::apply::{Rollout, deployment, manifest_hash, with_secrets_hash};
+use crate::apply::{Rollout, deployment};
 use crate::crd::{RoleStatus, SeparationPool, SeparationPoolStatus};
 use crate::decide::Moment;
 use crate::events::{EventPolicy, EventWriter, PoolFact, RoleFacts, Scaled};
@@ -64,43 +64,6 @@ struct EventState {
     /// Writes without an event yet.
     scaled: [Option<Scaled>; 2],
     adopted: [bool; 2],
-}
-
-/// The inputs of a Deployment, which are much smaller than the Deployment itself.
-#[derive(Debug, Clone)]
-pub(super) struct Manifest {
-    pub(super) plan: Arc<PoolPlan>,
-    pub(super) role: Role,
-    pub(super) owner: Option<OwnerReference>,
-    pub(super) settings: Arc<WorkerSettings>,
-    pub(super) variant: Variant,
-}
-
-/// The parts of a Deployment that do not follow from the plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Variant {
-    pub(super) rollout: Rollout,
-    /// Hash of the contents of its Secrets; `None` until they were read.
-    pub(super) secrets_hash: Option<Arc<str>>,
-}
-
-impl Manifest {
-    /// The Deployment with `replicas`; `None` if overrides are invalid, which [`PoolState::plan`] has already reported.
-    pub(super) fn with(&self, replicas: u32) -> Option<Deployment> {
-        let deployment = deployment(
-            &self.plan,
-            self.role,
-            self.owner.as_ref(),
-            &self.settings,
-            replicas,
-            self.variant.rollout,
-        )
-        .ok()?;
-        Some(match &self.variant.secrets_hash {
-            Some(hash) => with_secrets_hash(deployment, hash),
-            None => deployment,
-        })
-    }
 }
 
 /// Writes of a pool's status.
@@ -204,22 +167,25 @@ impl PoolState {
     }
 
     /// The hash of a role's planned Deployment; cached.
-    pub(super) fn manifest_hash(
-        &mut self,
-        plan: &Arc<PoolPlan>,
-        role: Role,
-        settings: &Arc<WorkerSettings>,
-        variant: &Variant,
-    ) -> Arc<str> {
-        if let Some((known, hash)) = &self.manifests[index(role)]
-            && known == variant
-        {
-            return Arc::clone(hash);
+    pub(super) fn manifest_hash(&mut self, manifest: &Manifest) -> Arc<str> {
+        let cached = &mut self.manifests[index(manifest.role)];
+        match cached {
+            Some((variant, hash)) if *variant == manifest.variant => Arc::clone(hash),
+            _ => {
+                let hash = manifest.hash();
+                *cached = Some((manifest.variant.clone(), Arc::clone(&hash)));
+                hash
+            }
         }
-        let built = self.manifest(plan, role, settings, variant.clone()).with(0);
-        let hash: Arc<str> = built.as_ref().and_then(manifest_hash).unwrap_or_default().into();
-        self.manifests[index(role)] = Some((variant.clone(), Arc::clone(&hash)));
-        hash
+    }
+
+    /// Stops reading its roles.
+    pub(super) fn stop_reading(&self) {
+        if let ClusterAccess::Open(open_cluster) = &self.access {
+            for role in Role::ALL {
+                open_cluster.poller.remove(&self.key(role));
+            }
+        }
     }
 
     /// The status to write now, if any.

@@ -7,7 +7,7 @@ mod workers;
 
 pub use lease::{LeaseArguments, LeaseSettings, LeaseTimings};
 pub use logs::{LogArguments, LogFormat, LogSettings};
-pub use run::{Namespaces, RunArguments, RunSettings};
+pub use run::{Namespaces, Refresh, RunArguments, RunSettings};
 pub use workers::{Allowance, WorkerArguments, WorkerSettings};
 
 /// An invalid setting.

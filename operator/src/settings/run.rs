@@ -10,7 +10,6 @@ use super::lease::is_label;
 use super::{
     LeaseArguments, LeaseSettings, LogArguments, LogSettings, SettingError, WorkerArguments, WorkerSettings,
 };
-use crate::reconcile::Refresh;
 
 /// Longest shutdown: the default grace period of a pod is 30 s.
 const MAX_SHUTDOWN_SECONDS: u32 = 25;
@@ -94,6 +93,15 @@ pub struct RunArguments {
     lease: LeaseArguments,
     #[command(flatten)]
     logs: LogArguments,
+}
+
+/// Refresh intervals of objects that are read again only to notice changes by users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refresh {
+    /// Secrets: a rotated Secret is used within this time.
+    pub secrets: Duration,
+    /// Committed offsets of a group without lag: a rewound group is noticed within twice this time.
+    pub offsets: Duration,
 }
 
 /// All settings of `run`, validated together.

@@ -135,7 +135,7 @@ async fn a_watch_that_panics_ends_the_operator() {
         },
         last_writes: Duration::from_secs(1),
         keep_offsets_after: Duration::from_secs(60),
-        refresh: crate::reconcile::Refresh {
+        refresh: crate::settings::Refresh {
             secrets: Duration::from_secs(60),
             offsets: Duration::from_secs(30),
         },

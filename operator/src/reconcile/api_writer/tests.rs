@@ -12,7 +12,7 @@ use crate::apply::{Rollout, owner_reference};
 use crate::crd::from_yaml;
 use crate::names::MANIFEST_HASH;
 use crate::plan::{PoolId, PoolPlan, Role};
-use crate::reconcile::pool::Variant;
+use crate::reconcile::manifest::Variant;
 use crate::settings::WorkerSettings;
 
 /// The next expected method and its response.
