@@ -10,11 +10,15 @@ use kafka_protocol::messages::FindCoordinatorRequest;
 
 use super::address::Address;
 use super::broker::Broker;
+use super::limits::MAX_RESPONSE_BYTES;
 use super::protocol::{Request, text};
 use super::{Cluster, Deadline, ReadError};
 
-/// Groups in one request. The description of a group of 100 members has about 50 kB; 4 MiB are allowed for a response.
-const GROUPS_PER_REQUEST: usize = 100;
+/// Groups in one request, if their responses are small.
+const MAX_GROUPS_PER_REQUEST: usize = 100;
+
+/// The expected response to one request: half of what is allowed, because some groups exceed the expectation.
+const EXPECTED_BYTES_PER_RESPONSE: usize = MAX_RESPONSE_BYTES / 2;
 
 /// Groups in one FindCoordinator request.
 const GROUPS_PER_LOOKUP: usize = 500;
@@ -55,11 +59,13 @@ type CoordinatorResponse<A> = (Arc<Broker>, Vec<usize>, Result<A, ReadError>);
 
 impl Cluster {
     /// Sends requests about groups to their coordinators, batched for each. `request` builds the request for the
-    /// groups at some positions; `read` extracts the result of one of them.
+    /// groups at some positions; `read` extracts the result of one of them; `response_bytes` is the expected size of a
+    /// group's part of the response.
     pub(super) async fn send_to_coordinators<Q, T>(
         &self,
         groups: &[Arc<str>],
         deadline: &Deadline,
+        response_bytes: impl Fn(usize) -> usize + Send + Sync,
         request: impl Fn(&[usize]) -> Q + Send + Sync,
         read: impl Fn(usize, &Q::Response) -> Result<T, CoordinatorError> + Send + Sync,
     ) -> Vec<Result<T, CoordinatorError>>
@@ -90,13 +96,9 @@ impl Cluster {
                     .into_iter()
                     .filter(|position| failed_at.get(position) != Some(broker.address()))
                     .collect();
-                for chunk in positions.chunks(GROUPS_PER_REQUEST) {
-                    sent.push(send(
-                        Arc::clone(&broker),
-                        chunk.to_vec(),
-                        request(chunk),
-                        *deadline,
-                    ));
+                for batch in batches(&positions, &response_bytes) {
+                    let request = request(&batch);
+                    sent.push(send(Arc::clone(&broker), batch, request, *deadline));
                 }
             }
             for (broker, positions, response) in join_all(sent).await {
@@ -194,4 +196,51 @@ async fn send<Q: Request>(
 ) -> CoordinatorResponse<Q::Response> {
     let response = broker.send(&request, &deadline).await;
     (broker, positions, response)
+}
+
+/// Splits groups into requests whose expected responses are within the limit.
+fn batches(positions: &[usize], response_bytes: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut bytes = 0;
+    for position in positions {
+        let own = response_bytes(*position);
+        match batches.last_mut() {
+            Some(batch)
+                if batch.len() < MAX_GROUPS_PER_REQUEST && bytes + own <= EXPECTED_BYTES_PER_RESPONSE =>
+            {
+                batch.push(*position);
+                bytes += own;
+            }
+            _ => {
+                batches.push(vec![*position]);
+                bytes = own;
+            }
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_of_large_topics_are_split_so_that_responses_stay_within_the_limit() {
+        let positions: Vec<usize> = (0..250).collect();
+        let check = |group_bytes: usize, batch_sizes: &[usize]| {
+            let batches = batches(&positions, |_| group_bytes);
+            let sizes: Vec<usize> = batches.iter().map(Vec::len).collect();
+            assert!(
+                sizes
+                    .iter()
+                    .all(|groups| *groups == 1 || groups * group_bytes < MAX_RESPONSE_BYTES)
+            );
+            assert_eq!(sizes[..batch_sizes.len()], *batch_sizes);
+            assert_eq!(batches.concat(), positions);
+        };
+        check(100, &[100, 100, 50]);
+        // Topics of 1,000 partitions, and one of 100,000 in each group.
+        check(128_000, &[16, 16]);
+        check(12_800_000, &[1, 1]);
+    }
 }

@@ -23,6 +23,12 @@ use super::protocol::text;
 use super::{Cluster, Deadline, ReadError, TopicPartition};
 use crate::decide::{GroupReading, Member, MemberWork, Moment};
 
+/// Expected size of a partition's commit in a response: an offset and a worker's record.
+const COMMIT_BYTES: usize = 128;
+
+/// Expected size of the description of a group: 100 members.
+const DESCRIPTION_BYTES: usize = 50_000;
+
 /// The wait before a commit is retried.
 const COMMIT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
@@ -177,6 +183,7 @@ impl Cluster {
         deadline: &Deadline,
     ) -> Vec<GroupCommits> {
         let names: Vec<_> = groups.iter().map(|(group, _)| Arc::clone(group)).collect();
+        let commit_bytes = |position: usize| groups[position].1.len() * COMMIT_BYTES;
         let request = |positions: &[usize]| {
             let requested = positions
                 .iter()
@@ -186,7 +193,9 @@ impl Cluster {
         let read = |position: usize, response: &OffsetFetchResponse| {
             read_commits(response, &groups[position].0, &groups[position].1)
         };
-        let found = self.send_to_coordinators(&names, deadline, request, read).await;
+        let found = self
+            .send_to_coordinators(&names, deadline, commit_bytes, request, read)
+            .await;
         let each = found.into_iter().zip(groups).map(|(found, (_, partitions))| {
             found.unwrap_or_else(|error| {
                 let why = error.into_error();
@@ -218,7 +227,9 @@ impl Cluster {
                 Some(error) => Err(error),
             }
         };
-        let found = self.send_to_coordinators(groups, deadline, request, read).await;
+        let found = self
+            .send_to_coordinators(groups, deadline, |_| DESCRIPTION_BYTES, request, read)
+            .await;
         found
             .into_iter()
             .map(|found| found.map_err(CoordinatorError::into_error))
@@ -291,7 +302,9 @@ impl Cluster {
         let request = |_: &[usize]| commit_request(group, topic, commits);
         let read = |_: usize, response: &OffsetCommitResponse| check_committed(response, topic, commits);
         loop {
-            let mut found = self.send_to_coordinators(&groups, deadline, request, read).await;
+            let mut found = self
+                .send_to_coordinators(&groups, deadline, |_| 0, request, read)
+                .await;
             let error = match found.pop() {
                 Some(Ok(())) => return Ok(()),
                 Some(Err(error)) => error,
