@@ -94,7 +94,7 @@ async fn deployments_get_pods_and_requests_are_counted() {
     let requests = plane.requests().unwrap();
     let written: Vec<_> = requests
         .iter()
-        .filter(|request| request.writes() && request.user == "admin" && request.resource == "deployments")
+        .filter(|request| request.writes() && request.user == "admin" && request.name == "counted")
         .collect();
     assert_eq!(written.len(), 1, "{written:?}");
     assert_eq!((written[0].verb.as_str(), written[0].status), ("create", 201));
@@ -102,7 +102,8 @@ async fn deployments_get_pods_and_requests_are_counted() {
     let pod_writes = requests
         .iter()
         .filter(|request| request.user == controller && request.resource == "pods" && request.writes());
-    assert_eq!(pod_writes.count(), 2);
+    // Other tests have Deployments on the same server.
+    assert!(pod_writes.count() >= 2);
 }
 
 #[tokio::test]
@@ -167,7 +168,11 @@ async fn pods_marked_ready_make_a_deployment_ready_and_the_one_with_the_lowest_d
 #[tokio::test]
 async fn a_service_account_has_only_the_rights_of_its_roles() {
     let plane = ControlPlane::shared().await.unwrap();
-    let token = plane.token_for("kube-system", "default").await.unwrap();
+    // A controller creates the account soon after the namespace.
+    let token = eventually("token", TIMEOUT, async || {
+        anyhow::Ok(plane.token_for("kube-system", "default").await.ok())
+    })
+    .await;
     let account = Api::new(plane, &token);
     let path = "/api/v1/namespaces/kube-system/pods";
     let (status, response) = account.request(Method::GET, path, None).await.unwrap();
@@ -204,7 +209,11 @@ async fn a_killed_api_server_restarts_with_its_data_at_its_address() {
         StatusCode::OK
     );
     plane.pause(Server::Api).unwrap();
-    assert!(admin.request(Method::GET, kept, None).await.is_err());
+    // A request that was received before the signal may still be answered.
+    eventually("a paused server", TIMEOUT, async || {
+        anyhow::Ok(admin.request(Method::GET, kept, None).await.is_err())
+    })
+    .await;
     plane.resume(Server::Api).unwrap();
     assert_eq!(
         admin.request(Method::GET, kept, None).await.unwrap().0,
