@@ -63,6 +63,12 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Levels of a response that are decoded. A pod and its managed fields have fewer than 30, a list or a watch adds two.
+pub const MAX_DEPTH: usize = 64;
+
+/// Replaces a value below [`MAX_DEPTH`] levels.
+pub const TOO_DEEP: &str = "separation.dev/nested-too-deeply";
+
 #[cfg(test)]
 mod tests {
     use super::*;

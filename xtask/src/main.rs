@@ -52,6 +52,7 @@ Examples:
   cargo xtask demo                        build, separate a real song, print quality and speed
   cargo xtask demo song.mp3 other.flac    the same with your own songs; stems are written to stems/
   cargo xtask test                        install all requirements, run all tests
+  cargo xtask test --fast                 unit and property tests, which need no servers
   cargo xtask test -- -p separation-worker audio   one package, tests whose name contains \"audio\"
   cargo xtask cluster up                  Kubernetes, Kafka and S3 on this machine, as root
   cargo xtask setup --cuda                ONNX Runtime for NVIDIA GPUs
@@ -75,6 +76,8 @@ enum Command {
     Generate(generate::Options),
     /// Measure speed, memory and quality and write docs/benchmarks.md
     Bench(bench::Options),
+    /// Count the lines of product code: no blank lines, comments or tests
+    Lines,
 }
 
 fn main() -> ExitCode {
@@ -98,5 +101,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Setup(options) => setup::setup(&project, &options),
         Command::Generate(options) => generate::generate(&project, &options),
         Command::Bench(options) => bench::bench(&project, &options),
+        Command::Lines => {
+            let counter = ["--quiet", "--locked", "--package", "separation-rules"];
+            process::run(project.cargo("run").args(counter))
+        }
     }
 }

@@ -12,6 +12,9 @@ use crate::{components, demo, generate, node, songs, system};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
+    /// Run only unit and property tests and the checks of the source: no servers, no root
+    #[arg(long)]
+    fast: bool,
     /// Arguments for `cargo test`: packages, filters, and after another `--` those of the test programs
     #[arg(last = true)]
     cargo_test: Vec<String>,
@@ -35,6 +38,9 @@ fn threads() -> usize {
 /// `cargo xtask test`: installs the requirements, then runs the tests in the dev profile; without a selection
 /// it also runs the trial cluster and the demo.
 pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
+    if options.fast {
+        return fast(project, &options.cargo_test);
+    }
     let no_node = install(project)?;
     let mut tests = project.cargo("test");
     tests.args(selection(&options.cargo_test));
@@ -63,6 +69,17 @@ pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
     demo::run_smoke_test(project)
 }
 
+/// Runs the tests inside the crates, which need neither servers nor root, and the checks of the source.
+fn fast(project: &Project, extra: &[String]) -> Result<()> {
+    system::ensure(system::FOR_BUILDING)?;
+    onnx_runtime::install(project, Build::Cpu)?;
+    let mut tests = project.cargo("test");
+    tests.args(["--workspace", "--all-features", "--locked"]);
+    tests.args(["--lib", "--bins", "--test", "rules"]).args(extra);
+    println!("{}", process::line(&tests));
+    process::run(&mut tests)
+}
+
 /// `cargo xtask cluster test`: the tests that need a node, which must be possible on this machine.
 pub(crate) fn test_on_nodes(project: &Project) -> Result<()> {
     if let Some(obstacle) = node::obstacle(project) {
@@ -71,7 +88,11 @@ pub(crate) fn test_on_nodes(project: &Project) -> Result<()> {
     let cargo_test = ["--test", "node", "--test", SCENARIOS[1]]
         .map(str::to_owned)
         .into();
-    test(project, &Options { cargo_test })
+    let options = Options {
+        fast: false,
+        cargo_test,
+    };
+    test(project, &options)
 }
 
 /// Installs the requirements of the tests, unless they exist; returns the reason if those on a node cannot

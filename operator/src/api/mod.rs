@@ -13,7 +13,7 @@ use crate::lease::{Fence, Leadership};
 use crate::metrics::Metrics;
 
 pub use failures::CountFailures;
-pub use nesting::{BoundNesting, MAX_DEPTH, TOO_DEEP};
+pub use nesting::BoundNesting;
 
 /// The client for everything except the lease.
 ///

@@ -16,11 +16,7 @@ use kube::client::Body;
 use tower::layer::layer_fn;
 use tower::{BoxError, Layer, Service};
 
-/// Levels of a response that are decoded. A pod and its managed fields have fewer than 30, a list or a watch adds two.
-pub const MAX_DEPTH: usize = 64;
-
-/// Replaces a value below [`MAX_DEPTH`] levels.
-pub const TOO_DEEP: &str = "separation.dev/nested-too-deeply";
+use crate::names::{MAX_DEPTH, TOO_DEEP};
 
 /// A service that bounds the nesting of its responses.
 #[derive(Debug, Clone)]

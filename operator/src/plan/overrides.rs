@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::checks::Checks;
 use super::role::Role;
-use crate::api::{MAX_DEPTH, TOO_DEEP};
 use crate::crd::PodOverrides;
+use crate::names::{MAX_DEPTH, TOO_DEEP};
 
 /// Largest `podOverrides`, as JSON. The API server stores them with each pod of the pool.
 const MAX_BYTES: usize = 64 * 1024;

@@ -14,6 +14,7 @@ use separation_contract::offset_metadata::OffsetMetadata;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{FailureDecision, decide};
+use super::outcome::MessageOutcome;
 use super::record::Record;
 use super::{Service, ServiceError};
 use crate::error::ErrorClass;
@@ -36,46 +37,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause before publishing is retried; it doubles up to half of the 30 s within which a task must continue
 /// after a refusal has ended.
 const MAX_PAUSE: Duration = Duration::from_secs(15);
-
-/// Outcome of one message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MessageOutcome {
-    /// Processed and committed.
-    Done,
-    /// Already completed by an earlier attempt; only the remaining steps were run.
-    Duplicate,
-    /// It failed; the failure was reported and the message committed.
-    Failed,
-    /// It failed, and was republished to the end of its topic.
-    Requeued,
-    /// Sent to the dead-letter topic and committed.
-    DeadLetter,
-    /// Its partition was reassigned to another worker.
-    Lost,
-    /// Its partition is read again from another offset.
-    Moved,
-    /// Its topic was deleted.
-    TopicDeleted,
-    /// The worker was stopped while a dependency refused it; the message is left to another worker.
-    Released,
-}
-
-impl MessageOutcome {
-    /// The `outcome` label of metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Duplicate => "duplicate",
-            Self::Failed => "failed",
-            Self::Requeued => "requeued",
-            Self::DeadLetter => "dead_letter",
-            Self::Lost => "lost",
-            Self::Moved => "moved",
-            Self::TopicDeleted => "topic_deleted",
-            Self::Released => "released",
-        }
-    }
-}
 
 /// The processing of one message.
 pub(super) struct Flow<'s, R> {

@@ -5,6 +5,7 @@
 mod failure;
 mod flow;
 mod markers;
+mod outcome;
 mod record;
 mod run;
 mod shutdown;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-pub use flow::MessageOutcome;
+pub use outcome::MessageOutcome;
 pub use shutdown::Shutdown;
 
 use crate::kafka::{Consumer, KafkaError, Producer, Refusal};

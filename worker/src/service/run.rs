@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use separation_contract::offset_metadata::OffsetMetadata;
 
-use super::flow::{Flow, MessageOutcome};
+use super::flow::Flow;
 use super::markers::Markers;
+use super::outcome::MessageOutcome;
 use super::start_delay::StartDelay;
 use super::{Activity, Exit, Service, ServiceError, Shutdown};
 use crate::clock::unix_time;

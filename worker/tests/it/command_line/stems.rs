@@ -165,3 +165,20 @@ fn compat_gives_the_levels_of_audio_separator() {
     // m = x / 2; p d = 0.9 x, whose peak of 1.62 is scaled to 0.9: x / 2; m - p d = -0.4 x.
     check(1.8, [0.5, -0.4]);
 }
+
+#[test]
+fn memory_does_not_grow_with_the_song() {
+    let bench = Bench::new();
+    let peak_bytes = |name: &str, seconds: usize| {
+        let song = bench.write(name, &tones(seconds * SECOND, 0.4));
+        let output = bench.separate(&[&song], &["--json", "--stems", "vocals"]);
+        let report = reports(&output).remove(0);
+        report["peak_memory_bytes"].as_u64().expect("a peak")
+    };
+    let (short, long) = (peak_bytes("short.wav", 20), peak_bytes("long.wav", 260));
+    // The samples of the longer song alone are 85 MB more.
+    assert!(
+        long < short + 25_000_000,
+        "{short} bytes for 20 s, {long} for 260 s"
+    );
+}
