@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::clusters::SettingsLookup;
 use super::conflicts;
 use super::leader::{Leader, wall_clock_time};
-use super::manifest::{Manifest, Variant};
+use super::manifest::Variant;
 use super::pool::{ClusterAccess, PoolState, role_status};
 use super::role::RoleInputs;
 use super::step::Step;
@@ -18,12 +18,11 @@ use crate::observe::workload::{DeploymentSnapshot, workload};
 use crate::plan::{PoolId, PoolPlan, Role};
 use crate::watch::cache::{Cache, PoolSnapshot, RoleKey};
 
-/// A role as it is now, and the Deployment that it should have.
+/// A role's Deployment as it is now, and what of the planned one does not follow from the plan.
 struct Observed<'c> {
     key: RoleKey,
     deployment: Option<&'c DeploymentSnapshot>,
-    workload: Workload,
-    manifest: Manifest,
+    variant: Variant,
 }
 
 impl Leader {
@@ -41,16 +40,14 @@ impl Leader {
         if let Some(plan) = self.validate(&mut pool, snapshot, now) {
             self.open_cluster(&mut pool, &plan);
             for role in Role::ALL {
-                let observed = self.observe(&pool, &plan, role, cache);
-                let (key, deployment) = (observed.key.clone(), observed.deployment);
-                let manifest = observed.manifest.clone();
-                let step = self.decide(&mut pool, &plan, observed, snapshot, now);
+                let (observed, workload) = self.observe(&pool, &plan, role, cache, now);
+                let step = self.decide(&mut pool, &plan, &observed, workload, snapshot, now);
                 if plan.role(role).enabled {
                     pool.update_metrics(role, &self.metrics, now);
                     pool.record_role_events(role, cache, &self.events, now);
                 }
                 if let Some(step) = step {
-                    self.apply_step(&mut pool, &plan, key, step, manifest, deployment);
+                    self.apply_step(&mut pool, &plan, observed, step);
                 }
             }
         }
@@ -78,7 +75,8 @@ impl Leader {
         plan: &Arc<PoolPlan>,
         role: Role,
         cache: &'c Cache,
-    ) -> Observed<'c> {
+        now: Moment,
+    ) -> (Observed<'c>, Workload) {
         let key = pool.key(role);
         let role_plan = plan.role(role);
         let deployment = cache.deployment(&key);
@@ -88,7 +86,6 @@ impl Leader {
         if let ClusterAccess::Open(open_cluster) = &pool.access {
             if is_read {
                 let role_state = pool.role_ref(role);
-                let now = self.clock.now();
                 let query = role_state.role_query(role_plan, &workload, self.keep_offsets_after, now);
                 open_cluster.poller.set_query(&key, query);
             } else {
@@ -101,48 +98,44 @@ impl Leader {
             rollout: rollout(deployment, role_plan),
             secrets_hash: read.or_else(|| deployment?.secrets_hash.clone()),
         };
-        Observed {
-            manifest: pool.manifest(plan, role, &self.workers, variant),
+        let observed = Observed {
             key,
             deployment,
-            workload,
-        }
+            variant,
+        };
+        (observed, workload)
     }
 
     /// Decides on the replicas of a role, and returns the next step; none while a step runs or nothing is to be done.
     fn decide(
         &self,
         pool: &mut PoolState,
-        plan: &PoolPlan,
-        observed: Observed<'_>,
+        plan: &Arc<PoolPlan>,
+        observed: &Observed<'_>,
+        workload: Workload,
         snapshot: &PoolSnapshot,
         now: Moment,
     ) -> Option<Step> {
-        let Observed {
-            key,
-            deployment,
-            workload,
-            manifest,
-        } = observed;
+        let key = &observed.key;
         let role = key.role;
         let role_plan = plan.role(role);
         let recommit_after = self.keep_offsets_after;
         if !role_plan.enabled {
             return pool.role(role).disable(role_plan, &workload, recommit_after, now);
         }
-        let ids = conflicts::WorkerIds::new(&key, &snapshot.uid);
+        let ids = conflicts::WorkerIds::new(key, &snapshot.uid);
         let group = pool.role_ref(role).members();
         let conflict = self
             .held
-            .get(&key)
+            .get(key)
             .cloned()
             .or_else(|| conflicts::foreign_members(plan, role, group, &ids, &workload));
-        let manifest_hash = pool.manifest_hash(&manifest);
+        let manifest_hash = pool.manifest_hash(plan, role, &self.workers, &observed.variant);
         let status = snapshot.status.as_deref();
         let inputs = RoleInputs {
             plan: role_plan,
             servers: &plan.kafka.bootstrap_servers,
-            deployment,
+            deployment: observed.deployment,
             manifest_hash: &manifest_hash,
             pool_uid: &snapshot.uid,
             worker_ids: &ids,
@@ -153,20 +146,18 @@ impl Leader {
     }
 
     /// Starts the job of a step.
-    fn apply_step(
-        &mut self,
-        pool: &mut PoolState,
-        plan: &PoolPlan,
-        key: RoleKey,
-        step: Step,
-        manifest: Manifest,
-        deployment: Option<&DeploymentSnapshot>,
-    ) {
+    fn apply_step(&mut self, pool: &mut PoolState, plan: &Arc<PoolPlan>, observed: Observed<'_>, step: Step) {
+        let Observed {
+            key,
+            deployment,
+            variant,
+        } = observed;
         let role = key.role;
         let uid = Arc::clone(&pool.uid);
         match (step, &pool.access) {
             (Step::Deploy { replicas }, _) => {
                 log_deployment(&key, replicas, deployment.map(|running| running.replicas), pool);
+                let manifest = pool.manifest(plan, role, &self.workers, variant);
                 self.jobs.deploy(key, uid, manifest, replicas, deployment);
             }
             (

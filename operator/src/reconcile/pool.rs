@@ -167,16 +167,21 @@ impl PoolState {
     }
 
     /// The hash of a role's planned Deployment; cached.
-    pub(super) fn manifest_hash(&mut self, manifest: &Manifest) -> Arc<str> {
-        let cached = &mut self.manifests[index(manifest.role)];
-        match cached {
-            Some((variant, hash)) if *variant == manifest.variant => Arc::clone(hash),
-            _ => {
-                let hash = manifest.hash();
-                *cached = Some((manifest.variant.clone(), Arc::clone(&hash)));
-                hash
-            }
+    pub(super) fn manifest_hash(
+        &mut self,
+        plan: &Arc<PoolPlan>,
+        role: Role,
+        settings: &Arc<WorkerSettings>,
+        variant: &Variant,
+    ) -> Arc<str> {
+        if let Some((known, hash)) = &self.manifests[index(role)]
+            && known == variant
+        {
+            return Arc::clone(hash);
         }
+        let hash = self.manifest(plan, role, settings, variant.clone()).hash();
+        self.manifests[index(role)] = Some((variant.clone(), Arc::clone(&hash)));
+        hash
     }
 
     /// Stops reading its roles.
