@@ -24,10 +24,10 @@ use super::{Cluster, Deadline, ReadError, TopicPartition};
 use crate::decide::{GroupReading, Member, MemberWork, Moment};
 
 /// Expected size of a partition's commit in a response: an offset and a worker's record.
-const COMMIT_BYTES: usize = 128;
+const EXPECTED_COMMIT_BYTES: usize = 128;
 
 /// Expected size of the description of a group: 100 members.
-const DESCRIPTION_BYTES: usize = 50_000;
+const EXPECTED_DESCRIPTION_BYTES: usize = 50_000;
 
 /// The wait before a commit is retried.
 const COMMIT_RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -183,7 +183,7 @@ impl Cluster {
         deadline: &Deadline,
     ) -> Vec<GroupCommits> {
         let names: Vec<_> = groups.iter().map(|(group, _)| Arc::clone(group)).collect();
-        let commit_bytes = |position: usize| groups[position].1.len() * COMMIT_BYTES;
+        let commit_bytes = |position: usize| groups[position].1.len() * EXPECTED_COMMIT_BYTES;
         let request = |positions: &[usize]| {
             let requested = positions
                 .iter()
@@ -228,7 +228,7 @@ impl Cluster {
             }
         };
         let found = self
-            .send_to_coordinators(groups, deadline, |_| DESCRIPTION_BYTES, request, read)
+            .send_to_coordinators(groups, deadline, |_| EXPECTED_DESCRIPTION_BYTES, request, read)
             .await;
         found
             .into_iter()
