@@ -19,16 +19,8 @@ pub struct FunctionSize {
 /// Lines of product code in a file.
 #[must_use]
 pub fn product_lines(file: &SourceFile) -> usize {
-    let is_test = |number: usize| {
-        file.test_lines
-            .iter()
-            .any(|(first, last)| (*first..=*last).contains(&number))
-    };
-    let is_code = |line: &str| !line.is_empty() && !line.starts_with("//");
-    let lines = file.lines.iter().enumerate();
-    lines
-        .filter(|(index, line)| is_code(line.trim()) && !is_test(index + 1))
-        .count()
+    let is_code = |line: &&str| !line.is_empty() && !line.starts_with("//");
+    file.product_lines().filter(is_code).count()
 }
 
 /// The functions of a file, longest first.

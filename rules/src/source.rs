@@ -35,6 +35,20 @@ pub struct SourceFile {
     pub test_lines: Vec<(usize, usize)>,
 }
 
+impl SourceFile {
+    /// The lines outside tests, without surrounding blanks.
+    pub fn product_lines(&self) -> impl Iterator<Item = &str> {
+        let is_test = |number: usize| {
+            let mut tests = self.test_lines.iter();
+            tests.any(|(first, last)| (*first..=*last).contains(&number))
+        };
+        let lines = self.lines.iter().enumerate();
+        lines
+            .filter(move |(index, _)| !is_test(index + 1))
+            .map(|(_, line)| line.trim())
+    }
+}
+
 /// The root of the workspace.
 #[must_use]
 pub fn workspace() -> &'static Path {

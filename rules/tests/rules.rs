@@ -177,16 +177,10 @@ fn the_environment_is_read_only_where_the_architecture_says() {
         .collect();
     let mut reading = BTreeSet::new();
     for file in CRATES.iter().flat_map(|name| source(name)) {
-        let product = file.lines.iter().enumerate().filter(|(index, _)| {
-            !file
-                .test_lines
-                .iter()
-                .any(|(first, last)| (*first..=*last).contains(&(index + 1)))
-        });
         let reads = ["env::var(", "env::var_os(", "env::vars(", "env::vars_os("];
-        if product
-            .into_iter()
-            .any(|(_, line)| reads.iter().any(|read| line.contains(read)))
+        if file
+            .product_lines()
+            .any(|line| reads.iter().any(|read| line.contains(read)))
         {
             reading.insert(file.path.display().to_string());
         }
