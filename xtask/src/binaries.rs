@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::onnx_runtime::{self, Build};
-use crate::process;
+use crate::process::{self, Running};
 use crate::project::Project;
 use crate::system;
 
@@ -33,30 +33,6 @@ pub(crate) enum Profile {
     Dist,
     /// The builds of `cargo xtask test`, with all features.
     Tested,
-}
-
-/// A build that runs in the background; it ends with this.
-#[derive(Debug)]
-pub(crate) struct RunningBuild {
-    child: Child,
-    command: String,
-}
-
-impl RunningBuild {
-    /// Waits for the end of the build.
-    pub(crate) fn finish(mut self) -> Result<()> {
-        let status = self.child.wait().context("cannot wait for cargo")?;
-        ensure!(status.success(), "`{}` failed ({status})", self.command);
-        Ok(())
-    }
-}
-
-impl Drop for RunningBuild {
-    fn drop(&mut self) {
-        // Does nothing once the build has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// One line of `separation-worker separate --json`, about one file.
@@ -126,22 +102,15 @@ impl<'p> Binaries<'p> {
     }
 
     /// Builds the worker and separation-evaluation, and starts the build of the operator.
-    pub(crate) fn build_worker_first(project: &'p Project) -> Result<(Self, RunningBuild)> {
+    pub(crate) fn build_worker_first(project: &'p Project) -> Result<(Self, Running)> {
         install_requirements(project)?;
         println!("building the worker (minutes the first time)");
         process::run(&mut build_of(project, "release", &[WORKER, EVALUATION]))?;
         println!("building the operator in the background");
         let mut build = build_of(project, "release", &[OPERATOR]);
         build.arg("--quiet");
-        let command = process::line(&build);
-        let child = build
-            .stdin(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot start `{command}`"))?;
-        Ok((
-            Self::in_directory(project, "release"),
-            RunningBuild { child, command },
-        ))
+        let running = process::start(build)?;
+        Ok((Self::in_directory(project, "release"), running))
     }
 
     fn in_directory(project: &'p Project, directory: &str) -> Self {

@@ -1,7 +1,7 @@
 //! Runs other programs; errors contain the command line.
 
 use std::io;
-use std::process::{Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -9,6 +9,35 @@ use anyhow::{Context, Result, bail};
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = started(command.status(), command)?;
     expect_success(status, command)
+}
+
+/// A program that runs beside us; it ends with this.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    command: Command,
+}
+
+/// Starts a program that shares our output.
+pub(crate) fn start(mut command: Command) -> Result<Running> {
+    let child = started(command.stdin(Stdio::null()).spawn(), &command)?;
+    Ok(Running { child, command })
+}
+
+impl Running {
+    /// Waits for the end of the program, and fails unless it succeeded.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let status = self.child.wait().context("cannot wait for a program")?;
+        expect_success(status, &self.command)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Does nothing once the program has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Runs a program and returns its output; its standard error goes to ours.
