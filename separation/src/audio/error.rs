@@ -1,7 +1,8 @@
 //! Errors between a file and its samples.
 
+use std::fmt::Display;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::ErrorClass;
@@ -128,6 +129,70 @@ pub enum AudioError {
     /// This build has no MP3 output.
     #[error("this build cannot write mp3: build it with the cargo feature `mp3` (LAME, under the LGPL)")]
     Mp3NotBuilt,
+}
+
+/// Constructors that copy the path; those without a detail return one for `map_err`.
+impl AudioError {
+    pub(super) fn read(path: &Path) -> impl Fn(io::Error) -> Self + Copy {
+        move |source| Self::Read {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(super) fn write(path: &Path) -> impl Fn(io::Error) -> Self + Copy {
+        move |source| Self::Write {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(super) fn encode<E: Display>(path: &Path) -> impl Fn(E) -> Self {
+        move |error| Self::Encode {
+            path: path.to_owned(),
+            detail: error.to_string(),
+        }
+    }
+
+    pub(super) fn corrupt(path: &Path, detail: impl Into<String>) -> Self {
+        let (path, detail) = (path.to_owned(), detail.into());
+        Self::Corrupt { path, detail }
+    }
+
+    pub(super) fn unsupported(path: &Path, detail: impl Into<String>) -> Self {
+        let (path, detail) = (path.to_owned(), detail.into());
+        Self::Unsupported { path, detail }
+    }
+
+    pub(super) fn contradiction(path: &Path, detail: impl Into<String>) -> Self {
+        let (path, detail) = (path.to_owned(), detail.into());
+        Self::Contradiction { path, detail }
+    }
+
+    pub(super) fn not_audio(path: &Path, detail: impl Into<String>) -> Self {
+        let (path, detail) = (path.to_owned(), detail.into());
+        Self::NotAudio { path, detail }
+    }
+
+    pub(super) fn empty(path: &Path) -> Self {
+        Self::Empty {
+            path: path.to_owned(),
+        }
+    }
+
+    pub(super) fn channels(path: &Path, channels: usize) -> Self {
+        Self::Channels {
+            path: path.to_owned(),
+            channels,
+        }
+    }
+
+    pub(super) fn too_long(path: &Path, limit: Duration) -> Self {
+        Self::TooLong {
+            path: path.to_owned(),
+            limit,
+        }
+    }
 }
 
 impl AudioError {

@@ -2,51 +2,19 @@
 //!
 //! Sources are read and sinks are written block by block; nothing here may hold a complete song in memory.
 
-mod aac;
-mod bytes;
-mod caf;
-mod coded_pcm;
-mod containers;
-mod downmix;
-mod edits;
-mod encoder_tag;
 mod error;
-mod fallback;
-mod ffmpeg;
-mod flac_out;
-mod flac_streams;
-mod frame_stream;
-mod frames;
-mod guard;
-mod matroska;
-#[cfg(feature = "mp3")]
-mod mp3_out;
-mod ogg;
-mod outline;
-mod output;
-mod output_format;
-mod packets;
-mod quantize;
-mod quicktime_pcm;
-mod raw;
-mod resample;
-mod section;
-mod signatures;
-mod sink;
-mod sniff;
-mod source;
-mod spool;
-mod tags;
-mod wav_in;
-mod wav_out;
+mod read;
+mod write;
+
+use std::ops::Range;
 
 pub use error::AudioError;
-pub use output::create;
-pub use output_format::{FlacSamples, OutputFormat, WavSamples};
-pub(crate) use sink::directory_of;
-pub use sink::{SinkReport, UnpublishedFile, part_file, remove_abandoned};
-pub use source::{FfmpegUse, FileSource, SourceInfo, SourceOptions, SourceReport, open, open_bytes};
-pub use spool::PeakSpool;
+pub use read::{FfmpegUse, FileSource, SourceInfo, SourceOptions, SourceReport, open, open_bytes};
+pub(crate) use write::directory_of;
+pub use write::{
+    FlacSamples, OutputFormat, PeakSpool, SinkReport, UnpublishedFile, WavSamples, create, part_file,
+    remove_abandoned,
+};
 
 /// The one sample rate that models are trained at and that stems are written with, in Hz.
 pub const SAMPLE_RATE_HZ: u32 = 44_100;
@@ -91,8 +59,26 @@ impl StereoBlock {
 
     /// Appends the frames of `other`.
     pub fn append(&mut self, other: &Self) {
-        self.left.extend_from_slice(&other.left);
-        self.right.extend_from_slice(&other.right);
+        self.append_range(other, 0..other.frames());
+    }
+
+    /// Copies some of its frames.
+    pub(crate) fn range(&self, frames: Range<usize>) -> Self {
+        let mut block = Self::default();
+        block.append_range(self, frames);
+        block
+    }
+
+    /// Appends some of the frames of `other`.
+    pub(crate) fn append_range(&mut self, other: &Self, frames: Range<usize>) {
+        self.left.extend_from_slice(&other.left[frames.clone()]);
+        self.right.extend_from_slice(&other.right[frames]);
+    }
+
+    /// The samples of both channels in turn.
+    pub(crate) fn interleaved(&self) -> impl Iterator<Item = f32> {
+        let frames = self.left.iter().zip(&self.right);
+        frames.flat_map(|(left, right)| [*left, *right])
     }
 
     /// The largest absolute sample value; 0 for an empty block.

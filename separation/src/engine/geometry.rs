@@ -30,11 +30,7 @@ pub struct FixedSizes {
 
 /// The shape of a model's input spectrum, and of the transform that produces it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SpectrumShape {
-    n_fft: usize,
-    rows: usize,
-    columns: usize,
-}
+pub struct SpectrumShape(SpectrumSizes);
 
 /// Why a transform and a model do not match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -128,42 +124,42 @@ impl SpectrumShape {
         if n_fft >= chunk {
             return Err(ShapeError::ChunkTooShort { n_fft, chunk });
         }
-        Ok(Self { n_fft, rows, columns })
+        Ok(Self(sizes))
     }
 
     /// Length of one transform.
     pub fn n_fft(&self) -> usize {
-        self.n_fft
+        self.0.n_fft
     }
 
     /// F: the rows (frequencies from 0 up) of the model's input.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.0.rows
     }
 
     /// T: the columns (points in time) of the model's input.
     pub fn columns(&self) -> usize {
-        self.columns
+        self.0.columns
     }
 
     /// Floats in one spectrum: 4 (left and right, real and imaginary) x F x T.
     pub fn values(&self) -> usize {
-        4 * self.rows * self.columns
+        4 * self.0.rows * self.0.columns
     }
 
     /// Frames of one chunk: hop x (T - 1).
     pub fn chunk_frames(&self) -> usize {
-        HOP_FRAMES * (self.columns - 1)
+        HOP_FRAMES * (self.0.columns - 1)
     }
 
     /// Frames of silence before the song.
     pub fn trim_frames(&self) -> usize {
-        self.n_fft / 2
+        self.0.n_fft / 2
     }
 
     /// Frames that each chunk adds if chunks do not overlap; this determines the silence after the song.
     fn generated_frames(&self) -> usize {
-        self.chunk_frames() - self.n_fft
+        self.chunk_frames() - self.0.n_fft
     }
 
     /// Frames of z for a song of `song_frames`: trim + N + pad, pad = gen + trim - (N mod gen).

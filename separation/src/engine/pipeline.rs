@@ -273,12 +273,7 @@ fn synthesize(
             silence_left -= silence;
             drop_front(&mut final_block, silence);
             drop_front(&mut mix, silence);
-            if !final_block
-                .left
-                .iter()
-                .chain(&final_block.right)
-                .all(|sample| sample.is_finite())
-            {
+            if !final_block.interleaved().all(f32::is_finite) {
                 let second = done_frames as f64 / f64::from(crate::audio::SAMPLE_RATE_HZ);
                 return Err(SeparateError::NotFinite { second });
             }
@@ -346,16 +341,10 @@ impl<'s> Cutter<'s> {
         };
         let audible = chunk_frames.min(self.pending.frames());
         self.samples.clear();
-        self.samples.left.extend_from_slice(&self.pending.left[..audible]);
-        self.samples
-            .right
-            .extend_from_slice(&self.pending.right[..audible]);
+        self.samples.append_range(&self.pending, 0..audible);
         self.samples.left.resize(chunk_frames, 0.0);
         self.samples.right.resize(chunk_frames, 0.0);
-        let fresh = StereoBlock {
-            left: self.pending.left[self.used_frames..audible].to_vec(),
-            right: self.pending.right[self.used_frames..audible].to_vec(),
-        };
+        let fresh = self.pending.range(self.used_frames..audible);
         let passed = step.min(self.pending.frames());
         drop_front(&mut self.pending, passed);
         self.used_frames = audible.saturating_sub(passed);
@@ -392,10 +381,7 @@ fn at_most(limit: usize, frames: u64) -> usize {
 }
 
 fn take_front(block: &mut StereoBlock, frames: usize) -> StereoBlock {
-    let front = StereoBlock {
-        left: block.left[..frames].to_vec(),
-        right: block.right[..frames].to_vec(),
-    };
+    let front = block.range(0..frames);
     drop_front(block, frames);
     front
 }

@@ -4,7 +4,7 @@
 use audioadapter_buffers::direct::SequentialSliceOfVecs;
 use rubato::{Fft, FixedSync, Indexing, Resampler, WindowFunction};
 
-use super::{SAMPLE_RATE_HZ, StereoBlock};
+use crate::audio::{SAMPLE_RATE_HZ, StereoBlock};
 
 /// The lowest accepted rate. Below it, a small file would become hours: 1,000 Hz already grows 44.1 times.
 pub(super) const MIN_RATE_HZ: u32 = 1_000;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::flac_out::FlacSink;
 use super::wav_out::WavSink;
-use super::{AudioError, OutputFormat, StereoSink};
+use crate::audio::{AudioError, OutputFormat, StereoSink};
 
 /// Creates a file of `format` for `path`. It gets that name only when it is complete and published.
 ///

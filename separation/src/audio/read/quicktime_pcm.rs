@@ -15,8 +15,8 @@ use symphonia::core::errors::{Error, Result};
 use symphonia::core::formats::Track;
 
 use super::bytes::{read_at, u32_be};
-use super::edits::{BoxExtent, BoxWalker};
-use super::error::UNCLEAR_WIDTH;
+use super::edits::{BoxExtent, BoxWalker, after_times};
+use crate::audio::error::UNCLEAR_WIDTH;
 
 /// Sound tracks inspected; more than a film has.
 const MAX_TRACKS: usize = 64;
@@ -60,8 +60,7 @@ fn linear_track(
     track: BoxExtent,
 ) -> Option<Result<(u32, AudioCodecId)>> {
     let header = walk.find(track.0, track.1, b"tkhd")?;
-    let header = walk.prefix(header)?;
-    let id = u32_be(&header, if *header.first()? == 1 { 20 } else { 12 })?;
+    let id = after_times(&walk.prefix(header)?)?;
     let mut description = track;
     for kind in [b"mdia", b"minf", b"stbl", b"stsd"] {
         description = walk.find(description.0, description.1, kind)?;

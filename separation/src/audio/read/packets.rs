@@ -14,7 +14,6 @@ use symphonia::core::io::MediaSource;
 use symphonia::core::packet::Packet;
 use symphonia::core::units::TimeBase;
 
-use super::AudioError;
 use super::aac;
 use super::containers::{
     OPUS_RATE_HZ, format_name, make_decoder, make_reader, max_packet_frames, opus_gain, opus_pre_skip,
@@ -27,6 +26,7 @@ use super::outline::Outline;
 use super::quicktime_pcm;
 use super::raw::RawBlock;
 use super::sniff::{Container, Sniffed};
+use crate::audio::AudioError;
 
 /// Damaged packets accepted before the first good one: about a second and a half of MP3.
 const MAX_DAMAGED_AT_START: u64 = 64;
@@ -107,15 +107,9 @@ impl PacketInput {
     ) -> Result<Self, AudioError> {
         let refused = |error| refusal(path, error);
         if outline.is_without_index {
-            return Err(AudioError::Corrupt {
-                path: path.to_owned(),
-                detail: "its index (moov) is missing: it was cut off, or never completed".to_owned(),
-            });
+            let detail = "its index (moov) is missing: it was cut off, or never completed";
+            return Err(AudioError::corrupt(path, detail));
         }
-        let unsupported = |detail: &str| AudioError::Unsupported {
-            path: path.to_owned(),
-            detail: detail.to_owned(),
-        };
         let linear = match sniffed.container {
             Container::Mp4 => quicktime_pcm::codecs(&mut input).map_err(refused)?,
             _ => Vec::new(),
@@ -126,10 +120,7 @@ impl PacketInput {
             .and_then(|id| reader.tracks().iter().find(|track| track.id == id))
             .or_else(|| reader.default_track(TrackType::Audio))
             .cloned()
-            .ok_or_else(|| AudioError::NotAudio {
-                path: path.to_owned(),
-                detail: "it has no audio track that can be read".to_owned(),
-            })?;
+            .ok_or_else(|| AudioError::not_audio(path, "it has no audio track that can be read"))?;
         quicktime_pcm::correct(&mut track, &linear);
         let (decoder, params) = make_decoder(&track).map_err(refused)?;
         let trim = outline.trim.or_else(|| edits::from_metadata(&mut *reader));
@@ -155,9 +146,8 @@ impl PacketInput {
             counts: Counts::default(),
         };
         if input.is_he_aac()? {
-            return Err(unsupported(
-                "it is HE-AAC, whose upper band and stereo our decoder leaves out",
-            ));
+            let detail = "it is HE-AAC, whose upper band and stereo our decoder leaves out";
+            return Err(AudioError::unsupported(path, detail));
         }
         input.decode_first()?;
         input.set_ends(trim);
@@ -195,9 +185,7 @@ impl PacketInput {
         loop {
             let Some(packet) = self.next_packet()? else {
                 return Err(match self.counts.damaged {
-                    0 => AudioError::Empty {
-                        path: self.path.clone(),
-                    },
+                    0 => AudioError::empty(&self.path),
                     _ => self.corrupt("none of its packets can be decoded"),
                 });
             };
@@ -211,11 +199,8 @@ impl PacketInput {
                     let spec = buffer.spec();
                     self.rate_hz = spec.rate();
                     let channels = spec.channels().count();
-                    self.downmix =
-                        Downmix::for_layout(spec.channels()).ok_or_else(|| AudioError::Channels {
-                            path: self.path.clone(),
-                            channels,
-                        })?;
+                    self.downmix = Downmix::for_layout(spec.channels())
+                        .ok_or_else(|| AudioError::channels(&self.path, channels))?;
                     buffer.copy_to_vec_interleaved(&mut raw.samples);
                     self.counts.good += 1;
                     self.packet_frames = packet.block_dur().get();
@@ -225,12 +210,7 @@ impl PacketInput {
                 }
                 // Vorbis and AAC return no frames for their first packet.
                 Ok(_) => self.counts.good += 1,
-                Err(Error::Unsupported(detail)) => {
-                    return Err(AudioError::Unsupported {
-                        path: self.path.clone(),
-                        detail: detail.to_owned(),
-                    });
-                }
+                Err(Error::Unsupported(detail)) => return Err(AudioError::unsupported(&self.path, detail)),
                 Err(_) => {
                     self.counts.damaged += 1;
                     self.damaged_first.push(self.frames_of(&packet));
@@ -482,10 +462,7 @@ impl PacketInput {
     }
 
     fn corrupt(&self, detail: &str) -> AudioError {
-        AudioError::Corrupt {
-            path: self.path.clone(),
-            detail: detail.to_owned(),
-        }
+        AudioError::corrupt(&self.path, detail)
     }
 
     pub(super) fn format(&self) -> &'static str {

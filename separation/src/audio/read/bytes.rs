@@ -21,6 +21,11 @@ fn word<const BYTES: usize>(bytes: &[u8], offset: usize) -> Option<[u8; BYTES]> 
     bytes.get(offset..)?.first_chunk().copied()
 }
 
+/// The number that all of the bytes form in big-endian order, of at most eight.
+pub(super) fn big_endian(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
 /// At most `max_bytes` bytes starting at `from`; fewer at the end of the input.
 pub(super) fn read_at(input: &mut (impl Read + Seek), from: u64, max_bytes: u64) -> io::Result<Vec<u8>> {
     input.seek(SeekFrom::Start(from))?;

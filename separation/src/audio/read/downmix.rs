@@ -5,7 +5,7 @@
 
 use symphonia::core::audio::{ChannelLabel, Channels, Position};
 
-use super::StereoBlock;
+use crate::audio::StereoBlock;
 
 const HALF_POWER: f32 = std::f32::consts::FRAC_1_SQRT_2;
 

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use super::bytes::read_at;
+use super::bytes::{big_endian, read_at};
 
 /// Elements inspected in total; a file with many tracks and tags has about a thousand before its audio.
 const MAX_ELEMENTS: usize = 10_000;
@@ -123,11 +123,7 @@ impl<I: Read + Seek> ElementWalker<'_, I> {
         let found = self.find(parent.start, parent.end, id)?;
         let bytes = Some(found.end - found.start).filter(|bytes| *bytes <= 8)?;
         let content = read_at(self.input, found.start, bytes).ok()?;
-        Some(
-            content
-                .iter()
-                .fold(0, |value, byte| value << 8 | u64::from(*byte)),
-        )
+        Some(big_endian(&content))
     }
 }
 
@@ -138,14 +134,11 @@ fn variable(bytes: &[u8], max_bytes: usize, keeps_marker: bool) -> Option<(u64, 
     if length > max_bytes {
         return None;
     }
-    let first = if keeps_marker {
-        first
-    } else {
-        first & !(0x80_u8 >> (length - 1))
-    };
-    let rest = bytes.get(1..length)?;
-    let value = rest
-        .iter()
-        .fold(u64::from(first), |value, byte| value << 8 | u64::from(*byte));
+    let mut number = [0; 8];
+    number[8 - length..].copy_from_slice(bytes.get(..length)?);
+    if !keeps_marker {
+        number[8 - length] &= !(0x80_u8 >> (length - 1));
+    }
+    let value = u64::from_be_bytes(number);
     Some((value, length))
 }

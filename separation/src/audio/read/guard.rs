@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Once;
 use std::thread;
 
-use super::AudioError;
+use crate::audio::AudioError;
 
 thread_local! {
     /// Whether this thread is running a decoder.
@@ -20,10 +20,7 @@ pub(super) fn guarded<T>(path: &Path, decode: impl FnOnce() -> T) -> Result<T, A
     let was_decoding = IS_DECODING.replace(true);
     let outcome = catch_unwind(AssertUnwindSafe(decode));
     IS_DECODING.set(was_decoding);
-    outcome.map_err(|_| AudioError::Corrupt {
-        path: path.to_owned(),
-        detail: "its decoder failed on invalid values".to_owned(),
-    })
+    outcome.map_err(|_| AudioError::corrupt(path, "its decoder failed on invalid values"))
 }
 
 /// Installs a panic hook that skips panics inside decoders, which are returned as errors, and passes every
@@ -54,7 +51,11 @@ mod tests {
     fn only_a_panic_inside_a_decoder_is_silent() {
         // A separate process, because panics print to the stderr of the process.
         let run = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", "audio::guard::tests::panicking_child"])
+            .args([
+                "--exact",
+                "--nocapture",
+                "audio::read::guard::tests::panicking_child",
+            ])
             .env("PANICKING_CHILD", "1")
             .output()
             .unwrap();

@@ -1,7 +1,7 @@
 //! Decides when a file that our own decoders refuse is passed to ffmpeg, and which of two reasons is reported
 //! when neither decodes it.
 
-use super::AudioError;
+use crate::audio::AudioError;
 
 /// Whether ffmpeg is likely to decode a file that our own decoders refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,9 +7,9 @@
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 
-use super::AudioError;
 use super::downmix::Downmix;
 use super::raw::RawBlock;
+use crate::audio::AudioError;
 
 /// Chunks skipped before the samples; real files have a handful.
 const MAX_CHUNKS: usize = 1_000;
@@ -68,12 +68,7 @@ impl From<AudioError> for NotOpened {
 impl WavInput {
     /// Reads up to the first sample.
     pub(super) fn open(mut input: Box<dyn Read + Send>, path: &Path) -> Result<Self, NotOpened> {
-        let corrupt = |detail: &str| {
-            NotOpened::Failed(AudioError::Corrupt {
-                path: path.to_owned(),
-                detail: detail.to_owned(),
-            })
-        };
+        let corrupt = |detail: &str| NotOpened::Failed(AudioError::corrupt(path, detail));
         let mut head = [0; 12];
         let mut position = fill(&mut input, &mut head, path)? as u64;
         let riff_bytes = u32_at(&head, 4);
@@ -131,20 +126,14 @@ impl WavInput {
             Ok(encoding) => encoding,
             Err(EncodingError::NotLinear) => return Err(NotOpened::NotLinear),
             Err(EncodingError::Contradiction) => {
-                return Err(NotOpened::Failed(AudioError::Contradiction {
-                    path: path.to_owned(),
-                    detail: format.contradiction(),
-                }));
+                return Err(AudioError::contradiction(path, format.contradiction()).into());
             }
         };
-        let no_layout = || AudioError::Channels {
-            path: path.to_owned(),
-            channels: usize::from(format.channels),
-        };
+        let channels = usize::from(format.channels);
+        let no_layout = || AudioError::channels(path, channels);
         if format.channels == 0 || format.channels > MAX_CHANNELS {
             return Err(no_layout().into());
         }
-        let channels = usize::from(format.channels);
         let downmix = Downmix::for_wave_mask(format.channel_mask, channels).ok_or_else(no_layout)?;
         let frame_bytes = encoding.bytes() * channels;
         Ok(Self {
@@ -380,22 +369,14 @@ fn fill(input: &mut impl Read, buffer: &mut [u8], path: &Path) -> Result<usize, 
             Ok(0) => break,
             Ok(got) => filled += got,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => {
-                return Err(AudioError::Read {
-                    path: path.to_owned(),
-                    source,
-                });
-            }
+            Err(error) => return Err(AudioError::read(path)(error)),
         }
     }
     Ok(filled)
 }
 
 fn skip(input: &mut impl Read, bytes: u64, path: &Path) -> Result<u64, AudioError> {
-    io::copy(&mut input.by_ref().take(bytes), &mut io::sink()).map_err(|source| AudioError::Read {
-        path: path.to_owned(),
-        source,
-    })
+    io::copy(&mut input.by_ref().take(bytes), &mut io::sink()).map_err(AudioError::read(path))
 }
 
 fn u16_at(bytes: &[u8], offset: usize) -> u16 {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
 
-use super::AudioError;
+use crate::audio::AudioError;
 
 /// Bytes buffered before they are written: 256 KiB, a second and a half of 16-bit stereo.
 const BUFFER_BYTES: usize = 262_144;
@@ -68,10 +68,7 @@ impl UnpublishedFile {
     pub fn publish(self) -> Result<SinkReport, AudioError> {
         self.temporary
             .persist(&self.destination)
-            .map_err(|refused| AudioError::Write {
-                path: self.destination.clone(),
-                source: refused.error,
-            })?;
+            .map_err(|refused| AudioError::write(&self.destination)(refused.error))?;
         Ok(self.report)
     }
 }
@@ -150,10 +147,7 @@ pub(super) struct PartFile {
 impl PartFile {
     /// Creates the temporary file, unless publishing to `destination` is already known to fail.
     pub(super) fn create(destination: &Path) -> Result<Self, AudioError> {
-        let unwritable = |source| AudioError::Write {
-            path: destination.to_owned(),
-            source,
-        };
+        let unwritable = AudioError::write(destination);
         let name = destination
             .file_name()
             .ok_or_else(|| unwritable(io::ErrorKind::InvalidFilename.into()))?;
@@ -178,10 +172,8 @@ impl PartFile {
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), AudioError> {
-        self.file.write_all(bytes).map_err(|source| AudioError::Write {
-            path: self.destination.clone(),
-            source,
-        })
+        let written = self.file.write_all(bytes);
+        written.map_err(AudioError::write(&self.destination))
     }
 
     /// Overwrites the first bytes with the final header, flushes everything to disk and closes the file.
@@ -191,30 +183,18 @@ impl PartFile {
         frames: u64,
         clipped_samples: u64,
     ) -> Result<UnpublishedFile, AudioError> {
-        let Self {
-            file,
-            temporary,
-            destination,
-        } = self;
-        match finish_file(file, header) {
-            Ok((file, bytes)) => {
-                let report = SinkReport {
-                    frames,
-                    clipped_samples,
-                    bytes,
-                };
-                Ok(UnpublishedFile {
-                    _locked: file,
-                    temporary,
-                    destination,
-                    report,
-                })
-            }
-            Err(source) => Err(AudioError::Write {
-                path: destination,
-                source,
-            }),
-        }
+        let finished = finish_file(self.file, header);
+        let (file, bytes) = finished.map_err(AudioError::write(&self.destination))?;
+        Ok(UnpublishedFile {
+            _locked: file,
+            temporary: self.temporary,
+            destination: self.destination,
+            report: SinkReport {
+                frames,
+                clipped_samples,
+                bytes,
+            },
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use super::sink::UnpublishedFile;
-use super::{AudioError, MAX_BLOCK_FRAMES, StereoBlock, StereoSink};
+use crate::audio::{AudioError, MAX_BLOCK_FRAMES, StereoBlock, StereoSink};
 
 /// Read and write buffer: 256 KiB.
 const BUFFER_BYTES: usize = 262_144;
@@ -31,10 +31,7 @@ impl<R: Fn(f32) -> f32 + Send> PeakSpool<R> {
     /// # Errors
     /// If no file can be created in `scratch`.
     pub fn new(inner: Box<dyn StereoSink>, scratch: &Path, rule: R) -> Result<Self, AudioError> {
-        let file = tempfile::tempfile_in(scratch).map_err(|source| AudioError::Write {
-            path: scratch.to_owned(),
-            source,
-        })?;
+        let file = tempfile::tempfile_in(scratch).map_err(AudioError::write(scratch))?;
         Ok(Self {
             inner,
             rule,
@@ -50,18 +47,9 @@ impl<R: Fn(f32) -> f32 + Send> PeakSpool<R> {
 impl<R: Fn(f32) -> f32 + Send> StereoSink for PeakSpool<R> {
     fn write(&mut self, block: &StereoBlock) -> Result<(), AudioError> {
         self.bytes.clear();
-        let frames = block
-            .left
-            .iter()
-            .zip(&block.right)
-            .flat_map(|(left, right)| [*left, *right]);
-        self.bytes.extend(frames.flat_map(f32::to_le_bytes));
-        self.file
-            .write_all(&self.bytes)
-            .map_err(|source| AudioError::Write {
-                path: self.scratch.clone(),
-                source,
-            })?;
+        self.bytes.extend(block.interleaved().flat_map(f32::to_le_bytes));
+        let written = self.file.write_all(&self.bytes);
+        written.map_err(AudioError::write(&self.scratch))?;
         self.frames += block.frames() as u64;
         self.peak = self.peak.max(block.peak());
         Ok(())
@@ -77,10 +65,7 @@ impl<R: Fn(f32) -> f32 + Send> StereoSink for PeakSpool<R> {
             peak,
             mut bytes,
         } = *self;
-        let mut file = rewound(file).map_err(|source| AudioError::Write {
-            path: scratch.clone(),
-            source,
-        })?;
+        let mut file = rewound(file).map_err(AudioError::write(&scratch))?;
         let gain = rule(peak);
         let mut block = StereoBlock::default();
         let mut frames_left = frames;
@@ -89,10 +74,7 @@ impl<R: Fn(f32) -> f32 + Send> StereoSink for PeakSpool<R> {
                 .unwrap_or(MAX_BLOCK_FRAMES)
                 .min(MAX_BLOCK_FRAMES);
             bytes.resize(frames * FRAME_BYTES, 0);
-            file.read_exact(&mut bytes).map_err(|source| AudioError::Read {
-                path: scratch.clone(),
-                source,
-            })?;
+            file.read_exact(&mut bytes).map_err(AudioError::read(&scratch))?;
             block.clear();
             let (words, _) = bytes.as_chunks::<4>();
             for frame in words.chunks_exact(2) {

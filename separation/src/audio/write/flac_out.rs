@@ -11,7 +11,7 @@ use md5::{Digest, Md5};
 
 use super::quantize::Quantizer;
 use super::sink::{PartFile, UnpublishedFile};
-use super::{AudioError, FlacSamples, SAMPLE_RATE_HZ, StereoBlock, StereoSink};
+use crate::audio::{AudioError, FlacSamples, SAMPLE_RATE_HZ, StereoBlock, StereoSink};
 
 /// Frames of audio in one FLAC frame, the usual number: 93 ms. At most one is buffered.
 const BLOCK_FRAMES: usize = 4_096;
@@ -38,10 +38,6 @@ pub(super) struct FlacSink {
 
 impl FlacSink {
     pub(super) fn create(path: &Path, samples: FlacSamples) -> Result<Self, AudioError> {
-        let encode_error = |detail: String| AudioError::Encode {
-            path: path.to_owned(),
-            detail,
-        };
         let bits = match samples {
             FlacSamples::Int16 => 16,
             FlacSamples::Int24 => 24,
@@ -57,11 +53,10 @@ impl FlacSink {
             bits,
             config: config
                 .into_verified()
-                .map_err(|(_, error)| encode_error(error.to_string()))?,
+                .map_err(|(_, error)| AudioError::encode(path)(error))?,
             stream_info: StreamInfo::new(SAMPLE_RATE_HZ as usize, CHANNELS, bits as usize)
-                .map_err(|error| encode_error(error.to_string()))?,
-            frame: FrameBuf::with_size(CHANNELS, BLOCK_FRAMES)
-                .map_err(|error| encode_error(error.to_string()))?,
+                .map_err(AudioError::encode(path))?,
+            frame: FrameBuf::with_size(CHANNELS, BLOCK_FRAMES).map_err(AudioError::encode(path))?,
             quantizer: Quantizer::new(bits),
             gathered: Vec::with_capacity(BLOCK_FRAMES * CHANNELS),
             md5: Md5::new(),
@@ -76,10 +71,6 @@ impl FlacSink {
     }
 
     fn encode_gathered(&mut self) -> Result<(), AudioError> {
-        let encode_error = |detail: String| AudioError::Encode {
-            path: self.part.destination().to_owned(),
-            detail,
-        };
         if self.gathered.is_empty() {
             return Ok(());
         }
@@ -90,14 +81,14 @@ impl FlacSink {
         }
         self.frame
             .fill_interleaved(&self.gathered)
-            .map_err(|error| encode_error(error.to_string()))?;
+            .map_err(AudioError::encode(self.part.destination()))?;
         let encoded =
             flacenc::encode_fixed_size_frame(&self.config, &self.frame, self.flac_frames, &self.stream_info)
-                .map_err(|error| encode_error(error.to_string()))?;
+                .map_err(AudioError::encode(self.part.destination()))?;
         let mut bits = ByteSink::new();
         encoded
             .write(&mut bits)
-            .map_err(|error| encode_error(error.to_string()))?;
+            .map_err(AudioError::encode(self.part.destination()))?;
         let encoded = bits.as_slice();
         self.extremes = (
             self.extremes.0.min(encoded.len()),
@@ -148,9 +139,8 @@ impl FlacSink {
 
 impl StereoSink for FlacSink {
     fn write(&mut self, block: &StereoBlock) -> Result<(), AudioError> {
-        for (left, right) in block.left.iter().zip(&block.right) {
-            self.gathered.push(self.quantizer.quantize(*left));
-            self.gathered.push(self.quantizer.quantize(*right));
+        for sample in block.interleaved() {
+            self.gathered.push(self.quantizer.quantize(sample));
             if self.gathered.len() == BLOCK_FRAMES * CHANNELS {
                 self.encode_gathered()?;
             }

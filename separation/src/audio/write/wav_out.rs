@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::quantize::Quantizer;
 use super::sink::{PartFile, UnpublishedFile};
-use super::{AudioError, SAMPLE_RATE_HZ, StereoBlock, StereoSink, WavSamples};
+use crate::audio::{AudioError, SAMPLE_RATE_HZ, StereoBlock, StereoSink, WavSamples};
 
 /// The largest size of a chunk in plain WAV; 0xFFFFFFFF itself marks RF64.
 const MAX_PLAIN_BYTES: u64 = 0xffff_fffe;
@@ -104,24 +104,15 @@ impl WavSink {
 impl StereoSink for WavSink {
     fn write(&mut self, block: &StereoBlock) -> Result<(), AudioError> {
         self.buffer.clear();
-        let frames = block
-            .left
-            .iter()
-            .zip(&block.right)
-            .flat_map(|(left, right)| [*left, *right]);
+        let samples = block.interleaved();
         let quantizer = &mut self.quantizer;
         match self.samples {
-            WavSamples::Float32 => self.buffer.extend(frames.flat_map(f32::to_le_bytes)),
-            WavSamples::Int16 => {
-                for sample in frames {
+            WavSamples::Float32 => self.buffer.extend(samples.flat_map(f32::to_le_bytes)),
+            WavSamples::Int16 | WavSamples::Int24 => {
+                let bytes = usize::from(sample_bytes(self.samples));
+                for sample in samples {
                     self.buffer
-                        .extend_from_slice(&quantizer.quantize(sample).to_le_bytes()[..2]);
-                }
-            }
-            WavSamples::Int24 => {
-                for sample in frames {
-                    self.buffer
-                        .extend_from_slice(&quantizer.quantize(sample).to_le_bytes()[..3]);
+                        .extend_from_slice(&quantizer.quantize(sample).to_le_bytes()[..bytes]);
                 }
             }
         }

@@ -8,7 +8,7 @@ use mp3lame_encoder::{
 };
 
 use super::sink::{PartFile, UnpublishedFile};
-use super::{AudioError, SAMPLE_RATE_HZ, StereoBlock, StereoSink};
+use crate::audio::{AudioError, SAMPLE_RATE_HZ, StereoBlock, StereoSink};
 
 pub(super) struct Mp3Sink {
     part: PartFile,
@@ -20,12 +20,8 @@ pub(super) struct Mp3Sink {
 
 impl Mp3Sink {
     pub(super) fn create(path: &Path) -> Result<Self, AudioError> {
-        let broken = |detail: String| AudioError::Encode {
-            path: path.to_owned(),
-            detail,
-        };
-        let builder = Builder::new().ok_or_else(|| broken("LAME did not start".to_owned()))?;
-        let encoder = configured(builder).map_err(|error| broken(error.to_string()))?;
+        let builder = Builder::new().ok_or_else(|| AudioError::encode(path)("LAME did not start"))?;
+        let encoder = configured(builder).map_err(AudioError::encode(path))?;
         Ok(Self {
             part: PartFile::create(path)?,
             encoder,
@@ -58,32 +54,25 @@ impl StereoSink for Mp3Sink {
         };
         self.encoder
             .encode_to_vec(pcm, &mut self.encoded)
-            .map_err(|error| AudioError::Encode {
-                path: self.part.destination().to_owned(),
-                detail: error.to_string(),
-            })?;
+            .map_err(AudioError::encode(self.part.destination()))?;
         self.frames += block.frames() as u64;
         self.clipped_samples += beyond_full_scale(block);
         self.part.write(&self.encoded)
     }
 
     fn finish(mut self: Box<Self>) -> Result<UnpublishedFile, AudioError> {
-        let broken = |path: &Path, detail: String| AudioError::Encode {
-            path: path.to_owned(),
-            detail,
-        };
         self.encoded.clear();
         // LAME's own limit for a flush: 7,200 bytes.
         self.encoded.reserve(7_200);
         self.encoder
             .flush_to_vec::<FlushGap>(&mut self.encoded)
-            .map_err(|error| broken(self.part.destination(), error.to_string()))?;
+            .map_err(AudioError::encode(self.part.destination()))?;
         self.part.write(&self.encoded)?;
         // Replaces the placeholder written as the first frame.
         let mut tag = Vec::with_capacity(self.encoder.lame_tag_size());
         self.encoder
             .lame_tag_encode_to_vec(&mut tag)
-            .ok_or_else(|| broken(self.part.destination(), "LAME gave no header".to_owned()))?;
+            .ok_or_else(|| AudioError::encode(self.part.destination())("LAME gave no header"))?;
         self.part.complete(&tag, self.frames, self.clipped_samples)
     }
 }

@@ -9,7 +9,7 @@ use symphonia::core::errors::{Error, Result};
 use symphonia::core::io::MediaSource;
 
 use super::bytes::{read_at, u32_be};
-use super::error::UNCLEAR_WIDTH;
+use crate::audio::error::UNCLEAR_WIDTH;
 
 /// Chunks inspected; real files have a handful.
 const MAX_CHUNKS: usize = 1_000;

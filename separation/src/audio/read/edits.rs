@@ -138,21 +138,11 @@ impl<I: Read + Seek> BoxWalker<'_, I> {
     pub(super) fn find(&mut self, from: u64, end: u64, kind: &[u8; 4]) -> Option<BoxExtent> {
         let mut position = from;
         while position.checked_add(8)? <= end {
-            self.boxes += 1;
-            if self.boxes > MAX_BOXES {
-                return None;
+            let (found, content, next) = self.header(position, end)?;
+            position = next.min(end);
+            if found == *kind {
+                return Some((content, position));
             }
-            let head = read_at(self.input, position, 16).ok()?;
-            let (bytes, header_bytes) = match u32_be(&head, 0)? {
-                0 => (end - position, 8),
-                1 => (u64_be(&head, 8)?, 16),
-                bytes => (u64::from(bytes), 8),
-            };
-            let next = position.checked_add(bytes.max(header_bytes))?.min(end);
-            if head.get(4..8)? == kind {
-                return Some((position + header_bytes, next));
-            }
-            position = next;
         }
         None
     }
@@ -161,18 +151,9 @@ impl<I: Read + Seek> BoxWalker<'_, I> {
     fn end_of_boxes(&mut self, file_end: u64) -> Option<u64> {
         let mut position = 0_u64;
         while position.checked_add(8)? <= file_end {
-            self.boxes += 1;
-            if self.boxes > MAX_BOXES {
-                return None;
-            }
-            let head = read_at(self.input, position, 16).ok()?;
-            let next = match u32_be(&head, 0)? {
-                0 => file_end,
-                1 => position.checked_add(u64_be(&head, 8)?.max(16))?,
-                bytes => position + u64::from(bytes.max(8)),
-            };
+            let (kind, _, next) = self.header(position, file_end)?;
             if next > file_end {
-                let holds_audio = matches!(head.get(4..8)?, b"mdat" | b"moof");
+                let holds_audio = matches!(&kind, b"mdat" | b"moof");
                 // Anything else is junk after the last box.
                 return Some(if holds_audio && next <= MAX_END {
                     next
@@ -183,6 +164,23 @@ impl<I: Read + Seek> BoxWalker<'_, I> {
             position = next;
         }
         Some(file_end)
+    }
+
+    /// Kind, start of the content and end, by its own size, of the box at `position`; a box without a size
+    /// ends at `end`.
+    fn header(&mut self, position: u64, end: u64) -> Option<([u8; 4], u64, u64)> {
+        self.boxes += 1;
+        if self.boxes > MAX_BOXES {
+            return None;
+        }
+        let head = read_at(self.input, position, 16).ok()?;
+        let (bytes, header_bytes) = match u32_be(&head, 0)? {
+            0 => (end - position, 8),
+            1 => (u64_be(&head, 8)?, 16),
+            bytes => (u64::from(bytes), 8),
+        };
+        let next = position.checked_add(bytes.max(header_bytes))?;
+        Some((*head.get(4..)?.first_chunk()?, position + header_bytes, next))
     }
 
     fn sound_track(&mut self, movie: BoxExtent) -> Option<SoundTrack> {
@@ -212,9 +210,8 @@ impl<I: Read + Seek> BoxWalker<'_, I> {
         }
         let header = self.find(track.0, track.1, b"tkhd")?;
         let header = self.prefix(header)?;
-        let id_offset = if *header.first()? == 1 { 20 } else { 12 };
         Some(SoundTrack {
-            id: u32_be(&header, id_offset)?,
+            id: after_times(&header)?,
             index,
             is_enabled: header.get(3)? & IS_ENABLED != 0,
             trim: self.trim(track, media, movie_scale),
@@ -237,14 +234,17 @@ impl<I: Read + Seek> BoxWalker<'_, I> {
 
     /// Ticks per second of an `mvhd` or `mdhd` box.
     fn time_scale(&mut self, extent: BoxExtent) -> Option<u32> {
-        let content = self.prefix(extent)?;
-        let offset = if *content.first()? == 1 { 20 } else { 12 };
-        u32_be(&content, offset).filter(|scale| *scale > 0)
+        after_times(&self.prefix(extent)?).filter(|scale| *scale > 0)
     }
 
     pub(super) fn prefix(&mut self, (from, end): BoxExtent) -> Option<Vec<u8>> {
         read_at(self.input, from, end.checked_sub(from)?.min(PREFIX_BYTES)).ok()
     }
+}
+
+/// The number after the two times, short or long ones, of a `tkhd`, `mvhd` or `mdhd` box.
+pub(super) fn after_times(content: &[u8]) -> Option<u32> {
+    u32_be(content, if *content.first()? == 1 { 20 } else { 12 })
 }
 
 /// The trim from iTunes' gapless tag.

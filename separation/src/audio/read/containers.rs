@@ -15,15 +15,16 @@ use symphonia::core::formats::{FormatOptions, FormatReader, Track};
 use symphonia::core::io::{MediaSource, MediaSourceStream, ReadBytes};
 use symphonia::default::formats::{AiffReader, CafReader, IsoMp4Reader, MkvReader, OggReader, WavReader};
 
-use super::AudioError;
+use super::bytes::big_endian;
 use super::caf;
-use super::error::UNCLEAR_WIDTH;
 use super::flac_streams::FlacStreams;
 use super::frame_stream::FrameStream;
 use super::frames;
 use super::ogg::{self, OggStreams};
 use super::section::Section;
 use super::sniff::{Container, Sniffed};
+use crate::audio::AudioError;
+use crate::audio::error::UNCLEAR_WIDTH;
 
 /// Opus always decodes at this rate, whatever its source had.
 pub(super) const OPUS_RATE_HZ: u32 = 48_000;
@@ -118,8 +119,8 @@ pub(super) fn make_decoder(track: &Track) -> Result<(Box<dyn AudioDecoder>, Audi
 /// The most frames that one packet can hold, whatever its container declares.
 pub(super) fn max_packet_frames(params: &AudioCodecParameters, bytes: usize) -> u64 {
     let from_header = |offset: usize, bytes: usize| {
-        let field = params.extra_data.as_deref()?.get(offset..offset + bytes)?;
-        Some(field.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+        let header = params.extra_data.as_deref()?;
+        header.get(offset..offset + bytes).map(big_endian)
     };
     match params.codec {
         CODEC_ID_MP1 => 384,
@@ -183,45 +184,26 @@ pub(super) fn format_name(container: Container, codec: AudioCodecId) -> &'static
 }
 
 pub(super) fn refusal(path: &Path, error: Error) -> AudioError {
-    let path = path.to_owned();
     match error {
-        Error::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof => AudioError::Corrupt {
-            path,
-            detail: "it ends before its samples".to_owned(),
-        },
-        Error::IoError(source) => unreadable(&path, source),
-        Error::Unsupported(UNCLEAR_WIDTH) => AudioError::Contradiction {
-            path,
-            detail: UNCLEAR_WIDTH.to_owned(),
-        },
-        Error::Unsupported(detail) => AudioError::Unsupported {
-            path,
-            detail: detail.to_owned(),
-        },
-        Error::DecodeError(detail) if UNSUPPORTED_DETAILS.contains(&detail) => AudioError::Unsupported {
-            path,
-            detail: detail.to_owned(),
-        },
-        Error::DecodeError(detail) | Error::LimitError(detail) => AudioError::Corrupt {
-            path,
-            detail: detail.to_owned(),
-        },
-        other => AudioError::Corrupt {
-            path,
-            detail: other.to_string(),
-        },
+        Error::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            AudioError::corrupt(path, "it ends before its samples")
+        }
+        Error::IoError(source) => unreadable(path, source),
+        Error::Unsupported(UNCLEAR_WIDTH) => AudioError::contradiction(path, UNCLEAR_WIDTH),
+        Error::Unsupported(detail) => AudioError::unsupported(path, detail),
+        Error::DecodeError(detail) if UNSUPPORTED_DETAILS.contains(&detail) => {
+            AudioError::unsupported(path, detail)
+        }
+        Error::DecodeError(detail) | Error::LimitError(detail) => AudioError::corrupt(path, detail),
+        other => AudioError::corrupt(path, other.to_string()),
     }
 }
 
 /// The error for an input/output failure. `EINVAL` (an impossible position) comes from a position in the
 /// file's content.
 pub(super) fn unreadable(path: &Path, source: io::Error) -> AudioError {
-    let path = path.to_owned();
     match source.kind() {
-        io::ErrorKind::InvalidInput => AudioError::Corrupt {
-            path,
-            detail: "its structure points outside the file".to_owned(),
-        },
-        _ => AudioError::Read { path, source },
+        io::ErrorKind::InvalidInput => AudioError::corrupt(path, "its structure points outside the file"),
+        _ => AudioError::read(path)(source),
     }
 }

@@ -19,7 +19,7 @@ use super::raw::RawBlock;
 use super::resample::{Converter, converted_frames};
 use super::sniff::{Container, Sniffed, Unrecognized, sniff};
 use super::wav_in::{NotOpened, WavInput};
-use super::{AudioError, MAX_BLOCK_FRAMES, SAMPLE_RATE_HZ, StereoBlock, StereoSource};
+use crate::audio::{AudioError, MAX_BLOCK_FRAMES, SAMPLE_RATE_HZ, StereoBlock, StereoSource};
 
 /// Samples beyond this are invalid, like NaN: full scale is 1, and 1e10 is 200 dB above it.
 const MAX_SAMPLE: f32 = 1e10;
@@ -119,10 +119,7 @@ enum Origin {
 /// # Errors
 /// If it cannot be read, is not audio, is damaged beyond use, or has an unsupported format.
 pub fn open(path: &Path, options: &SourceOptions) -> Result<FileSource, AudioError> {
-    let metadata = path.metadata().map_err(|source| AudioError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let metadata = path.metadata().map_err(AudioError::read(path))?;
     // Checked before opening: opening a named pipe would block until it has a writer.
     if !metadata.is_file() {
         let detail = if metadata.is_dir() {
@@ -130,10 +127,7 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<FileSource, AudioErr
         } else {
             "it is not a regular file"
         };
-        return Err(AudioError::NotAudio {
-            path: path.to_owned(),
-            detail: detail.to_owned(),
-        });
+        return Err(AudioError::not_audio(path, detail));
     }
     open_origin(&Origin::File(path.to_owned()), path, options)
 }
@@ -147,10 +141,7 @@ pub fn open_bytes(bytes: Vec<u8>, options: &SourceOptions) -> Result<FileSource,
 }
 
 fn open_origin(origin: &Origin, path: &Path, options: &SourceOptions) -> Result<FileSource, AudioError> {
-    let unreadable = |source| AudioError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = AudioError::read(path);
     let mut track = 0;
     let refusal = match sniff(&mut origin.open().map_err(unreadable)?).map_err(unreadable)? {
         Ok(sniffed) => match open_recognized(origin, path, sniffed) {
@@ -163,14 +154,14 @@ fn open_origin(origin: &Origin, path: &Path, options: &SourceOptions) -> Result<
             }
         },
         Err(unrecognized) => {
-            let (path, detail) = (path.to_owned(), unrecognized.to_string());
+            let detail = unrecognized.to_string();
             match unrecognized {
-                Unrecognized::Unknown => AudioError::NotAudio { path, detail },
-                Unrecognized::ForFfmpeg(_) => AudioError::Unsupported { path, detail },
+                Unrecognized::Unknown => AudioError::not_audio(path, detail),
+                Unrecognized::ForFfmpeg(_) => AudioError::unsupported(path, detail),
                 Unrecognized::Foreign(_)
                 | Unrecognized::Empty
                 | Unrecognized::OnlyTags
-                | Unrecognized::Zeros => return Err(AudioError::NotAudio { path, detail }),
+                | Unrecognized::Zeros => return Err(AudioError::not_audio(path, detail)),
             }
         }
     };
@@ -187,28 +178,16 @@ fn open_origin(origin: &Origin, path: &Path, options: &SourceOptions) -> Result<
     let input = WavInput::open(Box::new(decoded.stream), path)
         .map_err(|_| fallback::neither(refusal, decoded.messages.error()))?;
     if !input.has_layout() {
-        return Err(AudioError::Channels {
-            path: path.to_owned(),
-            channels: input.channels(),
-        });
+        return Err(AudioError::channels(path, input.channels()));
     }
-    let mut source = FileSource::new(
-        path,
-        "ffmpeg".to_owned(),
-        true,
-        Input::Wav(input),
-        origin,
-        options,
-    )?;
+    let input = Input::Wav(input);
+    let mut source = FileSource::new(path, "ffmpeg".to_owned(), true, input, origin, options)?;
     source.ffmpeg = Some(decoded.messages);
     Ok(source)
 }
 
 fn open_recognized(origin: &Origin, path: &Path, sniffed: Sniffed) -> Result<(String, Input), AudioError> {
-    let unreadable = |source| AudioError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = AudioError::read(path);
     if sniffed.container == Container::Wav {
         let mut input = origin.open().map_err(unreadable)?;
         input
@@ -270,10 +249,7 @@ impl FileSource {
             Input::Wav(wav) => (wav.rate_hz(), wav.channels(), wav.expected_frames(file_bytes)),
             Input::Packets(packets) => (packets.rate_hz(), packets.channels(), packets.expected_frames()),
         };
-        let converter = Converter::from_rate(rate_hz).ok_or_else(|| AudioError::SampleRate {
-            path: path.to_owned(),
-            rate_hz,
-        })?;
+        let converter = converter(path, rate_hz)?;
         let expected_frames = frames.map(|frames| converted_frames(frames, rate_hz));
         let limit = options.max_duration.map(|limit| (limit, frames_of(limit)));
         let is_estimate = matches!(&input, Input::Packets(packets) if packets.is_length_estimated());
@@ -281,10 +257,7 @@ impl FileSource {
             && expected > max_frames
             && !is_estimate
         {
-            return Err(AudioError::TooLong {
-                path: path.to_owned(),
-                limit,
-            });
+            return Err(AudioError::too_long(path, limit));
         }
         Ok(Self {
             path: path.to_owned(),
@@ -349,10 +322,8 @@ impl FileSource {
             .map_err(|error| self.with_ffmpeg_error(error))?;
         self.report.replaced_samples += replace_invalid(&mut self.raw.samples);
         if let Some(coding) = self.coded.push(&self.raw.samples) {
-            return Err(AudioError::Unsupported {
-                path: self.path.clone(),
-                detail: format!("its samples are {coding} for a digital output and would play as noise"),
-            });
+            let detail = format!("its samples are {coding} for a digital output and would play as noise");
+            return Err(AudioError::unsupported(&self.path, detail));
         }
         self.mixed.clear();
         if let Some(downmix) = &self.raw.downmix {
@@ -365,10 +336,7 @@ impl FileSource {
         } else if rate_hz != self.converter_rate_hz {
             // Another stream begins; the remaining output of the previous one comes first.
             self.finish_conversion()?;
-            self.converter = Converter::from_rate(rate_hz).ok_or_else(|| AudioError::SampleRate {
-                path: self.path.clone(),
-                rate_hz,
-            })?;
+            self.converter = converter(&self.path, rate_hz)?;
             self.converter_rate_hz = rate_hz;
         }
         if !self.is_ended {
@@ -379,16 +347,10 @@ impl FileSource {
         if let Some((limit, max_frames)) = self.limit
             && self.report.frames > max_frames
         {
-            return Err(AudioError::TooLong {
-                path: self.path.clone(),
-                limit,
-            });
+            return Err(AudioError::too_long(&self.path, limit));
         }
         if self.is_ended && self.report.frames == 0 {
-            let empty = AudioError::Empty {
-                path: self.path.clone(),
-            };
-            return Err(self.with_ffmpeg_error(empty));
+            return Err(self.with_ffmpeg_error(AudioError::empty(&self.path)));
         }
         Ok(())
     }
@@ -416,12 +378,7 @@ impl StereoSource for FileSource {
             self.refill()?;
         }
         let end = self.ready.frames().min(self.ready_from + MAX_BLOCK_FRAMES);
-        block
-            .left
-            .extend_from_slice(&self.ready.left[self.ready_from..end]);
-        block
-            .right
-            .extend_from_slice(&self.ready.right[self.ready_from..end]);
+        block.append_range(&self.ready, self.ready_from..end);
         self.ready_from = end;
         Ok(())
     }
@@ -429,6 +386,13 @@ impl StereoSource for FileSource {
     fn expected_frames(&self) -> Option<u64> {
         self.info.expected_frames
     }
+}
+
+fn converter(path: &Path, rate_hz: u32) -> Result<Converter, AudioError> {
+    Converter::from_rate(rate_hz).ok_or_else(|| AudioError::SampleRate {
+        path: path.to_owned(),
+        rate_hz,
+    })
 }
 
 fn frames_of(duration: Duration) -> u64 {

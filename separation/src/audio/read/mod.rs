@@ -1,0 +1,31 @@
+//! Reads files of any known format.
+
+mod aac;
+mod bytes;
+mod caf;
+mod coded_pcm;
+mod containers;
+mod downmix;
+mod edits;
+mod encoder_tag;
+mod fallback;
+mod ffmpeg;
+mod flac_streams;
+mod frame_stream;
+mod frames;
+mod guard;
+mod matroska;
+mod ogg;
+mod outline;
+mod packets;
+mod quicktime_pcm;
+mod raw;
+mod resample;
+mod section;
+mod signatures;
+mod sniff;
+mod source;
+mod tags;
+mod wav_in;
+
+pub use source::{FfmpegUse, FileSource, SourceInfo, SourceOptions, SourceReport, open, open_bytes};
