@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Margin between a task's deadline and the poll interval, for uploading, committing and closing.
+/// Margin between a task's deadline and `max.poll.interval.ms`, for uploading, committing and closing.
 pub const CLOSE_MARGIN: Duration = Duration::from_secs(30);
 
 /// Timings by which the group detects a dead consumer.
@@ -72,7 +72,7 @@ impl Timings {
         ..Self::PROCESSOR
     };
 
-    /// The default time limit of a task: the poll interval less [`CLOSE_MARGIN`], but at least half of the interval.
+    /// The default time limit of a task: `max.poll.interval.ms` less [`CLOSE_MARGIN`], but at least half of it.
     pub fn default_task_timeout(&self) -> Duration {
         let half = self.max_poll_interval / 2;
         self.max_poll_interval.saturating_sub(CLOSE_MARGIN).max(half)
@@ -127,7 +127,23 @@ pub struct InvalidValue {
     /// The rejected value.
     pub value: String,
     /// The valid values, comma separated.
-    pub valid: &'static str,
+    pub valid: String,
+}
+
+/// The one of `values` with this name.
+///
+/// # Errors
+/// When none has it.
+pub fn named<T: Copy>(text: &str, values: &[T], name: fn(T) -> &'static str) -> Result<T, InvalidValue> {
+    let found = values.iter().copied().find(|value| name(*value) == text);
+    found.ok_or_else(|| InvalidValue {
+        value: text.to_owned(),
+        valid: values
+            .iter()
+            .map(|value| name(*value))
+            .collect::<Vec<_>>()
+            .join(", "),
+    })
 }
 
 impl Assignor {
@@ -150,14 +166,7 @@ impl FromStr for Assignor {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        match text {
-            "cooperative-sticky" => Ok(Self::CooperativeSticky),
-            "range" => Ok(Self::Range),
-            _ => Err(InvalidValue {
-                value: text.into(),
-                valid: "cooperative-sticky, range",
-            }),
-        }
+        named(text, &[Self::CooperativeSticky, Self::Range], Self::name)
     }
 }
 
@@ -191,14 +200,7 @@ impl FromStr for OffsetReset {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        match text {
-            "latest" => Ok(Self::Latest),
-            "earliest" => Ok(Self::Earliest),
-            _ => Err(InvalidValue {
-                value: text.into(),
-                valid: "latest, earliest",
-            }),
-        }
+        named(text, &[Self::Latest, Self::Earliest], Self::name)
     }
 }
 
@@ -228,15 +230,11 @@ impl FromStr for SaslMechanism {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        match text {
-            "PLAIN" => Ok(Self::Plain),
-            "SCRAM-SHA-256" => Ok(Self::ScramSha256),
-            "SCRAM-SHA-512" => Ok(Self::ScramSha512),
-            _ => Err(InvalidValue {
-                value: text.into(),
-                valid: "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
-            }),
-        }
+        named(
+            text,
+            &[Self::Plain, Self::ScramSha256, Self::ScramSha512],
+            Self::name,
+        )
     }
 }
 

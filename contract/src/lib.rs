@@ -1,10 +1,12 @@
 //! The contract of worker and operator: messages, names, environment variables and the settings of Kafka clients. Also
-//! the allocator settings that keep the memory of idle processes small.
+//! the allocator settings that keep the memory of idle processes small, and the waits between retries.
 //!
 //! Contains no client and no decisions. uvr5-api uses the same messages and names, so changes here must be additive.
 
 pub mod allocator;
+pub mod backoff;
 pub mod environment;
+pub mod failure_policy;
 pub mod kafka;
 pub mod message;
 pub mod names;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 /// Writes each event on one line. The text format of `tracing_subscriber` writes an event with one call, its line break
 /// last, and prints `Display` fields as they are.
 #[derive(Debug)]
-pub struct OneLine<W>(pub W);
+pub(crate) struct OneLine<W>(pub(crate) W);
 
 impl<W: Write> Write for OneLine<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {

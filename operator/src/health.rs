@@ -4,8 +4,8 @@
 //! leadership: a standby is ready. Neither calls Kafka or the API server. The endpoint is read-only and serves no
 //! secrets.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -26,34 +26,24 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The kinds that must have been listed once before the operator is ready; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    states: Arc<Mutex<BTreeMap<&'static str, ListState>>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ListState {
-    NotYet,
-    Listed,
+    missing: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
 impl Readiness {
     /// Not ready until each of these, such as `pools`, has been listed.
     pub fn requires(kinds: &[&'static str]) -> Self {
-        let states = kinds.iter().map(|kind| (*kind, ListState::NotYet)).collect();
         Self {
-            states: Arc::new(Mutex::new(states)),
+            missing: Arc::new(Mutex::new(kinds.iter().copied().collect())),
         }
     }
 
     /// Records that a kind was listed completely. A watch that restarts later changes nothing: its cache is kept.
-    pub fn record_listed(&self, kind: &'static str) {
-        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        states.insert(kind, ListState::Listed);
+    pub fn record_listed(&self, kind: &str) {
+        self.lock().remove(kind);
     }
 
-    fn missing(&self) -> Vec<&'static str> {
-        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = states.iter().filter(|(_, state)| **state == ListState::NotYet);
-        missing.map(|(kind, _)| *kind).collect()
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<&'static str>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,7 +88,7 @@ async fn live(State(health): State<Health>) -> Response {
 }
 
 async fn ready(State(health): State<Health>) -> Response {
-    let missing = health.readiness.missing();
+    let missing: Vec<&str> = health.readiness.lock().iter().copied().collect();
     if missing.is_empty() {
         return "ready\n".into_response();
     }

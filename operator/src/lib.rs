@@ -11,7 +11,6 @@
 //! | [`crd`] | the custom resource as users write it, and its schema | decide, or do I/O |
 //! | [`plan`] | validates a custom resource into a plan that later code does not check again | guess intent |
 //! | [`settings`] | the operator's own settings | let other modules read the environment |
-//! | [`kafka`] | a small Kafka client: offsets, groups, topic descriptions | consume, produce, wait past a deadline |
 //! | [`metrics`] | Prometheus metrics with bounded labels | be read by a decision |
 //! | [`observe`] | readings of Kafka and the Kubernetes cluster | read unknown as zero |
 //! | [`apply`] | the objects to write to the cluster, as values | choose replicas, or call the API server |
@@ -22,28 +21,20 @@
 //! | [`watch`] | a small cache of watched objects | decide |
 //! | [`events`] | Kubernetes events, and how often each is written | repeat an event within its interval |
 //! | [`reconcile`] | the controller: joins all of the above | hold rules that a pure function could hold |
-//! | [`simulate`] | a simulated pool under the real decisions | have scaling rules of its own |
-//! | [`local`] | a pool on one machine, with processes in place of pods | have scaling rules of its own |
-//! | [`cli`] | arguments, reports, exit codes | be imported by another module |
 
 pub mod api;
 pub mod apply;
-pub mod cli;
 pub mod clock;
 pub mod crd;
 pub mod decide;
 pub mod events;
 pub mod health;
-pub mod kafka;
 pub mod lease;
-#[cfg(feature = "local")]
-pub mod local;
 pub mod metrics;
 pub mod names;
 pub mod observe;
 pub mod plan;
 pub mod reconcile;
 pub mod settings;
-pub mod simulate;
 pub mod status;
 pub mod watch;

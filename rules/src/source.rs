@@ -8,12 +8,15 @@ use syn::spanned::Spanned;
 use syn::{Attribute, Item, Meta};
 
 /// Crates of the workspace; xtask and this one included.
-pub const CRATES: [&str; 10] = [
+pub const CRATES: [&str; 13] = [
     "contract",
     "daemon",
+    "kafka",
     "separation",
     "worker",
     "operator",
+    "local",
+    "program",
     "evaluation",
     "testbed",
     "scenarios",

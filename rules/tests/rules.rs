@@ -18,13 +18,23 @@ const MOST_LINES_OF_A_FUNCTION: usize = 70;
 const MOST_LINES_OF_A_FILE: usize = 600;
 
 /// Crates whose texts users see.
-const SHIPPED: [&str; 5] = ["contract", "daemon", "separation", "worker", "operator"];
+const SHIPPED: [&str; 8] = [
+    "contract",
+    "daemon",
+    "kafka",
+    "separation",
+    "worker",
+    "operator",
+    "local",
+    "program",
+];
 
 /// Crates with a table of modules: the document that has it, and the text above it.
-const MODULE_TABLES: [(&str, &str, &str); 4] = [
+const MODULE_TABLES: [(&str, &str, &str); 5] = [
     ("separation", "docs/ARCHITECTURE.md", "Modules of `separation`"),
     ("worker", "docs/ARCHITECTURE.md", "Modules of the worker"),
     ("operator", "operator/src/lib.rs", "imports only from"),
+    ("local", "local/src/lib.rs", "imports only from"),
     ("rules", "rules/src/lib.rs", "imports only from"),
 ];
 

@@ -1,5 +1,5 @@
 //! Real servers for tests: Kafka brokers, a Kubernetes control plane, an S3 server, an HTTP receiver, a TCP
-//! proxy; also songs, the rendered chart, and the processes under test.
+//! proxy; also songs, the rendered chart, generated files, and the processes under test.
 //!
 //! Servers listen on loopback ports, or at addresses that the pods of a [`Node`] reach, and keep their data
 //! in a temporary directory. Every process started here ends with the process that started it, even if that
@@ -12,6 +12,7 @@ mod chart;
 mod cluster;
 mod components;
 mod eventually;
+mod generated;
 mod kafka;
 mod kubernetes;
 mod node;
@@ -21,6 +22,7 @@ mod program;
 mod proxy;
 mod readme;
 mod receiver;
+mod reference;
 mod s3;
 mod service;
 mod site;
@@ -33,6 +35,7 @@ pub use chart::{Release, chart_with_crd};
 pub use cluster::{Cluster, ClusterOptions, ContainerExit, Event, Pod, PodHistory};
 pub use components::{Components, no_node};
 pub use eventually::{Condition, eventually};
+pub use generated::check_generated;
 pub use kafka::{AUTHORIZER, Group, Kafka, KafkaOptions, Member, PartitionLag, Record, Security};
 pub use kubernetes::{ApiRequest, ControlPlane, ControlPlaneOptions, Server};
 pub use node::{ContainerLog, Machine, MachineNetwork, Node};
@@ -40,6 +43,7 @@ pub use process::Process;
 pub use proxy::{Replacement, TcpProxy};
 pub use readme::{readme_block, readme_blocks, shell_blocks};
 pub use receiver::{Receiver, Reply, Request};
+pub use reference::reference;
 pub use s3::{Object, S3Server};
 pub use site::{Site, task_message};
 pub use song::{song, tiny_song};

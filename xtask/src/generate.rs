@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -13,11 +14,12 @@ use crate::system::{self, Need};
 
 const GENERATOR: &str = "separation/models/generate.py";
 const REQUIREMENTS: &str = "separation/models/requirements.txt";
-/// The CRD of SeparationPool; the chart can only read files in its own directory.
-const CRD_FILES: [&str; 2] = [
-    "crds/separationpools.yaml",
-    "charts/separation-operator/files/separationpools.yaml",
-];
+
+/// Tests with this in their name compare committed files with generated ones: the CRD and the reference.
+const TESTS: &str = "is_up_to_date";
+
+/// With this variable they write the files.
+const WRITE: &str = "SEPARATION_WRITE_GENERATED";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -28,7 +30,14 @@ pub(crate) struct Options {
 
 /// `cargo xtask generate`.
 pub(crate) fn generate(project: &Project, options: &Options) -> Result<()> {
-    generate_crd(project, options)?;
+    // The features of all other builds of tests, so that nothing is compiled twice.
+    let mut tests = project.cargo("test");
+    tests.args(["--workspace", "--all-features", "--locked", "--quiet"]);
+    tests.args(["--lib", "--bins", TESTS]);
+    if !options.check {
+        tests.env(WRITE, "1");
+    }
+    run(&mut tests, options)?;
     let python = install_python(project)?;
     for subject in ["builtin", "fixtures"] {
         let mut command = project.command(&python);
@@ -36,37 +45,19 @@ pub(crate) fn generate(project: &Project, options: &Options) -> Result<()> {
         if options.check {
             command.arg("--check");
         }
-        println!(
-            "{GENERATOR} {subject}{}",
-            if options.check { " --check" } else { "" }
-        );
-        if let Err(failed) = process::run(&mut command) {
-            if options.check {
-                bail!("{failed}; fix: `cargo xtask generate`, then review and commit the changes");
-            }
-            return Err(failed);
-        }
+        run(&mut command, options)?;
     }
     Ok(())
 }
 
-/// The CRD of SeparationPool, as printed by the operator.
-fn generate_crd(project: &Project, options: &Options) -> Result<()> {
-    // The build of this test program also builds the operator.
-    process::run(project.tests_build().arg("--test=local"))?;
-    let mut operator = project.command(project.target("debug/separation-operator"));
-    operator.arg("crd");
-    let fresh = process::read(&mut operator)?;
-    for file in CRD_FILES {
-        println!("{file}{}", if options.check { " --check" } else { "" });
-        let path = project.path(file);
-        if !options.check {
-            fs::write(&path, &fresh).with_context(|| format!("cannot write {}", path.display()))?;
-        } else if fs::read_to_string(&path).ok().as_ref() != Some(&fresh) {
-            bail!("{file} is out of date; fix: `cargo xtask generate`, then review and commit the changes");
+fn run(command: &mut Command, options: &Options) -> Result<()> {
+    println!("{}", process::line(command));
+    match process::run(command) {
+        Err(failed) if options.check => {
+            bail!("{failed}; fix: `cargo xtask generate`, then review and commit the changes")
         }
+        result => result,
     }
-    Ok(())
 }
 
 /// Writes a model with the architecture and size of trained ones and random weights, for benchmarks.

@@ -72,7 +72,7 @@ enum Command {
     Ci,
     /// Install ONNX Runtime, and optionally the requirements of tests, into the cache directory
     Setup(setup::Options),
-    /// Regenerate the generated files (models, fixtures, CRD)
+    /// Regenerate the generated files (models, fixtures, CRD, reference)
     Generate(generate::Options),
     /// Measure speed, memory and quality and write docs/benchmarks.md
     Bench(bench::Options),

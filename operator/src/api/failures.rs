@@ -10,7 +10,7 @@ use tower::layer::layer_fn;
 use tower::{BoxError, Layer, Service};
 
 use crate::lease::Fenced;
-use crate::metrics::{ApiFailure, Metrics, Verb};
+use crate::metrics::Metrics;
 
 /// Resources that the operator requests; others share one label.
 const RESOURCES: [&str; 5] = ["separationpools", "deployments", "pods", "secrets", "events"];
@@ -54,8 +54,8 @@ where
             let response = response.await.map_err(Into::into);
             progress.complete(match &response {
                 Ok(response) => failure_of(response.status()),
-                Err(error) if error.is::<Fenced>() => Some(ApiFailure::Fenced),
-                Err(_) => Some(ApiFailure::Network),
+                Err(error) if error.is::<Fenced>() => Some("fenced"),
+                Err(_) => Some("network"),
             });
             response
         })
@@ -65,9 +65,10 @@ where
 /// A request in progress. One that is dropped before its response counts as unanswered.
 struct RequestInProgress {
     metrics: Metrics,
-    verb: Verb,
+    verb: &'static str,
     resource: &'static str,
-    failure: Option<ApiFailure>,
+    /// The class of its failure; none for success.
+    failure: Option<&'static str>,
 }
 
 impl RequestInProgress {
@@ -77,11 +78,11 @@ impl RequestInProgress {
             metrics: metrics.clone(),
             verb,
             resource,
-            failure: Some(ApiFailure::Unanswered),
+            failure: Some("unanswered"),
         }
     }
 
-    fn complete(mut self, failure: Option<ApiFailure>) {
+    fn complete(mut self, failure: Option<&'static str>) {
         self.failure = failure;
     }
 }
@@ -95,7 +96,7 @@ impl Drop for RequestInProgress {
 }
 
 /// Verb and resource of a request, from its method and path: `/apis/apps/v1/namespaces/media/deployments/NAME`.
-fn verb_and_resource(method: &Method, uri: &Uri) -> (Verb, &'static str) {
+fn verb_and_resource(method: &Method, uri: &Uri) -> (&'static str, &'static str) {
     let mut path = uri.path().trim_start_matches('/').split('/');
     // The group is missing in paths of the core API.
     let before_resource = if path.next() == Some("api") { 1 } else { 2 };
@@ -107,28 +108,28 @@ fn verb_and_resource(method: &Method, uri: &Uri) -> (Verb, &'static str) {
     let has_name = path.next().is_some();
     let is_watch = uri.query().is_some_and(|query| query.contains("watch="));
     let verb = match *method {
-        Method::POST => Verb::Create,
-        Method::PATCH => Verb::Patch,
-        Method::PUT => Verb::Update,
-        Method::DELETE => Verb::Delete,
-        _ if has_name => Verb::Get,
-        _ if is_watch => Verb::Watch,
-        _ => Verb::List,
+        Method::POST => "create",
+        Method::PATCH => "patch",
+        Method::PUT => "update",
+        Method::DELETE => "delete",
+        _ if has_name => "get",
+        _ if is_watch => "watch",
+        _ => "list",
     };
     let known = RESOURCES.into_iter().find(|known| *known == resource);
     (verb, known.unwrap_or("other"))
 }
 
 /// The failure class of a status; none for success.
-fn failure_of(status: StatusCode) -> Option<ApiFailure> {
+fn failure_of(status: StatusCode) -> Option<&'static str> {
     Some(match status.as_u16() {
-        401 | 403 => ApiFailure::Forbidden,
-        404 => ApiFailure::NotFound,
-        409 => ApiFailure::Conflict,
-        410 => ApiFailure::Gone,
-        429 => ApiFailure::Throttled,
-        400..500 => ApiFailure::Invalid,
-        500.. => ApiFailure::Server,
+        401 | 403 => "forbidden",
+        404 => "not_found",
+        409 => "conflict",
+        410 => "gone",
+        429 => "throttled",
+        400..500 => "invalid",
+        500.. => "server",
         _ => return None,
     })
 }
@@ -140,7 +141,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(method: &Method, uri: &str, expected: (Verb, &str)) {
+    fn check(method: &Method, uri: &str, expected: (&str, &str)) {
         assert_eq!(
             verb_and_resource(method, &uri.parse().expect("a URI")),
             expected,
@@ -154,40 +155,36 @@ mod tests {
         check(
             &Method::PATCH,
             &format!("{deployments}/vocals-processor?fieldManager=x"),
-            (Verb::Patch, "deployments"),
+            ("patch", "deployments"),
         );
-        check(
-            &Method::GET,
-            &format!("{deployments}/v"),
-            (Verb::Get, "deployments"),
-        );
+        check(&Method::GET, &format!("{deployments}/v"), ("get", "deployments"));
         check(
             &Method::GET,
             &format!("{deployments}?limit=250"),
-            (Verb::List, "deployments"),
+            ("list", "deployments"),
         );
         check(
             &Method::GET,
             "/apis/separation.dev/v1alpha1/separationpools?watch=true&resourceVersion=5",
-            (Verb::Watch, "separationpools"),
+            ("watch", "separationpools"),
         );
         check(
             &Method::PATCH,
             "/apis/separation.dev/v1alpha1/namespaces/media/separationpools/v/status",
-            (Verb::Patch, "separationpools"),
+            ("patch", "separationpools"),
         );
         check(
             &Method::GET,
             "/api/v1/namespaces/media/secrets/kafka-user",
-            (Verb::Get, "secrets"),
+            ("get", "secrets"),
         );
-        check(&Method::GET, "/api/v1/pods", (Verb::List, "pods"));
+        check(&Method::GET, "/api/v1/pods", ("list", "pods"));
         check(
             &Method::POST,
             "/apis/events.k8s.io/v1/namespaces/media/events",
-            (Verb::Create, "events"),
+            ("create", "events"),
         );
-        check(&Method::GET, "/version", (Verb::List, "other"));
+        check(&Method::GET, "/version", ("list", "other"));
     }
 
     #[tokio::test]

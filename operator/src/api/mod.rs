@@ -8,12 +8,13 @@ mod nesting;
 
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
+use tower::util::MapResponseLayer;
 
 use crate::lease::{Fence, Leadership};
 use crate::metrics::Metrics;
 
 pub use failures::CountFailures;
-pub use nesting::BoundNesting;
+pub(crate) use nesting::bound_nesting;
 
 /// The client for everything except the lease.
 ///
@@ -24,7 +25,7 @@ pub fn client(config: &Config, leadership: Leadership, metrics: &Metrics) -> Res
     // The caller decides whether a write is retried.
     config.default_retry = false;
     Ok(ClientBuilder::try_from(config)?
-        .with_layer(&BoundNesting::layer())
+        .with_layer(&MapResponseLayer::new(bound_nesting))
         .with_layer(&Fence::layer(leadership))
         .with_layer(&CountFailures::layer(metrics))
         .build())
@@ -36,6 +37,6 @@ pub fn client(config: &Config, leadership: Leadership, metrics: &Metrics) -> Res
 /// If the configuration is invalid.
 pub fn unfenced_client(config: Config) -> Result<Client, kube::Error> {
     Ok(ClientBuilder::try_from(config)?
-        .with_layer(&BoundNesting::layer())
+        .with_layer(&MapResponseLayer::new(bound_nesting))
         .build())
 }

@@ -4,62 +4,28 @@
 //! store one in a field without a schema, such as `podOverrides`. Here each value below [`MAX_DEPTH`] levels becomes
 //! the text [`TOO_DEEP`], in lists, watches and single objects, so that only its own object is invalid.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use kube::client::Body;
-use tower::layer::layer_fn;
-use tower::{BoxError, Layer, Service};
+use tower::BoxError;
 
 use crate::names::{MAX_DEPTH, TOO_DEEP};
 
-/// A service that bounds the nesting of its responses.
-#[derive(Debug, Clone)]
-pub struct BoundNesting<S> {
-    inner: S,
-}
-
-impl<S> BoundNesting<S> {
-    /// A layer that bounds the nesting of a service's responses.
-    pub fn layer() -> impl Layer<S, Service = Self> {
-        layer_fn(|inner| Self { inner })
-    }
-}
-
-impl<S, B> Service<Request<Body>> for BoundNesting<S>
+/// The response with bounded nesting.
+pub(crate) fn bound_nesting<B>(response: Response<B>) -> Response<UnsyncBoxBody<Bytes, BoxError>>
 where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Future: Send + 'static,
-    S::Error: Into<BoxError>,
     B: BodyExt<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<UnsyncBoxBody<Bytes, BoxError>>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let response = self.inner.call(request);
-        Box::pin(async move {
-            let (mut parts, body) = response.await.map_err(Into::into)?.into_parts();
-            parts.headers.remove(http::header::CONTENT_LENGTH);
-            let mut filter = NestingFilter::default();
-            let body = body
-                .map_frame(move |frame| frame.map_data(|bytes| filter.pass(bytes)))
-                .map_err(Into::into)
-                .boxed_unsync();
-            Ok(Response::from_parts(parts, body))
-        })
-    }
+    let (mut parts, body) = response.into_parts();
+    parts.headers.remove(http::header::CONTENT_LENGTH);
+    let mut filter = NestingFilter::default();
+    let body = body
+        .map_frame(move |frame| frame.map_data(|bytes| filter.pass(bytes)))
+        .map_err(Into::into)
+        .boxed_unsync();
+    Response::from_parts(parts, body)
 }
 
 /// Parser state in a stream of JSON texts.

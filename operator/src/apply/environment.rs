@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, SecretKeySelector};
 use separation_contract::environment as env;
+use separation_contract::failure_policy::FailurePolicy;
 use separation_contract::kafka::OffsetReset;
 
 use super::layout::{ADMIN_PORT, CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};
 use crate::names;
-use crate::plan::{FailurePolicy, PoolPlan, Role, RolePlan, SecretKey, Staging};
+use crate::plan::{PoolPlan, Role, RolePlan, SecretKey, Staging};
 
 /// All environment variables of a role's worker. The pool's tag, if any, becomes part of its Kafka client id.
-pub(crate) fn variables(plan: &PoolPlan, role: &RolePlan, pool_tag: Option<&str>) -> Vec<EnvVar> {
+pub fn variables(plan: &PoolPlan, role: &RolePlan, pool_tag: Option<&str>) -> Vec<EnvVar> {
     let mut variables = kafka(plan, pool_tag);
     variables.extend(consumer(plan, role));
     variables.extend(storage(plan));
@@ -27,12 +28,8 @@ pub(crate) fn variables(plan: &PoolPlan, role: &RolePlan, pool_tag: Option<&str>
             if !plan.outbound.allow.is_empty() {
                 variables.push(plain(env::OUTBOUND_ALLOW, plan.outbound.allow.join(",")));
             }
-            variables.extend(
-                plan.outbound
-                    .webhook_secret
-                    .as_ref()
-                    .map(|key| secret(env::WEBHOOK_SECRET, key)),
-            );
+            let key = plan.outbound.webhook_secret.as_ref();
+            variables.extend(key.map(|key| secret(env::WEBHOOK_SECRET, key)));
         }
     }
     variables
@@ -42,13 +39,10 @@ pub(crate) fn variables(plan: &PoolPlan, role: &RolePlan, pool_tag: Option<&str>
 /// come first.
 fn kafka_client_id(pool_tag: Option<&str>) -> Vec<EnvVar> {
     match pool_tag {
-        Some(tag) => vec![
-            pod_name(names::POD_NAME),
-            plain(
-                env::KAFKA_CLIENT_ID,
-                names::client_id(&format!("$({})", names::POD_NAME), tag),
-            ),
-        ],
+        Some(tag) => {
+            let client_id = names::client_id(&format!("$({})", names::POD_NAME), tag);
+            vec![pod_name(names::POD_NAME), plain(env::KAFKA_CLIENT_ID, client_id)]
+        }
         None => vec![pod_name(env::KAFKA_CLIENT_ID)],
     }
 }
@@ -61,18 +55,20 @@ fn kafka(plan: &PoolPlan, pool_tag: Option<&str>) -> Vec<EnvVar> {
     ];
     variables.extend(kafka_client_id(pool_tag));
     if let Some(tls) = &kafka.tls {
-        let file = |directory: &str, key: &SecretKey| format!("{directory}/{}", key.key);
-        variables.extend(
-            tls.ca
-                .as_ref()
-                .map(|ca| plain(env::KAFKA_SSL_CA_LOCATION, file(CA_PATH, ca))),
-        );
+        let file =
+            |name: &str, directory: &str, key: &SecretKey| plain(name, format!("{directory}/{}", key.key));
+        let ca = tls.ca.as_ref();
+        variables.extend(ca.map(|ca| file(env::KAFKA_SSL_CA_LOCATION, CA_PATH, ca)));
         if let Some(client) = &tls.client {
-            let certificate = file(CLIENT_PATH, &client.certificate);
-            variables.push(plain(env::KAFKA_SSL_CERTIFICATE_LOCATION, certificate));
-            variables.push(plain(
+            variables.push(file(
+                env::KAFKA_SSL_CERTIFICATE_LOCATION,
+                CLIENT_PATH,
+                &client.certificate,
+            ));
+            variables.push(file(
                 env::KAFKA_SSL_KEY_LOCATION,
-                file(CLIENT_PATH, &client.private_key),
+                CLIENT_PATH,
+                &client.private_key,
             ));
         }
     }
@@ -85,38 +81,27 @@ fn kafka(plan: &PoolPlan, pool_tag: Option<&str>) -> Vec<EnvVar> {
 }
 
 fn consumer(plan: &PoolPlan, role: &RolePlan) -> Vec<EnvVar> {
-    let milliseconds = |duration: Duration| duration.as_millis().to_string();
+    let milliseconds = |name, duration: Duration| plain(name, duration.as_millis().to_string());
+    let timings = &role.timings;
     let mut variables = vec![
         plain(env::KAFKA_TASK_TOPIC, &plan.processor.topic),
         plain(env::KAFKA_RESULT_TOPIC, &plan.uploader.topic),
         plain(env::KAFKA_PROCESSOR_GROUP_ID, &plan.processor.group),
         plain(env::KAFKA_UPLOADER_GROUP_ID, &plan.uploader.group),
         plain(env::KAFKA_DEAD_LETTER_TOPIC, &role.dead_letter_topic),
-        plain(
-            env::KAFKA_MAX_POLL_INTERVAL_MS,
-            milliseconds(role.timings.max_poll_interval),
-        ),
-        plain(
-            env::KAFKA_SESSION_TIMEOUT_MS,
-            milliseconds(role.timings.session_timeout),
-        ),
-        plain(
-            env::KAFKA_HEARTBEAT_INTERVAL_MS,
-            milliseconds(role.timings.heartbeat_interval),
-        ),
+        milliseconds(env::KAFKA_MAX_POLL_INTERVAL_MS, timings.max_poll_interval),
+        milliseconds(env::KAFKA_SESSION_TIMEOUT_MS, timings.session_timeout),
+        milliseconds(env::KAFKA_HEARTBEAT_INTERVAL_MS, timings.heartbeat_interval),
         plain(env::KAFKA_ASSIGNOR, role.assignor.name()),
         // Offsets are initialized before the first worker starts. A partition without one is new, and none of its
         // messages may be skipped.
         plain(env::KAFKA_AUTO_OFFSET_RESET, OffsetReset::Earliest.name()),
         plain(env::TASK_TIMEOUT_SECONDS, role.task_timeout.as_secs().to_string()),
         plain(env::MAX_ATTEMPTS, role.max_attempts.to_string()),
+        plain(env::ON_FAILURE, role.on_failure.name()),
     ];
-    match role.on_failure {
-        FailurePolicy::AlwaysCommit => variables.push(plain(env::ON_FAILURE, "AlwaysCommit")),
-        FailurePolicy::RetryOnFailure(times) => {
-            variables.push(plain(env::ON_FAILURE, "RetryOnFailure"));
-            variables.push(plain(env::MAX_RETRIES, times.to_string()));
-        }
+    if let FailurePolicy::RetryOnFailure(times) = role.on_failure {
+        variables.push(plain(env::MAX_RETRIES, times.to_string()));
     }
     variables
 }
@@ -136,11 +121,8 @@ fn storage(plan: &PoolPlan) -> Vec<EnvVar> {
     // Without endpoint and region, the AWS SDK takes the region from the pod's environment.
     let region = s3.region.as_deref().or(s3.endpoint.as_ref().map(|_| "auto"));
     variables.extend(region.map(|region| plain(env::AWS_REGION, region)));
-    variables.extend(
-        s3.public_url
-            .as_ref()
-            .map(|url| plain(env::S3_PUBLIC_DOMAIN, url)),
-    );
+    let public_url = s3.public_url.as_ref();
+    variables.extend(public_url.map(|url| plain(env::S3_PUBLIC_DOMAIN, url)));
     if !s3.input_buckets.is_empty() {
         variables.push(plain(env::S3_INPUT_BUCKETS, s3.input_buckets.join(",")));
     }
@@ -148,24 +130,16 @@ fn storage(plan: &PoolPlan) -> Vec<EnvVar> {
         variables.push(secret(env::AWS_ACCESS_KEY_ID, &key.access_key_id));
         variables.push(secret(env::AWS_SECRET_ACCESS_KEY, &key.secret_access_key));
     }
-    match &storage.staging {
-        Staging::SharedVolume(shared) => {
-            variables.push(plain(
-                env::TEMP_DIR,
-                format!("{WORK_PATH}/{}", shared.input_directory),
-            ));
-            variables.push(plain(
-                env::OUTPUT_DIR,
-                format!("{WORK_PATH}/{}", shared.output_directory),
-            ));
-        }
+    let (parent, input, output) = match &storage.staging {
+        Staging::SharedVolume(shared) => (WORK_PATH, &*shared.input_directory, &*shared.output_directory),
         Staging::S3Prefix(prefix) => {
             variables.push(plain(env::S3_STAGING, format!("s3://{}/{prefix}", s3.bucket)));
             // Set although unused, so that nothing is written into the binary's directory.
-            variables.push(plain(env::TEMP_DIR, format!("{SCRATCH_PATH}/temp")));
-            variables.push(plain(env::OUTPUT_DIR, format!("{SCRATCH_PATH}/output")));
+            (SCRATCH_PATH, "temp", "output")
         }
-    }
+    };
+    variables.push(plain(env::TEMP_DIR, format!("{parent}/{input}")));
+    variables.push(plain(env::OUTPUT_DIR, format!("{parent}/{output}")));
     variables
 }
 
@@ -178,31 +152,39 @@ fn plain(name: &str, value: impl Into<String>) -> EnvVar {
 }
 
 fn secret(name: &str, key: &SecretKey) -> EnvVar {
-    EnvVar {
-        name: name.to_owned(),
-        value: None,
-        value_from: Some(EnvVarSource {
-            secret_key_ref: Some(SecretKeySelector {
-                name: key.secret.clone(),
-                key: key.key.clone(),
-                optional: None,
-            }),
+    let key = SecretKeySelector {
+        name: key.secret.clone(),
+        key: key.key.clone(),
+        optional: None,
+    };
+    with_source(
+        name,
+        EnvVarSource {
+            secret_key_ref: Some(key),
             ..EnvVarSource::default()
-        }),
-    }
+        },
+    )
 }
 
 /// A variable with the pod's name.
 fn pod_name(name: &str) -> EnvVar {
+    let field = ObjectFieldSelector {
+        api_version: Some("v1".into()),
+        field_path: "metadata.name".into(),
+    };
+    with_source(
+        name,
+        EnvVarSource {
+            field_ref: Some(field),
+            ..EnvVarSource::default()
+        },
+    )
+}
+
+fn with_source(name: &str, source: EnvVarSource) -> EnvVar {
     EnvVar {
         name: name.to_owned(),
         value: None,
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector {
-                api_version: Some("v1".into()),
-                field_path: "metadata.name".into(),
-            }),
-            ..EnvVarSource::default()
-        }),
+        value_from: Some(source),
     }
 }

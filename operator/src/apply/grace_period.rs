@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use separation_contract::kafka::{CLOSE_MARGIN, Timings};
 
-/// Grace period of a pod, to finish its task and shut down: the poll interval, rounded up to seconds, and a margin.
+/// Grace period of a pod, to finish its task and shut down: `max.poll.interval.ms`, rounded up to seconds, and a
+/// margin.
 pub fn grace_period(timings: &Timings) -> Duration {
     let seconds = timings.max_poll_interval.as_millis().div_ceil(1_000);
     Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX)) + CLOSE_MARGIN

@@ -7,13 +7,13 @@ pub(super) const CONTAINER: &str = "worker";
 pub(super) const ADMIN_PORT: i32 = 8081;
 
 /// Mount path of the shared volume.
-pub(crate) const WORK_PATH: &str = "/shared";
+pub const WORK_PATH: &str = "/shared";
 
 /// Mount path of a worker's scratch volume.
-pub(crate) const SCRATCH_PATH: &str = "/scratch";
+pub const SCRATCH_PATH: &str = "/scratch";
 
 /// Mount path of CA certificates.
-pub(crate) const CA_PATH: &str = "/etc/separation/kafka-ca";
+pub const CA_PATH: &str = "/etc/separation/kafka-ca";
 
 /// Mount path of the client certificate.
-pub(crate) const CLIENT_PATH: &str = "/etc/separation/kafka-client";
+pub const CLIENT_PATH: &str = "/etc/separation/kafka-client";

@@ -14,15 +14,13 @@ mod pod;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "local")]
-pub(crate) use environment::variables;
-#[cfg(feature = "local")]
-pub(crate) use layout::{CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};
-
+pub use environment::variables;
 pub use grace_period::grace_period;
 pub use labels::{deployment_name, selector};
+pub use layout::{CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
@@ -50,70 +48,88 @@ pub enum Rollout {
     Recreate,
 }
 
-/// A pool's Deployment of one role.
-///
-/// `owner` is the pool, if it owns the Deployment. `replicas` is the current or the decided number; it is always
-/// written, because server-side apply resets a field that its manager stops writing. An annotation has a hash of
-/// everything except `replicas`.
-///
-/// # Errors
-/// Fields of `podOverrides` that are not valid in a pod template, or not allowed.
-pub fn deployment(
-    plan: &PoolPlan,
-    role: Role,
-    owner: Option<&OwnerReference>,
-    settings: &WorkerSettings,
-    replicas: u32,
-    rollout: Rollout,
-) -> Result<Deployment, Problems> {
-    let role_plan = plan.role(role);
-    let tag = owner.map(|owner| pool_tag(&owner.uid));
-    let template = pod::template(plan, role_plan, settings, tag.as_deref());
-    let template = overrides::merged(role_plan, template, settings)?;
-    let deployment = Deployment {
-        metadata: ObjectMeta {
-            name: Some(deployment_name(&plan.id, role)),
-            namespace: Some(plan.id.namespace.clone()),
-            labels: Some(labels::labels(plan, role)),
-            owner_references: owner.map(|owner| vec![owner.clone()]),
-            ..ObjectMeta::default()
-        },
-        spec: DeploymentSpec {
-            replicas: None,
-            selector: LabelSelector {
-                match_labels: Some(selector(plan, role)),
-                ..LabelSelector::default()
+/// The inputs of a role's Deployment, which are much smaller than the Deployment itself.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// The pool.
+    pub plan: Arc<PoolPlan>,
+    /// The role.
+    pub role: Role,
+    /// The pool, if it owns the Deployment.
+    pub owner: Option<Arc<OwnerReference>>,
+    /// Settings of every pool's workers.
+    pub settings: Arc<WorkerSettings>,
+    /// How pods are replaced.
+    pub rollout: Rollout,
+    /// Hash of the contents of its Secrets; `None` until they were read. A changed hash replaces the pods, because a
+    /// worker reads its credentials once, when it starts.
+    pub secrets_hash: Option<Arc<str>>,
+}
+
+impl Manifest {
+    /// Without an owner, and before Secrets are read.
+    pub fn new(plan: Arc<PoolPlan>, role: Role, settings: Arc<WorkerSettings>) -> Self {
+        Self {
+            plan,
+            role,
+            owner: None,
+            settings,
+            rollout: Rollout::RollingUpdate,
+            secrets_hash: None,
+        }
+    }
+
+    /// The Deployment. `replicas` is the current or the decided number; it is always written, because server-side
+    /// apply resets a field that its manager stops writing. An annotation has a hash of everything except `replicas`.
+    ///
+    /// # Errors
+    /// Fields of `podOverrides` that are not valid in a pod template, or not allowed.
+    pub fn deployment(&self, replicas: u32) -> Result<Deployment, Problems> {
+        let (plan, role, owner) = (&self.plan, self.role, self.owner.as_deref());
+        let role_plan = plan.role(role);
+        let tag = owner.map(|owner| pool_tag(&owner.uid));
+        let template = pod::template(plan, role_plan, &self.settings, tag.as_deref());
+        let mut template = overrides::merged(role_plan, template, &self.settings)?;
+        if let Some(hash) = &self.secrets_hash {
+            let metadata = template.metadata.get_or_insert_default();
+            let annotations = metadata.annotations.get_or_insert_default();
+            annotations.insert(SECRETS_HASH.to_owned(), hash.to_string());
+        }
+        let mut deployment = Deployment {
+            metadata: ObjectMeta {
+                name: Some(deployment_name(&plan.id, role)),
+                namespace: Some(plan.id.namespace.clone()),
+                labels: Some(labels::labels(plan, role)),
+                owner_references: owner.map(|owner| vec![owner.clone()]),
+                ..ObjectMeta::default()
             },
-            strategy: Some(strategy(rollout)),
-            progress_deadline_seconds: Some(seconds(grace_period(&role_plan.timings) + ROLLOUT_MARGIN)),
-            revision_history_limit: Some(3),
-            template,
-            ..DeploymentSpec::default()
-        },
-        status: None,
-    };
-    // maxReplicas is at most 10,000.
-    let replicas = i32::try_from(replicas).unwrap_or(i32::MAX);
-    Ok(hashed(deployment, Some(replicas)))
-}
+            spec: DeploymentSpec {
+                replicas: None,
+                selector: LabelSelector {
+                    match_labels: Some(selector(plan, role)),
+                    ..LabelSelector::default()
+                },
+                strategy: Some(strategy(self.rollout)),
+                progress_deadline_seconds: Some(seconds(grace_period(&role_plan.timings) + ROLLOUT_MARGIN)),
+                revision_history_limit: Some(3),
+                template,
+                ..DeploymentSpec::default()
+            },
+            status: None,
+        };
+        let hash = (MANIFEST_HASH.to_owned(), hash(&deployment));
+        deployment.metadata.annotations = Some(BTreeMap::from([hash]));
+        // maxReplicas is at most 10,000.
+        deployment.spec.replicas = Some(i32::try_from(replicas).unwrap_or(i32::MAX));
+        Ok(deployment)
+    }
 
-/// The same Deployment with a hash of the Secrets' contents in its pod template: a changed hash replaces the pods,
-/// because a worker reads its credentials once, when it starts.
-pub fn with_secrets_hash(mut deployment: Deployment, secrets_hash: &str) -> Deployment {
-    let metadata = deployment.spec.template.metadata.get_or_insert_default();
-    let annotations = metadata.annotations.get_or_insert_default();
-    annotations.insert(SECRETS_HASH.to_owned(), secrets_hash.to_owned());
-    let replicas = deployment.spec.replicas.take();
-    deployment.metadata.annotations = None;
-    hashed(deployment, replicas)
-}
-
-/// Adds replicas and the hash to a manifest without them.
-fn hashed(mut deployment: Deployment, replicas: Option<i32>) -> Deployment {
-    let hash = (MANIFEST_HASH.to_owned(), hash(&deployment));
-    deployment.metadata.annotations = Some(BTreeMap::from([hash]));
-    deployment.spec.replicas = replicas;
-    deployment
+    /// The hash that the Deployment is compared by; empty if overrides are invalid.
+    pub fn hash(&self) -> Arc<str> {
+        let built = self.deployment(0);
+        let hash = built.as_ref().ok().and_then(manifest_hash);
+        hash.unwrap_or_default().into()
+    }
 }
 
 /// The manifest hash in the annotations of a Deployment.

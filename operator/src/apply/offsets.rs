@@ -6,10 +6,9 @@
 
 use std::time::Duration;
 
-use separation_contract::kafka::OffsetReset;
+use separation_kafka::{Commit, ReadError, TopicIdentity};
 
 use crate::decide::Moment;
-use crate::kafka::{Commit, ReadError, TopicIdentity};
 use crate::observe::{Adoption, TopicOffsets, TopicRelation};
 
 /// Offsets to commit.
@@ -77,13 +76,10 @@ pub fn to_adopt(offsets: &TopicOffsets, adoption: &Adoption) -> Result<Commits, 
     for partition in &offsets.partitions {
         let (start, end) = (partition.start.clone()?, partition.end.clone()?);
         let committed = partition.committed.clone()?;
-        let next = match (committed, adoption.policy) {
-            _ if relation == TopicRelation::Recreated => start,
-            (Some(_), _) => continue,
-            (None, OffsetReset::Latest) => end,
-            (None, OffsetReset::Earliest) => start,
-        };
-        commits.push(Commit::new(partition.partition, next));
+        if committed.is_none() || relation == TopicRelation::Recreated {
+            let next = adoption.first_offset(relation, (start, end));
+            commits.push(Commit::new(partition.partition, next));
+        }
     }
     Ok(commits)
 }
@@ -144,6 +140,8 @@ pub fn to_restore(recalled: &TopicOffsets) -> Commits {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use separation_contract::kafka::OffsetReset;
+
     use super::*;
     use crate::observe::PartitionOffsets;
 

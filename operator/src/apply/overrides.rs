@@ -7,7 +7,8 @@
 
 use k8s_openapi::DeepMerge as _;
 use k8s_openapi::api::core::v1::{
-    Container, PodSecurityContext, PodSpec, PodTemplateSpec, SecurityContext, Volume,
+    AppArmorProfile, Container, EnvVar, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile,
+    SecurityContext, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -16,6 +17,10 @@ use super::layout::CONTAINER;
 use crate::names::{DELETION_COST, OWN_PREFIX};
 use crate::plan::{Problem, Problems, RolePlan};
 use crate::settings::{Allowance, WorkerSettings};
+
+const GIVES_TOKEN: &str = "would give workers a token for the API server";
+
+const IS_ROOT_GROUP: &str = "would run workers in group 0";
 
 /// Merges the role's overrides over `base`.
 pub(super) fn merged(
@@ -58,6 +63,12 @@ fn remove_overridden_volumes(base: &mut PodTemplateSpec, overrides: &PodTemplate
     }
 }
 
+fn worker(pod: &PodSpec) -> Option<&Container> {
+    pod.containers
+        .iter()
+        .find(|container| container.name == CONTAINER)
+}
+
 struct OverrideChecks<'a> {
     root: String,
     settings: &'a WorkerSettings,
@@ -79,23 +90,17 @@ impl OverrideChecks<'_> {
         if is_used && !self.settings.allowed.contains(&allowance) {
             let name = clap::ValueEnum::to_possible_value(&allowance);
             let name = name.as_ref().map_or("", |value| value.get_name());
-            self.refuse(
-                field,
-                problem,
-                format!("remove it, or start the operator with --allow-in-overrides {name}"),
-            );
+            let fix = format!("remove it, or start the operator with --allow-in-overrides {name}");
+            self.refuse(field, problem, fix);
         }
     }
 
     fn parse(&mut self, written: &Value) -> Option<PodTemplateSpec> {
+        let fix = "compare it with kubectl explain pod.spec";
         let overrides: PodTemplateSpec = match serde_json::from_value(written.clone()) {
             Ok(overrides) => overrides,
             Err(error) => {
-                self.refuse(
-                    "",
-                    format!("is not a valid pod template: {error}"),
-                    "compare it with kubectl explain pod.spec",
-                );
+                self.refuse("", format!("is not a valid pod template: {error}"), fix);
                 return None;
             }
         };
@@ -103,11 +108,7 @@ impl OverrideChecks<'_> {
         let mut unknown = Vec::new();
         unknown_fields("", written, &read, &mut unknown);
         for field in unknown {
-            self.refuse(
-                &field,
-                "is not a field of a pod template",
-                "compare it with kubectl explain pod.spec",
-            );
+            self.refuse(&field, "is not a field of a pod template", fix);
         }
         self.problems.is_empty().then_some(overrides)
     }
@@ -129,23 +130,14 @@ impl OverrideChecks<'_> {
         }
         if pod
             .restart_policy
-            .as_deref()
+            .as_ref()
             .is_some_and(|policy| policy != "Always")
         {
-            self.refuse(
-                "spec.restartPolicy",
-                "must be Always in a Deployment",
-                "remove it",
-            );
+            let problem = "must be Always in a Deployment";
+            self.refuse("spec.restartPolicy", problem, "remove it");
         }
-        let worker = |pod: &PodSpec| {
-            pod.containers
-                .iter()
-                .find(|container| container.name == CONTAINER)
-                .cloned()
-        };
         if let (Some(ours), Some(worker)) = (worker(ours), worker(pod)) {
-            self.worker(&ours, &worker);
+            self.worker(ours, worker);
         }
     }
 
@@ -161,11 +153,8 @@ impl OverrideChecks<'_> {
                 let before = ours.as_ref().and_then(|ours| ours.get(name));
                 let is_owned = before.is_some() || is_owned(name);
                 if is_owned && before != Some(value) {
-                    self.refuse(
-                        &format!("metadata.{field}.{name}"),
-                        "is set by the operator",
-                        "remove it",
-                    );
+                    let field = format!("metadata.{field}.{name}");
+                    self.refuse(&field, "is set by the operator", "remove it");
                 }
             }
         }
@@ -175,11 +164,8 @@ impl OverrideChecks<'_> {
             ..merged.clone()
         };
         if rest != ObjectMeta::default() {
-            self.refuse(
-                "metadata",
-                "may only have labels and annotations",
-                "remove the other fields",
-            );
+            let problem = "may only have labels and annotations";
+            self.refuse("metadata", problem, "remove the other fields");
         }
     }
 
@@ -191,24 +177,16 @@ impl OverrideChecks<'_> {
         ];
         for (field, _) in same.iter().filter(|(_, same)| !same) {
             let field = format!("spec.containers[{CONTAINER}].{field}");
-            self.refuse(
-                &field,
-                "is set by the operator to start and drain workers",
-                "remove it",
-            );
+            let problem = "is set by the operator to start and drain workers";
+            self.refuse(&field, problem, "remove it");
         }
         let theirs = worker.env.iter().flatten();
         for variable in ours.env.iter().flatten() {
-            if theirs
-                .clone()
-                .any(|other| other.name == variable.name && other != variable)
-            {
+            let differs = |other: &EnvVar| other.name == variable.name && other != variable;
+            if theirs.clone().any(differs) {
                 let field = format!("spec.containers[{CONTAINER}].env[{}]", variable.name);
-                self.refuse(
-                    &field,
-                    "is derived from the pool",
-                    "remove it, and change the field of the pool",
-                );
+                let fix = "remove it, and change the field of the pool";
+                self.refuse(&field, "is derived from the pool", fix);
             }
         }
     }
@@ -223,16 +201,9 @@ impl OverrideChecks<'_> {
         if let Some(context) = &pod.security_context {
             self.pod_security_context(context);
         }
-        if pod
-            .ephemeral_containers
-            .as_ref()
-            .is_some_and(|containers| !containers.is_empty())
-        {
-            self.refuse(
-                "spec.ephemeralContainers",
-                "cannot be part of a template",
-                "remove it",
-            );
+        if pod.ephemeral_containers.iter().flatten().next().is_some() {
+            let problem = "cannot be part of a template";
+            self.refuse("spec.ephemeralContainers", problem, "remove it");
         }
         for container in &pod.containers {
             self.container("containers", container);
@@ -245,18 +216,13 @@ impl OverrideChecks<'_> {
     fn service_account(&mut self, pod: &PodSpec) {
         let named = pod.service_account_name.is_some() || pod.service_account.is_some();
         let token = pod.automount_service_account_token != Some(false);
-        self.require(
-            Allowance::ServiceAccount,
-            named,
+        let (field, problem) = (
             "spec.serviceAccountName",
             "would give workers permissions in the cluster",
         );
-        self.require(
-            Allowance::ServiceAccount,
-            token,
-            "spec.automountServiceAccountToken",
-            "would give workers a token for the API server",
-        );
+        self.require(Allowance::ServiceAccount, named, field, problem);
+        let field = "spec.automountServiceAccountToken";
+        self.require(Allowance::ServiceAccount, token, field, GIVES_TOKEN);
     }
 
     fn host_namespaces(&mut self, pod: &PodSpec) {
@@ -265,86 +231,43 @@ impl OverrideChecks<'_> {
             ("spec.hostPID", pod.host_pid),
             ("spec.hostIPC", pod.host_ipc),
         ] {
-            let shared = shared.unwrap_or(false);
-            self.require(
-                Allowance::HostNamespaces,
-                shared,
-                field,
-                "would share a namespace of the node",
-            );
+            let problem = "would share a namespace of the node";
+            self.require(Allowance::HostNamespaces, shared == Some(true), field, problem);
         }
     }
 
     fn pod_security_context(&mut self, context: &PodSecurityContext) {
-        self.user(
-            "spec.securityContext",
-            context.run_as_user,
-            context.run_as_non_root,
-        );
+        let field = "spec.securityContext";
+        self.user(field, context.run_as_user, context.run_as_non_root);
         let groups = context.supplemental_groups.iter().flatten().copied();
-        let root_group = groups
-            .chain(context.run_as_group)
-            .chain(context.fs_group)
-            .any(|group| group == 0);
-        self.require(
-            Allowance::Root,
-            root_group,
-            "spec.securityContext",
-            "would run workers in group 0",
-        );
-        let unconfined = context
-            .seccomp_profile
-            .as_ref()
-            .is_some_and(|profile| profile.type_ == "Unconfined")
-            || context
-                .app_armor_profile
-                .as_ref()
-                .is_some_and(|profile| profile.type_ == "Unconfined")
-            || context.se_linux_options.is_some()
-            || context
-                .sysctls
-                .as_ref()
-                .is_some_and(|sysctls| !sysctls.is_empty());
+        let mut groups = groups.chain(context.run_as_group).chain(context.fs_group);
+        let root_group = groups.any(|group| group == 0);
+        self.require(Allowance::Root, root_group, field, IS_ROOT_GROUP);
+        let unconfined = is_unconfined(
+            context.seccomp_profile.as_ref(),
+            context.app_armor_profile.as_ref(),
+        ) || context.se_linux_options.is_some()
+            || context.sysctls.iter().flatten().next().is_some();
         let problem = "would weaken the kernel's isolation of the pod";
-        self.require(Allowance::Privileged, unconfined, "spec.securityContext", problem);
+        self.require(Allowance::Privileged, unconfined, field, problem);
     }
 
     fn volume(&mut self, volume: &Volume) {
         let field = format!("spec.volumes[{}]", volume.name);
-        self.require(
-            Allowance::HostPath,
-            volume.host_path.is_some(),
-            &field,
-            "would mount files of the node",
-        );
-        let sources = volume
-            .projected
-            .iter()
-            .flat_map(|projected| projected.sources.iter().flatten());
-        let token = sources
-            .into_iter()
-            .any(|source| source.service_account_token.is_some());
-        self.require(
-            Allowance::ServiceAccount,
-            token,
-            &field,
-            "would give workers a token for the API server",
-        );
+        let (mounts, problem) = (volume.host_path.is_some(), "would mount files of the node");
+        self.require(Allowance::HostPath, mounts, &field, problem);
+        let sources = volume.projected.iter().flat_map(|projected| &projected.sources);
+        let mut sources = sources.flatten();
+        let token = sources.any(|source| source.service_account_token.is_some());
+        self.require(Allowance::ServiceAccount, token, &field, GIVES_TOKEN);
     }
 
     fn container(&mut self, list: &str, container: &Container) {
         let field = format!("spec.{list}[{}]", container.name);
-        let host_port = container
-            .ports
-            .iter()
-            .flatten()
-            .any(|port| port.host_port.is_some_and(|port| port != 0));
-        self.require(
-            Allowance::HostNamespaces,
-            host_port,
-            &field,
-            "would listen on a port of the node",
-        );
+        let mut ports = container.ports.iter().flatten();
+        let host_port = ports.any(|port| port.host_port.is_some_and(|port| port != 0));
+        let problem = "would listen on a port of the node";
+        self.require(Allowance::HostNamespaces, host_port, &field, problem);
         if let Some(context) = &container.security_context {
             let field = format!("{field}.securityContext");
             self.user(&field, context.run_as_user, context.run_as_non_root);
@@ -352,14 +275,10 @@ impl OverrideChecks<'_> {
                 Allowance::Root,
                 context.run_as_group == Some(0),
                 &field,
-                "would run workers in group 0",
+                IS_ROOT_GROUP,
             );
-            self.require(
-                Allowance::Privileged,
-                gains_privileges(context),
-                &field,
-                "would give the container privileges on its node",
-            );
+            let problem = "would give the container privileges on its node";
+            self.require(Allowance::Privileged, gains_privileges(context), &field, problem);
         }
     }
 
@@ -373,24 +292,24 @@ fn gains_privileges(context: &SecurityContext) -> bool {
     let added = context
         .capabilities
         .as_ref()
-        .and_then(|capabilities| capabilities.add.as_ref());
-    let unconfined = |type_: &str| type_ == "Unconfined";
+        .map(|capabilities| &capabilities.add);
     context.privileged == Some(true)
         || context.allow_privilege_escalation == Some(true)
-        || added.is_some_and(|added| !added.is_empty())
+        || added.is_some_and(|added| added.iter().flatten().next().is_some())
         || context
             .proc_mount
-            .as_deref()
+            .as_ref()
             .is_some_and(|mount| mount != "Default")
         || context.se_linux_options.is_some()
-        || context
-            .seccomp_profile
-            .as_ref()
-            .is_some_and(|profile| unconfined(&profile.type_))
-        || context
-            .app_armor_profile
-            .as_ref()
-            .is_some_and(|profile| unconfined(&profile.type_))
+        || is_unconfined(
+            context.seccomp_profile.as_ref(),
+            context.app_armor_profile.as_ref(),
+        )
+}
+
+fn is_unconfined(seccomp: Option<&SeccompProfile>, app_armor: Option<&AppArmorProfile>) -> bool {
+    let seccomp = seccomp.is_some_and(|profile| profile.type_ == "Unconfined");
+    seccomp || app_armor.is_some_and(|profile| profile.type_ == "Unconfined")
 }
 
 /// Whether a label or annotation belongs to the operator, even if the template does not have it.

@@ -27,9 +27,17 @@ fn settings() -> WorkerSettings {
 }
 
 fn built(pool: &SeparationPool, role: Role, settings: &WorkerSettings) -> Result<Deployment, Problems> {
+    let manifest = Manifest {
+        owner: owner_reference(pool).map(Arc::new),
+        settings: Arc::new(settings.clone()),
+        ..manifest(pool, role)
+    };
+    manifest.deployment(3)
+}
+
+fn manifest(pool: &SeparationPool, role: Role) -> Manifest {
     let plan = PoolPlan::from_pool(pool).expect("a plan");
-    let owner = owner_reference(pool);
-    deployment(&plan, role, owner.as_ref(), settings, 3, Rollout::RollingUpdate)
+    Manifest::new(Arc::new(plan), role, Arc::new(settings()))
 }
 
 fn yaml(deployment: &Deployment) -> String {
@@ -76,40 +84,32 @@ fn the_full_pool_becomes_these_deployments() {
 #[test]
 fn replicas_never_change_the_template_and_settings_do() {
     let mut pool = from_yaml(SMALLEST).unwrap();
-    let plan = PoolPlan::from_pool(&pool).unwrap();
-    let with = |plan: &PoolPlan, replicas| {
-        deployment(
-            plan,
-            Role::Processor,
-            None,
-            &settings(),
-            replicas,
-            Rollout::RollingUpdate,
-        )
-        .unwrap()
-    };
-    let (three, four) = (with(&plan, 3), with(&plan, 4));
+    let with =
+        |pool: &SeparationPool, replicas| manifest(pool, Role::Processor).deployment(replicas).unwrap();
+    let (three, four) = (with(&pool, 3), with(&pool, 4));
     assert_eq!(manifest_hash(&three), manifest_hash(&four));
     assert_eq!(template(three.clone()), template(four));
     // Nor do limits, which only the operator uses.
     pool.spec.processor.scaling.max_replicas = 3;
     pool.spec.processor.scaling.paused = true;
-    let scaled = with(&PoolPlan::from_pool(&pool).unwrap(), 3);
+    let scaled = with(&pool, 3);
     assert_eq!(template(three.clone()), template(scaled));
     pool.spec.processor.max_attempts = 5;
-    let changed = with(&PoolPlan::from_pool(&pool).unwrap(), 3);
+    let changed = with(&pool, 3);
     assert_ne!(manifest_hash(&three), manifest_hash(&changed));
     assert_ne!(template(three), template(changed));
 }
 
 #[test]
 fn changed_secrets_change_the_template_and_unchanged_ones_do_not() {
-    let pool = from_yaml(SMALLEST).unwrap();
-    let plain = built(&pool, Role::Processor, &settings()).unwrap();
-    let with = |hash: &str| with_secrets_hash(plain.clone(), hash);
+    let mut manifest = manifest(&from_yaml(SMALLEST).unwrap(), Role::Processor);
+    let plain = manifest.deployment(3).unwrap();
+    let mut with = |hash: &str| {
+        manifest.secrets_hash = Some(hash.into());
+        manifest.deployment(3).unwrap()
+    };
     let (one, two) = (with("one"), with("two"));
     assert_eq!(one, with("one"));
-    assert_eq!(two, with_secrets_hash(one.clone(), "two"));
     assert_eq!(one.spec.replicas, Some(3));
     let hashes = [&plain, &one, &two].map(manifest_hash);
     assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2], "{hashes:?}");
@@ -332,7 +332,11 @@ fn a_changed_assignor_recreates_all_pods_until_the_rollout_is_complete() {
         ),
         Rollout::Recreate
     );
-    running = deployment(&plan, Role::Processor, None, &settings(), 3, Rollout::Recreate).unwrap();
+    let recreate = Manifest {
+        rollout: Rollout::Recreate,
+        ..manifest(&pool, Role::Processor)
+    };
+    running = recreate.deployment(3).unwrap();
     assert_eq!(
         rollout(
             Some(&DeploymentSnapshot::from_deployment(&running)),

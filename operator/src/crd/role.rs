@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 /// Workers of one role: topic, consumer group, failure policy and scaling.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = [
     {
         "rule": "3 * self.heartbeatIntervalMs < self.sessionTimeoutMs",
@@ -32,7 +32,6 @@ use serde_json::{Map, Value};
 ]))]
 pub struct RoleSpec {
     /// Whether the pool has workers of this role. Set false while another system still does their work.
-    #[serde(default = "enabled")]
     pub enabled: bool,
     /// Topic that these workers consume. Cannot be changed: committed offsets belong to it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,40 +61,33 @@ pub struct RoleSpec {
     #[schemars(range(min = 10_000, max = 86_400_000))]
     pub max_poll_interval_ms: Option<i32>,
     /// Kafka session.timeout.ms: time without heartbeats after which the broker removes a worker from the group.
-    #[serde(default = "session_timeout_ms")]
     #[schemars(range(min = 6_000, max = 1_800_000))]
     pub session_timeout_ms: i32,
     /// Kafka heartbeat.interval.ms.
-    #[serde(default = "heartbeat_interval_ms")]
     #[schemars(range(min = 100, max = 600_000))]
     pub heartbeat_interval_ms: i32,
     /// Kafka partition.assignment.strategy: cooperative-sticky revokes only the partitions that must move; range lets
     /// workers of uvr5-api be members of the same group. The two cannot be mixed, so a change replaces all pods
     /// together.
-    #[serde(default)]
     pub assignor: AssignorSpec,
     /// Where a consumer group without committed offsets starts: latest or earliest. Used once per partition, before the
     /// first worker starts; messages published after that are never skipped.
-    #[serde(default)]
     pub auto_offset_reset: OffsetResetSpec,
-    /// Time limit of one task, in seconds. Default: the poll interval less 30 s.
+    /// Time limit of one task, in seconds. Default: maxPollIntervalMs less 30 s.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub task_timeout_seconds: Option<i32>,
     /// Number of worker crashes on one task after which it is sent to the dead-letter topic.
-    #[serde(default = "max_attempts")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: i32,
     /// Handling of tasks that fail with a transient error.
-    #[serde(default)]
     pub on_failure: OnFailureSpec,
     /// Number of workers and how it follows the lag.
-    #[serde(default)]
     pub scaling: ScalingSpec,
     /// A partial PodTemplateSpec, merged over the operator's own: nodeSelector, tolerations, resources, GPUs, volumes,
     /// labels. The worker's container is named worker. Service account, host namespaces, hostPath and privileges are
     /// refused unless the operator's settings allow them.
-    #[serde(default, skip_serializing_if = "PodOverrides::is_empty")]
+    #[serde(skip_serializing_if = "PodOverrides::is_empty")]
     pub pod_overrides: PodOverrides,
 }
 
@@ -108,7 +100,7 @@ pub struct RoleDefaults {
     pub topic: &'static str,
     /// Consumer group.
     pub group: &'static str,
-    /// Poll interval and Kafka timeouts.
+    /// `max.poll.interval.ms`, `session.timeout.ms` and `heartbeat.interval.ms`.
     pub timings: Timings,
 }
 
@@ -133,17 +125,17 @@ impl RoleDefaults {
 impl Default for RoleSpec {
     fn default() -> Self {
         Self {
-            enabled: enabled(),
+            enabled: true,
             topic: None,
             group: None,
             dead_letter_topic: None,
             max_poll_interval_ms: None,
-            session_timeout_ms: session_timeout_ms(),
-            heartbeat_interval_ms: heartbeat_interval_ms(),
+            session_timeout_ms: 60_000,
+            heartbeat_interval_ms: 10_000,
             assignor: AssignorSpec::default(),
             auto_offset_reset: OffsetResetSpec::default(),
             task_timeout_seconds: None,
-            max_attempts: max_attempts(),
+            max_attempts: 3,
             on_failure: OnFailureSpec::default(),
             scaling: ScalingSpec::default(),
             pod_overrides: PodOverrides::default(),
@@ -176,7 +168,7 @@ pub enum OffsetResetSpec {
 
 /// Handling of tasks that fail with a transient error.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "!has(self.maxRetries) || self.policy == 'RetryOnFailure'",
     "message": "AlwaysCommit never retries; fix: set policy to RetryOnFailure, or remove maxRetries",
@@ -185,7 +177,6 @@ pub enum OffsetResetSpec {
 pub struct OnFailureSpec {
     /// AlwaysCommit publishes the failure and commits the task; RetryOnFailure republishes the task to the end of its
     /// topic.
-    #[serde(default)]
     pub policy: PolicySpec,
     /// Maximum number of retries with RetryOnFailure. Default: 3.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -205,7 +196,7 @@ pub enum PolicySpec {
 
 /// Number of workers and how it follows the lag.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "self.minReplicas <= self.maxReplicas",
     "message": "minReplicas must not be above maxReplicas; fix: lower minReplicas or raise maxReplicas",
@@ -213,30 +204,23 @@ pub enum PolicySpec {
 }]))]
 pub struct ScalingSpec {
     /// Minimum number of workers, also when the lag is 0. With 0, an idle pool uses no GPU.
-    #[serde(default)]
     #[schemars(range(min = 0, max = 10_000))]
     pub min_replicas: i32,
     /// Maximum number of workers, draining ones included. A scale-up never exceeds the partitions with messages, except
     /// to reach minReplicas.
-    #[serde(default = "max_replicas")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max_replicas: i32,
     /// How many workers an amount of lag needs.
-    #[serde(default)]
     pub target: TargetSpec,
     /// Time between two readings of lag, in seconds; fractions are allowed.
-    #[serde(default = "poll_interval_seconds")]
     #[schemars(range(min = 0.1, max = 300.0))]
     pub poll_interval_seconds: f64,
     /// How long fewer replicas must have been enough before a scale-down, in seconds.
-    #[serde(default = "stabilization_seconds")]
     #[schemars(range(min = 0, max = 86_400))]
     pub scale_down_stabilization_seconds: i32,
     /// Keeps replicas unchanged, whatever the lag is.
-    #[serde(default)]
     pub paused: bool,
     /// Decides and reports desired replicas without changing replicas.
-    #[serde(default)]
     pub recommend_only: bool,
 }
 
@@ -244,10 +228,10 @@ impl Default for ScalingSpec {
     fn default() -> Self {
         Self {
             min_replicas: 0,
-            max_replicas: max_replicas(),
+            max_replicas: 8,
             target: TargetSpec::default(),
-            poll_interval_seconds: poll_interval_seconds(),
-            scale_down_stabilization_seconds: stabilization_seconds(),
+            poll_interval_seconds: 2.0,
+            scale_down_stabilization_seconds: 120,
             paused: false,
             recommend_only: false,
         }
@@ -317,32 +301,4 @@ impl JsonSchema for PodOverrides {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
     }
-}
-
-fn enabled() -> bool {
-    true
-}
-
-fn session_timeout_ms() -> i32 {
-    60_000
-}
-
-fn heartbeat_interval_ms() -> i32 {
-    10_000
-}
-
-fn max_attempts() -> i32 {
-    3
-}
-
-fn max_replicas() -> i32 {
-    8
-}
-
-fn poll_interval_seconds() -> f64 {
-    2.0
-}
-
-fn stabilization_seconds() -> i32 {
-    120
 }

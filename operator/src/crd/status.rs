@@ -105,13 +105,11 @@ pub enum LagState {
 
 /// Number of workers by state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct ReplicaStatus {
     /// Desired workers.
-    #[serde(default)]
     pub desired: i32,
     /// Workers whose model is loaded and whose Kafka client runs.
-    #[serde(default)]
     pub ready: i32,
     /// Workers with a task; missing when unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,10 +118,8 @@ pub struct ReplicaStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<i32>,
     /// Terminating workers that finish their last task; not counted as desired.
-    #[serde(default)]
     pub draining: i32,
     /// Workers that cannot be scheduled because no node has room.
-    #[serde(default)]
     pub unschedulable: i32,
 }
 
@@ -153,4 +149,11 @@ pub struct AdoptionStatus {
     pub policy: String,
     /// When the offsets were initialized.
     pub at: Time,
+}
+
+impl AdoptionStatus {
+    /// What distinguishes two initializations: not the ids and offsets that are recorded later.
+    pub(crate) fn event(&self) -> (i32, &str, &Time) {
+        (self.partitions, &self.policy, &self.at)
+    }
 }

@@ -35,6 +35,13 @@ pub struct Activity {
     pub unknown: u32,
 }
 
+impl Activity {
+    /// Pods that hold a task or may hold one.
+    pub fn possibly_busy(self) -> u32 {
+        self.busy.saturating_add(self.unknown)
+    }
+}
+
 /// State and activity of the pods, for one decision.
 #[derive(Debug)]
 pub(super) struct Fleet<'a> {

@@ -12,8 +12,10 @@
 //! 6. Deciding again after the decision was executed changes nothing.
 //!
 //! A decision is an ordered plan of writes. The history advances with each write that was executed
-//! ([`History::executed`]), so that a write that failed is decided again.
+//! ([`Decision::execute_next`], or [`History::executed`] for a write that takes time), so that a write that failed is
+//! decided again.
 
+mod deletion_order;
 mod fleet;
 mod history;
 mod needed;
@@ -27,7 +29,9 @@ mod pod_tests;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
-mod scene;
+mod recorded;
+#[cfg(test)]
+pub(crate) mod scene;
 #[cfg(test)]
 mod tests;
 
@@ -55,19 +59,8 @@ pub struct Decision {
     pub plan: Vec<Write>,
     /// Reason and numbers; `explanation.desired` is the desired replicas.
     pub explanation: Explanation,
-    /// Whether the next decision needs to know the group's members.
-    pub members: MembersNeeded,
     /// Argument of the next decision, after each executed write was recorded in it.
     pub history: History,
-}
-
-/// Whether the next decision needs to know the group's members.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MembersNeeded {
-    /// Needed: a scale-down may follow.
-    Yes,
-    /// Not needed.
-    No,
 }
 
 impl Decision {
@@ -80,12 +73,21 @@ impl Decision {
     pub fn reason(&self) -> Reason {
         self.explanation.reason
     }
+
+    /// Executes the first write of the plan and records it in the history; none if no write is left. The rest is
+    /// executed next, or decided again.
+    pub fn execute_next(&mut self, now: Moment, execute: impl FnOnce(&Write)) -> Option<Write> {
+        let write = (!self.plan.is_empty()).then(|| self.plan.remove(0))?;
+        execute(&write);
+        self.history.executed(&write, now);
+        Some(write)
+    }
 }
 
 /// Decides desired replicas. `history` is from the last decision, or the default for the first one.
 pub fn decide(policy: &Policy, observation: &Observation, mut history: History, now: Moment) -> Decision {
     let needed = NeededReplicas::new(policy, observation, now);
-    let fleet = Fleet::new(observation, needed.known_lag());
+    let fleet = Fleet::new(observation, needed.and_then(|needed| needed.known_lag));
     fleet::count_idle(&mut history, observation, &fleet);
     history.rebalancing_since = match observation.group {
         GroupReading::Rebalancing { at } => history.rebalancing_since.or(Some(at)),
@@ -97,12 +99,12 @@ pub fn decide(policy: &Policy, observation: &Observation, mut history: History, 
         fleet: &fleet,
         now,
     }
-    .proposal(&needed, &mut history);
+    .proposal(needed, &mut history);
     if history.scale_down == ScaleDown::None {
         // Members are not read now, so that later readings are not consecutive to earlier ones.
         history.idle.clear();
         history.annotated_at = None;
-        // Kubernetes chooses pods by their deletion cost: it stays until surplus pods are gone.
+        // The annotations stay until surplus pods are gone, because Kubernetes chooses by them which pods to delete.
         if fleet.excess == 0 {
             proposal.unannotate = fleet::annotated(&observation.workload)
                 .map(|pod| pod.name.clone())
@@ -119,15 +121,15 @@ pub fn decide(policy: &Policy, observation: &Observation, mut history: History, 
         },
         decision_reason: proposal.reason,
         limit: proposal.limit,
-        lag: needed.lag_summary(),
-        need: needed.need(),
-        limited_need: needed.limited_need(),
+        lag: needed.map(|needed| needed.summary),
+        need: needed.map(|needed| needed.need),
+        limited_need: needed.map(|needed| needed.scale_down.replicas),
         current,
         desired: proposal.desired,
         pods: fleet.counts,
         limits: policy.limits,
         stabilization: policy.stabilization,
-        why: why(&proposal, observation, &needed, &fleet),
+        why: why(&proposal, observation, &fleet),
     };
     Decision {
         plan: if advice {
@@ -136,10 +138,6 @@ pub fn decide(policy: &Policy, observation: &Observation, mut history: History, 
             proposal.into_plan(current)
         },
         explanation,
-        members: match history.scale_down {
-            ScaleDown::None => MembersNeeded::No,
-            _ => MembersNeeded::Yes,
-        },
         history,
     }
 }
@@ -174,7 +172,7 @@ struct Situation<'a> {
 }
 
 impl Situation<'_> {
-    fn proposal(self, needed: &NeededReplicas<'_>, history: &mut History) -> Proposal {
+    fn proposal(self, needed: Option<NeededReplicas<'_>>, history: &mut History) -> Proposal {
         let current = self.current();
         if self.observation.conflict.is_some() {
             history.scale_down = ScaleDown::None;
@@ -184,22 +182,20 @@ impl Situation<'_> {
             history.scale_down = ScaleDown::None;
             return self.hold(Reason::Paused, Limit::None);
         }
-        let (scale_up, scale_down) = match needed {
-            NeededReplicas::Known {
-                scale_up, scale_down, ..
-            }
-            | NeededReplicas::Partial {
-                scale_up, scale_down, ..
-            } => (*scale_up, *scale_down),
-            NeededReplicas::Unknown { .. } => {
-                history.scale_down = ScaleDown::None;
-                let min = self.policy.limits.min();
-                return if min > current {
-                    self.scale_to(min, Reason::AtMinimum, Limit::Min)
-                } else {
-                    self.hold(Reason::HeldUnknownLag, Limit::None)
-                };
-            }
+        let Some(NeededReplicas {
+            known_lag,
+            scale_up,
+            scale_down,
+            ..
+        }) = needed
+        else {
+            history.scale_down = ScaleDown::None;
+            let min = self.policy.limits.min();
+            return if min > current {
+                self.scale_to(min, Reason::AtMinimum, Limit::Min)
+            } else {
+                self.hold(Reason::HeldUnknownLag, Limit::None)
+            };
         };
         if scale_down.replicas >= current {
             history.scale_down = ScaleDown::None;
@@ -207,7 +203,7 @@ impl Situation<'_> {
                 return self.scale_up(scale_up, history);
             }
         }
-        if matches!(needed, NeededReplicas::Partial { .. }) {
+        if known_lag.is_none() {
             history.scale_down = ScaleDown::None;
             return self.hold(Reason::HeldPartialLag, scale_down.limit);
         }
@@ -385,19 +381,12 @@ impl Situation<'_> {
     }
 }
 
-fn why(
-    proposal: &Proposal,
-    observation: &Observation,
-    needed: &NeededReplicas<'_>,
-    fleet: &Fleet<'_>,
-) -> Option<Arc<str>> {
+fn why(proposal: &Proposal, observation: &Observation, fleet: &Fleet<'_>) -> Option<Arc<str>> {
     match (proposal.reason, &observation.lag.lag, &observation.group) {
         (Reason::Conflict, ..) => observation.conflict.clone(),
         (Reason::HeldByDependency, ..) => observation.refusal.clone(),
         (Reason::HeldUnknownPods, ..) => fleet.unknown_pods(&observation.workload),
-        (Reason::HeldUnknownLag, Lag::Known(_), _) if needed.is_stale() => {
-            Some("the last reading is too old".into())
-        }
+        (Reason::HeldUnknownLag, Lag::Known(_), _) => Some("the last reading is too old".into()),
         (
             Reason::HeldUnknownLag | Reason::HeldPartialLag,
             Lag::Unknown { why } | Lag::Partial { why, .. },

@@ -4,28 +4,17 @@ use super::observation::{Lag, LagByPartition, Moment, Observation};
 use super::policy::Policy;
 use super::reason::{LagSummary, Limit, Reason};
 
-/// Replicas the backlog needs, as far as lag is known.
-#[derive(Debug)]
-pub(super) enum NeededReplicas<'a> {
-    /// Lag of all partitions is known.
-    Known {
-        lag: &'a LagByPartition,
-        summary: LagSummary,
-        need: u32,
-        /// Target of a scale-up: draining workers finish one task each, and count toward `maxReplicas`.
-        scale_up: LimitedReplicas,
-        /// Target of a scale-down: without regard to draining workers.
-        scale_down: LimitedReplicas,
-    },
-    /// Lag of some partitions is known: lower bounds.
-    Partial {
-        summary: LagSummary,
-        need: u32,
-        scale_up: LimitedReplicas,
-        scale_down: LimitedReplicas,
-    },
-    /// Lag is unknown, or its last reading is too old.
-    Unknown { stale: bool },
+/// Replicas the backlog needs; lower bounds if some partitions are unknown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NeededReplicas<'a> {
+    /// Messages of every partition; none if some are unknown.
+    pub(super) known_lag: Option<&'a LagByPartition>,
+    pub(super) summary: LagSummary,
+    pub(super) need: u32,
+    /// Target of a scale-up: draining workers finish one task each, and count toward `maxReplicas`.
+    pub(super) scale_up: LimitedReplicas,
+    /// Target of a scale-down: without regard to draining workers.
+    pub(super) scale_down: LimitedReplicas,
 }
 
 /// A number of workers, and the limit that applied.
@@ -36,14 +25,15 @@ pub(super) struct LimitedReplicas {
 }
 
 impl<'a> NeededReplicas<'a> {
-    pub(super) fn new(policy: &Policy, observation: &'a Observation, now: Moment) -> Self {
+    /// None if lag is unknown, or its last reading is too old.
+    pub(super) fn new(policy: &Policy, observation: &'a Observation, now: Moment) -> Option<Self> {
         if now.since(observation.lag.at) > policy.stale_after {
-            return Self::Unknown { stale: true };
+            return None;
         }
-        let (lag, missing) = match &observation.lag.lag {
-            Lag::Known(lag) => (lag, 0),
-            Lag::Partial { known, missing, .. } => (known, *missing),
-            Lag::Unknown { .. } => return Self::Unknown { stale: false },
+        let (lag, known_lag, missing) = match &observation.lag.lag {
+            Lag::Known(lag) => (lag, Some(lag), 0),
+            Lag::Partial { known, missing, .. } => (known, None, *missing),
+            Lag::Unknown { .. } => return None,
         };
         let summary = LagSummary {
             messages: lag.messages(),
@@ -53,56 +43,13 @@ impl<'a> NeededReplicas<'a> {
         };
         let need = policy.target.need(summary.messages);
         let scale_down = limited(policy, need, summary.partitions_with_work);
-        let scale_up = beside_draining(policy, observation, summary, scale_down);
-        if matches!(observation.lag.lag, Lag::Known(_)) {
-            Self::Known {
-                lag,
-                summary,
-                need,
-                scale_up,
-                scale_down,
-            }
-        } else {
-            Self::Partial {
-                summary,
-                need,
-                scale_up,
-                scale_down,
-            }
-        }
-    }
-
-    /// Messages of every partition; none if some are unknown.
-    pub(super) fn known_lag(&self) -> Option<&'a LagByPartition> {
-        match self {
-            Self::Known { lag, .. } => Some(lag),
-            _ => None,
-        }
-    }
-
-    pub(super) fn lag_summary(&self) -> Option<LagSummary> {
-        match self {
-            Self::Known { summary, .. } | Self::Partial { summary, .. } => Some(*summary),
-            Self::Unknown { .. } => None,
-        }
-    }
-
-    pub(super) fn need(&self) -> Option<u32> {
-        match self {
-            Self::Known { need, .. } | Self::Partial { need, .. } => Some(*need),
-            Self::Unknown { .. } => None,
-        }
-    }
-
-    pub(super) fn limited_need(&self) -> Option<u32> {
-        match self {
-            Self::Known { scale_down, .. } | Self::Partial { scale_down, .. } => Some(scale_down.replicas),
-            Self::Unknown { .. } => None,
-        }
-    }
-
-    pub(super) fn is_stale(&self) -> bool {
-        matches!(self, Self::Unknown { stale: true })
+        Some(Self {
+            known_lag,
+            summary,
+            need,
+            scale_up: beside_draining(policy, observation, summary, scale_down),
+            scale_down,
+        })
     }
 }
 

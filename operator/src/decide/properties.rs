@@ -378,9 +378,7 @@ proptest! {
         // not become a cooldown.
         let (mut now, mut next) = (observation.clone(), decision.clone());
         for _ in 0..4 {
-            let Some(write) = next.plan.first().cloned() else { break };
-            execute(&mut now.workload, &write);
-            next.history.executed(&write, NOW);
+            let Some(write) = next.execute_next(NOW, |write| execute(&mut now.workload, write)) else { break };
             next = decide(&policy, &now, next.history, NOW);
             if matches!(write, Write::SetReplicas(_)) {
                 prop_assert!(!sets_replicas(&next), "{} / {}", decision.explanation, next.explanation);
@@ -390,6 +388,11 @@ proptest! {
         prop_assert_eq!(&next.plan, &Vec::new(), "{} / {}", decision.explanation, next.explanation);
         let advised = if policy.mode == Mode::RecommendOnly { desired } else { now.workload.replicas };
         prop_assert_eq!(next.desired(), advised);
+
+        // A plan that is executed without deciding again gives the same replicas.
+        let (mut planned, mut complete) = (workload, decision);
+        while complete.execute_next(NOW, |write| execute(&mut planned, write)).is_some() {}
+        prop_assert_eq!(planned.replicas, now.workload.replicas);
     }
     /// As above for pools in a scale-down, which the other test covers rarely.
     #[test]

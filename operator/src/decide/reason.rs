@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fleet::PodCounts;
+use super::fleet::{Activity, PodCounts};
 use super::policy::ReplicaLimits;
 
 /// Why the desired replicas are what they are.
@@ -138,26 +138,10 @@ pub enum Limit {
     Rollout,
 }
 
-impl Limit {
-    /// The word used in status and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "None",
-            Self::Min => "Min",
-            Self::Max => "Max",
-            Self::Partitions => "Partitions",
-            Self::Busy => "Busy",
-            Self::Draining => "Draining",
-            Self::Unschedulable => "Unschedulable",
-            Self::Dependency => "Dependency",
-            Self::Rollout => "Rollout",
-        }
-    }
-}
-
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        // The word used in status and metrics.
+        fmt::Debug::fmt(self, f)
     }
 }
 
@@ -284,7 +268,8 @@ impl Explanation {
                  templates, busy or not: {unchanged}"
             ),
             Reason::HeldBusy => {
-                let workers = plural(self.possibly_busy(), "worker");
+                let busy = self.pods.activity.map_or(0, Activity::possibly_busy);
+                let workers = plural(busy.into(), "worker");
                 write!(
                     f,
                     "; {enough}, but {workers} with a task or an unknown state must finish first"
@@ -321,13 +306,6 @@ impl Explanation {
             // Written by `fmt`.
             Reason::Paused | Reason::RecommendOnly | Reason::Conflict => Ok(()),
         }
-    }
-
-    /// Pods that hold a task or may hold one.
-    fn possibly_busy(&self) -> u128 {
-        self.pods.activity.map_or(0, |activity| {
-            u128::from(activity.busy) + u128::from(activity.unknown)
-        })
     }
 
     fn write_covered(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

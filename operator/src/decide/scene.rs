@@ -1,6 +1,5 @@
 //! A pool in a situation, for tests of decisions.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -139,12 +138,12 @@ impl Scene {
         let first = self.decision();
         let mut decision = first.clone();
         for _ in 0..MAX_WRITES {
+            let workload = &mut self.observation.workload;
+            let executed = decision.execute_next(self.now, |write| execute(workload, write));
             self.history = decision.history;
-            let Some(write) = decision.plan.first() else {
+            if executed.is_none() {
                 return (self, first);
-            };
-            execute(&mut self.observation.workload, write);
-            self.history.executed(write, self.now);
+            }
             decision = self.decision();
         }
         panic!(
@@ -166,19 +165,19 @@ impl Scene {
     }
 }
 
-/// Applies a write immediately, as the cluster would. A reduction of replicas is split over the ReplicaSets by their
-/// size, as the Deployment controller does; deletion costs order the pods of one ReplicaSet only, and pods that are not
-/// ready are deleted first.
-pub(super) fn execute(workload: &mut Workload, write: &Write) {
+/// Applies a write immediately, as the cluster would.
+pub(crate) fn execute(workload: &mut Workload, write: &Write) {
     match write {
         Write::Annotate(names) => annotate(workload, names, CostAnnotation::Present),
         Write::Unannotate(names) => annotate(workload, names, CostAnnotation::Absent),
         Write::SetReplicas(replicas) => {
             workload.replicas = *replicas;
-            let surplus = workload.live().count().saturating_sub(*replicas as usize);
-            for index in deleted_pods(workload, surplus) {
-                workload.pods[index].state = PodState::Draining;
-                workload.pods[index].cost_annotation = CostAnnotation::Absent;
+            let surplus = workload.surplus_pods();
+            for pod in &mut workload.pods {
+                if surplus.contains(&pod.name) {
+                    pod.state = PodState::Draining;
+                    pod.cost_annotation = CostAnnotation::Absent;
+                }
             }
         }
     }
@@ -201,33 +200,6 @@ pub(super) fn status(workload: &Workload) -> PodStatus {
 fn annotate(workload: &mut Workload, names: &[PodName], cost_annotation: CostAnnotation) {
     let named = workload.pods.iter_mut().filter(|pod| names.contains(&pod.name));
     named.for_each(|pod| pod.cost_annotation = cost_annotation);
-}
-
-/// The pods that are deleted so that there are `surplus` fewer.
-fn deleted_pods(workload: &Workload, surplus: usize) -> Vec<usize> {
-    let mut sets: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (index, pod) in workload.pods.iter().enumerate() {
-        if pod.state.is_live() {
-            sets.entry(&pod.replica_set).or_default().push(index);
-        }
-    }
-    let all: usize = sets.values().map(Vec::len).sum();
-    let mut sets: Vec<Vec<usize>> = sets.into_values().collect();
-    sets.sort_by_key(|set| std::cmp::Reverse(set.len()));
-    let mut deleted = Vec::new();
-    for mut set in sets {
-        let count = (surplus * set.len()).div_ceil(all).min(surplus - deleted.len());
-        set.sort_by_key(|index| {
-            let pod = &workload.pods[*index];
-            (
-                pod.state,
-                pod.cost_annotation == CostAnnotation::Absent,
-                pod.name.clone(),
-            )
-        });
-        deleted.extend(set.into_iter().take(count));
-    }
-    deleted
 }
 
 fn pod(number: u32, state: PodState) -> Pod {

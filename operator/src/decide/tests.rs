@@ -283,8 +283,7 @@ fn no_scale_down_while_kubernetes_would_delete_a_busy_pod_first() {
 fn no_scale_down_without_a_member_reading() {
     let mut scene = Scene::new().running(3);
     scene.observation.group = GroupReading::NotRead;
-    let (scene, decision) = scene.executed();
-    assert_eq!(decision.members, MembersNeeded::Yes);
+    let (scene, _) = scene.executed();
     let mut scene = scene.after(120).expect(Reason::HeldUnknownMembers, 3);
     scene.observation.group = GroupReading::Rebalancing { at: scene.now };
     scene.after(1_000).expect(Reason::Rebalancing, 3);

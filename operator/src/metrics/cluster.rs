@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::family_builder::FamilyBuilder;
 use super::handles::Handles;
 
 /// Clusters with their own series, about twenty each. Further clusters share one label.
@@ -46,28 +45,29 @@ impl KafkaFailure {
 
 /// Metric families with one series per cluster.
 #[derive(Debug, Clone)]
-pub(super) struct Families {
-    handles: Handles<String>,
+pub(super) struct ClusterFamilies {
+    handles: Handles,
     read_seconds: HistogramVec,
     errors: IntCounterVec,
     connections: IntGaugeVec,
 }
 
-impl Families {
-    pub(super) fn new(builder: FamilyBuilder<'_>) -> Self {
+impl ClusterFamilies {
+    pub(super) fn new(families: &mut separation_daemon::Families, seconds: &[f64]) -> Self {
         Self {
-            handles: Handles::new(),
-            read_seconds: builder.histograms(
+            handles: Handles::default(),
+            read_seconds: families.durations(
                 "separation_operator_kafka_read_seconds",
                 "Duration of one reading of lag, by cluster",
                 &["cluster"],
+                seconds,
             ),
-            errors: builder.counters(
+            errors: families.counters(
                 "separation_operator_kafka_errors_total",
                 "Readings of Kafka that failed partly or completely, by cluster and kind of failure",
                 &["cluster", "class"],
             ),
-            connections: builder.gauges(
+            connections: families.gauges(
                 "separation_operator_kafka_connections",
                 "Open connections to brokers, by cluster",
                 &["cluster"],
@@ -76,9 +76,8 @@ impl Families {
     }
 
     pub(super) fn cluster(&self, bootstrap_servers: &str) -> ClusterMetrics {
-        let label = self
-            .handles
-            .add(label(bootstrap_servers), MAX_CLUSTERS, OTHER_CLUSTERS.to_owned());
+        let label = label(bootstrap_servers);
+        let label = self.handles.add(label, MAX_CLUSTERS, OTHER_CLUSTERS);
         ClusterMetrics {
             read_seconds: self.read_seconds.with_label_values(&[&label]),
             connections: self.connections.with_label_values(&[&label]),
@@ -100,7 +99,7 @@ impl Families {
 /// Metrics of one Kafka cluster. Its series are removed when the last handle is dropped.
 #[derive(Debug)]
 pub struct ClusterMetrics {
-    families: Families,
+    families: ClusterFamilies,
     label: String,
     read_seconds: Histogram,
     connections: IntGauge,

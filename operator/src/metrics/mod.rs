@@ -4,78 +4,24 @@
 //! the pool or with the last pool on the cluster. An unknown value has no series: it is never zero.
 
 mod cluster;
-mod family_builder;
 mod handles;
 mod role;
 
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
-use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{Encoder as _, HistogramVec, IntCounterVec, IntGauge, Registry, TextEncoder};
-
-use family_builder::FamilyBuilder;
+use prometheus::{HistogramVec, IntCounterVec, IntGauge};
+use separation_daemon::{Families, Family};
 
 pub use cluster::{ClusterMetrics, KafkaFailure};
 pub use role::RoleMetrics;
 
-/// Verb of a request to the API server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    /// Read one object.
-    Get,
-    /// Read many objects.
-    List,
-    /// Follow changes.
-    Watch,
-    /// Create an object.
-    Create,
-    /// Change parts of an object.
-    Patch,
-    /// Replace an object.
-    Update,
-    /// Delete an object.
-    Delete,
-}
-
-/// Why a request to the API server failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ApiFailure {
-    /// This replica does not lead.
-    Fenced,
-    /// 401 or 403.
-    Forbidden,
-    /// 404.
-    NotFound,
-    /// 409.
-    Conflict,
-    /// 410: the watch must start again with a list.
-    Gone,
-    /// 429.
-    Throttled,
-    /// Another 4xx.
-    Invalid,
-    /// 5xx.
-    Server,
-    /// No connection, or it broke.
-    Network,
-    /// It was canceled before a response arrived.
-    Unanswered,
-}
-
-/// How a reconciliation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing had to be written.
-    Unchanged,
-    /// A write was made.
-    Written,
-    /// A write failed.
-    Failed,
-}
+/// Buckets from a millisecond to half a minute, the longest deadline of a reading.
+const SECONDS: [f64; 12] = [
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
+];
 
 /// Whether this replica leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,10 +35,9 @@ pub enum Leads {
 /// All metrics of the operator; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    registry: Registry,
-    names: Arc<[String]>,
+    families: Families,
     roles: role::Roles,
-    clusters: cluster::Families,
+    clusters: cluster::ClusterFamilies,
     api_errors: IntCounterVec,
     watch_restarts: IntCounterVec,
     reconcile_seconds: HistogramVec,
@@ -112,58 +57,50 @@ impl Metrics {
     /// # Panics
     /// Never: names and labels are fixed and valid.
     pub fn new() -> Self {
-        let registry = Registry::new();
-        let names = RefCell::default();
-        let builder = FamilyBuilder {
-            registry: &registry,
-            names: &names,
-        };
-        let build = builder.gauges(
+        let mut families = Families::default();
+        families.add(role::descriptions());
+        let build = families.gauges(
             "separation_operator_build_info",
             "1, with the version as a label",
             &["version"],
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let clusters = cluster::Families::new(builder);
-        let mut metrics = Self {
+        Self {
             roles: role::Roles::default(),
-            clusters,
-            names: Arc::default(),
-            api_errors: builder.counters(
+            clusters: cluster::ClusterFamilies::new(&mut families, &SECONDS),
+            api_errors: families.counters(
                 "separation_operator_api_errors_total",
                 "Requests to the API server that failed, by verb, resource and kind of failure",
                 &["verb", "resource", "class"],
             ),
-            watch_restarts: builder.counters(
+            watch_restarts: families.counters(
                 "separation_operator_watch_restarts_total",
                 "Watches that broke and were restarted, by resource",
                 &["resource"],
             ),
-            reconcile_seconds: builder.histograms(
+            reconcile_seconds: families.durations(
                 "separation_operator_reconcile_seconds",
                 "Duration of one reconciliation of a pool, including its writes, by outcome",
                 &["outcome"],
+                &SECONDS,
             ),
-            events_dropped: builder
+            events_dropped: families
                 .counters(
                     "separation_operator_events_dropped_total",
                     "Kubernetes events that were not written: too many were queued, or the API server refused them",
                     &[],
                 )
                 .with_label_values::<&str>(&[]),
-            leader: builder
+            leader: families
                 .gauges("separation_operator_leader", "1 while this replica leads, else 0", &[])
                 .with_label_values::<&str>(&[]),
-            registry: registry.clone(),
-        };
-        let of_roles = role::names().map(str::to_owned);
-        metrics.names = names.into_inner().into_iter().chain(of_roles).collect();
-        metrics
+            families,
+        }
     }
 
-    /// Names of all metric families, including those without a series.
-    pub fn families(&self) -> &[String] {
-        &self.names
+    /// All metric families, including those without a series.
+    pub fn families(&self) -> &[Family] {
+        self.families.all()
     }
 
     /// The metrics of one role of a pool; its series are removed with the last handle.
@@ -178,10 +115,8 @@ impl Metrics {
     }
 
     /// Counts a failed request to the API server. `resource` is a plural, such as `deployments`.
-    pub fn api_failed(&self, verb: Verb, resource: &'static str, failure: ApiFailure) {
-        self.api_errors
-            .with_label_values(&[verb.name(), resource, failure.name()])
-            .inc();
+    pub fn api_failed(&self, verb: &'static str, resource: &'static str, class: &'static str) {
+        self.api_errors.with_label_values(&[verb, resource, class]).inc();
     }
 
     /// Counts a watch that broke and is restarted. `resource` is a plural.
@@ -189,10 +124,10 @@ impl Metrics {
         self.watch_restarts.with_label_values(&[resource]).inc();
     }
 
-    /// Records one reconciliation of a pool, including its writes.
-    pub fn reconciled(&self, outcome: Outcome, duration: Duration) {
+    /// Records one reconciliation of a pool, including its writes: `unchanged`, `written` or `failed`.
+    pub fn reconciled(&self, outcome: &'static str, duration: Duration) {
         self.reconcile_seconds
-            .with_label_values(&[outcome.name()])
+            .with_label_values(&[outcome])
             .observe(duration.as_secs_f64());
     }
 
@@ -208,51 +143,8 @@ impl Metrics {
 
     /// All metrics in the Prometheus text format.
     pub fn text(&self) -> Vec<u8> {
-        let mut text = Vec::new();
-        // Only a broken pipe could fail, and this is memory.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        let mut text = self.families.text();
         self.roles.encode(&mut text);
         text
-    }
-}
-
-impl Verb {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Get => "get",
-            Self::List => "list",
-            Self::Watch => "watch",
-            Self::Create => "create",
-            Self::Patch => "patch",
-            Self::Update => "update",
-            Self::Delete => "delete",
-        }
-    }
-}
-
-impl Outcome {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Unchanged => "unchanged",
-            Self::Written => "written",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-impl ApiFailure {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Fenced => "fenced",
-            Self::Forbidden => "forbidden",
-            Self::NotFound => "not_found",
-            Self::Conflict => "conflict",
-            Self::Gone => "gone",
-            Self::Throttled => "throttled",
-            Self::Invalid => "invalid",
-            Self::Server => "server",
-            Self::Network => "network",
-            Self::Unanswered => "unanswered",
-        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder as _, TextEncoder};
 
-use crate::decide::{Explanation, Lag, Reason};
+use crate::decide::{Activity, Explanation, Lag, Reason};
 use crate::plan::{PoolId, Role};
 
 type Key = (Arc<PoolId>, Role);
@@ -29,10 +29,10 @@ struct RoleEntry {
 struct Numbers {
     /// None before the first decision.
     decided: Option<Decided>,
-    /// Decisions, by [`Reason`].
-    decisions: [u64; Reason::ALL.len()],
-    /// Writes of replicas, by direction.
-    writes: [u64; DIRECTIONS.len()],
+    /// Decisions, by reason.
+    decisions: BTreeMap<Reason, u64>,
+    /// Writes of replicas, by direction: `down` or `up`.
+    writes: BTreeMap<&'static str, u64>,
 }
 
 /// Inputs and result of the last decision.
@@ -44,13 +44,11 @@ struct Decided {
     partitions_with_work: Option<u32>,
     desired: u32,
     ready: u32,
-    busy: Option<u64>,
+    busy: Option<u32>,
     idle: Option<u32>,
     draining: u32,
     unschedulable: u32,
 }
-
-const DIRECTIONS: [&str; 2] = ["up", "down"];
 
 /// A metric family with one series per role, or several that differ by one label.
 struct Family {
@@ -102,7 +100,7 @@ const FAMILIES: [Family; 12] = [
     Family {
         name: "separation_pool_replicas_busy",
         help: "Workers that hold a task or may hold one; no series while unknown",
-        values: Values::Gauge(|decided| decided.busy.map(|busy| busy as f64)),
+        values: Values::Gauge(|decided| decided.busy.map(f64::from)),
     },
     Family {
         name: "separation_pool_replicas_idle",
@@ -131,9 +129,22 @@ const FAMILIES: [Family; 12] = [
     },
 ];
 
-/// Names of all metric families of roles.
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    FAMILIES.iter().map(|family| family.name)
+/// All metric families of roles.
+pub(super) fn descriptions() -> impl Iterator<Item = separation_daemon::Family> {
+    FAMILIES.iter().map(|family| {
+        let own_label = match family.values {
+            Values::Gauge(_) => None,
+            Values::Decisions => Some("reason"),
+            Values::Writes => Some("direction"),
+        };
+        let labels = ["namespace", "pool", "role"].into_iter().chain(own_label);
+        separation_daemon::Family {
+            name: family.name.to_owned(),
+            kind: family.kind(),
+            labels: labels.map(str::to_owned).collect(),
+            help: family.help.to_owned(),
+        }
+    })
 }
 
 impl Roles {
@@ -163,10 +174,7 @@ impl Roles {
             let mut encoded = MetricFamily::default();
             encoded.set_name(family.name.to_owned());
             encoded.set_help(family.help.to_owned());
-            encoded.set_field_type(match family.values {
-                Values::Gauge(_) => MetricType::GAUGE,
-                Values::Decisions | Values::Writes => MetricType::COUNTER,
-            });
+            encoded.set_field_type(family.kind());
             encoded.set_metric(series);
             // Only a broken pipe could fail, and this is memory.
             let _ = TextEncoder::new().encode(&[encoded], text);
@@ -179,18 +187,21 @@ impl Roles {
 }
 
 impl Family {
+    fn kind(&self) -> MetricType {
+        match self.values {
+            Values::Gauge(_) => MetricType::GAUGE,
+            Values::Decisions | Values::Writes => MetricType::COUNTER,
+        }
+    }
+
     fn series(&self, key: &Key, numbers: &Numbers) -> Vec<Metric> {
-        let counted = |label: &'static str, values: &mut dyn Iterator<Item = (&'static str, u64)>| {
-            let some = values.filter(|(_, count)| *count > 0);
-            some.map(|(value, count)| {
-                let mut counter = Counter::default();
-                // Beyond 2^53 the value is rounded.
-                counter.set_value(count as f64);
-                let mut metric = Metric::from_label(labels(key, Some((label, value))));
-                metric.set_counter(counter);
-                metric
-            })
-            .collect()
+        let counted = |label: &'static str, (value, count): (&'static str, &u64)| {
+            let mut counter = Counter::default();
+            // Beyond 2^53 the value is rounded.
+            counter.set_value(*count as f64);
+            let mut metric = Metric::from_label(labels(key, Some((label, value))));
+            metric.set_counter(counter);
+            metric
         };
         match self.values {
             Values::Gauge(read) => {
@@ -205,10 +216,16 @@ impl Family {
                 series.into_iter().collect()
             }
             Values::Decisions => {
-                let reasons = Reason::ALL.iter().map(|reason| reason.name());
-                counted("reason", &mut reasons.zip(numbers.decisions))
+                let decisions = numbers.decisions.iter();
+                let named = decisions.map(|(reason, count)| (reason.name(), count));
+                named.map(|count| counted("reason", count)).collect()
             }
-            Values::Writes => counted("direction", &mut DIRECTIONS.into_iter().zip(numbers.writes)),
+            Values::Writes => {
+                let writes = numbers.writes.iter();
+                writes
+                    .map(|(to, count)| counted("direction", (*to, count)))
+                    .collect()
+            }
         }
     }
 }
@@ -254,28 +271,21 @@ impl RoleMetrics {
             partitions_with_work: explanation.lag.map(|lag| lag.partitions_with_work),
             desired: explanation.desired,
             ready: pods.ready,
-            // As in the status: pods with unknown activity may hold a task.
-            busy: pods
-                .activity
-                .map(|activity| u64::from(activity.busy) + u64::from(activity.unknown)),
+            busy: pods.activity.map(Activity::possibly_busy),
             idle: pods.activity.map(|activity| activity.idle),
             draining: pods.draining,
             unschedulable: pods.unschedulable,
         };
-        let reason = Reason::ALL
-            .iter()
-            .position(|reason| *reason == explanation.reason);
         self.change(|numbers| {
             numbers.decided = Some(decided);
-            if let Some(count) = reason.and_then(|index| numbers.decisions.get_mut(index)) {
-                *count += 1;
-            }
+            *numbers.decisions.entry(explanation.reason).or_default() += 1;
         });
     }
 
     /// Counts a write of replicas.
     pub fn wrote_replicas(&self, from: u32, to: u32) {
-        self.change(|numbers| numbers.writes[usize::from(to < from)] += 1);
+        let direction = if to < from { "down" } else { "up" };
+        self.change(|numbers| *numbers.writes.entry(direction).or_default() += 1);
     }
 
     fn change(&self, change: impl FnOnce(&mut Numbers)) {

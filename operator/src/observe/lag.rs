@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::decide::{Lag, LagByPartition, PartitionLag};
-use crate::kafka::{ReadError, TopicIdentity};
 use separation_contract::kafka::OffsetReset;
+use separation_kafka::{ReadError, TopicIdentity};
+
+use crate::decide::{Lag, LagByPartition, PartitionLag};
 
 /// Offsets of a topic's partitions, read for one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,16 @@ impl Adoption {
             (_, Some(true) | None) => TopicRelation::Same,
         }
     }
+
+    /// Where a partition without a committed offset starts, given the start and the end offset of a topic with this
+    /// relation: by the policy if offsets were never initialized. No message of a recreated topic or of a partition
+    /// that was added later is skipped.
+    pub(crate) fn first_offset(&self, relation: TopicRelation, (start, end): (i64, i64)) -> i64 {
+        match (relation, self.policy) {
+            (TopicRelation::New, OffsetReset::Latest) => end,
+            _ => start,
+        }
+    }
 }
 
 /// An anomaly of offsets, reported to users.
@@ -123,26 +134,26 @@ pub fn compute_lag(offsets: &TopicOffsets, adoption: &Adoption) -> LagWithAnomal
     let mut known = Vec::with_capacity(offsets.partitions.len());
     let mut unread: Option<(u32, &ReadError)> = None;
     for partition in &offsets.partitions {
-        match partition_lag(partition, relation, adoption.policy, &mut anomalies) {
+        match partition_lag(partition, relation, adoption, &mut anomalies) {
             Ok(messages) => known.push(PartitionLag {
                 partition: partition.partition,
                 messages,
             }),
-            Err(why) => {
-                let (missing, why) = unread.unwrap_or((0, why));
-                unread = Some((missing + 1, why));
+            Err(error) => {
+                let (missing, first) = unread.unwrap_or((0, error));
+                unread = Some((missing + 1, first));
             }
         }
     }
     let lag = match unread {
         None => Lag::Known(LagByPartition::new(known)),
-        Some((_, why)) if known.is_empty() => Lag::Unknown {
-            why: Arc::clone(&why.0),
+        Some((_, error)) if known.is_empty() => Lag::Unknown {
+            why: Arc::clone(&error.why),
         },
-        Some((missing, why)) => Lag::Partial {
+        Some((missing, error)) => Lag::Partial {
             known: LagByPartition::new(known),
             missing,
-            why: Arc::clone(&why.0),
+            why: Arc::clone(&error.why),
         },
     };
     LagWithAnomalies { lag, anomalies }
@@ -151,15 +162,18 @@ pub fn compute_lag(offsets: &TopicOffsets, adoption: &Adoption) -> LagWithAnomal
 fn partition_lag<'a>(
     offsets: &'a PartitionOffsets,
     relation: TopicRelation,
-    policy: OffsetReset,
+    adoption: &Adoption,
     anomalies: &mut Vec<OffsetAnomaly>,
 ) -> Result<u64, &'a ReadError> {
     let PartitionOffsets { partition, .. } = *offsets;
     let end = *offsets.end.as_ref()?;
     let start = *offsets.start.as_ref()?;
-    let committed = *offsets.committed.as_ref()?;
+    // The committed offset of a recreated topic belongs to the old one.
+    let committed = offsets
+        .committed
+        .as_ref()?
+        .filter(|_| relation != TopicRelation::Recreated);
     let from = match committed {
-        _ if relation == TopicRelation::Recreated => start,
         Some(committed) if committed > end => {
             anomalies.push(OffsetAnomaly::BeyondEnd {
                 partition,
@@ -176,10 +190,8 @@ fn partition_lag<'a>(
             start
         }
         Some(committed) => committed,
-        // Before initialization: where the offset will be. After it: a new partition, and none of its messages are
-        // skipped.
-        None if relation == TopicRelation::New && policy == OffsetReset::Latest => end,
-        None => start,
+        // Before initialization: where the offset will be.
+        None => adoption.first_offset(relation, (start, end)),
     };
     // An end below the start: the start moved after the end was read.
     Ok(u64::try_from(end.saturating_sub(from)).unwrap_or(0))

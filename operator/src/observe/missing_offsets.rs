@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use separation_kafka::{ReadError, TopicPartition};
+
 use crate::decide::Moment;
-use crate::kafka::{ReadError, TopicPartition};
 
 /// Grace period before missing offsets are believed: five readings. A coordinator knows what is replicated within a
 /// second; for offsets that expired or were deleted, a delay does no harm.

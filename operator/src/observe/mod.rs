@@ -3,14 +3,18 @@
 //! Readings become the types of [`crate::decide`]: known, partial or unknown, with a time. Nothing here decides, and a
 //! request without a response ends at its deadline.
 
+mod cluster_settings;
 pub mod dependencies;
 mod lag;
+mod members;
 mod missing_offsets;
 pub mod poller;
 mod reader;
 pub mod workload;
 
+pub use cluster_settings::cluster_settings;
 pub use lag::{
     Adoption, LagWithAnomalies, OffsetAnomaly, PartitionOffsets, TopicOffsets, TopicRelation, compute_lag,
 };
+pub use members::read_groups;
 pub use reader::{LagReader, Query, QueryResult, RequestCounts};

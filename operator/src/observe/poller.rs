@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use separation_kafka::{Cluster, Deadline, ReadError, ReadErrorKind};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use super::{LagReader, Query, QueryResult};
+use super::{LagReader, Query, QueryResult, read_groups};
 use crate::clock::Clock;
 use crate::decide::{GroupReading, Lag, Moment};
-use crate::kafka::{Cluster, Deadline, ReadError, ReadErrorKind};
 use crate::metrics::{ClusterMetrics, KafkaFailure};
 
 /// The shortest and the longest deadline of a round.
@@ -30,7 +30,7 @@ const IDLE_MEMBERS_INTERVAL: Duration = Duration::from_secs(60);
 pub struct RoleQuery {
     /// The topic and group.
     pub query: Query,
-    /// The poll interval.
+    /// `pollIntervalSeconds`.
     pub interval: Duration,
     /// How often members are read.
     pub members: MembersRead,
@@ -56,7 +56,7 @@ pub struct Polled<K> {
     pub query: Query,
     /// When the round began.
     pub at: Moment,
-    /// The lag.
+    /// Lag, offsets, and the refusals that workers report.
     pub result: QueryResult,
     /// The members; [`GroupReading::NotRead`] if they were not due.
     pub group: GroupReading,
@@ -222,7 +222,7 @@ impl<K: Ord + Clone + Send + 'static> Rounds<K> {
         let members = if groups.is_empty() {
             Vec::new()
         } else {
-            self.reader.cluster().groups(&groups, at, &deadline).await
+            read_groups(self.reader.cluster(), &groups, at, &deadline).await
         };
         let took = self.clock.now().since(at);
         self.metrics.read(took);
@@ -256,10 +256,16 @@ fn failure(found: &[QueryResult], members: &[GroupReading]) -> Option<KafkaFailu
         .iter()
         .filter(|found| matches!(found.lag.lag, Lag::Unknown { .. }));
     if let Some(found) = unknown.next() {
-        return Some(match found.error {
-            Some(ReadError(_, ReadErrorKind::Unreachable)) => KafkaFailure::Unreachable,
-            Some(ReadError(_, ReadErrorKind::Refused)) => KafkaFailure::Refused,
-            Some(ReadError(_, ReadErrorKind::Other)) | None => KafkaFailure::Other,
+        return Some(match found.error.as_ref().map(|error| error.kind) {
+            Some(ReadErrorKind::Unreachable | ReadErrorKind::TimedOut) => KafkaFailure::Unreachable,
+            Some(ReadErrorKind::Unauthorized) => KafkaFailure::Refused,
+            Some(
+                ReadErrorKind::Refused(_)
+                | ReadErrorKind::Unsupported
+                | ReadErrorKind::Malformed
+                | ReadErrorKind::Other,
+            )
+            | None => KafkaFailure::Other,
         });
     }
     let is_partial = found
@@ -273,16 +279,16 @@ fn failure(found: &[QueryResult], members: &[GroupReading]) -> Option<KafkaFailu
 
 /// The results of a round that panicked: everything is unknown.
 fn panic_results<K>(roles: Vec<(K, Query)>, cluster: &Arc<Cluster>, at: Moment) -> Vec<Polled<K>> {
-    let why = ReadError::new("a bug: reading Kafka panicked; fix: report it with the operator's log");
+    let error = ReadError::new("a bug: reading Kafka panicked; fix: report it with the operator's log");
     let each = roles.into_iter().map(|(key, query)| Polled {
         key,
         cluster: Arc::clone(cluster),
         query,
         at,
-        result: QueryResult::failed(Arc::clone(&why.0), why.clone()),
+        result: QueryResult::failed(Arc::clone(&error.why), error.clone()),
         group: GroupReading::Unknown {
             at,
-            why: Arc::clone(&why.0),
+            why: Arc::clone(&error.why),
         },
     });
     each.collect()
@@ -426,21 +432,36 @@ mod tests {
 
     #[test]
     fn a_failed_round_has_the_cause_of_the_first_role_with_unknown_lag() {
-        let unknown = |error| result(Lag::Unknown { why: "".into() }, Some(error));
+        let unknown = |kind| {
+            let error = ReadError::with_kind("", kind);
+            result(Lag::Unknown { why: "".into() }, Some(error))
+        };
         let known = || result(Lag::Known(LagByPartition::from_messages([1])), None);
         let partial = || {
             let (known, missing, why) = (LagByPartition::from_messages([1]), 1, "".into());
-            result(Lag::Partial { known, missing, why }, Some(ReadError::refused("")))
+            let error = ReadError::with_kind("", ReadErrorKind::Unauthorized);
+            result(Lag::Partial { known, missing, why }, Some(error))
         };
         for (round, expected) in [
             (vec![known()], None),
             (vec![known(), partial()], Some(KafkaFailure::Partial)),
             (
-                vec![partial(), unknown(ReadError::unreachable(""))],
+                vec![partial(), unknown(ReadErrorKind::Unreachable)],
                 Some(KafkaFailure::Unreachable),
             ),
-            (vec![unknown(ReadError::refused(""))], Some(KafkaFailure::Refused)),
-            (vec![unknown(ReadError::new(""))], Some(KafkaFailure::Other)),
+            (
+                vec![unknown(ReadErrorKind::TimedOut)],
+                Some(KafkaFailure::Unreachable),
+            ),
+            (
+                vec![unknown(ReadErrorKind::Unauthorized)],
+                Some(KafkaFailure::Refused),
+            ),
+            (
+                vec![unknown(ReadErrorKind::Refused(-1))],
+                Some(KafkaFailure::Other),
+            ),
+            (vec![unknown(ReadErrorKind::Other)], Some(KafkaFailure::Other)),
         ] {
             assert_eq!(failure(&round, &[]), expected, "{round:?}");
         }

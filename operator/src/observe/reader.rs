@@ -12,11 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use separation_contract::offset_metadata::{Hold, OffsetMetadata};
+use separation_kafka::{
+    Cluster, Commit, Deadline, GroupCommits, OffsetKind, ReadError, Topic, TopicPartition,
+};
 
 use super::missing_offsets::{OffsetHistory, PriorOffsets};
 use super::{Adoption, LagWithAnomalies, PartitionOffsets, TopicOffsets, TopicRelation, compute_lag};
 use crate::decide::{Lag, Moment};
-use crate::kafka::{Cluster, Commit, Deadline, GroupCommits, OffsetKind, ReadError, Topic, TopicPartition};
 
 /// The longest time until a topic is described again: new partitions are noticed within it.
 const DESCRIPTION_AGE: Duration = Duration::from_secs(10);

@@ -49,11 +49,8 @@ impl Checks {
         let fits = range.contains(&value).then(|| T::try_from(value).ok()).flatten();
         fits.or_else(|| {
             let (min, max) = range.into_inner();
-            self.refuse(
-                field,
-                format!("{value} is out of range"),
-                format!("choose {min} to {max}"),
-            )
+            let fix = format!("choose {min} to {max}");
+            self.refuse(field, format!("{value} is out of range"), fix)
         })
     }
 }

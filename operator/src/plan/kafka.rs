@@ -71,11 +71,9 @@ impl KafkaPlan {
             port.is_some_and(|(_, port)| port.parse::<u16>().is_ok())
         };
         if !spec.bootstrap_servers.split(',').all(well_formed) {
-            return checks.refuse(
-                "kafka.bootstrapServers",
-                format!("`{}` is not a list of brokers", spec.bootstrap_servers),
-                "write host:port, comma separated, without spaces",
-            );
+            let problem = format!("`{}` is not a list of brokers", spec.bootstrap_servers);
+            let fix = "write host:port, comma separated, without spaces";
+            return checks.refuse("kafka.bootstrapServers", problem, fix);
         }
         let sasl = spec.sasl.as_ref().map(|sasl| SaslPlan {
             mechanism: mechanism(sasl.mechanism).name(),
@@ -87,11 +85,9 @@ impl KafkaPlan {
             .is_some_and(|sasl| sasl.mechanism == SaslMechanism::Plain.name())
             && spec.tls.is_none()
         {
-            return checks.refuse(
-                "kafka.sasl.mechanism",
-                "PLAIN sends the password in clear text, and this connection is not encrypted",
-                "add kafka.tls (tls: {} uses the system trust store), or use SCRAM-SHA-512",
-            );
+            let problem = "PLAIN sends the password in clear text, and this connection is not encrypted";
+            let fix = "add kafka.tls (tls: {} uses the system trust store), or use SCRAM-SHA-512";
+            return checks.refuse("kafka.sasl.mechanism", problem, fix);
         }
         Some(Self {
             bootstrap_servers: spec.bootstrap_servers.clone(),

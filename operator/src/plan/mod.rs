@@ -17,13 +17,13 @@ use std::fmt;
 
 use kube::ResourceExt as _;
 
-use crate::crd::{RoleDefaults, SeparationPool};
+use crate::crd::SeparationPool;
 use checks::Checks;
 use overrides::check_overrides;
 
 pub use checks::{Problem, Problems};
 pub use kafka::{CaSecret, ClientCertificateSecret, KafkaPlan, SaslPlan, TlsPlan};
-pub use role::{FailurePolicy, Role, RolePlan};
+pub use role::{Role, RolePlan};
 pub use storage::{
     DeleteInput, Model, Outbound, Provider, S3Plan, S3Secret, SecretKey, SharedVolume, Staging, StoragePlan,
 };
@@ -79,36 +79,27 @@ impl PoolPlan {
         let model = Model::from_spec(&spec.model, &mut checks);
         check_overrides(Role::Processor, &spec.processor.pod_overrides, &mut checks);
         check_overrides(Role::Uploader, &spec.uploader.pod_overrides, &mut checks);
-        let processor = RolePlan::from_spec(
-            Role::Processor,
-            &spec.processor,
-            &RoleDefaults::PROCESSOR,
-            &mut checks,
-        );
-        let uploader = RolePlan::from_spec(
-            Role::Uploader,
-            &spec.uploader,
-            &RoleDefaults::UPLOADER,
-            &mut checks,
-        );
+        let processor = RolePlan::from_spec(Role::Processor, &spec.processor, &mut checks);
+        let uploader = RolePlan::from_spec(Role::Uploader, &spec.uploader, &mut checks);
         if let (Some(processor), Some(uploader)) = (&processor, &uploader) {
-            let shared = |same: bool, field: &str, consequence: &str| {
-                same.then(|| Problem {
-                    field: format!("spec.uploader.{field}"),
-                    problem: format!("is also the processor's {field}, so {consequence}"),
-                    fix: format!("give the uploader a {field} of its own"),
-                })
-            };
-            checks.problems.extend(shared(
-                processor.group == uploader.group,
-                "group",
-                "one group would consume two topics",
-            ));
-            checks.problems.extend(shared(
-                processor.topic == uploader.topic,
-                "topic",
-                "results would be consumed as tasks",
-            ));
+            for (is_shared, field, consequence) in [
+                (
+                    processor.group == uploader.group,
+                    "group",
+                    "one group would consume two topics",
+                ),
+                (
+                    processor.topic == uploader.topic,
+                    "topic",
+                    "results would be consumed as tasks",
+                ),
+            ] {
+                if is_shared {
+                    let problem = format!("is also the processor's {field}, so {consequence}");
+                    let fix = format!("give the uploader a {field} of its own");
+                    let _: Option<()> = checks.refuse(&format!("uploader.{field}"), problem, fix);
+                }
+            }
         }
         match (kafka, storage, model, processor, uploader) {
             (Some(kafka), Some(storage), Some(model), Some(processor), Some(uploader))

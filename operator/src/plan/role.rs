@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use separation_contract::failure_policy::FailurePolicy;
 use separation_contract::kafka::{Assignor, OffsetReset, Timings};
 use separation_contract::names;
 
@@ -34,9 +35,13 @@ impl Role {
 
     /// The property in the spec, the worker's subcommand, and the suffix of the Deployment's name.
     pub fn name(self) -> &'static str {
+        self.defaults().property
+    }
+
+    fn defaults(self) -> &'static RoleDefaults {
         match self {
-            Self::Processor => RoleDefaults::PROCESSOR.property,
-            Self::Uploader => RoleDefaults::UPLOADER.property,
+            Self::Processor => &RoleDefaults::PROCESSOR,
+            Self::Uploader => &RoleDefaults::UPLOADER,
         }
     }
 }
@@ -60,7 +65,7 @@ pub struct RolePlan {
     pub group: String,
     /// Dead-letter topic.
     pub dead_letter_topic: String,
-    /// Poll interval, session timeout and heartbeat interval.
+    /// `max.poll.interval.ms`, `session.timeout.ms` and `heartbeat.interval.ms`.
     pub timings: Timings,
     /// Kafka `partition.assignment.strategy`.
     pub assignor: Assignor,
@@ -80,25 +85,12 @@ pub struct RolePlan {
     pub pod_overrides: PodOverrides,
 }
 
-/// Handling of tasks that fail with a transient error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailurePolicy {
-    /// The failure is published and the task committed.
-    AlwaysCommit,
-    /// The task is republished to the end of its topic, at most this many times.
-    RetryOnFailure(u32),
-}
-
 impl RolePlan {
-    pub(super) fn from_spec(
-        role: Role,
-        spec: &RoleSpec,
-        defaults: &RoleDefaults,
-        checks: &mut Checks,
-    ) -> Option<Self> {
+    pub(super) fn from_spec(role: Role, spec: &RoleSpec, checks: &mut Checks) -> Option<Self> {
+        let defaults = role.defaults();
         let field = |name: &str| format!("{role}.{name}");
         let topic = spec.topic.clone().unwrap_or_else(|| defaults.topic.to_owned());
-        let timings = timings(role, spec, defaults, checks);
+        let timings = timings(role, spec, checks);
         let task_timeout = match spec.task_timeout_seconds {
             None => timings.as_ref().map(Timings::default_task_timeout),
             Some(seconds) => checks
@@ -147,13 +139,13 @@ impl RolePlan {
     }
 }
 
-fn timings(role: Role, spec: &RoleSpec, defaults: &RoleDefaults, checks: &mut Checks) -> Option<Timings> {
+fn timings(role: Role, spec: &RoleSpec, checks: &mut Checks) -> Option<Timings> {
     let mut milliseconds = |name: &str, value: i32, range| {
         let checked = checks.integer(&format!("{role}.{name}"), value.into(), range);
         checked.map(Duration::from_millis)
     };
     let poll = match spec.max_poll_interval_ms {
-        None => Some(defaults.timings.max_poll_interval),
+        None => Some(role.defaults().timings.max_poll_interval),
         Some(value) => milliseconds("maxPollIntervalMs", value, 10_000..=86_400_000),
     };
     let session = milliseconds("sessionTimeoutMs", spec.session_timeout_ms, 6_000..=1_800_000);
@@ -169,11 +161,10 @@ fn on_failure(role: Role, spec: &RoleSpec, checks: &mut Checks) -> Option<Failur
     let field = format!("{role}.onFailure.maxRetries");
     match (spec.on_failure.policy, spec.on_failure.max_retries) {
         (PolicySpec::AlwaysCommit, None) => Some(FailurePolicy::AlwaysCommit),
-        (PolicySpec::AlwaysCommit, Some(_)) => checks.refuse(
-            &field,
-            "AlwaysCommit never retries",
-            "set policy to RetryOnFailure, or remove maxRetries",
-        ),
+        (PolicySpec::AlwaysCommit, Some(_)) => {
+            let fix = "set policy to RetryOnFailure, or remove maxRetries";
+            checks.refuse(&field, "AlwaysCommit never retries", fix)
+        }
         (PolicySpec::RetryOnFailure, None) => Some(FailurePolicy::RetryOnFailure(MAX_RETRIES)),
         (PolicySpec::RetryOnFailure, Some(times)) => checks
             .integer(&field, times.into(), 1..=1_000)
@@ -203,11 +194,9 @@ fn policy(
     let max: Option<u32> = checks.integer(&field("maxReplicas"), spec.max_replicas.into(), 1..=10_000);
     let limits = min.zip(max).and_then(|(min, max)| {
         ReplicaLimits::new(min..=max).or_else(|| {
-            checks.refuse(
-                &field("minReplicas"),
-                format!("{min} is above maxReplicas, {max}"),
-                "lower minReplicas or raise maxReplicas",
-            )
+            let problem = format!("{min} is above maxReplicas, {max}");
+            let fix = "lower minReplicas or raise maxReplicas";
+            checks.refuse(&field("minReplicas"), problem, fix)
         })
     });
     let target = target(&field("target"), &spec.target, checks);
@@ -255,10 +244,10 @@ fn target(field: &str, spec: &TargetSpec, checks: &mut Checks) -> Option<Target>
                 task_seconds: task_seconds?,
             })
         }
-        _ => checks.refuse(
-            field,
-            "has neither a number of tasks nor a time, or both",
-            "set tasksPerReplica, or drainWithinSeconds together with expectedTaskSeconds",
-        ),
+        _ => {
+            let problem = "has neither a number of tasks nor a time, or both";
+            let fix = "set tasksPerReplica, or drainWithinSeconds together with expectedTaskSeconds";
+            checks.refuse(field, problem, fix)
+        }
     }
 }

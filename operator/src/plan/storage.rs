@@ -111,11 +111,8 @@ impl StoragePlan {
             ("storage.s3.publicUrl", &s3.public_url),
         ] {
             if let Some(url) = url.as_ref().filter(|url| !is_http(url)) {
-                let _: Option<()> = checks.refuse(
-                    field,
-                    format!("`{url}` is not an http(s) URL"),
-                    "write https://host",
-                );
+                let problem = format!("`{url}` is not an http(s) URL");
+                let _: Option<()> = checks.refuse(field, problem, "write https://host");
             }
         }
         let staging = match (&spec.work.persistent_volume_claim, &spec.work.s3_prefix) {

@@ -3,6 +3,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use separation_contract::failure_policy::FailurePolicy;
+
 use super::*;
 use crate::crd::from_yaml;
 use crate::decide::{Mode, Target};

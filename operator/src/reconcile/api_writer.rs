@@ -13,16 +13,16 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::{Api, Client};
+use separation_daemon::chain;
+use separation_kafka::{Cluster, Deadline, ReadError};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::manifest::Manifest;
 use super::retry::Pause;
-use crate::apply::manifest_hash;
 use crate::apply::offsets::Commits;
+use crate::apply::{Manifest, manifest_hash};
 use crate::crd::{SeparationPool, SeparationPoolStatus};
 use crate::decide::{CostAnnotation, PodName};
-use crate::kafka::{Cluster, Deadline, ReadError};
 use crate::lease::{Leadership, fenced};
 use crate::names::{CANDIDATE_COST, DELETION_COST, FIELD_MANAGER, POOL_LABEL, ROLE_LABEL};
 use crate::observe::workload::{DeploymentSnapshot, PodSnapshot, WorkloadProblem, controller_uid};
@@ -126,7 +126,7 @@ impl ApiWriter {
         replicas: u32,
         known: Option<&str>,
     ) -> Result<DeployOutcome, Failure> {
-        let Some(mut deployment) = manifest.with(replicas) else {
+        let Ok(mut deployment) = manifest.deployment(replicas) else {
             return Err(Failure::transient("the spec has changed"));
         };
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &key.pool.namespace);
@@ -363,11 +363,11 @@ fn commit_deadline(lease_ends: Option<Instant>, now: Instant) -> Option<Deadline
     Some(Deadline::until(lease_ends.min(now + COMMIT_TIMEOUT)))
 }
 
-fn commit_failure(reason: &str, why: &ReadError) -> Failure {
+fn commit_failure(reason: &str, error: &ReadError) -> Failure {
     Failure {
         pause: Pause::Growing,
-        problem: Some(WorkloadProblem::new(reason, Some(&why.0))),
-        error: why.to_string(),
+        problem: Some(WorkloadProblem::new(reason, Some(&error.why))),
+        error: error.to_string(),
     }
 }
 
@@ -393,20 +393,8 @@ fn classify(error: &kube::Error) -> Failure {
             ),
             _ => Failure::transient(&status.message),
         },
-        _ => Failure::transient(&error_chain(error)),
+        _ => Failure::transient(&chain(error)),
     }
-}
-
-/// An error and its causes, in one line.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@
 
 use std::sync::{Arc, Weak};
 
+use separation_kafka::{Cluster, ClusterSettings, ReadError};
 use tokio::sync::mpsc;
 
 use super::secrets::{SecretCache, SecretName, SecretState};
 use crate::clock::Clock;
-use crate::kafka::{Cluster, ClusterSettings, ReadError};
 use crate::metrics::Metrics;
-use crate::observe::LagReader;
 use crate::observe::poller::{Polled, Poller};
+use crate::observe::{LagReader, cluster_settings};
 use crate::plan::{KafkaPlan, PoolId};
 use crate::settings::Refresh;
 use crate::watch::cache::RoleKey;
@@ -71,7 +71,7 @@ impl Clusters {
         if is_pending {
             return SettingsLookup::Pending;
         }
-        match ClusterSettings::from_plan(plan, pool, |key| self.secrets.text(pool, key)) {
+        match cluster_settings(plan, pool, |key| self.secrets.text(pool, key)) {
             Ok(settings) => SettingsLookup::Ready(settings),
             Err(why) => SettingsLookup::Missing(why),
         }

@@ -1,25 +1,29 @@
 //! The committed offsets of a role's group: whether they are initialized, and what to commit next so that they are
 //! neither lost nor overwritten. Pure.
 //!
-//! It uses the group's members, never pods: terminating pods may belong to another group, and unscheduled pods belong
-//! to none.
+//! An adoption is the initialization of a group's offsets for one topic of one cluster. It is recorded in the pool's
+//! status with their ids.
+//!
+//! Whether a group is in use is decided by its members, never by pods: terminating pods may belong to another group,
+//! and unscheduled pods belong to none.
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use separation_kafka::TopicIdentity;
 
 use super::conflicts::GroupUse;
 use crate::apply::offsets::{Commits, StableOffsets, recalled, to_adopt, to_remember, to_restore};
 use crate::crd::AdoptionStatus;
 use crate::decide::{GroupReading, Lag, Moment, Workload};
-use crate::kafka::TopicIdentity;
 use crate::observe::poller::Polled;
 use crate::observe::{Adoption, LagWithAnomalies, TopicOffsets, TopicRelation, compute_lag};
 use crate::plan::RolePlan;
 use crate::watch::cache::RoleKey;
 
-/// Within this time after a group lost its last member, or after the operator's start, its offsets are committed again
-/// for the first time, each group after its own random part of it: so an operator that restarts every day keeps them
-/// too, and a thousand groups are not committed together.
+/// Maximum time from a group's loss of its last member, or the operator's start, to the first repeated commit of its
+/// offsets; each group waits a random part of it. Short, so that an operator that restarts every day keeps offsets too;
+/// random, so that a thousand groups are not committed together.
 const FIRST_RECOMMIT: Duration = Duration::from_secs(600);
 
 /// How to initialize a group's offsets.
@@ -54,7 +58,7 @@ pub(super) struct GroupOffsets {
     topic: Option<TopicIdentity>,
     /// The last reading, if every partition was read, with the brokers' offsets.
     read: Option<TopicOffsets>,
-    /// The same with the offsets recorded in the status, if the group has lost all of its offsets.
+    /// `read` with the offsets recorded in the status, if the group has lost all of its offsets.
     recalled: Option<TopicOffsets>,
     membership: Option<Membership>,
     /// When the operator last committed the offsets, since the group lost its last member.
@@ -290,23 +294,14 @@ impl GroupOffsets {
 
     /// Whether the adoption is in the pool's status, where another leader finds it.
     pub(super) fn is_written(&self, written: Option<&AdoptionStatus>) -> bool {
-        let event = |adoption: &AdoptionStatus| {
-            let AdoptionStatus {
-                partitions,
-                policy,
-                at,
-                ..
-            } = adoption;
-            (*partitions, policy.clone(), at.clone())
-        };
-        self.adoption.is_some() && self.adoption.as_ref().map(event) == written.map(event)
+        let adoption = self.adoption.as_ref().map(AdoptionStatus::event);
+        adoption.is_some() && adoption == written.map(AdoptionStatus::event)
     }
 
     /// Offsets were initialized.
     pub(super) fn adopted(&mut self, adoption: AdoptionStatus, now: Moment) {
         self.adoption = Some(adoption);
-        self.recommitted_at = Some(now);
-        self.forget_offsets();
+        self.restored(now);
     }
 
     /// Offsets were committed again.
@@ -316,7 +311,7 @@ impl GroupOffsets {
 
     /// The offsets recorded in the status were committed.
     pub(super) fn restored(&mut self, now: Moment) {
-        self.recommitted_at = Some(now);
+        self.recommitted(now);
         self.forget_offsets();
     }
 

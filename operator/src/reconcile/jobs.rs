@@ -13,12 +13,12 @@ use tokio::task::JoinSet;
 use super::api_writer::{AnnotateOutcome, ApiWriter, DeployOutcome, Failure};
 use super::clusters::OpenCluster;
 use super::group_offsets::Adopt;
-use super::manifest::Manifest;
 use super::secrets::SecretName;
+use crate::apply::Manifest;
 use crate::apply::offsets::Commits;
 use crate::crd::{AdoptionStatus, SeparationPoolStatus};
 use crate::decide::{CostAnnotation, PodName};
-use crate::metrics::{Metrics, Outcome};
+use crate::metrics::Metrics;
 use crate::observe::workload::DeploymentSnapshot;
 use crate::plan::{PoolId, RolePlan};
 use crate::watch::cache::{PoolSnapshot, RoleKey};
@@ -56,17 +56,13 @@ pub(super) struct Jobs {
 
 impl JobResult {
     /// The outcome of the reconciliation that started the job; `None` for a Secret, which belongs to no reconciliation.
-    fn outcome(&self) -> Option<Outcome> {
+    fn outcome(&self) -> Option<&'static str> {
         let is_written = match self {
             Self::Role(_, result) => result.is_written(),
             Self::Status(_, result) => result.is_ok(),
             Self::SecretRead(..) => return None,
         };
-        Some(if is_written {
-            Outcome::Written
-        } else {
-            Outcome::Failed
-        })
+        Some(if is_written { "written" } else { "failed" })
     }
 }
 
@@ -155,15 +151,14 @@ impl Jobs {
         let from = current.map(|current| current.replicas);
         let known = current.map(|current| Arc::clone(&current.resource_version));
         let (writer, target) = (self.writer.clone(), key.clone());
-        self.start(
-            Some(uid),
-            async move {
-                writer
-                    .deploy(&target, &manifest, replicas, known.as_deref())
-                    .await
-            },
-            move |result| JobResult::Role(key, StepResult::Deployed(from, result)),
-        );
+        let deploy = async move {
+            writer
+                .deploy(&target, &manifest, replicas, known.as_deref())
+                .await
+        };
+        self.start(Some(uid), deploy, move |result| {
+            JobResult::Role(key, StepResult::Deployed(from, result))
+        });
     }
 
     pub(super) fn annotate(
@@ -174,16 +169,11 @@ impl Jobs {
         cost_annotation: CostAnnotation,
     ) {
         let (writer, target) = (self.writer.clone(), key.clone());
-        self.start(
-            Some(uid),
-            async move { Ok(writer.annotate(&target, &pods, cost_annotation).await) },
-            |result| {
-                JobResult::Role(
-                    key,
-                    StepResult::Annotated(result.unwrap_or_else(AnnotateOutcome::failed)),
-                )
-            },
-        );
+        let annotate = async move { Ok(writer.annotate(&target, &pods, cost_annotation).await) };
+        self.start(Some(uid), annotate, |result| {
+            let annotated = result.unwrap_or_else(AnnotateOutcome::failed);
+            JobResult::Role(key, StepResult::Annotated(annotated))
+        });
     }
 
     pub(super) fn adopt(
@@ -206,11 +196,9 @@ impl Jobs {
             at: time,
         };
         let commit = self.commit(open_cluster, plan, adopt.commits);
-        self.start(
-            Some(uid),
-            async move { commit.await.map(|()| adoption) },
-            |result| JobResult::Role(key, StepResult::Adopted(result)),
-        );
+        self.start(Some(uid), commit, |result| {
+            JobResult::Role(key, StepResult::Adopted(result.map(|()| adoption)))
+        });
     }
 
     pub(super) fn recommit(
@@ -249,20 +237,18 @@ impl Jobs {
     pub(super) fn update_status(&mut self, pool: Arc<PoolId>, uid: Arc<str>, status: SeparationPoolStatus) {
         let (writer, target) = (self.writer.clone(), Arc::clone(&pool));
         let pool_uid = Some(Arc::clone(&uid));
-        self.start(
-            pool_uid,
-            async move { writer.update_status(&target, &uid, &status).await },
-            |result| JobResult::Status(pool, result.map(Box::new)),
-        );
+        let update = async move { writer.update_status(&target, &uid, &status).await };
+        self.start(pool_uid, update, |result| {
+            JobResult::Status(pool, result.map(Box::new))
+        });
     }
 
     pub(super) fn read_secret(&mut self, name: SecretName) {
         let (writer, target) = (self.writer.clone(), name.clone());
-        self.start(
-            None,
-            async move { writer.secret(&target.namespace, &target.name).await },
-            |result| JobResult::SecretRead(name, result.map(|secret| secret.map(Box::new))),
-        );
+        let read = async move { writer.secret(&target.namespace, &target.name).await };
+        self.start(None, read, |result| {
+            JobResult::SecretRead(name, result.map(|secret| secret.map(Box::new)))
+        });
     }
 
     fn commit(

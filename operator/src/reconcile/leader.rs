@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::decide::Moment;
 use crate::events::EventWriter;
 use crate::lease::Term;
-use crate::metrics::{Metrics, Outcome};
+use crate::metrics::Metrics;
 use crate::observe::poller::Polled;
 use crate::plan::PoolId;
 use crate::settings::WorkerSettings;
@@ -131,7 +131,7 @@ impl Leader {
                     let (started, jobs_before) = (Instant::now(), self.jobs.started_for_pools());
                     self.reconcile_pool(&id, snapshot, cache);
                     if self.jobs.started_for_pools() == jobs_before {
-                        self.metrics.reconciled(Outcome::Unchanged, started.elapsed());
+                        self.metrics.reconciled("unchanged", started.elapsed());
                     }
                 }
                 None => self.forget(&id, cache),

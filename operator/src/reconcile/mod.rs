@@ -14,7 +14,6 @@ mod event_loop;
 mod group_offsets;
 mod jobs;
 mod leader;
-mod manifest;
 mod operator;
 mod outcome;
 mod pass;
@@ -23,7 +22,6 @@ mod retry;
 mod role;
 mod rollout;
 mod secrets;
-mod step;
 
 pub use event_loop::{WATCHED_KINDS, WatchEnded};
 pub use operator::Operator;

@@ -130,7 +130,7 @@ fn apply_step_result(
             None
         }
         StepResult::Recommitted(Ok(())) => {
-            role.recommitted(now);
+            role.offsets.recommitted(now);
             None
         }
         StepResult::Restored(Ok(())) => {

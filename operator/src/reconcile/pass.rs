@@ -7,22 +7,20 @@ use k8s_openapi::jiff::Timestamp;
 use super::clusters::SettingsLookup;
 use super::conflicts;
 use super::leader::{Leader, wall_clock_time};
-use super::manifest::Variant;
 use super::pool::{ClusterAccess, PoolState, role_status};
-use super::role::RoleInputs;
-use super::step::Step;
-use crate::apply::rollout;
-use crate::decide::{Moment, Workload};
+use super::role::{RoleInputs, Step};
+use crate::apply::{Manifest, rollout};
+use crate::decide::{CostAnnotation, Moment, Workload, Write};
 use crate::events::PoolFact;
 use crate::observe::workload::{DeploymentSnapshot, workload};
 use crate::plan::{PoolId, PoolPlan, Role};
 use crate::watch::cache::{Cache, PoolSnapshot, RoleKey};
 
-/// A role's Deployment as it is now, and what of the planned one does not follow from the plan.
+/// A role's Deployment as it is now, and as planned.
 struct Observed<'c> {
     key: RoleKey,
     deployment: Option<&'c DeploymentSnapshot>,
-    variant: Variant,
+    manifest: Manifest,
 }
 
 impl Leader {
@@ -94,14 +92,18 @@ impl Leader {
         }
         // While a Secret cannot be read, the current hash is kept.
         let read = self.clusters.secrets.hash(plan, role).map(Arc::from);
-        let variant = Variant {
+        let manifest = Manifest {
+            plan: Arc::clone(plan),
+            role,
+            owner: pool.owner.clone(),
+            settings: Arc::clone(&self.workers),
             rollout: rollout(deployment, role_plan),
             secrets_hash: read.or_else(|| deployment?.secrets_hash.clone()),
         };
         let observed = Observed {
             key,
             deployment,
-            variant,
+            manifest,
         };
         (observed, workload)
     }
@@ -130,7 +132,7 @@ impl Leader {
             .get(key)
             .cloned()
             .or_else(|| conflicts::foreign_members(plan, role, group, &ids, &workload));
-        let manifest_hash = pool.manifest_hash(plan, role, &self.workers, &observed.variant);
+        let manifest_hash = pool.manifest_hash(&observed.manifest);
         let status = snapshot.status.as_deref();
         let inputs = RoleInputs {
             plan: role_plan,
@@ -139,10 +141,11 @@ impl Leader {
             manifest_hash: &manifest_hash,
             pool_uid: &snapshot.uid,
             worker_ids: &ids,
+            conflict: conflict.as_ref(),
             written_adoption: status.and_then(|status| role_status(status, role)?.adoption.as_ref()),
             recommit_after,
         };
-        pool.role(role).next(inputs, workload, conflict, now)
+        pool.role(role).next(inputs, workload, now)
     }
 
     /// Starts the job of a step.
@@ -150,23 +153,21 @@ impl Leader {
         let Observed {
             key,
             deployment,
-            variant,
+            manifest,
         } = observed;
         let role = key.role;
         let uid = Arc::clone(&pool.uid);
         match (step, &pool.access) {
-            (Step::Deploy { replicas }, _) => {
+            (Step::Write(Write::SetReplicas(replicas)), _) => {
                 log_deployment(&key, replicas, deployment.map(|running| running.replicas), pool);
-                let manifest = pool.manifest(plan, role, &self.workers, variant);
                 self.jobs.deploy(key, uid, manifest, replicas, deployment);
             }
-            (
-                Step::Annotate {
-                    pods,
-                    cost_annotation,
-                },
-                _,
-            ) => self.jobs.annotate(key, uid, pods, cost_annotation),
+            (Step::Write(Write::Annotate(pods)), _) => {
+                self.jobs.annotate(key, uid, pods, CostAnnotation::Present);
+            }
+            (Step::Write(Write::Unannotate(pods)), _) => {
+                self.jobs.annotate(key, uid, pods, CostAnnotation::Absent);
+            }
             (Step::Adopt(adopt), ClusterAccess::Open(open_cluster)) => {
                 tracing::info!(pool = %key.pool, %role, topic_id = ?adopt.topic.topic_id, cluster_id = ?adopt.topic.cluster_id, commits = adopt.commits.len(), "Initializing offsets");
                 self.jobs.adopt(
@@ -234,12 +235,12 @@ impl Leader {
                 }
                 pool.access = ClusterAccess::Open(open_cluster);
             }
-            Err(why) => {
+            Err(error) => {
                 pool.stop_reading();
                 for role in Role::ALL {
-                    pool.role(role).cannot_read(&why, now);
+                    pool.role(role).cannot_read(&error, now);
                 }
-                pool.record_event(PoolFact::SecretMissing { what: &why.0 }, &self.events, now);
+                pool.record_event(PoolFact::SecretMissing { what: &error.why }, &self.events, now);
                 pool.access = ClusterAccess::Missing;
             }
         }

@@ -11,10 +11,9 @@ use kube::Resource as _;
 
 use super::clusters::OpenCluster;
 use super::conflicts::GroupUses;
-use super::manifest::{Manifest, Variant};
 use super::retry::Retry;
 use super::role::RoleState;
-use crate::apply::{Rollout, deployment};
+use crate::apply::Manifest;
 use crate::crd::{RoleStatus, SeparationPool, SeparationPoolStatus};
 use crate::decide::Moment;
 use crate::events::{EventPolicy, EventWriter, PoolFact, RoleFacts, Scaled};
@@ -43,14 +42,15 @@ pub(super) struct PoolState {
     pub(super) id: Arc<PoolId>,
     pub(super) uid: Arc<str>,
     generation: Option<i64>,
-    owner: Option<OwnerReference>,
+    pub(super) owner: Option<Arc<OwnerReference>>,
     /// The plan of the last valid spec.
     pub(super) plan: Option<Arc<PoolPlan>>,
     /// Why the current spec is invalid, if it is.
     pub(super) invalid_spec: Option<Problems>,
     pub(super) access: ClusterAccess,
     roles: [RoleState; 2],
-    manifests: [Option<(Variant, Arc<str>)>; 2],
+    /// The last planned Deployments, with their hashes.
+    manifests: [Option<(Manifest, Arc<str>)>; 2],
     pub(super) status: StatusState,
     metrics: [Option<RoleMetrics>; 2],
     event_state: EventState,
@@ -102,12 +102,12 @@ impl PoolState {
     }
 
     /// Validates the spec if its generation changed.
-    pub(super) fn plan(&mut self, snapshot: &PoolSnapshot, settings: &WorkerSettings) {
+    pub(super) fn plan(&mut self, snapshot: &PoolSnapshot, settings: &Arc<WorkerSettings>) {
         if self.generation == snapshot.generation && (self.plan.is_some() || self.invalid_spec.is_some()) {
             return;
         }
         self.generation = snapshot.generation;
-        self.owner.clone_from(&snapshot.owner);
+        self.owner = snapshot.owner.clone().map(Arc::new);
         self.manifests = [None, None];
         // Earlier failures concern another spec.
         self.status.retry.succeeded();
@@ -116,7 +116,7 @@ impl PoolState {
         }
         let checked = snapshot.plan.clone().and_then(|plan| {
             for role in Role::ALL {
-                deployment(&plan, role, None, settings, 0, Rollout::RollingUpdate)?;
+                Manifest::new(Arc::clone(&plan), role, Arc::clone(settings)).deployment(0)?;
             }
             Ok(plan)
         });
@@ -137,50 +137,28 @@ impl PoolState {
     }
 
     pub(super) fn role_ref(&self, role: Role) -> &RoleState {
-        &self.roles[index(role)]
+        &self.roles[role as usize]
     }
 
     pub(super) fn role(&mut self, role: Role) -> &mut RoleState {
-        &mut self.roles[index(role)]
+        &mut self.roles[role as usize]
     }
 
     /// For each role, where the pool's credentials were accepted for its group.
     pub(super) fn group_uses(&self, plan: &PoolPlan) -> GroupUses {
-        Role::ALL.map(|role| self.roles[index(role)].offsets.group_use(plan.role(role)))
+        Role::ALL.map(|role| self.roles[role as usize].offsets.group_use(plan.role(role)))
     }
 
-    /// The inputs of a role's Deployment.
-    pub(super) fn manifest(
-        &self,
-        plan: &Arc<PoolPlan>,
-        role: Role,
-        settings: &Arc<WorkerSettings>,
-        variant: Variant,
-    ) -> Manifest {
-        Manifest {
-            variant,
-            plan: Arc::clone(plan),
-            role,
-            owner: self.owner.clone(),
-            settings: Arc::clone(settings),
-        }
-    }
-
-    /// The hash of a role's planned Deployment; cached.
-    pub(super) fn manifest_hash(
-        &mut self,
-        plan: &Arc<PoolPlan>,
-        role: Role,
-        settings: &Arc<WorkerSettings>,
-        variant: &Variant,
-    ) -> Arc<str> {
-        if let Some((known, hash)) = &self.manifests[index(role)]
-            && known == variant
+    /// The hash of a role's planned Deployment; cached until the spec changes.
+    pub(super) fn manifest_hash(&mut self, manifest: &Manifest) -> Arc<str> {
+        let last = &mut self.manifests[manifest.role as usize];
+        if let Some((known, hash)) = last
+            && (known.rollout, &known.secrets_hash) == (manifest.rollout, &manifest.secrets_hash)
         {
             return Arc::clone(hash);
         }
-        let hash = self.manifest(plan, role, settings, variant.clone()).hash();
-        self.manifests[index(role)] = Some((variant.clone(), Arc::clone(&hash)));
+        let hash = manifest.hash();
+        *last = Some((manifest.clone(), Arc::clone(&hash)));
         hash
     }
 
@@ -218,7 +196,7 @@ impl PoolState {
             return;
         };
         for role in Role::ALL.into_iter().filter(|role| !plan.role(*role).enabled) {
-            let adoption = self.roles[index(role)].adoption().cloned();
+            let adoption = self.roles[role as usize].adoption().cloned();
             let kept = adoption.map(|adoption| RoleStatus {
                 adoption: Some(adoption),
                 ..RoleStatus::default()
@@ -238,7 +216,7 @@ impl PoolState {
         let plan = self.plan.as_ref()?;
         let mut reports = Vec::new();
         for role in Role::ALL.into_iter().filter(|role| plan.role(*role).enabled) {
-            let state = &self.roles[index(role)];
+            let state = &self.roles[role as usize];
             let (lag, anomalies) = state.lag()?;
             reports.push(RoleReport {
                 role,
@@ -257,9 +235,9 @@ impl PoolState {
 
     /// Updates a role's metrics from its last decision.
     pub(super) fn update_metrics(&mut self, role: Role, metrics: &Metrics, now: Moment) {
-        let state = &self.roles[index(role)];
+        let state = &self.roles[role as usize];
         if let (Some(explanation), Some((lag, _))) = (&state.explanation, state.lag()) {
-            let role_metrics = &mut self.metrics[index(role)];
+            let role_metrics = &mut self.metrics[role as usize];
             role_metrics
                 .get_or_insert_with(|| metrics.role(&self.id, role))
                 .decided(explanation, lag, state.lag_age(now));
@@ -271,15 +249,15 @@ impl PoolState {
         if from == to {
             return;
         }
-        self.event_state.scaled[index(role)] = Some(Scaled { from, to });
-        if let Some(metrics) = &self.metrics[index(role)] {
+        self.event_state.scaled[role as usize] = Some(Scaled { from, to });
+        if let Some(metrics) = &self.metrics[role as usize] {
             metrics.wrote_replicas(from, to);
         }
     }
 
     /// Records that a role's offsets were initialized, for its event.
     pub(super) fn adopted(&mut self, role: Role) {
-        self.event_state.adopted[index(role)] = true;
+        self.event_state.adopted[role as usize] = true;
     }
 
     /// Writes the Kubernetes events that are due for a role.
@@ -291,21 +269,21 @@ impl PoolState {
         now: Moment,
     ) {
         let about = self.reference();
-        let problems = role_problems(&self.roles[index(role)], cache, &self.key(role), now);
-        let state = &self.roles[index(role)];
+        let problems = role_problems(&self.roles[role as usize], cache, &self.key(role), now);
+        let state = &self.roles[role as usize];
         let (Some(explanation), Some((_, anomalies))) = (&state.explanation, state.lag()) else {
             return;
         };
-        let adopted = std::mem::take(&mut self.event_state.adopted[index(role)]);
+        let adopted = std::mem::take(&mut self.event_state.adopted[role as usize]);
         let facts = RoleFacts {
             role,
             explanation,
             anomalies,
-            scaled: self.event_state.scaled[index(role)].take(),
+            scaled: self.event_state.scaled[role as usize].take(),
             adopted: state.adoption().filter(|_| adopted),
             problems: &problems,
         };
-        for text in self.event_state.roles[index(role)].role(&facts, now) {
+        for text in self.event_state.roles[role as usize].role(&facts, now) {
             events.queue(about.clone(), text);
         }
     }
@@ -357,26 +335,5 @@ pub(super) fn role_status(status: &SeparationPoolStatus, role: Role) -> Option<&
     match role {
         Role::Processor => status.processor.as_ref(),
         Role::Uploader => status.uploader.as_ref(),
-    }
-}
-
-fn index(role: Role) -> usize {
-    match role {
-        Role::Processor => 0,
-        Role::Uploader => 1,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_that_this_process_never_wrote_is_not_recent() {
-        let now = Moment::from_millis(200);
-        let mut status = StatusState::default();
-        assert_eq!(status.since_write(now), Duration::MAX);
-        status.written_at = Some(Moment::from_millis(50));
-        assert_eq!(status.since_write(now), Duration::from_millis(150));
     }
 }

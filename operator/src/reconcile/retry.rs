@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use separation_contract::backoff::Backoff;
+
 use crate::decide::Moment;
 use crate::observe::workload::WorkloadProblem;
 
-/// The first pause after a transient failure.
-const INITIAL_PAUSE: Duration = Duration::from_millis(500);
-
-/// The longest pause: 0.5 s doubled six times.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Pauses after transient failures.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(500),
+    longest: Duration::from_secs(30),
+};
 
 /// The pause after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,18 +51,11 @@ impl Retry {
         let pause = match pause {
             // Two immediate retries, then pauses: another writer may keep changing the object.
             Pause::None if self.failures <= 2 => Duration::ZERO,
-            Pause::None | Pause::Growing => doubled(self.failures - 1),
-            Pause::Longest => MAX_PAUSE,
+            Pause::None | Pause::Growing => BACKOFF.after(self.failures),
+            Pause::Longest => BACKOFF.longest,
         };
         self.not_before = Some(now + pause);
     }
-}
-
-/// The first pause, doubled `times` times, at most the longest.
-fn doubled(times: u32) -> Duration {
-    INITIAL_PAUSE
-        .saturating_mul(2_u32.saturating_pow(times))
-        .min(MAX_PAUSE)
 }
 
 /// Time without edits by others after which earlier edits are forgotten: twice the longest pause.
@@ -81,11 +76,7 @@ impl FieldManagerConflict {
     /// Whether an edit may be reverted now.
     pub(super) fn may_revert(&self, now: Moment) -> bool {
         let Some(last) = self.last else { return true };
-        let pause = match self.times.checked_sub(IMMEDIATE_REVERTS) {
-            None => Duration::ZERO,
-            Some(more) => doubled(more),
-        };
-        now.since(last) >= pause
+        now.since(last) >= BACKOFF.after(self.times.saturating_sub(IMMEDIATE_REVERTS - 1))
     }
 
     /// Records that an edit is being reverted.

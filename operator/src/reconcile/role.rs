@@ -8,18 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use separation_kafka::{ReadError, ReadErrorKind};
 
 use super::conflicts::WorkerIds;
-use super::group_offsets::GroupOffsets;
+use super::group_offsets::{Adopt, GroupOffsets};
 use super::retry::{FieldManagerConflict, Retry};
 use super::rollout::RolloutProgress;
-use super::step::Step;
+use crate::apply::offsets::Commits;
 use crate::crd::AdoptionStatus;
 use crate::decide::{
-    CostAnnotation, Decision, Explanation, GroupReading, History, Lag, LagReading, Moment, Observation,
-    PodState, Policy, ReplicaLimits, Workload, Write, decide,
+    Explanation, GroupReading, History, Lag, LagReading, Moment, Observation, PodState, Policy,
+    ReplicaLimits, Workload, Write, decide,
 };
-use crate::kafka::{ReadError, ReadErrorKind};
 use crate::observe::dependencies::{
     NonMembers, Refusal, oldest_refusal, refused_by_kafka, reported_refusals,
 };
@@ -33,22 +33,17 @@ use separation_contract::offset_metadata::Hold;
 /// How often a disabled role is read, only to keep its offsets from expiring.
 const DISABLED_POLL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Whether another pool or client uses the role's group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum GroupSharing {
-    /// No other user is known.
-    Exclusive,
-    /// The group has another user: no offsets are committed.
-    Shared,
-}
-
-/// A decision's first write, and its inputs.
-struct DecidedWrite {
-    /// The first write of the plan.
-    write: Option<Write>,
-    /// The Deployment's current replicas.
-    replicas: u32,
-    group: GroupSharing,
+/// What is done next for a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Execute a write. [`Write::SetReplicas`] writes the Deployment as planned, even if its replicas do not change.
+    Write(Write),
+    /// Initialize its group's offsets, and record that in the status.
+    Adopt(Adopt),
+    /// Commit the offsets recorded in the status, for a group that has lost all of its offsets.
+    Restore(Commits),
+    /// Commit the current offsets of these partitions again, so that they do not expire.
+    Recommit(Vec<i32>),
 }
 
 /// The inputs of a role's decision that are not part of its state.
@@ -65,6 +60,8 @@ pub(super) struct RoleInputs<'a> {
     pub(super) pool_uid: &'a str,
     /// Identifies its workers among the members of its group.
     pub(super) worker_ids: &'a WorkerIds,
+    /// Another pool or client that uses its group.
+    pub(super) conflict: Option<&'a Arc<str>>,
     /// The adoption in the pool's status.
     pub(super) written_adoption: Option<&'a AdoptionStatus>,
     /// Time after which the offsets of an idle group are committed again.
@@ -178,8 +175,8 @@ impl RoleState {
             refused: polled
                 .result
                 .error
-                .filter(|error| error.1 == ReadErrorKind::Refused)
-                .map(|error| error.0),
+                .filter(|error| error.kind == ReadErrorKind::Unauthorized)
+                .map(|error| error.why),
         });
         if matches!(polled.group, GroupReading::Stable { .. }) {
             self.members = Some(polled.group.clone());
@@ -189,19 +186,18 @@ impl RoleState {
 
     /// Discards all readings, because the pool now uses other brokers.
     pub(super) fn forget_reading(&mut self) {
-        self.reading = None;
-        self.group = None;
+        self.forget_lag();
         self.members = None;
         self.offsets.forget_reading();
     }
 
     /// Records that Kafka cannot be read, and why.
-    pub(super) fn cannot_read(&mut self, why: &ReadError, now: Moment) {
+    pub(super) fn cannot_read(&mut self, error: &ReadError, now: Moment) {
         self.offsets.forget_reading();
         self.reading = Some(RoleReading {
             at: now,
             lag: Lag::Unknown {
-                why: Arc::clone(&why.0),
+                why: Arc::clone(&error.why),
             },
             anomalies: Vec::new(),
             holds: Vec::new(),
@@ -271,13 +267,7 @@ impl RoleState {
 
     /// Decides, and returns the next step: none while a step is in progress or a retry is not due, and only a
     /// deployment before the first reading.
-    pub(super) fn next(
-        &mut self,
-        inputs: RoleInputs<'_>,
-        workload: Workload,
-        conflict: Option<Arc<str>>,
-        now: Moment,
-    ) -> Option<Step> {
+    pub(super) fn next(&mut self, inputs: RoleInputs<'_>, workload: Workload, now: Moment) -> Option<Step> {
         self.rollout.record(&workload, now);
         self.stuck = stuck_terminating(&workload);
         let workers = self.workers(&workload, inputs.worker_ids);
@@ -288,25 +278,13 @@ impl RoleState {
             return None;
         }
         let replicas = workload.replicas;
-        let group = match &conflict {
-            Some(_) => GroupSharing::Shared,
-            None => GroupSharing::Exclusive,
-        };
         self.offsets.record_committed(inputs.plan, &workload);
-        let decision = self.decide(inputs.plan, workers, workload, conflict, now);
-        let decided = DecidedWrite {
-            write: decision.and_then(|decision| {
-                self.history = decision.history;
-                decision.plan.into_iter().next()
-            }),
-            replicas,
-            group,
-        };
+        let write = self.decide(inputs, workers, workload, now);
         self.field_manager_conflict.forget(now);
         let is_edited = self.is_edited(inputs);
         let step =
             if self.retry.may_attempt(now) && (!is_edited || self.field_manager_conflict.may_revert(now)) {
-                self.next_step(inputs, now, &decided)
+                self.next_step(inputs, replicas, write, now)
             } else {
                 None
             };
@@ -314,24 +292,21 @@ impl RoleState {
             self.field_manager_conflict.record_revert(now);
         }
         self.executing = match &step {
-            Some(Step::Deploy { replicas }) if *replicas != decided.replicas => {
-                Some(Write::SetReplicas(*replicas))
-            }
-            Some(Step::Annotate { .. }) => decided.write,
+            Some(Step::Write(write)) if *write != Write::SetReplicas(replicas) => Some(write.clone()),
             _ => None,
         };
         self.is_busy = step.is_some();
         step
     }
 
+    /// The first write of the plan; none before the first reading.
     fn decide(
         &mut self,
-        plan: &RolePlan,
+        inputs: RoleInputs<'_>,
         group: GroupReading,
         workload: Workload,
-        conflict: Option<Arc<str>>,
         now: Moment,
-    ) -> Option<Decision> {
+    ) -> Option<Write> {
         let reading = self.reading.as_ref()?;
         let observation = Observation {
             lag: LagReading {
@@ -340,12 +315,14 @@ impl RoleState {
             },
             group,
             workload,
-            conflict,
-            refusal: self.held(plan, now),
+            conflict: inputs.conflict.cloned(),
+            refusal: self.held(inputs.plan, now),
         };
-        let decision = decide(&self.policy(plan), &observation, self.history.clone(), now);
-        self.explanation = Some(decision.explanation.clone());
-        Some(decision)
+        let history = std::mem::take(&mut self.history);
+        let decision = decide(&self.policy(inputs.plan), &observation, history, now);
+        self.history = decision.history;
+        self.explanation = Some(decision.explanation);
+        decision.plan.into_iter().next()
     }
 
     /// Before offsets are initialized no worker may start, so `minReplicas` counts as 0.
@@ -360,12 +337,14 @@ impl RoleState {
         }
     }
 
-    fn next_step(&self, inputs: RoleInputs<'_>, at: Moment, decided: &DecidedWrite) -> Option<Step> {
-        let DecidedWrite {
-            write,
-            replicas,
-            group,
-        } = decided;
+    /// The next step for a Deployment with these replicas, given the decided write.
+    fn next_step(
+        &self,
+        inputs: RoleInputs<'_>,
+        replicas: u32,
+        write: Option<Write>,
+        at: Moment,
+    ) -> Option<Step> {
         // Only after the adoption is in the status, so that another leader does not initialize offsets again; and,
         // while it is possible, only after they were initialized for this topic: the first worker's commits would make
         // them final.
@@ -373,17 +352,17 @@ impl RoleState {
             && self.offsets.is_written(inputs.written_adoption)
             && !self.offsets.is_unready(inputs.plan);
         let desired = match write {
-            Some(Write::SetReplicas(desired)) if adopted => Some(*desired),
-            _ => None,
+            Some(Write::SetReplicas(desired)) if adopted => desired,
+            _ => replicas,
         };
-        let is_safe = *replicas == 0 || adopted && !self.would_use_other_brokers(inputs);
+        // A changed Deployment with replicas starts pods immediately.
+        let is_safe = replicas == 0 || adopted && !self.would_use_other_brokers(inputs);
         if !self.is_deployed(inputs) && is_safe {
             // A new template never comes with fewer replicas: Kubernetes would split the reduction over both templates.
-            return Some(Step::Deploy {
-                replicas: desired.map_or(*replicas, |desired| desired.max(*replicas)),
-            });
+            return Some(Step::Write(Write::SetReplicas(desired.max(replicas))));
         }
-        if *group == GroupSharing::Shared {
+        // No offsets are committed for a group that another pool or client uses.
+        if inputs.conflict.is_some() {
             return None;
         }
         if let Some(adopt) = self.offsets.adopt(inputs.plan) {
@@ -396,15 +375,7 @@ impl RoleState {
             return None;
         }
         match write {
-            Some(Write::Annotate(pods)) => Some(Step::Annotate {
-                pods: pods.clone(),
-                cost_annotation: CostAnnotation::Present,
-            }),
-            Some(Write::Unannotate(pods)) => Some(Step::Annotate {
-                pods: pods.clone(),
-                cost_annotation: CostAnnotation::Absent,
-            }),
-            Some(Write::SetReplicas(replicas)) => Some(Step::Deploy { replicas: *replicas }),
+            Some(write) => Some(Step::Write(write)),
             None => self
                 .offsets
                 .recommit(inputs.plan, inputs.recommit_after, at)
@@ -488,20 +459,17 @@ impl RoleState {
     /// Offsets were initialized.
     pub(super) fn adopted(&mut self, adoption: AdoptionStatus, now: Moment) {
         self.offsets.adopted(adoption, now);
-        // Lag that was read before was counted from other offsets.
-        self.reading = None;
-        self.group = None;
-    }
-
-    /// Offsets were committed again.
-    pub(super) fn recommitted(&mut self, now: Moment) {
-        self.offsets.recommitted(now);
+        self.forget_lag();
     }
 
     /// The offsets recorded in the status were committed.
     pub(super) fn restored(&mut self, now: Moment) {
         self.offsets.restored(now);
-        // Lag that was read before was counted from other offsets.
+        self.forget_lag();
+    }
+
+    /// Discards the lag that was read before, which was counted from other offsets.
+    fn forget_lag(&mut self) {
         self.reading = None;
         self.group = None;
     }
@@ -520,7 +488,7 @@ impl RoleState {
         }
         self.offsets.record_committed(plan, workload);
         let step = if workload.replicas > 0 {
-            Some(Step::Deploy { replicas: 0 })
+            Some(Step::Write(Write::SetReplicas(0)))
         } else {
             self.offsets
                 .recommit(plan, recommit_after, now)

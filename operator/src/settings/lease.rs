@@ -24,22 +24,8 @@ const MIN_RETRY_PERIOD: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Leader election")]
 pub struct LeaseArguments {
-    /// Name of the Lease that the operator's replicas share
-    #[arg(
-        long,
-        env = "LEASE_NAME",
-        value_name = "NAME",
-        default_value = "separation-operator"
-    )]
-    pub lease_name: String,
-    /// Namespace of the Lease, usually the operator's own
-    #[arg(
-        long,
-        env = "POD_NAMESPACE",
-        value_name = "NAMESPACE",
-        default_value = "separation-system"
-    )]
-    pub lease_namespace: String,
+    #[command(flatten)]
+    lease: LeaseName,
     /// Name of this replica: its pod's name. Its identity is this name and a random suffix
     #[arg(
         long,
@@ -75,6 +61,27 @@ pub struct LeaseArguments {
     pub lease_retry_period_seconds: f64,
 }
 
+/// Options that name the Lease.
+#[derive(Debug, Clone, Args)]
+pub struct LeaseName {
+    /// Name of the Lease that the operator's replicas share
+    #[arg(
+        long,
+        env = "LEASE_NAME",
+        value_name = "NAME",
+        default_value = "separation-operator"
+    )]
+    pub lease_name: String,
+    /// Namespace of the Lease, usually the operator's own
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        value_name = "NAMESPACE",
+        default_value = "separation-system"
+    )]
+    pub lease_namespace: String,
+}
+
 /// Lease, identity of this replica, and timings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseSettings {
@@ -103,42 +110,37 @@ impl LeaseArguments {
     /// If the times do not fit together or a name is invalid.
     pub fn settings(&self) -> Result<LeaseSettings, SettingError> {
         for (option, name) in [
-            ("--lease-name", &self.lease_name),
-            ("--lease-namespace", &self.lease_namespace),
+            ("--lease-name", &self.lease.lease_name),
+            ("--lease-namespace", &self.lease.lease_namespace),
             ("--pod-name", &self.pod_name),
         ] {
             if !is_object_name(name) {
-                return Err(SettingError {
-                    option,
-                    problem: format!("{name:?} is not a valid object name"),
-                    fix: "use lower-case letters, digits, - and .".to_owned(),
-                });
+                let problem = format!("{name:?} is not a valid object name");
+                let fix = "use lower-case letters, digits, - and .";
+                return Err(SettingError::new(option, problem, fix));
             }
         }
         let parse = |option, seconds: f64| {
-            Duration::try_from_secs_f64(seconds).map_err(|_| SettingError {
-                option,
-                problem: format!("{seconds} is not a valid number of seconds"),
-                fix: "give a positive number".to_owned(),
+            Duration::try_from_secs_f64(seconds).map_err(|_| {
+                let problem = format!("{seconds} is not a valid number of seconds");
+                SettingError::new(option, problem, "give a positive number")
             })
         };
-        let timings = LeaseTimings::default()
-            .with_duration(Duration::from_secs(self.lease_duration_seconds.into()))
-            .with_renew_deadline(parse(
+        let timings = LeaseTimings {
+            duration: Duration::from_secs(self.lease_duration_seconds.into()),
+            renew_deadline: parse(
                 "--lease-renew-deadline-seconds",
                 self.lease_renew_deadline_seconds,
-            )?)
-            .with_retry_period(parse(
-                "--lease-retry-period-seconds",
-                self.lease_retry_period_seconds,
-            )?)
-            .checked()?;
+            )?,
+            retry_period: parse("--lease-retry-period-seconds", self.lease_retry_period_seconds)?,
+        }
+        .checked()?;
         // A container that restarts in its pod is another process: like any standby it waits for the old lease to
         // expire.
         let start = Uuid::new_v4().simple().to_string();
         Ok(LeaseSettings {
-            name: self.lease_name.clone(),
-            namespace: self.lease_namespace.clone(),
+            name: self.lease.lease_name.clone(),
+            namespace: self.lease.lease_namespace.clone(),
             identity: format!("{}_{}", self.pod_name, &start[..8]),
             timings,
         })
@@ -177,71 +179,53 @@ impl LeaseTimings {
         self.renew_deadline / 3
     }
 
-    fn with_duration(self, duration: Duration) -> Self {
-        Self { duration, ..self }
-    }
-
-    fn with_renew_deadline(self, renew_deadline: Duration) -> Self {
-        Self {
-            renew_deadline,
-            ..self
-        }
-    }
-
-    fn with_retry_period(self, retry_period: Duration) -> Self {
-        Self { retry_period, ..self }
-    }
-
     fn checked(self) -> Result<Self, SettingError> {
         let Self {
             duration,
             renew_deadline,
             retry_period,
         } = self;
-        let seconds = |duration: Duration| duration.as_secs_f64();
-        if retry_period < MIN_RETRY_PERIOD {
-            return Err(SettingError {
-                option: "--lease-retry-period-seconds",
-                problem: format!("{} s would overload the API server", seconds(retry_period)),
-                fix: format!("choose at least {} s", seconds(MIN_RETRY_PERIOD)),
-            });
-        }
-        if renew_deadline < retry_period * MIN_ATTEMPTS {
-            return Err(SettingError {
-                option: "--lease-renew-deadline-seconds",
-                problem: format!(
-                    "{} s leaves no room for {MIN_ATTEMPTS} attempts, one every {} s",
-                    seconds(renew_deadline),
-                    seconds(retry_period)
-                ),
-                fix: format!(
+        let least_deadline = retry_period * MIN_ATTEMPTS;
+        let least_duration = renew_deadline + MIN_GAP;
+        let [length, deadline, period] =
+            [duration, renew_deadline, retry_period].map(|time| time.as_secs_f64());
+        let (name, problem, fix) = if retry_period < MIN_RETRY_PERIOD {
+            (
+                "--lease-retry-period-seconds",
+                format!("{period} s would overload the API server"),
+                format!("choose at least {} s", MIN_RETRY_PERIOD.as_secs_f64()),
+            )
+        } else if renew_deadline < least_deadline {
+            (
+                "--lease-renew-deadline-seconds",
+                format!("{deadline} s leaves no room for {MIN_ATTEMPTS} attempts, one every {period} s"),
+                format!(
                     "choose at least {} s, or a shorter --lease-retry-period-seconds",
-                    seconds(retry_period * MIN_ATTEMPTS)
+                    least_deadline.as_secs_f64()
                 ),
-            });
-        }
-        if duration < renew_deadline + MIN_GAP {
-            return Err(SettingError {
-                option: "--lease-duration-seconds",
-                problem: format!(
-                    "{} s would let another replica lead while this one may still write, {} s after a renewal",
-                    seconds(duration),
-                    seconds(renew_deadline)
+            )
+        } else if duration < least_duration {
+            (
+                "--lease-duration-seconds",
+                format!(
+                    "{length} s would let another replica lead while this one may still write, {deadline} s after a \
+                     renewal"
                 ),
-                fix: format!(
+                format!(
                     "choose at least {} s, or a shorter --lease-renew-deadline-seconds",
-                    seconds(renew_deadline + MIN_GAP).ceil()
+                    least_duration.as_secs_f64().ceil()
                 ),
-            });
-        }
-        if duration > MAX_LEASE_DURATION {
-            return Err(SettingError {
-                option: "--lease-duration-seconds",
-                problem: format!("no replica would lead for {} s after a crash", seconds(duration)),
-                fix: format!("choose at most {} s", seconds(MAX_LEASE_DURATION)),
-            });
-        }
-        Ok(self)
+            )
+        } else if duration > MAX_LEASE_DURATION {
+            (
+                "--lease-duration-seconds",
+                format!("no replica would lead for {length} s after a crash"),
+                format!("choose at most {} s", MAX_LEASE_DURATION.as_secs_f64()),
+            )
+        } else {
+            return Ok(self);
+        };
+        Err(SettingError::new(name, problem, fix))
     }
 }
 
@@ -324,7 +308,7 @@ mod tests {
     fn invalid_object_names_are_refused() {
         for name in ["", "A", "a_b", "-a", "a.", "a..b"] {
             let error = settings(&format!("--lease-name={name}")).expect_err("no name");
-            assert_eq!(error.option, "--lease-name", "{name}");
+            assert_eq!(error.name, "--lease-name", "{name}");
         }
         assert!(settings("--lease-name=a-1.b").is_ok());
     }

@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
+use separation_daemon::{LogArguments, LogSettings};
 
 use super::lease::is_label;
-use super::{
-    LeaseArguments, LeaseSettings, LogArguments, LogSettings, SettingError, WorkerArguments, WorkerSettings,
-};
+use super::{LeaseArguments, LeaseSettings, SettingError, WorkerArguments, WorkerSettings};
 
 /// Longest shutdown: the default grace period of a pod is 30 s.
 const MAX_SHUTDOWN_SECONDS: u32 = 25;
@@ -140,21 +139,17 @@ impl RunArguments {
     pub fn settings(&self) -> Result<(RunSettings, LogSettings), SettingError> {
         let workers = self.workers.settings();
         if workers.image.trim().is_empty() || workers.image.contains(char::is_whitespace) {
-            return Err(SettingError {
-                option: "--worker-image",
-                problem: format!("{:?} is not an image name", workers.image),
-                fix: "name one as in registry.example/separation-worker:1.0".to_owned(),
-            });
+            let problem = format!("{:?} is not an image name", workers.image);
+            let fix = "name one as in registry.example/separation-worker:1.0";
+            return Err(SettingError::new("--worker-image", problem, fix));
         }
         if self.shutdown_seconds > MAX_SHUTDOWN_SECONDS {
-            return Err(SettingError {
-                option: "--shutdown-seconds",
-                problem: format!(
-                    "{} s is longer than a pod's grace period, and the lease would not be released",
-                    self.shutdown_seconds
-                ),
-                fix: format!("choose at most {MAX_SHUTDOWN_SECONDS}"),
-            });
+            let problem = format!(
+                "{} s is longer than a pod's grace period, and the lease would not be released",
+                self.shutdown_seconds
+            );
+            let fix = format!("choose at most {MAX_SHUTDOWN_SECONDS}");
+            return Err(SettingError::new("--shutdown-seconds", problem, fix));
         }
         let settings = RunSettings {
             workers,
@@ -168,7 +163,11 @@ impl RunArguments {
             shutdown: Duration::from_secs(self.shutdown_seconds.into()),
             lease: self.lease.settings()?,
         };
-        Ok((settings, self.logs.settings()?))
+        let logs = self.logs.settings().map_err(|error| {
+            let problem = format!("{:?} is not a valid filter: {error}", self.logs.log_level);
+            SettingError::new("--log-level", problem, "use one such as info, or info,kube=debug")
+        })?;
+        Ok((settings, logs))
     }
 }
 
@@ -182,11 +181,9 @@ impl Namespaces {
         let named = names.iter().map(|name| name.trim());
         let named: BTreeSet<String> = named.filter(|name| !name.is_empty()).map(str::to_owned).collect();
         if let Some(wrong) = named.iter().find(|name| name.len() > 63 || !is_label(name)) {
-            return Err(SettingError {
-                option: "--watch-namespaces",
-                problem: format!("{wrong:?} is not a valid name of a namespace"),
-                fix: "use names such as media,podcasts; omit the option for all".to_owned(),
-            });
+            let problem = format!("{wrong:?} is not a valid name of a namespace");
+            let fix = "use names such as media,podcasts; omit the option for all";
+            return Err(SettingError::new("--watch-namespaces", problem, fix));
         }
         Ok(if named.is_empty() {
             Self::All
@@ -299,7 +296,7 @@ mod tests {
              choose at most 25",
         );
         let error = settings("--log-level a=b=c").expect_err("no filter");
-        assert_eq!(error.option, "--log-level");
+        assert_eq!(error.name, "--log-level");
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) struct ConditionUpdate {
     message: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum ConditionStatus {
     True,
     False,
@@ -56,17 +56,13 @@ pub(super) fn with_transition_times(
     now: &Time,
 ) -> Vec<Condition> {
     let each = updates.into_iter().map(|update| {
-        let status = match update.status {
-            ConditionStatus::True => "True",
-            ConditionStatus::False => "False",
-            ConditionStatus::Unknown => "Unknown",
-        };
+        let status = format!("{:?}", update.status);
         let before = previous
             .iter()
             .find(|before| before.type_ == update.type_ && before.status == status);
         Condition {
             type_: update.type_.to_owned(),
-            status: status.to_owned(),
+            status,
             reason: update.reason.into_owned(),
             message: shortened(update.message),
             observed_generation: generation,
@@ -86,27 +82,20 @@ fn shortened(mut message: String) -> String {
 }
 
 fn refused(problems: &Problems) -> Vec<ConditionUpdate> {
-    let unknown = |type_| ConditionUpdate {
-        type_,
-        status: ConditionStatus::Unknown,
-        reason: "InvalidSpec".into(),
-        message: "the spec is invalid; replicas stay unchanged".to_owned(),
+    let reason = "InvalidSpec";
+    let unknown = |type_| {
+        let message = "the spec is invalid; replicas stay unchanged";
+        condition(type_, ConditionStatus::Unknown, reason, message)
     };
     vec![
-        ConditionUpdate {
-            type_: condition_types::READY,
-            status: ConditionStatus::False,
-            reason: "InvalidSpec".into(),
-            message: problems.to_string(),
-        },
+        condition_false(condition_types::READY, reason, problems.to_string()),
         unknown(condition_types::LAG_KNOWN),
         unknown(condition_types::SCALING_LIMITED),
-        ConditionUpdate {
-            type_: condition_types::DEGRADED,
-            status: ConditionStatus::True,
-            reason: "InvalidSpec".into(),
-            message: "workers continue with the last valid spec".to_owned(),
-        },
+        condition_true(
+            condition_types::DEGRADED,
+            reason,
+            "workers continue with the last valid spec",
+        ),
         unknown(condition_types::DEPENDENCIES_AVAILABLE),
         unknown(condition_types::CONFLICT),
     ]
@@ -165,7 +154,7 @@ fn scaling_limited(roles: &[RoleReport]) -> ConditionUpdate {
         _ => condition_false(
             type_,
             "NotLimited",
-            "desired replicas are the replicas the backlog needs".to_owned(),
+            "desired replicas are the replicas the backlog needs",
         ),
     }
 }
@@ -176,41 +165,25 @@ fn degraded(roles: &[RoleReport]) -> ConditionUpdate {
     for report in roles {
         let role = report.role;
         let unschedulable = report.explanation.pods.unschedulable;
+        let is_room = |problem: &&WorkloadProblem| &*problem.reason == "Unschedulable";
         if unschedulable > 0 {
-            let problem = report
-                .problems
-                .iter()
-                .find(|problem| &*problem.reason == "Unschedulable");
+            let problem = report.problems.iter().find(is_room);
             let why = problem.map_or_else(String::new, |problem| format!(": {}", problem.message));
-            found.push((
-                "Unschedulable",
-                format!("{role}: no node has room for {unschedulable} pods{why}"),
-            ));
+            let text = format!("{role}: no node has room for {unschedulable} pods{why}");
+            found.push(("Unschedulable", text));
         }
-        for problem in report
-            .problems
-            .iter()
-            .filter(|problem| &*problem.reason != "Unschedulable")
-        {
+        for problem in report.problems.iter().filter(|problem| !is_room(problem)) {
             let WorkloadProblem { reason, message } = problem;
             found.push((reason, format!("{role}: {reason}: {message}")));
         }
-        found.extend(report.anomalies.iter().take(MAX_NAMED_ANOMALIES).map(|anomaly| {
-            (
-                anomaly_reason(anomaly),
-                format!("{role}: {}", anomaly_text(anomaly)),
-            )
-        }));
-        if let Some(more) = report
-            .anomalies
-            .len()
-            .checked_sub(MAX_NAMED_ANOMALIES)
-            .filter(|more| *more > 0)
-        {
-            found.push((
-                "MoreOffsets",
-                format!("{role}: {more} more partitions with offset anomalies"),
-            ));
+        for anomaly in report.anomalies.iter().take(MAX_NAMED_ANOMALIES) {
+            let text = format!("{role}: {}", anomaly_text(anomaly));
+            found.push((anomaly_reason(anomaly), text));
+        }
+        let more = report.anomalies.len().saturating_sub(MAX_NAMED_ANOMALIES);
+        if more > 0 {
+            let text = format!("{role}: {more} more partitions with offset anomalies");
+            found.push(("MoreOffsets", text));
         }
         let max = report.explanation.limits.max();
         let partitions = report
@@ -226,7 +199,7 @@ fn degraded(roles: &[RoleReport]) -> ConditionUpdate {
         }
     }
     match found.first() {
-        None => condition_false(type_, "NoProblems", "no problems found".to_owned()),
+        None => condition_false(type_, "NoProblems", "no problems found"),
         Some((reason, _)) => {
             let reason = condition_reason(reason);
             let messages: Vec<&str> = found.iter().map(|(_, message)| &**message).collect();
@@ -253,12 +226,7 @@ fn dependencies_available(roles: &[RoleReport]) -> ConditionUpdate {
         "workers report refusals with their committed offsets, which could not be read".to_owned()
     }) {
         None => condition_true(type_, "NoProblems", "no dependency refuses a worker"),
-        Some(message) => ConditionUpdate {
-            type_,
-            status: ConditionStatus::Unknown,
-            reason: "PartitionsUnreadable".into(),
-            message,
-        },
+        Some(message) => condition(type_, ConditionStatus::Unknown, "PartitionsUnreadable", message),
     }
 }
 
@@ -269,7 +237,7 @@ fn conflict(roles: &[RoleReport]) -> ConditionUpdate {
         None => condition_false(
             type_,
             "NoConflict",
-            "no other pool or consumer uses these groups and topics".to_owned(),
+            "no other pool or consumer uses these groups and topics",
         ),
         Some(message) => condition_true(type_, "GroupShared", message),
     }
@@ -333,19 +301,23 @@ fn condition_true(
     reason: impl Into<Cow<'static, str>>,
     message: impl Into<String>,
 ) -> ConditionUpdate {
-    ConditionUpdate {
-        type_,
-        status: ConditionStatus::True,
-        reason: reason.into(),
-        message: message.into(),
-    }
+    condition(type_, ConditionStatus::True, reason, message)
 }
 
-fn condition_false(type_: &'static str, reason: &'static str, message: String) -> ConditionUpdate {
+fn condition_false(type_: &'static str, reason: &'static str, message: impl Into<String>) -> ConditionUpdate {
+    condition(type_, ConditionStatus::False, reason, message)
+}
+
+fn condition(
+    type_: &'static str,
+    status: ConditionStatus,
+    reason: impl Into<Cow<'static, str>>,
+    message: impl Into<String>,
+) -> ConditionUpdate {
     ConditionUpdate {
         type_,
-        status: ConditionStatus::False,
+        status,
         reason: reason.into(),
-        message,
+        message: message.into(),
     }
 }

@@ -11,9 +11,9 @@ mod tests;
 
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::crd::{LagState, LagStatus, ReplicaStatus, RoleStatus, SeparationPoolStatus};
+use crate::crd::{AdoptionStatus, LagState, LagStatus, ReplicaStatus, RoleStatus, SeparationPoolStatus};
 use crate::decide::{Explanation, Lag, LagByPartition};
 use crate::plan::Role;
 
@@ -77,38 +77,24 @@ pub fn write_due(
 
 /// The parts that are written immediately when they change: decisions and conditions, not numbers of messages or pods.
 fn immediate_fields(status: &SeparationPoolStatus) -> impl PartialEq {
-    let condition = |condition: &Condition| {
-        (
-            condition.type_.clone(),
-            condition.status.clone(),
-            condition.reason.clone(),
-        )
-    };
-    let role = |role: &Option<RoleStatus>| {
-        let role = role.as_ref()?;
-        let lag = role.lag.as_ref().map(|lag| lag.state);
-        let ReplicaStatus {
-            desired,
-            unschedulable,
-            ..
-        } = role.replicas;
-        Some((
-            role.reason.clone(),
-            role.bound.clone(),
-            lag,
-            desired,
-            unschedulable,
-            // Not the ids and offsets that are recorded with it.
-            role.adoption
-                .as_ref()
-                .map(|adoption| (adoption.partitions, adoption.policy.clone(), adoption.at.clone())),
-        ))
-    };
+    let conditions = status.conditions.iter();
+    let conditions = conditions.map(|condition| (&condition.type_, &condition.status, &condition.reason));
     (
         status.observed_generation,
-        status.conditions.iter().map(condition).collect::<Vec<_>>(),
-        role(&status.processor),
-        role(&status.uploader),
+        conditions.collect::<Vec<_>>(),
+        status.processor.as_ref().map(immediate_role_fields),
+        status.uploader.as_ref().map(immediate_role_fields),
+    )
+}
+
+fn immediate_role_fields(role: &RoleStatus) -> impl PartialEq {
+    (
+        &role.reason,
+        &role.bound,
+        role.lag.as_ref().map(|lag| lag.state),
+        role.replicas.desired,
+        role.replicas.unschedulable,
+        role.adoption.as_ref().map(AdoptionStatus::event),
     )
 }
 
@@ -124,7 +110,7 @@ fn role_status(report: &RoleReport) -> RoleStatus {
         waiting_seconds: completion.map(|time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
         replicas: replica_status(explanation),
         reason: explanation.reason.name().to_owned(),
-        bound: explanation.limit.name().to_owned(),
+        bound: explanation.limit.to_string(),
         message: explanation.to_string(),
         adoption: report.adoption.clone(),
     }
@@ -132,32 +118,18 @@ fn role_status(report: &RoleReport) -> RoleStatus {
 
 fn lag_status(report: &RoleReport) -> LagStatus {
     let messages = |lag: &LagByPartition| i64::try_from(lag.messages()).unwrap_or(i64::MAX);
-    let (state, messages, summary, problem) = match &report.lag {
-        Lag::Known(lag) => {
-            let messages = messages(lag);
-            (
-                LagState::Known,
-                Some(messages),
-                messages.to_string(),
-                String::new(),
-            )
-        }
+    let (state, messages, at_least, problem) = match &report.lag {
+        Lag::Known(lag) => (LagState::Known, Some(messages(lag)), "", String::new()),
         Lag::Partial { known, missing, why } => {
-            let messages = messages(known);
             let problem = format!("{missing} partitions: {why}");
-            (
-                LagState::Partial,
-                Some(messages),
-                format!("at least {messages}"),
-                problem,
-            )
+            (LagState::Partial, Some(messages(known)), "at least ", problem)
         }
-        Lag::Unknown { why } => (LagState::Unknown, None, "?".to_owned(), why.to_string()),
+        Lag::Unknown { why } => (LagState::Unknown, None, "", why.to_string()),
     };
     LagStatus {
         state,
         messages,
-        summary,
+        summary: messages.map_or_else(|| "?".to_owned(), |messages| format!("{at_least}{messages}")),
         // A time that changes with every reading would make every reading a write.
         last_known_at: report.last_known_at.clone().filter(|_| state != LagState::Known),
         problem,
@@ -169,10 +141,7 @@ fn replica_status(explanation: &Explanation) -> ReplicaStatus {
     ReplicaStatus {
         desired: to_i32(explanation.desired),
         ready: to_i32(pods.ready),
-        // Pods with unknown activity may hold a task.
-        busy: pods
-            .activity
-            .map(|activity| to_i32(activity.busy + activity.unknown)),
+        busy: pods.activity.map(|activity| to_i32(activity.possibly_busy())),
         idle: pods.activity.map(|activity| to_i32(activity.idle)),
         draining: to_i32(pods.draining),
         unschedulable: to_i32(pods.unschedulable),

@@ -95,18 +95,14 @@ impl Cache {
         };
         match event {
             WatchEvent::Pool(change) => objects.pools.apply(change).into_iter().collect(),
-            WatchEvent::Deployment(change) => objects
-                .deployments
-                .apply(change)
-                .into_iter()
-                .map(|key| key.pool)
-                .collect(),
-            WatchEvent::Pod(change) => objects
-                .pods
-                .apply(change)
-                .into_iter()
-                .map(|(key, _)| key.pool)
-                .collect(),
+            WatchEvent::Deployment(change) => {
+                let keys = objects.deployments.apply(change).into_iter();
+                keys.map(|key| key.pool).collect()
+            }
+            WatchEvent::Pod(change) => {
+                let keys = objects.pods.apply(change).into_iter();
+                keys.map(|(key, _)| key.pool).collect()
+            }
         }
     }
 

@@ -19,6 +19,7 @@ use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::utils::{Backoff, StreamBackoff};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
+use separation_contract::backoff;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
@@ -37,11 +38,11 @@ const PAGE_SIZE: u32 = 250;
 /// Duration of one watch request; the next one continues from its last event.
 pub const WATCH_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The first pause before a failed watch is restarted.
-const INITIAL_PAUSE: Duration = Duration::from_millis(200);
-
-/// The longest pause before a failed watch is restarted.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// Pauses before a failed watch is restarted.
+const BACKOFF: backoff::Backoff = backoff::Backoff {
+    first: Duration::from_millis(200),
+    longest: Duration::from_secs(5),
+};
 
 /// Watches all three kinds in a scope until the receiver is dropped.
 pub async fn follow(
@@ -171,7 +172,7 @@ where
     V: mirror::Versioned + Send,
 {
     let metrics = metrics.clone();
-    let events = StreamBackoff::new(events, Pauses(INITIAL_PAUSE));
+    let events = StreamBackoff::new(events, Pauses(0));
     events.filter_map(move |event| {
         let change = match event {
             Ok(Event::Init) => Some(Change::Restarted),
@@ -195,21 +196,20 @@ where
     })
 }
 
-/// Pauses before a failed watch is restarted: doubled each time.
-struct Pauses(Duration);
+/// Pauses after a number of consecutive failures.
+struct Pauses(u32);
 
 impl Iterator for Pauses {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let pause = self.0;
-        self.0 = (2 * pause).min(MAX_PAUSE);
-        Some(pause)
+        self.0 = self.0.saturating_add(1);
+        Some(BACKOFF.after(self.0))
     }
 }
 
 impl Backoff for Pauses {
     fn reset(&mut self) {
-        self.0 = INITIAL_PAUSE;
+        self.0 = 0;
     }
 }

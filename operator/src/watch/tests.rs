@@ -8,10 +8,11 @@ use http::{Request, Response};
 use kube::client::{Body, ClientBuilder};
 use serde_json::json;
 use tokio::time::timeout;
+use tower::util::MapResponseLayer;
 use tower::{BoxError, service_fn};
 
 use super::*;
-use crate::api::BoundNesting;
+use crate::api::bound_nesting;
 
 /// Requests that the server received.
 #[derive(Debug, Default)]
@@ -75,7 +76,7 @@ fn client(pools: &[String], requests: &Arc<PoolRequests>) -> Client {
         }
     });
     ClientBuilder::new(service, "default")
-        .with_layer(&BoundNesting::layer())
+        .with_layer(&MapResponseLayer::new(bound_nesting))
         .build()
 }
 

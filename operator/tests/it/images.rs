@@ -1,10 +1,10 @@
 //! The Dockerfiles match what the operator and the chart expect of the images.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PodSpec;
-use separation_operator::apply::{self, Rollout};
+use separation_operator::apply::Manifest;
 use separation_operator::crd;
 use separation_operator::plan::{PoolPlan, Role};
 use separation_operator::settings::WorkerSettings;
@@ -44,8 +44,8 @@ fn worker_pod(role: Role) -> PodSpec {
         image: "separation-worker:test".to_owned(),
         allowed: BTreeSet::new(),
     };
-    let built: Deployment =
-        apply::deployment(&plan, role, None, &settings, 0, Rollout::RollingUpdate).expect("one");
+    let manifest = Manifest::new(Arc::new(plan), role, Arc::new(settings));
+    let built = manifest.deployment(0).expect("one");
     built.spec.template.spec.expect("a pod")
 }
 

@@ -3,9 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
+use separation_kafka::ClusterSettings;
 use separation_operator::crd::from_yaml;
 use separation_operator::decide::Lag;
-use separation_operator::kafka::ClusterSettings;
+use separation_operator::observe::cluster_settings;
 use separation_operator::plan::{PoolPlan, SecretKey};
 use separation_testbed::{Kafka, KafkaOptions, Security, eventually};
 
@@ -38,7 +39,7 @@ fn settings(plan: &PoolPlan, security: &Security, password: &str) -> ClusterSett
         "password" => Some(password.to_owned()),
         _ => None,
     };
-    ClusterSettings::from_plan(&plan.kafka, &plan.id, secret).expect("settings")
+    cluster_settings(&plan.kafka, &plan.id, secret).expect("settings")
 }
 
 #[tokio::test(flavor = "multi_thread")]

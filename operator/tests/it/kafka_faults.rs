@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use separation_kafka::{Cluster, Deadline, OffsetKind, TopicPartition};
 use separation_operator::decide::{Lag, Moment};
-use separation_operator::kafka::{Cluster, Deadline, OffsetKind, TopicPartition};
 use separation_operator::observe::{LagReader, Query};
 use separation_testbed::{Kafka, KafkaOptions, eventually};
 

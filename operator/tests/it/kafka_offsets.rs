@@ -5,8 +5,8 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Message as _};
 use separation_contract::kafka::{Assignor, OffsetReset, Timings, connection, one_message_consumer};
+use separation_kafka::{Cluster, Commit, Deadline};
 use separation_operator::apply::offsets;
-use separation_operator::kafka::{Cluster, Commit, Deadline};
 use separation_operator::observe::{Adoption, Query, QueryResult};
 use separation_testbed::{Kafka, eventually};
 

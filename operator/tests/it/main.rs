@@ -7,6 +7,8 @@ mod kafka_faults;
 mod kafka_lag;
 mod kafka_offsets;
 mod kafka_responses;
+mod kafka_versions;
 mod manifests;
 mod reading;
 mod scripted;
+mod scripted_cluster;

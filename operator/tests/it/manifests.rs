@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{CommandFactory as _, Parser};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Container;
-use separation_operator::apply::{self, Rollout};
+use separation_operator::apply::Manifest;
 use separation_operator::plan::{PoolPlan, Role};
 use separation_operator::settings::{RunArguments, RunSettings, WorkerSettings};
 use serde::de::DeserializeOwned;
@@ -192,10 +193,10 @@ fn the_operator_parses_the_settings_of_its_deployment() {
 fn sample_pools_are_valid() {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/samples");
     // With no additional privileges.
-    let workers = WorkerSettings {
+    let workers = Arc::new(WorkerSettings {
         image: "separation-worker:test".to_owned(),
         allowed: BTreeSet::new(),
-    };
+    });
     let mut names = Vec::new();
     for entry in fs::read_dir(samples).expect("samples") {
         let path = entry.expect("an entry").path();
@@ -208,8 +209,9 @@ fn sample_pools_are_valid() {
         let pool = separation_operator::crd::from_yaml(&text);
         let pool = pool.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let plan = PoolPlan::from_pool(&pool).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let plan = Arc::new(plan);
         for role in [Role::Processor, Role::Uploader] {
-            let built = apply::deployment(&plan, role, None, &workers, 0, Rollout::RollingUpdate);
+            let built = Manifest::new(Arc::clone(&plan), role, Arc::clone(&workers)).deployment(0);
             assert!(
                 built.is_ok(),
                 "{}: {}",

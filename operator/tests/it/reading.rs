@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use separation_contract::kafka::OffsetReset;
+use separation_kafka::{Cluster, ClusterSettings, Deadline, Group};
 use separation_operator::decide::{GroupReading, Lag, LagByPartition, Moment};
-use separation_operator::kafka::{Cluster, ClusterSettings, Deadline, Group};
-use separation_operator::observe::{Adoption, LagReader, Query, QueryResult, RequestCounts};
+use separation_operator::observe::{Adoption, LagReader, Query, QueryResult, RequestCounts, read_groups};
 use separation_testbed::{Kafka, eventually};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
@@ -93,9 +93,7 @@ impl Reading {
         eventually("a response of the coordinator", DEADLINE, async || {
             let requested = [(Arc::clone(&query.group), Arc::clone(&query.topic))];
             let deadline = Deadline::after(DEADLINE);
-            let reading = self
-                .cluster()
-                .groups(&requested, self.now, &deadline)
+            let reading = read_groups(self.cluster(), &requested, self.now, &deadline)
                 .await
                 .remove(0);
             (!matches!(reading, GroupReading::Unknown { .. })).then_some(reading)
@@ -146,6 +144,7 @@ pub(crate) fn known<const N: usize>(messages: [u64; N]) -> Lag {
 
 pub(crate) fn plain(bootstrap: &str) -> ClusterSettings {
     ClusterSettings {
+        client_id: "tests".to_owned(),
         bootstrap_servers: bootstrap.to_owned(),
         tls: None,
         sasl: None,

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -36,6 +37,17 @@ pub struct Admin {
 }
 
 impl Admin {
+    /// Starts to serve at an address, for the rest of the process.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub async fn start(self, address: SocketAddr) -> anyhow::Result<()> {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("cannot listen on ADMIN_ADDR {address}"))?;
+        tokio::spawn(self.serve(listener));
+        Ok(())
+    }
+
     /// Serves until the future is dropped.
     pub async fn serve(self, listener: TcpListener) {
         if let Ok(address) = listener.local_addr() {

@@ -7,11 +7,11 @@ use clap::Args;
 use secrecy::SecretString;
 use separation_contract::environment as env;
 use separation_contract::names;
+use separation_daemon::LogArguments;
 
 use super::Access;
 use crate::outbound::DownloadLimits;
 use crate::settings::{KafkaArguments, OutboundArguments, S3Arguments, SettingError, StagingArguments};
-use crate::telemetry::LogsArguments;
 
 /// Options of the API.
 #[derive(Debug, Clone, Args)]
@@ -66,7 +66,7 @@ pub struct ApiArguments {
     pub outbound: OutboundArguments,
     /// Log output.
     #[command(flatten)]
-    pub logs: LogsArguments,
+    pub logs: LogArguments,
 }
 
 /// Validated settings of the API.
@@ -94,27 +94,20 @@ impl ApiArguments {
     pub fn settings(&self) -> Result<ApiSettings, SettingError> {
         let access = Access::new(&self.username, self.password.as_ref());
         let open = matches!(access, Access::Open);
-        let ip = match self
-            .host
-            .as_deref()
-            .map(str::trim)
-            .filter(|host| !host.is_empty())
-        {
+        let host = self.host.as_deref().map(str::trim);
+        let ip = match host.filter(|host| !host.is_empty()) {
             None if open => Ipv4Addr::LOCALHOST.into(),
             None => Ipv4Addr::UNSPECIFIED.into(),
             Some("localhost") => Ipv4Addr::LOCALHOST.into(),
-            Some(host) => host.parse::<IpAddr>().map_err(|_| SettingError {
-                name: env::API_HOST,
-                problem: format!("`{host}` is not an IP address"),
-                fix: "set an IP address of this machine, such as 0.0.0.0 or 127.0.0.1",
+            Some(host) => host.parse::<IpAddr>().map_err(|_| {
+                let fix = "set an IP address of this machine, such as 0.0.0.0 or 127.0.0.1";
+                SettingError::new(env::API_HOST, format!("`{host}` is not an IP address"), fix)
             })?,
         };
         if open && !ip.is_loopback() {
-            return Err(SettingError {
-                name: env::BASIC_AUTH_PASSWORD,
-                problem: format!("not set, and any client could post songs to {ip} without authentication"),
-                fix: "set BASIC_AUTH_PASSWORD, or listen on 127.0.0.1",
-            });
+            let problem = format!("not set, and any client could post songs to {ip} without authentication");
+            let fix = "set BASIC_AUTH_PASSWORD, or listen on 127.0.0.1";
+            return Err(SettingError::new(env::BASIC_AUTH_PASSWORD, problem, fix));
         }
         let total = Duration::from_secs(self.input_timeout_seconds);
         Ok(ApiSettings {

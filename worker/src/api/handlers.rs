@@ -105,11 +105,8 @@ pub(super) async fn generate(State(app): State<App>, request: Request) -> Result
     let body = match body {
         Ok(Ok(body)) => body,
         Ok(Err(_)) => {
-            return Err(
-                Problem::new(StatusCode::BAD_REQUEST, "The body cannot be read").with_details(format!(
-                    "it ended early, or is larger than {MAX_JSON_BYTES} bytes"
-                )),
-            );
+            let details = format!("it ended early, or is larger than {MAX_JSON_BYTES} bytes");
+            return Err(Problem::bad_request("The body cannot be read").with_details(details));
         }
         Err(_) => {
             return Err(Problem::new(
@@ -166,12 +163,12 @@ pub(super) async fn upload(State(app): State<App>, request: Request) -> Result<J
                 });
             }
             _ => {
-                return Err(Problem::new(StatusCode::BAD_REQUEST, "Unknown field in the form")
-                    .with_details("the fields are audio and hook_url"));
+                let unknown = Problem::bad_request("Unknown field in the form");
+                return Err(unknown.with_details("the fields are audio and hook_url"));
             }
         }
     }
-    let missing = || Problem::new(StatusCode::BAD_REQUEST, "Missing required field: audio");
+    let missing = || Problem::bad_request("Missing required field: audio");
     let staged = staged.ok_or_else(missing)?;
     Ok(queued(staged.queue(hook_url.flatten(), trace).await?))
 }
@@ -241,20 +238,16 @@ fn trace(headers: &HeaderMap) -> TraceContext {
 /// Refuses a webhook that could never be called; host names are resolved only when it is called.
 fn check_hook(app: &App, hook_url: &str) -> Result<(), Problem> {
     app.outbound.check_url(hook_url).map_err(|error| {
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            "Invalid field: hook_url cannot be called",
-        )
-        .with_details(chain(&error))
+        Problem::bad_request("Invalid field: hook_url cannot be called").with_details(chain(&error))
     })
 }
 
 fn fetch_problem(error: &OutboundError) -> Problem {
     let details = chain(error);
     tracing::info!(error = details, "Cannot fetch the audio");
-    Problem::new(StatusCode::BAD_REQUEST, "Failed to fetch audio").with_details(details)
+    Problem::bad_request("Failed to fetch audio").with_details(details)
 }
 
 fn duplicate_field(field: &'static str) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "A field is present twice").with_details(field)
+    Problem::bad_request("A field is present twice").with_details(field)
 }

@@ -223,7 +223,7 @@ async fn first_piece(song: &mut BoxStream<'_, Result<Bytes, Problem>>) -> Result
             return Ok(piece);
         }
     }
-    Err(Problem::new(StatusCode::BAD_REQUEST, "The audio is empty"))
+    Err(Problem::bad_request("The audio is empty"))
 }
 
 fn internal() -> Problem {
@@ -232,35 +232,32 @@ fn internal() -> Problem {
 
 fn storage_problem(error: &WorkError) -> Problem {
     tracing::error!(%error, "Cannot store the song");
-    match error.class() {
-        ErrorClass::Transient | ErrorClass::Dependency | ErrorClass::TimedOut | ErrorClass::Interrupted => {
-            Problem::unavailable("The song cannot be stored now; retry later")
+    let unavailable = "The song cannot be stored now; retry later";
+    problem_of(error, unavailable, "The song cannot be stored")
+}
+
+fn queue_problem(task_uuid: &TaskId, error: &QueueError) -> Problem {
+    match error {
+        QueueError::NotQueued(cause) => {
+            tracing::error!(%task_uuid, error = %cause, "Task not queued");
+            let unavailable = "The task queue is unreachable; retry later";
+            problem_of(cause, unavailable, "Failed to queue the task")
         }
-        ErrorClass::Permanent | ErrorClass::Bug => {
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "The song cannot be stored")
+        QueueError::Unknown(cause) => {
+            tracing::error!(%task_uuid, error = %cause, "The brokers did not confirm the task; its song stays staged");
+            Problem::unavailable("The brokers did not confirm the task in time")
+                .with_details("it may be queued; read its status before posting the song again")
+                .with_task(task_uuid.clone())
         }
     }
 }
 
-fn queue_problem(task_uuid: &TaskId, error: &QueueError) -> Problem {
-    let cause = match error {
-        QueueError::NotQueued(cause) => {
-            tracing::error!(%task_uuid, error = %cause, "Task not queued");
-            cause
-        }
-        QueueError::Unknown(cause) => {
-            tracing::error!(%task_uuid, error = %cause, "The brokers did not confirm the task; its song stays staged");
-            return Problem::unavailable("The brokers did not confirm the task in time")
-                .with_details("it may be queued; read its status before posting the song again")
-                .with_task(task_uuid.clone());
-        }
-    };
-    match cause.class() {
+/// 503 if a retry may succeed, else 500.
+fn problem_of(error: &WorkError, unavailable: &'static str, failed: &'static str) -> Problem {
+    match error.class() {
         ErrorClass::Transient | ErrorClass::Dependency | ErrorClass::TimedOut | ErrorClass::Interrupted => {
-            Problem::unavailable("The task queue is unreachable; retry later")
+            Problem::unavailable(unavailable)
         }
-        ErrorClass::Permanent | ErrorClass::Bug => {
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Failed to queue the task")
-        }
+        ErrorClass::Permanent | ErrorClass::Bug => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, failed),
     }
 }

@@ -48,25 +48,20 @@ impl Problem {
         }
     }
 
-    pub(super) fn with_details(self, details: impl Into<String>) -> Self {
-        Self {
-            body: ProblemBody {
-                details: Some(details.into()),
-                ..self.body
-            },
-            ..self
-        }
+    /// 400: the request is invalid.
+    pub(super) fn bad_request(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error)
+    }
+
+    pub(super) fn with_details(mut self, details: impl Into<String>) -> Self {
+        self.body.details = Some(details.into());
+        self
     }
 
     /// Adds the UUID of a task that may be queued.
-    pub(super) fn with_task(self, task_uuid: TaskId) -> Self {
-        Self {
-            body: ProblemBody {
-                task_uuid: Some(task_uuid),
-                ..self.body
-            },
-            ..self
-        }
+    pub(super) fn with_task(mut self, task_uuid: TaskId) -> Self {
+        self.body.task_uuid = Some(task_uuid);
+        self
     }
 
     /// 503 with `Retry-After`: the request is valid and may be sent again.
@@ -81,7 +76,7 @@ impl Problem {
 
 impl From<RequestError> for Problem {
     fn from(error: RequestError) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, error.to_string())
+        Self::bad_request(error.to_string())
     }
 }
 

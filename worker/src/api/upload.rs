@@ -49,14 +49,8 @@ impl Form {
         let shared = SharedBodyState::default();
         let (parts, body) = request.into_parts();
         let body = Body::from_stream(limited_body(body, limits, shared.clone()));
-        let parts = Multipart::from_request(Request::from_parts(parts, body), &())
-            .await
-            .map_err(|_| {
-                Problem::new(
-                    StatusCode::BAD_REQUEST,
-                    "Content-Type must be multipart/form-data",
-                )
-            })?;
+        let parts = Multipart::from_request(Request::from_parts(parts, body), &()).await;
+        let parts = parts.map_err(|_| Problem::bad_request("Content-Type must be multipart/form-data"))?;
         Ok(Self {
             parts,
             shared,
@@ -147,7 +141,7 @@ fn limited_body(
                 before
             });
             if overhead_bytes > MAX_OVERHEAD_BYTES {
-                let problem = Problem::new(StatusCode::BAD_REQUEST, "The form cannot be read");
+                let problem = Problem::bad_request("The form cannot be read");
                 return end(problem.with_details("its headers or other fields are too large"));
             }
             Some((Ok(piece), Some(body)))
@@ -158,7 +152,5 @@ fn limited_body(
 
 fn explain(shared: &SharedBodyState, error: &MultipartError) -> Problem {
     let known = shared.with(|state| state.problem.take());
-    known.unwrap_or_else(|| {
-        Problem::new(StatusCode::BAD_REQUEST, "The form cannot be read").with_details(error.body_text())
-    })
+    known.unwrap_or_else(|| Problem::bad_request("The form cannot be read").with_details(error.body_text()))
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use clap::Args;
 use separation_daemon::Heartbeat;
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 use super::failure::Failure;
@@ -38,22 +37,16 @@ pub(super) struct ApiCommand {
 }
 
 pub(super) fn run(command: &ApiCommand) -> Result<(), Failure> {
-    command
-        .api
-        .logs
-        .start()
-        .context("--log-level")
-        .map_err(Failure::Usage)?;
-    let plan = ApiPlan::new(&command.api).map_err(|error| Failure::Usage(error.into()))?;
-    let runtime = tokio::runtime::Runtime::new()
-        .context("cannot start a runtime")
-        .map_err(Failure::Work)?;
+    let logs = command.api.logs.settings().context("--log-level");
+    logs.map_err(Failure::Usage)?.start();
+    let plan = ApiPlan::new(&command.api)?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
     let heartbeat = Heartbeat::default();
     let serving = serve(plan, command.api.admin_addr, command.parent, heartbeat.clone());
     let served = runtime.block_on(heartbeat.during(serving));
     // Does not wait for blocking threads of Kafka clients.
     runtime.shutdown_background();
-    let shutdown = served.map_err(Failure::Work)?;
+    let shutdown = served?;
     if shutdown.abort.is_cancelled() {
         return Err(Failure::Interrupted);
     }
@@ -71,9 +64,6 @@ async fn serve(
     parent.follow(&shutdown);
     let metrics = ApiMetrics::new();
     let (activity, watched) = watch::channel(Activity::Starting);
-    let listener = TcpListener::bind(admin_addr)
-        .await
-        .with_context(|| format!("cannot listen on ADMIN_ADDR {admin_addr}"))?;
     let admin = Admin {
         activity: watched,
         metrics: metrics.families(),
@@ -81,7 +71,7 @@ async fn serve(
         heartbeat,
         shutdown: shutdown.clone(),
     };
-    tokio::spawn(admin.serve(listener));
+    admin.start(admin_addr).await?;
     let drained = shutdown.drain.clone();
     let (ready, started) = oneshot::channel();
     tokio::spawn(async move {

@@ -29,7 +29,7 @@ pub(super) struct BenchModelArguments {
 
 /// Prints `{"chunk_frames": …, "run_seconds": […]}`.
 pub(super) fn run(arguments: &BenchModelArguments) -> Result<(), Failure> {
-    measure(arguments).map_err(Failure::Work)
+    Ok(measure(arguments)?)
 }
 
 fn measure(arguments: &BenchModelArguments) -> anyhow::Result<()> {

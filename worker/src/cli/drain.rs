@@ -40,19 +40,18 @@ pub(super) fn run(arguments: &DrainArguments) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start a runtime")
-        .map_err(Failure::Work)?;
+        .context("cannot start a runtime")?;
     let client = http_client(ANSWER_LIMIT)?;
-    let drained = runtime.block_on(async {
+    runtime.block_on(async {
         let drained = drain(&client, own_address(arguments.addr));
         match arguments.wait {
-            None => drained.await,
+            None => drained.await?,
             Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), drained)
                 .await
-                .with_context(|| format!("a task was still running after {seconds} s"))?,
+                .with_context(|| format!("a task was still running after {seconds} s"))??,
         }
-    });
-    drained.map_err(Failure::Work)
+        Ok(())
+    })
 }
 
 /// The address at which to call a worker that listens on `addr`.

@@ -1,5 +1,7 @@
 //! Failures of commands, and exit codes.
 
+use crate::settings::SettingError;
+
 /// Some of the work failed.
 pub(super) const EXIT_FAILED: u8 = 1;
 
@@ -19,4 +21,17 @@ pub(super) enum Failure {
     Reported,
     /// A signal ended it.
     Interrupted,
+}
+
+impl From<SettingError> for Failure {
+    fn from(error: SettingError) -> Self {
+        Self::Usage(error.into())
+    }
+}
+
+/// Errors without another kind are failures of the work.
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Work(error)
+    }
 }

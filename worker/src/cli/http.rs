@@ -8,12 +8,7 @@ use super::failure::Failure;
 
 /// An HTTP client for this machine and for addresses from the command line; not for untrusted links.
 pub(super) fn http_client(answer_limit: Duration) -> Result<reqwest::Client, Failure> {
-    // Fails only when a provider is already installed.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .timeout(answer_limit)
-        .no_proxy()
-        .build()
-        .context("cannot create an HTTP client")
-        .map_err(Failure::Work)
+    crate::outbound::install_tls();
+    let client = reqwest::Client::builder().timeout(answer_limit).no_proxy();
+    Ok(client.build().context("cannot create an HTTP client")?)
 }

@@ -10,7 +10,7 @@ use super::printing::{json_out, write_out};
 use crate::kafka::{GroupLag, PartitionLag, read_group_lag};
 use crate::settings::{ConsumedRole, ConsumerArguments, KafkaArguments};
 
-/// Time limit of one response of the brokers.
+/// Time limit of the reading.
 const LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
@@ -60,7 +60,12 @@ pub(super) fn run(arguments: &LagArguments) -> Result<(), Failure> {
         .map_err(|error| Failure::Usage(error.into()))?;
     let group = arguments.group.as_deref().unwrap_or(&consumer.group);
     let topic = arguments.topic.as_deref().unwrap_or(&consumer.topic);
-    let lag = read_group_lag(&kafka, group, topic, LIMIT)
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    let lag = runtime
+        .block_on(read_group_lag(&kafka, group, topic, LIMIT))
         .with_context(|| format!("cannot read the lag of {group} in {topic}"))
         .map_err(Failure::Work)?;
     let printed = if arguments.json {

@@ -92,3 +92,25 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     printing::line_err(&format!("error: {error:#}"));
     ExitCode::from(code)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use separation_testbed::{check_generated, reference};
+
+    use super::Arguments;
+    use crate::telemetry::{ApiMetrics, Metrics};
+
+    #[test]
+    fn the_committed_reference_is_up_to_date() {
+        let (consumers, api) = (Metrics::new().families(), ApiMetrics::new().families());
+        let metrics = [
+            ("Metrics of `processor` and `uploader`", consumers.all()),
+            ("Metrics of `api`", api.all()),
+        ];
+        check_generated(
+            "docs/reference/worker.md",
+            &reference(&Arguments::command(), &metrics),
+        );
+    }
+}

@@ -34,10 +34,7 @@ pub(super) struct ProcessorArguments {
 
 pub(super) fn run(arguments: &ProcessorArguments) -> Result<(), Failure> {
     let staging = arguments.staging.settings();
-    let s3 = arguments
-        .s3
-        .settings()
-        .map_err(|error| Failure::Usage(error.into()))?;
+    let s3 = arguments.s3.settings()?;
     let (model, runtime) = (arguments.model.choice(), arguments.model.runtime());
     let serving = arguments.serve.begin(ConsumedRole::Processor)?;
     tracing::info!(?staging, ?model, ?runtime, "Settings of the processor");

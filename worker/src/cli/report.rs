@@ -13,7 +13,7 @@ use crate::audio::SAMPLE_RATE_HZ;
 use crate::song::SongReport;
 
 /// The report of one song. Paths that are not UTF-8 contain replacement characters.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct FileReport {
     input: String,
     status: Status,
@@ -43,10 +43,11 @@ pub(super) struct FileReport {
     warnings: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Status {
     Separated,
+    #[default]
     Failed,
 }
 
@@ -86,17 +87,10 @@ impl FileReport {
     pub(super) fn failure(input: &Path, error: &anyhow::Error, wall: Duration) -> Self {
         Self {
             input: input.display().to_string(),
-            status: Status::Failed,
             error: Some(format!("{error:#}")),
-            outputs: BTreeMap::new(),
-            format: None,
-            audio_seconds: None,
             wall_seconds: wall.as_secs_f64(),
-            speed: None,
-            first_chunk_seconds: None,
             peak_memory_bytes: peak_memory_bytes(),
-            clipped_samples: BTreeMap::new(),
-            warnings: Vec::new(),
+            ..Self::default()
         }
     }
 

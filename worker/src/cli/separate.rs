@@ -25,7 +25,7 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
         .with_context(|| format!("cannot create --output-dir {}", output_dir.display()))
         .map_err(Failure::Usage)?;
     remove_abandoned(output_dir);
-    let cancel = cancel_on_signal().map_err(Failure::Work)?;
+    let cancel = cancel_on_signal()?;
 
     let loaded = Separator::load(&model, arguments.runtime(), &Locations::from_environment());
     // A process that exits while ONNX Runtime loads a model may crash, so signals take effect only here.
@@ -62,9 +62,9 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
         }
     }
     match unprinted {
-        Some(error) => Err(Failure::Work(
-            anyhow::Error::from(error).context("cannot write the report"),
-        )),
+        Some(error) => Err(anyhow::Error::from(error)
+            .context("cannot write the report")
+            .into()),
         None if failed => Err(Failure::Reported),
         None => Ok(()),
     }

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 use separation_contract::environment as env;
-use separation_daemon::Heartbeat;
-use tokio::net::TcpListener;
+use separation_daemon::{Heartbeat, LogArguments};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
 
@@ -20,7 +19,7 @@ use crate::processor::ModelError;
 use crate::service::{Activity, Exit, Service, Shutdown};
 use crate::settings::{ConsumedRole, ConsumerArguments, ConsumerSettings, KafkaArguments, KafkaSettings};
 use crate::storage::StorageError;
-use crate::telemetry::{LogsArguments, Metrics};
+use crate::telemetry::Metrics;
 use crate::work::{HoldableStep, Role, WorkError};
 
 /// Time that a graceful shutdown waits for a model that is loading; large models take ten seconds.
@@ -45,7 +44,7 @@ pub(super) struct ServeArguments {
     #[command(flatten)]
     parent: ParentArguments,
     #[command(flatten)]
-    logs: LogsArguments,
+    logs: LogArguments,
 }
 
 /// Validated settings and the runtime, ready to serve a role.
@@ -61,28 +60,17 @@ pub(super) struct Serving {
 impl ServeArguments {
     /// Validates the options, starts logging, and installs signal handlers before the first line is logged.
     pub(super) fn begin(&self, role: ConsumedRole) -> Result<Serving, Failure> {
-        let kafka = self
-            .kafka
-            .settings()
-            .map_err(|error| Failure::Usage(error.into()))?;
-        let consumer = self
-            .consumer
-            .settings(role)
-            .map_err(|error| Failure::Usage(error.into()))?;
-        self.logs
-            .start()
-            .context("LOG_LEVEL is invalid")
-            .map_err(Failure::Usage)?;
+        let kafka = self.kafka.settings()?;
+        let consumer = self.consumer.settings(role)?;
+        let logs = self.logs.settings().context("LOG_LEVEL is invalid");
+        logs.map_err(Failure::Usage)?.start();
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
-            .context("cannot start a runtime")
-            .map_err(Failure::Work)?;
-        let shutdown = runtime
-            .block_on(async { Shutdown::on_signals() })
-            .context("cannot catch signals")
-            .map_err(Failure::Work)?;
+            .context("cannot start a runtime")?;
+        let shutdown = runtime.block_on(async { Shutdown::on_signals() });
+        let shutdown = shutdown.context("cannot catch signals")?;
         // The Debug output of these types contains no secrets.
         tracing::info!(?kafka, ?consumer, admin_addr = %self.admin_addr, "Settings");
         Ok(Serving {
@@ -101,7 +89,7 @@ impl Serving {
     pub(super) fn run<R: Role>(self, make: impl AsyncFn() -> anyhow::Result<R>) -> Result<(), Failure> {
         let heartbeat = Heartbeat::default();
         let served = heartbeat.during(self.serve(make, heartbeat.clone()));
-        let exit = self.runtime.block_on(served).map_err(Failure::Work)?;
+        let exit = self.runtime.block_on(served)?;
         // A process that exits while ONNX Runtime loads or runs a model on a thread may crash.
         self.runtime.shutdown_timeout(match exit {
             Exit::Drained => LOADING_LIMIT,
@@ -125,9 +113,6 @@ impl Serving {
         self.parent.follow(shutdown);
         let metrics = Metrics::new();
         let (activity, watched) = watch::channel(Activity::Starting);
-        let listener = TcpListener::bind(self.admin_addr)
-            .await
-            .with_context(|| format!("cannot listen on ADMIN_ADDR {}", self.admin_addr))?;
         let admin = Admin {
             activity: watched,
             metrics: metrics.families(),
@@ -135,7 +120,7 @@ impl Serving {
             heartbeat,
             shutdown: shutdown.clone(),
         };
-        tokio::spawn(admin.serve(listener));
+        admin.start(self.admin_addr).await?;
         let role = tokio::select! {
             role = create_role(&metrics, make) => role?,
             () = shutdown.drain.cancelled() => {
@@ -184,14 +169,8 @@ async fn create_role<R>(metrics: &Metrics, make: impl AsyncFn() -> anyhow::Resul
             Ok(role) => return Ok(role),
             Err(error) => error,
         };
-        let storage = error
-            .downcast_ref::<StorageError>()
-            .and_then(StorageError::dependency);
-        let model = || {
-            error
-                .downcast_ref::<ModelError>()
-                .and_then(ModelError::dependency)
-        };
+        let storage = error.downcast_ref().and_then(StorageError::dependency);
+        let model = || error.downcast_ref().and_then(ModelError::dependency);
         let Some(dependency) = storage.or_else(model) else {
             return Err(error);
         };

@@ -59,8 +59,7 @@ pub(super) fn run(arguments: &SubmitArguments) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start a runtime")
-        .map_err(Failure::Work)?;
+        .context("cannot start a runtime")?;
     let submitted = runtime.block_on(async {
         tokio::select! {
             submitted = submit(plan) => submitted,
@@ -78,17 +77,13 @@ async fn submit(plan: SubmitPlan) -> Result<(), Failure> {
     };
     match &plan.target {
         Target::Kafka { settings, topic } => {
-            let producer = Producer::new(settings)
-                .context("cannot create a Kafka client")
-                .map_err(Failure::Work)?;
+            let producer = Producer::new(settings).context("cannot create a Kafka client")?;
             for song in &plan.songs {
                 let report = publish(&producer, topic, song, plan.hook_url.as_deref()).await;
                 reporter.print(&report)?;
             }
             let flushed = producer.close(FLUSH_LIMIT).await;
-            flushed
-                .context("Kafka did not confirm all tasks")
-                .map_err(Failure::Work)?;
+            flushed.context("Kafka did not confirm all tasks")?;
         }
         Target::Api(api) => submit_to_api(&plan, api, &mut reporter).await?,
     }
@@ -266,9 +261,7 @@ struct Reporter {
 impl Reporter {
     fn print(&mut self, report: &SubmitReport) -> Result<(), Failure> {
         self.failed |= report.error.is_some();
-        self.write(report)
-            .context("cannot write the report")
-            .map_err(Failure::Work)
+        Ok(self.write(report).context("cannot write the report")?)
     }
 
     fn write(&self, report: &SubmitReport) -> io::Result<()> {

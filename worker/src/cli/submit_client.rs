@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::RETRY_AFTER;
+use reqwest::multipart::{Form, Part};
 use reqwest::{Body, RequestBuilder, Response};
 use secrecy::{ExposeSecret as _, SecretString};
 use separation_contract::message::TaskId;
@@ -15,7 +16,6 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 use url::Url;
-use uuid::Uuid;
 
 use super::submit_song::Song;
 use crate::audio::part_file;
@@ -97,12 +97,9 @@ impl ApiClient {
             bail!("--api must start with http:// or https://");
         }
         crate::outbound::install_tls();
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .context("cannot create an HTTP client")?;
+        let http = reqwest::Client::builder().no_proxy().build();
         Ok(Self {
-            http,
+            http: http.context("cannot create an HTTP client")?,
             api: api.as_str().trim_end_matches('/').to_owned(),
             username: username.to_owned(),
             password,
@@ -154,24 +151,13 @@ impl ApiClient {
         let song = tokio::fs::File::open(file)
             .await
             .with_context(|| format!("cannot read {}", file.display()))?;
-        let boundary = Uuid::new_v4().simple().to_string();
-        let part =
-            |rest: &str| format!("--{boundary}\r\nContent-Disposition: form-data; name={rest}\r\n\r\n");
-        let hook = hook_url.map(|url| format!("{}{url}\r\n", part("\"hook_url\"")));
-        let name = name.replace(['"', '\r', '\n', '\\'], "_");
-        let head = format!(
-            "{}{}",
-            hook.unwrap_or_default(),
-            part(&format!("\"audio\"; filename=\"{name}\""))
-        );
-        let end = format!("\r\n--{boundary}--\r\n");
-        let piece = |text: String| futures_util::stream::iter([Ok(bytes::Bytes::from(text))]);
-        let body = piece(head).chain(ReaderStream::new(song)).chain(piece(end));
-        Ok(self
-            .http
-            .post(format!("{}/tasks", self.api))
-            .header(CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}"))
-            .body(Body::wrap_stream(body)))
+        let song = Part::stream(Body::wrap_stream(ReaderStream::new(song)));
+        let mut form = Form::new();
+        if let Some(hook_url) = hook_url {
+            form = form.text("hook_url", hook_url.to_owned());
+        }
+        let form = form.part("audio", song.file_name(name.to_owned()));
+        Ok(self.http.post(format!("{}/tasks", self.api)).multipart(form))
     }
 
     pub(super) async fn poll(&self, task: &TaskId) -> Result<StatusResponse> {

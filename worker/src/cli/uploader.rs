@@ -7,9 +7,7 @@ use separation_contract::environment as env;
 use super::failure::Failure;
 use super::serve::ServeArguments;
 use crate::outbound;
-use crate::settings::{
-    ConsumedRole, OutboundArguments, S3Arguments, SettingError, StagingArguments, WebhookArguments,
-};
+use crate::settings::{ConsumedRole, OutboundArguments, S3Arguments, StagingArguments, WebhookArguments};
 use crate::storage::{Finals, S3, Staging};
 use crate::uploader::Uploader;
 use crate::webhook::{Signer, Webhook};
@@ -37,9 +35,8 @@ pub(super) struct UploaderArguments {
 
 pub(super) fn run(arguments: &UploaderArguments) -> Result<(), Failure> {
     let staging = arguments.staging.settings();
-    let usage = |error: SettingError| Failure::Usage(error.into());
-    let s3 = arguments.s3.settings().map_err(usage)?;
-    s3.bucket().map_err(usage)?;
+    let s3 = arguments.s3.settings()?;
+    s3.bucket()?;
     let secret = arguments.webhook.webhook_secret.as_ref();
     let signer = secret.map(Signer::new).transpose();
     let signer = signer.context(env::WEBHOOK_SECRET).map_err(Failure::Usage)?;

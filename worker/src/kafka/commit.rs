@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use separation_contract::backoff::Backoff;
 use separation_contract::offset_metadata::OffsetMetadata;
 
 use super::admission::Accepted;
@@ -14,11 +15,11 @@ use super::consumer::Consumer;
 use super::error::CommitError;
 use super::message::Position;
 
-/// First pause before a failed commit is retried.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-
-/// Longest pause; it doubles with each retry.
-const MAX_PAUSE: Duration = Duration::from_millis(1_600);
+/// Pauses before a failed commit is retried.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(100),
+    longest: Duration::from_millis(1_600),
+};
 
 /// How long a topic may be unknown to the brokers before it counts as deleted: half of the metadata refresh interval.
 const NO_TOPIC_LIMIT: Duration = Duration::from_secs(5);
@@ -71,7 +72,7 @@ impl Consumer {
     /// When the partition is lost, the topic was deleted, or the client cannot continue.
     pub async fn commit(&self, position: Position, record: &OffsetMetadata) -> Result<(), CommitError> {
         let mut record = record.clone();
-        let (mut pause, mut no_topic_since) = (FIRST_PAUSE, None);
+        let (mut failures, mut no_topic_since) = (0, None);
         loop {
             let requested_at = Instant::now();
             if !self.state().membership.owns_running() {
@@ -108,8 +109,8 @@ impl Consumer {
             if client::should_log(&format!("commit {:?}", error.rdkafka_error_code())) {
                 tracing::warn!(%error, %position, "Commit failed; retrying");
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_PAUSE);
+            failures += 1;
+            tokio::time::sleep(BACKOFF.after(failures)).await;
         }
     }
 

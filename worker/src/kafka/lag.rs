@@ -1,13 +1,11 @@
 //! Lag and partition owners of a group, as `kafka-consumer-groups --describe` shows them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use separation_kafka::{Cluster, Deadline, Group, OffsetKind, ReadError, TopicPartition};
 
-use super::client::{self, Logging};
 use crate::settings::KafkaSettings;
 
 /// Lag of a group in a topic.
@@ -56,134 +54,79 @@ impl GroupLag {
     }
 }
 
-/// Reads the lag of `group` in `topic`. Blocks; each request takes at most `limit`.
+/// Reads the lag of `group` in `topic` within `limit`.
 ///
 /// # Errors
 /// When a request fails or the topic does not exist.
-pub fn read_group_lag(
+pub async fn read_group_lag(
     kafka: &KafkaSettings,
     group: &str,
     topic: &str,
     limit: Duration,
-) -> KafkaResult<GroupLag> {
-    let mut config = client::config(kafka, vec![("group.id", group.to_owned())]);
-    config.set("isolation.level", "read_committed");
-    config.set("enable.auto.commit", "false");
-    let consumer: BaseConsumer<Logging> = config.create_with_context(Logging::default())?;
-    let metadata = consumer.fetch_metadata(Some(topic), limit)?;
-    let mut requested = TopicPartitionList::new();
-    for known in metadata.topics() {
-        if let Some(error) = known.error() {
-            return Err(KafkaError::MetadataFetch(error.into()));
-        }
-        for partition in known.partitions() {
-            requested.add_partition(topic, partition.id());
-        }
-    }
-    let committed = consumer.committed_offsets(requested, limit)?;
-    let (state, owners) = read_members(&consumer, group, topic, limit)?;
-    let mut partitions = Vec::with_capacity(committed.count());
-    for element in committed.elements() {
-        element.error()?;
-        let partition = element.partition();
-        let (start, end) = consumer.fetch_watermarks(topic, partition, limit)?;
-        let committed = match element.offset() {
-            Offset::Offset(offset) => Some(offset),
-            _ => None,
-        };
-        partitions.push(PartitionLag {
+) -> Result<GroupLag, ReadError> {
+    let cluster = Cluster::new(&kafka.cluster_settings()?)?;
+    let deadline = Deadline::after(limit);
+    let (group_name, topic_name): (Arc<str>, Arc<str>) = (group.into(), topic.into());
+    let described = cluster.topics(&[Arc::clone(&topic_name)], &deadline).await;
+    let mut requested = Vec::new();
+    for described in described.into_values() {
+        requested.extend(described?.partitions.into_iter().map(|partition| TopicPartition {
+            topic: Arc::clone(&topic_name),
             partition,
+        }));
+    }
+    let groups = [(Arc::clone(&group_name), requested.clone())];
+    // Ends after commits, because a worker may commit meanwhile.
+    let committed = cluster.committed_offsets(&groups, &deadline).await;
+    let starts = cluster.offsets(&requested, OffsetKind::Start, &deadline).await;
+    let ends = cluster.offsets(&requested, OffsetKind::End, &deadline).await;
+    let members = cluster.describe_groups(&[group_name], &deadline).await;
+    let members = members.into_iter().next().transpose()?;
+    let owners = members
+        .as_ref()
+        .map(|group| owners(group, topic))
+        .unwrap_or_default();
+    let mut partitions = Vec::with_capacity(requested.len());
+    for partition in &requested {
+        let (start, end) = (starts[partition].clone()?, ends[partition].clone()?);
+        let committed = committed.iter().find_map(|commits| commits.get(partition));
+        let committed = committed
+            .cloned()
+            .transpose()?
+            .flatten()
+            .map(|commit| commit.next);
+        partitions.push(PartitionLag {
+            partition: partition.partition,
             committed,
             start,
             end,
             lag: committed.map(|committed| end.saturating_sub(committed.max(start)).max(0)),
-            owner: owners.get(&partition).cloned(),
+            owner: owners.get(&partition.partition).cloned(),
         });
     }
-    partitions.sort_by_key(|row| row.partition);
+    // Brokers report `Dead` for a group that does not exist.
+    let state = members
+        .map(|group| group.state_name)
+        .filter(|state| **state != *"Dead");
     Ok(GroupLag {
         group: group.to_owned(),
-        state,
+        state: state.map_or_else(|| "Unknown".to_owned(), |state| state.to_string()),
         topic: topic.to_owned(),
         partitions,
     })
 }
 
-fn read_members(
-    consumer: &BaseConsumer<Logging>,
-    group: &str,
-    topic: &str,
-    limit: Duration,
-) -> KafkaResult<(String, HashMap<i32, PartitionOwner>)> {
-    let groups = consumer.fetch_group_list(Some(group), limit)?;
-    let Some(found) = groups.groups().iter().find(|found| found.name() == group) else {
-        return Ok(("Unknown".to_owned(), HashMap::new()));
-    };
+/// The owners of a topic's partitions.
+fn owners(group: &Group, topic: &str) -> HashMap<i32, PartitionOwner> {
     let mut owners = HashMap::new();
-    for member in found.members() {
+    for member in &group.members {
         let owner = PartitionOwner {
-            client_id: member.client_id().to_owned(),
-            host: member.client_host().trim_start_matches('/').to_owned(),
+            client_id: member.client_id.to_string(),
+            host: member.host.trim_start_matches('/').to_owned(),
         };
-        for partition in assigned(member.assignment().unwrap_or_default(), topic) {
+        for partition in member.assigned_partitions(topic).unwrap_or_default() {
             owners.insert(partition, owner.clone());
         }
     }
-    Ok((found.state().to_owned(), owners))
-}
-
-/// Partitions of `topic` in a member's assignment: Kafka's `ConsumerProtocolAssignment`, big-endian: version (16 bits),
-/// count of topics (32), and for each its name (16-bit length) and partitions (32-bit count, 32 bits each).
-fn assigned(bytes: &[u8], topic: &str) -> Vec<i32> {
-    read_assignment(bytes, topic).unwrap_or_default()
-}
-
-fn read_assignment(bytes: &[u8], wanted: &str) -> Option<Vec<i32>> {
-    let mut rest = bytes;
-    let mut take = |count: usize| {
-        let (taken, left) = rest.split_at_checked(count)?;
-        rest = left;
-        Some(taken)
-    };
-    let short = |bytes: &[u8]| Some(usize::from(u16::from_be_bytes(bytes.try_into().ok()?)));
-    let long = |bytes: &[u8]| Some(i32::from_be_bytes(bytes.try_into().ok()?));
-    take(2)?;
-    let mut found = Vec::new();
-    for _ in 0..long(take(4)?)? {
-        let length = short(take(2)?)?;
-        let is_wanted = take(length)? == wanted.as_bytes();
-        for _ in 0..long(take(4)?)? {
-            let partition = long(take(4)?)?;
-            if is_wanted {
-                found.push(partition);
-            }
-        }
-    }
-    Some(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn an_assignment_is_read_as_kafka_writes_it() {
-        let mut bytes = vec![0, 3, 0, 0, 0, 2];
-        bytes.extend([0, 1, b'a', 0, 0, 0, 1, 0, 0, 0, 9]);
-        bytes.extend([0, 2, b'b', b'c', 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 1, 0]);
-        bytes.extend([0xff; 4]);
-        assert_eq!(assigned(&bytes, "bc"), [1, 256]);
-        assert_eq!(assigned(&bytes, "a"), [9]);
-        assert_eq!(assigned(&bytes, "x"), [0; 0]);
-        assert_eq!(assigned(&bytes[..20], "bc"), [0; 0]);
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            assigned(&bytes, "a");
-        }
-    }
+    owners
 }

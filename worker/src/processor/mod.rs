@@ -65,10 +65,7 @@ impl Role for Processor {
             .map(|manifest| finished(task, &manifest));
         if staged.is_none() && self.has_succeeded(&task.task_uuid).await {
             // An uploader already has the result.
-            return Ok(Some(Finished {
-                publish: None,
-                success: true,
-            }));
+            return Ok(Some(Finished::unpublished(true)));
         }
         Ok(staged)
     }

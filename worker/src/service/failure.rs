@@ -1,7 +1,8 @@
 //! Decides what happens to a message whose processing failed. Pure.
 
+use separation_contract::failure_policy::FailurePolicy;
+
 use crate::error::ErrorClass;
-use crate::settings::FailurePolicy;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FailureDecision {
@@ -18,7 +19,7 @@ pub(super) fn decide(class: ErrorClass, policy: FailurePolicy, requeued_before: 
     match (class, policy) {
         // A dependency's failure is retried and never reaches this point; it is not the message's fault.
         (ErrorClass::Interrupted | ErrorClass::Dependency, _) => FailureDecision::LeaveUncommitted,
-        (ErrorClass::Transient | ErrorClass::TimedOut, FailurePolicy::RetryOnFailure { max_retries })
+        (ErrorClass::Transient | ErrorClass::TimedOut, FailurePolicy::RetryOnFailure(max_retries))
             if requeued_before < max_retries =>
         {
             FailureDecision::Requeue
@@ -33,7 +34,7 @@ mod tests {
 
     #[test]
     fn the_class_and_the_policy_decide() {
-        let retry = FailurePolicy::RetryOnFailure { max_retries: 2 };
+        let retry = FailurePolicy::RetryOnFailure(2);
         let always = FailurePolicy::AlwaysCommit;
         for (class, policy, before, expected) in [
             (ErrorClass::Transient, always, 0, FailureDecision::Report),

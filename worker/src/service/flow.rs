@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use separation_contract::backoff::Backoff;
 use separation_contract::message::{MAX_MESSAGE_BYTES, Malformed, TaskId, TaskResult, requeue_value};
 use separation_contract::offset_metadata::OffsetMetadata;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ use crate::kafka::{CommitError, CommittedState, Header, KAFKA_FIX, Message, Posi
 use crate::telemetry::TraceContext;
 use crate::work::{
     Dependency, FailureReport, Finished, HoldableStep, Role, WorkContext, WorkError, WorkSupervisor,
+    retry_transient, retry_while_held,
 };
 
 /// How long canceled or overdue work may take to stop by itself.
@@ -34,9 +36,12 @@ const FAILURE_REPORT_LIMIT: Duration = Duration::from_secs(150);
 /// Pause before a step that must succeed is retried.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Longest pause before publishing is retried; it doubles up to half of the 30 s within which a task must continue
-/// after a refusal has ended.
-const MAX_PAUSE: Duration = Duration::from_secs(15);
+/// Pauses before publishing is retried, up to half of the 30 s within which a task must continue after a refusal has
+/// ended.
+const PUBLISH_BACKOFF: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(15),
+};
 
 /// The processing of one message.
 pub(super) struct Flow<'s, R> {
@@ -204,16 +209,13 @@ impl<'s, R: Role> Flow<'s, R> {
             },
         };
         self.record.load(committed, confirmed);
-        let (context, mut supervisor) =
-            self.work_context(Instant::now() + self.service.settings.task_timeout);
+        let deadline = Instant::now() + self.service.settings.task_timeout;
+        let (context, mut supervisor) = self.work_context(deadline);
         let message = match role.parse(self.message.value.as_deref()) {
             Ok(message) => message,
-            Err(malformed) => {
-                return self.report_malformed(task, &malformed).await;
-            }
+            Err(malformed) => return self.report_malformed(task, &malformed).await,
         };
-        let completed =
-            crate::work::retry_transient(&context, "find_completed", || role.find_completed(&message));
+        let completed = retry_transient(&context, "find_completed", || role.find_completed(&message));
         match self.drive(&mut supervisor, &context, completed).await? {
             Ok(Some(finished)) => {
                 tracing::info!(
@@ -225,9 +227,7 @@ impl<'s, R: Role> Flow<'s, R> {
                 return Ok(MessageOutcome::Duplicate);
             }
             Ok(None) => {}
-            Err(error) => {
-                return self.handle_failure(task, &message, &error).await;
-            }
+            Err(error) => return self.handle_failure(task, &message, &error).await,
         }
         let attempts = self.record.attempts();
         if attempts >= self.service.settings.max_attempts {
@@ -237,17 +237,11 @@ impl<'s, R: Role> Flow<'s, R> {
         if confirmed.is_none() {
             self.record.write_changed().await?;
         }
-        // Otherwise the commit runs in parallel with the work and takes some milliseconds. If the task crashes the
-        // worker within that time, it is the next worker's first message of the partition: that commit is awaited.
+        // Otherwise the commit runs in parallel with the first milliseconds of the work. A crash in that time may not be
+        // counted, but only once: the message is then its next worker's first, whose commit is awaited.
         faults::point("attempt_recorded").await;
-        match self
-            .drive(
-                &mut supervisor,
-                &context,
-                crate::work::retry_while_held(&context, "work", || role.work(&message, &context)),
-            )
-            .await?
-        {
+        let work = retry_while_held(&context, "work", || role.work(&message, &context));
+        match self.drive(&mut supervisor, &context, work).await? {
             Ok(finished) => {
                 faults::point("worked").await;
                 self.complete(task, &message, &finished).await?;
@@ -373,10 +367,7 @@ impl<'s, R: Role> Flow<'s, R> {
                 }
                 Err(error) => {
                     tracing::error!(task_uuid = task, error = %error, "Cannot report the failure");
-                    break Finished {
-                        publish: None,
-                        success: false,
-                    };
+                    break Finished::unpublished(false);
                 }
             }
         };
@@ -507,7 +498,7 @@ impl<'s, R: Role> Flow<'s, R> {
             value: self.message.trace.child().to_string(),
         });
         let key = self.message.key.as_deref();
-        let mut pause = PAUSE;
+        let mut failures = 0;
         let mut step = HoldableStep::new(self.service.metrics.holds(), "publish");
         loop {
             self.confirm().await?;
@@ -527,8 +518,8 @@ impl<'s, R: Role> Flow<'s, R> {
                 fix: KAFKA_FIX,
             };
             step.failed(&WorkError::held(dependency, error), Instant::now());
-            self.pause(pause).await?;
-            pause = (pause * 2).min(MAX_PAUSE);
+            failures += 1;
+            self.pause(PUBLISH_BACKOFF.after(failures)).await?;
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use separation_contract::environment as env;
+use separation_contract::failure_policy::FailurePolicy;
 use separation_contract::kafka::{Assignor, InvalidValue, OffsetReset, Timings};
 use separation_contract::names;
 
@@ -63,7 +64,7 @@ pub struct ConsumerArguments {
     /// Where a partition without a committed offset starts: latest or earliest
     #[arg(long, env = env::KAFKA_AUTO_OFFSET_RESET, default_value_t, value_name = "RESET")]
     auto_offset_reset: OffsetReset,
-    /// Time limit of one message, in seconds [default: the poll interval less 30 s]
+    /// Time limit of one message, in seconds [default: KAFKA_MAX_POLL_INTERVAL_MS less 30 s]
     #[arg(long, env = env::TASK_TIMEOUT_SECONDS, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=MAX_POLL_INTERVAL_MS / 1_000))]
     task_timeout_seconds: Option<u64>,
@@ -95,7 +96,7 @@ pub struct ConsumerSettings {
     pub dead_letter_topic: String,
     /// The consumer group.
     pub group: String,
-    /// Poll interval, session timeout and heartbeat interval.
+    /// `max.poll.interval.ms`, `session.timeout.ms` and `heartbeat.interval.ms`.
     pub timings: Timings,
     /// The partition assignor.
     pub assignor: Assignor,
@@ -109,18 +110,6 @@ pub struct ConsumerSettings {
     pub max_attempts: u32,
     /// How long the assignment must be unchanged before the first message.
     pub start_delay: Duration,
-}
-
-/// Policy for messages whose processing failed with a transient error or a timeout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailurePolicy {
-    /// The failure is published and the message committed.
-    AlwaysCommit,
-    /// The message is republished to the end of its topic with `retry_count + 1`, and committed.
-    RetryOnFailure {
-        /// Retries after which the failure is published instead.
-        max_retries: u32,
-    },
 }
 
 /// When a task's input is deleted; always after its result is committed.
@@ -155,7 +144,7 @@ impl FromStr for DeleteInput {
             "never" => Ok(Self::Never),
             _ => Err(InvalidValue {
                 value: text.into(),
-                valid: "after-success, always, never",
+                valid: "after-success, always, never".into(),
             }),
         }
     }
@@ -176,7 +165,7 @@ impl FromStr for PolicyName {
             "retryonfailure" => Ok(Self::RetryOnFailure),
             _ => Err(InvalidValue {
                 value: text.into(),
-                valid: "AlwaysCommit, RetryOnFailure",
+                valid: "AlwaysCommit, RetryOnFailure".into(),
             }),
         }
     }
@@ -207,22 +196,20 @@ impl ConsumerArguments {
         let task_timeout = self
             .task_timeout_seconds
             .map_or_else(|| timings.default_task_timeout(), Duration::from_secs);
-        timings.check(task_timeout).map_err(|error| SettingError {
-            name: env::KAFKA_MAX_POLL_INTERVAL_MS,
-            problem: error.to_string(),
-            fix: "3 x heartbeat < session < poll interval, and the time limit 30 s below it",
+        timings.check(task_timeout).map_err(|error| {
+            let fix = "3 x heartbeat < session < poll interval, and the time limit 30 s below it";
+            SettingError::new(env::KAFKA_MAX_POLL_INTERVAL_MS, error.to_string(), fix)
         })?;
         if self.max_attempts == 0 {
-            return Err(SettingError {
-                name: env::MAX_ATTEMPTS,
-                problem: "0 attempts would process no message".into(),
-                fix: "set it to at least 1",
-            });
+            let problem = "0 attempts would process no message";
+            return Err(SettingError::new(
+                env::MAX_ATTEMPTS,
+                problem,
+                "set it to at least 1",
+            ));
         }
         let policy = match self.on_failure {
-            PolicyName::RetryOnFailure => FailurePolicy::RetryOnFailure {
-                max_retries: self.max_retries,
-            },
+            PolicyName::RetryOnFailure => FailurePolicy::RetryOnFailure(self.max_retries),
             PolicyName::AlwaysCommit => FailurePolicy::AlwaysCommit,
         };
         Ok(ConsumerSettings {

@@ -1,11 +1,13 @@
 //! Settings of the connection to Kafka.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use secrecy::{ExposeSecret as _, SecretString};
 use separation_contract::environment as env;
 use separation_contract::kafka::{SaslMechanism, connection};
+use separation_kafka::{ClientCertificate, ClusterSettings, ReadError, SecretText, Tls};
 
 use super::SettingError;
 
@@ -87,18 +89,14 @@ impl KafkaArguments {
         };
         let security_protocol = self.security_protocol.clone().unwrap_or_else(|| derived.into());
         if security_protocol.starts_with("SASL") != sasl.is_some() {
-            return Err(SettingError {
-                name: env::KAFKA_SECURITY_PROTOCOL,
-                problem: format!("{security_protocol} does not match the SASL settings"),
-                fix: "use a SASL protocol with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD, or neither",
-            });
+            let problem = format!("{security_protocol} does not match the SASL settings");
+            let fix = "use a SASL protocol with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD, or neither";
+            return Err(SettingError::new(env::KAFKA_SECURITY_PROTOCOL, problem, fix));
         }
         if wants_tls && !security_protocol.ends_with("SSL") {
-            return Err(SettingError {
-                name: env::KAFKA_SECURITY_PROTOCOL,
-                problem: format!("{security_protocol} does not use the given certificates"),
-                fix: "use SSL or SASL_SSL",
-            });
+            let problem = format!("{security_protocol} does not use the given certificates");
+            let fix = "use SSL or SASL_SSL";
+            return Err(SettingError::new(env::KAFKA_SECURITY_PROTOCOL, problem, fix));
         }
         self.check_files()?;
         Ok(KafkaSettings {
@@ -122,11 +120,11 @@ impl KafkaArguments {
                 username: username.clone(),
                 password: password.clone(),
             })),
-            _ => Err(SettingError {
-                name: env::KAFKA_SASL_USERNAME,
-                problem: "username and password must be set together".into(),
-                fix: "set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
-            }),
+            _ => {
+                let problem = "username and password must be set together";
+                let fix = "set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD";
+                Err(SettingError::new(env::KAFKA_SASL_USERNAME, problem, fix))
+            }
         }
     }
 
@@ -135,11 +133,15 @@ impl KafkaArguments {
         match (&self.ssl_certificate, &self.ssl_key) {
             (None, None) => Ok(None),
             (Some(certificate), Some(key)) => Ok(Some((certificate.clone(), key.clone()))),
-            _ => Err(SettingError {
-                name: env::KAFKA_SSL_CERTIFICATE_LOCATION,
-                problem: "certificate and private key must be set together".into(),
-                fix: "set KAFKA_SSL_CERTIFICATE_LOCATION and KAFKA_SSL_KEY_LOCATION",
-            }),
+            _ => {
+                let problem = "certificate and private key must be set together";
+                let fix = "set KAFKA_SSL_CERTIFICATE_LOCATION and KAFKA_SSL_KEY_LOCATION";
+                Err(SettingError::new(
+                    env::KAFKA_SSL_CERTIFICATE_LOCATION,
+                    problem,
+                    fix,
+                ))
+            }
         }
     }
 
@@ -150,11 +152,8 @@ impl KafkaArguments {
             (env::KAFKA_SSL_KEY_LOCATION, &self.ssl_key),
         ] {
             if let Some(missing) = file.as_ref().filter(|file| !file.is_file()) {
-                return Err(SettingError {
-                    name,
-                    problem: format!("file {} does not exist", missing.display()),
-                    fix: "set it to a file in PEM format",
-                });
+                let problem = format!("file {} does not exist", missing.display());
+                return Err(SettingError::new(name, problem, "set it to a file in PEM format"));
             }
         }
         Ok(())
@@ -183,6 +182,41 @@ impl KafkaSettings {
         }
         settings
     }
+
+    /// The settings of a client without librdkafka.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(crate) fn cluster_settings(&self) -> Result<ClusterSettings, ReadError> {
+        let client = |(certificate, key): &(PathBuf, PathBuf)| -> Result<_, ReadError> {
+            Ok(ClientCertificate {
+                certificate: pem(certificate)?,
+                private_key: pem(key)?,
+            })
+        };
+        let tls = Tls {
+            ca: self.ssl_ca.as_deref().map(pem).transpose()?,
+            client: self.ssl_client.as_ref().map(client).transpose()?,
+        };
+        let sasl = self.sasl.as_ref().map(|sasl| separation_kafka::Sasl {
+            mechanism: sasl.mechanism,
+            username: sasl.username.clone().into(),
+            password: sasl.password.expose_secret().to_owned().into(),
+        });
+        Ok(ClusterSettings {
+            client_id: self.client_id.clone(),
+            bootstrap_servers: self.bootstrap_servers.clone(),
+            tls: self.security_protocol.ends_with("SSL").then_some(tls),
+            sasl,
+        })
+    }
+}
+
+/// The text of a file in PEM format.
+fn pem(path: &Path) -> Result<SecretText, ReadError> {
+    let read = fs::read_to_string(path);
+    read.map(SecretText::from)
+        .map_err(|error| ReadError::new(format!("cannot read {}: {error}", path.display())))
 }
 
 #[cfg(test)]
@@ -215,5 +249,34 @@ mod tests {
         );
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
         check_ca(&["--ssl-ca", file], Some(file));
+    }
+
+    #[test]
+    fn a_client_without_librdkafka_gets_the_same_settings() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let options = [
+            "--client-id=lag",
+            "--ssl-ca",
+            file,
+            "--sasl-username=ann",
+            "--sasl-password=x",
+        ];
+        let line = <Line as clap::Parser>::parse_from([&["test"], &options[..]].concat());
+        let settings = line.kafka.settings().expect("valid settings");
+        let text = |text: &str| SecretText::from(text.to_owned());
+        let expected = ClusterSettings {
+            client_id: "lag".to_owned(),
+            bootstrap_servers: settings.bootstrap_servers.clone(),
+            tls: Some(Tls {
+                ca: Some(text(include_str!("../../Cargo.toml"))),
+                client: None,
+            }),
+            sasl: Some(separation_kafka::Sasl {
+                mechanism: SaslMechanism::ScramSha512,
+                username: text("ann"),
+                password: text("x"),
+            }),
+        };
+        assert_eq!(settings.cluster_settings(), Ok(expected));
     }
 }

@@ -8,7 +8,7 @@ mod model;
 mod outbound;
 mod storage;
 
-pub use consumer::{ConsumedRole, ConsumerArguments, ConsumerSettings, DeleteInput, FailurePolicy};
+pub use consumer::{ConsumedRole, ConsumerArguments, ConsumerSettings, DeleteInput};
 pub use kafka::{KafkaArguments, KafkaSettings, Sasl};
 pub use model::ModelArguments;
 pub use outbound::{OutboundAllow, OutboundArguments, WebhookArguments};
@@ -17,14 +17,4 @@ pub use storage::{
     StagingSettings,
 };
 
-/// An invalid setting.
-#[derive(Debug, thiserror::Error)]
-#[error("{name}: {problem}; fix: {fix}")]
-pub struct SettingError {
-    /// The environment variable.
-    pub name: &'static str,
-    /// The problem with its value.
-    pub problem: String,
-    /// How to fix it.
-    pub fix: &'static str,
-}
+pub use separation_daemon::SettingError;

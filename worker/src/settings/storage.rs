@@ -201,11 +201,9 @@ impl S3Arguments {
                 session_token: self.aws_session_token.clone(),
             }),
             _ => {
-                return Err(SettingError {
-                    name: env::AWS_ACCESS_KEY_ID,
-                    problem: "access key ID and secret access key must be set together".into(),
-                    fix: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-                });
+                let problem = "access key ID and secret access key must be set together";
+                let fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+                return Err(SettingError::new(env::AWS_ACCESS_KEY_ID, problem, fix));
             }
         };
         let public_domain = non_empty(&self.s3_public_domain).map(|domain| {
@@ -237,11 +235,9 @@ impl S3Settings {
     /// # Errors
     /// When it is not set.
     pub fn bucket(&self) -> Result<&str, SettingError> {
-        self.bucket.as_deref().ok_or_else(|| SettingError {
-            name: env::S3_BUCKET_NAME,
-            problem: "not set".into(),
-            fix: "set it to the bucket for finished stems",
-        })
+        let fix = "set it to the bucket for finished stems";
+        let unset = || SettingError::new(env::S3_BUCKET_NAME, "not set", fix);
+        self.bucket.as_deref().ok_or_else(unset)
     }
 }
 
@@ -269,17 +265,15 @@ impl StagingSettings {
 /// The URL without username and password: the SDK does not use them, and links and logs show the URL.
 fn server_address(text: &str) -> Result<Url, SettingError> {
     let url = Url::parse(text).ok();
-    let mut url = url
-        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-        .ok_or_else(|| SettingError {
-            name: env::S3_ENDPOINT_URL,
-            // It may contain a password.
-            problem: match text.contains('@') {
-                true => "not an http(s) URL".to_owned(),
-                false => format!("`{text}` is not an http(s) URL"),
-            },
-            fix: "write it as http://host:port",
-        })?;
+    let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let mut url = url.ok_or_else(|| {
+        // It may contain a password.
+        let problem = match text.contains('@') {
+            true => "not an http(s) URL".to_owned(),
+            false => format!("`{text}` is not an http(s) URL"),
+        };
+        SettingError::new(env::S3_ENDPOINT_URL, problem, "write it as http://host:port")
+    })?;
     // Neither can fail for a URL with a host.
     let _ = url.set_username("");
     let _ = url.set_password(None);

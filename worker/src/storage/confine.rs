@@ -102,10 +102,10 @@ impl Root {
         let opened = open_below(&root, &resolved).and_then(|file| Ok((file.metadata()?, file)));
         let (metadata, file) = opened.map_err(|error| self.classify(&resolved, path, error))?;
         if !metadata.is_file() {
-            return Err(StorageError::Refused {
-                location: path.display().to_string(),
-                rule: "it must be a regular file".into(),
-            });
+            return Err(StorageError::refused(
+                &path.display(),
+                "it must be a regular file",
+            ));
         }
         Ok(OpenFile {
             file: Arc::new(file),
@@ -181,19 +181,15 @@ impl Root {
                 .parent()
                 .is_some_and(|directory| has_readable_file(directory, at));
         if own {
-            return StorageError::Refused {
-                location: path.display().to_string(),
-                rule: "the worker's user must have permission to read it".into(),
-            };
+            let rule = "the worker's user must have permission to read it";
+            return StorageError::refused(&path.display(), rule);
         }
         StorageError::file("open", path)(error)
     }
 
     fn refused(&self, path: &Path) -> StorageError {
-        StorageError::Refused {
-            location: path.display().to_string(),
-            rule: format!("it must be below {} ({})", self.path.display(), self.name),
-        }
+        let rule = format!("it must be below {} ({})", self.path.display(), self.name);
+        StorageError::refused(&path.display(), rule)
     }
 }
 

@@ -111,38 +111,19 @@ impl StorageError {
     }
 
     /// The same error with the class `Transient`: the store serves other objects, so retries are limited.
-    pub(crate) fn into_transient(self) -> Self {
-        match self {
-            Self::Objects {
-                action,
-                location,
-                problem,
-                code,
-                ..
-            } => Self::Objects {
-                action,
-                location,
-                problem,
-                code,
-                class: ErrorClass::Transient,
-            },
-            other => other,
+    pub(crate) fn into_transient(mut self) -> Self {
+        if let Self::Objects { class, .. } = &mut self {
+            *class = ErrorClass::Transient;
         }
+        self
     }
 
     /// The same error with another path in its message.
-    pub(crate) fn at(self, path: &Path) -> Self {
-        match self {
-            Self::File {
-                disk, action, source, ..
-            } => Self::File {
-                disk,
-                action,
-                source,
-                location: path.display().to_string(),
-            },
-            other => other,
+    pub(crate) fn at(mut self, path: &Path) -> Self {
+        if let Self::File { location, .. } = &mut self {
+            *location = path.display().to_string();
         }
+        self
     }
 
     /// Whether the scratch disk is full.
@@ -172,6 +153,19 @@ impl StorageError {
             action,
             location,
             source,
+        }
+    }
+
+    pub(crate) fn refused(location: &impl ToString, rule: impl Into<String>) -> Self {
+        let (location, rule) = (location.to_string(), rule.into());
+        Self::Refused { location, rule }
+    }
+
+    pub(crate) fn too_large(location: &impl ToString, limit_bytes: u64) -> Self {
+        let location = location.to_string();
+        Self::TooLarge {
+            location,
+            limit_bytes,
         }
     }
 

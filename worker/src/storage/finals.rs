@@ -70,15 +70,9 @@ impl FinalManifest {
     /// The manifest of a task with both stems.
     pub fn success(task: &TaskId, finals: &Finals, webhook: WebhookState, finished_at: u64) -> Self {
         Self {
-            version: VERSION,
-            task_uuid: task.clone(),
-            status: FinalStatus::Success,
             vocals: Some(finals.link(&names::vocals_key(task))),
             instrumental: Some(finals.link(&names::instrumental_key(task))),
-            error_message: None,
-            webhook,
-            finished_at,
-            failed_message: None,
+            ..Self::new(task, FinalStatus::Success, webhook, finished_at)
         }
     }
 
@@ -93,15 +87,23 @@ impl FinalManifest {
         finished_at: u64,
     ) -> Self {
         Self {
+            error_message: Some(error_message.to_owned()),
+            failed_message: failed_message.map(str::to_owned),
+            ..Self::new(task, FinalStatus::Failed, webhook, finished_at)
+        }
+    }
+
+    fn new(task: &TaskId, status: FinalStatus, webhook: WebhookState, finished_at: u64) -> Self {
+        Self {
             version: VERSION,
             task_uuid: task.clone(),
-            status: FinalStatus::Failed,
+            status,
             vocals: None,
             instrumental: None,
-            error_message: Some(error_message.to_owned()),
+            error_message: None,
             webhook,
             finished_at,
-            failed_message: failed_message.map(str::to_owned),
+            failed_message: None,
         }
     }
 

@@ -1,6 +1,16 @@
 //! Public links to stems.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use crate::settings::S3Settings;
+
+/// Bytes of an object key that are encoded in a link: all except unreserved characters (RFC 3986, 2.3) and slashes.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/');
 
 /// The link to the object `key` of `bucket`: `S3_PUBLIC_DOMAIN/key`, else `endpoint/bucket/key`, else AWS's
 /// virtual-hosted form.
@@ -18,19 +28,9 @@ pub fn public_url(settings: &S3Settings, bucket: &str, key: &str) -> String {
     }
 }
 
-/// Percent-encodes an object key for a link: all bytes except unreserved characters (RFC 3986, 2.3) and slashes.
+/// Percent-encodes an object key for a link.
 pub(crate) fn encoded(key: &str) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(key.len());
-    for byte in key.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                text.push(byte.into());
-            }
-            _ => write!(text, "%{byte:02X}").expect("writing to a string cannot fail"),
-        }
-    }
-    text
+    utf8_percent_encode(key, ENCODED).to_string()
 }
 
 #[cfg(test)]

@@ -105,12 +105,11 @@ impl AttemptScratch {
     /// `TooLarge` when the limit is exceeded.
     pub async fn remaining_bytes(&self) -> Result<u64, StorageError> {
         let used = self.used_bytes().await?;
-        self.limit_bytes
-            .checked_sub(used)
-            .ok_or_else(|| StorageError::TooLarge {
-                location: format!("the scratch directory {}", self.path.display()),
-                limit_bytes: self.limit_bytes,
-            })
+        let remaining = self.limit_bytes.checked_sub(used);
+        remaining.ok_or_else(|| {
+            let location = format!("the scratch directory {}", self.path.display());
+            StorageError::too_large(&location, self.limit_bytes)
+        })
     }
 
     /// Whether the attempt's files, or the `needed` bytes if larger, exceed half of the disk: then the disk is too

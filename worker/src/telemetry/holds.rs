@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{IntCounterVec, IntGaugeVec};
 use separation_contract::offset_metadata::Hold;
+use separation_daemon::Families;
 use tokio::sync::watch;
 
-use super::families::Families;
 use crate::clock::unix_time;
 
 /// Dependencies that currently refuse this worker; clones share them.
@@ -40,18 +40,18 @@ impl HoldChanges {
 
 impl Holds {
     pub(super) fn register(families: &mut Families) -> Self {
-        let gauge = Opts::new(
-            "separation_held",
-            "1 while a dependency refuses this worker, by dependency and error code, such as s3:403",
-        );
-        let counter = Opts::new(
-            "separation_holds_total",
-            "Number of times a dependency started to refuse this worker, by dependency and error code",
-        );
         Self {
             held: Arc::new(watch::Sender::default()),
-            gauge: families.register(IntGaugeVec::new(gauge, &["dependency"])),
-            counter: families.register(IntCounterVec::new(counter, &["dependency"])),
+            gauge: families.gauges(
+                "separation_held",
+                "1 while a dependency refuses this worker, by dependency and error code, such as s3:403",
+                &["dependency"],
+            ),
+            counter: families.counters(
+                "separation_holds_total",
+                "Number of times a dependency started to refuse this worker, by dependency and error code",
+                &["dependency"],
+            ),
         }
     }
 

@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use prometheus::{Gauge, HistogramVec, IntCounterVec, IntGauge};
+use separation_daemon::Families;
 
-use super::families::Families;
 use super::holds::Holds;
+
+/// Histogram buckets in seconds, up to the longest task of ten minutes.
+const SECONDS: [f64; 14] = [
+    0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+];
 
 /// Metrics of a processor or an uploader; cheap to clone.
 #[derive(Debug, Clone)]
@@ -43,13 +48,12 @@ impl ApiMetrics {
     /// Never: names and labels are fixed and valid.
     pub fn new() -> Self {
         let mut families = Families::default();
-        let requests = families.counter(
-            "separation_requests_total",
-            "Requests to the API, by HTTP status",
-            "status",
-        );
         Self {
-            requests,
+            requests: families.counters(
+                "separation_requests_total",
+                "Requests to the API, by HTTP status",
+                &["status"],
+            ),
             holds: Holds::register(&mut families),
             families,
         }
@@ -84,38 +88,32 @@ impl Metrics {
     /// Never: names and labels are fixed and valid.
     pub fn new() -> Self {
         let mut families = Families::default();
-        let busy = IntGauge::new("separation_busy", "1 while a message is processed");
-        let busy_since = Gauge::new(
-            "separation_busy_since_seconds",
-            "Unix time at which processing of the running message started, in seconds; 0 while idle",
+        let mut counters = |name, help, label| families.counters(name, help, &[label]);
+        let messages = counters(
+            "separation_messages_total",
+            "Processed messages, by outcome",
+            "outcome",
         );
-        let holds = Holds::register(&mut families);
+        let commits = counters("separation_commits_total", "Offset commits, by result", "result");
+        let kinds = "Changes of the partition assignment, by kind";
+        let rebalances = counters("separation_rebalances_total", kinds, "kind");
+        let reasons = "Messages sent to the dead-letter topic, by reason";
+        let dead_letters = counters("separation_dead_letters_total", reasons, "reason");
+        let mut durations = |name, help, label| families.durations(name, help, &[label], &SECONDS);
+        let message = "Duration from receiving a message to committing it";
+        let task_seconds = durations("separation_task_seconds", message, "outcome");
+        let stage_seconds = durations("separation_stage_seconds", "Duration of each stage", "stage");
+        let since = "Unix time at which processing of the running message started, in seconds; 0 while idle";
         Self {
-            messages: families.counter(
-                "separation_messages_total",
-                "Processed messages, by outcome",
-                "outcome",
-            ),
-            task_seconds: families.histogram(
-                "separation_task_seconds",
-                "Duration from receiving a message to committing it",
-                "outcome",
-            ),
-            stage_seconds: families.histogram("separation_stage_seconds", "Duration of each stage", "stage"),
-            commits: families.counter("separation_commits_total", "Offset commits, by result", "result"),
-            rebalances: families.counter(
-                "separation_rebalances_total",
-                "Changes of the partition assignment, by kind",
-                "kind",
-            ),
-            dead_letters: families.counter(
-                "separation_dead_letters_total",
-                "Messages sent to the dead-letter topic, by reason",
-                "reason",
-            ),
-            busy: families.register(busy),
-            busy_since: families.register(busy_since),
-            holds,
+            messages,
+            task_seconds,
+            stage_seconds,
+            commits,
+            rebalances,
+            dead_letters,
+            busy: families.register(IntGauge::new("separation_busy", "1 while a message is processed")),
+            busy_since: families.register(Gauge::new("separation_busy_since_seconds", since)),
+            holds: Holds::register(&mut families),
             families,
         }
     }

@@ -26,10 +26,7 @@ pub struct Uploader {
 }
 
 /// A result that was uploaded and reported.
-const DONE: Finished = Finished {
-    publish: None,
-    success: true,
-};
+const DONE: Finished = Finished::unpublished(true);
 
 impl Uploader {
     /// Uploads from `staging` to `finals`.
@@ -166,12 +163,8 @@ impl Uploader {
                         .await?;
                     context.point("uploaded").await?;
                 }
-                Ok(FinalManifest::success(
-                    task,
-                    &self.finals,
-                    state,
-                    unix_time().as_secs(),
-                ))
+                let now = unix_time().as_secs();
+                Ok(FinalManifest::success(task, &self.finals, state, now))
             }
             Outcome::Failure { error_message } => {
                 let failed = message.task_message.as_deref();
@@ -298,8 +291,5 @@ fn webhook_content(manifest: &FinalManifest) -> WebhookContent<'_> {
 
 /// The outcome of a refused message: a success if an earlier attempt succeeded.
 fn reported(status: Option<FinalStatus>) -> Finished {
-    Finished {
-        publish: None,
-        success: status == Some(FinalStatus::Success),
-    }
+    Finished::unpublished(status == Some(FinalStatus::Success))
 }

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use separation_daemon::chain;
+
 use super::Dependency;
 use crate::error::ErrorClass;
 
@@ -56,19 +58,3 @@ impl fmt::Display for WorkError {
 }
 
 impl Error for WorkError {}
-
-/// An error with all its causes, separated by `: `.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Some errors include their cause in their own text.
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
-}

@@ -11,7 +11,8 @@ mod role;
 
 pub use context::{OwnershipRequest, WorkContext, WorkSupervisor};
 pub use dependency::Dependency;
-pub use error::{WorkError, chain};
+pub use error::WorkError;
 pub(crate) use hold::HoldableStep;
 pub use retry::{retry_transient, retry_while_held};
 pub use role::{FailureReport, Finished, Role};
+pub use separation_daemon::chain;

@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use separation_contract::backoff::Backoff;
+
 use super::{HoldableStep, WorkContext, WorkError};
 use crate::error::ErrorClass;
 
-/// The first pause.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-
-/// The longest pause: a dependency that is available again is used within this time.
-const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// Pauses before a step is retried: a dependency that is available again is used within the longest one.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(250),
+    longest: Duration::from_secs(10),
+};
 
 /// Runs a step that needs the object store or the shared volume until it succeeds or fails permanently.
 ///
@@ -29,20 +31,21 @@ where
     F: Future<Output = Result<T, WorkError>>,
 {
     let mut left = context.deadline().saturating_duration_since(Instant::now()) / 2;
-    let mut pause = FIRST_PAUSE;
+    let mut failures = 0;
     loop {
         let begin = Instant::now();
         let error = match retry_while_held(context, name, || context.dependent_stage(name, step())).await {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
+        failures += 1;
+        let pause = BACKOFF.after(failures);
         left = left.saturating_sub(begin.elapsed() + pause);
         if error.class() != ErrorClass::Transient || left.is_zero() {
             return Err(error);
         }
         tracing::warn!(step = name, %error, pause_ms = pause.as_millis() as u64, "Step failed; retrying");
         context.pause(pause).await?;
-        pause = next_pause(pause);
     }
 }
 
@@ -59,7 +62,7 @@ where
     F: Future<Output = Result<T, WorkError>>,
 {
     let mut holdable = HoldableStep::new(context.metrics().holds(), name);
-    let mut pause = FIRST_PAUSE;
+    let mut failures = 0;
     loop {
         let begin = Instant::now();
         let error = match step().await {
@@ -68,14 +71,11 @@ where
         };
         let now = Instant::now();
         holdable.failed(&error, now);
+        failures += 1;
+        let pause = BACKOFF.after(failures);
         context.extend(now.duration_since(begin) + pause);
         context.pause(pause).await?;
-        pause = next_pause(pause);
     }
-}
-
-fn next_pause(pause: Duration) -> Duration {
-    (pause * 2).min(MAX_PAUSE)
 }
 
 #[cfg(test)]

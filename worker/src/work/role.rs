@@ -13,6 +13,14 @@ pub struct Finished {
     pub success: bool,
 }
 
+impl Finished {
+    /// Finished work with nothing to publish.
+    pub const fn unpublished(success: bool) -> Self {
+        let publish = None;
+        Self { publish, success }
+    }
+}
+
 /// A message that is given up: its task, webhook and reason.
 #[derive(Debug, Clone, Copy)]
 pub struct FailureReport<'a> {

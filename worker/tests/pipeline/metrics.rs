@@ -25,7 +25,7 @@ async fn moved(worker: &Worker) -> BTreeSet<String> {
 
 #[track_caller]
 fn check(moved: &BTreeSet<String>, families: &Families) {
-    let registered: BTreeSet<String> = families.names().iter().cloned().collect();
+    let registered: BTreeSet<String> = families.all().iter().map(|family| family.name.clone()).collect();
     assert_eq!(moved, &registered);
 }
 

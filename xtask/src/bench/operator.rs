@@ -52,7 +52,7 @@ const DECISIONS_PER_CASE: usize = 3;
 const CASES: usize = 3_400_000;
 
 /// Compiles the operator as optimized as a release: tests use opt-level 0, which is not what users run.
-const OPTIMIZED: &str = "profile.dev.package.separation-operator.opt-level=3";
+const OPTIMIZED: &str = "profile.dev.package.separation-controller.opt-level=3";
 
 #[derive(Debug, Deserialize)]
 struct Decide {
@@ -67,7 +67,7 @@ pub(super) fn decisions(bench: &Bench<'_>) -> Result<Section> {
     let package = [
         "--locked",
         "--quiet",
-        "--package=separation-operator",
+        "--package=separation-controller",
         "--config",
         OPTIMIZED,
     ];
@@ -269,7 +269,7 @@ fn measure<T: for<'d> Deserialize<'d>>(bench: &Bench<'_>, scenario: &[&str]) -> 
                 "--locked",
                 "--quiet",
                 "--profile=dev",
-                "--package=separation-operator",
+                "--package=separation-controller",
                 "--bench=pools",
             ])
             .arg("--")

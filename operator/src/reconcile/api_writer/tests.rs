@@ -8,11 +8,10 @@ use kube::client::Body;
 use tower::service_fn;
 
 use super::*;
-use crate::apply::{Rollout, owner_reference};
+use crate::apply::owner_reference;
 use crate::crd::from_yaml;
 use crate::names::MANIFEST_HASH;
 use crate::plan::{PoolId, PoolPlan, Role};
-use crate::reconcile::manifest::Variant;
 use crate::settings::WorkerSettings;
 
 /// The next expected method and its response.
@@ -68,18 +67,14 @@ fn manifest() -> Manifest {
         "spec": {"kafka": {"bootstrapServers": "kafka:9092"}, "storage": {"s3": {"bucket": "b"}, "work": {"s3Prefix": "s/"}}},
     });
     let pool = from_yaml(&pool.to_string()).expect("a pool");
+    let settings = WorkerSettings {
+        image: "worker:test".into(),
+        allowed: BTreeSet::new(),
+    };
+    let plan = PoolPlan::from_pool(&pool).expect("a plan");
     Manifest {
-        plan: Arc::new(PoolPlan::from_pool(&pool).expect("a plan")),
-        role: Role::Processor,
-        owner: owner_reference(&pool),
-        settings: Arc::new(WorkerSettings {
-            image: "worker:test".into(),
-            allowed: BTreeSet::new(),
-        }),
-        variant: Variant {
-            rollout: Rollout::RollingUpdate,
-            secrets_hash: None,
-        },
+        owner: owner_reference(&pool).map(Arc::new),
+        ..Manifest::new(Arc::new(plan), Role::Processor, Arc::new(settings))
     }
 }
 

@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use separation_kafka::{Cluster, ClusterSettings, ReadError, Topic};
 
 use super::*;
 use crate::apply::offsets::tests::commits;
 use crate::crd::from_yaml;
 use crate::decide::{LagByPartition, Member, MemberWork};
-use crate::kafka::{Cluster, ClusterSettings, ReadError, Topic};
 use crate::observe::{PartitionOffsets, Query, QueryResult};
 use crate::plan::{PoolPlan, Role};
 
@@ -68,6 +68,7 @@ pub(in crate::reconcile) fn polled(
     at: Moment,
 ) -> Polled<RoleKey> {
     let settings = ClusterSettings {
+        client_id: "tests".to_owned(),
         bootstrap_servers: "k:1".to_owned(),
         tls: None,
         sasl: None,

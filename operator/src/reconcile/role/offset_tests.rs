@@ -65,11 +65,11 @@ impl OffsetFixture {
             manifest_hash: "new",
             pool_uid: "pool",
             worker_ids: &WorkerIds::new(&key, "pool"),
+            conflict: None,
             written_adoption: self.written.as_ref(),
             recommit_after: RECOMMIT_AFTER,
         };
-        self.state
-            .next(inputs, workload(deployment.replicas), None, self.now)
+        self.state.next(inputs, workload(deployment.replicas), self.now)
     }
 }
 
@@ -96,7 +96,7 @@ fn no_pod_of_a_new_template_starts_before_offsets_are_initialized() {
         "the status does not have the adoption yet"
     );
     fixture.written = Some(status("one", "topic", &[]));
-    assert!(matches!(fixture.next(&old), Some(Step::Deploy { .. })));
+    assert!(matches!(fixture.next(&old), Some(Step::Write(_))));
 }
 
 #[test]
@@ -114,12 +114,12 @@ fn a_template_with_other_brokers_waits_until_offsets_are_initialized_there() {
     // The same cluster by other addresses.
     let mut fixture = OffsetFixture::new(plan(""), Some(status("one", "topic", &[])));
     fixture.read("one", &[Some(3), Some(3)], 2);
-    assert!(matches!(fixture.next(&old), Some(Step::Deploy { .. })));
+    assert!(matches!(fixture.next(&old), Some(Step::Write(_))));
     // Other settings need no reading.
     let mut fixture = OffsetFixture::new(plan(""), Some(status("one", "topic", &[])));
     assert_eq!(
         fixture.next(&deployment(2, "k:1")),
-        Some(Step::Deploy { replicas: 2 })
+        Some(Step::Write(Write::SetReplicas(2)))
     );
 }
 
@@ -142,7 +142,7 @@ fn recorded_offsets_are_committed_before_the_first_worker_starts() {
     fixture.state.step_succeeded(fixture.now);
     fixture.state.restored(fixture.now);
     fixture.read("one", &[Some(9), Some(9)], 0);
-    assert_eq!(fixture.next(&snapshot), Some(Step::Deploy { replicas: 2 }));
+    assert_eq!(fixture.next(&snapshot), Some(Step::Write(Write::SetReplicas(2))));
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn offsets_of_a_disabled_role_are_committed_again() {
         }
         step
     };
-    assert_eq!(next(&mut fixture, 2), Some(Step::Deploy { replicas: 0 }));
+    assert_eq!(next(&mut fixture, 2), Some(Step::Write(Write::SetReplicas(0))));
     fixture.now = fixture.now + RECOMMIT_AFTER;
     fixture.read("one", &[Some(3), Some(4)], 0);
     assert_eq!(next(&mut fixture, 0), Some(Step::Recommit(vec![0, 1])));

@@ -4,7 +4,9 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::*;
 use crate::crd::from_yaml;
-use crate::decide::{LagByPartition, Member, MemberWork, Pod, PodName, PodState, PodStatus, Reason};
+use crate::decide::{
+    CostAnnotation, LagByPartition, Member, MemberWork, Pod, PodName, PodState, PodStatus, Reason, scene,
+};
 use crate::plan::{PoolPlan, Role};
 use crate::reconcile::retry::Pause;
 
@@ -124,32 +126,20 @@ spec:
             manifest_hash,
             pool_uid: UID,
             worker_ids: &WorkerIds::new(&key, UID),
+            conflict: None,
             written_adoption: Some(&self.adoption),
             recommit_after: Duration::from_secs(3_600),
         };
-        self.state.next(inputs, self.workload.clone(), None, self.now)
+        self.state.next(inputs, self.workload.clone(), self.now)
     }
 
     /// Carries out a step.
     fn execute(&mut self, step: &Step) {
-        match step {
-            Step::Deploy { replicas } => {
-                self.deployment.replicas = *replicas;
-                self.workload.replicas = *replicas;
-            }
-            Step::Annotate {
-                pods,
-                cost_annotation,
-            } => {
-                let named = self
-                    .workload
-                    .pods
-                    .iter_mut()
-                    .filter(|pod| pods.contains(&pod.name));
-                named.for_each(|pod| pod.cost_annotation = *cost_annotation);
-            }
-            Step::Adopt(_) | Step::Restore(_) | Step::Recommit(_) => panic!("{step:?}"),
-        }
+        let Step::Write(write) = step else {
+            panic!("{step:?}")
+        };
+        scene::execute(&mut self.workload, write);
+        self.deployment.replicas = self.workload.replicas;
         self.state.step_succeeded(self.now);
     }
 
@@ -164,14 +154,7 @@ spec:
             fixture.read(seconds, [1, 1, 0, 0]);
             if let Some(step) = fixture.next() {
                 let pods = vec!["p2".into(), "p3".into()];
-                let cost_annotation = CostAnnotation::Present;
-                assert_eq!(
-                    step,
-                    Step::Annotate {
-                        pods,
-                        cost_annotation
-                    }
-                );
+                assert_eq!(step, Step::Write(Write::Annotate(pods)));
                 fixture.execute(&step);
             }
         }
@@ -180,24 +163,22 @@ spec:
     }
 }
 
+fn set_replicas(replicas: u32) -> Step {
+    Step::Write(Write::SetReplicas(replicas))
+}
+
 #[test]
 fn a_scale_up_that_interrupts_a_scale_down_has_no_cooldown_between_its_writes() {
     let mut fixture = RoleFixture::about_to_scale_down();
     fixture.read(2, [1; 6]);
     let up = fixture.next().expect("a step");
-    assert_eq!(up, Step::Deploy { replicas: 6 });
+    assert_eq!(up, set_replicas(6));
     assert_eq!(fixture.reason(), Reason::BacklogCovered);
     assert_eq!(fixture.next(), None, "one thing at a time");
     fixture.execute(&up);
     let unannotate = fixture.next().expect("a step");
     let pods = vec!["p2".into(), "p3".into()];
-    assert_eq!(
-        unannotate,
-        Step::Annotate {
-            pods,
-            cost_annotation: CostAnnotation::Absent
-        }
-    );
+    assert_eq!(unannotate, Step::Write(Write::Unannotate(pods)));
     assert_eq!(fixture.reason(), Reason::BacklogCovered);
     fixture.execute(&unannotate);
     assert_eq!(fixture.next(), None);
@@ -209,7 +190,7 @@ fn a_scale_up_begins_a_cooldown_only_if_it_succeeds() {
     let mut fixture = RoleFixture::new(1);
     fixture.read(0, [1, 1]);
     for _ in 0..2 {
-        assert_eq!(fixture.next(), Some(Step::Deploy { replicas: 2 }));
+        assert_eq!(fixture.next(), Some(set_replicas(2)));
         fixture.state.step_failed(None, Pause::None, fixture.now);
     }
     fixture.read(60, [1, 1]);
@@ -224,9 +205,9 @@ fn a_scale_up_begins_a_cooldown_only_if_it_succeeds() {
 fn a_scale_down_whose_response_is_lost_begins_a_cooldown_and_an_outdated_one_does_not() {
     let mut fixture = RoleFixture::about_to_scale_down();
     fixture.read(2, [1, 1, 0, 0]);
-    assert_eq!(fixture.next(), Some(Step::Deploy { replicas: 2 }));
+    assert_eq!(fixture.next(), Some(set_replicas(2)));
     fixture.state.step_outdated(fixture.now);
-    assert_eq!(fixture.next(), Some(Step::Deploy { replicas: 2 }));
+    assert_eq!(fixture.next(), Some(set_replicas(2)));
     fixture.state.step_failed(None, Pause::None, fixture.now);
     assert_eq!(fixture.next(), None);
     assert_eq!(fixture.reason(), Reason::CoolingDown);
@@ -236,14 +217,8 @@ fn a_scale_down_whose_response_is_lost_begins_a_cooldown_and_an_outdated_one_doe
 fn a_new_template_is_never_written_with_fewer_replicas() {
     let mut fixture = RoleFixture::about_to_scale_down();
     fixture.read(2, [1, 1, 0, 0]);
-    assert_eq!(
-        fixture.next_for_manifest("another"),
-        Some(Step::Deploy { replicas: 4 })
-    );
+    assert_eq!(fixture.next_for_manifest("another"), Some(set_replicas(4)));
     fixture.state.step_outdated(fixture.now);
     fixture.read(2, [1; 6]);
-    assert_eq!(
-        fixture.next_for_manifest("another"),
-        Some(Step::Deploy { replicas: 6 })
-    );
+    assert_eq!(fixture.next_for_manifest("another"), Some(set_replicas(6)));
 }

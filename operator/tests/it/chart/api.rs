@@ -1,10 +1,11 @@
 //! The chart's API: it gets the same settings of Kafka and storage as the workers of a pool.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{EnvVar, PodSpec};
-use separation_operator::apply::{self, Rollout};
+use separation_operator::apply::Manifest;
 use separation_operator::crd;
 use separation_operator::plan::{PoolPlan, Role};
 use separation_operator::settings::WorkerSettings;
@@ -62,8 +63,8 @@ fn worker(pool: &str) -> PodSpec {
         image: "separation-worker:test".to_owned(),
         allowed: BTreeSet::new(),
     };
-    let built = apply::deployment(&plan, Role::Processor, None, &settings, 0, Rollout::RollingUpdate);
-    pod(built.expect("a Deployment"))
+    let manifest = Manifest::new(Arc::new(plan), Role::Processor, Arc::new(settings));
+    pod(manifest.deployment(0).expect("a Deployment"))
 }
 
 /// Settings in a pod that both need.

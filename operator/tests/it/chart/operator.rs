@@ -207,37 +207,3 @@ fn users_get_permissions_for_pools_with_the_namespace_roles() {
     assert_eq!(aggregated("view", "view"), json!(["get", "list", "watch"]));
     assert_eq!(aggregated("edit", "edit"), aggregated("edit", "admin"));
 }
-
-#[test]
-fn helm_test_has_the_operators_permissions_and_settings() {
-    let objects = rendered(&json!({"watchNamespaces": ["media"]}));
-    let test = objects.one("Pod", &format!("{NAME}-test"));
-    assert_eq!(test["metadata"]["annotations"]["helm.sh/hook"], "test");
-    let pod: PodSpec = read(&test["spec"]);
-    let operator = objects.pod();
-    assert_eq!(pod.service_account_name, operator.service_account_name);
-    let (tests, runs) = (&pod.containers[0], &operator.containers[0]);
-    assert_eq!(tests.image, runs.image);
-    for variable in tests.env.iter().flatten() {
-        assert!(
-            runs.env.iter().flatten().any(|other| other == variable),
-            "{variable:?}"
-        );
-    }
-    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_separation-operator"));
-    check.args(tests.args.iter().flatten()).arg("--help");
-    let output = check.output().expect("it runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let help = String::from_utf8_lossy(&output.stdout).into_owned();
-    for variable in tests.env.iter().flatten() {
-        assert!(
-            help.contains(&variable.name),
-            "{} is not in\n{help}",
-            variable.name
-        );
-    }
-}

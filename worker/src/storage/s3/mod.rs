@@ -4,6 +4,7 @@
 
 mod connect;
 mod multipart;
+mod response;
 mod transfer;
 
 use std::path::Path;
@@ -15,6 +16,7 @@ use tokio::io::AsyncWriteExt as _;
 pub use connect::TimeLimits;
 pub use transfer::{PreparedObject, TransferLimits};
 
+use self::response::response;
 use super::StorageError;
 use crate::error::ErrorClass;
 use crate::settings::ObjectAddress;
@@ -68,16 +70,9 @@ impl S3 {
     /// # Errors
     /// When the store fails.
     pub async fn head(&self, address: &ObjectAddress) -> Result<Option<ObjectHead>, StorageError> {
-        let request = self
-            .client
-            .head_object()
-            .bucket(&address.bucket)
-            .key(&address.key);
-        let answer = request
-            .send()
-            .await
-            .map_err(StorageError::objects("look up", address));
-        let answer = match answer {
+        let request = self.client.head_object();
+        let request = request.bucket(&address.bucket).key(&address.key);
+        let answer = match response("look up", address, request.send()).await {
             Err(StorageError::Objects { code, .. }) if code == NOT_FOUND => {
                 // The response to HEAD has no body with an error code.
                 return match self.open_start(address).await {
@@ -114,11 +109,7 @@ impl S3 {
     /// Starts to read an object and drops its body.
     async fn open_start(&self, address: &ObjectAddress) -> Result<(), StorageError> {
         let request = self.client.get_object().bucket(&address.bucket).key(&address.key);
-        let answer = request
-            .send()
-            .await
-            .map_err(StorageError::objects("look up", address));
-        answer.map(drop)
+        response("look up", address, request.send()).await.map(drop)
     }
 
     /// Reads an object of at most `limit_bytes`.
@@ -152,11 +143,7 @@ impl S3 {
         let request = request
             .set_content_type(content_type.map(str::to_owned))
             .body(ByteStream::from(content.into()));
-        request
-            .send()
-            .await
-            .map_err(StorageError::objects("write", address))?;
-        Ok(())
+        response("write", address, request.send()).await.map(drop)
     }
 
     /// Downloads an object of at most `limit_bytes` to the file `path`, which is created or replaced. The file is not
@@ -189,16 +176,9 @@ impl S3 {
     /// # Errors
     /// When the store fails. A missing object is no error.
     pub async fn delete(&self, address: &ObjectAddress) -> Result<(), StorageError> {
-        let request = self
-            .client
-            .delete_object()
-            .bucket(&address.bucket)
-            .key(&address.key);
-        match request
-            .send()
-            .await
-            .map_err(StorageError::objects("delete", address))
-        {
+        let request = self.client.delete_object();
+        let request = request.bucket(&address.bucket).key(&address.key);
+        match response("delete", address, request.send()).await {
             Err(error) if error.is_missing() => Ok(()),
             answer => answer.map(drop),
         }
@@ -217,19 +197,11 @@ impl S3 {
         let mut continuation = None;
         while objects.len() < limit_objects {
             let page = PAGE_OBJECTS.min(limit_objects - objects.len());
-            let request = self
-                .client
-                .list_objects_v2()
-                .bucket(&prefix.bucket)
-                .prefix(&prefix.key);
-            let request = request
-                // At most 1,000.
-                .max_keys(page as i32)
-                .set_continuation_token(continuation);
-            let answer = request
-                .send()
-                .await
-                .map_err(StorageError::objects("list", prefix))?;
+            let request = self.client.list_objects_v2();
+            let request = request.bucket(&prefix.bucket).prefix(&prefix.key);
+            // At most 1,000.
+            let request = request.max_keys(page as i32).set_continuation_token(continuation);
+            let answer = response("list", prefix, request.send()).await?;
             objects.extend(answer.contents().iter().filter_map(|object| {
                 Some(ListedObject {
                     key: object.key()?.to_owned(),
@@ -247,10 +219,7 @@ impl S3 {
     /// Starts reading an object.
     async fn open(&self, address: &ObjectAddress, limit_bytes: u64) -> Result<OpenObject, StorageError> {
         let request = self.client.get_object().bucket(&address.bucket).key(&address.key);
-        let answer = request
-            .send()
-            .await
-            .map_err(StorageError::objects("read", address))?;
+        let answer = response("read", address, request.send()).await?;
         let head = ObjectHead {
             size: size_of(answer.content_length()),
             etag: answer.e_tag().unwrap_or_default().to_owned(),
@@ -308,10 +277,7 @@ impl OpenObject {
         if bytes <= self.limit_bytes {
             return Ok(());
         }
-        Err(StorageError::TooLarge {
-            location: self.location.clone(),
-            limit_bytes: self.limit_bytes,
-        })
+        Err(StorageError::too_large(&self.location, self.limit_bytes))
     }
 }
 

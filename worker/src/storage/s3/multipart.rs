@@ -7,6 +7,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 
 use super::S3;
+use super::response::response;
 use crate::settings::ObjectAddress;
 use crate::storage::StorageError;
 use crate::storage::public_url::encoded;
@@ -32,14 +33,9 @@ impl MultipartUpload {
         content_type: &str,
     ) -> Result<Self, StorageError> {
         let request = s3.client.create_multipart_upload();
-        let request = request
-            .bucket(&address.bucket)
-            .key(&address.key)
-            .content_type(content_type);
-        let answer = request
-            .send()
-            .await
-            .map_err(StorageError::objects("begin the upload of", address))?;
+        let request = request.bucket(&address.bucket).key(&address.key);
+        let request = request.content_type(content_type);
+        let answer = response("begin the upload of", address, request.send()).await?;
         Ok(Self {
             s3: s3.clone(),
             address: address.clone(),
@@ -57,10 +53,7 @@ impl MultipartUpload {
         let request = self.s3.client.upload_part();
         let request = request.bucket(&self.address.bucket).key(&self.address.key);
         let request = request.upload_id(&self.upload_id).part_number(number).body(body);
-        let answer = request
-            .send()
-            .await
-            .map_err(StorageError::objects("upload a part of", &self.address))?;
+        let answer = response("upload a part of", &self.address, request.send()).await?;
         Ok(part(number, answer.e_tag()))
     }
 
@@ -79,16 +72,10 @@ impl MultipartUpload {
             .copy_source(copy_source(source))
             // The range is inclusive.
             .copy_source_range(format!("bytes={}-{}", bytes.start, bytes.end - 1));
-        let answer = request
-            .customize()
-            .config_override(self.s3.times.server_side())
-            .send()
-            .await
-            .map_err(StorageError::objects("copy a part of", source))?;
-        Ok(part(
-            number,
-            answer.copy_part_result().and_then(|result| result.e_tag()),
-        ))
+        let request = request.customize().config_override(self.s3.times.server_side());
+        let answer = response("copy a part of", source, request.send()).await?;
+        let copied = answer.copy_part_result();
+        Ok(part(number, copied.and_then(|result| result.e_tag())))
     }
 
     /// Completes the upload; the object becomes visible.
@@ -99,12 +86,8 @@ impl MultipartUpload {
         let request = request
             .upload_id(&self.upload_id)
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build());
-        request
-            .customize()
-            .config_override(self.s3.times.server_side())
-            .send()
-            .await
-            .map_err(StorageError::objects("complete the upload of", &self.address))?;
+        let request = request.customize().config_override(self.s3.times.server_side());
+        response("complete the upload of", &self.address, request.send()).await?;
         self.open = false;
         Ok(())
     }
@@ -120,10 +103,8 @@ impl Drop for MultipartUpload {
             return;
         };
         let request = self.s3.client.abort_multipart_upload();
-        let request = request
-            .bucket(&self.address.bucket)
-            .key(&self.address.key)
-            .upload_id(&self.upload_id);
+        let request = request.bucket(&self.address.bucket).key(&self.address.key);
+        let request = request.upload_id(&self.upload_id);
         let object = self.address.to_string();
         runtime.spawn(async move {
             match tokio::time::timeout(ABORT_TIMEOUT, request.send()).await {

@@ -11,6 +11,7 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _, pin_mut};
 
 use super::S3;
 use super::multipart::{MultipartUpload, copy_source};
+use super::response::response;
 use crate::settings::ObjectAddress;
 use crate::storage::{StorageError, os_errors};
 
@@ -91,11 +92,7 @@ impl PreparedObject {
                 let body = file_body(&file, 0..size).await?;
                 let request = s3.client.put_object().bucket(&address.bucket).key(&address.key);
                 let request = request.content_type(content_type).body(body);
-                request
-                    .send()
-                    .await
-                    .map_err(StorageError::objects("upload", &address))?;
-                Ok(())
+                response("upload", &address, request.send()).await.map(drop)
             }
             Prepared::Copy {
                 s3,
@@ -109,11 +106,7 @@ impl PreparedObject {
                     .metadata_directive(MetadataDirective::Replace)
                     .content_type(content_type);
                 let request = request.customize().config_override(s3.times.server_side());
-                request
-                    .send()
-                    .await
-                    .map_err(StorageError::objects("copy", &source))?;
-                Ok(())
+                response("copy", &source, request.send()).await.map(drop)
             }
             Prepared::Parts { upload, parts } => upload.complete(parts).await,
         }
@@ -185,36 +178,26 @@ impl S3 {
         Ok(PreparedObject(Prepared::Parts { upload, parts }))
     }
 
-    /// Writes a stream of at most `limit_bytes` to an object, visible once the stream has ended. Returns its size.
+    /// Writes a stream to an object, visible once the stream has ended. Its caller limits the stream to `limit_bytes`,
+    /// which decides the size of the parts.
     ///
     /// Holds one part in memory.
     ///
     /// # Errors
-    /// When the stream fails or is longer, or the store fails; then no object becomes visible.
-    pub async fn put_stream<E>(
+    /// When the stream or the store fails; then no object becomes visible.
+    pub async fn put_stream(
         &self,
-        stream: impl Stream<Item = Result<Bytes, E>>,
+        stream: impl Stream<Item = Result<Bytes, StorageError>>,
         limit_bytes: u64,
         address: &ObjectAddress,
         content_type: &str,
-    ) -> Result<u64, StorageError>
-    where
-        E: Into<Box<dyn Error + Send + Sync>>,
-    {
+    ) -> Result<(), StorageError> {
         pin_mut!(stream);
         let part_bytes = part_bytes(limit_bytes, self.limits.part_bytes);
-        let (mut total, mut buffer) = (0, BytesMut::new());
+        let mut buffer = BytesMut::new();
         let mut upload: Option<(MultipartUpload, Vec<CompletedPart>)> = None;
         while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|error| StorageError::Stream(error.into()))?;
-            total += chunk.len() as u64;
-            if total > limit_bytes {
-                return Err(StorageError::TooLarge {
-                    location: address.to_string(),
-                    limit_bytes,
-                });
-            }
-            buffer.extend_from_slice(&chunk);
+            buffer.extend_from_slice(&chunk?);
             while buffer.len() as u64 >= part_bytes {
                 // Fits usize: the buffer holds that many bytes.
                 let part = buffer.split_to(part_bytes as usize).freeze();
@@ -230,17 +213,14 @@ impl S3 {
                 parts.push(upload.put_part(number, part.into()).await?);
             }
         }
-        match upload {
-            None => self.write_small(address, buffer, Some(content_type)).await?,
-            Some((upload, mut parts)) => {
-                if !buffer.is_empty() {
-                    let number = parts.len() as i32 + 1;
-                    parts.push(upload.put_part(number, buffer.freeze().into()).await?);
-                }
-                upload.complete(parts).await?;
-            }
+        let Some((upload, mut parts)) = upload else {
+            return self.write_small(address, buffer, Some(content_type)).await;
+        };
+        if !buffer.is_empty() {
+            let number = parts.len() as i32 + 1;
+            parts.push(upload.put_part(number, buffer.freeze().into()).await?);
         }
-        Ok(total)
+        upload.complete(parts).await
     }
 }
 

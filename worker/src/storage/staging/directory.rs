@@ -4,182 +4,166 @@
 //! complete, even after a crash of the machine. uvr5-api may use the same directories, so only files with our names are
 //! removed.
 
-use std::error::Error;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, pin_mut};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, pin_mut};
 use separation_contract::message::TaskId;
 use separation_contract::names;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::io::ReaderStream;
 
 use super::file_names::{MANIFEST, part_name};
-use super::files::StemFiles;
+use super::store::{Content, StagedFile, Store};
 use super::sweep::sweep;
 use crate::storage::blocking::{blocking, in_background};
-use crate::storage::confine::Root;
-use crate::storage::manifest::{MAX_BYTES, StagedStem, StagingManifest};
+use crate::storage::manifest::{MAX_BYTES, StagedStem};
 use crate::storage::{AttemptId, StorageError};
 
 /// Buffer of a copy.
 const COPY_BYTES: usize = 1 << 20;
 
 /// Staging in shared directories.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct DirectoryStore {
-    inputs: Root,
-    stems: Root,
+    inputs: PathBuf,
+    stems: PathBuf,
 }
 
 impl DirectoryStore {
-    pub(super) fn new(inputs: Root, stems: Root) -> Self {
-        Self { inputs, stems }
-    }
-
-    /// Removes files of killed processes in the background, because a large directory takes long.
-    pub(super) fn sweep(&self) {
-        let (songs, stems) = (self.inputs.path().to_owned(), self.stems.path().to_owned());
+    /// Creates missing directories. Removes files of killed processes in the background, because a large directory
+    /// takes long.
+    pub(super) async fn open(inputs: PathBuf, stems: PathBuf) -> Result<Self, StorageError> {
+        for path in [&inputs, &stems] {
+            let created = tokio::fs::create_dir_all(path).await;
+            created.map_err(StorageError::file("create", path))?;
+        }
+        let store = Self { inputs, stems };
+        let (songs, stems) = (store.inputs.clone(), store.stems.clone());
         tokio::task::spawn_blocking(move || sweep(&songs, &stems, SystemTime::now()));
+        Ok(store)
     }
 
-    pub(super) async fn put_input<E>(
+    fn path(&self, task: &TaskId, file: StagedFile) -> PathBuf {
+        match file {
+            StagedFile::Input => self.inputs.join(names::input_name(task)),
+            StagedFile::Record => self.inputs.join(names::record_name(task)),
+            StagedFile::Manifest => self.task_directory(task).join(MANIFEST),
+        }
+    }
+
+    fn task_directory(&self, task: &TaskId) -> PathBuf {
+        self.stems.join(task.as_str())
+    }
+
+    /// Removes files of a task's directory, if it exists, and the directory if it is empty then.
+    async fn remove_from(
         &self,
         task: &TaskId,
-        stream: impl Stream<Item = Result<Bytes, E>> + Send,
-        limit_bytes: u64,
-    ) -> Result<String, StorageError>
-    where
-        E: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let path = self.inputs.path().join(names::input_name(task));
-        let part = PartFile::beside(&path);
-        if let Err(error) = write_stream(&part.0, &path, stream, limit_bytes).await {
-            part.remove().await?;
-            return Err(error);
-        }
-        let audio_path = text_of(&path)?;
-        let directory = self.inputs.path().to_owned();
+        remove: impl FnOnce(&Path) -> Result<(), StorageError> + Send + 'static,
+    ) -> Result<(), StorageError> {
+        let directory = self.task_directory(task);
+        blocking(move || {
+            if !real_directory(&directory)? {
+                return Ok(());
+            }
+            remove(&directory)?;
+            remove_if_empty(&directory)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Store for DirectoryStore {
+    fn location(&self, task: &TaskId, file: StagedFile) -> Result<String, StorageError> {
+        text_of(&self.path(task, file))
+    }
+
+    async fn put(
+        &self,
+        task: &TaskId,
+        file: StagedFile,
+        content: Content<'_>,
+        _limit_bytes: u64,
+    ) -> Result<(), StorageError> {
+        let path = self.path(task, file);
+        let part = PartFile::with(&path, content).await?;
         blocking(move || {
             part.rename(&path)?;
-            sync_directory(&directory)
+            match (file, path.parent()) {
+                (StagedFile::Input | StagedFile::Manifest, Some(directory)) => sync(directory),
+                _ => Ok(()),
+            }
         })
-        .await?;
-        Ok(audio_path)
+        .await
     }
 
-    pub(super) async fn put_record(&self, task: &TaskId, record: &[u8]) -> Result<(), StorageError> {
-        let path = self.record_path(task);
-        let part = PartFile::beside(&path);
-        let mut file = create(&part.0).await?;
-        let written = file.write_all(record).await;
-        written.map_err(StorageError::file("write", &part.0))?;
-        sync(file, &part.0).await?;
-        blocking(move || part.rename(&path)).await
+    async fn read(&self, task: &TaskId, file: StagedFile) -> Result<Option<Vec<u8>>, StorageError> {
+        read_small(&self.path(task, file)).await
     }
 
-    pub(super) async fn record(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
-        read_small(&self.record_path(task)).await
-    }
-
-    pub(super) async fn delete_record(&self, task: &TaskId) -> Result<(), StorageError> {
-        let path = self.record_path(task);
+    async fn delete(&self, task: &TaskId, file: StagedFile) -> Result<(), StorageError> {
+        let path = self.path(task, file);
         blocking(move || remove_file(&path)).await
     }
 
-    fn record_path(&self, task: &TaskId) -> PathBuf {
-        self.inputs.path().join(names::record_name(task))
-    }
-
-    pub(super) async fn store(
+    /// Stores a hard link on the same file system, else a copy. The source stays, so that this can be retried.
+    async fn store_stem(
         &self,
         task: &TaskId,
         attempt: AttemptId,
-        stems: StemFiles<'_>,
-    ) -> Result<[StagedStem; 2], StorageError> {
-        let task_directory = self.task_directory(task);
+        name: &str,
+        stem: &Path,
+    ) -> Result<StagedStem, StorageError> {
+        let (root, task_directory) = (self.stems.clone(), self.task_directory(task));
         let directory = task_directory.join(attempt.to_string());
-        let (root, made) = (self.stems.clone(), directory.clone());
-        blocking(move || {
-            // Refuse a symbolic link in place of the task's directory.
-            fs::create_dir_all(root.path()).map_err(StorageError::file("create", root.path()))?;
-            for directory in [made.parent().unwrap_or(&made), &made] {
-                match fs::create_dir(directory) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                        return Err(StorageError::file("create", directory)(error));
-                    }
-                    _ => real_directory(directory)?,
-                };
+        let location = directory.join(name);
+        let directories = [root, task_directory, directory];
+        let (made, from, to) = (directories.clone(), stem.to_owned(), location.clone());
+        let linked = blocking(move || {
+            create_directories(&made)?;
+            look_up_stem(&from)?;
+            remove_file(&to)?;
+            let linked = fs::hard_link(&from, &to).is_ok();
+            if linked {
+                sync(&to)?;
             }
-            Ok(())
+            Ok(linked)
         })
         .await?;
-        let locations =
-            [names::vocals_key(task), names::instrumental_key(task)].map(|name| directory.join(name));
-        // Concurrently: a disk syncs two files in little more time than one.
-        let (vocals, instrumental) = tokio::try_join!(
-            store_file(stems.vocals, &locations[0]),
-            store_file(stems.instrumental, &locations[1])
-        )?;
-        let root = self.stems.path().to_owned();
+        if !linked {
+            copy(stem, &location).await?;
+        }
         blocking(move || {
-            [&directory, &task_directory, &root]
-                .into_iter()
-                .try_for_each(|directory| sync_directory(directory))
-        })
-        .await?;
-        Ok([vocals, instrumental])
-    }
-
-    pub(super) async fn publish_manifest(&self, manifest: &StagingManifest) -> Result<(), StorageError> {
-        let directory = self.task_directory(&manifest.task_uuid);
-        let path = directory.join(MANIFEST);
-        let part = PartFile::beside(&path);
-        let mut file = create(&part.0).await?;
-        let written = file.write_all(&manifest.to_json()).await;
-        written.map_err(StorageError::file("write", &part.0))?;
-        sync(file, &part.0).await?;
-        blocking(move || {
-            part.rename(&path)?;
-            sync_directory(&directory)
+            for directory in directories.iter().rev() {
+                sync(directory)?;
+            }
+            let metadata = fs::metadata(&location).map_err(StorageError::file("look up", &location))?;
+            Ok(StagedStem {
+                path: text_of(&location)?,
+                size: metadata.len(),
+            })
         })
         .await
     }
 
-    /// The manifest's bytes; none if it does not exist or is larger than [`MAX_BYTES`].
-    pub(super) async fn manifest(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
-        read_small(&self.task_directory(task).join(MANIFEST)).await
+    async fn discard_attempt(&self, task: &TaskId, attempt: AttemptId) -> Result<(), StorageError> {
+        let name = attempt.to_string();
+        self.remove_from(task, move |directory| remove_directory(&directory.join(name)))
+            .await
     }
 
-    pub(super) async fn discard_attempt(
-        &self,
-        task: &TaskId,
-        attempt: AttemptId,
-    ) -> Result<(), StorageError> {
-        let task_directory = self.task_directory(task);
-        blocking(move || {
-            if !real_directory(&task_directory)? {
-                return Ok(());
-            }
-            remove_directory(&task_directory.join(attempt.to_string()))?;
-            remove_if_empty(&task_directory)
-        })
-        .await
-    }
-
-    pub(super) async fn remove(&self, task: &TaskId) -> Result<(), StorageError> {
-        let task_directory = self.task_directory(task);
-        blocking(move || {
-            if !real_directory(&task_directory)? {
-                return Ok(());
-            }
-            remove_file(&task_directory.join(MANIFEST))?;
-            let entries =
-                fs::read_dir(&task_directory).map_err(StorageError::file("list", &task_directory))?;
+    async fn remove_stems(&self, task: &TaskId) -> Result<(), StorageError> {
+        self.remove_from(task, |directory| {
+            remove_file(&directory.join(MANIFEST))?;
+            let entries = fs::read_dir(directory).map_err(StorageError::file("list", directory))?;
             for entry in entries {
-                let entry = entry.map_err(StorageError::file("list", &task_directory))?;
+                let entry = entry.map_err(StorageError::file("list", directory))?;
                 let name = entry.file_name();
                 let name = name.to_string_lossy();
                 if AttemptId::is_valid(&name) {
@@ -188,23 +172,45 @@ impl DirectoryStore {
                     remove_file(&entry.path())?;
                 }
             }
-            remove_if_empty(&task_directory)
+            Ok(())
         })
         .await
     }
-
-    fn task_directory(&self, task: &TaskId) -> PathBuf {
-        self.stems.path().join(task.as_str())
-    }
 }
 
-/// An incomplete file under a temporary name. Dropping it before the rename removes the file.
+/// A synced file under a temporary name. Dropping it before the rename removes the file.
 struct PartFile(PathBuf);
 
 impl PartFile {
-    fn beside(path: &Path) -> Self {
+    /// A file with this content, beside its final `path`. After an error no file is left.
+    async fn with(
+        path: &Path,
+        content: impl Stream<Item = Result<Bytes, StorageError>>,
+    ) -> Result<Self, StorageError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Self(path.with_file_name(part_name(&name)))
+        let part = Self(path.with_file_name(part_name(&name)));
+        if let Err(error) = part.write(content).await {
+            // The sweep removes a file that cannot be removed now.
+            let _ = part.remove().await;
+            return Err(error);
+        }
+        Ok(part)
+    }
+
+    async fn write(
+        &self,
+        content: impl Stream<Item = Result<Bytes, StorageError>>,
+    ) -> Result<(), StorageError> {
+        let file = tokio::fs::File::create_new(&self.0).await;
+        let mut file = file.map_err(StorageError::file("create", &self.0))?;
+        pin_mut!(content);
+        while let Some(chunk) = content.next().await {
+            let written = file.write_all(&chunk?).await;
+            written.map_err(StorageError::file("write", &self.0))?;
+        }
+        let flushed = file.flush().await;
+        flushed.map_err(StorageError::file("write", &self.0))?;
+        file.sync_all().await.map_err(StorageError::file("sync", &self.0))
     }
 
     fn rename(mut self, path: &Path) -> Result<(), StorageError> {
@@ -232,86 +238,13 @@ impl Drop for PartFile {
     }
 }
 
-/// Writes a stream of at most `limit_bytes` to the file `part`; `path`, its final path, is used in errors.
-async fn write_stream<E>(
-    part: &Path,
-    path: &Path,
-    stream: impl Stream<Item = Result<Bytes, E>>,
-    limit_bytes: u64,
-) -> Result<(), StorageError>
-where
-    E: Into<Box<dyn Error + Send + Sync>>,
-{
-    let mut file = create(part).await?;
-    let mut total = 0;
-    pin_mut!(stream);
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| StorageError::Stream(error.into()))?;
-        total += chunk.len() as u64;
-        if total > limit_bytes {
-            return Err(StorageError::TooLarge {
-                location: path.display().to_string(),
-                limit_bytes,
-            });
-        }
-        file.write_all(&chunk)
-            .await
-            .map_err(StorageError::file("write", part))?;
-    }
-    sync(file, part).await
-}
-
-/// Stores a stem at `location`: as a hard link on the same file system, else as a copy. The source stays, so that this
-/// can be retried.
-async fn store_file(stem: &Path, location: &Path) -> Result<StagedStem, StorageError> {
-    if let Err(error) = tokio::fs::metadata(stem).await {
-        return Err(match error.kind() {
-            io::ErrorKind::NotFound => StorageError::missing(&stem.display()),
-            _ => StorageError::scratch("look up", stem)(error),
-        });
-    }
-    let before = location.to_owned();
-    blocking(move || remove_file(&before)).await?;
-    if tokio::fs::hard_link(stem, location).await.is_ok() {
-        let file = tokio::fs::File::open(location)
-            .await
-            .map_err(StorageError::file("open", location))?;
-        file.sync_all()
-            .await
-            .map_err(StorageError::file("sync", location))?;
-    } else {
-        copy(stem, location).await?;
-    }
-    let metadata = tokio::fs::metadata(location)
-        .await
-        .map_err(StorageError::file("look up", location))?;
-    Ok(StagedStem {
-        path: text_of(location)?,
-        size: metadata.len(),
-    })
-}
-
-/// Copies in pieces, so that a canceled attempt stops copying.
+/// Copies a stem in pieces, so that a canceled attempt stops copying.
 async fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
-    let mut source = tokio::fs::File::open(from)
-        .await
-        .map_err(StorageError::scratch("open", from))?;
-    let part = PartFile::beside(to);
-    let mut file = create(&part.0).await?;
-    let mut buffer = vec![0; COPY_BYTES];
-    loop {
-        let count = source
-            .read(&mut buffer)
-            .await
-            .map_err(StorageError::scratch("read", from))?;
-        if count == 0 {
-            break;
-        }
-        file.write_all(&buffer[..count])
-            .await
-            .map_err(StorageError::file("write", &part.0))?;
-    }
-    sync(file, &part.0).await?;
+    let source = tokio::fs::File::open(from).await;
+    let source = source.map_err(StorageError::scratch("open", from))?;
+    let content = ReaderStream::with_capacity(source, COPY_BYTES);
+    let content = content.map_err(|error| StorageError::scratch("read", from)(error));
+    let part = PartFile::with(to, content).await?;
     let to = to.to_owned();
     blocking(move || part.rename(&to)).await
 }
@@ -319,14 +252,7 @@ async fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
 /// Reads a file; none if it does not exist or is larger than [`MAX_BYTES`].
 async fn read_small(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
     let file = match tokio::fs::File::open(path).await {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            return Ok(None);
-        }
+        Err(error) if is_absent(&error) => return Ok(None),
         opened => opened.map_err(StorageError::file("open", path))?,
     };
     let mut content = Vec::new();
@@ -335,31 +261,50 @@ async fn read_small(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
     Ok(Some(content).filter(|content| content.len() <= MAX_BYTES))
 }
 
-async fn create(path: &Path) -> Result<tokio::fs::File, StorageError> {
-    tokio::fs::File::create_new(path)
-        .await
-        .map_err(StorageError::file("create", path))
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
-async fn sync(mut file: tokio::fs::File, path: &Path) -> Result<(), StorageError> {
-    file.flush().await.map_err(StorageError::file("write", path))?;
-    file.sync_all().await.map_err(StorageError::file("sync", path))
+/// Syncs a file, or a directory, so that new names in it survive a crash of the machine.
+fn sync(path: &Path) -> Result<(), StorageError> {
+    let synced = fs::File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(StorageError::file("sync", path))
 }
 
-/// Syncs a directory, so that new names in it survive a crash of the machine.
-fn sync_directory(directory: &Path) -> Result<(), StorageError> {
-    let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(StorageError::file("sync", directory))
+/// Fails if a processor's stem does not exist.
+fn look_up_stem(stem: &Path) -> Result<(), StorageError> {
+    match fs::metadata(stem) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StorageError::missing(&stem.display())),
+        Err(error) => Err(StorageError::scratch("look up", stem)(error)),
+    }
+}
+
+/// Creates the root and the directories of a task and an attempt. A symbolic link in place of the last two is refused.
+fn create_directories([root, task, attempt]: &[PathBuf; 3]) -> Result<(), StorageError> {
+    fs::create_dir_all(root).map_err(StorageError::file("create", root))?;
+    for directory in [task, attempt] {
+        match fs::create_dir(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(StorageError::file("create", directory)(error));
+            }
+            _ => real_directory(directory)?,
+        };
+    }
+    Ok(())
 }
 
 /// Whether a directory exists; a link or a file in its place is refused.
 fn real_directory(path: &Path) -> Result<bool, StorageError> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => Ok(true),
-        Ok(_) => Err(StorageError::Refused {
-            location: path.display().to_string(),
-            rule: "it must be a directory, not a symbolic link".into(),
-        }),
+        Ok(_) => {
+            let rule = "it must be a directory, not a symbolic link";
+            Err(StorageError::refused(&path.display(), rule))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(StorageError::file("look up", path)(error)),
     }
@@ -390,10 +335,6 @@ fn unless_missing(result: io::Result<()>) -> io::Result<()> {
 
 /// A path as UTF-8, for messages.
 fn text_of(path: &Path) -> Result<String, StorageError> {
-    path.to_str()
-        .map(str::to_owned)
-        .ok_or_else(|| StorageError::Refused {
-            location: path.display().to_string(),
-            rule: "paths in messages must be valid UTF-8".into(),
-        })
+    let invalid = || StorageError::refused(&path.display(), "paths in messages must be valid UTF-8");
+    path.to_str().map(str::to_owned).ok_or_else(invalid)
 }

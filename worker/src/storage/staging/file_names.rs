@@ -1,4 +1,4 @@
-//! Names of files in the shared directories.
+//! Names of staged files.
 
 use crate::storage::AttemptId;
 

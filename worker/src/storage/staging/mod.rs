@@ -9,13 +9,15 @@ mod file_names;
 mod files;
 mod objects;
 mod sources;
+mod store;
 mod sweep;
 
 use std::error::Error;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _, stream};
 use separation_contract::message::TaskId;
 use separation_contract::names;
 
@@ -24,21 +26,16 @@ pub use self::files::{StagedInput, StemFiles, StemSource, StoredStems};
 use self::directory::DirectoryStore;
 use self::objects::ObjectStore;
 use self::sources::Sources;
+use self::store::{StagedFile, Store};
 use super::confine::{MissingRoot, Root};
-use super::{AttemptId, AttemptScratch, InputIdentity, S3, StagedStem, StagingManifest, StorageError};
+use super::{AttemptId, AttemptScratch, InputIdentity, S3, StagingManifest, StorageError};
 use crate::settings::{ObjectAddress, StagingSettings};
 
 /// Staging of songs and stems; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Staging {
     sources: Sources,
-    store: Store,
-}
-
-#[derive(Debug, Clone)]
-enum Store {
-    Directory(DirectoryStore),
-    Objects(ObjectStore),
+    store: Arc<dyn Store>,
 }
 
 impl Staging {
@@ -54,23 +51,16 @@ impl Staging {
         };
         let inputs = Root::new("TEMP_DIR", &settings.temp_dir, missing_root)?;
         let stems = Root::new("OUTPUT_DIR", &settings.output_dir, missing_root)?;
-        let store = match &settings.s3_staging {
+        let store: Arc<dyn Store> = match &settings.s3_staging {
             None => {
-                for root in [&inputs, &stems] {
-                    let path = root.path();
-                    tokio::fs::create_dir_all(path)
-                        .await
-                        .map_err(StorageError::file("create", path))?;
-                }
-                let store = DirectoryStore::new(inputs.clone(), stems.clone());
-                store.sweep();
-                Store::Directory(store)
+                let (inputs, stems) = (inputs.path().to_owned(), stems.path().to_owned());
+                Arc::new(DirectoryStore::open(inputs, stems).await?)
             }
             Some(prefix) => {
                 let s3 = s3.clone().ok_or_else(|| StorageError::NoObjectStore {
                     location: prefix.to_string(),
                 })?;
-                Store::Objects(ObjectStore::new(s3, prefix.clone()))
+                Arc::new(ObjectStore::new(s3, prefix.clone()))
             }
         };
         let sources = Sources::new(inputs, stems, settings, s3);
@@ -114,10 +104,20 @@ impl Staging {
     where
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        match &self.store {
-            Store::Directory(store) => store.put_input(task, stream, limit_bytes).await,
-            Store::Objects(store) => store.put_input(task, stream, limit_bytes).await,
-        }
+        let location = self.store.location(task, StagedFile::Input)?;
+        let (mut total, song) = (0, location.clone());
+        let content = stream.map(move |chunk| {
+            let chunk = chunk.map_err(|error| StorageError::Stream(error.into()))?;
+            total += chunk.len() as u64;
+            if total > limit_bytes {
+                return Err(StorageError::too_large(&song, limit_bytes));
+            }
+            Ok(chunk)
+        });
+        let stored = self
+            .store
+            .put(task, StagedFile::Input, content.boxed(), limit_bytes);
+        stored.await.map(|()| location)
     }
 
     /// Deletes the input of `task` if its name is `<task>_input.wav`, as the API stores it: a shared file, or an object
@@ -127,13 +127,13 @@ impl Staging {
     /// # Errors
     /// When the path may not be used or the storage fails; an input that does not exist is no error.
     pub async fn delete_input(&self, task: &TaskId, audio_path: &str) -> Result<bool, StorageError> {
-        if let Ok(address) = audio_path.parse::<ObjectAddress>() {
-            return match &self.store {
-                Store::Objects(store) if store.is_input_of(task, &address) => {
-                    store.delete(&address).await.map(|()| true)
-                }
-                _ => Ok(false),
-            };
+        if audio_path.parse::<ObjectAddress>().is_ok() {
+            let own = self.store.location(task, StagedFile::Input);
+            let is_own = own.is_ok_and(|own| own == audio_path);
+            if is_own {
+                self.store.delete(task, StagedFile::Input).await?;
+            }
+            return Ok(is_own);
         }
         let name = Path::new(audio_path).file_name();
         if name.is_none_or(|name| *name != *names::input_name(task)) {
@@ -147,10 +147,8 @@ impl Staging {
     /// # Errors
     /// When the storage fails; then the earlier record is unchanged.
     pub async fn put_record(&self, task: &TaskId, record: &[u8]) -> Result<(), StorageError> {
-        match &self.store {
-            Store::Directory(store) => store.put_record(task, record).await,
-            Store::Objects(store) => store.put_record(task, record).await,
-        }
+        let record = Bytes::copy_from_slice(record);
+        self.put_small(task, StagedFile::Record, record).await
     }
 
     /// The API's record of a task; none if it does not exist.
@@ -158,10 +156,7 @@ impl Staging {
     /// # Errors
     /// When the storage fails.
     pub async fn record(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
-        match &self.store {
-            Store::Directory(store) => store.record(task).await,
-            Store::Objects(store) => store.record(task).await,
-        }
+        self.store.read(task, StagedFile::Record).await
     }
 
     /// Deletes the API's record of a task.
@@ -169,10 +164,7 @@ impl Staging {
     /// # Errors
     /// When the storage fails. A missing record is no error.
     pub async fn delete_record(&self, task: &TaskId) -> Result<(), StorageError> {
-        match &self.store {
-            Store::Directory(store) => store.delete_record(task).await,
-            Store::Objects(store) => store.delete_record(task).await,
-        }
+        self.store.delete(task, StagedFile::Record).await
     }
 
     /// Stores a task's stems under `attempt`; invisible until [`Self::publish_manifest`]. May be retried after a
@@ -188,11 +180,15 @@ impl Staging {
         input: &InputIdentity,
         model: &str,
     ) -> Result<StoredStems, StorageError> {
-        let [vocals, instrumental]: [StagedStem; 2] = match &self.store {
-            Store::Directory(store) => store.store(task, attempt, stems).await?,
-            Store::Objects(store) => store.store(task, attempt, stems).await?,
-        };
-        let manifest = StagingManifest::new(task, attempt, input.clone(), model, vocals, instrumental);
+        // Concurrently: the processor and its GPU wait for both. Both end before an error is returned, so that nothing
+        // is stored after the attempt is discarded.
+        let (vocals, instrumental) = (names::vocals_key(task), names::instrumental_key(task));
+        let (vocals, instrumental) = tokio::join!(
+            self.store.store_stem(task, attempt, &vocals, stems.vocals),
+            self.store
+                .store_stem(task, attempt, &instrumental, stems.instrumental)
+        );
+        let manifest = StagingManifest::new(task, attempt, input.clone(), model, vocals?, instrumental?);
         Ok(StoredStems { manifest })
     }
 
@@ -202,10 +198,8 @@ impl Staging {
     /// # Errors
     /// When the manifest cannot be written.
     pub async fn publish_manifest(&self, stored: &StoredStems) -> Result<(), StorageError> {
-        match &self.store {
-            Store::Directory(store) => store.publish_manifest(&stored.manifest).await,
-            Store::Objects(store) => store.publish_manifest(&stored.manifest).await,
-        }
+        let (task, manifest) = (&stored.manifest.task_uuid, stored.manifest.to_json());
+        self.put_small(task, StagedFile::Manifest, manifest.into()).await
     }
 
     /// A task's staging manifest; none unless both of its stems exist with the recorded sizes.
@@ -213,10 +207,7 @@ impl Staging {
     /// # Errors
     /// When the storage fails.
     pub async fn find(&self, task: &TaskId) -> Result<Option<StagingManifest>, StorageError> {
-        let manifest = match &self.store {
-            Store::Directory(store) => store.manifest(task).await?,
-            Store::Objects(store) => store.manifest(task).await?,
-        };
+        let manifest = self.store.read(task, StagedFile::Manifest).await?;
         let Some(manifest) = manifest.and_then(|bytes| StagingManifest::read(task, &bytes)) else {
             return Ok(None);
         };
@@ -235,10 +226,7 @@ impl Staging {
     /// # Errors
     /// When the storage fails. Missing stems are no error.
     pub async fn discard_attempt(&self, task: &TaskId, attempt: AttemptId) -> Result<(), StorageError> {
-        match &self.store {
-            Store::Directory(store) => store.discard_attempt(task, attempt).await,
-            Store::Objects(store) => store.discard_attempt(task, attempt).await,
-        }
+        self.store.discard_attempt(task, attempt).await
     }
 
     /// Removes a task's manifest, then the stems of all its attempts, so that a manifest never names missing stems;
@@ -247,10 +235,7 @@ impl Staging {
     /// # Errors
     /// When the storage fails; a retry continues where it stopped. Missing files are no error.
     pub async fn remove(&self, task: &TaskId) -> Result<(), StorageError> {
-        match &self.store {
-            Store::Directory(store) => store.remove(task).await?,
-            Store::Objects(store) => store.remove(task).await?,
-        }
+        self.store.remove_stems(task).await?;
         self.delete_record(task).await
     }
 
@@ -275,5 +260,11 @@ impl Staging {
             return Ok(());
         }
         self.sources.delete_stem_file(path).await
+    }
+
+    async fn put_small(&self, task: &TaskId, file: StagedFile, content: Bytes) -> Result<(), StorageError> {
+        let limit_bytes = content.len() as u64;
+        let content = stream::iter([Ok(content)]).boxed();
+        self.store.put(task, file, content, limit_bytes).await
     }
 }

@@ -3,16 +3,16 @@
 //! A task's ID may be `inputs`: its objects are distinguished from songs by their complete form, never by the prefix
 //! alone.
 
-use std::error::Error;
+use std::path::Path;
 
-use bytes::Bytes;
-use futures_util::Stream;
+use async_trait::async_trait;
 use separation_contract::message::TaskId;
 use separation_contract::names;
 
-use super::files::StemFiles;
+use super::file_names::MANIFEST;
+use super::store::{Content, StagedFile, Store};
 use crate::settings::ObjectAddress;
-use crate::storage::manifest::{MAX_BYTES, StagedStem, StagingManifest};
+use crate::storage::manifest::{MAX_BYTES, StagedStem};
 use crate::storage::{AttemptId, S3, StorageError};
 
 /// Maximum number of objects listed when a task is removed: the two stems of 2,500 attempts.
@@ -24,7 +24,7 @@ const INPUTS: &str = "inputs";
 /// The same for every song, because a song's format is detected from its bytes.
 const INPUT_CONTENT_TYPE: &str = "application/octet-stream";
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct ObjectStore {
     s3: S3,
     prefix: ObjectAddress,
@@ -35,133 +35,83 @@ impl ObjectStore {
         Self { s3, prefix }
     }
 
-    pub(super) async fn put_input<E>(
-        &self,
-        task: &TaskId,
-        stream: impl Stream<Item = Result<Bytes, E>> + Send,
-        limit_bytes: u64,
-    ) -> Result<String, StorageError>
-    where
-        E: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let address = self.input_address(task);
-        self.s3
-            .put_stream(stream, limit_bytes, &address, INPUT_CONTENT_TYPE)
-            .await?;
-        Ok(address.to_string())
-    }
-
-    pub(super) async fn put_record(&self, task: &TaskId, record: &[u8]) -> Result<(), StorageError> {
-        self.s3
-            .write_small(
-                &self.record_address(task),
-                record.to_vec(),
-                Some("application/json"),
-            )
-            .await
-    }
-
-    pub(super) async fn record(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
-        self.read_small(&self.record_address(task)).await
-    }
-
-    pub(super) async fn delete_record(&self, task: &TaskId) -> Result<(), StorageError> {
-        self.s3.delete(&self.record_address(task)).await
-    }
-
-    fn record_address(&self, task: &TaskId) -> ObjectAddress {
-        self.prefix
-            .join(&format!("{INPUTS}/{}", names::record_name(task)))
-    }
-
-    /// Whether `address` is where the API stores the input of `task`.
-    pub(super) fn is_input_of(&self, task: &TaskId, address: &ObjectAddress) -> bool {
-        *address == self.input_address(task)
-    }
-
-    fn input_address(&self, task: &TaskId) -> ObjectAddress {
-        self.prefix.join(&format!("{INPUTS}/{}", names::input_name(task)))
-    }
-
-    pub(super) async fn delete(&self, address: &ObjectAddress) -> Result<(), StorageError> {
-        self.s3.delete(address).await
-    }
-
-    pub(super) async fn store(
-        &self,
-        task: &TaskId,
-        attempt: AttemptId,
-        stems: StemFiles<'_>,
-    ) -> Result<[StagedStem; 2], StorageError> {
-        let [vocals, instrumental] = self.stem_addresses(task, attempt);
-        // Concurrently: the processor and its GPU wait for both.
-        let (vocals, instrumental) = tokio::try_join!(
-            self.store_file(stems.vocals, &vocals),
-            self.store_file(stems.instrumental, &instrumental)
-        )?;
-        Ok([vocals, instrumental])
-    }
-
-    async fn store_file(
-        &self,
-        stem: &std::path::Path,
-        address: &ObjectAddress,
-    ) -> Result<StagedStem, StorageError> {
-        let prepared = self
-            .s3
-            .prepare_upload(stem, address, names::STEM_CONTENT_TYPE)
-            .await?;
-        prepared.publish().await?;
-        let head = self
-            .s3
-            .head(address)
-            .await?
-            .ok_or_else(|| StorageError::missing(address))?;
-        Ok(StagedStem {
-            path: address.to_string(),
-            size: head.size,
+    fn address(&self, task: &TaskId, file: StagedFile) -> ObjectAddress {
+        self.prefix.join(&match file {
+            StagedFile::Input => format!("{INPUTS}/{}", names::input_name(task)),
+            StagedFile::Record => format!("{INPUTS}/{}", names::record_name(task)),
+            StagedFile::Manifest => format!("{task}/{MANIFEST}"),
         })
     }
 
-    pub(super) async fn publish_manifest(&self, manifest: &StagingManifest) -> Result<(), StorageError> {
-        let address = self.manifest_address(&manifest.task_uuid);
+    fn stem_address(&self, task: &TaskId, attempt: AttemptId, name: &str) -> ObjectAddress {
+        self.prefix.join(&format!("{task}/{attempt}/{name}"))
+    }
+}
+
+#[async_trait]
+impl Store for ObjectStore {
+    fn location(&self, task: &TaskId, file: StagedFile) -> Result<String, StorageError> {
+        Ok(self.address(task, file).to_string())
+    }
+
+    async fn put(
+        &self,
+        task: &TaskId,
+        file: StagedFile,
+        content: Content<'_>,
+        limit_bytes: u64,
+    ) -> Result<(), StorageError> {
+        let content_type = match file {
+            StagedFile::Input => INPUT_CONTENT_TYPE,
+            StagedFile::Record | StagedFile::Manifest => "application/json",
+        };
+        let address = self.address(task, file);
         self.s3
-            .write_small(&address, manifest.to_json(), Some("application/json"))
+            .put_stream(content, limit_bytes, &address, content_type)
             .await
     }
 
-    /// The manifest's bytes; none if it does not exist or is larger than [`MAX_BYTES`].
-    pub(super) async fn manifest(&self, task: &TaskId) -> Result<Option<Vec<u8>>, StorageError> {
-        self.read_small(&self.manifest_address(task)).await
-    }
-
-    async fn read_small(&self, address: &ObjectAddress) -> Result<Option<Vec<u8>>, StorageError> {
-        match self.s3.read_small(address, MAX_BYTES).await {
+    async fn read(&self, task: &TaskId, file: StagedFile) -> Result<Option<Vec<u8>>, StorageError> {
+        match self.s3.read_small(&self.address(task, file), MAX_BYTES).await {
             Err(StorageError::Missing { .. } | StorageError::TooLarge { .. }) => Ok(None),
             read => Ok(Some(read?.into())),
         }
     }
 
-    pub(super) async fn discard_attempt(
+    async fn delete(&self, task: &TaskId, file: StagedFile) -> Result<(), StorageError> {
+        self.s3.delete(&self.address(task, file)).await
+    }
+
+    async fn store_stem(
         &self,
         task: &TaskId,
         attempt: AttemptId,
-    ) -> Result<(), StorageError> {
-        for address in self.stem_addresses(task, attempt) {
-            self.s3.delete(&address).await?;
+        name: &str,
+        stem: &Path,
+    ) -> Result<StagedStem, StorageError> {
+        let address = self.stem_address(task, attempt, name);
+        let upload = self.s3.prepare_upload(stem, &address, names::STEM_CONTENT_TYPE);
+        upload.await?.publish().await?;
+        let head = self.s3.head(&address).await?;
+        Ok(StagedStem {
+            path: address.to_string(),
+            size: head.ok_or_else(|| StorageError::missing(&address))?.size,
+        })
+    }
+
+    async fn discard_attempt(&self, task: &TaskId, attempt: AttemptId) -> Result<(), StorageError> {
+        for name in [names::vocals_key(task), names::instrumental_key(task)] {
+            self.s3.delete(&self.stem_address(task, attempt, &name)).await?;
         }
         Ok(())
     }
 
-    pub(super) async fn remove(&self, task: &TaskId) -> Result<(), StorageError> {
-        self.s3.delete(&self.manifest_address(task)).await?;
+    async fn remove_stems(&self, task: &TaskId) -> Result<(), StorageError> {
+        self.delete(task, StagedFile::Manifest).await?;
         let task_prefix = self.prefix.join(&format!("{task}/"));
         for object in self.s3.list(&task_prefix, MAX_OBJECTS).await? {
-            if object
-                .key
-                .strip_prefix(&task_prefix.key)
-                .is_some_and(is_stem_of_an_attempt)
-            {
+            let below = object.key.strip_prefix(&task_prefix.key);
+            if below.is_some_and(is_stem_of_an_attempt) {
                 let address = ObjectAddress {
                     bucket: task_prefix.bucket.clone(),
                     key: object.key,
@@ -170,15 +120,6 @@ impl ObjectStore {
             }
         }
         Ok(())
-    }
-
-    fn stem_addresses(&self, task: &TaskId, attempt: AttemptId) -> [ObjectAddress; 2] {
-        let attempt_prefix = self.prefix.join(&format!("{task}/{attempt}/"));
-        [names::vocals_key(task), names::instrumental_key(task)].map(|name| attempt_prefix.join(&name))
-    }
-
-    fn manifest_address(&self, task: &TaskId) -> ObjectAddress {
-        self.prefix.join(&format!("{task}/manifest.json"))
     }
 }
 

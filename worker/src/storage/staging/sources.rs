@@ -40,10 +40,7 @@ impl Sources {
         if ObjectAddress::is_address(audio_path) {
             let (s3, address) = self.object(audio_path)?;
             let head = self.head(s3, &address).await?;
-            return Ok(InputIdentity {
-                size: head.size,
-                tag: head.etag,
-            });
+            return Ok(head.into());
         }
         let (_, identity) = file_below(&self.inputs, audio_path).await?;
         Ok(identity)
@@ -71,10 +68,7 @@ impl Sources {
         };
         Ok(StagedInput {
             path,
-            identity: InputIdentity {
-                size: head.size,
-                tag: head.etag,
-            },
+            identity: head.into(),
             shared: None,
         })
     }
@@ -133,28 +127,23 @@ impl Sources {
             return error;
         }
         if is_refusal(code) {
-            return StorageError::Refused {
-                location: address.to_string(),
-                rule: format!("the worker's credentials must have permission to read it, but {problem}"),
-            };
+            let rule = format!("the worker's credentials must have permission to read it, but {problem}");
+            return StorageError::refused(address, rule);
         }
         error.into_transient()
     }
 
     /// Parses an `s3://` address and checks that its bucket is allowed.
     fn object(&self, text: &str) -> Result<(&S3, ObjectAddress), StorageError> {
-        let refused = |rule: String| StorageError::Refused {
-            location: text.to_owned(),
-            rule,
-        };
+        let refused = |rule: &str| StorageError::refused(&text, rule);
         let address: ObjectAddress = text
             .parse()
-            .map_err(|_| refused("it must have the form s3://bucket/key".into()))?;
+            .map_err(|_| refused("it must have the form s3://bucket/key"))?;
         if address.key.is_empty() || address.key.ends_with('/') {
-            return Err(refused("its object key must not be empty or end with /".into()));
+            return Err(refused("its object key must not be empty or end with /"));
         }
         if !self.buckets.contains(&address.bucket) {
-            return Err(refused(format!(
+            return Err(refused(&format!(
                 "its bucket must be that of S3_STAGING or one of S3_INPUT_BUCKETS ({})",
                 self.buckets.join(", ")
             )));
@@ -163,6 +152,15 @@ impl Sources {
             location: text.to_owned(),
         })?;
         Ok((s3, address))
+    }
+}
+
+impl From<ObjectHead> for InputIdentity {
+    fn from(head: ObjectHead) -> Self {
+        Self {
+            size: head.size,
+            tag: head.etag,
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! An input that cannot be read: the task fails if the input is at fault, and is on hold if the store is.
 
 use separation_worker::error::ErrorClass;
-use separation_worker::settings::{DeleteInput, StagingSettings};
 use separation_worker::storage::{Staging, StorageError};
 
 use super::faults::{error, scripted};
+use super::staging_area::settings;
 
 /// Status and error code of the responses for an input in the worker's own bucket, an input in a foreign bucket, and
 /// any other object in the own bucket.
@@ -28,13 +28,7 @@ async fn check(answers: Responses, own: &str, foreign: &str) {
     })
     .await;
     let directory = tempfile::tempdir().unwrap();
-    let settings = StagingSettings {
-        temp_dir: directory.path().join("temp"),
-        output_dir: directory.path().join("output"),
-        s3_staging: Some("s3://own/staging/".parse().unwrap()),
-        input_buckets: vec!["own".into(), "foreign".into()],
-        delete_input: DeleteInput::Never,
-    };
+    let settings = settings(directory.path(), Some("s3://own/staging/"), &["own", "foreign"]);
     let staging = Staging::open(&settings, Some(s3)).await.unwrap();
     let found = async |path: &str| match staging.input(path).await {
         Ok(Some(_)) => "there",

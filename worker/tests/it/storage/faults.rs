@@ -10,12 +10,12 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
 use futures_util::{StreamExt as _, stream};
 use separation_worker::error::ErrorClass;
-use separation_worker::settings::{DeleteInput, ObjectAddress, S3Credentials, S3Settings, StagingSettings};
+use separation_worker::settings::{ObjectAddress, S3Credentials, S3Settings};
 use separation_worker::storage::{AttemptId, S3, Staging, StemFiles, StorageError, TimeLimits};
 use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 
-use super::staging_area::{SOON, identity, task};
+use super::staging_area::{SOON, identity, settings, task};
 
 /// A store that gives the same response to every request.
 async fn store(answer: impl Fn() -> Response<Body> + Send + Sync + 'static) -> S3 {
@@ -127,13 +127,7 @@ async fn both_stems_are_uploaded_at_the_same_time() {
     });
     tokio::spawn(async move { axum::serve(listener, router).await });
     let directory = tempfile::tempdir().unwrap();
-    let settings = StagingSettings {
-        temp_dir: directory.path().join("temp"),
-        output_dir: directory.path().join("output"),
-        s3_staging: Some("s3://bucket/staging/".parse().unwrap()),
-        input_buckets: Vec::new(),
-        delete_input: DeleteInput::AfterSuccess,
-    };
+    let settings = settings(directory.path(), Some("s3://bucket/staging/"), &[]);
     let staging = Staging::open(&settings, Some(client(address).await))
         .await
         .unwrap();

@@ -10,12 +10,22 @@ use std::os::unix::fs::symlink;
 use bytes::Bytes;
 use futures_util::stream;
 use separation_worker::error::ErrorClass;
-use separation_worker::storage::{AttemptId, StagingManifest, StemFiles, StemSource, StorageError};
+use separation_worker::storage::{AttemptId, StagingManifest, StemSource, StorageError, StoredStems};
 
 use staging_area::{StagingArea, identity, on_both, task};
 
 async fn found(area: &StagingArea, name: &str) -> Option<StagingManifest> {
     area.staging.find(&task(name)).await.unwrap()
+}
+
+async fn store_without_instrumental(
+    area: &StagingArea,
+    name: &str,
+    attempt: AttemptId,
+) -> Result<StoredStems, StorageError> {
+    let (vocals, instrumental) = area.stems("1");
+    std::fs::remove_file(&instrumental).unwrap();
+    area.store_files(name, attempt, &vocals, &instrumental).await
 }
 
 #[tokio::test]
@@ -94,21 +104,82 @@ async fn an_attempt_overwrites_nothing_of_another() {
 async fn storing_can_be_retried_after_a_failure() {
     on_both(async |area| {
         let attempt = AttemptId::new();
-        let (vocals, instrumental) = area.stems("1");
-        std::fs::remove_file(&instrumental).unwrap();
-        let stems = StemFiles {
-            vocals: &vocals,
-            instrumental: &instrumental,
-        };
-        let failed = area
-            .staging
-            .store(&task("t1"), attempt, stems, &identity(), "model")
-            .await;
+        let failed = store_without_instrumental(area, "t1", attempt).await;
         assert!(matches!(failed, Err(StorageError::Missing { .. })), "{failed:?}");
         let stored = area.store("t1", attempt, "1").await.unwrap();
         area.staging.publish_manifest(&stored).await.unwrap();
         area.staging.publish_manifest(&stored).await.unwrap();
         assert_eq!(found(area, "t1").await.as_ref(), Some(stored.manifest()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failed_attempt_leaves_nothing_once_it_is_discarded() {
+    on_both(async |area| {
+        let attempt = AttemptId::new();
+        store_without_instrumental(area, "t1", attempt).await.unwrap_err();
+        for _ in 0..2 {
+            area.staging.discard_attempt(&task("t1"), attempt).await.unwrap();
+        }
+        assert_eq!(area.all_files().await, Vec::<String>::new());
+        assert!(!area.path("output/t1").exists());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn stems_on_another_file_system_are_stored_complete() {
+    on_both(async |area| {
+        // On the file system of the directories, a stem is stored as a hard link.
+        let elsewhere = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let elsewhere = elsewhere.unwrap();
+        let stem = elsewhere.path().join("stem.wav");
+        // More than the buffer of a copy.
+        let content = "0123456789".repeat(300_000);
+        std::fs::write(&stem, &content).unwrap();
+        let stored = area
+            .store_files("t1", AttemptId::new(), &stem, &stem)
+            .await
+            .unwrap();
+        let manifest = stored.manifest();
+        for stored in [&manifest.vocals, &manifest.instrumental] {
+            assert_eq!(stored.size, 3_000_000);
+            assert!(
+                area.read(&stored.path).await.as_ref() == Some(&content),
+                "{stored:?}"
+            );
+        }
+        assert_eq!(area.all_files().await.len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_record_is_read_as_it_was_last_stored_until_it_is_deleted() {
+    on_both(async |area| {
+        assert_eq!(area.staging.record(&task("t1")).await.unwrap(), None);
+        for record in ["{}", "a longer record", "short"] {
+            area.staging
+                .put_record(&task("t1"), record.as_bytes())
+                .await
+                .unwrap();
+            let found = area.staging.record(&task("t1")).await.unwrap();
+            assert_eq!(found.as_deref(), Some(record.as_bytes()));
+        }
+        assert_eq!(area.staging.record(&task("t2")).await.unwrap(), None);
+        assert_eq!(area.all_files().await.len(), 1);
+
+        area.staging
+            .put_record(&task("t1"), &[b'x'; (64 << 10) + 1])
+            .await
+            .unwrap();
+        let too_large = area.staging.record(&task("t1")).await.unwrap();
+        assert_eq!(too_large, None, "a record that is too large counts as none");
+        for _ in 0..2 {
+            area.staging.delete_record(&task("t1")).await.unwrap();
+        }
+        assert_eq!(area.all_files().await, Vec::<String>::new());
     })
     .await;
 }
@@ -123,6 +194,7 @@ async fn removing_a_task_removes_all_its_attempts_and_nothing_else() {
         area.publish("t1", "1").await;
         area.publish("t10", "10").await;
         area.publish("inputs", "a valid task id").await;
+        area.staging.put_record(&task("t1"), b"{}").await.unwrap();
         let song = area.put("t1", "song").await;
         for _ in 0..2 {
             area.staging.remove(&task("t1")).await.unwrap();
@@ -287,22 +359,24 @@ async fn a_shared_song_is_used_in_place() {
 
 #[tokio::test]
 async fn a_song_in_a_bucket_may_not_exceed_the_scratch_limit_and_is_kept() {
-    let area = StagingArea::directories().await;
-    let path = format!("s3://{}/albums/long song.wav", area.bucket);
-    area.overwrite(&path, "song").await;
-    std::fs::write(area.scratch.path().join("full"), vec![0; (64 << 20) - 3]).unwrap();
-    let error = area.staging.stage_in(&path, &area.scratch).await.unwrap_err();
-    assert!(matches!(error, StorageError::TooLarge { .. }), "{error}");
-    std::fs::remove_file(area.scratch.path().join("full")).unwrap();
-    let staged = area.staging.stage_in(&path, &area.scratch).await.unwrap();
-    assert_eq!(std::fs::read_to_string(staged.path).unwrap(), "song");
+    on_both(async |area| {
+        let path = format!("s3://{}/albums/t1_input.wav", area.bucket);
+        area.overwrite(&path, "song").await;
+        std::fs::write(area.scratch.path().join("full"), vec![0; (64 << 20) - 3]).unwrap();
+        let error = area.staging.stage_in(&path, &area.scratch).await.unwrap_err();
+        assert!(matches!(error, StorageError::TooLarge { .. }), "{error}");
+        std::fs::remove_file(area.scratch.path().join("full")).unwrap();
+        let staged = area.staging.stage_in(&path, &area.scratch).await.unwrap();
+        assert_eq!(std::fs::read_to_string(staged.path).unwrap(), "song");
 
-    assert!(!area.staging.delete_input(&task("t1"), &path).await.unwrap());
-    assert_eq!(
-        area.read(&path).await.as_deref(),
-        Some("song"),
-        "songs of other buckets are not deleted"
-    );
+        assert!(!area.staging.delete_input(&task("t1"), &path).await.unwrap());
+        assert_eq!(
+            area.read(&path).await.as_deref(),
+            Some("song"),
+            "songs outside the staging are not deleted"
+        );
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,13 +1,13 @@
 //! Both kinds of staging, with helpers that inspect them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
 use separation_contract::message::TaskId;
 use separation_testbed::S3Server;
-use separation_worker::settings::{ObjectAddress, S3Credentials, S3Settings, StagingSettings};
+use separation_worker::settings::{DeleteInput, ObjectAddress, S3Credentials, S3Settings, StagingSettings};
 use separation_worker::storage::{
     AttemptId, AttemptScratch, InputIdentity, S3, Scratch, Staging, StagingManifest, StemFiles, StorageError,
     StoredStems,
@@ -40,17 +40,8 @@ impl StagingArea {
         let bucket = new_bucket().await;
         let s3 = S3::connect(&s3_settings(&bucket).await).await;
         let directory = tempfile::tempdir().unwrap();
-        let staging = in_objects.then(|| ObjectAddress {
-            bucket: bucket.clone(),
-            key: "staging".into(),
-        });
-        let settings = StagingSettings {
-            temp_dir: directory.path().join("temp"),
-            output_dir: directory.path().join("output"),
-            s3_staging: staging,
-            input_buckets: vec![bucket.clone()],
-            delete_input: separation_worker::settings::DeleteInput::AfterSuccess,
-        };
+        let prefix = in_objects.then(|| format!("s3://{bucket}/staging"));
+        let settings = settings(directory.path(), prefix.as_deref(), &[&bucket]);
         let scratch = Scratch::open(Some(&directory.path().join("scratch")), 64 << 20).unwrap();
         Self {
             staging: Staging::open(&settings, Some(s3.clone())).await.unwrap(),
@@ -86,10 +77,17 @@ impl StagingArea {
         content: &str,
     ) -> Result<StoredStems, StorageError> {
         let (vocals, instrumental) = self.stems(content);
-        let stems = StemFiles {
-            vocals: &vocals,
-            instrumental: &instrumental,
-        };
+        self.store_files(name, attempt, &vocals, &instrumental).await
+    }
+
+    pub(crate) async fn store_files(
+        &self,
+        name: &str,
+        attempt: AttemptId,
+        vocals: &Path,
+        instrumental: &Path,
+    ) -> Result<StoredStems, StorageError> {
+        let stems = StemFiles { vocals, instrumental };
         self.staging
             .store(&task(name), attempt, stems, &identity(), "model")
             .await
@@ -110,7 +108,7 @@ impl StagingArea {
 
     pub(crate) async fn read(&self, path: &str) -> Option<String> {
         let bytes = match path.parse::<ObjectAddress>() {
-            Ok(address) => self.s3.read_small(&address, 1 << 20).await.ok()?.to_vec(),
+            Ok(address) => self.s3.read_small(&address, 4 << 20).await.ok()?.to_vec(),
             Err(_) => std::fs::read(path).ok()?,
         };
         Some(String::from_utf8(bytes).unwrap())
@@ -157,6 +155,21 @@ impl StagingArea {
             }
         }
         files
+    }
+}
+
+/// Settings of staging below `directory`, or else below the prefix `s3_staging`.
+pub(crate) fn settings(
+    directory: &Path,
+    s3_staging: Option<&str>,
+    input_buckets: &[&str],
+) -> StagingSettings {
+    StagingSettings {
+        temp_dir: directory.join("temp"),
+        output_dir: directory.join("output"),
+        s3_staging: s3_staging.map(|prefix| prefix.parse().unwrap()),
+        input_buckets: input_buckets.iter().map(|&bucket| bucket.to_owned()).collect(),
+        delete_input: DeleteInput::Never,
     }
 }
 

@@ -1,0 +1,11 @@
+//! The commands of `separation-operator` that no cluster runs: a pool on one machine, and a simulated pool.
+//!
+//! Modules; each imports only from those above it.
+//!
+//! | module | contains | must not |
+//! |---|---|---|
+//! | [`simulate`] | a simulated pool under the real decisions | have scaling rules of its own |
+//! | [`processes`] | a pool on one machine, with processes in place of pods | have scaling rules of its own |
+
+pub mod processes;
+pub mod simulate;

@@ -1,0 +1,221 @@
+//! The environment of a worker's process: that of its pod, with this machine's directories in place of the pod's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::EnvVar;
+use separation_contract::environment as env;
+use separation_operator::apply::{CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};
+use separation_operator::decide::PodName;
+use separation_operator::plan::{KafkaPlan, Model, SecretKey};
+
+use super::manifest::Secrets;
+
+/// The directories of a pool on this machine.
+#[derive(Debug, Clone)]
+pub(super) struct Directories {
+    /// Replaces the shared volume.
+    pub(super) work: PathBuf,
+    /// Has a scratch directory for each worker.
+    pub(super) scratch: PathBuf,
+    /// Certificates; the files are readable by their owner only.
+    pub(super) certificates: PathBuf,
+    /// Has a log file for each worker.
+    pub(super) logs: PathBuf,
+}
+
+impl Directories {
+    /// Creates the directories in `directory`.
+    pub(super) fn under(directory: &Path) -> anyhow::Result<Self> {
+        let create_directory = |name: &str| {
+            let path = directory.join(name);
+            fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+            anyhow::Ok(path)
+        };
+        Ok(Self {
+            work: create_directory("work")?,
+            scratch: create_directory("scratch")?,
+            certificates: create_directory("certificates")?,
+            logs: create_directory("logs")?,
+        })
+    }
+
+    /// Checks that the file of a pool's model exists. A worker waits for its model file, because in a pod the volume
+    /// may be filled later; here a missing file means a wrong path.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub(super) fn check_model(&self, model: &Model) -> anyhow::Result<()> {
+        let path = self.local_path(&model.0, "").unwrap_or_else(|| model.0.clone());
+        // Anything but an absolute path is a model's name.
+        anyhow::ensure!(
+            !path.starts_with('/') || Path::new(&path).is_file(),
+            "spec.model.path: no such file: {path}; fix: name a model file of this machine"
+        );
+        Ok(())
+    }
+
+    /// The path on this machine of a path in a pod.
+    fn local_path(&self, path: &str, worker: &str) -> Option<String> {
+        let directories = [
+            (WORK_PATH, self.work.clone()),
+            (SCRATCH_PATH, self.scratch.join(worker)),
+            (CA_PATH, self.certificates.join("ca")),
+            (CLIENT_PATH, self.certificates.join("client")),
+        ];
+        directories.iter().find_map(|(pod, local_path)| {
+            let rest = path.strip_prefix(pod)?;
+            (rest.is_empty() || rest.starts_with('/')).then(|| format!("{}{rest}", local_path.display()))
+        })
+    }
+}
+
+/// The environment of a worker's process. `variables` are those of its pod.
+///
+/// # Errors
+/// When a Secret that the pool names is in none of the files.
+pub(super) fn process_environment(
+    variables: Vec<EnvVar>,
+    worker: &PodName,
+    directories: &Directories,
+    secrets: &Secrets,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut environment = BTreeMap::new();
+    for variable in variables {
+        let from = variable.value_from.as_ref();
+        let value = if let Some(key) = from.and_then(|from| from.secret_key_ref.as_ref()) {
+            let key = SecretKey {
+                secret: key.name.clone(),
+                key: key.key.clone(),
+            };
+            secrets.text(&key).with_context(|| missing(&key))?
+        } else if from.is_some() {
+            // The only field reference in pods is their name.
+            worker.as_str().to_owned()
+        } else {
+            let value = variable.value.unwrap_or_default();
+            directories.local_path(&value, worker.as_str()).unwrap_or(value)
+        };
+        environment.insert(variable.name, value);
+    }
+    // Each pod has its own address; here each worker needs its own port.
+    environment.insert(env::ADMIN_ADDR.to_owned(), "127.0.0.1:0".to_owned());
+    // This process parses the log.
+    environment.insert(env::LOG_FORMAT.to_owned(), "json".to_owned());
+    // Webhook receivers run on this machine.
+    let allowed = environment.entry(env::OUTBOUND_ALLOW.to_owned()).or_default();
+    if !allowed.is_empty() {
+        allowed.push(',');
+    }
+    allowed.push_str("127.0.0.0/8,::1");
+    Ok(environment)
+}
+
+/// Writes certificates to the paths in the workers' environment.
+///
+/// # Errors
+/// When a Secret is missing or a file cannot be written.
+pub(super) fn write_certificates(
+    kafka: &KafkaPlan,
+    directories: &Directories,
+    secrets: &Secrets,
+) -> anyhow::Result<()> {
+    let Some(tls) = &kafka.tls else { return Ok(()) };
+    let client = tls.client.iter();
+    let client = client.flat_map(|client| [("client", &client.certificate), ("client", &client.private_key)]);
+    for (directory, key) in tls.ca.iter().map(|ca| ("ca", ca)).chain(client) {
+        let bytes = secrets.bytes(key).with_context(|| missing(key))?;
+        let directory = directories.certificates.join(directory);
+        let path = directory.join(&key.key);
+        write_private(&directory, &path, bytes)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn write_private(directory: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write as _;
+    fs::create_dir_all(directory)?;
+    let mut options = fs::OpenOptions::new();
+    options.create(true).truncate(true).write(true).mode(0o600);
+    options.open(path)?.write_all(bytes)
+}
+
+/// The error for a Secret that is in none of the files.
+pub(super) fn missing(key: &SecretKey) -> String {
+    let SecretKey { secret, key } = key;
+    format!(
+        "no Secret {secret} with the key {key}; fix: add it to the file, or another file with -f SECRET.yaml"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use separation_operator::apply::variables;
+    use separation_operator::plan::{PoolPlan, Role};
+
+    use super::*;
+    use crate::processes::manifest::Manifests;
+
+    fn directories() -> Directories {
+        let path = |name: &str| PathBuf::from(format!("/tmp/{name}"));
+        Directories {
+            work: path("work"),
+            scratch: path("scratch"),
+            certificates: path("certificates"),
+            logs: path("logs"),
+        }
+    }
+
+    fn environment(pool: &str) -> anyhow::Result<BTreeMap<String, String>> {
+        let manifests = Manifests::read(&[("pool.yaml".into(), pool.to_owned())])?;
+        let plan = PoolPlan::from_pool(&manifests.pool()?)?;
+        let worker = PodName::from("vocals-processor-1");
+        process_environment(
+            variables(&plan, plan.role(Role::Processor), None),
+            &worker,
+            &directories(),
+            &manifests.secrets,
+        )
+    }
+
+    const POOL: &str = "
+kind: SeparationPool
+apiVersion: separation.dev/v1alpha1
+metadata: {name: vocals}
+spec:
+  kafka: {bootstrapServers: 'kafka:9092', sasl: {secretRef: {name: user}}, tls: {caSecretRef: {name: ca}}}
+  storage: {s3: {bucket: stems}, work: {persistentVolumeClaim: {claimName: work}}}
+";
+
+    #[test]
+    fn a_process_gets_the_environment_of_its_pod_with_directories_of_this_machine() {
+        let environment = environment(&format!(
+            "{POOL}\n---\nkind: Secret\nmetadata: {{name: user}}\nstringData: {{username: ann, password: x}}\n"
+        ))
+        .unwrap();
+        let value = |name: &str| environment[name].as_str();
+        assert_eq!(value(env::KAFKA_CLIENT_ID), "vocals-processor-1");
+        assert_eq!(value(env::KAFKA_SASL_PASSWORD), "x");
+        assert_eq!(value(env::KAFKA_SSL_CA_LOCATION), "/tmp/certificates/ca/ca.crt");
+        assert_eq!(value(env::SCRATCH_DIR), "/tmp/scratch/vocals-processor-1");
+        assert!(
+            Path::new(value(env::TEMP_DIR)).starts_with(Path::new("/tmp").join("work")),
+            "{}",
+            value(env::TEMP_DIR)
+        );
+        assert_eq!(value(env::ADMIN_ADDR), "127.0.0.1:0");
+        assert_eq!(value(env::OUTBOUND_ALLOW), "127.0.0.0/8,::1");
+    }
+
+    #[test]
+    fn a_secret_that_is_in_no_file_is_named_with_the_fix() {
+        assert_eq!(
+            environment(POOL).unwrap_err().to_string(),
+            "no Secret user with the key username; fix: add it to the file, or another file with -f SECRET.yaml"
+        );
+    }
+}

@@ -1,0 +1,349 @@
+//! A scripted cluster of one broker with valid responses, in the versions of the protocol that a test chooses.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition;
+use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::{
+    ApiKey, ApiVersionsRequest, ApiVersionsResponse, BrokerId, ConsumerProtocolAssignment,
+    DescribeGroupsRequest, DescribeGroupsResponse, FindCoordinatorRequest, FindCoordinatorResponse, GroupId,
+    ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest,
+    OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, RequestHeader, ResponseHeader, TopicName,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::reading::Reading;
+
+pub(crate) const CLUSTER_ID: &str = "scripted";
+
+/// Sixteen bytes of 7, as base64.
+pub(crate) const TOPIC_ID: &str = "BwcHBwcHBwcHBwcHBwcHBw";
+
+/// The supported requests, each with its lowest and highest version.
+pub(crate) type Versions = Vec<(ApiKey, i16, i16)>;
+
+/// Every topic and group of the cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct Contents {
+    /// Topics with the next end offsets of their partitions, whose first message is 0. The last one is repeated.
+    pub(crate) topics: BTreeMap<&'static str, Vec<VecDeque<i64>>>,
+    pub(crate) groups: BTreeMap<&'static str, ScriptedGroup>,
+}
+
+/// A group with one topic.
+#[derive(Debug, Clone)]
+pub(crate) struct ScriptedGroup {
+    pub(crate) topic: &'static str,
+    /// The next committed offsets of each partition. The last one is repeated.
+    pub(crate) committed: Vec<VecDeque<Option<i64>>>,
+    /// The client id of the member that has all partitions.
+    pub(crate) member: Option<&'static str>,
+}
+
+/// It listens until it is dropped.
+pub(crate) struct ScriptedCluster {
+    address: SocketAddr,
+    listening: JoinHandle<()>,
+}
+
+impl ScriptedCluster {
+    pub(crate) async fn start(versions: Versions, contents: Contents) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let contents = Arc::new(Mutex::new(contents));
+        let listening = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let broker = Broker {
+                    versions: versions.clone(),
+                    port: address.port().into(),
+                    contents: Arc::clone(&contents),
+                };
+                tokio::spawn(broker.serve(stream));
+            }
+        });
+        Self { address, listening }
+    }
+
+    pub(crate) fn reading(&self) -> Reading {
+        Reading::of(&self.address.to_string())
+    }
+}
+
+impl Drop for ScriptedCluster {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+struct Broker {
+    versions: Versions,
+    port: i32,
+    contents: Arc<Mutex<Contents>>,
+}
+
+impl Broker {
+    /// Ends when the client disconnects, or sends a request or a version that the broker does not support.
+    async fn serve(self, mut stream: TcpStream) -> Option<()> {
+        loop {
+            let length = stream.read_u32().await.ok()?;
+            let mut request = vec![0; usize::try_from(length).ok()?];
+            stream.read_exact(&mut request).await.ok()?;
+            let mut request = Bytes::from(request);
+            let (key, version) = (request.clone().get_i16(), request.slice(2..).get_i16());
+            let (key, ..) = *self.versions.iter().find(|(name, lowest, highest)| {
+                *name as i16 == key && (*lowest..=*highest).contains(&version)
+            })?;
+            let header = RequestHeader::decode(&mut request, key.request_header_version(version)).ok()?;
+            let mut response = BytesMut::new();
+            ResponseHeader::default()
+                .with_correlation_id(header.correlation_id)
+                .encode(&mut response, key.response_header_version(version))
+                .ok()?;
+            response.extend_from_slice(&self.respond(key, version, request)?);
+            stream.write_u32(u32::try_from(response.len()).ok()?).await.ok()?;
+            stream.write_all(&response).await.ok()?;
+        }
+    }
+
+    fn respond(&self, key: ApiKey, version: i16, request: Bytes) -> Option<Bytes> {
+        let mut contents = self.contents.lock().expect("nothing panics");
+        let contents = &mut *contents;
+        match key {
+            ApiKey::ApiVersions => answer(version, request, |_: ApiVersionsRequest| self.api_versions()),
+            ApiKey::Metadata => answer(version, request, |request| self.metadata(request, contents)),
+            ApiKey::ListOffsets => answer(version, request, |request| list_offsets(request, contents)),
+            ApiKey::FindCoordinator => answer(version, request, |request| self.find_coordinator(request)),
+            ApiKey::OffsetFetch => answer(version, request, |request| offset_fetch(request, contents)),
+            ApiKey::OffsetCommit => answer(version, request, |request| offset_commit(request, contents)),
+            ApiKey::DescribeGroups => answer(version, request, |request| describe_groups(request, contents)),
+            _ => None,
+        }
+    }
+
+    fn api_versions(&self) -> ApiVersionsResponse {
+        let each = self.versions.iter().map(|(key, lowest, highest)| {
+            ApiVersion::default()
+                .with_api_key(*key as i16)
+                .with_min_version(*lowest)
+                .with_max_version(*highest)
+        });
+        ApiVersionsResponse::default().with_api_keys(each.collect())
+    }
+
+    fn metadata(&self, request: MetadataRequest, contents: &Contents) -> MetadataResponse {
+        let broker = MetadataResponseBroker::default()
+            .with_node_id(BrokerId(1))
+            .with_host(text("127.0.0.1"))
+            .with_port(self.port);
+        let topics = request.topics.into_iter().flatten().map(|topic| {
+            let name = topic.name.expect("a name");
+            let described = MetadataResponseTopic::default()
+                .with_name(Some(name.clone()))
+                .with_topic_id(Uuid::from_bytes([7; 16]));
+            let Some(ends) = contents.topics.get(name.as_str()) else {
+                return described.with_error_code(ResponseError::UnknownTopicOrPartition.code());
+            };
+            let partitions = numbered(ends).map(|(partition, _)| {
+                MetadataResponsePartition::default()
+                    .with_partition_index(partition)
+                    .with_leader_id(BrokerId(1))
+                    .with_replica_nodes(vec![BrokerId(1)])
+                    .with_isr_nodes(vec![BrokerId(1)])
+            });
+            described.with_partitions(partitions.collect())
+        });
+        MetadataResponse::default()
+            .with_brokers(vec![broker])
+            .with_cluster_id(Some(text(CLUSTER_ID)))
+            .with_controller_id(BrokerId(1))
+            .with_topics(topics.collect())
+    }
+
+    fn find_coordinator(&self, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+        if request.coordinator_keys.is_empty() {
+            return FindCoordinatorResponse::default()
+                .with_node_id(BrokerId(1))
+                .with_host(text("127.0.0.1"))
+                .with_port(self.port);
+        }
+        let each = request.coordinator_keys.into_iter().map(|key| {
+            Coordinator::default()
+                .with_key(key)
+                .with_node_id(BrokerId(1))
+                .with_host(text("127.0.0.1"))
+                .with_port(self.port)
+        });
+        FindCoordinatorResponse::default().with_coordinators(each.collect())
+    }
+}
+
+fn answer<Q: Decodable, A: Encodable>(
+    version: i16,
+    mut request: Bytes,
+    respond: impl FnOnce(Q) -> A,
+) -> Option<Bytes> {
+    let response = respond(Q::decode(&mut request, version).ok()?);
+    let mut bytes = BytesMut::new();
+    response
+        .encode(&mut bytes, version)
+        .expect("a response in this version");
+    Some(bytes.freeze())
+}
+
+fn list_offsets(request: ListOffsetsRequest, contents: &mut Contents) -> ListOffsetsResponse {
+    let topics = request.topics.into_iter().map(|topic| {
+        let ends = contents.topics.get_mut(topic.name.as_str()).expect("a topic");
+        let partitions = topic.partitions.iter().map(|partition| {
+            // Time -2 asks for the first offset, -1 for the next.
+            let offset = match partition.timestamp {
+                -2 => 0,
+                _ => next(&mut ends[index(partition.partition_index)]),
+            };
+            ListOffsetsPartitionResponse::default()
+                .with_partition_index(partition.partition_index)
+                .with_offset(offset)
+        });
+        ListOffsetsTopicResponse::default()
+            .with_name(topic.name.clone())
+            .with_partitions(partitions.collect())
+    });
+    ListOffsetsResponse::default().with_topics(topics.collect())
+}
+
+fn offset_fetch(request: OffsetFetchRequest, contents: &mut Contents) -> OffsetFetchResponse {
+    // In versions in which a request names one group.
+    if request.groups.is_empty() {
+        let topics = request.topics.into_iter().flatten().map(|topic| {
+            let committed = committed(contents, &request.group_id, &topic.partition_indexes);
+            let partitions = committed.into_iter().map(|(partition, offset)| {
+                OffsetFetchResponsePartition::default()
+                    .with_partition_index(partition)
+                    .with_committed_offset(offset)
+            });
+            OffsetFetchResponseTopic::default()
+                .with_name(topic.name)
+                .with_partitions(partitions.collect())
+        });
+        return OffsetFetchResponse::default().with_topics(topics.collect());
+    }
+    let groups = request.groups.into_iter().map(|group| {
+        let topics = group.topics.into_iter().flatten().map(|topic| {
+            let committed = committed(contents, &group.group_id, &topic.partition_indexes);
+            let partitions = committed.into_iter().map(|(partition, offset)| {
+                OffsetFetchResponsePartitions::default()
+                    .with_partition_index(partition)
+                    .with_committed_offset(offset)
+            });
+            OffsetFetchResponseTopics::default()
+                .with_name(topic.name)
+                .with_partitions(partitions.collect())
+        });
+        OffsetFetchResponseGroup::default()
+            .with_topics(topics.collect())
+            .with_group_id(group.group_id)
+    });
+    OffsetFetchResponse::default().with_groups(groups.collect())
+}
+
+/// The partitions with their next committed offsets; -1 where the group never committed.
+fn committed(contents: &mut Contents, group: &GroupId, partitions: &[i32]) -> Vec<(i32, i64)> {
+    let group = contents.groups.get_mut(group.as_str()).expect("a group");
+    let offsets = partitions.iter().map(|partition| {
+        let committed = next(&mut group.committed[index(*partition)]);
+        (*partition, committed.unwrap_or(-1))
+    });
+    offsets.collect()
+}
+
+fn offset_commit(request: OffsetCommitRequest, contents: &mut Contents) -> OffsetCommitResponse {
+    let group = contents
+        .groups
+        .get_mut(request.group_id.as_str())
+        .expect("a group");
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            group.committed[index(partition.partition_index)] = [Some(partition.committed_offset)].into();
+            OffsetCommitResponsePartition::default().with_partition_index(partition.partition_index)
+        });
+        OffsetCommitResponseTopic::default()
+            .with_partitions(partitions.collect())
+            .with_name(topic.name)
+    });
+    OffsetCommitResponse::default().with_topics(topics.collect())
+}
+
+fn describe_groups(request: DescribeGroupsRequest, contents: &Contents) -> DescribeGroupsResponse {
+    let groups = request.groups.into_iter().map(|id| {
+        let group = &contents.groups[id.as_str()];
+        let members = group.member.into_iter().map(|client_id| {
+            DescribedGroupMember::default()
+                .with_client_id(text(client_id))
+                .with_client_host(text("/10.0.0.7"))
+                .with_member_assignment(assignment(group))
+        });
+        DescribedGroup::default()
+            .with_group_id(id)
+            .with_group_state(text(group.member.map_or("Empty", |_| "Stable")))
+            .with_members(members.collect())
+    });
+    DescribeGroupsResponse::default().with_groups(groups.collect())
+}
+
+/// All partitions, as a consumer encodes them.
+fn assignment(group: &ScriptedGroup) -> Bytes {
+    let partitions = numbered(&group.committed).map(|(partition, _)| partition);
+    let topic = TopicPartition::default()
+        .with_topic(TopicName(text(group.topic)))
+        .with_partitions(partitions.collect());
+    // Version 1.
+    let mut bytes = BytesMut::from([0, 1].as_slice());
+    ConsumerProtocolAssignment::default()
+        .with_assigned_partitions(vec![topic])
+        .encode(&mut bytes, 1)
+        .expect("an assignment");
+    bytes.freeze()
+}
+
+/// The next value; the last one is repeated.
+fn next<T: Copy>(values: &mut VecDeque<T>) -> T {
+    let first = values[0];
+    if values.len() > 1 {
+        values.pop_front();
+    }
+    first
+}
+
+fn numbered<T>(partitions: &[T]) -> impl Iterator<Item = (i32, &T)> {
+    (0..).zip(partitions)
+}
+
+fn index(partition: i32) -> usize {
+    usize::try_from(partition).expect("a partition")
+}
+
+fn text(text: &'static str) -> StrBytes {
+    StrBytes::from_static_str(text)
+}
