@@ -29,7 +29,7 @@ pub const KAFKA_ASSIGNOR: &str = "KAFKA_ASSIGNOR";
 pub const KAFKA_AUTO_OFFSET_RESET: &str = "KAFKA_AUTO_OFFSET_RESET";
 /// `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
 pub const KAFKA_SECURITY_PROTOCOL: &str = "KAFKA_SECURITY_PROTOCOL";
-/// File with the CA certificates (PEM) that verify the brokers.
+/// File with the CA certificates (PEM) that verify the brokers, or a directory of such files.
 pub const KAFKA_SSL_CA_LOCATION: &str = "KAFKA_SSL_CA_LOCATION";
 /// File with the client's certificate (PEM).
 pub const KAFKA_SSL_CERTIFICATE_LOCATION: &str = "KAFKA_SSL_CERTIFICATE_LOCATION";
@@ -56,6 +56,8 @@ pub const AWS_REGION: &str = "AWS_REGION";
 pub const AWS_DEFAULT_REGION: &str = "AWS_DEFAULT_REGION";
 /// Bucket of finished stems.
 pub const S3_BUCKET_NAME: &str = "S3_BUCKET_NAME";
+/// Prefix of the object keys of finished stems.
+pub const S3_STEMS_PREFIX: &str = "S3_STEMS_PREFIX";
 /// URL prefix of public links to stems.
 pub const S3_PUBLIC_DOMAIN: &str = "S3_PUBLIC_DOMAIN";
 /// `true`: `endpoint/bucket/key` rather than `bucket.endpoint/key`.
@@ -86,6 +88,8 @@ pub const MAX_CONCURRENT_INPUTS: &str = "MAX_CONCURRENT_INPUTS";
 pub const MODEL_NAME: &str = "MODEL_NAME";
 /// Directory of models.
 pub const MODEL_FILE_DIR: &str = "MODEL_FILE_DIR";
+/// CPU threads of the model.
+pub const THREADS: &str = "THREADS";
 /// `cpu` or `cuda`.
 pub const PROVIDER: &str = "PROVIDER";
 /// Directory that songs are read from.
@@ -103,6 +107,8 @@ pub const ADMIN_ADDR: &str = "ADMIN_ADDR";
 pub const OUTBOUND_ALLOW: &str = "OUTBOUND_ALLOW";
 /// Secret that webhooks are signed with.
 pub const WEBHOOK_SECRET: &str = "WEBHOOK_SECRET";
+/// The signing secret before the last rotation: webhooks have a signature of both.
+pub const WEBHOOK_PREVIOUS_SECRET: &str = "WEBHOOK_PREVIOUS_SECRET";
 /// `AlwaysCommit` or `RetryOnFailure`.
 pub const ON_FAILURE: &str = "ON_FAILURE";
 /// How often `RetryOnFailure` requeues a task.

@@ -37,14 +37,23 @@ pub(super) fn run(arguments: &UploaderArguments) -> Result<(), Failure> {
     let staging = arguments.staging.settings();
     let s3 = arguments.s3.settings()?;
     s3.bucket()?;
-    let secret = arguments.webhook.webhook_secret.as_ref();
-    let signer = secret.map(Signer::new).transpose();
-    let signer = signer.context(env::WEBHOOK_SECRET).map_err(Failure::Usage)?;
+    let WebhookArguments {
+        webhook_secret,
+        webhook_previous_secret,
+    } = &arguments.webhook;
+    let mut signers = Vec::new();
+    for (name, secret) in [
+        (env::WEBHOOK_SECRET, webhook_secret),
+        (env::WEBHOOK_PREVIOUS_SECRET, webhook_previous_secret),
+    ] {
+        let signer = secret.as_ref().map(Signer::new).transpose();
+        signers.extend(signer.context(name).map_err(Failure::Usage)?);
+    }
     let serving = arguments.serve.begin(ConsumedRole::Uploader)?;
     tracing::info!(
         ?staging,
         ?s3,
-        signs_webhooks = signer.is_some(),
+        signatures_of_webhooks = signers.len(),
         "Settings of the uploader"
     );
     serving.run(async || {
@@ -55,7 +64,7 @@ pub(super) fn run(arguments: &UploaderArguments) -> Result<(), Failure> {
         Ok(Uploader::new(
             staging,
             finals,
-            Webhook::new(client, signer.clone()),
+            Webhook::new(client, signers.clone()),
         ))
     })
 }

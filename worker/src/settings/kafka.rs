@@ -151,7 +151,9 @@ impl KafkaArguments {
             (env::KAFKA_SSL_CERTIFICATE_LOCATION, &self.ssl_certificate),
             (env::KAFKA_SSL_KEY_LOCATION, &self.ssl_key),
         ] {
-            if let Some(missing) = file.as_ref().filter(|file| !file.is_file()) {
+            let is_ca = name == env::KAFKA_SSL_CA_LOCATION;
+            let exists = |file: &Path| file.is_file() || is_ca && file.is_dir();
+            if let Some(missing) = file.as_ref().filter(|file| !exists(file)) {
                 let problem = format!("file {} does not exist", missing.display());
                 return Err(SettingError::new(name, problem, "set it to a file in PEM format"));
             }
@@ -167,9 +169,13 @@ impl KafkaSettings {
         settings.push(("security.protocol", self.security_protocol.to_lowercase()));
         let path = |path: &PathBuf| path.to_string_lossy().into_owned();
         if self.security_protocol.ends_with("SSL") {
-            // librdkafka bundles its own OpenSSL, which does not know the location of this system's trust store.
-            let ca = self.ssl_ca.as_ref().map_or_else(|| "probe".to_owned(), path);
-            settings.push(("ssl.ca.location", ca));
+            settings.push(match &self.ssl_ca {
+                // librdkafka bundles its own OpenSSL, which does not know the location of this system's trust store.
+                None => ("ssl.ca.location", "probe".to_owned()),
+                // OpenSSL reads only files of a directory that are named by the hash of their certificate.
+                Some(ca) if ca.is_dir() => ("ssl.ca.pem", certificates_below(ca)),
+                Some(ca) => ("ssl.ca.location", path(ca)),
+            });
         }
         if let Some((certificate, key)) = &self.ssl_client {
             settings.push(("ssl.certificate.location", path(certificate)));
@@ -195,7 +201,7 @@ impl KafkaSettings {
             })
         };
         let tls = Tls {
-            ca: self.ssl_ca.as_deref().map(pem).transpose()?,
+            ca: self.ssl_ca.as_deref().map(trusted).transpose()?,
             client: self.ssl_client.as_ref().map(client).transpose()?,
         };
         let sasl = self.sasl.as_ref().map(|sasl| separation_kafka::Sasl {
@@ -217,6 +223,27 @@ fn pem(path: &Path) -> Result<SecretText, ReadError> {
     let read = fs::read_to_string(path);
     read.map(SecretText::from)
         .map_err(|error| ReadError::new(format!("cannot read {}: {error}", path.display())))
+}
+
+/// The CA certificates of a file, or of the files of a directory.
+fn trusted(location: &Path) -> Result<SecretText, ReadError> {
+    match location.is_dir() {
+        true => Ok(certificates_below(location).into()),
+        false => pem(location),
+    }
+}
+
+/// The files of a directory, one after the other. What cannot be read is left out: then brokers are not trusted, and the
+/// client reports it.
+fn certificates_below(directory: &Path) -> String {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_file())
+        .collect();
+    files.sort();
+    let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
+    texts.collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -249,6 +276,22 @@ mod tests {
         );
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
         check_ca(&["--ssl-ca", file], Some(file));
+    }
+
+    #[test]
+    fn the_certificates_of_a_directory_are_all_trusted() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["1.crt", "0.crt"] {
+            fs::write(directory.path().join(name), name).unwrap();
+        }
+        fs::create_dir(directory.path().join("..data")).unwrap();
+        let path = directory.path().to_str().unwrap();
+        let line = <Line as clap::Parser>::parse_from(["test", "--ssl-ca", path]);
+        let settings = line.kafka.settings().expect("valid settings");
+        let expected = ("ssl.ca.pem", "0.crt\n1.crt".to_owned());
+        assert!(settings.client_settings().contains(&expected));
+        let tls = settings.cluster_settings().unwrap().tls.unwrap();
+        assert_eq!(tls.ca.as_ref().map(SecretText::expose), Some("0.crt\n1.crt"));
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct ModelArguments {
     #[arg(long, env = env::PROVIDER, default_value = "cpu", value_name = "PROVIDER", value_parser = ["cpu", "cuda"])]
     provider: String,
     /// CPU threads of the model, at most 256 [default: one per core]
-    #[arg(long, env = "THREADS", value_name = "COUNT",
+    #[arg(long, env = env::THREADS, value_name = "COUNT",
           value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS as i64))]
     threads: Option<u16>,
 }

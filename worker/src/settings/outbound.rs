@@ -23,6 +23,10 @@ pub struct WebhookArguments {
     /// Secret that webhooks are signed with (Standard Webhooks; whsec_ and base64, or any text)
     #[arg(long, env = env::WEBHOOK_SECRET, hide_env_values = true, value_name = "SECRET")]
     pub webhook_secret: Option<SecretString>,
+    /// Signing secret before the last rotation; then webhooks have a signature of both
+    #[arg(long, env = env::WEBHOOK_PREVIOUS_SECRET, hide_env_values = true, value_name = "SECRET",
+          requires = "webhook_secret")]
+    pub webhook_previous_secret: Option<SecretString>,
 }
 
 /// A host or a network that may be called although it is private.

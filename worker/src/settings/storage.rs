@@ -36,6 +36,9 @@ pub struct S3Arguments {
     /// Bucket of finished stems
     #[arg(long, env = env::S3_BUCKET_NAME, default_value = "", hide_default_value = true, value_name = "BUCKET")]
     s3_bucket_name: String,
+    /// Prefix of the object keys of finished stems, such as stems/
+    #[arg(long, env = env::S3_STEMS_PREFIX, default_value = "", hide_default_value = true, value_name = "PREFIX")]
+    s3_stems_prefix: String,
     /// URL prefix of public links to stems
     #[arg(long, env = env::S3_PUBLIC_DOMAIN, default_value = "", hide_default_value = true, value_name = "URL")]
     s3_public_domain: String,
@@ -55,6 +58,8 @@ pub struct S3Settings {
     pub region: Option<String>,
     /// Bucket of finished stems; none is an error for roles that write there.
     pub bucket: Option<String>,
+    /// Prefix of the object keys of finished stems; empty or with a slash at its end.
+    pub stems_prefix: String,
     /// URL prefix of public links, without a trailing slash.
     pub public_domain: Option<String>,
     /// `endpoint/bucket/key` rather than `bucket.endpoint/key`.
@@ -224,6 +229,7 @@ impl S3Arguments {
                 .find_map(|region| non_empty(region).filter(|region| *region != "auto"))
                 .map(str::to_owned),
             bucket: non_empty(&self.s3_bucket_name).map(str::to_owned),
+            stems_prefix: directory_prefix(&self.s3_stems_prefix),
             public_domain,
         })
     }
@@ -278,6 +284,14 @@ fn server_address(text: &str) -> Result<Url, SettingError> {
     let _ = url.set_username("");
     let _ = url.set_password(None);
     Ok(url)
+}
+
+/// The prefix with one slash at its end, or none.
+fn directory_prefix(text: &str) -> String {
+    match text.trim().trim_matches('/') {
+        "" => String::new(),
+        prefix => format!("{prefix}/"),
+    }
 }
 
 fn non_empty(text: &str) -> Option<&str> {

@@ -191,13 +191,14 @@ impl Finals {
 
     /// The public link to an object key.
     pub fn link(&self, key: &str) -> String {
-        public_url(&self.settings, &self.bucket, key)
+        let ObjectAddress { bucket, key } = self.address(key);
+        public_url(&self.settings, &bucket, &key)
     }
 
     fn address(&self, key: &str) -> ObjectAddress {
         ObjectAddress {
             bucket: self.bucket.clone(),
-            key: key.to_owned(),
+            key: format!("{}{key}", self.settings.stems_prefix),
         }
     }
 }

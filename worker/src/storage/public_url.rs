@@ -43,6 +43,7 @@ mod tests {
             credentials: None,
             region: region.map(str::to_owned),
             bucket: Some("stems".into()),
+            stems_prefix: String::new(),
             public_domain: public_domain.map(str::to_owned),
             path_style: true,
         };

@@ -28,7 +28,7 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 #[derive(Debug, Clone)]
 pub struct Webhook {
     client: outbound::Client,
-    signer: Option<Signer>,
+    signers: Vec<Signer>,
 }
 
 /// Why a webhook was not delivered.
@@ -57,9 +57,9 @@ impl WebhookError {
 }
 
 impl Webhook {
-    /// Sends webhooks through `client`, signed if there is a signer.
-    pub fn new(client: outbound::Client, signer: Option<Signer>) -> Self {
-        Self { client, signer }
+    /// Sends webhooks through `client`, with a signature of each signer.
+    pub fn new(client: outbound::Client, signers: Vec<Signer>) -> Self {
+        Self { client, signers }
     }
 
     /// Delivers a webhook to `url`, with up to two retries; only a transient error is retried.
@@ -118,8 +118,10 @@ impl Webhook {
             ("webhook-timestamp", timestamp.to_string()),
             (TraceContext::HEADER, trace.child().to_string()),
         ];
-        if let Some(signer) = &self.signer {
-            headers.push(("webhook-signature", signer.sign(task.as_str(), timestamp, body)));
+        if !self.signers.is_empty() {
+            let signatures = self.signers.iter();
+            let signatures = signatures.map(|signer| signer.sign(task.as_str(), timestamp, body));
+            headers.push(("webhook-signature", signatures.collect::<Vec<_>>().join(" ")));
         }
         headers
     }

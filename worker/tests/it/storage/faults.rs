@@ -53,6 +53,7 @@ async fn client(address: SocketAddr) -> S3 {
         }),
         region: None,
         bucket: None,
+        stems_prefix: String::new(),
         public_domain: None,
         path_style: true,
     };

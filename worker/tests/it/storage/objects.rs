@@ -232,6 +232,7 @@ async fn memory_does_not_grow_with_the_file() {
             }),
             region: None,
             bucket: None,
+            stems_prefix: String::new(),
             public_domain: None,
             path_style: true,
         };

@@ -209,6 +209,7 @@ pub(crate) async fn s3_settings(bucket: &str) -> S3Settings {
         }),
         region: None,
         bucket: Some(bucket.into()),
+        stems_prefix: String::new(),
         public_domain: Some("https://cdn.example".into()),
         path_style: true,
     }

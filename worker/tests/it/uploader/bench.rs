@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use separation_contract::message::{Outcome, TaskResult};
 use separation_testbed::S3Server;
 use separation_worker::outbound;
-use separation_worker::settings::ObjectAddress;
+use separation_worker::settings::{ObjectAddress, S3Settings};
 use separation_worker::storage::{Finals, S3};
 use separation_worker::telemetry::{Metrics, TraceContext};
 use separation_worker::uploader::Uploader;
@@ -23,6 +23,9 @@ use crate::storage::staging_area::{StagingArea, new_bucket, s3_settings, task};
 
 /// Secret of the webhook signatures; not base64, so its bytes are used directly.
 pub(crate) const SECRET: &str = "secret";
+
+/// The signing secret before a rotation.
+pub(crate) const PREVIOUS_SECRET: &str = "the secret before";
 
 /// An uploader with its staging, receiver and bucket.
 pub(crate) struct Bench {
@@ -49,12 +52,21 @@ pub(crate) struct Receiver {
 
 impl Bench {
     pub(crate) async fn new(area: StagingArea) -> Self {
+        Self::with_prefix(area, "").await
+    }
+
+    /// Stems have this prefix in their object keys.
+    pub(crate) async fn with_prefix(area: StagingArea, prefix: &str) -> Self {
         let bucket = new_bucket().await;
-        let settings = s3_settings(&bucket).await;
+        let settings = S3Settings {
+            stems_prefix: prefix.to_owned(),
+            ..s3_settings(&bucket).await
+        };
         let s3 = S3::connect(&settings).await;
         let finals = Finals::new(s3.clone(), &settings).unwrap();
         let client = outbound::Client::new(&["127.0.0.1".parse().unwrap()]);
-        let webhook = Webhook::new(client, Some(Signer::new(&SECRET.into()).unwrap()));
+        let signers = [SECRET, PREVIOUS_SECRET].map(|secret| Signer::new(&secret.into()).unwrap());
+        let webhook = Webhook::new(client, signers.into());
         Self {
             uploader: Uploader::new(area.staging.clone(), finals, webhook),
             area,

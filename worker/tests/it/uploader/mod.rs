@@ -9,7 +9,7 @@ use separation_worker::error::ErrorClass;
 use separation_worker::work::{FailureReport, Finished, Role as _};
 use serde_json::json;
 
-use bench::{Bench, SECRET, context, context_confirmed};
+use bench::{Bench, PREVIOUS_SECRET, SECRET, context, context_confirmed};
 
 use crate::storage::staging_area::{StagingArea, task};
 
@@ -76,18 +76,39 @@ async fn a_success_ends_with_both_stems_a_manifest_a_webhook_and_empty_staging()
 }
 
 #[tokio::test]
-async fn webhooks_are_signed_and_carry_the_trace() {
+async fn a_prefix_of_stems_is_in_their_keys_and_links() {
+    let bench = Bench::with_prefix(StagingArea::objects().await, "finals/").await;
+    let message = bench.staged("t1").await;
+    bench.uploader.work(&message, &context()).await.unwrap();
+    assert_eq!(
+        bench.object("finals/t1_vocals.wav").await.as_deref(),
+        Some("vocals 1")
+    );
+    assert_eq!(bench.object("t1_vocals.wav").await, None);
+    let manifest = bench.object("finals/t1.json").await.unwrap();
+    assert!(
+        manifest.contains("https://cdn.example/finals/t1_vocals.wav"),
+        "{manifest}"
+    );
+    assert_eq!(bench.uploader.find_completed(&message).await.unwrap(), Some(DONE));
+}
+
+#[tokio::test]
+async fn webhooks_are_signed_with_both_secrets_and_carry_the_trace() {
     let bench = Bench::new(StagingArea::directories().await).await;
     let context = context();
     bench.uploader.work(&bench.failure("t1"), &context).await.unwrap();
     let webhook = &bench.receiver.webhooks()[0];
     assert_eq!(webhook.header("webhook-id"), "t1");
     assert_eq!(webhook.header("content-type"), "application/json");
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
-    mac.update(format!("t1.{}.", webhook.header("webhook-timestamp")).as_bytes());
-    mac.update(&webhook.body);
-    let expected = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
-    assert_eq!(webhook.header("webhook-signature"), format!("v1,{expected}"));
+    let expected = [SECRET, PREVIOUS_SECRET].map(|secret| {
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+        mac.update(format!("t1.{}.", webhook.header("webhook-timestamp")).as_bytes());
+        mac.update(&webhook.body);
+        let signature = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
+        format!("v1,{signature}")
+    });
+    assert_eq!(webhook.header("webhook-signature"), expected.join(" "));
     assert_eq!(webhook.header("traceparent")[3..35], context.trace.trace_id());
 }
 
