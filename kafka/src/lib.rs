@@ -1,5 +1,5 @@
-//! A small client of one Kafka cluster: offsets, groups and topic descriptions. It neither consumes nor produces, and
-//! imports no other crate of this workspace but `separation-contract`.
+//! A small client of one Kafka cluster: offsets, groups and topic descriptions. It creates topics, and
+//! neither consumes nor produces. It imports no other crate of this workspace but `separation-contract`.
 //!
 //! One [`Cluster`] serves all callers with the same servers and credentials, over one connection per broker. No request
 //! outlives its [`Deadline`]. A broker that is unreachable, stalled or sends malformed responses makes unknown only what
@@ -13,6 +13,7 @@ mod cluster;
 mod connection;
 mod connector;
 mod coordinators;
+mod creation;
 mod error;
 mod groups;
 mod handshake;

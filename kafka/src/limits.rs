@@ -6,8 +6,9 @@
 //! [`MAX_DECODED_BYTES`], also if it arrives in several parts.
 
 use kafka_protocol::messages::{
-    ApiVersionsRequest, DescribeGroupsRequest, FindCoordinatorRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetCommitRequest, OffsetFetchRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
+    ApiVersionsRequest, CreateTopicsRequest, DescribeGroupsRequest, FindCoordinatorRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, SaslAuthenticateRequest,
+    SaslHandshakeRequest,
 };
 
 /// The largest response to any request: [`crate::cluster::TOPICS_PER_REQUEST`] topics of 10,000 partitions with three
@@ -96,4 +97,9 @@ macro_rules! small_responses {
     };
 }
 
-small_responses!(ApiVersionsRequest, SaslHandshakeRequest, SaslAuthenticateRequest);
+small_responses!(
+    ApiVersionsRequest,
+    CreateTopicsRequest,
+    SaslHandshakeRequest,
+    SaslAuthenticateRequest
+);
