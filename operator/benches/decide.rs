@@ -18,8 +18,9 @@ fn main() {
     let policy = Policy {
         limits: ReplicaLimits::new(0..=1_000).expect("limits"),
         target: Target::TasksPerReplica(NonZeroU32::MIN),
-        mode: Mode::Active,
+        mode: Mode::Auto,
         stabilization: Duration::from_secs(120),
+        last_replica_stabilization: Duration::from_secs(120),
         cooldown: Duration::from_secs(1),
         rebalance_hold: Duration::from_secs(25),
         stale_after: Duration::from_secs(10),

@@ -4,8 +4,14 @@ use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
+/// Name of the shared volume in a worker's pod.
+pub const WORK_VOLUME: &str = "work";
+
 /// The field manager of the operator's server-side applies.
 pub const FIELD_MANAGER: &str = "separation-operator";
+
+/// The reason of a problem: a topic does not exist, and the operator cannot create it.
+pub const TOPIC_MISSING: &str = "TopicMissing";
 
 /// Prefix of the labels and annotations that only the operator sets.
 pub const OWN_PREFIX: &str = "separation.dev/";
@@ -15,6 +21,9 @@ pub const POOL_LABEL: &str = "separation.dev/pool";
 
 /// Label of a pool's objects; its value is the role.
 pub const ROLE_LABEL: &str = "separation.dev/role";
+
+/// The value of [`ROLE_LABEL`] of the HTTP API, and the worker's subcommand.
+pub const API_COMPONENT: &str = "api";
 
 /// Label by which Kubernetes distinguishes the pods of a Deployment's ReplicaSets.
 pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{STEP_TIMEOUT, System};
 
-/// Prefix of songs and staged stems in the pool's bucket.
+/// Default prefix of songs and staged stems in the pool's bucket.
 const STAGING: &str = "staging/";
 
 /// Settings of a pool.
@@ -21,7 +21,7 @@ pub struct PoolOptions {
     pub partitions: i32,
     /// `maxReplicas` of the processors.
     pub processors: u32,
-    /// `scaleDownStabilizationSeconds`.
+    /// `stabilizationWindowSeconds`.
     pub stabilization_seconds: u32,
     /// Point in a task, named as in the worker's `faults`, where processors block while a [`Hold`] exists.
     pub held_at: Option<&'static str>,
@@ -86,7 +86,7 @@ impl<'s> Pool<'s> {
         let pool = Self::apply(system, namespace, options).await?;
         eventually("adoption of both groups", STEP_TIMEOUT, async || {
             let status = pool.status().await?;
-            let is_adopted = ["processor", "uploader"].map(|role| !status[role]["adoption"].is_null());
+            let is_adopted = ["processor", "uploader"].map(|role| !status[role]["offsets"].is_null());
             ensure!(is_adopted == [true, true], "{status}");
             anyhow::Ok(true)
         })
@@ -181,7 +181,7 @@ impl<'s> Pool<'s> {
 
     async fn get(&self) -> Result<Value> {
         let path = format!(
-            "/apis/separation.dev/v1alpha1/namespaces/{}/separationpools/{NAME}",
+            "/apis/separation.dev/v1beta1/namespaces/{}/separationpools/{NAME}",
             self.namespace
         );
         self.system.cluster.get(&path).await
@@ -359,40 +359,37 @@ impl<'s> Pool<'s> {
     fn object(&self) -> Value {
         let cluster = &self.system.cluster;
         let s3 = &cluster.s3;
-        let stabilization = self.options.stabilization_seconds;
+        let scale_down = json!({"stabilizationWindowSeconds": self.options.stabilization_seconds});
         let mut object = json!({
-            "apiVersion": "separation.dev/v1alpha1",
+            "apiVersion": "separation.dev/v1beta1",
             "kind": "SeparationPool",
             "metadata": {"name": NAME, "namespace": self.namespace},
             "spec": {
                 "kafka": {"bootstrapServers": cluster.kafka.bootstrap()},
                 "storage": {
                     "s3": {
-                        "bucket": self.bucket(),
                         "endpoint": s3.endpoint(),
                         "region": s3.region(),
-                        "pathStyle": true,
-                        "secretRef": {"name": "s3"},
+                        "credentialsSecretRef": {"name": "s3"},
                     },
-                    "work": {"s3Prefix": STAGING},
+                    "stems": {"bucket": self.bucket()},
+                    "staging": {"s3": {}},
                 },
                 // The receiver has a private address.
-                "outbound": {"allow": [cluster.node.host_address()]},
+                "egress": {"allowedPrivateHosts": [cluster.node.host_address()]},
                 "processor": {
-                    // Tasks may be published before the operator manages the pool.
-                    "autoOffsetReset": "earliest",
                     "topic": self.task_topic(),
-                    "group": self.processor_group(),
-                    "podOverrides": self.overrides(),
-                    "scaling": {
-                        "maxReplicas": self.options.processors,
-                        "scaleDownStabilizationSeconds": stabilization,
-                    },
+                    "consumerGroup": self.processor_group(),
+                    // By default two cores each, and a test machine may have only two.
+                    "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
+                    "env": self.variables(),
+                    "podTemplate": self.pod_template(),
+                    "scaling": {"maxReplicas": self.options.processors, "scaleDown": scale_down},
                 },
                 "uploader": {
                     "topic": self.result_topic(),
-                    "group": self.uploader_group(),
-                    "scaling": {"maxReplicas": 1, "scaleDownStabilizationSeconds": stabilization},
+                    "consumerGroup": self.uploader_group(),
+                    "scaling": {"maxReplicas": 1, "scaleDown": scale_down},
                 },
             },
         });
@@ -402,18 +399,23 @@ impl<'s> Pool<'s> {
 }
 
 impl Pool<'_> {
-    fn overrides(&self) -> Value {
+    fn variables(&self) -> Value {
         let Some(point) = self.options.held_at else {
-            return json!({});
+            return json!([]);
         };
-        let variable = |name: &str, value: String| json!({"name": name, "value": value});
+        json!([
+            {"name": "SEPARATION_HOLD", "value": point},
+            {"name": "SEPARATION_HOLD_WHILE", "value": format!("{MOUNT_PATH}/{HOLD}")},
+        ])
+    }
+
+    fn pod_template(&self) -> Value {
+        if self.options.held_at.is_none() {
+            return json!({});
+        }
         json!({"spec": {
             "containers": [{
                 "name": "worker",
-                "env": [
-                    variable("SEPARATION_HOLD", point.to_owned()),
-                    variable("SEPARATION_HOLD_WHILE", format!("{MOUNT_PATH}/{HOLD}")),
-                ],
                 "volumeMounts": [{"name": "holds", "mountPath": MOUNT_PATH, "readOnly": true}],
             }],
             "volumes": [{"name": "holds", "hostPath": {"path": self.directory, "type": "Directory"}}],

@@ -77,7 +77,7 @@ impl System {
             "image": {"repository": "localhost/separation-operator", "tag": TAG},
             "worker": {
                 "image": {"repository": "localhost/separation-worker", "tag": TAG},
-                "allowInOverrides": ["host-path"],
+                "allowInPodTemplate": ["host-path"],
             },
         })
     }

@@ -51,14 +51,6 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
-{{- define "separation.apiServiceAccount" -}}
-{{- if .Values.api.serviceAccount.create -}}
-{{- .Values.api.serviceAccount.name | default (printf "%s-api" (include "separation.fullname" .)) -}}
-{{- else -}}
-{{- .Values.api.serviceAccount.name | default "default" -}}
-{{- end -}}
-{{- end -}}
-
 {{/* Default placement of a component's pods: on different nodes if possible. Takes root and component. */}}
 {{- define "separation.spread" -}}
 - maxSkew: 1

@@ -8,12 +8,17 @@
 - apiGroups: [separation.dev]
   resources: [separationpools/status]
   verbs: [patch]
-# Workers. Deployments are applied: a patch, which needs `create` for a new one. The operator never deletes them: the
-# garbage collector deletes them with their pool. The owner reference does not block the pool's deletion, so no
-# permission for separationpools/finalizers is needed, even with OwnerReferencesPermissionEnforcement.
+# Workers and APIs. Deployments are applied: a patch, which needs `create` for a new one. `delete` is for the API of a
+# pool that no longer has one; the garbage collector deletes all others with their pool. The owner reference does not
+# block the pool's deletion, so no permission for separationpools/finalizers is needed, even with
+# OwnerReferencesPermissionEnforcement.
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create, patch, delete]
+# The Service and the service account, without permissions, of a pool's API.
+- apiGroups: [""]
+  resources: [services, serviceaccounts]
+  verbs: [get, create, patch, delete]
 # Which pods are ready, draining or unscheduled; the patch sets the deletion cost of scale-down candidates.
 - apiGroups: [""]
   resources: [pods]

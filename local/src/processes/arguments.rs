@@ -1,12 +1,14 @@
 //! Arguments of `separation-operator local`, and the signals that end it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio::sync::watch;
 
 use super::{Ended, LocalOptions, StopRequest, run};
+use crate::lag_check::parse_period;
 
 /// Name of the worker's program.
 const WORKER: &str = "separation-worker";
@@ -49,6 +51,9 @@ pub struct LocalArguments {
     /// Partitions of each topic of the embedded Kafka; more workers than partitions stay idle
     #[arg(long, value_name = "COUNT", default_value = "12", value_parser = clap::value_parser!(i32).range(1..=100))]
     partitions: i32,
+    /// Time between two readings of lag, instead of the pool's lagCheckPeriodSeconds; 0.1 to 300
+    #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = parse_period)]
+    lag_check_seconds: Duration,
     /// Print a JSON object for each song
     #[arg(long)]
     json: bool,
@@ -89,6 +94,7 @@ impl LocalArguments {
             worker,
             data: data.context("no current directory")?,
             partitions: self.partitions,
+            lag_check_period: self.lag_check_seconds,
             json: self.json,
         })
     }

@@ -164,8 +164,9 @@ mod tests {
         let policy = Policy {
             limits: ReplicaLimits::new(0..=2).unwrap(),
             target: Target::TasksPerReplica(NonZeroU32::MIN),
-            mode: Mode::Active,
+            mode: Mode::Auto,
             stabilization: Duration::ZERO,
+            last_replica_stabilization: Duration::ZERO,
             cooldown: Duration::ZERO,
             rebalance_hold: Duration::ZERO,
             stale_after: Duration::from_secs(9),

@@ -27,6 +27,11 @@ pub(super) struct Directories {
     pub(super) logs: PathBuf,
 }
 
+/// Separation model of pools that name none, as on a cluster unless its operator has another default.
+pub(super) fn default_model() -> Model {
+    Model("builtin".to_owned())
+}
+
 impl Directories {
     /// Creates the directories in `directory`.
     pub(super) fn under(directory: &Path) -> anyhow::Result<Self> {
@@ -53,7 +58,7 @@ impl Directories {
         // Anything but an absolute path is a model's name.
         anyhow::ensure!(
             !path.starts_with('/') || Path::new(&path).is_file(),
-            "spec.model.path: no such file: {path}; fix: name a model file of this machine"
+            "spec.processor.model.path: no such file: {path}; fix: name a model file of this machine"
         );
         Ok(())
     }
@@ -124,12 +129,20 @@ pub(super) fn write_certificates(
     secrets: &Secrets,
 ) -> anyhow::Result<()> {
     let Some(tls) = &kafka.tls else { return Ok(()) };
+    // Workers trust every certificate in the directory, also those of an earlier run.
+    let trusted = directories.certificates.join("ca");
+    if trusted.is_dir() {
+        fs::remove_dir_all(&trusted).with_context(|| format!("cannot empty {}", trusted.display()))?;
+    }
+    let cas = tls.cas.iter().enumerate();
+    let cas = cas.map(|(number, ca)| ("ca", format!("{number}.crt"), ca));
     let client = tls.client.iter();
-    let client = client.flat_map(|client| [("client", &client.certificate), ("client", &client.private_key)]);
-    for (directory, key) in tls.ca.iter().map(|ca| ("ca", ca)).chain(client) {
+    let client = client.flat_map(|client| [&client.certificate, &client.private_key]);
+    let client = client.map(|key| ("client", key.key.clone(), key));
+    for (directory, file, key) in cas.chain(client) {
         let bytes = secrets.bytes(key).with_context(|| missing(key))?;
         let directory = directories.certificates.join(directory);
-        let path = directory.join(&key.key);
+        let path = directory.join(file);
         write_private(&directory, &path, bytes)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -175,7 +188,7 @@ mod tests {
         let plan = PoolPlan::from_pool(&manifests.pool()?)?;
         let worker = PodName::from("vocals-processor-1");
         process_environment(
-            variables(&plan, plan.role(Role::Processor), None),
+            variables(&plan, plan.role(Role::Processor), &default_model(), None),
             &worker,
             &directories(),
             &manifests.secrets,
@@ -184,11 +197,14 @@ mod tests {
 
     const POOL: &str = "
 kind: SeparationPool
-apiVersion: separation.dev/v1alpha1
+apiVersion: separation.dev/v1beta1
 metadata: {name: vocals}
 spec:
-  kafka: {bootstrapServers: 'kafka:9092', sasl: {secretRef: {name: user}}, tls: {caSecretRef: {name: ca}}}
-  storage: {s3: {bucket: stems}, work: {persistentVolumeClaim: {claimName: work}}}
+  kafka:
+    bootstrapServers: 'kafka:9092'
+    tls: {trustedCertificateSecretRefs: [{name: ca}, {name: next-ca}]}
+    sasl: {usernameSecretRef: {name: user}, passwordSecretRef: {name: user}}
+  storage: {stems: {bucket: stems}, staging: {persistentVolumeClaim: {claimName: work}}}
 ";
 
     #[test]
@@ -200,7 +216,7 @@ spec:
         let value = |name: &str| environment[name].as_str();
         assert_eq!(value(env::KAFKA_CLIENT_ID), "vocals-processor-1");
         assert_eq!(value(env::KAFKA_SASL_PASSWORD), "x");
-        assert_eq!(value(env::KAFKA_SSL_CA_LOCATION), "/tmp/certificates/ca/ca.crt");
+        assert_eq!(value(env::KAFKA_SSL_CA_LOCATION), "/tmp/certificates/ca");
         assert_eq!(value(env::SCRATCH_DIR), "/tmp/scratch/vocals-processor-1");
         assert!(
             Path::new(value(env::TEMP_DIR)).starts_with(Path::new("/tmp").join("work")),
@@ -209,6 +225,26 @@ spec:
         );
         assert_eq!(value(env::ADMIN_ADDR), "127.0.0.1:0");
         assert_eq!(value(env::OUTBOUND_ALLOW), "127.0.0.0/8,::1");
+    }
+
+    #[test]
+    fn each_trusted_certificate_is_a_file_of_its_own_and_those_of_earlier_runs_are_removed() {
+        let secrets = "
+---
+{kind: Secret, metadata: {name: ca}, stringData: {ca.crt: one}}
+---
+{kind: Secret, metadata: {name: next-ca}, stringData: {ca.crt: two}}
+";
+        let manifests = Manifests::read(&[("pool.yaml".into(), format!("{POOL}{secrets}"))]).unwrap();
+        let plan = PoolPlan::from_pool(&manifests.pool().unwrap()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let directories = Directories::under(directory.path()).unwrap();
+        let trusted = directories.certificates.join("ca");
+        write_private(&trusted, &trusted.join("2.crt"), b"earlier").unwrap();
+        write_certificates(&plan.kafka, &directories, &manifests.secrets).unwrap();
+        let read = |name: &str| fs::read_to_string(trusted.join(name)).unwrap();
+        assert_eq!((read("0.crt").as_str(), read("1.crt").as_str()), ("one", "two"));
+        assert_eq!(fs::read_dir(&trusted).unwrap().count(), 2);
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl LagSource {
     /// Lag in `cluster`, which the pool names or this process provides.
     pub(super) fn new(cluster: Arc<Cluster>, kafka: ServerSource, role: &RolePlan) -> Self {
         let (policy, stable_offsets) = match kafka {
-            ServerSource::Named => (role.adoption, Some(StableOffsets::default())),
+            ServerSource::Named => (role.initial_offset, Some(StableOffsets::default())),
             ServerSource::Embedded => (OffsetReset::Earliest, None),
         };
         Self {

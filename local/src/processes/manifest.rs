@@ -1,6 +1,6 @@
 //! Files as for `kubectl apply -f`: one pool, and the Secrets that it names. Pure.
 //!
-//! Unlike on a cluster, a pool may omit Kafka, S3 and the work storage: this machine provides them.
+//! Unlike on a cluster, a pool may omit Kafka, S3 and the staging storage: this machine provides them.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,6 @@ use base64::engine::general_purpose::STANDARD;
 use separation_operator::crd::{SeparationPool, from_value};
 use separation_operator::plan::SecretKey;
 use serde_json::{Map, Value, json};
-
-/// The default S3 prefix for staged songs and stems.
-const STAGING: &str = "staging/";
 
 /// The contents of the files; the pool is not validated yet.
 #[derive(Debug)]
@@ -121,7 +118,12 @@ impl Manifests {
 
     /// Whether the pool names its object store.
     pub(super) fn store(&self) -> ServerSource {
-        server_source(&self.pool["spec"]["storage"]["s3"])
+        let storage = &self.pool["spec"]["storage"];
+        match server_source(&storage["s3"]) {
+            ServerSource::Named => ServerSource::Named,
+            // A bucket without a server is one of AWS.
+            ServerSource::Embedded => server_source(&storage["stems"]),
+        }
     }
 
     /// Sets the embedded broker in the pool.
@@ -134,14 +136,17 @@ impl Manifests {
     pub(super) fn use_store(&mut self, store: &EmbeddedStore) {
         let endpoint = &store.endpoint;
         let s3 = json!({
-            "bucket": store.bucket,
             "endpoint": endpoint,
-            "pathStyle": true,
-            "publicUrl": format!("{endpoint}/{}", store.bucket),
-            "secretRef": {"name": "embedded-s3"},
+            "forcePathStyle": true,
+            "credentialsSecretRef": {"name": "embedded-s3"},
+        });
+        let stems = json!({
+            "bucket": store.bucket,
+            "publicURL": format!("{endpoint}/{}", store.bucket),
         });
         let storage = nested(&mut self.pool, &["spec", "storage"]);
         storage.insert("s3".into(), s3);
+        storage.insert("stems".into(), stems);
         let keys = [
             ("AWS_ACCESS_KEY_ID", &store.access_key_id),
             ("AWS_SECRET_ACCESS_KEY", &store.secret_access_key),
@@ -157,8 +162,8 @@ impl Manifests {
     pub(super) fn pool(&self) -> anyhow::Result<SeparationPool> {
         let mut pool = self.pool.clone();
         let storage = nested(&mut pool, &["spec", "storage"]);
-        if server_source(storage.get("work").unwrap_or(&Value::Null)) == ServerSource::Embedded {
-            storage.insert("work".into(), json!({"s3Prefix": STAGING}));
+        if server_source(storage.get("staging").unwrap_or(&Value::Null)) == ServerSource::Embedded {
+            storage.insert("staging".into(), json!({"s3": {}}));
         }
         if pool["metadata"]["namespace"].is_null() {
             nested(&mut pool, &["metadata"]).insert("namespace".into(), "default".into());
@@ -194,7 +199,7 @@ mod tests {
     use super::*;
 
     const SMALLEST: &str =
-        "{kind: SeparationPool, apiVersion: separation.dev/v1alpha1, metadata: {name: vocals}}";
+        "{kind: SeparationPool, apiVersion: separation.dev/v1beta1, metadata: {name: vocals}}";
 
     fn read(text: &str) -> anyhow::Result<Manifests> {
         Manifests::read(&[("pool.yaml".to_owned(), text.to_owned())])
@@ -221,11 +226,11 @@ mod tests {
         let pool = manifests.pool().unwrap();
         assert_eq!(pool.spec.kafka.bootstrap_servers, "127.0.0.1:1");
         assert_eq!(
-            pool.spec.storage.s3.public_url.as_deref(),
+            pool.spec.storage.stems.public_url.as_deref(),
             Some("http://127.0.0.1:9/stems")
         );
-        assert_eq!(pool.spec.storage.work.s3_prefix.as_deref(), Some("staging/"));
-        let key = pool.spec.storage.s3.secret_ref.unwrap();
+        assert!(pool.spec.storage.staging.s3.is_some());
+        let key = pool.spec.storage.s3.credentials_secret_ref.unwrap();
         let secret = SecretKey {
             secret: key.name,
             key: key.secret_access_key_key,
@@ -244,6 +249,12 @@ mod tests {
         let mut as_on_a_cluster = separation_operator::crd::from_yaml(text).unwrap();
         as_on_a_cluster.metadata.namespace = Some("media".into());
         assert_eq!(manifests.pool().unwrap(), as_on_a_cluster);
+    }
+
+    #[test]
+    fn a_bucket_without_a_server_is_one_of_aws() {
+        let manifests = read("{kind: SeparationPool, spec: {storage: {stems: {bucket: songs}}}}").unwrap();
+        assert_eq!(manifests.store(), ServerSource::Named);
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub struct LocalOptions {
     pub data: Option<PathBuf>,
     /// Partitions of each topic on the embedded broker.
     pub partitions: i32,
+    /// Time between two readings of lag.
+    pub lag_check_period: Duration,
     /// Whether to print a JSON object for each song.
     pub json: bool,
 }
@@ -291,16 +293,21 @@ fn pool_context(
     kafka: ServerSource,
     display: &Arc<Display>,
 ) -> anyhow::Result<PoolContext> {
-    let plan = PoolPlan::from_pool(&manifests.pool()?)?;
+    let mut plan = PoolPlan::from_pool(&manifests.pool()?)?;
+    for role in [&mut plan.processor, &mut plan.uploader] {
+        role.set_lag_check_period(options.lag_check_period);
+    }
     let directories = Directories::under(data)?;
-    directories.check_model(&plan.model)?;
+    if let Some(model) = &plan.model {
+        directories.check_model(model)?;
+    }
     environment::write_certificates(&plan.kafka, &directories, &manifests.secrets)?;
     let mut extra_variables = BTreeMap::new();
     if kafka == ServerSource::Embedded {
         extra_variables.extend(EMBEDDED_TIMINGS.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
-    if std::env::var_os("THREADS").is_none() {
-        extra_variables.insert("THREADS".to_owned(), threads(&plan)?.to_string());
+    if std::env::var_os(env::THREADS).is_none() {
+        extra_variables.insert(env::THREADS.to_owned(), threads(&plan)?.to_string());
     }
     // Fails only if a provider is installed already, as in tests.
     let _ = rustls::crypto::ring::default_provider().install_default();

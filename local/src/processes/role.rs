@@ -77,7 +77,12 @@ pub(super) struct RolePool {
 impl PoolContext {
     /// The environment of a role's worker.
     pub(super) fn environment(&self, role: Role, name: &PodName) -> anyhow::Result<BTreeMap<String, String>> {
-        let variables = apply::variables(&self.plan, self.plan.role(role), None);
+        let variables = apply::variables(
+            &self.plan,
+            self.plan.role(role),
+            &environment::default_model(),
+            None,
+        );
         let mut environment =
             environment::process_environment(variables, name, &self.directories, &self.secrets)?;
         environment.extend(self.extra_variables.clone());
@@ -117,7 +122,7 @@ impl RolePool {
     }
 
     async fn scale(&mut self, phases: &mut watch::Receiver<RolePhase>) -> anyhow::Result<()> {
-        let mut readings = interval(self.plan().poll_interval);
+        let mut readings = interval(self.plan().lag_check_period);
         readings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let phase = *phases.borrow_and_update();

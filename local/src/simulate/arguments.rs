@@ -12,18 +12,19 @@ use separation_operator::decide::{Policy, ReplicaLimits, Target};
 use separation_operator::plan::{PoolPlan, Role, RolePlan};
 
 use super::{Scenario, Synthetic, Trace, simulate};
+use crate::lag_check::parse_period;
 
 /// Duration of a task if neither the arguments nor the pool give one.
 const TASK_SECONDS: NonZeroU32 = NonZeroU32::new(90).expect("90 is not 0");
 
 /// The pool that is simulated without `--pool`: defaults only.
 const DEFAULT_POOL: &str = "
-apiVersion: separation.dev/v1alpha1
+apiVersion: separation.dev/v1beta1
 kind: SeparationPool
 metadata: {name: simulated}
 spec:
   kafka: {bootstrapServers: 'kafka:9092'}
-  storage: {s3: {bucket: stems}, work: {s3Prefix: staging/}}
+  storage: {stems: {bucket: stems}, staging: {s3: {}}}
 ";
 
 const EXAMPLES: &str = "\
@@ -32,8 +33,8 @@ Examples:
       eight hours of bursts with the defaults of a SeparationPool
   separation-operator simulate --pool pool.yaml --trace monday.jsonl
       the policy of pool.yaml on a recorded day
-  separation-operator simulate --drain-within 600 --task-seconds 90 --max 16 --json
-      a time target, as JSON for other programs
+  separation-operator simulate --drain-deadline 600 --task-seconds 90 --max 16 --json
+      a deadline as the target, as JSON for other programs
 
 A trace has one JSON object per line:
   {\"at_seconds\": 0, \"tasks\": 24}                           24 tasks arrive together
@@ -60,22 +61,29 @@ pub struct SimulateArguments {
     #[arg(
         long,
         value_name = "COUNT",
-        conflicts_with = "drain_within",
+        conflicts_with = "drain_deadline",
         help_heading = "Policy"
     )]
     tasks_per_replica: Option<NonZeroU32>,
     /// Time within which the workers should complete all tasks, instead of the pool's target; a task takes
     /// --task-seconds
     #[arg(long, value_name = "SECONDS", help_heading = "Policy")]
-    drain_within: Option<NonZeroU32>,
+    drain_deadline: Option<NonZeroU32>,
     /// How long fewer workers must have been enough before a scale-down, instead of the pool's
+    /// stabilizationWindowSeconds
     #[arg(long, value_name = "SECONDS", help_heading = "Policy")]
-    stabilization: Option<u32>,
+    stabilization_window: Option<u32>,
+    /// The same for the last worker [default: --stabilization-window, else the pool's]
+    #[arg(long, value_name = "SECONDS", help_heading = "Policy")]
+    last_replica_stabilization_window: Option<u32>,
+    /// Time between two readings of lag, instead of the pool's lagCheckPeriodSeconds; 0.1 to 300
+    #[arg(long, value_name = "SECONDS", value_parser = parse_period, help_heading = "Policy")]
+    lag_check_seconds: Option<Duration>,
     /// Recorded trace, JSON lines [default: a synthetic trace]
     #[arg(long, value_name = "FILE", help_heading = "Work")]
     trace: Option<PathBuf>,
     /// Duration of a task if its trace line has none; synthetic tasks take 0.5 to 1.5 times as long [default: the
-    /// pool's expectedTaskSeconds, else 90]
+    /// pool's estimates.taskSeconds, else 90]
     #[arg(long, value_name = "SECONDS", help_heading = "Work")]
     task_seconds: Option<NonZeroU32>,
     /// Length of the synthetic trace
@@ -133,11 +141,14 @@ impl SimulateArguments {
     }
 
     fn scenario(&self) -> anyhow::Result<Scenario> {
-        let role = self.role_plan()?;
-        let task_seconds = self.task_seconds(&role.policy);
+        let (mut role, estimate) = self.role()?;
+        if let Some(period) = self.lag_check_seconds {
+            role.set_lag_check_period(period);
+        }
+        let task_seconds = self.task_seconds.or(estimate).unwrap_or(TASK_SECONDS);
         Ok(Scenario {
             policy: self.policy(role.policy, task_seconds)?,
-            poll_interval: role.poll_interval,
+            lag_check_period: role.lag_check_period,
             partitions: self.partitions,
             start_up: Duration::from_secs(self.start_up.into()),
             rebalance: Duration::from_secs(self.rebalance.into()),
@@ -145,16 +156,8 @@ impl SimulateArguments {
         })
     }
 
-    /// Duration of a task without its own duration in the trace.
-    fn task_seconds(&self, pool_policy: &Policy) -> NonZeroU32 {
-        let expected = match pool_policy.target {
-            Target::DrainWithin { task_seconds, .. } => Some(task_seconds),
-            Target::TasksPerReplica(_) => None,
-        };
-        self.task_seconds.or(expected).unwrap_or(TASK_SECONDS)
-    }
-
-    fn role_plan(&self) -> anyhow::Result<RolePlan> {
+    /// The role of the pool, and the pool's estimate of a task's duration.
+    fn role(&self) -> anyhow::Result<(RolePlan, Option<NonZeroU32>)> {
         let (name, text) = match &self.pool {
             None => ("the default pool".to_owned(), DEFAULT_POOL.to_owned()),
             Some(path) => {
@@ -165,16 +168,19 @@ impl SimulateArguments {
         };
         let pool = crd::from_yaml(&text).with_context(|| format!("{name} is not a valid SeparationPool"))?;
         let plan = PoolPlan::from_pool(&pool).with_context(|| format!("{name} has an invalid spec"))?;
-        let role = plan.role(match self.role {
-            RoleName::Processor => Role::Processor,
-            RoleName::Uploader => Role::Uploader,
-        });
+        let (role, spec) = match self.role {
+            RoleName::Processor => (plan.role(Role::Processor), &pool.spec.processor.role),
+            RoleName::Uploader => (plan.role(Role::Uploader), &pool.spec.uploader),
+        };
         ensure!(
             role.enabled,
             "{name} has no {role}s: spec.{role}.enabled is false; fix: choose the other --role, or enable it",
             role = role.role
         );
-        Ok(role.clone())
+        let estimates = spec.scaling.estimates.as_ref();
+        let seconds = estimates.and_then(|estimates| estimates.task_seconds);
+        let seconds = seconds.and_then(|seconds| u32::try_from(seconds).ok());
+        Ok((role.clone(), seconds.and_then(NonZeroU32::new)))
     }
 
     fn policy(&self, pool_policy: Policy, task_seconds: NonZeroU32) -> anyhow::Result<Policy> {
@@ -185,21 +191,22 @@ impl SimulateArguments {
                 "{min} to {max} workers is not a valid range; fix: --min at most --max, and --max at least 1"
             )
         })?;
-        let target = match (self.tasks_per_replica, self.drain_within) {
+        let target = match (self.tasks_per_replica, self.drain_deadline) {
             (Some(tasks), _) => Target::TasksPerReplica(tasks),
-            (None, Some(within_seconds)) => Target::DrainWithin {
+            (None, Some(within_seconds)) => Target::DrainDeadline {
                 within_seconds,
                 task_seconds,
             },
             (None, None) => pool_policy.target,
         };
-        let stabilization = self
-            .stabilization
-            .map(|seconds| Duration::from_secs(seconds.into()));
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let window = self.stabilization_window;
+        let last_window = self.last_replica_stabilization_window.or(window);
         Ok(Policy {
             limits,
             target,
-            stabilization: stabilization.unwrap_or(pool_policy.stabilization),
+            stabilization: window.map_or(pool_policy.stabilization, seconds),
+            last_replica_stabilization: last_window.map_or(pool_policy.last_replica_stabilization, seconds),
             ..pool_policy
         })
     }
@@ -255,7 +262,7 @@ mod tests {
         let arguments: Vec<&str> = trace.iter().chain(arguments).copied().collect();
         let scenario = scenario(scaling, &arguments).expect("a scenario");
         let target_seconds = match scenario.policy.target {
-            Target::DrainWithin { task_seconds, .. } => Some(task_seconds.get()),
+            Target::DrainDeadline { task_seconds, .. } => Some(task_seconds.get()),
             Target::TasksPerReplica(_) => None,
         };
         (scenario.trace.arrivals[0].task.as_millis(), target_seconds)
@@ -263,16 +270,49 @@ mod tests {
 
     #[test]
     fn task_time_is_the_pools_unless_the_arguments_set_it() {
-        let pool = "{target: {drainWithinSeconds: 600, expectedTaskSeconds: 300}}";
+        let pool =
+            "{target: {type: DrainDeadline, drainDeadlineSeconds: 600}, estimates: {taskSeconds: 300}}";
         assert_eq!(task(pool, &[]), (300_000, Some(300)));
         assert_eq!(task(pool, &["--task-seconds", "40"]), (40_000, Some(300)));
-        assert_eq!(task(pool, &["--drain-within", "60"]), (300_000, Some(300)));
+        assert_eq!(task(pool, &["--drain-deadline", "60"]), (300_000, Some(300)));
         assert_eq!(
-            task(pool, &["--drain-within", "60", "--task-seconds", "40"]),
+            task(pool, &["--drain-deadline", "60", "--task-seconds", "40"]),
             (40_000, Some(40))
         );
+        assert_eq!(task("{estimates: {taskSeconds: 300}}", &[]), (300_000, None));
         assert_eq!(task("{}", &[]), (90_000, None));
-        assert_eq!(task("{}", &["--drain-within", "60"]), (90_000, Some(90)));
+        assert_eq!(task("{}", &["--drain-deadline", "60"]), (90_000, Some(90)));
+    }
+
+    /// Lag check period, time after which a reading is stale, and both stabilization windows.
+    fn times(scaling: &str, arguments: &[&str]) -> [Duration; 4] {
+        let scenario = scenario(scaling, arguments).expect("a scenario");
+        let policy = scenario.policy;
+        [
+            scenario.lag_check_period,
+            policy.stale_after,
+            policy.stabilization,
+            policy.last_replica_stabilization,
+        ]
+    }
+
+    #[test]
+    fn times_are_the_pools_unless_the_arguments_set_them() {
+        let pool = "{lagCheckPeriodSeconds: 4, \
+                    scaleDown: {stabilizationWindowSeconds: 60, lastReplicaStabilizationWindowSeconds: 600}}";
+        let seconds = |times: [f64; 4]| times.map(Duration::from_secs_f64);
+        assert_eq!(times(pool, &[]), seconds([4.0, 22.0, 60.0, 600.0]));
+        assert_eq!(
+            times(
+                pool,
+                &["--lag-check-seconds", "0.5", "--stabilization-window", "30"]
+            ),
+            seconds([0.5, 11.5, 30.0, 30.0])
+        );
+        assert_eq!(
+            times(pool, &["--last-replica-stabilization-window", "900"]),
+            seconds([4.0, 22.0, 60.0, 900.0])
+        );
     }
 
     #[test]

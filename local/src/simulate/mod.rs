@@ -1,6 +1,6 @@
 //! A simulated pool under the real decisions: shows what a policy does with a trace of arriving tasks.
 //!
-//! Decisions are those of [`separation_operator::decide`], made at the policy's poll interval; there are no scaling
+//! Decisions are those of [`separation_operator::decide`], made once per lag check period; there are no scaling
 //! rules here. The cluster is a model: pods take a fixed time to start, tasks take the time in the trace, and a
 //! rebalance takes a fixed time and does not move running tasks. The same inputs always give the same report.
 
@@ -36,7 +36,7 @@ pub fn simulate(scenario: &Scenario) -> Result<Report, ScenarioError> {
     if scenario.partitions == 0 {
         return Err(ScenarioError::NoPartitions);
     }
-    let interval = u64::try_from(scenario.poll_interval.as_millis())
+    let interval = u64::try_from(scenario.lag_check_period.as_millis())
         .unwrap_or(u64::MAX)
         .max(1);
     let end = scenario.trace.end() + MAX_OVERRUN;
@@ -68,5 +68,5 @@ pub fn simulate(scenario: &Scenario) -> Result<Report, ScenarioError> {
 
 /// Whether no further change is expected.
 fn is_final(scenario: &Scenario, explanation: &Explanation) -> bool {
-    explanation.limited_need == Some(explanation.current) || scenario.policy.mode != Mode::Active
+    explanation.limited_need == Some(explanation.current) || scenario.policy.mode != Mode::Auto
 }

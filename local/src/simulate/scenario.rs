@@ -6,7 +6,7 @@ use separation_operator::decide::Policy;
 
 use super::trace::Trace;
 
-/// The most readings in one simulation: 30 days at the default interval of 2 s are 1.3 million.
+/// The most readings in one simulation: 30 days at the default period of 2 s are 1.3 million.
 pub(super) const MAX_READINGS: u64 = 20_000_000;
 
 /// The inputs of a simulation.
@@ -15,7 +15,7 @@ pub struct Scenario {
     /// The pool's scaling policy.
     pub policy: Policy,
     /// Time between two readings.
-    pub poll_interval: Duration,
+    pub lag_check_period: Duration,
     /// Partitions of the topic.
     pub partitions: usize,
     /// Time from a pod's creation until it joins the group.
@@ -34,7 +34,7 @@ pub enum ScenarioError {
     NoPartitions,
     /// The simulation would take too long.
     #[error(
-        "{readings} readings are more than {MAX_READINGS}; fix: use a longer poll interval or a shorter trace"
+        "{readings} readings are more than {MAX_READINGS}; fix: use a longer --lag-check-seconds or a shorter trace"
     )]
     TooLong {
         /// The number of readings it would take.

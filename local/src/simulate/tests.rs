@@ -11,8 +11,9 @@ fn policy() -> Policy {
     Policy {
         limits: ReplicaLimits::new(0..=24).expect("in order"),
         target: Target::TasksPerReplica(NonZeroU32::MIN),
-        mode: Mode::Active,
+        mode: Mode::Auto,
         stabilization: seconds(120),
+        last_replica_stabilization: seconds(120),
         cooldown: seconds(2),
         rebalance_hold: seconds(25),
         stale_after: seconds(16),
@@ -22,7 +23,7 @@ fn policy() -> Policy {
 fn scenario(lines: &str) -> Scenario {
     Scenario {
         policy: policy(),
-        poll_interval: Duration::from_secs(2),
+        lag_check_period: Duration::from_secs(2),
         partitions: 24,
         start_up: Duration::from_secs(20),
         rebalance: Duration::from_secs(3),
@@ -93,6 +94,7 @@ fn a_longer_stabilization_wastes_more_and_changes_less() {
     let with = |seconds| {
         let mut scenario = scenario(&lines);
         scenario.policy.stabilization = Duration::from_secs(seconds);
+        scenario.policy.last_replica_stabilization = Duration::from_secs(seconds);
         simulate(&scenario).unwrap()
     };
     let (short, long) = (with(0), with(600));

@@ -13,7 +13,7 @@ pub(super) async fn measure(bench: &Bench, outage: Duration) -> Result<Value> {
     for (kafka, name) in [(&bench.kafka, "healthy"), (&other, "unreachable")] {
         kafka.create_topic(&format!("tasks-{name}"), 50).await?;
         kafka.create_topic("results", 1).await?;
-        let scaling = json!({"maxReplicas": 50, "scaleDownStabilizationSeconds": 0});
+        let scaling = json!({"maxReplicas": 50, "scaleDown": {"stabilizationWindowSeconds": 0}});
         bench.apply(&pool(name, &kafka.bootstrap(), &scaling)).await?;
     }
     let _operator = bench.start("operator")?;

@@ -51,7 +51,7 @@ enum Scenario {
         #[arg(long, default_value = "15")]
         rounds: usize,
         #[arg(long, default_value = "2")]
-        poll_seconds: f64,
+        poll_seconds: u32,
     },
     /// A thousand pools: first reconciliation, idle, and all busy at the same time
     Thousand {
@@ -193,7 +193,7 @@ impl Bench {
         eventually("adoption", TIMEOUT, async || {
             let status = pools.get(name).await?.status.unwrap_or_default();
             let adopted = |role: Option<separation_operator::crd::RoleStatus>| {
-                role.is_some_and(|role| role.adoption.is_some())
+                role.is_some_and(|role| role.offsets.is_some())
             };
             anyhow::Ok(adopted(status.processor) && adopted(status.uploader))
         })
@@ -209,15 +209,19 @@ impl Bench {
 /// A pool on these brokers, with a topic and groups of its own.
 fn pool(name: &str, servers: &str, scaling: &Value) -> Value {
     json!({
-        "apiVersion": "separation.dev/v1alpha1",
+        "apiVersion": "separation.dev/v1beta1",
         "kind": "SeparationPool",
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
             "kafka": {"bootstrapServers": servers},
-            "storage": {"s3": {"bucket": "stems"}, "work": {"s3Prefix": "staging/"}},
-            "processor": {"topic": format!("tasks-{name}"), "group": format!("processors-{name}"), "scaling": scaling},
+            "storage": {"stems": {"bucket": "stems"}, "staging": {"s3": {}}},
+            "processor": {
+                "topic": format!("tasks-{name}"),
+                "consumerGroup": format!("processors-{name}"),
+                "scaling": scaling,
+            },
             // One topic for all: uploaders differ only in their groups.
-            "uploader": {"topic": "results", "group": format!("uploaders-{name}")},
+            "uploader": {"topic": "results", "consumerGroup": format!("uploaders-{name}")},
         },
     })
 }

@@ -12,15 +12,16 @@ use separation_testbed::eventually;
 
 const PARTITIONS: i32 = 24;
 
-pub(super) async fn measure(bench: &Bench, rounds: usize, poll_seconds: f64) -> Result<Value> {
+pub(super) async fn measure(bench: &Bench, rounds: usize, poll_seconds: u32) -> Result<Value> {
     bench.kafka.create_topic("tasks-vocals", PARTITIONS).await?;
     bench.kafka.create_topic("results", 1).await?;
     let scaling = json!({
         "maxReplicas": 100,
-        "pollIntervalSeconds": poll_seconds,
+        "lagCheckPeriodSeconds": poll_seconds,
         // Only the scale-up is measured.
-        "scaleDownStabilizationSeconds": 0,
+        "scaleDown": {"stabilizationWindowSeconds": 0},
     });
+    let period = f64::from(poll_seconds);
     bench
         .apply(&pool("vocals", &bench.kafka.bootstrap(), &scaling))
         .await?;
@@ -33,9 +34,9 @@ pub(super) async fn measure(bench: &Bench, rounds: usize, poll_seconds: f64) -> 
     commit_all(bench).await?;
     for round in 0..rounds {
         // Rounds begin anywhere between two readings: steps of the golden ratio of the interval.
-        let phase = (round as f64 * 0.618_034).fract() * poll_seconds;
+        let phase = (round as f64 * 0.618_034).fract() * period;
         // Outside the cooldown after the last change.
-        tokio::time::sleep(Duration::from_secs_f64(poll_seconds + phase)).await;
+        tokio::time::sleep(Duration::from_secs_f64(period + phase)).await;
         let (took, written) = measure_once(bench).await?;
         milliseconds.push(took.as_secs_f64() * 1e3);
         numbers_written.push(written);

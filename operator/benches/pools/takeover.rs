@@ -11,7 +11,7 @@ use super::{Bench, Operator, TIMEOUT, pool};
 pub(super) async fn measure(bench: &Bench, rounds: usize) -> Result<Value> {
     bench.kafka.create_topic("tasks-vocals", 100).await?;
     bench.kafka.create_topic("results", 1).await?;
-    let scaling = json!({"maxReplicas": 100, "scaleDownStabilizationSeconds": 3600});
+    let scaling = json!({"maxReplicas": 100, "scaleDown": {"stabilizationWindowSeconds": 3600}});
     bench
         .apply(&pool("vocals", &bench.kafka.bootstrap(), &scaling))
         .await?;

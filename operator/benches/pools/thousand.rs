@@ -35,7 +35,7 @@ pub(super) async fn measure(bench: &Bench, pools: usize, idle: Duration) -> Resu
     let pid = operator.process.pid();
 
     let start = Instant::now();
-    let scaling = json!({"maxReplicas": 8, "scaleDownStabilizationSeconds": 0});
+    let scaling = json!({"maxReplicas": 8, "scaleDown": {"stabilizationWindowSeconds": 0}});
     stream::iter(&names)
         .map(|name| {
             let pool = pool(name, &bench.kafka.bootstrap(), &scaling);
@@ -57,7 +57,7 @@ pub(super) async fn measure(bench: &Bench, pools: usize, idle: Duration) -> Resu
         let is_known = |pool: &SeparationPool| {
             pool.status.as_ref().is_some_and(|status| {
                 let adopted = |role: &Option<separation_operator::crd::RoleStatus>| {
-                    role.as_ref().is_some_and(|role| role.adoption.is_some())
+                    role.as_ref().is_some_and(|role| role.offsets.is_some())
                 };
                 adopted(&status.processor) && adopted(&status.uploader)
             })

@@ -165,12 +165,12 @@ mod tests {
         );
         check(
             &Method::GET,
-            "/apis/separation.dev/v1alpha1/separationpools?watch=true&resourceVersion=5",
+            "/apis/separation.dev/v1beta1/separationpools?watch=true&resourceVersion=5",
             ("watch", "separationpools"),
         );
         check(
             &Method::PATCH,
-            "/apis/separation.dev/v1alpha1/namespaces/media/separationpools/v/status",
+            "/apis/separation.dev/v1beta1/namespaces/media/separationpools/v/status",
             ("patch", "separationpools"),
         );
         check(

@@ -1,7 +1,7 @@
 //! Replaces values that nest too deeply in responses of the API server, before they are decoded.
 //!
 //! `serde_json` refuses a complete list because of one value that is nested more than 127 levels deep, and a user can
-//! store one in a field without a schema, such as `podOverrides`. Here each value below [`MAX_DEPTH`] levels becomes
+//! store one in a field without a schema, such as `podTemplate`. Here each value below [`MAX_DEPTH`] levels becomes
 //! the text [`TOO_DEEP`], in lists, watches and single objects, so that only its own object is invalid.
 
 use bytes::Bytes;

@@ -2,37 +2,103 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, SecretKeySelector};
+use k8s_openapi::api::core::v1::{
+    EnvVar, EnvVarSource, ObjectFieldSelector, PodTemplateSpec, SecretKeySelector,
+};
 use separation_contract::environment as env;
 use separation_contract::failure_policy::FailurePolicy;
 use separation_contract::kafka::OffsetReset;
 
 use super::layout::{ADMIN_PORT, CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};
+use super::pod_fields;
+use crate::crd::LogFormat;
 use crate::names;
-use crate::plan::{PoolPlan, Role, RolePlan, SecretKey, Staging};
+use crate::plan::{ApiPlan, Model, PoolPlan, Role, RolePlan, SecretKey, Staging, Username};
 
-/// All environment variables of a role's worker. The pool's tag, if any, becomes part of its Kafka client id.
-pub fn variables(plan: &PoolPlan, role: &RolePlan, pool_tag: Option<&str>) -> Vec<EnvVar> {
+/// All environment variables of a role's worker. `default_model` is that of pools that name none. The pool's tag, if any,
+/// becomes part of the Kafka client id.
+pub fn variables(
+    plan: &PoolPlan,
+    role: &RolePlan,
+    default_model: &Model,
+    pool_tag: Option<&str>,
+) -> Vec<EnvVar> {
     let mut variables = kafka(plan, pool_tag);
     variables.extend(consumer(plan, role));
     variables.extend(storage(plan));
-    variables.push(plain(env::ADMIN_ADDR, format!("0.0.0.0:{ADMIN_PORT}")));
-    // As for the operator and the API in the chart; `podOverrides` may set text.
-    variables.push(plain(env::LOG_FORMAT, "json"));
+    variables.extend(logs(plan));
+    variables.extend([
+        plain(env::DELETE_INPUT, plan.storage.delete_input.0),
+        plain(env::SCRATCH_DIR, SCRATCH_PATH),
+        plain(env::SCRATCH_LIMIT_BYTES, plan.storage.scratch_bytes.to_string()),
+    ]);
     match role.role {
         Role::Processor => {
-            variables.push(plain(env::MODEL_NAME, &plan.model.0));
+            let model = plan.model.as_ref().unwrap_or(default_model);
+            variables.push(plain(env::MODEL_NAME, &model.0));
             variables.push(plain(env::PROVIDER, plan.provider.0));
         }
         Role::Uploader => {
-            if !plan.outbound.allow.is_empty() {
-                variables.push(plain(env::OUTBOUND_ALLOW, plan.outbound.allow.join(",")));
-            }
-            let key = plan.outbound.webhook_secret.as_ref();
-            variables.extend(key.map(|key| secret(env::WEBHOOK_SECRET, key)));
+            variables.extend(allowed_hosts(plan));
+            let names = [env::WEBHOOK_SECRET, env::WEBHOOK_PREVIOUS_SECRET];
+            let secrets = names.iter().zip(&plan.outbound.signing_secrets);
+            variables.extend(secrets.map(|(name, key)| secret(name, key)));
         }
     }
     variables
+}
+
+/// All environment variables of the API.
+pub(super) fn api_variables(plan: &PoolPlan, api: &ApiPlan, port: i32) -> Vec<EnvVar> {
+    let mut variables = kafka(plan, None);
+    variables.extend(storage(plan));
+    variables.extend(logs(plan));
+    variables.extend(allowed_hosts(plan));
+    variables.extend([
+        plain(env::KAFKA_TASK_TOPIC, &plan.processor.topic),
+        plain(env::KAFKA_PROCESSOR_GROUP_ID, &plan.processor.group),
+        plain(env::API_HOST, "0.0.0.0"),
+        plain(env::API_PORT, port.to_string()),
+        secret(env::BASIC_AUTH_USERNAME, &api.username),
+        secret(env::BASIC_AUTH_PASSWORD, &api.password),
+        plain(env::MAX_INPUT_BYTES, api.max_input_bytes.to_string()),
+        plain(
+            env::INPUT_TIMEOUT_SECONDS,
+            api.input_timeout.as_secs().to_string(),
+        ),
+        plain(env::INPUT_IDLE_SECONDS, api.input_idle.as_secs().to_string()),
+        plain(env::MAX_CONCURRENT_INPUTS, api.max_concurrent_inputs.to_string()),
+    ]);
+    variables
+}
+
+fn allowed_hosts(plan: &PoolPlan) -> Option<EnvVar> {
+    let allowed = &plan.outbound.allow;
+    (!allowed.is_empty()).then(|| plain(env::OUTBOUND_ALLOW, allowed.join(",")))
+}
+
+fn logs(plan: &PoolPlan) -> Vec<EnvVar> {
+    let format = match plan.logs.format.unwrap_or_default() {
+        LogFormat::Json => "json",
+        LogFormat::Text => "text",
+    };
+    let mut variables = vec![
+        plain(env::ADMIN_ADDR, format!("0.0.0.0:{ADMIN_PORT}")),
+        plain(env::LOG_FORMAT, format),
+    ];
+    let level = plan.logs.level.as_ref();
+    variables.extend(level.map(|level| plain(env::LOG_LEVEL, level)));
+    variables
+}
+
+/// Sets as many threads of the model as the container has cores, unless the pool sets them.
+pub(super) fn set_threads(template: &mut PodTemplateSpec) {
+    if let (Some(cores), Some(worker)) = (pod_fields::cores(template), pod_fields::container(template)) {
+        let variables = worker.env.get_or_insert_default();
+        if variables.iter().all(|variable| variable.name != env::THREADS) {
+            variables.push(plain(env::THREADS, cores.to_string()));
+        }
+    }
 }
 
 /// The Kafka client id, which identifies the group member. Kubernetes substitutes the pod's name, whose variable must
@@ -57,8 +123,9 @@ fn kafka(plan: &PoolPlan, pool_tag: Option<&str>) -> Vec<EnvVar> {
     if let Some(tls) = &kafka.tls {
         let file =
             |name: &str, directory: &str, key: &SecretKey| plain(name, format!("{directory}/{}", key.key));
-        let ca = tls.ca.as_ref();
-        variables.extend(ca.map(|ca| file(env::KAFKA_SSL_CA_LOCATION, CA_PATH, ca)));
+        if !tls.cas.is_empty() {
+            variables.push(plain(env::KAFKA_SSL_CA_LOCATION, CA_PATH));
+        }
         if let Some(client) = &tls.client {
             variables.push(file(
                 env::KAFKA_SSL_CERTIFICATE_LOCATION,
@@ -74,7 +141,10 @@ fn kafka(plan: &PoolPlan, pool_tag: Option<&str>) -> Vec<EnvVar> {
     }
     if let Some(sasl) = &kafka.sasl {
         variables.push(plain(env::KAFKA_SASL_MECHANISM, sasl.mechanism));
-        variables.push(secret(env::KAFKA_SASL_USERNAME, &sasl.username));
+        variables.push(match &sasl.username {
+            Username::Text(username) => plain(env::KAFKA_SASL_USERNAME, username),
+            Username::Secret(key) => secret(env::KAFKA_SASL_USERNAME, key),
+        });
         variables.push(secret(env::KAFKA_SASL_PASSWORD, &sasl.password));
     }
     variables
@@ -97,11 +167,15 @@ fn consumer(plan: &PoolPlan, role: &RolePlan) -> Vec<EnvVar> {
         // messages may be skipped.
         plain(env::KAFKA_AUTO_OFFSET_RESET, OffsetReset::Earliest.name()),
         plain(env::TASK_TIMEOUT_SECONDS, role.task_timeout.as_secs().to_string()),
-        plain(env::MAX_ATTEMPTS, role.max_attempts.to_string()),
-        plain(env::ON_FAILURE, role.on_failure.name()),
+        plain(env::MAX_ATTEMPTS, role.max_crashes.to_string()),
     ];
-    if let FailurePolicy::RetryOnFailure(times) = role.on_failure {
-        variables.push(plain(env::MAX_RETRIES, times.to_string()));
+    let on_failure = match role.max_retries {
+        0 => FailurePolicy::AlwaysCommit,
+        retries => FailurePolicy::RetryOnFailure(retries),
+    };
+    variables.push(plain(env::ON_FAILURE, on_failure.name()));
+    if let FailurePolicy::RetryOnFailure(retries) = on_failure {
+        variables.push(plain(env::MAX_RETRIES, retries.to_string()));
     }
     variables
 }
@@ -110,30 +184,33 @@ fn storage(plan: &PoolPlan) -> Vec<EnvVar> {
     let (storage, s3) = (&plan.storage, &plan.storage.s3);
     let mut variables = vec![
         plain(env::S3_ENDPOINT_URL, s3.endpoint.as_deref().unwrap_or_default()),
-        plain(env::S3_BUCKET_NAME, &s3.bucket),
+        plain(env::S3_BUCKET_NAME, &storage.stems.bucket),
         plain(env::S3_PATH_STYLE, s3.path_style.to_string()),
-        plain(env::DELETE_INPUT, storage.delete_input.0),
-        plain(env::SCRATCH_DIR, SCRATCH_PATH),
-        plain(env::SCRATCH_LIMIT_BYTES, storage.scratch_bytes.to_string()),
         // The root file system is read-only, and libraries may write temporary files.
         plain("TMPDIR", SCRATCH_PATH),
     ];
     // Without endpoint and region, the AWS SDK takes the region from the pod's environment.
     let region = s3.region.as_deref().or(s3.endpoint.as_ref().map(|_| "auto"));
     variables.extend(region.map(|region| plain(env::AWS_REGION, region)));
-    let public_url = s3.public_url.as_ref();
+    let stems = &storage.stems;
+    if !stems.prefix.is_empty() {
+        variables.push(plain(env::S3_STEMS_PREFIX, &stems.prefix));
+    }
+    let public_url = stems.public_url.as_ref();
     variables.extend(public_url.map(|url| plain(env::S3_PUBLIC_DOMAIN, url)));
-    if !s3.input_buckets.is_empty() {
-        variables.push(plain(env::S3_INPUT_BUCKETS, s3.input_buckets.join(",")));
+    if !storage.input_buckets.is_empty() {
+        variables.push(plain(env::S3_INPUT_BUCKETS, storage.input_buckets.join(",")));
     }
     if let Some(key) = &s3.secret {
         variables.push(secret(env::AWS_ACCESS_KEY_ID, &key.access_key_id));
         variables.push(secret(env::AWS_SECRET_ACCESS_KEY, &key.secret_access_key));
+        let token = key.session_token.as_ref();
+        variables.extend(token.map(|token| secret(env::AWS_SESSION_TOKEN, token)));
     }
     let (parent, input, output) = match &storage.staging {
         Staging::SharedVolume(shared) => (WORK_PATH, &*shared.input_directory, &*shared.output_directory),
-        Staging::S3Prefix(prefix) => {
-            variables.push(plain(env::S3_STAGING, format!("s3://{}/{prefix}", s3.bucket)));
+        Staging::S3 { bucket, prefix } => {
+            variables.push(plain(env::S3_STAGING, format!("s3://{bucket}/{prefix}")));
             // Set although unused, so that nothing is written into the binary's directory.
             (SCRATCH_PATH, "temp", "output")
         }

@@ -1,6 +1,6 @@
 //! Fixed names, ports and paths in a worker's pod.
 
-/// Name of the worker's container; `podOverrides` refer to it.
+/// Name of the worker's container; `podTemplate` refer to it.
 pub(super) const CONTAINER: &str = "worker";
 
 /// Port of `/live`, `/ready` and `/metrics`.

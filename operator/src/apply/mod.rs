@@ -3,17 +3,20 @@
 //! A plan always gives the same Deployment, except for its replicas, so that a change of settings rolls the pods and a
 //! change of replicas never does. Nothing here decides replicas.
 
+mod api;
 mod environment;
 mod grace_period;
 mod labels;
 mod layout;
 pub mod offsets;
-mod overrides;
 mod pod;
+mod pod_fields;
+mod pod_template;
 
 #[cfg(test)]
 mod tests;
 
+pub use api::{ApiObjects, api_name, api_objects};
 pub use environment::variables;
 pub use grace_period::grace_period;
 pub use labels::{deployment_name, selector};
@@ -24,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource as _;
@@ -83,18 +87,17 @@ impl Manifest {
     /// apply resets a field that its manager stops writing. An annotation has a hash of everything except `replicas`.
     ///
     /// # Errors
-    /// Fields of `podOverrides` that are not valid in a pod template, or not allowed.
+    /// Fields of the pods that are not valid in a pod template, or not allowed.
     pub fn deployment(&self, replicas: u32) -> Result<Deployment, Problems> {
         let (plan, role, owner) = (&self.plan, self.role, self.owner.as_deref());
         let role_plan = plan.role(role);
         let tag = owner.map(|owner| pool_tag(&owner.uid));
         let template = pod::template(plan, role_plan, &self.settings, tag.as_deref());
-        let mut template = overrides::merged(role_plan, template, &self.settings)?;
-        if let Some(hash) = &self.secrets_hash {
-            let metadata = template.metadata.get_or_insert_default();
-            let annotations = metadata.annotations.get_or_insert_default();
-            annotations.insert(SECRETS_HASH.to_owned(), hash.to_string());
+        let mut template = pod_template::merged(role.name(), &role_plan.pod, &template, &self.settings)?;
+        if role == Role::Processor && plan.provider.is_cpu() {
+            environment::set_threads(&mut template);
         }
+        set_secrets_hash(&mut template, self.secrets_hash.as_deref());
         let mut deployment = Deployment {
             metadata: ObjectMeta {
                 name: Some(deployment_name(&plan.id, role)),
@@ -117,19 +120,32 @@ impl Manifest {
             },
             status: None,
         };
-        let hash = (MANIFEST_HASH.to_owned(), hash(&deployment));
-        deployment.metadata.annotations = Some(BTreeMap::from([hash]));
+        set_manifest_hash(&mut deployment);
         // maxReplicas is at most 10,000.
         deployment.spec.replicas = Some(i32::try_from(replicas).unwrap_or(i32::MAX));
         Ok(deployment)
     }
 
-    /// The hash that the Deployment is compared by; empty if overrides are invalid.
+    /// The hash that the Deployment is compared by; empty if fields of the pods are invalid.
     pub fn hash(&self) -> Arc<str> {
         let built = self.deployment(0);
         let hash = built.as_ref().ok().and_then(manifest_hash);
         hash.unwrap_or_default().into()
     }
+}
+
+fn set_secrets_hash(template: &mut PodTemplateSpec, hash: Option<&str>) {
+    if let Some(hash) = hash {
+        let metadata = template.metadata.get_or_insert_default();
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.insert(SECRETS_HASH.to_owned(), hash.to_owned());
+    }
+}
+
+/// Sets the hash of everything before replicas are set.
+fn set_manifest_hash(deployment: &mut Deployment) {
+    let hash = (MANIFEST_HASH.to_owned(), hash(deployment));
+    deployment.metadata.annotations = Some(BTreeMap::from([hash]));
 }
 
 /// The manifest hash in the annotations of a Deployment.

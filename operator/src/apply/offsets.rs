@@ -1,7 +1,7 @@
 //! A group's offsets: initialized once before its first worker starts, and remembered while it has no workers.
 //!
 //! Workers start at the first message of a partition without a committed offset, so that no message that is published
-//! after the initialization is skipped. `autoOffsetReset: latest` is applied here, once, by committing the current end
+//! after the initialization is skipped. `initialOffset: Latest` is applied here, once, by committing the current end
 //! offsets.
 
 use std::time::Duration;

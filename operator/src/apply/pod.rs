@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EmptyDirVolumeSource, ExecAction, HTTPGetAction, KeyToPath,
     Lifecycle, LifecycleHandler, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection,
+    SecretVolumeSource, SecurityContext, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,7 +16,8 @@ use super::environment;
 use super::grace_period::grace_period;
 use super::labels::labels;
 use super::layout::{ADMIN_PORT, CA_PATH, CLIENT_PATH, CONTAINER, SCRATCH_PATH, WORK_PATH};
-use crate::plan::{PoolPlan, RolePlan, SecretKey, Staging};
+use crate::names::WORK_VOLUME;
+use crate::plan::{PoolPlan, Role, RolePlan, SecretKey, Staging};
 use crate::settings::WorkerSettings;
 
 /// User and group that workers run as: `nonroot` of distroless images.
@@ -36,7 +38,9 @@ pub(super) fn template(
     ];
     let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let grace = grace_period(&role.timings).as_secs();
-    let (volumes, mounts) = volumes(plan);
+    // The worker's own limit and a tenth: a pod that fills its volume is evicted and loses its task.
+    let scratch_limit = plan.storage.scratch_bytes + plan.storage.scratch_bytes / 10;
+    let (volumes, mounts) = volumes(plan, ScratchLimit(scratch_limit));
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels(plan, role.role)),
@@ -47,16 +51,7 @@ pub(super) fn template(
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             termination_grace_period_seconds: Some(i64::try_from(grace).unwrap_or(i64::MAX)),
-            security_context: Some(PodSecurityContext {
-                run_as_non_root: Some(true),
-                run_as_user: Some(NONROOT),
-                run_as_group: Some(NONROOT),
-                fs_group: Some(NONROOT),
-                // Otherwise the kubelet would walk a large shared volume at every start.
-                fs_group_change_policy: Some("OnRootMismatch".into()),
-                seccomp_profile: Some(runtime_default()),
-                ..PodSecurityContext::default()
-            }),
+            security_context: Some(pod_security()),
             containers: vec![container(plan, role, settings, mounts, pool_tag)],
             volumes: Some(volumes),
             ..PodSpec::default()
@@ -73,9 +68,10 @@ fn container(
 ) -> Container {
     Container {
         name: CONTAINER.into(),
-        image: Some(plan.image.as_ref().unwrap_or(&settings.image).clone()),
+        image: Some(role.pod.image.as_ref().unwrap_or(&settings.image).clone()),
         args: Some(vec![role.role.name().into()]),
-        env: Some(environment::variables(plan, role, pool_tag)),
+        env: Some(environment::variables(plan, role, &settings.model, pool_tag)),
+        resources: Some(default_resources(plan, role.role)),
         ports: Some(vec![ContainerPort {
             name: Some("admin".into()),
             container_port: ADMIN_PORT,
@@ -97,25 +93,49 @@ fn container(
         // respond for a minute is.
         liveness_probe: Some(probe("/live", 10, 6)),
         readiness_probe: Some(probe("/ready", 5, 2)),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            read_only_root_filesystem: Some(true),
-            run_as_non_root: Some(true),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".into()]),
-                add: None,
-            }),
-            seccomp_profile: Some(runtime_default()),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(container_security()),
         volume_mounts: Some(mounts),
         ..Container::default()
     }
 }
 
-fn volumes(plan: &PoolPlan) -> (Vec<Volume>, Vec<VolumeMount>) {
-    // The worker's own limit and a tenth: a pod that fills its volume is evicted and loses its task.
-    let scratch_limit = plan.storage.scratch_bytes + plan.storage.scratch_bytes / 10;
+/// The security context of the pods of workers and API.
+pub(super) fn pod_security() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(NONROOT),
+        run_as_group: Some(NONROOT),
+        fs_group: Some(NONROOT),
+        // Otherwise the kubelet would walk a large shared volume at every start.
+        fs_group_change_policy: Some("OnRootMismatch".into()),
+        seccomp_profile: Some(runtime_default()),
+        ..PodSecurityContext::default()
+    }
+}
+
+/// The security context of their containers.
+pub(super) fn container_security() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        run_as_non_root: Some(true),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".into()]),
+            add: None,
+        }),
+        seccomp_profile: Some(runtime_default()),
+        ..SecurityContext::default()
+    }
+}
+
+/// Size limit of the scratch volume, in bytes.
+pub(super) struct ScratchLimit(pub(super) u64);
+
+/// The volumes of a pod, and their mounts: scratch, the shared volume, and certificates.
+pub(super) fn volumes(
+    plan: &PoolPlan,
+    ScratchLimit(scratch_limit): ScratchLimit,
+) -> (Vec<Volume>, Vec<VolumeMount>) {
     let mut volumes = vec![Volume {
         name: "scratch".into(),
         empty_dir: Some(EmptyDirVolumeSource {
@@ -127,18 +147,18 @@ fn volumes(plan: &PoolPlan) -> (Vec<Volume>, Vec<VolumeMount>) {
     let mut mounts = vec![mount("scratch", SCRATCH_PATH)];
     if let Staging::SharedVolume(shared) = &plan.storage.staging {
         volumes.push(Volume {
-            name: "work".into(),
+            name: WORK_VOLUME.into(),
             persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
                 claim_name: shared.claim_name.clone(),
                 read_only: None,
             }),
             ..Volume::default()
         });
-        mounts.push(mount("work", WORK_PATH));
+        mounts.push(mount(WORK_VOLUME, WORK_PATH));
     }
     let tls = plan.kafka.tls.as_ref();
-    if let Some(ca) = tls.and_then(|tls| tls.ca.as_ref()) {
-        volumes.push(secret_volume("kafka-ca", &[ca]));
+    if let Some(tls) = tls.filter(|tls| !tls.cas.is_empty()) {
+        volumes.push(ca_volume(&tls.cas));
         mounts.push(read_only(mount("kafka-ca", CA_PATH)));
     }
     if let Some(client) = tls.and_then(|tls| tls.client.as_ref()) {
@@ -149,6 +169,51 @@ fn volumes(plan: &PoolPlan) -> (Vec<Volume>, Vec<VolumeMount>) {
         mounts.push(read_only(mount("kafka-client", CLIENT_PATH)));
     }
     (volumes, mounts)
+}
+
+/// Requests of pods whose pool has none. A GPU is the pool's own request: its nodes say how many cores belong to it.
+fn default_resources(plan: &PoolPlan, role: Role) -> ResourceRequirements {
+    match role {
+        Role::Processor if plan.provider.is_cpu() => requests("2", "1Gi"),
+        Role::Processor => requests("1", "2Gi"),
+        Role::Uploader => requests("100m", "128Mi"),
+    }
+}
+
+/// Requests of CPU and memory.
+pub(super) fn requests(cpu: &str, memory: &str) -> ResourceRequirements {
+    let amounts = [("cpu", cpu), ("memory", memory)];
+    let requests = amounts.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));
+    ResourceRequirements {
+        requests: Some(BTreeMap::from(requests)),
+        ..ResourceRequirements::default()
+    }
+}
+
+/// A volume with the certificates of several Secrets, each in a file of its own.
+fn ca_volume(cas: &[SecretKey]) -> Volume {
+    let sources = cas.iter().enumerate().map(|(number, ca)| VolumeProjection {
+        secret: Some(SecretProjection {
+            name: ca.secret.clone(),
+            items: Some(vec![KeyToPath {
+                key: ca.key.clone(),
+                path: format!("{number}.crt"),
+                ..KeyToPath::default()
+            }]),
+            optional: None,
+        }),
+        ..VolumeProjection::default()
+    });
+    Volume {
+        name: "kafka-ca".into(),
+        projected: Some(ProjectedVolumeSource {
+            sources: Some(sources.collect()),
+            // Readable by the pod's fsGroup.
+            default_mode: Some(0o440),
+            ..ProjectedVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
 }
 
 /// A volume with only these keys of one Secret.
@@ -186,7 +251,7 @@ fn read_only(mount: VolumeMount) -> VolumeMount {
     }
 }
 
-fn probe(path: &str, period_seconds: i32, failures: i32) -> Probe {
+pub(super) fn probe(path: &str, period_seconds: i32, failures: i32) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.into()),

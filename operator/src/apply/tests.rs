@@ -1,27 +1,29 @@
-//! Tests of Deployments and of refused overrides.
+//! Tests of Deployments and of refused pod templates.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
 use super::*;
-use crate::crd::{PodOverrides, from_yaml};
+use crate::crd::{PodTemplate, ScalingMode, from_yaml};
+use crate::plan::Model;
 use crate::settings::Allowance;
 
 const FULL: &str = include_str!("../../tests/pools/full.yaml");
 
 const SMALLEST: &str = "
-apiVersion: separation.dev/v1alpha1
+apiVersion: separation.dev/v1beta1
 kind: SeparationPool
 metadata: {name: vocals, namespace: media, uid: 0f3c1f6e-0000-4000-8000-000000000001}
 spec:
   kafka: {bootstrapServers: 'kafka:9092'}
-  storage: {s3: {bucket: stems}, work: {s3Prefix: staging/}}
+  storage: {stems: {bucket: stems}, staging: {s3: {}}}
 ";
 
 fn settings() -> WorkerSettings {
     WorkerSettings {
         image: "separation-worker:test".into(),
+        model: Model("builtin".into()),
         allowed: BTreeSet::new(),
     }
 }
@@ -45,9 +47,9 @@ fn yaml(deployment: &Deployment) -> String {
     serde_saphyr::to_string(&value).expect("YAML")
 }
 
-fn with_overrides(overrides: &Value) -> SeparationPool {
+fn with_pod_template(template: &Value) -> SeparationPool {
     let mut pool = from_yaml(SMALLEST).expect("a pool");
-    pool.spec.processor.pod_overrides = PodOverrides(overrides.as_object().expect("an object").clone());
+    pool.spec.processor.role.pod.pod_template = PodTemplate(template.as_object().expect("an object").clone());
     pool
 }
 
@@ -90,11 +92,12 @@ fn replicas_never_change_the_template_and_settings_do() {
     assert_eq!(manifest_hash(&three), manifest_hash(&four));
     assert_eq!(template(three.clone()), template(four));
     // Nor do limits, which only the operator uses.
-    pool.spec.processor.scaling.max_replicas = 3;
-    pool.spec.processor.scaling.paused = true;
+    let scaling = &mut pool.spec.processor.role.scaling;
+    scaling.max_replicas = 3;
+    scaling.mode = ScalingMode::Paused;
     let scaled = with(&pool, 3);
     assert_eq!(template(three.clone()), template(scaled));
-    pool.spec.processor.max_attempts = 5;
+    pool.spec.processor.role.max_crashes = 5;
     let changed = with(&pool, 3);
     assert_ne!(manifest_hash(&three), manifest_hash(&changed));
     assert_ne!(template(three), template(changed));
@@ -126,7 +129,7 @@ fn changed_secrets_change_the_template_and_unchanged_ones_do_not() {
 #[test]
 fn the_grace_period_covers_a_task_and_closing_in_whole_seconds() {
     let mut pool = from_yaml(SMALLEST).unwrap();
-    pool.spec.processor.max_poll_interval_ms = Some(600_001);
+    pool.spec.processor.role.consumer.max_poll_interval_ms = Some(600_001);
     let spec = built(&pool, Role::Processor, &settings()).unwrap().spec;
     let grace = spec
         .template
@@ -140,7 +143,7 @@ fn the_grace_period_covers_a_task_and_closing_in_whole_seconds() {
 
 #[test]
 fn lists_with_names_are_merged_and_others_replaced() {
-    let pool = with_overrides(&json!({
+    let pool = with_pod_template(&json!({
         "metadata": {"annotations": {"team": "audio"}},
         "spec": {
             "nodeSelector": {"gpu": "yes"},
@@ -180,7 +183,7 @@ fn lists_with_names_are_merged_and_others_replaced() {
 }
 
 #[test]
-fn overrides_that_break_pod_security_are_refused_unless_allowed() {
+fn templates_that_break_pod_security_are_refused_unless_allowed() {
     let worker = |container: Value| {
         let mut container = container;
         container["name"] = json!("worker");
@@ -260,10 +263,13 @@ fn overrides_that_break_pod_security_are_refused_unless_allowed() {
         (Allowance::Root, init(json!({"runAsGroup": 0}))),
     ];
     for (allowance, overrides) in cases {
-        let pool = with_overrides(&overrides);
+        let pool = with_pod_template(&overrides);
         let refused = built(&pool, Role::Processor, &settings()).unwrap_err();
         assert_eq!(refused.0.len(), 1, "{overrides}: {refused}");
-        assert!(refused.to_string().contains("--allow-in-overrides"), "{refused}");
+        assert!(
+            refused.to_string().contains("--allow-in-pod-template"),
+            "{refused}"
+        );
         let lenient = WorkerSettings {
             allowed: BTreeSet::from([allowance]),
             ..settings()
@@ -301,7 +307,7 @@ fn fields_that_the_operator_depends_on_cannot_be_overridden() {
     let messages: Vec<String> = refused
         .iter()
         .map(|overrides| {
-            built(&with_overrides(overrides), Role::Processor, &settings())
+            built(&with_pod_template(overrides), Role::Processor, &settings())
                 .unwrap_err()
                 .to_string()
         })
@@ -323,7 +329,7 @@ fn a_changed_assignor_recreates_all_pods_until_the_rollout_is_complete() {
         Rollout::RollingUpdate
     );
 
-    pool.spec.processor.assignor = crate::crd::AssignorSpec::Range;
+    pool.spec.processor.role.consumer.assignor = crate::crd::AssignorSpec::Range;
     let plan = PoolPlan::from_pool(&pool).unwrap();
     assert_eq!(
         rollout(
@@ -367,4 +373,75 @@ fn a_changed_assignor_recreates_all_pods_until_the_rollout_is_complete() {
             expected
         );
     }
+}
+
+#[test]
+fn typed_fields_are_merged_before_the_pod_template() {
+    let mut pool = from_yaml(SMALLEST).unwrap();
+    let fields = json!({
+        "image": "worker:cuda",
+        "resources": {"limits": {"nvidia.com/gpu": 1, "cpu": "1500m"}},
+        "nodeSelector": {"zone": "a"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        "imagePullSecrets": [{"name": "registry"}],
+        "priorityClassName": "batch",
+        "env": [{"name": "RUST_BACKTRACE", "value": "1"}],
+        "podTemplate": {"spec": {"nodeSelector": {"disk": "fast"}}},
+    });
+    pool.spec.processor.role.pod = serde_json::from_value(fields).unwrap();
+    let template = template(built(&pool, Role::Processor, &settings()).unwrap());
+    let pod = &template["spec"];
+    let worker = &pod["containers"][0];
+    assert_eq!(worker["image"], "worker:cuda");
+    assert_eq!(
+        worker["resources"]["limits"],
+        json!({"nvidia.com/gpu": "1", "cpu": "1500m"})
+    );
+    // Our request of CPU could be above the pool's limit.
+    assert_eq!(worker["resources"]["requests"], json!({"memory": "1Gi"}));
+    let variable = |name: &str| {
+        let variables = worker["env"].as_array().unwrap().iter();
+        variables
+            .clone()
+            .find(|variable| variable["name"] == name)
+            .map(|variable| variable["value"].clone())
+    };
+    assert_eq!(variable("RUST_BACKTRACE"), Some(json!("1")));
+    assert_eq!(variable("THREADS"), Some(json!("2")), "1.5 cores, rounded up");
+    assert_eq!(pod["nodeSelector"], json!({"disk": "fast"}), "replaced as one");
+    assert_eq!(pod["tolerations"][0]["key"], "nvidia.com/gpu");
+    assert_eq!(pod["imagePullSecrets"], json!([{"name": "registry"}]));
+    assert_eq!(pod["priorityClassName"], "batch");
+}
+
+#[test]
+fn typed_fields_are_refused_as_their_pod_template_would_be() {
+    let mut pool = from_yaml(SMALLEST).unwrap();
+    let fields = json!({
+        "serviceAccountName": "admin",
+        "env": [{"name": "KAFKA_CLIENT_ID", "value": "me"}],
+    });
+    pool.spec.processor.role.pod = serde_json::from_value(fields).unwrap();
+    insta::assert_snapshot!(built(&pool, Role::Processor, &settings()).unwrap_err());
+}
+
+#[test]
+fn the_api_becomes_these_objects() {
+    let text = format!(
+        "{SMALLEST}  egress: {{allowedPrivateHosts: [10.0.0.0/8]}}\n  api: {{basicAuthSecretRef: {{name: api}}, replicas: 3}}\n"
+    );
+    let pool = from_yaml(&text).unwrap();
+    let plan = PoolPlan::from_pool(&pool).unwrap();
+    let owner = owner_reference(&pool);
+    let api = plan.api.as_ref().unwrap();
+    let objects = api_objects(&plan, api, owner.as_ref(), &settings(), Some("secrets")).unwrap();
+    let text = [
+        serde_json::to_value(&objects.deployment).unwrap(),
+        serde_json::to_value(&objects.service).unwrap(),
+        serde_json::to_value(&objects.account).unwrap(),
+    ];
+    insta::assert_snapshot!(
+        text.map(|object| serde_saphyr::to_string(&object).unwrap())
+            .join("---\n")
+    );
 }

@@ -30,11 +30,14 @@ pub struct KafkaSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TlsSpec {
-    /// Secret with the CA certificates (PEM) that broker certificates are verified with. Default: the system trust
-    /// store.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ca_secret_ref: Option<CaSecretRef>,
-    /// Secret with a client certificate and its private key (PEM), if the brokers require one.
+    /// Secrets with the CA certificates (PEM) that broker certificates are verified with; certificates of any of them
+    /// are trusted. Default: the system trust store.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub trusted_certificate_secret_refs: Vec<CertificateSecretRef>,
+    /// Secret with a client certificate and its private key (PEM), if the brokers require one. For a KafkaUser of
+    /// Strimzi: its Secret, with certificateKey user.crt and privateKeyKey user.key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate_secret_ref: Option<ClientCertificateSecretRef>,
 }
@@ -42,11 +45,11 @@ pub struct TlsSpec {
 /// A Secret in the pool's namespace with CA certificates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct CaSecretRef {
-    /// Name of the Secret.
+pub struct CertificateSecretRef {
+    /// Name of the Secret. For a Kafka of Strimzi: CLUSTER-cluster-ca-cert.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Secret key with the certificates.
+    /// Secret key with the certificates. Default: ca.crt.
     #[serde(default = "ca_key")]
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
@@ -72,12 +75,24 @@ pub struct ClientCertificateSecretRef {
 /// SASL authentication.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.username) != has(self.usernameSecretRef)",
+    "message": "the user name is written here or read from a Secret; \
+                fix: set exactly one of username and usernameSecretRef"
+}]))]
 pub struct SaslSpec {
-    /// SCRAM-SHA-512, SCRAM-SHA-256, or PLAIN (only with kafka.tls).
+    /// SCRAM-SHA-512, SCRAM-SHA-256, or PLAIN (only with kafka.tls). Default: SCRAM-SHA-512.
     #[serde(default)]
     pub mechanism: MechanismSpec,
-    /// Secret with the user name and the password.
-    pub secret_ref: SaslSecretRef,
+    /// User name, in place of usernameSecretRef.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub username: Option<String>,
+    /// Secret with the user name, in place of username.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username_secret_ref: Option<UsernameSecretRef>,
+    /// Secret with the password. For a KafkaUser of Strimzi: its Secret.
+    pub password_secret_ref: PasswordSecretRef,
 }
 
 /// SASL mechanism.
@@ -95,21 +110,30 @@ pub enum MechanismSpec {
     Plain,
 }
 
-/// A Secret in the pool's namespace with a user name and a password.
+/// A Secret in the pool's namespace with a user name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SaslSecretRef {
+pub struct UsernameSecretRef {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Secret key with the user name.
+    /// Secret key with the user name. Default: username.
     #[serde(default = "username_key")]
     #[schemars(length(min = 1, max = 253))]
-    pub username_key: String,
-    /// Secret key with the password.
+    pub key: String,
+}
+
+/// A Secret in the pool's namespace with a password.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PasswordSecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Secret key with the password. Default: password.
     #[serde(default = "password_key")]
     #[schemars(length(min = 1, max = 253))]
-    pub password_key: String,
+    pub key: String,
 }
 
 fn ca_key() -> String {

@@ -4,8 +4,11 @@
 //! fields they check; [`crate::plan`] checks them again, since the CRD on a server may be older than this program.
 //! Nothing here decides, or does I/O.
 
+mod api;
 mod kafka;
+mod pod;
 mod role;
+mod scaling;
 mod schema;
 mod status;
 mod storage;
@@ -14,45 +17,49 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use api::{ApiSpec, BasicAuthSecretRef};
 pub use kafka::{
-    CaSecretRef, ClientCertificateSecretRef, KafkaSpec, MechanismSpec, SaslSecretRef, SaslSpec, TlsSpec,
+    CertificateSecretRef, ClientCertificateSecretRef, KafkaSpec, MechanismSpec, PasswordSecretRef, SaslSpec,
+    TlsSpec, UsernameSecretRef,
 };
+pub use pod::{PodFields, PodTemplate};
 pub use role::{
-    AssignorSpec, OffsetResetSpec, OnFailureSpec, PodOverrides, PolicySpec, RoleDefaults, RoleSpec,
-    ScalingSpec, TargetSpec,
+    AssignorSpec, ConsumerSpec, ExecutionProvider, InitialOffset, ModelSpec, ProcessorSpec, RoleDefaults,
+    RoleSpec,
 };
+pub use scaling::{EstimatesSpec, ScaleDownSpec, ScalingMode, ScalingSpec, TargetKind, TargetSpec};
 pub use schema::{apply_defaults, crd, from_value, from_yaml, to_yaml};
 pub use status::{
-    AdoptionStatus, LagState, LagStatus, ReplicaStatus, RoleStatus, SeparationPoolStatus, condition_types,
+    ApiStatus, EffectiveSettings, LagState, LagStatus, OffsetsStatus, ReplicaStatus, RoleStatus,
+    SeparationPoolStatus, condition_types,
 };
 pub use storage::{
-    ClaimSpec, DeleteInputSpec, ModelSpec, OutboundSpec, ProviderSpec, S3SecretRef, S3Spec, StorageSpec,
-    WebhookSecretRef, WorkSpec,
+    ByteQuantity, ClaimSpec, EgressSpec, InputDeletionPolicy, S3CredentialsSecretRef, S3Spec, S3StagingSpec,
+    SigningSecretRef, StagingSpec, StemsSpec, StorageSpec, WebhooksSpec,
 };
 
 /// A pool of workers: its Kafka topics, its storage, and how it scales.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "separation.dev",
-    version = "v1alpha1",
+    version = "v1beta1",
     kind = "SeparationPool",
     plural = "separationpools",
-    shortname = "sp",
     shortname = "seppool",
     category = "all",
     namespaced,
     status = "SeparationPoolStatus",
     derive = "PartialEq",
     doc = "A pool of workers that split songs into vocals and instrumental, scaled by Kafka consumer lag. \
-           The operator owns two Deployments for it: NAME-processor and NAME-uploader."
+           The operator owns its Deployments: NAME-processor, NAME-uploader and NAME-api."
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "self.processor.group != self.uploader.group",
-        "message": "processor.group and uploader.group must differ, or one group would consume two topics; \
-                    fix: give the uploader a group of its own",
-        "fieldPath": ".uploader.group"
+        "rule": "self.processor.consumerGroup != self.uploader.consumerGroup",
+        "message": "processor.consumerGroup and uploader.consumerGroup must differ, or one group would consume two \
+                    topics; fix: give the uploader a group of its own",
+        "fieldPath": ".uploader.consumerGroup"
     },
     {
         "rule": "self.processor.topic != self.uploader.topic",
@@ -62,30 +69,52 @@ pub use storage::{
     }
 ]))]
 pub struct SeparationPoolSpec {
-    /// Worker image. Default: the operator's --worker-image.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
-    pub image: Option<String>,
     /// Connection of workers and operator to Kafka.
     pub kafka: KafkaSpec,
     /// Storage of songs and stems.
     pub storage: StorageSpec,
-    /// The separation model.
+    /// Addresses that workers and the API may send requests to.
     #[serde(default)]
-    pub model: ModelSpec,
-    /// Execution provider of the model: cpu or cuda. With cuda, a worker that cannot use it does not start; request the
-    /// GPU itself in processor.podOverrides.
+    pub egress: EgressSpec,
+    /// Signing secrets of webhooks.
     #[serde(default)]
-    pub provider: ProviderSpec,
-    /// Addresses that webhooks may be sent to, and their signing secret.
+    pub webhooks: WebhooksSpec,
+    /// Logs of the workers.
     #[serde(default)]
-    pub outbound: OutboundSpec,
+    pub logs: LogsSpec,
     /// Workers that consume tasks and produce stems.
     #[serde(default)]
-    pub processor: RoleSpec,
+    pub processor: ProcessorSpec,
     /// Workers that consume results, upload stems and deliver webhooks.
     #[serde(default)]
     pub uploader: RoleSpec,
+    /// HTTP API that accepts songs. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<ApiSpec>,
+}
+
+/// Logs of the workers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LogsSpec {
+    /// Log level: error, warn, info or debug, or a filter per module, such as info,rdkafka=debug. Default: info.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub level: Option<String>,
+    /// JSON or Text. Default: JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<LogFormat>,
+}
+
+/// Format of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    #[default]
+    #[serde(rename = "JSON")]
+    Json,
+    /// One text line per event.
+    Text,
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub fn crd() -> CustomResourceDefinition {
     set_role_defaults(&mut value);
     complete_defaults(&mut value);
     name_must_fit(&mut value);
+    // Until the operator writes the first status, tools that follow kstatus see a pool in progress.
+    value["properties"]["status"]["default"] = json!({"observedGeneration": -1});
     *schema = serde_json::from_value::<JSONSchemaProps>(value).expect("a changed schema is still valid");
     crd
 }
@@ -107,33 +109,59 @@ const SHOWN: Option<i32> = None;
 /// Priority of a column that is shown with `-o wide`.
 const WIDE: Option<i32> = Some(1);
 
-fn processor_columns() -> [CustomResourceColumnDefinition; 6] {
-    let column = |name: &str, type_: &str, field: &str, description: &str| {
-        let path = format!(".status.processor.{field}");
-        column(SHOWN, name, type_, &path, description)
+fn processor_columns() -> [CustomResourceColumnDefinition; 8] {
+    let column = |name: &str, type_: &str, path: &str, description: &str| {
+        column(SHOWN, name, type_, path, description)
     };
     [
         column(
             "Lag",
             "string",
-            "lag.summary",
+            ".status.processor.lag.summary",
             "Tasks not yet committed, the running ones included; ? when unknown",
         ),
-        column("Desired", "integer", "replicas.desired", "Desired processors"),
+        column(
+            "Min",
+            "integer",
+            ".spec.processor.scaling.minReplicas",
+            "Minimum number of processors",
+        ),
+        column(
+            "Max",
+            "integer",
+            ".spec.processor.scaling.maxReplicas",
+            "Maximum number of processors",
+        ),
+        column(
+            "Desired",
+            "integer",
+            ".status.processor.replicas.desired",
+            "Desired processors",
+        ),
         column(
             "Ready",
             "integer",
-            "replicas.ready",
+            ".status.processor.replicas.ready",
             "Processors that are ready for tasks",
         ),
-        column("Busy", "integer", "replicas.busy", "Processors that hold a task"),
+        column(
+            "Busy",
+            "integer",
+            ".status.processor.replicas.busy",
+            "Processors that hold a task",
+        ),
         column(
             "Draining",
             "integer",
-            "replicas.draining",
+            ".status.processor.replicas.draining",
             "Terminating processors that finish their last task",
         ),
-        column("Reason", "string", "reason", "Reason of the desired processors"),
+        column(
+            "Reason",
+            "string",
+            ".status.processor.reason",
+            "Reason of the desired processors",
+        ),
     ]
 }
 
@@ -189,6 +217,24 @@ fn refuse_null(schema: &mut Value) {
     }
 }
 
+/// The rule of a role about its task deadline and its poll interval. Here, because it spans two objects.
+fn task_fits_poll_interval() -> Value {
+    json!([{
+        "rule": "!has(self.taskDeadlineSeconds) || self.taskDeadlineSeconds * 1000 + \
+                 (self.consumer.maxPollIntervalMs >= 60000 ? 30000 : self.consumer.maxPollIntervalMs / 2) <= \
+                 self.consumer.maxPollIntervalMs",
+        "message": "a task and 30 s to finish it (half the poll interval if that is below 60 s) must fit into the poll \
+                    interval, or another worker starts the same task; \
+                    fix: lower taskDeadlineSeconds or raise consumer.maxPollIntervalMs",
+        "fieldPath": ".taskDeadlineSeconds"
+    }, {
+        "rule": "!has(self.scaling.target) || self.scaling.target.type != 'DrainDeadline' || \
+                 (has(self.scaling.estimates) && has(self.scaling.estimates.taskSeconds))",
+        "message": "a drain deadline needs the duration of a task; fix: set scaling.estimates.taskSeconds",
+        "fieldPath": ".scaling.target"
+    }])
+}
+
 fn set_role_defaults(schema: &mut Value) {
     let spec = &mut schema["properties"]["spec"]["properties"];
     for role in [RoleDefaults::PROCESSOR, RoleDefaults::UPLOADER] {
@@ -196,12 +242,10 @@ fn set_role_defaults(schema: &mut Value) {
         let poll_ms =
             u64::try_from(role.timings.max_poll_interval.as_millis()).expect("minutes fit into 64 bits");
         fields["topic"]["default"] = json!(role.topic);
-        fields["group"]["default"] = json!(role.group);
-        fields["maxPollIntervalMs"]["default"] = json!(poll_ms);
-        // Whole seconds read better without a decimal point.
-        fields["scaling"]["properties"]["pollIntervalSeconds"]["default"] = json!(2);
-        fields["scaling"]["default"]["pollIntervalSeconds"] = json!(2);
+        fields["consumerGroup"]["default"] = json!(role.group);
+        fields["consumer"]["properties"]["maxPollIntervalMs"]["default"] = json!(poll_ms);
         spec[role.property]["default"] = json!({});
+        spec[role.property]["x-kubernetes-validations"] = task_fits_poll_interval();
     }
 }
 

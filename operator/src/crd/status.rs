@@ -5,6 +5,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::role::InitialOffset;
+
 /// Status of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -12,7 +14,8 @@ pub struct SeparationPoolStatus {
     /// Generation of the spec that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, LagKnown, ScalingLimited, Degraded, DependenciesAvailable, Conflict: each with a reason and a message.
+    /// Ready, Reconciling, Stalled, LagKnown, ScalingLimited, Degraded, DependenciesAvailable, GroupConflict: each with a
+    /// reason and a message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -22,22 +25,45 @@ pub struct SeparationPoolStatus {
     /// Status of the uploaders.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uploader: Option<RoleStatus>,
+    /// Status of the HTTP API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<ApiStatus>,
+}
+
+/// Status of the HTTP API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiStatus {
+    /// Pods that the spec asks for.
+    pub desired: i32,
+    /// Pods that are ready for requests.
+    pub ready: i32,
+    /// Name of the Service, in the pool's namespace; its port is 80.
+    pub service: String,
+    /// Why the objects of the API could not be written.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub problem: String,
 }
 
 /// Types of a pool's conditions.
 pub mod condition_types {
-    /// The spec is valid, its Deployments are written, and the desired replicas are ready.
+    /// The spec is valid, offsets are initialized, lag is known, and dependencies are available. Unchanged by a
+    /// scale-up.
     pub const READY: &str = "Ready";
+    /// The operator changes the pool's Deployments, or they do not yet match the spec (kstatus).
+    pub const RECONCILING: &str = "Reconciling";
+    /// The pool cannot progress without a change by a person (kstatus).
+    pub const STALLED: &str = "Stalled";
     /// Lag of all partitions was read recently.
     pub const LAG_KNOWN: &str = "LagKnown";
     /// A limit keeps desired replicas below the replicas the backlog needs.
     pub const SCALING_LIMITED: &str = "ScalingLimited";
-    /// The pool works with problems: pods that cannot be scheduled, too few partitions, expired messages.
+    /// The pool works with problems: pods that cannot be scheduled, expired messages.
     pub const DEGRADED: &str = "Degraded";
     /// Kafka, the object store and the model accept the workers, and the workers are members of their group.
     pub const DEPENDENCIES_AVAILABLE: &str = "DependenciesAvailable";
     /// Another pool or members from outside the pool use the group and topic.
-    pub const CONFLICT: &str = "Conflict";
+    pub const GROUP_CONFLICT: &str = "GroupConflict";
 }
 
 /// Status of one role: its lag, its replicas and the reason for their number.
@@ -53,9 +79,9 @@ pub struct RoleStatus {
     /// Partitions with messages not yet committed. Workers beyond this number are idle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partitions_with_work: Option<i32>,
-    /// Estimated time for the desired replicas to complete the lag, in seconds; only with a time target.
+    /// Estimated time for the desired replicas to complete the lag, in seconds; only with estimates.taskSeconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub waiting_seconds: Option<i64>,
+    pub estimated_drain_seconds: Option<i64>,
     /// Number of workers by state.
     #[serde(default)]
     pub replicas: ReplicaStatus,
@@ -64,13 +90,36 @@ pub struct RoleStatus {
     pub reason: String,
     /// The limit that applied: Min, Max, Partitions, Busy, Draining, Unschedulable, Dependency, Rollout, or None.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub bound: String,
+    pub limited_by: String,
     /// The reason as a sentence, with numbers.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// How this pool initialized the group's offsets.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub adoption: Option<AdoptionStatus>,
+    pub offsets: Option<OffsetsStatus>,
+    /// Settings in effect where the spec has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub effective: Option<EffectiveSettings>,
+}
+
+/// Settings in effect, from the spec or the operator's defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EffectiveSettings {
+    /// Image of the workers.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub image: String,
+    /// Separation model.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub model: String,
+    /// Execution provider of the model.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub execution_provider: String,
+    /// Target of scaling, such as TasksPerReplica 1.
+    pub target: String,
+    /// S3 region; empty means that workers find it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub region: String,
 }
 
 /// A reading of lag.
@@ -86,7 +135,7 @@ pub struct LagStatus {
     pub summary: String,
     /// When all partitions were last read; only while the lag is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_known_at: Option<Time>,
+    pub last_known_time: Option<Time>,
     /// What could not be read, and why.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub problem: String,
@@ -126,14 +175,20 @@ pub struct ReplicaStatus {
 /// How a pool initialized its group's offsets, before its first worker started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct AdoptionStatus {
+pub struct OffsetsStatus {
+    /// When the offsets were initialized.
+    pub initialized_time: Time,
+    /// Where partitions without offsets started: Earliest or Latest.
+    pub initial_offset: InitialOffset,
+    /// Number of partitions whose offsets were initialized; partitions added later start at their first message.
+    pub partitions: i32,
+    /// ID of the Kafka cluster. In another cluster, offsets are initialized again.
+    #[serde(rename = "clusterID", default, skip_serializing_if = "String::is_empty")]
+    pub cluster_id: String,
     /// ID of the topic; empty if the brokers report none. Another ID in the same cluster means that the topic was
     /// deleted and recreated.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(rename = "topicID", default, skip_serializing_if = "String::is_empty")]
     pub topic_id: String,
-    /// ID of the Kafka cluster. In another cluster, offsets are initialized again.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub cluster_id: String,
     /// Consumer group whose offsets were initialized.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub consumer_group: String,
@@ -142,18 +197,12 @@ pub struct AdoptionStatus {
     /// topics of more than 2,000 partitions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2_000), extend("x-kubernetes-list-type" = "atomic"))]
-    pub offsets: Vec<i64>,
-    /// Number of partitions whose offsets were initialized; partitions added later start at their first message.
-    pub partitions: i32,
-    /// Where partitions without offsets started: latest or earliest.
-    pub policy: String,
-    /// When the offsets were initialized.
-    pub at: Time,
+    pub committed: Vec<i64>,
 }
 
-impl AdoptionStatus {
+impl OffsetsStatus {
     /// What distinguishes two initializations: not the ids and offsets that are recorded later.
-    pub(crate) fn event(&self) -> (i32, &str, &Time) {
-        (self.partitions, &self.policy, &self.at)
+    pub(crate) fn event(&self) -> (i32, InitialOffset, &Time) {
+        (self.partitions, self.initial_offset, &self.initialized_time)
     }
 }

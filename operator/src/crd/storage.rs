@@ -1,48 +1,23 @@
-//! Spec of storage, model and webhooks.
+//! Spec of storage and webhooks.
 
-use schemars::JsonSchema;
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Storage of songs and stems.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StorageSpec {
-    /// Object store that finished stems are uploaded to.
-    pub s3: S3Spec,
-    /// Staging storage of songs and stems between the API, processors and uploaders.
-    pub work: WorkSpec,
-    /// When a task's input is deleted, always after its result is committed: AfterSuccess, Always, or Never.
+    /// S3 server of stems, and of staged songs and stems. Default: AWS, with the credentials of the pod.
     #[serde(default)]
-    pub delete_input: DeleteInputSpec,
-    /// Maximum scratch space of one worker, in bytes. The pod's scratch volume is a tenth larger.
-    #[serde(default = "scratch_bytes")]
-    #[schemars(range(min = 67_108_864, max = 1_099_511_627_776_i64))]
-    pub scratch_bytes: i64,
-}
-
-/// An object store.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct S3Spec {
-    /// Bucket for finished stems.
-    #[schemars(length(min = 3, max = 255), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
-    pub bucket: String,
-    /// URL of the S3 server. Default: AWS.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048), regex(pattern = r"^https?://[^/\s]+"))]
-    pub endpoint: Option<String>,
-    /// Region. auto: with an endpoint, a region that S3 servers accept; without one, the region from the pod's
-    /// environment, AWS profile or instance.
-    #[serde(default = "region")]
-    #[schemars(length(min = 1, max = 64))]
-    pub region: String,
-    /// Address buckets as endpoint/bucket instead of bucket.endpoint. Default: true if an endpoint is set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path_style: Option<bool>,
-    /// Base URL of links to stems. Default: the URL of the bucket.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048), regex(pattern = r"^https?://[^/\s]+"))]
-    pub public_url: Option<String>,
+    pub s3: S3Spec,
+    /// Where finished stems are stored.
+    pub stems: StemsSpec,
+    /// Where songs and stems are staged between the API, processors and uploaders. A change takes effect when the lag of
+    /// both topics is 0: queued tasks name the previous place.
+    pub staging: StagingSpec,
     /// Further buckets that tasks may name in audio_path (s3://bucket/key).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
@@ -50,47 +25,111 @@ pub struct S3Spec {
         inner(length(min = 3, max = 255), regex(pattern = r"^[A-Za-z0-9._-]+$"))
     )]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
-    pub input_buckets: Vec<String>,
-    /// Secret with the access key. Default: the pod's other AWS credentials, such as a role of its node.
+    pub allowed_input_buckets: Vec<String>,
+    /// When a task's input is deleted, always after its result is committed: AfterSuccess, Always, or Never. Default:
+    /// AfterSuccess.
+    #[serde(default)]
+    pub input_deletion_policy: InputDeletionPolicy,
+    /// Maximum scratch space of one worker, 64Mi to 1Ti, for one song and its stems. The pod's scratch volume is a tenth
+    /// larger. Default: 8Gi.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub secret_ref: Option<S3SecretRef>,
+    pub scratch_size_limit: Option<ByteQuantity>,
+}
+
+/// An S3 server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct S3Spec {
+    /// URL of the S3 server, with its scheme and port. Default: AWS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048), regex(pattern = r"^https?://[^/\s]+"))]
+    pub endpoint: Option<String>,
+    /// Region, such as eu-central-1. Default: with an endpoint, a region that S3 servers accept; without one, the region
+    /// from the pod's environment, AWS profile or instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub region: Option<String>,
+    /// Address buckets as endpoint/bucket instead of bucket.endpoint. Default: true if an endpoint is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force_path_style: Option<bool>,
+    /// Secret with the access key. Default: the pod's other AWS credentials, such as a role of its service account or its
+    /// node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials_secret_ref: Option<S3CredentialsSecretRef>,
 }
 
 /// A Secret in the pool's namespace with an access key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct S3SecretRef {
+pub struct S3CredentialsSecretRef {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Secret key with the access key ID.
-    #[serde(default = "access_key_id_key")]
+    /// Secret key with the access key ID. Default: AWS_ACCESS_KEY_ID.
+    #[serde(rename = "accessKeyIDKey", default = "access_key_id_key")]
     #[schemars(length(min = 1, max = 253))]
     pub access_key_id_key: String,
-    /// Secret key with the secret access key.
+    /// Secret key with the secret access key. Default: AWS_SECRET_ACCESS_KEY.
     #[serde(default = "secret_access_key_key")]
     #[schemars(length(min = 1, max = 253))]
     pub secret_access_key_key: String,
+    /// Secret key with the session token of temporary credentials. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub session_token_key: Option<String>,
 }
 
-/// Staging storage of songs and stems: a shared volume, or the object store.
+/// Where finished stems are stored: PREFIX + TASK_vocals.wav in a bucket.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.persistentVolumeClaim) != has(self.s3Prefix)",
-    "message": "songs and stems are staged in one place; fix: set exactly one of persistentVolumeClaim and s3Prefix"
-}]))]
-pub struct WorkSpec {
-    /// Volume that all workers and the API mount (ReadWriteMany if they run on several nodes).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub persistent_volume_claim: Option<ClaimSpec>,
-    /// Prefix of the object keys of staged songs and stems, in the bucket for finished stems. Ends with a slash.
+pub struct StemsSpec {
+    /// Bucket of the stems.
+    #[schemars(length(min = 3, max = 255), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
+    pub bucket: String,
+    /// Prefix of the object keys, such as stems/; ends with a slash. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 2, max = 512),
         regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/$")
     )]
-    pub s3_prefix: Option<String>,
+    pub prefix: Option<String>,
+    /// Base URL of links to stems, for example that of a CDN. Default: the URL of the bucket.
+    #[serde(rename = "publicURL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048), regex(pattern = r"^https?://[^/\s]+"))]
+    pub public_url: Option<String>,
+}
+
+/// Staging storage of songs and stems: a bucket, or a shared volume.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.persistentVolumeClaim) != has(self.s3)",
+    "message": "songs and stems are staged in one place; fix: set exactly one of persistentVolumeClaim and s3"
+}]))]
+pub struct StagingSpec {
+    /// Bucket and prefix on the S3 server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3StagingSpec>,
+    /// Volume that all workers and the API mount (ReadWriteMany if they run on several nodes).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim: Option<ClaimSpec>,
+}
+
+/// Staging storage on the S3 server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct S3StagingSpec {
+    /// Bucket. Default: the bucket of the stems.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 255), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
+    pub bucket: Option<String>,
+    /// Prefix of the object keys; ends with a slash. Default: staging/.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 2, max = 512),
+        regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/$")
+    )]
+    pub prefix: Option<String>,
 }
 
 /// A shared volume.
@@ -100,25 +139,25 @@ pub struct ClaimSpec {
     /// Name of a PersistentVolumeClaim in the pool's namespace.
     #[schemars(length(min = 1, max = 253))]
     pub claim_name: String,
-    /// Directory of the volume with the songs; no song outside it is read.
-    #[serde(default = "input_folder")]
+    /// Directory of the volume with the songs; no song outside it is read. Default: temp.
+    #[serde(default = "input_sub_path")]
     #[schemars(
         length(min = 1, max = 255),
         regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
     )]
-    pub input_folder: String,
-    /// Directory of the volume that stems are written to; nothing outside it is written.
-    #[serde(default = "output_folder")]
+    pub input_sub_path: String,
+    /// Directory of the volume that stems are written to; nothing outside it is written. Default: output.
+    #[serde(default = "output_sub_path")]
     #[schemars(
         length(min = 1, max = 255),
         regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
     )]
-    pub output_folder: String,
+    pub output_sub_path: String,
 }
 
 /// When a task's input is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum DeleteInputSpec {
+pub enum InputDeletionPolicy {
     /// After the task succeeded.
     #[default]
     AfterSuccess,
@@ -128,80 +167,92 @@ pub enum DeleteInputSpec {
     Never,
 }
 
-/// Separation model: by name in the image, or a file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.name) != has(self.path)",
-    "message": "a worker runs one model; fix: set exactly one of name and path"
-}]))]
-pub struct ModelSpec {
-    /// builtin, or the name of a model in the image's model directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[^/]+$"))]
-    pub name: Option<String>,
-    /// Absolute path of a model file (.onnx) in the container; mount its volume with podOverrides.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 1024), regex(pattern = r"^/"))]
-    pub path: Option<String>,
-}
+/// A number of bytes as Kubernetes writes it: 8Gi, 500M or 1048576.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ByteQuantity(pub Value);
 
-impl Default for ModelSpec {
-    fn default() -> Self {
-        Self {
-            name: Some("builtin".into()),
-            path: None,
-        }
+impl ByteQuantity {
+    /// The number of bytes; none if it is not one.
+    pub fn bytes(&self) -> Option<u64> {
+        let text = match &self.0 {
+            Value::Number(number) => return number.as_u64(),
+            Value::String(text) => text,
+            _ => return None,
+        };
+        let digits = text.trim_end_matches(char::is_alphabetic);
+        let unit = match &text[digits.len()..] {
+            "" => 1,
+            "k" => 1_000,
+            "M" => 1_000_000,
+            "G" => 1_000_000_000,
+            "T" => 1_000_000_000_000,
+            "Ki" => 1 << 10,
+            "Mi" => 1 << 20,
+            "Gi" => 1 << 30,
+            "Ti" => 1 << 40,
+            _ => return None,
+        };
+        digits.parse::<u64>().ok()?.checked_mul(unit)
     }
 }
 
-/// Execution provider of the model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ProviderSpec {
-    /// The CPU.
-    #[default]
-    Cpu,
-    /// An NVIDIA GPU.
-    Cuda,
+impl JsonSchema for ByteQuantity {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "ByteQuantity".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "pattern": "^[0-9]+(k|M|G|T|Ki|Mi|Gi|Ti)?$",
+            "maxLength": 24,
+        })
+    }
 }
 
-/// Addresses that webhooks may be sent to, and their signing secret.
+/// Signing secrets of webhooks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct OutboundSpec {
-    /// Private hosts, addresses and networks (CIDR) that webhooks may be sent to.
+pub struct WebhooksSpec {
+    /// Secrets that webhooks are signed with (Standard Webhooks), the newest first; two during a rotation, so that
+    /// receivers accept either. Default: webhooks are not signed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub signing_secret_refs: Vec<SigningSecretRef>,
+}
+
+/// A Secret in the pool's namespace with the signing secret of webhooks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SigningSecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Secret key with the signing secret: whsec_ and base64, or any text. Default: secret.
+    #[serde(default = "signing_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// Addresses that workers and the API may send requests to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EgressSpec {
+    /// Private hosts, addresses and networks (CIDR), such as 10.1.0.0/16, that links and webhooks may name. Public
+    /// addresses are always allowed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 64),
         inner(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9.:/_-]+$"))
     )]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
-    pub allow: Vec<String>,
-    /// Secret that webhooks are signed with (Standard Webhooks). Default: they are not signed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub webhook_secret_ref: Option<WebhookSecretRef>,
-}
-
-/// A Secret in the pool's namespace with the signing secret of webhooks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WebhookSecretRef {
-    /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// Secret key with the signing secret: whsec_ and base64, or any text.
-    #[serde(default = "webhook_key")]
-    #[schemars(length(min = 1, max = 253))]
-    pub key: String,
-}
-
-fn scratch_bytes() -> i64 {
-    8 * 1024 * 1024 * 1024
-}
-
-fn region() -> String {
-    "auto".into()
+    pub allowed_private_hosts: Vec<String>,
 }
 
 fn access_key_id_key() -> String {
@@ -212,14 +263,14 @@ fn secret_access_key_key() -> String {
     "AWS_SECRET_ACCESS_KEY".into()
 }
 
-fn input_folder() -> String {
+fn input_sub_path() -> String {
     "temp".into()
 }
 
-fn output_folder() -> String {
+fn output_sub_path() -> String {
     "output".into()
 }
 
-fn webhook_key() -> String {
+fn signing_key() -> String {
     "secret".into()
 }

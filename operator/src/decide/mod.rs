@@ -44,7 +44,7 @@ pub use observation::{
     CostAnnotation, GroupReading, Lag, LagByPartition, LagReading, Member, MemberWork, Moment, Observation,
     PartitionLag, Pod, PodName, PodState, PodStatus, Workload,
 };
-pub use policy::{Mode, Policy, ReplicaLimits, Target};
+pub use policy::{Mode, Policy, ReplicaLimits, Target, completion_time};
 pub use reason::{Explanation, LagSummary, Limit, Reason};
 pub use write::Write;
 
@@ -111,14 +111,10 @@ pub fn decide(policy: &Policy, observation: &Observation, mut history: History, 
                 .collect();
         }
     }
-    let advice = policy.mode == Mode::RecommendOnly && !matches!(proposal.reason, Reason::Conflict);
+    let advice = policy.mode == Mode::DryRun && !matches!(proposal.reason, Reason::Conflict);
     let current = observation.workload.replicas;
     let explanation = Explanation {
-        reason: if advice {
-            Reason::RecommendOnly
-        } else {
-            proposal.reason
-        },
+        reason: if advice { Reason::DryRun } else { proposal.reason },
         decision_reason: proposal.reason,
         limit: proposal.limit,
         lag: needed.map(|needed| needed.summary),
@@ -128,7 +124,7 @@ pub fn decide(policy: &Policy, observation: &Observation, mut history: History, 
         desired: proposal.desired,
         pods: fleet.counts,
         limits: policy.limits,
-        stabilization: policy.stabilization,
+        stabilization: policy.stabilization_of(current),
         why: why(&proposal, observation, &fleet),
     };
     Decision {
@@ -289,7 +285,7 @@ impl Situation<'_> {
         let names: BTreeSet<&PodName> = idle.iter().map(|pod| &pod.name).collect();
         let not_idle =
             || fleet::annotated(&self.observation.workload).filter(|pod| !names.contains(&pod.name));
-        let advice = self.policy.mode == Mode::RecommendOnly;
+        let advice = self.policy.mode == Mode::DryRun;
         // Annotations change on one reading, and replicas on a later one.
         let read_since = history.annotated_at.is_none_or(|at| self.read_after(at));
         let annotate_again = history.annotated_at.is_none();
@@ -341,8 +337,12 @@ impl Situation<'_> {
             // starts again.
             _ => (self.now, needed),
         };
-        if self.now.since(since) >= self.policy.stabilization {
-            ScaleDown::Executing { goal: highest }
+        let elapsed = self.now.since(since);
+        // While the last replica must stay, the others may go.
+        let last_stays = highest == 0 && elapsed < self.policy.last_replica_stabilization;
+        let goal = highest.max(u32::from(last_stays));
+        if elapsed >= self.policy.stabilization_of(current) && goal < current {
+            ScaleDown::Executing { goal }
         } else {
             ScaleDown::Stabilizing { since, highest }
         }

@@ -1,5 +1,6 @@
 //! Scaling policy of a role: limits, target and times.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -14,12 +15,25 @@ pub struct Policy {
     pub mode: Mode,
     /// How long fewer replicas must have been enough before a scale-down.
     pub stabilization: Duration,
+    /// The same for the last replica.
+    pub last_replica_stabilization: Duration,
     /// Cooldown: minimum time between two changes of replicas.
     pub cooldown: Duration,
     /// How long a rebalance may delay a scale-up.
     pub rebalance_hold: Duration,
     /// A reading older than this counts as unknown.
     pub stale_after: Duration,
+}
+
+impl Policy {
+    /// How long fewer replicas than `current` must have been enough.
+    pub(super) fn stabilization_of(&self, current: u32) -> Duration {
+        if current == 1 {
+            self.last_replica_stabilization
+        } else {
+            self.stabilization
+        }
+    }
 }
 
 /// `minReplicas` and `maxReplicas`: min is at most max, and max is at least one.
@@ -53,12 +67,21 @@ pub enum Target {
     /// One worker for this many tasks.
     TasksPerReplica(NonZeroU32),
     /// As many workers as complete all tasks in time.
-    DrainWithin {
+    DrainDeadline {
         /// Time for all tasks, in seconds.
         within_seconds: NonZeroU32,
         /// Expected time for one task, in seconds.
         task_seconds: NonZeroU32,
     },
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TasksPerReplica(tasks) => write!(f, "TasksPerReplica {tasks}"),
+            Self::DrainDeadline { within_seconds, .. } => write!(f, "DrainDeadline {within_seconds} s"),
+        }
+    }
 }
 
 impl Target {
@@ -67,7 +90,7 @@ impl Target {
     pub fn need(self, lag: u128) -> u32 {
         let replicas = match self {
             Self::TasksPerReplica(tasks) => lag.div_ceil(u128::from(tasks.get())),
-            Self::DrainWithin {
+            Self::DrainDeadline {
                 within_seconds,
                 task_seconds,
             } => lag
@@ -76,16 +99,13 @@ impl Target {
         };
         u32::try_from(replicas).unwrap_or(u32::MAX)
     }
+}
 
-    /// Time that `replicas` workers take for a lag of `lag` tasks; none without an expected time per task.
-    pub fn completion_time(self, lag: u128, replicas: u32) -> Option<Duration> {
-        let Self::DrainWithin { task_seconds, .. } = self else {
-            return None;
-        };
-        let rounds = lag.div_ceil(u128::from(replicas.max(1)));
-        let seconds = rounds.saturating_mul(u128::from(task_seconds.get()));
-        Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX)))
-    }
+/// Time that `replicas` workers take for a lag of `lag` tasks.
+pub fn completion_time(task_seconds: NonZeroU32, lag: u128, replicas: u32) -> Duration {
+    let rounds = lag.div_ceil(u128::from(replicas.max(1)));
+    let seconds = rounds.saturating_mul(u128::from(task_seconds.get()));
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))
 }
 
 /// Whether decisions are executed.
@@ -93,9 +113,9 @@ impl Target {
 pub enum Mode {
     /// Decisions are executed.
     #[default]
-    Active,
+    Auto,
     /// Replicas stay unchanged.
     Paused,
     /// Decisions are reported, not executed.
-    RecommendOnly,
+    DryRun,
 }

@@ -25,13 +25,14 @@ prop_compose! {
         more in 0_u32..10,
         target in prop_oneof![
             (1_u32..5).prop_map(|tasks| Target::TasksPerReplica(NonZeroU32::new(tasks).unwrap())),
-            (1_u32..600, 1_u32..200).prop_map(|(within, task)| Target::DrainWithin {
+            (1_u32..600, 1_u32..200).prop_map(|(within, task)| Target::DrainDeadline {
                 within_seconds: NonZeroU32::new(within).unwrap(),
                 task_seconds: NonZeroU32::new(task).unwrap(),
             }),
         ],
-        mode in prop_oneof![4 => Just(Mode::Active), 1 => Just(Mode::Paused), 1 => Just(Mode::RecommendOnly)],
+        mode in prop_oneof![4 => Just(Mode::Auto), 1 => Just(Mode::Paused), 1 => Just(Mode::DryRun)],
         stabilization in seconds(0..5),
+        last_replica_stabilization in seconds(0..9),
         cooldown in seconds(0..5),
         rebalance_hold in seconds(0..5),
     ) -> Policy {
@@ -40,6 +41,7 @@ prop_compose! {
             target,
             mode,
             stabilization,
+            last_replica_stabilization,
             cooldown,
             rebalance_hold,
             stale_after: Duration::from_secs(30),
@@ -296,7 +298,7 @@ fn removes_no_task(
     unseen: usize,
     lag: &[u64],
 ) -> Result<(), TestCaseError> {
-    if policy.mode != Mode::Active || decision.desired() >= observation.workload.replicas {
+    if policy.mode != Mode::Auto || decision.desired() >= observation.workload.replicas {
         return Ok(());
     }
     let before = truth(observation, unseen);
@@ -342,7 +344,7 @@ proptest! {
         if !matches!(knowledge, Knowledge::Known) || !matches!(group, GroupReading::Stable { .. }) {
             prop_assert!(desired >= current, "{}", decision.explanation);
         }
-        if desired < current && policy.mode == Mode::Active {
+        if desired < current && policy.mode == Mode::Auto {
             // Nothing is annotated in the plan that removes pods.
             prop_assert_eq!(&decision.plan, &vec![Write::SetReplicas(desired)]);
         }
@@ -365,8 +367,8 @@ proptest! {
         let sets_replicas = |decision: &Decision| {
             decision.plan.iter().any(|write| matches!(write, Write::SetReplicas(_)))
         };
-        prop_assert_eq!(sets_replicas(&decision), desired != current && policy.mode != Mode::RecommendOnly);
-        prop_assert!(policy.mode == Mode::Active || !sets_replicas(&decision));
+        prop_assert_eq!(sets_replicas(&decision), desired != current && policy.mode != Mode::DryRun);
+        prop_assert!(policy.mode == Mode::Auto || !sets_replicas(&decision));
 
         // More messages never mean fewer replicas.
         let busier: Vec<u64> = lag.iter().zip(&more).map(|(messages, more)| messages.saturating_add(*more)).collect();
@@ -386,7 +388,7 @@ proptest! {
             }
         }
         prop_assert_eq!(&next.plan, &Vec::new(), "{} / {}", decision.explanation, next.explanation);
-        let advised = if policy.mode == Mode::RecommendOnly { desired } else { now.workload.replicas };
+        let advised = if policy.mode == Mode::DryRun { desired } else { now.workload.replicas };
         prop_assert_eq!(next.desired(), advised);
 
         // A plan that is executed without deciding again gives the same replicas.
@@ -404,7 +406,7 @@ proptest! {
         history in histories(),
         all_have_pods in prop::bool::weighted(0.8),
     ) {
-        let policy = Policy { mode: Mode::Active, cooldown: Duration::ZERO, ..policy };
+        let policy = Policy { mode: Mode::Auto, cooldown: Duration::ZERO, ..policy };
         let group = if all_have_pods { members_with_pods(&group, &workload) } else { group };
         let history = History {
             scale_down: ScaleDown::Executing { goal: 0 },

@@ -48,8 +48,8 @@ pub enum Reason {
     ScalingDown,
     /// The pool is paused.
     Paused,
-    /// `recommendOnly`: decided and reported, not written.
-    RecommendOnly,
+    /// `DryRun`: decided and reported, not written.
+    DryRun,
     /// Another pool or consumer uses the same group and topic.
     Conflict,
 }
@@ -76,7 +76,7 @@ impl Reason {
         Self::SelectingIdlePods,
         Self::ScalingDown,
         Self::Paused,
-        Self::RecommendOnly,
+        Self::DryRun,
         Self::Conflict,
     ];
 
@@ -102,7 +102,7 @@ impl Reason {
             Self::SelectingIdlePods => "SelectingIdlePods",
             Self::ScalingDown => "ScalingDown",
             Self::Paused => "Paused",
-            Self::RecommendOnly => "RecommendOnly",
+            Self::DryRun => "DryRun",
             Self::Conflict => "Conflict",
         }
     }
@@ -151,7 +151,7 @@ impl fmt::Display for Limit {
 pub struct Explanation {
     /// Reported reason.
     pub reason: Reason,
-    /// Reason of the decision itself; differs from `reason` only with `recommendOnly`.
+    /// Reason of the decision itself; differs from `reason` only with `DryRun`.
     pub decision_reason: Reason,
     /// The limit that applied.
     pub limit: Limit,
@@ -202,10 +202,10 @@ impl fmt::Display for Explanation {
             Reason::Paused => {
                 return write!(f, "scaling is paused: {}", unchanged(self.current));
             }
-            Reason::RecommendOnly => {
+            Reason::DryRun => {
                 write!(
                     f,
-                    "recommendOnly (desired {}, current {}, reason {}): ",
+                    "dry run (desired {}, current {}, reason {}): ",
                     self.desired, self.current, self.decision_reason
                 )?;
             }
@@ -304,7 +304,7 @@ impl Explanation {
                 write!(f, "; {enough}: scaling down from {from} to {to}, idle pods only")
             }
             // Written by `fmt`.
-            Reason::Paused | Reason::RecommendOnly | Reason::Conflict => Ok(()),
+            Reason::Paused | Reason::DryRun | Reason::Conflict => Ok(()),
         }
     }
 

@@ -11,7 +11,7 @@ use super::*;
 
 /// The hash of the decisions. To record another one, copy it from the failed test; the commit gives the reason why
 /// decisions differ.
-const RECORDED: &str = "6d8fb19fe5f44eb4";
+const RECORDED: &str = "452d96f6275312e4";
 
 /// Pools, and decisions about each of them.
 const POOLS: u64 = 4_000;
@@ -200,17 +200,18 @@ fn policy(random: &mut Random) -> Policy {
     let target = if random.once_in(2) {
         Target::TasksPerReplica(random.positive(4))
     } else {
-        Target::DrainWithin {
+        Target::DrainDeadline {
             within_seconds: random.positive(600),
             task_seconds: random.positive(200),
         }
     };
-    let active = Mode::Active;
+    let active = Mode::Auto;
     Policy {
         limits: ReplicaLimits::new(min..=max).expect("in order"),
         target,
-        mode: random.one_of([active, active, active, active, Mode::Paused, Mode::RecommendOnly]),
+        mode: random.one_of([active, active, active, active, Mode::Paused, Mode::DryRun]),
         stabilization: random.below(5) * SECOND,
+        last_replica_stabilization: random.below(9) * SECOND,
         cooldown: random.below(5) * SECOND,
         rebalance_hold: random.below(5) * SECOND,
         stale_after: 30 * SECOND,

@@ -26,8 +26,9 @@ impl Scene {
             policy: Policy {
                 limits: ReplicaLimits::new(0..=8).expect("in order"),
                 target: Target::TasksPerReplica(NonZeroU32::MIN),
-                mode: Mode::Active,
+                mode: Mode::Auto,
                 stabilization: 120 * SECOND,
+                last_replica_stabilization: 120 * SECOND,
                 cooldown: 2 * SECOND,
                 rebalance_hold: 25 * SECOND,
                 stale_after: 30 * SECOND,

@@ -1,6 +1,7 @@
 //! Tests of decisions: observations and the expected reason and replicas.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::scene::{SECOND, Scene};
 use super::*;
@@ -62,7 +63,7 @@ fn targets_are_exact() {
     let one = NonZeroU32::MIN;
     let three = NonZeroU32::new(3).expect("not 0");
     let per = Target::TasksPerReplica;
-    let drain_within = |within: u32, task: u32| Target::DrainWithin {
+    let drain_within = |within: u32, task: u32| Target::DrainDeadline {
         within_seconds: NonZeroU32::new(within).expect("not 0"),
         task_seconds: NonZeroU32::new(task).expect("not 0"),
     };
@@ -82,8 +83,7 @@ fn targets_are_exact() {
     ] {
         assert_eq!(target.need(lag), need, "{target:?} {lag}");
     }
-    assert_eq!(drain_within(600, 90).completion_time(13, 2), Some(630 * SECOND));
-    assert_eq!(per(one).completion_time(13, 2), None);
+    assert_eq!(completion_time(NonZeroU32::new(90).unwrap(), 13, 2), 630 * SECOND);
 }
 
 #[test]
@@ -452,12 +452,9 @@ fn paused_conflicting_and_recommend_only_pools_are_not_changed() {
     conflict.expect(Reason::Conflict, 0);
 
     let mut advised = Scene::new().lag([1; 8]);
-    advised.policy.mode = Mode::RecommendOnly;
+    advised.policy.mode = Mode::DryRun;
     let (advised, decision) = advised.executed();
-    assert_eq!(
-        (decision.reason(), decision.desired()),
-        (Reason::RecommendOnly, 8)
-    );
+    assert_eq!((decision.reason(), decision.desired()), (Reason::DryRun, 8));
     assert_eq!(
         (decision.explanation.decision_reason, decision.plan),
         (Reason::BacklogCovered, vec![])
@@ -469,8 +466,8 @@ fn paused_conflicting_and_recommend_only_pools_are_not_changed() {
         .running(3)
         .expect(Reason::Stabilizing, 3)
         .after(119);
-    advised.policy.mode = Mode::RecommendOnly;
-    let scene = advised.expect(Reason::RecommendOnly, 3).after(1);
+    advised.policy.mode = Mode::DryRun;
+    let scene = advised.expect(Reason::DryRun, 3).after(1);
     let decision = scene.decision();
     assert_eq!(
         (decision.desired(), decision.explanation.decision_reason),
@@ -533,7 +530,7 @@ fn every_reason_reads_as_a_sentence() {
         with(|scene| scene.history.last_change = Some(scene.now)),
         with(|scene| scene.observation.workload.pods[1].state = PodState::Unschedulable),
         with(|scene| scene.policy.mode = Mode::Paused),
-        with(|scene| scene.policy.mode = Mode::RecommendOnly),
+        with(|scene| scene.policy.mode = Mode::DryRun),
         with(|scene| {
             scene.observation.conflict = Some("pool media/other consumes the same group and topic".into());
         }),
@@ -573,4 +570,29 @@ fn every_reason_reads_as_a_sentence() {
     }
     assert_eq!(reasons.len(), Reason::ALL.len(), "{reasons:?}");
     insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn the_last_replica_stays_for_its_own_stabilization_window() {
+    let mut scene = Scene::new().lag([0, 0, 0]).running(3);
+    scene.policy.last_replica_stabilization = 600 * SECOND;
+    let scene = scene.expect(Reason::Stabilizing, 3).after(120);
+    let scene = scene.expect(Reason::SelectingIdlePods, 3).after(2);
+    let scene = scene.expect(Reason::ScalingDown, 1).after(2);
+    let scene = scene.expect(Reason::Stabilizing, 1).after(590);
+    let scene = scene.expect(Reason::Stabilizing, 1).after(10);
+    let scene = scene.expect(Reason::SelectingIdlePods, 1).after(2);
+    scene.expect(Reason::ScalingDown, 0);
+}
+
+#[test]
+fn a_shorter_window_of_the_last_replica_does_not_shorten_that_of_the_others() {
+    let mut scene = Scene::new().lag([0, 0]).running(2);
+    scene.policy.last_replica_stabilization = Duration::ZERO;
+    let scene = scene.expect(Reason::Stabilizing, 2).after(119);
+    scene.expect(Reason::Stabilizing, 2);
+    let mut alone = Scene::new().lag([0]).running(1);
+    alone.policy.last_replica_stabilization = Duration::ZERO;
+    let alone = alone.expect(Reason::HeldBusy, 1).after(2);
+    alone.expect(Reason::SelectingIdlePods, 1);
 }

@@ -13,7 +13,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::crd::AdoptionStatus;
+use crate::crd::OffsetsStatus;
 use crate::decide::{Explanation, Moment, Reason};
 use crate::observe::OffsetAnomaly;
 use crate::observe::workload::WorkloadProblem;
@@ -76,7 +76,7 @@ pub struct RoleFacts<'a> {
     /// Problems that the cluster reports and a person must solve.
     pub problems: &'a [WorkloadProblem],
     /// The group's offsets, if they were just initialized.
-    pub adopted: Option<&'a AdoptionStatus>,
+    pub adopted: Option<&'a OffsetsStatus>,
 }
 
 /// Replicas that were written.
@@ -201,7 +201,7 @@ impl EventPolicy {
             | Reason::SelectingIdlePods
             | Reason::ScalingDown
             | Reason::Paused
-            | Reason::RecommendOnly => return None,
+            | Reason::DryRun => return None,
         };
         if facts.scaled.is_some() || now.since(since) < after {
             return None;
@@ -242,10 +242,21 @@ impl EventPolicy {
 fn adopted(facts: &RoleFacts<'_>) -> Option<EventText> {
     let adoption = facts.adopted?;
     let note = format!(
-        "{}: the consumer group's offsets were initialized on {} partitions ({})",
-        facts.role, adoption.partitions, adoption.policy
+        "{}: the consumer group's offsets were initialized on {} partitions ({:?}); {}",
+        facts.role,
+        adoption.partitions,
+        adoption.initial_offset,
+        included(facts)
     );
     Some(EventText::new(EventType::Normal, "OffsetsAdopted", "Adopt", note))
+}
+
+/// How many messages an adoption includes.
+fn included(facts: &RoleFacts<'_>) -> String {
+    match facts.explanation.lag {
+        Some(lag) if lag.missing == 0 => format!("{} messages are included", lag.messages),
+        _ => "the number of messages that are included is not known yet".to_owned(),
+    }
 }
 
 /// One event for each kind of offset anomaly, however many partitions have it.

@@ -178,14 +178,14 @@ fn offset_anomalies_get_one_event_for_all_partitions() {
 
 #[test]
 fn initialized_offsets_get_an_event() {
-    let adoption = AdoptionStatus {
+    let adoption = OffsetsStatus {
         topic_id: "t".into(),
         cluster_id: "c".into(),
         consumer_group: "g".into(),
-        offsets: Vec::new(),
+        committed: Vec::new(),
         partitions: 24,
-        policy: "latest".into(),
-        at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
+        initial_offset: crate::crd::InitialOffset::Latest,
+        initialized_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
     };
     let explanation = explanation(Reason::BacklogCovered);
     let facts = RoleFacts {
@@ -196,7 +196,8 @@ fn initialized_offsets_get_an_event() {
     assert_eq!(texts.len(), 1);
     assert_eq!(
         texts[0].note,
-        "processor: the consumer group's offsets were initialized on 24 partitions (latest)"
+        "processor: the consumer group's offsets were initialized on 24 partitions (Latest); 24 messages are \
+         included"
     );
 }
 
@@ -205,7 +206,7 @@ fn a_new_problem_gets_an_event_immediately_and_a_thousand_are_limited() {
     let mut policy = EventPolicy::default();
     let mut event_for = |problem: &str, seconds: f64| {
         let problems = Problems(vec![Problem {
-            field: "spec.model".into(),
+            field: "spec.processor.model".into(),
             problem: problem.into(),
             fix: "name another".into(),
         }]);
@@ -214,7 +215,7 @@ fn a_new_problem_gets_an_event_immediately_and_a_thousand_are_limited() {
     let first = event_for("is none", 0.0).expect("an event");
     assert_eq!(
         (first.reason, &*first.note),
-        ("InvalidSpec", "spec.model: is none; fix: name another")
+        ("InvalidSpec", "spec.processor.model: is none; fix: name another")
     );
     assert_eq!(event_for("is none", 599.0), None);
     assert!(event_for("is another", 599.0).is_some());

@@ -156,9 +156,9 @@ mod tests {
 
     fn pool() -> SeparationPool {
         let spec = json!({"kafka": {"bootstrapServers": "k:1"},
-                          "storage": {"s3": {"bucket": "b"}, "work": {"s3Prefix": "w/"}}});
+                          "storage": {"stems": {"bucket": "bucket"}, "staging": {"s3": {}}}});
         let metadata = json!({"name": "vocals", "namespace": "media", "uid": "u-1"});
-        let pool = json!({"apiVersion": "separation.dev/v1alpha1", "kind": "SeparationPool",
+        let pool = json!({"apiVersion": "separation.dev/v1beta1", "kind": "SeparationPool",
                           "metadata": metadata, "spec": spec});
         serde_json::from_value(pool).expect("a pool")
     }

@@ -2,7 +2,7 @@
 
 use separation_kafka::{ClientCertificate, ClusterSettings, ReadError, Sasl, SecretText, Tls};
 
-use crate::plan::{KafkaPlan, PoolId, SecretKey};
+use crate::plan::{KafkaPlan, PoolId, SecretKey, Username};
 
 /// The operator's own Kafka client id.
 const CLIENT_ID: &str = "separation-operator";
@@ -34,7 +34,7 @@ pub fn cluster_settings(
             })
         });
         Ok(Tls {
-            ca: tls.ca.as_ref().map(read).transpose()?,
+            ca: joined(tls.cas.iter().map(read))?,
             client: client.transpose()?,
         })
     });
@@ -44,7 +44,10 @@ pub fn cluster_settings(
                 .mechanism
                 .parse()
                 .map_err(|unknown| ReadError::new(format!("SASL mechanism: {unknown}")))?,
-            username: read(&sasl.username)?,
+            username: match &sasl.username {
+                Username::Text(username) => username.clone().into(),
+                Username::Secret(key) => read(key)?,
+            },
             password: read(&sasl.password)?,
         })
     });
@@ -54,6 +57,19 @@ pub fn cluster_settings(
         tls: tls.transpose()?,
         sasl: sasl.transpose()?,
     })
+}
+
+/// The certificates of several Secrets as one text; none if there are none.
+fn joined(
+    certificates: impl Iterator<Item = Result<SecretText, ReadError>>,
+) -> Result<Option<SecretText>, ReadError> {
+    let texts = certificates.collect::<Result<Vec<_>, _>>()?;
+    let text = texts
+        .iter()
+        .map(SecretText::expose)
+        .collect::<Vec<_>>()
+        .join("\n");
+    Ok((!texts.is_empty()).then(|| text.into()))
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl Dependency {
             Self::Kafka => {
                 "allow the workers' Kafka user to write the result topic and the dead-letter topic, and to read the group"
             }
-            Self::Model => "check spec.model, and the volume or the image that contains the model",
+            Self::Model => "check spec.processor.model, and the volume or the image that contains the model",
             Self::Membership => {
                 "read the pods' logs (kubectl logs), and check the Kafka Secret and that the user may read the group"
             }
@@ -65,10 +65,12 @@ impl Dependency {
 fn store_fix(report: &str) -> &'static str {
     let (kind, code) = report.split_once(':').unwrap_or((report, ""));
     match (kind, code) {
-        ("scratch", _) => "make room for ephemeral storage on the nodes, or lower spec.storage.scratchBytes",
+        ("scratch", _) => {
+            "make room for ephemeral storage on the nodes, or lower spec.storage.scratchSizeLimit"
+        }
         ("volume", "ENOSPC" | "EDQUOT") => "make room on the volume of the PersistentVolumeClaim",
         ("volume", _) => "check the PersistentVolumeClaim, and that user 65532 may read and write it",
-        (_, "NoSuchBucket") => "create the bucket, or correct spec.storage.s3.bucket",
+        (_, "NoSuchBucket") => "create the bucket, or correct spec.storage.stems.bucket",
         (_, "404") => "correct spec.storage.s3.endpoint: another server answers there",
         (_, "timeout" | "unreachable") => "make the object store reachable from the pods",
         _ => "check the Secret of spec.storage.s3, the bucket's policy and the endpoint",
@@ -233,8 +235,8 @@ mod tests {
             ("s3:timeout", "StoreRefused", "reachable"),
             ("volume:EACCES", "StoreRefused", "user 65532"),
             ("volume:ENOSPC", "StoreRefused", "make room on the volume"),
-            ("scratch:ENOSPC", "StoreRefused", "scratchBytes"),
-            ("model:missing", "ModelUnavailable", "spec.model"),
+            ("scratch:ENOSPC", "StoreRefused", "scratchSizeLimit"),
+            ("model:missing", "ModelUnavailable", "spec.processor.model"),
         ] {
             let found = reported_refusals(&[Hold::new(name, 0)]).remove(0);
             assert_eq!(found.dependency.reason(), reason);

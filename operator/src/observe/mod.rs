@@ -3,6 +3,7 @@
 //! Readings become the types of [`crate::decide`]: known, partial or unknown, with a time. Nothing here decides, and a
 //! request without a response ends at its deadline.
 
+pub mod api;
 mod cluster_settings;
 pub mod dependencies;
 mod lag;
@@ -10,6 +11,7 @@ mod members;
 mod missing_offsets;
 pub mod poller;
 mod reader;
+mod template;
 pub mod workload;
 
 pub use cluster_settings::cluster_settings;

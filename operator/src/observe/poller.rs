@@ -30,7 +30,7 @@ const IDLE_MEMBERS_INTERVAL: Duration = Duration::from_secs(60);
 pub struct RoleQuery {
     /// The topic and group.
     pub query: Query,
-    /// `pollIntervalSeconds`.
+    /// `lagCheckPeriodSeconds`.
     pub interval: Duration,
     /// How often members are read.
     pub members: MembersRead,

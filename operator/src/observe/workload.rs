@@ -9,11 +9,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use separation_contract::environment::{KAFKA_ASSIGNOR, KAFKA_BOOTSTRAP_SERVERS};
 
+use super::template::{staging, variable};
 use crate::decide::{self, CostAnnotation, PodState, PodStatus, Workload};
 use crate::names::{
     CANDIDATE_COST, DELETION_COST, FIELD_MANAGER, MANIFEST_HASH, POD_TEMPLATE_HASH, POOL_LABEL, ROLE_LABEL,
     SECRETS_HASH,
 };
+use crate::plan::Staging;
 
 /// The longest message from Kubernetes that is kept, in characters.
 const MAX_MESSAGE_CHARS: usize = 300;
@@ -44,6 +46,8 @@ pub struct DeploymentSnapshot {
     pub assignor: Option<Arc<str>>,
     /// The bootstrap servers in its pods' environment.
     pub servers: Option<Arc<str>>,
+    /// Where its pods stage songs and stems.
+    pub staging: Option<Staging>,
     /// Whether a `Recreate` rollout is in progress, with old pods left.
     pub is_replacing_all: bool,
     /// Pod counts from its status; `None` before its controller first acted, when it has no pods.
@@ -91,6 +95,7 @@ impl DeploymentSnapshot {
             is_edited: metadata.managed_fields.iter().flatten().any(owns_spec_fields),
             assignor: variable(deployment, KAFKA_ASSIGNOR).map(Into::into),
             servers: variable(deployment, KAFKA_BOOTSTRAP_SERVERS).map(Into::into),
+            staging: staging(deployment),
             is_replacing_all: is_replacing_all(deployment),
             status: pod_status(deployment),
             problem: deployment_problem(deployment),
@@ -206,19 +211,6 @@ fn owns_spec_fields(entry: &ManagedFieldsEntry) -> bool {
 fn secrets_hash(deployment: &Deployment) -> Option<&str> {
     let metadata = deployment.spec.template.metadata.as_ref()?;
     Some(metadata.annotations.as_ref()?.get(SECRETS_HASH)?)
-}
-
-/// The value of an environment variable in the pod template.
-fn variable<'a>(deployment: &'a Deployment, name: &str) -> Option<&'a str> {
-    let pod = deployment.spec.template.spec.as_ref()?;
-    let mut environment = pod
-        .containers
-        .iter()
-        .flat_map(|container| container.env.iter().flatten());
-    environment
-        .find(|variable| variable.name == name)?
-        .value
-        .as_deref()
 }
 
 fn is_replacing_all(deployment: &Deployment) -> bool {

@@ -4,7 +4,7 @@ use separation_contract::kafka::SaslMechanism;
 
 use super::checks::Checks;
 use super::storage::SecretKey;
-use crate::crd::{KafkaSpec, MechanismSpec};
+use crate::crd::{KafkaSpec, MechanismSpec, SaslSpec};
 
 /// Connection to Kafka. Secrets are named, not read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,13 +21,10 @@ pub struct KafkaPlan {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TlsPlan {
     /// CA certificates that broker certificates are verified with; none means the system trust store.
-    pub ca: Option<CaSecret>,
+    pub cas: Vec<SecretKey>,
     /// A client certificate.
     pub client: Option<ClientCertificateSecret>,
 }
-
-/// Secret key of CA certificates.
-pub type CaSecret = SecretKey;
 
 /// Secret keys of a certificate and its private key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,9 +41,18 @@ pub struct SaslPlan {
     /// The mechanism's name in Kafka.
     pub mechanism: &'static str,
     /// The user name.
-    pub username: SecretKey,
+    pub username: Username,
     /// The password.
     pub password: SecretKey,
+}
+
+/// A user name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Username {
+    /// Written in the pool.
+    Text(String),
+    /// Read from a Secret.
+    Secret(SecretKey),
 }
 
 impl KafkaPlan {
@@ -54,13 +60,16 @@ impl KafkaPlan {
     pub fn secret_keys(&self) -> Vec<&SecretKey> {
         let mut keys = Vec::new();
         if let Some(tls) = &self.tls {
-            keys.extend(&tls.ca);
+            keys.extend(&tls.cas);
             if let Some(client) = &tls.client {
                 keys.extend([&client.certificate, &client.private_key]);
             }
         }
         if let Some(sasl) = &self.sasl {
-            keys.extend([&sasl.username, &sasl.password]);
+            if let Username::Secret(username) = &sasl.username {
+                keys.push(username);
+            }
+            keys.push(&sasl.password);
         }
         keys
     }
@@ -75,11 +84,10 @@ impl KafkaPlan {
             let fix = "write host:port, comma separated, without spaces";
             return checks.refuse("kafka.bootstrapServers", problem, fix);
         }
-        let sasl = spec.sasl.as_ref().map(|sasl| SaslPlan {
-            mechanism: mechanism(sasl.mechanism).name(),
-            username: SecretKey::new(&sasl.secret_ref.name, &sasl.secret_ref.username_key),
-            password: SecretKey::new(&sasl.secret_ref.name, &sasl.secret_ref.password_key),
-        });
+        let sasl = match &spec.sasl {
+            None => None,
+            Some(sasl) => Some(sasl_plan(sasl, checks)?),
+        };
         if sasl
             .as_ref()
             .is_some_and(|sasl| sasl.mechanism == SaslMechanism::Plain.name())
@@ -92,10 +100,11 @@ impl KafkaPlan {
         Some(Self {
             bootstrap_servers: spec.bootstrap_servers.clone(),
             tls: spec.tls.as_ref().map(|tls| TlsPlan {
-                ca: tls
-                    .ca_secret_ref
-                    .as_ref()
-                    .map(|ca| SecretKey::new(&ca.name, &ca.key)),
+                cas: tls
+                    .trusted_certificate_secret_refs
+                    .iter()
+                    .map(|ca| SecretKey::new(&ca.name, &ca.key))
+                    .collect(),
                 client: tls
                     .client_certificate_secret_ref
                     .as_ref()
@@ -117,6 +126,23 @@ impl KafkaPlan {
             (true, true) => "SASL_SSL",
         }
     }
+}
+
+fn sasl_plan(spec: &SaslSpec, checks: &mut Checks) -> Option<SaslPlan> {
+    let username = match (&spec.username, &spec.username_secret_ref) {
+        (Some(username), None) => Username::Text(username.clone()),
+        (None, Some(secret)) => Username::Secret(SecretKey::new(&secret.name, &secret.key)),
+        _ => {
+            let problem = "the user name is written in the pool or read from a Secret";
+            let fix = "set exactly one of username and usernameSecretRef";
+            return checks.refuse("kafka.sasl", problem, fix);
+        }
+    };
+    Some(SaslPlan {
+        mechanism: mechanism(spec.mechanism).name(),
+        username,
+        password: SecretKey::new(&spec.password_secret_ref.name, &spec.password_secret_ref.key),
+    })
 }
 
 fn mechanism(spec: MechanismSpec) -> SaslMechanism {

@@ -4,9 +4,10 @@
 //! `separation-operator local` never passes an API server. All problems are reported together, each with its field and
 //! its fix.
 
+mod api;
 mod checks;
 mod kafka;
-mod overrides;
+mod pod_template;
 mod role;
 mod storage;
 
@@ -17,15 +18,18 @@ use std::fmt;
 
 use kube::ResourceExt as _;
 
-use crate::crd::SeparationPool;
+use crate::crd::{LogsSpec, SeparationPool};
+use crate::names::API_COMPONENT;
 use checks::Checks;
-use overrides::check_overrides;
+use pod_template::check_pod_template;
 
+pub use api::ApiPlan;
 pub use checks::{Problem, Problems};
-pub use kafka::{CaSecret, ClientCertificateSecret, KafkaPlan, SaslPlan, TlsPlan};
+pub use kafka::{ClientCertificateSecret, KafkaPlan, SaslPlan, TlsPlan, Username};
 pub use role::{Role, RolePlan};
 pub use storage::{
-    DeleteInput, Model, Outbound, Provider, S3Plan, S3Secret, SecretKey, SharedVolume, Staging, StoragePlan,
+    DeleteInput, Model, Outbound, Provider, S3Plan, S3Secret, SecretKey, SharedVolume, Staging, StemsPlan,
+    StoragePlan,
 };
 
 /// A validated pool.
@@ -33,22 +37,24 @@ pub use storage::{
 pub struct PoolPlan {
     /// Namespace and name.
     pub id: PoolId,
-    /// The worker's image; none means the operator's default.
-    pub image: Option<String>,
     /// Connection to Kafka.
     pub kafka: KafkaPlan,
     /// Storage of songs and stems.
     pub storage: StoragePlan,
-    /// Separation model.
-    pub model: Model,
+    /// Separation model; none means the operator's default.
+    pub model: Option<Model>,
     /// Execution provider of the model.
     pub provider: Provider,
-    /// Addresses that webhooks may be sent to, and their signing secret.
+    /// Addresses that requests may be sent to, and the signing secrets of webhooks.
     pub outbound: Outbound,
+    /// Logs of the workers.
+    pub logs: LogsSpec,
     /// Workers that consume tasks.
     pub processor: RolePlan,
     /// Workers that consume results.
     pub uploader: RolePlan,
+    /// The HTTP API; none without one.
+    pub api: Option<ApiPlan>,
 }
 
 /// Identifies a pool.
@@ -76,16 +82,31 @@ impl PoolPlan {
         let mut checks = Checks::default();
         let kafka = KafkaPlan::from_spec(&spec.kafka, &mut checks);
         let storage = StoragePlan::from_spec(&spec.storage, &mut checks);
-        let model = Model::from_spec(&spec.model, &mut checks);
-        check_overrides(Role::Processor, &spec.processor.pod_overrides, &mut checks);
-        check_overrides(Role::Uploader, &spec.uploader.pod_overrides, &mut checks);
-        let processor = RolePlan::from_spec(Role::Processor, &spec.processor, &mut checks);
+        let model = match &spec.processor.model {
+            None => Some(None),
+            Some(model) => Model::from_spec(model, &mut checks).map(Some),
+        };
+        check_pod_template(
+            Role::Processor.name(),
+            &spec.processor.role.pod.pod_template,
+            &mut checks,
+        );
+        check_pod_template(
+            Role::Uploader.name(),
+            &spec.uploader.pod.pod_template,
+            &mut checks,
+        );
+        if let Some(api) = &spec.api {
+            check_pod_template(API_COMPONENT, &api.pod.pod_template, &mut checks);
+        }
+        let processor = RolePlan::from_spec(Role::Processor, &spec.processor.role, &mut checks);
         let uploader = RolePlan::from_spec(Role::Uploader, &spec.uploader, &mut checks);
+        let api = ApiPlan::from_spec(spec.api.as_ref(), &mut checks);
         if let (Some(processor), Some(uploader)) = (&processor, &uploader) {
             for (is_shared, field, consequence) in [
                 (
                     processor.group == uploader.group,
-                    "group",
+                    "consumerGroup",
                     "one group would consume two topics",
                 ),
                 (
@@ -101,8 +122,8 @@ impl PoolPlan {
                 }
             }
         }
-        match (kafka, storage, model, processor, uploader) {
-            (Some(kafka), Some(storage), Some(model), Some(processor), Some(uploader))
+        match (kafka, storage, model, processor, uploader, api) {
+            (Some(kafka), Some(storage), Some(model), Some(processor), Some(uploader), Some(api))
                 if checks.problems.is_empty() =>
             {
                 Ok(Self {
@@ -110,14 +131,15 @@ impl PoolPlan {
                         namespace: pool.namespace().unwrap_or_default(),
                         name: pool.name_any(),
                     },
-                    image: spec.image.clone(),
                     kafka,
                     storage,
                     model,
-                    provider: Provider::from_spec(spec.provider),
-                    outbound: Outbound::from_spec(&spec.outbound),
+                    provider: Provider::from_spec(spec.processor.execution_provider),
+                    outbound: Outbound::from_spec(spec),
+                    logs: spec.logs.clone(),
                     processor,
                     uploader,
+                    api,
                 })
             }
             _ => Err(Problems(checks.problems)),
@@ -128,11 +150,20 @@ impl PoolPlan {
     pub fn secret_keys(&self, role: Role) -> Vec<&SecretKey> {
         let mut keys = self.kafka.secret_keys();
         if let Some(s3) = &self.storage.s3.secret {
-            keys.extend([&s3.access_key_id, &s3.secret_access_key]);
+            keys.extend(s3.keys());
         }
         if role == Role::Uploader {
-            keys.extend(&self.outbound.webhook_secret);
+            keys.extend(&self.outbound.signing_secrets);
         }
+        keys
+    }
+
+    /// The Secret keys that the API's pods read when they start; none without an API.
+    pub fn api_secret_keys(&self) -> Vec<&SecretKey> {
+        let Some(api) = &self.api else { return Vec::new() };
+        let mut keys = self.kafka.secret_keys();
+        keys.extend(self.storage.s3.secret.iter().flat_map(S3Secret::keys));
+        keys.extend([&api.username, &api.password]);
         keys
     }
 

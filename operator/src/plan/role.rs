@@ -4,18 +4,18 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use separation_contract::failure_policy::FailurePolicy;
 use separation_contract::kafka::{Assignor, OffsetReset, Timings};
 use separation_contract::names;
 
 use super::checks::Checks;
 use crate::crd::{
-    AssignorSpec, OffsetResetSpec, PodOverrides, PolicySpec, RoleDefaults, RoleSpec, ScalingSpec, TargetSpec,
+    AssignorSpec, InitialOffset, PodFields, RoleDefaults, RoleSpec, ScalingMode, ScalingSpec, TargetKind,
+    TargetSpec,
 };
 use crate::decide::{Mode, Policy, ReplicaLimits, Target};
 
-/// Default of `maxRetries`.
-const MAX_RETRIES: u32 = 3;
+/// Default of `stabilizationWindowSeconds`.
+const STABILIZATION: i32 = 120;
 
 /// Delay of a reading beyond its interval: a deadline of five seconds, and one more attempt.
 const READING_DELAY: Duration = Duration::from_secs(10);
@@ -70,19 +70,21 @@ pub struct RolePlan {
     /// Kafka `partition.assignment.strategy`.
     pub assignor: Assignor,
     /// Where a group without committed offsets starts.
-    pub adoption: OffsetReset,
+    pub initial_offset: OffsetReset,
     /// Time limit of one task.
     pub task_timeout: Duration,
     /// Worker crashes on one task after which it becomes a dead letter.
-    pub max_attempts: u32,
-    /// Handling of tasks that fail with a transient error.
-    pub on_failure: FailurePolicy,
+    pub max_crashes: u32,
+    /// How often a task that fails with a transient error is published again.
+    pub max_retries: u32,
     /// Time between two readings of lag.
-    pub poll_interval: Duration,
+    pub lag_check_period: Duration,
+    /// Estimated duration of a task, in seconds.
+    pub task_seconds: Option<NonZeroU32>,
     /// Scaling policy.
     pub policy: Policy,
-    /// Merged over the pod template. Validated when it is merged.
-    pub pod_overrides: PodOverrides,
+    /// Settings of the pods. Validated when they are merged with the pod template.
+    pub pod: PodFields,
 }
 
 impl RolePlan {
@@ -91,10 +93,10 @@ impl RolePlan {
         let field = |name: &str| format!("{role}.{name}");
         let topic = spec.topic.clone().unwrap_or_else(|| defaults.topic.to_owned());
         let timings = timings(role, spec, checks);
-        let task_timeout = match spec.task_timeout_seconds {
+        let task_timeout = match spec.task_deadline_seconds {
             None => timings.as_ref().map(Timings::default_task_timeout),
             Some(seconds) => checks
-                .integer(&field("taskTimeoutSeconds"), seconds.into(), 1..=86_400)
+                .integer(&field("taskDeadlineSeconds"), seconds.into(), 1..=86_400)
                 .map(Duration::from_secs),
         };
         if let (Some(timings), Some(task_timeout)) = (&timings, task_timeout)
@@ -105,51 +107,79 @@ impl RolePlan {
             let (problem, fix) = text
                 .split_once("; fix: ")
                 .unwrap_or((&text, "change one of them"));
-            let _: Option<()> = checks.refuse(&field("maxPollIntervalMs"), problem, fix);
+            let _: Option<()> = checks.refuse(&field("consumer.maxPollIntervalMs"), problem, fix);
         }
-        let max_attempts = checks.integer(&field("maxAttempts"), spec.max_attempts.into(), 1..=100);
-        let on_failure = on_failure(role, spec, checks);
-        let poll_interval = poll_interval(role, &spec.scaling, checks);
-        let policy = policy(role, &spec.scaling, poll_interval, timings, checks);
-        Some(Self {
+        let max_crashes = checks.integer(&field("maxCrashes"), spec.max_crashes.into(), 1..=100);
+        let max_retries = checks.integer(&field("maxRetries"), spec.max_retries.into(), 0..=1_000);
+        let period = spec.scaling.lag_check_period_seconds.into();
+        let lag_check_period = checks
+            .integer(&field("scaling.lagCheckPeriodSeconds"), period, 1..=300)
+            .map(Duration::from_secs);
+        let task_seconds = task_seconds(role, &spec.scaling, checks);
+        let policy = policy(role, &spec.scaling, task_seconds.flatten(), timings, checks);
+        let mut plan = Self {
             role,
             enabled: spec.enabled,
-            group: spec.group.clone().unwrap_or_else(|| defaults.group.to_owned()),
+            group: spec
+                .consumer_group
+                .clone()
+                .unwrap_or_else(|| defaults.group.to_owned()),
             dead_letter_topic: spec
                 .dead_letter_topic
                 .clone()
                 .unwrap_or_else(|| names::dead_letter_topic(&topic)),
             topic,
             timings: timings?,
-            assignor: match spec.assignor {
+            assignor: match spec.consumer.assignor {
                 AssignorSpec::CooperativeSticky => Assignor::CooperativeSticky,
                 AssignorSpec::Range => Assignor::Range,
             },
-            adoption: match spec.auto_offset_reset {
-                OffsetResetSpec::Latest => OffsetReset::Latest,
-                OffsetResetSpec::Earliest => OffsetReset::Earliest,
+            initial_offset: match spec.initial_offset {
+                InitialOffset::Earliest => OffsetReset::Earliest,
+                InitialOffset::Latest => OffsetReset::Latest,
             },
             task_timeout: task_timeout?,
-            max_attempts: max_attempts?,
-            on_failure: on_failure?,
-            poll_interval: poll_interval?,
+            max_crashes: max_crashes?,
+            max_retries: max_retries?,
+            lag_check_period: lag_check_period?,
+            task_seconds: task_seconds?,
             policy: policy?,
-            pod_overrides: spec.pod_overrides.clone(),
-        })
+            pod: spec.pod.clone(),
+        };
+        plan.set_lag_check_period(plan.lag_check_period);
+        Some(plan)
+    }
+
+    /// Sets the lag check period, and the times of the policy that depend on it.
+    pub fn set_lag_check_period(&mut self, period: Duration) {
+        self.lag_check_period = period;
+        // At most one change per reading. Half the period, because readings begin on time and end when brokers have
+        // answered: the next one must not fall into the cooldown.
+        self.policy.cooldown = period / 2;
+        // Three consecutive readings may fail or be late.
+        self.policy.stale_after = 3 * period + READING_DELAY;
     }
 }
 
 fn timings(role: Role, spec: &RoleSpec, checks: &mut Checks) -> Option<Timings> {
     let mut milliseconds = |name: &str, value: i32, range| {
-        let checked = checks.integer(&format!("{role}.{name}"), value.into(), range);
+        let checked = checks.integer(&format!("{role}.consumer.{name}"), value.into(), range);
         checked.map(Duration::from_millis)
     };
-    let poll = match spec.max_poll_interval_ms {
+    let poll = match spec.consumer.max_poll_interval_ms {
         None => Some(role.defaults().timings.max_poll_interval),
         Some(value) => milliseconds("maxPollIntervalMs", value, 10_000..=86_400_000),
     };
-    let session = milliseconds("sessionTimeoutMs", spec.session_timeout_ms, 6_000..=1_800_000);
-    let heartbeat = milliseconds("heartbeatIntervalMs", spec.heartbeat_interval_ms, 100..=600_000);
+    let session = milliseconds(
+        "sessionTimeoutMs",
+        spec.consumer.session_timeout_ms,
+        6_000..=1_800_000,
+    );
+    let heartbeat = milliseconds(
+        "heartbeatIntervalMs",
+        spec.consumer.heartbeat_interval_ms,
+        100..=600_000,
+    );
     Some(Timings {
         max_poll_interval: poll?,
         session_timeout: session?,
@@ -157,35 +187,10 @@ fn timings(role: Role, spec: &RoleSpec, checks: &mut Checks) -> Option<Timings> 
     })
 }
 
-fn on_failure(role: Role, spec: &RoleSpec, checks: &mut Checks) -> Option<FailurePolicy> {
-    let field = format!("{role}.onFailure.maxRetries");
-    match (spec.on_failure.policy, spec.on_failure.max_retries) {
-        (PolicySpec::AlwaysCommit, None) => Some(FailurePolicy::AlwaysCommit),
-        (PolicySpec::AlwaysCommit, Some(_)) => {
-            let fix = "set policy to RetryOnFailure, or remove maxRetries";
-            checks.refuse(&field, "AlwaysCommit never retries", fix)
-        }
-        (PolicySpec::RetryOnFailure, None) => Some(FailurePolicy::RetryOnFailure(MAX_RETRIES)),
-        (PolicySpec::RetryOnFailure, Some(times)) => checks
-            .integer(&field, times.into(), 1..=1_000)
-            .map(FailurePolicy::RetryOnFailure),
-    }
-}
-
-fn poll_interval(role: Role, spec: &ScalingSpec, checks: &mut Checks) -> Option<Duration> {
-    let seconds = spec.poll_interval_seconds;
-    if (0.1..=300.0).contains(&seconds) {
-        Some(Duration::from_secs_f64(seconds))
-    } else {
-        let field = format!("{role}.scaling.pollIntervalSeconds");
-        checks.refuse(&field, format!("{seconds} is out of range"), "choose 0.1 to 300")
-    }
-}
-
 fn policy(
     role: Role,
     spec: &ScalingSpec,
-    poll_interval: Option<Duration>,
+    task_seconds: Option<NonZeroU32>,
     timings: Option<Timings>,
     checks: &mut Checks,
 ) -> Option<Policy> {
@@ -199,54 +204,93 @@ fn policy(
             checks.refuse(&field("minReplicas"), problem, fix)
         })
     });
-    let target = target(&field("target"), &spec.target, checks);
-    let stabilization = checks.integer(
-        &field("scaleDownStabilizationSeconds"),
-        spec.scale_down_stabilization_seconds.into(),
-        0..=86_400,
+    let target = target(&field("target"), spec, task_seconds, checks);
+    let windows = spec.scale_down.as_ref();
+    let mut window = |name: &str, seconds: Option<i32>, default: i32| {
+        let field = field(&format!("scaleDown.{name}"));
+        let checked = checks.integer(&field, seconds.unwrap_or(default).into(), 0..=86_400);
+        checked.map(Duration::from_secs)
+    };
+    let others = windows.and_then(|windows| windows.stabilization_window_seconds);
+    let last = windows.and_then(|windows| windows.last_replica_stabilization_window_seconds);
+    let stabilization = window("stabilizationWindowSeconds", others, STABILIZATION);
+    let last_replica_stabilization = window(
+        "lastReplicaStabilizationWindowSeconds",
+        last,
+        others.unwrap_or(STABILIZATION),
     );
-    let (poll_interval, timings) = (poll_interval?, timings?);
+    let timings = timings?;
     Some(Policy {
         limits: limits?,
         target: target?,
-        mode: match (spec.paused, spec.recommend_only) {
-            (true, _) => Mode::Paused,
-            (false, true) => Mode::RecommendOnly,
-            (false, false) => Mode::Active,
+        mode: match spec.mode {
+            ScalingMode::Auto => Mode::Auto,
+            ScalingMode::DryRun => Mode::DryRun,
+            ScalingMode::Paused => Mode::Paused,
         },
-        stabilization: Duration::from_secs(stabilization?),
-        // At most one change per reading. Half the interval, because readings begin on time and end when brokers have
-        // answered: the next one must not fall into the cooldown.
-        cooldown: poll_interval / 2,
+        stabilization: stabilization?,
+        last_replica_stabilization: last_replica_stabilization?,
+        // Set with the lag check period.
+        cooldown: Duration::ZERO,
+        stale_after: Duration::ZERO,
         // A cooperative rebalance has two rounds, and members learn of each with their next heartbeat; 5 s for joining.
         rebalance_hold: 2 * timings.heartbeat_interval + Duration::from_secs(5),
-        // Three consecutive readings may fail or be late.
-        stale_after: 3 * poll_interval + READING_DELAY,
     })
 }
 
-fn target(field: &str, spec: &TargetSpec, checks: &mut Checks) -> Option<Target> {
-    let mut number = |name: &str, value: i32, max: i64| {
-        let checked: Option<u32> = checks.integer(&format!("{field}.{name}"), value.into(), 1..=max);
-        checked.and_then(NonZeroU32::new)
+/// The estimated duration of a task; the outer `None` after a problem.
+fn task_seconds(role: Role, spec: &ScalingSpec, checks: &mut Checks) -> Option<Option<NonZeroU32>> {
+    let Some(seconds) = spec
+        .estimates
+        .as_ref()
+        .and_then(|estimates| estimates.task_seconds)
+    else {
+        return Some(None);
     };
-    match (
-        spec.tasks_per_replica,
-        spec.drain_within_seconds,
-        spec.expected_task_seconds,
-    ) {
-        (Some(tasks), None, None) => number("tasksPerReplica", tasks, 1_000_000).map(Target::TasksPerReplica),
-        (None, Some(within), Some(task)) => {
-            let within_seconds = number("drainWithinSeconds", within, 604_800);
-            let task_seconds = number("expectedTaskSeconds", task, 86_400);
-            Some(Target::DrainWithin {
-                within_seconds: within_seconds?,
-                task_seconds: task_seconds?,
+    let field = format!("{role}.scaling.estimates.taskSeconds");
+    positive(checks, &field, seconds, 86_400).map(Some)
+}
+
+fn positive(checks: &mut Checks, field: &str, value: i32, max: i64) -> Option<NonZeroU32> {
+    let checked: Option<u32> = checks.integer(field, value.into(), 1..=max);
+    checked.and_then(NonZeroU32::new)
+}
+
+fn target(
+    field: &str,
+    spec: &ScalingSpec,
+    task_seconds: Option<NonZeroU32>,
+    checks: &mut Checks,
+) -> Option<Target> {
+    let Some(target) = &spec.target else {
+        return Some(Target::TasksPerReplica(NonZeroU32::MIN));
+    };
+    let TargetSpec {
+        kind,
+        tasks_per_replica,
+        drain_deadline_seconds,
+    } = target;
+    match (kind, drain_deadline_seconds, task_seconds) {
+        (TargetKind::TasksPerReplica, None, _) => {
+            let tasks = tasks_per_replica.unwrap_or(1);
+            let field = format!("{field}.tasksPerReplica");
+            positive(checks, &field, tasks, 1_000_000).map(Target::TasksPerReplica)
+        }
+        (TargetKind::DrainDeadline, Some(within), Some(task)) if tasks_per_replica.is_none() => {
+            let field = format!("{field}.drainDeadlineSeconds");
+            Some(Target::DrainDeadline {
+                within_seconds: positive(checks, &field, *within, 604_800)?,
+                task_seconds: task,
             })
         }
-        _ => {
-            let problem = "has neither a number of tasks nor a time, or both";
-            let fix = "set tasksPerReplica, or drainWithinSeconds together with expectedTaskSeconds";
+        (TargetKind::TasksPerReplica, Some(_), _) => {
+            let fix = "set type to DrainDeadline, or remove drainDeadlineSeconds";
+            checks.refuse(field, "has a field of another type", fix)
+        }
+        (TargetKind::DrainDeadline, ..) => {
+            let problem = "a drain deadline needs a time and the duration of a task, and no number of tasks";
+            let fix =
+                "set drainDeadlineSeconds and scaling.estimates.taskSeconds, and remove tasksPerReplica";
             checks.refuse(field, problem, fix)
         }
     }

@@ -1,38 +1,57 @@
 //! Validated storage, model and webhook settings.
 
 use super::checks::Checks;
-use crate::crd::{DeleteInputSpec, ModelSpec, OutboundSpec, ProviderSpec, StorageSpec};
+use crate::crd::{
+    ExecutionProvider, InputDeletionPolicy, ModelSpec, S3CredentialsSecretRef, SeparationPoolSpec,
+    StorageSpec,
+};
+
+/// Default prefix of staged songs and stems.
+const STAGING_PREFIX: &str = "staging/";
+
+/// Default and range of `scratchSizeLimit`.
+const SCRATCH_BYTES: u64 = 8 << 30;
+const SCRATCH_RANGE: std::ops::RangeInclusive<u64> = 64 << 20..=1 << 40;
 
 /// Storage of songs and stems.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoragePlan {
-    /// Object store for finished stems.
+    /// S3 server.
     pub s3: S3Plan,
+    /// Where finished stems are stored.
+    pub stems: StemsPlan,
     /// Staging storage.
     pub staging: Staging,
+    /// Further buckets that tasks may name.
+    pub input_buckets: Vec<String>,
     /// When a task's input is deleted.
     pub delete_input: DeleteInput,
     /// Maximum scratch space of one worker.
     pub scratch_bytes: u64,
 }
 
-/// An object store.
+/// An S3 server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Plan {
-    /// Bucket for finished stems.
-    pub bucket: String,
     /// URL of the server; none means AWS.
     pub endpoint: Option<String>,
-    /// Region; none if it is `auto`.
+    /// Region; none means that workers find it.
     pub region: Option<String>,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
     pub path_style: bool,
-    /// Base URL of links to stems.
-    pub public_url: Option<String>,
-    /// Further buckets that tasks may name.
-    pub input_buckets: Vec<String>,
     /// The access key.
     pub secret: Option<S3Secret>,
+}
+
+/// Where finished stems are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StemsPlan {
+    /// Bucket.
+    pub bucket: String,
+    /// Prefix of the object keys; empty or with a slash at its end.
+    pub prefix: String,
+    /// Base URL of links to stems.
+    pub public_url: Option<String>,
 }
 
 /// Secret keys of an S3 access key.
@@ -42,6 +61,25 @@ pub struct S3Secret {
     pub access_key_id: SecretKey,
     /// The secret access key.
     pub secret_access_key: SecretKey,
+    /// The session token of temporary credentials.
+    pub session_token: Option<SecretKey>,
+}
+
+impl S3Secret {
+    fn from_spec(spec: &S3CredentialsSecretRef) -> Self {
+        let key = |key: &str| SecretKey::new(&spec.name, key);
+        Self {
+            access_key_id: key(&spec.access_key_id_key),
+            secret_access_key: key(&spec.secret_access_key_key),
+            session_token: spec.session_token_key.as_deref().map(key),
+        }
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &SecretKey> {
+        [&self.access_key_id, &self.secret_access_key]
+            .into_iter()
+            .chain(&self.session_token)
+    }
 }
 
 /// A key of a Secret in the pool's namespace.
@@ -67,8 +105,13 @@ impl SecretKey {
 pub enum Staging {
     /// On a shared volume.
     SharedVolume(SharedVolume),
-    /// In the bucket for finished stems, under this prefix of object keys.
-    S3Prefix(String),
+    /// On the S3 server: bucket, and prefix of the object keys.
+    S3 {
+        /// Bucket.
+        bucket: String,
+        /// Prefix, with a slash at its end.
+        prefix: String,
+    },
 }
 
 /// A shared volume.
@@ -94,13 +137,13 @@ pub struct Model(pub String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Provider(pub &'static str);
 
-/// Addresses that webhooks may be sent to, and their signing secret.
+/// Addresses that requests may be sent to, and the signing secrets of webhooks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outbound {
-    /// Private hosts, addresses and networks that webhooks may be sent to.
+    /// Private hosts, addresses and networks that links and webhooks may name.
     pub allow: Vec<String>,
-    /// The signing secret.
-    pub webhook_secret: Option<SecretKey>,
+    /// The signing secrets, the newest first.
+    pub signing_secrets: Vec<SecretKey>,
 }
 
 impl StoragePlan {
@@ -108,49 +151,65 @@ impl StoragePlan {
         let s3 = &spec.s3;
         for (field, url) in [
             ("storage.s3.endpoint", &s3.endpoint),
-            ("storage.s3.publicUrl", &s3.public_url),
+            ("storage.stems.publicURL", &spec.stems.public_url),
         ] {
             if let Some(url) = url.as_ref().filter(|url| !is_http(url)) {
                 let problem = format!("`{url}` is not an http(s) URL");
                 let _: Option<()> = checks.refuse(field, problem, "write https://host");
             }
         }
-        let staging = match (&spec.work.persistent_volume_claim, &spec.work.s3_prefix) {
+        let staging = match (&spec.staging.persistent_volume_claim, &spec.staging.s3) {
             (Some(claim), None) => Some(Staging::SharedVolume(SharedVolume {
                 claim_name: claim.claim_name.clone(),
-                input_directory: claim.input_folder.clone(),
-                output_directory: claim.output_folder.clone(),
+                input_directory: claim.input_sub_path.clone(),
+                output_directory: claim.output_sub_path.clone(),
             })),
-            (None, Some(prefix)) => Some(Staging::S3Prefix(prefix.clone())),
+            (None, Some(staging)) => Some(Staging::S3 {
+                bucket: staging.bucket.as_ref().unwrap_or(&spec.stems.bucket).clone(),
+                prefix: staging
+                    .prefix
+                    .clone()
+                    .unwrap_or_else(|| STAGING_PREFIX.to_owned()),
+            }),
             _ => checks.refuse(
-                "storage.work",
+                "storage.staging",
                 "songs and stems are staged in one place",
-                "set exactly one of persistentVolumeClaim and s3Prefix",
+                "set exactly one of persistentVolumeClaim and s3",
             ),
         };
-        let scratch_bytes = checks.integer("storage.scratchBytes", spec.scratch_bytes, 64 << 20..=1 << 40);
         Some(Self {
             s3: S3Plan {
-                bucket: s3.bucket.clone(),
                 endpoint: s3.endpoint.clone(),
-                region: Some(s3.region.clone()).filter(|region| region != "auto"),
-                path_style: s3.path_style.unwrap_or(s3.endpoint.is_some()),
-                public_url: s3.public_url.clone(),
-                input_buckets: s3.input_buckets.clone(),
-                secret: s3.secret_ref.as_ref().map(|secret| S3Secret {
-                    access_key_id: SecretKey::new(&secret.name, &secret.access_key_id_key),
-                    secret_access_key: SecretKey::new(&secret.name, &secret.secret_access_key_key),
-                }),
+                region: s3.region.clone(),
+                path_style: s3.force_path_style.unwrap_or(s3.endpoint.is_some()),
+                secret: s3.credentials_secret_ref.as_ref().map(S3Secret::from_spec),
+            },
+            stems: StemsPlan {
+                bucket: spec.stems.bucket.clone(),
+                prefix: spec.stems.prefix.clone().unwrap_or_default(),
+                public_url: spec.stems.public_url.clone(),
             },
             staging: staging?,
-            delete_input: DeleteInput(match spec.delete_input {
-                DeleteInputSpec::AfterSuccess => "after-success",
-                DeleteInputSpec::Always => "always",
-                DeleteInputSpec::Never => "never",
+            input_buckets: spec.allowed_input_buckets.clone(),
+            delete_input: DeleteInput(match spec.input_deletion_policy {
+                InputDeletionPolicy::AfterSuccess => "after-success",
+                InputDeletionPolicy::Always => "always",
+                InputDeletionPolicy::Never => "never",
             }),
-            scratch_bytes: scratch_bytes?,
+            scratch_bytes: scratch_bytes(spec, checks)?,
         })
     }
+}
+
+fn scratch_bytes(spec: &StorageSpec, checks: &mut Checks) -> Option<u64> {
+    let Some(limit) = &spec.scratch_size_limit else {
+        return Some(SCRATCH_BYTES);
+    };
+    let bytes = limit.bytes().filter(|bytes| SCRATCH_RANGE.contains(bytes));
+    bytes.or_else(|| {
+        let problem = format!("{} is out of range", limit.0);
+        checks.refuse("storage.scratchSizeLimit", problem, "choose 64Mi to 1Ti")
+    })
 }
 
 impl Model {
@@ -159,12 +218,12 @@ impl Model {
             (Some(model), None) => Some(Self(model.clone())),
             (None, Some(path)) if path.starts_with('/') => Some(Self(path.clone())),
             (None, Some(path)) => checks.refuse(
-                "model.path",
+                "processor.model.path",
                 format!("`{path}` is not an absolute path"),
                 "write the path in the container, starting with /",
             ),
             _ => checks.refuse(
-                "model",
+                "processor.model",
                 "a worker runs one model",
                 "set exactly one of name and path",
             ),
@@ -173,20 +232,27 @@ impl Model {
 }
 
 impl Provider {
-    pub(super) fn from_spec(spec: ProviderSpec) -> Self {
-        Self(match spec {
-            ProviderSpec::Cpu => "cpu",
-            ProviderSpec::Cuda => "cuda",
+    /// Whether it is the CPU.
+    pub(crate) fn is_cpu(self) -> bool {
+        self.0 == "cpu"
+    }
+
+    pub(super) fn from_spec(spec: Option<ExecutionProvider>) -> Self {
+        Self(match spec.unwrap_or_default() {
+            ExecutionProvider::Cpu => "cpu",
+            ExecutionProvider::Cuda => "cuda",
         })
     }
 }
 
 impl Outbound {
-    pub(super) fn from_spec(spec: &OutboundSpec) -> Self {
-        let secret = spec.webhook_secret_ref.as_ref();
+    pub(super) fn from_spec(spec: &SeparationPoolSpec) -> Self {
+        let secrets = spec.webhooks.signing_secret_refs.iter();
         Self {
-            allow: spec.allow.clone(),
-            webhook_secret: secret.map(|secret| SecretKey::new(&secret.name, &secret.key)),
+            allow: spec.egress.allowed_private_hosts.clone(),
+            signing_secrets: secrets
+                .map(|secret| SecretKey::new(&secret.name, &secret.key))
+                .collect(),
         }
     }
 }

@@ -3,10 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use separation_contract::failure_policy::FailurePolicy;
-
 use super::*;
 use crate::crd::from_yaml;
+use crate::crd::{ScaleDownSpec, TargetKind, TargetSpec};
 use crate::decide::{Mode, Target};
 
 const FULL: &str = include_str!("../../tests/pools/full.yaml");
@@ -23,15 +22,15 @@ fn the_full_example_becomes_a_plan() {
     assert_eq!(plan.processor.task_timeout, Duration::from_secs(570));
     assert_eq!(plan.uploader.task_timeout, Duration::from_secs(270));
     assert_eq!(plan.processor.dead_letter_topic, "uvr_tasks_dead_letters");
-    assert_eq!(plan.processor.on_failure, FailurePolicy::RetryOnFailure(2));
+    assert_eq!(plan.processor.max_retries, 2);
     let policy = &plan.processor.policy;
     assert_eq!(
         (policy.limits.min(), policy.limits.max(), policy.mode),
-        (0, 8, Mode::Active)
+        (0, 8, Mode::Auto)
     );
     assert_eq!(
         policy.target,
-        Target::DrainWithin {
+        Target::DrainDeadline {
             within_seconds: NonZeroU32::new(600).unwrap(),
             task_seconds: NonZeroU32::new(90).unwrap(),
         }
@@ -44,11 +43,33 @@ fn the_full_example_becomes_a_plan() {
 }
 
 #[test]
-fn a_poll_interval_may_be_a_fraction_of_a_second() {
+fn the_last_replica_has_a_stabilization_window_of_its_own() {
+    let windows = |others, last| {
+        let mut pool = full();
+        pool.spec.processor.role.scaling.scale_down = Some(ScaleDownSpec {
+            stabilization_window_seconds: others,
+            last_replica_stabilization_window_seconds: last,
+        });
+        let policy = PoolPlan::from_pool(&pool).expect("a plan").processor.policy;
+        [policy.stabilization, policy.last_replica_stabilization].map(|window| window.as_secs())
+    };
+    assert_eq!(windows(None, None), [120, 120]);
+    assert_eq!(windows(Some(30), None), [30, 30]);
+    assert_eq!(windows(Some(30), Some(600)), [30, 600]);
+    assert_eq!(windows(None, Some(0)), [120, 0]);
+}
+
+#[test]
+fn an_absent_model_and_target_are_the_operators_defaults() {
     let mut pool = full();
-    pool.spec.processor.scaling.poll_interval_seconds = 0.25;
+    pool.spec.processor.model = None;
+    pool.spec.processor.role.scaling.target = None;
     let plan = PoolPlan::from_pool(&pool).expect("a plan");
-    assert_eq!(plan.processor.poll_interval, Duration::from_millis(250));
+    assert_eq!(plan.model, None);
+    assert_eq!(
+        plan.processor.policy.target,
+        Target::TasksPerReplica(NonZeroU32::MIN)
+    );
 }
 
 #[test]
@@ -56,13 +77,19 @@ fn all_problems_are_reported_together() {
     let mut pool = full();
     pool.spec.kafka.bootstrap_servers = "kafka".into();
     pool.spec.storage.s3.endpoint = Some("s3:9000".into());
-    pool.spec.model.name = Some("builtin".into());
-    pool.spec.processor.heartbeat_interval_ms = 60_000;
-    pool.spec.processor.scaling.max_replicas = -1;
-    pool.spec.processor.scaling.poll_interval_seconds = f64::NAN;
+    pool.spec.storage.staging.persistent_volume_claim = None;
+    let processor = &mut pool.spec.processor;
+    processor.model.as_mut().expect("the full pool has one").name = Some("builtin".into());
+    processor.role.consumer.heartbeat_interval_ms = 60_000;
+    processor.role.scaling.max_replicas = -1;
+    processor.role.scaling.lag_check_period_seconds = 0;
     pool.spec.uploader.scaling.min_replicas = 9;
-    pool.spec.uploader.scaling.target.tasks_per_replica = None;
-    pool.spec.uploader.on_failure.max_retries = Some(1);
+    pool.spec.uploader.scaling.target = Some(TargetSpec {
+        kind: TargetKind::DrainDeadline,
+        tasks_per_replica: None,
+        drain_deadline_seconds: Some(60),
+    });
+    pool.spec.uploader.max_retries = -1;
     let problems = PoolPlan::from_pool(&pool).unwrap_err();
     insta::assert_snapshot!(problems);
 }

@@ -24,7 +24,7 @@ use crate::apply::{Manifest, manifest_hash};
 use crate::crd::{SeparationPool, SeparationPoolStatus};
 use crate::decide::{CostAnnotation, PodName};
 use crate::lease::{Leadership, fenced};
-use crate::names::{CANDIDATE_COST, DELETION_COST, FIELD_MANAGER, POOL_LABEL, ROLE_LABEL};
+use crate::names::{CANDIDATE_COST, DELETION_COST, FIELD_MANAGER, POOL_LABEL, ROLE_LABEL, TOPIC_MISSING};
 use crate::observe::workload::{DeploymentSnapshot, PodSnapshot, WorkloadProblem, controller_uid};
 use crate::watch::cache::{PoolSnapshot, RoleKey};
 use crate::watch::pool_snapshot;
@@ -48,10 +48,10 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Executes writes; cheap to clone.
 #[derive(Clone)]
 pub(super) struct ApiWriter {
-    client: Client,
+    pub(super) client: Client,
     leadership: Leadership,
     deployments: Arc<Semaphore>,
-    others: Arc<Semaphore>,
+    pub(super) others: Arc<Semaphore>,
 }
 
 /// Why a write or a read failed.
@@ -74,6 +74,27 @@ pub(super) enum DeployOutcome {
     OtherVersion(DeploymentSnapshot),
     /// It was deleted: decide again.
     Deleted,
+}
+
+/// A topic to create.
+#[derive(Debug)]
+pub(super) struct NewTopic {
+    name: String,
+    partitions: u32,
+    /// The command by which a user creates it.
+    command: String,
+}
+
+impl NewTopic {
+    pub(super) fn new(servers: &str, name: &str, partitions: u32) -> Self {
+        Self {
+            name: name.to_owned(),
+            partitions,
+            command: format!(
+                "kafka-topics.sh --bootstrap-server {servers} --create --topic {name} --partitions {partitions}"
+            ),
+        }
+    }
 }
 
 /// Pods after an attempt to annotate them.
@@ -246,7 +267,7 @@ impl ApiWriter {
             Api::namespaced(self.client.clone(), &pool.namespace);
         // The uid is a precondition: a recreated pool of the same name must not get this status.
         let patch = json!({
-            "apiVersion": "separation.dev/v1alpha1",
+            "apiVersion": "separation.dev/v1beta1",
             "kind": "SeparationPool",
             "metadata": {"name": pool.name, "namespace": pool.namespace, "uid": uid},
             "status": status,
@@ -257,6 +278,26 @@ impl ApiWriter {
             .await
             .map_err(|error| classify(&error))?;
         Ok(pool_snapshot(&written).1)
+    }
+
+    /// Creates a topic.
+    pub(super) async fn create_topic(&self, cluster: &Cluster, topic: &NewTopic) -> Result<(), Failure> {
+        let _permit = self.others.acquire().await;
+        let deadline = self.commit_deadline()?;
+        let created = cluster
+            .create_topic(&topic.name, topic.partitions, &deadline)
+            .await;
+        created.map_err(|why| {
+            let message = format!(
+                "the topic {} does not exist and could not be created: {why}; fix: {}",
+                topic.name, topic.command
+            );
+            Failure {
+                pause: Pause::Growing,
+                problem: Some(WorkloadProblem::new(TOPIC_MISSING, Some(&message))),
+                error: message,
+            }
+        })
     }
 
     /// Commits offsets of a group without members.
@@ -329,7 +370,9 @@ fn ownership(existing: &Deployment, key: &RoleKey, planned: &Deployment) -> Owne
 }
 
 /// Ends requests without a response, so that they are retried. Boxed, because many jobs may be queued.
-async fn with_timeout<T>(requests: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(super) async fn with_timeout<T>(
+    requests: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     let result = tokio::time::timeout(JOB_TIMEOUT, Box::pin(requests)).await;
     result.unwrap_or_else(|_| Err(Failure::timed_out()))
 }
@@ -347,7 +390,7 @@ impl Failure {
         Self::transient("the API server did not answer in time")
     }
 
-    fn needs_user(reason: &str, message: &str) -> Self {
+    pub(super) fn needs_user(reason: &str, message: &str) -> Self {
         Self {
             pause: Pause::Longest,
             problem: Some(WorkloadProblem::new(reason, Some(message))),
@@ -372,7 +415,7 @@ fn commit_failure(reason: &str, error: &ReadError) -> Failure {
 }
 
 /// Classifies an error of the API server for the retry.
-fn classify(error: &kube::Error) -> Failure {
+pub(super) fn classify(error: &kube::Error) -> Failure {
     if fenced(error).is_some() {
         return Failure::transient("this replica no longer leads");
     }

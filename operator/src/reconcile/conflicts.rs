@@ -189,14 +189,14 @@ mod tests {
     fn pool(namespace: &str, created: &str, servers: &str, group: &str) -> (Arc<PoolId>, PoolSnapshot) {
         let yaml = format!(
             "
-apiVersion: separation.dev/v1alpha1
+apiVersion: separation.dev/v1beta1
 kind: SeparationPool
 metadata: {{name: vocals, namespace: {namespace}, uid: {namespace}, creationTimestamp: '{created}'}}
 spec:
   kafka: {{bootstrapServers: '{servers}'}}
-  storage: {{s3: {{bucket: stems}}, work: {{s3Prefix: staging/}}}}
-  processor: {{group: {group}}}
-  uploader: {{group: '{namespace}-uploaders'}}
+  storage: {{stems: {{bucket: stems}}, staging: {{s3: {{}}}}}}
+  processor: {{consumerGroup: {group}}}
+  uploader: {{consumerGroup: '{namespace}-uploaders'}}
 "
         );
         pool_snapshot(&DeserializeGuard(Ok(from_yaml(&yaml).unwrap())))

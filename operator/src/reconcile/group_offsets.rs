@@ -14,7 +14,7 @@ use separation_kafka::TopicIdentity;
 
 use super::conflicts::GroupUse;
 use crate::apply::offsets::{Commits, StableOffsets, recalled, to_adopt, to_remember, to_restore};
-use crate::crd::AdoptionStatus;
+use crate::crd::OffsetsStatus;
 use crate::decide::{GroupReading, Lag, Moment, Workload};
 use crate::observe::poller::Polled;
 use crate::observe::{Adoption, LagWithAnomalies, TopicOffsets, TopicRelation, compute_lag};
@@ -51,7 +51,7 @@ enum Membership {
 /// The state of a group's committed offsets.
 #[derive(Debug, Default)]
 pub(super) struct GroupOffsets {
-    adoption: Option<AdoptionStatus>,
+    adoption: Option<OffsetsStatus>,
     /// Whether consecutive readings agree on the committed offsets.
     stable_offsets: StableOffsets,
     /// The topic's ids at the last reading.
@@ -73,7 +73,7 @@ pub(super) struct GroupOffsets {
 
 impl GroupOffsets {
     /// `adoption` is from the pool's status.
-    pub(super) fn new(adoption: Option<&AdoptionStatus>, now: Moment) -> Self {
+    pub(super) fn new(adoption: Option<&OffsetsStatus>, now: Moment) -> Self {
         Self {
             adoption: adoption.cloned(),
             idle_since: now,
@@ -84,7 +84,7 @@ impl GroupOffsets {
     }
 
     /// The adoption for the pool's status.
-    pub(super) fn adoption(&self) -> Option<&AdoptionStatus> {
+    pub(super) fn adoption(&self) -> Option<&OffsetsStatus> {
         self.adoption.as_ref()
     }
 
@@ -100,7 +100,7 @@ impl GroupOffsets {
                 cluster_id: known(&adoption.cluster_id),
                 topic_id: known(&adoption.topic_id),
             }),
-            policy: plan.adoption,
+            policy: plan.initial_offset,
         }
     }
 
@@ -180,7 +180,7 @@ impl GroupOffsets {
             if let (None, Some(found)) = (known(recorded), found) {
                 *recorded = found.to_string();
                 // The recorded offsets may be of another topic.
-                adoption.offsets.clear();
+                adoption.committed.clear();
             }
         }
         if adoption.consumer_group.is_empty() {
@@ -195,7 +195,7 @@ impl GroupOffsets {
         let is_same = ids.cluster_id.is_some() && ids.topic_id.is_some() && ids == read.identity;
         let is_unused = self.membership != Some(Membership::Members);
         (is_same && is_unused)
-            .then(|| recalled(read, &adoption.offsets))
+            .then(|| recalled(read, &adoption.committed))
             .flatten()
     }
 
@@ -288,18 +288,18 @@ impl GroupOffsets {
         }
         let committed = self.read.as_ref().and_then(to_remember);
         if let (Some(adoption), Some(committed)) = (&mut self.adoption, committed) {
-            adoption.offsets = merge_recorded(committed, &adoption.offsets);
+            adoption.committed = merge_recorded(committed, &adoption.committed);
         }
     }
 
     /// Whether the adoption is in the pool's status, where another leader finds it.
-    pub(super) fn is_written(&self, written: Option<&AdoptionStatus>) -> bool {
-        let adoption = self.adoption.as_ref().map(AdoptionStatus::event);
-        adoption.is_some() && adoption == written.map(AdoptionStatus::event)
+    pub(super) fn is_written(&self, written: Option<&OffsetsStatus>) -> bool {
+        let adoption = self.adoption.as_ref().map(OffsetsStatus::event);
+        adoption.is_some() && adoption == written.map(OffsetsStatus::event)
     }
 
     /// Offsets were initialized.
-    pub(super) fn adopted(&mut self, adoption: AdoptionStatus, now: Moment) {
+    pub(super) fn adopted(&mut self, adoption: OffsetsStatus, now: Moment) {
         self.adoption = Some(adoption);
         self.restored(now);
     }

@@ -10,15 +10,17 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::task::JoinSet;
 
-use super::api_writer::{AnnotateOutcome, ApiWriter, DeployOutcome, Failure};
+use super::api_writer::{AnnotateOutcome, ApiWriter, DeployOutcome, Failure, NewTopic};
 use super::clusters::OpenCluster;
 use super::group_offsets::Adopt;
 use super::secrets::SecretName;
+use crate::apply::ApiObjects;
 use crate::apply::Manifest;
 use crate::apply::offsets::Commits;
-use crate::crd::{AdoptionStatus, SeparationPoolStatus};
+use crate::crd::{OffsetsStatus, SeparationPoolStatus};
 use crate::decide::{CostAnnotation, PodName};
 use crate::metrics::Metrics;
+use crate::observe::api::ApiSnapshot;
 use crate::observe::workload::DeploymentSnapshot;
 use crate::plan::{PoolId, RolePlan};
 use crate::watch::cache::{PoolSnapshot, RoleKey};
@@ -28,6 +30,8 @@ use crate::watch::cache::{PoolSnapshot, RoleKey};
 pub(super) enum JobResult {
     Role(RoleKey, StepResult),
     Status(Arc<PoolId>, Result<Box<PoolSnapshot>, Failure>),
+    /// The API's Deployment after a write; none if it was deleted.
+    Api(Arc<PoolId>, Result<Option<Box<ApiSnapshot>>, Failure>),
     SecretRead(SecretName, Result<Option<Box<Secret>>, Failure>),
 }
 
@@ -37,7 +41,8 @@ pub(super) enum StepResult {
     /// A write of the Deployment that had so many replicas before; none if it did not exist.
     Deployed(Option<u32>, Result<DeployOutcome, Failure>),
     Annotated(AnnotateOutcome),
-    Adopted(Result<AdoptionStatus, Failure>),
+    TopicCreated(Result<(), Failure>),
+    Adopted(Result<OffsetsStatus, Failure>),
     Recommitted(Result<(), Failure>),
     Restored(Result<(), Failure>),
 }
@@ -60,6 +65,7 @@ impl JobResult {
         let is_written = match self {
             Self::Role(_, result) => result.is_written(),
             Self::Status(_, result) => result.is_ok(),
+            Self::Api(_, result) => result.is_ok(),
             Self::SecretRead(..) => return None,
         };
         Some(if is_written { "written" } else { "failed" })
@@ -72,6 +78,7 @@ impl StepResult {
         match self {
             Self::Deployed(..) => "Deployment could not be written",
             Self::Annotated(_) => "Pods could not be annotated",
+            Self::TopicCreated(_) => "The topic could not be created",
             Self::Adopted(_) => "Offsets could not be initialized",
             Self::Recommitted(_) => "Offsets could not be committed again",
             Self::Restored(_) => "Offsets could not be restored",
@@ -83,7 +90,7 @@ impl StepResult {
             Self::Deployed(_, result) => matches!(result, Ok(DeployOutcome::Written(_))),
             Self::Annotated(annotated) => annotated.failure.is_none(),
             Self::Adopted(result) => result.is_ok(),
-            Self::Recommitted(result) | Self::Restored(result) => result.is_ok(),
+            Self::TopicCreated(result) | Self::Recommitted(result) | Self::Restored(result) => result.is_ok(),
         }
     }
 }
@@ -176,6 +183,20 @@ impl Jobs {
         });
     }
 
+    pub(super) fn create_topic(
+        &mut self,
+        key: RoleKey,
+        uid: Arc<str>,
+        open_cluster: Arc<OpenCluster>,
+        topic: NewTopic,
+    ) {
+        let writer = self.writer.clone();
+        let create = async move { writer.create_topic(&open_cluster.cluster, &topic).await };
+        self.start(Some(uid), create, |result| {
+            JobResult::Role(key, StepResult::TopicCreated(result))
+        });
+    }
+
     pub(super) fn adopt(
         &mut self,
         key: RoleKey,
@@ -186,14 +207,14 @@ impl Jobs {
         time: Time,
     ) {
         let id = |id: &Option<Arc<str>>| id.as_deref().unwrap_or_default().to_owned();
-        let adoption = AdoptionStatus {
+        let adoption = OffsetsStatus {
             topic_id: id(&adopt.topic.topic_id),
             cluster_id: id(&adopt.topic.cluster_id),
             consumer_group: plan.group.clone(),
-            offsets: Vec::new(),
+            committed: Vec::new(),
             partitions: i32::try_from(adopt.partitions).unwrap_or(i32::MAX),
-            policy: plan.adoption.name().to_owned(),
-            at: time,
+            initial_offset: plan.initial_offset.into(),
+            initialized_time: time,
         };
         let commit = self.commit(open_cluster, plan, adopt.commits);
         self.start(Some(uid), commit, |result| {
@@ -240,6 +261,22 @@ impl Jobs {
         let update = async move { writer.update_status(&target, &uid, &status).await };
         self.start(pool_uid, update, |result| {
             JobResult::Status(pool, result.map(Box::new))
+        });
+    }
+
+    pub(super) fn apply_api(&mut self, pool: Arc<PoolId>, uid: Arc<str>, objects: Box<ApiObjects>) {
+        let (writer, target, pool_uid) = (self.writer.clone(), Arc::clone(&pool), Arc::clone(&uid));
+        let apply = async move { writer.apply_api(&target, &pool_uid, &objects).await };
+        self.start(Some(uid), apply, |result| {
+            JobResult::Api(pool, result.map(|written| Some(Box::new(written))))
+        });
+    }
+
+    pub(super) fn delete_api(&mut self, pool: Arc<PoolId>, uid: Arc<str>) {
+        let (writer, target, pool_uid) = (self.writer.clone(), Arc::clone(&pool), Arc::clone(&uid));
+        let delete = async move { writer.delete_api(&target, &pool_uid).await };
+        self.start(Some(uid), delete, |result| {
+            JobResult::Api(pool, result.map(|()| None))
         });
     }
 

@@ -5,8 +5,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::api_writer::ApiWriter;
@@ -15,7 +13,7 @@ use super::conflicts;
 use super::conflicts::GroupUses;
 use super::jobs::{JobResult, Jobs, PoolUid};
 use super::operator::Operator;
-use super::pool::{ClusterAccess, PoolState};
+use super::pool::{ClusterAccess, PoolState, wall_clock_time};
 use crate::clock::Clock;
 use crate::decide::Moment;
 use crate::events::EventWriter;
@@ -213,10 +211,4 @@ impl Leader {
         }
         touched
     }
-}
-
-/// The wall-clock time in whole seconds, the precision that the API server stores.
-pub(super) fn wall_clock_time() -> Time {
-    let now = Timestamp::now();
-    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }

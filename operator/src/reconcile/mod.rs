@@ -7,6 +7,9 @@
 //! `event_loop` batches events; `leader` holds the state; `pass` reconciles one pool in the steps validate, observe, decide,
 //! apply, report; `jobs` runs the writes, which `api_writer` sends; `outcome` applies their results.
 
+mod api;
+mod api_objects;
+mod api_state;
 mod api_writer;
 mod clusters;
 mod conflicts;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 
-use super::api_writer::{DeployOutcome, Failure};
+use super::api_writer::{AnnotateOutcome, DeployOutcome, Failure};
 use super::jobs::{JobResult, StepResult};
 use super::leader::Leader;
 use super::pool::PoolState;
 use super::secrets::{SecretName, secrets_of};
-use crate::decide::Moment;
+use crate::decide::{Moment, PodName};
+use crate::observe::api::ApiSnapshot;
+use crate::observe::workload::PodSnapshot;
 use crate::plan::{PoolId, PoolPlan};
 use crate::watch::cache::{Cache, PoolSnapshot, RoleKey, WatchEvent};
 use crate::watch::mirror::Change;
@@ -31,6 +33,9 @@ impl Leader {
                     apply_step_result(pool, &key, result, now)
                 })
             }
+            JobResult::Api(id, result) => self.apply_to_pool(&id, pool_uid, cache, |pool, now| {
+                apply_api_result(pool, result, now)
+            }),
             JobResult::Status(id, result) => self.apply_to_pool(&id, pool_uid, cache, |pool, now| {
                 apply_status_result(pool, result, now)
             }),
@@ -113,20 +118,21 @@ fn apply_step_result(
             role.step_outdated(now);
             return vec![WatchEvent::Deployment(Change::Missing(key.clone()))];
         }
-        StepResult::Annotated(outcome) => {
-            let of_pod = |name| (key.clone(), name);
-            let existing = outcome.pods.into_iter();
-            let existing = existing.map(|(name, snapshot)| Change::Applied(of_pod(name), snapshot));
-            let deleted = outcome
-                .deleted
-                .into_iter()
-                .map(|name| Change::Missing(of_pod(name)));
-            changes.extend(existing.chain(deleted).map(WatchEvent::Pod));
-            outcome.failure
+        StepResult::Annotated(AnnotateOutcome {
+            pods,
+            deleted,
+            failure,
+        }) => {
+            changes.extend(pod_changes(key, pods, deleted));
+            failure
         }
         StepResult::Adopted(Ok(adoption)) => {
             role.adopted(adoption, now);
             pool.adopted(key.role);
+            None
+        }
+        StepResult::TopicCreated(Ok(())) => {
+            role.topic_created();
             None
         }
         StepResult::Recommitted(Ok(())) => {
@@ -138,6 +144,7 @@ fn apply_step_result(
             None
         }
         StepResult::Deployed(_, Err(failure))
+        | StepResult::TopicCreated(Err(failure))
         | StepResult::Adopted(Err(failure))
         | StepResult::Recommitted(Err(failure))
         | StepResult::Restored(Err(failure)) => Some(failure),
@@ -151,6 +158,46 @@ fn apply_step_result(
         }
     }
     changes
+}
+
+/// The changes of pods that were annotated, or found to be deleted.
+fn pod_changes(
+    key: &RoleKey,
+    pods: Vec<(PodName, PodSnapshot)>,
+    deleted: Vec<PodName>,
+) -> impl Iterator<Item = WatchEvent> {
+    let of_pod = |name| (key.clone(), name);
+    let existing = pods.into_iter();
+    let existing = existing.map(move |(name, snapshot)| Change::Applied(of_pod(name), snapshot));
+    let deleted = deleted.into_iter().map(move |name| Change::Missing(of_pod(name)));
+    existing.chain(deleted).map(WatchEvent::Pod)
+}
+
+fn apply_api_result(
+    pool: &mut PoolState,
+    result: Result<Option<Box<ApiSnapshot>>, Failure>,
+    now: Moment,
+) -> Vec<WatchEvent> {
+    let id = Arc::clone(&pool.id);
+    let api = &mut pool.api;
+    api.is_busy = false;
+    match result {
+        Ok(written) => {
+            api.retry.succeeded();
+            api.problem = None;
+            api.written = written.as_ref().and_then(|written| written.deployment.our_fields);
+            vec![WatchEvent::Api(match written {
+                Some(written) => Change::Applied(id, *written),
+                None => Change::Missing(id),
+            })]
+        }
+        Err(failure) => {
+            tracing::warn!(pool = %id, error = failure.error, "The API could not be written");
+            api.problem = failure.problem;
+            api.retry.failed(failure.pause, now);
+            Vec::new()
+        }
+    }
 }
 
 fn apply_status_result(

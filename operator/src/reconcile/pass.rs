@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::api_writer::NewTopic;
 use super::clusters::SettingsLookup;
 use super::conflicts;
-use super::leader::{Leader, wall_clock_time};
-use super::pool::{ClusterAccess, PoolState, role_status};
+use super::leader::Leader;
+use super::pool::{ClusterAccess, PoolState, role_status, wall_clock_time};
 use super::role::{RoleInputs, Step};
 use crate::apply::{Manifest, rollout};
 use crate::decide::{CostAnnotation, Moment, Workload, Write};
@@ -36,6 +37,7 @@ impl Leader {
             .remove(id)
             .unwrap_or_else(|| PoolState::new(id, snapshot, now));
         if let Some(plan) = self.validate(&mut pool, snapshot, now) {
+            let plan = pool.with_current_staging(plan, cache);
             self.open_cluster(&mut pool, &plan);
             for role in Role::ALL {
                 let (observed, workload) = self.observe(&pool, &plan, role, cache, now);
@@ -48,6 +50,7 @@ impl Leader {
                     self.apply_step(&mut pool, &plan, observed, step);
                 }
             }
+            self.reconcile_api(&mut pool, &plan, cache, now);
         }
         self.report(&mut pool, snapshot, cache, now);
         self.pools.insert(Arc::clone(id), pool);
@@ -142,7 +145,7 @@ impl Leader {
             pool_uid: &snapshot.uid,
             worker_ids: &ids,
             conflict: conflict.as_ref(),
-            written_adoption: status.and_then(|status| role_status(status, role)?.adoption.as_ref()),
+            written_adoption: status.and_then(|status| role_status(status, role)?.offsets.as_ref()),
             recommit_after,
         };
         pool.role(role).next(inputs, workload, now)
@@ -168,6 +171,17 @@ impl Leader {
             (Step::Write(Write::Unannotate(pods)), _) => {
                 self.jobs.annotate(key, uid, pods, CostAnnotation::Absent);
             }
+            (Step::CreateTopic(partitions), ClusterAccess::Open(open_cluster)) => {
+                let topic = &plan.role(role).topic;
+                tracing::info!(pool = %key.pool, %role, topic, partitions, "Creating the topic");
+                let servers = &plan.kafka.bootstrap_servers;
+                self.jobs.create_topic(
+                    key,
+                    uid,
+                    Arc::clone(open_cluster),
+                    NewTopic::new(servers, topic, partitions),
+                );
+            }
             (Step::Adopt(adopt), ClusterAccess::Open(open_cluster)) => {
                 tracing::info!(pool = %key.pool, %role, topic_id = ?adopt.topic.topic_id, cluster_id = ?adopt.topic.cluster_id, commits = adopt.commits.len(), "Initializing offsets");
                 self.jobs.adopt(
@@ -189,7 +203,7 @@ impl Leader {
                     .recommit(key, uid, Arc::clone(open_cluster), plan.role(role), partitions);
             }
             // These steps need readings, which exist only while the cluster is open.
-            (Step::Adopt(_) | Step::Restore(_) | Step::Recommit(_), _) => {
+            (Step::CreateTopic(_) | Step::Adopt(_) | Step::Restore(_) | Step::Recommit(_), _) => {
                 pool.role(role).step_succeeded(self.clock.now());
             }
         }

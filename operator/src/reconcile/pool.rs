@@ -6,22 +6,24 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::jiff::Timestamp;
 
 use kube::Resource as _;
 
+use super::api_state::ApiState;
 use super::clusters::OpenCluster;
 use super::conflicts::GroupUses;
 use super::retry::Retry;
 use super::role::RoleState;
-use crate::apply::Manifest;
-use crate::crd::{RoleStatus, SeparationPool, SeparationPoolStatus};
-use crate::decide::Moment;
+use crate::apply::{Manifest, api_objects};
+use crate::crd::{EffectiveSettings, LagState, RoleStatus, SeparationPool, SeparationPoolStatus};
+use crate::decide::{Lag, Moment};
 use crate::events::{EventPolicy, EventWriter, PoolFact, RoleFacts, Scaled};
 use crate::metrics::{Metrics, RoleMetrics};
 use crate::observe::workload::WorkloadProblem;
 use crate::plan::{PoolId, PoolPlan, Problems, Role};
 use crate::settings::WorkerSettings;
-use crate::status::{self, PoolReport, RoleReport, WriteDue};
+use crate::status::{self, PendingChange, PoolReport, RoleReport, WriteDue};
 use crate::watch::cache::{Cache, PoolSnapshot, RoleKey};
 
 /// The state of a pool's access to its Kafka cluster.
@@ -52,6 +54,9 @@ pub(super) struct PoolState {
     /// The last planned Deployments, with their hashes.
     manifests: [Option<(Manifest, Arc<str>)>; 2],
     pub(super) status: StatusState,
+    pub(super) api: ApiState,
+    /// Whether a change of the staging storage waits until no message is queued.
+    pub(super) staging_waits: bool,
     metrics: [Option<RoleMetrics>; 2],
     event_state: EventState,
 }
@@ -84,7 +89,7 @@ impl StatusState {
 impl PoolState {
     pub(super) fn new(id: &Arc<PoolId>, snapshot: &PoolSnapshot, now: Moment) -> Self {
         let status = snapshot.status.as_deref();
-        let adoption = |role: Role| status.and_then(|status| role_status(status, role)?.adoption.as_ref());
+        let adoption = |role: Role| status.and_then(|status| role_status(status, role)?.offsets.as_ref());
         Self {
             id: Arc::clone(id),
             uid: Arc::clone(&snapshot.uid),
@@ -93,9 +98,15 @@ impl PoolState {
             plan: None,
             invalid_spec: None,
             access: ClusterAccess::default(),
-            roles: Role::ALL.map(|role| RoleState::new(adoption(role), now)),
+            roles: Role::ALL.map(|role| {
+                let mut state = RoleState::new(adoption(role), now);
+                state.last_known_time = status.and_then(|status| last_known_time(role_status(status, role)?));
+                state
+            }),
             manifests: [None, None],
             status: StatusState::default(),
+            api: ApiState::default(),
+            staging_waits: false,
             metrics: [None, None],
             event_state: EventState::default(),
         }
@@ -111,12 +122,16 @@ impl PoolState {
         self.manifests = [None, None];
         // Earlier failures concern another spec.
         self.status.retry.succeeded();
+        self.api.retry.succeeded();
         for role in &mut self.roles {
             role.retry.succeeded();
         }
         let checked = snapshot.plan.clone().and_then(|plan| {
             for role in Role::ALL {
                 Manifest::new(Arc::clone(&plan), role, Arc::clone(settings)).deployment(0)?;
+            }
+            if let Some(api) = &plan.api {
+                api_objects(&plan, api, None, settings, None)?;
             }
             Ok(plan)
         });
@@ -154,12 +169,40 @@ impl PoolState {
         let last = &mut self.manifests[manifest.role as usize];
         if let Some((known, hash)) = last
             && (known.rollout, &known.secrets_hash) == (manifest.rollout, &manifest.secrets_hash)
+            && known.plan.storage.staging == manifest.plan.storage.staging
         {
             return Arc::clone(hash);
         }
         let hash = manifest.hash();
         *last = Some((manifest.clone(), Arc::clone(&hash)));
         hash
+    }
+
+    /// The plan with the staging storage of the running pods, while they have another one than planned and messages are
+    /// queued: queued tasks name the previous place.
+    pub(super) fn with_current_staging(&mut self, plan: Arc<PoolPlan>, cache: &Cache) -> Arc<PoolPlan> {
+        let planned = &plan.storage.staging;
+        let running = Role::ALL.map(|role| cache.deployment(&self.key(role))?.staging.as_ref());
+        let mut running = running.into_iter().flatten();
+        let current = match running.next() {
+            // Once one role has changed, the others follow.
+            Some(current) if current != planned && running.all(|other| other != planned) => current.clone(),
+            _ => {
+                self.staging_waits = false;
+                return plan;
+            }
+        };
+        self.staging_waits = Role::ALL.into_iter().any(|role| {
+            let lag = self.roles[role as usize].lag();
+            let is_empty = matches!(lag, Some((Lag::Known(lag), _)) if lag.messages() == 0);
+            plan.role(role).enabled && !is_empty
+        });
+        if !self.staging_waits {
+            return plan;
+        }
+        let mut waiting = PoolPlan::clone(&plan);
+        waiting.storage.staging = current;
+        Arc::new(waiting)
     }
 
     /// Stops reading its roles.
@@ -186,6 +229,10 @@ impl PoolState {
         let before = snapshot.status.as_deref();
         let mut after = status::status(&report, before, self.generation, time);
         self.keep_adoptions(&mut after);
+        let plan = self.plan.as_ref().filter(|_| self.invalid_spec.is_none());
+        if let Some(plan) = plan {
+            after.api = self.api.status(plan, cache.api(&self.id));
+        }
         let since = self.status.since_write(now);
         (status::write_due(before, &after, since) == WriteDue::Yes).then_some(after)
     }
@@ -198,7 +245,7 @@ impl PoolState {
         for role in Role::ALL.into_iter().filter(|role| !plan.role(*role).enabled) {
             let adoption = self.roles[role as usize].adoption().cloned();
             let kept = adoption.map(|adoption| RoleStatus {
-                adoption: Some(adoption),
+                offsets: Some(adoption),
                 ..RoleStatus::default()
             });
             match role {
@@ -223,14 +270,56 @@ impl PoolState {
                 explanation: state.explanation.clone()?,
                 lag: lag.clone(),
                 anomalies: anomalies.to_vec(),
-                last_known_at: state.last_known_at.clone(),
-                target: plan.role(role).policy.target,
-                adoption: state.adoption().cloned(),
+                last_known_time: state.last_known_time.clone(),
+                task_seconds: plan.role(role).task_seconds,
+                offsets: state.adoption().cloned(),
+                pending: self.pending_change(role, cache),
+                effective: self.effective(plan, role),
                 problems: role_problems(state, cache, &self.key(role), now),
                 refusals: state.refusals(plan.role(role), now),
             });
         }
         Some(PoolReport::Running(reports))
+    }
+
+    /// The part of the spec that a role's pods do not have yet: its Deployment waits, is about to be written, or is being
+    /// rolled out.
+    fn pending_change(&self, role: Role, cache: &Cache) -> Option<PendingChange> {
+        if self.staging_waits {
+            return Some(PendingChange::Staging);
+        }
+        let planned = self.manifests[role as usize].as_ref().map(|(_, hash)| &**hash);
+        let written = cache.deployment(&self.key(role));
+        let is_other = written.is_some_and(|written| written.manifest_hash.as_deref() != planned);
+        let is_rolling_out = is_other || self.roles[role as usize].rollout.is_in_progress();
+        is_rolling_out.then_some(PendingChange::RollingOut)
+    }
+
+    fn effective(&self, plan: &PoolPlan, role: Role) -> EffectiveSettings {
+        let role_plan = plan.role(role);
+        let settings = self.manifests[role as usize]
+            .as_ref()
+            .map(|(manifest, _)| &manifest.settings);
+        let or_default = |named: Option<&String>, default: fn(&WorkerSettings) -> &String| {
+            let default = settings.map(|settings| default(settings));
+            named.or(default).cloned().unwrap_or_default()
+        };
+        let (model, execution_provider) = match role {
+            Role::Processor => (
+                or_default(plan.model.as_ref().map(|model| &model.0), |settings| {
+                    &settings.model.0
+                }),
+                plan.provider.0.to_uppercase(),
+            ),
+            Role::Uploader => Default::default(),
+        };
+        EffectiveSettings {
+            image: or_default(role_plan.pod.image.as_ref(), |settings| &settings.image),
+            model,
+            execution_provider,
+            target: role_plan.policy.target.to_string(),
+            region: plan.storage.s3.region.clone().unwrap_or_default(),
+        }
     }
 
     /// Updates a role's metrics from its last decision.
@@ -308,7 +397,24 @@ impl PoolState {
 
     /// Whether a retry is due.
     pub(super) fn is_due(&self, now: Moment) -> bool {
-        self.status.retry.is_due(now) || self.roles.iter().any(|role| role.retry.is_due(now))
+        self.status.retry.is_due(now)
+            || self.api.retry.is_due(now)
+            || self.roles.iter().any(|role| role.retry.is_due(now))
+    }
+}
+
+/// The wall-clock time in whole seconds, the precision that the API server stores.
+pub(super) fn wall_clock_time() -> Time {
+    let now = Timestamp::now();
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
+}
+
+/// When lag was last known, from the status that another leader wrote: while it is known, the time of this start.
+fn last_known_time(status: &RoleStatus) -> Option<Time> {
+    let lag = status.lag.as_ref()?;
+    match lag.state {
+        LagState::Known => Some(wall_clock_time()),
+        LagState::Partial | LagState::Unknown => lag.last_known_time.clone(),
     }
 }
 

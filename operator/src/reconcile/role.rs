@@ -15,7 +15,7 @@ use super::group_offsets::{Adopt, GroupOffsets};
 use super::retry::{FieldManagerConflict, Retry};
 use super::rollout::RolloutProgress;
 use crate::apply::offsets::Commits;
-use crate::crd::AdoptionStatus;
+use crate::crd::OffsetsStatus;
 use crate::decide::{
     Explanation, GroupReading, History, Lag, LagReading, Moment, Observation, PodState, Policy,
     ReplicaLimits, Workload, Write, decide,
@@ -33,11 +33,16 @@ use separation_contract::offset_metadata::Hold;
 /// How often a disabled role is read, only to keep its offsets from expiring.
 const DISABLED_POLL_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Kafka's error code of a topic that does not exist.
+const UNKNOWN_TOPIC: i16 = 3;
+
 /// What is done next for a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     /// Execute a write. [`Write::SetReplicas`] writes the Deployment as planned, even if its replicas do not change.
     Write(Write),
+    /// Create its topic, which does not exist, with this number of partitions.
+    CreateTopic(u32),
     /// Initialize its group's offsets, and record that in the status.
     Adopt(Adopt),
     /// Commit the offsets recorded in the status, for a group that has lost all of its offsets.
@@ -63,7 +68,7 @@ pub(super) struct RoleInputs<'a> {
     /// Another pool or client that uses its group.
     pub(super) conflict: Option<&'a Arc<str>>,
     /// The adoption in the pool's status.
-    pub(super) written_adoption: Option<&'a AdoptionStatus>,
+    pub(super) written_adoption: Option<&'a OffsetsStatus>,
     /// Time after which the offsets of an idle group are committed again.
     pub(super) recommit_after: Duration,
 }
@@ -95,7 +100,7 @@ pub(super) struct RoleState {
     pub(super) explanation: Option<Explanation>,
     /// Why the last step failed.
     pub(super) problem: Option<WorkloadProblem>,
-    pub(super) last_known_at: Option<Time>,
+    pub(super) last_known_time: Option<Time>,
     known_at: Option<Moment>,
     /// Ready pods that are not members of the group.
     non_members: NonMembers,
@@ -107,13 +112,14 @@ struct RoleReading {
     lag: Lag,
     anomalies: Vec<OffsetAnomaly>,
     holds: Vec<Hold>,
+    topic_is_missing: bool,
     /// Why Kafka refuses the operator, which uses the workers' credentials.
     refused: Option<Arc<str>>,
 }
 
 impl RoleState {
     /// `adoption` is from the pool's status.
-    pub(super) fn new(adoption: Option<&AdoptionStatus>, started: Moment) -> Self {
+    pub(super) fn new(adoption: Option<&OffsetsStatus>, started: Moment) -> Self {
         Self {
             offsets: GroupOffsets::new(adoption, started),
             ..Self::default()
@@ -137,9 +143,9 @@ impl RoleState {
         RoleQuery {
             query: self.query(plan),
             interval: if plan.enabled {
-                plan.poll_interval
+                plan.lag_check_period
             } else {
-                plan.poll_interval.max(DISABLED_POLL_INTERVAL)
+                plan.lag_check_period.max(DISABLED_POLL_INTERVAL)
             },
             members: if scale_down_possible || offsets_are_due || !is_empty {
                 MembersRead::Always
@@ -164,14 +170,18 @@ impl RoleState {
         }
         let found = self.offsets.read(&polled, plan);
         if matches!(found.lag, Lag::Known(_)) {
-            self.last_known_at = Some(now.clone());
+            self.last_known_time = Some(now.clone());
             self.known_at = Some(polled.at);
         }
+        let unknown_topic = |error: &ReadError| error.kind == ReadErrorKind::Refused(UNKNOWN_TOPIC);
+        let topic_is_missing =
+            polled.result.topic.is_none() && polled.result.error.as_ref().is_some_and(unknown_topic);
         self.reading = Some(RoleReading {
             at: polled.at,
             lag: found.lag,
             anomalies: found.anomalies,
             holds: polled.result.holds,
+            topic_is_missing,
             refused: polled
                 .result
                 .error
@@ -201,6 +211,7 @@ impl RoleState {
             },
             anomalies: Vec::new(),
             holds: Vec::new(),
+            topic_is_missing: false,
             refused: None,
         });
         self.group = None;
@@ -261,7 +272,7 @@ impl RoleState {
     }
 
     /// How the group's offsets were initialized.
-    pub(super) fn adoption(&self) -> Option<&AdoptionStatus> {
+    pub(super) fn adoption(&self) -> Option<&OffsetsStatus> {
         self.offsets.adoption()
     }
 
@@ -365,6 +376,9 @@ impl RoleState {
         if inputs.conflict.is_some() {
             return None;
         }
+        if self.is_topic_missing() && !self.offsets.is_initialized(inputs.plan) {
+            return Some(Step::CreateTopic(inputs.plan.policy.limits.max()));
+        }
         if let Some(adopt) = self.offsets.adopt(inputs.plan) {
             return Some(Step::Adopt(adopt));
         }
@@ -381,6 +395,14 @@ impl RoleState {
                 .recommit(inputs.plan, inputs.recommit_after, at)
                 .map(Step::Recommit),
         }
+    }
+
+    /// Whether the last reading found that the topic does not exist. One that was deleted after its offsets were
+    /// initialized is not created again: a user may be about to recreate it.
+    fn is_topic_missing(&self) -> bool {
+        self.reading
+            .as_ref()
+            .is_some_and(|reading| reading.topic_is_missing)
     }
 
     /// Whether new pods would connect to other brokers than the running pods, for which offsets are not yet known to be
@@ -412,6 +434,11 @@ impl RoleState {
         self.owned_fields
             .zip(snapshot)
             .is_some_and(|(owned_fields, snapshot)| snapshot.our_fields != Some(owned_fields))
+    }
+
+    /// The topic was created.
+    pub(super) fn topic_created(&mut self) {
+        self.forget_lag();
     }
 
     /// The step in progress succeeded.
@@ -457,7 +484,7 @@ impl RoleState {
     }
 
     /// Offsets were initialized.
-    pub(super) fn adopted(&mut self, adoption: AdoptionStatus, now: Moment) {
+    pub(super) fn adopted(&mut self, adoption: OffsetsStatus, now: Moment) {
         self.offsets.adopted(adoption, now);
         self.forget_lag();
     }

@@ -22,12 +22,17 @@ impl RolloutProgress {
         });
     }
 
+    /// Whether an update is incomplete.
+    pub(super) fn is_in_progress(self) -> bool {
+        self.0.is_some()
+    }
+
     /// The problem to report after [`STALLED_AFTER`] without progress.
     pub(super) fn problem(self, now: Moment) -> Option<WorkloadProblem> {
         let (updated, since) = self.0?;
         let message = format!(
             "a rolling update has made no progress for {} minutes ({updated} pods have the new template); no worker is \
-             removed until it is complete; fix: correct the pool's image or podOverrides, or apply its last working \
+             removed until it is complete; fix: correct the pool's image or podTemplate, or apply its last working \
              version (kubectl rollout undo alone is reverted, because the pool defines the template)",
             STALLED_AFTER.as_secs() / 60
         );

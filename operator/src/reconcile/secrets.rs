@@ -94,13 +94,17 @@ impl SecretCache {
     /// A hash of the contents that a role's workers are started with. `None` if there are none, and while one is
     /// missing or unread: pods are not replaced because a Secret is temporarily missing.
     pub(super) fn hash(&self, plan: &PoolPlan, role: Role) -> Option<String> {
-        let keys = plan.secret_keys(role);
+        self.hash_of(&plan.id, &plan.secret_keys(role))
+    }
+
+    /// The same for these keys.
+    pub(super) fn hash_of(&self, pool: &PoolId, keys: &[&SecretKey]) -> Option<String> {
         if keys.is_empty() {
             return None;
         }
         let mut contents = Vec::new();
         for key in keys {
-            let text = self.text(&plan.id, key)?;
+            let text = self.text(pool, key)?;
             for part in [&key.secret, &key.key, &text] {
                 // Prefixed with its length, so that different contents never give the same bytes.
                 contents.extend_from_slice(&part.len().to_be_bytes());
@@ -166,6 +170,7 @@ impl SecretCache {
 /// The Secrets that a plan names.
 pub(super) fn secrets_of(plan: &PoolPlan) -> BTreeSet<SecretName> {
     let keys = Role::ALL.into_iter().flat_map(|role| plan.secret_keys(role));
+    let keys = keys.chain(plan.api_secret_keys());
     keys.map(|key| SecretName::of(&plan.id, key)).collect()
 }
 
@@ -184,13 +189,13 @@ mod tests {
 
     fn plan() -> PoolPlan {
         let yaml = "
-apiVersion: separation.dev/v1alpha1
+apiVersion: separation.dev/v1beta1
 kind: SeparationPool
 metadata: {name: vocals, namespace: media}
 spec:
-  kafka: {bootstrapServers: 'k:1', sasl: {mechanism: SCRAM-SHA-512, secretRef: {name: kafka-user}}}
-  storage: {s3: {bucket: stems, secretRef: {name: s3}}, work: {s3Prefix: staging/}}
-  outbound: {webhookSecretRef: {name: webhooks, key: secret}}
+  kafka: {bootstrapServers: 'k:1', sasl: {usernameSecretRef: {name: kafka-user}, passwordSecretRef: {name: kafka-user}}}
+  storage: {s3: {credentialsSecretRef: {name: s3}}, stems: {bucket: stems}, staging: {s3: {}}}
+  webhooks: {signingSecretRefs: [{name: webhooks}]}
 ";
         PoolPlan::from_pool(&from_yaml(yaml).unwrap()).unwrap()
     }

@@ -21,7 +21,7 @@ Examples:
       pools of two namespaces; needs permissions in these two only (deploy/operator/one-namespace)
   separation-operator run --worker-image … --health-address 127.0.0.1:0 --log-level info,separation_operator=debug
       from a laptop, with the kubeconfig's permissions; stands by while an operator in the cluster leads
-  separation-operator run --worker-image … --allow-in-overrides service-account,host-path
+  separation-operator run --worker-image … --allow-in-pod-template service-account,host-path
       pools may name a service account and mount files of the node";
 
 /// Arguments of `run`.
@@ -204,7 +204,7 @@ impl RunSettings {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             worker_image = self.workers.image,
-            allowed_in_overrides = ?self.workers.allowed,
+            allowed_in_pod_template = ?self.workers.allowed,
             namespaces,
             health_address = %self.health_address,
             keep_offsets_seconds = self.keep_offsets_after.as_secs(),
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn every_argument_is_parsed() {
         let found = settings(
-            "--watch-namespaces media,,podcasts --allow-in-overrides host-path,root --health-address 127.0.0.1:0 \
+            "--watch-namespaces media,,podcasts --allow-in-pod-template host-path,root --health-address 127.0.0.1:0 \
              --shutdown-seconds 5 --lease-name other --lease-duration-seconds 30 --log-format json --log-level debug",
         )
         .expect("settings");

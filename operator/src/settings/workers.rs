@@ -4,25 +4,30 @@ use std::collections::BTreeSet;
 
 use clap::{Args, ValueEnum};
 
+use crate::plan::Model;
+
 /// Worker options.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Workers")]
 pub struct WorkerArguments {
-    /// Worker image of pools without spec.image
+    /// Worker image of pools that name none
     #[arg(long, env = "WORKER_IMAGE", value_name = "IMAGE")]
     pub worker_image: String,
-    /// Settings that podOverrides may contain although they are refused by default, comma separated
+    /// Separation model of pools that name none: builtin, or the name of a model in the image
+    #[arg(long, env = "WORKER_MODEL", default_value = "builtin", value_name = "MODEL")]
+    pub worker_model: String,
+    /// Settings of pods that pools may use although they are refused by default, comma separated
     #[arg(
         long,
-        env = "ALLOW_IN_OVERRIDES",
+        env = "ALLOW_IN_POD_TEMPLATE",
         value_enum,
         value_delimiter = ',',
         value_name = "WHAT"
     )]
-    pub allow_in_overrides: Vec<Allowance>,
+    pub allow_in_pod_template: Vec<Allowance>,
 }
 
-/// A setting that `podOverrides` may contain although it is refused by default.
+/// A setting of pods that is refused by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Allowance {
     /// Name a service account, and mount its token
@@ -40,9 +45,11 @@ pub enum Allowance {
 /// Worker settings that apply to every pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerSettings {
-    /// Worker image of pools without `spec.image`.
+    /// Worker image of pools that name none.
     pub image: String,
-    /// Settings that `podOverrides` may contain.
+    /// Separation model of pools that name none.
+    pub model: Model,
+    /// Settings of pods that pools may use.
     pub allowed: BTreeSet<Allowance>,
 }
 
@@ -51,7 +58,8 @@ impl WorkerArguments {
     pub fn settings(&self) -> WorkerSettings {
         WorkerSettings {
             image: self.worker_image.clone(),
-            allowed: self.allow_in_overrides.iter().copied().collect(),
+            model: Model(self.worker_model.clone()),
+            allowed: self.allow_in_pod_template.iter().copied().collect(),
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::report::{PoolReport, RoleReport};
+use super::report::{PendingChange, PoolReport, RoleReport};
 use crate::crd::condition_types;
 use crate::decide::{Lag, Limit, Reason};
+use crate::names::TOPIC_MISSING;
 use crate::observe::OffsetAnomaly;
 use crate::observe::workload::WorkloadProblem;
 use crate::plan::Problems;
@@ -33,17 +35,22 @@ enum ConditionStatus {
     Unknown,
 }
 
+/// How long lag may be unknown before a pool is not ready: a restart of brokers is shorter.
+const LAG_GRACE: SignedDuration = SignedDuration::from_mins(5);
+
 /// The conditions of a pool, always the same ones in the same order.
-pub(super) fn of_pool(report: &PoolReport) -> Vec<ConditionUpdate> {
+pub(super) fn of_pool(report: &PoolReport, now: &Time) -> Vec<ConditionUpdate> {
     match report {
         PoolReport::Refused(problems) => refused(problems),
         PoolReport::Running(roles) => vec![
-            ready(roles),
+            ready(roles, now),
+            reconciling(roles),
+            stalled(roles),
             lag_known(roles),
             scaling_limited(roles),
             degraded(roles),
             dependencies_available(roles),
-            conflict(roles),
+            group_conflict(roles),
         ],
     }
 }
@@ -89,6 +96,8 @@ fn refused(problems: &Problems) -> Vec<ConditionUpdate> {
     };
     vec![
         condition_false(condition_types::READY, reason, problems.to_string()),
+        condition_false(condition_types::RECONCILING, reason, "waits for a valid spec"),
+        condition_true(condition_types::STALLED, reason, problems.to_string()),
         unknown(condition_types::LAG_KNOWN),
         unknown(condition_types::SCALING_LIMITED),
         condition_true(
@@ -97,33 +106,109 @@ fn refused(problems: &Problems) -> Vec<ConditionUpdate> {
             "workers continue with the last valid spec",
         ),
         unknown(condition_types::DEPENDENCIES_AVAILABLE),
-        unknown(condition_types::CONFLICT),
+        unknown(condition_types::GROUP_CONFLICT),
     ]
 }
 
-fn ready(roles: &[RoleReport]) -> ConditionUpdate {
-    let not_ready = |report: &&RoleReport| report.explanation.pods.ready < report.explanation.desired;
+/// Whether the pool can serve tasks; a scale-up changes nothing here.
+fn ready(roles: &[RoleReport], now: &Time) -> ConditionUpdate {
     let type_ = condition_types::READY;
-    match lines_by_role(roles, not_ready, |report| {
-        let explanation = &report.explanation;
-        format!("{} of {} are ready", explanation.pods.ready, explanation.desired)
+    let not_initialized = |report: &RoleReport| {
+        topic_problem(report).map_or_else(
+            || "the offsets of the consumer group are not initialized; workers start afterwards".to_owned(),
+            |problem| problem.message.to_string(),
+        )
+    };
+    if let Some(message) = lines_by_role(roles, |report| report.offsets.is_none(), not_initialized) {
+        return condition_false(type_, "OffsetsNotInitialized", message);
+    }
+    let dependencies = dependencies_available(roles);
+    if matches!(dependencies.status, ConditionStatus::False) {
+        return condition(
+            type_,
+            ConditionStatus::False,
+            dependencies.reason,
+            dependencies.message,
+        );
+    }
+    let unknown = |report: &&RoleReport| {
+        let known = |at: &Time| now.0.duration_since(at.0) <= LAG_GRACE;
+        !matches!(report.lag, Lag::Known(_)) && !report.last_known_time.as_ref().is_some_and(known)
+    };
+    if let Some(message) = lines_by_role(roles, unknown, |report| {
+        format!(
+            "lag has been unknown for 5 minutes or more: {}",
+            why_unknown(report)
+        )
     }) {
-        None => condition_true(type_, "DesiredReplicasReady", "the desired replicas are ready"),
-        Some(message) => condition_false(type_, "WorkersStarting", message),
+        return condition_false(type_, "LagUnknown", message);
+    }
+    condition_true(type_, "Available", "tasks are processed as the lag requires")
+}
+
+/// Why the topic is missing, if the operator could not create it.
+fn topic_problem(report: &RoleReport) -> Option<&WorkloadProblem> {
+    let mut problems = report.problems.iter();
+    problems.find(|problem| &*problem.reason == TOPIC_MISSING)
+}
+
+/// Whether Deployments do not yet match the spec; replicas that follow the lag do not count.
+fn reconciling(roles: &[RoleReport]) -> ConditionUpdate {
+    let type_ = condition_types::RECONCILING;
+    let reasons = [
+        (
+            PendingChange::Staging,
+            "StagingChangeWaits",
+            "storage.staging changes when the lag of both topics is 0, because queued tasks name the previous place",
+        ),
+        (
+            PendingChange::RollingOut,
+            "RollingOut",
+            "pods are being replaced by pods of the current spec",
+        ),
+    ];
+    for (change, reason, message) in reasons {
+        let is_pending = |report: &&RoleReport| report.pending == Some(change);
+        if let Some(message) = lines_by_role(roles, is_pending, |_| message.to_owned()) {
+            return condition_true(type_, reason, message);
+        }
+    }
+    let is_new = |report: &&RoleReport| {
+        let is_held = report.explanation.reason == Reason::Conflict || topic_problem(report).is_some();
+        report.offsets.is_none() && !is_held
+    };
+    if let Some(message) = lines_by_role(roles, is_new, |_| {
+        "the offsets of the consumer group are being initialized".to_owned()
+    }) {
+        return condition_true(type_, "InitializingOffsets", message);
+    }
+    condition_false(type_, "UpToDate", "the Deployments match the spec")
+}
+
+/// Whether only a change by a person lets the pool progress.
+fn stalled(roles: &[RoleReport]) -> ConditionUpdate {
+    let type_ = condition_types::STALLED;
+    let conflict = group_conflict(roles);
+    match conflict.status {
+        ConditionStatus::True => condition_true(type_, conflict.reason, conflict.message),
+        _ => condition_false(type_, "NotStalled", "the pool progresses by itself"),
+    }
+}
+
+fn why_unknown(report: &RoleReport) -> String {
+    match &report.lag {
+        Lag::Known(_) => String::new(),
+        Lag::Partial { missing, why, .. } => format!("{missing} partitions could not be read: {why}"),
+        Lag::Unknown { why } => format!("could not be read: {why}"),
     }
 }
 
 fn lag_known(roles: &[RoleReport]) -> ConditionUpdate {
     let type_ = condition_types::LAG_KNOWN;
     let unknown = |report: &&RoleReport| !matches!(report.lag, Lag::Known(_));
-    let why = |report: &RoleReport| match &report.lag {
-        Lag::Known(_) => String::new(),
-        Lag::Partial { missing, why, .. } => format!("{missing} partitions could not be read: {why}"),
-        Lag::Unknown { why } => format!("could not be read: {why}"),
-    };
-    match lines_by_role(roles, unknown, why) {
+    match lines_by_role(roles, unknown, why_unknown) {
         None => condition_true(type_, "AllPartitionsRead", "all partitions were read"),
-        Some(message) => condition_false(type_, "LagUnreadable", message),
+        Some(message) => condition_false(type_, "PartitionsUnreadable", message),
     }
 }
 
@@ -151,12 +236,25 @@ fn scaling_limited(roles: &[RoleReport]) -> ConditionUpdate {
         lines_by_role(roles, limited, |report| report.explanation.to_string()),
     ) {
         (Some(reason), Some(message)) => condition_true(type_, reason, message),
-        _ => condition_false(
-            type_,
-            "NotLimited",
-            "desired replicas are the replicas the backlog needs",
-        ),
+        _ => match lines_by_role(roles, has_few_partitions, |report| {
+            let partitions = report.explanation.lag.map_or(0, |lag| lag.partitions);
+            let max = report.explanation.limits.max();
+            format!("maxReplicas is {max} and the topic has {partitions} partitions; fix: add partitions")
+        }) {
+            Some(message) => condition_true(type_, "FewerPartitionsThanMaxReplicas", message),
+            None => condition_false(
+                type_,
+                "NotLimited",
+                "desired replicas are the replicas the backlog needs",
+            ),
+        },
     }
+}
+
+/// Whether the topic has fewer partitions than `maxReplicas`, so that some replicas are never needed.
+fn has_few_partitions(report: &&RoleReport) -> bool {
+    let lag = report.explanation.lag.filter(|lag| lag.missing == 0);
+    lag.is_some_and(|lag| lag.partitions < report.explanation.limits.max())
 }
 
 fn degraded(roles: &[RoleReport]) -> ConditionUpdate {
@@ -184,18 +282,6 @@ fn degraded(roles: &[RoleReport]) -> ConditionUpdate {
         if more > 0 {
             let text = format!("{role}: {more} more partitions with offset anomalies");
             found.push(("MoreOffsets", text));
-        }
-        let max = report.explanation.limits.max();
-        let partitions = report
-            .explanation
-            .lag
-            .filter(|lag| lag.missing == 0)
-            .map(|lag| lag.partitions);
-        if let Some(partitions) = partitions.filter(|partitions| *partitions < max) {
-            let text = format!(
-                "{role}: maxReplicas is {max} and the topic has {partitions} partitions; fix: add partitions"
-            );
-            found.push(("FewerPartitionsThanMaxReplicas", text));
         }
     }
     match found.first() {
@@ -230,8 +316,8 @@ fn dependencies_available(roles: &[RoleReport]) -> ConditionUpdate {
     }
 }
 
-fn conflict(roles: &[RoleReport]) -> ConditionUpdate {
-    let type_ = condition_types::CONFLICT;
+fn group_conflict(roles: &[RoleReport]) -> ConditionUpdate {
+    let type_ = condition_types::GROUP_CONFLICT;
     let conflicting = |report: &&RoleReport| report.explanation.reason == Reason::Conflict;
     match lines_by_role(roles, conflicting, |report| report.explanation.to_string()) {
         None => condition_false(
@@ -304,7 +390,11 @@ fn condition_true(
     condition(type_, ConditionStatus::True, reason, message)
 }
 
-fn condition_false(type_: &'static str, reason: &'static str, message: impl Into<String>) -> ConditionUpdate {
+fn condition_false(
+    type_: &'static str,
+    reason: impl Into<Cow<'static, str>>,
+    message: impl Into<String>,
+) -> ConditionUpdate {
     condition(type_, ConditionStatus::False, reason, message)
 }
 

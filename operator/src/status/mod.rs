@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::crd::{AdoptionStatus, LagState, LagStatus, ReplicaStatus, RoleStatus, SeparationPoolStatus};
-use crate::decide::{Explanation, Lag, LagByPartition};
+use crate::crd::{LagState, LagStatus, OffsetsStatus, ReplicaStatus, RoleStatus, SeparationPoolStatus};
+use crate::decide::{Explanation, Lag, LagByPartition, completion_time};
 use crate::plan::Role;
 
 pub(crate) use conditions::{anomaly_reason, anomaly_text};
-pub use report::{PoolReport, RoleReport};
+pub use report::{PendingChange, PoolReport, RoleReport};
 
 /// Minimum time between two writes of numbers only: a thousand busy pools write at most two hundred times a second.
 const NUMBERS_EVERY: Duration = Duration::from_secs(5);
@@ -39,7 +39,7 @@ pub fn status(
     generation: Option<i64>,
     now: &Time,
 ) -> SeparationPoolStatus {
-    let conditions = conditions::of_pool(report);
+    let conditions = conditions::of_pool(report, now);
     let previous = before.map(|status| &status.conditions[..]).unwrap_or_default();
     let mut status = SeparationPoolStatus {
         observed_generation: generation,
@@ -47,6 +47,7 @@ pub fn status(
         // While a spec is invalid the roles' status is kept: workers continue with the last valid spec.
         processor: before.and_then(|before| before.processor.clone()),
         uploader: before.and_then(|before| before.uploader.clone()),
+        api: before.and_then(|before| before.api.clone()),
     };
     if let PoolReport::Running(roles) = report {
         let role = |role: Role| roles.iter().find(|report| report.role == role).map(role_status);
@@ -84,17 +85,18 @@ fn immediate_fields(status: &SeparationPoolStatus) -> impl PartialEq {
         conditions.collect::<Vec<_>>(),
         status.processor.as_ref().map(immediate_role_fields),
         status.uploader.as_ref().map(immediate_role_fields),
+        &status.api,
     )
 }
 
 fn immediate_role_fields(role: &RoleStatus) -> impl PartialEq {
     (
         &role.reason,
-        &role.bound,
+        &role.limited_by,
         role.lag.as_ref().map(|lag| lag.state),
         role.replicas.desired,
         role.replicas.unschedulable,
-        role.adoption.as_ref().map(AdoptionStatus::event),
+        role.offsets.as_ref().map(OffsetsStatus::event),
     )
 }
 
@@ -102,17 +104,20 @@ fn role_status(report: &RoleReport) -> RoleStatus {
     let explanation = &report.explanation;
     let lag = explanation.lag;
     let partitions = lag.map(|lag| lag.partitions.saturating_add(lag.missing));
-    let completion = lag.and_then(|lag| report.target.completion_time(lag.messages, explanation.desired));
+    let completion = lag
+        .zip(report.task_seconds)
+        .map(|(lag, task)| completion_time(task, lag.messages, explanation.desired));
     RoleStatus {
         lag: Some(lag_status(report)),
         partitions: partitions.map(to_i32),
         partitions_with_work: lag.map(|lag| to_i32(lag.partitions_with_work)),
-        waiting_seconds: completion.map(|time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
+        estimated_drain_seconds: completion.map(|time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
         replicas: replica_status(explanation),
         reason: explanation.reason.name().to_owned(),
-        bound: explanation.limit.to_string(),
+        limited_by: explanation.limit.to_string(),
         message: explanation.to_string(),
-        adoption: report.adoption.clone(),
+        offsets: report.offsets.clone(),
+        effective: Some(report.effective.clone()),
     }
 }
 
@@ -131,7 +136,10 @@ fn lag_status(report: &RoleReport) -> LagStatus {
         messages,
         summary: messages.map_or_else(|| "?".to_owned(), |messages| format!("{at_least}{messages}")),
         // A time that changes with every reading would make every reading a write.
-        last_known_at: report.last_known_at.clone().filter(|_| state != LagState::Known),
+        last_known_time: report
+            .last_known_time
+            .clone()
+            .filter(|_| state != LagState::Known),
         problem,
     }
 }

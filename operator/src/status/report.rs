@@ -1,13 +1,24 @@
 //! The state of a pool from which its status is derived.
 
+use std::num::NonZeroU32;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::crd::AdoptionStatus;
-use crate::decide::{Explanation, Lag, Target};
+use crate::crd::{EffectiveSettings, OffsetsStatus};
+use crate::decide::{Explanation, Lag};
 use crate::observe::OffsetAnomaly;
 use crate::observe::dependencies::Refusal;
 use crate::observe::workload::WorkloadProblem;
 use crate::plan::{Problems, Role};
+
+/// A part of the spec that pods do not have yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PendingChange {
+    /// Pods are being replaced.
+    RollingOut,
+    /// The new staging storage waits until no message is queued.
+    Staging,
+}
 
 /// One role after a decision.
 #[derive(Debug, Clone)]
@@ -21,11 +32,15 @@ pub struct RoleReport {
     /// Offset anomalies.
     pub anomalies: Vec<OffsetAnomaly>,
     /// When all partitions were last read.
-    pub last_known_at: Option<Time>,
-    /// Messages or time per replica.
-    pub target: Target,
+    pub last_known_time: Option<Time>,
+    /// Estimated duration of a task, in seconds.
+    pub task_seconds: Option<NonZeroU32>,
     /// How the group's offsets were initialized.
-    pub adoption: Option<AdoptionStatus>,
+    pub offsets: Option<OffsetsStatus>,
+    /// The part of the spec that pods do not have yet.
+    pub pending: Option<PendingChange>,
+    /// Settings in effect.
+    pub effective: EffectiveSettings,
     /// Problems that the cluster reports and a person must solve.
     pub problems: Vec<WorkloadProblem>,
     /// Dependencies that refuse workers, or the operator itself.

@@ -1,8 +1,11 @@
 //! Tests of the status and of when it is written.
 
+mod situations;
+
 use std::num::NonZeroU32;
 
 use super::*;
+use crate::crd::{EffectiveSettings, InitialOffset};
 use crate::decide::{
     Activity, CostAnnotation, GroupReading, History, LagReading, Limit, Mode, Moment, Observation, Pod,
     PodName, PodState, Policy, Reason, ReplicaLimits, Target, Workload, decide,
@@ -19,30 +22,47 @@ fn policy() -> Policy {
     let seconds = Duration::from_secs;
     Policy {
         limits: ReplicaLimits::new(0..=8).expect("in order"),
-        target: Target::DrainWithin {
+        target: Target::DrainDeadline {
             within_seconds: NonZeroU32::new(90).expect("not 0"),
             task_seconds: NonZeroU32::new(90).expect("not 0"),
         },
-        mode: Mode::Active,
+        mode: Mode::Auto,
         stabilization: seconds(120),
+        last_replica_stabilization: seconds(120),
         cooldown: seconds(2),
         rebalance_hold: seconds(25),
         stale_after: seconds(16),
     }
 }
 
+fn offsets() -> OffsetsStatus {
+    OffsetsStatus {
+        initialized_time: time("2026-01-01T00:00:00Z"),
+        initial_offset: InitialOffset::Earliest,
+        partitions: 8,
+        cluster_id: "cluster".into(),
+        topic_id: "topic".into(),
+        consumer_group: "group".into(),
+        committed: Vec::new(),
+    }
+}
+
+/// A role with this many ready pods.
 fn report(role: Role, lag: Lag, ready: u32) -> RoleReport {
-    let policy = policy();
+    decided(role, policy(), observation(lag, ready))
+}
+
+fn observation(lag: Lag, ready: u32) -> Observation {
     let pods = (0..ready).map(|number| Pod {
         name: PodName::from(&*format!("p{number}")),
         state: PodState::Ready,
         cost_annotation: CostAnnotation::Absent,
         replica_set: "set".into(),
     });
-    let observation = Observation {
+    Observation {
         lag: LagReading {
             at: Moment::default(),
-            lag: lag.clone(),
+            lag,
         },
         group: GroupReading::NotRead,
         workload: Workload {
@@ -52,20 +72,25 @@ fn report(role: Role, lag: Lag, ready: u32) -> RoleReport {
         },
         conflict: None,
         refusal: None,
-    };
+    }
+}
+
+fn decided(role: Role, policy: Policy, observation: Observation) -> RoleReport {
     let mut explanation = decide(&policy, &observation, History::default(), Moment::default()).explanation;
     explanation.pods.activity = Some(Activity {
-        busy: ready,
+        busy: explanation.pods.ready,
         ..Activity::default()
     });
     RoleReport {
         role,
         explanation,
-        lag,
+        lag: observation.lag.lag,
         anomalies: Vec::new(),
-        last_known_at: Some(time("2026-01-01T00:00:00Z")),
-        target: policy.target,
-        adoption: None,
+        last_known_time: Some(time("2026-01-01T00:00:00Z")),
+        task_seconds: NonZeroU32::new(90),
+        offsets: Some(offsets()),
+        pending: None,
+        effective: EffectiveSettings::default(),
         problems: Vec::new(),
         refusals: Vec::new(),
     }
@@ -151,7 +176,7 @@ fn a_condition_keeps_its_time_until_its_status_changes() {
 fn an_invalid_spec_names_the_fix_and_keeps_the_last_status() {
     let before = status_of(&running(known([1; 8]), 8), None);
     let problem = Problem {
-        field: "spec.model".into(),
+        field: "spec.processor.model".into(),
         problem: "a worker runs one model".into(),
         fix: "set exactly one of name and path".into(),
     };
@@ -173,7 +198,7 @@ fn an_invalid_spec_names_the_fix_and_keeps_the_last_status() {
 #[test]
 fn a_condition_message_fits_the_api_servers_limit() {
     let problem = |number| Problem {
-        field: format!("spec.processor.podOverrides.é{number}"),
+        field: format!("spec.processor.podTemplate.é{number}"),
         problem: "is not a field of a pod template".into(),
         fix: "remove it".into(),
     };
@@ -203,7 +228,7 @@ fn changed_conditions_are_written_immediately_and_changed_numbers_every_few_seco
     assert_eq!(write_due(None, &before, Duration::ZERO), WriteDue::Yes);
     // Nothing changed, although lag was read many times.
     let mut later = report(Role::Processor, known([3; 8]), 8);
-    later.last_known_at = Some(time("2026-01-01T01:00:00Z"));
+    later.last_known_time = Some(time("2026-01-01T01:00:00Z"));
     let idle = report(Role::Uploader, known([0; 8]), 0);
     assert_eq!(
         due(&before, &PoolReport::Running(vec![later, idle]), 9_999),
@@ -286,6 +311,6 @@ fn every_limit_has_its_own_reason() {
     let found = status
         .conditions
         .iter()
-        .find(|condition| condition.type_ == "Conflict");
+        .find(|condition| condition.type_ == "GroupConflict");
     assert_eq!(found.map(|condition| &*condition.status), Some("True"));
 }

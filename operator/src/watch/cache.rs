@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use super::mirror::{Change, Mirror, Version, Versioned};
 use crate::crd::SeparationPoolStatus;
 use crate::decide::PodName;
+use crate::observe::api::ApiSnapshot;
 use crate::observe::workload::{DeploymentSnapshot, PodSnapshot};
 use crate::plan::{PoolId, PoolPlan, Problems, Role};
 
@@ -59,6 +60,8 @@ pub enum WatchEvent {
     Deployment(Change<RoleKey, DeploymentSnapshot>),
     /// Of the pods.
     Pod(Change<PodKey, PodSnapshot>),
+    /// Of the Deployments of APIs.
+    Api(Change<Arc<PoolId>, ApiSnapshot>),
 }
 
 /// The scope of a watch: a namespace, or all namespaces.
@@ -75,6 +78,7 @@ struct Objects {
     pools: Mirror<Arc<PoolId>, PoolSnapshot>,
     deployments: Mirror<RoleKey, DeploymentSnapshot>,
     pods: Mirror<PodKey, PodSnapshot>,
+    apis: Mirror<Arc<PoolId>, ApiSnapshot>,
 }
 
 impl Cache {
@@ -95,6 +99,7 @@ impl Cache {
         };
         match event {
             WatchEvent::Pool(change) => objects.pools.apply(change).into_iter().collect(),
+            WatchEvent::Api(change) => objects.apis.apply(change).into_iter().collect(),
             WatchEvent::Deployment(change) => {
                 let keys = objects.deployments.apply(change).into_iter();
                 keys.map(|key| key.pool).collect()
@@ -115,7 +120,8 @@ impl Cache {
     /// Whether all kinds in all scopes were listed at least once.
     pub fn is_listed(&self) -> bool {
         self.scopes.values().all(|objects| {
-            objects.pools.is_listed() && objects.deployments.is_listed() && objects.pods.is_listed()
+            let deployments = objects.deployments.is_listed() && objects.apis.is_listed();
+            objects.pools.is_listed() && deployments && objects.pods.is_listed()
         })
     }
 
@@ -132,6 +138,11 @@ impl Cache {
     /// A role's Deployment.
     pub fn deployment(&self, key: &RoleKey) -> Option<&DeploymentSnapshot> {
         self.objects_of(&key.pool)?.deployments.objects().get(key)
+    }
+
+    /// The Deployment of a pool's API.
+    pub fn api(&self, id: &PoolId) -> Option<&ApiSnapshot> {
+        self.objects_of(id)?.apis.objects().get(id)
     }
 
     /// A role's pods, by name.
@@ -167,6 +178,12 @@ impl Versioned for PoolSnapshot {
 impl Versioned for DeploymentSnapshot {
     fn version(&self) -> Version {
         Version::parse(Some(&self.resource_version))
+    }
+}
+
+impl Versioned for ApiSnapshot {
+    fn version(&self) -> Version {
+        self.deployment.version()
     }
 }
 

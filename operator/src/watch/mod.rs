@@ -23,10 +23,11 @@ use separation_contract::backoff;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::apply::{deployment_name, owner_reference};
+use crate::apply::{api_name, deployment_name, owner_reference};
 use crate::crd::SeparationPool;
 use crate::metrics::Metrics;
-use crate::names::{POOL_LABEL, ROLE_LABEL};
+use crate::names::{API_COMPONENT, POOL_LABEL, ROLE_LABEL};
+use crate::observe::api::ApiSnapshot;
 use crate::observe::workload::{DeploymentSnapshot, PodSnapshot};
 use crate::plan::{PoolId, PoolPlan, Problem, Problems, Role};
 use cache::{PodKey, PoolSnapshot, RoleKey, Scope, WatchEvent};
@@ -44,7 +45,7 @@ const BACKOFF: backoff::Backoff = backoff::Backoff {
     longest: Duration::from_secs(5),
 };
 
-/// Watches all three kinds in a scope until the receiver is dropped.
+/// Watches pools, their Deployments and pods in a scope until the receiver is dropped.
 pub async fn follow(
     client: Client,
     scope: Scope,
@@ -54,6 +55,9 @@ pub async fn follow(
     let seconds = u32::try_from(WATCH_TIMEOUT.as_secs()).unwrap_or(u32::MAX);
     let all = watcher::Config::default().page_size(PAGE_SIZE).timeout(seconds);
     let ours = all.clone().labels(POOL_LABEL);
+    let of_apis = all
+        .clone()
+        .labels(&format!("{POOL_LABEL},{ROLE_LABEL}={API_COMPONENT}"));
     let pools = changes(
         watcher(api::<DeserializeGuard<SeparationPool>>(&client, &scope), all),
         |pool| Some(pool_snapshot(pool)),
@@ -71,6 +75,17 @@ pub async fn follow(
         "deployments",
         &metrics,
     );
+    let apis = changes(
+        watcher(api::<Deployment>(&client, &scope), of_apis),
+        |deployment| {
+            Some((
+                api_pool(&deployment.metadata)?,
+                ApiSnapshot::from_deployment(deployment),
+            ))
+        },
+        "deployments",
+        &metrics,
+    );
     let pods = changes(
         watcher(api::<Pod>(&client, &scope), ours),
         |pod| {
@@ -83,6 +98,7 @@ pub async fn follow(
     let changes = futures_util::stream_select!(
         pools.map(WatchEvent::Pool).boxed(),
         deployments.map(WatchEvent::Deployment).boxed(),
+        apis.map(WatchEvent::Api).boxed(),
         pods.map(|change: Change<PodKey, PodSnapshot>| WatchEvent::Pod(change))
             .boxed()
     );
@@ -158,6 +174,15 @@ fn role_key(metadata: &ObjectMeta) -> Option<RoleKey> {
 fn deployment_key(metadata: &ObjectMeta) -> Option<RoleKey> {
     let key = role_key(metadata)?;
     (metadata.name.as_deref() == Some(&*deployment_name(&key.pool, key.role))).then_some(key)
+}
+
+/// The pool of an API's Deployment; `None` for a copy with the same labels under another name.
+fn api_pool(metadata: &ObjectMeta) -> Option<Arc<PoolId>> {
+    let pool = PoolId {
+        namespace: metadata.namespace.clone()?,
+        name: metadata.labels.as_ref()?.get(POOL_LABEL)?.clone(),
+    };
+    (metadata.name.as_ref() == Some(&api_name(&pool))).then(|| Arc::new(pool))
 }
 
 fn changes<T, K, V>(

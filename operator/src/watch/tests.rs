@@ -23,13 +23,13 @@ struct PoolRequests {
 
 fn pool(name: &str, overrides: &str) -> String {
     let pool = json!({
-        "apiVersion": "separation.dev/v1alpha1",
+        "apiVersion": "separation.dev/v1beta1",
         "kind": "SeparationPool",
         "metadata": {"name": name, "namespace": "media", "uid": name, "resourceVersion": "5", "generation": 1},
         "spec": {
             "kafka": {"bootstrapServers": "kafka:9092"},
-            "storage": {"s3": {"bucket": "stems"}, "work": {"s3Prefix": "staging/"}},
-            "processor": {"podOverrides": "OVERRIDES"},
+            "storage": {"stems": {"bucket": "stems"}, "staging": {"s3": {}}},
+            "processor": {"podTemplate": "OVERRIDES"},
         },
     });
     pool.to_string().replace("\"OVERRIDES\"", overrides)
@@ -110,7 +110,7 @@ async fn a_pool_that_nests_too_deeply_does_not_affect_other_pools_even_after_a_w
         }
         if let Some(Err(problems)) = plans.get("deeper") {
             let text = problems.to_string();
-            assert!(text.starts_with("spec.processor.podOverrides.a.a"), "{text}");
+            assert!(text.starts_with("spec.processor.podTemplate.a.a"), "{text}");
         }
     }
     assert_eq!(requests.pool_lists.load(Ordering::Relaxed), 2);
@@ -131,6 +131,7 @@ async fn a_watch_that_panics_ends_the_operator() {
         leadership: crate::lease::Leadership::always("operator-1"),
         scopes: vec![None],
         workers: crate::settings::WorkerSettings {
+            model: crate::plan::Model("builtin".into()),
             image: "worker".into(),
             allowed: std::collections::BTreeSet::new(),
         },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::PodSpec;
 use separation_operator::apply::Manifest;
 use separation_operator::crd;
-use separation_operator::plan::{PoolPlan, Role};
+use separation_operator::plan::{Model, PoolPlan, Role};
 use separation_operator::settings::WorkerSettings;
 use serde_json::Value;
 
@@ -42,6 +42,7 @@ fn worker_pod(role: Role) -> PodSpec {
     let plan = PoolPlan::from_pool(&crd::from_yaml(POOL).expect("a pool")).expect("a plan");
     let settings = WorkerSettings {
         image: "separation-worker:test".to_owned(),
+        model: Model("builtin".to_owned()),
         allowed: BTreeSet::new(),
     };
     let manifest = Manifest::new(Arc::new(plan), role, Arc::new(settings));

@@ -15,7 +15,7 @@ use crate::reading::{DEADLINE, Reading, known, publish, query};
 fn pool(servers: &str, tls: &str, sasl: &str) -> PoolPlan {
     let text = format!(
         "
-apiVersion: separation.dev/v1alpha1
+apiVersion: separation.dev/v1beta1
 kind: SeparationPool
 metadata: {{name: vocals, namespace: media}}
 spec:
@@ -23,7 +23,7 @@ spec:
     bootstrapServers: '{servers}'
     {tls}
     {sasl}
-  storage: {{s3: {{bucket: stems}}, work: {{s3Prefix: staging/}}}}
+  storage: {{stems: {{bucket: stems}}, staging: {{s3: {{}}}}}}
 "
     );
     PoolPlan::from_pool(&from_yaml(&text).expect("a pool")).expect("a plan")
@@ -52,14 +52,22 @@ async fn lag_is_read_over_tls_and_with_every_mechanism_and_is_unknown_with_a_wro
     kafka.create_topic("authentication", 1).await.unwrap();
     publish(&kafka, "authentication", 0, 3).await;
     let security = kafka.security();
-    let tls = "tls: {caSecretRef: {name: ca}, clientCertificateSecretRef: {name: client}}";
-    let ca = "tls: {caSecretRef: {name: ca}}";
-    let sasl = |mechanism: &str| format!("sasl: {{mechanism: {mechanism}, secretRef: {{name: user}}}}");
+    let tls = "tls: {trustedCertificateSecretRefs: [{name: ca}], clientCertificateSecretRef: {name: client}}";
+    let ca = "tls: {trustedCertificateSecretRefs: [{name: ca}]}";
+    let two_cas = "tls: {trustedCertificateSecretRefs: [{name: next-ca}, {name: ca}]}";
+    let sasl = |mechanism: &str| {
+        let user = "usernameSecretRef: {name: user}, passwordSecretRef: {name: user}";
+        format!("sasl: {{mechanism: {mechanism}, {user}}}")
+    };
+    let username = security.username();
+    // As with the Secret of a KafkaUser of Strimzi.
+    let password_only = format!("sasl: {{username: {username}, passwordSecretRef: {{name: user}}}}");
     for (servers, tls, sasl) in [
         (kafka.bootstrap_ssl(), tls, String::new()),
         (kafka.bootstrap_sasl_ssl(), ca, sasl("SCRAM-SHA-512")),
         (kafka.bootstrap_sasl_ssl(), ca, sasl("SCRAM-SHA-256")),
         (kafka.bootstrap_sasl_ssl(), ca, sasl("PLAIN")),
+        (kafka.bootstrap_sasl_ssl(), two_cas, password_only),
         (kafka.bootstrap_sasl_plaintext(), "", sasl("SCRAM-SHA-512")),
     ] {
         let plan = pool(&servers, tls, &sasl);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use clap::{CommandFactory as _, Parser};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Container;
-use separation_operator::apply::Manifest;
-use separation_operator::plan::{PoolPlan, Role};
+use separation_operator::apply::{Manifest, api_objects};
+use separation_operator::plan::{Model, PoolPlan, Role};
 use separation_operator::settings::{RunArguments, RunSettings, WorkerSettings};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -82,7 +82,9 @@ fn permissions_are_exactly_those_used_in_all_namespaces_or_in_one() {
     let used = expected(&[
         ("separation.dev/separationpools", "list watch"),
         ("separation.dev/separationpools/status", "patch"),
-        ("apps/deployments", "get list watch create patch"),
+        ("apps/deployments", "get list watch create patch delete"),
+        ("/services", "get create patch delete"),
+        ("/serviceaccounts", "get create patch delete"),
         ("/pods", "list watch patch"),
         ("/secrets", "get"),
         ("events.k8s.io/events", "create"),
@@ -195,6 +197,7 @@ fn sample_pools_are_valid() {
     // With no additional privileges.
     let workers = Arc::new(WorkerSettings {
         image: "separation-worker:test".to_owned(),
+        model: Model("builtin".to_owned()),
         allowed: BTreeSet::new(),
     });
     let mut names = Vec::new();
@@ -218,6 +221,10 @@ fn sample_pools_are_valid() {
                 path.display(),
                 built.expect_err("refused")
             );
+        }
+        if let Some(api) = &plan.api {
+            let built = api_objects(&plan, api, None, &workers, None);
+            assert!(built.is_ok(), "{}: {built:?}", path.display());
         }
         names.push(path);
     }

@@ -2,7 +2,6 @@
 //! that a real worker then consumes.
 
 use separation_operator::crd::{RoleStatus, SeparationPoolStatus};
-use separation_testbed::Kafka;
 use serde_json::json;
 
 use crate::members::consume_backlog;
@@ -40,14 +39,14 @@ pub(crate) fn known_lag(status: &SeparationPoolStatus) -> Option<i64> {
 }
 
 async fn until_readopted(pool: &PoolUnderTest<'_>, before: &SeparationPoolStatus) {
-    let id = |status: &SeparationPoolStatus| Some(processor(status)?.adoption.as_ref()?.topic_id.clone());
+    let id = |status: &SeparationPoolStatus| Some(processor(status)?.offsets.as_ref()?.topic_id.clone());
     let old = id(before);
     pool.until_status("adoption of the new topic", SOON, |status| id(status) != old)
         .await;
 }
 
 #[tokio::test]
-async fn a_new_group_starts_at_the_first_message_with_earliest() {
+async fn a_new_group_starts_at_the_first_message_by_default() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 3).await;
     pool.publish(0, "before").await;
@@ -65,7 +64,7 @@ async fn latest_skips_messages_published_before_the_adoption_and_none_after_it()
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 2).await;
     pool.publish(0, "before").await;
-    pool.apply(&json!({"processor": {"autoOffsetReset": "latest"}}))
+    pool.apply(&json!({"processor": {"initialOffset": "Latest"}}))
         .await;
     let _operator = OperatorProcess::start(&rig);
     let status = pool.until_adopted().await;
@@ -87,7 +86,7 @@ async fn latest_skips_nothing_in_a_recreated_topic() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 2).await;
     pool.publish(0, "before").await;
-    pool.apply(&json!({"processor": {"autoOffsetReset": "latest"}}))
+    pool.apply(&json!({"processor": {"initialOffset": "Latest"}}))
         .await;
     let _operator = OperatorProcess::start(&rig);
     let before = pool.until_adopted().await;
@@ -125,36 +124,6 @@ async fn offsets_of_an_old_topic_that_fit_the_new_one_skip_nothing() {
     until_readopted(&pool, &before).await;
     pool.until_replicas(1, SOON).await;
     assert_eq!(consume_backlog(&pool, 3).await, ["first", "second", "third"]);
-}
-
-#[tokio::test]
-async fn a_missing_topic_is_reported_with_its_fix_and_consumed_once_it_exists() {
-    let rig = Rig::new().await;
-    let kafka = Kafka::shared().await.expect("Kafka");
-    let pool = PoolUnderTest::without_tasks(&rig, kafka, "vocals").await;
-    pool.apply(&json!({})).await;
-    let _operator = OperatorProcess::start(&rig);
-    let status = pool
-        .until_status("unknown lag", SOON, |status| {
-            condition_message(status, "LagKnown", "False").is_some()
-        })
-        .await;
-    let message = condition_message(&status, "LagKnown", "False").expect("a message");
-    assert!(
-        message.contains(&format!("topic {}: it does not exist", pool.tasks()))
-            && message.contains("fix: create it"),
-        "{message}"
-    );
-    assert_eq!(processor(&status).expect("a processor").reason, "HeldUnknownLag");
-    assert_eq!(pool.deployment().await.spec.replicas, Some(0));
-
-    kafka.create_topic(&pool.tasks(), 4).await.expect("a topic");
-    pool.publish_one_each(3).await;
-    pool.until_replicas(3, SOON).await;
-    pool.until_status("known lag", SOON, |status| {
-        condition_message(status, "LagKnown", "True").is_some() && known_lag(status) == Some(3)
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -230,7 +199,7 @@ async fn committed_offsets_beyond_the_end_hide_no_messages() {
 async fn messages_in_added_partitions_are_counted_and_none_is_skipped() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 4).await;
-    pool.apply(&json!({"processor": {"autoOffsetReset": "latest"}}))
+    pool.apply(&json!({"processor": {"initialOffset": "Latest"}}))
         .await;
     let _operator = OperatorProcess::start(&rig);
     pool.until_adopted().await;

@@ -10,7 +10,10 @@ use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
 fn conflict(status: &SeparationPoolStatus) -> Option<&str> {
-    let found = status.conditions.iter().find(|found| found.type_ == "Conflict")?;
+    let found = status
+        .conditions
+        .iter()
+        .find(|found| found.type_ == "GroupConflict")?;
     (found.status == "True").then_some(&*found.message)
 }
 
@@ -27,7 +30,7 @@ async fn of_two_pools_with_one_group_the_newer_is_held_until_the_older_is_delete
     let servers = newer.kafka.bootstrap().replace("127.0.0.1", "localhost");
     let same = json!({
         "kafka": {"bootstrapServers": servers},
-        "processor": {"topic": older.tasks(), "group": older.group()},
+        "processor": {"topic": older.tasks(), "consumerGroup": older.group()},
     });
     newer.apply(&same).await;
     let held = newer
@@ -42,6 +45,9 @@ async fn of_two_pools_with_one_group_the_newer_is_held_until_the_older_is_delete
         held.processor.as_ref().map(|role| &*role.reason),
         Some("Conflict")
     );
+    let stalled = held.conditions.iter().find(|found| found.type_ == "Stalled");
+    let stalled = stalled.map(|found| (&*found.status, &*found.reason));
+    assert_eq!(stalled, Some(("True", "GroupShared")));
     older.publish_one_each(3).await;
     older.until_replicas(3, SOON).await;
     assert_eq!(newer.replicas().await, Some(0));
@@ -56,7 +62,7 @@ async fn of_two_pools_with_one_group_the_newer_is_held_until_the_older_is_delete
     newer
         .until_status("adopted uploader", SOON, |status| {
             let uploader = status.uploader.as_ref();
-            uploader.is_some_and(|role| role.adoption.is_some())
+            uploader.is_some_and(|role| role.offsets.is_some())
         })
         .await;
     newer
@@ -102,8 +108,11 @@ async fn an_older_pool_with_refused_credentials_does_not_block_others() {
     // The brokers require no credentials on this port, and refuse these.
     older
         .apply(&json!({
-            "kafka": {"sasl": {"secretRef": {"name": "guessed"}}},
-            "processor": {"topic": victim.tasks(), "group": victim.group()},
+            "kafka": {"sasl": {
+                "usernameSecretRef": {"name": "guessed"},
+                "passwordSecretRef": {"name": "guessed"},
+            }},
+            "processor": {"topic": victim.tasks(), "consumerGroup": victim.group()},
         }))
         .await;
     let _operator = OperatorProcess::start(&rig);

@@ -11,20 +11,25 @@ use crate::members::{Member, Tasks, ready_pods};
 use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
-/// The condition, as its status, reason and message.
-fn available(status: &SeparationPoolStatus) -> Option<(&str, &str, &str)> {
+/// A condition, as its status, reason and message.
+fn condition<'a>(status: &'a SeparationPoolStatus, type_: &str) -> Option<(&'a str, &'a str, &'a str)> {
     let mut conditions = status.conditions.iter();
-    let found = conditions.find(|found| found.type_ == "DependenciesAvailable")?;
+    let found = conditions.find(|found| found.type_ == type_)?;
     Some((&found.status, &found.reason, &found.message))
 }
 
+/// Waits until `DependenciesAvailable` has this status and reason, and returns its message. `Ready` then has the same
+/// status.
 async fn until_available(pool: &PoolUnderTest<'_>, status: &str, reason: &str) -> String {
     let what = format!("{status} for {reason}");
     let matches = |found: &SeparationPoolStatus| {
-        available(found).is_some_and(|found| (found.0, found.1) == (status, reason))
+        condition(found, "DependenciesAvailable").is_some_and(|found| (found.0, found.1) == (status, reason))
     };
     let found = pool.until_status(&what, SOON, matches).await;
-    available(&found).map_or_else(String::new, |found| found.2.to_owned())
+    let ready = if status == "True" { "Available" } else { reason };
+    let is_ready = condition(&found, "Ready").map(|found| (found.0, found.1));
+    assert_eq!(is_ready, Some((status, ready)), "{found:?}");
+    condition(&found, "DependenciesAvailable").map_or_else(String::new, |found| found.2.to_owned())
 }
 
 /// Commits the first offset of partition 0 with metadata, as a worker does that starts a task.
@@ -80,8 +85,8 @@ async fn a_refusal_reported_by_a_worker_is_a_condition_and_stops_scale_up_until_
 async fn ready_pods_that_are_not_members_of_their_group_are_named() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 2).await;
-    pool.apply(&json!({"processor": {"sessionTimeoutMs": 6_000, "heartbeatIntervalMs": 500}}))
-        .await;
+    let consumer = json!({"sessionTimeoutMs": 6_000, "heartbeatIntervalMs": 500});
+    pool.apply(&json!({"processor": {"consumer": consumer}})).await;
     let operator = OperatorProcess::start(&rig);
     pool.until_adopted().await;
     pool.publish_one_each(2).await;

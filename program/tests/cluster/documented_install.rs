@@ -106,7 +106,7 @@ impl Call {
 }
 
 fn pools(plane: &OwnPlane, namespace: &str) -> Api<DynamicObject> {
-    let kind = GroupVersionKind::gvk("separation.dev", "v1alpha1", "SeparationPool");
+    let kind = GroupVersionKind::gvk("separation.dev", "v1beta1", "SeparationPool");
     Api::namespaced_with(plane.rig.admin.clone(), namespace, &ApiResource::from_gvk(&kind))
 }
 

@@ -24,11 +24,11 @@ async fn an_operator_killed_at_any_moment_skips_no_message_and_reaches_the_desir
     let mut random = fastrand::Rng::with_seed(seed);
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, ROUNDS).await;
-    // Earlier messages are skipped, by `latest`; later ones never are.
+    // Earlier messages are skipped, by `Latest`; later ones never are.
     pool.publish_one_each(ROUNDS).await;
     let start = || OperatorProcess::start_as(rig.plane, &rig.operator_token, &rig.namespace, &SHORT_LEASE);
-    let latest = json!({"processor": {"autoOffsetReset": "latest"}});
-    let mut adopted = None;
+    let latest = json!({"processor": {"initialOffset": "Latest"}});
+    let mut initialized = None;
     let mut published = 0;
     for round in 0..ROUNDS {
         let operator = start();
@@ -39,9 +39,9 @@ async fn an_operator_killed_at_any_moment_skips_no_message_and_reaches_the_desir
         // A random time, independent of the operator's state.
         tokio::time::timeout(life, async {
             let status = pool.until_adopted().await;
-            let adoption = status.processor.and_then(|role| role.adoption);
-            assert!(adopted.is_none() || adopted == adoption, "seed {seed}");
-            adopted = adoption;
+            let offsets = status.processor.and_then(|role| role.offsets);
+            assert!(initialized.is_none() || initialized == offsets, "seed {seed}");
+            initialized = offsets;
             pool.kafka
                 .publish_to(&pool.tasks(), round, "key", "{}")
                 .await
@@ -55,8 +55,8 @@ async fn an_operator_killed_at_any_moment_skips_no_message_and_reaches_the_desir
     }
     let operator = start();
     let status = pool.until_adopted().await;
-    let adoption = status.processor.and_then(|role| role.adoption);
-    assert!(adopted.is_none() || adopted == adoption, "seed {seed}");
+    let offsets = status.processor.and_then(|role| role.offsets);
+    assert!(initialized.is_none() || initialized == offsets, "seed {seed}");
     for round in 0..2 {
         pool.kafka
             .publish_to(&pool.tasks(), round, "key", "{}")

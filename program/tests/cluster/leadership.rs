@@ -127,7 +127,7 @@ async fn a_leader_frozen_beyond_its_lease_writes_nothing_when_it_resumes() {
     pair.until_the_second_writes(TAKEOVER).await;
     pool.until_replicas(6, SOON).await;
     // Meanwhile everything changed: it has many reasons to write.
-    pool.apply(&json!({"processor": {"taskTimeoutSeconds": 333}}))
+    pool.apply(&json!({"processor": {"taskDeadlineSeconds": 333}}))
         .await;
     pair.first.process.sigcont().expect("it is there");
     eventually("end of leading", SOON, async || !pair.first.leads()).await;

@@ -98,10 +98,10 @@ async fn replicas_share_the_lease_with_the_permissions_of_the_manifests() {
 async fn events_are_accepted_and_requests_without_permission_are_refused() {
     let rig = Rig::new().await;
     manifests::install(&rig.admin, "deployment.yaml", &rig.namespace).await;
-    let pool = json!({"apiVersion": "separation.dev/v1alpha1", "kind": "SeparationPool",
+    let pool = json!({"apiVersion": "separation.dev/v1beta1", "kind": "SeparationPool",
                       "metadata": {"name": "vocals", "namespace": rig.namespace},
                       "spec": {"kafka": {"bootstrapServers": "k:1"},
-                               "storage": {"s3": {"bucket": "b-b"}, "work": {"s3Prefix": "w/"}}}});
+                               "storage": {"stems": {"bucket": "b-b"}, "staging": {"s3": {"prefix": "w/"}}}}});
     let pool: SeparationPool = serde_json::from_value(pool).expect("a pool");
     let pools: Api<SeparationPool> = Api::namespaced(rig.admin.clone(), &rig.namespace);
     let pool = pools.create(&PostParams::default(), &pool).await.expect("a pool");

@@ -57,7 +57,7 @@ async fn a_pool_owns_its_deployments_and_a_changed_setting_rolls_only_the_affect
         pool.deployment_of("processor").await,
         pool.deployment_of("uploader").await,
     );
-    pool.apply(&json!({"processor": {"taskTimeoutSeconds": 333}}))
+    pool.apply(&json!({"processor": {"taskDeadlineSeconds": 333}}))
         .await;
     eventually("new template", SOON, async || {
         template(&pool.deployment_of("processor").await) != template(&before.0)
@@ -67,7 +67,7 @@ async fn a_pool_owns_its_deployments_and_a_changed_setting_rolls_only_the_affect
     assert_ne!(template(&changed).0, template(&before.0).0);
     assert_ne!(template(&changed).1, template(&before.0).1);
     pool.apply(&json!({"processor": {
-        "taskTimeoutSeconds": 333,
+        "taskDeadlineSeconds": 333,
         "scaling": {"minReplicas": 2, "maxReplicas": 4},
     }}))
     .await;
@@ -163,7 +163,7 @@ async fn an_invalid_spec_is_reported_with_field_and_fix_and_its_workers_continue
     pool.publish_one_each(2).await;
     pool.until_replicas(2, SOON).await;
     let before = pool.deployment().await;
-    pool.apply(&json!({"processor": {"podOverrides": {"spec": {"hostNetwork": true}}}}))
+    pool.apply(&json!({"processor": {"podTemplate": {"spec": {"hostNetwork": true}}}}))
         .await;
     let ready = |status: &SeparationPoolStatus| condition(status, "Ready");
     let status = pool
@@ -173,10 +173,12 @@ async fn an_invalid_spec_is_reported_with_field_and_fix_and_its_workers_continue
         .await;
     let (_, _, message) = ready(&status).expect("it is there");
     assert!(
-        message.contains("processor.podOverrides") && message.contains("hostNetwork"),
+        message.contains("processor.podTemplate") && message.contains("hostNetwork"),
         "{message}"
     );
     assert!(message.contains("fix:"), "{message}");
+    let stalled = condition(&status, "Stalled").map(|(status, reason, _)| (status, reason));
+    assert_eq!(stalled, Some(("True".to_owned(), "InvalidSpec".to_owned())));
     assert_eq!(status.observed_generation, Some(2));
     pool.publish_one_each(4).await;
     let now = pool.deployment().await;
@@ -188,7 +190,9 @@ async fn an_invalid_spec_is_reported_with_field_and_fix_and_its_workers_continue
     pool.apply(&json!({})).await;
     pool.until_replicas(4, SOON).await;
     pool.until_status("recovery", SOON, |status| {
-        ready(status).is_some_and(|(_, reason, _)| reason != "InvalidSpec")
+        let stalled = condition(status, "Stalled");
+        ready(status).is_some_and(|(status, ..)| status == "True")
+            && stalled.is_some_and(|(status, ..)| status == "False")
     })
     .await;
     operator.end().await;
@@ -214,7 +218,7 @@ async fn a_restarted_operator_writes_nothing_if_nothing_changed() {
     let quiet = async |operator: &OperatorProcess| {
         let mut before = manifests::writes(&rig).len();
         loop {
-            operator.until_read_again(12.0).await;
+            operator.until_read_again(6.0).await;
             let now = manifests::writes(&rig).len();
             if now == before {
                 return;
@@ -229,12 +233,12 @@ async fn a_restarted_operator_writes_nothing_if_nothing_changed() {
     first.end().await;
     let second = OperatorProcess::start_briefly_leading(&rig);
     second.until_it_leads().await;
-    second.until_read_again(12.0).await;
+    second.until_read_again(6.0).await;
     assert_eq!(manifests::writes(&rig)[baseline.len()..], []);
     second.process.kill_9().await.expect("it runs");
     let third = OperatorProcess::start_briefly_leading(&rig);
     third.until_it_leads().await;
-    third.until_read_again(12.0).await;
+    third.until_read_again(6.0).await;
     assert_eq!(manifests::writes(&rig)[baseline.len()..], []);
     third.end().await;
     assert_eq!(manifests::writes(&rig)[baseline.len()..], []);

@@ -15,10 +15,10 @@ fn nested(levels: usize) -> String {
     format!("{}{}{}", r#"{"a":"#.repeat(levels), 1, "}".repeat(levels))
 }
 
-/// Creates a pool with these overrides, written as text: a value would overflow the stack of this test.
-async fn create(pool: &PoolUnderTest<'_>, overrides: &str) {
-    let object = pool.object(&json!({"processor": {"podOverrides": "OVERRIDES"}}));
-    let text = object.to_string().replace("\"OVERRIDES\"", overrides);
+/// Creates a pool with this pod template, written as text: a value would overflow the stack of this test.
+async fn create(pool: &PoolUnderTest<'_>, template: &str) {
+    let object = pool.object(&json!({"processor": {"podTemplate": "TEMPLATE"}}));
+    let text = object.to_string().replace("\"TEMPLATE\"", template);
     post_text(pool.rig.pools(), text)
         .send_text(&pool.rig.admin)
         .await
@@ -79,9 +79,9 @@ async fn pools_that_nest_too_deeply_or_are_too_large_are_reported_and_others_con
     pool.publish_one_each(1).await;
     pool.until_replicas(1, SOON).await;
     for (pool, part) in [
-        (&deep, "spec.processor.podOverrides.a.a"),
-        (&deeper, "spec.processor.podOverrides.a.a"),
-        (&large, "spec.processor.podOverrides: has 1024 KiB"),
+        (&deep, "spec.processor.podTemplate.a.a"),
+        (&deeper, "spec.processor.podTemplate.a.a"),
+        (&large, "spec.processor.podTemplate: has 1024 KiB"),
     ] {
         let message = until_refused(pool).await;
         assert!(message.contains(part) && message.contains("fix:"), "{message}");

@@ -156,7 +156,7 @@ async fn offsets_of_a_group_without_workers_outlive_the_brokers_retention() {
     .expect("Kafka");
     let rig = Rig::new().await;
     let pool = PoolUnderTest::on(&rig, &kafka, "vocals", 2).await;
-    pool.apply(&json!({"processor": {"autoOffsetReset": "latest"}}))
+    pool.apply(&json!({"processor": {"initialOffset": "Latest"}}))
         .await;
     let operator = OperatorProcess::start_with(&rig, &["--keep-offsets-seconds", "10"]);
     pool.until_adopted().await;
@@ -175,7 +175,7 @@ async fn offsets_of_a_group_without_workers_outlive_the_brokers_retention() {
     join_commit_and_leave(&kafka, &uploaders, "vocals-uploader-1", &results, 1).await;
     pool.until_replicas(0, SOON).await;
     // A disabled role keeps its offsets too.
-    pool.apply(&json!({"processor": {"autoOffsetReset": "latest"}, "uploader": {"enabled": false}}))
+    pool.apply(&json!({"processor": {"initialOffset": "Latest"}, "uploader": {"enabled": false}}))
         .await;
     let generation = pool.deployment().await.metadata.generation;
     let at_zero = Instant::now();
@@ -204,8 +204,8 @@ async fn offsets_of_a_group_without_workers_outlive_the_brokers_retention() {
     let status = pool.pools().get(&pool.name).await.expect("the pool").status;
     let uploader = status
         .and_then(|status| status.uploader)
-        .and_then(|role| role.adoption);
-    assert_eq!(uploader.map(|adoption| adoption.offsets), Some(vec![1]));
+        .and_then(|role| role.offsets);
+    assert_eq!(uploader.map(|offsets| offsets.committed), Some(vec![1]));
 }
 
 #[tokio::test]
@@ -218,8 +218,8 @@ async fn lost_offsets_are_restored_from_the_status_without_starting_a_worker() {
     let operator = OperatorProcess::start_briefly_leading(&rig);
     pool.until_status("remembered offsets", SOON, |status| {
         let processor = status.processor.as_ref();
-        let adoption = processor.and_then(|role| role.adoption.as_ref());
-        adoption.is_some_and(|adoption| adoption.offsets == [1, 1])
+        let offsets = processor.and_then(|role| role.offsets.as_ref());
+        offsets.is_some_and(|offsets| offsets.committed == [1, 1])
     })
     .await;
     let generation = pool.deployment().await.metadata.generation;

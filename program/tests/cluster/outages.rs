@@ -58,6 +58,8 @@ async fn while_kafka_is_unreachable_replicas_stay_and_pools_on_other_clusters_co
         assert_eq!(code, 200, "{path}: {text}");
     }
     assert!(condition_message(&status, "LagKnown", "False").is_some());
+    let message = condition_message(&status, "Ready", "False").expect("a message");
+    assert!(message.contains("not initialized"), "{message}");
     assert_eq!(generation(&pool).await, Some(1));
     healthy.until_adopted().await;
     healthy.publish_one_each(1).await;
@@ -83,10 +85,15 @@ async fn while_kafka_is_unreachable_replicas_stay_and_pools_on_other_clusters_co
     healthy.publish_one_each(4).await;
     healthy.until_replicas(4, SOON).await;
     let status = until_reason(&pool, "HeldUnknownLag").await;
+    // It stays ready while lag is unknown for less than five minutes.
+    assert!(
+        condition_message(&status, "Ready", "True").is_some(),
+        "{status:?}"
+    );
     let processor = status.processor.expect("a processor");
     let lag = processor.lag.expect("lag");
     assert_eq!((lag.state, lag.messages), (LagState::Unknown, None));
-    assert!(lag.last_known_at.is_some());
+    assert!(lag.last_known_time.is_some());
     assert_eq!(generation(&pool).await, before);
 
     unreachable.proxy(0).forward();
@@ -177,7 +184,7 @@ async fn partial_lag_never_lowers_replicas() {
 async fn an_unstable_group_delays_a_scale_up_for_a_limited_time() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 4).await;
-    pool.apply(&json!({"processor": {"heartbeatIntervalMs": 1000}}))
+    pool.apply(&json!({"processor": {"consumer": {"heartbeatIntervalMs": 1000}}}))
         .await;
     let _operator = OperatorProcess::start(&rig);
     pool.until_adopted().await;

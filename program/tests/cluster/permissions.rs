@@ -43,9 +43,22 @@ async fn every_permission_is_used_and_nothing_is_refused() {
         .await
         .expect("committed");
     pool.until_replicas(1, SOON).await;
+    // An API, and none again.
+    let has_api = async |exists: bool| {
+        eventually("the API's Deployment", SOON, async || {
+            let found = pool.deployments().get_opt("vocals-api").await?;
+            anyhow::Ok(found.is_some() == exists)
+        })
+        .await;
+    };
+    pool.apply(&json!({"api": {"basicAuthSecretRef": {"name": "absent"}}}))
+        .await;
+    has_api(true).await;
+    pool.apply(&json!({})).await;
+    has_api(false).await;
     // Credentials that do not exist.
-    let credentials =
-        json!({"kafka": {"sasl": {"mechanism": "SCRAM-SHA-512", "secretRef": {"name": "absent"}}}});
+    let secret = json!({"name": "absent"});
+    let credentials = json!({"kafka": {"sasl": {"usernameSecretRef": secret, "passwordSecretRef": secret}}});
     let another = PoolUnderTest::named(&rig, "another", 1).await;
     another.apply(&credentials).await;
     another
@@ -72,8 +85,10 @@ async fn every_permission_is_used_and_nothing_is_refused() {
         })
         .collect();
     // An apply that creates an object is a patch in the audit log, and needs both permissions: see the next test.
-    assert!(used.contains("deployments patch"));
-    used.insert("deployments create".to_owned());
+    for resource in ["deployments", "services", "serviceaccounts"] {
+        assert!(used.contains(&format!("{resource} patch")));
+        used.insert(format!("{resource} create"));
+    }
     let mut all = granted(&role(&rig, &rig.namespace, "separation-operator").await);
     all.extend(granted(
         &role(&rig, &system(&rig.namespace), "separation-operator-lease").await,

@@ -43,11 +43,6 @@ impl PoolUnderTest<'_> {
     }
 }
 
-/// Enough partitions for maxReplicas, so that there is no other problem.
-fn few_replicas() -> Value {
-    json!({"processor": {"scaling": {"maxReplicas": 4}}, "uploader": {"scaling": {"maxReplicas": 1}}})
-}
-
 fn waiting(reason: &str, message: &str) -> Value {
     json!({"phase": "Pending", "containerStatuses": [{
         "name": "worker", "image": "separation-worker:test", "imageID": "", "ready": false, "restartCount": 0,
@@ -59,7 +54,7 @@ fn waiting(reason: &str, message: &str) -> Value {
 async fn unschedulable_pods_are_reported_with_the_schedulers_message_and_no_more_are_added() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 4).await;
-    pool.apply(&few_replicas()).await;
+    pool.apply(&json!({})).await;
     let operator = OperatorProcess::start(&rig);
     pool.until_adopted().await;
     pool.publish_one_each(2).await;
@@ -99,7 +94,7 @@ async fn unschedulable_pods_are_reported_with_the_schedulers_message_and_no_more
 async fn containers_that_cannot_start_are_reported_with_their_reason() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 4).await;
-    pool.apply(&few_replicas()).await;
+    pool.apply(&json!({})).await;
     let operator = OperatorProcess::start(&rig);
     pool.until_adopted().await;
     pool.publish_one_each(1).await;
@@ -144,7 +139,7 @@ async fn pods_refused_by_a_quota_are_reported_with_its_message() {
                        "spec": {"hard": {"pods": "2"}}});
     manifests::apply(&rig.admin, &quota).await;
     let pool = PoolUnderTest::new(&rig, 4).await;
-    pool.apply(&few_replicas()).await;
+    pool.apply(&json!({})).await;
     let operator = OperatorProcess::start(&rig);
     pool.until_adopted().await;
     pool.publish_one_each(4).await;

@@ -83,7 +83,7 @@ impl Rig {
     /// As [`Self::pools`], for a CRD that was installed under another group.
     pub(crate) fn pools_of(&self, group: &str) -> String {
         format!(
-            "/apis/{group}/v1alpha1/namespaces/{}/separationpools",
+            "/apis/{group}/v1beta1/namespaces/{}/separationpools",
             self.namespace
         )
     }
@@ -257,12 +257,12 @@ pub(crate) fn fields(status: &Status) -> Vec<&str> {
 /// A pool with only the required fields, of the CRD under `group`.
 pub(crate) fn pool_of(group: &str, name: &str) -> Value {
     json!({
-        "apiVersion": format!("{group}/v1alpha1"),
+        "apiVersion": format!("{group}/v1beta1"),
         "kind": "SeparationPool",
         "metadata": {"name": name},
         "spec": {
             "kafka": {"bootstrapServers": "kafka:9092"},
-            "storage": {"s3": {"bucket": "stems"}, "work": {"s3Prefix": "staging/"}},
+            "storage": {"stems": {"bucket": "stems"}, "staging": {"s3": {}}},
         },
     })
 }

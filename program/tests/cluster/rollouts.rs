@@ -48,7 +48,7 @@ impl PoolUnderTest<'_> {
 async fn blocked_rollout(idle: usize) {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 8).await;
-    let with_image = |image: &str| json!({"image": image, "processor": {"scaling": {"maxReplicas": 8}}});
+    let with_image = |image: &str| json!({"processor": {"image": image, "scaling": {"maxReplicas": 8}}});
     pool.apply(&with_image("worker:good")).await;
     let operator = OperatorProcess::start(&rig);
     pool.until_adopted().await;

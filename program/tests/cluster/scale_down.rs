@@ -41,7 +41,7 @@ async fn scale_down(seed: u64, late: LateEvent) {
     let busy = random.usize(1..pods - 1);
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, i32::try_from(pods).expect("a few")).await;
-    pool.apply(&json!({"processor": {"scaling": {"pollIntervalSeconds": 2.0}}}))
+    pool.apply(&json!({"processor": {"scaling": {"lagCheckPeriodSeconds": 2}}}))
         .await;
     let operator = OperatorProcess::start(&rig);
     pool.until_adopted().await;
@@ -164,9 +164,9 @@ async fn foreign_members_are_a_conflict_and_replicas_stay_until_they_leave() {
     let foreign = Member::of(&pool, "another-client", Tasks::Wait);
     eventually("a member", SOON, async || foreign.owned().len() == 4).await;
     let _operator = OperatorProcess::start(&rig);
-    let in_conflict = |status: &_| condition_message(status, "Conflict", "True").is_some();
+    let in_conflict = |status: &_| condition_message(status, "GroupConflict", "True").is_some();
     let status = pool.until_status("conflict", SOON, in_conflict).await;
-    let message = condition_message(&status, "Conflict", "True").expect("a message");
+    let message = condition_message(&status, "GroupConflict", "True").expect("a message");
     assert!(
         message.contains("(client ids \"another-client\")") && message.contains("fix: stop them"),
         "{message}"
@@ -186,7 +186,7 @@ async fn foreign_members_are_a_conflict_and_replicas_stay_until_they_leave() {
     drop(foreign);
     pool.until_replicas(4, SOON).await;
     pool.until_status("end of the conflict", SOON, |status| {
-        condition_message(status, "Conflict", "False").is_some()
+        condition_message(status, "GroupConflict", "False").is_some()
     })
     .await;
     // While workers of the pool run, members are read each time.
@@ -207,7 +207,8 @@ async fn foreign_members_are_a_conflict_and_replicas_stay_until_they_leave() {
 async fn with_the_range_assignor_other_consumers_may_share_the_group() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 4).await;
-    pool.apply(&json!({"processor": {"assignor": "range"}})).await;
+    pool.apply(&json!({"processor": {"consumer": {"assignor": "Range"}}}))
+        .await;
     let _operator = OperatorProcess::start(&rig);
     pool.until_adopted().await;
     let other = Member::with(&pool, "another-client", Tasks::Wait, Assignor::Range);
@@ -230,7 +231,7 @@ async fn with_the_range_assignor_other_consumers_may_share_the_group() {
         .until_status("lag of 0", SOON, |status| known_lag(status) == Some(0))
         .await;
     assert!(
-        condition_message(&status, "Conflict", "False").is_some(),
+        condition_message(&status, "GroupConflict", "False").is_some(),
         "{status:?}"
     );
     eventually("no replicas", SOON, async || {

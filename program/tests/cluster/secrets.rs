@@ -55,7 +55,7 @@ async fn a_missing_secret_is_reported_with_its_fix_and_a_rotated_one_replaces_th
     let pool = PoolUnderTest::on(&rig, &kafka, "vocals", 4).await;
     pool.apply(&json!({"kafka": {
         "bootstrapServers": kafka.bootstrap_sasl_plaintext(),
-        "sasl": {"mechanism": "SCRAM-SHA-512", "secretRef": {"name": "kafka-user"}},
+        "sasl": {"usernameSecretRef": {"name": "kafka-user"}, "passwordSecretRef": {"name": "kafka-user"}},
     }}))
     .await;
     let operator = OperatorProcess::start_with(&rig, &["--secret-refresh-seconds", "1"]);

@@ -194,21 +194,24 @@ impl<'a> PoolUnderTest<'a> {
     pub(crate) fn object(&self, changes: &Value) -> Value {
         let spec = json!({
             "kafka": {"bootstrapServers": self.kafka.bootstrap()},
-            "storage": {"s3": {"bucket": "stems"}, "work": {"s3Prefix": "staging/"}},
+            "storage": {"stems": {"bucket": "stems"}, "staging": {"s3": {}}},
             "processor": {
                 "topic": self.tasks(),
-                "group": self.group(),
-                "autoOffsetReset": "earliest",
-                "scaling": {"maxReplicas": 100, "scaleDownStabilizationSeconds": 1, "pollIntervalSeconds": 0.5},
+                "consumerGroup": self.group(),
+                "scaling": {
+                    "maxReplicas": 100,
+                    "lagCheckPeriodSeconds": 1,
+                    "scaleDown": {"stabilizationWindowSeconds": 1},
+                },
             },
             "uploader": {
                 "topic": self.results(),
-                "group": format!("uploaders-{}", self.tag),
-                "scaling": {"pollIntervalSeconds": 0.5},
+                "consumerGroup": format!("uploaders-{}", self.tag),
+                "scaling": {"lagCheckPeriodSeconds": 1},
             },
         });
         json!({
-            "apiVersion": "separation.dev/v1alpha1",
+            "apiVersion": "separation.dev/v1beta1",
             "kind": "SeparationPool",
             "metadata": {"name": self.name, "namespace": self.rig.namespace},
             "spec": merged(spec, changes),
@@ -307,7 +310,7 @@ impl<'a> PoolUnderTest<'a> {
     pub(crate) async fn until_adopted(&self) -> SeparationPoolStatus {
         self.until_status("adoption", SOON, |status| {
             let adopted = |role: &Option<separation_operator::crd::RoleStatus>| {
-                role.as_ref().is_some_and(|role| role.adoption.is_some())
+                role.as_ref().is_some_and(|role| role.offsets.is_some())
             };
             adopted(&status.processor) && adopted(&status.uploader)
         })

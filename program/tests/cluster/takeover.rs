@@ -16,8 +16,8 @@ async fn committed(kafka: &Kafka, group: &str, topic: &str) -> Vec<Option<i64>> 
 }
 
 fn cluster_id(status: &SeparationPoolStatus) -> Option<String> {
-    let adoption = status.processor.as_ref()?.adoption.as_ref()?;
-    Some(adoption.cluster_id.clone())
+    let offsets = status.processor.as_ref()?.offsets.as_ref()?;
+    Some(offsets.cluster_id.clone())
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_changed_group_gets_its_offsets_initialized_while_old_pods_terminate()
         .expect("the pool");
     eventually("pods that end", SOON, async || pool.pod_names().await.is_empty()).await;
     let group = format!("{}-again", pool.group());
-    pool.apply(&json!({"processor": {"group": group, "autoOffsetReset": "latest"}}))
+    pool.apply(&json!({"processor": {"consumerGroup": group, "initialOffset": "Latest"}}))
         .await;
     let status = pool.until_adopted().await;
     assert_eq!(known_lag(&status), Some(0));

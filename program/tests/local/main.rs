@@ -263,9 +263,9 @@ async fn invalid_arguments_are_refused_with_a_fix() {
         "no such file: /no/song.mp3",
     )
     .await;
-    let header = "apiVersion: separation.dev/v1alpha1\nkind: SeparationPool\nmetadata: {name: a}\nspec:";
+    let header = "apiVersion: separation.dev/v1beta1\nkind: SeparationPool\nmetadata: {name: a}\nspec:";
     let secret = pool(&format!(
-        "{header} {{storage: {{s3: {{bucket: stems, secretRef: {{name: keys}}}}}}}}"
+        "{header} {{storage: {{s3: {{credentialsSecretRef: {{name: keys}}}}, stems: {{bucket: stems}}}}}}"
     ));
     check(
         place.local(secret),
@@ -282,12 +282,12 @@ async fn invalid_arguments_are_refused_with_a_fix() {
     .await;
     let with_model = |path: &str| {
         pool(&format!(
-            "{header} {{processor: {{scaling: {{minReplicas: 1}}}}, model: {{path: {path}}}}}"
+            "{header} {{processor: {{model: {{path: {path}}}, scaling: {{minReplicas: 1}}}}}}"
         ))
     };
     check(
         place.local(with_model("/no/model.onnx")),
-        "spec.model.path: no such file: /no/model.onnx; fix:",
+        "spec.processor.model.path: no such file: /no/model.onnx; fix:",
     )
     .await;
     let song = place.song("song.onnx", &tiny_song(1));
@@ -309,19 +309,19 @@ async fn a_pool_that_names_kafka_and_s3_uses_them() {
         kafka.create_topic(topic, 2).await.unwrap();
     }
     let pool = format!(
-        "apiVersion: separation.dev/v1alpha1
+        "apiVersion: separation.dev/v1beta1
 kind: SeparationPool
 metadata: {{name: vocals}}
 spec:
   kafka: {{bootstrapServers: '{}'}}
   storage:
-    s3: {{bucket: {bucket}, endpoint: '{}', secretRef: {{name: s3}}}}
-    work: {{persistentVolumeClaim: {{claimName: work}}}}
+    s3: {{endpoint: '{}', credentialsSecretRef: {{name: s3}}}}
+    stems: {{bucket: {bucket}}}
+    staging: {{persistentVolumeClaim: {{claimName: work}}}}
   processor:
-    sessionTimeoutMs: 6000
-    heartbeatIntervalMs: 1000
-    scaling: {{pollIntervalSeconds: 0.5, scaleDownStabilizationSeconds: 1, maxReplicas: 2}}
-  uploader: {{scaling: {{pollIntervalSeconds: 0.5, maxReplicas: 1}}}}
+    consumer: {{sessionTimeoutMs: 6000, heartbeatIntervalMs: 1000}}
+    scaling: {{lagCheckPeriodSeconds: 1, scaleDown: {{stabilizationWindowSeconds: 1}}, maxReplicas: 2}}
+  uploader: {{scaling: {{lagCheckPeriodSeconds: 1, maxReplicas: 1}}}}
 ---
 apiVersion: v1
 kind: Secret
@@ -338,8 +338,6 @@ stringData: {{AWS_ACCESS_KEY_ID: {}, AWS_SECRET_ACCESS_KEY: {}}}
         .start()
         .unwrap();
     let api = api(&local).await;
-    // Tasks from before the group's adoption are skipped, by the default `latest`.
-    local.wait_for_log("processor: lag 0", PATIENCE).await.unwrap();
     let task = post(&api, tiny_song(7)).await;
     eventually("the stems", PATIENCE, async || {
         let objects = s3.list(&bucket, "").await.unwrap();

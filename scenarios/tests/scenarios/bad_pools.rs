@@ -23,26 +23,22 @@ async fn each_reports_its_fix_and_other_pools_work() {
         return;
     }
     let system = System::start(ClusterOptions::default()).await.unwrap();
-    let gpu = json!({"spec": {"containers": [{
-        "name": "worker",
-        "resources": {"limits": {"nvidia.com/gpu": "1"}},
-    }]}});
     let invalid = [
         InvalidPool {
             namespace: "wrong-image",
-            spec: json!({"image": "localhost/no-such-image:1"}),
+            spec: json!({"processor": {"image": "localhost/no-such-image:1"}}),
             condition: ["Degraded", "True"],
             text: "no-such-image",
         },
         InvalidPool {
             namespace: "missing-secret",
-            spec: json!({"storage": {"s3": {"secretRef": {"name": "not-there"}}}}),
+            spec: json!({"storage": {"s3": {"credentialsSecretRef": {"name": "not-there"}}}}),
             condition: ["Degraded", "True"],
             text: "not-there",
         },
         InvalidPool {
             namespace: "no-gpu",
-            spec: json!({"processor": {"podOverrides": gpu}}),
+            spec: json!({"processor": {"resources": {"limits": {"nvidia.com/gpu": 1}}}}),
             condition: ["Degraded", "True"],
             text: "nvidia.com/gpu",
         },

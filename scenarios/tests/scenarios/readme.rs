@@ -72,13 +72,14 @@ async fn the_commands_of_the_readme_install_the_operator_and_a_pool() {
         assert!(docker_log.contains(&build), "{docker_log}");
     }
 
-    let path = "/apis/separation.dev/v1alpha1/namespaces/media/separationpools/vocals";
-    eventually("a pool that is ready", STEP_TIMEOUT, async || {
+    let path = "/apis/separation.dev/v1beta1/namespaces/media/separationpools/vocals";
+    eventually("a pool and an API that are ready", STEP_TIMEOUT, async || {
         let pool = cluster.get(path).await?;
-        let conditions = pool["status"]["conditions"].as_array().into_iter().flatten();
+        let status = &pool["status"];
+        let conditions = status["conditions"].as_array().into_iter().flatten();
         let mut fulfilled = conditions.filter(|condition| condition["status"] == "True");
         ensure!(
-            fulfilled.any(|condition| condition["type"] == "Ready"),
+            fulfilled.any(|condition| condition["type"] == "Ready") && status["api"]["ready"] == 2,
             "{pool:#}"
         );
         anyhow::Ok(true)

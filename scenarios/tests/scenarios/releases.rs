@@ -21,7 +21,7 @@ async fn pools_keep_working_through_upgrade_rollback_and_uninstall() {
     let cluster = &system.cluster;
     let directory = TempDirectory::new().unwrap();
     let older = Release {
-        chart: chart_with_crd(&directory, without_max_attempts).unwrap(),
+        chart: chart_with_crd(&directory, without_max_crashes).unwrap(),
         ..Release::default()
     };
     older.install(cluster, &System::values()).await.unwrap();
@@ -44,14 +44,14 @@ async fn pools_keep_working_through_upgrade_rollback_and_uninstall() {
     }
     let mut debug = System::values();
     debug["settings"] = json!({"logLevel": "debug"});
-    let more = json!({"processor": {"maxAttempts": 5}});
+    let more = json!({"processor": {"maxCrashes": 5}});
     first.patch(&more).await.unwrap();
-    assert_eq!(max_attempts(&first).await, json!(null));
+    assert_eq!(max_crashes(&first).await, json!(null));
     system.release.install(cluster, &debug).await.unwrap();
-    assert_eq!(max_attempts(&first).await, json!(3));
+    assert_eq!(max_crashes(&first).await, json!(3));
     system.release.install(cluster, &System::values()).await.unwrap();
     system.release.roll_back(cluster).await.unwrap();
-    assert_eq!(max_attempts(&second).await, json!(3));
+    assert_eq!(max_crashes(&second).await, json!(3));
     for (index, pool) in pools.into_iter().enumerate() {
         let processors = pool.processors(&pods[index]);
         assert!(
@@ -111,20 +111,20 @@ async fn pools_keep_working_through_upgrade_rollback_and_uninstall() {
 }
 
 /// Makes a CRD version without this field.
-fn without_max_attempts(crd: &mut Value) {
+fn without_max_crashes(crd: &mut Value) {
     let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
     for role in ["processor", "uploader"] {
         for fields in ["default", "properties"] {
             let fields = crd.pointer_mut(&format!("{spec}/{role}/{fields}"));
             let fields = fields.and_then(Value::as_object_mut).unwrap();
-            fields.remove("maxAttempts").unwrap();
+            fields.remove("maxCrashes").unwrap();
         }
     }
 }
 
 /// The value that the API server returns.
-async fn max_attempts(pool: &Pool<'_>) -> Value {
-    pool.spec().await.unwrap()["processor"]["maxAttempts"].take()
+async fn max_crashes(pool: &Pool<'_>) -> Value {
+    pool.spec().await.unwrap()["processor"]["maxCrashes"].take()
 }
 
 /// Checks that a release's operator has its rights only in this namespace.

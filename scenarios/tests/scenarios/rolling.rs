@@ -92,7 +92,7 @@ async fn tasks_are_finished_by_the_pods_that_began_them() {
     // Changed settings.
     let hold = pool.hold().unwrap();
     let busy = one_task(&pool, &pods, &mut tasks).await;
-    pool.patch(&json!({"processor": {"maxAttempts": 4}}))
+    pool.patch(&json!({"processor": {"maxCrashes": 4}}))
         .await
         .unwrap();
     wait_for_deletion(&pods, &busy).await;
@@ -111,7 +111,9 @@ async fn tasks_are_finished_by_the_pods_that_began_them() {
         variable(&existing_pod(&pods, &busy), "MAX_ATTEMPTS").as_deref(),
         Some("4")
     );
-    pool.patch(&json!({"image": OTHER_IMAGE})).await.unwrap();
+    pool.patch(&json!({"processor": {"image": OTHER_IMAGE}}))
+        .await
+        .unwrap();
     wait_for_deletion(&pods, &busy).await;
     drop(hold);
     pool.wait_for_all_webhooks(&tasks).await;

@@ -4,7 +4,6 @@
 
 mod agreement;
 mod api;
-mod chart;
 mod command_line;
 mod formats;
 mod fuzz_corpus;

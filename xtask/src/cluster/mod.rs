@@ -14,7 +14,7 @@ pub(crate) use smoke_test::run_smoke_test;
 use self::daemon::{ClusterProcess, ClusterState, running};
 use crate::images::{self, ImageProfile};
 use crate::project::Project;
-use crate::{components, node, system, test};
+use crate::{components, node, process, system, test};
 
 /// Name of the directory under cargo's target directory.
 const DIRECTORY: &str = "cluster";
@@ -123,7 +123,8 @@ fn load(project: &Project, options: &Load) -> Result<()> {
             println!("  {}  as {}", image.archive.display(), image.name);
         }
         println!("\nthen install the operator (with a registry, change the image names in the values):");
-        sample_setup::prepare(project, &directory, &state, &built)?.explain();
+        let installing = sample_setup::prepare(project, &directory, &state, &built)?;
+        println!("  {}", process::line(&installing));
     }
     sample_setup::explain(project, &directory);
     Ok(())

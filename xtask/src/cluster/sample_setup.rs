@@ -16,59 +16,37 @@ const VALUES: &str = "values.yaml";
 pub(super) const POOL: &str = "pool.yaml";
 const CHART: &str = "charts/separation-operator";
 const RELEASE: &str = "separation-operator";
-pub(super) const NAMESPACE: &str = "separation-system";
-/// Service of the chart's API.
-pub(super) const API: &str = "separation-operator-api";
-/// Namespace of the sample pool, followed by its name.
+const NAMESPACE: &str = "separation-system";
+/// Namespace of the sample pool, followed by its name, and the Deployment and Service of its API.
 pub(super) const POOL_NAMESPACE: &str = "media";
 pub(super) const POOL_NAME: &str = "vocals";
+pub(super) const API: &str = "vocals-api";
 /// Path under cargo's target directory.
 pub(super) const WORKER: &str = "debug/separation-worker";
-/// Password of the chart's API, which only this machine can reach.
+/// Password of the pool's API, which only this machine can reach.
 pub(super) const PASSWORD: &str = "trial";
 
-/// The commands that install or upgrade the chart, in order; created by [`prepare`].
-pub(super) struct Installation([Command; 2]);
-
-impl Installation {
-    /// Runs them against the cluster of this kubeconfig.
-    pub(super) fn run(self, kubeconfig: &Path) -> Result<()> {
-        for mut command in self.0 {
-            process::run(command.env("KUBECONFIG", kubeconfig))?;
-        }
-        Ok(())
-    }
-
-    /// Prints them for the user to run.
-    pub(super) fn explain(&self) {
-        for command in &self.0 {
-            println!("  {}", process::line(command));
-        }
-    }
-}
-
-/// Writes the chart's values for these images, and a sample pool.
+/// Writes the chart's values for these images, and a sample pool. Returns the command that installs or upgrades
+/// the chart.
 pub(super) fn prepare(
     project: &Project,
     directory: &Path,
     state: &ClusterState,
     images: &[Image],
-) -> Result<Installation> {
-    let [kubectl, helm] = components::tools(project)?;
-    let secrets = directory.join("secrets.yaml");
+) -> Result<Command> {
+    let [_, helm] = components::tools(project)?;
     let values_file = directory.join(VALUES);
-    write(&secrets, &objects_of_release(state))?;
-    write(&values_file, &values(state, images)?)?;
-    write(&directory.join(POOL), &pool(state))?;
-    let mut applying = project.command(kubectl.join("kubectl"));
-    applying.args(["apply", "-f"]).arg(&secrets);
+    let built = built(images)?;
+    write(&values_file, &values(images, &built)?)?;
+    write(&directory.join(POOL), &pool(state, &built))?;
     let mut installing = project.command(helm.join("helm"));
     installing
         .args(["upgrade", "--install", RELEASE])
         .arg(project.path(CHART))
-        .args(["--namespace", NAMESPACE, "--wait", "--timeout=180s", "--values"])
+        .args(["--namespace", NAMESPACE, "--create-namespace"])
+        .args(["--wait", "--timeout=180s", "--values"])
         .arg(&values_file);
-    Ok(Installation([applying, installing]))
+    Ok(installing)
 }
 
 /// Imports the images into our own cluster, installs the chart, and writes a pool to apply.
@@ -88,14 +66,16 @@ pub(super) fn install(
         process::run(&mut importing)?;
         println!("imported {} into the node", image.name);
     }
-    prepare(project, directory, state, images)?.run(kubeconfig)
+    let mut installing = prepare(project, directory, state, images)?;
+    process::run(installing.env("KUBECONFIG", kubeconfig))
 }
 
 /// Prints what to try after the installation.
 pub(super) fn explain(project: &Project, directory: &Path) {
     println!("\na pool, and songs for it:");
     println!("  kubectl apply -f {}", directory.join(POOL).display());
-    println!("  kubectl -n {NAMESPACE} port-forward service/{API} 8000:80 &");
+    println!("  kubectl -n {POOL_NAMESPACE} rollout status deployment/{API}");
+    println!("  kubectl -n {POOL_NAMESPACE} port-forward service/{API} 8000:80 &");
     println!(
         "  BASIC_AUTH_PASSWORD={PASSWORD} {} submit SONG… --output stems",
         project.target(WORKER).display()
@@ -103,59 +83,16 @@ pub(super) fn explain(project: &Project, directory: &Path) {
     println!("  kubectl -n {POOL_NAMESPACE} get separationpools,pods --watch");
 }
 
-/// The release's namespace, with the credentials of its API.
-fn objects_of_release(state: &ClusterState) -> String {
-    format!(
-        "{}---
-apiVersion: v1
-kind: Secret
-metadata: {{name: api, namespace: {NAMESPACE}}}
-stringData: {{password: {PASSWORD}}}
-",
-        namespace_with_credentials(NAMESPACE, state)
-    )
+/// Identifies the builds of these images: their tag is always the same.
+fn built(images: &[Image]) -> Result<String> {
+    let hashes = images
+        .iter()
+        .map(|image| Ok(cache::sha256_file(&image.archive)?[..12].to_owned()));
+    hashes.collect()
 }
 
-fn namespace_with_credentials(namespace: &str, state: &ClusterState) -> String {
-    let s3 = &state.s3;
-    format!(
-        "apiVersion: v1
-kind: Namespace
-metadata: {{name: {namespace}}}
----
-apiVersion: v1
-kind: Secret
-metadata: {{name: s3, namespace: {namespace}}}
-stringData: {{AWS_ACCESS_KEY_ID: {}, AWS_SECRET_ACCESS_KEY: {}}}
-",
-        s3.access_key, s3.secret_key
-    )
-}
-
-/// Kafka and S3 settings shared by pools and the API, indented by this many spaces.
-fn servers(state: &ClusterState, indent: usize) -> String {
-    let s3 = &state.s3;
-    let text = format!(
-        "kafka:
-  bootstrapServers: {}
-storage:
-  s3:
-    bucket: {}
-    endpoint: {}
-    region: {}
-    pathStyle: true
-    secretRef: {{name: s3}}
-  work: {{s3Prefix: staging/}}
-",
-        state.kafka, s3.bucket, s3.endpoint, s3.region
-    );
-    let lines = text.lines().map(|line| format!("{:indent$}{line}\n", ""));
-    lines.collect()
-}
-
-fn values(state: &ClusterState, images: &[Image]) -> Result<String> {
+fn values(images: &[Image], built: &str) -> Result<String> {
     let mut text = String::new();
-    let mut built = String::new();
     for image in images {
         let (repository, tag) = image.name.rsplit_once(':').context("an image without a tag")?;
         let image_values = format!("image: {{repository: {repository}, tag: {tag}}}\n");
@@ -164,37 +101,56 @@ fn values(state: &ClusterState, images: &[Image]) -> Result<String> {
         } else {
             format!("worker:\n  {image_values}")
         });
-        built.push_str(&cache::sha256_file(&image.archive)?[..12]);
     }
-    // The tag is the same for every build; changing this annotation replaces the pods.
-    text.push_str(&format!(
-        "podAnnotations: {{separation.dev/images: \"{built}\"}}\n"
-    ));
-    text.push_str(&format!(
-        "api:\n  enabled: true\n  replicas: 1\n  podAnnotations: {{separation.dev/images: \"{built}\"}}\n  \
-         auth: {{secretRef: {{name: api}}}}\n{}",
-        servers(state, 2)
-    ));
+    // Replaces the pods if the images changed.
+    text.push_str(&format!("podAnnotations: {{images: \"{built}\"}}\n"));
     Ok(text)
 }
 
-fn pool(state: &ClusterState) -> String {
+/// The pool with its namespace and Secrets.
+fn pool(state: &ClusterState, built: &str) -> String {
+    let s3 = &state.s3;
     format!(
-        "{}---
-apiVersion: separation.dev/v1alpha1
+        "apiVersion: v1
+kind: Namespace
+metadata: {{name: {POOL_NAMESPACE}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: s3, namespace: {POOL_NAMESPACE}}}
+stringData: {{AWS_ACCESS_KEY_ID: {}, AWS_SECRET_ACCESS_KEY: {}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: api, namespace: {POOL_NAMESPACE}}}
+stringData: {{username: admin, password: {PASSWORD}}}
+---
+apiVersion: separation.dev/v1beta1
 kind: SeparationPool
 metadata: {{name: {POOL_NAME}, namespace: {POOL_NAMESPACE}}}
 spec:
-{}  processor:
-    # Also process tasks that were published before the pool existed.
-    autoOffsetReset: earliest
-    scaling: {{maxReplicas: 3, scaleDownStabilizationSeconds: 10}}
+  kafka:
+    bootstrapServers: {}
+  storage:
+    s3:
+      endpoint: {}
+      region: {}
+      credentialsSecretRef: {{name: s3}}
+    stems: {{bucket: {}}}
+    staging: {{s3: {{}}}}
+  processor:
+    # By default two cores each, and the node may have only two.
+    resources: {{requests: {{cpu: 500m, memory: 512Mi}}}}
+    scaling: {{maxReplicas: 3, scaleDown: {{stabilizationWindowSeconds: 10}}}}
   uploader:
-    autoOffsetReset: earliest
-    scaling: {{maxReplicas: 1, scaleDownStabilizationSeconds: 10}}
+    scaling: {{maxReplicas: 1, scaleDown: {{stabilizationWindowSeconds: 10}}}}
+  api:
+    basicAuthSecretRef: {{name: api}}
+    replicas: 1
+    # Replaces the pod if the images changed.
+    podTemplate: {{metadata: {{annotations: {{images: \"{built}\"}}}}}}
 ",
-        namespace_with_credentials(POOL_NAMESPACE, state),
-        servers(state, 2)
+        s3.access_key, s3.secret_key, state.kafka, s3.endpoint, s3.region, s3.bucket
     )
 }
 
@@ -207,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pool_and_the_api_use_the_same_servers() {
+    fn the_chart_gets_the_images_and_the_pool_the_servers() {
         let state: ClusterState = serde_json::from_value(serde_json::json!({
             "pid": 1,
             "kafka": "10.123.7.1:12000",
@@ -225,12 +181,22 @@ mod tests {
                 archive,
             }
         });
-        let values = values(&state, &images).unwrap();
+        let built = built(&images).unwrap();
+        assert_eq!(built.len(), 24);
+        let values = values(&images, &built).unwrap();
         let expected = "worker:\n  image: {repository: localhost/separation-worker, tag: dev}\nimage: {";
         assert!(values.starts_with(expected), "{values}");
-        let servers = servers(&state, 2);
-        assert!(servers.starts_with("  kafka:\n    bootstrapServers: 10.123.7.1:12000\n  storage:\n"));
-        assert!(values.ends_with(&servers), "{values}");
-        assert!(pool(&state).contains(&servers), "{}", pool(&state));
+        let pool = pool(&state, &built);
+        for text in [
+            "  kafka:\n    bootstrapServers: 10.123.7.1:12000\n  storage:\n",
+            "endpoint: http://10.123.7.1:12001\n",
+            "region: r\n",
+            "stems: {bucket: b}",
+        ] {
+            assert!(pool.contains(text), "{text} is not in {pool}");
+        }
+        for text in [values, pool] {
+            assert!(text.contains(&format!("images: \"{built}\"")), "{text}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::daemon::{self, ClusterProcess, ClusterState};
-use super::sample_setup::{self, API, NAMESPACE, PASSWORD, POOL, POOL_NAME, POOL_NAMESPACE, WORKER};
+use super::sample_setup::{self, API, PASSWORD, POOL, POOL_NAME, POOL_NAMESPACE, WORKER};
 use crate::images::Image;
 use crate::project::Project;
 use crate::{components, process, songs};
@@ -50,8 +50,18 @@ fn submit_song(project: &Project, directory: &Path, state: &ClusterState, images
         "--timeout=180s",
     ];
     process::run(&mut kubectl(&wait_arguments))?;
+    let deployment = format!("deployment/{API}");
+    let rollout_arguments = [
+        "--namespace",
+        POOL_NAMESPACE,
+        "rollout",
+        "status",
+        &deployment,
+        "--timeout=180s",
+    ];
+    process::run(&mut kubectl(&rollout_arguments))?;
     let service = format!("service/{API}");
-    let forward_arguments = ["--namespace", NAMESPACE, "port-forward", &service, ":80"];
+    let forward_arguments = ["--namespace", POOL_NAMESPACE, "port-forward", &service, ":80"];
     let forwarder = Forwarder::start(kubectl(&forward_arguments))?;
     let song = songs::install(project)?.join(format!("{SONG}.opus"));
     let stems = directory.join("stems");

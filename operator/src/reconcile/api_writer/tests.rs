@@ -62,12 +62,13 @@ impl Script {
 
 fn manifest() -> Manifest {
     let pool = json!({
-        "apiVersion": "separation.dev/v1alpha1", "kind": "SeparationPool",
+        "apiVersion": "separation.dev/v1beta1", "kind": "SeparationPool",
         "metadata": {"name": "vocals", "namespace": "media", "uid": "pool-uid"},
-        "spec": {"kafka": {"bootstrapServers": "kafka:9092"}, "storage": {"s3": {"bucket": "b"}, "work": {"s3Prefix": "s/"}}},
+        "spec": {"kafka": {"bootstrapServers": "kafka:9092"}, "storage": {"stems": {"bucket": "bucket"}, "staging": {"s3": {}}}},
     });
     let pool = from_yaml(&pool.to_string()).expect("a pool");
     let settings = WorkerSettings {
+        model: crate::plan::Model("builtin".into()),
         image: "worker:test".into(),
         allowed: BTreeSet::new(),
     };
@@ -90,7 +91,7 @@ fn key() -> RoleKey {
 
 /// A Deployment of the pool with three replicas.
 fn deployment(version: &str, labels: &Value) -> Value {
-    let owner = json!({"apiVersion": "separation.dev/v1alpha1", "kind": "SeparationPool", "name": "vocals",
+    let owner = json!({"apiVersion": "separation.dev/v1beta1", "kind": "SeparationPool", "name": "vocals",
                        "uid": "pool-uid", "controller": true});
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",

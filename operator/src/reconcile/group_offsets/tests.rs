@@ -6,7 +6,7 @@ use separation_kafka::{Cluster, ClusterSettings, ReadError, Topic};
 
 use super::*;
 use crate::apply::offsets::tests::commits;
-use crate::crd::from_yaml;
+use crate::crd::{InitialOffset, from_yaml};
 use crate::decide::{LagByPartition, Member, MemberWork};
 use crate::observe::{PartitionOffsets, Query, QueryResult};
 use crate::plan::{PoolPlan, Role};
@@ -16,13 +16,13 @@ const RECOMMIT_AFTER: Duration = Duration::from_secs(3_600);
 pub(in crate::reconcile) fn plan(processor: &str) -> PoolPlan {
     let yaml = format!(
         "
-apiVersion: separation.dev/v1alpha1
+apiVersion: separation.dev/v1beta1
 kind: SeparationPool
 metadata: {{name: vocals, namespace: media, uid: pool}}
 spec:
   kafka: {{bootstrapServers: 'k:1'}}
-  storage: {{s3: {{bucket: stems}}, work: {{s3Prefix: staging/}}}}
-  processor: {{group: separators, autoOffsetReset: latest, {processor}}}
+  storage: {{stems: {{bucket: stems}}, staging: {{s3: {{}}}}}}
+  processor: {{consumerGroup: separators, initialOffset: Latest, {processor}}}
 "
     );
     PoolPlan::from_pool(&from_yaml(&yaml).unwrap()).unwrap()
@@ -35,15 +35,15 @@ pub(in crate::reconcile) fn identity(cluster: &str, topic: &str) -> TopicIdentit
     }
 }
 
-pub(in crate::reconcile) fn status(cluster: &str, topic: &str, offsets: &[i64]) -> AdoptionStatus {
-    AdoptionStatus {
+pub(in crate::reconcile) fn status(cluster: &str, topic: &str, offsets: &[i64]) -> OffsetsStatus {
+    OffsetsStatus {
         topic_id: topic.to_owned(),
         cluster_id: cluster.to_owned(),
         consumer_group: "separators".to_owned(),
-        offsets: offsets.to_vec(),
+        committed: offsets.to_vec(),
         partitions: 2,
-        policy: "latest".to_owned(),
-        at: Time(Timestamp::UNIX_EPOCH),
+        initial_offset: InitialOffset::Latest,
+        initialized_time: Time(Timestamp::UNIX_EPOCH),
     }
 }
 
@@ -129,7 +129,7 @@ struct GroupFixture {
 }
 
 impl GroupFixture {
-    fn new(adoption: Option<&AdoptionStatus>) -> Self {
+    fn new(adoption: Option<&OffsetsStatus>) -> Self {
         let mut offsets = GroupOffsets::new(adoption, Moment::default());
         offsets.random_part = 0.5;
         Self {
@@ -183,7 +183,7 @@ impl GroupFixture {
     }
 
     fn recorded(&self) -> &[i64] {
-        &self.offsets.adoption.as_ref().unwrap().offsets
+        &self.offsets.adoption.as_ref().unwrap().committed
     }
 
     fn recommit(&self) -> Option<Vec<i32>> {
@@ -261,7 +261,7 @@ fn a_group_that_lost_all_its_offsets_gets_the_recorded_ones_before_a_worker_star
 #[test]
 fn recorded_offsets_are_used_only_for_a_group_that_lost_all_its_offsets() {
     let recorded = status("one", "topic", &[9, 10]);
-    let of_another_group = AdoptionStatus {
+    let of_another_group = OffsetsStatus {
         consumer_group: "others".to_owned(),
         ..recorded.clone()
     };

@@ -28,12 +28,12 @@ fn workload(replicas: u32) -> Workload {
 struct OffsetFixture {
     plan: PoolPlan,
     state: RoleState,
-    written: Option<AdoptionStatus>,
+    written: Option<OffsetsStatus>,
     now: Moment,
 }
 
 impl OffsetFixture {
-    fn new(plan: PoolPlan, written: Option<AdoptionStatus>) -> Self {
+    fn new(plan: PoolPlan, written: Option<OffsetsStatus>) -> Self {
         Self {
             plan,
             state: RoleState::new(written.as_ref(), Moment::default()),
@@ -162,7 +162,7 @@ fn offsets_of_a_disabled_role_are_committed_again() {
     fixture.now = fixture.now + RECOMMIT_AFTER;
     fixture.read("one", &[Some(3), Some(4)], 0);
     assert_eq!(next(&mut fixture, 0), Some(Step::Recommit(vec![0, 1])));
-    assert_eq!(fixture.state.adoption().unwrap().offsets, [3, 4]);
+    assert_eq!(fixture.state.adoption().unwrap().committed, [3, 4]);
     let query = fixture
         .state
         .role_query(&role_plan, &workload(0), RECOMMIT_AFTER, fixture.now);

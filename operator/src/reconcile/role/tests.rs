@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::*;
-use crate::crd::from_yaml;
+use crate::crd::{InitialOffset, from_yaml};
 use crate::decide::{
     CostAnnotation, LagByPartition, Member, MemberWork, Pod, PodName, PodState, PodStatus, Reason, scene,
 };
@@ -20,30 +20,30 @@ struct RoleFixture {
     state: RoleState,
     deployment: DeploymentSnapshot,
     workload: Workload,
-    adoption: AdoptionStatus,
+    adoption: OffsetsStatus,
     now: Moment,
 }
 
 impl RoleFixture {
     fn new(pods: u32) -> Self {
         let yaml = "
-apiVersion: separation.dev/v1alpha1
+apiVersion: separation.dev/v1beta1
 kind: SeparationPool
 metadata: {name: vocals, namespace: media, uid: uid}
 spec:
   kafka: {bootstrapServers: 'kafka:9092'}
-  storage: {s3: {bucket: stems}, work: {s3Prefix: staging/}}
-  processor: {scaling: {maxReplicas: 9, scaleDownStabilizationSeconds: 10}}
+  storage: {stems: {bucket: stems}, staging: {s3: {}}}
+  processor: {scaling: {maxReplicas: 9, scaleDown: {stabilizationWindowSeconds: 10}}}
 ";
         let plan = PoolPlan::from_pool(&from_yaml(yaml).expect("a pool")).expect("a plan");
-        let adoption = AdoptionStatus {
+        let adoption = OffsetsStatus {
             topic_id: "topic".to_owned(),
             cluster_id: "cluster".to_owned(),
             consumer_group: String::new(),
-            offsets: Vec::new(),
+            committed: Vec::new(),
             partitions: 9,
-            policy: "earliest".to_owned(),
-            at: Time(Timestamp::UNIX_EPOCH),
+            initial_offset: InitialOffset::Earliest,
+            initialized_time: Time(Timestamp::UNIX_EPOCH),
         };
         let pods = (0..pods).map(|n| Pod {
             name: PodName::from(&*format!("p{n}")),
@@ -70,6 +70,7 @@ spec:
                 secrets_hash: None,
                 is_edited: false,
                 assignor: None,
+                staging: None,
                 servers: Some(SERVERS.into()),
                 is_replacing_all: false,
                 status: Some(status),
@@ -92,6 +93,7 @@ spec:
             at: self.now,
             lag: Lag::Known(LagByPartition::from_messages(messages)),
             anomalies: Vec::new(),
+            topic_is_missing: false,
             holds: Vec::new(),
             refused: None,
         });

@@ -1,6 +1,5 @@
 //! The Helm chart: the objects that its values give, and the values that it refuses.
 
-mod api;
 mod crd;
 mod operator;
 mod options;
@@ -10,7 +9,7 @@ mod refusals;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PodSpec;
 use separation_testbed::Release;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::manifests::read;
 
@@ -65,18 +64,4 @@ impl Rendered {
     fn pod(&self) -> PodSpec {
         self.deployment().spec.template.spec.expect("a pod")
     }
-}
-
-/// Valid values of an API.
-fn with_api(change: &Value) -> Value {
-    let mut values = json!({
-        "api": {
-            "enabled": true,
-            "kafka": {"bootstrapServers": "kafka.media.svc:9092"},
-            "storage": {"s3": {"bucket": "stems"}, "work": {"s3Prefix": "staging/"}},
-            "auth": {"secretRef": {"name": "api"}},
-        },
-    });
-    json_patch::merge(&mut values, change);
-    values
 }

@@ -7,7 +7,7 @@ use separation_operator::settings::Namespaces;
 use separation_testbed::Release;
 use serde_json::{Value, json};
 
-use super::{NAME, Rendered, rendered, rendered_as, with_api};
+use super::{NAME, Rendered, rendered, rendered_as};
 use crate::manifests::{read, settings};
 
 /// Cluster-scoped kinds.
@@ -15,15 +15,11 @@ const CLUSTER_WIDE: [&str; 3] = ["CustomResourceDefinition", "ClusterRole", "Clu
 
 /// All objects of the chart.
 fn everything() -> Value {
-    with_api(&json!({
+    json!({
         "rbac": {"aggregate": true},
         "podMonitor": {"enabled": true},
         "networkPolicy": {"enabled": true},
-        "api": {
-            "serviceAccount": {"create": true},
-            "ingress": {"enabled": true, "hosts": [{"host": "songs.example"}]},
-        },
-    }))
+    })
 }
 
 /// Labels of a workload's pods.
@@ -75,7 +71,7 @@ fn every_object_has_the_release_labels_and_a_namespace() {
 fn every_pod_selector_matches_one_component() {
     let objects = rendered(&everything());
     let workloads = workloads(&objects);
-    assert_eq!(workloads.len(), 3);
+    assert_eq!(workloads.len(), 2);
     let mut selectors = Vec::new();
     for object in &objects.0 {
         let spec = &object["spec"];
@@ -86,9 +82,6 @@ fn every_pod_selector_matches_one_component() {
             if selector.is_object() {
                 selectors.push((object, selector));
             }
-        }
-        if object["kind"] == "Service" {
-            selectors.push((object, &spec["selector"]));
         }
     }
     for (object, selector) in selectors {

@@ -1,12 +1,17 @@
 //! Each value has its documented effect, and the defaults are the operator's own.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use separation_operator::settings::Allowance;
+use k8s_openapi::api::apps::v1::Deployment;
+use separation_operator::apply::{Manifest, api_objects};
+use separation_operator::plan::{Model, PoolPlan, Role};
+use separation_operator::settings::{Allowance, WorkerSettings};
 use separation_testbed::Release;
 use serde_json::{Value, json};
 
-use super::{NAME, rendered, with_api};
+use super::{NAME, rendered};
 use crate::manifests::settings;
 
 #[test]
@@ -26,7 +31,7 @@ fn images_are_named_by_tag_or_by_digest() {
 #[test]
 fn every_setting_reaches_the_operator() {
     let objects = rendered(&json!({
-        "worker": {"allowInOverrides": ["host-path", "root"]},
+        "worker": {"model": "UVR-MDX-NET-Inst_HQ_4", "allowInPodTemplate": ["host-path", "root"]},
         "settings": {
             "logLevel": "info,separation_operator=debug",
             "logFormat": "text",
@@ -39,6 +44,7 @@ fn every_setting_reaches_the_operator() {
         "extraEnv": [{"name": "HEALTH_ADDRESS", "value": "[::]:8080"}],
     }));
     let understood = settings(&objects.pod().containers[0]);
+    assert_eq!(understood.workers.model.0, "UVR-MDX-NET-Inst_HQ_4");
     assert_eq!(
         understood.workers.allowed,
         [Allowance::HostPath, Allowance::Root].into()
@@ -65,15 +71,12 @@ fn pods_get_the_scheduling_settings() {
         "topologySpreadConstraints": spread,
         "priorityClassName": "system-cluster-critical",
     });
-    let mut values = with_api(&json!({"imagePullSecrets": [{"name": "registry"}], "api": placement}));
+    let mut values = json!({"imagePullSecrets": [{"name": "registry"}]});
     json_patch::merge(&mut values, &placement);
     let objects = rendered(&values);
-    for name in [NAME, "separation-operator-api"] {
-        let pod = &objects.one("Deployment", name)["spec"]["template"]["spec"];
-        for (field, value) in placement.as_object().expect("fields") {
-            assert_eq!(&pod[field], value, "{name}");
-        }
-        assert_eq!(pod["imagePullSecrets"], json!([{"name": "registry"}]));
+    let pod = &objects.one("Deployment", NAME)["spec"]["template"]["spec"];
+    for (field, value) in values.as_object().expect("fields") {
+        assert_eq!(&pod[field], value);
     }
     // They are spread by default.
     let spread = &rendered(&json!({}))
@@ -161,15 +164,61 @@ fn prometheus_finds_the_operator_and_the_workers() {
 }
 
 #[test]
-fn network_policies_allow_the_needed_connections() {
+fn prometheus_finds_all_pods_of_a_pool() {
+    let objects = rendered(&json!({"podMonitor": {"enabled": true}}));
+    let spec = &objects.one("PodMonitor", "separation-operator-workers")["spec"];
+    let selector = spec["selector"]["matchLabels"].as_object().expect("labels");
+    let targets = spec["podTargetLabels"].as_array().expect("labels");
+    let port = spec["podMetricsEndpoints"][0]["port"].as_str();
+    for deployment in deployments_of_a_pool() {
+        let template = deployment.spec.template;
+        let labels = template
+            .metadata
+            .and_then(|metadata| metadata.labels)
+            .expect("labels");
+        for (name, value) in selector {
+            assert_eq!(labels.get(name).map(String::as_str), value.as_str(), "{labels:?}");
+        }
+        for target in targets {
+            assert!(
+                labels.contains_key(target.as_str().expect("a name")),
+                "{labels:?}"
+            );
+        }
+        let containers = template.spec.expect("a pod").containers;
+        let mut ports = containers[0].ports.iter().flatten();
+        assert!(ports.any(|found| found.name.as_deref() == port), "{labels:?}");
+    }
+}
+
+/// The Deployments of a pool with an API.
+fn deployments_of_a_pool() -> [Deployment; 3] {
+    let pool = separation_operator::crd::from_yaml(include_str!("../../pools/full.yaml")).expect("a pool");
+    let plan = Arc::new(PoolPlan::from_pool(&pool).expect("a plan"));
+    let settings = Arc::new(WorkerSettings {
+        image: "separation-worker:test".to_owned(),
+        model: Model("builtin".to_owned()),
+        allowed: BTreeSet::new(),
+    });
+    let api = plan.api.as_ref().expect("an API");
+    let api = api_objects(&plan, api, None, &settings, None).expect("objects");
+    let of_role = |role| {
+        let manifest = Manifest::new(Arc::clone(&plan), role, Arc::clone(&settings));
+        manifest.deployment(0).expect("a Deployment")
+    };
+    [of_role(Role::Processor), of_role(Role::Uploader), api.deployment]
+}
+
+#[test]
+fn the_network_policy_allows_the_needed_connections() {
     assert!(rendered(&json!({})).all("NetworkPolicy").is_empty());
     let from = json!([{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]);
-    let objects = rendered(&with_api(&json!({"networkPolicy": {
+    let objects = rendered(&json!({"networkPolicy": {
         "enabled": true,
         "metricsFrom": from,
         "kafkaPorts": [9094],
         "extraEgress": [{"ports": [{"port": 8088}]}],
-    }})));
+    }}));
     let policy = &objects.one("NetworkPolicy", NAME)["spec"];
     assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
     assert_eq!(
@@ -184,16 +233,11 @@ fn network_policies_allow_the_needed_connections() {
         .filter_map(|port| port["port"].as_i64())
         .collect();
     assert_eq!(open, [53, 53, 443, 6443, 9094, 8088]);
-    let api = &objects.one("NetworkPolicy", "separation-operator-api")["spec"];
-    assert_eq!(api["policyTypes"], json!(["Ingress"]));
-    assert_eq!(api["ingress"][0], json!({"ports": [{"port": "http"}]}));
 }
 
 #[test]
 fn helm_lint_reports_no_problem() {
-    for values in [json!({}), with_api(&json!({}))] {
-        Release::default().lint(&values).expect("no fault");
-    }
+    Release::default().lint(&json!({})).expect("no fault");
 }
 
 #[test]
@@ -207,17 +251,13 @@ fn notes_name_the_next_steps_and_missing_values() {
     ] {
         assert!(bare.contains(part), "{part} is not in\n{bare}");
     }
-    let named = notes(&with_api(&json!({
+    let named = notes(&json!({
         "image": {"repository": "r.example/o"},
         "worker": {"image": {"repository": "r.example/w"}},
         "crds": {"keep": false},
         "watchNamespaces": ["media"],
-    })));
-    for part in [
-        "SeparationPools of media.",
-        "http://separation-operator-api.separation-system.svc:80/",
-        "uninstalling deletes",
-    ] {
+    }));
+    for part in ["SeparationPools of media.", "uninstalling deletes"] {
         assert!(named.contains(part), "{part} is not in\n{named}");
     }
     assert!(!named.contains("registry.example"), "{named}");

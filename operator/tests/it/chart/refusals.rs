@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{refusal, with_api};
+use super::refusal;
 
 fn check(values: &Value, expected: &[&str]) {
     let message = refusal(values);
@@ -23,9 +23,11 @@ fn unknown_values_are_named() {
         &["/settings/lease", "seconds"],
     );
     check(
-        &with_api(&json!({"api": {"storage": {"s3": {"buket": "x"}}}})),
-        &["/api/storage/s3", "buket"],
+        &json!({"worker": {"image": {"pullPolicy": "Always"}}}),
+        &["/worker/image", "pullPolicy"],
     );
+    // The API of a pool is part of its spec.
+    check(&json!({"api": {"enabled": true}}), &["api"]);
 }
 
 #[test]
@@ -46,8 +48,12 @@ fn invalid_values_are_named_with_the_allowed_ones() {
         &["/image/pullPolicy", "IfNotPresent"],
     );
     check(
-        &json!({"worker": {"allowInOverrides": ["everything"]}}),
-        &["/worker/allowInOverrides/0", "host-path"],
+        &json!({"worker": {"allowInPodTemplate": ["everything"]}}),
+        &["/worker/allowInPodTemplate/0", "host-path"],
+    );
+    check(
+        &json!({"worker": {"model": "/models/a.onnx"}}),
+        &["/worker/model"],
     );
     check(
         &json!({"settings": {"shutdownSeconds": 60}}),
@@ -56,46 +62,5 @@ fn invalid_values_are_named_with_the_allowed_ones() {
     check(
         &json!({"settings": {"logFormat": "xml"}}),
         &["/settings/logFormat", "json"],
-    );
-    check(
-        &with_api(&json!({"api": {"kafka": {"bootstrapServers": "kafka"}}})),
-        &["/api/kafka/bootstrapServers"],
-    );
-    check(
-        &with_api(&json!({"api": {"kafka": {"sasl": {"mechanism": "SCRAM-SHA-512"}}}})),
-        &["/api/kafka/sasl", "secretRef"],
-    );
-}
-
-#[test]
-fn missing_values_of_the_api_are_all_reported_with_a_fix() {
-    check(
-        &json!({"api": {"enabled": true}}),
-        &[
-            "api.kafka.bootstrapServers is empty; fix: ",
-            "api.storage.s3.bucket is empty; fix: ",
-            "api.storage.work: songs are staged in one place; fix: ",
-            "api.auth.secretRef.name is empty, so anyone could post songs; fix: ",
-        ],
-    );
-}
-
-#[test]
-fn conflicting_values_are_refused() {
-    check(
-        &with_api(&json!({"api": {"storage": {"work": {"persistentVolumeClaim": {"claimName": "w"}}}}})),
-        &["set exactly one of s3Prefix and persistentVolumeClaim"],
-    );
-    check(
-        &with_api(&json!({"api": {"kafka": {"sasl": {"mechanism": "PLAIN", "secretRef": {"name": "k"}}}}})),
-        &["PLAIN sends the password in clear text"],
-    );
-    check(
-        &with_api(&json!({"api": {"ingress": {"enabled": true}}})),
-        &["api.ingress.hosts is empty"],
-    );
-    check(
-        &json!({"api": {"ingress": {"enabled": true, "hosts": [{"host": "h"}]}}}),
-        &["set api.enabled too"],
     );
 }

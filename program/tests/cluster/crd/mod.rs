@@ -1,5 +1,6 @@
 //! The CRD on a real API server.
 
+mod applying;
 mod reading;
 mod rules;
 mod samples;
@@ -8,6 +9,9 @@ mod upgrade;
 mod writing;
 
 use serde_json::Value;
+
+/// A pool with most of the fields.
+const FULL: &str = include_str!("../../../../operator/tests/pools/full.yaml");
 
 /// The schema of a CRD.
 fn schema(crd: &Value) -> &Value {

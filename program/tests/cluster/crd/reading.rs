@@ -33,11 +33,15 @@ async fn a_table_shows_the_numbers_and_the_reason() {
     assert_eq!(
         shown,
         [
-            "Name", "Lag", "Desired", "Ready", "Busy", "Draining", "Reason", "Age"
+            "Name", "Lag", "Min", "Max", "Desired", "Ready", "Busy", "Draining", "Reason", "Age"
         ]
     );
     // Before the operator has reconciled it, there is no status.
-    assert!(cells[1..7].iter().all(|(.., cell)| cell.is_null()), "{cells:?}");
+    let values: Vec<_> = cells[1..9].iter().map(|(.., cell)| cell.clone()).collect();
+    assert_eq!(
+        Value::Array(values),
+        json!([null, 0, 8, null, null, null, null, null])
+    );
     let status = json!({"status": {
         "processor": {
             "lag": {"state": "Partial", "messages": 12, "summary": "at least 12"},
@@ -57,6 +61,8 @@ async fn a_table_shows_the_numbers_and_the_reason() {
     let expected = json!([
         "vocals",
         "at least 12",
+        0,
+        8,
         4,
         3,
         2,
@@ -66,18 +72,18 @@ async fn a_table_shows_the_numbers_and_the_reason() {
         1,
         "LagUnknown"
     ]);
-    assert_eq!(Value::Array(cells[..10].to_vec()), expected);
-    assert!(cells[10].is_string(), "{cells:?}");
+    assert_eq!(Value::Array(cells[..12].to_vec()), expected);
+    assert!(cells[12].is_string(), "{cells:?}");
 }
 
 #[tokio::test]
-async fn short_names_and_the_category_are_served() {
+async fn the_short_name_and_the_category_are_served() {
     let rig = Rig::new().await;
-    let resources = get("/apis/separation.dev/v1alpha1").accepted(&rig.admin).await;
+    let resources = get("/apis/separation.dev/v1beta1").accepted(&rig.admin).await;
     let resources = resources["resources"].as_array().expect("resources");
     let names: Vec<_> = resources.iter().map(|resource| &resource["name"]).collect();
     assert_eq!(names, ["separationpools", "separationpools/status"]);
-    assert_eq!(resources[0]["shortNames"], json!(["sp", "seppool"]));
+    assert_eq!(resources[0]["shortNames"], json!(["seppool"]));
     assert_eq!(resources[0]["categories"], json!(["all"]));
     assert_eq!(resources[0]["singularName"], "separationpool");
     assert_eq!(resources[0]["namespaced"], true);
@@ -88,9 +94,9 @@ async fn every_field_can_be_explained() {
     let rig = Rig::new().await;
     let kind = eventually("published schema", SOON, async || {
         let groups = get("/openapi/v3").accepted(&rig.admin).await;
-        let url = groups["paths"]["apis/separation.dev/v1alpha1"]["serverRelativeURL"].as_str()?;
+        let url = groups["paths"]["apis/separation.dev/v1beta1"]["serverRelativeURL"].as_str()?;
         let published = get(url).accepted(&rig.admin).await;
-        let kind = &published["components"]["schemas"]["dev.separation.v1alpha1.SeparationPool"];
+        let kind = &published["components"]["schemas"]["dev.separation.v1beta1.SeparationPool"];
         kind.is_object().then(|| kind.clone())
     })
     .await;
@@ -108,10 +114,8 @@ async fn every_field_can_be_explained() {
     }
     assert!(explained > 80, "{explained}");
     // Defaults are printed too.
-    assert_eq!(
-        kind["properties"]["spec"]["properties"]["provider"]["default"],
-        "cpu"
-    );
+    let processor = &kind["properties"]["spec"]["properties"]["processor"];
+    assert_eq!(processor["properties"]["maxCrashes"]["default"], 3);
 }
 
 #[tokio::test]

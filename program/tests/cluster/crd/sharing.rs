@@ -70,16 +70,16 @@ async fn a_field_of_another_manager_is_a_conflict_that_names_both() {
 async fn managers_add_items_to_shared_lists() {
     let rig = Rig::new().await;
     let team = applied(&json!({
-        "storage": {"s3": {"inputBuckets": ["uploads"]}},
-        "outbound": {"allow": ["10.0.0.0/8"]},
+        "storage": {"allowedInputBuckets": ["uploads"]},
+        "egress": {"allowedPrivateHosts": ["10.0.0.0/8"]},
     }));
     apply(path(&rig, "team"), &team).accepted(&rig.admin).await;
     let other = only(&json!({
-        "storage": {"s3": {"inputBuckets": ["archive"]}},
-        "outbound": {"allow": ["hooks.example"]},
+        "storage": {"allowedInputBuckets": ["archive"]},
+        "egress": {"allowedPrivateHosts": ["hooks.example"]},
     }));
     let both = apply(path(&rig, "other"), &other).accepted(&rig.admin).await;
-    let mut buckets = both["spec"]["storage"]["s3"]["inputBuckets"].clone();
+    let mut buckets = both["spec"]["storage"]["allowedInputBuckets"].clone();
     let buckets = buckets.as_array_mut().expect("a list");
     buckets.sort_by_key(Value::to_string);
     assert_eq!(*buckets, ["archive", "uploads"]);
@@ -87,27 +87,44 @@ async fn managers_add_items_to_shared_lists() {
         .accepted(&rig.admin)
         .await;
     assert_eq!(
-        without["spec"]["storage"]["s3"]["inputBuckets"],
+        without["spec"]["storage"]["allowedInputBuckets"],
         json!(["uploads"])
     );
-    assert_eq!(without["spec"]["outbound"]["allow"], json!(["10.0.0.0/8"]));
+    assert_eq!(
+        without["spec"]["egress"]["allowedPrivateHosts"],
+        json!(["10.0.0.0/8"])
+    );
 }
 
 #[tokio::test]
-async fn pod_overrides_are_shared_by_field() {
+async fn pod_settings_are_shared_by_field() {
     let rig = Rig::new().await;
-    let overrides = |change: Value| json!({"processor": {"podOverrides": change}});
-    let team = applied(&overrides(json!({"spec": {"nodeSelector": {"gpu": "yes"}}})));
+    let team = applied(&json!({"processor": {
+        "nodeSelector": {"gpu": "yes"},
+        "env": [{"name": "LOG_LEVEL", "value": "debug"}],
+        "podTemplate": {"spec": {"hostname": "songs"}},
+    }}));
     apply(path(&rig, "team"), &team).accepted(&rig.admin).await;
-    let other = only(&overrides(
-        json!({"metadata": {"labels": {"team": "audio"}}, "spec": {"nodeSelector": {"zone": "a"}}}),
-    ));
+    let other = only(&json!({"processor": {
+        "nodeSelector": {"zone": "a"},
+        "env": [{"name": "RUST_BACKTRACE", "value": "1"}],
+        "podTemplate": {"metadata": {"labels": {"team": "audio"}}, "spec": {"subdomain": "audio"}},
+    }}));
     let both = apply(path(&rig, "other"), &other).accepted(&rig.admin).await;
+    let processor = &both["spec"]["processor"];
+    assert_eq!(processor["nodeSelector"], json!({"gpu": "yes", "zone": "a"}));
+    let variables = processor["env"].as_array().expect("a list");
+    let mut names: Vec<_> = variables
+        .iter()
+        .map(|variable| variable["name"].as_str())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, [Some("LOG_LEVEL"), Some("RUST_BACKTRACE")]);
     assert_eq!(
-        both["spec"]["processor"]["podOverrides"],
+        processor["podTemplate"],
         json!({
             "metadata": {"labels": {"team": "audio"}},
-            "spec": {"nodeSelector": {"gpu": "yes", "zone": "a"}},
+            "spec": {"hostname": "songs", "subdomain": "audio"},
         })
     );
 }

@@ -1,4 +1,5 @@
-//! Pools that were stored under an earlier CRD keep working under this one.
+//! Pools that were stored under an earlier CRD of the same version keep working under this one; another version is
+//! refused.
 //!
 //! Each test installs the CRD under its own API group, so that other tests do not see it change.
 
@@ -6,7 +7,7 @@ use separation_operator::crd::SeparationPool;
 use separation_testbed::eventually;
 use serde_json::{Value, json};
 
-use crate::rig::{CRD, Rig, SOON, fields, get, install, merge_patch, merged, pool_of, post};
+use crate::rig::{CRD, Rig, SOON, apply, fields, get, install, merge_patch, merged, pool, pool_of, post};
 
 /// The committed CRD under another group.
 fn renamed(group: &str) -> Value {
@@ -40,25 +41,25 @@ async fn a_pool_from_before_a_field_was_added_gets_its_default() {
     let new = renamed(GROUP);
     let mut old = new.clone();
     for (parent, name) in [
-        (&[][..], "outbound"),
-        (&["processor"], "maxAttempts"),
-        (&["uploader"], "maxAttempts"),
+        (&[][..], "egress"),
+        (&["processor"], "maxCrashes"),
+        (&["uploader"], "maxCrashes"),
     ] {
         remove(&mut field(&mut old, parent)["properties"], name);
     }
     for role in ["processor", "uploader"] {
-        remove(&mut field(&mut old, &[role])["default"], "maxAttempts");
+        remove(&mut field(&mut old, &[role])["default"], "maxCrashes");
     }
     install(&rig.admin, &old).await;
     let stored = post(rig.pools_of(GROUP), &pool_of(GROUP, "vocals"))
         .accepted(&rig.admin)
         .await;
-    assert!(stored["spec"].get("outbound").is_none());
+    assert!(stored["spec"].get("egress").is_none());
     install(&rig.admin, &new).await;
     let path = format!("{}/vocals", rig.pools_of(GROUP));
     let now = eventually("new default", SOON, async || {
         let now = get(&path).accepted(&rig.admin).await;
-        (now["spec"]["processor"]["maxAttempts"] == 3).then_some(now)
+        (now["spec"]["processor"]["maxCrashes"] == 3).then_some(now)
     })
     .await;
     assert_eq!(now["metadata"]["generation"], 1, "reading writes nothing");
@@ -67,9 +68,9 @@ async fn a_pool_from_before_a_field_was_added_gets_its_default() {
         stored["metadata"]["resourceVersion"]
     );
     serde_json::from_value::<SeparationPool>(now).expect("the operator reads it");
-    let change = json!({"spec": {"processor": {"maxAttempts": 5}}});
+    let change = json!({"spec": {"processor": {"maxCrashes": 5}}});
     let changed = merge_patch(&path, &change).accepted(&rig.admin).await;
-    assert_eq!(changed["spec"]["processor"]["maxAttempts"], 5);
+    assert_eq!(changed["spec"]["processor"]["maxCrashes"], 5);
 }
 
 #[tokio::test]
@@ -82,11 +83,11 @@ async fn a_pool_from_before_a_limit_can_be_changed_in_other_fields() {
         let scaling = field(&mut old, &[role, "scaling"]);
         remove(scaling, "x-kubernetes-validations");
         remove(&mut scaling["properties"]["maxReplicas"], "maximum");
-        remove(field(&mut old, &[role, "group"]), "maxLength");
+        remove(field(&mut old, &[role, "consumerGroup"]), "maxLength");
     }
     install(&rig.admin, &old).await;
     let loose = json!({"spec": {"processor": {
-        "group": "g".repeat(300),
+        "consumerGroup": "g".repeat(300),
         "scaling": {"minReplicas": 90, "maxReplicas": 20_000},
     }}});
     let path = format!("{}/vocals", rig.pools_of(GROUP));
@@ -106,7 +107,10 @@ async fn a_pool_from_before_a_limit_can_be_changed_in_other_fields() {
     let now = get(&path).accepted(&rig.admin).await;
     serde_json::from_value::<SeparationPool>(now).expect("the operator reads it");
     // Unchanged fields are not validated again.
-    let elsewhere = json!({"metadata": {"labels": {"team": "audio"}}, "spec": {"provider": "cuda"}});
+    let elsewhere = json!({
+        "metadata": {"labels": {"team": "audio"}},
+        "spec": {"processor": {"executionProvider": "CUDA"}},
+    });
     merge_patch(&path, &elsewhere).accepted(&rig.admin).await;
     let status = json!({"status": {"observedGeneration": 3}});
     merge_patch(format!("{path}/status"), &status)
@@ -160,6 +164,46 @@ async fn a_pool_of_a_newer_crd_loses_only_the_added_field() {
         now["spec"]["processor"].get("future").is_none()
     })
     .await;
-    let change = json!({"spec": {"provider": "cuda"}});
+    let change = json!({"spec": {"processor": {"executionProvider": "CUDA"}}});
     merge_patch(&path, &change).accepted(&rig.admin).await;
+}
+
+#[tokio::test]
+async fn pools_of_v1alpha1_are_refused_with_the_version_that_they_name() {
+    let rig = Rig::new().await;
+    // kubectl reads this list, and reports: no matches for kind "SeparationPool" in version "separation.dev/v1alpha1".
+    let group = get("/apis/separation.dev").accepted(&rig.admin).await;
+    let versions = group["versions"].as_array().expect("versions").iter();
+    let versions: Vec<_> = versions.map(|version| &version["version"]).collect();
+    assert_eq!(versions, ["v1beta1"]);
+    let old = merged(pool("vocals"), &json!({"apiVersion": "separation.dev/v1alpha1"}));
+    let old_path = rig.pools().replace("v1beta1", "v1alpha1");
+    assert_eq!(post(old_path, &old).refused(&rig.admin).await.code, 404);
+    let applied = format!("{}/vocals?fieldManager=test", rig.pools());
+    for call in [post(rig.pools(), &old), apply(applied, &old)] {
+        let refusal = call.refused(&rig.admin).await;
+        assert_eq!(refusal.code, 400, "{refusal:?}");
+        assert!(
+            refusal.message.contains("separation.dev/v1alpha1"),
+            "{}",
+            refusal.message
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_crd_of_v1alpha1_cannot_be_replaced_by_this_one() {
+    const GROUP: &str = "former.separation.dev";
+    let rig = Rig::new().await;
+    let new = renamed(GROUP);
+    let mut old = new.clone();
+    old["spec"]["versions"][0]["name"] = json!("v1alpha1");
+    install(&rig.admin, &old).await;
+    let path = format!(
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/separationpools.{GROUP}?fieldManager=tests&force=true"
+    );
+    let refusal = apply(path, &new).refused(&rig.admin).await;
+    // The API server could no longer read pools that are stored in v1alpha1.
+    assert_eq!(fields(&refusal), ["status.storedVersions[0]"]);
+    assert!(refusal.message.contains("v1alpha1"), "{}", refusal.message);
 }

@@ -62,11 +62,16 @@ async fn the_server_fills_in_the_defaults_that_the_operator_expects() {
 async fn null_counts_as_a_missing_field() {
     let rig = Rig::new().await;
     let mut with_nulls = pool("vocals");
-    with_nulls["spec"]["provider"] = Value::Null;
-    with_nulls["spec"]["processor"] = json!({"assignor": null, "scaling": null});
+    with_nulls["spec"]["egress"] = Value::Null;
+    with_nulls["spec"]["processor"] =
+        json!({"maxCrashes": null, "consumer": {"assignor": null}, "scaling": null, "model": null});
     let stored = post(rig.pools(), &with_nulls).accepted(&rig.admin).await;
-    assert_eq!(stored["spec"]["provider"], "cpu");
-    assert_eq!(stored["spec"]["processor"]["scaling"]["maxReplicas"], 8);
+    assert!(stored["spec"]["egress"].is_object(), "{stored}");
+    let processor = &stored["spec"]["processor"];
+    assert_eq!(processor["maxCrashes"], 3);
+    assert_eq!(processor["consumer"]["assignor"], "CooperativeSticky");
+    assert_eq!(processor["scaling"]["maxReplicas"], 8);
+    assert!(processor.get("model").is_none(), "{processor}");
 }
 
 #[tokio::test]
@@ -88,13 +93,13 @@ async fn unknown_fields_are_refused_or_dropped_by_the_validation_mode() {
     );
     let stored = post(rig.pools(), &misspelt).accepted(&rig.admin).await;
     assert!(stored["spec"]["processor"].get("scalling").is_none());
-    // The CRD has no schema for overrides.
-    let free = json!({"spec": {"processor": {"podOverrides": {"spec": {"anything": [{"at": "all"}]}}}}});
+    // The CRD has no schema for pod templates.
+    let free = json!({"spec": {"processor": {"podTemplate": {"spec": {"anything": [{"at": "all"}]}}}}});
     let path = format!("{}/vocals?fieldValidation=Strict", rig.pools());
     let stored = merge_patch(path, &free).accepted(&rig.admin).await;
     assert_eq!(
-        stored["spec"]["processor"]["podOverrides"],
-        free["spec"]["processor"]["podOverrides"]
+        stored["spec"]["processor"]["podTemplate"],
+        free["spec"]["processor"]["podTemplate"]
     );
 }
 
@@ -104,9 +109,10 @@ async fn spec_and_status_are_written_separately() {
     let path = format!("{}/vocals", rig.pools());
     let with_status = merged(pool("vocals"), &json!({"status": {"observedGeneration": 7}}));
     let stored = post(rig.pools(), &with_status).accepted(&rig.admin).await;
-    assert!(stored.get("status").is_none());
+    // Until the operator writes a status, tools see one of no generation.
+    assert_eq!(stored["status"], json!({"observedGeneration": -1}));
     let status = json!({
-        "spec": {"provider": "cuda"},
+        "spec": {"processor": {"executionProvider": "CUDA"}},
         "status": {
             "observedGeneration": 1,
             "processor": {"reason": "Working", "replicas": {"desired": 3, "ready": 2, "draining": 0}},
@@ -122,13 +128,16 @@ async fn spec_and_status_are_written_separately() {
     let stored = merge_patch(format!("{path}/status"), &status)
         .accepted(&rig.admin)
         .await;
-    assert_eq!(stored["spec"]["provider"], "cpu");
+    assert_eq!(stored["spec"]["processor"].get("executionProvider"), None);
     assert_eq!(stored["metadata"]["generation"], 1);
     assert_eq!(stored["status"]["processor"]["replicas"]["desired"], 3);
-    let change = json!({"spec": {"provider": "cuda"}, "status": {"processor": {"reason": "Other"}}});
+    let change = json!({
+        "spec": {"processor": {"executionProvider": "CUDA"}},
+        "status": {"processor": {"reason": "Other"}},
+    });
     let changed = merge_patch(&path, &change).accepted(&rig.admin).await;
     assert_eq!(changed["metadata"]["generation"], 2);
-    assert_eq!(changed["spec"]["provider"], "cuda");
+    assert_eq!(changed["spec"]["processor"]["executionProvider"], "CUDA");
     assert_eq!(changed["status"], stored["status"]);
     // The types lose nothing.
     let typed: SeparationPool = serde_json::from_value(changed.clone()).expect("a pool");

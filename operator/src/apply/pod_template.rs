@@ -1,8 +1,8 @@
-//! `podOverrides`: merged over our pod template, and validated.
+//! `podTemplate`: merged over our pod template, and validated.
 //!
 //! Lists whose items have names (containers, variables, volumes, mounts, ports) are merged by name, as `kubectl apply`
 //! does; other lists and node selectors are replaced. A volume of ours with the same name is replaced completely. The
-//! merged template is validated, not the overrides: it must satisfy the cluster's pod security rules, and keep the
+//! merged template is validated, not the one that users write: it must satisfy the cluster's pod security rules, and keep the
 //! fields that decisions depend on.
 
 use k8s_openapi::DeepMerge as _;
@@ -14,38 +14,55 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::layout::CONTAINER;
+use super::pod_fields;
+use crate::crd::PodFields;
 use crate::names::{DELETION_COST, OWN_PREFIX};
-use crate::plan::{Problem, Problems, RolePlan};
+use crate::plan::{Problem, Problems};
 use crate::settings::{Allowance, WorkerSettings};
+
+const GIVES_ACCOUNT: &str = "would give workers permissions in the cluster";
+
+const DERIVED: &str = "is derived from the pool";
+
+const DERIVED_FIX: &str = "remove it, and change the field of the pool";
 
 const GIVES_TOKEN: &str = "would give workers a token for the API server";
 
 const IS_ROOT_GROUP: &str = "would run workers in group 0";
 
-/// Merges the role's overrides over `base`.
+/// Merges the typed fields of the role's pods over `base`, then its `podTemplate`.
+///
+/// `component` is the property of the pool that has the fields.
 pub(super) fn merged(
-    role: &RolePlan,
-    base: PodTemplateSpec,
+    component: &str,
+    fields: &PodFields,
+    base: &PodTemplateSpec,
     settings: &WorkerSettings,
 ) -> Result<PodTemplateSpec, Problems> {
-    if role.pod_overrides.is_empty() {
-        return Ok(base);
-    }
-    let mut checks = OverrideChecks {
-        root: format!("spec.{}.podOverrides", role.role),
+    let mut checks = TemplateChecks {
+        root: format!("spec.{component}"),
         settings,
         problems: Vec::new(),
     };
-    let written = Value::Object(role.pod_overrides.0.clone());
-    let Some(overrides) = checks.parse(&written) else {
-        return Err(Problems(checks.problems));
-    };
-    let mut merged = base.clone();
-    remove_overridden_volumes(&mut merged, &overrides);
-    merged.merge_from(overrides);
-    checks.owned(&base, &merged);
-    if let Some(pod) = &merged.spec {
-        checks.pod(pod);
+    checks.typed_fields(base, fields);
+    let mut merged = pod_fields::with(base.clone(), fields);
+    if !fields.pod_template.is_empty() {
+        checks.root.push_str(".podTemplate");
+        let written = Value::Object(fields.pod_template.0.clone());
+        let Some(template) = checks.parse(&written) else {
+            return Err(Problems(checks.problems));
+        };
+        let account = merged
+            .spec
+            .as_ref()
+            .and_then(|pod| pod.service_account_name.clone());
+        let ours = merged.clone();
+        remove_replaced_volumes(&mut merged, &template);
+        merged.merge_from(template);
+        checks.owned(&ours, &merged);
+        if let Some(pod) = &merged.spec {
+            checks.pod(pod, account.as_deref());
+        }
     }
     if checks.problems.is_empty() {
         Ok(merged)
@@ -54,9 +71,9 @@ pub(super) fn merged(
     }
 }
 
-/// Removes our volumes that are overridden: a merged volume would have two sources.
-fn remove_overridden_volumes(base: &mut PodTemplateSpec, overrides: &PodTemplateSpec) {
-    let replaced = overrides.spec.as_ref().and_then(|pod| pod.volumes.as_ref());
+/// Removes our volumes that the template replaces: a merged volume would have two sources.
+fn remove_replaced_volumes(base: &mut PodTemplateSpec, template: &PodTemplateSpec) {
+    let replaced = template.spec.as_ref().and_then(|pod| pod.volumes.as_ref());
     let ours = base.spec.as_mut().and_then(|pod| pod.volumes.as_mut());
     if let (Some(ours), Some(replaced)) = (ours, replaced) {
         ours.retain(|volume| !replaced.iter().any(|other| other.name == volume.name));
@@ -69,13 +86,13 @@ fn worker(pod: &PodSpec) -> Option<&Container> {
         .find(|container| container.name == CONTAINER)
 }
 
-struct OverrideChecks<'a> {
+struct TemplateChecks<'a> {
     root: String,
     settings: &'a WorkerSettings,
     problems: Vec<Problem>,
 }
 
-impl OverrideChecks<'_> {
+impl TemplateChecks<'_> {
     fn refuse(&mut self, field: &str, problem: impl Into<String>, fix: impl Into<String>) {
         let separator = if field.is_empty() { "" } else { "." };
         self.problems.push(Problem {
@@ -90,27 +107,49 @@ impl OverrideChecks<'_> {
         if is_used && !self.settings.allowed.contains(&allowance) {
             let name = clap::ValueEnum::to_possible_value(&allowance);
             let name = name.as_ref().map_or("", |value| value.get_name());
-            let fix = format!("remove it, or start the operator with --allow-in-overrides {name}");
+            let fix = format!("remove it, or start the operator with --allow-in-pod-template {name}");
             self.refuse(field, problem, fix);
+        }
+    }
+
+    /// Refuses a service account that the operator does not allow, and variables that are derived from the pool.
+    fn typed_fields(&mut self, base: &PodTemplateSpec, fields: &PodFields) {
+        let named = fields.service_account_name.is_some();
+        self.require(
+            Allowance::ServiceAccount,
+            named,
+            "serviceAccountName",
+            GIVES_ACCOUNT,
+        );
+        let ours = base
+            .spec
+            .as_ref()
+            .and_then(worker)
+            .and_then(|worker| worker.env.as_ref());
+        for variable in &fields.env {
+            if ours.is_some_and(|ours| ours.iter().any(|own| own.name == variable.name)) {
+                let field = format!("env[{}]", variable.name);
+                self.refuse(&field, DERIVED, DERIVED_FIX);
+            }
         }
     }
 
     fn parse(&mut self, written: &Value) -> Option<PodTemplateSpec> {
         let fix = "compare it with kubectl explain pod.spec";
-        let overrides: PodTemplateSpec = match serde_json::from_value(written.clone()) {
-            Ok(overrides) => overrides,
+        let template: PodTemplateSpec = match serde_json::from_value(written.clone()) {
+            Ok(template) => template,
             Err(error) => {
                 self.refuse("", format!("is not a valid pod template: {error}"), fix);
                 return None;
             }
         };
-        let read = serde_json::to_value(&overrides).unwrap_or_default();
+        let read = serde_json::to_value(&template).unwrap_or_default();
         let mut unknown = Vec::new();
         unknown_fields("", written, &read, &mut unknown);
         for field in unknown {
             self.refuse(&field, "is not a field of a pod template", fix);
         }
-        self.problems.is_empty().then_some(overrides)
+        self.problems.is_empty().then_some(template)
     }
 
     /// Refuses changes of fields that decisions, draining and deletion depend on.
@@ -125,7 +164,7 @@ impl OverrideChecks<'_> {
             self.refuse(
                 "spec.terminationGracePeriodSeconds",
                 "is too short for a running task to finish",
-                "remove it, and change maxPollIntervalMs, which it is derived from",
+                "remove it, and change consumer.maxPollIntervalMs, which it is derived from",
             );
         }
         if pod
@@ -185,15 +224,14 @@ impl OverrideChecks<'_> {
             let differs = |other: &EnvVar| other.name == variable.name && other != variable;
             if theirs.clone().any(differs) {
                 let field = format!("spec.containers[{CONTAINER}].env[{}]", variable.name);
-                let fix = "remove it, and change the field of the pool";
-                self.refuse(&field, "is derived from the pool", fix);
+                self.refuse(&field, DERIVED, DERIVED_FIX);
             }
         }
     }
 
     /// Refuses settings that pod security rules would refuse, and those that would give a worker a token.
-    fn pod(&mut self, pod: &PodSpec) {
-        self.service_account(pod);
+    fn pod(&mut self, pod: &PodSpec, account: Option<&str>) {
+        self.service_account(pod, account);
         self.host_namespaces(pod);
         for volume in pod.volumes.iter().flatten() {
             self.volume(volume);
@@ -213,14 +251,11 @@ impl OverrideChecks<'_> {
         }
     }
 
-    fn service_account(&mut self, pod: &PodSpec) {
-        let named = pod.service_account_name.is_some() || pod.service_account.is_some();
+    fn service_account(&mut self, pod: &PodSpec, account: Option<&str>) {
+        let other = pod.service_account_name.as_deref() != account || pod.service_account.is_some();
         let token = pod.automount_service_account_token != Some(false);
-        let (field, problem) = (
-            "spec.serviceAccountName",
-            "would give workers permissions in the cluster",
-        );
-        self.require(Allowance::ServiceAccount, named, field, problem);
+        let field = "spec.serviceAccountName";
+        self.require(Allowance::ServiceAccount, other, field, GIVES_ACCOUNT);
         let field = "spec.automountServiceAccountToken";
         self.require(Allowance::ServiceAccount, token, field, GIVES_TOKEN);
     }

@@ -1,24 +1,23 @@
-//! Size and nesting limits of `podOverrides`, the only field without a schema: the operator keeps it in memory for
+//! Size and nesting limits of `podTemplate`, the only field without a schema: the operator keeps it in memory for
 //! every pool.
 
 use serde_json::{Map, Value};
 
 use super::checks::Checks;
-use super::role::Role;
-use crate::crd::PodOverrides;
+use crate::crd::PodTemplate;
 use crate::names::{MAX_DEPTH, TOO_DEEP};
 
-/// Largest `podOverrides`, as JSON. The API server stores them with each pod of the pool.
+/// Largest `podTemplate`, as JSON. The API server stores them with each pod of the pool.
 const MAX_BYTES: usize = 64 * 1024;
 
 /// Levels of a path that a message shows.
 const NAMED_LEVELS: usize = 6;
 
 /// Refuses overrides that are too large or nest too deeply.
-pub(super) fn check_overrides(role: Role, overrides: &PodOverrides, checks: &mut Checks) {
-    let field = format!("{role}.podOverrides");
+pub(super) fn check_pod_template(component: &str, template: &PodTemplate, checks: &mut Checks) {
+    let field = format!("{component}.podTemplate");
     let mut path = Vec::new();
-    if is_any_cut_off(&overrides.0, &mut path) {
+    if is_any_cut_off(&template.0, &mut path) {
         let more = if path.len() > NAMED_LEVELS { ".…" } else { "" };
         path.truncate(NAMED_LEVELS);
         let _: Option<()> = checks.refuse(
@@ -27,7 +26,7 @@ pub(super) fn check_overrides(role: Role, overrides: &PodOverrides, checks: &mut
             "remove it: no field of a pod nests so deeply",
         );
     }
-    let bytes = serde_json::to_string(&overrides.0).map_or(0, |json| json.len());
+    let bytes = serde_json::to_string(&template.0).map_or(0, |json| json.len());
     if bytes > MAX_BYTES {
         let _: Option<()> = checks.refuse(
             &field,
@@ -69,10 +68,10 @@ mod tests {
 
     use super::*;
 
-    fn refused(overrides: &Value) -> Vec<String> {
+    fn refused(template: &Value) -> Vec<String> {
         let mut checks = Checks::default();
-        let overrides = PodOverrides(overrides.as_object().expect("an object").clone());
-        check_overrides(Role::Processor, &overrides, &mut checks);
+        let template = PodTemplate(template.as_object().expect("an object").clone());
+        check_pod_template("processor", &template, &mut checks);
         checks.problems.iter().map(ToString::to_string).collect()
     }
 
@@ -82,13 +81,13 @@ mod tests {
         assert_eq!(
             refused(&deep),
             [
-                "spec.processor.podOverrides.spec.a.b: nests too deeply: values below 64 levels are not read; \
+                "spec.processor.podTemplate.spec.a.b: nests too deeply: values below 64 levels are not read; \
               fix: remove it: no field of a pod nests so deeply"
             ]
         );
         let deeper = (0..60).fold(json!(TOO_DEEP), |inner, _| json!({"a": inner}));
         assert!(
-            refused(&deeper)[0].starts_with("spec.processor.podOverrides.a.a.a.a.a.a.…: nests too deeply"),
+            refused(&deeper)[0].starts_with("spec.processor.podTemplate.a.a.a.a.a.a.…: nests too deeply"),
             "{:?}",
             refused(&deeper)
         );
@@ -101,7 +100,7 @@ mod tests {
         assert_eq!(
             refused(&large(1024 * 1024)),
             [
-                "spec.processor.podOverrides: has 1024 KiB, more than the limit of 64 KiB; \
+                "spec.processor.podTemplate: has 1024 KiB, more than the limit of 64 KiB; \
               fix: move large values into a ConfigMap, and mount it"
             ]
         );

@@ -1,0 +1,74 @@
+//! Spec of the HTTP API.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::pod::PodFields;
+use super::storage::ByteQuantity;
+
+/// The HTTP API that accepts songs: a Deployment and a Service, NAME-api, that do not depend on the lag.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiSpec {
+    /// Whether the pool has the API. Default: true if spec.api is set.
+    #[serde(default = "enabled")]
+    pub enabled: bool,
+    /// Number of API pods. Default: 2.
+    #[serde(default = "replicas")]
+    #[schemars(range(min = 1, max = 100))]
+    pub replicas: i32,
+    /// Secret with the user name and password of clients (Basic authentication).
+    pub basic_auth_secret_ref: BasicAuthSecretRef,
+    /// Largest song that is accepted, 1Mi to 64Gi. Default: 2Gi.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_input_size: Option<ByteQuantity>,
+    /// Time to receive or fetch one song, in seconds. Default: 600.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub input_timeout_seconds: Option<i32>,
+    /// Longest time without data of a song, in seconds. Default: 30.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3_600))]
+    pub input_idle_seconds: Option<i32>,
+    /// Number of songs that one pod receives or fetches at the same time; others wait. Default: 8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000))]
+    pub max_concurrent_inputs: Option<i32>,
+    /// Image, resources, placement and other settings of the pods.
+    #[serde(flatten)]
+    pub pod: PodFields,
+}
+
+/// A Secret in the pool's namespace with a user name and a password, by default with the keys of a
+/// kubernetes.io/basic-auth Secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BasicAuthSecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Secret key with the user name. Default: username.
+    #[serde(default = "username_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub username_key: String,
+    /// Secret key with the password. Default: password.
+    #[serde(default = "password_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub password_key: String,
+}
+
+fn enabled() -> bool {
+    true
+}
+
+fn replicas() -> i32 {
+    2
+}
+
+fn username_key() -> String {
+    "username".into()
+}
+
+fn password_key() -> String {
+    "password".into()
+}
