@@ -59,7 +59,7 @@ pub(super) fn container(template: &mut PodTemplateSpec) -> Option<&mut Container
 }
 
 /// Removes our requests of resources that the pool requests or limits: a limit below our request would be refused.
-fn drop_replaced_requests(ours: &mut Container, requested: &ResourceRequirements) {
+pub(super) fn drop_replaced_requests(ours: &mut Container, requested: &ResourceRequirements) {
     let requests = ours
         .resources
         .as_mut()

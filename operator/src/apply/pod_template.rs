@@ -58,6 +58,11 @@ pub(super) fn merged(
             .and_then(|pod| pod.service_account_name.clone());
         let ours = merged.clone();
         remove_replaced_volumes(&mut merged, &template);
+        let resources = template.spec.as_ref().and_then(worker);
+        let resources = resources.and_then(|worker| worker.resources.as_ref());
+        if let (Some(resources), Some(ours)) = (resources, pod_fields::container(&mut merged)) {
+            pod_fields::drop_replaced_requests(ours, resources);
+        }
         merged.merge_from(template);
         checks.owned(&ours, &merged);
         if let Some(pod) = &merged.spec {

@@ -149,7 +149,7 @@ fn lists_with_names_are_merged_and_others_replaced() {
             "nodeSelector": {"gpu": "yes"},
             "terminationGracePeriodSeconds": 3600,
             "containers": [
-                {"name": "worker", "env": [{"name": "RUST_LOG", "value": "debug"}], "resources": {"limits": {"nvidia.com/gpu": 1}}},
+                {"name": "worker", "env": [{"name": "RUST_LOG", "value": "debug"}], "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "512Mi"}}},
                 {"name": "sidecar", "image": "sidecar:1"},
             ],
             "volumes": [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": {"resources": {"requests": {"storage": "9Gi"}}}}}}],
@@ -165,6 +165,8 @@ fn lists_with_names_are_merged_and_others_replaced() {
     assert_eq!(pod["terminationGracePeriodSeconds"], 3600);
     assert_eq!(pod["containers"][0]["name"], "worker");
     assert_eq!(pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"], "1");
+    // Our request could be above the limit.
+    assert_eq!(pod["containers"][0]["resources"]["requests"], json!({"cpu": "2"}));
     let variables = pod["containers"][0]["env"].as_array().unwrap();
     assert!(variables.iter().any(|variable| variable["name"] == "RUST_LOG"));
     assert!(

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::leader::Leader;
 use super::pool::PoolState;
+use super::secrets::{SecretName, SecretState};
 use crate::apply::{ApiObjects, api_objects, manifest_hash};
 use crate::decide::Moment;
 use crate::observe::api::ApiSnapshot;
-use crate::plan::PoolPlan;
+use crate::plan::{PoolPlan, SecretKey};
 use crate::watch::cache::Cache;
 
 /// What to do with the objects of a pool's API.
@@ -52,6 +53,13 @@ impl Leader {
             return if is_ours { Change::Delete } else { Change::None };
         };
         let keys = plan.api_secret_keys();
+        let is_unread = |key: &&SecretKey| {
+            self.clusters.secrets.state(&SecretName::of(&plan.id, key)) == SecretState::NotYet
+        };
+        if known.is_none() && keys.iter().any(is_unread) {
+            // Otherwise its pods would be replaced as soon as the Secrets were read.
+            return Change::None;
+        }
         let read = self.clusters.secrets.hash_of(&plan.id, &keys);
         // While a Secret cannot be read, the current hash is kept.
         let current = known.and_then(|known| known.deployment.secrets_hash.as_deref());

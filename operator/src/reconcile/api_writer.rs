@@ -294,7 +294,11 @@ impl ApiWriter {
             );
             Failure {
                 pause: Pause::Growing,
-                problem: Some(WorkloadProblem::new(TOPIC_MISSING, Some(&message))),
+                // Not shortened: the command is its end.
+                problem: Some(WorkloadProblem {
+                    reason: TOPIC_MISSING.into(),
+                    message: message.as_str().into(),
+                }),
                 error: message,
             }
         })

@@ -64,7 +64,12 @@ pub fn write_due(
     since_write: Duration,
 ) -> WriteDue {
     let Some(before) = before else {
-        return WriteDue::Yes;
+        // The status of a pool that cannot be decoded is never seen: it must not be written in a loop.
+        return if since_write >= NUMBERS_EVERY {
+            WriteDue::Yes
+        } else {
+            WriteDue::No
+        };
     };
     if before == after {
         return WriteDue::No;
@@ -85,7 +90,10 @@ fn immediate_fields(status: &SeparationPoolStatus) -> impl PartialEq {
         conditions.collect::<Vec<_>>(),
         status.processor.as_ref().map(immediate_role_fields),
         status.uploader.as_ref().map(immediate_role_fields),
-        &status.api,
+        status
+            .api
+            .as_ref()
+            .map(|api| (api.desired, &api.service, &api.problem)),
     )
 }
 

@@ -44,6 +44,24 @@ async fn the_api_appears_follows_the_spec_and_goes() {
     })
     .await;
 
+    // Without a change, nothing is written again.
+    operator.until_read_again(2.0).await;
+    let version = async || {
+        let found = pool.deployments().get(NAME).await.expect("the Deployment");
+        found.metadata.resource_version
+    };
+    let before = (
+        version().await,
+        operator.log().matches("Applying the API").count(),
+    );
+    assert_eq!(before.1, 1, "{}", operator.log());
+    operator.until_read_again(5.0).await;
+    let after = (
+        version().await,
+        operator.log().matches("Applying the API").count(),
+    );
+    assert_eq!(before, after);
+
     // Changes of the spec, and edits by others.
     pool.apply(&with(3)).await;
     until_replicas(&pool, Some(3)).await;
