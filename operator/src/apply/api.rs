@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, Lifecycle, LifecycleHandler, PodSpec, PodTemplateSpec, Service, ServiceAccount,
-    ServicePort, ServiceSpec, SleepAction, TopologySpreadConstraint,
+    Container, Lifecycle, LifecycleHandler, PodSpec, PodTemplateSpec, Service, ServiceAccount, ServicePort,
+    ServiceSpec, SleepAction, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -125,7 +125,7 @@ fn template(plan: &PoolPlan, api: &ApiPlan, settings: &WorkerSettings) -> PodTem
         image: Some(api.pod.image.as_ref().unwrap_or(&settings.image).clone()),
         args: Some(vec![API_COMPONENT.into()]),
         env: Some(environment::api_variables(plan, api, API_PORT)),
-        ports: Some(vec![port("http", API_PORT), port("admin", ADMIN_PORT)]),
+        ports: Some(vec![pod::port("http", API_PORT), pod::port("admin", ADMIN_PORT)]),
         lifecycle: Some(Lifecycle {
             pre_stop: Some(LifecycleHandler {
                 sleep: Some(SleepAction {
@@ -176,14 +176,5 @@ fn spread(plan: &PoolPlan) -> TopologySpreadConstraint {
             ..LabelSelector::default()
         }),
         ..TopologySpreadConstraint::default()
-    }
-}
-
-fn port(name: &str, port: i32) -> ContainerPort {
-    ContainerPort {
-        name: Some(name.into()),
-        container_port: port,
-        protocol: Some("TCP".into()),
-        ..ContainerPort::default()
     }
 }

@@ -93,7 +93,7 @@ fn logs(plan: &PoolPlan) -> Vec<EnvVar> {
 
 /// Sets as many threads of the model as the container has cores, unless the pool sets them.
 pub(super) fn set_threads(template: &mut PodTemplateSpec) {
-    if let (Some(cores), Some(worker)) = (pod_fields::cores(template), pod_fields::container(template)) {
+    if let (Some(cores), Some(worker)) = (pod_fields::cores(template), pod_fields::worker_mut(template)) {
         let variables = worker.env.get_or_insert_default();
         if variables.iter().all(|variable| variable.name != env::THREADS) {
             variables.push(plain(env::THREADS, cores.to_string()));

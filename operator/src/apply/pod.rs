@@ -72,12 +72,7 @@ fn container(
         args: Some(vec![role.role.name().into()]),
         env: Some(environment::variables(plan, role, &settings.model, pool_tag)),
         resources: Some(default_resources(plan, role.role)),
-        ports: Some(vec![ContainerPort {
-            name: Some("admin".into()),
-            container_port: ADMIN_PORT,
-            protocol: Some("TCP".into()),
-            ..ContainerPort::default()
-        }]),
+        ports: Some(vec![port("admin", ADMIN_PORT)]),
         lifecycle: Some(Lifecycle {
             pre_stop: Some(LifecycleHandler {
                 exec: Some(ExecAction {
@@ -125,6 +120,16 @@ pub(super) fn container_security() -> SecurityContext {
         }),
         seccomp_profile: Some(runtime_default()),
         ..SecurityContext::default()
+    }
+}
+
+/// A TCP port of a container.
+pub(super) fn port(name: &str, port: i32) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.into()),
+        container_port: port,
+        protocol: Some("TCP".into()),
+        ..ContainerPort::default()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The typed fields of a role's pods, merged over our pod template.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::DeepMerge as _;
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -7,9 +9,12 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::layout::CONTAINER;
 use crate::crd::PodFields;
 
+/// Requests or limits.
+type Amounts = Option<BTreeMap<String, Quantity>>;
+
 /// `base` with the fields that `fields` has.
 pub(super) fn with(mut base: PodTemplateSpec, fields: &PodFields) -> PodTemplateSpec {
-    if let (Some(requested), Some(ours)) = (&fields.resources, container(&mut base)) {
+    if let (Some(requested), Some(ours)) = (&fields.resources, worker_mut(&mut base)) {
         drop_replaced_requests(ours, requested);
     }
     let list = |items: &[_]| (!items.is_empty()).then(|| items.to_vec());
@@ -36,26 +41,31 @@ pub(super) fn with(mut base: PodTemplateSpec, fields: &PodFields) -> PodTemplate
 }
 
 /// Cores of the worker's container, rounded up: its limit, else its request.
-pub(super) fn cores(template: &mut PodTemplateSpec) -> Option<u32> {
-    let resources = container(template)?.resources.as_ref()?;
-    let of = |amounts: &Option<std::collections::BTreeMap<String, Quantity>>| {
-        amounts.as_ref()?.get("cpu").cloned()
-    };
+pub(super) fn cores(template: &PodTemplateSpec) -> Option<u32> {
+    let resources = worker(template.spec.as_ref()?)?.resources.as_ref()?;
+    let of = |amounts: &Amounts| amounts.as_ref()?.get("cpu").cloned();
     let Quantity(amount) = of(&resources.limits).or_else(|| of(&resources.requests))?;
-    let millis: f64 = match amount.strip_suffix('m') {
-        Some(millis) => millis.parse().ok()?,
-        None => amount.parse::<f64>().ok()? * 1_000.0,
+    let cores: f64 = match amount.strip_suffix('m') {
+        Some(millis) => millis.parse::<f64>().ok()? / 1_000.0,
+        None => amount.parse().ok()?,
     };
     // Saturates; the worker accepts at most 256 threads.
-    Some(((millis / 1_000.0).ceil() as u32).clamp(1, 256))
+    Some((cores.ceil() as u32).clamp(1, 256))
 }
 
 /// The worker's container.
-pub(super) fn container(template: &mut PodTemplateSpec) -> Option<&mut Container> {
-    let containers = template.spec.as_mut()?.containers.iter_mut();
-    containers
-        .into_iter()
-        .find(|container| container.name == CONTAINER)
+pub(super) fn worker(pod: &PodSpec) -> Option<&Container> {
+    pod.containers.iter().find(|container| is_worker(container))
+}
+
+/// The worker's container, to be changed.
+pub(super) fn worker_mut(template: &mut PodTemplateSpec) -> Option<&mut Container> {
+    let containers = &mut template.spec.as_mut()?.containers;
+    containers.iter_mut().find(|container| is_worker(container))
+}
+
+fn is_worker(container: &Container) -> bool {
+    container.name == CONTAINER
 }
 
 /// Removes our requests of resources that the pool requests or limits: a limit below our request would be refused.
@@ -66,9 +76,7 @@ pub(super) fn drop_replaced_requests(ours: &mut Container, requested: &ResourceR
         .and_then(|resources| resources.requests.as_mut());
     if let Some(requests) = requests {
         requests.retain(|name, _| {
-            let has = |amounts: &Option<std::collections::BTreeMap<String, Quantity>>| {
-                amounts.as_ref().is_some_and(|amounts| amounts.contains_key(name))
-            };
+            let has = |amounts: &Amounts| amounts.as_ref().is_some_and(|amounts| amounts.contains_key(name));
             !has(&requested.requests) && !has(&requested.limits)
         });
     }

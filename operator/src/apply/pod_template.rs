@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::layout::CONTAINER;
-use super::pod_fields;
+use super::pod_fields::{self, worker, worker_mut};
 use crate::crd::PodFields;
 use crate::names::{DELETION_COST, OWN_PREFIX};
 use crate::plan::{Problem, Problems};
@@ -60,7 +60,7 @@ pub(super) fn merged(
         remove_replaced_volumes(&mut merged, &template);
         let resources = template.spec.as_ref().and_then(worker);
         let resources = resources.and_then(|worker| worker.resources.as_ref());
-        if let (Some(resources), Some(ours)) = (resources, pod_fields::container(&mut merged)) {
+        if let (Some(resources), Some(ours)) = (resources, worker_mut(&mut merged)) {
             pod_fields::drop_replaced_requests(ours, resources);
         }
         merged.merge_from(template);
@@ -83,12 +83,6 @@ fn remove_replaced_volumes(base: &mut PodTemplateSpec, template: &PodTemplateSpe
     if let (Some(ours), Some(replaced)) = (ours, replaced) {
         ours.retain(|volume| !replaced.iter().any(|other| other.name == volume.name));
     }
-}
-
-fn worker(pod: &PodSpec) -> Option<&Container> {
-    pod.containers
-        .iter()
-        .find(|container| container.name == CONTAINER)
 }
 
 struct TemplateChecks<'a> {

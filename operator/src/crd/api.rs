@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::kafka::{password_key, username_key};
 use super::pod::PodFields;
 use super::storage::ByteQuantity;
 
@@ -63,12 +64,4 @@ fn enabled() -> bool {
 
 fn replicas() -> i32 {
     2
-}
-
-fn username_key() -> String {
-    "username".into()
-}
-
-fn password_key() -> String {
-    "password".into()
 }

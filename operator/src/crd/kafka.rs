@@ -148,10 +148,10 @@ fn private_key_key() -> String {
     "tls.key".into()
 }
 
-fn username_key() -> String {
+pub(super) fn username_key() -> String {
     "username".into()
 }
 
-fn password_key() -> String {
+pub(super) fn password_key() -> String {
     "password".into()
 }

@@ -6,6 +6,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// A prefix of object keys: path components that begin with no dot, and a slash at its end.
+const KEY_PREFIX: &str = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/$";
+
 /// Storage of songs and stems.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -90,7 +93,7 @@ pub struct StemsSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 2, max = 512),
-        regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/$")
+        regex(pattern = KEY_PREFIX)
     )]
     pub prefix: Option<String>,
     /// Base URL of links to stems, for example that of a CDN. Default: the URL of the bucket.
@@ -127,7 +130,7 @@ pub struct S3StagingSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 2, max = 512),
-        regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/$")
+        regex(pattern = KEY_PREFIX)
     )]
     pub prefix: Option<String>,
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::api_state::{ApiState, PlannedApi};
 use super::leader::Leader;
 use super::pool::PoolState;
 use super::secrets::{SecretName, SecretState};
@@ -47,7 +48,7 @@ impl Leader {
         pool.api.is_busy = true;
     }
 
-    fn api_change(&self, pool: &PoolState, plan: &PoolPlan, known: Option<&ApiSnapshot>) -> Change {
+    fn api_change(&self, pool: &mut PoolState, plan: &PoolPlan, known: Option<&ApiSnapshot>) -> Change {
         let Some(api) = &plan.api else {
             let is_ours = known.is_some_and(|known| known.is_owned_by(&pool.uid));
             return if is_ours { Change::Delete } else { Change::None };
@@ -62,20 +63,36 @@ impl Leader {
         }
         let read = self.clusters.secrets.hash_of(&plan.id, &keys);
         // While a Secret cannot be read, the current hash is kept.
-        let current = known.and_then(|known| known.deployment.secrets_hash.as_deref());
-        let secrets_hash = read.as_deref().or(current);
+        let current = || known?.deployment.secrets_hash.as_deref().map(str::to_owned);
+        let secrets_hash = read.or_else(current);
+        let is_planned = pool.api.planned.as_ref().is_some_and(|planned| {
+            planned.staging == plan.storage.staging && planned.secrets_hash == secrets_hash
+        });
+        let is_applied = |api_state: &ApiState| {
+            known
+                .zip(api_state.planned.as_ref())
+                .is_some_and(|(known, planned)| {
+                    let deployment = &known.deployment;
+                    deployment.manifest_hash.as_deref() == Some(&*planned.manifest_hash)
+                        && deployment.replicas == api.replicas
+                        && api_state.written.is_some()
+                        && deployment.our_fields == api_state.written
+                })
+        };
+        if is_planned && is_applied(&pool.api) {
+            return Change::None;
+        }
         // The fields of the pods were validated with the spec.
-        let Ok(objects) = api_objects(plan, api, pool.owner.as_deref(), &self.workers, secrets_hash) else {
+        let owner = pool.owner.as_deref();
+        let Ok(objects) = api_objects(plan, api, owner, &self.workers, secrets_hash.as_deref()) else {
             return Change::None;
         };
-        let is_applied = known.is_some_and(|known| {
-            let deployment = &known.deployment;
-            deployment.manifest_hash.as_deref() == manifest_hash(&objects.deployment)
-                && deployment.replicas == api.replicas
-                && pool.api.written.is_some()
-                && deployment.our_fields == pool.api.written
+        pool.api.planned = Some(PlannedApi {
+            staging: plan.storage.staging.clone(),
+            secrets_hash,
+            manifest_hash: manifest_hash(&objects.deployment).unwrap_or_default().to_owned(),
         });
-        if is_applied {
+        if is_applied(&pool.api) {
             Change::None
         } else {
             Change::Apply(Box::new(objects))

@@ -5,7 +5,7 @@ use crate::apply::api_name;
 use crate::crd::ApiStatus;
 use crate::observe::api::ApiSnapshot;
 use crate::observe::workload::WorkloadProblem;
-use crate::plan::PoolPlan;
+use crate::plan::{PoolPlan, Staging};
 
 /// State of a pool's API.
 #[derive(Debug, Default)]
@@ -14,8 +14,18 @@ pub(super) struct ApiState {
     pub(super) retry: Retry,
     /// Why the last write failed, if a user must fix it.
     pub(super) problem: Option<WorkloadProblem>,
+    /// What the planned objects were last built from, and the hash of their Deployment.
+    pub(super) planned: Option<PlannedApi>,
     /// The fields of the Deployment that the operator owned after its last write.
     pub(super) written: Option<u64>,
+}
+
+/// The inputs of the planned objects that change within one spec, and the hash of the Deployment.
+#[derive(Debug)]
+pub(super) struct PlannedApi {
+    pub(super) staging: Staging,
+    pub(super) secrets_hash: Option<String>,
+    pub(super) manifest_hash: String,
 }
 
 impl ApiState {

@@ -123,6 +123,7 @@ impl PoolState {
         // Earlier failures concern another spec.
         self.status.retry.succeeded();
         self.api.retry.succeeded();
+        self.api.planned = None;
         for role in &mut self.roles {
             role.retry.succeeded();
         }

@@ -42,16 +42,19 @@ const LAG_GRACE: SignedDuration = SignedDuration::from_mins(5);
 pub(super) fn of_pool(report: &PoolReport, now: &Time) -> Vec<ConditionUpdate> {
     match report {
         PoolReport::Refused(problems) => refused(problems),
-        PoolReport::Running(roles) => vec![
-            ready(roles, now),
-            reconciling(roles),
-            stalled(roles),
-            lag_known(roles),
-            scaling_limited(roles),
-            degraded(roles),
-            dependencies_available(roles),
-            group_conflict(roles),
-        ],
+        PoolReport::Running(roles) => {
+            let (dependencies, conflict) = (dependencies_available(roles), group_conflict(roles));
+            vec![
+                ready(roles, &dependencies, now),
+                reconciling(roles),
+                stalled(&conflict),
+                lag_known(roles),
+                scaling_limited(roles),
+                degraded(roles),
+                dependencies,
+                conflict,
+            ]
+        }
     }
 }
 
@@ -111,7 +114,7 @@ fn refused(problems: &Problems) -> Vec<ConditionUpdate> {
 }
 
 /// Whether the pool can serve tasks; a scale-up changes nothing here.
-fn ready(roles: &[RoleReport], now: &Time) -> ConditionUpdate {
+fn ready(roles: &[RoleReport], dependencies: &ConditionUpdate, now: &Time) -> ConditionUpdate {
     let type_ = condition_types::READY;
     let not_initialized = |report: &RoleReport| {
         topic_problem(report).map_or_else(
@@ -122,14 +125,8 @@ fn ready(roles: &[RoleReport], now: &Time) -> ConditionUpdate {
     if let Some(message) = lines_by_role(roles, |report| report.offsets.is_none(), not_initialized) {
         return condition_false(type_, "OffsetsNotInitialized", message);
     }
-    let dependencies = dependencies_available(roles);
     if matches!(dependencies.status, ConditionStatus::False) {
-        return condition(
-            type_,
-            ConditionStatus::False,
-            dependencies.reason,
-            dependencies.message,
-        );
+        return condition_false(type_, dependencies.reason.clone(), dependencies.message.clone());
     }
     let unknown = |report: &&RoleReport| {
         let known = |at: &Time| now.0.duration_since(at.0) <= LAG_GRACE;
@@ -186,11 +183,10 @@ fn reconciling(roles: &[RoleReport]) -> ConditionUpdate {
 }
 
 /// Whether only a change by a person lets the pool progress.
-fn stalled(roles: &[RoleReport]) -> ConditionUpdate {
+fn stalled(conflict: &ConditionUpdate) -> ConditionUpdate {
     let type_ = condition_types::STALLED;
-    let conflict = group_conflict(roles);
     match conflict.status {
-        ConditionStatus::True => condition_true(type_, conflict.reason, conflict.message),
+        ConditionStatus::True => condition_true(type_, conflict.reason.clone(), conflict.message.clone()),
         _ => condition_false(type_, "NotStalled", "the pool progresses by itself"),
     }
 }

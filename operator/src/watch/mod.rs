@@ -54,7 +54,9 @@ pub async fn follow(
 ) {
     let seconds = u32::try_from(WATCH_TIMEOUT.as_secs()).unwrap_or(u32::MAX);
     let all = watcher::Config::default().page_size(PAGE_SIZE).timeout(seconds);
-    let ours = all.clone().labels(POOL_LABEL);
+    let of_roles = all
+        .clone()
+        .labels(&format!("{POOL_LABEL},{ROLE_LABEL}!={API_COMPONENT}"));
     let of_apis = all
         .clone()
         .labels(&format!("{POOL_LABEL},{ROLE_LABEL}={API_COMPONENT}"));
@@ -65,7 +67,7 @@ pub async fn follow(
         &metrics,
     );
     let deployments = changes(
-        watcher(api::<Deployment>(&client, &scope), ours.clone()),
+        watcher(api::<Deployment>(&client, &scope), of_roles.clone()),
         |deployment| {
             Some((
                 deployment_key(&deployment.metadata)?,
@@ -87,7 +89,7 @@ pub async fn follow(
         &metrics,
     );
     let pods = changes(
-        watcher(api::<Pod>(&client, &scope), ours),
+        watcher(api::<Pod>(&client, &scope), of_roles),
         |pod| {
             let (name, snapshot) = PodSnapshot::from_pod(pod)?;
             Some(((role_key(&pod.metadata)?, name), snapshot))
