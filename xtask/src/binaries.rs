@@ -94,7 +94,10 @@ impl<'p> Binaries<'p> {
         install_requirements(project)?;
         println!("building the worker, the operator and separation-evaluation (minutes the first time)");
         let (mut build, directory) = match profile {
-            Profile::Dist => (build_of(project, "dist", &[WORKER, EVALUATION, OPERATOR]), "dist"),
+            Profile::Dist => (
+                build_of(project.dist_build(), &[WORKER, EVALUATION, OPERATOR]),
+                "dist",
+            ),
             Profile::Tested => (project.tests_build(), "debug"),
         };
         process::run(&mut build)?;
@@ -105,9 +108,9 @@ impl<'p> Binaries<'p> {
     pub(crate) fn build_worker_first(project: &'p Project) -> Result<(Self, Running)> {
         install_requirements(project)?;
         println!("building the worker (minutes the first time)");
-        process::run(&mut build_of(project, "release", &[WORKER, EVALUATION]))?;
+        process::run(&mut build_of(release_build(project), &[WORKER, EVALUATION]))?;
         println!("building the operator in the background");
-        let mut build = build_of(project, "release", &[OPERATOR]);
+        let mut build = build_of(release_build(project), &[OPERATOR]);
         build.arg("--quiet");
         let running = process::start(build)?;
         Ok((Self::in_directory(project, "release"), running))
@@ -226,11 +229,15 @@ fn install_requirements(project: &Project) -> Result<()> {
     Ok(())
 }
 
+fn release_build(project: &Project) -> Command {
+    let mut build = project.cargo("build");
+    build.args(["--locked", "--release"]);
+    build
+}
+
 /// The build of these programs. It selects the packages of all of them, so that each call compiles the dependencies
 /// with the same features and none is compiled twice.
-fn build_of(project: &Project, profile: &str, programs: &[&str]) -> Command {
-    let mut build = project.cargo("build");
-    build.args(["--locked", "--profile", profile]);
+fn build_of(mut build: Command, programs: &[&str]) -> Command {
     for package in [WORKER, EVALUATION, OPERATOR] {
         build.args(["--package", package]);
     }

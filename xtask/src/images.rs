@@ -99,8 +99,8 @@ fn prepare(project: &Project, profile: ImageProfile) -> Result<()> {
             &["--package=separation-operator", "--no-default-features"],
         ]
         .map(|chosen| {
-            let mut build = project.cargo("build");
-            build.arg("--profile=dist").args(chosen).arg("--locked");
+            let mut build = project.dist_build();
+            build.args(chosen);
             build
         })
         .into(),

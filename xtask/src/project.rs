@@ -106,6 +106,15 @@ impl Project {
         command
     }
 
+    /// A build with the profile of programs that leave this machine, which contain their own OpenSSL.
+    pub(crate) fn dist_build(&self) -> Command {
+        let mut build = self.cargo("build");
+        build
+            .env("OPENSSL_NO_VENDOR", "0")
+            .args(["--locked", "--profile=dist"]);
+        build
+    }
+
     /// The build of all tests, which leaves the programs that they start in `target/debug`, so that using
     /// those compiles nothing twice.
     pub(crate) fn tests_build(&self) -> Command {

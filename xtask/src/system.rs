@@ -14,6 +14,8 @@ pub(crate) enum Need {
     Compilers,
     /// CMake, for the Opus decoder.
     Cmake,
+    /// The header files of OpenSSL, for librdkafka.
+    OpenSsl,
     /// Python with pip, to download packages.
     Pip,
     /// Python's virtual environments, for the model generator.
@@ -41,15 +43,17 @@ pub(crate) enum Need {
 }
 
 /// Requirements for building the worker and installing its dependencies.
-pub(crate) const FOR_BUILDING: &[Need] = &[Need::Compilers, Need::Cmake, Need::Pip];
+pub(crate) const FOR_BUILDING: &[Need] = &[Need::Compilers, Need::Cmake, Need::OpenSsl, Need::Pip];
 
 /// Requirements of all checks.
-pub(crate) const FOR_CHECKING: &[Need] = &[Need::Compilers, Need::Cmake, Need::Pip, Need::Venv];
+pub(crate) const FOR_CHECKING: &[Need] =
+    &[Need::Compilers, Need::Cmake, Need::OpenSsl, Need::Pip, Need::Venv];
 
 /// Requirements of all tests.
 pub(crate) const FOR_TESTING: &[Need] = &[
     Need::Compilers,
     Need::Cmake,
+    Need::OpenSsl,
     Need::Pip,
     Need::Venv,
     Need::Ffmpeg,
@@ -69,6 +73,7 @@ impl Need {
         match self {
             Self::Compilers => "a C and C++ compiler with make",
             Self::Cmake => "cmake",
+            Self::OpenSsl => "OpenSSL's header files with pkg-config",
             Self::Pip => "python3 with pip",
             Self::Venv => "python3 (3.11 or newer) with venv",
             Self::Ffmpeg => "ffmpeg",
@@ -89,6 +94,7 @@ impl Need {
         match self {
             Self::Compilers => &["build-essential"],
             Self::Cmake => &["cmake"],
+            Self::OpenSsl => &["libssl-dev", "pkg-config"],
             Self::Pip => &["python3", "python3-pip"],
             Self::Venv => &["python3", "python3-venv"],
             Self::Ffmpeg => &["ffmpeg"],
@@ -115,6 +121,7 @@ impl Need {
                 &["make", "--version"],
             ],
             Self::Cmake => &[&["cmake", "--version"]],
+            Self::OpenSsl => &[&["pkg-config", "--exists", "openssl"]],
             Self::Pip => &[&["python3", "-m", "pip", "--version"]],
             // Debian splits the venv module: without ensurepip it exists but cannot create environments.
             Self::Venv => &[&[

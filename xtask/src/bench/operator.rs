@@ -256,11 +256,7 @@ pub(super) fn brokers_unreachable(bench: &Bench<'_>) -> Result<Section> {
 fn measure<T: for<'d> Deserialize<'d>>(bench: &Bench<'_>, scenario: &[&str]) -> Result<T> {
     let project = bench.project;
     components::install(project)?;
-    process::run(project.cargo("build").args([
-        "--locked",
-        "--profile=dist",
-        "--package=separation-operator",
-    ]))?;
+    process::run(project.dist_build().arg("--package=separation-operator"))?;
     let printed = process::read(
         project
             .cargo("bench")
