@@ -87,8 +87,9 @@ fn print_crd() -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+    use separation_operator::crd;
     use separation_operator::metrics::Metrics;
-    use separation_testbed::{check_generated, reference};
+    use separation_testbed::{check_generated, custom_resource_reference, reference};
 
     use super::Arguments;
 
@@ -99,6 +100,16 @@ mod tests {
         check_generated(
             "docs/reference/operator.md",
             &reference(&Arguments::command(), &metrics),
+        );
+    }
+
+    #[test]
+    fn the_committed_reference_of_pools_is_up_to_date() {
+        let crd = serde_json::to_value(crd::crd()).unwrap();
+        let example = include_str!("../../deploy/samples/pool.yaml");
+        check_generated(
+            "docs/reference/separationpool.md",
+            &custom_resource_reference(&crd, example),
         );
     }
 }

@@ -380,7 +380,7 @@ impl<'s> Pool<'s> {
                 "processor": {
                     "topic": self.task_topic(),
                     "consumerGroup": self.processor_group(),
-                    // By default two cores each, and a test machine may have only two.
+                    // By default one core each, and a test machine may have only two.
                     "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
                     "env": self.variables(),
                     "podTemplate": self.pod_template(),

@@ -18,7 +18,7 @@
 # The Service and the service account, without permissions, of a pool's API.
 - apiGroups: [""]
   resources: [services, serviceaccounts]
-  verbs: [get, create, patch, delete]
+  verbs: [get, list, watch, create, patch, delete]
 # Which pods are ready, draining or unscheduled; the patch sets the deletion cost of scale-down candidates.
 - apiGroups: [""]
   resources: [pods]

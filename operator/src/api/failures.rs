@@ -13,7 +13,15 @@ use crate::lease::Fenced;
 use crate::metrics::Metrics;
 
 /// Resources that the operator requests; others share one label.
-const RESOURCES: [&str; 5] = ["separationpools", "deployments", "pods", "secrets", "events"];
+const RESOURCES: [&str; 7] = [
+    "separationpools",
+    "deployments",
+    "pods",
+    "secrets",
+    "events",
+    "services",
+    "serviceaccounts",
+];
 
 /// A service that counts its failures.
 #[derive(Debug, Clone)]
@@ -179,6 +187,11 @@ mod tests {
             ("get", "secrets"),
         );
         check(&Method::GET, "/api/v1/pods", ("list", "pods"));
+        check(
+            &Method::DELETE,
+            "/api/v1/namespaces/media/serviceaccounts/vocals-api",
+            ("delete", "serviceaccounts"),
+        );
         check(
             &Method::POST,
             "/apis/events.k8s.io/v1/namespaces/media/events",

@@ -14,8 +14,9 @@ use super::environment;
 use super::labels::{component_labels, component_selector};
 use super::layout::{ADMIN_PORT, CONTAINER};
 use super::pod::{self, ScratchLimit};
+use super::pod_fields::{DefaultRequests, add_default_requests};
 use super::pod_template::merged;
-use super::{set_manifest_hash, set_secrets_hash};
+use super::{hash, set_manifest_hash, set_secrets_hash};
 use crate::names::API_COMPONENT;
 use crate::plan::{ApiPlan, PoolId, PoolPlan, Problems};
 use crate::settings::WorkerSettings;
@@ -26,6 +27,12 @@ const SERVICE_PORT: i32 = 80;
 
 /// Songs are only buffered on the scratch volume while they are uploaded.
 const SCRATCH_BYTES: u64 = 64 << 20;
+
+/// Requests of pods whose pool has none.
+const DEFAULT_REQUESTS: DefaultRequests = DefaultRequests {
+    cpu: "100m",
+    memory: "128Mi",
+};
 
 /// Until no node routes requests to a pod that ends.
 const PRE_STOP_SECONDS: i64 = 5;
@@ -61,6 +68,7 @@ pub fn api_objects(
     secrets_hash: Option<&str>,
 ) -> Result<ApiObjects, Problems> {
     let mut template = merged(API_COMPONENT, &api.pod, &template(plan, api, settings), settings)?;
+    add_default_requests(&mut template, &DEFAULT_REQUESTS);
     set_secrets_hash(&mut template, secrets_hash);
     let metadata = || ObjectMeta {
         name: Some(api_name(&plan.id)),
@@ -91,29 +99,33 @@ pub fn api_objects(
         },
         status: None,
     };
-    set_manifest_hash(&mut deployment);
+    let service = Service {
+        metadata: metadata(),
+        spec: Some(ServiceSpec {
+            selector: Some(selector),
+            ports: Some(vec![ServicePort {
+                name: Some("http".into()),
+                port: SERVICE_PORT,
+                target_port: Some(IntOrString::String("http".into())),
+                protocol: Some("TCP".into()),
+                ..ServicePort::default()
+            }]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    };
+    let account = api.pod.service_account_name.is_none().then(|| ServiceAccount {
+        metadata: metadata(),
+        automount_service_account_token: Some(false),
+        ..ServiceAccount::default()
+    });
+    // Of all three: the Deployment, which is written last, shows whether another version wrote any of them.
+    let hash = hash(&(&deployment, &service, &account));
+    set_manifest_hash(&mut deployment, hash);
     Ok(ApiObjects {
         deployment,
-        service: Service {
-            metadata: metadata(),
-            spec: Some(ServiceSpec {
-                selector: Some(selector),
-                ports: Some(vec![ServicePort {
-                    name: Some("http".into()),
-                    port: SERVICE_PORT,
-                    target_port: Some(IntOrString::String("http".into())),
-                    protocol: Some("TCP".into()),
-                    ..ServicePort::default()
-                }]),
-                ..ServiceSpec::default()
-            }),
-            status: None,
-        },
-        account: api.pod.service_account_name.is_none().then(|| ServiceAccount {
-            metadata: metadata(),
-            automount_service_account_token: Some(false),
-            ..ServiceAccount::default()
-        }),
+        service,
+        account,
     })
 }
 
@@ -135,7 +147,6 @@ fn template(plan: &PoolPlan, api: &ApiPlan, settings: &WorkerSettings) -> PodTem
             }),
             ..Lifecycle::default()
         }),
-        resources: Some(pod::requests("100m", "128Mi")),
         liveness_probe: Some(pod::probe("/live", 10, 6)),
         readiness_probe: Some(pod::probe("/ready", 5, 2)),
         security_context: Some(pod::container_security()),

@@ -15,6 +15,10 @@ use crate::crd::LogFormat;
 use crate::names;
 use crate::plan::{ApiPlan, Model, PoolPlan, Role, RolePlan, SecretKey, Staging, Username};
 
+/// Threads of the model in a container without requests or limits of CPU: more than its default request, so that the
+/// second thread uses a core that is free.
+const DEFAULT_THREADS: u32 = 2;
+
 /// All environment variables of a role's worker. `default_model` is that of pools that name none. The pool's tag, if any,
 /// becomes part of the Kafka client id.
 pub fn variables(
@@ -91,12 +95,13 @@ fn logs(plan: &PoolPlan) -> Vec<EnvVar> {
     variables
 }
 
-/// Sets as many threads of the model as the container has cores, unless the pool sets them.
+/// Sets as many threads of the model as the pool gives the container cores, unless the pool sets them.
 pub(super) fn set_threads(template: &mut PodTemplateSpec) {
-    if let (Some(cores), Some(worker)) = (pod_fields::cores(template), pod_fields::worker_mut(template)) {
+    let threads = pod_fields::cores(template).unwrap_or(DEFAULT_THREADS);
+    if let Some(worker) = pod_fields::worker_mut(template) {
         let variables = worker.env.get_or_insert_default();
         if variables.iter().all(|variable| variable.name != env::THREADS) {
-            variables.push(plain(env::THREADS, cores.to_string()));
+            variables.push(plain(env::THREADS, threads.to_string()));
         }
     }
 }
@@ -189,8 +194,7 @@ fn storage(plan: &PoolPlan) -> Vec<EnvVar> {
         // The root file system is read-only, and libraries may write temporary files.
         plain("TMPDIR", SCRATCH_PATH),
     ];
-    // Without endpoint and region, the AWS SDK takes the region from the pod's environment.
-    let region = s3.region.as_deref().or(s3.endpoint.as_ref().map(|_| "auto"));
+    let region = s3.region.as_ref();
     variables.extend(region.map(|region| plain(env::AWS_REGION, region)));
     let stems = &storage.stems;
     if !stems.prefix.is_empty() {

@@ -95,8 +95,10 @@ impl Manifest {
         let template = pod::template(plan, role_plan, &self.settings, tag.as_deref());
         let mut template = pod_template::merged(role.name(), &role_plan.pod, &template, &self.settings)?;
         if role == Role::Processor && plan.provider.is_cpu() {
+            // Before the default requests: only cores that the pool gives count.
             environment::set_threads(&mut template);
         }
+        pod_fields::add_default_requests(&mut template, &pod::default_requests(plan, role));
         set_secrets_hash(&mut template, self.secrets_hash.as_deref());
         let mut deployment = Deployment {
             metadata: ObjectMeta {
@@ -120,7 +122,8 @@ impl Manifest {
             },
             status: None,
         };
-        set_manifest_hash(&mut deployment);
+        let hash = hash(&deployment);
+        set_manifest_hash(&mut deployment, hash);
         // maxReplicas is at most 10,000.
         deployment.spec.replicas = Some(i32::try_from(replicas).unwrap_or(i32::MAX));
         Ok(deployment)
@@ -142,10 +145,8 @@ fn set_secrets_hash(template: &mut PodTemplateSpec, hash: Option<&str>) {
     }
 }
 
-/// Sets the hash of everything before replicas are set.
-fn set_manifest_hash(deployment: &mut Deployment) {
-    let hash = (MANIFEST_HASH.to_owned(), hash(deployment));
-    deployment.metadata.annotations = Some(BTreeMap::from([hash]));
+fn set_manifest_hash(deployment: &mut Deployment, hash: String) {
+    deployment.metadata.annotations = Some(BTreeMap::from([(MANIFEST_HASH.to_owned(), hash)]));
 }
 
 /// The manifest hash in the annotations of a Deployment.
@@ -154,9 +155,9 @@ pub fn manifest_hash(deployment: &Deployment) -> Option<&str> {
     annotations.get(MANIFEST_HASH).map(String::as_str)
 }
 
-fn hash(deployment: &Deployment) -> String {
+fn hash(objects: &impl serde::Serialize) -> String {
     // Maps with string keys always serialize to JSON; if one did not, the API server would refuse the manifest.
-    let json = serde_json::to_vec(deployment).unwrap_or_default();
+    let json = serde_json::to_vec(objects).unwrap_or_default();
     short_hash(&json)
 }
 

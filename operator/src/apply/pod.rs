@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EmptyDirVolumeSource, ExecAction, HTTPGetAction, KeyToPath,
     Lifecycle, LifecycleHandler, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection,
-    SecretVolumeSource, SecurityContext, Volume, VolumeMount, VolumeProjection,
+    PodTemplateSpec, Probe, ProjectedVolumeSource, SeccompProfile, SecretProjection, SecretVolumeSource,
+    SecurityContext, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -16,6 +16,7 @@ use super::environment;
 use super::grace_period::grace_period;
 use super::labels::labels;
 use super::layout::{ADMIN_PORT, CA_PATH, CLIENT_PATH, CONTAINER, SCRATCH_PATH, WORK_PATH};
+use super::pod_fields::DefaultRequests;
 use crate::names::WORK_VOLUME;
 use crate::plan::{PoolPlan, Role, RolePlan, SecretKey, Staging};
 use crate::settings::WorkerSettings;
@@ -48,6 +49,8 @@ pub(super) fn template(
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {
+            // Explicit, because the API server keeps a former name in the deprecated field `serviceAccount`.
+            service_account_name: Some("default".into()),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             termination_grace_period_seconds: Some(i64::try_from(grace).unwrap_or(i64::MAX)),
@@ -71,7 +74,6 @@ fn container(
         image: Some(role.pod.image.as_ref().unwrap_or(&settings.image).clone()),
         args: Some(vec![role.role.name().into()]),
         env: Some(environment::variables(plan, role, &settings.model, pool_tag)),
-        resources: Some(default_resources(plan, role.role)),
         ports: Some(vec![port("admin", ADMIN_PORT)]),
         lifecycle: Some(Lifecycle {
             pre_stop: Some(LifecycleHandler {
@@ -176,23 +178,15 @@ pub(super) fn volumes(
     (volumes, mounts)
 }
 
-/// Requests of pods whose pool has none. A GPU is the pool's own request: its nodes say how many cores belong to it.
-fn default_resources(plan: &PoolPlan, role: Role) -> ResourceRequirements {
-    match role {
-        Role::Processor if plan.provider.is_cpu() => requests("2", "1Gi"),
-        Role::Processor => requests("1", "2Gi"),
-        Role::Uploader => requests("100m", "128Mi"),
-    }
-}
-
-/// Requests of CPU and memory.
-pub(super) fn requests(cpu: &str, memory: &str) -> ResourceRequirements {
-    let amounts = [("cpu", cpu), ("memory", memory)];
-    let requests = amounts.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));
-    ResourceRequirements {
-        requests: Some(BTreeMap::from(requests)),
-        ..ResourceRequirements::default()
-    }
+/// Requests of a role's pods whose pool has none; those of a processor fit on a node with two cores. A GPU is the pool's
+/// own request.
+pub(super) fn default_requests(plan: &PoolPlan, role: Role) -> DefaultRequests {
+    let (cpu, memory) = match role {
+        Role::Processor if plan.provider.is_cpu() => ("1", "1Gi"),
+        Role::Processor => ("1", "2Gi"),
+        Role::Uploader => ("100m", "128Mi"),
+    };
+    DefaultRequests { cpu, memory }
 }
 
 /// A volume with the certificates of several Secrets, each in a file of its own.

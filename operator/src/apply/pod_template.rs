@@ -11,10 +11,12 @@ use k8s_openapi::api::core::v1::{
     SecurityContext, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::layout::CONTAINER;
-use super::pod_fields::{self, worker, worker_mut};
+use super::pod_fields::{self, ParsedFields, worker};
 use crate::crd::PodFields;
 use crate::names::{DELETION_COST, OWN_PREFIX};
 use crate::plan::{Problem, Problems};
@@ -29,6 +31,29 @@ const DERIVED_FIX: &str = "remove it, and change the field of the pool";
 const GIVES_TOKEN: &str = "would give workers a token for the API server";
 
 const IS_ROOT_GROUP: &str = "would run workers in group 0";
+
+/// A part of a pod that the CRD has no schema for.
+struct Part {
+    /// In messages.
+    name: &'static str,
+    /// In `kubectl explain`.
+    path: &'static str,
+}
+
+const POD_TEMPLATE: Part = Part {
+    name: "pod template",
+    path: "pod.spec",
+};
+
+const AFFINITY: Part = Part {
+    name: "affinity",
+    path: "pod.spec.affinity",
+};
+
+const VALUE_SOURCE: Part = Part {
+    name: "source of a variable",
+    path: "pod.spec.containers.env.valueFrom",
+};
 
 /// Merges the typed fields of the role's pods over `base`, then its `podTemplate`.
 ///
@@ -45,11 +70,12 @@ pub(super) fn merged(
         problems: Vec::new(),
     };
     checks.typed_fields(base, fields);
-    let mut merged = pod_fields::with(base.clone(), fields);
+    let parsed = checks.parse_fields(fields);
+    let mut merged = pod_fields::with(base.clone(), fields, parsed);
     if !fields.pod_template.is_empty() {
         checks.root.push_str(".podTemplate");
         let written = Value::Object(fields.pod_template.0.clone());
-        let Some(template) = checks.parse(&written) else {
+        let Some(template) = checks.parse("", &POD_TEMPLATE, &written) else {
             return Err(Problems(checks.problems));
         };
         let account = merged
@@ -58,11 +84,6 @@ pub(super) fn merged(
             .and_then(|pod| pod.service_account_name.clone());
         let ours = merged.clone();
         remove_replaced_volumes(&mut merged, &template);
-        let resources = template.spec.as_ref().and_then(worker);
-        let resources = resources.and_then(|worker| worker.resources.as_ref());
-        if let (Some(resources), Some(ours)) = (resources, worker_mut(&mut merged)) {
-            pod_fields::drop_replaced_requests(ours, resources);
-        }
         merged.merge_from(template);
         checks.owned(&ours, &merged);
         if let Some(pod) = &merged.spec {
@@ -133,22 +154,43 @@ impl TemplateChecks<'_> {
         }
     }
 
-    fn parse(&mut self, written: &Value) -> Option<PodTemplateSpec> {
-        let fix = "compare it with kubectl explain pod.spec";
-        let template: PodTemplateSpec = match serde_json::from_value(written.clone()) {
-            Ok(template) => template,
+    /// The typed fields without a schema, as far as they are valid.
+    fn parse_fields(&mut self, fields: &PodFields) -> ParsedFields {
+        let affinity = fields.affinity.as_ref();
+        let affinity = affinity.and_then(|written| self.parse("affinity", &AFFINITY, written));
+        let env = fields.env.iter().map(|variable| {
+            let source = variable.value_from.as_ref();
+            let field = format!("env[{}].valueFrom", variable.name);
+            EnvVar {
+                name: variable.name.clone(),
+                value: variable.value.clone(),
+                value_from: source.and_then(|written| self.parse(&field, &VALUE_SOURCE, written)),
+            }
+        });
+        let env = env.collect();
+        ParsedFields { affinity, env }
+    }
+
+    /// Parses a value without a schema; none after a problem.
+    fn parse<T>(&mut self, field: &str, part: &Part, written: &Value) -> Option<T>
+    where
+        T: DeserializeOwned + Serialize,
+    {
+        let fix = format!("compare it with kubectl explain {}", part.path);
+        let parsed: T = match serde_json::from_value(written.clone()) {
+            Ok(parsed) => parsed,
             Err(error) => {
-                self.refuse("", format!("is not a valid pod template: {error}"), fix);
+                self.refuse(field, format!("is not a valid {}: {error}", part.name), fix);
                 return None;
             }
         };
-        let read = serde_json::to_value(&template).unwrap_or_default();
+        let read = serde_json::to_value(&parsed).unwrap_or_default();
         let mut unknown = Vec::new();
-        unknown_fields("", written, &read, &mut unknown);
+        unknown_fields(field, written, &read, &mut unknown);
         for field in unknown {
-            self.refuse(&field, "is not a field of a pod template", fix);
+            self.refuse(&field, "is not a known field", fix.as_str());
         }
-        self.problems.is_empty().then_some(template)
+        self.problems.is_empty().then_some(parsed)
     }
 
     /// Refuses changes of fields that decisions, draining and deletion depend on.
@@ -251,12 +293,20 @@ impl TemplateChecks<'_> {
     }
 
     fn service_account(&mut self, pod: &PodSpec, account: Option<&str>) {
-        let other = pod.service_account_name.as_deref() != account || pod.service_account.is_some();
+        let other = pod.service_account_name.as_deref() != account;
         let token = pod.automount_service_account_token != Some(false);
         let field = "spec.serviceAccountName";
         self.require(Allowance::ServiceAccount, other, field, GIVES_ACCOUNT);
         let field = "spec.automountServiceAccountToken";
         self.require(Allowance::ServiceAccount, token, field, GIVES_TOKEN);
+        if pod.service_account.is_some() {
+            let problem = "is deprecated, and spec.serviceAccountName overrides it";
+            self.refuse(
+                "spec.serviceAccount",
+                problem,
+                "remove it, and set serviceAccountName beside podTemplate",
+            );
+        }
     }
 
     fn host_namespaces(&mut self, pod: &PodSpec) {

@@ -166,7 +166,7 @@ fn lists_with_names_are_merged_and_others_replaced() {
     assert_eq!(pod["containers"][0]["name"], "worker");
     assert_eq!(pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"], "1");
     // Our request could be above the limit.
-    assert_eq!(pod["containers"][0]["resources"]["requests"], json!({"cpu": "2"}));
+    assert_eq!(pod["containers"][0]["resources"]["requests"], json!({"cpu": "1"}));
     let variables = pod["containers"][0]["env"].as_array().unwrap();
     assert!(variables.iter().any(|variable| variable["name"] == "RUST_LOG"));
     assert!(
@@ -198,10 +198,6 @@ fn templates_that_break_pod_security_are_refused_unless_allowed() {
         (
             Allowance::ServiceAccount,
             json!({"spec": {"serviceAccountName": "admin"}}),
-        ),
-        (
-            Allowance::ServiceAccount,
-            json!({"spec": {"serviceAccount": "admin"}}),
         ),
         (
             Allowance::ServiceAccount,
@@ -297,6 +293,7 @@ fn fields_that_the_operator_depends_on_cannot_be_overridden() {
         json!({"metadata": {"finalizers": ["example.com/never"]}}),
         json!({"spec": {"terminationGracePeriodSeconds": 30}}),
         json!({"spec": {"restartPolicy": "Never"}}),
+        json!({"spec": {"serviceAccount": "admin"}}),
         worker(json!({"command": ["sh"]})),
         worker(json!({"args": ["uploader"]})),
         worker(json!({"lifecycle": {"preStop": {"exec": {"command": ["true"]}}}})),
@@ -414,6 +411,73 @@ fn typed_fields_are_merged_before_the_pod_template() {
     assert_eq!(pod["tolerations"][0]["key"], "nvidia.com/gpu");
     assert_eq!(pod["imagePullSecrets"], json!([{"name": "registry"}]));
     assert_eq!(pod["priorityClassName"], "batch");
+}
+
+#[test]
+fn a_processor_has_as_many_threads_as_cores_and_two_by_default() {
+    let mut pool = from_yaml(SMALLEST).unwrap();
+    let mut given = |fields: Value| {
+        pool.spec.processor.role.pod = serde_json::from_value(fields).unwrap();
+        let template = template(built(&pool, Role::Processor, &settings()).unwrap());
+        let worker = &template["spec"]["containers"][0];
+        let mut variables = worker["env"].as_array().unwrap().iter();
+        let threads = variables.find(|variable| variable["name"] == "THREADS");
+        let threads = threads.expect("a number of threads")["value"].clone();
+        (worker["resources"]["requests"]["cpu"].clone(), threads)
+    };
+    let worker =
+        |resources: Value| json!({"spec": {"containers": [{"name": "worker", "resources": resources}]}});
+    for (fields, request, threads) in [
+        // A node with two cores has less than two for pods.
+        (json!({}), json!("1"), "2"),
+        (
+            json!({"resources": {"limits": {"memory": "4Gi"}}}),
+            json!("1"),
+            "2",
+        ),
+        (json!({"resources": {"requests": {"cpu": 1}}}), json!("1"), "1"),
+        (
+            json!({"resources": {"requests": {"cpu": "100m"}}}),
+            json!("100m"),
+            "1",
+        ),
+        (
+            json!({"resources": {"requests": {"cpu": 1}, "limits": {"cpu": "3500m"}}}),
+            json!("1"),
+            "4",
+        ),
+        (
+            json!({"podTemplate": worker(json!({"limits": {"cpu": 4}}))}),
+            Value::Null,
+            "4",
+        ),
+        (
+            json!({"env": [{"name": "THREADS", "value": "7"}]}),
+            json!("1"),
+            "7",
+        ),
+    ] {
+        assert_eq!(given(fields.clone()), (request, json!(threads)), "{fields}");
+    }
+}
+
+#[test]
+fn a_misspelled_field_without_a_schema_is_named() {
+    let mut pool = from_yaml(SMALLEST).unwrap();
+    let fields = json!({
+        "affinity": {"nodeAfinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}]}},
+        "env": [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "keys": "token"}}}],
+    });
+    pool.spec.processor.role.pod = serde_json::from_value(fields).unwrap();
+    let refused = built(&pool, Role::Processor, &settings()).unwrap_err();
+    let fields: Vec<&str> = refused.0.iter().map(|problem| &*problem.field).collect();
+    assert_eq!(
+        fields,
+        [
+            "spec.processor.affinity.nodeAfinity",
+            "spec.processor.env[TOKEN].valueFrom.secretKeyRef.keys"
+        ]
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::storage::ByteQuantity;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiSpec {
-    /// Whether the pool has the API. Default: true if spec.api is set.
+    /// Whether the API runs. Default: true.
     #[serde(default = "enabled")]
     pub enabled: bool,
     /// Number of API pods. Default: 2.
@@ -20,18 +20,19 @@ pub struct ApiSpec {
     pub replicas: i32,
     /// Secret with the user name and password of clients (Basic authentication).
     pub basic_auth_secret_ref: BasicAuthSecretRef,
-    /// Largest song that is accepted, 1Mi to 64Gi. Default: 2Gi.
+    /// Maximum size of a song, such as 2Gi; 1Mi to 64Gi. Default: 2Gi.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_input_size: Option<ByteQuantity>,
-    /// Time to receive or fetch one song, in seconds. Default: 600.
+    /// Maximum time to receive or fetch one song, in seconds. Default: 600.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub input_timeout_seconds: Option<i32>,
-    /// Longest time without data of a song, in seconds. Default: 30.
+    /// Maximum time without new data while a song is received or fetched, in seconds. Default: 30.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3_600))]
     pub input_idle_seconds: Option<i32>,
-    /// Number of songs that one pod receives or fetches at the same time; others wait. Default: 8.
+    /// Maximum number of songs that one pod receives or fetches at the same time; further requests are answered 503
+    /// with Retry-After. Default: 8.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000))]
     pub max_concurrent_inputs: Option<i32>,

@@ -12,16 +12,17 @@ use serde::{Deserialize, Serialize};
                 fix: add kafka.tls (tls: {} uses the system trust store), or use SCRAM-SHA-512"
 }]))]
 pub struct KafkaSpec {
-    /// Bootstrap brokers, host:port, comma separated.
+    /// Brokers to connect to first, as host:port, comma separated, such as kafka.media.svc:9092. Use complete names:
+    /// the operator resolves them from its own namespace.
     #[schemars(
         length(min = 3, max = 2048),
         regex(pattern = r"^[^,\s]+:[0-9]+(,[^,\s]+:[0-9]+)*$")
     )]
     pub bootstrap_servers: String,
-    /// TLS. Without it connections are not encrypted; an empty object uses the system trust store.
+    /// Encrypts connections to Kafka. {} uses the system trust store. Default: no encryption.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
-    /// SASL authentication with a user name and a password.
+    /// SASL authentication with a user name and a password. Default: no authentication.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sasl: Option<SaslSpec>,
 }
@@ -62,11 +63,11 @@ pub struct ClientCertificateSecretRef {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Secret key with the certificate.
+    /// Secret key with the certificate. Default: tls.crt.
     #[serde(default = "certificate_key")]
     #[schemars(length(min = 1, max = 253))]
     pub certificate_key: String,
-    /// Secret key with the private key.
+    /// Secret key with the private key. Default: tls.key.
     #[serde(default = "private_key_key")]
     #[schemars(length(min = 1, max = 253))]
     pub private_key_key: String,
@@ -84,14 +85,14 @@ pub struct SaslSpec {
     /// SCRAM-SHA-512, SCRAM-SHA-256, or PLAIN (only with kafka.tls). Default: SCRAM-SHA-512.
     #[serde(default)]
     pub mechanism: MechanismSpec,
-    /// User name, in place of usernameSecretRef.
+    /// User name. Set either this or usernameSecretRef.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub username: Option<String>,
-    /// Secret with the user name, in place of username.
+    /// Secret with the user name. Set either this or username.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username_secret_ref: Option<UsernameSecretRef>,
-    /// Secret with the password. For a KafkaUser of Strimzi: its Secret.
+    /// Secret with the password, such as the Secret of a Strimzi KafkaUser.
     pub password_secret_ref: PasswordSecretRef,
 }
 

@@ -22,7 +22,7 @@ pub use kafka::{
     CertificateSecretRef, ClientCertificateSecretRef, KafkaSpec, MechanismSpec, PasswordSecretRef, SaslSpec,
     TlsSpec, UsernameSecretRef,
 };
-pub use pod::{PodFields, PodTemplate};
+pub use pod::{EnvVarSpec, PodFields, PodTemplate};
 pub use role::{
     AssignorSpec, ConsumerSpec, ExecutionProvider, InitialOffset, ModelSpec, ProcessorSpec, RoleDefaults,
     RoleSpec,
@@ -38,7 +38,7 @@ pub use storage::{
     SigningSecretRef, StagingSpec, StemsSpec, StorageSpec, WebhooksSpec,
 };
 
-/// A pool of workers: its Kafka topics, its storage, and how it scales.
+/// Desired state of the pool: Kafka, storage, and its workers and API.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "separation.dev",
@@ -76,7 +76,7 @@ pub struct SeparationPoolSpec {
     /// Addresses that workers and the API may send requests to.
     #[serde(default)]
     pub egress: EgressSpec,
-    /// Signing secrets of webhooks.
+    /// Signing of webhooks.
     #[serde(default)]
     pub webhooks: WebhooksSpec,
     /// Logs of the workers.
@@ -101,13 +101,15 @@ pub struct LogsSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub level: Option<String>,
-    /// JSON or Text. Default: JSON.
+    /// Format of log lines: JSON (one object per line) or Text. Default: JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<LogFormat>,
 }
 
 /// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+// An optional field would show a description of its type in place of its own.
+#[schemars(description = "")]
 pub enum LogFormat {
     /// One JSON object per line.
     #[default]

@@ -1,9 +1,11 @@
 //! Spec of pods: image, resources, placement, and a partial template for the rest.
+//!
+//! Fields without a schema accept every value here, so that a malformed one does not make the complete pool unreadable.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Affinity, EnvVar, LocalObjectReference, ResourceRequirements, Toleration};
+use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -16,11 +18,13 @@ pub struct PodFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
-    /// Requests and limits of the container, such as {limits: {nvidia.com/gpu: 1}}. Default: requests of the role.
+    /// Requests and limits of the container, such as {limits: {nvidia.com/gpu: 1}}. With the CPU as execution provider, a
+    /// processor has as many threads as limits.cpu, else requests.cpu, rounded up; 2 without both. Default: requests of
+    /// 1 CPU and 1Gi for processors (2Gi with CUDA), 100m and 128Mi for uploaders and the API.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "resources")]
     pub resources: Option<ResourceRequirements>,
-    /// Labels that nodes of the pods must have.
+    /// Labels that a node must have to run these pods, such as {gpu: a10}. Default: none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "node_selector")]
     pub node_selector: BTreeMap<String, String>,
@@ -31,7 +35,7 @@ pub struct PodFields {
     /// Affinity of the pods, as in spec.affinity of a Pod (kubectl explain pod.spec.affinity).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
-    pub affinity: Option<Affinity>,
+    pub affinity: Option<Value>,
     /// Service account of the pods, for clouds that assign identities to service accounts. Its token is not mounted.
     /// Refused unless the operator allows it (--allow-in-pod-template service-account).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,12 +52,26 @@ pub struct PodFields {
     /// Further environment variables of the container. Variables that are derived from the pool are refused.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "environment")]
-    pub env: Vec<EnvVar>,
+    pub env: Vec<EnvVarSpec>,
     /// A partial PodTemplateSpec for everything else, such as volumes and labels, merged over the operator's own. The
     /// container is named worker. Host namespaces, hostPath and privileges are refused unless the operator's settings
     /// allow them.
     #[serde(skip_serializing_if = "PodTemplate::is_empty")]
     pub pod_template: PodTemplate,
+}
+
+/// An environment variable of the container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvVarSpec {
+    /// Name of the variable.
+    pub name: String,
+    /// Value of the variable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Source of the value, not validated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<Value>,
 }
 
 /// A partial PodTemplateSpec, not validated.
@@ -149,7 +167,7 @@ fn tolerations(_: &mut SchemaGenerator) -> Schema {
                     "format": "int64",
                     "minimum": 0,
                     "maximum": 31_536_000,
-                    "description": "How long a NoExecute taint is tolerated, in seconds. Without it, for ever.",
+                    "description": "How long a NoExecute taint is tolerated, in seconds. Without it, without limit.",
                 },
             },
         },

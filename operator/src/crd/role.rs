@@ -28,7 +28,7 @@ pub struct ProcessorSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RoleSpec {
-    /// Whether the pool has workers of this role. Set false while another system still does their work. Default: true.
+    /// Whether this role runs. Set false while another implementation processes its topic. Default: true.
     pub enabled: bool,
     /// Topic that these workers consume; created with maxReplicas partitions if it does not exist. Cannot be changed:
     /// committed offsets belong to it. Default: uvr_tasks for processors, uvr_results for uploaders.
@@ -50,7 +50,8 @@ pub struct RoleSpec {
                     fix: create another SeparationPool for the new group and delete this one when its lag is 0"
     }]))]
     pub consumer_group: Option<String>,
-    /// Dead-letter topic, for messages that cannot be processed. Default: the topic's name with _dead_letters.
+    /// Dead-letter topic, for messages that cannot be processed; created with one partition if it does not exist. Default:
+    /// the topic's name with _dead_letters.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
     pub dead_letter_topic: Option<String>,
@@ -59,15 +60,16 @@ pub struct RoleSpec {
     pub initial_offset: InitialOffset,
     /// Kafka settings of the consumers, with Kafka's names and units.
     pub consumer: ConsumerSpec,
-    /// Maximum duration of one task, in seconds. Default: the poll interval less 30 s.
+    /// Maximum duration of one task, in seconds. Default: consumer.maxPollIntervalMs less 30 s, or half of it if it is
+    /// below 60 s.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub task_deadline_seconds: Option<i32>,
     /// Number of worker crashes on one task after which it is sent to the dead-letter topic. Default: 3.
     #[schemars(range(min = 1, max = 100))]
     pub max_crashes: i32,
-    /// How often a task that fails with a transient error is published again, to the end of its topic. Default: 0, the
-    /// failure is reported at once.
+    /// Number of times a task that fails with a transient error or times out is published again to the end of its
+    /// topic. With 0, the failure is reported immediately. Default: 0.
     #[schemars(range(min = 0, max = 1_000))]
     pub max_retries: i32,
     /// Number of workers and how it follows the lag.
@@ -113,16 +115,17 @@ impl Default for RoleSpec {
     }
 ]))]
 pub struct ConsumerSpec {
-    /// Kafka max.poll.interval.ms: maximum time between two polls of a worker, and so the maximum duration of a task.
-    /// The pods' terminationGracePeriodSeconds is derived from it. Default: 600000 for processors, 300000 for uploaders.
+    /// Kafka max.poll.interval.ms: maximum time between two polls of a worker, and so the maximum duration of a task,
+    /// in milliseconds. The pods' terminationGracePeriodSeconds is derived from it. Default: 600000 for processors,
+    /// 300000 for uploaders.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10_000, max = 86_400_000))]
     pub max_poll_interval_ms: Option<i32>,
-    /// Kafka session.timeout.ms: time without heartbeats after which the broker removes a worker from the group. Default:
-    /// 60000.
+    /// Kafka session.timeout.ms: time without heartbeats after which the broker removes a worker from the group, in
+    /// milliseconds. Default: 60000.
     #[schemars(range(min = 6_000, max = 1_800_000))]
     pub session_timeout_ms: i32,
-    /// Kafka heartbeat.interval.ms. Default: 10000.
+    /// Kafka heartbeat.interval.ms: time between heartbeats of a worker, in milliseconds. Default: 10000.
     #[schemars(range(min = 100, max = 600_000))]
     pub heartbeat_interval_ms: i32,
     /// Kafka partition.assignment.strategy: CooperativeSticky revokes only the partitions that must move; Range lets
@@ -183,7 +186,8 @@ pub struct ModelSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[^/]+$"))]
     pub name: Option<String>,
-    /// Absolute path of a model file (.onnx) in the container; mount its volume with podTemplate.
+    /// Absolute path of a model file (.onnx) in the container, such as /models/UVR-MDX-NET-Inst_HQ_4.onnx; mount its
+    /// volume with podTemplate.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 1024), regex(pattern = r"^/"))]
     pub path: Option<String>,
@@ -192,6 +196,8 @@ pub struct ModelSpec {
 /// Execution provider of the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
+// An optional field would show a description of its type in place of its own.
+#[schemars(description = "")]
 pub enum ExecutionProvider {
     /// The CPU.
     #[default]

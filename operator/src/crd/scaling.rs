@@ -70,7 +70,8 @@ pub struct ScaleDownSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86_400))]
     pub stabilization_window_seconds: Option<i32>,
-    /// The same for the last replica. Default: stabilizationWindowSeconds.
+    /// How long zero replicas must have been enough before the last one is removed, in seconds. Default:
+    /// stabilizationWindowSeconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86_400))]
     pub last_replica_stabilization_window_seconds: Option<i32>,
@@ -118,7 +119,7 @@ pub enum TargetKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EstimatesSpec {
-    /// Duration of one task on one worker, in seconds.
+    /// Average duration of one task on one worker, in seconds, such as 90. Required by DrainDeadline. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub task_seconds: Option<i32>,

@@ -160,7 +160,7 @@ fn processor_columns() -> [CustomResourceColumnDefinition; 8] {
             "Reason",
             "string",
             ".status.processor.reason",
-            "Reason of the desired processors",
+            "Reason for the desired processors",
         ),
     ]
 }
@@ -182,7 +182,7 @@ fn uploader_columns() -> [CustomResourceColumnDefinition; 3] {
             "Uploader-Reason",
             "string",
             "reason",
-            "Reason of the desired uploaders",
+            "Reason for the desired uploaders",
         ),
     ]
 }

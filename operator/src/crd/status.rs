@@ -40,7 +40,7 @@ pub struct ApiStatus {
     pub ready: i32,
     /// Name of the Service, in the pool's namespace; its port is 80.
     pub service: String,
-    /// Why the objects of the API could not be written.
+    /// Reason why the objects of the API could not be written; missing without a problem.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub problem: String,
 }
@@ -97,12 +97,12 @@ pub struct RoleStatus {
     /// How this pool initialized the group's offsets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offsets: Option<OffsetsStatus>,
-    /// Settings in effect where the spec has none.
+    /// Settings in use, from the spec or the operator's defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effective: Option<EffectiveSettings>,
 }
 
-/// Settings in effect, from the spec or the operator's defaults.
+/// Settings in use, from the spec or the operator's defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EffectiveSettings {
@@ -117,7 +117,7 @@ pub struct EffectiveSettings {
     pub execution_provider: String,
     /// Target of scaling, such as TasksPerReplica 1.
     pub target: String,
-    /// S3 region; empty means that workers find it.
+    /// S3 region. Empty: workers find it. auto with an endpoint: AWS_DEFAULT_REGION, else us-east-1.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub region: String,
 }
@@ -136,7 +136,7 @@ pub struct LagStatus {
     /// When all partitions were last read; only while the lag is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_known_time: Option<Time>,
-    /// What could not be read, and why.
+    /// Reason why partitions could not be read; missing without a problem.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub problem: String,
 }

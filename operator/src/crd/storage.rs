@@ -18,10 +18,10 @@ pub struct StorageSpec {
     pub s3: S3Spec,
     /// Where finished stems are stored.
     pub stems: StemsSpec,
-    /// Where songs and stems are staged between the API, processors and uploaders. A change takes effect when the lag of
-    /// both topics is 0: queued tasks name the previous place.
+    /// Where the API, processors and uploaders exchange songs and stems. A change takes effect when the lag of both
+    /// topics is 0, because queued tasks name the previous location.
     pub staging: StagingSpec,
-    /// Further buckets that tasks may name in audio_path (s3://bucket/key).
+    /// Further buckets that tasks may name in audio_path (s3://bucket/key). Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 32),
@@ -29,12 +29,12 @@ pub struct StorageSpec {
     )]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub allowed_input_buckets: Vec<String>,
-    /// When a task's input is deleted, always after its result is committed: AfterSuccess, Always, or Never. Default:
-    /// AfterSuccess.
+    /// When a task's song is deleted: AfterSuccess; Always (also after failure); or Never. It is deleted only after the
+    /// result is committed. Default: AfterSuccess.
     #[serde(default)]
     pub input_deletion_policy: InputDeletionPolicy,
-    /// Maximum scratch space of one worker, 64Mi to 1Ti, for one song and its stems. The pod's scratch volume is a tenth
-    /// larger. Default: 8Gi.
+    /// Maximum scratch space of one worker, such as 8Gi; 64Mi to 1Ti. It holds one song and its stems; the pod's volume
+    /// is a tenth larger. Default: 8Gi.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scratch_size_limit: Option<ByteQuantity>,
 }
@@ -47,8 +47,8 @@ pub struct S3Spec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048), regex(pattern = r"^https?://[^/\s]+"))]
     pub endpoint: Option<String>,
-    /// Region, such as eu-central-1. Default: with an endpoint, a region that S3 servers accept; without one, the region
-    /// from the pod's environment, AWS profile or instance.
+    /// Region, such as eu-central-1. Default: us-east-1 with an endpoint; without one, the region from the pod's
+    /// environment, AWS profile or instance, else us-east-1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub region: Option<String>,
@@ -96,7 +96,7 @@ pub struct StemsSpec {
         regex(pattern = KEY_PREFIX)
     )]
     pub prefix: Option<String>,
-    /// Base URL of links to stems, for example that of a CDN. Default: the URL of the bucket.
+    /// Base URL of links to stems, such as `https://cdn.example/stems`. Default: the URL of the bucket.
     #[serde(rename = "publicURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048), regex(pattern = r"^https?://[^/\s]+"))]
     pub public_url: Option<String>,
@@ -122,11 +122,11 @@ pub struct StagingSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct S3StagingSpec {
-    /// Bucket. Default: the bucket of the stems.
+    /// Bucket of staged songs and stems. Default: the bucket of the stems.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 3, max = 255), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
     pub bucket: Option<String>,
-    /// Prefix of the object keys; ends with a slash. Default: staging/.
+    /// Prefix of the object keys of staged files, such as staging/; it ends with a slash. Default: staging/.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 2, max = 512),
@@ -158,7 +158,7 @@ pub struct ClaimSpec {
     pub output_sub_path: String,
 }
 
-/// When a task's input is deleted.
+/// When a task's song is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum InputDeletionPolicy {
     /// After the task succeeded.
@@ -218,7 +218,7 @@ impl JsonSchema for ByteQuantity {
     }
 }
 
-/// Signing secrets of webhooks.
+/// Signing of webhooks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WebhooksSpec {
@@ -247,8 +247,8 @@ pub struct SigningSecretRef {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EgressSpec {
-    /// Private hosts, addresses and networks (CIDR), such as 10.1.0.0/16, that links and webhooks may name. Public
-    /// addresses are always allowed.
+    /// Private hosts, addresses or networks (CIDR, such as 10.1.0.0/16) that links to songs and webhooks may use.
+    /// Public addresses are always allowed. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 64),

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::crd::OffsetsStatus;
 use crate::decide::{Explanation, Moment, Reason};
+use crate::names::API_COMPONENT;
 use crate::observe::OffsetAnomaly;
 use crate::observe::workload::WorkloadProblem;
 use crate::plan::{Problems, Role};
@@ -39,6 +40,9 @@ const MAX_NOTE_BYTES: usize = 1_024;
 
 /// Reason of events about workers that cannot run; the note starts with the cluster's own reason.
 const CANNOT_RUN: &str = "WorkersCannotRun";
+
+/// Reason of events about an HTTP API that cannot run, likewise.
+const API_CANNOT_RUN: &str = "ApiCannotRun";
 
 /// Content of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,17 +129,34 @@ impl EventPolicy {
         ];
         let each = once.into_iter().flatten().chain(offset_anomalies(facts));
         texts.extend(each.filter(|text| self.record_if_new((text.reason, None), now)));
-        for problem in facts.problems {
-            // Unschedulable pods have their own event above. Messages of one problem differ between attempts, so only
-            // its reason is remembered.
-            let is_new = &*problem.reason != "Unschedulable"
-                && self.record_if_new((CANNOT_RUN, Some(problem.reason.to_string())), now);
-            if is_new {
-                let note = format!("{}: {}: {}", facts.role, problem.reason, problem.message);
-                texts.push(EventText::new(EventType::Warning, CANNOT_RUN, "Run", note));
-            }
-        }
+        // Unschedulable pods have their own event above.
+        let problems = facts.problems.iter();
+        let problems = problems.filter(|problem| &*problem.reason != "Unschedulable");
+        texts.extend(self.cannot_run(CANNOT_RUN, facts.role.name(), problems, now));
         texts
+    }
+
+    /// Events about the problems of a pool's HTTP API that are due now. Called on every reconciliation.
+    pub fn api(&mut self, problems: &[WorkloadProblem], now: Moment) -> Vec<EventText> {
+        self.forget(now);
+        self.cannot_run(API_CANNOT_RUN, API_COMPONENT, problems.iter(), now)
+    }
+
+    /// Messages of one problem differ between attempts, so only its reason is remembered.
+    fn cannot_run<'a>(
+        &mut self,
+        reason: &'static str,
+        component: &str,
+        problems: impl Iterator<Item = &'a WorkloadProblem>,
+        now: Moment,
+    ) -> Vec<EventText> {
+        let new =
+            problems.filter(|problem| self.record_if_new((reason, Some(problem.reason.to_string())), now));
+        let texts = new.map(|problem| {
+            let note = format!("{component}: {}: {}", problem.reason, problem.message);
+            EventText::new(EventType::Warning, reason, "Run", note)
+        });
+        texts.collect()
     }
 
     /// The event about a pool that is due now. Called on every reconciliation while `fact` holds.

@@ -235,6 +235,25 @@ fn a_new_problem_gets_an_event_immediately_and_a_thousand_are_limited() {
 }
 
 #[test]
+fn each_problem_of_the_api_gets_an_event_every_ten_minutes() {
+    let mut policy = EventPolicy::default();
+    let missing = WorkloadProblem::new("SecretMissing", Some("Secret media/api does not exist"));
+    let waiting = WorkloadProblem::new("CreateContainerConfigError", Some("secret \"api\" not found"));
+    let mut events = |problems: &[WorkloadProblem], seconds: f64| {
+        let texts = policy.api(problems, at(seconds)).into_iter();
+        texts.map(|text| (text.reason, text.note)).collect::<Vec<_>>()
+    };
+    let first = "api: SecretMissing: Secret media/api does not exist".to_owned();
+    let missing = [missing];
+    assert_eq!(events(&missing, 0.0), [("ApiCannotRun", first)]);
+    assert!(events(&missing, 599.0).is_empty());
+    let second = "api: CreateContainerConfigError: secret \"api\" not found".to_owned();
+    let both = [missing[0].clone(), waiting];
+    assert_eq!(events(&both, 599.0), [("ApiCannotRun", second)]);
+    assert_eq!(events(&missing, 600.0).len(), 1);
+}
+
+#[test]
 fn a_note_fits_the_api_servers_limit() {
     let text = EventText::new(EventType::Normal, "A", "B", "ü".repeat(2_000));
     assert!(text.note.len() <= MAX_NOTE_BYTES && text.note.ends_with("ü…"));

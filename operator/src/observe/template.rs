@@ -1,28 +1,27 @@
-//! What the pod template of a Deployment says: variables, and where pods stage songs and stems.
+//! Settings in the spec of a pod: variables, and where it stages songs and stems.
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::PodSpec;
 use separation_contract::environment::{OUTPUT_DIR, S3_STAGING, TEMP_DIR};
 
 use crate::names::WORK_VOLUME;
 use crate::plan::{SharedVolume, Staging};
 
-/// The staging storage of a Deployment's pods; `None` if it has none that the operator writes.
-pub(super) fn staging(deployment: &Deployment) -> Option<Staging> {
-    if let Some(address) = variable(deployment, S3_STAGING) {
+/// The staging storage of a pod; `None` if it has none that the operator writes.
+pub(super) fn staging(pod: &PodSpec) -> Option<Staging> {
+    if let Some(address) = variable(pod, S3_STAGING) {
         let (bucket, prefix) = address.strip_prefix("s3://")?.split_once('/')?;
         return Some(Staging::S3 {
             bucket: bucket.to_owned(),
             prefix: prefix.to_owned(),
         });
     }
-    let pod = deployment.spec.template.spec.as_ref()?;
     let mut claims = pod
         .volumes
         .iter()
         .flatten()
         .filter(|volume| volume.name == WORK_VOLUME);
     let claim = claims.next()?.persistent_volume_claim.as_ref()?;
-    let directory = |name| Some(variable(deployment, name)?.rsplit_once('/')?.1.to_owned());
+    let directory = |name| Some(variable(pod, name)?.rsplit_once('/')?.1.to_owned());
     Some(Staging::SharedVolume(SharedVolume {
         claim_name: claim.claim_name.clone(),
         input_directory: directory(TEMP_DIR)?,
@@ -30,9 +29,8 @@ pub(super) fn staging(deployment: &Deployment) -> Option<Staging> {
     }))
 }
 
-/// The value of an environment variable in the pod template.
-pub(super) fn variable<'a>(deployment: &'a Deployment, name: &str) -> Option<&'a str> {
-    let pod = deployment.spec.template.spec.as_ref()?;
+/// The value of an environment variable.
+pub(super) fn variable<'a>(pod: &'a PodSpec, name: &str) -> Option<&'a str> {
     let mut environment = pod
         .containers
         .iter()

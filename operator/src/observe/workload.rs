@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use separation_contract::environment::{KAFKA_ASSIGNOR, KAFKA_BOOTSTRAP_SERVERS};
 
@@ -63,6 +63,8 @@ pub struct PodSnapshot {
     pub resource_version: Arc<str>,
     /// The pod for decisions; `None` if it has terminated, or if no ReplicaSet of the role's Deployment controls it.
     pub pod: Option<decide::Pod>,
+    /// Where it stages songs and stems.
+    pub staging: Option<Staging>,
     /// The end of its grace period, if it is being deleted.
     pub delete_by: Option<Timestamp>,
     /// Why it cannot run.
@@ -84,6 +86,8 @@ impl DeploymentSnapshot {
         let metadata = &deployment.metadata;
         let annotations = metadata.annotations.as_ref();
         let hash = annotations.and_then(|annotations| annotations.get(MANIFEST_HASH));
+        let pod = deployment.spec.template.spec.as_ref();
+        let variable = |name: &str| -> Option<Arc<str>> { Some(variable(pod?, name)?.into()) };
         Self {
             resource_version: resource_version(metadata),
             our_fields: our_fields(metadata),
@@ -93,9 +97,9 @@ impl DeploymentSnapshot {
             manifest_hash: hash.map(|hash| hash.as_str().into()),
             secrets_hash: secrets_hash(deployment).map(Into::into),
             is_edited: metadata.managed_fields.iter().flatten().any(owns_spec_fields),
-            assignor: variable(deployment, KAFKA_ASSIGNOR).map(Into::into),
-            servers: variable(deployment, KAFKA_BOOTSTRAP_SERVERS).map(Into::into),
-            staging: staging(deployment),
+            assignor: variable(KAFKA_ASSIGNOR),
+            servers: variable(KAFKA_BOOTSTRAP_SERVERS),
+            staging: pod.and_then(staging),
             is_replacing_all: is_replacing_all(deployment),
             status: pod_status(deployment),
             problem: deployment_problem(deployment),
@@ -119,6 +123,7 @@ impl PodSnapshot {
         let snapshot = Self {
             resource_version: resource_version(&pod.metadata),
             pod: snapshot,
+            staging: pod.spec.as_ref().and_then(staging),
             delete_by: deleted.map(|time| time.0),
             problem: state
                 .filter(|state| state.is_live())
@@ -179,15 +184,20 @@ fn pod_status(deployment: &Deployment) -> Option<PodStatus> {
 
 /// Uid of an object's controller owner: for a worker Deployment, its pool.
 pub fn controller_uid(metadata: &ObjectMeta) -> Option<&str> {
-    let mut owners = metadata.owner_references.iter().flatten();
-    Some(&owners.find(|owner| owner.controller == Some(true))?.uid)
+    Some(&controller(metadata)?.uid)
 }
 
-fn resource_version(metadata: &ObjectMeta) -> Arc<str> {
+/// The controller owner of an object.
+pub(super) fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    let mut owners = metadata.owner_references.iter().flatten();
+    owners.find(|owner| owner.controller == Some(true))
+}
+
+pub(super) fn resource_version(metadata: &ObjectMeta) -> Arc<str> {
     metadata.resource_version.as_deref().unwrap_or_default().into()
 }
 
-fn our_fields(metadata: &ObjectMeta) -> Option<u64> {
+pub(super) fn our_fields(metadata: &ObjectMeta) -> Option<u64> {
     let entry = metadata
         .managed_fields
         .iter()
@@ -203,7 +213,7 @@ fn is_ours(entry: &ManagedFieldsEntry) -> bool {
 }
 
 /// Whether another field manager owns fields of the spec.
-fn owns_spec_fields(entry: &ManagedFieldsEntry) -> bool {
+pub(super) fn owns_spec_fields(entry: &ManagedFieldsEntry) -> bool {
     let fields = entry.fields_v1.as_ref();
     !is_ours(entry) && fields.is_some_and(|fields| fields.0.get("f:spec").is_some())
 }
@@ -323,9 +333,8 @@ pub fn stuck_terminating(workload: &Workload) -> Option<WorkloadProblem> {
     let names: Vec<&str> = pods.map(|pod| pod.name.as_str()).collect();
     let first = names.first()?;
     let message = format!(
-        "{} pods are terminating past their grace period, for example {first}: their node may be down; those that are \
-         not members of the group do not count toward maxReplicas; fix: check the node, and delete the pod with --force \
-         only once the node is known to be off",
+        "{} pods are terminating past their grace period, for example {first}: their node may be down; fix: check the \
+         node, and delete the pod with --force only once the node is known to be off",
         names.len()
     );
     Some(WorkloadProblem::new("PodsStuckTerminating", Some(&message)))

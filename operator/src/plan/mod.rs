@@ -21,7 +21,7 @@ use kube::ResourceExt as _;
 use crate::crd::{LogsSpec, SeparationPool};
 use crate::names::API_COMPONENT;
 use checks::Checks;
-use pod_template::check_pod_template;
+use pod_template::check_open_fields;
 
 pub use api::ApiPlan;
 pub use checks::{Problem, Problems};
@@ -86,18 +86,10 @@ impl PoolPlan {
             None => Some(None),
             Some(model) => Model::from_spec(model, &mut checks).map(Some),
         };
-        check_pod_template(
-            Role::Processor.name(),
-            &spec.processor.role.pod.pod_template,
-            &mut checks,
-        );
-        check_pod_template(
-            Role::Uploader.name(),
-            &spec.uploader.pod.pod_template,
-            &mut checks,
-        );
+        check_open_fields(Role::Processor.name(), &spec.processor.role.pod, &mut checks);
+        check_open_fields(Role::Uploader.name(), &spec.uploader.pod, &mut checks);
         if let Some(api) = &spec.api {
-            check_pod_template(API_COMPONENT, &api.pod.pod_template, &mut checks);
+            check_open_fields(API_COMPONENT, &api.pod, &mut checks);
         }
         let processor = RolePlan::from_spec(Role::Processor, &spec.processor.role, &mut checks);
         let uploader = RolePlan::from_spec(Role::Uploader, &spec.uploader, &mut checks);

@@ -1,23 +1,36 @@
-//! Size and nesting limits of `podTemplate`, the only field without a schema: the operator keeps it in memory for
-//! every pool.
+//! Size and nesting limits of the fields without a schema, which the operator keeps in memory for every pool:
+//! `podTemplate`, `affinity` and `env[].valueFrom`.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::checks::Checks;
-use crate::crd::PodTemplate;
+use crate::crd::PodFields;
 use crate::names::{MAX_DEPTH, TOO_DEEP};
 
-/// Largest `podTemplate`, as JSON. The API server stores them with each pod of the pool.
+/// Largest value, as JSON. The API server stores it with each pod of the pool.
 const MAX_BYTES: usize = 64 * 1024;
 
 /// Levels of a path that a message shows.
 const NAMED_LEVELS: usize = 6;
 
-/// Refuses overrides that are too large or nest too deeply.
-pub(super) fn check_pod_template(component: &str, template: &PodTemplate, checks: &mut Checks) {
-    let field = format!("{component}.podTemplate");
+/// Refuses fields without a schema that are too large or nest too deeply.
+pub(super) fn check_open_fields(component: &str, fields: &PodFields, checks: &mut Checks) {
+    let template = Value::Object(fields.pod_template.0.clone());
+    check(&format!("{component}.podTemplate"), &template, checks);
+    if let Some(affinity) = &fields.affinity {
+        check(&format!("{component}.affinity"), affinity, checks);
+    }
+    for variable in &fields.env {
+        if let Some(source) = &variable.value_from {
+            let field = format!("{component}.env[{}].valueFrom", variable.name);
+            check(&field, source, checks);
+        }
+    }
+}
+
+fn check(field: &str, value: &Value, checks: &mut Checks) {
     let mut path = Vec::new();
-    if is_any_cut_off(&template.0, &mut path) {
+    if is_cut_off(value, &mut path) {
         let more = if path.len() > NAMED_LEVELS { ".…" } else { "" };
         path.truncate(NAMED_LEVELS);
         let _: Option<()> = checks.refuse(
@@ -26,16 +39,16 @@ pub(super) fn check_pod_template(component: &str, template: &PodTemplate, checks
             "remove it: no field of a pod nests so deeply",
         );
     }
-    let bytes = serde_json::to_string(&template.0).map_or(0, |json| json.len());
+    let bytes = serde_json::to_string(value).map_or(0, |json| json.len());
     if bytes > MAX_BYTES {
         let _: Option<()> = checks.refuse(
-            &field,
+            field,
             format!(
                 "has {} KiB, more than the limit of {} KiB",
                 bytes / 1024,
                 MAX_BYTES / 1024
             ),
-            "move large values into a ConfigMap, and mount it",
+            "shorten it, or move large values into a ConfigMap and mount it",
         );
     }
 }
@@ -44,22 +57,17 @@ pub(super) fn check_pod_template(component: &str, template: &PodTemplate, checks
 fn is_cut_off<'a>(value: &'a Value, path: &mut Vec<&'a str>) -> bool {
     match value {
         Value::String(text) => text == TOO_DEEP,
-        Value::Object(fields) => is_any_cut_off(fields, path),
+        Value::Object(fields) => fields.iter().any(|(name, value)| {
+            path.push(name);
+            let found = is_cut_off(value, path);
+            if !found {
+                path.pop();
+            }
+            found
+        }),
         Value::Array(items) => items.iter().any(|item| is_cut_off(item, path)),
         _ => false,
     }
-}
-
-/// As [`is_cut_off`], for the fields of an object.
-fn is_any_cut_off<'a>(fields: &'a Map<String, Value>, path: &mut Vec<&'a str>) -> bool {
-    fields.iter().any(|(name, value)| {
-        path.push(name);
-        let found = is_cut_off(value, path);
-        if !found {
-            path.pop();
-        }
-        found
-    })
 }
 
 #[cfg(test)]
@@ -69,9 +77,13 @@ mod tests {
     use super::*;
 
     fn refused(template: &Value) -> Vec<String> {
+        refused_fields(json!({"podTemplate": template}))
+    }
+
+    fn refused_fields(fields: Value) -> Vec<String> {
         let mut checks = Checks::default();
-        let template = PodTemplate(template.as_object().expect("an object").clone());
-        check_pod_template("processor", &template, &mut checks);
+        let fields: PodFields = serde_json::from_value(fields).expect("fields of pods");
+        check_open_fields("processor", &fields, &mut checks);
         checks.problems.iter().map(ToString::to_string).collect()
     }
 
@@ -101,8 +113,26 @@ mod tests {
             refused(&large(1024 * 1024)),
             [
                 "spec.processor.podTemplate: has 1024 KiB, more than the limit of 64 KiB; \
-              fix: move large values into a ConfigMap, and mount it"
+              fix: shorten it, or move large values into a ConfigMap and mount it"
             ]
+        );
+    }
+
+    #[test]
+    fn every_field_without_a_schema_has_the_limits() {
+        let found = refused_fields(json!({
+            "affinity": {"nodeAffinity": {"a": TOO_DEEP}},
+            "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"key": "x".repeat(65 * 1024)}}}],
+        }));
+        assert_eq!(found.len(), 2, "{found:?}");
+        let (affinity, source) = (&found[0], &found[1]);
+        assert!(
+            affinity.starts_with("spec.processor.affinity.nodeAffinity.a: nests too deeply"),
+            "{affinity}"
+        );
+        assert!(
+            source.starts_with("spec.processor.env[A].valueFrom: has 65 KiB"),
+            "{source}"
         );
     }
 }

@@ -6,6 +6,9 @@ use crate::crd::{
     StorageSpec,
 };
 
+/// Default region of a server with an endpoint of its own.
+const ENDPOINT_REGION: &str = "auto";
+
 /// Default prefix of staged songs and stems.
 const STAGING_PREFIX: &str = "staging/";
 
@@ -35,7 +38,7 @@ pub struct StoragePlan {
 pub struct S3Plan {
     /// URL of the server; none means AWS.
     pub endpoint: Option<String>,
-    /// Region; none means that workers find it.
+    /// Region; none means that the AWS SDK of the workers finds it.
     pub region: Option<String>,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
     pub path_style: bool,
@@ -180,7 +183,10 @@ impl StoragePlan {
         Some(Self {
             s3: S3Plan {
                 endpoint: s3.endpoint.clone(),
-                region: s3.region.clone(),
+                region: s3
+                    .region
+                    .clone()
+                    .or_else(|| s3.endpoint.as_ref().map(|_| ENDPOINT_REGION.to_owned())),
                 path_style: s3.force_path_style.unwrap_or(s3.endpoint.is_some()),
                 secret: s3.credentials_secret_ref.as_ref().map(S3Secret::from_spec),
             },

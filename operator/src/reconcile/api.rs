@@ -2,23 +2,19 @@
 
 use std::sync::Arc;
 
-use super::api_state::{ApiState, PlannedApi};
+use k8s_openapi::jiff::Timestamp;
+
+use super::api_state::{ApiStep, PlannedApi, secret_problem};
 use super::leader::Leader;
 use super::pool::PoolState;
+use super::retry::Pause;
 use super::secrets::{SecretName, SecretState};
 use crate::apply::{ApiObjects, api_objects, manifest_hash};
 use crate::decide::Moment;
-use crate::observe::api::ApiSnapshot;
+use crate::observe::api::KnownApi;
+use crate::observe::workload::workload;
 use crate::plan::{PoolPlan, SecretKey};
 use crate::watch::cache::Cache;
-
-/// What to do with the objects of a pool's API.
-#[derive(Debug)]
-enum Change {
-    None,
-    Apply(Box<ApiObjects>),
-    Delete,
-}
 
 impl Leader {
     /// Starts the write that the pool's API needs, if any.
@@ -29,73 +25,79 @@ impl Leader {
         cache: &Cache,
         now: Moment,
     ) {
-        if pool.api.is_busy || !pool.api.retry.may_attempt(now) {
-            return;
-        }
-        let known = cache.api(&pool.id);
+        let known = cache.api_objects(&pool.id);
         let (id, uid) = (Arc::clone(&pool.id), Arc::clone(&pool.uid));
-        match self.api_change(pool, plan, known) {
-            Change::None => return,
-            Change::Apply(objects) => {
-                tracing::info!(pool = %id, "Applying the API");
-                self.jobs.apply_api(id, uid, objects);
+        let secrets = &self.clusters.secrets;
+        pool.api.secret_problem = plan
+            .api
+            .as_ref()
+            .and_then(|api| secret_problem(secrets, &id, api));
+        let pods = workload(None, cache.api_pods(&id), Timestamp::now());
+        pool.api.record_pods(plan, known.deployment, &pods, now);
+        self.plan_api(pool, plan, known);
+        match pool.api.next(plan, known, &uid, now) {
+            None => {}
+            Some(ApiStep::Apply) => {
+                let planned = pool.api.planned.as_ref();
+                let secrets_hash = planned.and_then(|planned| planned.secrets_hash.as_deref());
+                match self.objects(pool, plan, secrets_hash) {
+                    Some(objects) => {
+                        tracing::info!(pool = %id, "Applying the API");
+                        self.jobs.apply_api(id, uid, Box::new(objects));
+                    }
+                    // The fields of the pods were validated with the spec.
+                    None => pool.api.failed(None, Pause::Longest, now),
+                }
             }
-            Change::Delete => {
+            Some(ApiStep::Delete) => {
                 tracing::info!(pool = %id, "Deleting the API");
                 self.jobs.delete_api(id, uid);
             }
         }
-        pool.api.is_busy = true;
+        pool.record_api_events(cache, &self.events, now);
     }
 
-    fn api_change(&self, pool: &mut PoolState, plan: &PoolPlan, known: Option<&ApiSnapshot>) -> Change {
-        let Some(api) = &plan.api else {
-            let is_ours = known.is_some_and(|known| known.is_owned_by(&pool.uid));
-            return if is_ours { Change::Delete } else { Change::None };
-        };
+    /// Plans the API's objects, and again after their inputs changed; not before its Secrets were read, because its pods
+    /// would be replaced afterwards.
+    fn plan_api(&self, pool: &mut PoolState, plan: &PoolPlan, known: KnownApi<'_>) {
+        let Some(api) = &plan.api else { return };
         let keys = plan.api_secret_keys();
         let is_unread = |key: &&SecretKey| {
             self.clusters.secrets.state(&SecretName::of(&plan.id, key)) == SecretState::NotYet
         };
-        if known.is_none() && keys.iter().any(is_unread) {
-            // Otherwise its pods would be replaced as soon as the Secrets were read.
-            return Change::None;
+        if known.deployment.is_none() && keys.iter().any(is_unread) {
+            return;
         }
         let read = self.clusters.secrets.hash_of(&plan.id, &keys);
         // While a Secret cannot be read, the current hash is kept.
-        let current = || known?.deployment.secrets_hash.as_deref().map(str::to_owned);
-        let secrets_hash = read.or_else(current);
-        let is_planned = pool.api.planned.as_ref().is_some_and(|planned| {
-            planned.staging == plan.storage.staging && planned.secrets_hash == secrets_hash
-        });
-        let is_applied = |api_state: &ApiState| {
+        let current = || {
             known
-                .zip(api_state.planned.as_ref())
-                .is_some_and(|(known, planned)| {
-                    let deployment = &known.deployment;
-                    deployment.manifest_hash.as_deref() == Some(&*planned.manifest_hash)
-                        && deployment.replicas == api.replicas
-                        && api_state.written.is_some()
-                        && deployment.our_fields == api_state.written
-                })
+                .deployment?
+                .deployment
+                .secrets_hash
+                .as_deref()
+                .map(str::to_owned)
         };
-        if is_planned && is_applied(&pool.api) {
-            return Change::None;
+        let secrets_hash = read.or_else(current);
+        let staging = &plan.storage.staging;
+        let is_planned = |planned: &PlannedApi| {
+            (planned.replicas, &planned.staging, &planned.secrets_hash)
+                == (api.replicas, staging, &secrets_hash)
+        };
+        if pool.api.planned.as_ref().is_some_and(is_planned) {
+            return;
         }
-        // The fields of the pods were validated with the spec.
-        let owner = pool.owner.as_deref();
-        let Ok(objects) = api_objects(plan, api, owner, &self.workers, secrets_hash.as_deref()) else {
-            return Change::None;
-        };
-        pool.api.planned = Some(PlannedApi {
-            staging: plan.storage.staging.clone(),
-            secrets_hash,
+        let objects = self.objects(pool, plan, secrets_hash.as_deref());
+        pool.api.planned = objects.map(|objects| PlannedApi {
+            replicas: api.replicas,
+            staging: staging.clone(),
             manifest_hash: manifest_hash(&objects.deployment).unwrap_or_default().to_owned(),
+            secrets_hash,
         });
-        if is_applied(&pool.api) {
-            Change::None
-        } else {
-            Change::Apply(Box::new(objects))
-        }
+    }
+
+    fn objects(&self, pool: &PoolState, plan: &PoolPlan, secrets_hash: Option<&str>) -> Option<ApiObjects> {
+        let api = plan.api.as_ref()?;
+        api_objects(plan, api, pool.owner.as_deref(), &self.workers, secrets_hash).ok()
     }
 }

@@ -26,6 +26,7 @@ use crate::decide::{CostAnnotation, PodName};
 use crate::lease::{Leadership, fenced};
 use crate::names::{CANDIDATE_COST, DELETION_COST, FIELD_MANAGER, POOL_LABEL, ROLE_LABEL, TOPIC_MISSING};
 use crate::observe::workload::{DeploymentSnapshot, PodSnapshot, WorkloadProblem, controller_uid};
+use crate::plan::RolePlan;
 use crate::watch::cache::{PoolSnapshot, RoleKey};
 use crate::watch::pool_snapshot;
 
@@ -76,23 +77,36 @@ pub(super) enum DeployOutcome {
     Deleted,
 }
 
-/// A topic to create.
+/// Partitions of a dead-letter topic, which is rarely written to; a worker creates a missing one likewise.
+const DEAD_LETTER_PARTITIONS: u32 = 1;
+
+/// A role's topic to create, and its dead-letter topic.
 #[derive(Debug)]
 pub(super) struct NewTopic {
     name: String,
     partitions: u32,
-    /// The command by which a user creates it.
+    dead_letters: String,
+    /// The command by which a user creates both.
     command: String,
 }
 
 impl NewTopic {
-    pub(super) fn new(servers: &str, name: &str, partitions: u32) -> Self {
+    pub(super) fn new(servers: &str, plan: &RolePlan, partitions: u32) -> Self {
+        let (name, dead_letters) = (plan.topic.clone(), plan.dead_letter_topic.clone());
+        let create = |topic: &str, partitions: u32| {
+            format!(
+                "kafka-topics.sh --bootstrap-server {servers} --create --topic {topic} --partitions {partitions}"
+            )
+        };
         Self {
-            name: name.to_owned(),
-            partitions,
             command: format!(
-                "kafka-topics.sh --bootstrap-server {servers} --create --topic {name} --partitions {partitions}"
+                "{} && {}",
+                create(&name, partitions),
+                create(&dead_letters, DEAD_LETTER_PARTITIONS)
             ),
+            name,
+            partitions,
+            dead_letters,
         }
     }
 }
@@ -280,10 +294,15 @@ impl ApiWriter {
         Ok(pool_snapshot(&written).1)
     }
 
-    /// Creates a topic.
+    /// Creates a topic after its dead-letter topic, which is not retried once the topic exists: a worker creates a
+    /// missing one when it starts.
     pub(super) async fn create_topic(&self, cluster: &Cluster, topic: &NewTopic) -> Result<(), Failure> {
         let _permit = self.others.acquire().await;
         let deadline = self.commit_deadline()?;
+        let created = cluster.create_topic(&topic.dead_letters, DEAD_LETTER_PARTITIONS, &deadline);
+        if let Err(error) = created.await {
+            tracing::warn!(topic = topic.dead_letters, %error, "The dead-letter topic could not be created");
+        }
         let created = cluster
             .create_topic(&topic.name, topic.partitions, &deadline)
             .await;

@@ -28,7 +28,7 @@ const MAX_EVENTS_PER_TURN: usize = 256;
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The kinds that must be listed before the operator is ready.
-pub const WATCHED_KINDS: &str = "pools, Deployments and pods";
+pub const WATCHED_KINDS: &str = "pools, Deployments, pods, Services and service accounts";
 
 /// A watch task ended before shutdown, so its objects would no longer be updated.
 #[derive(Debug, thiserror::Error)]

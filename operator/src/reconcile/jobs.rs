@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::task::JoinSet;
 
+use super::api_objects::WrittenApi;
 use super::api_writer::{AnnotateOutcome, ApiWriter, DeployOutcome, Failure, NewTopic};
 use super::clusters::OpenCluster;
 use super::group_offsets::Adopt;
@@ -20,7 +21,6 @@ use crate::apply::offsets::Commits;
 use crate::crd::{OffsetsStatus, SeparationPoolStatus};
 use crate::decide::{CostAnnotation, PodName};
 use crate::metrics::Metrics;
-use crate::observe::api::ApiSnapshot;
 use crate::observe::workload::DeploymentSnapshot;
 use crate::plan::{PoolId, RolePlan};
 use crate::watch::cache::{PoolSnapshot, RoleKey};
@@ -30,8 +30,8 @@ use crate::watch::cache::{PoolSnapshot, RoleKey};
 pub(super) enum JobResult {
     Role(RoleKey, StepResult),
     Status(Arc<PoolId>, Result<Box<PoolSnapshot>, Failure>),
-    /// The API's Deployment after a write; none if it was deleted.
-    Api(Arc<PoolId>, Result<Option<Box<ApiSnapshot>>, Failure>),
+    /// The API's objects after a write; none if they were deleted.
+    Api(Arc<PoolId>, Result<Option<Box<WrittenApi>>, Failure>),
     SecretRead(SecretName, Result<Option<Box<Secret>>, Failure>),
 }
 

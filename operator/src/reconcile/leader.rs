@@ -113,10 +113,10 @@ impl Leader {
         }
     }
 
-    /// Pools with a retry that is due.
+    /// Pools with a retry that is due, or whose status changes by time alone.
     pub(super) fn due(&self) -> BTreeSet<Arc<PoolId>> {
-        let now = self.clock.now();
-        let due = self.pools.iter().filter(|(_, pool)| pool.is_due(now));
+        let (now, time) = (self.clock.now(), wall_clock_time());
+        let due = self.pools.iter().filter(|(_, pool)| pool.is_due(now, &time));
         due.map(|(id, _)| Arc::clone(id)).collect()
     }
 
@@ -124,7 +124,7 @@ impl Leader {
     pub(super) fn reconcile(&mut self, mut touched: BTreeSet<Arc<PoolId>>, cache: &Cache) {
         touched.extend(self.update_group_conflicts(&touched, cache));
         for id in touched {
-            match cache.pool(&id) {
+            match cache.pool(&id).filter(|pool| !pool.is_being_deleted) {
                 Some(snapshot) => {
                     let (started, jobs_before) = (Instant::now(), self.jobs.started_for_pools());
                     self.reconcile_pool(&id, snapshot, cache);

@@ -25,6 +25,7 @@ mod retry;
 mod role;
 mod rollout;
 mod secrets;
+mod staging;
 
 pub use event_loop::{WATCHED_KINDS, WatchEnded};
 pub use operator::Operator;

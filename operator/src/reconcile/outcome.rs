@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 
+use super::api_objects::WrittenApi;
 use super::api_writer::{AnnotateOutcome, DeployOutcome, Failure};
 use super::jobs::{JobResult, StepResult};
 use super::leader::Leader;
 use super::pool::PoolState;
 use super::secrets::{SecretName, secrets_of};
 use crate::decide::{Moment, PodName};
-use crate::observe::api::ApiSnapshot;
 use crate::observe::workload::PodSnapshot;
 use crate::plan::{PoolId, PoolPlan};
 use crate::watch::cache::{Cache, PoolSnapshot, RoleKey, WatchEvent};
@@ -175,29 +175,41 @@ fn pod_changes(
 
 fn apply_api_result(
     pool: &mut PoolState,
-    result: Result<Option<Box<ApiSnapshot>>, Failure>,
+    result: Result<Option<Box<WrittenApi>>, Failure>,
     now: Moment,
 ) -> Vec<WatchEvent> {
     let id = Arc::clone(&pool.id);
-    let api = &mut pool.api;
-    api.is_busy = false;
     match result {
         Ok(written) => {
-            api.retry.succeeded();
-            api.problem = None;
-            api.written = written.as_ref().and_then(|written| written.deployment.our_fields);
-            vec![WatchEvent::Api(match written {
-                Some(written) => Change::Applied(id, *written),
-                None => Change::Missing(id),
-            })]
+            pool.api.succeeded(written.as_deref().map(WrittenApi::as_known));
+            written.map_or_else(|| deleted_api(&id), |written| written_api(&id, *written))
         }
         Err(failure) => {
             tracing::warn!(pool = %id, error = failure.error, "The API could not be written");
-            api.problem = failure.problem;
-            api.retry.failed(failure.pause, now);
+            pool.api.failed(failure.problem, failure.pause, now);
             Vec::new()
         }
     }
+}
+
+fn written_api(id: &Arc<PoolId>, written: WrittenApi) -> Vec<WatchEvent> {
+    let account = written
+        .account
+        .map(|account| Change::Applied(Arc::clone(id), account));
+    let mut changes = vec![
+        WatchEvent::ApiService(Change::Applied(Arc::clone(id), written.service)),
+        WatchEvent::Api(Change::Applied(Arc::clone(id), written.deployment)),
+    ];
+    changes.extend(account.map(WatchEvent::ApiAccount));
+    changes
+}
+
+fn deleted_api(id: &Arc<PoolId>) -> Vec<WatchEvent> {
+    vec![
+        WatchEvent::Api(Change::Missing(Arc::clone(id))),
+        WatchEvent::ApiService(Change::Missing(Arc::clone(id))),
+        WatchEvent::ApiAccount(Change::Missing(Arc::clone(id))),
+    ]
 }
 
 fn apply_status_result(

@@ -37,7 +37,7 @@ impl Leader {
             .remove(id)
             .unwrap_or_else(|| PoolState::new(id, snapshot, now));
         if let Some(plan) = self.validate(&mut pool, snapshot, now) {
-            let plan = pool.with_current_staging(plan, cache);
+            let plan = pool.with_current_staging(plan, cache, now);
             self.open_cluster(&mut pool, &plan);
             for role in Role::ALL {
                 let (observed, workload) = self.observe(&pool, &plan, role, cache, now);
@@ -172,15 +172,10 @@ impl Leader {
                 self.jobs.annotate(key, uid, pods, CostAnnotation::Absent);
             }
             (Step::CreateTopic(partitions), ClusterAccess::Open(open_cluster)) => {
-                let topic = &plan.role(role).topic;
-                tracing::info!(pool = %key.pool, %role, topic, partitions, "Creating the topic");
-                let servers = &plan.kafka.bootstrap_servers;
-                self.jobs.create_topic(
-                    key,
-                    uid,
-                    Arc::clone(open_cluster),
-                    NewTopic::new(servers, topic, partitions),
-                );
+                let role_plan = plan.role(role);
+                tracing::info!(pool = %key.pool, %role, topic = role_plan.topic, partitions, "Creating the topic");
+                let topic = NewTopic::new(&plan.kafka.bootstrap_servers, role_plan, partitions);
+                self.jobs.create_topic(key, uid, Arc::clone(open_cluster), topic);
             }
             (Step::Adopt(adopt), ClusterAccess::Open(open_cluster)) => {
                 tracing::info!(pool = %key.pool, %role, topic_id = ?adopt.topic.topic_id, cluster_id = ?adopt.topic.cluster_id, commits = adopt.commits.len(), "Initializing offsets");

@@ -15,15 +15,16 @@ use super::clusters::OpenCluster;
 use super::conflicts::GroupUses;
 use super::retry::Retry;
 use super::role::RoleState;
+use super::staging::{ApiPods, DeployedStaging, StagingChange, StagingObservation};
 use crate::apply::{Manifest, api_objects};
 use crate::crd::{EffectiveSettings, LagState, RoleStatus, SeparationPool, SeparationPoolStatus};
 use crate::decide::{Lag, Moment};
 use crate::events::{EventPolicy, EventWriter, PoolFact, RoleFacts, Scaled};
 use crate::metrics::{Metrics, RoleMetrics};
-use crate::observe::workload::WorkloadProblem;
-use crate::plan::{PoolId, PoolPlan, Problems, Role};
+use crate::observe::workload::{DeploymentSnapshot, PodSnapshot, WorkloadProblem};
+use crate::plan::{PoolId, PoolPlan, Problems, Role, Staging};
 use crate::settings::WorkerSettings;
-use crate::status::{self, PendingChange, PoolReport, RoleReport, WriteDue};
+use crate::status::{self, ApiReport, PendingChange, PoolReport, RoleReport, WriteDue};
 use crate::watch::cache::{Cache, PoolSnapshot, RoleKey};
 
 /// The state of a pool's access to its Kafka cluster.
@@ -47,6 +48,8 @@ pub(super) struct PoolState {
     pub(super) owner: Option<Arc<OwnerReference>>,
     /// The plan of the last valid spec.
     pub(super) plan: Option<Arc<PoolPlan>>,
+    /// The staging storage in its Deployments.
+    planned_staging: [Option<Staging>; 2],
     /// Why the current spec is invalid, if it is.
     pub(super) invalid_spec: Option<Problems>,
     pub(super) access: ClusterAccess,
@@ -54,9 +57,11 @@ pub(super) struct PoolState {
     /// The last planned Deployments, with their hashes.
     manifests: [Option<(Manifest, Arc<str>)>; 2],
     pub(super) status: StatusState,
+    /// When lag that is unknown now was last known, if that is recent: the pool is no longer ready once it is not,
+    /// without any event.
+    unknown_since: Option<Time>,
     pub(super) api: ApiState,
-    /// Whether a change of the staging storage waits until no message is queued.
-    pub(super) staging_waits: bool,
+    staging: StagingChange,
     metrics: [Option<RoleMetrics>; 2],
     event_state: EventState,
 }
@@ -96,6 +101,7 @@ impl PoolState {
             generation: None,
             owner: None,
             plan: None,
+            planned_staging: [None, None],
             invalid_spec: None,
             access: ClusterAccess::default(),
             roles: Role::ALL.map(|role| {
@@ -105,8 +111,9 @@ impl PoolState {
             }),
             manifests: [None, None],
             status: StatusState::default(),
+            unknown_since: None,
             api: ApiState::default(),
-            staging_waits: false,
+            staging: StagingChange::default(),
             metrics: [None, None],
             event_state: EventState::default(),
         }
@@ -128,17 +135,21 @@ impl PoolState {
             role.retry.succeeded();
         }
         let checked = snapshot.plan.clone().and_then(|plan| {
+            let mut staging = [None, None];
             for role in Role::ALL {
-                Manifest::new(Arc::clone(&plan), role, Arc::clone(settings)).deployment(0)?;
+                let deployment =
+                    Manifest::new(Arc::clone(&plan), role, Arc::clone(settings)).deployment(0)?;
+                staging[role as usize] = DeploymentSnapshot::from_deployment(&deployment).staging;
             }
             if let Some(api) = &plan.api {
                 api_objects(&plan, api, None, settings, None)?;
             }
-            Ok(plan)
+            Ok((plan, staging))
         });
         match checked {
-            Ok(plan) => {
+            Ok((plan, staging)) => {
                 self.plan = Some(plan);
+                self.planned_staging = staging;
                 self.invalid_spec = None;
             }
             Err(problems) => self.invalid_spec = Some(problems),
@@ -179,31 +190,71 @@ impl PoolState {
         hash
     }
 
-    /// The plan with the staging storage of the running pods, while they have another one than planned and messages are
-    /// queued: queued tasks name the previous place.
-    pub(super) fn with_current_staging(&mut self, plan: Arc<PoolPlan>, cache: &Cache) -> Arc<PoolPlan> {
-        let planned = &plan.storage.staging;
-        let running = Role::ALL.map(|role| cache.deployment(&self.key(role))?.staging.as_ref());
-        let mut running = running.into_iter().flatten();
-        let current = match running.next() {
-            // Once one role has changed, the others follow.
-            Some(current) if current != planned && running.all(|other| other != planned) => current.clone(),
-            _ => {
-                self.staging_waits = false;
-                return plan;
-            }
-        };
-        self.staging_waits = Role::ALL.into_iter().any(|role| {
-            let lag = self.roles[role as usize].lag();
-            let is_empty = matches!(lag, Some((Lag::Known(lag), _)) if lag.messages() == 0);
-            plan.role(role).enabled && !is_empty
+    /// The plan as far as it may be applied during a change of the staging storage: with the previous location, and without
+    /// pods of the API.
+    pub(super) fn with_current_staging(
+        &mut self,
+        plan: Arc<PoolPlan>,
+        cache: &Cache,
+        now: Moment,
+    ) -> Arc<PoolPlan> {
+        let planned = |key: &RoleKey| self.planned_staging[key.role as usize].as_ref();
+        let keys = Role::ALL.map(|role| self.key(role));
+        let enabled = keys.iter().filter(|key| plan.role(key.role).enabled);
+        let deployed = enabled.filter_map(|key| {
+            Some(DeployedStaging {
+                location: cache.deployment(key)?.staging.as_ref()?,
+                planned: planned(key),
+            })
         });
-        if !self.staging_waits {
+        let is_previous = |key: &RoleKey, pod: &PodSnapshot| {
+            pod.pod.is_some() && pod.staging.is_some() && pod.staging.as_ref() != planned(key)
+        };
+        let has_previous = |key: &RoleKey| cache.pods(key).any(|(_, pod)| is_previous(key, pod));
+        let empty = keys.iter().filter_map(|key| {
+            if plan.role(key.role).enabled {
+                return Some(self.roles[key.role as usize].empty_period());
+            }
+            // The pods of a disabled role finish their tasks.
+            let has_pods = cache.pods(key).any(|(_, pod)| pod.pod.is_some());
+            has_pods.then_some(None)
+        });
+        let observed = StagingObservation {
+            deployed: deployed.collect(),
+            has_previous_workers: keys.iter().any(has_previous),
+            api: self.api_pods(cache),
+            empty: empty.collect(),
+        };
+        let kept = self.staging.kept(&observed, now);
+        let stops_api = self.staging.stops_api();
+        if kept.is_none() && !stops_api {
             return plan;
         }
-        let mut waiting = PoolPlan::clone(&plan);
-        waiting.storage.staging = current;
-        Arc::new(waiting)
+        let mut current = PoolPlan::clone(&plan);
+        if let Some(kept) = kept {
+            current.storage.staging = kept;
+        }
+        if let Some(api) = current.api.as_mut().filter(|_| stops_api) {
+            api.replicas = 0;
+        }
+        Arc::new(current)
+    }
+
+    fn api_pods(&self, cache: &Cache) -> ApiPods {
+        let api = cache.api(&self.id).filter(|api| api.object.belongs_to(&self.uid));
+        let is_busy = self.api.is_busy();
+        // A write in progress may create it.
+        if api.map_or(is_busy, |api| api.deployment.replicas > 0) {
+            return ApiPods::Wanted;
+        }
+        let counts = api.and_then(|api| api.deployment.status);
+        let is_unobserved = counts.is_some_and(|counts| !counts.observed);
+        let has_pods = cache.api_pods(&self.id).any(|pod| pod.pod.is_some());
+        if is_busy || is_unobserved || has_pods {
+            ApiPods::Ending
+        } else {
+            ApiPods::None
+        }
     }
 
     /// Stops reading its roles.
@@ -223,6 +274,7 @@ impl PoolState {
         now: Moment,
         time: &Time,
     ) -> Option<SeparationPoolStatus> {
+        self.unknown_since = self.earliest_recent_lag(time);
         if self.status.is_busy || !self.status.retry.may_attempt(now) {
             return None;
         }
@@ -230,12 +282,17 @@ impl PoolState {
         let before = snapshot.status.as_deref();
         let mut after = status::status(&report, before, self.generation, time);
         self.keep_adoptions(&mut after);
-        let plan = self.plan.as_ref().filter(|_| self.invalid_spec.is_none());
-        if let Some(plan) = plan {
-            after.api = self.api.status(plan, cache.api(&self.id));
-        }
         let since = self.status.since_write(now);
         (status::write_due(before, &after, since) == WriteDue::Yes).then_some(after)
+    }
+
+    /// The earliest time at which a lag that is unknown now was last known, among those that are recent.
+    fn earliest_recent_lag(&self, time: &Time) -> Option<Time> {
+        let is_known = |role: &&RoleState| matches!(role.lag(), Some((Lag::Known(_), _)));
+        let unknown = self.roles.iter().filter(|role| !is_known(role));
+        let last_known = unknown.filter_map(|role| role.last_known_time.as_ref());
+        let recent = last_known.filter(|last_known| status::is_recent(last_known, time));
+        recent.min().cloned()
     }
 
     /// Keeps the adoption of disabled roles in the status, because they may be enabled again.
@@ -280,13 +337,23 @@ impl PoolState {
                 refusals: state.refusals(plan.role(role), now),
             });
         }
-        Some(PoolReport::Running(reports))
+        let problems = api_problems(&self.api, cache, &self.id, now);
+        let disabled = Role::ALL.into_iter().filter(|role| !plan.role(*role).enabled);
+        let stuck = disabled.filter_map(|role| Some((role, self.roles[role as usize].stuck.clone()?)));
+        Some(PoolReport::Running {
+            roles: reports,
+            stuck: stuck.collect(),
+            api: ApiReport {
+                is_stopped: self.staging.stops_api() && plan.api.is_some(),
+                ..self.api.report(plan, cache.api(&self.id), problems)
+            },
+        })
     }
 
     /// The part of the spec that a role's pods do not have yet: its Deployment waits, is about to be written, or is being
     /// rolled out.
     fn pending_change(&self, role: Role, cache: &Cache) -> Option<PendingChange> {
-        if self.staging_waits {
+        if self.staging.is_waiting() {
             return Some(PendingChange::Staging);
         }
         let planned = self.manifests[role as usize].as_ref().map(|(_, hash)| &**hash);
@@ -378,6 +445,14 @@ impl PoolState {
         }
     }
 
+    /// Writes the Kubernetes events that are due for the API.
+    pub(super) fn record_api_events(&mut self, cache: &Cache, events: &EventWriter, now: Moment) {
+        let problems = api_problems(&self.api, cache, &self.id, now);
+        for text in self.event_state.pool.api(&problems, now) {
+            events.queue(self.reference(), text);
+        }
+    }
+
     /// Writes a Kubernetes event about the pool, if it is due.
     pub(super) fn record_event(&mut self, fact: PoolFact<'_>, events: &EventWriter, now: Moment) {
         if let Some(text) = self.event_state.pool.pool(fact, now) {
@@ -396,9 +471,11 @@ impl PoolState {
         }
     }
 
-    /// Whether a retry is due.
-    pub(super) fn is_due(&self, now: Moment) -> bool {
-        self.status.retry.is_due(now)
+    /// Whether a retry is due, or the status changes by time alone.
+    pub(super) fn is_due(&self, now: Moment, time: &Time) -> bool {
+        let is_overdue = |since: &Time| !status::is_recent(since, time);
+        self.unknown_since.as_ref().is_some_and(is_overdue)
+            || self.status.retry.is_due(now)
             || self.api.retry.is_due(now)
             || self.roles.iter().any(|role| role.retry.is_due(now))
     }
@@ -425,14 +502,31 @@ fn role_problems(state: &RoleState, cache: &Cache, key: &RoleKey, now: Moment) -
     let deployment = cache
         .deployment(key)
         .and_then(|deployment| deployment.problem.as_ref());
-    let mut each: BTreeMap<&str, &WorkloadProblem> = BTreeMap::new();
     let ours = [
         state.field_manager_conflict.problem(),
         state.rollout.problem(now),
         state.stuck.clone(),
     ];
     let ours = state.problem.iter().chain(ours.iter().flatten());
-    for problem in ours.chain(deployment).chain(pods) {
+    one_for_each_reason(ours.chain(deployment).chain(pods))
+}
+
+/// The API's problems for a user to fix, one for each reason.
+fn api_problems(state: &ApiState, cache: &Cache, id: &Arc<PoolId>, now: Moment) -> Vec<WorkloadProblem> {
+    let ours = state.problems();
+    let pods = cache.api_pods(id).filter_map(|pod| pod.problem.as_ref());
+    let deployment = cache.api(id).and_then(|api| api.deployment.problem.as_ref());
+    let mut problems = one_for_each_reason(ours.iter().chain(deployment).chain(pods));
+    if problems.is_empty() {
+        // The others are its causes.
+        problems.extend(state.unready_problem(now));
+    }
+    problems
+}
+
+fn one_for_each_reason<'a>(problems: impl Iterator<Item = &'a WorkloadProblem>) -> Vec<WorkloadProblem> {
+    let mut each: BTreeMap<&str, &WorkloadProblem> = BTreeMap::new();
+    for problem in problems {
         each.entry(&problem.reason).or_insert(problem);
     }
     each.into_values().cloned().collect()
@@ -444,3 +538,8 @@ pub(super) fn role_status(status: &SeparationPoolStatus, role: Role) -> Option<&
         Role::Uploader => status.uploader.as_ref(),
     }
 }
+
+#[cfg(test)]
+mod staging_tests;
+#[cfg(test)]
+mod tests;

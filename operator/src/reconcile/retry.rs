@@ -64,7 +64,7 @@ const FORGET_EDITS_AFTER: Duration = Duration::from_secs(60);
 /// The number of edits that are reverted immediately.
 const IMMEDIATE_REVERTS: u32 = 2;
 
-/// Repeated edits of a pool's Deployment by another field manager. They are reverted with growing pauses, so that two
+/// Repeated edits of a pool's objects by another field manager. They are reverted with growing pauses, so that two
 /// conflicting programs do not overload the API server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct FieldManagerConflict {
@@ -97,9 +97,9 @@ impl FieldManagerConflict {
 
     /// The problem to report once edits continue.
     pub(super) fn problem(&self) -> Option<WorkloadProblem> {
-        let message = "a user or another controller keeps changing the Deployment's spec; the operator reverts it with \
-                       growing pauses; fix: find the field manager with kubectl get deployment --show-managed-fields, \
-                       and change the pool instead";
+        let message = "a user or another controller keeps changing a Deployment, Service or ServiceAccount; the \
+                       operator reverts it with growing pauses; fix: find the field manager with kubectl get \
+                       deployments,services,serviceaccounts -o yaml --show-managed-fields, and change the pool instead";
         (self.times > IMMEDIATE_REVERTS).then(|| WorkloadProblem::new("FieldManagerConflict", Some(message)))
     }
 }

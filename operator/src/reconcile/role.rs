@@ -14,6 +14,7 @@ use super::conflicts::WorkerIds;
 use super::group_offsets::{Adopt, GroupOffsets};
 use super::retry::{FieldManagerConflict, Retry};
 use super::rollout::RolloutProgress;
+use super::staging::{Emptiness, EmptyPeriod};
 use crate::apply::offsets::Commits;
 use crate::crd::OffsetsStatus;
 use crate::decide::{
@@ -84,6 +85,7 @@ pub(super) struct RoleState {
     /// Pods whose deletion is overdue.
     pub(super) stuck: Option<WorkloadProblem>,
     reading: Option<RoleReading>,
+    emptiness: Emptiness,
     group: Option<GroupReading>,
     /// The last members that were read in a stable group, however long ago. They count as the members while the group
     /// is not read, and while it rebalances.
@@ -169,6 +171,8 @@ impl RoleState {
             return;
         }
         let found = self.offsets.read(&polled, plan);
+        self.emptiness
+            .record(polled.at, &found.lag, polled.result.offsets.as_ref());
         if matches!(found.lag, Lag::Known(_)) {
             self.last_known_time = Some(now.clone());
             self.known_at = Some(polled.at);
@@ -204,6 +208,7 @@ impl RoleState {
     /// Records that Kafka cannot be read, and why.
     pub(super) fn cannot_read(&mut self, error: &ReadError, now: Moment) {
         self.offsets.forget_reading();
+        self.emptiness = Emptiness::default();
         self.reading = Some(RoleReading {
             at: now,
             lag: Lag::Unknown {
@@ -222,6 +227,11 @@ impl RoleState {
         self.reading
             .as_ref()
             .map(|reading| (&reading.lag, &reading.anomalies[..]))
+    }
+
+    /// The period without messages up to the last reading; none if there are messages, or their number is unknown.
+    pub(super) fn empty_period(&self) -> Option<EmptyPeriod> {
+        self.emptiness.period()
     }
 
     /// How long ago the lag of all partitions was last read.
@@ -498,6 +508,7 @@ impl RoleState {
     /// Discards the lag that was read before, which was counted from other offsets.
     fn forget_lag(&mut self) {
         self.reading = None;
+        self.emptiness = Emptiness::default();
         self.group = None;
     }
 
@@ -510,6 +521,7 @@ impl RoleState {
         recommit_after: Duration,
         now: Moment,
     ) -> Option<Step> {
+        self.stuck = stuck_terminating(workload);
         if self.is_busy || !self.retry.may_attempt(now) {
             return None;
         }

@@ -6,7 +6,7 @@ use crate::decide::{Moment, Workload};
 use crate::observe::workload::WorkloadProblem;
 
 /// Time without progress of a rolling update before it is reported. A draining pod may take its grace period.
-const STALLED_AFTER: Duration = Duration::from_secs(900);
+pub(super) const STALLED_AFTER: Duration = Duration::from_secs(900);
 
 /// An incomplete rolling update, if any: the number of pods with the new template, and since when it is unchanged.
 #[derive(Debug, Clone, Copy, Default)]

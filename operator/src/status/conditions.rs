@@ -1,17 +1,18 @@
 //! Conditions of a pool.
 
 use std::borrow::Cow;
+use std::iter;
 
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::report::{PendingChange, PoolReport, RoleReport};
+use super::report::{ApiReport, PendingChange, PoolReport, RoleReport};
 use crate::crd::condition_types;
 use crate::decide::{Lag, Limit, Reason};
-use crate::names::TOPIC_MISSING;
+use crate::names::{API_COMPONENT, TOPIC_MISSING};
 use crate::observe::OffsetAnomaly;
 use crate::observe::workload::WorkloadProblem;
-use crate::plan::Problems;
+use crate::plan::{Problems, Role};
 
 /// Offset anomalies named in the message: a topic may have a thousand.
 const MAX_NAMED_ANOMALIES: usize = 5;
@@ -38,19 +39,24 @@ enum ConditionStatus {
 /// How long lag may be unknown before a pool is not ready: a restart of brokers is shorter.
 const LAG_GRACE: SignedDuration = SignedDuration::from_mins(5);
 
+/// Whether a pool whose lag was last known at `last_known` may still be ready.
+pub(crate) fn is_recent(last_known: &Time, now: &Time) -> bool {
+    now.0.duration_since(last_known.0) <= LAG_GRACE
+}
+
 /// The conditions of a pool, always the same ones in the same order.
 pub(super) fn of_pool(report: &PoolReport, now: &Time) -> Vec<ConditionUpdate> {
     match report {
         PoolReport::Refused(problems) => refused(problems),
-        PoolReport::Running(roles) => {
+        PoolReport::Running { roles, stuck, api } => {
             let (dependencies, conflict) = (dependencies_available(roles), group_conflict(roles));
             vec![
                 ready(roles, &dependencies, now),
-                reconciling(roles),
+                reconciling(roles, api),
                 stalled(&conflict),
                 lag_known(roles),
                 scaling_limited(roles),
-                degraded(roles),
+                degraded(roles, stuck, api),
                 dependencies,
                 conflict,
             ]
@@ -129,8 +135,8 @@ fn ready(roles: &[RoleReport], dependencies: &ConditionUpdate, now: &Time) -> Co
         return condition_false(type_, dependencies.reason.clone(), dependencies.message.clone());
     }
     let unknown = |report: &&RoleReport| {
-        let known = |at: &Time| now.0.duration_since(at.0) <= LAG_GRACE;
-        !matches!(report.lag, Lag::Known(_)) && !report.last_known_time.as_ref().is_some_and(known)
+        let last_known = report.last_known_time.as_ref();
+        !matches!(report.lag, Lag::Known(_)) && !last_known.is_some_and(|at| is_recent(at, now))
     };
     if let Some(message) = lines_by_role(roles, unknown, |report| {
         format!(
@@ -150,13 +156,15 @@ fn topic_problem(report: &RoleReport) -> Option<&WorkloadProblem> {
 }
 
 /// Whether Deployments do not yet match the spec; replicas that follow the lag do not count.
-fn reconciling(roles: &[RoleReport]) -> ConditionUpdate {
+fn reconciling(roles: &[RoleReport], api: &ApiReport) -> ConditionUpdate {
     let type_ = condition_types::RECONCILING;
     let reasons = [
         (
             PendingChange::Staging,
             "StagingChangeWaits",
-            "storage.staging changes when the lag of both topics is 0, because queued tasks name the previous place",
+            "storage.staging changes when the lag of both topics is 0 and the pods of the API have ended, because \
+             queued tasks name the previous location; if they cannot be processed there, create its bucket or claim, \
+             or let them fail: set enabled: false for both roles, delete their Deployments, and set it to true again",
         ),
         (
             PendingChange::RollingOut,
@@ -164,10 +172,16 @@ fn reconciling(roles: &[RoleReport]) -> ConditionUpdate {
             "pods are being replaced by pods of the current spec",
         ),
     ];
+    let stopped = api.is_stopped.then(|| {
+        format!(
+            "{API_COMPONENT}: stopped while storage.staging changes; it starts once no worker uses the previous one"
+        )
+    });
     for (change, reason, message) in reasons {
         let is_pending = |report: &&RoleReport| report.pending == Some(change);
         if let Some(message) = lines_by_role(roles, is_pending, |_| message.to_owned()) {
-            return condition_true(type_, reason, message);
+            let lines: Vec<&str> = iter::once(&*message).chain(stopped.as_deref()).collect();
+            return condition_true(type_, reason, lines.join("\n"));
         }
     }
     let is_new = |report: &&RoleReport| {
@@ -178,6 +192,16 @@ fn reconciling(roles: &[RoleReport]) -> ConditionUpdate {
         "the offsets of the consumer group are being initialized".to_owned()
     }) {
         return condition_true(type_, "InitializingOffsets", message);
+    }
+    if let Some(message) = stopped {
+        return condition_true(type_, "RollingOut", message);
+    }
+    if let Some(status) = api.status.as_ref().filter(|_| api.is_rolling_out) {
+        let (ready, desired) = (status.ready, status.desired);
+        let message = format!(
+            "{API_COMPONENT}: pods of the current spec are being started; {ready} of {desired} pods are ready"
+        );
+        return condition_true(type_, "RollingOut", message);
     }
     condition_false(type_, "UpToDate", "the Deployments match the spec")
 }
@@ -253,7 +277,7 @@ fn has_few_partitions(report: &&RoleReport) -> bool {
     lag.is_some_and(|lag| lag.partitions < report.explanation.limits.max())
 }
 
-fn degraded(roles: &[RoleReport]) -> ConditionUpdate {
+fn degraded(roles: &[RoleReport], stuck: &[(Role, WorkloadProblem)], api: &ApiReport) -> ConditionUpdate {
     let type_ = condition_types::DEGRADED;
     let mut found: Vec<(&str, String)> = Vec::new();
     for report in roles {
@@ -279,6 +303,12 @@ fn degraded(roles: &[RoleReport]) -> ConditionUpdate {
             let text = format!("{role}: {more} more partitions with offset anomalies");
             found.push(("MoreOffsets", text));
         }
+    }
+    for (role, WorkloadProblem { reason, message }) in stuck {
+        found.push((reason, format!("{role}: {reason}: {message}")));
+    }
+    for WorkloadProblem { reason, message } in &api.problems {
+        found.push((reason, format!("{API_COMPONENT}: {reason}: {message}")));
     }
     match found.first() {
         None => condition_false(type_, "NoProblems", "no problems found"),

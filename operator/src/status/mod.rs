@@ -17,8 +17,8 @@ use crate::crd::{LagState, LagStatus, OffsetsStatus, ReplicaStatus, RoleStatus, 
 use crate::decide::{Explanation, Lag, LagByPartition, completion_time};
 use crate::plan::Role;
 
-pub(crate) use conditions::{anomaly_reason, anomaly_text};
-pub use report::{PendingChange, PoolReport, RoleReport};
+pub(crate) use conditions::{anomaly_reason, anomaly_text, is_recent};
+pub use report::{ApiReport, PendingChange, PoolReport, RoleReport};
 
 /// Minimum time between two writes of numbers only: a thousand busy pools write at most two hundred times a second.
 const NUMBERS_EVERY: Duration = Duration::from_secs(5);
@@ -49,10 +49,11 @@ pub fn status(
         uploader: before.and_then(|before| before.uploader.clone()),
         api: before.and_then(|before| before.api.clone()),
     };
-    if let PoolReport::Running(roles) = report {
+    if let PoolReport::Running { roles, api, .. } = report {
         let role = |role: Role| roles.iter().find(|report| report.role == role).map(role_status);
         status.processor = role(Role::Processor);
         status.uploader = role(Role::Uploader);
+        status.api = api.status.clone();
     }
     status
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::crd::{EffectiveSettings, OffsetsStatus};
+use crate::crd::{ApiStatus, EffectiveSettings, OffsetsStatus};
 use crate::decide::{Explanation, Lag};
 use crate::observe::OffsetAnomaly;
 use crate::observe::dependencies::Refusal;
@@ -47,11 +47,32 @@ pub struct RoleReport {
     pub refusals: Vec<Refusal>,
 }
 
+/// The HTTP API of a pool.
+#[derive(Debug, Clone, Default)]
+pub struct ApiReport {
+    /// Its part of the status; none without an API.
+    pub status: Option<ApiStatus>,
+    /// Whether its pods are started for the first time, or replaced, or none is ready. A pod that restarts beside a ready
+    /// one changes nothing here.
+    pub is_rolling_out: bool,
+    /// Whether it has no pods while the staging storage changes.
+    pub is_stopped: bool,
+    /// Problems that the cluster reports and a person must solve.
+    pub problems: Vec<WorkloadProblem>,
+}
+
 /// A pool after validation and, if it is valid, decisions.
 #[derive(Debug, Clone)]
 pub enum PoolReport {
     /// The spec is invalid.
     Refused(Problems),
-    /// The spec is valid; one report for each enabled role.
-    Running(Vec<RoleReport>),
+    /// The spec is valid.
+    Running {
+        /// The enabled roles.
+        roles: Vec<RoleReport>,
+        /// Pods of disabled roles whose deletion is overdue.
+        stuck: Vec<(Role, WorkloadProblem)>,
+        /// The HTTP API.
+        api: ApiReport,
+    },
 }

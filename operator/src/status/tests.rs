@@ -12,6 +12,7 @@ use crate::decide::{
 };
 use crate::observe::OffsetAnomaly;
 use crate::observe::dependencies::{Dependency, Refusal};
+use crate::observe::workload::WorkloadProblem;
 use crate::plan::{Problem, Problems};
 
 fn time(text: &str) -> Time {
@@ -101,10 +102,19 @@ fn known<const N: usize>(messages: [u64; N]) -> Lag {
 }
 
 fn running(processor: Lag, ready: u32) -> PoolReport {
-    PoolReport::Running(vec![
+    of_roles(vec![
         report(Role::Processor, processor, ready),
         report(Role::Uploader, known([0; 8]), 0),
     ])
+}
+
+/// A pool without an API.
+fn of_roles(roles: Vec<RoleReport>) -> PoolReport {
+    PoolReport::Running {
+        roles,
+        stuck: Vec::new(),
+        api: ApiReport::default(),
+    }
 }
 
 fn status_of(report: &PoolReport, before: Option<&SeparationPoolStatus>) -> SeparationPoolStatus {
@@ -139,7 +149,7 @@ fn status_snapshots() {
         },
     ];
     degraded.explanation.pods.unschedulable = 2;
-    insta::assert_json_snapshot!("degraded", status_of(&PoolReport::Running(vec![degraded]), None));
+    insta::assert_json_snapshot!("degraded", status_of(&of_roles(vec![degraded]), None));
 }
 
 #[test]
@@ -231,10 +241,7 @@ fn changed_conditions_are_written_immediately_and_changed_numbers_every_few_seco
     let mut later = report(Role::Processor, known([3; 8]), 8);
     later.last_known_time = Some(time("2026-01-01T01:00:00Z"));
     let idle = report(Role::Uploader, known([0; 8]), 0);
-    assert_eq!(
-        due(&before, &PoolReport::Running(vec![later, idle]), 9_999),
-        WriteDue::No
-    );
+    assert_eq!(due(&before, &of_roles(vec![later, idle]), 9_999), WriteDue::No);
     assert_eq!(due(&before, &running(known([3; 8]), 8), 9_999), WriteDue::No);
     // More messages are queued, and the decision is the same.
     assert_eq!(due(&before, &running(known([4; 8]), 8), 1), WriteDue::No);
@@ -250,7 +257,7 @@ fn changed_conditions_are_written_immediately_and_changed_numbers_every_few_seco
 #[test]
 fn the_worst_refusal_is_the_reason_and_without_offsets_the_condition_is_unknown() {
     let condition = |roles: Vec<RoleReport>| {
-        let status = status_of(&PoolReport::Running(roles), None);
+        let status = status_of(&of_roles(roles), None);
         let mut conditions = status.conditions.into_iter();
         let found = conditions.find(|condition| condition.type_ == "DependenciesAvailable");
         let found = found.expect("always there");
@@ -289,6 +296,23 @@ fn the_worst_refusal_is_the_reason_and_without_offsets_the_condition_is_unknown(
 }
 
 #[test]
+fn a_pod_of_a_disabled_role_that_does_not_end_is_reported() {
+    let stuck = WorkloadProblem::new("PodsStuckTerminating", Some("the details"));
+    let report = PoolReport::Running {
+        roles: vec![report(Role::Processor, known([0; 8]), 0)],
+        stuck: vec![(Role::Uploader, stuck)],
+        api: ApiReport::default(),
+    };
+    let conditions = status_of(&report, None).conditions;
+    let degraded = conditions.iter().find(|condition| condition.type_ == "Degraded");
+    let degraded = degraded.expect("always there");
+    assert_eq!(
+        (&*degraded.status, &*degraded.message),
+        ("True", "uploader: PodsStuckTerminating: the details")
+    );
+}
+
+#[test]
 fn every_limit_has_its_own_reason() {
     for (limit, reason) in [
         (Limit::Max, "MaxReplicas"),
@@ -299,7 +323,7 @@ fn every_limit_has_its_own_reason() {
     ] {
         let mut limited = report(Role::Processor, known([1; 8]), 8);
         limited.explanation.limit = limit;
-        let status = status_of(&PoolReport::Running(vec![limited]), None);
+        let status = status_of(&of_roles(vec![limited]), None);
         let found = status
             .conditions
             .iter()
@@ -308,7 +332,7 @@ fn every_limit_has_its_own_reason() {
     }
     let mut conflicting = report(Role::Processor, known([1; 8]), 8);
     conflicting.explanation.reason = Reason::Conflict;
-    let status = status_of(&PoolReport::Running(vec![conflicting]), None);
+    let status = status_of(&of_roles(vec![conflicting]), None);
     let found = status
         .conditions
         .iter()

@@ -1,5 +1,5 @@
-//! The cache of pools, their Deployments and their pods. Pure; updated by watches and by the responses to the
-//! operator's own writes, whichever arrives first.
+//! The cache of pools, their Deployments and pods, and the objects of their APIs. Pure; updated by watches and by the
+//! responses to the operator's own writes, whichever arrives first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use super::mirror::{Change, Mirror, Version, Versioned};
 use crate::crd::SeparationPoolStatus;
 use crate::decide::PodName;
-use crate::observe::api::ApiSnapshot;
+use crate::observe::api::{ApiObject, ApiSnapshot, KnownApi};
 use crate::observe::workload::{DeploymentSnapshot, PodSnapshot};
 use crate::plan::{PoolId, PoolPlan, Problems, Role};
 
@@ -25,6 +25,8 @@ pub struct PoolSnapshot {
     pub generation: Option<i64>,
     /// Its creation time.
     pub created: Option<Time>,
+    /// Whether it is being deleted, so that its objects are left to the garbage collector.
+    pub is_being_deleted: bool,
     /// The owner reference of its Deployments.
     pub owner: Option<OwnerReference>,
     /// The plan of its spec, or why the spec is invalid.
@@ -51,6 +53,9 @@ impl fmt::Display for RoleKey {
 /// A pod of a role.
 pub type PodKey = (RoleKey, PodName);
 
+/// A pod of a pool's API.
+pub type ApiPodKey = (Arc<PoolId>, PodName);
+
 /// An event of one of the watches.
 #[derive(Debug, Clone)]
 pub enum WatchEvent {
@@ -62,6 +67,12 @@ pub enum WatchEvent {
     Pod(Change<PodKey, PodSnapshot>),
     /// Of the Deployments of APIs.
     Api(Change<Arc<PoolId>, ApiSnapshot>),
+    /// Of the Services of APIs.
+    ApiService(Change<Arc<PoolId>, ApiObject>),
+    /// Of the service accounts of APIs.
+    ApiAccount(Change<Arc<PoolId>, ApiObject>),
+    /// Of the pods of APIs.
+    ApiPod(Change<ApiPodKey, PodSnapshot>),
 }
 
 /// The scope of a watch: a namespace, or all namespaces.
@@ -79,6 +90,9 @@ struct Objects {
     deployments: Mirror<RoleKey, DeploymentSnapshot>,
     pods: Mirror<PodKey, PodSnapshot>,
     apis: Mirror<Arc<PoolId>, ApiSnapshot>,
+    api_services: Mirror<Arc<PoolId>, ApiObject>,
+    api_accounts: Mirror<Arc<PoolId>, ApiObject>,
+    api_pods: Mirror<ApiPodKey, PodSnapshot>,
 }
 
 impl Cache {
@@ -100,6 +114,12 @@ impl Cache {
         match event {
             WatchEvent::Pool(change) => objects.pools.apply(change).into_iter().collect(),
             WatchEvent::Api(change) => objects.apis.apply(change).into_iter().collect(),
+            WatchEvent::ApiService(change) => objects.api_services.apply(change).into_iter().collect(),
+            WatchEvent::ApiAccount(change) => objects.api_accounts.apply(change).into_iter().collect(),
+            WatchEvent::ApiPod(change) => {
+                let keys = objects.api_pods.apply(change).into_iter();
+                keys.map(|(pool, _)| pool).collect()
+            }
             WatchEvent::Deployment(change) => {
                 let keys = objects.deployments.apply(change).into_iter();
                 keys.map(|key| key.pool).collect()
@@ -120,8 +140,14 @@ impl Cache {
     /// Whether all kinds in all scopes were listed at least once.
     pub fn is_listed(&self) -> bool {
         self.scopes.values().all(|objects| {
-            let deployments = objects.deployments.is_listed() && objects.apis.is_listed();
-            objects.pools.is_listed() && deployments && objects.pods.is_listed()
+            let of_apis = objects.apis.is_listed()
+                && objects.api_services.is_listed()
+                && objects.api_accounts.is_listed()
+                && objects.api_pods.is_listed();
+            objects.pools.is_listed()
+                && objects.deployments.is_listed()
+                && objects.pods.is_listed()
+                && of_apis
         })
     }
 
@@ -143,6 +169,24 @@ impl Cache {
     /// The Deployment of a pool's API.
     pub fn api(&self, id: &PoolId) -> Option<&ApiSnapshot> {
         self.objects_of(id)?.apis.objects().get(id)
+    }
+
+    /// The objects of a pool's API.
+    pub fn api_objects(&self, id: &PoolId) -> KnownApi<'_> {
+        self.objects_of(id)
+            .map_or_else(KnownApi::default, |objects| KnownApi {
+                deployment: objects.apis.objects().get(id),
+                service: objects.api_services.objects().get(id),
+                account: objects.api_accounts.objects().get(id),
+            })
+    }
+
+    /// The pods of a pool's API.
+    pub fn api_pods<'a>(&'a self, id: &'a Arc<PoolId>) -> impl Iterator<Item = &'a PodSnapshot> {
+        let objects = self.objects_of(id).map(|objects| objects.api_pods.objects());
+        let first = (Arc::clone(id), PodName::from(""));
+        let pods = objects.map(|pods| pods.range(first..).take_while(move |((pool, _), _)| pool == id));
+        pods.into_iter().flatten().map(|(_, pod)| pod)
     }
 
     /// A role's pods, by name.
@@ -181,9 +225,15 @@ impl Versioned for DeploymentSnapshot {
     }
 }
 
+impl Versioned for ApiObject {
+    fn version(&self) -> Version {
+        Version::parse(Some(&self.resource_version))
+    }
+}
+
 impl Versioned for ApiSnapshot {
     fn version(&self) -> Version {
-        self.deployment.version()
+        self.object.version()
     }
 }
 

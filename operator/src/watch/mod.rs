@@ -1,4 +1,5 @@
-//! Watches pools, their Deployments and their pods; only the parts of each object that are used are sent on.
+//! Watches pools, their Deployments and pods, and the objects of their APIs; only the parts of each object that are used
+//! are sent on.
 //!
 //! A pool that cannot be decoded is sent as an invalid pool; it does not affect other pools. A watch that fails is
 //! restarted without a limit, and the cache is kept meanwhile.
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::utils::{Backoff, StreamBackoff};
@@ -27,7 +28,7 @@ use crate::apply::{api_name, deployment_name, owner_reference};
 use crate::crd::SeparationPool;
 use crate::metrics::Metrics;
 use crate::names::{API_COMPONENT, POOL_LABEL, ROLE_LABEL};
-use crate::observe::api::ApiSnapshot;
+use crate::observe::api::{ApiObject, ApiSnapshot};
 use crate::observe::workload::{DeploymentSnapshot, PodSnapshot};
 use crate::plan::{PoolId, PoolPlan, Problem, Problems, Role};
 use cache::{PodKey, PoolSnapshot, RoleKey, Scope, WatchEvent};
@@ -45,7 +46,7 @@ const BACKOFF: backoff::Backoff = backoff::Backoff {
     longest: Duration::from_secs(5),
 };
 
-/// Watches pools, their Deployments and pods in a scope until the receiver is dropped.
+/// Watches pools and their objects in a scope until the receiver is dropped.
 pub async fn follow(
     client: Client,
     scope: Scope,
@@ -60,6 +61,7 @@ pub async fn follow(
     let of_apis = all
         .clone()
         .labels(&format!("{POOL_LABEL},{ROLE_LABEL}={API_COMPONENT}"));
+    let apis = api_changes(&client, &scope, &of_apis, &metrics);
     let pools = changes(
         watcher(api::<DeserializeGuard<SeparationPool>>(&client, &scope), all),
         |pool| Some(pool_snapshot(pool)),
@@ -77,17 +79,6 @@ pub async fn follow(
         "deployments",
         &metrics,
     );
-    let apis = changes(
-        watcher(api::<Deployment>(&client, &scope), of_apis),
-        |deployment| {
-            Some((
-                api_pool(&deployment.metadata)?,
-                ApiSnapshot::from_deployment(deployment),
-            ))
-        },
-        "deployments",
-        &metrics,
-    );
     let pods = changes(
         watcher(api::<Pod>(&client, &scope), of_roles),
         |pod| {
@@ -100,7 +91,7 @@ pub async fn follow(
     let changes = futures_util::stream_select!(
         pools.map(WatchEvent::Pool).boxed(),
         deployments.map(WatchEvent::Deployment).boxed(),
-        apis.map(WatchEvent::Api).boxed(),
+        apis.boxed(),
         pods.map(|change: Change<PodKey, PodSnapshot>| WatchEvent::Pod(change))
             .boxed()
     );
@@ -110,6 +101,53 @@ pub async fn follow(
             return;
         }
     }
+}
+
+/// Changes of the objects of APIs, which `config` selects.
+fn api_changes(
+    client: &Client,
+    scope: &Scope,
+    config: &watcher::Config,
+    metrics: &Metrics,
+) -> impl Stream<Item = WatchEvent> + Send {
+    let deployments = changes(
+        watcher(api::<Deployment>(client, scope), config.clone()),
+        |deployment| {
+            Some((
+                api_pool(&deployment.metadata)?,
+                ApiSnapshot::from_deployment(deployment),
+            ))
+        },
+        "deployments",
+        metrics,
+    );
+    let services = changes(
+        watcher(api::<Service>(client, scope), config.clone()),
+        |service| api_object(&service.metadata),
+        "services",
+        metrics,
+    );
+    let accounts = changes(
+        watcher(api::<ServiceAccount>(client, scope), config.clone()),
+        |account| api_object(&account.metadata),
+        "serviceaccounts",
+        metrics,
+    );
+    let pods = changes(
+        watcher(api::<Pod>(client, scope), config.clone()),
+        |pod| {
+            let (name, snapshot) = PodSnapshot::from_pod(pod)?;
+            Some(((pool_of(&pod.metadata)?, name), snapshot))
+        },
+        "pods",
+        metrics,
+    );
+    futures_util::stream_select!(
+        deployments.map(WatchEvent::Api).boxed(),
+        services.map(WatchEvent::ApiService).boxed(),
+        accounts.map(WatchEvent::ApiAccount).boxed(),
+        pods.map(WatchEvent::ApiPod).boxed()
+    )
 }
 
 /// The key of a pool, and the parts of it that are used.
@@ -132,6 +170,7 @@ pub fn pool_snapshot(pool: &DeserializeGuard<SeparationPool>) -> (Arc<PoolId>, P
         uid: metadata.uid.as_deref().unwrap_or_default().into(),
         generation: metadata.generation,
         created: metadata.creation_timestamp.clone(),
+        is_being_deleted: metadata.deletion_timestamp.is_some(),
         owner,
         plan,
         status,
@@ -158,16 +197,19 @@ where
     }
 }
 
+/// The pool that an object belongs to, by its label.
+fn pool_of(metadata: &ObjectMeta) -> Option<Arc<PoolId>> {
+    Some(Arc::new(PoolId {
+        namespace: metadata.namespace.clone()?,
+        name: metadata.labels.as_ref()?.get(POOL_LABEL)?.clone(),
+    }))
+}
+
 /// The role that an object belongs to, by its labels.
 fn role_key(metadata: &ObjectMeta) -> Option<RoleKey> {
-    let labels = metadata.labels.as_ref()?;
-    let name = labels.get(POOL_LABEL)?;
-    let role = labels.get(ROLE_LABEL)?;
+    let role = metadata.labels.as_ref()?.get(ROLE_LABEL)?;
     Some(RoleKey {
-        pool: Arc::new(PoolId {
-            namespace: metadata.namespace.clone()?,
-            name: name.clone(),
-        }),
+        pool: pool_of(metadata)?,
         role: Role::ALL.into_iter().find(|known| known.name() == role)?,
     })
 }
@@ -178,13 +220,13 @@ fn deployment_key(metadata: &ObjectMeta) -> Option<RoleKey> {
     (metadata.name.as_deref() == Some(&*deployment_name(&key.pool, key.role))).then_some(key)
 }
 
-/// The pool of an API's Deployment; `None` for a copy with the same labels under another name.
-fn api_pool(metadata: &ObjectMeta) -> Option<Arc<PoolId>> {
-    let pool = PoolId {
-        namespace: metadata.namespace.clone()?,
-        name: metadata.labels.as_ref()?.get(POOL_LABEL)?.clone(),
-    };
-    (metadata.name.as_ref() == Some(&api_name(&pool))).then(|| Arc::new(pool))
+/// The pool of an object of an API; `None` for a copy with the same labels under another name.
+pub fn api_pool(metadata: &ObjectMeta) -> Option<Arc<PoolId>> {
+    pool_of(metadata).filter(|pool| metadata.name.as_ref() == Some(&api_name(pool)))
+}
+
+fn api_object(metadata: &ObjectMeta) -> Option<(Arc<PoolId>, ApiObject)> {
+    Some((api_pool(metadata)?, ApiObject::from_metadata(metadata)))
 }
 
 fn changes<T, K, V>(

@@ -1,15 +1,25 @@
-//! The HTTP API of a pool: its objects appear, follow the spec, and go with it.
+//! The HTTP API of a pool: its objects appear, follow the spec, and go with it; its problems are reported.
 
-use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use separation_testbed::eventually;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::adoption::condition_message;
 use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
 const NAME: &str = "vocals-api";
+
+/// The log message of each write of the objects.
+const APPLYING: &str = "Applying the API";
+
+/// A spec with an API of so many pods.
+fn with_pods(replicas: i32) -> Value {
+    json!({"api": {"basicAuthSecretRef": {"name": "api"}, "replicas": replicas}})
+}
 
 /// Waits until the API's Deployment has this number of replicas; `None` until it is gone.
 async fn until_replicas(pool: &PoolUnderTest<'_>, expected: Option<i32>) {
@@ -26,8 +36,7 @@ async fn until_replicas(pool: &PoolUnderTest<'_>, expected: Option<i32>) {
 async fn the_api_appears_follows_the_spec_and_goes() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 1).await;
-    let with = |replicas: i32| json!({"api": {"basicAuthSecretRef": {"name": "api"}, "replicas": replicas}});
-    pool.apply(&with(2)).await;
+    pool.apply(&with_pods(2)).await;
     let operator = OperatorProcess::start(&rig);
     until_replicas(&pool, Some(2)).await;
     let services: Api<Service> = Api::namespaced(rig.admin.clone(), &rig.namespace);
@@ -50,20 +59,14 @@ async fn the_api_appears_follows_the_spec_and_goes() {
         let found = pool.deployments().get(NAME).await.expect("the Deployment");
         found.metadata.resource_version
     };
-    let before = (
-        version().await,
-        operator.log().matches("Applying the API").count(),
-    );
+    let before = (version().await, operator.log().matches(APPLYING).count());
     assert_eq!(before.1, 1, "{}", operator.log());
     operator.until_read_again(5.0).await;
-    let after = (
-        version().await,
-        operator.log().matches("Applying the API").count(),
-    );
+    let after = (version().await, operator.log().matches(APPLYING).count());
     assert_eq!(before, after);
 
     // Changes of the spec, and edits by others.
-    pool.apply(&with(3)).await;
+    pool.apply(&with_pods(3)).await;
     until_replicas(&pool, Some(3)).await;
     let edit = Patch::Merge(json!({"spec": {"replicas": 7}}));
     let edited = pool
@@ -74,7 +77,8 @@ async fn the_api_appears_follows_the_spec_and_goes() {
     until_replicas(&pool, Some(3)).await;
     operator.end().await;
     let operator = OperatorProcess::start(&rig);
-    operator.until_it_leads().await;
+    operator.until_read_again(2.0).await;
+    assert!(!operator.log().contains(APPLYING), "{}", operator.log());
 
     pool.apply(&json!({})).await;
     until_replicas(&pool, None).await;
@@ -118,5 +122,123 @@ async fn objects_of_others_are_neither_changed_nor_deleted() {
             .expect("an answer")
             .is_none()
     );
+    operator.end().await;
+}
+
+#[tokio::test]
+async fn a_deleted_service_and_service_account_are_recreated() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 1).await;
+    pool.apply(&with_pods(2)).await;
+    let operator = OperatorProcess::start(&rig);
+    until_replicas(&pool, Some(2)).await;
+    let services: Api<Service> = Api::namespaced(rig.admin.clone(), &rig.namespace);
+    let accounts: Api<ServiceAccount> = Api::namespaced(rig.admin.clone(), &rig.namespace);
+    let delete = DeleteParams::default();
+    services.delete(NAME, &delete).await.expect("a Service");
+    accounts.delete(NAME, &delete).await.expect("a service account");
+    eventually("the Service and the service account", SOON, async || {
+        let service = services.get_opt(NAME).await?;
+        let account = accounts.get_opt(NAME).await?;
+        anyhow::Ok(service.is_some() && account.is_some())
+    })
+    .await;
+
+    // Without the Deployment, the others are still deleted with the API.
+    operator.end().await;
+    pool.deployments()
+        .delete(NAME, &delete)
+        .await
+        .expect("a Deployment");
+    pool.apply(&json!({})).await;
+    let operator = OperatorProcess::start(&rig);
+    eventually("no Service and no service account", SOON, async || {
+        let service = services.get_opt(NAME).await?;
+        let account = accounts.get_opt(NAME).await?;
+        anyhow::Ok(service.is_none() && account.is_none())
+    })
+    .await;
+    operator.end().await;
+}
+
+/// Uids of the owners of an object.
+fn owners(metadata: ObjectMeta) -> Vec<String> {
+    let owners = metadata.owner_references.unwrap_or_default();
+    owners.into_iter().map(|owner| owner.uid).collect()
+}
+
+#[tokio::test]
+async fn an_orphaned_api_is_taken_over_by_the_recreated_pool() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 1).await;
+    pool.apply(&with_pods(2)).await;
+    let operator = OperatorProcess::start(&rig);
+    until_replicas(&pool, Some(2)).await;
+    let services: Api<Service> = Api::namespaced(rig.admin.clone(), &rig.namespace);
+    let before = services.get(NAME).await.expect("a Service").metadata;
+    let orphan = DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Orphan),
+        ..DeleteParams::default()
+    };
+    pool.pools().delete(&pool.name, &orphan).await.expect("a pool");
+    eventually("end of the pool", SOON, async || {
+        anyhow::Ok(pool.pools().get_opt(&pool.name).await?.is_none())
+    })
+    .await;
+    let orphaned = services.get(NAME).await.expect("it still exists").metadata;
+    assert_eq!(
+        (&orphaned.uid, owners(orphaned.clone())),
+        (&before.uid, Vec::new())
+    );
+
+    let pool_uid = pool.apply(&with_pods(2)).await.metadata.uid.expect("a uid");
+    eventually("objects of the recreated pool", SOON, async || {
+        let service = services.get(NAME).await?.metadata;
+        let deployment = pool.deployments().get(NAME).await?.metadata;
+        anyhow::ensure!(service.uid == before.uid, "the Service was replaced");
+        let found = [owners(service), owners(deployment)];
+        anyhow::ensure!(
+            found.iter().all(|owners| *owners == [pool_uid.clone()]),
+            "{found:?}"
+        );
+        Ok(true)
+    })
+    .await;
+    operator.end().await;
+}
+
+#[tokio::test]
+async fn a_missing_secret_of_the_api_is_reported_with_its_fix() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 1).await;
+    pool.apply(&with_pods(2)).await;
+    let operator = OperatorProcess::start(&rig);
+    let missing = format!(
+        "api: SecretMissing: Secret {0}/api does not exist or lacks username, password, so the API's pods cannot \
+         start; fix: kubectl create secret generic api --namespace {0} --from-literal=username=VALUE \
+         --from-literal=password=VALUE",
+        rig.namespace
+    );
+    let status = pool
+        .until_status("missing Secret", SOON, |status| {
+            condition_message(status, "Degraded", "True").is_some_and(|message| message == missing)
+                && condition_message(status, "Ready", "True").is_some()
+        })
+        .await;
+    let rollout = condition_message(&status, "Reconciling", "True");
+    assert!(
+        rollout.is_some_and(|message| message.starts_with("api: ") && message.ends_with("0 of 2 pods are ready")),
+        "{rollout:?}"
+    );
+    let secrets: Api<Secret> = Api::namespaced(rig.admin.clone(), &rig.namespace);
+    let secret =
+        json!({"metadata": {"name": "api"}, "stringData": {"username": "admin", "password": "secret"}});
+    let secret = serde_json::from_value(secret).expect("a Secret");
+    let created = secrets.create(&PostParams::default(), &secret).await;
+    created.expect("it is created");
+    pool.until_status("no problem", SOON, |status| {
+        condition_message(status, "Degraded", "False").is_some()
+    })
+    .await;
     operator.end().await;
 }

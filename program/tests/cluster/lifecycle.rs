@@ -163,23 +163,42 @@ async fn an_invalid_spec_is_reported_with_field_and_fix_and_its_workers_continue
     pool.publish_one_each(2).await;
     pool.until_replicas(2, SOON).await;
     let before = pool.deployment().await;
-    pool.apply(&json!({"processor": {"podTemplate": {"spec": {"hostNetwork": true}}}}))
-        .await;
     let ready = |status: &SeparationPoolStatus| condition(status, "Ready");
-    let status = pool
-        .until_status("refusal", SOON, |status| {
-            ready(status).is_some_and(|(status, reason, _)| status == "False" && reason == "InvalidSpec")
-        })
-        .await;
-    let (_, _, message) = ready(&status).expect("it is there");
-    assert!(
-        message.contains("processor.podTemplate") && message.contains("hostNetwork"),
-        "{message}"
-    );
-    assert!(message.contains("fix:"), "{message}");
-    let stalled = condition(&status, "Stalled").map(|(status, reason, _)| (status, reason));
-    assert_eq!(stalled, Some(("True".to_owned(), "InvalidSpec".to_owned())));
-    assert_eq!(status.observed_generation, Some(2));
+    let initialized = |status: &SeparationPoolStatus| {
+        let offsets = status.processor.as_ref()?.offsets.as_ref()?;
+        Some(offsets.initialized_time.clone())
+    };
+    let adopted = pool.until_adopted().await;
+    // The CRD has a schema of neither field.
+    for (generation, fields, named) in [
+        (
+            2,
+            json!({"podTemplate": {"spec": {"hostNetwork": true}}}),
+            "spec.processor.podTemplate.spec.hostNetwork",
+        ),
+        (
+            3,
+            json!({"affinity": {"nodeAffinity": "gpu"}}),
+            "spec.processor.affinity",
+        ),
+    ] {
+        pool.apply(&json!({"processor": fields})).await;
+        let status = pool
+            .until_status("refusal", SOON, |status| {
+                let invalid = ready(status)
+                    .is_some_and(|(status, reason, _)| status == "False" && reason == "InvalidSpec");
+                invalid && status.observed_generation == Some(generation)
+            })
+            .await;
+        let (_, _, message) = ready(&status).expect("it is there");
+        assert!(
+            message.starts_with(named) && message.contains("fix:"),
+            "{message}"
+        );
+        let stalled = condition(&status, "Stalled").map(|(status, reason, _)| (status, reason));
+        assert_eq!(stalled, Some(("True".to_owned(), "InvalidSpec".to_owned())));
+        assert_eq!(initialized(&status), initialized(&adopted));
+    }
     pool.publish_one_each(4).await;
     let now = pool.deployment().await;
     assert_eq!(now.metadata.generation, before.metadata.generation);
@@ -189,10 +208,85 @@ async fn an_invalid_spec_is_reported_with_field_and_fix_and_its_workers_continue
     operator.until_it_leads().await;
     pool.apply(&json!({})).await;
     pool.until_replicas(4, SOON).await;
-    pool.until_status("recovery", SOON, |status| {
-        let stalled = condition(status, "Stalled");
-        ready(status).is_some_and(|(status, ..)| status == "True")
-            && stalled.is_some_and(|(status, ..)| status == "False")
+    let status = pool
+        .until_status("recovery", SOON, |status| {
+            let stalled = condition(status, "Stalled");
+            ready(status).is_some_and(|(status, ..)| status == "True")
+                && stalled.is_some_and(|(status, ..)| status == "False")
+        })
+        .await;
+    assert_eq!(initialized(&status), initialized(&adopted));
+    operator.end().await;
+}
+
+/// A value of every field of pods.
+fn fields_of_pods() -> Value {
+    let preference = json!({"matchExpressions": [{"key": "disk", "operator": "Exists"}]});
+    json!({
+        "image": "another:1",
+        "resources": {"requests": {"cpu": 3, "memory": "2Gi"}, "limits": {"memory": "3Gi"}},
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"key": "disk", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": preference}],
+        }},
+        "serviceAccountName": "another",
+        "imagePullSecrets": [{"name": "registry"}],
+        "priorityClassName": "batch",
+        "env": [
+            {"name": "ONE", "value": "1"},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        ],
+        "podTemplate": {
+            "metadata": {"labels": {"team": "audio"}},
+            "spec": {
+                "hostname": "songs",
+                "containers": [{"name": "worker", "volumeMounts": [{"name": "models", "mountPath": "/models"}]}],
+                "volumes": [{"name": "models", "emptyDir": {}}],
+            },
+        },
+    })
+}
+
+/// A value without empty objects, which are the same as missing fields.
+fn without_empty(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields
+                .into_iter()
+                .map(|(name, value)| (name, without_empty(value)));
+            fields
+                .filter(|(_, value)| !value.is_null() && *value != json!({}))
+                .collect()
+        }
+        Value::Array(items) => items.into_iter().map(without_empty).collect(),
+        value => value,
+    }
+}
+
+#[tokio::test]
+async fn fields_of_pods_that_are_removed_again_have_the_operators_defaults() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 1).await;
+    pool.apply(&json!({})).await;
+    let operator = OperatorProcess::start_with(&rig, &["--allow-in-pod-template", "service-account"]);
+    pool.until_adopted().await;
+    let current = async || {
+        let (pods, hash) = template(&pool.deployment().await);
+        (without_empty(pods), hash)
+    };
+    let before = current().await;
+    assert_eq!(before.0["spec"]["serviceAccountName"], "default");
+    pool.apply(&json!({"processor": fields_of_pods()})).await;
+    eventually("changed pods", SOON, async || {
+        current().await.0["spec"]["serviceAccountName"] == "another"
+    })
+    .await;
+    pool.apply(&json!({})).await;
+    eventually("pods as before", SOON, async || {
+        let now = current().await;
+        anyhow::ensure!(now == before, "{} and before {}", now.0, before.0);
+        Ok(true)
     })
     .await;
     operator.end().await;

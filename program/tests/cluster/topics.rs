@@ -23,6 +23,13 @@ async fn a_missing_topic_is_created_with_a_partition_for_each_replica() {
     let status = pool.until_adopted().await;
     let processor = status.processor.expect("a processor");
     assert_eq!(processor.partitions, Some(3));
+    let dead_letters = format!("{}_dead_letters", pool.tasks());
+    let leader = async |partition| {
+        let leader = pool.kafka.leader(&dead_letters, partition).await;
+        leader.expect("a response")
+    };
+    assert!(leader(0).await.is_some(), "it has a dead-letter topic");
+    assert_eq!(leader(1).await, None);
     pool.publish_one_each(3).await;
     pool.until_replicas(3, SOON).await;
 
@@ -82,11 +89,12 @@ async fn a_topic_that_may_not_be_created_is_reported_with_the_command() {
     }}))
     .await;
     let operator = OperatorProcess::start(&rig);
-    let command = format!(
-        "fix: kafka-topics.sh --bootstrap-server {} --create --topic {} --partitions 100",
+    let create = format!(
+        "kafka-topics.sh --bootstrap-server {} --create --topic {}",
         kafka.bootstrap_sasl_plaintext(),
         pool.tasks()
     );
+    let command = format!("fix: {create} --partitions 100 && {create}_dead_letters --partitions 1");
     let has_command = |message: Option<&str>| message.is_some_and(|message| message.contains(&command));
     let status = pool
         .until_status("the command", SOON, |status| {

@@ -8,7 +8,7 @@ use kube::client::Body;
 use tower::service_fn;
 
 use super::*;
-use crate::apply::owner_reference;
+use crate::apply::{ApiObjects, api_objects, owner_reference};
 use crate::crd::from_yaml;
 use crate::names::MANIFEST_HASH;
 use crate::plan::{PoolId, PoolPlan, Role};
@@ -21,21 +21,28 @@ struct Script {
     writer: ApiWriter,
     remaining: Arc<Mutex<VecDeque<(Method, StatusCode, Value)>>>,
     bodies: Arc<Mutex<Vec<Value>>>,
+    /// The queries of the requests with these bodies.
+    queries: Arc<Mutex<Vec<String>>>,
 }
 
 impl Script {
     fn new(responses: Responses) -> Self {
         let remaining = Arc::new(Mutex::new(VecDeque::from(responses)));
         let bodies = Arc::new(Mutex::new(Vec::new()));
+        let queries = Arc::new(Mutex::new(Vec::new()));
         let (script, requests) = (Arc::clone(&remaining), Arc::clone(&bodies));
+        let queried = Arc::clone(&queries);
         let service = service_fn(move |request: Request<Body>| {
             let (script, requests) = (Arc::clone(&script), Arc::clone(&requests));
+            let queried = Arc::clone(&queried);
             async move {
                 let method = request.method().clone();
+                let query = request.uri().query().unwrap_or_default().to_owned();
                 let body = request.into_body().collect_bytes().await?;
                 if !body.is_empty() {
                     let body = serde_json::from_slice(&body).expect("JSON");
                     requests.lock().expect("no thread panics").push(body);
+                    queried.lock().expect("no thread panics").push(query);
                 }
                 let next = script.lock().expect("no thread panics").pop_front();
                 let (expected, code, response) = next.expect("it is in the script");
@@ -50,6 +57,7 @@ impl Script {
             writer: ApiWriter::new(client, Leadership::always("one")),
             remaining,
             bodies,
+            queries,
         }
     }
 
@@ -60,22 +68,30 @@ impl Script {
     }
 }
 
-fn manifest() -> Manifest {
+fn pool() -> SeparationPool {
     let pool = json!({
         "apiVersion": "separation.dev/v1beta1", "kind": "SeparationPool",
         "metadata": {"name": "vocals", "namespace": "media", "uid": "pool-uid"},
-        "spec": {"kafka": {"bootstrapServers": "kafka:9092"}, "storage": {"stems": {"bucket": "bucket"}, "staging": {"s3": {}}}},
+        "spec": {"kafka": {"bootstrapServers": "kafka:9092"}, "storage": {"stems": {"bucket": "bucket"}, "staging": {"s3": {}}},
+                 "api": {"basicAuthSecretRef": {"name": "api"}}},
     });
-    let pool = from_yaml(&pool.to_string()).expect("a pool");
-    let settings = WorkerSettings {
+    from_yaml(&pool.to_string()).expect("a pool")
+}
+
+fn settings() -> WorkerSettings {
+    WorkerSettings {
         model: crate::plan::Model("builtin".into()),
         image: "worker:test".into(),
         allowed: BTreeSet::new(),
-    };
+    }
+}
+
+fn manifest() -> Manifest {
+    let pool = pool();
     let plan = PoolPlan::from_pool(&pool).expect("a plan");
     Manifest {
         owner: owner_reference(&pool).map(Arc::new),
-        ..Manifest::new(Arc::new(plan), Role::Processor, Arc::new(settings))
+        ..Manifest::new(Arc::new(plan), Role::Processor, Arc::new(settings()))
     }
 }
 
@@ -197,6 +213,93 @@ async fn an_existing_deployment_is_adopted_only_if_it_belongs_to_the_pool() {
     assert_eq!(bodies[0]["spec"]["replicas"], 3);
 }
 
+/// The result of applying an API with so many pods and without a service account of its own, and the queries and
+/// metadata of its writes.
+async fn apply_api(replicas: u32, responses: Responses) -> (Result<(), Failure>, Vec<(String, Value)>) {
+    let pool = pool();
+    let mut plan = PoolPlan::from_pool(&pool).expect("a plan");
+    plan.api.as_mut().expect("an API").replicas = replicas;
+    let api = plan.api.as_ref().expect("an API");
+    let objects = api_objects(&plan, api, owner_reference(&pool).as_ref(), &settings(), None);
+    let objects = ApiObjects {
+        account: None,
+        ..objects.expect("objects")
+    };
+    let script = Script::new(responses);
+    let applied = script.writer.apply_api(&plan.id, "pool-uid", &objects).await;
+    assert!(script.remaining.lock().expect("no thread panics").is_empty());
+    let queries = script.queries.lock().expect("no thread panics").clone();
+    let bodies = script.bodies.lock().expect("no thread panics").clone();
+    let metadata = bodies.into_iter().map(|body| body["metadata"].clone());
+    (applied.map(|_| ()), queries.into_iter().zip(metadata).collect())
+}
+
+#[tokio::test]
+async fn an_object_of_the_api_is_written_over_what_was_read_and_another_clients_is_not() {
+    let service = |metadata: &Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata});
+    let mut ours = deployment("7", &json!({}));
+    ours["metadata"]["uid"] = json!("deployment-uid");
+    let responses = vec![
+        refused(Method::GET, StatusCode::NOT_FOUND),
+        ok_response(Method::PATCH, service(&json!({}))),
+        ok_response(Method::GET, ours.clone()),
+        ok_response(Method::PATCH, ours.clone()),
+    ];
+    let (applied, writes) = apply_api(2, responses).await;
+    assert!(applied.is_ok(), "{applied:?}");
+    let [(created_with, created), (changed_with, changed)] = &writes[..] else {
+        panic!("{writes:?}")
+    };
+    assert!(!created_with.contains("force"), "{created_with}");
+    assert_eq!(
+        (&created["uid"], &created["resourceVersion"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert!(changed_with.contains("force=true"), "{changed_with}");
+    assert_eq!(
+        (&changed["uid"], &changed["resourceVersion"]),
+        (&json!("deployment-uid"), &json!("7"))
+    );
+
+    // It has no owner and other labels.
+    let theirs = service(&json!({"name": "vocals-api", "namespace": "media", "uid": "service-uid"}));
+    let (applied, writes) = apply_api(2, vec![ok_response(Method::GET, theirs)]).await;
+    let problem = applied.expect_err("it is not ours").problem.expect("a problem");
+    assert_eq!(&*problem.reason, "NameTaken");
+    assert!(problem.message.ends_with("fix: delete or rename it"));
+    assert!(writes.is_empty(), "{writes:?}");
+    // The operator wrote it for a former pool of the name, which was deleted with --cascade=orphan.
+    let orphan = json!({
+        "name": "vocals-api", "namespace": "media", "uid": "service-uid", "labels": {POOL_LABEL: "vocals"},
+        "managedFields": [{"manager": FIELD_MANAGER, "operation": "Apply", "fieldsType": "FieldsV1",
+                           "fieldsV1": {"f:spec": {}}}],
+    });
+    let responses = vec![
+        ok_response(Method::GET, service(&orphan)),
+        ok_response(Method::PATCH, service(&orphan)),
+        ok_response(Method::GET, ours.clone()),
+        ok_response(Method::PATCH, ours),
+    ];
+    let (applied, writes) = apply_api(2, responses).await;
+    assert!(applied.is_ok(), "{applied:?}");
+    let owner = &writes[0].1["ownerReferences"][0];
+    assert_eq!(owner["uid"], "pool-uid");
+}
+
+#[tokio::test]
+async fn pods_of_the_api_end_also_if_its_service_cannot_be_written() {
+    let mut ours = deployment("7", &json!({}));
+    ours["metadata"]["uid"] = json!("deployment-uid");
+    let responses = vec![
+        ok_response(Method::GET, ours.clone()),
+        ok_response(Method::PATCH, ours),
+        refused(Method::GET, StatusCode::FORBIDDEN),
+    ];
+    let (applied, writes) = apply_api(0, responses).await;
+    assert!(applied.is_err());
+    assert_eq!(writes[0].1["uid"], "deployment-uid");
+}
+
 #[tokio::test]
 async fn pods_that_do_not_exist_are_named_and_the_others_are_annotated_up_to_a_failure() {
     let pod =
@@ -239,6 +342,17 @@ async fn every_request_has_a_timeout() {
     assert!(writer.update_status(&key().pool, "uid", &status).await.is_err());
     assert!(writer.secret("media", "kafka").await.is_err());
     assert_eq!(started.elapsed(), 5 * JOB_TIMEOUT);
+}
+
+#[test]
+fn the_command_creates_a_topic_and_its_dead_letter_topic() {
+    let manifest = manifest();
+    let topic = NewTopic::new("kafka:9092", manifest.plan.role(Role::Processor), 8);
+    assert_eq!(
+        topic.command,
+        "kafka-topics.sh --bootstrap-server kafka:9092 --create --topic uvr_tasks --partitions 8 && kafka-topics.sh \
+         --bootstrap-server kafka:9092 --create --topic uvr_tasks_dead_letters --partitions 1"
+    );
 }
 
 #[test]

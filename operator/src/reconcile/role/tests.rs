@@ -216,6 +216,23 @@ fn a_scale_down_whose_response_is_lost_begins_a_cooldown_and_an_outdated_one_doe
 }
 
 #[test]
+fn a_pod_of_a_disabled_role_that_does_not_end_is_a_problem() {
+    let mut fixture = RoleFixture::new(1);
+    fixture.workload.replicas = 0;
+    let mut stuck_with = |state: PodState| {
+        fixture.workload.pods[0].state = state;
+        let recommit_after = Duration::from_secs(3_600);
+        let (plan, workload) = (&fixture.plan, &fixture.workload);
+        fixture.state.disable(plan, workload, recommit_after, fixture.now);
+        let stuck = fixture.state.stuck.as_ref();
+        stuck.map(|problem| problem.reason.to_string())
+    };
+    assert_eq!(stuck_with(PodState::Draining), None);
+    let expected = Some("PodsStuckTerminating".to_owned());
+    assert_eq!(stuck_with(PodState::Overdue), expected);
+}
+
+#[test]
 fn a_new_template_is_never_written_with_fewer_replicas() {
     let mut fixture = RoleFixture::about_to_scale_down();
     fixture.read(2, [1, 1, 0, 0]);

@@ -2,8 +2,8 @@
 //! them.
 
 use super::*;
+use crate::crd::ApiStatus;
 use crate::names::TOPIC_MISSING;
-use crate::observe::workload::WorkloadProblem;
 
 const DOCUMENT: &str = include_str!("../../../../docs/operator.md");
 
@@ -68,7 +68,7 @@ fn argo_health(status: &SeparationPoolStatus, generation: i64) -> &'static str {
 
 /// A pool with these processors and idle uploaders.
 fn pool(processor: RoleReport) -> PoolReport {
-    PoolReport::Running(vec![processor, report(Role::Uploader, known([0; 8]), 0)])
+    of_roles(vec![processor, report(Role::Uploader, known([0; 8]), 0)])
 }
 
 fn processors(lag: Lag, ready: u32) -> RoleReport {
@@ -168,6 +168,64 @@ fn changing() -> Vec<(&'static str, PoolReport)> {
         (
             "the image of the first workers cannot be pulled",
             pool(unpullable),
+        ),
+    ]
+}
+
+/// Pools with an HTTP API of two pods.
+fn with_api() -> Vec<(&'static str, PoolReport)> {
+    let of_api = |api: ApiReport| PoolReport::Running {
+        roles: vec![
+            processors(known([1; 8]), 8),
+            report(Role::Uploader, known([0; 8]), 0),
+        ],
+        stuck: Vec::new(),
+        api,
+    };
+    let api = |ready, is_rolling_out, problems| ApiReport {
+        status: Some(ApiStatus {
+            desired: 2,
+            ready,
+            ..ApiStatus::default()
+        }),
+        is_rolling_out,
+        problems,
+        ..ApiReport::default()
+    };
+    let pool = |ready, is_rolling_out, problems| of_api(api(ready, is_rolling_out, problems));
+    let stopped = ApiReport {
+        is_stopped: true,
+        ..api(0, true, Vec::new())
+    };
+    vec![
+        (
+            "the HTTP API is stopped until the last worker with the previous `storage.staging` has ended",
+            of_api(stopped),
+        ),
+        ("a pod of the HTTP API restarts", pool(1, false, Vec::new())),
+        (
+            "the pods of the HTTP API are started or replaced",
+            pool(1, true, Vec::new()),
+        ),
+        (
+            "the Secret of a new HTTP API is missing",
+            pool(0, true, problem("SecretMissing")),
+        ),
+        (
+            "the image of a new HTTP API cannot be pulled",
+            pool(0, true, problem("ImagePullBackOff")),
+        ),
+        (
+            "new pods of the HTTP API have not been ready for 10 minutes",
+            pool(2, true, problem("ProgressDeadlineExceeded")),
+        ),
+        (
+            "the Service of the HTTP API cannot be created, because its name is taken",
+            pool(0, true, problem("NameTaken")),
+        ),
+        (
+            "another field manager keeps changing the HTTP API",
+            pool(2, false, problem("FieldManagerConflict")),
         ),
     ]
 }
@@ -275,7 +333,7 @@ fn tools_read_the_situations_of_the_documentation() {
         .take_while(|line| line.starts_with('|'))
         .collect();
     let mut table = HEADER.map(str::to_owned).to_vec();
-    for (situation, report) in [scaling(), changing(), unavailable()].concat() {
+    for (situation, report) in [scaling(), changing(), with_api(), unavailable()].concat() {
         table.push(row(situation, &report, OBSERVED));
     }
     let running = pool(processors(known([1; 8]), 8));

@@ -1,0 +1,174 @@
+//! The status of one pool, without a cluster.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::EnvVar;
+use kube::core::DeserializeGuard;
+use separation_contract::environment::AWS_REGION;
+use separation_kafka::ReadError;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::decide::{GroupReading, History, LagReading, Observation, Workload, decide};
+use crate::plan::Model;
+use crate::watch::pool_snapshot;
+
+const NOW: Moment = Moment::from_millis(1_000);
+
+/// A pool whose lag cannot be read, and was last known at midnight.
+struct UnreadPool {
+    snapshot: PoolSnapshot,
+    state: PoolState,
+    cache: Cache,
+}
+
+impl UnreadPool {
+    /// With this spec of its processors and of its S3 server.
+    fn new(processor: &Value, s3: &Value) -> Self {
+        let role = json!({
+            "lag": {"state": "Unknown", "summary": "?", "lastKnownTime": at("00:00:00")},
+            "offsets": {"initializedTime": at("00:00:00"), "initialOffset": "Earliest", "partitions": 8},
+        });
+        let object = json!({
+            "apiVersion": "separation.dev/v1beta1",
+            "kind": "SeparationPool",
+            "metadata": {"name": "vocals", "namespace": "media", "uid": "uid", "generation": 2},
+            "spec": {
+                "kafka": {"bootstrapServers": "kafka:9092"},
+                "storage": {"s3": s3, "stems": {"bucket": "stems"}, "staging": {"s3": {}}},
+                "processor": processor,
+            },
+            "status": {"processor": role, "uploader": role},
+        });
+        let object: DeserializeGuard<SeparationPool> = serde_json::from_value(object).expect("a pool");
+        let (id, snapshot) = pool_snapshot(&object);
+        let mut state = PoolState::new(&id, &snapshot, NOW);
+        let settings = WorkerSettings {
+            model: Model("builtin".into()),
+            image: "worker".into(),
+            allowed: BTreeSet::new(),
+        };
+        state.plan(&snapshot, &Arc::new(settings));
+        if let Some(plan) = state.plan.clone() {
+            for role in Role::ALL {
+                cannot_read(&mut state, &plan, role);
+            }
+        }
+        let cache = Cache::new([None]);
+        Self {
+            snapshot,
+            state,
+            cache,
+        }
+    }
+
+    fn status(&mut self, time: &str) -> SeparationPoolStatus {
+        let status = self.state.due_status(&self.cache, &self.snapshot, NOW, &at(time));
+        status.expect("a changed status")
+    }
+
+    fn is_due(&self, time: &str) -> bool {
+        self.state.is_due(NOW, &at(time))
+    }
+}
+
+fn at(time: &str) -> Time {
+    Time(format!("2026-01-01T{time}Z").parse().expect("a time"))
+}
+
+fn cannot_read(state: &mut PoolState, plan: &PoolPlan, role: Role) {
+    let error = ReadError::new("Secret kafka-user does not exist");
+    let observation = Observation {
+        lag: LagReading {
+            at: NOW,
+            lag: Lag::Unknown {
+                why: Arc::clone(&error.why),
+            },
+        },
+        group: GroupReading::NotRead,
+        workload: Workload::default(),
+        conflict: None,
+        refusal: None,
+    };
+    let decision = decide(&plan.role(role).policy, &observation, History::default(), NOW);
+    let role = state.role(role);
+    role.cannot_read(&error, NOW);
+    role.explanation = Some(decision.explanation);
+}
+
+/// Status, reason and message of a condition.
+fn condition<'a>(status: &'a SeparationPoolStatus, type_: &str) -> (&'a str, &'a str, &'a str) {
+    let mut conditions = status.conditions.iter();
+    let found = conditions.find(|found| found.type_ == type_);
+    let found = found.expect("a condition");
+    (&found.status, &found.reason, &found.message)
+}
+
+#[test]
+fn a_pool_without_readings_is_due_once_its_lag_has_been_unknown_for_five_minutes() {
+    let mut pool = UnreadPool::new(&json!({}), &json!({}));
+    let status = pool.status("00:04:00");
+    assert_eq!(condition(&status, "Ready").0, "True");
+    assert!(!pool.is_due("00:05:00"));
+    assert!(pool.is_due("00:05:01"));
+    let status = pool.status("00:05:01");
+    let (ready, reason, _) = condition(&status, "Ready");
+    assert_eq!((ready, reason), ("False", "LagUnknown"));
+    assert!(!pool.is_due("00:05:02"), "only once");
+}
+
+#[test]
+fn the_effective_region_is_the_one_that_workers_get() {
+    for (s3, expected) in [
+        (json!({}), None),
+        (json!({"endpoint": "http://s3:9000"}), Some("auto")),
+        (
+            json!({"endpoint": "http://s3:9000", "region": "us-east-1"}),
+            Some("us-east-1"),
+        ),
+    ] {
+        let mut pool = UnreadPool::new(&json!({}), &s3);
+        let processor = pool.status("00:04:00").processor.expect("a processor");
+        let effective = processor.effective.expect("settings").region;
+        assert_eq!(effective, expected.unwrap_or_default());
+        let plan = pool.state.plan.as_ref().expect("a plan");
+        let given = crate::apply::variables(plan, &plan.processor, &Model("builtin".into()), None);
+        let is_region = |variable: &EnvVar| variable.name == AWS_REGION;
+        let given = given.into_iter().find(is_region);
+        let given = given.and_then(|variable| variable.value);
+        assert_eq!(given.as_deref(), expected, "{s3}");
+    }
+}
+
+#[test]
+fn malformed_fields_without_a_schema_stall_a_pool_that_keeps_its_offsets() {
+    let malformed = json!({
+        "affinity": {"nodeAffinity": "gpu"},
+        "env": [{"name": "TOKEN", "valueFrom": {"secretKeyRef": "token"}}],
+    });
+    let mut pool = UnreadPool::new(&malformed, &json!({}));
+    let status = pool.status("00:04:00");
+    let (stalled, reason, message) = condition(&status, "Stalled");
+    assert_eq!((stalled, reason), ("True", "InvalidSpec"));
+    let problems: Vec<&str> = message.lines().collect();
+    assert_eq!(problems.len(), 2, "{message}");
+    for (problem, field, path) in [
+        (problems[0], "affinity", "pod.spec.affinity"),
+        (
+            problems[1],
+            "env[TOKEN].valueFrom",
+            "pod.spec.containers.env.valueFrom",
+        ),
+    ] {
+        assert!(
+            problem.starts_with(&format!("spec.processor.{field}: is not a valid ")),
+            "{problem}"
+        );
+        let fix = format!("; fix: compare it with kubectl explain {path}");
+        assert!(problem.ends_with(&fix), "{problem}");
+    }
+    for role in Role::ALL {
+        let kept = role_status(&status, role).expect("a role");
+        assert!(kept.offsets.is_some() && pool.state.role_ref(role).adoption().is_some());
+    }
+}
