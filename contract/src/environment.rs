@@ -84,10 +84,16 @@ pub const INPUT_IDLE_SECONDS: &str = "INPUT_IDLE_SECONDS";
 /// How many songs the API fetches or receives simultaneously.
 pub const MAX_CONCURRENT_INPUTS: &str = "MAX_CONCURRENT_INPUTS";
 
-/// `builtin`, or the name of a model in `MODEL_FILE_DIR`.
+/// Name of an installed model, such as `spleeter` or `builtin`, or a model file.
 pub const MODEL_NAME: &str = "MODEL_NAME";
-/// Directory of models.
+/// Directory of models that is searched for `MODEL_NAME` first.
 pub const MODEL_FILE_DIR: &str = "MODEL_FILE_DIR";
+/// Address of a model in place of `MODEL_NAME`: `https://…` or `s3://bucket/key`.
+pub const MODEL_URI: &str = "MODEL_URI";
+/// SHA-256 of the file at `MODEL_URI`, in hexadecimal digits.
+pub const MODEL_SHA256: &str = "MODEL_SHA256";
+/// Directory of fetched and downloaded models.
+pub const MODEL_CACHE_DIR: &str = "MODEL_CACHE_DIR";
 /// CPU threads of the model.
 pub const THREADS: &str = "THREADS";
 /// `cpu` or `cuda`.

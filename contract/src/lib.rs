@@ -1,5 +1,5 @@
-//! The contract of worker and operator: messages, names, environment variables and the settings of Kafka clients. Also
-//! the allocator settings that keep the memory of idle processes small, and the waits between retries.
+//! The contract of worker and operator: messages, names, environment variables, limits and the settings of Kafka clients.
+//! Also the allocator settings that keep the memory of idle processes small, and the waits between retries.
 //!
 //! Contains no client and no decisions. uvr5-api uses the same messages and names, so changes here must be additive.
 
@@ -9,5 +9,6 @@ pub mod environment;
 pub mod failure_policy;
 pub mod kafka;
 pub mod message;
+pub mod model;
 pub mod names;
 pub mod offset_metadata;

@@ -14,6 +14,9 @@ pub const PROCESSOR_GROUP: &str = "uvr_processor_group";
 /// Default consumer group of the uploaders.
 pub const UPLOADER_GROUP: &str = "uvr_uploader_group";
 
+/// The separation model of workers whose settings name none.
+pub const DEFAULT_MODEL: &str = "spleeter";
+
 /// Content type of stems.
 pub const STEM_CONTENT_TYPE: &str = "audio/wav";
 

@@ -12,7 +12,7 @@ use separation::engine::{Control, Overlap};
 use separation::locations::Locations;
 use separation::model::{ModelChoice, StemName};
 use separation::onnx::{Provider, RuntimeOptions};
-use separation::song::{Formula, Normalize, Separator, SongSettings, StemOutput};
+use separation::song::{Formula, Normalize, Separator, SongSettings, StemFormat, StemOutput, StemRate};
 use separation_evaluation::{files, mix, pairs, sdr};
 
 /// SDR in dB of the two stems.
@@ -56,7 +56,8 @@ fn measure(name: &str, vocals: &StereoBlock, instrumental: &StereoBlock) -> Qual
         denoise: false,
         formula: Formula::Uvr,
         normalize: Normalize::None,
-        format: OutputFormat::Wav(WavSamples::Float32),
+        format: StemFormat::Fixed(OutputFormat::Wav(WavSamples::Float32)),
+        rate: StemRate::Fixed,
     };
     let outputs = ["vocals", "instrumental"].map(|stem| StemOutput {
         stem: StemName::new(stem).unwrap(),

@@ -378,6 +378,8 @@ impl<'s> Pool<'s> {
                 // The receiver has a private address.
                 "egress": {"allowedPrivateHosts": [cluster.node.host_address()]},
                 "processor": {
+                    // Fast: the tests are about the system, not about separation.
+                    "model": {"name": "builtin"},
                     "topic": self.task_topic(),
                     "consumerGroup": self.processor_group(),
                     // By default one core each, and a test machine may have only two.

@@ -3,10 +3,12 @@
 
     python3 -m venv /tmp/models && /tmp/models/bin/pip install -r requirements.txt
     /tmp/models/bin/python generate.py builtin  [--output PATH] [--check]
+    /tmp/models/bin/python generate.py spleeter [--output-dir DIR] [--check]
     /tmp/models/bin/python generate.py fixtures [--output-dir DIR] [--check]
     /tmp/models/bin/python generate.py topology --output PATH
 
-`builtin` is the model inside the worker (generator/builtin.py), `fixtures` are the models of the worker's
+`builtin` is the model inside the worker (generator/builtin.py), `spleeter` is the graph of a trained model without its
+weights (generator/spleeter.py), `fixtures` are the models of the worker's
 tests (generator/fixtures.py), `topology` is a benchmark model with the real MDX-Net architecture
 (generator/topology.py), which is never committed. With `--check` nothing is written: the files are generated again
 in memory, and the exit status is 1 if a committed file differs.
@@ -18,7 +20,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from generator import builtin, fixtures, topology
+from generator import builtin, fixtures, spleeter, topology
 
 MODELS_DIR = Path(__file__).resolve().parent
 FIXTURES_DIR = MODELS_DIR.parent.parent / "worker" / "tests" / "models"
@@ -41,9 +43,13 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--output", type=Path, default=MODELS_DIR / "builtin.onnx", help="default: %(default)s")
     command.add_argument("--check", action="store_true", help="write nothing, exit 1 if the file is out of date")
 
-    command = commands.add_parser("fixtures", help="the models of the worker's tests")
-    command.add_argument("--output-dir", type=Path, default=FIXTURES_DIR, help="default: %(default)s")
-    command.add_argument("--check", action="store_true", help="write nothing, exit 1 if a file is out of date")
+    for name, directory, contents in (
+        ("spleeter", MODELS_DIR, "the graph of Spleeter 2 stems, the table of its weights, and its parameters"),
+        ("fixtures", FIXTURES_DIR, "the models of the worker's tests"),
+    ):
+        command = commands.add_parser(name, help=contents)
+        command.add_argument("--output-dir", type=Path, default=directory, help="default: %(default)s")
+        command.add_argument("--check", action="store_true", help="write nothing, exit 1 if a file is out of date")
 
     command = commands.add_parser("topology", help="a benchmark model with the real MDX-Net architecture, about 30 MB")
     command.add_argument("--output", type=Path, required=True)
@@ -52,8 +58,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def plan_files(arguments: argparse.Namespace) -> dict[Path, bytes]:
     """The files that must exist: every path with its bytes."""
-    if arguments.command == "fixtures":
-        return {arguments.output_dir / name: content for name, content in fixtures.build().items()}
+    if directory := getattr(arguments, "output_dir", None):
+        files = {"spleeter": spleeter, "fixtures": fixtures}[arguments.command].build()
+        return {directory / name: content for name, content in files.items()}
     model, sidecar = {"builtin": builtin, "topology": topology}[arguments.command].build()
     return {arguments.output: model, arguments.output.with_suffix(".json"): sidecar}
 

@@ -1,7 +1,13 @@
 //! Locations of files on this machine. The only module of this crate that reads the environment.
 
+use std::collections::BTreeSet;
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::model::MODEL_ENDING;
+
+/// The directory of models in the program's directory and in the cache.
+const MODELS: &str = "models";
 
 /// Directories and files named by the environment.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +19,8 @@ pub struct Locations {
     /// Where `cargo xtask` keeps its downloads: `SEPARATION_CACHE_DIR`, else `separation` in
     /// `XDG_CACHE_HOME`, else `~/.cache/separation`.
     pub cache_dir: Option<PathBuf>,
+    /// Where models are fetched to: `models` in the cache.
+    pub models_dir: Option<PathBuf>,
 }
 
 impl Locations {
@@ -23,14 +31,69 @@ impl Locations {
                 .filter(|value| !value.is_empty())
                 .map(PathBuf::from)
         };
+        let cache_dir = path("SEPARATION_CACHE_DIR")
+            .or_else(|| Some(path("XDG_CACHE_HOME")?.join("separation")))
+            .or_else(|| Some(path("HOME")?.join(".cache/separation")));
         Self {
             onnx_runtime: path("ORT_DYLIB_PATH"),
             program_dir: env::current_exe()
                 .ok()
                 .and_then(|program| Some(program.parent()?.to_path_buf())),
-            cache_dir: path("SEPARATION_CACHE_DIR")
-                .or_else(|| Some(path("XDG_CACHE_HOME")?.join("separation")))
-                .or_else(|| Some(path("HOME")?.join(".cache/separation"))),
+            models_dir: cache_dir.as_ref().map(|cache| cache.join(MODELS)),
+            cache_dir,
         }
+    }
+
+    /// Where an installed model of this name may be, in the order in which it is searched. First a file of exactly this
+    /// name, in `directory` and in the working directory; then `NAME.onnx` in `directory`, in the program's directory, in
+    /// `models` there, and where models are fetched to.
+    pub fn model_paths(&self, name: &str, directory: Option<&Path>) -> Vec<PathBuf> {
+        let file = match name.ends_with(MODEL_ENDING) {
+            true => name.to_owned(),
+            false => format!("{name}{MODEL_ENDING}"),
+        };
+        let program = self.program_dir.as_deref();
+        let beside_program = program.map(|program| program.join(MODELS));
+        let named = [directory, Some(Path::new("."))];
+        let installed = [
+            directory,
+            program,
+            beside_program.as_deref(),
+            self.models_dir.as_deref(),
+        ];
+        let in_each = |directories: &[Option<&Path>], file: &str| -> Vec<PathBuf> {
+            let directories = directories.iter().flatten();
+            directories.map(|directory| directory.join(file)).collect()
+        };
+        let mut paths = [in_each(&named, name), in_each(&installed, &file)].concat();
+        // Of a name with the ending, the first one is both.
+        let mut seen = BTreeSet::new();
+        paths.retain(|path| seen.insert(path.clone()));
+        paths
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_searched_as_named_then_in_the_given_directory_then_beside_the_program_then_in_the_cache() {
+        let locations = Locations {
+            program_dir: Some("/opt".into()),
+            models_dir: Some("/cache/models".into()),
+            ..Locations::default()
+        };
+        let check = |name, directory: Option<&str>, expected: &[&str]| {
+            let paths = locations.model_paths(name, directory.map(Path::new));
+            let paths: Vec<_> = paths.iter().map(|path| path.to_str().unwrap()).collect();
+            assert_eq!(paths, expected);
+        };
+        let installed = ["/opt/a.onnx", "/opt/models/a.onnx", "/cache/models/a.onnx"];
+        let of_name = [&["/m/a", "./a", "/m/a.onnx"], &installed[..]].concat();
+        check("a", Some("/m"), &of_name);
+        let of_file = [&["/m/a.onnx", "./a.onnx"], &installed[..]].concat();
+        check("a.onnx", Some("/m"), &of_file);
+        check("a.onnx", None, &of_file[1..]);
     }
 }

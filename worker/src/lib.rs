@@ -2,9 +2,10 @@
 //! object stores.
 //!
 //! Modules, in the order in which data flows: [`settings`] parses and validates the configuration, [`outbound`] calls
-//! addresses that clients supply, [`storage`] stores songs and stems, [`kafka`] holds the consumer group member and the
-//! producer, [`work`] defines a role, [`service`] runs a role for one message at a time. [`processor`] and [`uploader`]
-//! are the roles, [`api`] accepts songs over HTTP, [`admin`] reports a worker's state, [`cli`] is the command line.
+//! addresses that clients supply, [`storage`] stores songs and stems, [`model_store`] fetches models, [`kafka`] holds the
+//! consumer group member and the producer, [`work`] defines a role, [`service`] runs a role for one message at a time.
+//! [`processor`] and [`uploader`] are the roles, [`api`] accepts songs over HTTP, [`admin`] reports a worker's state,
+//! [`cli`] is the command line.
 
 pub use separation::{audio, engine, error, locations, model, onnx, song};
 
@@ -14,6 +15,7 @@ pub mod cli;
 mod clock;
 pub mod faults;
 pub mod kafka;
+pub mod model_store;
 pub mod outbound;
 pub mod processor;
 pub mod service;

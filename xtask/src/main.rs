@@ -20,6 +20,7 @@ mod demo;
 mod generate;
 mod go;
 mod images;
+mod models;
 mod node;
 mod node_images;
 mod onnx_runtime;
@@ -70,7 +71,7 @@ enum Command {
     Cluster(cluster::ClusterCommand),
     /// Check formatting, lints, fuzz targets, documentation, licenses and generated files
     Ci,
-    /// Install ONNX Runtime, and optionally the requirements of tests, into the cache directory
+    /// Install ONNX Runtime and the default model, and optionally the requirements of tests, into the cache directory
     Setup(setup::Options),
     /// Regenerate the generated files (models, fixtures, CRD, reference)
     Generate(generate::Options),

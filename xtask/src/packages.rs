@@ -42,10 +42,8 @@ impl Package {
     /// Downloads the archive and copies its members that match one of `patterns` into `directory`, without
     /// subdirectories.
     pub(crate) fn fetch_files(&self, project: &Project, patterns: &[&str], directory: &Path) -> Result<()> {
-        println!("downloading {} {}", self.name, self.version);
         let downloads = project.cache().temporary_dir()?;
-        let archive = self.download(project, downloads.path())?;
-        self.check(&archive)?;
+        let archive = self.download_into(project, downloads.path())?;
         process::read(
             project
                 .command("python3")
@@ -60,10 +58,8 @@ impl Package {
 
     /// Downloads a wheel and installs it, without dependencies, into `directory`, for `PYTHONPATH`.
     pub(crate) fn unpack(&self, project: &Project, directory: &Path) -> Result<()> {
-        println!("downloading {} {}", self.name, self.version);
         let downloads = project.cache().temporary_dir()?;
-        let archive = self.download(project, downloads.path())?;
-        self.check(&archive)?;
+        let archive = self.download_into(project, downloads.path())?;
         process::run(
             project
                 .command("python3")
@@ -85,6 +81,14 @@ impl Package {
                 .arg(&archive),
         )
         .with_context(|| format!("cannot install {} {}", self.name, self.version))
+    }
+
+    /// Downloads the archive into `directory`, and returns its path.
+    pub(crate) fn download_into(&self, project: &Project, directory: &Path) -> Result<PathBuf> {
+        println!("downloading {} {}", self.name, self.version);
+        let archive = self.download(project, directory)?;
+        self.check(&archive)?;
+        Ok(archive)
     }
 
     fn download(&self, project: &Project, directory: &Path) -> Result<PathBuf> {

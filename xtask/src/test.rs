@@ -8,7 +8,7 @@ use crate::images::{self, ImageProfile};
 use crate::onnx_runtime::{self, Build};
 use crate::process;
 use crate::project::Project;
-use crate::{components, demo, generate, node, songs, system};
+use crate::{components, demo, generate, models, node, songs, system};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -22,6 +22,13 @@ pub(crate) struct Options {
 
 /// The package and test program that run our own images on a cluster.
 const SCENARIOS: [&str; 2] = ["separation-scenarios", "scenarios"];
+
+/// The package whose tests separate with the default model.
+const NEEDS_MODEL: &str = "separation-operator";
+
+/// The options of `cargo test` that choose packages, and those that choose test programs.
+const PACKAGE_OPTIONS: &[&str] = &["-p", "--package"];
+const TEST_OPTIONS: &[&str] = &["--test"];
 
 /// Passes the directory of the images to those tests.
 pub(crate) const IMAGES: &str = "SEPARATION_IMAGES";
@@ -42,6 +49,9 @@ pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
         return fast(project, &options.cargo_test);
     }
     let no_node = install(project)?;
+    if is_chosen(&options.cargo_test, PACKAGE_OPTIONS, NEEDS_MODEL) {
+        models::install_for_tests(project)?;
+    }
     let mut tests = project.cargo("test");
     tests.args(selection(&options.cargo_test));
     if std::env::var_os(THREADS).is_none() {
@@ -108,12 +118,8 @@ pub(crate) fn install(project: &Project) -> Result<Option<String>> {
 
 /// The complete workspace, unless the caller selects packages.
 fn selection(extra: &[String]) -> Vec<&str> {
-    let cargo_arguments = extra.iter().take_while(|argument| *argument != "--");
-    let selects_packages = cargo_arguments
-        .clone()
-        .any(|argument| argument.starts_with("-p") || argument.starts_with("--package"));
     let mut arguments = vec!["--all-features", "--locked"];
-    if !selects_packages {
+    if chosen(extra, PACKAGE_OPTIONS).is_empty() {
         arguments.insert(0, "--workspace");
     }
     arguments.extend(extra.iter().map(String::as_str));
@@ -122,22 +128,30 @@ fn selection(extra: &[String]) -> Vec<&str> {
 
 /// Whether the caller's selection includes the scenarios.
 fn runs_scenarios(extra: &[String]) -> bool {
-    let cargo_arguments: Vec<_> = extra.iter().take_while(|argument| *argument != "--").collect();
-    let is_among = |options: &[&str], name: &str| {
-        let chosen: Vec<_> = cargo_arguments
-            .iter()
-            .enumerate()
-            .filter_map(|(index, argument)| match argument.split_once('=') {
-                Some((option, value)) => options.contains(&option).then_some(value),
-                None if options.contains(&argument.as_str()) => {
-                    cargo_arguments.get(index + 1).map(|value| value.as_str())
-                }
-                None => None,
-            })
-            .collect();
-        chosen.is_empty() || chosen.contains(&name)
+    is_chosen(extra, PACKAGE_OPTIONS, SCENARIOS[0]) && is_chosen(extra, TEST_OPTIONS, SCENARIOS[1])
+}
+
+/// Whether the caller's selection by these options includes `name`.
+fn is_chosen(extra: &[String], options: &[&str], name: &str) -> bool {
+    let chosen = chosen(extra, options);
+    chosen.is_empty() || chosen.contains(&name)
+}
+
+/// The values of these options of cargo: `-p NAME`, `-pNAME` and `--package=NAME`.
+fn chosen<'e>(extra: &'e [String], options: &[&str]) -> Vec<&'e str> {
+    let arguments = extra.iter().map(String::as_str);
+    let arguments: Vec<&str> = arguments.take_while(|argument| *argument != "--").collect();
+    let value = |(index, argument): (usize, &&'e str)| {
+        options.iter().find_map(|option| {
+            let rest = argument.strip_prefix(option)?;
+            match rest.strip_prefix('=') {
+                Some(value) => Some(value),
+                None if rest.is_empty() => arguments.get(index + 1).copied(),
+                None => (!option.starts_with("--")).then_some(rest),
+            }
+        })
     };
-    is_among(&["-p", "--package"], SCENARIOS[0]) && is_among(&["--test"], SCENARIOS[1])
+    arguments.iter().enumerate().filter_map(value).collect()
 }
 
 #[cfg(test)]
@@ -157,6 +171,7 @@ mod tests {
             &["--workspace", "--all-features", "--locked", "audio"],
         );
         check(&["-p", "xtask"], &["--all-features", "--locked", "-p", "xtask"]);
+        check(&["-pxtask"], &["--all-features", "--locked", "-pxtask"]);
         check(
             &["--", "-p"],
             &["--workspace", "--all-features", "--locked", "--", "-p"],
@@ -173,5 +188,28 @@ mod tests {
         assert!(runs(&["-p", "xtask", "--package=separation-scenarios"]));
         assert!(runs(&["--test", "scenarios"]));
         assert!(!runs(&["-p", "xtask"]) && !runs(&["--test=it"]));
+    }
+
+    #[test]
+    fn the_model_is_installed_for_the_tests_that_need_it() {
+        let needs = |extra: &[&str]| {
+            let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
+            is_chosen(&extra, PACKAGE_OPTIONS, NEEDS_MODEL)
+        };
+        assert!(needs(&[]) && needs(&["audio"]) && needs(&["--test", "local"]));
+        for chosen in [
+            &["-p", "separation-operator"][..],
+            &["-pseparation-operator"],
+            &["--package=xtask", "--package=separation-operator"],
+        ] {
+            assert!(needs(chosen), "{chosen:?}");
+        }
+        assert!(!needs(&[
+            "-p",
+            "separation-worker",
+            "--",
+            "-p",
+            "separation-operator"
+        ]));
     }
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::EnvVar;
 use separation_contract::environment as env;
+use separation_contract::names;
 use separation_operator::apply::{CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};
 use separation_operator::decide::PodName;
 use separation_operator::plan::{KafkaPlan, Model, SecretKey};
@@ -29,7 +31,7 @@ pub(super) struct Directories {
 
 /// Separation model of pools that name none, as on a cluster unless its operator has another default.
 pub(super) fn default_model() -> Model {
-    Model("builtin".to_owned())
+    Model::named(names::DEFAULT_MODEL)
 }
 
 impl Directories {
@@ -48,18 +50,35 @@ impl Directories {
         })
     }
 
-    /// Checks that the file of a pool's model exists. A worker waits for its model file, because in a pod the volume
-    /// may be filled later; here a missing file means a wrong path.
+    /// Checks that the pool's model is on this machine; the program `worker` knows where its models are. A worker waits
+    /// for its model, because in a pod the volume may be filled later; here a missing model means a wrong name or path.
     ///
     /// # Errors
-    /// When there is no such file.
-    pub(super) fn check_model(&self, model: &Model) -> anyhow::Result<()> {
-        let path = self.local_path(&model.0, "").unwrap_or_else(|| model.0.clone());
+    /// When there is no such model.
+    pub(super) fn check_model(&self, model: &Model, worker: &Path) -> anyhow::Result<()> {
+        if model.sha256.is_some() {
+            // The worker downloads it.
+            return Ok(());
+        }
+        let path = self
+            .local_path(&model.name, "")
+            .unwrap_or_else(|| model.name.clone());
         // Anything but an absolute path is a model's name.
-        anyhow::ensure!(
-            !path.starts_with('/') || Path::new(&path).is_file(),
-            "spec.processor.model.path: no such file: {path}; fix: name a model file of this machine"
-        );
+        if path.starts_with('/') {
+            anyhow::ensure!(
+                Path::new(&path).is_file(),
+                "spec.processor.model.path: no such file: {path}; fix: name a model file of this machine"
+            );
+            return Ok(());
+        }
+        let found = Command::new(worker)
+            .args(["models", "path", "--", &path])
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot start {}", worker.display()))?;
+        let printed = String::from_utf8_lossy(&found.stderr);
+        let problem = printed.trim().trim_start_matches("error: ");
+        anyhow::ensure!(found.status.success(), "spec.processor.model: {problem}");
         Ok(())
     }
 

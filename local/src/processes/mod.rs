@@ -298,8 +298,9 @@ fn pool_context(
         role.set_lag_check_period(options.lag_check_period);
     }
     let directories = Directories::under(data)?;
-    if let Some(model) = &plan.model {
-        directories.check_model(model)?;
+    if plan.processor.enabled {
+        let model = plan.model.clone().unwrap_or_else(environment::default_model);
+        directories.check_model(&model, &options.worker)?;
     }
     environment::write_certificates(&plan.kafka, &directories, &manifests.secrets)?;
     let mut extra_variables = BTreeMap::new();

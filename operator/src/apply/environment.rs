@@ -39,7 +39,14 @@ pub fn variables(
     match role.role {
         Role::Processor => {
             let model = plan.model.as_ref().unwrap_or(default_model);
-            variables.push(plain(env::MODEL_NAME, &model.0));
+            match &model.sha256 {
+                None => variables.push(plain(env::MODEL_NAME, &model.name)),
+                Some(sha256) => {
+                    variables.push(plain(env::MODEL_URI, &model.name));
+                    variables.push(plain(env::MODEL_SHA256, sha256));
+                    variables.extend(allowed_hosts(plan));
+                }
+            }
             variables.push(plain(env::PROVIDER, plan.provider.0));
         }
         Role::Uploader => {

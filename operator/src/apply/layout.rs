@@ -12,6 +12,9 @@ pub const WORK_PATH: &str = "/shared";
 /// Mount path of a worker's scratch volume.
 pub const SCRATCH_PATH: &str = "/scratch";
 
+/// Mount path of downloaded models: the image's `MODEL_CACHE_DIR`.
+pub(super) const MODELS_PATH: &str = "/scratch/models";
+
 /// Mount path of CA certificates.
 pub const CA_PATH: &str = "/etc/separation/kafka-ca";
 

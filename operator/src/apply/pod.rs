@@ -11,11 +11,12 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use separation_contract::model::MAX_MODEL_BYTES;
 
 use super::environment;
 use super::grace_period::grace_period;
 use super::labels::labels;
-use super::layout::{ADMIN_PORT, CA_PATH, CLIENT_PATH, CONTAINER, SCRATCH_PATH, WORK_PATH};
+use super::layout::{ADMIN_PORT, CA_PATH, CLIENT_PATH, CONTAINER, MODELS_PATH, SCRATCH_PATH, WORK_PATH};
 use super::pod_fields::DefaultRequests;
 use crate::names::WORK_VOLUME;
 use crate::plan::{PoolPlan, Role, RolePlan, SecretKey, Staging};
@@ -41,7 +42,13 @@ pub(super) fn template(
     let grace = grace_period(&role.timings).as_secs();
     // The worker's own limit and a tenth: a pod that fills its volume is evicted and loses its task.
     let scratch_limit = plan.storage.scratch_bytes + plan.storage.scratch_bytes / 10;
-    let (volumes, mounts) = volumes(plan, ScratchLimit(scratch_limit));
+    let (mut volumes, mut mounts) = volumes(plan, ScratchLimit(scratch_limit));
+    let model = plan.model.as_ref();
+    if role.role == Role::Processor && model.is_some_and(|model| model.sha256.is_some()) {
+        // The largest model, and a tenth for its parameters. A volume of its own, because songs may fill the other one.
+        volumes.push(empty_dir("models", MAX_MODEL_BYTES + MAX_MODEL_BYTES / 10));
+        mounts.push(mount("models", MODELS_PATH));
+    }
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels(plan, role.role)),
@@ -143,14 +150,7 @@ pub(super) fn volumes(
     plan: &PoolPlan,
     ScratchLimit(scratch_limit): ScratchLimit,
 ) -> (Vec<Volume>, Vec<VolumeMount>) {
-    let mut volumes = vec![Volume {
-        name: "scratch".into(),
-        empty_dir: Some(EmptyDirVolumeSource {
-            size_limit: Some(Quantity(scratch_limit.to_string())),
-            ..EmptyDirVolumeSource::default()
-        }),
-        ..Volume::default()
-    }];
+    let mut volumes = vec![empty_dir("scratch", scratch_limit)];
     let mut mounts = vec![mount("scratch", SCRATCH_PATH)];
     if let Staging::SharedVolume(shared) = &plan.storage.staging {
         volumes.push(Volume {
@@ -187,6 +187,18 @@ pub(super) fn default_requests(plan: &PoolPlan, role: Role) -> DefaultRequests {
         Role::Uploader => ("100m", "128Mi"),
     };
     DefaultRequests { cpu, memory }
+}
+
+/// A volume on the node's disk with a size limit in bytes.
+fn empty_dir(name: &str, limit: u64) -> Volume {
+    Volume {
+        name: name.into(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            size_limit: Some(Quantity(limit.to_string())),
+            ..EmptyDirVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
 }
 
 /// A volume with the certificates of several Secrets, each in a file of its own.

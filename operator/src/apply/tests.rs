@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::crd::{PodTemplate, ScalingMode, from_yaml};
+use crate::crd::{ModelSpec, PodTemplate, ScalingMode, from_yaml};
 use crate::plan::Model;
 use crate::settings::Allowance;
 
@@ -23,7 +23,7 @@ spec:
 fn settings() -> WorkerSettings {
     WorkerSettings {
         image: "separation-worker:test".into(),
-        model: Model("builtin".into()),
+        model: Model::named("builtin"),
         allowed: BTreeSet::new(),
     }
 }
@@ -459,6 +459,42 @@ fn a_processor_has_as_many_threads_as_cores_and_two_by_default() {
     ] {
         assert_eq!(given(fields.clone()), (request, json!(threads)), "{fields}");
     }
+}
+
+#[test]
+fn a_model_at_an_address_is_downloaded_into_a_volume_of_its_own() {
+    let mut pool = from_yaml(SMALLEST).expect("a pool");
+    pool.spec.egress.allowed_private_hosts = vec!["models.media.svc".into()];
+    let sha256 = "0f".repeat(32);
+    pool.spec.processor.model = Some(ModelSpec {
+        uri: Some("https://models.media.svc/a.onnx".into()),
+        sha256: Some(sha256.clone()),
+        ..ModelSpec::default()
+    });
+    let processor = template(built(&pool, Role::Processor, &settings()).expect("a Deployment"));
+    let container = &processor["spec"]["containers"][0];
+    let variable = |name: &str| {
+        let mut variables = container["env"].as_array().expect("a list").iter();
+        variables
+            .find(|variable| variable["name"] == name)
+            .map(|variable| variable["value"].clone())
+    };
+    assert_eq!(
+        variable("MODEL_URI"),
+        Some(json!("https://models.media.svc/a.onnx"))
+    );
+    assert_eq!(variable("MODEL_SHA256"), Some(json!(sha256)));
+    assert_eq!(variable("OUTBOUND_ALLOW"), Some(json!("models.media.svc")));
+    assert_eq!(variable("MODEL_NAME"), None);
+    let mounts = container["volumeMounts"].as_array().expect("a list");
+    assert!(mounts.contains(&json!({"name": "models", "mountPath": "/scratch/models"})));
+    // A cached model of 2 GiB evicts no pod.
+    let volumes = processor["spec"]["volumes"].as_array().expect("a list").iter();
+    let limits: Vec<_> = volumes.map(|volume| &volume["emptyDir"]["sizeLimit"]).collect();
+    assert_eq!(limits, [&json!("9448928051"), &json!("2362232012")]);
+    // Other pods have no model.
+    let uploader = template(built(&pool, Role::Uploader, &settings()).expect("a Deployment"));
+    assert!(!uploader.to_string().contains("models.media.svc/a.onnx"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub struct ProcessorSpec {
     /// What processors have in common with uploaders.
     #[serde(flatten)]
     pub role: RoleSpec,
-    /// Separation model. Default: the operator's --worker-model, builtin unless changed.
+    /// Separation model. Default: the operator's --worker-model, spleeter unless changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelSpec>,
     /// Execution provider of the model: CPU or CUDA. With CUDA, a worker that cannot use it does not start; request the
@@ -174,15 +174,22 @@ impl From<OffsetReset> for InitialOffset {
     }
 }
 
-/// Separation model: by name in the image, or a file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Separation model: by name in the image, a file, or an address.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.name) != has(self.path)",
-    "message": "a worker runs one model; fix: set exactly one of name and path"
-}]))]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "[has(self.name), has(self.path), has(self.uri)].filter(given, given).size() == 1",
+        "message": "a worker runs one model; fix: set exactly one of name, path, and uri with sha256"
+    },
+    {
+        "rule": "has(self.uri) == has(self.sha256)",
+        "message": "a downloaded model needs the SHA-256 of its file, and no other model has one; \
+                    fix: set sha256 together with uri, or remove it"
+    }
+]))]
 pub struct ModelSpec {
-    /// builtin, or the name of a model in the image's model directory.
+    /// Name of a model in the image, such as spleeter or builtin, or in its model directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[^/]+$"))]
     pub name: Option<String>,
@@ -191,6 +198,16 @@ pub struct ModelSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 1024), regex(pattern = r"^/"))]
     pub path: Option<String>,
+    /// Address of a model file, such as `https://models.example/vocals.onnx` or s3://models/vocals.onnx, without user
+    /// name, password and query. Processors download it when they start, with the credentials of storage.s3 for s3://,
+    /// and check sha256. Parameters are read from the same address with .json in place of .onnx.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 1024), regex(pattern = r"^(https|s3)://[^?#@ ]+$"))]
+    pub uri: Option<String>,
+    /// SHA-256 of the file at uri, as sha256sum prints it: 64 hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
+    pub sha256: Option<String>,
 }
 
 /// Execution provider of the model.

@@ -132,9 +132,14 @@ pub struct SharedVolume {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeleteInput(pub &'static str);
 
-/// Name or path of the separation model.
+/// The separation model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Model(pub String);
+pub struct Model {
+    /// Its name, its path, or the address that workers download it from.
+    pub name: String,
+    /// SHA-256 of the file at an address; none for a name or a path.
+    pub sha256: Option<String>,
+}
 
 /// Execution provider of the model, in the worker's spelling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,19 +224,36 @@ fn scratch_bytes(spec: &StorageSpec, checks: &mut Checks) -> Option<u64> {
 }
 
 impl Model {
+    /// A model that workers have: by name or path.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            sha256: None,
+        }
+    }
+
     pub(super) fn from_spec(spec: &ModelSpec, checks: &mut Checks) -> Option<Self> {
-        match (&spec.name, &spec.path) {
-            (Some(model), None) => Some(Self(model.clone())),
-            (None, Some(path)) if path.starts_with('/') => Some(Self(path.clone())),
-            (None, Some(path)) => checks.refuse(
+        match (&spec.name, &spec.path, &spec.uri, &spec.sha256) {
+            (Some(name), None, None, None) => Some(Self::named(name)),
+            (None, Some(path), None, None) if path.starts_with('/') => Some(Self::named(path)),
+            (None, Some(path), None, None) => checks.refuse(
                 "processor.model.path",
                 format!("`{path}` is not an absolute path"),
                 "write the path in the container, starting with /",
             ),
+            (None, None, Some(uri), Some(sha256)) => Some(Self {
+                name: uri.clone(),
+                sha256: Some(sha256.clone()),
+            }),
+            (None, None, Some(_), None) => checks.refuse(
+                "processor.model.sha256",
+                "a downloaded model needs the SHA-256 of its file",
+                "set it to what sha256sum prints for the file",
+            ),
             _ => checks.refuse(
                 "processor.model",
                 "a worker runs one model",
-                "set exactly one of name and path",
+                "set exactly one of name, path, and uri with sha256",
             ),
         }
     }

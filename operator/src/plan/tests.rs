@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::crd::from_yaml;
-use crate::crd::{ScaleDownSpec, TargetKind, TargetSpec};
+use crate::crd::{ModelSpec, ScaleDownSpec, TargetKind, TargetSpec};
 use crate::decide::{Mode, Target};
 
 const FULL: &str = include_str!("../../tests/pools/full.yaml");
@@ -70,6 +70,57 @@ fn an_absent_model_and_target_are_the_operators_defaults() {
         plan.processor.policy.target,
         Target::TasksPerReplica(NonZeroU32::MIN)
     );
+}
+
+#[test]
+fn a_model_has_one_source_and_a_checksum_if_it_is_downloaded() {
+    let check = |model: ModelSpec, expected: Result<Model, &str>| {
+        let mut pool = full();
+        pool.spec.processor.model = Some(model);
+        match (PoolPlan::from_pool(&pool), expected) {
+            (Ok(plan), expected) => assert_eq!(plan.model.ok_or(""), expected),
+            (Err(problems), expected) => {
+                let expected = expected.expect_err("it is valid");
+                assert!(problems.to_string().contains(expected), "{problems}");
+            }
+        }
+    };
+    let uri = Some("s3://models/a.onnx".to_owned());
+    let sha256 = Some("0f".repeat(32));
+    let of_file = ModelSpec {
+        path: Some("/models/a.onnx".into()),
+        ..ModelSpec::default()
+    };
+    let downloaded = ModelSpec {
+        uri: uri.clone(),
+        sha256: sha256.clone(),
+        ..ModelSpec::default()
+    };
+    check(of_file.clone(), Ok(Model::named("/models/a.onnx")));
+    check(
+        downloaded.clone(),
+        Ok(Model {
+            name: "s3://models/a.onnx".into(),
+            sha256: sha256.clone(),
+        }),
+    );
+    let unchecked = ModelSpec {
+        sha256: None,
+        ..downloaded
+    };
+    check(unchecked, Err("spec.processor.model.sha256"));
+    check(
+        ModelSpec {
+            uri,
+            ..of_file.clone()
+        },
+        Err("set exactly one of name, path"),
+    );
+    check(
+        ModelSpec { sha256, ..of_file },
+        Err("set exactly one of name, path"),
+    );
+    check(ModelSpec::default(), Err("set exactly one of name, path"));
 }
 
 #[test]

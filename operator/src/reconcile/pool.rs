@@ -374,8 +374,8 @@ impl PoolState {
         };
         let (model, execution_provider) = match role {
             Role::Processor => (
-                or_default(plan.model.as_ref().map(|model| &model.0), |settings| {
-                    &settings.model.0
+                or_default(plan.model.as_ref().map(|model| &model.name), |settings| {
+                    &settings.model.name
                 }),
                 plan.provider.0.to_uppercase(),
             ),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::{Args, ValueEnum};
+use separation_contract::names;
 
 use crate::plan::Model;
 
@@ -13,8 +14,8 @@ pub struct WorkerArguments {
     /// Worker image of pools that name none
     #[arg(long, env = "WORKER_IMAGE", value_name = "IMAGE")]
     pub worker_image: String,
-    /// Separation model of pools that name none: builtin, or the name of a model in the image
-    #[arg(long, env = "WORKER_MODEL", default_value = "builtin", value_name = "MODEL")]
+    /// Separation model of pools that name none: the name of a model in the image, such as spleeter or builtin
+    #[arg(long, env = "WORKER_MODEL", default_value = names::DEFAULT_MODEL, value_name = "MODEL")]
     pub worker_model: String,
     /// Settings of pods that pools may use although they are refused by default, comma separated
     #[arg(
@@ -58,7 +59,7 @@ impl WorkerArguments {
     pub fn settings(&self) -> WorkerSettings {
         WorkerSettings {
             image: self.worker_image.clone(),
-            model: Model(self.worker_model.clone()),
+            model: Model::named(&self.worker_model),
             allowed: self.allow_in_pod_template.iter().copied().collect(),
         }
     }

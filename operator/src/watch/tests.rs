@@ -131,7 +131,7 @@ async fn a_watch_that_panics_ends_the_operator() {
         leadership: crate::lease::Leadership::always("operator-1"),
         scopes: vec![None],
         workers: crate::settings::WorkerSettings {
-            model: crate::plan::Model("builtin".into()),
+            model: crate::plan::Model::named("builtin"),
             image: "worker".into(),
             allowed: std::collections::BTreeSet::new(),
         },

@@ -42,7 +42,7 @@ fn worker_pod(role: Role) -> PodSpec {
     let plan = PoolPlan::from_pool(&crd::from_yaml(POOL).expect("a pool")).expect("a plan");
     let settings = WorkerSettings {
         image: "separation-worker:test".to_owned(),
-        model: Model("builtin".to_owned()),
+        model: Model::named("builtin"),
         allowed: BTreeSet::new(),
     };
     let manifest = Manifest::new(Arc::new(plan), role, Arc::new(settings));
@@ -154,6 +154,29 @@ fn onnx_runtime_is_pinned_in_one_place_only() {
             .iter()
             .any(|line| line.contains("cargo xtask setup"))
     );
+}
+
+#[test]
+fn images_contain_the_default_model_where_no_volume_is_mounted() {
+    for (target, parts) in [("worker", "parts"), ("cuda", "parts-cuda")] {
+        let lines = stage(WORKER, target);
+        let copied = format!("COPY --from={parts} /parts/models/ /opt/separation/models/");
+        assert!(lines.contains(&copied.as_str()), "{copied} is not in {lines:?}");
+        // Users mount their own models at /models.
+        assert!(
+            lines.iter().any(|line| line.contains("MODEL_FILE_DIR=/models ")),
+            "{lines:?}"
+        );
+        // The model's license.
+        let licenses = "org.opencontainers.image.licenses=\"Apache-2.0 AND MIT\" \\";
+        assert!(lines.contains(&licenses), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_stage_uses_no_program_that_only_the_cache_of_an_earlier_build_has() {
+    let lines = stage(WORKER, "compiled-cuda");
+    assert!(!lines.iter().any(|line| line.contains("/target/")), "{lines:?}");
 }
 
 #[test]

@@ -197,7 +197,7 @@ fn sample_pools_are_valid() {
     // With no additional privileges.
     let workers = Arc::new(WorkerSettings {
         image: "separation-worker:test".to_owned(),
-        model: Model("builtin".to_owned()),
+        model: Model::named("builtin"),
         allowed: BTreeSet::new(),
     });
     let mut names = Vec::new();

@@ -14,7 +14,7 @@ use separation_testbed::{
 use serde_json::Value;
 
 const OPERATOR: &str = env!("CARGO_BIN_EXE_separation-operator");
-const POOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/samples/local.yaml");
+const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/samples/local.yaml");
 
 /// Longer than any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -43,6 +43,14 @@ impl Place {
         path
     }
 
+    /// The sample with the built-in model, which is fast and installed everywhere.
+    fn pool(&self) -> PathBuf {
+        let sample = fs::read_to_string(SAMPLE).unwrap();
+        let pool = sample.replace("  processor:\n", "  processor:\n    model: {name: builtin}\n");
+        assert_ne!(pool, sample);
+        self.song("local.yaml", pool.as_bytes())
+    }
+
     fn local(&self, pool: impl AsRef<Path>) -> WorkerOptions {
         WorkerOptions::new(OPERATOR, "local")
             .arg("--file")
@@ -57,7 +65,7 @@ impl Place {
     fn holding(&self) -> (Worker, PathBuf) {
         let hold = self.song("hold", b"");
         let local = self
-            .local(POOL)
+            .local(self.pool())
             .env("SEPARATION_HOLD", "separated")
             .env("SEPARATION_HOLD_WHILE", &hold);
         (local.start().unwrap(), hold)
@@ -134,7 +142,12 @@ async fn one_command_separates_songs_into_stems() {
         place.song("one.wav", &song(3.0, 1)),
         place.song("two.wav", &song(2.0, 2)),
     ];
-    let local = place.local(POOL).arg("--input").args(songs).start().unwrap();
+    let local = place
+        .local(place.pool())
+        .arg("--input")
+        .args(songs)
+        .start()
+        .unwrap();
     assert_eq!(local.wait_exit(PATIENCE).await.unwrap(), 0, "{}", local.log_end());
     let mut reports = reports(&local);
     reports.sort_by_key(|report| report["input"].to_string());
@@ -163,7 +176,12 @@ async fn an_invalid_song_fails_and_the_others_do_not() {
         place.song("bad.wav", b"no audio"),
         place.song("good.wav", &tiny_song(1)),
     ];
-    let local = place.local(POOL).arg("--input").args(songs).start().unwrap();
+    let local = place
+        .local(place.pool())
+        .arg("--input")
+        .args(songs)
+        .start()
+        .unwrap();
     assert_eq!(local.wait_exit(PATIENCE).await.unwrap(), 1);
     let reports = reports(&local);
     let status = |name: &str| {
@@ -234,7 +252,7 @@ async fn a_second_ctrl_c_ends_the_command_immediately() {
 #[tokio::test]
 async fn workers_do_not_outlive_a_killed_command() {
     let place = Place::new();
-    let local = place.local(POOL).start().unwrap();
+    let local = place.local(place.pool()).start().unwrap();
     let api = api(&local).await;
     post(&api, tiny_song(1)).await;
     wait_for("a worker", || !place.processors().is_empty()).await;
@@ -254,18 +272,19 @@ async fn invalid_arguments_are_refused_with_a_fix() {
     };
     check(place.local("/no/pool.yaml"), "cannot read /no/pool.yaml").await;
     check(
-        place.local(POOL).args(["--worker", "/no/worker"]),
+        place.local(place.pool()).args(["--worker", "/no/worker"]),
         "--worker: no such file: /no/worker",
     )
     .await;
     check(
-        place.local(POOL).args(["--input", "/no/song.mp3"]),
+        place.local(place.pool()).args(["--input", "/no/song.mp3"]),
         "no such file: /no/song.mp3",
     )
     .await;
     let header = "apiVersion: separation.dev/v1beta1\nkind: SeparationPool\nmetadata: {name: a}\nspec:";
     let secret = pool(&format!(
-        "{header} {{storage: {{s3: {{credentialsSecretRef: {{name: keys}}}}, stems: {{bucket: stems}}}}}}"
+        "{header} {{processor: {{model: {{name: builtin}}}}, \
+         storage: {{s3: {{credentialsSecretRef: {{name: keys}}}}, stems: {{bucket: stems}}}}}}"
     ));
     check(
         place.local(secret),
@@ -288,6 +307,12 @@ async fn invalid_arguments_are_refused_with_a_fix() {
     check(
         place.local(with_model("/no/model.onnx")),
         "spec.processor.model.path: no such file: /no/model.onnx; fix:",
+    )
+    .await;
+    let empty = place.directory.join("empty");
+    check(
+        place.local(SAMPLE).env("SEPARATION_CACHE_DIR", &empty),
+        "spec.processor.model: model spleeter is not installed",
     )
     .await;
     let song = place.song("song.onnx", &tiny_song(1));
@@ -319,6 +344,7 @@ spec:
     stems: {{bucket: {bucket}}}
     staging: {{persistentVolumeClaim: {{claimName: work}}}}
   processor:
+    model: {{name: builtin}}
     consumer: {{sessionTimeoutMs: 6000, heartbeatIntervalMs: 1000}}
     scaling: {{lagCheckPeriodSeconds: 1, scaleDown: {{stabilizationWindowSeconds: 1}}, maxReplicas: 2}}
   uploader: {{scaling: {{lagCheckPeriodSeconds: 1, maxReplicas: 1}}}}

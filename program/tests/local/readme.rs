@@ -71,7 +71,7 @@ impl Checkout {
         fs::write(self.path("source.wav"), song(2.0, 1)).unwrap();
         let (_, format) = name.rsplit_once('.').unwrap();
         self.succeeds(&format!(
-            "separation-worker separate source.wav --output-dir made --format {format}
+            "separation-worker separate source.wav --output-dir made --format {format} --model builtin
             mv made/source_instrumental.{format} {name}; rm -r made source.wav"
         ))
         .await;
@@ -111,7 +111,8 @@ fn every_documented_command_is_tested() {
 #[tokio::test]
 async fn the_documented_command_separates_songs() {
     let checkout = Checkout::new();
-    for name in ["SONG.mp3", "SONG.wav", "other.flac"] {
+    fs::create_dir(checkout.path("ALBUM")).unwrap();
+    for name in ["SONG.mp3", "SONG.wav", "other.flac", "ALBUM/track.flac"] {
         checkout.song(name).await;
     }
     let models = Path::new(REPOSITORY).join("worker/tests/models");
@@ -121,11 +122,11 @@ async fn the_documented_command_separates_songs() {
         fs::copy(model, checkout.path(&name)).unwrap();
     }
     checkout.succeeds(&readme_block("Use it")).await;
-    checkout.check_stems(&["SONG"]);
+    checkout.check_stems(&["SONG", "track"]);
     assert!(checkout.path("stems/other_vocals.flac").is_file());
     assert_eq!(
         checkout.asked_of_cargo(),
-        "cargo build --release --locked -p separation-worker\n"
+        "cargo xtask setup\ncargo build --release --locked -p separation-worker\n"
     );
 }
 

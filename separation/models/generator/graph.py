@@ -21,6 +21,7 @@ class Graph:
         self._name = name
         self._nodes = []
         self._constants = []
+        self._weights = []
         self._inputs = []
         self._outputs = []
 
@@ -41,6 +42,12 @@ class Graph:
         """A list of axes, limits or sizes."""
         return self.constant(name, list(values), np.int64)
 
+    def weights(self, name: str, shape: list[int], element_type: int) -> str:
+        """A tensor that the file does not contain: it is appended to the file later."""
+        values = np.zeros(shape, helper.tensor_dtype_to_np_dtype(element_type))
+        self._weights.append(numpy_helper.from_array(values, name))
+        return name
+
     def add(self, operator: str, inputs: list[str], output: str, **attributes) -> str:
         """Adds a node named after its result, so that profiles match the formula."""
         self._nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
@@ -48,16 +55,17 @@ class Graph:
 
     def serialize(self, doc: str = "") -> bytes:
         """Checks the graph, shapes included, and returns the bytes of the file."""
-        graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, self._constants)
-        model = helper.make_model(
-            graph,
+        onnx.checker.check_model(self._model(self._constants + self._weights, doc), full_check=True)
+        return self._model(self._constants, doc).SerializeToString(deterministic=True)
+
+    def _model(self, constants: list, doc: str) -> onnx.ModelProto:
+        return helper.make_model(
+            helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, constants),
             producer_name="generate.py",
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             doc_string=doc,
         )
-        onnx.checker.check_model(model, full_check=True)
-        return model.SerializeToString(deterministic=True)
 
 
 def sidecar(**keys) -> bytes:

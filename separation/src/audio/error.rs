@@ -126,9 +126,33 @@ pub enum AudioError {
         /// The resampler's message.
         detail: String,
     },
-    /// This build has no MP3 output.
-    #[error("this build cannot write mp3: build it with the cargo feature `mp3` (LAME, under the LGPL)")]
-    Mp3NotBuilt,
+    /// MP3 cannot be written without ffmpeg.
+    #[error(
+        "mp3 is written by the ffmpeg program, which is not installed; fix: install ffmpeg, or write flac"
+    )]
+    Mp3NeedsFfmpeg,
+    /// The installed ffmpeg cannot write MP3.
+    #[error(
+        "the installed ffmpeg cannot write mp3: it has no encoder libmp3lame; fix: install an ffmpeg with it, or \
+        write flac"
+    )]
+    Mp3NeedsLame,
+    /// ffmpeg did not encode the file.
+    #[error("ffmpeg could not write {path}: {detail}")]
+    FfmpegEncode {
+        /// The file.
+        path: PathBuf,
+        /// The most specific line that ffmpeg wrote, or its exit status.
+        detail: String,
+    },
+    /// Files of this format cannot have this sample rate.
+    #[error("{format} cannot have a sample rate of {rate_hz} Hz; fix: write wav, or at 44.1 kHz")]
+    OutputRate {
+        /// Extension of the format.
+        format: &'static str,
+        /// The sample rate in Hz.
+        rate_hz: u32,
+    },
 }
 
 /// Constructors that copy the path; those without a detail return one for `map_err`.
@@ -210,7 +234,10 @@ impl AudioError {
             | Self::SampleRate { .. }
             | Self::Channels { .. }
             | Self::TooLong { .. }
-            | Self::Mp3NotBuilt => ErrorClass::Permanent,
+            | Self::Mp3NeedsFfmpeg
+            | Self::Mp3NeedsLame
+            | Self::FfmpegEncode { .. }
+            | Self::OutputRate { .. } => ErrorClass::Permanent,
             Self::Encode { .. } | Self::Resample { .. } => ErrorClass::Bug,
         }
     }

@@ -1,28 +1,33 @@
-//! Reads and writes audio files. All audio in memory is stereo, 44.1 kHz, planar `f32`.
+//! Reads and writes audio files. All audio in memory is stereo, planar `f32`, at 44.1 kHz except behind a
+//! [`ResampledSink`].
 //!
 //! Sources are read and sinks are written block by block; nothing here may hold a complete song in memory.
 
 mod error;
+mod ffmpeg;
 mod read;
+mod resample;
 mod write;
 
 use std::ops::Range;
 
 pub use error::AudioError;
-pub use read::{FfmpegUse, FileSource, SourceInfo, SourceOptions, SourceReport, open, open_bytes};
+pub use read::{
+    FfmpegUse, FileSource, SourceInfo, SourceOptions, SourceReport, is_recognized, open, open_bytes,
+};
 pub(crate) use write::directory_of;
 pub use write::{
-    FlacSamples, OutputFormat, PeakSpool, SinkReport, UnpublishedFile, WavSamples, create, part_file,
-    remove_abandoned,
+    FlacSamples, Mp3Bitrate, OutputFormat, PeakSpool, ResampledSink, SinkReport, UnpublishedFile, WavSamples,
+    check_encoder, create, create_at_rate, part_file, remove_abandoned,
 };
 
-/// The one sample rate that models are trained at and that stems are written with, in Hz.
+/// The one sample rate that models are trained at, in Hz.
 pub const SAMPLE_RATE_HZ: u32 = 44_100;
 
 /// The most frames in one block of a source: 16,384 frames x 2 channels x 4 bytes = 128 KiB.
 pub const MAX_BLOCK_FRAMES: usize = 16_384;
 
-/// A block of stereo audio at 44.1 kHz: two channels of equal length, full scale at -1 and 1.
+/// A block of stereo audio, at 44.1 kHz except behind a [`ResampledSink`]: two channels of equal length, full scale at -1 and 1.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StereoBlock {
     /// Samples of the left channel.

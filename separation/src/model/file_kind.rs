@@ -62,8 +62,8 @@ pub(super) fn without_bom(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// Why a file is not a loadable model, if its content shows that.
-pub(crate) fn not_onnx(model: &Path) -> Option<String> {
+/// Why a file is not a loadable model, if its content shows that: its kind and the fix, after "the file is".
+pub fn not_onnx(model: &Path) -> Option<String> {
     // An unreadable file was already an error of loading it.
     describe(BufReader::new(File::open(model).ok()?)).ok()?
 }

@@ -164,7 +164,7 @@ pub fn parse_parameters(
     })
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>, ParametersError> {
+pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, ParametersError> {
     let unreadable = |source| ParametersError::Read {
         path: path.into(),
         source,

@@ -150,6 +150,7 @@ mod tests {
             onnx_runtime: Some("/given/lib.so".into()),
             program_dir: Some(program.path().into()),
             cache_dir: Some(cache.path().into()),
+            ..Locations::default()
         };
         assert_eq!(
             find(&locations, Provider::Cpu).unwrap(),

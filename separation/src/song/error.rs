@@ -11,6 +11,16 @@ use crate::onnx::LoadError;
 /// Why a song was not separated.
 #[derive(Debug, thiserror::Error)]
 pub enum SongError {
+    /// No model of this name is installed.
+    #[error("model {name} is not installed (looked for {searched}); fix: {fix}")]
+    NotInstalled {
+        /// Its name.
+        name: String,
+        /// The paths that were searched, in order.
+        searched: String,
+        /// How to install it.
+        fix: String,
+    },
     /// The model file does not exist.
     #[error("there is no model file {path}")]
     NoModel {
@@ -55,7 +65,9 @@ impl SongError {
     /// Whether a retry may succeed.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NoModel { .. } | Self::Parameters(_) | Self::Overlap(_) => ErrorClass::Permanent,
+            Self::NotInstalled { .. } | Self::NoModel { .. } | Self::Parameters(_) | Self::Overlap(_) => {
+                ErrorClass::Permanent
+            }
             Self::ReadModel { .. } => ErrorClass::Transient,
             Self::Load(error) => error.class(),
             Self::Separate(error) => error.class(),

@@ -4,24 +4,29 @@
 
 mod encoding;
 mod error;
+mod format;
 mod level;
+mod model_file;
 
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub use error::SongError;
+pub use format::{StemFormat, StemRate};
+pub use model_file::ModelFile;
 use sha2::{Digest as _, Sha256};
 
 use crate::audio::{
-    self, FileSource, OutputFormat, PeakSpool, SinkReport, SourceInfo, SourceOptions, SourceReport,
-    StereoSink, UnpublishedFile,
+    self, AudioError, FileSource, PeakSpool, ResampledSink, SAMPLE_RATE_HZ, SinkReport, SourceInfo,
+    SourceOptions, SourceReport, StereoSink, UnpublishedFile,
 };
 use crate::engine::{self, ChunkGrid, Control, Overlap, Plan, Progress, SeparateError, StemFormula};
 use crate::locations::Locations;
-use crate::model::{self, ModelChoice, ModelParameters, StemName};
+use crate::model::{self, ModelChoice, ModelParameters, Provenance, StemName};
 use crate::onnx::{ModelSource, OnnxNetwork, Provider, RuntimeOptions};
 use encoding::{Encoders, Stoppable};
 use level::{AUDIO_SEPARATOR_PEAK, Scaled, lowering_gain};
@@ -44,8 +49,10 @@ pub struct SongSettings {
     pub formula: Formula,
     /// Level adjustment of stems.
     pub normalize: Normalize,
-    /// Output format of stems.
-    pub format: OutputFormat,
+    /// Format of stems.
+    pub format: StemFormat,
+    /// Sample rate of stems.
+    pub rate: StemRate,
 }
 
 /// How stems are computed from the model's output.
@@ -83,7 +90,7 @@ pub struct SongReport {
     pub input: SourceInfo,
     /// Problems found while reading it.
     pub source: SourceReport,
-    /// Length of the song, and of each stem, in frames at 44.1 kHz.
+    /// Length of the song in frames at 44.1 kHz.
     pub frames: u64,
     /// The written files, in the requested order.
     pub outputs: Vec<(StemOutput, SinkReport)>,
@@ -95,6 +102,7 @@ pub struct Separator {
     parameters: ModelParameters,
     batch: usize,
     fingerprint: String,
+    provenance: Provenance,
 }
 
 impl Separator {
@@ -107,28 +115,30 @@ impl Separator {
         options: RuntimeOptions,
         locations: &Locations,
     ) -> Result<Self, SongError> {
-        let (source, parameters) = match choice {
-            ModelChoice::Builtin => (
+        let file = ModelFile::find(choice, locations)?;
+        let (source, parameters) = match &file {
+            None => (
                 ModelSource::Bytes(model::BUILTIN_ONNX),
                 model::builtin_parameters(),
             ),
-            ModelChoice::File { model, parameters } => {
-                if !model.is_file() {
-                    return Err(SongError::NoModel { path: model.clone() });
-                }
-                (
-                    ModelSource::File(model),
-                    model::find_parameters(model, parameters.as_deref())?,
-                )
-            }
+            Some(ModelFile { model, parameters }) => (
+                ModelSource::File(model),
+                model::find_parameters(model, parameters.as_deref())?,
+            ),
         };
         let network = OnnxNetwork::load(source, options, locations, |fixed| parameters.shape(fixed))?;
         let batch = match options.provider {
             Provider::Cpu => 1,
             Provider::Cuda => network.batch_limit().unwrap_or(CUDA_BATCH),
         };
+        let (sha256, fingerprint) = checksums(source, &parameters)?;
+        let provenance = match &file {
+            None => Provenance::of_builtin(sha256),
+            Some(file) => Provenance::of_file(&file.model, file.parameters.as_deref(), sha256),
+        };
         Ok(Self {
-            fingerprint: fingerprint(source, &parameters)?,
+            fingerprint,
+            provenance,
             network,
             parameters,
             batch,
@@ -138,6 +148,23 @@ impl Separator {
     /// Identifies the model, in hexadecimal digits: SHA-256 of its file and its parameters.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// License and origin of the model.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// The tensor contract of the model, and the shape of its spectra, as text.
+    pub fn contract(&self) -> String {
+        use engine::Network as _;
+        let shape = self.network.shape();
+        format!(
+            "mdx, float32 of [batch, 4, F = {}, T = {}], n_fft {}",
+            shape.rows(),
+            shape.columns(),
+            shape.n_fft()
+        )
     }
 
     /// The stem that the model finds, and its complement.
@@ -185,11 +212,15 @@ impl Separator {
             gain,
         };
         let [primary, secondary] = self.stems();
+        let stem_files = StemFiles {
+            settings,
+            song: source.inner.info().clone(),
+            song_frames: Arc::default(),
+            control,
+        };
         let sink = |stem: &StemName| -> Result<Option<Box<dyn StereoSink>>, SongError> {
             let output = outputs.iter().find(|output| output.stem == *stem);
-            output
-                .map(|output| create(&output.path, settings, control))
-                .transpose()
+            output.map(|output| stem_files.create(&output.path)).transpose()
         };
         let (primary_sink, secondary_sink) = (sink(&primary)?, sink(&secondary)?);
         let sinks = usize::from(primary_sink.is_some()) + usize::from(secondary_sink.is_some());
@@ -200,6 +231,9 @@ impl Separator {
             let mut encoders = Encoders::start(scope, primary_sink, secondary_sink);
             let mut deliver = |stems| encoders.write(stems);
             let frames = engine::separate(network, &plan, &mut source, &mut deliver, report, control)?;
+            if let Some(song_frames) = source.inner.file_frames() {
+                stem_files.song_frames.get_or_init(|| song_frames);
+            }
             let files = encoders
                 .finish()
                 .map_err(|error| match control.check(Instant::now()) {
@@ -210,9 +244,8 @@ impl Separator {
         })?;
 
         let outputs = publish(unpublished, outputs)?;
-        let input = source.inner.info().clone();
         Ok(SongReport {
-            input,
+            input: stem_files.song,
             source: source.inner.report(),
             frames,
             outputs,
@@ -263,8 +296,8 @@ fn publish(
     Ok(published)
 }
 
-/// SHA-256 of a model and of its parameters. Reads the file as a stream.
-fn fingerprint(source: ModelSource<'_>, parameters: &ModelParameters) -> Result<String, SongError> {
+/// SHA-256 of a model, and of the model with its parameters. Reads the file as a stream.
+fn checksums(source: ModelSource<'_>, parameters: &ModelParameters) -> Result<(String, String), SongError> {
     let mut digest = Sha256::new();
     match source {
         ModelSource::Bytes(bytes) => digest.update(bytes),
@@ -277,12 +310,13 @@ fn fingerprint(source: ModelSource<'_>, parameters: &ModelParameters) -> Result<
             })?;
         }
     }
+    let hexadecimal = |digest: Sha256| -> String {
+        let bytes = digest.finalize();
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let sha256 = hexadecimal(digest.clone());
     digest.update(format!("{parameters:?}"));
-    Ok(digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok((sha256, hexadecimal(digest)))
 }
 
 /// A writer that hashes its input.
@@ -307,21 +341,43 @@ fn open(input: &Path) -> Result<FileSource, SongError> {
     audio::open(input, &options).map_err(SongError::Open)
 }
 
-fn create(path: &Path, settings: &SongSettings, control: &Control) -> Result<Box<dyn StereoSink>, SongError> {
-    let sink = audio::create(path, settings.format).map_err(SongError::Create)?;
-    let limit = match (settings.formula, settings.normalize) {
-        (Formula::AudioSeparator, _) => AUDIO_SEPARATOR_PEAK,
-        (Formula::Uvr, Normalize::Peak) => settings.format.full_scale(),
-        (Formula::Uvr, Normalize::None) => return Ok(sink),
-    };
-    let sink = Box::new(Stoppable {
-        inner: sink,
-        path: path.into(),
-        control: control.clone(),
-    });
-    let spool = PeakSpool::new(sink, audio::directory_of(path), move |peak| {
-        lowering_gain(peak, limit)
-    })
-    .map_err(SongError::Create)?;
-    Ok(Box::new(spool))
+/// Creates the files of a song's stems.
+struct StemFiles<'s> {
+    settings: &'s SongSettings,
+    song: SourceInfo,
+    /// Length of the song at its own rate, once it is known.
+    song_frames: Arc<OnceLock<u64>>,
+    control: &'s Control,
+}
+
+impl StemFiles<'_> {
+    fn create(&self, path: &Path) -> Result<Box<dyn StereoSink>, SongError> {
+        let rate_hz = self.settings.rate.for_song(&self.song);
+        let sink = self.create_at_rate(path, rate_hz).map_err(SongError::Create)?;
+        if rate_hz == SAMPLE_RATE_HZ {
+            return Ok(sink);
+        }
+        // Outside the spool, because conversion changes peaks.
+        let sink = ResampledSink::new(sink, path, rate_hz, Arc::clone(&self.song_frames));
+        Ok(Box::new(sink.map_err(SongError::Create)?))
+    }
+
+    fn create_at_rate(&self, path: &Path, rate_hz: u32) -> Result<Box<dyn StereoSink>, AudioError> {
+        let format = self.settings.format.for_song(&self.song);
+        let sink = audio::create_at_rate(path, format, rate_hz)?;
+        let limit = match (self.settings.formula, self.settings.normalize) {
+            (Formula::AudioSeparator, _) => AUDIO_SEPARATOR_PEAK,
+            (Formula::Uvr, Normalize::Peak) => format.full_scale(),
+            (Formula::Uvr, Normalize::None) => return Ok(sink),
+        };
+        let sink = Box::new(Stoppable {
+            inner: sink,
+            path: path.into(),
+            control: self.control.clone(),
+        });
+        let spool = PeakSpool::new(sink, audio::directory_of(path), move |peak| {
+            lowering_gain(peak, limit)
+        })?;
+        Ok(Box::new(spool))
+    }
 }

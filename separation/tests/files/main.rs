@@ -6,6 +6,7 @@
 mod fragments;
 mod linear;
 mod ogg;
+mod own_format;
 mod refused;
 mod streams;
 mod support;

@@ -78,6 +78,27 @@ fn an_aac_packet_without_audio_is_silence_and_not_the_one_before_it() {
     );
 }
 
+#[test]
+fn a_damaged_packet_of_alac_in_caf_is_a_full_frame_of_silence() {
+    let intact = encode("-c:a alac -sample_fmt s16p -f caf");
+    let mut damaged = intact.clone();
+    // The first packet begins after the chunk's length and its edit count. ALAC has no such element.
+    let packet = offset_of(&intact, b"data") + 16;
+    assert_eq!(std::mem::replace(&mut damaged[packet], 0x40), 0x20);
+    let directory = tempfile::tempdir().unwrap();
+    let decoded = |file: &[u8]| {
+        let path = directory.path().join("song");
+        std::fs::write(&path, file).unwrap();
+        read(&path, FfmpegUse::Forbidden).unwrap()
+    };
+    let (expected, _) = decoded(&intact);
+    let (found, report) = decoded(&damaged);
+    assert_eq!(report.skipped_packets, 1);
+    assert_eq!(found.frames(), expected.frames());
+    assert!(found.left[..4_096].iter().all(|sample| *sample == 0.0));
+    assert_eq!(found.left[4_096..], expected.left[4_096..]);
+}
+
 fn adts_frame_bytes(header: &[u8]) -> usize {
     usize::from(header[3] & 3) << 11 | usize::from(header[4]) << 3 | usize::from(header[5] >> 5)
 }

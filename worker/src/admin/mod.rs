@@ -131,8 +131,36 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     ([(header::CONTENT_TYPE, kind)], admin.metrics.text()).into_response()
 }
 
+/// The worker's state, and the dependencies that refuse it.
+#[derive(serde::Serialize)]
+struct Status {
+    #[serde(flatten)]
+    activity: Activity,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    held: Vec<HeldDependency>,
+}
+
+#[derive(serde::Serialize)]
+struct HeldDependency {
+    dependency: String,
+    /// Unix seconds.
+    since: u64,
+    fix: &'static str,
+}
+
 async fn status(State(admin): State<Admin>) -> Response {
-    axum::Json(admin.activity.borrow().clone()).into_response()
+    let held = admin.holds.reports().into_iter();
+    let held = held.map(|(hold, fix)| HeldDependency {
+        dependency: hold.dependency().to_owned(),
+        since: hold.since,
+        fix,
+    });
+    let activity = admin.activity.borrow().clone();
+    axum::Json(Status {
+        activity,
+        held: held.collect(),
+    })
+    .into_response()
 }
 
 async fn drain(State(admin): State<Admin>) -> Response {
@@ -215,6 +243,12 @@ mod tests {
                 held.since
             )
         );
+        let expected = format!(
+            r#"{{"state":"busy","task":"a","held":[{{"dependency":"s3:403","since":{},"fix":"grant it"}}]}}"#,
+            held.since
+        );
+        assert_eq!(call(&admin, "GET /status HTTP/1.1").await, (200, expected));
+        admin.holds.clear("s3:403");
         assert_eq!(
             call(&admin, "GET /status HTTP/1.1").await,
             (200, r#"{"state":"busy","task":"a"}"#.into())

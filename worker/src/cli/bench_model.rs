@@ -10,14 +10,14 @@ use super::failure::Failure;
 use super::printing::json_out;
 use crate::engine::Network as _;
 use crate::locations::Locations;
-use crate::model::ModelChoice;
+use crate::model::{DEFAULT_MODEL, ModelChoice};
 use crate::onnx::{MAX_THREADS, Provider, RuntimeOptions};
 use crate::song::Separator;
 
 #[derive(Debug, Args)]
 pub(super) struct BenchModelArguments {
-    /// `builtin`, or an MDX-Net model
-    #[arg(long, default_value = "builtin")]
+    /// Name of an installed model, or a file
+    #[arg(long, default_value = DEFAULT_MODEL)]
     model: PathBuf,
     /// CPU threads
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS as i64))]
@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &BenchModelArguments) -> Result<(), Failure> {
 }
 
 fn measure(arguments: &BenchModelArguments) -> anyhow::Result<()> {
-    let model = ModelChoice::named(arguments.model.clone(), None);
+    let model = ModelChoice::from_setting(arguments.model.clone(), None, None);
     let options = RuntimeOptions {
         provider: Provider::Cpu,
         threads: arguments.threads.into(),

@@ -2,18 +2,25 @@
 
 mod api;
 mod bench_model;
+mod download_display;
 mod drain;
 mod failure;
 mod http;
 mod lag;
+mod model_source;
+mod models;
+mod name_template;
+mod output_plan;
 mod parent;
 mod printing;
 mod processor;
+mod processor_model;
 mod progress;
 mod report;
 mod separate;
 mod separate_args;
 mod serve;
+mod song_files;
 mod stem_files;
 mod submit;
 mod submit_args;
@@ -54,6 +61,8 @@ enum Command {
     Drain(drain::DrainArguments),
     /// Show the lag of a consumer group and the owner of each partition
     Lag(Box<lag::LagArguments>),
+    /// List, describe, fetch and check models
+    Models(Box<models::ModelsArguments>),
     /// Run a model alone, to measure it
     #[command(hide = true)]
     BenchModel(bench_model::BenchModelArguments),
@@ -76,6 +85,7 @@ pub fn run(started_at: Instant) -> ExitCode {
         Command::Submit(arguments) => submit::run(&arguments),
         Command::Drain(arguments) => drain::run(&arguments),
         Command::Lag(arguments) => lag::run(&arguments),
+        Command::Models(arguments) => models::run(&arguments),
         Command::BenchModel(arguments) => bench_model::run(&arguments),
     };
     match done {

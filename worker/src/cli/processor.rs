@@ -5,10 +5,12 @@ use clap::Args;
 use tokio::sync::OnceCell;
 
 use super::failure::Failure;
+use super::processor_model::ProcessorModel;
 use super::serve::ServeArguments;
-use crate::locations::Locations;
-use crate::processor::{Processor, Separation};
-use crate::settings::{ConsumedRole, ModelArguments, S3Arguments, ScratchArguments, StagingArguments};
+use crate::processor::Processor;
+use crate::settings::{
+    ConsumedRole, ModelArguments, OutboundArguments, S3Arguments, ScratchArguments, StagingArguments,
+};
 use crate::storage::{Finals, S3, Scratch, Staging};
 
 #[derive(Debug, Args)]
@@ -16,6 +18,7 @@ use crate::storage::{Finals, S3, Scratch, Staging};
   separation-worker processor --bootstrap-servers kafka:9092
   TEMP_DIR=/shared/songs OUTPUT_DIR=/shared/stems separation-worker processor
   S3_STAGING=s3://media/staging/ S3_ENDPOINT_URL=http://s3:9000 separation-worker processor --provider cuda
+  MODEL_URI=s3://media/models/a.onnx MODEL_SHA256=… separation-worker processor
 
 SIGTERM finishes and commits the running task and exits 0; a second one exits immediately and leaves the task for
 another worker.")]
@@ -30,26 +33,23 @@ pub(super) struct ProcessorArguments {
     scratch: ScratchArguments,
     #[command(flatten)]
     s3: S3Arguments,
+    #[command(flatten)]
+    outbound: OutboundArguments,
 }
 
 pub(super) fn run(arguments: &ProcessorArguments) -> Result<(), Failure> {
     let staging = arguments.staging.settings();
     let s3 = arguments.s3.settings()?;
-    let (model, runtime) = (arguments.model.choice(), arguments.model.runtime());
+    let model = ProcessorModel::new(&arguments.model, &s3, &arguments.outbound)?;
     let serving = arguments.serve.begin(ConsumedRole::Processor)?;
-    tracing::info!(?staging, ?model, ?runtime, "Settings of the processor");
+    tracing::info!(?staging, "Settings of the processor");
+    model.log();
     // Loading a model takes seconds: keep it when another step of the start is retried.
     let loaded = OnceCell::new();
+    let progress = serving.progress();
     serving.run(async || {
         crate::faults::point("loading").await;
-        let load = async || {
-            let model = model.clone();
-            let loading = tokio::task::spawn_blocking(move || {
-                Separation::load(&model, runtime, &Locations::from_environment())
-            });
-            anyhow::Ok(loading.await.context("loading the model panicked")??)
-        };
-        let separation = loaded.get_or_try_init(load).await?.clone();
+        let separation = loaded.get_or_try_init(|| model.load(&progress)).await?.clone();
         let store = match staging.uses_s3() || s3.bucket.is_some() {
             true => Some(S3::connect(&s3).await),
             false => None,

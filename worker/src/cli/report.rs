@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::printing::{json_out, line_err, line_out};
 use crate::audio::SAMPLE_RATE_HZ;
-use crate::song::SongReport;
+use crate::model::Provenance;
+use crate::song::{SongReport, StemOutput};
 
 /// The report of one song. Paths that are not UTF-8 contain replacement characters.
 #[derive(Debug, Default, Serialize)]
@@ -24,6 +25,9 @@ pub(super) struct FileReport {
     outputs: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<String>,
+    /// License and origin of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<Provenance>,
     #[serde(skip_serializing_if = "Option::is_none")]
     audio_seconds: Option<f64>,
     wall_seconds: f64,
@@ -47,6 +51,7 @@ pub(super) struct FileReport {
 #[serde(rename_all = "lowercase")]
 enum Status {
     Separated,
+    Skipped,
     #[default]
     Failed,
 }
@@ -55,6 +60,7 @@ impl FileReport {
     pub(super) fn success(
         input: &Path,
         song: &SongReport,
+        model: &Provenance,
         wall: Duration,
         first_chunk: Option<Duration>,
     ) -> Self {
@@ -72,6 +78,7 @@ impl FileReport {
                 .map(|(stem, output, _)| (stem, output.path.display().to_string()))
                 .collect(),
             format: Some(song.input.format.to_string()),
+            model: Some(model.clone()),
             audio_seconds: Some(audio_seconds),
             wall_seconds: wall.as_secs_f64(),
             speed: Some(audio_seconds / wall.as_secs_f64().max(1e-9)),
@@ -81,6 +88,19 @@ impl FileReport {
                 .map(|(stem, _, report)| (stem, report.clipped_samples))
                 .collect(),
             warnings: warnings(song),
+        }
+    }
+
+    /// A song that is not separated because all of its stems exist.
+    pub(super) fn skipped(input: &Path, outputs: &[StemOutput]) -> Self {
+        Self {
+            input: input.display().to_string(),
+            status: Status::Skipped,
+            outputs: outputs
+                .iter()
+                .map(|output| (output.stem.to_string(), output.path.display().to_string()))
+                .collect(),
+            ..Self::default()
         }
     }
 
@@ -110,6 +130,9 @@ pub(super) fn print(report: &FileReport, json: bool) -> io::Result<()> {
     }
     for path in report.outputs.values() {
         line_out(path)?;
+    }
+    if report.status == Status::Skipped {
+        return line_out(&format!("{}: skipped, because its stems exist", report.input));
     }
     let memory = report
         .peak_memory_bytes

@@ -1,5 +1,6 @@
 //! `separation-worker separate`: separates song files one after the other with one loaded model.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,32 +8,36 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 
 use super::failure::{EXIT_INTERRUPTED, Failure};
+use super::printing::line_err;
 use super::progress::ProgressDisplay;
 use super::report::{FileReport, print};
 use super::separate_args::SeparateArguments;
 use crate::audio::remove_abandoned;
 use crate::engine::{CancelToken, Control};
-use crate::locations::Locations;
+use crate::model::{ParametersError, Provenance};
+use crate::model_store::ModelStoreError;
 use crate::onnx::LoadError;
+use crate::settings::ModelReference;
 use crate::song::{Separator, SongError, SongSettings, StemOutput};
 
 pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<(), Failure> {
     let settings = arguments.settings().map_err(Failure::Usage)?;
     let timeout = arguments.timeout().map_err(Failure::Usage)?;
-    let model = arguments.model().map_err(Failure::Usage)?;
+    let reference = arguments.model.reference()?;
     let output_dir = &arguments.output_dir;
     fs::create_dir_all(output_dir)
         .with_context(|| format!("cannot create --output-dir {}", output_dir.display()))
         .map_err(Failure::Usage)?;
-    remove_abandoned(output_dir);
+    let songs = arguments.songs(line_err).map_err(Failure::Usage)?;
     let cancel = cancel_on_signal()?;
 
-    let loaded = Separator::load(&model, arguments.runtime(), &Locations::from_environment());
+    let model = arguments.model.obtain(&reference, &cancel)?;
+    let loaded = Separator::load(&model, arguments.runtime(), &arguments.model.locations());
     // A process that exits while ONNX Runtime loads a model may crash, so signals take effect only here.
     if cancel.is_canceled() {
         return Err(Failure::Interrupted);
     }
-    let mut separator = loaded.map_err(load_failure)?;
+    let mut separator = loaded.map_err(|error| load_failure(error, &reference))?;
     separator
         .check_overlap(settings.overlap)
         .map_err(|error| Failure::Usage(error.into()))?;
@@ -40,20 +45,30 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
         .wanted_stems(separator.stems())
         .map_err(Failure::Usage)?;
     let planned = arguments
-        .plan_outputs(&stems, settings.format)
+        .plan_outputs(&songs, &stems, settings.format)
         .map_err(Failure::Usage)?;
+    remove_incomplete(&planned);
 
+    let provenance = separator.provenance().clone();
+    if let Some(warning) = model.warning(&provenance.sha256) {
+        line_err(&format!("warning: {warning}"));
+    }
     let (mut failed, mut unprinted) = (false, None);
-    for (input, outputs) in arguments.inputs.iter().zip(&planned) {
+    for (song, outputs) in songs.iter().zip(&planned) {
         let job = Job {
-            input,
+            input: &song.path,
             outputs,
+            model: &provenance,
             settings: &settings,
             timeout,
             cancel: &cancel,
             started_at,
         };
-        let report = job.run(&mut separator);
+        let report = if arguments.skip_existing && outputs.iter().all(|output| output.path.is_file()) {
+            FileReport::skipped(job.input, outputs)
+        } else {
+            job.run(&mut separator)
+        };
         failed |= report.is_failure();
         // A report that cannot be printed does not stop the other songs.
         unprinted = print(&report, arguments.json).err().or(unprinted);
@@ -71,16 +86,35 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
 }
 
 /// A missing or unsuitable model is a usage error; a failure of the runtime is not.
-fn load_failure(error: SongError) -> Failure {
-    match error {
-        SongError::Load(LoadError::Library(_) | LoadError::Provider { .. }) => Failure::Work(error.into()),
-        _ => Failure::Usage(error.into()),
+fn load_failure(error: SongError, reference: &ModelReference) -> Failure {
+    match (error, reference) {
+        (error @ SongError::Load(LoadError::Library(_) | LoadError::Provider { .. }), _) => {
+            Failure::Work(error.into())
+        }
+        (
+            SongError::Parameters(ParametersError::NotFound { .. }),
+            ModelReference::Address { address, .. },
+        ) => {
+            let fix = "store them there, or name their file with --model-data";
+            Failure::Usage(ModelStoreError::no_parameters(&address.location, fix).into())
+        }
+        (error, _) => Failure::Usage(error.into()),
+    }
+}
+
+/// Removes files that a killed process left in the directories of the stems.
+fn remove_incomplete(planned: &[Vec<StemOutput>]) {
+    let outputs = planned.iter().flatten();
+    let directories: BTreeSet<&Path> = outputs.filter_map(|output| output.path.parent()).collect();
+    for directory in directories {
+        remove_abandoned(directory);
     }
 }
 
 struct Job<'j> {
     input: &'j Path,
     outputs: &'j [StemOutput],
+    model: &'j Provenance,
     settings: &'j SongSettings,
     timeout: Option<Duration>,
     cancel: &'j CancelToken,
@@ -100,14 +134,27 @@ impl Job<'_> {
             first_chunk_at.get_or_insert_with(Instant::now);
             display.update(progress, Instant::now());
         };
-        let result = separator.separate(self.input, self.outputs, self.settings, &mut report, &control);
+        let result = self.create_directories().and_then(|()| {
+            let separated =
+                separator.separate(self.input, self.outputs, self.settings, &mut report, &control);
+            separated.map_err(|error| self.explain(error))
+        });
         display.finish();
         let wall = begin.elapsed();
         let first_chunk = first_chunk_at.map(|at: Instant| at.duration_since(self.started_at));
         match result {
-            Ok(song) => FileReport::success(self.input, &song, wall, first_chunk),
-            Err(error) => FileReport::failure(self.input, &self.explain(error), wall),
+            Ok(song) => FileReport::success(self.input, &song, self.model, wall, first_chunk),
+            Err(error) => FileReport::failure(self.input, &error, wall),
         }
+    }
+
+    /// Creates the directories of the stems.
+    fn create_directories(&self) -> anyhow::Result<()> {
+        for directory in self.outputs.iter().filter_map(|output| output.path.parent()) {
+            fs::create_dir_all(directory)
+                .with_context(|| format!("cannot create the directory {}", directory.display()))?;
+        }
+        Ok(())
     }
 
     fn explain(&self, error: SongError) -> anyhow::Error {

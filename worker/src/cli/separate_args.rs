@@ -1,49 +1,61 @@
 //! The arguments of `separate` and their validation.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
-use super::stem_files;
-use crate::audio::{FlacSamples, OutputFormat, WavSamples};
+use super::model_source::ModelSourceArguments;
+use super::name_template::NameTemplate;
+use super::output_plan::OutputNames;
+use super::song_files::{self, SongFile};
+use crate::audio::{FlacSamples, Mp3Bitrate, OutputFormat, WavSamples, check_encoder};
 use crate::engine::Overlap;
-use crate::model::{ModelChoice, StemName};
+use crate::model::StemName;
 use crate::onnx::{MAX_THREADS, Provider, RuntimeOptions, default_threads};
-use crate::song::{Formula, Normalize, SongSettings, StemOutput};
+use crate::song::{Formula, Normalize, SongSettings, StemFormat, StemOutput, StemRate};
 
 const EXAMPLES: &str = "\
 Examples:
   separation-worker separate song.mp3 --output-dir stems
   separation-worker separate *.flac --output-dir stems --format flac --bit-depth 24
   separation-worker separate song.wav --output-dir stems --model UVR-MDX-NET-Inst_HQ_4.onnx --stems instrumental
+  separation-worker separate song.wav --output-dir stems --model builtin
+  separation-worker separate song.wav --output-dir stems --model s3://models/a.onnx --model-sha256 …
+  separation-worker separate albums/ --recursive --output-dir stems --skip-existing --format mp3
+  separation-worker separate song.flac --output-dir stems --name {name}/{stem} --rate keep --bit-depth keep
   separation-worker separate song.m4a --output-dir stems --json | jq .outputs
 
-Exit codes: 0 all songs separated, 1 some failed, 2 invalid arguments and nothing started, 130 ended by a signal.
+Exit codes: 0 all songs separated or skipped, 1 some failed, 2 invalid arguments and nothing started, 130 ended by a signal.
 The first signal stops the running song and removes its partial files, a second one ends the program immediately.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SeparateArguments {
-    /// Songs: wav, flac, mp3, ogg, opus, m4a, aac, alac, aiff, caf; other formats with ffmpeg, if installed
+    /// Songs: wav, flac, mp3, ogg, opus, m4a, aac, alac, aiff, caf; other formats with ffmpeg, if installed; with
+    /// --recursive also directories
     #[arg(required = true, value_name = "INPUT")]
-    pub(super) inputs: Vec<PathBuf>,
+    inputs: Vec<PathBuf>,
 
-    /// Directory for NAME_vocals.wav and NAME_instrumental.wav; created if missing, existing stems are replaced
+    /// Search directories and their sub-directories for songs, by file extension and content; hidden files are left out
+    #[arg(long, short)]
+    recursive: bool,
+
+    /// Directory for the stems; created if missing, existing stems are replaced; stems of a searched directory keep its
+    /// sub-directories
     #[arg(long, short, value_name = "DIR")]
     pub(super) output_dir: PathBuf,
 
-    /// `builtin`, or an MDX-Net model
-    #[arg(long, value_name = "builtin|FILE.onnx", default_value = "builtin")]
-    model: PathBuf,
+    /// Path of each stem below --output-dir, without its extension; {name} is the song's file name without its extension
+    #[arg(long, value_name = "TEMPLATE", default_value = "{name}_{stem}")]
+    name: NameTemplate,
 
-    /// The model's parameters: a sidecar or UVR's mdx_model_data.json [default: searched next to the model]
-    #[arg(long, value_name = "FILE.json")]
-    model_data: Option<PathBuf>,
+    /// Skip songs whose stems all exist, however they were made
+    #[arg(long)]
+    pub(super) skip_existing: bool,
 
     /// Stems to write [default: both]
     #[arg(long, value_name = "STEM", value_delimiter = ',')]
@@ -53,9 +65,17 @@ pub(super) struct SeparateArguments {
     #[arg(long, value_enum, default_value_t = Format::Wav)]
     format: Format,
 
-    /// Bits per sample of wav and flac; 32f is 32-bit floating point, wav only
+    /// Bits per sample of wav and flac [default: 16]; 32f is 32-bit floating point, wav only
     #[arg(long, value_enum, value_name = "BITS")]
     bit_depth: Option<BitDepth>,
+
+    /// Sample rate of the stems in Hz; the stems sum to the song at 44100 only
+    #[arg(long, value_enum, value_name = "HZ", default_value_t = Rate::Hz44100)]
+    rate: Rate,
+
+    /// Constant bit rate of mp3 in kbit/s [default: variable, LAME V0, about 245]
+    #[arg(long, value_name = "KBPS", value_parser = mp3_bitrate_parser())]
+    mp3_bitrate: Option<u16>,
 
     /// Overlap of chunks, as a fraction of a chunk, at most 0.99; a larger overlap is smoother and slower
     #[arg(long, value_name = "FRACTION", default_value_t = Overlap::DEFAULT.fraction())]
@@ -88,13 +108,16 @@ pub(super) struct SeparateArguments {
     /// Print one JSON object per song to standard output
     #[arg(long)]
     pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) model: ModelSourceArguments,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     Wav,
     Flac,
-    /// Only in builds with the cargo feature `mp3`
+    /// Needs the ffmpeg program
     Mp3,
 }
 
@@ -106,6 +129,16 @@ enum BitDepth {
     Int24,
     #[value(name = "32f")]
     Float32,
+    /// The song's own; 16 for lossy songs, see docs/formats.md
+    Keep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rate {
+    #[value(name = "44100")]
+    Hz44100,
+    /// The song's own
+    Keep,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -126,15 +159,6 @@ enum Compat {
 }
 
 impl SeparateArguments {
-    pub(super) fn model(&self) -> Result<ModelChoice> {
-        let model = ModelChoice::named(self.model.clone(), self.model_data.clone());
-        ensure!(
-            model != ModelChoice::Builtin || self.model_data.is_none(),
-            "--model-data needs a model file; fix: add --model FILE.onnx"
-        );
-        Ok(model)
-    }
-
     pub(super) fn runtime(&self) -> RuntimeOptions {
         RuntimeOptions {
             provider: match self.provider {
@@ -157,7 +181,11 @@ impl SeparateArguments {
                 NormalizeChoice::None => Normalize::None,
                 NormalizeChoice::Peak => Normalize::Peak,
             },
-            format: self.output_format()?,
+            format: self.stem_format()?,
+            rate: match self.rate {
+                Rate::Hz44100 => StemRate::Fixed,
+                Rate::Keep => StemRate::Song,
+            },
         })
     }
 
@@ -171,13 +199,21 @@ impl SeparateArguments {
         self.timeout.map(parse).transpose()
     }
 
-    fn output_format(&self) -> Result<OutputFormat> {
+    fn stem_format(&self) -> Result<StemFormat> {
+        ensure!(
+            self.mp3_bitrate.is_none() || self.format == Format::Mp3,
+            "--mp3-bitrate is for mp3 only; fix: add --format mp3, or omit it"
+        );
+        let wav = |samples| StemFormat::Fixed(OutputFormat::Wav(samples));
+        let flac = |samples| StemFormat::Fixed(OutputFormat::Flac(samples));
         Ok(match (self.format, self.bit_depth) {
-            (Format::Wav, None | Some(BitDepth::Int16)) => OutputFormat::Wav(WavSamples::Int16),
-            (Format::Wav, Some(BitDepth::Int24)) => OutputFormat::Wav(WavSamples::Int24),
-            (Format::Wav, Some(BitDepth::Float32)) => OutputFormat::Wav(WavSamples::Float32),
-            (Format::Flac, None | Some(BitDepth::Int16)) => OutputFormat::Flac(FlacSamples::Int16),
-            (Format::Flac, Some(BitDepth::Int24)) => OutputFormat::Flac(FlacSamples::Int24),
+            (Format::Wav, None | Some(BitDepth::Int16)) => wav(WavSamples::Int16),
+            (Format::Wav, Some(BitDepth::Int24)) => wav(WavSamples::Int24),
+            (Format::Wav, Some(BitDepth::Float32)) => wav(WavSamples::Float32),
+            (Format::Wav, Some(BitDepth::Keep)) => StemFormat::WavOfSongDepth,
+            (Format::Flac, None | Some(BitDepth::Int16)) => flac(FlacSamples::Int16),
+            (Format::Flac, Some(BitDepth::Int24)) => flac(FlacSamples::Int24),
+            (Format::Flac, Some(BitDepth::Keep)) => StemFormat::FlacOfSongDepth,
             (Format::Flac, Some(BitDepth::Float32)) => {
                 bail!(
                     "--bit-depth 32f is for wav only: flac has no floating point; fix: use --format wav or --bit-depth 24"
@@ -186,12 +222,14 @@ impl SeparateArguments {
             (Format::Mp3, Some(_)) => {
                 bail!("--bit-depth is for wav and flac only; fix: omit it for mp3")
             }
-            (Format::Mp3, None) if cfg!(not(feature = "mp3")) => {
-                bail!(
-                    "this build cannot write mp3; fix: build with --features mp3 (LAME, LGPL), or use --format flac"
-                )
+            (Format::Mp3, None) => {
+                let bitrate = self
+                    .mp3_bitrate
+                    .map_or(Mp3Bitrate::Variable, Mp3Bitrate::Constant);
+                let format = OutputFormat::Mp3(bitrate);
+                check_encoder(format).context("--format mp3")?;
+                StemFormat::Fixed(format)
             }
-            (Format::Mp3, None) => OutputFormat::Mp3,
         })
     }
 
@@ -210,50 +248,53 @@ impl SeparateArguments {
             .collect())
     }
 
-    /// The output files of each input's stems.
-    pub(super) fn plan_outputs(
-        &self,
-        stems: &[StemName],
-        format: OutputFormat,
-    ) -> Result<Vec<Vec<StemOutput>>> {
+    /// The songs that are named or found in directories. `report` receives a line about each directory. The output
+    /// directory must exist.
+    pub(super) fn songs(&self, report: impl Fn(&str)) -> Result<Vec<SongFile>> {
         let output_dir = fs::canonicalize(&self.output_dir)
             .with_context(|| format!("cannot use --output-dir {}", self.output_dir.display()))?;
-        // A missing input is reported when it is separated.
-        let inputs: Vec<PathBuf> = self.inputs.iter().flat_map(fs::canonicalize).collect();
-        let mut owners: HashMap<PathBuf, &Path> = HashMap::new();
-        let mut planned = Vec::with_capacity(self.inputs.len());
+        let mut songs = Vec::new();
         for input in &self.inputs {
-            let mut outputs = Vec::with_capacity(stems.len());
-            for stem in stems {
-                let name = output_name(input, stem, format)?;
-                let destination = output_dir.join(&name);
-                if inputs.contains(&destination) {
-                    bail!(
-                        "{} would be replaced by a stem of {}; fix: use another --output-dir",
-                        destination.display(),
-                        input.display()
-                    );
-                }
-                if let Some(other) = owners.insert(destination, input) {
-                    let (other, input, name) = (other.display(), input.display(), Path::new(&name).display());
-                    bail!(
-                        "{other} and {input} would both be written to {name}; fix: rename one, or use two output directories"
-                    );
-                }
-                outputs.push(StemOutput {
-                    stem: stem.clone(),
-                    path: self.output_dir.join(name),
+            if !input.is_dir() {
+                songs.push(SongFile {
+                    path: input.clone(),
+                    directory: PathBuf::new(),
                 });
+                continue;
             }
-            planned.push(outputs);
+            let name = input.display();
+            ensure!(
+                self.recursive,
+                "{name} is a directory; fix: add --recursive (-r) to separate all songs below it"
+            );
+            let found = song_files::search(input, &output_dir)?;
+            let (count, skipped) = (found.songs.len(), found.skipped);
+            report(&format!(
+                "{name}: songs found: {count}, other files skipped: {skipped}"
+            ));
+            songs.extend(found.songs);
         }
-        Ok(planned)
+        Ok(songs)
+    }
+
+    /// The output files of each song's stems.
+    pub(super) fn plan_outputs(
+        &self,
+        songs: &[SongFile],
+        stems: &[StemName],
+        format: StemFormat,
+    ) -> Result<Vec<Vec<StemOutput>>> {
+        let names = OutputNames {
+            output_dir: &self.output_dir,
+            template: &self.name,
+            extension: format.extension(),
+        };
+        names.plan(songs, stems)
     }
 }
 
-fn output_name(input: &Path, stem: &StemName, format: OutputFormat) -> Result<OsString> {
-    let song = input
-        .file_stem()
-        .with_context(|| format!("{} is not a file name", input.display()))?;
-    Ok(stem_files::name(song, &format!("_{stem}.{}", format.extension())))
+/// The bit rates of MPEG 1 layer III that suit music.
+fn mp3_bitrate_parser() -> impl TypedValueParser<Value = u16> {
+    PossibleValuesParser::new(["96", "112", "128", "160", "192", "224", "256", "320"])
+        .try_map(|kbps| kbps.parse::<u16>())
 }

@@ -1,11 +1,13 @@
 //! Shared by `processor` and `uploader`: settings, logs, the admin endpoint and the service loop.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use separation_contract::backoff::Backoff;
 use separation_contract::environment as env;
 use separation_daemon::{Heartbeat, LogArguments};
 use tokio::runtime::{self, Runtime};
@@ -15,6 +17,7 @@ use super::failure::Failure;
 use super::parent::ParentArguments;
 use crate::admin::Admin;
 use crate::kafka::{Consumer, Producer, ensure_topics};
+use crate::model_store::ModelStoreError;
 use crate::processor::ModelError;
 use crate::service::{Activity, Exit, Service, Shutdown};
 use crate::settings::{ConsumedRole, ConsumerArguments, ConsumerSettings, KafkaArguments, KafkaSettings};
@@ -25,8 +28,11 @@ use crate::work::{HoldableStep, Role, WorkError};
 /// Time that a graceful shutdown waits for a model that is loading; large models take ten seconds.
 const LOADING_LIMIT: Duration = Duration::from_secs(30);
 
-/// Pause before a start that a dependency prevented is retried.
-const START_PAUSE: Duration = Duration::from_secs(2);
+/// Pauses before a start that a dependency prevented is retried.
+const START_BACKOFF: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(10),
+};
 
 /// Time that an abort waits for a separation to stop.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
@@ -55,6 +61,7 @@ pub(super) struct Serving {
     parent: ParentArguments,
     runtime: Runtime,
     shutdown: Shutdown,
+    progress: watch::Sender<()>,
 }
 
 impl ServeArguments {
@@ -80,11 +87,17 @@ impl ServeArguments {
             parent: self.parent,
             runtime,
             shutdown,
+            progress: watch::Sender::new(()),
         })
     }
 }
 
 impl Serving {
+    /// Where the creation of the role sends when a dependency responds, before it is complete: a hold ends then.
+    pub(super) fn progress(&self) -> watch::Sender<()> {
+        self.progress.clone()
+    }
+
     /// Creates the role and serves until a shutdown is requested, which may also happen while the role is created.
     pub(super) fn run<R: Role>(self, make: impl AsyncFn() -> anyhow::Result<R>) -> Result<(), Failure> {
         let heartbeat = Heartbeat::default();
@@ -122,7 +135,7 @@ impl Serving {
         };
         admin.start(self.admin_addr).await?;
         let role = tokio::select! {
-            role = create_role(&metrics, make) => role?,
+            role = create_role(&metrics, &self.progress, make) => role?,
             () = shutdown.drain.cancelled() => {
                 activity.send_replace(Activity::Stopped);
                 shutdown.wait_for_drain_client().await;
@@ -162,19 +175,35 @@ impl Serving {
 }
 
 /// Creates the role; retries while a dependency refuses or fails.
-async fn create_role<R>(metrics: &Metrics, make: impl AsyncFn() -> anyhow::Result<R>) -> anyhow::Result<R> {
+async fn create_role<R>(
+    metrics: &Metrics,
+    progress: &watch::Sender<()>,
+    make: impl AsyncFn() -> anyhow::Result<R>,
+) -> anyhow::Result<R> {
     let mut start = HoldableStep::new(metrics.holds(), "start");
+    let mut failures = 0;
     loop {
-        let error = match make().await {
+        // Of this attempt only.
+        let mut progressed = progress.subscribe();
+        let mut making = pin!(make());
+        let made = loop {
+            tokio::select! {
+                made = &mut making => break made,
+                Ok(()) = progressed.changed() => start.progressed(),
+            }
+        };
+        let error = match made {
             Ok(role) => return Ok(role),
             Err(error) => error,
         };
         let storage = error.downcast_ref().and_then(StorageError::dependency);
         let model = || error.downcast_ref().and_then(ModelError::dependency);
-        let Some(dependency) = storage.or_else(model) else {
+        let download = || error.downcast_ref().and_then(ModelStoreError::dependency);
+        let Some(dependency) = storage.or_else(model).or_else(download) else {
             return Err(error);
         };
         start.failed(&WorkError::held(dependency, format!("{error:#}")), Instant::now());
-        tokio::time::sleep(START_PAUSE).await;
+        failures += 1;
+        tokio::time::sleep(START_BACKOFF.after(failures)).await;
     }
 }

@@ -6,27 +6,28 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use sha2::{Digest as _, Sha256};
 
 /// Maximum length of a file name on Linux file systems.
-const MAX_NAME_BYTES: usize = 255;
+pub(super) const MAX_NAME_BYTES: usize = 255;
 
-/// A song's name with an ending. A name that is too long for the file system is cut and gets a hash of the complete
-/// name, so that two long names stay distinct.
+/// A song's name with an ending, shortened to what file systems allow.
 pub(super) fn name(song: &OsStr, ending: &str) -> OsString {
-    let song = song.as_bytes();
-    let mut name = if song.len() + ending.len() <= MAX_NAME_BYTES {
-        song.to_vec()
-    } else {
-        let tag: String = Sha256::digest(song)[..4]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let tag = format!("~{tag}");
-        let max_bytes = MAX_NAME_BYTES
-            .saturating_sub(ending.len() + tag.len())
-            .min(song.len());
-        [&song[..char_boundary(song, max_bytes)], tag.as_bytes()].concat()
-    };
+    let mut name = shortened(song.as_bytes(), MAX_NAME_BYTES.saturating_sub(ending.len()));
     name.extend_from_slice(ending.as_bytes());
     OsString::from_vec(name)
+}
+
+/// A song's name in at most `max_bytes`. A name that is too long is cut and gets a hash of the complete name, so that two
+/// long names stay distinct.
+pub(super) fn shortened(song: &[u8], max_bytes: usize) -> Vec<u8> {
+    if song.len() <= max_bytes {
+        return song.to_vec();
+    }
+    let tag: String = Sha256::digest(song)[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let tag = format!("~{tag}");
+    let cut = char_boundary(song, max_bytes.saturating_sub(tag.len()));
+    [&song[..cut], tag.as_bytes()].concat()
 }
 
 /// The largest number of bytes up to `max_bytes` that splits no UTF-8 character.

@@ -7,11 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use url::Url;
 
-/// File extensions of songs. Other files of a directory are skipped; a file that is named is always posted.
-const EXTENSIONS: [&str; 18] = [
-    "aac", "aif", "aiff", "alac", "caf", "flac", "m4a", "m4b", "mka", "mkv", "mov", "mp3", "mp4", "oga",
-    "ogg", "opus", "wav", "webm",
-];
+use super::song_files::has_song_extension;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Song {
@@ -40,10 +36,8 @@ pub(super) fn collect(text: &str, songs: &mut Vec<Song>) -> Result<()> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).with_context(|| format!("cannot read {text}"))? {
         let path = entry.with_context(|| format!("cannot read {text}"))?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if path.is_file()
-            && extension.is_some_and(|extension| EXTENSIONS.contains(&&*extension.to_ascii_lowercase()))
-        {
+        // A file that is named is posted whatever its name.
+        if path.is_file() && has_song_extension(&path) {
             found.push(path);
         }
     }

@@ -4,13 +4,13 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LOCATION, RANGE};
 use reqwest::{Method, Response, redirect};
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 
 use super::resolve::{CheckedResolver, Forbidden, Unresolved};
-use super::{Download, DownloadLimits, OutboundError, Rules};
+use super::{Download, DownloadLimits, OutboundError, ResumeFrom, Rules};
 use crate::settings::OutboundAllow;
 use crate::work::chain;
 
@@ -28,6 +28,16 @@ const POOL_IDLE: Duration = Duration::from_secs(30);
 pub struct Client {
     http: reqwest::Client,
     rules: Arc<Rules>,
+    unencrypted: Unencrypted,
+}
+
+/// Which http addresses are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unencrypted {
+    /// All that the rules allow, except a POST that was redirected from https.
+    Allowed,
+    /// Those of hosts that are allowed explicitly, and none that https redirects to.
+    OfNamedHosts,
 }
 
 /// One call, including its redirects.
@@ -55,7 +65,20 @@ impl Client {
                 .build()
                 .expect("only loading the system trust store can fail, and it is not used here")
         });
-        Self { http, rules }
+        let unencrypted = Unencrypted::Allowed;
+        Self {
+            http,
+            rules,
+            unencrypted,
+        }
+    }
+
+    /// The same client for content that others must neither read nor change: it calls http addresses only of hosts that
+    /// are allowed explicitly, and follows no redirect from https to http.
+    #[must_use]
+    pub fn encrypted(mut self) -> Self {
+        self.unencrypted = Unencrypted::OfNamedHosts;
+        self
     }
 
     /// Posts JSON and returns the response's status, also an error status. The response's body is not read. Follows 307
@@ -93,9 +116,33 @@ impl Client {
     /// # Errors
     /// When the response is not a success, when an address may not be called, or when a limit is exceeded.
     pub async fn get(&self, url: &str, limits: DownloadLimits) -> Result<Download, OutboundError> {
+        self.get_from(url, None, limits).await
+    }
+
+    /// Downloads the rest of an address; from its start if the server does not continue, or its content has changed:
+    /// see [`Download::offset`].
+    ///
+    /// # Errors
+    /// As [`get`](Self::get). [`OutboundError::Part`] if the server sends another part, or one of other content.
+    pub async fn get_from(
+        &self,
+        url: &str,
+        from: Option<&ResumeFrom>,
+        limits: DownloadLimits,
+    ) -> Result<Download, OutboundError> {
+        let mut headers = HeaderMap::new();
+        if let Some(from) = from {
+            let validator = HeaderValue::from_str(&from.validator);
+            let range = HeaderValue::from_str(&format!("bytes={}-", from.offset));
+            headers.insert(RANGE, range.map_err(|_| OutboundError::Header("range"))?);
+            headers.insert(
+                IF_RANGE,
+                validator.map_err(|_| OutboundError::Header("if-range"))?,
+            );
+        }
         let call = Call {
             method: Method::GET,
-            headers: &HeaderMap::new(),
+            headers: &headers,
             body: &[],
         };
         let limit = Limit::starting_now(limits.total, limits.idle);
@@ -105,7 +152,7 @@ impl Client {
             let status = status.as_u16();
             return Err(OutboundError::Status { host, status });
         }
-        Download::start(response, host, limits, limit.deadline)
+        Download::start(response, from, host, limits, limit.deadline)
     }
 
     /// Checks an address without resolving its host name.
@@ -127,7 +174,7 @@ impl Client {
         for _ in 0..=MAX_REDIRECTS {
             let host = self.check(&url)?;
             let response = self.send(&url, &host, call, limit).await?;
-            match next(&url, &host, &response, &call.method)? {
+            match self.next(&url, &host, &response, &call.method)? {
                 Some(next) => url = next,
                 None => return Ok((response, host)),
             }
@@ -144,7 +191,13 @@ impl Client {
             return Err(OutboundError::Url("its scheme is neither http nor https"));
         }
         // The parser has converted 0x7f.1, 2130706433 and similar forms to addresses.
-        let address = match url.host().ok_or(OutboundError::Url("it has no host"))? {
+        let host = url.host().ok_or(OutboundError::Url("it has no host"))?;
+        if self.unencrypted == Unencrypted::OfNamedHosts && url.scheme() == "http" && !self.rules.names(&host)
+        {
+            let host = host.to_string();
+            return Err(OutboundError::Unencrypted { host });
+        }
+        let address = match host {
             Host::Domain(name) => return Ok(name.to_owned()),
             Host::Ipv4(address) => address.into(),
             Host::Ipv6(address) => address.into(),
@@ -154,6 +207,41 @@ impl Client {
             Ok(()) => Ok(host),
             Err(rule) => Err(OutboundError::Refused { host, rule }),
         }
+    }
+
+    /// The target of a redirect; none if the response is not a redirect.
+    fn next(
+        &self,
+        url: &Url,
+        host: &str,
+        response: &Response,
+        method: &Method,
+    ) -> Result<Option<Url>, OutboundError> {
+        let status = response.status().as_u16();
+        let refuse = |reason| {
+            let host = host.to_owned();
+            Err(OutboundError::Redirect { host, status, reason })
+        };
+        match (status, method) {
+            (301..=303, &Method::POST) => {
+                return refuse("it turns a POST into a GET, which delivers nothing; fix: answer 307 or 308");
+            }
+            (301..=303 | 307 | 308, _) => {}
+            _ => return Ok(None),
+        }
+        let location = response.headers().get(LOCATION);
+        let Some(location) = location.and_then(|location| location.to_str().ok()) else {
+            return refuse("it has no Location header");
+        };
+        // A relative address keeps the username and password of this one, an absolute one has its own or none.
+        let Ok(next) = url.join(location) else {
+            return refuse("its Location is not a valid URL");
+        };
+        let needs_encryption = method == Method::POST || self.unencrypted == Unencrypted::OfNamedHosts;
+        if needs_encryption && url.scheme() == "https" && next.scheme() != "https" {
+            return refuse("it redirects from https to http");
+        }
+        Ok(Some(next))
     }
 
     async fn send(
@@ -221,34 +309,6 @@ fn builder(rules: &Arc<Rules>) -> reqwest::ClientBuilder {
         .pool_idle_timeout(POOL_IDLE)
 }
 
-/// The target of a redirect; none if the response is not a redirect.
-fn next(url: &Url, host: &str, response: &Response, method: &Method) -> Result<Option<Url>, OutboundError> {
-    let status = response.status().as_u16();
-    let refuse = |reason| {
-        let host = host.to_owned();
-        Err(OutboundError::Redirect { host, status, reason })
-    };
-    match (status, method) {
-        (301..=303, &Method::POST) => {
-            return refuse("it turns a POST into a GET, which delivers nothing; fix: answer 307 or 308");
-        }
-        (301..=303 | 307 | 308, _) => {}
-        _ => return Ok(None),
-    }
-    let location = response.headers().get(LOCATION);
-    let Some(location) = location.and_then(|location| location.to_str().ok()) else {
-        return refuse("it has no Location header");
-    };
-    // A relative address keeps the username and password of this one, an absolute one has its own or none.
-    let Ok(next) = url.join(location) else {
-        return refuse("its Location is not a valid URL");
-    };
-    if method == Method::POST && url.scheme() == "https" && next.scheme() != "https" {
-        return refuse("it redirects a POST from https to http");
-    }
-    Ok(Some(next))
-}
-
 /// Maps an error of the HTTP client, whose cause may be an error of [`CheckedResolver`].
 fn explain(host: &str, error: reqwest::Error) -> OutboundError {
     let host = host.to_owned();
@@ -266,5 +326,29 @@ fn explain(host: &str, error: reqwest::Error) -> OutboundError {
     OutboundError::Connect {
         host,
         source: error.without_url().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_from_https_to_http_is_followed_only_by_downloads_that_may_be_unencrypted() {
+        let response = |to: &str| {
+            let redirect = axum::http::Response::builder().status(302).header(LOCATION, to);
+            Response::from(redirect.body("").expect("a response"))
+        };
+        let client = Client::new(&["songs.example".parse().expect("a host")]);
+        let from = Url::parse("https://songs.example/a").expect("a URL");
+        let next = |client: &Client, to| client.next(&from, "songs.example", &response(to), &Method::GET);
+        assert!(next(&client, "http://songs.example/b").is_ok());
+        let client = client.encrypted();
+        assert!(next(&client, "https://other.example/b").is_ok());
+        let refused = next(&client, "http://songs.example/b").expect_err("not encrypted");
+        assert!(
+            matches!(refused, OutboundError::Redirect { status: 302, .. }),
+            "{refused:?}"
+        );
     }
 }

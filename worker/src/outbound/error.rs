@@ -23,6 +23,14 @@ pub enum OutboundError {
         /// The rule that forbids it.
         rule: Rule,
     },
+    /// The address is not encrypted, and its host is not allowed explicitly.
+    #[error(
+        "calling {host} without encryption is refused; fix: use https, or add the host to OUTBOUND_ALLOW"
+    )]
+    Unencrypted {
+        /// The host, as in the address.
+        host: String,
+    },
     /// The host name cannot be resolved.
     #[error("cannot resolve {host}")]
     Resolve {
@@ -79,6 +87,14 @@ pub enum OutboundError {
         /// The HTTP status.
         status: u16,
     },
+    /// The response is not the requested part.
+    #[error(
+        "{host} answered a request for the rest of a file with another part, or with one of another file"
+    )]
+    Part {
+        /// The host.
+        host: String,
+    },
     /// Too many redirects.
     #[error("more than {limit} redirects, the last by {host}")]
     TooManyRedirects {
@@ -109,11 +125,13 @@ impl OutboundError {
             Self::Resolve { .. }
             | Self::Connect { .. }
             | Self::Incomplete { .. }
+            | Self::Part { .. }
             | Self::Timeout { .. }
             | Self::IdleTimeout { .. } => ErrorClass::Transient,
             Self::Status { status, .. } if is_retryable(*status) => ErrorClass::Transient,
             Self::Url(_)
             | Self::Refused { .. }
+            | Self::Unencrypted { .. }
             | Self::TooLarge { .. }
             | Self::Status { .. }
             | Self::TooManyRedirects { .. }

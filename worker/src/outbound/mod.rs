@@ -1,4 +1,4 @@
-//! Calls to addresses that clients supply: links to songs, webhooks.
+//! Calls to addresses that clients and settings supply: links to songs, webhooks, models.
 //!
 //! Every host is checked before it is called: as written, after its name is resolved, and again on each redirect. The
 //! environment's proxies are not used, because addresses behind a proxy cannot be checked. Every wait and every
@@ -14,6 +14,6 @@ mod rules;
 mod tests;
 
 pub use client::{Client, install_tls};
-pub use download::{Download, DownloadLimits};
+pub use download::{Download, DownloadLimits, ResumeFrom};
 pub use error::OutboundError;
 pub use rules::{Rule, Rules};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use url::Host;
 
 use crate::settings::OutboundAllow;
 
@@ -72,26 +73,38 @@ impl Rules {
         })
     }
 
+    /// Whether a host is allowed explicitly, although it may be public.
+    pub(super) fn names(&self, host: &Host<&str>) -> bool {
+        match host {
+            Host::Domain(name) => self.allows_host(name),
+            Host::Ipv4(address) => self.allows_address((*address).into()),
+            Host::Ipv6(address) => self.allows_address((*address).into()),
+        }
+    }
+
     /// Whether an address may be called.
     ///
     /// # Errors
     /// The rule that forbids it.
     pub fn check(&self, address: IpAddr) -> Result<(), Rule> {
-        let Some(rule) = matching_rule(address) else {
-            return Ok(());
-        };
+        match matching_rule(address) {
+            Some(rule) if !self.allows_address(address) => Err(rule),
+            _ => Ok(()),
+        }
+    }
+
+    fn allows_address(&self, address: IpAddr) -> bool {
         // An allowed IPv4 network also allows its addresses embedded in IPv6.
         let inner = match address {
             IpAddr::V6(v6) => embedded(v6).map(IpAddr::V4),
             IpAddr::V4(_) => None,
         };
-        let allowed = self.allowed.iter().any(|allowed| match allowed {
+        self.allowed.iter().any(|allowed| match allowed {
             OutboundAllow::Network(network) => {
                 network.contains(&address) || inner.is_some_and(|inner| network.contains(&inner))
             }
             OutboundAllow::Host(_) => false,
-        });
-        if allowed { Ok(()) } else { Err(rule) }
+        })
     }
 }
 

@@ -59,10 +59,37 @@ async fn authorization(headers: HeaderMap) -> String {
     authorization.map_or_else(|| "none".into(), |value| value.to_str().expect("text").to_owned())
 }
 
+/// Ten bytes with an `ETag`; continues where `Range` starts if `If-Range` has that tag.
+async fn resumable(headers: HeaderMap) -> Response {
+    let content = "0123456789";
+    let text = |name| headers.get(name).map(|value| value.to_str().expect("text"));
+    let range = text(header::RANGE).and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
+    let etag = (header::ETAG, "\"v1\"".to_owned());
+    match range.filter(|_| text(header::IF_RANGE) == Some("\"v1\"")) {
+        Some(first) => {
+            let rest = &content[first.parse::<usize>().expect("a number")..];
+            let range = (header::CONTENT_RANGE, format!("bytes {first}-9/10"));
+            (StatusCode::PARTIAL_CONTENT, [etag, range], rest).into_response()
+        }
+        None => ([etag], content).into_response(),
+    }
+}
+
+/// A part with this `ETag` and `Content-Range`, whatever is requested.
+async fn part(Path((etag, range, total)): Path<(String, String, String)>) -> Response {
+    let headers = [
+        (header::ETAG, format!("\"{etag}\"")),
+        (header::CONTENT_RANGE, format!("bytes {range}/{total}")),
+    ];
+    (StatusCode::PARTIAL_CONTENT, headers, "456789").into_response()
+}
+
 async fn serve() -> SocketAddr {
     let app = Router::new()
         .route("/song", get(|| async { "song" }))
         .route("/who", get(authorization))
+        .route("/resumable", get(resumable))
+        .route("/part/{etag}/{range}/{total}", get(part))
         .route(
             "/status/{status}",
             any(|Path(status): Path<u16>| async move { StatusCode::from_u16(status).expect("a status") }),
@@ -188,6 +215,25 @@ async fn only_http_addresses_with_a_host_are_called() {
 }
 
 #[tokio::test]
+async fn an_encrypted_client_calls_http_only_at_hosts_that_are_named() {
+    let port = serve().await.port();
+    let client = client(&["localhost", "10.0.0.0/8"]).encrypted();
+    let song = fetch(&client, &format!("http://localhost:{port}/song"), LIMITS).await;
+    assert_eq!(song.expect("a song"), b"song");
+    for url in [
+        "http://songs.example/song".to_owned(),
+        format!("http://localhost:{port}/redirect/302?to=http://songs.example/song"),
+    ] {
+        let error = client.get(&url, LIMITS).await.expect_err("not encrypted");
+        assert!(
+            matches!(error, OutboundError::Unencrypted { .. }),
+            "{url}: {error:?}"
+        );
+        assert_eq!(error.class(), ErrorClass::Permanent);
+    }
+}
+
+#[tokio::test]
 async fn redirects_are_followed_within_limits() {
     let server = serve().await;
     let client = client(&["127.0.0.1"]);
@@ -290,6 +336,63 @@ async fn sizes_are_limited_with_and_without_a_content_length() {
             "{error:?}"
         );
         assert_eq!(error.class(), ErrorClass::Permanent);
+    }
+}
+
+#[tokio::test]
+async fn an_interrupted_download_continues_unless_the_content_has_changed() {
+    let server = serve().await;
+    let client = client(&["127.0.0.1"]);
+    let url = format!("http://{server}/redirect/302?to=/resumable");
+    let first = client.get(&url, LIMITS).await.expect("an answer");
+    assert_eq!((first.offset(), first.total_bytes()), (0, Some(10)));
+    let stored = ResumeFrom {
+        offset: 4,
+        validator: first.validator().expect("an ETag"),
+    };
+    let changed = ResumeFrom {
+        validator: "\"v0\"".to_owned(),
+        ..stored.clone()
+    };
+    for (from, offset, expected) in [(&stored, 4, "456789"), (&changed, 0, "0123456789")] {
+        let download = client
+            .get_from(&url, Some(from), LIMITS)
+            .await
+            .expect("an answer");
+        assert_eq!((download.offset(), download.total_bytes()), (offset, Some(10)));
+        let rest: Vec<Bytes> = download.into_stream().try_collect().await.expect("complete");
+        assert_eq!(rest.concat(), expected.as_bytes());
+    }
+    let small = DownloadLimits {
+        max_bytes: 9,
+        ..LIMITS
+    };
+    let error = client.get_from(&url, Some(&stored), small).await;
+    assert!(matches!(error, Err(OutboundError::TooLarge { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn only_the_rest_of_the_same_content_continues_a_download() {
+    let server = serve().await;
+    let client = client(&["127.0.0.1"]);
+    let stored = ResumeFrom {
+        offset: 4,
+        validator: "\"v1\"".to_owned(),
+    };
+    for (part, continues) in [
+        ("v1/4-9/10", true),
+        ("v1/4-9/*", true),
+        ("v2/4-9/10", false),
+        ("v1/4-8/10", false),
+        ("v1/3-9/10", false),
+    ] {
+        let url = format!("http://{server}/part/{part}");
+        let opened = client.get_from(&url, Some(&stored), LIMITS).await;
+        match opened {
+            Ok(download) => assert_eq!((download.offset(), continues), (4, true), "{part}"),
+            Err(OutboundError::Part { .. }) => assert!(!continues, "{part}"),
+            Err(error) => panic!("{part}: {error:?}"),
+        }
     }
 }
 

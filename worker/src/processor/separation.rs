@@ -10,9 +10,11 @@ use crate::audio::{OutputFormat, WavSamples};
 use crate::engine::{Control, Overlap, Progress};
 use crate::error::ErrorClass;
 use crate::locations::Locations;
-use crate::model::{ModelChoice, StemName};
+use crate::model::{ModelChoice, Provenance, StemName};
 use crate::onnx::RuntimeOptions;
-use crate::song::{Formula, Normalize, Separator, SongError, SongReport, SongSettings, StemOutput};
+use crate::song::{
+    Formula, Normalize, Separator, SongError, SongReport, SongSettings, StemFormat, StemOutput, StemRate,
+};
 use crate::storage::{AttemptScratch, Disk, StagedInput, is_disk_error, is_full, os_errors};
 use crate::work::{Dependency, WorkContext, WorkError, chain};
 
@@ -25,7 +27,8 @@ const SETTINGS: SongSettings = SongSettings {
     denoise: false,
     formula: Formula::Uvr,
     normalize: Normalize::None,
-    format: OutputFormat::Wav(WavSamples::Int16),
+    format: StemFormat::Fixed(OutputFormat::Wav(WavSamples::Int16)),
+    rate: StemRate::Fixed,
 };
 
 /// Why a model cannot serve tasks.
@@ -48,9 +51,12 @@ impl ModelError {
         let Self::Load(error) = self else {
             return None;
         };
-        let fix = "store the model's files in MODEL_FILE_DIR under MODEL_NAME";
+        let fix =
+            "store the model's files in MODEL_FILE_DIR under MODEL_NAME, or install it with `models fetch`";
         match error {
-            SongError::NoModel { .. } => Some(Dependency::new("model", "missing", fix)),
+            SongError::NotInstalled { .. } | SongError::NoModel { .. } => {
+                Some(Dependency::new("model", "missing", fix))
+            }
             SongError::ReadModel { .. } => Some(Dependency::new("model", "unreadable", fix)),
             _ => None,
         }
@@ -64,6 +70,7 @@ pub struct Separation {
     vocals: StemName,
     instrumental: StemName,
     model: String,
+    provenance: Arc<Provenance>,
 }
 
 /// The files of a song's stems.
@@ -163,6 +170,7 @@ impl Separation {
         };
         Ok(Self {
             model: separator.fingerprint().to_owned(),
+            provenance: Arc::new(separator.provenance().clone()),
             separator: Arc::new(Mutex::new(separator)),
             vocals,
             instrumental,
@@ -172,6 +180,11 @@ impl Separation {
     /// The model's fingerprint: equal fingerprints produce equal stems.
     pub fn model(&self) -> &str {
         &self.model
+    }
+
+    /// License and origin of the model.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
     }
 
     /// Separates `input` into files in `scratch`.

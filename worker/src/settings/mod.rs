@@ -5,16 +5,18 @@
 mod consumer;
 mod kafka;
 mod model;
+mod model_address;
 mod outbound;
 mod storage;
 
 pub use consumer::{ConsumedRole, ConsumerArguments, ConsumerSettings, DeleteInput};
 pub use kafka::{KafkaArguments, KafkaSettings, Sasl};
-pub use model::ModelArguments;
+pub use model::{ModelArguments, ModelDirectories, ModelReference};
+pub use model_address::{AddressNames, ModelAddress, ModelLocation, Sha256Hex};
 pub use outbound::{OutboundAllow, OutboundArguments, WebhookArguments};
 pub use storage::{
-    ObjectAddress, S3Arguments, S3Credentials, S3Settings, ScratchArguments, StagingArguments,
-    StagingSettings,
+    ObjectAddress, S3Arguments, S3ConnectionArguments, S3Credentials, S3Settings, ScratchArguments,
+    StagingArguments, StagingSettings,
 };
 
 pub use separation_daemon::SettingError;

@@ -11,10 +11,10 @@ use url::Url;
 
 use super::{DeleteInput, SettingError};
 
-/// Options for the object store.
+/// Options for the connection to the object store.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "S3")]
-pub struct S3Arguments {
+pub struct S3ConnectionArguments {
     /// URL of the S3 server; empty means AWS
     #[arg(long, env = env::S3_ENDPOINT_URL, default_value = "", hide_default_value = true, value_name = "URL")]
     s3_endpoint_url: String,
@@ -33,6 +33,17 @@ pub struct S3Arguments {
     /// Region if AWS_REGION is empty or auto, as in other AWS programs
     #[arg(long, env = env::AWS_DEFAULT_REGION, value_name = "REGION", hide = true)]
     aws_default_region: Option<String>,
+    /// Address buckets as endpoint/bucket, not as bucket.endpoint [default: true if an endpoint is set]
+    #[arg(long, env = env::S3_PATH_STYLE, value_name = "BOOL")]
+    s3_path_style: Option<bool>,
+}
+
+/// Options for the object store.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "S3")]
+pub struct S3Arguments {
+    #[command(flatten)]
+    connection: S3ConnectionArguments,
     /// Bucket of finished stems
     #[arg(long, env = env::S3_BUCKET_NAME, default_value = "", hide_default_value = true, value_name = "BUCKET")]
     s3_bucket_name: String,
@@ -42,9 +53,6 @@ pub struct S3Arguments {
     /// URL prefix of public links to stems
     #[arg(long, env = env::S3_PUBLIC_DOMAIN, default_value = "", hide_default_value = true, value_name = "URL")]
     s3_public_domain: String,
-    /// Address buckets as endpoint/bucket, not as bucket.endpoint [default: true if an endpoint is set]
-    #[arg(long, env = env::S3_PATH_STYLE, value_name = "BOOL")]
-    s3_path_style: Option<bool>,
 }
 
 /// The object store.
@@ -191,8 +199,8 @@ impl FromStr for ObjectAddress {
     }
 }
 
-impl S3Arguments {
-    /// Validates the options.
+impl S3ConnectionArguments {
+    /// Validates the options. The settings have no bucket of finished stems.
     ///
     /// # Errors
     /// When the endpoint is not an http(s) URL, or only one of access key ID and secret access key is set.
@@ -211,14 +219,6 @@ impl S3Arguments {
                 return Err(SettingError::new(env::AWS_ACCESS_KEY_ID, problem, fix));
             }
         };
-        let public_domain = non_empty(&self.s3_public_domain).map(|domain| {
-            let domain = domain.trim_end_matches('/');
-            if domain.contains("://") {
-                domain.to_owned()
-            } else {
-                format!("https://{domain}")
-            }
-        });
         Ok(S3Settings {
             path_style: self.s3_path_style.unwrap_or(endpoint.is_some()),
             endpoint,
@@ -228,9 +228,32 @@ impl S3Arguments {
                 .flatten()
                 .find_map(|region| non_empty(region).filter(|region| *region != "auto"))
                 .map(str::to_owned),
+            bucket: None,
+            stems_prefix: String::new(),
+            public_domain: None,
+        })
+    }
+}
+
+impl S3Arguments {
+    /// Validates the options.
+    ///
+    /// # Errors
+    /// As [`S3ConnectionArguments::settings`].
+    pub fn settings(&self) -> Result<S3Settings, SettingError> {
+        let public_domain = non_empty(&self.s3_public_domain).map(|domain| {
+            let domain = domain.trim_end_matches('/');
+            if domain.contains("://") {
+                domain.to_owned()
+            } else {
+                format!("https://{domain}")
+            }
+        });
+        Ok(S3Settings {
             bucket: non_empty(&self.s3_bucket_name).map(str::to_owned),
             stems_prefix: directory_prefix(&self.s3_stems_prefix),
             public_domain,
+            ..self.connection.settings()?
         })
     }
 }

@@ -22,6 +22,7 @@ pub use error::{Disk, StorageError};
 pub use finals::{FinalManifest, FinalStatus, Finals, WebhookState};
 pub use manifest::{InputIdentity, StagedStem, StagingManifest};
 pub use public_url::public_url;
+pub(crate) use s3::OpenObject;
 pub use s3::{ListedObject, ObjectHead, PreparedObject, S3, TimeLimits, TransferLimits};
 pub use scratch::{AttemptScratch, Scratch};
 pub use staging::{StagedInput, Staging, StemFiles, StemSource, StoredStems};

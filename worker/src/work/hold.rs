@@ -11,8 +11,8 @@ const REPORT_AFTER: Duration = Duration::from_secs(2);
 /// Interval between log lines about the same hold.
 const LOG_PERIOD: Duration = Duration::from_secs(60);
 
-/// A step that may be on hold. Reports the hold in logs, metrics, `/ready` and the offset metadata; dropping it ends
-/// the hold.
+/// A step that may be on hold. Reports the hold in logs, metrics, `/ready` and the offset metadata; progress, and
+/// dropping it, end the hold.
 #[derive(Debug)]
 pub(crate) struct HoldableStep<'h> {
     holds: &'h Holds,
@@ -66,14 +66,20 @@ impl<'h> HoldableStep<'h> {
         let logged_at = logged_at.filter(|_| !is_due).unwrap_or(now);
         self.reported = Some((dependency.name.clone(), logged_at));
     }
+
+    /// Records that the dependency no longer refuses or fails, although the step takes longer.
+    pub(crate) fn progressed(&mut self) {
+        self.failing_since = None;
+        if let Some((dependency, _)) = self.reported.take() {
+            self.holds.clear(&dependency);
+            tracing::info!(step = self.name, dependency, "No longer on hold");
+        }
+    }
 }
 
 impl Drop for HoldableStep<'_> {
     fn drop(&mut self) {
-        if let Some((dependency, _)) = &self.reported {
-            self.holds.clear(dependency);
-            tracing::info!(step = self.name, dependency, "No longer on hold");
-        }
+        self.progressed();
     }
 }
 
@@ -103,6 +109,13 @@ mod tests {
         assert_eq!(names(), ["s3:403"]);
         step.failed(&refusal("NoSuchBucket"), begin + REPORT_AFTER * 2);
         assert_eq!(names(), ["s3:NoSuchBucket"]);
+        step.progressed();
+        assert!(names().is_empty());
+        let later = begin + REPORT_AFTER * 9;
+        step.failed(&refusal("403"), later);
+        assert!(names().is_empty(), "it failed only once since");
+        step.failed(&refusal("403"), later + REPORT_AFTER);
+        assert_eq!(names(), ["s3:403"]);
         drop(step);
         assert!(names().is_empty());
     }

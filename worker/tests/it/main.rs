@@ -9,6 +9,7 @@ mod formats;
 mod fuzz_corpus;
 mod hostile_audio;
 mod in_memory;
+mod model_store;
 mod models;
 mod oracle;
 mod service;

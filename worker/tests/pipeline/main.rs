@@ -15,6 +15,7 @@ mod end_to_end;
 mod fault_proxy;
 mod lag;
 mod metrics;
+mod models;
 mod poison;
 mod rebalance;
 mod recovery;

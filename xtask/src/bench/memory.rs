@@ -10,7 +10,7 @@ use super::figures::{Section, Spread};
 const SONGS: [(&str, u32, u32); 2] = [("5 minutes", 300, 3), ("60 minutes", 3600, 1)];
 
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
-    let settings = ["--threads", &bench.threads];
+    let settings = ["--model", "builtin", "--threads", &bench.threads];
     let mut rows = Vec::new();
     for (name, seconds, runs) in SONGS {
         let song = bench.song(seconds)?;

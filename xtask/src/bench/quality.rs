@@ -9,7 +9,9 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
     let mut rows = Vec::new();
     let mut columns: [Vec<f64>; 4] = Default::default();
     for mix in &bench.mixes {
-        let separation = bench.binaries.separate_one(&mix.mix, &bench.stems(), &[])?;
+        let separation = bench
+            .binaries
+            .separate_one(&mix.mix, &bench.stems(), &["--model", "builtin"])?;
         let mut cells = vec![mix.name.clone()];
         for (stem, column) in ["vocals", "instrumental"].into_iter().zip([0, 2]) {
             let reference = mix

@@ -10,7 +10,7 @@ const SONG_SECONDS: u32 = 180;
 
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
     let song = bench.song(SONG_SECONDS)?;
-    let settings = ["--threads", &bench.threads];
+    let settings = ["--model", "builtin", "--threads", &bench.threads];
     let speeds = (0..RUNS)
         .map(|_| {
             Ok(bench

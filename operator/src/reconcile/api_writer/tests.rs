@@ -80,7 +80,7 @@ fn pool() -> SeparationPool {
 
 fn settings() -> WorkerSettings {
     WorkerSettings {
-        model: crate::plan::Model("builtin".into()),
+        model: crate::plan::Model::named("builtin"),
         image: "worker:test".into(),
         allowed: BTreeSet::new(),
     }

@@ -40,7 +40,7 @@ fn plan(object: &SeparationPool) -> Arc<PoolPlan> {
 
 fn settings() -> WorkerSettings {
     WorkerSettings {
-        model: Model("builtin".into()),
+        model: Model::named("builtin"),
         image: "worker".into(),
         allowed: BTreeSet::new(),
     }

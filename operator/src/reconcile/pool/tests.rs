@@ -44,7 +44,7 @@ impl UnreadPool {
         let (id, snapshot) = pool_snapshot(&object);
         let mut state = PoolState::new(&id, &snapshot, NOW);
         let settings = WorkerSettings {
-            model: Model("builtin".into()),
+            model: Model::named("builtin"),
             image: "worker".into(),
             allowed: BTreeSet::new(),
         };
@@ -132,7 +132,7 @@ fn the_effective_region_is_the_one_that_workers_get() {
         let effective = processor.effective.expect("settings").region;
         assert_eq!(effective, expected.unwrap_or_default());
         let plan = pool.state.plan.as_ref().expect("a plan");
-        let given = crate::apply::variables(plan, &plan.processor, &Model("builtin".into()), None);
+        let given = crate::apply::variables(plan, &plan.processor, &Model::named("builtin"), None);
         let is_region = |variable: &EnvVar| variable.name == AWS_REGION;
         let given = given.into_iter().find(is_region);
         let given = given.and_then(|variable| variable.value);

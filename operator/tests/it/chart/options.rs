@@ -44,7 +44,7 @@ fn every_setting_reaches_the_operator() {
         "extraEnv": [{"name": "HEALTH_ADDRESS", "value": "[::]:8080"}],
     }));
     let understood = settings(&objects.pod().containers[0]);
-    assert_eq!(understood.workers.model.0, "UVR-MDX-NET-Inst_HQ_4");
+    assert_eq!(understood.workers.model.name, "UVR-MDX-NET-Inst_HQ_4");
     assert_eq!(
         understood.workers.allowed,
         [Allowance::HostPath, Allowance::Root].into()
@@ -197,7 +197,7 @@ fn deployments_of_a_pool() -> [Deployment; 3] {
     let plan = Arc::new(PoolPlan::from_pool(&pool).expect("a plan"));
     let settings = Arc::new(WorkerSettings {
         image: "separation-worker:test".to_owned(),
-        model: Model("builtin".to_owned()),
+        model: Model::named("builtin"),
         allowed: BTreeSet::new(),
     });
     let api = plan.api.as_ref().expect("an API");

@@ -17,6 +17,7 @@ use symphonia::default::formats::{AiffReader, CafReader, IsoMp4Reader, MkvReader
 
 use super::bytes::big_endian;
 use super::caf;
+use super::depth::alac_config;
 use super::flac_streams::FlacStreams;
 use super::frame_stream::FrameStream;
 use super::frames;
@@ -118,9 +119,8 @@ pub(super) fn make_decoder(track: &Track) -> Result<(Box<dyn AudioDecoder>, Audi
 
 /// The most frames that one packet can hold, whatever its container declares.
 pub(super) fn max_packet_frames(params: &AudioCodecParameters, bytes: usize) -> u64 {
-    let from_header = |offset: usize, bytes: usize| {
-        let header = params.extra_data.as_deref()?;
-        header.get(offset..offset + bytes).map(big_endian)
+    let number = |header: Option<&[u8]>, offset: usize, bytes: usize| {
+        header?.get(offset..offset + bytes).map(big_endian)
     };
     match params.codec {
         CODEC_ID_MP1 => 384,
@@ -131,8 +131,12 @@ pub(super) fn max_packet_frames(params: &AudioCodecParameters, bytes: usize) -> 
         // Half of the longest block.
         CODEC_ID_VORBIS => 4_096,
         // The largest block size of STREAMINFO.
-        CODEC_ID_FLAC => from_header(2, 2).unwrap_or(MAX_FLAC_FRAMES).min(MAX_FLAC_FRAMES),
-        CODEC_ID_ALAC => from_header(0, 4).unwrap_or(0).min(MAX_ALAC_FRAMES),
+        CODEC_ID_FLAC => number(params.extra_data.as_deref(), 2, 2)
+            .unwrap_or(MAX_FLAC_FRAMES)
+            .min(MAX_FLAC_FRAMES),
+        CODEC_ID_ALAC => number(alac_config(params), 0, 4)
+            .unwrap_or(0)
+            .min(MAX_ALAC_FRAMES),
         // The densest of all other codecs has four bits per sample.
         _ => 2 * bytes as u64,
     }

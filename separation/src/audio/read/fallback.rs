@@ -2,6 +2,7 @@
 //! when neither decodes it.
 
 use crate::audio::AudioError;
+use crate::audio::ffmpeg::FfmpegError;
 
 /// Whether ffmpeg is likely to decode a file that our own decoders refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,30 +15,6 @@ pub(super) enum FfmpegSupport {
     Likely,
 }
 
-/// Why ffmpeg produced no samples.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum FfmpegError {
-    /// The file has no audio track.
-    NoTrack,
-    /// A message specific to this file.
-    Specific(String),
-    /// A message that ffmpeg writes for most files that it does not decode.
-    Vague(String),
-}
-
-/// Messages that report only that something failed.
-const VAGUE: [&str; 9] = [
-    "Invalid data found when processing input",
-    "Invalid argument",
-    "Conversion failed!",
-    "Format not on whitelist",
-    "Operation not permitted",
-    "Error opening input",
-    "Error opening output",
-    "Error while decoding stream",
-    "Nothing was written into output file",
-];
-
 impl FfmpegSupport {
     /// The support for a file refused with this error.
     pub(super) fn after(refusal: &AudioError) -> Self {
@@ -47,30 +24,6 @@ impl FfmpegSupport {
             _ => Self::None,
         }
     }
-}
-
-impl FfmpegError {
-    /// The most specific of the lines that ffmpeg wrote, oldest first; `None` where it wrote none.
-    pub(super) fn from_lines(lines: &[String]) -> Option<Self> {
-        if lines.iter().any(|line| line.contains("matches no streams")) {
-            return Some(Self::NoTrack);
-        }
-        let is_vague = |line: &str| VAGUE.iter().any(|vague| line.contains(vague));
-        let lines = || lines.iter().map(|line| without_context(line));
-        match lines().rfind(|line| !is_vague(line)) {
-            Some(line) => Some(Self::Specific(line.to_owned())),
-            None => lines().next_back().map(|line| Self::Vague(line.to_owned())),
-        }
-    }
-}
-
-/// Strips the prefix that names the part of ffmpeg that wrote a line: `[mov,mp4 @ 0x55d7] `.
-fn without_context(line: &str) -> &str {
-    let context = line
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once("] "))
-        .filter(|(context, _)| context.contains(" @ 0x"));
-    context.map_or(line, |(_, rest)| rest)
 }
 
 /// The error for a file that needs ffmpeg where ffmpeg is not installed.
@@ -116,35 +69,8 @@ pub(super) fn neither(refusal: AudioError, ffmpeg_error: Option<FfmpegError>) ->
 mod tests {
     use super::*;
 
-    fn lines(lines: &[&str]) -> Option<FfmpegError> {
-        FfmpegError::from_lines(&lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>())
-    }
-
     fn specific(line: &str) -> Option<FfmpegError> {
         Some(FfmpegError::Specific(line.to_owned()))
-    }
-
-    #[test]
-    fn the_most_specific_line_counts() {
-        assert_eq!(lines(&[]), None);
-        assert_eq!(
-            lines(&[
-                "[mov,mp4,m4a,3gp,3g2,mj2 @ 0x5556707cea00] moov atom not found",
-                "file:cut.m4a: Invalid data found when processing input",
-            ]),
-            specific("moov atom not found")
-        );
-        assert_eq!(
-            lines(&[
-                "Stream map '0:a:0' matches no streams.",
-                "To ignore this, add a trailing '?' to the map.",
-            ]),
-            Some(FfmpegError::NoTrack)
-        );
-        assert_eq!(
-            lines(&["song: Invalid argument"]),
-            Some(FfmpegError::Vague("song: Invalid argument".to_owned()))
-        );
     }
 
     #[test]

@@ -5,11 +5,12 @@ mod bytes;
 mod caf;
 mod coded_pcm;
 mod containers;
+mod depth;
 mod downmix;
 mod edits;
 mod encoder_tag;
 mod fallback;
-mod ffmpeg;
+mod ffmpeg_in;
 mod flac_streams;
 mod frame_stream;
 mod frames;
@@ -20,7 +21,6 @@ mod outline;
 mod packets;
 mod quicktime_pcm;
 mod raw;
-mod resample;
 mod section;
 mod signatures;
 mod sniff;
@@ -28,4 +28,6 @@ mod source;
 mod tags;
 mod wav_in;
 
-pub use source::{FfmpegUse, FileSource, SourceInfo, SourceOptions, SourceReport, open, open_bytes};
+pub use source::{
+    FfmpegUse, FileSource, SourceInfo, SourceOptions, SourceReport, is_recognized, open, open_bytes,
+};

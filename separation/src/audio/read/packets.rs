@@ -19,6 +19,7 @@ use super::containers::{
     OPUS_RATE_HZ, format_name, make_decoder, make_reader, max_packet_frames, opus_gain, opus_pre_skip,
     refusal, unreadable,
 };
+use super::depth;
 use super::downmix::Downmix;
 use super::edits::{self, Trim};
 use super::guard::guarded;
@@ -26,7 +27,7 @@ use super::outline::Outline;
 use super::quicktime_pcm;
 use super::raw::RawBlock;
 use super::sniff::{Container, Sniffed};
-use crate::audio::AudioError;
+use crate::audio::{AudioError, WavSamples};
 
 /// Damaged packets accepted before the first good one: about a second and a half of MP3.
 const MAX_DAMAGED_AT_START: u64 = 64;
@@ -476,6 +477,11 @@ impl PacketInput {
 
     pub(super) fn channels(&self) -> usize {
         self.downmix.channels()
+    }
+
+    /// The narrowest samples that hold those of the file; `None` for lossy codecs.
+    pub(super) fn depth(&self) -> Option<WavSamples> {
+        depth::of_codec(&self.params)
     }
 
     pub(super) fn expected_frames(&self) -> Option<u64> {

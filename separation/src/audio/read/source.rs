@@ -11,15 +11,16 @@ use std::time::Duration;
 use symphonia::core::io::MediaSource;
 
 use super::coded_pcm;
-use super::fallback::{self, FfmpegError, FfmpegSupport};
-use super::ffmpeg;
+use super::fallback::{self, FfmpegSupport};
+use super::ffmpeg_in;
 use super::outline::default_track_index;
 use super::packets::PacketInput;
 use super::raw::RawBlock;
-use super::resample::{Converter, converted_frames};
 use super::sniff::{Container, Sniffed, Unrecognized, sniff};
 use super::wav_in::{NotOpened, WavInput};
-use crate::audio::{AudioError, MAX_BLOCK_FRAMES, SAMPLE_RATE_HZ, StereoBlock, StereoSource};
+use crate::audio::ffmpeg::{self, FfmpegError, FfmpegMessages};
+use crate::audio::resample::{Converter, converted_frames};
+use crate::audio::{AudioError, MAX_BLOCK_FRAMES, SAMPLE_RATE_HZ, StereoBlock, StereoSource, WavSamples};
 
 /// Samples beyond this are invalid, like NaN: full scale is 1, and 1e10 is 200 dB above it.
 const MAX_SAMPLE: f32 = 1e10;
@@ -49,7 +50,7 @@ impl Default for SourceOptions {
         Self {
             max_duration: None,
             ffmpeg: FfmpegUse::Allowed,
-            ffmpeg_timeout: Duration::from_secs(30),
+            ffmpeg_timeout: ffmpeg::TIMEOUT,
         }
     }
 }
@@ -65,6 +66,9 @@ pub struct SourceInfo {
     pub rate_hz: u32,
     /// Channels of the file; those of the first stream if several are chained.
     pub channels: usize,
+    /// The narrowest samples that hold those of the file; `None` for lossy formats, which have no bit depth.
+    /// For files that ffmpeg decodes, whose bit depth is not known, 24 bits.
+    pub depth: Option<WavSamples>,
     /// Length in frames at 44.1 kHz, if the file declares one; a hint.
     pub expected_frames: Option<u64>,
 }
@@ -100,7 +104,9 @@ pub struct FileSource {
     is_ended: bool,
     coded: coded_pcm::CodedPcmDetector,
     report: SourceReport,
-    ffmpeg: Option<ffmpeg::FfmpegMessages>,
+    /// Frames read, at the file's rate; `None` once the rate has changed.
+    file_frames: Option<u64>,
+    ffmpeg: Option<FfmpegMessages>,
 }
 
 enum Input {
@@ -130,6 +136,21 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<FileSource, AudioErr
         return Err(AudioError::not_audio(path, detail));
     }
     open_origin(&Origin::File(path.to_owned()), path, options)
+}
+
+/// Whether the content of `path` begins like audio or a container of audio, in a format that [`open`] may be able to
+/// read with ffmpeg.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn is_recognized(path: &Path) -> Result<bool, AudioError> {
+    let unreadable = AudioError::read(path);
+    if !path.metadata().map_err(unreadable)?.is_file() {
+        return Ok(false);
+    }
+    let mut file = std::fs::File::open(path).map_err(unreadable)?;
+    let sniffed = sniff(&mut file).map_err(unreadable)?;
+    Ok(matches!(sniffed, Ok(_) | Err(Unrecognized::ForFfmpeg(_))))
 }
 
 /// Opens a file's content from memory, without ffmpeg: for small files and for fuzzing.
@@ -168,7 +189,7 @@ fn open_origin(origin: &Origin, path: &Path, options: &SourceOptions) -> Result<
     let (Origin::File(file), FfmpegUse::Allowed) = (origin, options.ffmpeg) else {
         return Err(refusal);
     };
-    let decoded = match ffmpeg::decode(file, track, options.ffmpeg_timeout) {
+    let decoded = match ffmpeg_in::decode(file, track, options.ffmpeg_timeout) {
         Ok(decoded) => decoded,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(fallback::without_program(refusal));
@@ -233,6 +254,13 @@ impl Input {
             Self::Packets(input) => input.rate_hz(),
         }
     }
+
+    fn depth(&self) -> Option<WavSamples> {
+        match self {
+            Self::Wav(input) => Some(input.depth()),
+            Self::Packets(input) => input.depth(),
+        }
+    }
 }
 
 impl FileSource {
@@ -250,7 +278,7 @@ impl FileSource {
             Input::Packets(packets) => (packets.rate_hz(), packets.channels(), packets.expected_frames()),
         };
         let converter = converter(path, rate_hz)?;
-        let expected_frames = frames.map(|frames| converted_frames(frames, rate_hz));
+        let expected_frames = frames.map(|frames| converted_frames(frames, rate_hz, SAMPLE_RATE_HZ));
         let limit = options.max_duration.map(|limit| (limit, frames_of(limit)));
         let is_estimate = matches!(&input, Input::Packets(packets) if packets.is_length_estimated());
         if let (Some((limit, max_frames)), Some(expected)) = (limit, expected_frames)
@@ -259,6 +287,12 @@ impl FileSource {
         {
             return Err(AudioError::too_long(path, limit));
         }
+        // ffmpeg sends every format as floating point.
+        let depth = if via_ffmpeg {
+            Some(WavSamples::Int24)
+        } else {
+            input.depth()
+        };
         Ok(Self {
             path: path.to_owned(),
             info: SourceInfo {
@@ -266,6 +300,7 @@ impl FileSource {
                 via_ffmpeg,
                 rate_hz,
                 channels,
+                depth,
                 expected_frames,
             },
             input,
@@ -279,6 +314,7 @@ impl FileSource {
             is_ended: false,
             coded: coded_pcm::CodedPcmDetector::default(),
             report: SourceReport::default(),
+            file_frames: Some(0),
             ffmpeg: None,
         })
     }
@@ -297,14 +333,20 @@ impl FileSource {
         SourceReport {
             skipped_packets,
             missing_frames,
-            ffmpeg_errors: self.ffmpeg.as_ref().map_or(0, ffmpeg::FfmpegMessages::errors),
+            ffmpeg_errors: self.ffmpeg.as_ref().map_or(0, FfmpegMessages::errors),
             ..self.report
         }
     }
 
+    /// Frames read so far at the file's own rate, [`SourceInfo::rate_hz`]; `None` if the rate changed within
+    /// the file.
+    pub fn file_frames(&self) -> Option<u64> {
+        self.file_frames
+    }
+
     /// If the pipe from ffmpeg breaks, only ffmpeg knows the reason.
     fn with_ffmpeg_error(&self, error: AudioError) -> AudioError {
-        match self.ffmpeg.as_ref().and_then(ffmpeg::FfmpegMessages::error) {
+        match self.ffmpeg.as_ref().and_then(FfmpegMessages::error) {
             Some(FfmpegError::Specific(detail) | FfmpegError::Vague(detail)) => AudioError::Ffmpeg {
                 path: self.path.clone(),
                 detail,
@@ -338,7 +380,9 @@ impl FileSource {
             self.finish_conversion()?;
             self.converter = converter(&self.path, rate_hz)?;
             self.converter_rate_hz = rate_hz;
+            self.file_frames = None;
         }
+        self.file_frames = self.file_frames.map(|frames| frames + self.mixed.frames() as u64);
         if !self.is_ended {
             let converted = self.converter.push(&self.mixed, &mut self.ready);
             converted.map_err(|detail| self.not_converted(detail))?;
@@ -389,7 +433,7 @@ impl StereoSource for FileSource {
 }
 
 fn converter(path: &Path, rate_hz: u32) -> Result<Converter, AudioError> {
-    Converter::from_rate(rate_hz).ok_or_else(|| AudioError::SampleRate {
+    Converter::new(rate_hz, SAMPLE_RATE_HZ).ok_or_else(|| AudioError::SampleRate {
         path: path.to_owned(),
         rate_hz,
     })

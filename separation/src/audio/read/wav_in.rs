@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::downmix::Downmix;
 use super::raw::RawBlock;
-use crate::audio::AudioError;
+use crate::audio::{AudioError, WavSamples};
 
 /// Chunks skipped before the samples; real files have a handful.
 const MAX_CHUNKS: usize = 1_000;
@@ -175,6 +175,15 @@ impl WavInput {
 
     pub(super) fn channels(&self) -> usize {
         self.downmix.channels()
+    }
+
+    /// The narrowest samples that hold those of the file.
+    pub(super) fn depth(&self) -> WavSamples {
+        match self.encoding {
+            SampleEncoding::Unsigned8 | SampleEncoding::Int16 => WavSamples::Int16,
+            SampleEncoding::Int24 => WavSamples::Int24,
+            SampleEncoding::Int32 | SampleEncoding::Float32 | SampleEncoding::Float64 => WavSamples::Float32,
+        }
     }
 
     /// Whether the positions of the channels are declared, not guessed.

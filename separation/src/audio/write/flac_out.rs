@@ -11,7 +11,7 @@ use md5::{Digest, Md5};
 
 use super::quantize::Quantizer;
 use super::sink::{PartFile, UnpublishedFile};
-use crate::audio::{AudioError, FlacSamples, SAMPLE_RATE_HZ, StereoBlock, StereoSink};
+use crate::audio::{AudioError, FlacSamples, StereoBlock, StereoSink};
 
 /// Frames of audio in one FLAC frame, the usual number: 93 ms. At most one is buffered.
 const BLOCK_FRAMES: usize = 4_096;
@@ -22,6 +22,7 @@ const CHANNELS: usize = 2;
 pub(super) struct FlacSink {
     part: PartFile,
     bits: u32,
+    rate_hz: u32,
     config: Verified<flacenc::config::Encoder>,
     stream_info: StreamInfo,
     frame: FrameBuf,
@@ -37,7 +38,7 @@ pub(super) struct FlacSink {
 }
 
 impl FlacSink {
-    pub(super) fn create(path: &Path, samples: FlacSamples) -> Result<Self, AudioError> {
+    pub(super) fn create(path: &Path, samples: FlacSamples, rate_hz: u32) -> Result<Self, AudioError> {
         let bits = match samples {
             FlacSamples::Int16 => 16,
             FlacSamples::Int24 => 24,
@@ -51,10 +52,11 @@ impl FlacSink {
         let mut sink = Self {
             part: PartFile::create(path)?,
             bits,
+            rate_hz,
             config: config
                 .into_verified()
                 .map_err(|(_, error)| AudioError::encode(path)(error))?,
-            stream_info: StreamInfo::new(SAMPLE_RATE_HZ as usize, CHANNELS, bits as usize)
+            stream_info: StreamInfo::new(rate_hz as usize, CHANNELS, bits as usize)
                 .map_err(AudioError::encode(path))?,
             frame: FrameBuf::with_size(CHANNELS, BLOCK_FRAMES).map_err(AudioError::encode(path))?,
             quantizer: Quantizer::new(bits),
@@ -127,7 +129,7 @@ impl FlacSink {
         // 20 bits of rate, 3 of channels minus one, 5 of bits minus one, 36 of frames (0 where 36 bits are
         // too few).
         let frames = if self.frames < 1 << 36 { self.frames } else { 0 };
-        let packed = u64::from(SAMPLE_RATE_HZ) << 44
+        let packed = u64::from(self.rate_hz) << 44
             | (CHANNELS as u64 - 1) << 41
             | u64::from(self.bits - 1) << 36
             | frames;
@@ -163,7 +165,7 @@ mod tests {
     use crate::audio::{SourceOptions, StereoSource, open, read_all};
 
     /// Encodes, lets ffmpeg check the MD5, and decodes the result.
-    fn check(samples: FlacSamples, frames: usize) {
+    fn check(samples: FlacSamples, rate_hz: u32, frames: usize) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out.flac");
         let wave: Vec<f32> = (0..frames)
@@ -179,7 +181,7 @@ mod tests {
             right: wave.iter().rev().copied().collect(),
             left: wave,
         };
-        let mut sink = Box::new(FlacSink::create(&path, samples).unwrap());
+        let mut sink = Box::new(FlacSink::create(&path, samples, rate_hz).unwrap());
         sink.write(&block).unwrap();
         let report = sink.finish().unwrap().publish().unwrap();
         assert_eq!((report.frames, report.clipped_samples), (frames as u64, 0));
@@ -214,17 +216,28 @@ mod tests {
             format!("MD5={stored}")
         );
         let mut source = open(&path, &SourceOptions::default()).unwrap();
-        assert_eq!(source.expected_frames(), Some(frames as u64));
-        let back = read_all(&mut source);
-        assert!(back == block);
+        assert_eq!(source.info().rate_hz, rate_hz);
+        if rate_hz == 44_100 {
+            assert_eq!(source.expected_frames(), Some(frames as u64));
+            let back = read_all(&mut source);
+            assert!(back == block);
+        }
     }
 
     #[test]
     fn flac_of_both_widths_and_any_length_reads_back_exactly_with_its_md5() {
         for samples in [FlacSamples::Int16, FlacSamples::Int24] {
             for frames in [1, 15, 31, 4_095, 4_096, 4_097, 50_000] {
-                check(samples, frames);
+                check(samples, 44_100, frames);
             }
+        }
+    }
+
+    #[test]
+    fn flac_of_every_way_to_store_a_rate_is_decoded_by_ffmpeg() {
+        // From a table, in kHz, in Hz, in tens of Hz, and in the header of the file only.
+        for rate_hz in [48_000, 96_000, 37_000, 44_099, 66_150, 65_537] {
+            check(FlacSamples::Int16, rate_hz, 9_000);
         }
     }
 }

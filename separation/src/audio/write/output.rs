@@ -3,28 +3,50 @@
 use std::path::Path;
 
 use super::flac_out::FlacSink;
+use super::mp3_out::{self, Mp3Sink};
 use super::wav_out::WavSink;
-use crate::audio::{AudioError, OutputFormat, StereoSink};
+use crate::audio::{AudioError, OutputFormat, SAMPLE_RATE_HZ, StereoSink};
 
-/// Creates a file of `format` for `path`. It gets that name only when it is complete and published.
+/// Creates a file of `format` for `path`, at 44.1 kHz. It gets that name only when it is complete and published.
 ///
 /// # Errors
-/// If the file cannot be created, or this build lacks the format.
+/// If the file cannot be created, or this machine cannot encode the format.
 pub fn create(path: &Path, format: OutputFormat) -> Result<Box<dyn StereoSink>, AudioError> {
+    create_at_rate(path, format, SAMPLE_RATE_HZ)
+}
+
+/// Like [`create`], at a sample rate of `rate_hz`, which is also that of the blocks to write.
+///
+/// # Errors
+/// As [`create`], and if the format cannot have this rate.
+pub fn create_at_rate(
+    path: &Path,
+    format: OutputFormat,
+    rate_hz: u32,
+) -> Result<Box<dyn StereoSink>, AudioError> {
+    format.check_rate(rate_hz)?;
     match format {
-        OutputFormat::Wav(samples) => Ok(Box::new(WavSink::create(path, samples)?)),
-        OutputFormat::Flac(samples) => Ok(Box::new(FlacSink::create(path, samples)?)),
-        #[cfg(feature = "mp3")]
-        OutputFormat::Mp3 => Ok(Box::new(super::mp3_out::Mp3Sink::create(path)?)),
-        #[cfg(not(feature = "mp3"))]
-        OutputFormat::Mp3 => Err(AudioError::Mp3NotBuilt),
+        OutputFormat::Wav(samples) => Ok(Box::new(WavSink::create(path, samples, rate_hz)?)),
+        OutputFormat::Flac(samples) => Ok(Box::new(FlacSink::create(path, samples, rate_hz)?)),
+        OutputFormat::Mp3(bitrate) => Ok(Box::new(Mp3Sink::create(path, bitrate, rate_hz)?)),
+    }
+}
+
+/// Checks that this machine can encode a format.
+///
+/// # Errors
+/// If it lacks the program that encodes it; the error has the fix.
+pub fn check_encoder(format: OutputFormat) -> Result<(), AudioError> {
+    match format {
+        OutputFormat::Wav(_) | OutputFormat::Flac(_) => Ok(()),
+        OutputFormat::Mp3(_) => mp3_out::check(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audio::{FlacSamples, StereoBlock, WavSamples};
+    use crate::audio::{FlacSamples, Mp3Bitrate, StereoBlock, WavSamples};
 
     #[test]
     fn full_scale_is_the_largest_sample_that_does_not_clip() {
@@ -49,8 +71,6 @@ mod tests {
         check(OutputFormat::Wav(WavSamples::Float32), false);
         check(OutputFormat::Flac(FlacSamples::Int16), true);
         check(OutputFormat::Flac(FlacSamples::Int24), true);
-        if cfg!(feature = "mp3") {
-            check(OutputFormat::Mp3, false);
-        }
+        check(OutputFormat::Mp3(Mp3Bitrate::Variable), false);
     }
 }

@@ -171,6 +171,11 @@ impl PartFile {
         &self.destination
     }
 
+    /// The temporary name, for a program that writes the file itself.
+    pub(super) fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), AudioError> {
         let written = self.file.write_all(bytes);
         written.map_err(AudioError::write(&self.destination))

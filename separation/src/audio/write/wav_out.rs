@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::quantize::Quantizer;
 use super::sink::{PartFile, UnpublishedFile};
-use crate::audio::{AudioError, SAMPLE_RATE_HZ, StereoBlock, StereoSink, WavSamples};
+use crate::audio::{AudioError, StereoBlock, StereoSink, WavSamples};
 
 /// The largest size of a chunk in plain WAV; 0xFFFFFFFF itself marks RF64.
 const MAX_PLAIN_BYTES: u64 = 0xffff_fffe;
@@ -21,6 +21,7 @@ const CHANNELS: u16 = 2;
 pub(super) struct WavSink {
     part: PartFile,
     samples: WavSamples,
+    rate_hz: u32,
     quantizer: Quantizer,
     frames: u64,
     max_plain_bytes: u64,
@@ -28,14 +29,20 @@ pub(super) struct WavSink {
 }
 
 impl WavSink {
-    pub(super) fn create(path: &Path, samples: WavSamples) -> Result<Self, AudioError> {
-        Self::create_with_limit(path, samples, MAX_PLAIN_BYTES)
+    pub(super) fn create(path: &Path, samples: WavSamples, rate_hz: u32) -> Result<Self, AudioError> {
+        Self::create_with_limit(path, samples, rate_hz, MAX_PLAIN_BYTES)
     }
 
-    fn create_with_limit(path: &Path, samples: WavSamples, max_plain_bytes: u64) -> Result<Self, AudioError> {
+    fn create_with_limit(
+        path: &Path,
+        samples: WavSamples,
+        rate_hz: u32,
+        max_plain_bytes: u64,
+    ) -> Result<Self, AudioError> {
         let mut sink = Self {
             part: PartFile::create(path)?,
             samples,
+            rate_hz,
             quantizer: Quantizer::new(if samples == WavSamples::Int16 { 16 } else { 24 }),
             frames: 0,
             max_plain_bytes,
@@ -57,8 +64,8 @@ impl WavSink {
         format.extend_from_slice(&(if is_float { 18_u32 } else { 16 }).to_le_bytes());
         format.extend_from_slice(&(if is_float { 3_u16 } else { 1 }).to_le_bytes());
         format.extend_from_slice(&CHANNELS.to_le_bytes());
-        format.extend_from_slice(&SAMPLE_RATE_HZ.to_le_bytes());
-        format.extend_from_slice(&(SAMPLE_RATE_HZ * u32::from(frame_bytes)).to_le_bytes());
+        format.extend_from_slice(&self.rate_hz.to_le_bytes());
+        format.extend_from_slice(&(self.rate_hz * u32::from(frame_bytes)).to_le_bytes());
         format.extend_from_slice(&frame_bytes.to_le_bytes());
         format.extend_from_slice(&(sample_bytes * 8).to_le_bytes());
         if is_float {
@@ -149,7 +156,7 @@ mod tests {
             right: wave.iter().map(|s| -s).collect(),
             left: wave,
         };
-        let mut sink = Box::new(WavSink::create_with_limit(&path, samples, max_plain_bytes).unwrap());
+        let mut sink = Box::new(WavSink::create_with_limit(&path, samples, 44_100, max_plain_bytes).unwrap());
         sink.write(&block).unwrap();
         sink.finish().unwrap().publish().unwrap();
         let bytes = std::fs::read(&path).unwrap();

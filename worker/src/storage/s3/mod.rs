@@ -30,6 +30,9 @@ const PROBE: &str = ".separation-worker-probe";
 /// The code of a 404 response without an error code.
 const NOT_FOUND: &str = "404";
 
+/// The code of a response to a request for an object that has changed.
+const CHANGED: &str = "PreconditionFailed";
+
 /// One object store; clones share its connections.
 #[derive(Debug, Clone)]
 pub struct S3 {
@@ -218,17 +221,54 @@ impl S3 {
 
     /// Starts reading an object.
     async fn open(&self, address: &ObjectAddress, limit_bytes: u64) -> Result<OpenObject, StorageError> {
+        self.open_from(address, None, limit_bytes).await
+    }
+
+    /// Starts reading an object at an offset, if it still has the `ETag` `from.1`.
+    ///
+    /// # Errors
+    /// As [`read_small`](Self::read_small). With the code `PreconditionFailed` if the object has changed, or the store does
+    /// not send the rest of it.
+    pub(crate) async fn open_from(
+        &self,
+        address: &ObjectAddress,
+        from: Option<(u64, &str)>,
+        limit_bytes: u64,
+    ) -> Result<OpenObject, StorageError> {
         let request = self.client.get_object().bucket(&address.bucket).key(&address.key);
+        let request = request
+            .set_range(from.map(|(offset, _)| format!("bytes={offset}-")))
+            .set_if_match(from.map(|(_, etag)| etag.to_owned()));
         let answer = response("read", address, request.send()).await?;
+        let length = size_of(answer.content_length());
+        let offset = match (from, answer.content_range()) {
+            (Some((offset, etag)), Some(range)) => {
+                let size = offset.saturating_add(length);
+                let is_same = answer.e_tag().is_none_or(|found| found == etag);
+                if !is_same || range != format!("bytes {offset}-{}/{size}", size.saturating_sub(1)) {
+                    return Err(StorageError::Objects {
+                        action: "read",
+                        location: address.to_string(),
+                        problem: "the store sent another part, or one of another object".to_owned(),
+                        code: CHANGED.to_owned(),
+                        class: ErrorClass::Transient,
+                    });
+                }
+                offset
+            }
+            // A store that ignores the range sends the complete object.
+            _ => 0,
+        };
         let head = ObjectHead {
-            size: size_of(answer.content_length()),
+            size: offset.saturating_add(length),
             etag: answer.e_tag().unwrap_or_default().to_owned(),
         };
         let object = OpenObject {
             location: address.to_string(),
             head,
+            offset,
             limit_bytes,
-            read_bytes: 0,
+            read_bytes: offset,
             body: answer.body,
         };
         object.check(object.head.size)?;
@@ -236,17 +276,22 @@ impl S3 {
     }
 }
 
-struct OpenObject {
+/// An object that is being read.
+pub(crate) struct OpenObject {
     location: String,
-    head: ObjectHead,
+    /// Metadata of the complete object.
+    pub(crate) head: ObjectHead,
+    /// Position of the first byte that is read.
+    pub(crate) offset: u64,
     limit_bytes: u64,
+    /// Bytes of the object so far, those before `offset` included.
     read_bytes: u64,
     body: ByteStream,
 }
 
 impl OpenObject {
     /// The next bytes; none at the end, and an error if the body is shorter than its `Content-Length`.
-    async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
         let incomplete = |location: &str, problem: String| StorageError::Objects {
             action: "read",
             location: location.to_owned(),

@@ -60,9 +60,15 @@ fn invalid_arguments_are_refused_by_name() {
         &["--compat", "audio-separator", "--normalize", "peak"],
         &["--normalize"],
     );
-    if cfg!(not(feature = "mp3")) {
-        check(&["--format", "mp3"], &["--features mp3"]);
-    }
+    check(&["--mp3-bitrate", "320"], &["--mp3-bitrate", "--format mp3"]);
+    check(
+        &["--format", "mp3", "--mp3-bitrate", "100"],
+        &["--mp3-bitrate", "96, 112"],
+    );
+    check(
+        &["--format", "mp3", "--bit-depth", "keep"],
+        &["--bit-depth", "omit it"],
+    );
     assert!(bench.stems().is_empty());
 }
 
@@ -91,7 +97,7 @@ fn a_full_disk_is_an_error_and_leaves_nothing_behind() {
         .arg(env!("CARGO_BIN_EXE_separation-worker"))
         .arg("separate")
         .arg(&song)
-        .arg("--output-dir")
+        .args(["--model", "builtin", "--output-dir"])
         .arg(&stems);
     let output = command.env("STEMS", &stems).output().unwrap();
     check_failed(&output, &["cannot write", "No space left"]);

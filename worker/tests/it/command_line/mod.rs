@@ -1,11 +1,17 @@
 //! `separation-worker separate` as users and scripts run it.
 
+mod directories;
 mod failures;
+mod models;
+mod mp3;
+mod names;
 mod output;
+mod own_rate;
 mod signals;
 mod stems;
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -44,13 +50,19 @@ impl Bench {
         path
     }
 
+    /// With the built-in model, which is fast and installed everywhere, unless the options name one.
     fn command(&self, inputs: &[&Path], options: &[&str]) -> Command {
+        let model: &[&str] = match options.contains(&"--model") {
+            true => &[],
+            false => &["--model", "builtin"],
+        };
         let mut command = Command::new(env!("CARGO_BIN_EXE_separation-worker"));
         command
             .arg("separate")
             .args(inputs)
             .arg("--output-dir")
             .arg(self.path("stems"))
+            .args(model)
             .args(options);
         command
     }
@@ -59,14 +71,22 @@ impl Bench {
         self.command(inputs, options).output().unwrap()
     }
 
+    /// Paths of all files below the stems directory, relative to it.
     fn stems(&self) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(self.path("stems"))
-            .map(|entries| {
-                entries
-                    .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                    .collect()
-            })
-            .unwrap_or_default();
+        let stems = self.path("stems");
+        let mut names = Vec::new();
+        let mut directories = vec![stems.clone()];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else {
+                    let name = path.strip_prefix(&stems).unwrap().to_str().unwrap();
+                    names.push(name.to_owned());
+                }
+            }
+        }
         names.sort();
         names
     }
@@ -86,6 +106,17 @@ fn tones(frames: usize, level: f32) -> StereoBlock {
 
 fn read(path: &Path) -> StereoBlock {
     read_all(&mut audio::open(path, &audio::SourceOptions::default()).unwrap())
+}
+
+/// The largest difference between a song and the sum of its stems, in some of the frames.
+fn max_error_of_sum(song: &StereoBlock, stems: [&StereoBlock; 2], frames: Range<usize>) -> f32 {
+    let error = |song: &[f32], a: &[f32], b: &[f32]| {
+        assert_eq!((song.len(), song.len()), (a.len(), b.len()));
+        let errors = frames.clone().map(|n| (song[n] - a[n] - b[n]).abs());
+        errors.fold(0.0, f32::max)
+    };
+    let left = error(&song.left, &stems[0].left, &stems[1].left);
+    left.max(error(&song.right, &stems[0].right, &stems[1].right))
 }
 
 fn reports(output: &Output) -> Vec<Value> {

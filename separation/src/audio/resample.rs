@@ -1,10 +1,10 @@
-//! Converts any sample rate to 44.1 kHz: n frames become round(n * 44100 / rate), aligned with the input to
-//! the sample. 44.1 kHz passes through bit for bit.
+//! Converts sample rates: n frames become round(n * to / from), aligned with the input to the sample. Equal
+//! rates pass through bit for bit.
 
 use audioadapter_buffers::direct::SequentialSliceOfVecs;
 use rubato::{Fft, FixedSync, Indexing, Resampler, WindowFunction};
 
-use crate::audio::{SAMPLE_RATE_HZ, StereoBlock};
+use crate::audio::StereoBlock;
 
 /// The lowest accepted rate. Below it, a small file would become hours: 1,000 Hz already grows 44.1 times.
 pub(super) const MIN_RATE_HZ: u32 = 1_000;
@@ -12,9 +12,9 @@ pub(super) const MIN_RATE_HZ: u32 = 1_000;
 /// The highest accepted rate: eight times 192 kHz.
 pub(super) const MAX_RATE_HZ: u32 = 1_536_000;
 
-/// The longest transform, in input frames. Rates without a common divisor with 44,100 need one as long as the
-/// rate (doubled if odd), so this admits every rate up to 262,144 Hz, and round ones above it. With 4 bytes a
-/// sample and about ten buffers twice as long: 2 x 262,144 x 2 x 4 x 10 = 42 MiB at worst.
+/// The longest transform, in frames of the faster side. Rates without a common divisor with 44,100 need one as
+/// long as the rate (doubled if odd), so this admits every rate up to 262,144 Hz, and round ones above it. With
+/// 4 bytes a sample and about ten buffers twice as long: 2 x 262,144 x 2 x 4 x 10 = 42 MiB at worst.
 const MAX_TRANSFORM_FRAMES: u64 = 2 * 262_144;
 
 /// Minimum frames of the slower side in one transform: the filter is as long as the transform, and from 1,024
@@ -22,15 +22,16 @@ const MAX_TRANSFORM_FRAMES: u64 = 2 * 262_144;
 const MIN_TRANSFORM_FRAMES: u64 = 1_024;
 
 pub(super) enum Converter {
-    /// The rate is 44.1 kHz already.
+    /// The rates are equal.
     Through,
-    /// Any other rate.
+    /// The rates differ.
     Fft(Box<FftConverter>),
 }
 
 pub(super) struct FftConverter {
     fft: Fft<f32>,
-    rate_hz: u32,
+    from_hz: u32,
+    to_hz: u32,
     /// Input that does not fill a transform yet: left and right.
     input: [Vec<f32>; 2],
     output: [Vec<f32>; 2],
@@ -41,23 +42,23 @@ pub(super) struct FftConverter {
     frames_out: u64,
 }
 
-/// Frames at 44.1 kHz for `frames` frames at `rate_hz`: round(frames * 44100 / rate), halves up.
-pub(super) fn converted_frames(frames: u64, rate_hz: u32) -> u64 {
-    let rate = u128::from(rate_hz.max(1));
-    let exact = (u128::from(frames) * u128::from(SAMPLE_RATE_HZ) * 2 + rate) / (2 * rate);
+/// Frames at `to_hz` for `frames` frames at `from_hz`: round(frames * to / from), halves up.
+pub(super) fn converted_frames(frames: u64, from_hz: u32, to_hz: u32) -> u64 {
+    let from = u128::from(from_hz.max(1));
+    let exact = (u128::from(frames) * u128::from(to_hz) * 2 + from) / (2 * from);
     u64::try_from(exact).unwrap_or(u64::MAX)
 }
 
 impl Converter {
-    /// A converter from `rate_hz`; `None` for unsupported rates.
-    pub(super) fn from_rate(rate_hz: u32) -> Option<Self> {
-        if rate_hz == SAMPLE_RATE_HZ {
+    /// A converter between two rates; `None` for unsupported rates.
+    pub(super) fn new(from_hz: u32, to_hz: u32) -> Option<Self> {
+        if from_hz == to_hz {
             return Some(Self::Through);
         }
-        let (frames_in, frames_out) = transform(rate_hz)?;
+        let (frames_in, frames_out) = transform(from_hz, to_hz)?;
         let fft = Fft::new_custom(
-            rate_hz as usize,
-            SAMPLE_RATE_HZ as usize,
+            from_hz as usize,
+            to_hz as usize,
             frames_in,
             1,
             2,
@@ -69,7 +70,8 @@ impl Converter {
         Some(Self::Fft(Box::new(FftConverter {
             delay_left: fft.output_delay(),
             fft,
-            rate_hz,
+            from_hz,
+            to_hz,
             input: [buffer(), buffer()],
             output: [vec![0.0; frames_out], vec![0.0; frames_out]],
             transform_frames: frames_in,
@@ -93,30 +95,43 @@ impl Converter {
     pub(super) fn finish(&mut self, ready: &mut StereoBlock) -> Result<(), String> {
         match self {
             Self::Through => Ok(()),
-            Self::Fft(converter) => converter.finish(ready),
+            Self::Fft(converter) => {
+                let total = converted_frames(converter.frames_in, converter.from_hz, converter.to_hz);
+                converter.finish_at(total, ready)
+            }
+        }
+    }
+
+    /// Like [`Self::finish`], but the complete output has `total` frames, which may differ by rounding from
+    /// those of the input.
+    pub(super) fn finish_at(&mut self, total: u64, ready: &mut StereoBlock) -> Result<(), String> {
+        match self {
+            Self::Through => Ok(()),
+            Self::Fft(converter) => converter.finish_at(total, ready),
         }
     }
 }
 
 /// Input and output frames of one transform: complete periods of the ratio, an even number on both sides, so
 /// that the middle of the filter, and so the delay, is an integer number of frames.
-fn transform(rate_hz: u32) -> Option<(usize, usize)> {
-    if !(MIN_RATE_HZ..=MAX_RATE_HZ).contains(&rate_hz) {
+fn transform(from_hz: u32, to_hz: u32) -> Option<(usize, usize)> {
+    let supported = MIN_RATE_HZ..=MAX_RATE_HZ;
+    if !supported.contains(&from_hz) || !supported.contains(&to_hz) {
         return None;
     }
-    let (rate, target) = (u64::from(rate_hz), u64::from(SAMPLE_RATE_HZ));
-    let divisor = greatest_common_divisor(rate, target);
-    let (period_in, period_out) = (rate / divisor, target / divisor);
+    let (from, to) = (u64::from(from_hz), u64::from(to_hz));
+    let divisor = greatest_common_divisor(from, to);
+    let (period_in, period_out) = (from / divisor, to / divisor);
     let periods = MIN_TRANSFORM_FRAMES
         .div_ceil(period_in.min(period_out))
         .next_multiple_of(2);
-    let frames_in = periods * period_in;
-    if frames_in > MAX_TRANSFORM_FRAMES {
+    let (frames_in, frames_out) = (periods * period_in, periods * period_out);
+    if frames_in.max(frames_out) > MAX_TRANSFORM_FRAMES {
         return None;
     }
     Some((
         usize::try_from(frames_in).ok()?,
-        usize::try_from(periods * period_out).ok()?,
+        usize::try_from(frames_out).ok()?,
     ))
 }
 
@@ -145,8 +160,7 @@ impl FftConverter {
         Ok(())
     }
 
-    fn finish(&mut self, ready: &mut StereoBlock) -> Result<(), String> {
-        let total = converted_frames(self.frames_in, self.rate_hz);
+    fn finish_at(&mut self, total: u64, ready: &mut StereoBlock) -> Result<(), String> {
         while self.frames_out < total {
             for channel in &mut self.input {
                 channel.resize(self.transform_frames, 0.0);
@@ -185,8 +199,10 @@ mod tests {
     use super::*;
     use std::f64::consts::TAU;
 
+    const TARGET_HZ: u32 = 44_100;
+
     fn convert(rate_hz: u32, left: Vec<f32>) -> StereoBlock {
-        let mut converter = Converter::from_rate(rate_hz).expect("a rate that can be converted");
+        let mut converter = Converter::new(rate_hz, TARGET_HZ).expect("a rate that can be converted");
         let right = left.iter().map(|sample| -sample).collect();
         let complete = StereoBlock { left, right };
         let mut ready = StereoBlock::default();
@@ -204,7 +220,7 @@ mod tests {
         converter.finish(&mut ready).expect("conversion does not fail");
         assert_eq!(
             ready.frames() as u64,
-            converted_frames(complete.frames() as u64, rate_hz)
+            converted_frames(complete.frames() as u64, rate_hz, TARGET_HZ)
         );
         ready
     }
@@ -262,18 +278,44 @@ mod tests {
     }
 
     #[test]
+    fn a_song_returns_to_its_own_rate_in_place_and_with_its_own_length() {
+        for rate_hz in [8_000, 32_000, 44_099, 48_000, 96_000, 192_000] {
+            let frames = rate_hz as usize + 7;
+            // Within the band of both rates.
+            let tone_hz = f64::from(u32::min(rate_hz, TARGET_HZ)) / 8.0;
+            let song: Vec<f32> = (0..frames)
+                .map(|n| (TAU * tone_hz * n as f64 / f64::from(rate_hz)).sin() as f32)
+                .collect();
+            let engine = convert(rate_hz, song.clone());
+            let mut converter = Converter::new(TARGET_HZ, rate_hz).expect("a rate that can be converted");
+            let mut back = StereoBlock::default();
+            converter
+                .push(&engine, &mut back)
+                .expect("conversion does not fail");
+            converter
+                .finish_at(frames as u64, &mut back)
+                .expect("conversion does not fail");
+            assert_eq!(back.frames(), frames, "{rate_hz}");
+            let middle = frames / 4..3 * frames / 4;
+            let error = middle.fold(0.0_f32, |most, n| most.max((back.left[n] - song[n]).abs()));
+            assert!(error < 1e-4, "{rate_hz}: {error}");
+        }
+    }
+
+    #[test]
     fn a_single_sample_survives_every_rate() {
         for rate_hz in [1_000, 8_000, 44_099, 44_100, 48_000, 96_000, 1_536_000] {
             let frames = convert(rate_hz, vec![0.5]).frames() as u64;
-            assert_eq!(frames, converted_frames(1, rate_hz));
+            assert_eq!(frames, converted_frames(1, rate_hz, TARGET_HZ));
         }
     }
 
     #[test]
     fn absurd_rates_are_refused() {
         for rate_hz in [0, 1, 999, 1_535_999, 1_536_001, u32::MAX] {
-            assert!(Converter::from_rate(rate_hz).is_none(), "{rate_hz}");
+            assert!(Converter::new(rate_hz, TARGET_HZ).is_none(), "{rate_hz}");
+            assert!(Converter::new(TARGET_HZ, rate_hz).is_none(), "{rate_hz}");
         }
-        assert!(Converter::from_rate(262_143).is_some());
+        assert!(Converter::new(262_143, TARGET_HZ).is_some());
     }
 }

@@ -1,19 +1,17 @@
-//! Runs the ffmpeg program, in a child process, for formats that our own decoders do not support.
+//! Decodes formats that our own decoders do not support, with the ffmpeg program in a child process.
 //!
 //! The child may open only that one file: no network, no playlist. It never outlives the stream that reads
 //! it.
 
-use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::process::{Child, ChildStdout, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::fallback::FfmpegError;
+use crate::audio::ffmpeg::{self, FfmpegMessages};
 
 /// Demuxers of single self-contained files. Excluded: playlists and other formats that refer to files, text
 /// formats, and MPEG audio, which ffmpeg also detects in noise and which we detect ourselves.
@@ -24,57 +22,11 @@ const FORMATS: &str = "aac,ac3,eac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,
 const PIECE_BYTES: usize = 65_536;
 const MAX_QUEUED_PIECES: usize = 8;
 
-/// Characters kept of a line that ffmpeg wrote.
-const MAX_LINE_CHARS: usize = 300;
-
-/// Last lines of ffmpeg's output that are kept; the reason for its failure is among them.
-const MAX_LINES: usize = 8;
-
-/// Bytes read of one line before it counts as ended.
-const MAX_LINE_BYTES: u64 = 4_096;
-
 pub(super) struct Decoding {
     /// The samples, as a WAV file.
     pub(super) stream: FfmpegStream,
     /// Its messages and exit status.
     pub(super) messages: FfmpegMessages,
-}
-
-/// ffmpeg's messages, shared with the thread that reads them.
-#[derive(Clone, Default)]
-pub(super) struct FfmpegMessages(Arc<Mutex<LastLines>>);
-
-#[derive(Default)]
-struct LastLines {
-    /// The last lines, oldest first.
-    lines: VecDeque<String>,
-    /// Count of all lines.
-    count: u64,
-}
-
-impl FfmpegMessages {
-    /// Why it failed, complete once its stream has ended; `None` where it reported nothing.
-    pub(super) fn error(&self) -> Option<FfmpegError> {
-        FfmpegError::from_lines(self.last_lines().lines.make_contiguous())
-    }
-
-    /// Lines that it wrote so far; it writes only errors.
-    pub(super) fn errors(&self) -> u64 {
-        self.last_lines().count
-    }
-
-    fn add(&self, line: String) {
-        let mut last = self.last_lines();
-        if last.lines.len() == MAX_LINES {
-            last.lines.pop_front();
-        }
-        last.lines.push_back(line);
-        last.count += 1;
-    }
-
-    fn last_lines(&self) -> MutexGuard<'_, LastLines> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The output of ffmpeg. Reading fails if ffmpeg exits with an error or sends nothing within the limit.
@@ -94,8 +46,7 @@ pub(super) fn decode(path: &Path, track: usize, timeout: Duration) -> io::Result
     let mut url = std::ffi::OsString::from("file:");
     url.push(std::path::absolute(path)?);
     let name = format!("{}: ", url.to_string_lossy());
-    let mut child = Command::new("ffmpeg")
-        .args(["-nostdin", "-hide_banner", "-loglevel", "error"])
+    let mut child = ffmpeg::command()
         .args([
             "-protocol_whitelist",
             "file,pipe",
@@ -127,7 +78,7 @@ pub(super) fn decode(path: &Path, track: usize, timeout: Duration) -> io::Result
     if let Some(stderr) = child.stderr.take() {
         let messages = messages.clone();
         threads.push(std::thread::spawn(move || {
-            keep_last_lines(stderr, &name, &messages);
+            messages.collect(stderr, &name);
         }));
     }
     let stream = FfmpegStream {
@@ -155,20 +106,6 @@ fn send_pieces(mut output: ChildStdout, sender: &Sender<io::Result<Vec<u8>>>) {
         if sender.send(read).is_err() || is_last {
             return;
         }
-    }
-}
-
-fn keep_last_lines(stderr: ChildStderr, name: &str, messages: &FfmpegMessages) {
-    let mut reader = BufReader::new(stderr);
-    let mut line = Vec::new();
-    while let Ok(1..) = reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line) {
-        let text = String::from_utf8_lossy(&line);
-        // The error that contains the line already names the file.
-        let text = text.trim().replacen(name, "", 1);
-        if !text.is_empty() {
-            messages.add(text.chars().take(MAX_LINE_CHARS).collect());
-        }
-        line.clear();
     }
 }
 
