@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use separation::audio::{OutputFormat, StereoBlock, WavSamples};
-use separation::engine::{Control, Overlap};
+use separation::engine::Control;
 use separation::locations::Locations;
 use separation::model::{ModelChoice, StemName};
 use separation::onnx::{Provider, RuntimeOptions};
@@ -52,7 +52,7 @@ fn measure(name: &str, vocals: &StereoBlock, instrumental: &StereoBlock) -> Qual
     let mut separator =
         Separator::load(&ModelChoice::Builtin, options, &Locations::from_environment()).unwrap();
     let settings = SongSettings {
-        overlap: Overlap::DEFAULT,
+        overlap: None,
         denoise: false,
         formula: Formula::Uvr,
         normalize: Normalize::None,

@@ -8,6 +8,7 @@ float32 and double agree after the inverse STFT. `build` writes its formula to t
 import numpy as np
 from onnx import TensorProto
 
+from generator import contracts
 from generator.graph import Graph, sidecar
 
 CHANNELS = 4
@@ -27,6 +28,7 @@ def build() -> dict[str, bytes]:
     for name, (_, model, sidecar_keys) in sorted({**good_models(), **bad_models()}.items()):
         files[f"{name}.onnx"] = model
         files[f"{name}.json"] = sidecar(**sidecar_keys)
+    files.update(contracts.build())
     files["README.md"] = readme().encode()
     return files
 
@@ -69,8 +71,8 @@ def bad_models() -> dict[str, tuple]:
         "bad_batch": ("batch fixed at 2", plain([[2, 4, 64, 4]]), tiny_keys),
         "bad_two_inputs": ("two inputs", plain([["batch", 4, 64, 4]] * 2), tiny_keys),
         "bad_element_type": (
-            "float16 spectra",
-            plain([["batch", 4, 64, 4]], element_type=TensorProto.FLOAT16),
+            "float64 spectra",
+            plain([["batch", 4, 64, 4]], element_type=TensorProto.DOUBLE),
             tiny_keys,
         ),
         "bad_output_shape": ("output with half the rows", half_rows(64, 4), tiny_keys),
@@ -154,7 +156,7 @@ README_TOP = """\
 # Test models
 
 Written by `separation/models/generate.py fixtures`; never edit. `generate.py fixtures --check` checks that they are up to date.
-All valid models have input `input` and output `output`, [batch, 4, F, T] float32, channels L.re, L.im, R.re, R.im.
+All valid MDX-Net models have input `input` and output `output`, [batch, 4, F, T] float32, channels L.re, L.im, R.re, R.im.
 
 ## The function of the `conv_*` models
 For output channel o, row f, frame t of an input x[i, f, t], where x is 0 outside its rows and frames:
@@ -180,4 +182,4 @@ def readme() -> str:
     lines += ["", "## Invalid models, which must be refused", "| model | why |", "|---|---|"]
     for name, (reason, _, _) in sorted(bad_models().items()):
         lines.append(f"| {name} | {reason} |")
-    return README_TOP + "\n".join(lines) + "\n"
+    return README_TOP + "\n".join(lines) + "\n" + contracts.readme()

@@ -53,19 +53,22 @@ class Graph:
         self._nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
-    def serialize(self, doc: str = "") -> bytes:
-        """Checks the graph, shapes included, and returns the bytes of the file."""
-        onnx.checker.check_model(self._model(self._constants + self._weights, doc), full_check=True)
-        return self._model(self._constants, doc).SerializeToString(deterministic=True)
+    def serialize(self, doc: str = "", metadata: dict[str, str] | None = None) -> bytes:
+        """Checks the graph, shapes included, and returns the bytes of the file, with custom metadata."""
+        onnx.checker.check_model(self._model(self._constants + self._weights, doc, metadata), full_check=True)
+        return self._model(self._constants, doc, metadata).SerializeToString(deterministic=True)
 
-    def _model(self, constants: list, doc: str) -> onnx.ModelProto:
-        return helper.make_model(
+    def _model(self, constants: list, doc: str, metadata: dict[str, str] | None) -> onnx.ModelProto:
+        model = helper.make_model(
             helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, constants),
             producer_name="generate.py",
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             doc_string=doc,
         )
+        if metadata:
+            helper.set_model_props(model, metadata)
+        return model
 
 
 def sidecar(**keys) -> bytes:

@@ -2,7 +2,8 @@
 //!
 //! Chunk starts are fixed: after the chunk at s is added, everything before s + step is final.
 
-use super::geometry::ChunkGrid;
+use super::cutter::Chunk;
+use super::geometry::{ChunkEnds, ChunkGrid};
 use crate::audio::StereoBlock;
 
 /// The sum of windowed chunks from the start of the latest one, and the sum of their windows.
@@ -18,41 +19,41 @@ pub(super) struct OverlapAdder {
 impl OverlapAdder {
     /// An adder that expects the chunks of `grid` in order.
     pub(super) fn new(grid: ChunkGrid) -> Self {
-        let chunk = grid.shape().chunk_frames();
+        let chunk = grid.chunk_frames();
         Self {
             step_frames: grid.step_frames(),
             grid,
-            full_window: grid.window(chunk),
+            full_window: grid.window(chunk, ChunkEnds::default()),
             sums: [vec![0.0; chunk], vec![0.0; chunk]],
             weight: vec![0.0; chunk],
         }
     }
 
-    /// Adds the first `covered` frames of the next chunk, and appends the first `final_frames` frames of the sum,
-    /// which no later chunk changes, to `out`.
+    /// Adds the next chunk, whose samples are `samples`, and appends its final frames of the sum, which no later chunk
+    /// changes, to `out`.
     ///
     /// # Panics
-    /// If `final_frames` is more than one step or more than `covered`.
-    pub(super) fn add(
-        &mut self,
-        chunk: &StereoBlock,
-        covered: usize,
-        final_frames: usize,
-        out: &mut StereoBlock,
-    ) {
+    /// If the final frames are more than one step or more than are covered.
+    pub(super) fn add(&mut self, chunk: &Chunk, samples: &StereoBlock, out: &mut StereoBlock) {
+        let &Chunk {
+            covered,
+            final_frames,
+            ends,
+            ..
+        } = chunk;
         assert!(
             final_frames <= self.step_frames && final_frames <= covered,
             "later chunks must not change the returned frames"
         );
-        let shorter;
-        let window = if covered == self.full_window.len() {
+        let other;
+        let window = if self.grid.has_plain_window(covered, ends) {
             &self.full_window
         } else {
-            shorter = self.grid.window(covered);
-            &shorter
+            other = self.grid.window(covered, ends);
+            &other
         };
-        for (sum, samples) in self.sums.iter_mut().zip([&chunk.left, &chunk.right]) {
-            add_windowed(sum, samples, window);
+        for (sum, samples) in self.sums.iter_mut().zip([&samples.left, &samples.right]) {
+            add_windowed(sum, &samples[chunk.skipped..], window);
         }
         for (sum, weight) in self.weight.iter_mut().zip(window) {
             *sum += weight;
@@ -78,8 +79,8 @@ fn add_windowed(sum: &mut [f64], samples: &[f32], window: &[f64]) {
     }
 }
 
-/// The weight is 0 only at the first frame of the first chunk and after the end of the song. Both are cut
-/// off; there the quotient is set to silence.
+/// The weight is 0 only at the first frame of an MDX-Net model's first chunk and after the end of the song. Both are
+/// cut off; there the quotient is set to silence.
 fn divide_into(out: &mut Vec<f32>, sum: &[f64], weight: &[f64]) {
     let quotient = |(&sum, &weight): (&f64, &f64)| if weight == 0.0 { 0.0 } else { sum / weight };
     out.clear();

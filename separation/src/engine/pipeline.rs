@@ -1,140 +1,118 @@
 //! The pipeline from audio to stems: three threads joined by short queues, so that decoding, transforms,
 //! inference and delivery run in parallel and memory does not depend on the song's length.
 //!
-//! `source -> analyze -> (spectra) -> network -> (spectra) -> synthesize, overlap-add, formula -> deliver`
+//! `source -> cut, transform -> (values) -> network -> (values) -> transform, overlap-add, formula -> deliver`
 
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::control::{Control, Progress, Stopped};
-use super::geometry::{ChunkGrid, SpectrumShape};
+use super::chunk_transform::{ForwardTransform, InverseTransform};
+use super::control::{Control, Progress};
+use super::cutter::{Chunk, Cutter};
+use super::error::{NetworkError, SeparateError};
+use super::geometry::ChunkGrid;
+use super::level::Level;
 use super::overlap_add::OverlapAdder;
-use super::stems::{StemBlocks, StemFormula};
-use super::stft::{Analyzer, Synthesizer};
+use super::stems::{StemFormula, StemSelection, StemSource};
+use super::tensors::Tensors;
 use crate::audio::{AudioError, StereoBlock, StereoSource};
-use crate::error::ErrorClass;
 
-/// Batches queued between two threads. One keeps both busy; each further one costs a spectrum (8 MB).
+/// Batches queued between two threads. One keeps both busy; each further one costs the values of a chunk (8 MB with
+/// the usual models).
 const QUEUED_BATCHES: usize = 1;
 
 /// Batches in existence: one in each of the three threads and one in each of the two queues.
 const BATCHES: usize = 3 + 2 * QUEUED_BATCHES;
 
-/// A model that maps spectra to spectra. Implementations handle no audio and no song files.
+/// A model that maps the values of chunks to those of stems. Implementations handle no audio and no song files.
 pub trait Network {
-    /// The shape of its input and output spectra.
-    fn shape(&self) -> SpectrumShape;
+    /// What it takes for one chunk and returns for it.
+    fn tensors(&self) -> Tensors;
 
-    /// Replaces `batch` consecutive spectra in `spectra` by the model's output.
+    /// Replaces the values of `batch` consecutive chunks by the model's outputs: for each chunk those of `outputs`, in
+    /// this order, each as large as a chunk.
     ///
     /// # Errors
     /// If the model cannot run or returns another shape.
-    fn run(&mut self, batch: usize, spectra: &mut [f32]) -> Result<(), NetworkError>;
+    fn run(&mut self, batch: usize, values: &mut Vec<f32>, outputs: &[usize]) -> Result<(), NetworkError>;
 
     /// Announces that the next run is the last of a song, so that memory kept between runs may be released.
     fn ends_next(&mut self) {}
 }
 
-/// The model failed to run.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct NetworkError {
-    class: ErrorClass,
-    message: String,
-    #[source]
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
-}
-
-impl NetworkError {
-    /// An error with a message and its cause.
-    pub fn new(
-        class: ErrorClass,
-        message: impl Into<String>,
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
-        Self {
-            class,
-            message: message.into(),
-            source,
-        }
-    }
-}
-
 /// Settings of one separation.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
+    /// What the network takes and returns.
+    pub tensors: Tensors,
     /// Positions of the chunks.
     pub grid: ChunkGrid,
-    /// How stems are computed from the model's output.
+    /// The stems to deliver, in this order, each at most once.
+    pub stems: Vec<StemSource>,
+    /// How stems are computed from the model's outputs.
     pub formula: StemFormula,
-    /// Whether to run the model on the negated spectrum too and combine both: (f(X) - f(-X)) / 2.
+    /// The level of the song, if the model expects it normalized.
+    pub level: Option<Level>,
+    /// Whether to run the model on the negated chunk too and combine both: (f(X) - f(-X)) / 2.
     pub denoise: bool,
     /// Chunks per run of the model, at least 1.
     pub batch: usize,
 }
 
-/// Why a song was not separated.
-#[derive(Debug, thiserror::Error)]
-pub enum SeparateError {
-    /// The song could not be read.
-    #[error("cannot read the song")]
-    Source(#[source] AudioError),
-    /// The song has no audio.
-    #[error("the song is empty: it has no audio at all")]
-    Empty,
-    /// The stems could not be written.
-    #[error("cannot write the stems")]
-    Deliver(#[source] AudioError),
-    /// The model could not run.
-    #[error("the model failed")]
-    Network(#[from] NetworkError),
-    /// The model returned NaN or infinity.
-    #[error("the model returned NaN or infinity at second {second:.1} of the song")]
-    NotFinite {
-        /// Position in the song, in seconds.
-        second: f64,
-    },
-    /// The separation was canceled or its deadline passed.
-    #[error("stopped before the end of the song")]
-    Stopped(#[from] Stopped),
-}
-
-impl SeparateError {
-    /// Whether a retry may succeed.
-    pub fn class(&self) -> ErrorClass {
-        match self {
-            Self::Source(error) | Self::Deliver(error) => error.class(),
-            Self::Empty | Self::NotFinite { .. } => ErrorClass::Permanent,
-            Self::Network(error) => error.class,
-            Self::Stopped(Stopped::DeadlineExceeded) => ErrorClass::TimedOut,
-            Self::Stopped(Stopped::Canceled) => ErrorClass::Interrupted,
-        }
+impl Plan {
+    /// Bytes of all buffers of a separation, outside the network: those of samples, of values, and of sums.
+    pub fn buffer_bytes(&self) -> u64 {
+        const FRAME_BYTES: usize = 2 * size_of::<f32>();
+        let (chunk_frames, outputs) = (
+            self.grid.chunk_frames(),
+            StemSelection::new(&self.stems).outputs().len(),
+        );
+        let input = self.batch * self.tensors.chunk.values() * size_of::<f32>();
+        let copies = usize::from(self.denoise) + usize::from(self.tensors.chunk.masked().is_some());
+        let values = BATCHES * input * outputs.max(1) + copies * input * outputs.max(1);
+        // Fresh samples of each chunk in a batch.
+        let samples =
+            (BATCHES * self.batch + 4) * chunk_frames * FRAME_BYTES + self.grid.kept_frames() * FRAME_BYTES;
+        // Left, right and weight in doubles, and the window.
+        let sums = (3 * outputs + 1) * chunk_frames * size_of::<f64>();
+        // The padded chunk of each transform, and the final blocks of outputs and stems.
+        let transforms = 2 * 2 * chunk_frames * size_of::<f32>();
+        let blocks = (outputs + self.stems.len() + 1) * self.grid.step_frames() * FRAME_BYTES;
+        (values + samples + sums + transforms + blocks) as u64
     }
 }
 
-/// Separates all of `source`. Calls `deliver` with consecutive blocks of both stems, then `report`, both on a
+/// Separates all of `source`. Calls `deliver` with consecutive blocks of the plan's stems, then `report`, both on a
 /// thread of the pipeline. Returns the number of frames.
 ///
 /// # Errors
 /// The first failure of any part; nothing is delivered after it.
 ///
 /// # Panics
-/// If the network's shape is not the plan's, or a batch of the plan is empty.
+/// If the network's tensors are not the plan's, its chunks are not those of the grid, the plan has no stem, or its
+/// batches are empty.
 pub fn separate(
     network: &mut dyn Network,
     plan: &Plan,
     source: &mut dyn StereoSource,
-    deliver: &mut (dyn FnMut(StemBlocks) -> Result<(), AudioError> + Send),
+    deliver: &mut (dyn FnMut(Vec<StereoBlock>) -> Result<(), AudioError> + Send),
     report: &mut (dyn FnMut(Progress) + Send),
     control: &Control,
 ) -> Result<u64, SeparateError> {
     assert_eq!(
-        network.shape(),
-        plan.grid.shape(),
+        network.tensors(),
+        plan.tensors,
         "the plan is made for the network"
     );
+    assert_eq!(
+        plan.tensors.chunk.chunk_frames(),
+        plan.grid.chunk_frames(),
+        "the grid is made for the network"
+    );
     assert!(plan.batch > 0, "a batch has at least one chunk");
+    assert!(!plan.stems.is_empty(), "there is a stem to deliver");
+    let selection = &StemSelection::new(&plan.stems);
     let expected_frames = source.expected_frames();
     let (to_network, from_analysis) = bounded(QUEUED_BATCHES);
     let (to_synthesis, from_network) = bounded(QUEUED_BATCHES);
@@ -142,7 +120,8 @@ pub fn separate(
     std::thread::scope(|scope| {
         let analysis = scope.spawn(move || analyze(plan, source, control, &to_network, &recycled));
         let synthesis = scope.spawn(move || {
-            synthesize(plan, &from_network, &recycle, deliver, control, |done_frames| {
+            let mut synthesis = Synthesis::new(plan, selection);
+            synthesis.run(&from_network, &recycle, deliver, control, &mut |done_frames| {
                 report(Progress {
                     done_frames,
                     expected_frames,
@@ -150,7 +129,13 @@ pub fn separate(
             })
         });
         // A thread whose neighbor failed finds its queue closed and ends; the neighbor returns the reason.
-        let inference = infer(network, plan, &from_analysis, &to_synthesis, control);
+        let inference = Inference {
+            network,
+            plan,
+            outputs: selection.outputs(),
+            inputs: Vec::new(),
+        }
+        .run(&from_analysis, &to_synthesis, control);
         drop((from_analysis, to_synthesis));
         let read = analysis
             .join()
@@ -168,18 +153,10 @@ pub fn separate(
 #[derive(Default)]
 struct Batch {
     chunks: Vec<Chunk>,
-    spectra: Vec<f32>,
+    /// What the model takes for each chunk, and after it what it returns.
+    values: Vec<f32>,
     /// No batch follows. Not set for a song that ends exactly with its last chunk.
     last: bool,
-}
-
-struct Chunk {
-    /// Frames of the chunk that are inside z.
-    covered: usize,
-    /// Frames from its start that no later chunk changes.
-    final_frames: usize,
-    /// The part of z in this chunk that no earlier chunk had, without the padding after the song.
-    fresh: StereoBlock,
 }
 
 /// First thread: reads the song, cuts it and transforms the chunks.
@@ -190,22 +167,22 @@ fn analyze(
     to_network: &Sender<Batch>,
     recycled: &Receiver<Batch>,
 ) -> Result<(), SeparateError> {
-    let mut cutter = Cutter::new(plan.grid, source, control);
-    let mut analyzer = Analyzer::new(plan.grid.shape());
-    let values = plan.grid.shape().values();
+    let mut cutter = Cutter::new(plan.grid, plan.level, source, control);
+    let mut transform = ForwardTransform::new(plan.tensors.chunk);
+    let per_chunk = plan.tensors.chunk.values();
     loop {
         let mut batch = recycled.try_recv().unwrap_or_default();
         batch.chunks.clear();
-        batch.spectra.resize(plan.batch * values, 0.0);
-        for spectrum in batch.spectra.chunks_exact_mut(values) {
+        batch.values.resize(plan.batch * per_chunk, 0.0);
+        for values in batch.values.chunks_exact_mut(per_chunk) {
             let Some(chunk) = cutter.next_chunk()? else { break };
-            analyzer.transform(&cutter.samples, spectrum);
+            transform.apply(cutter.samples(), values);
             batch.chunks.push(chunk);
         }
         if batch.chunks.is_empty() {
             return Ok(());
         }
-        batch.spectra.truncate(batch.chunks.len() * values);
+        batch.values.truncate(batch.chunks.len() * per_chunk);
         batch.last = cutter.is_at_end();
         if to_network.send(batch).is_err() {
             return Ok(());
@@ -214,170 +191,139 @@ fn analyze(
 }
 
 /// Second thread, the caller's: runs the model.
-fn infer(
-    network: &mut dyn Network,
-    plan: &Plan,
-    from_analysis: &Receiver<Batch>,
-    to_synthesis: &Sender<Batch>,
-    control: &Control,
-) -> Result<(), SeparateError> {
-    let mut negated = Vec::new();
-    for mut batch in from_analysis {
-        control.check(Instant::now())?;
-        if plan.denoise {
-            negated.clear();
-            negated.extend(batch.spectra.iter().map(|value| -value));
-            network.run(batch.chunks.len(), &mut negated)?;
-        }
-        if batch.last {
-            network.ends_next();
-        }
-        network.run(batch.chunks.len(), &mut batch.spectra)?;
-        if plan.denoise {
-            for (value, negated) in batch.spectra.iter_mut().zip(&negated) {
-                *value = 0.5 * *value - 0.5 * negated;
-            }
-        }
-        if to_synthesis.send(batch).is_err() {
-            break;
-        }
-    }
-    control.check(Instant::now())?;
-    Ok(())
+struct Inference<'i> {
+    network: &'i mut dyn Network,
+    plan: &'i Plan,
+    outputs: &'i [usize],
+    /// What the model took in its latest run, if that is needed again.
+    inputs: Vec<f32>,
 }
 
-/// Third thread: back to audio, overlap-add, stems. Returns the number of frames delivered.
-fn synthesize(
-    plan: &Plan,
-    from_network: &Receiver<Batch>,
-    recycle: &Sender<Batch>,
-    deliver: &mut (dyn FnMut(StemBlocks) -> Result<(), AudioError> + Send),
-    control: &Control,
-    mut report: impl FnMut(u64),
-) -> Result<u64, SeparateError> {
-    let mut synthesizer = Synthesizer::new(plan.grid.shape());
-    let mut adder = OverlapAdder::new(plan.grid);
-    let mut demixed = StereoBlock::default();
-    let mut song = StereoBlock::default();
-    let mut silence_left = plan.grid.shape().trim_frames();
-    let mut done_frames = 0;
-    for batch in from_network {
-        let values = plan.grid.shape().values();
-        for (chunk, spectrum) in batch.chunks.iter().zip(batch.spectra.chunks_exact(values)) {
-            let mut final_block = StereoBlock::default();
-            synthesizer.transform(spectrum, &mut demixed);
-            adder.add(&demixed, chunk.covered, chunk.final_frames, &mut final_block);
-            song.append(&chunk.fresh);
-            let mut mix = take_front(&mut song, chunk.final_frames);
-            let silence = silence_left.min(chunk.final_frames);
-            silence_left -= silence;
-            drop_front(&mut final_block, silence);
-            drop_front(&mut mix, silence);
-            if !final_block.interleaved().all(f32::is_finite) {
-                let second = done_frames as f64 / f64::from(crate::audio::SAMPLE_RATE_HZ);
-                return Err(SeparateError::NotFinite { second });
-            }
+impl Inference<'_> {
+    fn run(
+        &mut self,
+        from_analysis: &Receiver<Batch>,
+        to_synthesis: &Sender<Batch>,
+        control: &Control,
+    ) -> Result<(), SeparateError> {
+        let mut negated = Vec::new();
+        for mut batch in from_analysis {
             control.check(Instant::now())?;
-            done_frames += final_block.frames() as u64;
-            deliver(plan.formula.apply(&mix, final_block)).map_err(SeparateError::Deliver)?;
-            report(done_frames);
-        }
-        // The receiver may already have ended.
-        let _ = recycle.try_send(batch);
-    }
-    Ok(done_frames)
-}
-
-/// Cuts a song into the chunks of a grid.
-struct Cutter<'s> {
-    grid: ChunkGrid,
-    source: &'s mut dyn StereoSource,
-    control: &'s Control,
-    /// The samples of the latest chunk, padded with silence to its full length.
-    samples: StereoBlock,
-    /// The part of z read so far, from the start of the next chunk on.
-    pending: StereoBlock,
-    /// Frames at the front of `pending` that were already in a chunk.
-    used_frames: usize,
-    block: StereoBlock,
-    song_frames: u64,
-    at_end: bool,
-    index: u64,
-}
-
-impl<'s> Cutter<'s> {
-    fn new(grid: ChunkGrid, source: &'s mut dyn StereoSource, control: &'s Control) -> Self {
-        Self {
-            grid,
-            source,
-            control,
-            samples: StereoBlock::default(),
-            pending: StereoBlock::silence(grid.shape().trim_frames()),
-            used_frames: 0,
-            block: StereoBlock::default(),
-            song_frames: 0,
-            at_end: false,
-            index: 0,
-        }
-    }
-
-    fn next_chunk(&mut self) -> Result<Option<Chunk>, SeparateError> {
-        let chunk_frames = self.grid.shape().chunk_frames();
-        self.fill(chunk_frames)?;
-        let step = self.grid.step_frames();
-        let (covered, final_frames) = if self.at_end {
-            if self.is_at_end() {
-                return Ok(None);
+            if self.plan.denoise {
+                negated.clear();
+                negated.extend(batch.values.iter().map(|value| -value));
+                self.run_model(batch.chunks.len(), &mut negated)?;
             }
-            let start = self.grid.start(self.index);
-            let song_end = self.grid.shape().trim_frames() as u64 + self.song_frames;
-            let padded_end = self.grid.shape().padded_frames(self.song_frames);
-            (
-                at_most(chunk_frames, padded_end - start),
-                at_most(step, song_end - start),
-            )
-        } else {
-            (chunk_frames, step)
-        };
-        let audible = chunk_frames.min(self.pending.frames());
-        self.samples.clear();
-        self.samples.append_range(&self.pending, 0..audible);
-        self.samples.left.resize(chunk_frames, 0.0);
-        self.samples.right.resize(chunk_frames, 0.0);
-        let fresh = self.pending.range(self.used_frames..audible);
-        let passed = step.min(self.pending.frames());
-        drop_front(&mut self.pending, passed);
-        self.used_frames = audible.saturating_sub(passed);
-        self.index += 1;
-        Ok(Some(Chunk {
-            covered,
-            final_frames,
-            fresh,
-        }))
-    }
-
-    /// Whether all chunks were cut, as far as is known.
-    fn is_at_end(&self) -> bool {
-        self.at_end && self.index == self.grid.chunks(self.song_frames)
-    }
-
-    fn fill(&mut self, frames: usize) -> Result<(), SeparateError> {
-        while !self.at_end && self.pending.frames() < frames {
-            self.control.check(Instant::now())?;
-            self.source.read(&mut self.block).map_err(SeparateError::Source)?;
-            self.song_frames += self.block.frames() as u64;
-            self.pending.append(&self.block);
-            self.at_end = self.block.is_empty();
+            if batch.last {
+                self.network.ends_next();
+            }
+            self.run_model(batch.chunks.len(), &mut batch.values)?;
+            if self.plan.denoise {
+                for (value, negated) in batch.values.iter_mut().zip(&negated) {
+                    *value = 0.5 * *value - 0.5 * negated;
+                }
+            }
+            if to_synthesis.send(batch).is_err() {
+                break;
+            }
         }
-        if self.at_end && self.song_frames == 0 {
-            return Err(SeparateError::Empty);
+        control.check(Instant::now())?;
+        Ok(())
+    }
+
+    /// Replaces the values of chunks by those of their stems.
+    fn run_model(&mut self, chunks: usize, values: &mut Vec<f32>) -> Result<(), NetworkError> {
+        let Some(masked) = self.plan.tensors.chunk.masked() else {
+            return self.network.run(chunks, values, self.outputs);
+        };
+        self.inputs.clear();
+        self.inputs.extend_from_slice(values);
+        self.network.run(chunks, values, self.outputs)?;
+        let per_chunk = masked.shape.values();
+        let inputs = self.inputs.chunks_exact(per_chunk);
+        for (input, masks) in inputs.zip(values.chunks_exact_mut(self.outputs.len() * per_chunk)) {
+            for masks in masks.chunks_exact_mut(per_chunk) {
+                masked.apply_masks(input, masks);
+            }
         }
         Ok(())
     }
 }
 
-fn at_most(limit: usize, frames: u64) -> usize {
-    usize::try_from(frames).map_or(limit, |frames| frames.min(limit))
+/// Third thread: back to audio, overlap-add, stems.
+struct Synthesis<'p> {
+    plan: &'p Plan,
+    selection: &'p StemSelection,
+    transform: InverseTransform,
+    /// One for each needed output of the model.
+    adders: Vec<OverlapAdder>,
+    demixed: StereoBlock,
+    /// The part of the song that is in chunks and not in delivered stems.
+    song: StereoBlock,
+    done_frames: u64,
+}
+
+impl<'p> Synthesis<'p> {
+    fn new(plan: &'p Plan, selection: &'p StemSelection) -> Self {
+        let adder = |_| OverlapAdder::new(plan.grid);
+        Self {
+            plan,
+            selection,
+            transform: InverseTransform::new(plan.tensors.chunk),
+            adders: selection.outputs().iter().map(adder).collect(),
+            demixed: StereoBlock::default(),
+            song: StereoBlock::default(),
+            done_frames: 0,
+        }
+    }
+
+    /// Returns the number of frames delivered.
+    fn run(
+        &mut self,
+        from_network: &Receiver<Batch>,
+        recycle: &Sender<Batch>,
+        deliver: &mut (dyn FnMut(Vec<StereoBlock>) -> Result<(), AudioError> + Send),
+        control: &Control,
+        report: &mut dyn FnMut(u64),
+    ) -> Result<u64, SeparateError> {
+        let per_chunk = self.adders.len() * self.plan.tensors.chunk.values();
+        for batch in from_network {
+            for (chunk, values) in batch.chunks.iter().zip(batch.values.chunks_exact(per_chunk)) {
+                let stems = self.stems(chunk, values)?;
+                control.check(Instant::now())?;
+                self.done_frames += stems[0].frames() as u64;
+                deliver(stems).map_err(SeparateError::Deliver)?;
+                report(self.done_frames);
+            }
+            // The receiver may already have ended.
+            let _ = recycle.try_send(batch);
+        }
+        Ok(self.done_frames)
+    }
+
+    /// The final part of the stems after one more chunk, whose outputs of the model are `values`.
+    fn stems(&mut self, chunk: &Chunk, values: &[f32]) -> Result<Vec<StereoBlock>, SeparateError> {
+        let values = values.chunks_exact(self.plan.tensors.chunk.values());
+        let mut found = Vec::with_capacity(self.adders.len());
+        for (adder, values) in self.adders.iter_mut().zip(values) {
+            let mut block = StereoBlock::default();
+            self.transform.apply(values, &mut self.demixed);
+            adder.add(chunk, &self.demixed, &mut block);
+            drop_front(&mut block, chunk.lead_frames);
+            if !block.interleaved().all(f32::is_finite) {
+                let second = self.done_frames as f64 / f64::from(crate::audio::SAMPLE_RATE_HZ);
+                return Err(SeparateError::NotFinite { second });
+            }
+            if let Some(level) = self.plan.level {
+                level.restore(&mut block.left);
+                level.restore(&mut block.right);
+            }
+            found.push(block);
+        }
+        self.song.append(&chunk.fresh);
+        let mix = take_front(&mut self.song, chunk.final_frames - chunk.lead_frames);
+        Ok(self.selection.compute(self.plan.formula, &mix, found))
+    }
 }
 
 fn take_front(block: &mut StereoBlock, frames: usize) -> StereoBlock {

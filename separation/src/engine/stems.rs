@@ -1,11 +1,12 @@
-//! Computes the two stems from the model's output.
+//! Computes stems from the song and the model's outputs.
 
 use crate::audio::StereoBlock;
 
-/// How the two stems are computed from the song and the model's output.
+/// How stems are computed from the song and the model's outputs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum StemFormula {
-    /// UVR's: primary = compensate x d, secondary = x - primary. The stems sum to the song.
+    /// UVR's: primary = compensate x d, secondary = x - primary. The stems sum to the song. Other models than MDX-Net
+    /// have no level correction: compensate is 1.
     Uvr {
         /// The model's level correction.
         compensate: f32,
@@ -21,40 +22,95 @@ pub enum StemFormula {
     },
 }
 
-/// The same block of both stems.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct StemBlocks {
-    /// The stem that the model was trained to find.
-    pub primary: StereoBlock,
-    /// The rest of the song.
-    pub secondary: StereoBlock,
+/// Where a stem comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StemSource {
+    /// The model finds it: the number of its output.
+    Found(usize),
+    /// The rest of the song without a stem that the model finds.
+    Rest(usize),
 }
 
-impl StemFormula {
-    /// Both stems, from the song `mix` and the model's output `demixed`.
-    pub fn apply(self, mix: &StereoBlock, mut demixed: StereoBlock) -> StemBlocks {
-        let (primary_gain, removed) = match self {
-            Self::Uvr { compensate } => (compensate, 1.0),
-            Self::AudioSeparator { compensate, peak } => (peak, compensate),
+/// The stems to compute, and the outputs of the model that they need.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct StemSelection {
+    stems: Vec<StemSource>,
+    outputs: Vec<usize>,
+}
+
+impl StemSource {
+    fn output(self) -> usize {
+        match self {
+            Self::Found(output) | Self::Rest(output) => output,
+        }
+    }
+}
+
+impl StemSelection {
+    /// Selects stems, in the order in which they are returned.
+    pub(super) fn new(stems: &[StemSource]) -> Self {
+        let mut outputs: Vec<usize> = stems.iter().map(|stem| stem.output()).collect();
+        outputs.sort_unstable();
+        outputs.dedup();
+        Self {
+            stems: stems.to_vec(),
+            outputs,
+        }
+    }
+
+    /// The needed outputs of the model, in ascending order.
+    pub(super) fn outputs(&self) -> &[usize] {
+        &self.outputs
+    }
+
+    /// The stems, from the song `mix` and the needed outputs in `found`.
+    pub(super) fn compute(
+        &self,
+        formula: StemFormula,
+        mix: &StereoBlock,
+        mut found: Vec<StereoBlock>,
+    ) -> Vec<StereoBlock> {
+        let (gain, removed) = match formula {
+            StemFormula::Uvr { compensate } => (compensate, 1.0),
+            StemFormula::AudioSeparator { compensate, peak } => (peak, compensate),
         };
-        let mut secondary = StereoBlock::default();
-        for (mix, demixed, secondary) in [
-            (&mix.left, &mut demixed.left, &mut secondary.left),
-            (&mix.right, &mut demixed.right, &mut secondary.right),
-        ] {
-            for sample in demixed.iter_mut() {
-                *sample *= primary_gain;
+        for sample in found
+            .iter_mut()
+            .flat_map(|block| block.left.iter_mut().chain(&mut block.right))
+        {
+            *sample *= gain;
+        }
+        let position = |output: usize| self.outputs.iter().position(|known| *known == output);
+        let position = |stem: &StemSource| position(stem.output()).expect("all needed outputs are listed");
+        let mut blocks: Vec<StereoBlock> = self
+            .stems
+            .iter()
+            .map(|stem| match stem {
+                StemSource::Found(_) => StereoBlock::default(),
+                StemSource::Rest(_) => rest(mix, &found[position(stem)], removed),
+            })
+            .collect();
+        // Moved last, because the rest of the song is computed from them.
+        for (stem, block) in self.stems.iter().zip(&mut blocks) {
+            if let StemSource::Found(_) = stem {
+                *block = std::mem::take(&mut found[position(stem)]);
             }
-            secondary.extend(
-                mix.iter()
-                    .zip(demixed.iter())
-                    .map(|(x, primary)| x - removed * primary),
-            );
         }
-        StemBlocks {
-            primary: demixed,
-            secondary,
-        }
+        blocks
+    }
+}
+
+/// x - `removed` x primary.
+fn rest(mix: &StereoBlock, primary: &StereoBlock, removed: f32) -> StereoBlock {
+    let channel = |mix: &[f32], primary: &[f32]| {
+        mix.iter()
+            .zip(primary)
+            .map(|(x, primary)| x - removed * primary)
+            .collect()
+    };
+    StereoBlock {
+        left: channel(&mix.left, &primary.left),
+        right: channel(&mix.right, &primary.right),
     }
 }
 
@@ -69,11 +125,17 @@ mod tests {
         }
     }
 
+    fn primary_and_secondary(formula: StemFormula, mix: &[f32], demixed: &[f32]) -> [StereoBlock; 2] {
+        StemSelection::new(&[StemSource::Found(0), StemSource::Rest(0)])
+            .compute(formula, &block(mix), vec![block(demixed)])
+            .try_into()
+            .expect("two stems")
+    }
+
     #[test]
     fn stems_by_the_uvr_formula_sum_to_the_song() {
-        let stems = StemFormula::Uvr { compensate: 2.0 }.apply(&block(&[0.5, -0.25]), block(&[0.1, 0.2]));
-        assert_eq!(stems.primary, block(&[0.2, 0.4]));
-        assert_eq!(stems.secondary, block(&[0.3, -0.65]));
+        let stems = primary_and_secondary(StemFormula::Uvr { compensate: 2.0 }, &[0.5, -0.25], &[0.1, 0.2]);
+        assert_eq!(stems, [block(&[0.2, 0.4]), block(&[0.3, -0.65])]);
     }
 
     #[test]
@@ -82,8 +144,17 @@ mod tests {
             compensate: 2.0,
             peak: 0.5,
         };
-        let stems = formula.apply(&block(&[0.5]), block(&[0.5]));
-        assert_eq!(stems.primary, block(&[0.25]));
-        assert_eq!(stems.secondary, block(&[0.0]));
+        let stems = primary_and_secondary(formula, &[0.5], &[0.5]);
+        assert_eq!(stems, [block(&[0.25]), block(&[0.0])]);
+    }
+
+    #[test]
+    fn only_the_needed_outputs_are_taken_and_stems_keep_their_order() {
+        let selection =
+            StemSelection::new(&[StemSource::Rest(3), StemSource::Found(1), StemSource::Found(3)]);
+        assert_eq!(selection.outputs(), [1, 3]);
+        let found = vec![block(&[0.25]), block(&[0.5])];
+        let stems = selection.compute(StemFormula::Uvr { compensate: 1.0 }, &block(&[1.0]), found);
+        assert_eq!(stems, [block(&[0.5]), block(&[0.25]), block(&[0.5])]);
     }
 }

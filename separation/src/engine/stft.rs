@@ -1,9 +1,8 @@
 //! The short-time Fourier transform of one chunk and its inverse.
 //!
-//! The spectrum of a chunk is a slice of 4 x F x T floats: left real, left imaginary, right real, right
-//! imaginary; in each, F rows (frequencies) of T columns (time). The transform is centered, padded by
-//! reflection without repeating the edge, with a periodic Hann window and no normalization; as in
-//! `torch.stft`.
+//! The spectra of a chunk are a slice of 4 x F x T floats: real and imaginary parts of both channels, F rows
+//! (frequencies) and T columns (time), in the order of their layout. The transform is centered, padded by reflection
+//! without repeating the edge, with a periodic Hann window; as in `torch.stft`.
 
 use std::f64::consts::PI;
 use std::sync::Arc;
@@ -11,11 +10,8 @@ use std::sync::Arc;
 use realfft::num_complex::Complex32;
 use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 
-use super::geometry::{HOP_FRAMES, SpectrumShape};
+use super::tensors::{ChannelStrides, SpectrumScale, SpectrumTensor};
 use crate::audio::StereoBlock;
-
-/// Lowest rows set to zero in the model's input: below 3 x 44100 / n_fft Hz there is no music.
-const SILENT_ROWS: usize = 3;
 
 /// Columns transformed before they are written out together: neighboring columns of a row share a cache line
 /// (16 floats x 4 bytes = 64 bytes).
@@ -23,7 +19,7 @@ const COLUMNS_AT_ONCE: usize = 16;
 
 /// Transforms chunks of audio to spectra. Holds its plans and scratch space; one per thread.
 pub struct Analyzer {
-    shape: SpectrumShape,
+    tensor: SpectrumTensor,
     window: Vec<f32>,
     fft: Arc<dyn RealToComplex<f32>>,
     padded: Vec<f32>,
@@ -33,13 +29,21 @@ pub struct Analyzer {
 }
 
 impl Analyzer {
-    /// An analyzer for spectra of `shape`.
-    pub fn new(shape: SpectrumShape) -> Self {
+    /// An analyzer for spectra of `tensor`.
+    pub fn new(tensor: SpectrumTensor) -> Self {
+        let shape = tensor.shape;
         let fft = RealFftPlanner::new().plan_fft_forward(shape.n_fft());
         let bins = shape.n_fft() / 2 + 1;
+        let mut window = periodic_hann(shape.n_fft());
+        if tensor.scale == SpectrumScale::Normalized {
+            let scale = 1.0 / (shape.n_fft() as f64).sqrt();
+            for weight in &mut window {
+                *weight = (f64::from(*weight) * scale) as f32;
+            }
+        }
         Self {
-            shape,
-            window: periodic_hann(shape.n_fft()),
+            tensor,
+            window,
             padded: vec![0.0; shape.chunk_frames() + shape.n_fft()],
             frame: fft.make_input_vec(),
             spectra: vec![Complex32::default(); bins * COLUMNS_AT_ONCE],
@@ -48,48 +52,68 @@ impl Analyzer {
         }
     }
 
-    /// Writes the spectrum of `chunk` to `spectrum`, with its lowest rows zeroed.
+    /// Writes the spectra of `chunk` to `spectrum`, with their lowest rows zeroed.
     ///
     /// # Panics
-    /// If `chunk` is not one chunk long or `spectrum` is not one spectrum large.
+    /// If `chunk` is not one chunk long or `spectrum` is not one chunk large.
     pub fn transform(&mut self, chunk: &StereoBlock, spectrum: &mut [f32]) {
-        assert_eq!(chunk.frames(), self.shape.chunk_frames(), "one chunk");
-        assert_eq!(spectrum.len(), self.shape.values(), "one spectrum");
-        let (left, right) = spectrum.split_at_mut(spectrum.len() / 2);
-        self.transform_channel(&chunk.left, left);
-        self.transform_channel(&chunk.right, right);
+        assert_eq!(chunk.frames(), self.tensor.shape.chunk_frames(), "one chunk");
+        assert_eq!(spectrum.len(), self.tensor.shape.values(), "one chunk");
+        for (channel, samples) in [&chunk.left, &chunk.right].into_iter().enumerate() {
+            self.transform_channel(samples, self.tensor.strides(channel), spectrum);
+        }
     }
 
-    fn transform_channel(&mut self, samples: &[f32], spectrum: &mut [f32]) {
-        let (rows, columns) = (self.shape.rows(), self.shape.columns());
-        let bins = self.shape.n_fft() / 2 + 1;
-        reflect(samples, self.shape.n_fft() / 2, &mut self.padded);
-        let (real, imaginary) = spectrum.split_at_mut(rows * columns);
-        let silent = SILENT_ROWS.min(rows) * columns;
-        real[..silent].fill(0.0);
-        imaginary[..silent].fill(0.0);
+    fn transform_channel(&mut self, samples: &[f32], strides: ChannelStrides, spectrum: &mut [f32]) {
+        let shape = self.tensor.shape;
+        let columns = shape.columns();
+        let bins = shape.n_fft() / 2 + 1;
+        reflect(samples, shape.n_fft() / 2, &mut self.padded);
         for first in (0..columns).step_by(COLUMNS_AT_ONCE) {
             let count = COLUMNS_AT_ONCE.min(columns - first);
-            for (column, spectrum) in self.spectra.chunks_exact_mut(bins).take(count).enumerate() {
-                let start = (first + column) * HOP_FRAMES;
+            for (column, transformed) in self.spectra.chunks_exact_mut(bins).take(count).enumerate() {
+                let start = (first + column) * shape.hop_frames();
                 let frame = &self.padded[start..start + self.window.len()];
                 for ((windowed, sample), weight) in self.frame.iter_mut().zip(frame).zip(&self.window) {
                     *windowed = sample * weight;
                 }
                 self.fft
-                    .process_with_scratch(&mut self.frame, spectrum, &mut self.scratch)
+                    .process_with_scratch(&mut self.frame, transformed, &mut self.scratch)
                     .expect("the plan made these buffers");
+                transformed[..self.tensor.silent_rows.min(bins)].fill(Complex32::default());
             }
-            for row in SILENT_ROWS..rows {
-                let start = row * columns + first;
-                let values = self.spectra[row..].iter().step_by(bins);
-                let out = real[start..start + count]
-                    .iter_mut()
-                    .zip(&mut imaginary[start..start + count]);
-                for (value, (re, im)) in values.zip(out) {
-                    *re = value.re;
-                    *im = value.im;
-                }
+            let values = |row: usize| self.spectra[row..].iter().step_by(bins).take(count);
+            write_columns(shape.rows(), values, strides, first, spectrum);
+        }
+    }
+}
+
+/// Writes some columns, `values` of each row, to their places from column `first` on.
+fn write_columns<'v, V: Iterator<Item = &'v Complex32>>(
+    rows: usize,
+    values: impl Fn(usize) -> V,
+    strides: ChannelStrides,
+    first: usize,
+    spectrum: &mut [f32],
+) {
+    if strides.column == 1 {
+        let (front, imaginary) = spectrum.split_at_mut(strides.imaginary);
+        let real = &mut front[strides.real..];
+        for row in 0..rows {
+            let start = row * strides.row + first;
+            let out = real[start..].iter_mut().zip(&mut imaginary[start..]);
+            for (value, (re, im)) in values(row).zip(out) {
+                *re = value.re;
+                *im = value.im;
+            }
+        }
+    } else {
+        let pairs = &mut spectrum[strides.real..];
+        for row in 0..rows {
+            let start = row * strides.row + first * strides.column;
+            for (value, pair) in values(row).zip(pairs[start..].chunks_exact_mut(2)) {
+                pair[0] = value.re;
+                pair[1] = value.im;
             }
         }
     }
@@ -97,7 +121,7 @@ impl Analyzer {
 
 /// Transforms spectra to chunks of audio. Holds its plans and scratch space; one per thread.
 pub struct Synthesizer {
-    shape: SpectrumShape,
+    tensor: SpectrumTensor,
     window: Vec<f32>,
     /// 1 / (n_fft * sum of the squared windows) at each frame of a chunk.
     weight: Vec<f32>,
@@ -109,14 +133,15 @@ pub struct Synthesizer {
 }
 
 impl Synthesizer {
-    /// A synthesizer for spectra of `shape`.
-    pub fn new(shape: SpectrumShape) -> Self {
+    /// A synthesizer for spectra of `tensor`.
+    pub fn new(tensor: SpectrumTensor) -> Self {
+        let shape = tensor.shape;
         let fft = RealFftPlanner::new().plan_fft_inverse(shape.n_fft());
         let bins = shape.n_fft() / 2 + 1;
         Self {
-            shape,
+            tensor,
             window: periodic_hann(shape.n_fft()),
-            weight: synthesis_weight(shape),
+            weight: synthesis_weight(tensor),
             padded: vec![0.0; shape.chunk_frames() + shape.n_fft()],
             frame: fft.make_output_vec(),
             spectra: vec![Complex32::default(); bins * COLUMNS_AT_ONCE],
@@ -128,49 +153,67 @@ impl Synthesizer {
     /// Writes the chunk for `spectrum` to `chunk`; rows above F are silence.
     ///
     /// # Panics
-    /// If `spectrum` is not one spectrum large.
+    /// If `spectrum` is not one chunk large.
     pub fn transform(&mut self, spectrum: &[f32], chunk: &mut StereoBlock) {
-        assert_eq!(spectrum.len(), self.shape.values(), "one spectrum");
-        let (left, right) = spectrum.split_at(spectrum.len() / 2);
-        self.transform_channel(left, &mut chunk.left);
-        self.transform_channel(right, &mut chunk.right);
+        assert_eq!(spectrum.len(), self.tensor.shape.values(), "one chunk");
+        for (channel, samples) in [&mut chunk.left, &mut chunk.right].into_iter().enumerate() {
+            self.transform_channel(spectrum, self.tensor.strides(channel), samples);
+        }
     }
 
-    fn transform_channel(&mut self, spectrum: &[f32], samples: &mut Vec<f32>) {
-        let (rows, columns) = (self.shape.rows(), self.shape.columns());
-        let bins = self.shape.n_fft() / 2 + 1;
-        let (real, imaginary) = spectrum.split_at(rows * columns);
+    fn transform_channel(&mut self, spectrum: &[f32], strides: ChannelStrides, samples: &mut Vec<f32>) {
+        let shape = self.tensor.shape;
+        let columns = shape.columns();
+        let bins = shape.n_fft() / 2 + 1;
         self.padded.fill(0.0);
         for first in (0..columns).step_by(COLUMNS_AT_ONCE) {
             let count = COLUMNS_AT_ONCE.min(columns - first);
             // The inverse transform uses its input as scratch space, so the silent rows are cleared each time.
             self.spectra.fill(Complex32::default());
-            for row in 0..rows {
-                let start = row * columns + first;
-                let values = real[start..start + count]
-                    .iter()
-                    .zip(&imaginary[start..start + count]);
-                for (out, (&re, &im)) in self.spectra[row..].iter_mut().step_by(bins).zip(values) {
-                    *out = Complex32::new(re, im);
-                }
+            for row in 0..shape.rows() {
+                let out = self.spectra[row..].iter_mut().step_by(bins).take(count);
+                read_columns(spectrum, strides, row, first, out);
             }
-            for (column, spectrum) in self.spectra.chunks_exact_mut(bins).take(count).enumerate() {
+            for (column, transformed) in self.spectra.chunks_exact_mut(bins).take(count).enumerate() {
                 // A real signal has no imaginary part at 0 Hz and at the Nyquist frequency.
-                spectrum[0].im = 0.0;
-                spectrum[bins - 1].im = 0.0;
+                transformed[0].im = 0.0;
+                transformed[bins - 1].im = 0.0;
                 self.fft
-                    .process_with_scratch(spectrum, &mut self.frame, &mut self.scratch)
+                    .process_with_scratch(transformed, &mut self.frame, &mut self.scratch)
                     .expect("the plan made these buffers, and both imaginary parts are 0");
-                let start = (first + column) * HOP_FRAMES;
+                let start = (first + column) * shape.hop_frames();
                 let out = &mut self.padded[start..start + self.window.len()];
                 for ((sum, sample), weight) in out.iter_mut().zip(&self.frame).zip(&self.window) {
                     *sum += sample * weight;
                 }
             }
         }
-        let inner = &self.padded[self.shape.n_fft() / 2..][..self.weight.len()];
+        let inner = &self.padded[shape.n_fft() / 2..][..self.weight.len()];
         samples.clear();
         samples.extend(inner.iter().zip(&self.weight).map(|(sum, weight)| sum * weight));
+    }
+}
+
+/// Reads the values of a row from column `first` on.
+fn read_columns<'v>(
+    spectrum: &[f32],
+    strides: ChannelStrides,
+    row: usize,
+    first: usize,
+    out: impl Iterator<Item = &'v mut Complex32>,
+) {
+    let start = row * strides.row + first * strides.column;
+    if strides.column == 1 {
+        let real = &spectrum[strides.real + start..];
+        let imaginary = &spectrum[strides.imaginary + start..];
+        for (out, (&re, &im)) in out.zip(real.iter().zip(imaginary)) {
+            *out = Complex32::new(re, im);
+        }
+    } else {
+        let pairs = spectrum[strides.real + start..].chunks_exact(2);
+        for (out, pair) in out.zip(pairs) {
+            *out = Complex32::new(pair[0], pair[1]);
+        }
     }
 }
 
@@ -186,19 +229,24 @@ fn hann_at(k: usize, n: usize) -> f64 {
 /// Overlap-adding windowed frames scales each frame by the sum of its squared windows, and the inverse
 /// transform of `realfft` scales by n_fft. Returns the reciprocal of both, for the frames inside the
 /// centering padding.
-fn synthesis_weight(shape: SpectrumShape) -> Vec<f32> {
+fn synthesis_weight(tensor: SpectrumTensor) -> Vec<f32> {
+    let shape = tensor.shape;
     let n_fft = shape.n_fft();
     let mut sums = vec![0.0_f64; shape.chunk_frames() + n_fft];
     for column in 0..shape.columns() {
-        for (k, sum) in sums[column * HOP_FRAMES..][..n_fft].iter_mut().enumerate() {
+        for (k, sum) in sums[column * shape.hop_frames()..][..n_fft]
+            .iter_mut()
+            .enumerate()
+        {
             *sum += hann_at(k, n_fft).powi(2);
         }
     }
+    let scale = match tensor.scale {
+        SpectrumScale::Sum => n_fft as f64,
+        SpectrumScale::Normalized => (n_fft as f64).sqrt(),
+    };
     let inner = &sums[n_fft / 2..][..shape.chunk_frames()];
-    inner
-        .iter()
-        .map(|sum| (1.0 / (n_fft as f64 * sum)) as f32)
-        .collect()
+    inner.iter().map(|sum| (1.0 / (scale * sum)) as f32).collect()
 }
 
 /// Copies `samples` to the middle of `padded` and mirrors `margin` frames at each side without repeating the
@@ -214,7 +262,8 @@ fn reflect(samples: &[f32], margin: usize, padded: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::geometry::SpectrumSizes;
+    use super::super::spectrum::{SpectrumShape, SpectrumSizes};
+    use super::super::tensors::SpectrumLayout;
     use super::*;
 
     #[test]
@@ -224,28 +273,27 @@ mod tests {
         assert_eq!(padded, [3.0, 2.0, 1.0, 2.0, 3.0, 4.0, 3.0, 2.0]);
     }
 
-    #[test]
-    fn a_spectrum_of_all_rows_restores_the_chunk_except_for_its_lowest_rows() {
-        let shape = SpectrumShape::new(SpectrumSizes {
-            n_fft: 4096,
-            rows: 2049,
-            columns: 16,
-        })
-        .unwrap();
+    fn tone(shape: SpectrumShape) -> StereoBlock {
         let frequency_hz = 1000.0;
         let tone: Vec<f32> = (0..shape.chunk_frames())
             .map(|k| (2.0 * PI * frequency_hz * k as f64 / 44_100.0).sin() as f32)
             .collect();
-        let chunk = StereoBlock {
+        StereoBlock {
             right: tone.iter().map(|s| -s).collect(),
             left: tone,
-        };
+        }
+    }
+
+    /// The chunk after both transforms differs by less than 1e-5, `margin` frames at its ends left out.
+    fn check(tensor: SpectrumTensor, margin: usize) {
+        let shape = tensor.shape;
+        let chunk = tone(shape);
         let mut spectrum = vec![0.0; shape.values()];
-        Analyzer::new(shape).transform(&chunk, &mut spectrum);
+        Analyzer::new(tensor).transform(&chunk, &mut spectrum);
         let mut back = StereoBlock::default();
-        Synthesizer::new(shape).transform(&spectrum, &mut back);
-        // Mirroring bends the tone at the edges, so it leaks into the zeroed rows there.
-        let inner = 4096..shape.chunk_frames() - 4096;
+        Synthesizer::new(tensor).transform(&spectrum, &mut back);
+        assert_eq!(back.frames(), shape.chunk_frames());
+        let inner = margin..shape.chunk_frames() - margin;
         let difference = |a: &[f32], b: &[f32]| {
             a[inner.clone()]
                 .iter()
@@ -253,7 +301,45 @@ mod tests {
                 .map(|(a, b)| (a - b).abs())
                 .fold(0.0, f32::max)
         };
-        assert!(difference(&chunk.left, &back.left) < 1e-5);
-        assert!(difference(&chunk.right, &back.right) < 1e-5);
+        assert!(difference(&chunk.left, &back.left) < 1e-5, "{tensor:?}");
+        assert!(difference(&chunk.right, &back.right) < 1e-5, "{tensor:?}");
+    }
+
+    #[test]
+    fn a_spectrum_of_all_rows_restores_the_chunk_except_for_its_lowest_rows() {
+        let shape = SpectrumShape::new(SpectrumSizes {
+            n_fft: 4096,
+            hop_frames: 1024,
+            rows: 2049,
+            columns: 16,
+        });
+        // Mirroring bends the tone at the edges, so it leaks into the zeroed rows there.
+        check(SpectrumTensor::mdx_net(shape.unwrap()), 4096);
+    }
+
+    #[test]
+    fn every_layout_and_scale_restores_a_chunk_that_ends_between_two_hops() {
+        let shape = SpectrumShape::new(SpectrumSizes {
+            n_fft: 2048,
+            hop_frames: 441,
+            rows: 1025,
+            columns: 20,
+        });
+        let shape = shape.unwrap().with_chunk_frames(441 * 19 + 440).unwrap();
+        for layout in [
+            SpectrumLayout::PartsOfPlanes,
+            SpectrumLayout::ChannelsOfPairs,
+            SpectrumLayout::RowsOfPairs,
+        ] {
+            for scale in [SpectrumScale::Sum, SpectrumScale::Normalized] {
+                let tensor = SpectrumTensor {
+                    layout,
+                    scale,
+                    silent_rows: 0,
+                    ..SpectrumTensor::mdx_net(shape)
+                };
+                check(tensor, 0);
+            }
+        }
     }
 }

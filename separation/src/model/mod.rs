@@ -1,11 +1,17 @@
-//! Models: names, the catalogue, parameters, level correction and stems.
+//! Models: names, the catalogue, tensor contracts, parameters, licenses and stems.
 
 mod builtin;
 mod catalogue;
+mod contract;
+mod contract_error;
+mod declaration;
 pub mod file_kind;
+mod interface;
+mod kind;
 mod parameters;
 mod parameters_file;
 mod provenance;
+mod reading;
 pub mod spleeter;
 mod stem_name;
 
@@ -15,8 +21,13 @@ pub use builtin::{BUILTIN_ONNX, builtin_parameters};
 pub use catalogue::{
     BUILTIN_MODEL, CatalogueEntry, DEFAULT_MODEL, Fetch, Quality, Wheel, catalogue, install_fix,
 };
+pub use contract::{Contract, Port, Ports, Stems};
+pub use contract_error::ContractError;
+pub use declaration::Declaration;
+pub use interface::{Element, Interface, TensorInfo};
+pub use kind::ContractKind;
 pub use parameters::{ModelParameters, ParameterError};
-pub use parameters_file::{ParametersError, find_parameters, parse_parameters};
+pub use parameters_file::{DeclaredModel, ParametersError, find_parameters, parse_parameters};
 pub use provenance::Provenance;
 pub use stem_name::{StemName, StemNameError};
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::stem_name::{StemName, StemNameError};
-use crate::engine::{FixedSizes, ShapeError, SpectrumShape, SpectrumSizes};
+use crate::engine::{FixedSizes, HOP_FRAMES, OverlapError, ShapeError, SpectrumShape, SpectrumSizes};
 
 /// T if neither the model nor its parameters give it: 2^8.
 const DEFAULT_COLUMNS: usize = 256;
@@ -23,15 +23,16 @@ pub struct ModelParameters {
     pub primary_stem: StemName,
 }
 
-/// Why parameters are not those of an MDX-Net model.
+/// Why parameters are not those of a model that can be run.
 #[derive(Debug, thiserror::Error)]
 pub enum ParameterError {
     /// Missing keys or wrong types.
-    #[error("not parameters of an MDX-Net model")]
+    #[error("not the parameters of a model")]
     Malformed(#[source] serde_json::Error),
     /// Parameters of a model of another architecture.
     #[error(
-        "`config_yaml` is set: the model is not MDX-Net but of a kind that needs that configuration; use an MDX-Net model"
+        "`config_yaml` is set: the model is not MDX-Net but of a kind that needs that configuration; fix: convert it to \
+         JSON and name it as the model's parameters file"
     )]
     OtherArchitecture,
     /// A factor out of range.
@@ -50,8 +51,39 @@ pub enum ParameterError {
         found: u32,
     },
     /// A stem name that cannot be used in a file name.
-    #[error("`primary_stem` cannot be used")]
+    #[error("the name of a stem cannot be used")]
     Stem(#[from] StemNameError),
+    /// An overlap out of range.
+    #[error("`overlap` cannot be used")]
+    Overlap(#[from] OverlapError),
+    /// Two declarations of one model.
+    #[error("`{key}` is declared as {first} and as {second}; fix: correct the sidecar")]
+    Disagreement {
+        /// The key.
+        key: &'static str,
+        /// One value.
+        first: String,
+        /// The other value.
+        second: String,
+    },
+    /// Metadata of a model that needs something that is not supported.
+    #[error("the metadata in the file has `{key}` = {found}, but only {expected} is supported")]
+    OtherValue {
+        /// The key.
+        key: &'static str,
+        /// The supported value.
+        expected: &'static str,
+        /// The value in the file.
+        found: String,
+    },
+    /// Metadata of a model whose transform has another window.
+    #[error(
+        "the metadata in the file names a window of {found}, but only Hann windows of n_fft frames are supported"
+    )]
+    OtherWindow {
+        /// The value in the file.
+        found: String,
+    },
 }
 
 /// The keys of the file; unknown ones are ignored.
@@ -69,6 +101,18 @@ impl ModelParameters {
     const MAX_COMPENSATE: f64 = 16.0;
     /// 2^13 columns are the most that a spectrum may have.
     const MAX_COLUMNS_LOG2: u32 = 13;
+
+    /// Whether an object has keys of UVR.
+    pub(super) fn is_declared_by(json: &serde_json::Value) -> bool {
+        let keys = [
+            "compensate",
+            "mdx_dim_f_set",
+            "mdx_dim_t_set",
+            "mdx_n_fft_scale_set",
+            "primary_stem",
+        ];
+        keys.into_iter().any(|key| json.get(key).is_some())
+    }
 
     /// The parameters in one JSON object.
     ///
@@ -105,6 +149,7 @@ impl ModelParameters {
         let columns = agree("T", "2^mdx_dim_t_set", fixed.columns, self.columns)?.unwrap_or(DEFAULT_COLUMNS);
         SpectrumShape::new(SpectrumSizes {
             n_fft: self.n_fft,
+            hop_frames: HOP_FRAMES,
             rows,
             columns,
         })
@@ -156,6 +201,7 @@ mod tests {
             parameters.shape(FixedSizes::default()).unwrap(),
             SpectrumShape::new(SpectrumSizes {
                 n_fft: 6144,
+                hop_frames: HOP_FRAMES,
                 rows: 2048,
                 columns: 256
             })

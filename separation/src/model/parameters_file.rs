@@ -1,5 +1,5 @@
-//! Finds a model's parameters: in a given file, in the sidecar next to the model, or by the model's hash in
-//! UVR's collection.
+//! Finds what is declared about a model: in a given file, in the sidecar next to the model, or by the model's hash
+//! in UVR's collection.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -8,7 +8,11 @@ use std::path::{Path, PathBuf};
 use md5::{Digest as _, Md5};
 use serde_json::Value;
 
+use super::contract::Contract;
+use super::contract_error::ContractError;
+use super::declaration::Declaration;
 use super::file_kind;
+use super::interface::Interface;
 use super::parameters::{ModelParameters, ParameterError};
 
 /// UVR hashes the last 10,240,000 bytes of a model, or all of a smaller one.
@@ -19,6 +23,36 @@ const COLLECTION_NAME: &str = "mdx_model_data.json";
 
 /// The largest accepted parameters file: UVR's collection has 60 kB, this is 64 times as much.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What is declared about a model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeclaredModel {
+    /// The parameters of an MDX-Net model, by UVR's keys.
+    MdxNet(ModelParameters),
+    /// Parts of another tensor contract.
+    Tensors(Declaration),
+}
+
+impl DeclaredModel {
+    fn from_json(json: &Value) -> Result<Self, ParameterError> {
+        if !ModelParameters::is_declared_by(json) && Declaration::is_declared_by(json) {
+            Declaration::from_json(json).map(Self::Tensors)
+        } else {
+            ModelParameters::from_json(json).map(Self::MdxNet)
+        }
+    }
+
+    /// The model's tensor contract, with the interface of its file.
+    ///
+    /// # Errors
+    /// If the file and the declaration disagree, or leave parts open.
+    pub fn contract(&self, interface: &Interface) -> Result<Contract, ContractError> {
+        match self {
+            Self::MdxNet(parameters) => Contract::mdx_net(interface, parameters),
+            Self::Tensors(declaration) => Contract::read(interface, declaration.clone()),
+        }
+    }
+}
 
 /// Why a model's parameters are not known.
 #[derive(Debug, thiserror::Error)]
@@ -84,12 +118,12 @@ pub enum ParametersError {
     },
 }
 
-/// The parameters of the model in the file `model`: from `given` if there is one, else from its sidecar
+/// What is declared about the model in the file `model`: from `given` if there is one, else from its sidecar
 /// (`NAME.json`), else from the collection next to it.
 ///
 /// # Errors
 /// If none are found, or the first ones found cannot be used.
-pub fn find_parameters(model: &Path, given: Option<&Path>) -> Result<ModelParameters, ParametersError> {
+pub fn find_parameters(model: &Path, given: Option<&Path>) -> Result<DeclaredModel, ParametersError> {
     let found = parameters_of(model, given);
     // A web page has no parameters.
     let unknown = matches!(
@@ -105,7 +139,7 @@ pub fn find_parameters(model: &Path, given: Option<&Path>) -> Result<ModelParame
     }
 }
 
-fn parameters_of(model: &Path, given: Option<&Path>) -> Result<ModelParameters, ParametersError> {
+fn parameters_of(model: &Path, given: Option<&Path>) -> Result<DeclaredModel, ParametersError> {
     let sidecar = model.with_extension("json");
     let collection = model.with_file_name(COLLECTION_NAME);
     let path = match given {
@@ -128,7 +162,7 @@ fn parameters_of(model: &Path, given: Option<&Path>) -> Result<ModelParameters, 
     parse_parameters(&text, path, hash)
 }
 
-/// The parameters in `text`, the contents of `path`: one object of parameters, or a collection keyed by hash.
+/// The declaration in `text`, the contents of `path`: one object of parameters, or a collection keyed by hash.
 ///
 /// # Errors
 /// If it is neither, or has no usable entry for the model.
@@ -136,16 +170,17 @@ pub fn parse_parameters(
     text: &[u8],
     path: &Path,
     model_hash: impl FnOnce() -> Result<String, ParametersError>,
-) -> Result<ModelParameters, ParametersError> {
+) -> Result<DeclaredModel, ParametersError> {
     let json = serde_json::from_slice(file_kind::without_bom(text));
     let json: Value = json.map_err(|source| ParametersError::NotJson {
         path: path.into(),
         found: file_kind::foreign_kind(text),
         source,
     })?;
-    let keyed_by_hash = json
-        .as_object()
-        .is_some_and(|keys| keys.values().all(Value::is_object));
+    let keyed_by_hash = !Declaration::is_declared_by(&json)
+        && json
+            .as_object()
+            .is_some_and(|keys| keys.values().all(Value::is_object));
     let parameters = if keyed_by_hash {
         let hash = model_hash()?;
         let entry = json.get(&hash);
@@ -158,7 +193,7 @@ pub fn parse_parameters(
     } else {
         &json
     };
-    ModelParameters::from_json(parameters).map_err(|source| ParametersError::Unusable {
+    DeclaredModel::from_json(parameters).map_err(|source| ParametersError::Unusable {
         path: path.into(),
         source,
     })
@@ -214,7 +249,41 @@ mod tests {
 
     fn n_fft_in(directory: &tempfile::TempDir, given: Option<&str>) -> Result<usize, ParametersError> {
         let given = given.map(|name| directory.path().join(name));
-        find_parameters(&directory.path().join("m.onnx"), given.as_deref()).map(|parameters| parameters.n_fft)
+        let declared = find_parameters(&directory.path().join("m.onnx"), given.as_deref())?;
+        Ok(match declared {
+            DeclaredModel::MdxNet(parameters) => parameters.n_fft,
+            DeclaredModel::Tensors(declaration) => declaration.n_fft.unwrap(),
+        })
+    }
+
+    #[test]
+    fn the_keys_of_a_sidecar_show_which_contract_it_declares() {
+        let directory = directory_with(&[
+            ("m.onnx", "content"),
+            ("own.json", r#"{"n_fft": 2048, "hop": 441}"#),
+            // Only objects, as in a collection.
+            (
+                "configuration.json",
+                r#"{"audio": {"n_fft": 4096}, "training": {}}"#,
+            ),
+        ]);
+        assert_eq!(n_fft_in(&directory, Some("own.json")).unwrap(), 2048);
+        assert_eq!(n_fft_in(&directory, Some("configuration.json")).unwrap(), 4096);
+    }
+
+    #[test]
+    fn a_sidecar_may_state_a_license_besides_either_contract_or_alone() {
+        let declared = |text: &str| {
+            parse_parameters(text.as_bytes(), Path::new("m.json"), || {
+                panic!("not a collection")
+            })
+        };
+        let of_uvr = ENTRY.replace('{', r#"{"license": "MIT", "#);
+        assert_eq!(declared(&of_uvr).unwrap(), declared(ENTRY).unwrap());
+        let alone = declared(r#"{"license": "MIT", "source": "ann"}"#).unwrap();
+        assert_eq!(alone, DeclaredModel::Tensors(Declaration::default()));
+        let incomplete = declared(r#"{"license": "MIT", "compensate": 1.0}"#);
+        assert!(matches!(incomplete, Err(ParametersError::Unusable { .. })));
     }
 
     #[test]

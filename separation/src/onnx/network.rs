@@ -6,15 +6,16 @@ use std::thread;
 
 use ort::ep::{self, ExecutionProvider as _};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::session::{RunOptions, Session};
-use ort::value::{TensorElementType, TensorRef, ValueType};
+use ort::session::{RunOptions, Session, SessionOutputs};
 
+use super::interface::interface;
 use super::library::{self, LibraryError};
 use super::provider::Provider;
-use crate::engine::{FixedSizes, Network, NetworkError, ShapeError, SpectrumShape};
+use super::tensors::{self, failed};
+use crate::engine::{Network, NetworkError, Tensors};
 use crate::error::ErrorClass;
 use crate::locations::Locations;
-use crate::model::file_kind;
+use crate::model::{Contract, ContractError, Interface, Ports, file_kind};
 
 /// The most threads for one run of a model: more than any machine benefits from, and few enough to start and
 /// stop in a second.
@@ -75,19 +76,9 @@ pub enum LoadError {
         /// The error of ONNX Runtime.
         source: ort::Error,
     },
-    /// A model of another architecture.
-    #[error("not an MDX-Net model: {what} must be {expected}, found {found}")]
-    Interface {
-        /// The part of its interface.
-        what: &'static str,
-        /// The interface of an MDX-Net model.
-        expected: String,
-        /// The interface of this model.
-        found: String,
-    },
-    /// The model and its parameters do not match.
-    #[error("the model and its parameters do not match")]
-    Shape(#[from] ShapeError),
+    /// The tensor contract of the model is not known.
+    #[error(transparent)]
+    Contract(#[from] ContractError),
 }
 
 impl LoadError {
@@ -97,33 +88,25 @@ impl LoadError {
     }
 }
 
-/// The sizes of a model's spectra that its file fixes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileShape {
-    fixed_batch: bool,
-    sizes: FixedSizes,
-}
-
 /// A model loaded into ONNX Runtime.
 pub struct OnnxNetwork {
     session: Session,
-    shape: SpectrumShape,
-    fixed_batch: bool,
+    contract: Contract,
     /// Whether its memory can be released.
     shrinks: bool,
     ends_next: bool,
 }
 
 impl OnnxNetwork {
-    /// Loads a model. `shape` returns the shape of its spectra, given the sizes that the file fixes.
+    /// Loads a model. `contract` returns its tensor contract, given the interface of its file.
     ///
     /// # Errors
-    /// If the library, the provider or the model cannot be used, or the model has another architecture.
+    /// If the library, the provider or the model cannot be used, or its tensor contract is not known.
     pub fn load(
         source: ModelSource<'_>,
         options: RuntimeOptions,
         locations: &Locations,
-        shape: impl FnOnce(FixedSizes) -> Result<SpectrumShape, ShapeError>,
+        contract: impl FnOnce(&Interface) -> Result<Contract, ContractError>,
     ) -> Result<Self, LoadError> {
         let environment = library::environment(locations, options.provider)?;
         let builder = configure(Session::builder(&environment), options)?;
@@ -140,38 +123,35 @@ impl OnnxNetwork {
             ModelSource::File(path) => builder.commit_from_file(path),
         }
         .map_err(|source| session_error(path, source))?;
-        let file = file_shape(&session)?;
-        let shape = shape(file.sizes)?;
+        let contract = contract(&interface(&session))?;
         Ok(Self {
             session,
-            shape,
-            fixed_batch: file.fixed_batch,
+            contract,
             shrinks: options.provider == Provider::Cpu,
             ends_next: false,
         })
     }
 
-    /// The most spectra per run, if the model fixes it.
+    /// The model's tensor contract.
+    pub fn contract(&self) -> &Contract {
+        &self.contract
+    }
+
+    /// The most chunks per run, if the model limits them. The values of several chunks are contiguous only where the
+    /// model has one input.
     pub fn batch_limit(&self) -> Option<usize> {
-        self.fixed_batch.then_some(1)
+        let ports = &self.contract.ports;
+        (ports.fixed_batch || ports.inputs.len() > 1).then_some(1)
     }
 }
 
 impl Network for OnnxNetwork {
-    fn shape(&self) -> SpectrumShape {
-        self.shape
+    fn tensors(&self) -> Tensors {
+        self.contract.tensors
     }
 
-    fn run(&mut self, batch: usize, spectra: &mut [f32]) -> Result<(), NetworkError> {
-        let failed = |error: ort::Error| {
-            NetworkError::new(
-                ErrorClass::Transient,
-                "ONNX Runtime could not run it",
-                Some(Box::new(error)),
-            )
-        };
-        let per_run = if self.fixed_batch { 1 } else { batch };
-        let shape = [per_run, 4, self.shape.rows(), self.shape.columns()];
+    fn run(&mut self, batch: usize, values: &mut Vec<f32>, outputs: &[usize]) -> Result<(), NetworkError> {
+        let per_run = self.batch_limit().unwrap_or(batch);
         let mut options = RunOptions::new().map_err(failed)?;
         if std::mem::take(&mut self.ends_next) && self.shrinks {
             // Releases unused memory after the run, so that an idle worker holds only the model.
@@ -179,20 +159,17 @@ impl Network for OnnxNetwork {
                 .set("memory.enable_memory_arena_shrinkage", "cpu:0")
                 .map_err(failed)?;
         }
-        for spectra in spectra.chunks_exact_mut(per_run * self.shape.values()) {
-            let input = TensorRef::from_array_view((shape, &*spectra)).map_err(failed)?;
-            let outputs = self
-                .session
-                .run_with_options(ort::inputs![input], &options)
-                .map_err(failed)?;
-            let (found, values) = outputs[0].try_extract_tensor::<f32>().map_err(failed)?;
-            if values.len() != spectra.len() || !found.iter().map(|&size| size as usize).eq(shape) {
-                let found: &[i64] = found;
-                let message =
-                    format!("the output must have the shape {shape:?} of the input, found {found:?}");
-                return Err(NetworkError::new(ErrorClass::Permanent, message, None));
-            }
-            spectra.copy_from_slice(values);
+        let Contract { ports, tensors, .. } = &self.contract;
+        let session = &mut self.session;
+        if per_run == batch {
+            let found = execute(session, ports, batch, values, &options)?;
+            values.clear();
+            return tensors::collect(ports, tensors.stems, batch, &found, outputs, values);
+        }
+        let inputs = std::mem::take(values);
+        for input in inputs.chunks_exact(per_run * tensors.chunk.values()) {
+            let found = execute(session, ports, per_run, input, &options)?;
+            tensors::collect(ports, tensors.stems, per_run, &found, outputs, values)?;
         }
         Ok(())
     }
@@ -200,6 +177,17 @@ impl Network for OnnxNetwork {
     fn ends_next(&mut self) {
         self.ends_next = true;
     }
+}
+
+fn execute<'s>(
+    session: &'s mut Session,
+    ports: &Ports,
+    batch: usize,
+    values: &[f32],
+    options: &'s RunOptions,
+) -> Result<SessionOutputs<'s>, NetworkError> {
+    let inputs = tensors::inputs(ports, batch, values)?;
+    session.run_with_options(inputs, options).map_err(failed)
 }
 
 /// The error for a model that was not loaded: the kind of file, if recognized, else the runtime's error.
@@ -262,69 +250,4 @@ fn with_cuda(builder: SessionBuilder) -> Result<SessionBuilder, LoadError> {
                 .into(),
             source: Some(error.into()),
         })
-}
-
-/// Reads F and T from the model's interface: one float input and one float output of [batch, 4, F, T].
-fn file_shape(session: &Session) -> Result<FileShape, LoadError> {
-    let ([input], [output]) = (session.inputs(), session.outputs()) else {
-        return Err(LoadError::Interface {
-            what: "its interface",
-            expected: "one input and one output".into(),
-            found: format!("{} and {}", session.inputs().len(), session.outputs().len()),
-        });
-    };
-    let taken = tensor_shape("its input", input.dtype())?;
-    let given = tensor_shape("its output", output.dtype())?;
-    for (taken, given) in [
-        (taken.sizes.rows, given.sizes.rows),
-        (taken.sizes.columns, given.sizes.columns),
-    ] {
-        if taken.zip(given).is_some_and(|(taken, given)| taken != given) {
-            return Err(LoadError::Interface {
-                what: "its output",
-                expected: format!("as large as its input ({})", output_words(taken)),
-                found: output_words(given),
-            });
-        }
-    }
-    Ok(FileShape {
-        fixed_batch: taken.fixed_batch || given.fixed_batch,
-        sizes: FixedSizes {
-            rows: taken.sizes.rows.or(given.sizes.rows),
-            columns: taken.sizes.columns.or(given.sizes.columns),
-        },
-    })
-}
-
-fn output_words(size: Option<usize>) -> String {
-    size.map_or_else(|| "any size".into(), |size| size.to_string())
-}
-
-fn tensor_shape(what: &'static str, value: &ValueType) -> Result<FileShape, LoadError> {
-    let other = |found: String| LoadError::Interface {
-        what,
-        expected: "float32 of [batch, 4, F, T]".into(),
-        found,
-    };
-    let ValueType::Tensor {
-        ty: TensorElementType::Float32,
-        shape,
-        ..
-    } = value
-    else {
-        return Err(other(value.to_string()));
-    };
-    let [batch, 4, rows, columns] = **shape else {
-        return Err(other(value.to_string()));
-    };
-    if batch > 1 {
-        return Err(other(value.to_string()));
-    }
-    Ok(FileShape {
-        fixed_batch: batch == 1,
-        sizes: FixedSizes {
-            rows: usize::try_from(rows).ok(),
-            columns: usize::try_from(columns).ok(),
-        },
-    })
 }

@@ -9,15 +9,17 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::SongError;
 use crate::audio::{AudioError, StereoBlock, StereoSink, UnpublishedFile};
-use crate::engine::{Control, StemBlocks};
+use crate::engine::Control;
 
 /// Blocks queued per encoder: 2 x 195,840 frames x 8 bytes = 3 MB with the usual models.
 const QUEUED_BLOCKS: usize = 2;
 
-/// The encoders of the requested stems.
-pub(super) struct Encoders<'scope> {
-    primary: Option<Encoder<'scope>>,
-    secondary: Option<Encoder<'scope>>,
+/// The encoders of the requested stems, in their order. Those that have failed are `None`.
+pub(super) struct Encoders<'scope>(Vec<Option<Encoder<'scope>>>);
+
+/// Bytes of the blocks that `stems` encoders hold: those queued and the one being encoded.
+pub(super) fn queued_bytes(stems: usize, block_frames: usize) -> u64 {
+    (stems * (QUEUED_BLOCKS + 1) * block_frames * 2 * size_of::<f32>()) as u64
 }
 
 struct Encoder<'scope> {
@@ -33,35 +35,30 @@ enum EncoderMessage {
 
 impl<'scope> Encoders<'scope> {
     /// Starts a thread for each sink. The threads end when the encoders are finished or dropped.
-    pub(super) fn start(
-        scope: &'scope Scope<'scope, '_>,
-        primary: Option<Box<dyn StereoSink>>,
-        secondary: Option<Box<dyn StereoSink>>,
-    ) -> Self {
+    pub(super) fn start(scope: &'scope Scope<'scope, '_>, sinks: Vec<Box<dyn StereoSink>>) -> Self {
         let start = |sink: Box<dyn StereoSink>| {
             let (messages, receiver) = bounded(QUEUED_BLOCKS);
             let thread = scope.spawn(move || encode(sink, &receiver));
-            Encoder { messages, thread }
+            Some(Encoder { messages, thread })
         };
-        Self {
-            primary: primary.map(start),
-            secondary: secondary.map(start),
-        }
+        Self(sinks.into_iter().map(start).collect())
     }
 
-    /// Sends the next block of the stems to their encoders.
-    pub(super) fn write(&mut self, stems: StemBlocks) -> Result<(), AudioError> {
-        send(&mut self.primary, EncoderMessage::Block(stems.primary))?;
-        send(&mut self.secondary, EncoderMessage::Block(stems.secondary))
+    /// Sends the next block of each stem to its encoder.
+    pub(super) fn write(&mut self, stems: Vec<StereoBlock>) -> Result<(), AudioError> {
+        for (encoder, block) in self.0.iter_mut().zip(stems) {
+            send(encoder, EncoderMessage::Block(block))?;
+        }
+        Ok(())
     }
 
     /// Completes the files; all still have temporary names.
     pub(super) fn finish(mut self) -> Result<Vec<UnpublishedFile>, SongError> {
-        for encoder in [&mut self.primary, &mut self.secondary] {
+        for encoder in &mut self.0 {
             send(encoder, EncoderMessage::End).map_err(SongError::Encode)?;
         }
         let mut files = Vec::new();
-        for encoder in [self.primary, self.secondary].into_iter().flatten() {
+        for encoder in self.0.into_iter().flatten() {
             files.extend(join(encoder).map_err(SongError::Encode)?);
         }
         Ok(files)

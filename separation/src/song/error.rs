@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::audio::AudioError;
 use crate::engine::{OverlapError, SeparateError};
 use crate::error::ErrorClass;
-use crate::model::ParametersError;
+use crate::model::{ContractError, ParametersError};
 use crate::onnx::LoadError;
 
 /// Why a song was not separated.
@@ -38,9 +38,30 @@ pub enum SongError {
     /// The model's parameters were not found or are invalid.
     #[error(transparent)]
     Parameters(#[from] ParametersError),
+    /// The model's file alone does not show its tensor contract, and it has no sidecar.
+    #[error(transparent)]
+    Undeclared(ContractError),
     /// The model cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// Separating a song needs more memory than allowed.
+    #[error(
+        "separating a song needs up to {} MB of memory, more than the allowed {} MB; fix: allow more, select fewer stems, or \
+         use a smaller model",
+        needed_bytes.div_ceil(1_000_000),
+        allowed_bytes / 1_000_000
+    )]
+    Memory {
+        /// The bound.
+        needed_bytes: u64,
+        /// The limit.
+        allowed_bytes: u64,
+    },
+    /// The formula is not defined for the model.
+    #[error(
+        "the formula of audio-separator is defined for MDX-Net models only; fix: use the default formula"
+    )]
+    Formula,
     /// The overlap does not suit the model's chunks.
     #[error(transparent)]
     Overlap(#[from] OverlapError),
@@ -65,9 +86,13 @@ impl SongError {
     /// Whether a retry may succeed.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NotInstalled { .. } | Self::NoModel { .. } | Self::Parameters(_) | Self::Overlap(_) => {
-                ErrorClass::Permanent
-            }
+            Self::NotInstalled { .. }
+            | Self::NoModel { .. }
+            | Self::Parameters(_)
+            | Self::Undeclared(_)
+            | Self::Memory { .. }
+            | Self::Formula
+            | Self::Overlap(_) => ErrorClass::Permanent,
             Self::ReadModel { .. } => ErrorClass::Transient,
             Self::Load(error) => error.class(),
             Self::Separate(error) => error.class(),

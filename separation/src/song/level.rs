@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::SongError;
 use crate::audio::{AudioError, StereoBlock, StereoSource};
-use crate::engine::{Control, SeparateError};
+use crate::engine::{Control, Level, LevelMeter, SeparateError};
 
 /// The peak to which audio-separator scales songs and stems down.
 pub(super) const AUDIO_SEPARATOR_PEAK: f32 = 0.9;
@@ -16,15 +16,31 @@ pub(super) fn lowering_gain(peak: f32, limit: f32) -> f32 {
 
 /// The largest absolute sample of the rest of `source`.
 pub(super) fn peak_of(source: &mut dyn StereoSource, control: &Control) -> Result<f32, SongError> {
-    let mut block = StereoBlock::default();
     let mut peak = 0.0_f32;
+    for_each_block(source, control, |block| peak = peak.max(block.peak()))?;
+    Ok(peak)
+}
+
+/// The level of the rest of `source`.
+pub(super) fn level_of(source: &mut dyn StereoSource, control: &Control) -> Result<Level, SongError> {
+    let mut meter = LevelMeter::default();
+    for_each_block(source, control, |block| meter.add(block))?;
+    Ok(meter.level())
+}
+
+fn for_each_block(
+    source: &mut dyn StereoSource,
+    control: &Control,
+    mut visit: impl FnMut(&StereoBlock),
+) -> Result<(), SongError> {
+    let mut block = StereoBlock::default();
     loop {
         control.check(Instant::now()).map_err(SeparateError::from)?;
         source.read(&mut block).map_err(SongError::Open)?;
         if block.is_empty() {
-            return Ok(peak);
+            return Ok(());
         }
-        peak = peak.max(block.peak());
+        visit(&block);
     }
 }
 

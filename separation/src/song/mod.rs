@@ -6,6 +6,7 @@ mod encoding;
 mod error;
 mod format;
 mod level;
+mod memory;
 mod model_file;
 
 use std::fs::File;
@@ -24,14 +25,20 @@ use crate::audio::{
     self, AudioError, FileSource, PeakSpool, ResampledSink, SAMPLE_RATE_HZ, SinkReport, SourceInfo,
     SourceOptions, SourceReport, StereoSink, UnpublishedFile,
 };
-use crate::engine::{self, ChunkGrid, Control, Overlap, Plan, Progress, SeparateError, StemFormula};
+use crate::engine::{
+    self, ChunkGrid, Control, Overlap, Plan, Progress, SeparateError, StemFormula, StemSource,
+};
 use crate::locations::Locations;
-use crate::model::{self, ModelChoice, ModelParameters, Provenance, StemName};
-use crate::onnx::{ModelSource, OnnxNetwork, Provider, RuntimeOptions};
+use crate::model::{
+    self, Contract, ContractError, ContractKind, Declaration, DeclaredModel, Interface, ModelChoice,
+    ParametersError, Provenance, StemName,
+};
+use crate::onnx::{LoadError, ModelSource, OnnxNetwork, Provider, RuntimeOptions};
 use encoding::{Encoders, Stoppable};
 use level::{AUDIO_SEPARATOR_PEAK, Scaled, lowering_gain};
 
-/// Chunks per run on a GPU: enough to fill it, and 32 MB of spectra each way with the largest models.
+/// Chunks of MDX-Net models per run on a GPU: enough to fill it, and 32 MB of spectra each way with the largest models.
+/// One chunk of any other model fills a GPU.
 const CUDA_BATCH: usize = 4;
 
 /// The longest song: a day. A few kilobytes of compressed silence can expand to weeks and would fill the
@@ -41,8 +48,8 @@ const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 /// How stems are computed and written.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SongSettings {
-    /// The overlap of chunks.
-    pub overlap: Overlap,
+    /// The overlap of chunks; `None` is the model's own.
+    pub overlap: Option<Overlap>,
     /// Whether to run the model on the negated song as well; twice the work.
     pub denoise: bool,
     /// How stems are computed from the model's output.
@@ -99,7 +106,6 @@ pub struct SongReport {
 /// A loaded model, which separates one song after the other.
 pub struct Separator {
     network: OnnxNetwork,
-    parameters: ModelParameters,
     batch: usize,
     fingerprint: String,
     provenance: Provenance,
@@ -116,22 +122,31 @@ impl Separator {
         locations: &Locations,
     ) -> Result<Self, SongError> {
         let file = ModelFile::find(choice, locations)?;
-        let (source, parameters) = match &file {
+        let (source, found) = match &file {
             None => (
                 ModelSource::Bytes(model::BUILTIN_ONNX),
-                model::builtin_parameters(),
+                Ok(DeclaredModel::MdxNet(model::builtin_parameters())),
             ),
             Some(ModelFile { model, parameters }) => (
                 ModelSource::File(model),
-                model::find_parameters(model, parameters.as_deref())?,
+                model::find_parameters(model, parameters.as_deref()),
             ),
         };
-        let network = OnnxNetwork::load(source, options, locations, |fixed| parameters.shape(fixed))?;
-        let batch = match options.provider {
-            Provider::Cpu => 1,
-            Provider::Cuda => network.batch_limit().unwrap_or(CUDA_BATCH),
+        let (declared, missing) = optional(file.as_ref(), found)?;
+        let contract = |interface: &Interface| match &declared {
+            Some(declared) => declared.contract(interface),
+            None => Contract::read(interface, Declaration::default()),
         };
-        let (sha256, fingerprint) = checksums(source, &parameters)?;
+        let network = OnnxNetwork::load(source, options, locations, contract);
+        let mut network = network.map_err(|error| load_error(error, missing))?;
+        let batch = match (options.provider, network.contract().kind) {
+            (Provider::Cuda, ContractKind::MdxNet) => {
+                let batch = network.batch_limit().unwrap_or(CUDA_BATCH);
+                memory::largest_batch(&mut network, batch).map_err(SeparateError::from)?
+            }
+            (Provider::Cuda | Provider::Cpu, _) => 1,
+        };
+        let (sha256, fingerprint) = checksums(source, declared.as_ref())?;
         let provenance = match &file {
             None => Provenance::of_builtin(sha256),
             Some(file) => Provenance::of_file(&file.model, file.parameters.as_deref(), sha256),
@@ -140,7 +155,6 @@ impl Separator {
             fingerprint,
             provenance,
             network,
-            parameters,
             batch,
         })
     }
@@ -155,24 +169,14 @@ impl Separator {
         &self.provenance
     }
 
-    /// The tensor contract of the model, and the shape of its spectra, as text.
-    pub fn contract(&self) -> String {
-        use engine::Network as _;
-        let shape = self.network.shape();
-        format!(
-            "mdx, float32 of [batch, 4, F = {}, T = {}], n_fft {}",
-            shape.rows(),
-            shape.columns(),
-            shape.n_fft()
-        )
+    /// The model's tensor contract.
+    pub fn contract(&self) -> &Contract {
+        self.network.contract()
     }
 
-    /// The stem that the model finds, and its complement.
-    pub fn stems(&self) -> [StemName; 2] {
-        [
-            self.parameters.primary_stem.clone(),
-            self.parameters.primary_stem.complement(),
-        ]
+    /// The names of all stems: those that the model finds, in its order, then the rest of the song without one of them.
+    pub fn stems(&self) -> Vec<StemName> {
+        self.network.contract().stems.names()
     }
 
     /// The model itself, for benchmarks.
@@ -180,14 +184,63 @@ impl Separator {
         &mut self.network
     }
 
-    /// Checks the overlap against this model's chunks.
+    /// Checks the settings against this model.
     ///
     /// # Errors
-    /// If it does not suit them.
-    pub fn check_overlap(&self, overlap: Overlap) -> Result<(), SongError> {
-        use engine::Network as _;
-        ChunkGrid::new(self.network.shape(), overlap)?;
-        Ok(())
+    /// If the overlap does not suit its chunks, or the formula is not defined for it.
+    pub fn check(&self, settings: &SongSettings) -> Result<(), SongError> {
+        if settings.formula == Formula::AudioSeparator && self.network.contract().kind != ContractKind::MdxNet
+        {
+            return Err(SongError::Formula);
+        }
+        self.grid(settings.overlap).map(drop)
+    }
+
+    /// An upper bound of this process's resident memory while it separates songs into `stems`, however long they are;
+    /// measured by one run of the model. `None` if this system does not measure memory. Memory of a GPU is not included.
+    ///
+    /// # Errors
+    /// If the model cannot run, or the bound is above `allowed_bytes`.
+    ///
+    /// # Panics
+    /// If one of `stems` is not a stem of this model.
+    pub fn check_memory(
+        &mut self,
+        stems: &[StemName],
+        settings: &SongSettings,
+        allowed_bytes: u64,
+    ) -> Result<Option<u64>, SongError> {
+        let plan = Plan {
+            tensors: self.network.contract().tensors,
+            grid: self.grid(settings.overlap)?,
+            stems: self.sources(stems),
+            formula: StemFormula::Uvr { compensate: 1.0 },
+            level: None,
+            denoise: settings.denoise,
+            batch: self.batch,
+        };
+        match memory::bound_bytes(&mut self.network, &plan)? {
+            Some(needed_bytes) if needed_bytes > allowed_bytes => Err(SongError::Memory {
+                needed_bytes,
+                allowed_bytes,
+            }),
+            bound => Ok(bound),
+        }
+    }
+
+    fn sources<'n>(&self, names: impl IntoIterator<Item = &'n StemName>) -> Vec<StemSource> {
+        let stems = &self.network.contract().stems;
+        let sources = names.into_iter().map(|name| stems.source(name));
+        sources
+            .collect::<Option<Vec<_>>>()
+            .expect("these are stems of this model")
+    }
+
+    fn grid(&self, overlap: Option<Overlap>) -> Result<ChunkGrid, SongError> {
+        let contract = self.network.contract();
+        let chunk_frames = contract.tensors.chunk.chunk_frames();
+        let overlap = overlap.unwrap_or(contract.overlap);
+        Ok(ChunkGrid::new(contract.chunking, chunk_frames, overlap)?)
     }
 
     /// Separates the song in the file `input`. `report` is called from another thread after each chunk.
@@ -206,29 +259,27 @@ impl Separator {
         report: &mut (dyn FnMut(Progress) + Send),
         control: &Control,
     ) -> Result<SongReport, SongError> {
-        let (plan, gain) = self.plan(input, settings, control)?;
+        self.check(settings)?;
+        let stems = self.sources(outputs.iter().map(|output| &output.stem));
+        let (plan, gain) = self.plan(input, stems, settings, control)?;
         let mut source = Scaled {
             inner: open(input)?,
             gain,
         };
-        let [primary, secondary] = self.stems();
         let stem_files = StemFiles {
             settings,
             song: source.inner.info().clone(),
             song_frames: Arc::default(),
             control,
         };
-        let sink = |stem: &StemName| -> Result<Option<Box<dyn StereoSink>>, SongError> {
-            let output = outputs.iter().find(|output| output.stem == *stem);
-            output.map(|output| stem_files.create(&output.path)).transpose()
-        };
-        let (primary_sink, secondary_sink) = (sink(&primary)?, sink(&secondary)?);
-        let sinks = usize::from(primary_sink.is_some()) + usize::from(secondary_sink.is_some());
-        assert_eq!(sinks, outputs.len(), "every output is a stem of this model");
+        let sinks: Vec<_> = outputs
+            .iter()
+            .map(|output| stem_files.create(&output.path))
+            .collect::<Result<_, _>>()?;
 
         let network = &mut self.network;
         let (frames, unpublished) = thread::scope(|scope| {
-            let mut encoders = Encoders::start(scope, primary_sink, secondary_sink);
+            let mut encoders = Encoders::start(scope, sinks);
             let mut deliver = |stems| encoders.write(stems);
             let frames = engine::separate(network, &plan, &mut source, &mut deliver, report, control)?;
             if let Some(song_frames) = source.inner.file_frames() {
@@ -256,11 +307,12 @@ impl Separator {
     fn plan(
         &self,
         input: &Path,
+        stems: Vec<StemSource>,
         settings: &SongSettings,
         control: &Control,
     ) -> Result<(Plan, f32), SongError> {
-        use engine::Network as _;
-        let compensate = self.parameters.compensate;
+        let contract = self.network.contract();
+        let compensate = contract.compensate;
         let (formula, gain) = match settings.formula {
             Formula::Uvr => (StemFormula::Uvr { compensate }, 1.0),
             Formula::AudioSeparator => {
@@ -271,13 +323,50 @@ impl Separator {
                 )
             }
         };
+        let level = if contract.is_normalized {
+            Some(level::level_of(&mut open(input)?, control)?)
+        } else {
+            None
+        };
         let plan = Plan {
-            grid: ChunkGrid::new(self.network.shape(), settings.overlap)?,
+            tensors: contract.tensors,
+            grid: self.grid(settings.overlap)?,
+            stems,
             formula,
+            level,
             denoise: settings.denoise,
             batch: self.batch,
         };
         Ok((plan, gain))
+    }
+}
+
+/// What is declared about the model, or why nothing is: only the tensors show whether the model needs a declaration. A
+/// file that the user names must have one.
+fn optional(
+    file: Option<&ModelFile>,
+    found: Result<DeclaredModel, ParametersError>,
+) -> Result<(Option<DeclaredModel>, Option<ParametersError>), ParametersError> {
+    let is_named = file.is_some_and(|file| file.parameters.is_some());
+    match found {
+        Ok(declared) => Ok((Some(declared), None)),
+        Err(error @ (ParametersError::NotFound { .. } | ParametersError::NotListed { .. })) if !is_named => {
+            Ok((None, Some(error)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Why a model cannot be used whose parameters are `missing`.
+fn load_error(error: LoadError, missing: Option<ParametersError>) -> SongError {
+    match (error, missing) {
+        (LoadError::Contract(ContractError::NoMdxNetParameters { metadata }), Some(missing))
+            if metadata.is_empty() =>
+        {
+            missing.into()
+        }
+        (LoadError::Contract(error), Some(_)) if error.needs_sidecar() => SongError::Undeclared(error),
+        (error, _) => error.into(),
     }
 }
 
@@ -296,8 +385,11 @@ fn publish(
     Ok(published)
 }
 
-/// SHA-256 of a model, and of the model with its parameters. Reads the file as a stream.
-fn checksums(source: ModelSource<'_>, parameters: &ModelParameters) -> Result<(String, String), SongError> {
+/// SHA-256 of a model, and of the model with what is declared about it. Reads the file as a stream.
+fn checksums(
+    source: ModelSource<'_>,
+    declared: Option<&DeclaredModel>,
+) -> Result<(String, String), SongError> {
     let mut digest = Sha256::new();
     match source {
         ModelSource::Bytes(bytes) => digest.update(bytes),
@@ -315,7 +407,11 @@ fn checksums(source: ModelSource<'_>, parameters: &ModelParameters) -> Result<(S
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     };
     let sha256 = hexadecimal(digest.clone());
-    digest.update(format!("{parameters:?}"));
+    match declared {
+        Some(DeclaredModel::MdxNet(parameters)) => digest.update(format!("{parameters:?}")),
+        Some(DeclaredModel::Tensors(declaration)) => digest.update(format!("{declaration:?}")),
+        None => {}
+    }
     Ok((sha256, hexadecimal(digest)))
 }
 

@@ -40,10 +40,10 @@ fn measure(arguments: &BenchModelArguments) -> anyhow::Result<()> {
     };
     let mut separator = Separator::load(&model, options, &Locations::from_environment())?;
     let network = separator.network();
-    let shape = network.shape();
+    let chunk = network.tensors().chunk;
     // Noise as loud as music: zeros could run faster on the CPU.
     let mut state = 1_u32;
-    let noise: Vec<f32> = (0..shape.values())
+    let noise: Vec<f32> = (0..chunk.values())
         .map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 8) as f32 / 16_777_216.0 * 100.0 - 50.0
@@ -51,13 +51,13 @@ fn measure(arguments: &BenchModelArguments) -> anyhow::Result<()> {
         .collect();
     let mut run_seconds = Vec::new();
     for run in 0..=arguments.runs {
-        let mut spectra = noise.clone();
+        let mut values = noise.clone();
         let begin = Instant::now();
-        network.run(1, &mut spectra)?;
+        network.run(1, &mut values, &[0])?;
         if run > 0 {
             run_seconds.push(begin.elapsed().as_secs_f64());
         }
     }
-    let report = serde_json::json!({ "chunk_frames": shape.chunk_frames(), "run_seconds": run_seconds });
+    let report = serde_json::json!({ "chunk_frames": chunk.chunk_frames(), "run_seconds": run_seconds });
     json_out(&report).context("cannot write the report")
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::model_source::no_directory;
 use super::printing::{json_out, line_err, line_out};
-use crate::model::{BUILTIN_MODEL, CatalogueEntry, Fetch, ModelChoice, catalogue, file_kind};
+use crate::model::{BUILTIN_MODEL, CatalogueEntry, ContractKind, Fetch, ModelChoice, catalogue, file_kind};
 use crate::model_store::{FetchError, fetch, sha256_of_file};
 use crate::onnx::{Provider, RuntimeOptions, default_threads};
 use crate::settings::ModelDirectories;
@@ -180,10 +180,15 @@ fn description(entry: &CatalogueEntry) -> Vec<(&'static str, String)> {
         true => otherwise.to_owned(),
         false => values.join(", "),
     };
+    let contract = |name: &String| match ContractKind::named(name) {
+        Some(_) => name.clone(),
+        None => format!("{name} (this program cannot run it)"),
+    };
+    let contracts: Vec<String> = entry.contracts.iter().map(contract).collect();
     let mut lines = vec![
         ("name", entry.name.clone()),
         ("family", entry.family.clone()),
-        ("contract", or(&entry.contracts, "no ONNX export is known")),
+        ("contract", or(&contracts, "no ONNX export is known")),
         ("stems", or(&entry.stems, "unknown")),
         ("license", entry.license.clone()),
         ("author", entry.source.clone()),
@@ -264,8 +269,8 @@ fn check(arguments: &CheckArguments) -> Result<(), Failure> {
     print("name", &provenance.name.clone().unwrap_or_else(unknown))?;
     print("license", &provenance.license.clone().unwrap_or_else(unknown))?;
     print("author", &provenance.source.clone().unwrap_or_else(unknown))?;
-    print("contract", &separator.contract())?;
-    let stems = separator.stems().map(|stem| stem.to_string());
+    print("contract", &separator.contract().to_string())?;
+    let stems: Vec<String> = separator.stems().iter().map(ToString::to_string).collect();
     print("stems", &stems.join(", "))?;
     Ok(())
 }
@@ -336,6 +341,14 @@ mod tests {
             value("from").ends_with("provide the file yourself"),
             "{}",
             value("from")
+        );
+        let entry = CatalogueEntry::named("htdemucs").unwrap();
+        assert_eq!(
+            description(entry)[2],
+            (
+                "contract",
+                "waveform, hybrid (this program cannot run it)".to_owned()
+            )
         );
     }
 }

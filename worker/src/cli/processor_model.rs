@@ -10,7 +10,7 @@ use super::download_display::text;
 use super::failure::Failure;
 use super::model_source::no_directory;
 use crate::locations::Locations;
-use crate::model::{ModelChoice, ParametersError};
+use crate::model::ModelChoice;
 use crate::model_store::{DownloadProgress, ModelStore, ModelStoreError};
 use crate::onnx::RuntimeOptions;
 use crate::outbound;
@@ -18,7 +18,6 @@ use crate::processor::{ModelError, Separation};
 use crate::settings::{
     ModelAddress, ModelArguments, ModelLocation, ModelReference, OutboundArguments, S3Settings,
 };
-use crate::song::SongError;
 use crate::storage::S3;
 
 /// Interval between log lines about a download.
@@ -112,13 +111,13 @@ impl<'a> ProcessorModel<'a> {
 
     /// The parameters of a model at an address are missing there, not in the cache.
     fn explain(&self, error: ModelError) -> anyhow::Error {
-        match (error, &self.source) {
-            (
-                ModelError::Load(SongError::Parameters(ParametersError::NotFound { .. })),
-                Source::Address { address, .. },
-            ) => ModelStoreError::no_parameters(&address.location, "store them there").into(),
-            (error, _) => error.into(),
-        }
+        let missing = match (&error, &self.source) {
+            (ModelError::Load(error), Source::Address { address, .. }) => {
+                ModelStoreError::no_parameters(&address.location, error, "store them there")
+            }
+            _ => None,
+        };
+        missing.map_or_else(|| error.into(), Into::into)
     }
 
     async fn download(

@@ -14,7 +14,7 @@ use super::report::{FileReport, print};
 use super::separate_args::SeparateArguments;
 use crate::audio::remove_abandoned;
 use crate::engine::{CancelToken, Control};
-use crate::model::{ParametersError, Provenance};
+use crate::model::{Provenance, StemName};
 use crate::model_store::ModelStoreError;
 use crate::onnx::LoadError;
 use crate::settings::ModelReference;
@@ -39,11 +39,14 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
     }
     let mut separator = loaded.map_err(|error| load_failure(error, &reference))?;
     separator
-        .check_overlap(settings.overlap)
+        .check(&settings)
         .map_err(|error| Failure::Usage(error.into()))?;
     let stems = arguments
-        .wanted_stems(separator.stems())
+        .wanted_stems(&separator.stems())
         .map_err(Failure::Usage)?;
+    if let Some(allowed_bytes) = arguments.max_memory_bytes() {
+        check_memory(&mut separator, &stems, &settings, allowed_bytes)?;
+    }
     let planned = arguments
         .plan_outputs(&songs, &stems, settings.format)
         .map_err(Failure::Usage)?;
@@ -85,20 +88,35 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
     }
 }
 
+/// Prints the most memory that a song needs, if it is allowed.
+fn check_memory(
+    separator: &mut Separator,
+    stems: &[StemName],
+    settings: &SongSettings,
+    allowed_bytes: u64,
+) -> Result<(), Failure> {
+    let bound = separator.check_memory(stems, settings, allowed_bytes);
+    if let Some(bytes) = bound.map_err(|error| Failure::Usage(error.into()))? {
+        line_err(&format!(
+            "a song needs at most {} MB of memory",
+            bytes.div_ceil(1_000_000)
+        ));
+    }
+    Ok(())
+}
+
 /// A missing or unsuitable model is a usage error; a failure of the runtime is not.
 fn load_failure(error: SongError, reference: &ModelReference) -> Failure {
     match (error, reference) {
         (error @ SongError::Load(LoadError::Library(_) | LoadError::Provider { .. }), _) => {
             Failure::Work(error.into())
         }
-        (
-            SongError::Parameters(ParametersError::NotFound { .. }),
-            ModelReference::Address { address, .. },
-        ) => {
+        (error, ModelReference::Address { address, .. }) => {
             let fix = "store them there, or name their file with --model-data";
-            Failure::Usage(ModelStoreError::no_parameters(&address.location, fix).into())
+            let missing = ModelStoreError::no_parameters(&address.location, &error, fix);
+            Failure::Usage(missing.map_or_else(|| error.into(), Into::into))
         }
-        (error, _) => Failure::Usage(error.into()),
+        (error, ModelReference::Local(_)) => Failure::Usage(error.into()),
     }
 }
 

@@ -18,12 +18,16 @@ use crate::model::StemName;
 use crate::onnx::{MAX_THREADS, Provider, RuntimeOptions, default_threads};
 use crate::song::{Formula, Normalize, SongSettings, StemFormat, StemOutput, StemRate};
 
+/// Selects all stems of a model.
+const ALL_STEMS: &str = "all";
+
 const EXAMPLES: &str = "\
 Examples:
   separation-worker separate song.mp3 --output-dir stems
   separation-worker separate *.flac --output-dir stems --format flac --bit-depth 24
   separation-worker separate song.wav --output-dir stems --model UVR-MDX-NET-Inst_HQ_4.onnx --stems instrumental
   separation-worker separate song.wav --output-dir stems --model builtin
+  separation-worker separate song.wav --output-dir stems --model htdemucs.onnx --stems all
   separation-worker separate song.wav --output-dir stems --model s3://models/a.onnx --model-sha256 …
   separation-worker separate albums/ --recursive --output-dir stems --skip-existing --format mp3
   separation-worker separate song.flac --output-dir stems --name {name}/{stem} --rate keep --bit-depth keep
@@ -57,7 +61,7 @@ pub(super) struct SeparateArguments {
     #[arg(long)]
     pub(super) skip_existing: bool,
 
-    /// Stems to write [default: both]
+    /// Stems to write, or `all` of the model [default: vocals and instrumental, or all if it has neither]
     #[arg(long, value_name = "STEM", value_delimiter = ',')]
     stems: Vec<StemName>,
 
@@ -77,9 +81,10 @@ pub(super) struct SeparateArguments {
     #[arg(long, value_name = "KBPS", value_parser = mp3_bitrate_parser())]
     mp3_bitrate: Option<u16>,
 
-    /// Overlap of chunks, as a fraction of a chunk, at most 0.99; a larger overlap is smoother and slower
-    #[arg(long, value_name = "FRACTION", default_value_t = Overlap::DEFAULT.fraction())]
-    overlap: f64,
+    /// Overlap of chunks, as a fraction of a chunk, at most 0.99; a larger overlap is smoother and slower [default: the
+    /// model's, 0.25 for MDX-Net]
+    #[arg(long, value_name = "FRACTION")]
+    overlap: Option<f64>,
 
     /// Run the model a second time on the inverted song, to cancel the model's noise; twice as slow
     #[arg(long)]
@@ -92,6 +97,10 @@ pub(super) struct SeparateArguments {
     /// CPU threads for the model, at most 256 [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS as i64))]
     threads: Option<u16>,
+
+    /// Refuse to start if separating a song could need more memory than this; the model is run on silence to measure it
+    #[arg(long, value_name = "MEGABYTES")]
+    max_memory: Option<u64>,
 
     /// Execution provider of the model; never falls back to another one
     #[arg(long, value_enum, default_value_t = ProviderChoice::Cpu)]
@@ -171,7 +180,7 @@ impl SeparateArguments {
 
     pub(super) fn settings(&self) -> Result<SongSettings> {
         Ok(SongSettings {
-            overlap: Overlap::new(self.overlap).context("--overlap")?,
+            overlap: self.overlap.map(Overlap::new).transpose().context("--overlap")?,
             denoise: self.denoise,
             formula: match self.compat {
                 None => Formula::Uvr,
@@ -197,6 +206,11 @@ impl SeparateArguments {
             timeout.with_context(|| format!("--timeout must be a number of seconds above 0, found {seconds}"))
         };
         self.timeout.map(parse).transpose()
+    }
+
+    pub(super) fn max_memory_bytes(&self) -> Option<u64> {
+        self.max_memory
+            .map(|megabytes| megabytes.saturating_mul(1_000_000))
     }
 
     fn stem_format(&self) -> Result<StemFormat> {
@@ -234,18 +248,29 @@ impl SeparateArguments {
     }
 
     /// The `available` stems that are selected.
-    pub(super) fn wanted_stems(&self, available: [StemName; 2]) -> Result<Vec<StemName>> {
+    pub(super) fn wanted_stems(&self, available: &[StemName]) -> Result<Vec<StemName>> {
+        let selected = |wanted: &dyn Fn(&StemName) -> bool| -> Vec<StemName> {
+            available.iter().filter(|stem| wanted(stem)).cloned().collect()
+        };
         if self.stems.is_empty() {
-            return Ok(available.into());
+            let usual = selected(&|stem| ["vocals", "instrumental"].contains(&stem.as_str()));
+            return Ok(if usual.is_empty() {
+                available.to_vec()
+            } else {
+                usual
+            });
+        }
+        if self.stems.iter().any(|stem| stem.as_str() == ALL_STEMS) {
+            return Ok(available.to_vec());
         }
         if let Some(unknown) = self.stems.iter().find(|stem| !available.contains(stem)) {
-            let [primary, secondary] = available;
-            bail!("--stems: this model has no stem {unknown}; it has {primary} and {secondary}");
+            let names: Vec<&str> = available.iter().map(StemName::as_str).collect();
+            bail!(
+                "--stems: this model has no stem {unknown}; it has {}",
+                names.join(", ")
+            );
         }
-        Ok(available
-            .into_iter()
-            .filter(|stem| self.stems.contains(stem))
-            .collect())
+        Ok(selected(&|stem| self.stems.contains(stem)))
     }
 
     /// The songs that are named or found in directories. `report` receives a line about each directory. The output

@@ -4,8 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::ErrorClass;
+use crate::model::ParametersError;
 use crate::outbound::OutboundError;
 use crate::settings::ModelLocation;
+use crate::song::SongError;
 use crate::storage::StorageError;
 use crate::work::Dependency;
 
@@ -55,7 +57,7 @@ pub enum ModelStoreError {
     /// The model has no parameters.
     #[error(
         "the parameters of the model {location} were not found: there is no JSON object at {sidecar}; fix: {fix} \
-         (keys compensate, mdx_dim_f_set, mdx_dim_t_set, mdx_n_fft_scale_set, primary_stem)"
+         ({needed})"
     )]
     NoParameters {
         /// The address of the model.
@@ -64,6 +66,8 @@ pub enum ModelStoreError {
         sidecar: String,
         /// How to provide them.
         fix: &'static str,
+        /// Which ones the model needs.
+        needed: String,
     },
     /// The file has other content than expected.
     #[error(
@@ -162,13 +166,22 @@ impl ModelStoreError {
         }
     }
 
-    /// The parameters of a model at this address are neither known nor next to it.
-    pub fn no_parameters(location: &ModelLocation, fix: &'static str) -> Self {
-        Self::NoParameters {
+    /// The error for a model at this address that was not loaded, if the reason is that its parameters are neither known
+    /// nor next to it.
+    pub fn no_parameters(location: &ModelLocation, error: &SongError, fix: &'static str) -> Option<Self> {
+        let needed = match error {
+            SongError::Parameters(ParametersError::NotFound { .. }) => {
+                "keys compensate, mdx_dim_f_set, mdx_dim_t_set, mdx_n_fft_scale_set, primary_stem".to_owned()
+            }
+            SongError::Undeclared(error) => error.to_string(),
+            _ => return None,
+        };
+        Some(Self::NoParameters {
             location: location.to_string(),
             sidecar: location.sidecar().to_string(),
             fix,
-        }
+            needed,
+        })
     }
 
     pub(super) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {

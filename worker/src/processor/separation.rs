@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::audio::{OutputFormat, WavSamples};
-use crate::engine::{Control, Overlap, Progress};
+use crate::engine::{Control, Progress};
 use crate::error::ErrorClass;
 use crate::locations::Locations;
 use crate::model::{ModelChoice, Provenance, StemName};
@@ -23,7 +23,7 @@ const STEM_BYTES_PER_FRAME: u64 = 2 * 2 * 2;
 
 /// Separation settings: the defaults of `separation-worker separate`.
 const SETTINGS: SongSettings = SongSettings {
-    overlap: Overlap::DEFAULT,
+    overlap: None,
     denoise: false,
     formula: Formula::Uvr,
     normalize: Normalize::None,
@@ -38,7 +38,7 @@ pub enum ModelError {
     #[error(transparent)]
     Load(#[from] SongError),
     /// The model's stems are not vocals and instrumental.
-    #[error("the model's stems are {found}, but tasks need vocals and instrumental")]
+    #[error("the stems of the model are {found}, but tasks need vocals and instrumental")]
     Stems {
         /// The model's stems.
         found: String,
@@ -161,11 +161,12 @@ impl Separation {
         locations: &Locations,
     ) -> Result<Self, ModelError> {
         let separator = Separator::load(choice, options, locations)?;
+        separator.check(&SETTINGS)?;
         let stems = separator.stems();
         let named = |name: &str| stems.iter().find(|stem| stem.as_str() == name).cloned();
         let (Some(vocals), Some(instrumental)) = (named("vocals"), named("instrumental")) else {
             return Err(ModelError::Stems {
-                found: format!("{} and {}", stems[0], stems[1]),
+                found: stems.iter().map(StemName::as_str).collect::<Vec<_>>().join(", "),
             });
         };
         Ok(Self {

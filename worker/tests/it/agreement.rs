@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use separation_worker::audio::StereoBlock;
-use separation_worker::engine::{
-    ChunkGrid, Overlap, Plan, SpectrumShape, SpectrumSizes, StemBlocks, StemFormula,
-};
+use separation_worker::engine::{ChunkTensor, Plan, StemFormula};
 use separation_worker::locations::Locations;
+use separation_worker::model::{Contract, ModelParameters, StemName};
 use separation_worker::onnx::{ModelSource, OnnxNetwork, Provider, RuntimeOptions};
 
-use crate::in_memory::{music, separate_song};
+use crate::in_memory::{StemBlocks, music, plan, separate_song};
 use crate::oracle::{self, Parameters, Stereo, fixture_model};
 
 /// Frames of one chunk of every fixture: 1024 x (256 - 1).
@@ -80,24 +79,24 @@ impl Row {
             ModelSource::File(&file),
             options,
             &Locations::from_environment(),
-            |fixed| {
-                let (rows, columns) = (fixed.rows.unwrap_or(0), fixed.columns.unwrap_or(0));
-                SpectrumShape::new(SpectrumSizes { n_fft, rows, columns })
+            |interface| {
+                let parameters = ModelParameters {
+                    n_fft,
+                    rows: Some(rows),
+                    columns: Some(COLUMNS),
+                    compensate: self.compensate,
+                    primary_stem: StemName::new("vocals").expect("a name"),
+                };
+                Contract::mdx_net(interface, &parameters)
             },
         )
         .expect("ONNX Runtime and the fixture are installed");
-        let shape = SpectrumShape::new(SpectrumSizes {
-            n_fft,
-            rows,
-            columns: COLUMNS,
-        })
-        .expect("the fixture is an MDX-Net model");
-        let overlap = Overlap::new(self.overlap).expect("a fraction");
+        let ChunkTensor::Spectrum(spectrum) = network.contract().tensors.chunk else {
+            panic!("the fixture is an MDX-Net model")
+        };
         let plan = Plan {
-            grid: ChunkGrid::new(shape, overlap).expect("windows that meet"),
-            formula,
             denoise: self.denoise == Denoise::On,
-            batch: 1,
+            ..plan(spectrum.shape, self.overlap, formula)
         };
         let delivered = separate_song(&mut network, &plan, song, &[4_096, 1, 16_384, 777])
             .expect("nothing stops the separation");

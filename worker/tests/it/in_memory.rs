@@ -1,7 +1,10 @@
 //! Synthetic songs, read from memory and separated into memory.
 
 use separation_worker::audio::{AudioError, StereoBlock, StereoSource};
-use separation_worker::engine::{Control, Network, Plan, Progress, SeparateError, StemBlocks, separate};
+use separation_worker::engine::{
+    ChunkGrid, ChunkTensor, Chunking, Control, Network, Overlap, Plan, Progress, SeparateError,
+    SpectrumShape, SpectrumTensor, StemFormula, StemSource, Tensors, separate,
+};
 
 /// Longer songs repeat after this length: 17.3 s, not a multiple of any chunk, step or hop.
 const LONGEST_TUNE_FRAMES: usize = 762_841;
@@ -106,6 +109,36 @@ impl StereoSource for SongSource<'_> {
     }
 }
 
+/// What a model with spectra of this shape takes and returns.
+pub(crate) fn mdx_net(shape: SpectrumShape) -> Tensors {
+    Tensors {
+        chunk: ChunkTensor::Spectrum(SpectrumTensor::mdx_net(shape)),
+        stems: 1,
+    }
+}
+
+/// A plan for both stems of a model with spectra of this shape.
+pub(crate) fn plan(shape: SpectrumShape, overlap: f64, formula: StemFormula) -> Plan {
+    let overlap = Overlap::new(overlap).expect("a fraction");
+    let chunking = Chunking::MdxNet { n_fft: shape.n_fft() };
+    Plan {
+        tensors: mdx_net(shape),
+        grid: ChunkGrid::new(chunking, shape.chunk_frames(), overlap).expect("windows that meet"),
+        stems: vec![StemSource::Found(0), StemSource::Rest(0)],
+        formula,
+        level: None,
+        denoise: false,
+        batch: 1,
+    }
+}
+
+/// Both stems of a song.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct StemBlocks {
+    pub(crate) primary: StereoBlock,
+    pub(crate) secondary: StereoBlock,
+}
+
 /// Stems and progress of a separation.
 #[derive(Default)]
 pub(crate) struct Delivered {
@@ -129,8 +162,11 @@ pub(crate) fn separate_song(
         plan,
         &mut source,
         &mut |blocks| {
-            stems.primary.append(&blocks.primary);
-            stems.secondary.append(&blocks.secondary);
+            let [primary, secondary] = &*blocks else {
+                panic!("two stems")
+            };
+            stems.primary.append(primary);
+            stems.secondary.append(secondary);
             Ok(())
         },
         &mut |step| progress.push(step),

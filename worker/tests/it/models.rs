@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use separation_worker::locations::Locations;
 use separation_worker::model::ModelChoice;
 use separation_worker::onnx::{Provider, RuntimeOptions};
+use separation_worker::processor::Separation;
 use separation_worker::song::{Separator, SongError};
 
 fn model(name: &str) -> PathBuf {
@@ -14,22 +15,25 @@ fn model(name: &str) -> PathBuf {
         .join(name)
 }
 
-fn load(name: &str, parameters: Option<&str>) -> Result<Separator, SongError> {
-    let choice = ModelChoice::File {
+const OPTIONS: RuntimeOptions = RuntimeOptions {
+    provider: Provider::Cpu,
+    threads: 1,
+};
+
+fn choice(name: &str, parameters: Option<&str>) -> ModelChoice {
+    ModelChoice::File {
         model: model(name),
         parameters: parameters.map(model),
-    };
-    let options = RuntimeOptions {
-        provider: Provider::Cpu,
-        threads: 1,
-    };
-    Separator::load(&choice, options, &Locations::from_environment())
+    }
 }
 
-fn stems(name: &str) -> [String; 2] {
-    load(name, None)
-        .map(|separator| separator.stems().map(|stem| stem.to_string()))
-        .unwrap()
+fn load(name: &str, parameters: Option<&str>) -> Result<Separator, SongError> {
+    Separator::load(&choice(name, parameters), OPTIONS, &Locations::from_environment())
+}
+
+fn stems(name: &str) -> Vec<String> {
+    let separator = load(name, None).unwrap();
+    separator.stems().iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -37,6 +41,20 @@ fn stems_are_named_by_the_model() {
     assert_eq!(stems("conv_tiny.onnx"), ["vocals", "instrumental"]);
     assert_eq!(stems("conv_f2048_n5120.onnx"), ["instrumental", "vocals"]);
     assert_eq!(stems("conv_f2560_n5120.onnx"), ["bass", "no_bass"]);
+    assert_eq!(
+        stems("wave_demucs.onnx"),
+        ["drums", "bass", "other", "vocals", "instrumental"]
+    );
+}
+
+#[test]
+fn a_model_without_vocals_serves_no_tasks() {
+    let load = |name| Separation::load(&choice(name, None), OPTIONS, &Locations::from_environment());
+    assert!(load("wave_demucs.onnx").is_ok());
+    assert_eq!(
+        load("conv_f2560_n5120.onnx").err().unwrap().to_string(),
+        "the stems of the model are bass, no_bass, but tasks need vocals and instrumental"
+    );
 }
 
 #[test]
@@ -63,7 +81,7 @@ fn check_refused(name: &str, parameters: Option<&str>, expected: &[&str]) {
 fn unsupported_models_are_refused_with_the_expected_and_found_values() {
     check_refused("bad_batch.onnx", None, &["[batch, 4, F, T]", "2"]);
     check_refused("bad_channels.onnx", None, &["[batch, 4, F, T]", "3"]);
-    check_refused("bad_element_type.onnx", None, &["float32", "f16"]);
+    check_refused("bad_element_type.onnx", None, &["float32 or float16", "f64"]);
     check_refused("bad_rank.onnx", None, &["[batch, 4, F, T]"]);
     check_refused(
         "bad_two_inputs.onnx",

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use separation_worker::audio::{AudioError, StereoBlock, StereoSource};
 use separation_worker::engine::{
-    CancelToken, ChunkGrid, Control, Network, NetworkError, Overlap, Plan, SeparateError, SpectrumShape,
-    SpectrumSizes, StemFormula, Stopped, separate,
+    CancelToken, Control, HOP_FRAMES, Network, NetworkError, SeparateError, SpectrumShape, SpectrumSizes,
+    StemFormula, Stopped, Tensors, separate,
 };
 use separation_worker::error::ErrorClass;
 
-use crate::in_memory::{SongSource, music};
+use crate::in_memory::{SongSource, mdx_net, music, plan};
 
 /// Chunks of the song: (trim + N) / step = (1024 + 60,000) / 2304, rounded up.
 const CHUNKS: usize = 27;
@@ -28,11 +28,11 @@ struct Echo<'r> {
 }
 
 impl Network for Echo<'_> {
-    fn shape(&self) -> SpectrumShape {
-        self.shape
+    fn tensors(&self) -> Tensors {
+        mdx_net(self.shape)
     }
 
-    fn run(&mut self, _batch: usize, spectra: &mut [f32]) -> Result<(), NetworkError> {
+    fn run(&mut self, _batch: usize, spectra: &mut Vec<f32>, _: &[usize]) -> Result<(), NetworkError> {
         self.runs += 1;
         (self.run)(self.runs, spectra)
     }
@@ -72,17 +72,12 @@ impl<'c> Case<'c> {
     fn end(mut self) -> End {
         let shape = SpectrumShape::new(SpectrumSizes {
             n_fft: 2048,
+            hop_frames: HOP_FRAMES,
             rows: 1025,
             columns: 4,
         })
         .expect("a valid shape");
-        let overlap = Overlap::new(0.25).expect("a fraction");
-        let plan = Plan {
-            grid: ChunkGrid::new(shape, overlap).expect("windows that meet"),
-            formula: StemFormula::Uvr { compensate: 1.0 },
-            denoise: false,
-            batch: 1,
-        };
+        let plan = plan(shape, 0.25, StemFormula::Uvr { compensate: 1.0 });
         let mut network = Echo {
             shape,
             runs: 0,
@@ -95,8 +90,8 @@ impl<'c> Case<'c> {
             &mut *self.source,
             &mut |stems| {
                 deliveries += 1;
-                delivered_frames += stems.primary.frames();
-                for stem in [&stems.primary, &stems.secondary] {
+                delivered_frames += stems[0].frames();
+                for stem in &stems {
                     let mut samples = stem.left.iter().chain(&stem.right);
                     assert!(samples.all(|sample| sample.is_finite()), "stems are finite");
                 }

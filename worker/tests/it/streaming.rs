@@ -3,11 +3,11 @@
 use proptest::prelude::*;
 use separation_worker::audio::StereoBlock;
 use separation_worker::engine::{
-    Analyzer, ChunkGrid, Network, NetworkError, Overlap, Plan, SpectrumShape, SpectrumSizes, StemFormula,
-    Synthesizer,
+    Analyzer, HOP_FRAMES, Network, NetworkError, Plan, SpectrumShape, SpectrumSizes, SpectrumTensor,
+    StemFormula, Synthesizer, Tensors,
 };
 
-use crate::in_memory::{Delivered, music, separate_song};
+use crate::in_memory::{self, Delivered, mdx_net, music, separate_song};
 
 /// The smallest possible chunks: chunk = 3072, gen = 1024, trim = 1024.
 const SMALLEST: (usize, usize, usize) = (2048, 200, 4);
@@ -18,11 +18,11 @@ const GRAIN: &[usize] = &[4_096, 1, 333, 16_384];
 pub(crate) struct CenterModel(pub(crate) SpectrumShape);
 
 impl Network for CenterModel {
-    fn shape(&self) -> SpectrumShape {
-        self.0
+    fn tensors(&self) -> Tensors {
+        mdx_net(self.0)
     }
 
-    fn run(&mut self, batch: usize, spectra: &mut [f32]) -> Result<(), NetworkError> {
+    fn run(&mut self, batch: usize, spectra: &mut Vec<f32>, _: &[usize]) -> Result<(), NetworkError> {
         assert_eq!(spectra.len(), batch * self.0.values(), "a batch of spectra");
         for spectrum in spectra.chunks_exact_mut(self.0.values()) {
             let plane = spectrum.len() / 4;
@@ -47,17 +47,17 @@ impl Network for CenterModel {
 }
 
 fn shape((n_fft, rows, columns): (usize, usize, usize)) -> SpectrumShape {
-    SpectrumShape::new(SpectrumSizes { n_fft, rows, columns }).expect("a valid shape")
+    SpectrumShape::new(SpectrumSizes {
+        n_fft,
+        hop_frames: HOP_FRAMES,
+        rows,
+        columns,
+    })
+    .expect("a valid shape")
 }
 
 fn plan(shape: SpectrumShape, overlap: f64) -> Plan {
-    let overlap = Overlap::new(overlap).expect("a fraction");
-    Plan {
-        grid: ChunkGrid::new(shape, overlap).expect("windows that meet"),
-        formula: StemFormula::Uvr { compensate: 1.0 },
-        denoise: false,
-        batch: 1,
-    }
+    in_memory::plan(shape, overlap, StemFormula::Uvr { compensate: 1.0 })
 }
 
 /// The model's output for the complete song, computed in full arrays: every chunk that starts inside z.
@@ -71,7 +71,8 @@ fn demix_in_one_piece(shape: SpectrumShape, overlap: f64, song: &StereoBlock) ->
         z[trim..trim + channel.len()].copy_from_slice(channel);
         z
     });
-    let (mut analyzer, mut synthesizer) = (Analyzer::new(shape), Synthesizer::new(shape));
+    let tensor = SpectrumTensor::mdx_net(shape);
+    let (mut analyzer, mut synthesizer) = (Analyzer::new(tensor), Synthesizer::new(tensor));
     let mut spectrum = vec![0.0; shape.values()];
     let mut answer = StereoBlock::default();
     let mut sums = [vec![0.0_f64; length], vec![0.0_f64; length]];
@@ -83,7 +84,7 @@ fn demix_in_one_piece(shape: SpectrumShape, overlap: f64, song: &StereoBlock) ->
         samples.right[..end - start].copy_from_slice(&z[1][start..end]);
         analyzer.transform(&samples, &mut spectrum);
         CenterModel(shape)
-            .run(1, &mut spectrum)
+            .run(1, &mut spectrum, &[0])
             .expect("this model never fails");
         synthesizer.transform(&spectrum, &mut answer);
         let window = window(end - start, overlap);
@@ -162,7 +163,7 @@ fn print(line: &str) {
 
 /// Song lengths just before, at and just after each boundary.
 fn edges(shape: SpectrumShape, overlap: f64) -> Vec<usize> {
-    let (trim, chunk) = (shape.trim_frames(), shape.chunk_frames());
+    let (trim, chunk) = (shape.n_fft() / 2, shape.chunk_frames());
     let step = plan(shape, overlap).grid.step_frames();
     let gen_frames = chunk - shape.n_fft();
     let boundaries = [

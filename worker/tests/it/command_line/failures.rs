@@ -41,12 +41,13 @@ fn invalid_arguments_are_refused_by_name() {
     check(&["--overlap", "1"], &["--overlap", "at most 0.99"]);
     check(&["--overlap", "0.99999"], &["--overlap", "at most 0.99"]);
     check(&["--overlap", "0.000001"], &["overlap", "two frames"]);
-    check(&["--stems", "drums"], &["drums", "vocals and instrumental"]);
+    check(&["--stems", "drums"], &["drums", "vocals, instrumental"]);
     check(&["--stems", "../up"], &["--stems", "../up"]);
     check(&["--timeout", "0"], &["--timeout"]);
     check(&["--timeout", "NaN"], &["--timeout"]);
     check(&["--threads", "0"], &["--threads", "1..=256"]);
     check(&["--threads", "5000"], &["--threads", "1..=256"]);
+    check(&["--max-memory", "1"], &["more than the allowed 1 MB"]);
     check(&["--model-data", "x.json"], &["--model"]);
     check(&["--model", "missing.onnx"], &["missing.onnx"]);
     check(

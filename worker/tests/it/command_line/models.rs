@@ -71,10 +71,27 @@ fn the_list_has_one_object_per_model_with_its_license_and_whether_it_is_installe
 fn a_file_is_described_or_refused_with_what_it_is() {
     let bench = Bench::new();
     let check = |file: &Path| models(&["check", file.to_str().unwrap()]).output().unwrap();
-    let text = printed(&check(&fixture("conv_tiny.onnx")));
-    for expected in ["mdx", "vocals, instrumental", "unknown: neither"] {
-        assert!(text.contains(expected), "{expected} is not in {text}");
-    }
+    let check_described = |name: &str, expected: &[&str]| {
+        let text = printed(&check(&fixture(name)));
+        for expected in expected {
+            assert!(text.contains(expected), "{expected} is not in {text}");
+        }
+    };
+    check_described(
+        "conv_tiny.onnx",
+        &[
+            "mdx-net, float32 of [batch, 4, 64, 4], n_fft 2048, hop 1024, chunks of 3072 frames",
+            "vocals, instrumental",
+            "unknown: neither",
+        ],
+    );
+    check_described(
+        "wave_demucs.onnx",
+        &[
+            "waveform, float32 of [1, 2, 343980], chunks of 343980 frames",
+            "drums, bass, other, vocals, instrumental",
+        ],
+    );
     let page = bench.path("page.onnx");
     fs::write(&page, "<!doctype html><title>404</title>").unwrap();
     check_failed(&check(&page), &["a web page; fix: download the file itself"]);
@@ -192,13 +209,19 @@ fn help_shows_no_address_that_the_environment_has() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_without_parameters_at_its_address_is_refused_with_their_address() {
+    check_parameters_at_address("identity_tiny", "mdx_n_fft_scale_set").await;
+    check_parameters_at_address("wave_demucs_small", "`chunking`").await;
+}
+
+async fn check_parameters_at_address(name: &str, needed: &str) {
     let bench = Bench::new();
-    let model = Bytes::from(fs::read(fixture("identity_tiny.onnx")).unwrap());
+    let file = fixture(name).with_extension("onnx");
+    let model = Bytes::from(fs::read(&file).unwrap());
     let app = Router::new().route("/a.onnx", get(move || ready(model.clone())));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}/a.onnx", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await });
-    let sha256 = sha256_of_file(&fixture("identity_tiny.onnx")).unwrap();
+    let sha256 = sha256_of_file(&file).unwrap();
     let song = bench.song("song.wav");
     let separate = |options: &[&str]| {
         let options = [&["--model", &address, "--model-sha256", &sha256], options].concat();
@@ -210,9 +233,9 @@ async fn a_model_without_parameters_at_its_address_is_refused_with_their_address
     };
     check_refused(
         &separate(&[]),
-        &["/a.json; fix: store them there", "--model-data"],
+        &["/a.json; fix: store them there", "--model-data", needed],
     );
-    let parameters = fixture("identity_tiny.json");
+    let parameters = file.with_extension("json");
     let given = separate(&["--model-data", parameters.to_str().unwrap()]);
     assert!(given.status.success(), "{}", errors(&given));
 }

@@ -171,6 +171,40 @@ fn compat_gives_the_levels_of_audio_separator() {
 }
 
 #[test]
+fn all_stems_of_a_model_are_written_on_request() {
+    let bench = Bench::new();
+    let song = bench.song("song.wav");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/wave_demucs_small.onnx");
+    let check = |options: &[&str], expected: &[&str]| {
+        let output = bench.separate(&[&song], &[&["--model", model], options].concat());
+        assert!(output.status.success(), "{}", errors(&output));
+        let expected: Vec<String> = expected.iter().map(|stem| format!("song_{stem}.wav")).collect();
+        assert_eq!(bench.stems(), expected);
+        fs::remove_dir_all(bench.path("stems")).unwrap();
+    };
+    check(&[], &["instrumental", "vocals"]);
+    check(&["--stems", "drums,bass"], &["bass", "drums"]);
+    check(
+        &["--stems", "all"],
+        &["bass", "drums", "instrumental", "other", "vocals"],
+    );
+}
+
+#[test]
+fn memory_stays_below_the_stated_bound() {
+    let bench = Bench::new();
+    let song = bench.write("song.wav", &tones(60 * SECOND, 0.4));
+    let output = bench.separate(&[&song], &["--json", "--max-memory", "100000"]);
+    let text = errors(&output);
+    let bound = text
+        .split_once("at most ")
+        .and_then(|(_, rest)| rest.split_once(" MB"));
+    let bound: u64 = bound.expect("the bound is stated").0.parse().unwrap();
+    let peak = reports(&output)[0]["peak_memory_bytes"].as_u64().expect("a peak");
+    assert!(peak <= bound * 1_000_000, "{peak} bytes, stated were {bound} MB");
+}
+
+#[test]
 fn memory_does_not_grow_with_the_song() {
     let bench = Bench::new();
     let peak_bytes = |name: &str, seconds: usize| {
