@@ -32,15 +32,28 @@ async fn until_replicas(pool: &PoolUnderTest<'_>, expected: Option<i32>) {
     .await;
 }
 
+/// A pool whose API has two replicas, and the operator that created them.
+async fn with_running_api(rig: &Rig) -> (PoolUnderTest<'_>, OperatorProcess) {
+    let pool = PoolUnderTest::new(rig, 1).await;
+    pool.apply(&with_pods(2)).await;
+    let operator = OperatorProcess::start(rig);
+    until_replicas(&pool, Some(2)).await;
+    (pool, operator)
+}
+
+fn services(rig: &Rig) -> Api<Service> {
+    Api::namespaced(rig.admin.clone(), &rig.namespace)
+}
+
+fn accounts(rig: &Rig) -> Api<ServiceAccount> {
+    Api::namespaced(rig.admin.clone(), &rig.namespace)
+}
+
 #[tokio::test]
 async fn the_api_appears_follows_the_spec_and_goes() {
     let rig = Rig::new().await;
-    let pool = PoolUnderTest::new(&rig, 1).await;
-    pool.apply(&with_pods(2)).await;
-    let operator = OperatorProcess::start(&rig);
-    until_replicas(&pool, Some(2)).await;
-    let services: Api<Service> = Api::namespaced(rig.admin.clone(), &rig.namespace);
-    let accounts: Api<ServiceAccount> = Api::namespaced(rig.admin.clone(), &rig.namespace);
+    let (pool, operator) = with_running_api(&rig).await;
+    let (services, accounts) = (services(&rig), accounts(&rig));
     let service = services.get(NAME).await.expect("a Service");
     assert_eq!(service.spec.expect("a spec").ports.expect("ports")[0].port, 80);
     let account = accounts.get(NAME).await.expect("a service account");
@@ -97,7 +110,7 @@ async fn the_api_appears_follows_the_spec_and_goes() {
 async fn objects_of_others_are_neither_changed_nor_deleted() {
     let rig = Rig::new().await;
     let pool = PoolUnderTest::new(&rig, 1).await;
-    let services: Api<Service> = Api::namespaced(rig.admin.clone(), &rig.namespace);
+    let services = services(&rig);
     let service = json!({"metadata": {"name": NAME}, "spec": {"ports": [{"port": 1234}]}});
     let service = serde_json::from_value(service).expect("a Service");
     let created = services.create(&PostParams::default(), &service).await;
@@ -128,12 +141,8 @@ async fn objects_of_others_are_neither_changed_nor_deleted() {
 #[tokio::test]
 async fn a_deleted_service_and_service_account_are_recreated() {
     let rig = Rig::new().await;
-    let pool = PoolUnderTest::new(&rig, 1).await;
-    pool.apply(&with_pods(2)).await;
-    let operator = OperatorProcess::start(&rig);
-    until_replicas(&pool, Some(2)).await;
-    let services: Api<Service> = Api::namespaced(rig.admin.clone(), &rig.namespace);
-    let accounts: Api<ServiceAccount> = Api::namespaced(rig.admin.clone(), &rig.namespace);
+    let (pool, operator) = with_running_api(&rig).await;
+    let (services, accounts) = (services(&rig), accounts(&rig));
     let delete = DeleteParams::default();
     services.delete(NAME, &delete).await.expect("a Service");
     accounts.delete(NAME, &delete).await.expect("a service account");
@@ -170,11 +179,8 @@ fn owners(metadata: ObjectMeta) -> Vec<String> {
 #[tokio::test]
 async fn an_orphaned_api_is_taken_over_by_the_recreated_pool() {
     let rig = Rig::new().await;
-    let pool = PoolUnderTest::new(&rig, 1).await;
-    pool.apply(&with_pods(2)).await;
-    let operator = OperatorProcess::start(&rig);
-    until_replicas(&pool, Some(2)).await;
-    let services: Api<Service> = Api::namespaced(rig.admin.clone(), &rig.namespace);
+    let (pool, operator) = with_running_api(&rig).await;
+    let services = services(&rig);
     let before = services.get(NAME).await.expect("a Service").metadata;
     let orphan = DeleteParams {
         propagation_policy: Some(PropagationPolicy::Orphan),

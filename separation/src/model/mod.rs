@@ -2,6 +2,7 @@
 
 mod builtin;
 mod catalogue;
+pub(crate) mod checksum;
 mod contract;
 mod contract_error;
 mod declaration;
@@ -21,6 +22,7 @@ pub use builtin::{BUILTIN_ONNX, builtin_parameters};
 pub use catalogue::{
     BUILTIN_MODEL, CatalogueEntry, DEFAULT_MODEL, Fetch, Quality, Wheel, catalogue, install_fix,
 };
+pub use checksum::sha256_of_file;
 pub use contract::{Contract, Port, Ports, Stems};
 pub use contract_error::ContractError;
 pub use declaration::Declaration;

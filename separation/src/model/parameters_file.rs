@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use md5::{Digest as _, Md5};
 use serde_json::Value;
 
+use super::checksum::hexadecimal;
 use super::contract::Contract;
 use super::contract_error::ContractError;
 use super::declaration::Declaration;
@@ -229,8 +230,7 @@ fn hash_model(model: &Path) -> io::Result<String> {
     file.seek(SeekFrom::Start(skipped))?;
     let mut hashed = Vec::new();
     file.take(HASHED_BYTES).read_to_end(&mut hashed)?;
-    let hash = Md5::digest(&hashed);
-    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(&Md5::digest(&hashed)))
 }
 
 #[cfg(test)]

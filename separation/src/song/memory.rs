@@ -34,7 +34,7 @@ pub(super) fn bound_bytes(network: &mut dyn Network, plan: &Plan) -> Result<Opti
         run_silence(network, plan.batch).map_err(SeparateError::from)?;
     }
     let queued = super::encoding::queued_bytes(plan.stems.len(), plan.grid.step_frames());
-    Ok(peak_bytes().map(|peak| peak + plan.buffer_bytes() + queued + MARGIN_BYTES))
+    Ok(peak_memory_bytes().map(|peak| peak + plan.buffer_bytes() + queued + MARGIN_BYTES))
 }
 
 fn run_silence(network: &mut dyn Network, batch: usize) -> Result<(), NetworkError> {
@@ -44,8 +44,8 @@ fn run_silence(network: &mut dyn Network, batch: usize) -> Result<(), NetworkErr
     network.run(batch, &mut values, &outputs)
 }
 
-/// The largest resident memory of this process so far.
-fn peak_bytes() -> Option<u64> {
+/// Peak resident memory of this process (`VmHWM`), in bytes; none if the kernel does not report it.
+pub fn peak_memory_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

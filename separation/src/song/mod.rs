@@ -10,7 +10,6 @@ mod memory;
 mod model_file;
 
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -18,6 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use error::SongError;
 pub use format::{StemFormat, StemRate};
+pub use memory::peak_memory_bytes;
 pub use model_file::ModelFile;
 use sha2::{Digest as _, Sha256};
 
@@ -29,6 +29,7 @@ use crate::engine::{
     self, ChunkGrid, Control, Overlap, Plan, Progress, SeparateError, StemFormula, StemSource,
 };
 use crate::locations::Locations;
+use crate::model::checksum::{hash_of, hexadecimal};
 use crate::model::{
     self, Contract, ContractError, ContractKind, Declaration, DeclaredModel, Interface, ModelChoice,
     ParametersError, Provenance, StemName,
@@ -390,43 +391,23 @@ fn checksums(
     source: ModelSource<'_>,
     declared: Option<&DeclaredModel>,
 ) -> Result<(String, String), SongError> {
-    let mut digest = Sha256::new();
-    match source {
-        ModelSource::Bytes(bytes) => digest.update(bytes),
+    let mut digest = match source {
+        ModelSource::Bytes(bytes) => Sha256::new_with_prefix(bytes),
         ModelSource::File(path) => {
-            let read =
-                File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut HashWriter(&mut digest)));
+            let read = File::open(path).and_then(hash_of);
             read.map_err(|source| SongError::ReadModel {
                 path: path.to_owned(),
                 source,
-            })?;
+            })?
         }
-    }
-    let hexadecimal = |digest: Sha256| -> String {
-        let bytes = digest.finalize();
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     };
-    let sha256 = hexadecimal(digest.clone());
+    let sha256 = hexadecimal(&digest.clone().finalize());
     match declared {
         Some(DeclaredModel::MdxNet(parameters)) => digest.update(format!("{parameters:?}")),
         Some(DeclaredModel::Tensors(declaration)) => digest.update(format!("{declaration:?}")),
         None => {}
     }
-    Ok((sha256, hexadecimal(digest)))
-}
-
-/// A writer that hashes its input.
-struct HashWriter<'d>(&'d mut Sha256);
-
-impl Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+    Ok((sha256, hexadecimal(&digest.finalize())))
 }
 
 fn open(input: &Path) -> Result<FileSource, SongError> {

@@ -9,8 +9,10 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::model_source::no_directory;
 use super::printing::{json_out, line_err, line_out};
-use crate::model::{BUILTIN_MODEL, CatalogueEntry, ContractKind, Fetch, ModelChoice, catalogue, file_kind};
-use crate::model_store::{FetchError, fetch, sha256_of_file};
+use crate::model::{
+    BUILTIN_MODEL, CatalogueEntry, ContractKind, Fetch, ModelChoice, catalogue, file_kind, sha256_of_file,
+};
+use crate::model_store::{FetchError, fetch};
 use crate::onnx::{Provider, RuntimeOptions, default_threads};
 use crate::settings::ModelDirectories;
 use crate::song::{ModelFile, Separator, SongError};

@@ -1,7 +1,6 @@
 //! The report of each song: one JSON object, or a few lines of text.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use serde::Serialize;
 use super::printing::{json_out, line_err, line_out};
 use crate::audio::SAMPLE_RATE_HZ;
 use crate::model::Provenance;
-use crate::song::{SongReport, StemOutput};
+use crate::song::{SongReport, StemOutput, peak_memory_bytes};
 
 /// The report of one song. Paths that are not UTF-8 contain replacement characters.
 #[derive(Debug, Default, Serialize)]
@@ -194,14 +193,6 @@ fn length(frames: u64, rate_hz: u32) -> String {
         _ if seconds < 0.1 => format!("{frames} frames"),
         _ => format!("{seconds:.1} s"),
     }
-}
-
-/// Peak resident memory of this process (`VmHWM`); none if the kernel does not report it.
-fn peak_memory_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
 }
 
 #[cfg(test)]

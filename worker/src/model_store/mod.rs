@@ -4,7 +4,6 @@
 //! described, and never used, if it is another file. Sends requests only by `outbound` and `storage`.
 
 mod body;
-mod checksum;
 mod durable;
 mod error;
 mod package;
@@ -17,13 +16,12 @@ use std::time::{Duration, SystemTime};
 use separation_contract::backoff::Backoff;
 use tokio::io::AsyncWriteExt as _;
 
-pub use checksum::sha256_of_file;
 pub use error::ModelStoreError;
 pub use package::{FetchError, Fetched, fetch};
 
 use self::body::Servers;
 use self::part::Part;
-use crate::model::{CatalogueEntry, file_kind};
+use crate::model::{CatalogueEntry, file_kind, sha256_of_file};
 use crate::outbound;
 use crate::settings::{ModelAddress, ModelLocation, Sha256Hex};
 use crate::storage::S3;

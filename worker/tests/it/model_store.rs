@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use separation_testbed::S3Server;
-use separation_worker::model_store::{DownloadProgress, ModelStore, ModelStoreError, sha256_of_file};
+use separation_worker::model::sha256_of_file;
+use separation_worker::model_store::{DownloadProgress, ModelStore, ModelStoreError};
 use separation_worker::outbound;
 use separation_worker::settings::{AddressNames, ModelAddress};
 use separation_worker::storage::S3;

@@ -15,7 +15,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use separation_contract::environment as env;
-use separation_worker::model_store::sha256_of_file;
+use separation_worker::model::sha256_of_file;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 

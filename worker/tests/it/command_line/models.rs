@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
-use separation_worker::model_store::sha256_of_file;
+use separation_worker::model::sha256_of_file;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
