@@ -58,6 +58,12 @@ pub const AWS_DEFAULT_REGION: &str = "AWS_DEFAULT_REGION";
 pub const S3_BUCKET_NAME: &str = "S3_BUCKET_NAME";
 /// Prefix of the object keys of finished stems.
 pub const S3_STEMS_PREFIX: &str = "S3_STEMS_PREFIX";
+/// URL of the S3 server as clients of the API reach it, for presigned links.
+pub const S3_PUBLIC_ENDPOINT: &str = "S3_PUBLIC_ENDPOINT";
+/// Days after which finished stems are deleted.
+pub const STEMS_RETENTION_DAYS: &str = "STEMS_RETENTION_DAYS";
+/// Days after which songs that no task deleted are deleted.
+pub const INPUTS_RETENTION_DAYS: &str = "INPUTS_RETENTION_DAYS";
 /// URL prefix of public links to stems.
 pub const S3_PUBLIC_DOMAIN: &str = "S3_PUBLIC_DOMAIN";
 /// `true`: `endpoint/bucket/key` rather than `bucket.endpoint/key`.
@@ -75,6 +81,14 @@ pub const BASIC_AUTH_PASSWORD: &str = "BASIC_AUTH_PASSWORD";
 pub const API_HOST: &str = "API_HOST";
 /// Port that the API listens on.
 pub const API_PORT: &str = "API_PORT";
+/// Keys of the API's clients, as JSON.
+pub const API_KEYS: &str = "API_KEYS";
+/// URL of the API as its clients reach it, for links in responses and webhooks.
+pub const API_PUBLIC_URL: &str = "API_PUBLIC_URL";
+/// The longest song of an API v1 task, in seconds.
+pub const MAX_INPUT_SECONDS: &str = "MAX_INPUT_SECONDS";
+/// Seconds between two commits of a running task's progress.
+pub const PROGRESS_SECONDS: &str = "PROGRESS_SECONDS";
 /// The largest song that the API accepts, in bytes.
 pub const MAX_INPUT_BYTES: &str = "MAX_INPUT_BYTES";
 /// Time limit for fetching or receiving one song, in seconds.

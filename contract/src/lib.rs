@@ -4,6 +4,7 @@
 //! Contains no client and no decisions. uvr5-api uses the same messages and names, so changes here must be additive.
 
 pub mod allocator;
+pub mod api_task;
 pub mod backoff;
 pub mod environment;
 pub mod failure_policy;

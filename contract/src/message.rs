@@ -8,6 +8,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::api_task::{ApiTask, FailureCode};
+
 /// The largest message that is parsed; tasks have hundreds of bytes.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
@@ -16,6 +18,9 @@ const MAX_TASK_ID_BYTES: usize = 128;
 
 /// The longest error message in a result.
 const MAX_ERROR_BYTES: usize = 2_000;
+
+/// The field of tasks and results that holds an [`ApiTask`].
+const V1: &str = "v1";
 
 /// A task id: letters, digits, `-`, `_` and `.`, so that it can be part of file names and object keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -88,6 +93,8 @@ pub struct Task {
     pub hook_url: Option<String>,
     /// How often it was requeued after a failure.
     pub retry_count: u32,
+    /// Its client and output if it was posted to the HTTP API v1.
+    pub v1: Option<ApiTask>,
     /// All fields of the message, unknown ones included.
     fields: Map<String, Value>,
 }
@@ -104,6 +111,10 @@ pub struct TaskResult {
     /// Position of the task's message, as `topic/partition@offset`. A task that is posted again has a different one,
     /// which distinguishes its result from a duplicate. Results of other implementations have none.
     pub task_message: Option<String>,
+    /// When the task's last attempt began, in Unix seconds, if known. Results of other implementations have none.
+    pub started_at: Option<u64>,
+    /// The task's client and output if it was posted to the HTTP API v1. Results of other implementations have none.
+    pub v1: Option<ApiTask>,
 }
 
 /// Stems, or the error.
@@ -120,6 +131,8 @@ pub enum Outcome {
     Failure {
         /// The reason, as the webhook reports it.
         error_message: String,
+        /// The reason's code. Results of other implementations have none.
+        error_code: Option<FailureCode>,
     },
 }
 
@@ -181,8 +194,17 @@ impl Task {
             audio_path,
             hook_url,
             retry_count: 0,
+            v1: None,
             fields,
         }
+    }
+
+    /// This task as one of the HTTP API v1.
+    #[must_use]
+    pub fn with_v1(mut self, v1: ApiTask) -> Self {
+        self.fields.insert(V1.into(), api_task_value(&v1));
+        self.v1 = Some(v1);
+        self
     }
 
     /// Parses a message's value.
@@ -213,6 +235,7 @@ impl Task {
             audio_path,
             hook_url,
             retry_count,
+            v1: parse_api_task(&fields),
             fields,
         })
     }
@@ -237,9 +260,21 @@ impl TaskResult {
             hook_url,
             outcome: Outcome::Failure {
                 error_message: error_message[..end].to_owned(),
+                error_code: None,
             },
             task_message: None,
+            started_at: None,
+            v1: None,
         }
+    }
+
+    /// This failure with the code of its reason; a success is unchanged.
+    #[must_use]
+    pub fn with_error_code(mut self, code: FailureCode) -> Self {
+        if let Outcome::Failure { error_code, .. } = &mut self.outcome {
+            *error_code = Some(code);
+        }
+        self
     }
 
     /// Parses a message's value.
@@ -258,6 +293,8 @@ impl TaskResult {
             hook_url,
             outcome,
             task_message: task_message.map(str::to_owned),
+            started_at: fields.get("started_at").and_then(Value::as_u64),
+            v1: parse_api_task(&fields),
         })
     }
 
@@ -274,14 +311,26 @@ impl TaskResult {
                 fields.insert("vocals_path".into(), vocals_path.as_str().into());
                 fields.insert("instrumental_path".into(), instrumental_path.as_str().into());
             }
-            Outcome::Failure { error_message } => {
+            Outcome::Failure {
+                error_message,
+                error_code,
+            } => {
                 fields.insert("success".into(), false.into());
                 fields.insert("error_message".into(), error_message.as_str().into());
+                if let Some(code) = error_code {
+                    fields.insert("error_code".into(), code.as_str().into());
+                }
             }
         }
         fields.insert("hook_url".into(), self.hook_url.as_deref().into());
         if let Some(task_message) = &self.task_message {
             fields.insert("task_message".into(), task_message.as_str().into());
+        }
+        if let Some(started_at) = self.started_at {
+            fields.insert("started_at".into(), started_at.into());
+        }
+        if let Some(v1) = &self.v1 {
+            fields.insert(V1.into(), api_task_value(v1));
         }
         Value::Object(fields).to_string()
     }
@@ -355,8 +404,21 @@ fn parse_outcome(fields: &Map<String, Value>) -> Result<Outcome, MalformedError>
                 Some(Value::String(message)) => message.clone(),
                 _ => "unknown error".to_owned(),
             },
+            error_code: fields
+                .get("error_code")
+                .and_then(Value::as_str)
+                .map(FailureCode::parse),
         })
     }
+}
+
+/// The field `v1`. One that is not valid counts as absent, so the task is processed without it.
+fn parse_api_task(fields: &Map<String, Value>) -> Option<ApiTask> {
+    ApiTask::deserialize(fields.get(V1)?).ok()
+}
+
+fn api_task_value(v1: &ApiTask) -> Value {
+    serde_json::to_value(v1).expect("all its keys are strings")
 }
 
 fn text(fields: &Map<String, Value>, field: &'static str) -> Result<String, MalformedError> {

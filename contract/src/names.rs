@@ -20,6 +20,21 @@ pub const DEFAULT_MODEL: &str = "spleeter";
 /// Content type of stems.
 pub const STEM_CONTENT_TYPE: &str = "audio/wav";
 
+/// Header of a dead letter: why it is one.
+pub const DEAD_LETTER_REASON: &str = "dead-letter-reason";
+
+/// Header of a dead letter: the topic that it was consumed from.
+pub const DEAD_LETTER_TOPIC: &str = "dead-letter-topic";
+
+/// Header of a dead letter: its partition in that topic.
+pub const DEAD_LETTER_PARTITION: &str = "dead-letter-partition";
+
+/// Header of a dead letter: its offset in that partition.
+pub const DEAD_LETTER_OFFSET: &str = "dead-letter-offset";
+
+/// Header of a dead letter whose value was cut: the size of the complete value, in bytes.
+pub const DEAD_LETTER_TRUNCATED_FROM: &str = "dead-letter-truncated-from";
+
 /// Default dead-letter topic of `topic`.
 pub fn dead_letter_topic(topic: &str) -> String {
     format!("{topic}_dead_letters")

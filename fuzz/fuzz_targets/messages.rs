@@ -15,13 +15,15 @@ fuzz_target!(|value: &[u8]| {
                 &again.task_uuid,
                 &again.audio_path,
                 &again.hook_url,
-                again.retry_count
+                again.retry_count,
+                &again.v1
             ),
             (
                 &task.task_uuid,
                 &task.audio_path,
                 &task.hook_url,
-                task.retry_count
+                task.retry_count,
+                &task.v1
             )
         );
         let (count, text) = requeue_value(value).expect("a task is an object");

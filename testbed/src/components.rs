@@ -22,6 +22,8 @@ struct Pins {
     images: Pin,
     helm: Pin,
     kafka_python: Pin,
+    playwright_core: Pin,
+    schemathesis: Pin,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,6 +77,24 @@ impl Components {
     pub fn kubectl() -> Result<PathBuf> {
         let directory = format!("kubernetes-node/{}", pins()?.kubernetes.version);
         component(&cache_dir()?, format!("{directory}/kubectl"))
+    }
+
+    /// The directory `node_modules` with the packages of tests in a browser, located on demand.
+    ///
+    /// # Errors
+    /// If it is missing.
+    pub fn browser_packages() -> Result<PathBuf> {
+        let version = pins()?.playwright_core.version;
+        component(&cache_dir()?, format!("browser/{version}/node_modules"))
+    }
+
+    /// The Python interpreter that has Schemathesis, located on demand.
+    ///
+    /// # Errors
+    /// If it is missing.
+    pub fn schemathesis() -> Result<PathBuf> {
+        let version = pins()?.schemathesis.version;
+        component(&cache_dir()?, format!("schemathesis/{version}/bin/python"))
     }
 
     fn locate_in(cache: &Path) -> Result<Self> {

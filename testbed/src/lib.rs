@@ -43,7 +43,7 @@ pub use kubernetes::{ApiRequest, ControlPlane, ControlPlaneOptions, Server};
 pub use node::{ContainerLog, Machine, MachineNetwork, Node};
 pub use process::Process;
 pub use proxy::{Replacement, TcpProxy};
-pub use readme::{readme_block, readme_blocks, shell_blocks};
+pub use readme::{code_blocks, readme_block, readme_blocks, shell_blocks};
 pub use receiver::{Receiver, Reply, Request};
 pub use reference::reference;
 pub use s3::{Object, S3Server};

@@ -24,7 +24,7 @@ exec 3<&0
 "$@" </dev/null 3<&- >>"$out" 2>>"$err" &
 program=$!
 echo "$program"
-( cat <&3 >/dev/null 2>&1; kill -9 "$program" ) &
+( while read -r _; do :; done <&3; kill -9 "$program" ) &
 wait "$program"
 echo "$?"
 kill -9 -$$
@@ -182,7 +182,7 @@ impl Drop for Process {
 
 /// The supervisor's command, with the environment and the working directory of `command`.
 fn supervised(command: &Command, output: &Path, log: &Path) -> Command {
-    let mut supervisor = Command::new("sh");
+    let mut supervisor = Command::new("/bin/sh");
     supervisor
         .args(["-c", SUPERVISOR, "separation-testbed-supervisor"])
         .arg(output)

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use aws_sdk_s3::Client;
@@ -263,6 +263,17 @@ impl S3Server {
         background::run(async move { request.await.map(drop).map_err(readable) })
             .await
             .with_context(|| format!("cannot remove {bucket}/{key}"))
+    }
+
+    /// Sets the time at which an object was last written.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub fn set_modified(&self, bucket: &str, key: &str, time: SystemTime) -> Result<()> {
+        let file = self.directory.join("objects").join(bucket).join(key);
+        std::fs::File::open(&file)
+            .and_then(|file| file.set_modified(time))
+            .with_context(|| format!("cannot change the time of {bucket}/{key}"))
     }
 
     /// All objects whose key starts with `prefix`, sorted by key.

@@ -2,10 +2,10 @@
 //! object stores.
 //!
 //! Modules, in the order in which data flows: [`settings`] parses and validates the configuration, [`outbound`] calls
-//! addresses that clients supply, [`storage`] stores songs and stems, [`model_store`] fetches models, [`kafka`] holds the
-//! consumer group member and the producer, [`work`] defines a role, [`service`] runs a role for one message at a time.
-//! [`processor`] and [`uploader`] are the roles, [`api`] accepts songs over HTTP, [`admin`] reports a worker's state,
-//! [`cli`] is the command line.
+//! addresses that clients supply, [`storage`] stores songs and stems, [`task_store`] the tasks of the HTTP API v1,
+//! [`model_store`] fetches models, [`kafka`] holds the consumer group member and the producer, [`work`] defines a role,
+//! [`service`] runs a role for one message at a time. [`processor`] and [`uploader`] are the roles, [`api`] accepts songs
+//! over HTTP, [`admin`] reports a worker's state, [`cli`] is the command line.
 
 pub use separation::{audio, engine, error, locations, model, onnx, song};
 
@@ -21,6 +21,7 @@ pub mod processor;
 pub mod service;
 pub mod settings;
 pub mod storage;
+pub mod task_store;
 pub mod telemetry;
 pub mod uploader;
 pub mod webhook;

@@ -1,5 +1,5 @@
-//! The real components for tests: Kafka, Kubernetes and its node, an S3 server, Helm and Python's Kafka
-//! client, installed into the cache.
+//! The real components for tests: Kafka, Kubernetes and its node, an S3 server, Helm, Python's Kafka client,
+//! Schemathesis and the packages of tests in a browser, installed into the cache.
 //!
 //! Never starts any of them: the testbed does.
 
@@ -16,12 +16,16 @@ use crate::node_images;
 use crate::packages::{Form, Package};
 use crate::process;
 use crate::project::Project;
+use crate::python::create_environment;
 use crate::system::{self, Need};
 
 /// The testbed reads the same file and must compose the same paths; otherwise its tests find nothing.
 const PINS: &str = include_str!("../../testbed/components.toml");
 const KAFKA_POM: &str = "testbed/kafka/pom.xml";
 const KAFKA_JARS: &str = "testbed/kafka/jars.sha256";
+const BROWSER_PACKAGES: &str = "testbed/browser/package.json";
+const BROWSER_LOCK: &str = "testbed/browser/package-lock.json";
+const SCHEMATHESIS: &str = "testbed/schemathesis/requirements.txt";
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -35,6 +39,8 @@ struct Pins {
     images: Pin,
     helm: Pin,
     kafka_python: PinnedWheel,
+    playwright_core: Pin,
+    schemathesis: Pin,
 }
 
 #[derive(Debug, Deserialize)]
@@ -71,6 +77,20 @@ pub(crate) fn install(project: &Project) -> Result<()> {
         "kafka-python {} is in {}",
         pins.kafka_python.version,
         kafka_python.display()
+    );
+    let browser = install_browser_packages(project, &pins.playwright_core.version)
+        .with_context(|| format!("cannot install playwright-core {}", pins.playwright_core.version))?;
+    println!(
+        "playwright-core {} is in {}",
+        pins.playwright_core.version,
+        browser.display()
+    );
+    let schemathesis = install_schemathesis(project, &pins.schemathesis.version)
+        .with_context(|| format!("cannot install Schemathesis {}", pins.schemathesis.version))?;
+    println!(
+        "Schemathesis {} is in {}",
+        pins.schemathesis.version,
+        schemathesis.display()
     );
     Ok(())
 }
@@ -182,6 +202,45 @@ fn install_kafka_python(project: &Project, pin: &PinnedWheel) -> Result<PathBuf>
         })
 }
 
+/// A virtual environment with Schemathesis.
+fn install_schemathesis(project: &Project, version: &str) -> Result<PathBuf> {
+    let stamp = sha256(read(&project.path(SCHEMATHESIS))?.as_bytes());
+    project
+        .cache()
+        .install(&format!("schemathesis/{version}"), &stamp, |filling| {
+            create_environment(project, SCHEMATHESIS, filling)
+        })
+}
+
+/// A directory `node_modules` with exactly the packages that the lock file pins by checksum; none of their scripts run.
+fn install_browser_packages(project: &Project, version: &str) -> Result<PathBuf> {
+    let lock = read(&project.path(BROWSER_LOCK))?;
+    project.cache().install(
+        &format!("browser/{version}"),
+        &sha256(lock.as_bytes()),
+        |filling| {
+            system::ensure(&[Need::Node])?;
+            println!("downloading playwright-core {version} and the other packages in {BROWSER_LOCK}");
+            for path in [BROWSER_PACKAGES, BROWSER_LOCK].map(|path| project.path(path)) {
+                let name = path.file_name().context("the path of a file")?;
+                fs::copy(&path, filling.join(name))
+                    .with_context(|| format!("cannot copy {}", path.display()))?;
+            }
+            let mut npm = project.command("npm");
+            npm.current_dir(filling).args([
+                "ci",
+                "--ignore-scripts",
+                "--no-audit",
+                "--no-fund",
+                "--no-update-notifier",
+                "--loglevel=error",
+            ]);
+            process::run(&mut npm)
+                .context("fix: check the network, and the registry that `npm config get registry` shows")
+        },
+    )
+}
+
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
@@ -196,6 +255,18 @@ mod tests {
         assert_eq!(pins.kafka_python.sha256.len(), 64);
         let jars = include_str!("../../testbed/kafka/jars.sha256");
         assert!(jars.contains(&format!("  kafka_2.13-{}.jar\n", pins.kafka.version)));
+        let packages = include_str!("../../testbed/browser/package.json");
+        let pinned = format!("\"playwright-core\": \"{}\"", pins.playwright_core.version);
+        assert!(
+            packages.contains(&pinned),
+            "testbed/browser/package.json lacks {pinned}"
+        );
+        let requirements = include_str!("../../testbed/schemathesis/requirements.txt");
+        let pinned = format!("schemathesis=={} ", pins.schemathesis.version);
+        assert!(
+            requirements.contains(&pinned),
+            "testbed/schemathesis/requirements.txt lacks {pinned}"
+        );
     }
 
     #[test]

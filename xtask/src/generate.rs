@@ -10,7 +10,7 @@ use clap::Args;
 use crate::cache::sha256;
 use crate::process;
 use crate::project::Project;
-use crate::system::{self, Need};
+use crate::python::create_environment;
 
 const GENERATOR: &str = "separation/models/generate.py";
 const REQUIREMENTS: &str = "separation/models/requirements.txt";
@@ -84,32 +84,9 @@ pub(crate) fn install_python(project: &Project) -> Result<PathBuf> {
     let directory = project
         .cache()
         .install(&relative, &hash, |filling| {
-            system::ensure(&[Need::Pip, Need::Venv])?;
-            println!("installing {REQUIREMENTS} into a virtual environment");
-            process::run(project.command("python3").args(["-m", "venv"]).arg(filling))?;
-            process::run(
-                project
-                    .command(filling.join("bin/python"))
-                    .args([
-                        "-m",
-                        "pip",
-                        "install",
-                        "--quiet",
-                        "--no-input",
-                        "--progress-bar=off",
-                    ])
-                    .args([
-                        "--disable-pip-version-check",
-                        "--only-binary=:all:",
-                        "--require-hashes",
-                    ])
-                    .arg("--requirement")
-                    .arg(&requirements),
-            )
+            create_environment(project, REQUIREMENTS, filling)
         })
         .context("cannot install the model generator's Python")?;
     println!("the model generator's Python is in {}", directory.display());
-    // The environment was moved after it was filled: its interpreter works anywhere, its scripts (pip) do
-    // not.
     Ok(directory.join("bin/python"))
 }

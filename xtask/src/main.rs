@@ -27,6 +27,7 @@ mod onnx_runtime;
 mod packages;
 mod process;
 mod project;
+mod python;
 mod setup;
 mod songs;
 mod system;

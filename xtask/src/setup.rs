@@ -17,7 +17,7 @@ pub(crate) struct Options {
     #[arg(long)]
     cuda: bool,
 
-    /// Also install the requirements of tests: Kafka, Kubernetes, an S3 server, Python packages, songs
+    /// Also install the requirements of tests: Kafka, Kubernetes, an S3 server, a browser, Python packages, songs
     #[arg(long)]
     tests: bool,
 

@@ -32,6 +32,10 @@ pub(crate) enum Need {
     Maven,
     /// Go, which builds the tests' S3 server and Kubernetes.
     Go,
+    /// Node.js with npm, for tests in a browser.
+    Node,
+    /// The browser of these tests.
+    Chromium,
     /// The library that runc filters system calls with.
     Seccomp,
     /// Network plugins and programs of the tests' node.
@@ -62,6 +66,8 @@ pub(crate) const FOR_TESTING: &[Need] = &[
     Need::Curl,
     Need::Maven,
     Need::Go,
+    Need::Node,
+    Need::Chromium,
 ];
 
 /// Requirements of tests on our own node.
@@ -82,6 +88,8 @@ impl Need {
             Self::Curl => "curl 7.75 or newer",
             Self::Maven => "Maven",
             Self::Go => "Go 1.26 or newer",
+            Self::Node => "Node.js 18 or newer with npm",
+            Self::Chromium => "Chromium",
             Self::Seccomp => "libseccomp's header files with pkg-config",
             Self::PodNetwork => "CNI's plugins in /usr/lib/cni, nftables and iproute2",
             Self::Busybox => "statically linked busybox",
@@ -105,6 +113,8 @@ impl Need {
             // Debian 12's version is too old, which shows only after its installation; then use Go's own
             // archive.
             Self::Go => &["golang-go"],
+            Self::Node => &["nodejs", "npm"],
+            Self::Chromium => &["chromium"],
             Self::Seccomp => &["libseccomp-dev", "pkg-config"],
             Self::PodNetwork => &["containernetworking-plugins", "iproute2", "nftables"],
             Self::Busybox => &["busybox-static"],
@@ -135,6 +145,8 @@ impl Need {
             Self::Curl => &[&["curl", "--version"]],
             Self::Maven => &[&["mvn", "--version"]],
             Self::Go => &[&["go", "version"]],
+            Self::Node => &[&["node", "--version"], &["npm", "--version"]],
+            Self::Chromium => &[&["chromium", "--version"]],
             Self::Seccomp => &[&["pkg-config", "--exists", "libseccomp"]],
             Self::PodNetwork => &[
                 &["test", "-x", "/usr/lib/cni/bridge"],
@@ -154,6 +166,8 @@ impl Need {
             // The first version that signs requests for S3.
             Self::Curl => Some((7, 75)),
             Self::Go => Some((1, 26)),
+            // The lowest that playwright-core runs on.
+            Self::Node => Some((18, 0)),
             _ => None,
         }
     }

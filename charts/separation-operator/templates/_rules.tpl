@@ -23,7 +23,7 @@
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, patch]
-# Secrets that pools name (Kafka, object store, webhooks), read one by one by name. They are not listed or watched.
+# Secrets that pools name (Kafka, object store, webhooks, API clients), read one by one by name; never listed or watched.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::api_task::{AudioFormat, Output, StemKind};
 
 fn task(json: &Value) -> Result<Task, Malformed> {
     Task::parse(Some(json.to_string().as_bytes()))
@@ -37,6 +38,70 @@ fn a_requeued_message_keeps_unknown_fields_and_counts_retries() {
     assert_eq!(requeue_value(b"[]"), None);
 }
 
+fn api_task() -> ApiTask {
+    ApiTask {
+        client: "acme".into(),
+        output: Output {
+            format: AudioFormat::Flac,
+            bit_depth: Some(24),
+            stems: vec![StemKind::Vocals],
+        },
+    }
+}
+
+#[test]
+fn a_task_of_the_api_keeps_its_client_and_output_when_it_is_requeued() {
+    let id = TaskId::parse("abc").expect("a name");
+    let posted = Task::new(id, "/x".into(), None, 9).with_v1(api_task());
+    let (_, requeued) = requeue_value(posted.to_json().as_bytes()).expect("an object");
+    let read = Task::parse(Some(requeued.as_bytes())).expect("a task");
+    assert_eq!((read.retry_count, read.v1), (1, Some(api_task())));
+}
+
+#[test]
+fn a_result_keeps_its_error_code_and_output_when_it_is_requeued() {
+    let id = TaskId::parse("abc").expect("a name");
+    let failure = TaskResult {
+        v1: Some(api_task()),
+        ..TaskResult::failure(id, None, "no").with_error_code(FailureCode::InputTooLong)
+    };
+    let (_, requeued) = requeue_value(failure.to_json().as_bytes()).expect("an object");
+    assert_eq!(TaskResult::parse(Some(requeued.as_bytes())), Ok(failure));
+}
+
+#[test]
+fn an_output_that_cannot_be_parsed_counts_as_absent() {
+    for v1 in [
+        json!("flac"),
+        json!(null),
+        json!({"client": "a", "output": {"format": "opus", "stems": []}}),
+    ] {
+        let read = task(&json!({"task_uuid": "a", "audio_path": "/x", "v1": v1})).expect("a task");
+        assert_eq!(read.v1, None);
+    }
+}
+
+#[test]
+fn an_unknown_error_code_is_internal_and_one_of_another_type_counts_as_absent() {
+    for (written, expected) in [
+        (json!("of a later version"), Some(FailureCode::Internal)),
+        (json!("timed_out"), Some(FailureCode::TimedOut)),
+        (json!(7), None),
+    ] {
+        let result =
+            json!({"task_uuid": "a", "success": false, "error_message": "no", "error_code": written});
+        let read = TaskResult::parse(Some(result.to_string().as_bytes())).expect("a result");
+        let error_message = "no".into();
+        assert_eq!(
+            read.outcome,
+            Outcome::Failure {
+                error_message,
+                error_code: expected
+            }
+        );
+    }
+}
+
 #[test]
 fn results_are_parsed_as_they_are_written() {
     let id = TaskId::parse("abc").expect("a name");
@@ -48,9 +113,12 @@ fn results_are_parsed_as_they_are_written() {
             instrumental_path: "s3://b/abc_instrumental.wav".into(),
         },
         task_message: Some("uvr_tasks/3@17".into()),
+        started_at: Some(1_763_683_200),
+        v1: Some(api_task()),
     };
     let failure = TaskResult::failure(id, None, "no such file");
-    for result in [success, failure] {
+    let with_code = failure.clone().with_error_code(FailureCode::InputMissing);
+    for result in [success, failure, with_code] {
         assert_eq!(TaskResult::parse(Some(result.to_json().as_bytes())), Ok(result));
     }
 }
@@ -59,7 +127,7 @@ fn results_are_parsed_as_they_are_written() {
 fn an_error_text_is_cut_between_characters() {
     let id = TaskId::parse("abc").expect("a name");
     let result = TaskResult::failure(id, None, &"é".repeat(5_000));
-    let Outcome::Failure { error_message } = result.outcome else {
+    let Outcome::Failure { error_message, .. } = result.outcome else {
         panic!("a failure stays one");
     };
     assert_eq!(error_message.len(), 2_000);

@@ -23,8 +23,8 @@ Examples:
       with credentials from another file; keeps stems and logs
 
 A pool without spec.kafka and spec.storage uses an embedded Kafka and S3, for trial use. With them it uses those
-servers, and reads the Secrets that it references from the same files. Ctrl-C finishes running tasks; a second one
-exits immediately.";
+servers, and reads the Secrets that it references from the same files. The API listens on loopback and requires neither
+API keys nor a password, also if the pool has them. Ctrl-C finishes running tasks; a second one exits immediately.";
 
 /// Arguments of `local`.
 #[derive(Debug, Args)]

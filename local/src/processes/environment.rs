@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::EnvVar;
 use separation_contract::environment as env;
 use separation_contract::names;
-use separation_operator::apply::{CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};
+use separation_operator::apply::{self, CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};
 use separation_operator::decide::PodName;
-use separation_operator::plan::{KafkaPlan, Model, SecretKey};
+use separation_operator::plan::{ApiPlan, KafkaPlan, Model, PoolPlan, SecretKey};
 
 use super::manifest::Secrets;
 
@@ -138,6 +138,35 @@ pub(super) fn process_environment(
     Ok(environment)
 }
 
+/// The environment of the API's process. It listens on loopback and requires no credentials: its clients are the users of
+/// this machine.
+///
+/// # Errors
+/// As [`process_environment`].
+pub(super) fn api_environment(
+    plan: &PoolPlan,
+    port: u16,
+    name: &PodName,
+    directories: &Directories,
+    secrets: &Secrets,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let api = ApiPlan {
+        keys: None,
+        basic_auth: None,
+        // A free port that the API chooses is not known yet.
+        public_url: (port != 0).then(|| format!("http://127.0.0.1:{port}")),
+        ..plan.api.clone().unwrap_or_default()
+    };
+    let variables = apply::api_variables(plan, &api, port.into());
+    let mut environment = process_environment(variables, name, directories, secrets)?;
+    environment.insert(env::API_HOST.to_owned(), "127.0.0.1".to_owned());
+    // This process may have them, and its children inherit them.
+    for credentials in [env::API_KEYS, env::BASIC_AUTH_PASSWORD] {
+        environment.insert(credentials.to_owned(), String::new());
+    }
+    Ok(environment)
+}
+
 /// Writes certificates to the paths in the workers' environment.
 ///
 /// # Errors
@@ -187,7 +216,7 @@ pub(super) fn missing(key: &SecretKey) -> String {
 #[cfg(test)]
 mod tests {
     use separation_operator::apply::variables;
-    use separation_operator::plan::{PoolPlan, Role};
+    use separation_operator::plan::Role;
 
     use super::*;
     use crate::processes::manifest::Manifests;
@@ -244,6 +273,48 @@ spec:
         );
         assert_eq!(value(env::ADMIN_ADDR), "127.0.0.1:0");
         assert_eq!(value(env::OUTBOUND_ALLOW), "127.0.0.0/8,::1");
+    }
+
+    #[test]
+    fn the_api_requires_no_credentials_and_has_the_other_settings_of_the_pool() {
+        let text = "
+kind: SeparationPool
+apiVersion: separation.dev/v1beta1
+metadata: {name: vocals}
+spec:
+  kafka: {bootstrapServers: 'kafka:9092'}
+  storage:
+    s3: {endpoint: 'http://s3:9000', publicEndpoint: 'https://s3.example'}
+    stems: {bucket: stems, retentionDays: 30}
+    staging: {s3: {}}
+  webhooks: {signingSecretRefs: [{name: webhook}]}
+  api:
+    keysSecretRef: {name: api-keys}
+    basicAuthSecretRef: {name: api}
+    publicURL: https://songs.example
+    maxInputSize: 1Gi
+    maxInputSeconds: 3600
+---
+{kind: Secret, metadata: {name: webhook}, stringData: {secret: whsec_x}}
+";
+        let manifests = Manifests::read(&[("pool.yaml".into(), text.to_owned())]).unwrap();
+        let plan = PoolPlan::from_pool(&manifests.pool().unwrap()).unwrap();
+        let worker = PodName::from("vocals-api");
+        let environment = api_environment(&plan, 8000, &worker, &directories(), &manifests.secrets).unwrap();
+        for (name, value) in [
+            (env::API_HOST, "127.0.0.1"),
+            (env::API_PORT, "8000"),
+            (env::API_PUBLIC_URL, "http://127.0.0.1:8000"),
+            (env::API_KEYS, ""),
+            (env::BASIC_AUTH_PASSWORD, ""),
+            (env::WEBHOOK_SECRET, "whsec_x"),
+            (env::MAX_INPUT_BYTES, "1073741824"),
+            (env::MAX_INPUT_SECONDS, "3600"),
+            (env::S3_PUBLIC_ENDPOINT, "https://s3.example"),
+            (env::STEMS_RETENTION_DAYS, "30"),
+        ] {
+            assert_eq!(environment[name], value, "{name}");
+        }
     }
 
     #[test]

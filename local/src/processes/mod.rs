@@ -340,14 +340,12 @@ fn threads(plan: &PoolPlan) -> anyhow::Result<usize> {
 /// Starts the API, and returns its address.
 async fn start_api(context: &PoolContext, port: u16) -> anyhow::Result<(Worker, SocketAddr)> {
     let name = format!("{}-api", context.plan.id.name).as_str().into();
-    let mut environment = context.environment(Role::Processor, &name)?;
-    environment.insert(env::API_HOST.to_owned(), "127.0.0.1".to_owned());
-    environment.insert(env::API_PORT.to_owned(), port.to_string());
-    // No password: it listens on loopback, for the users of this machine.
-    environment.insert(env::BASIC_AUTH_PASSWORD.to_owned(), String::new());
+    let (plan, directories) = (&context.plan, &context.directories);
+    let mut environment = environment::api_environment(plan, port, &name, directories, &context.secrets)?;
+    environment.extend(context.extra_variables.clone());
     let mut api = context
         .program
-        .start("api", name, &environment, &context.directories.logs)?;
+        .start("api", name, &environment, &directories.logs)?;
     let deadline = Instant::now() + API_START_TIMEOUT;
     loop {
         if let Some(status) = api.poll().await {

@@ -13,11 +13,18 @@ use super::layout::{ADMIN_PORT, CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};
 use super::pod_fields;
 use crate::crd::LogFormat;
 use crate::names;
-use crate::plan::{ApiPlan, Model, PoolPlan, Role, RolePlan, SecretKey, Staging, Username};
+use crate::plan::{ApiPlan, BasicAuth, Model, PoolPlan, Role, RolePlan, SecretKey, Staging, Username};
 
 /// Threads of the model in a container without requests or limits of CPU: more than its default request, so that the
 /// second thread uses a core that is free.
 const DEFAULT_THREADS: u32 = 2;
+
+/// With more processors than this, each commits its progress less often: 1,000 busy processors then make 100 commits a
+/// second instead of 333.
+const MANY_REPLICAS: u32 = 100;
+
+/// Seconds between two commits of the progress of many processors; the worker's default is 3.
+const PROGRESS_SECONDS_OF_MANY: &str = "10";
 
 /// All environment variables of a role's worker. `default_model` is that of pools that name none. The pool's tag, if any,
 /// becomes part of the Kafka client id.
@@ -38,6 +45,10 @@ pub fn variables(
     ]);
     match role.role {
         Role::Processor => {
+            if role.policy.limits.max() > MANY_REPLICAS {
+                variables.push(plain(env::PROGRESS_SECONDS, PROGRESS_SECONDS_OF_MANY));
+            }
+            variables.extend(max_input_seconds(plan));
             let model = plan.model.as_ref().unwrap_or(default_model);
             match &model.sha256 {
                 None => variables.push(plain(env::MODEL_NAME, &model.name)),
@@ -51,16 +62,17 @@ pub fn variables(
         }
         Role::Uploader => {
             variables.extend(allowed_hosts(plan));
-            let names = [env::WEBHOOK_SECRET, env::WEBHOOK_PREVIOUS_SECRET];
-            let secrets = names.iter().zip(&plan.outbound.signing_secrets);
-            variables.extend(secrets.map(|(name, key)| secret(name, key)));
+            variables.extend(signing_secrets(plan));
+            variables.extend(stems_retention(plan));
+            let days = plan.storage.inputs_retention_days;
+            variables.extend(days.map(|days| plain(env::INPUTS_RETENTION_DAYS, days.to_string())));
         }
     }
     variables
 }
 
 /// All environment variables of the API.
-pub(super) fn api_variables(plan: &PoolPlan, api: &ApiPlan, port: i32) -> Vec<EnvVar> {
+pub fn api_variables(plan: &PoolPlan, api: &ApiPlan, port: i32) -> Vec<EnvVar> {
     let mut variables = kafka(plan, None);
     variables.extend(storage(plan));
     variables.extend(logs(plan));
@@ -70,8 +82,9 @@ pub(super) fn api_variables(plan: &PoolPlan, api: &ApiPlan, port: i32) -> Vec<En
         plain(env::KAFKA_PROCESSOR_GROUP_ID, &plan.processor.group),
         plain(env::API_HOST, "0.0.0.0"),
         plain(env::API_PORT, port.to_string()),
-        secret(env::BASIC_AUTH_USERNAME, &api.username),
-        secret(env::BASIC_AUTH_PASSWORD, &api.password),
+    ]);
+    variables.extend(client_credentials(plan, api));
+    variables.extend([
         plain(env::MAX_INPUT_BYTES, api.max_input_bytes.to_string()),
         plain(
             env::INPUT_TIMEOUT_SECONDS,
@@ -80,7 +93,42 @@ pub(super) fn api_variables(plan: &PoolPlan, api: &ApiPlan, port: i32) -> Vec<En
         plain(env::INPUT_IDLE_SECONDS, api.input_idle.as_secs().to_string()),
         plain(env::MAX_CONCURRENT_INPUTS, api.max_concurrent_inputs.to_string()),
     ]);
+    let url = api.public_url.as_ref();
+    variables.extend(url.map(|url| plain(env::API_PUBLIC_URL, url)));
+    let endpoint = plan.storage.s3.public_endpoint.as_ref();
+    variables.extend(endpoint.map(|url| plain(env::S3_PUBLIC_ENDPOINT, url)));
+    variables.extend(stems_retention(plan));
+    variables.extend(max_input_seconds(plan));
     variables
+}
+
+fn client_credentials(plan: &PoolPlan, api: &ApiPlan) -> Vec<EnvVar> {
+    let mut variables = Vec::new();
+    if let Some(BasicAuth { username, password }) = &api.basic_auth {
+        variables.push(secret(env::BASIC_AUTH_USERNAME, username));
+        variables.push(secret(env::BASIC_AUTH_PASSWORD, password));
+    }
+    if api.has_client_without_key() {
+        variables.extend(signing_secrets(plan));
+    }
+    variables.extend(api.keys.as_ref().map(|keys| secret(env::API_KEYS, keys)));
+    variables
+}
+
+fn signing_secrets(plan: &PoolPlan) -> impl Iterator<Item = EnvVar> {
+    let names = [env::WEBHOOK_SECRET, env::WEBHOOK_PREVIOUS_SECRET];
+    let secrets = names.into_iter().zip(&plan.outbound.signing_secrets);
+    secrets.map(|(name, key)| secret(name, key))
+}
+
+fn stems_retention(plan: &PoolPlan) -> Option<EnvVar> {
+    let days = plan.storage.stems.retention_days?;
+    Some(plain(env::STEMS_RETENTION_DAYS, days.to_string()))
+}
+
+fn max_input_seconds(plan: &PoolPlan) -> Option<EnvVar> {
+    let seconds = plan.max_input_seconds?;
+    Some(plain(env::MAX_INPUT_SECONDS, seconds.to_string()))
 }
 
 fn allowed_hosts(plan: &PoolPlan) -> Option<EnvVar> {
@@ -274,5 +322,86 @@ fn with_source(name: &str, source: EnvVarSource) -> EnvVar {
         name: name.to_owned(),
         value: None,
         value_from: Some(source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::crd::{SeparationPool, from_yaml};
+
+    const FULL: &str = include_str!("../../tests/pools/full.yaml");
+
+    fn plan(pool: &SeparationPool) -> PoolPlan {
+        PoolPlan::from_pool(pool).expect("a plan")
+    }
+
+    /// The values by name; `None` for a value from a Secret or a field.
+    fn values(variables: Vec<EnvVar>) -> BTreeMap<String, Option<String>> {
+        let variables = variables.into_iter();
+        variables
+            .map(|variable| (variable.name, variable.value))
+            .collect()
+    }
+
+    fn api_values(pool: &SeparationPool) -> BTreeMap<String, Option<String>> {
+        let plan = plan(pool);
+        values(api_variables(&plan, plan.api.as_ref().expect("an API"), 8000))
+    }
+
+    #[test]
+    fn the_api_gets_what_its_clients_need() {
+        let mut pool = from_yaml(FULL).expect("a pool");
+        let full = api_values(&pool);
+        for (name, value) in [
+            (env::API_PUBLIC_URL, "https://songs.example"),
+            (env::S3_PUBLIC_ENDPOINT, "https://s3.example"),
+            (env::STEMS_RETENTION_DAYS, "30"),
+            (env::MAX_INPUT_SECONDS, "3600"),
+        ] {
+            assert_eq!(full[name].as_deref(), Some(value), "{name}");
+        }
+        assert_eq!(full[env::API_KEYS], None, "it is in a Secret");
+        // The signing secrets of the pool sign webhooks of the client with the password only.
+        pool.spec.api.as_mut().expect("an API").basic_auth_secret_ref = None;
+        let keys = api_values(&pool);
+        let of_password: Vec<&String> = full.keys().filter(|name| !keys.contains_key(*name)).collect();
+        assert_eq!(
+            of_password,
+            [
+                env::BASIC_AUTH_PASSWORD,
+                env::BASIC_AUTH_USERNAME,
+                env::WEBHOOK_SECRET
+            ]
+        );
+    }
+
+    #[test]
+    fn a_change_of_each_secret_that_the_api_reads_replaces_its_pods() {
+        let plan = plan(&from_yaml(FULL).expect("a pool"));
+        let variables = api_variables(&plan, plan.api.as_ref().expect("an API"), 8000);
+        let read = variables.iter().filter_map(|variable| {
+            let source = variable.value_from.as_ref()?.secret_key_ref.as_ref()?;
+            Some((source.name.as_str(), source.key.as_str()))
+        });
+        let hashed = plan.api_secret_keys().into_iter();
+        let hashed: BTreeSet<_> = hashed.map(|key| (&*key.secret, &*key.key)).collect();
+        let missing: Vec<_> = read.filter(|key| !hashed.contains(key)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn more_than_100_processors_commit_their_progress_less_often() {
+        let progress = |max| {
+            let mut pool = from_yaml(FULL).expect("a pool");
+            pool.spec.processor.role.scaling.max_replicas = max;
+            let plan = plan(&pool);
+            let values = values(variables(&plan, &plan.processor, &Model::named("builtin"), None));
+            values.get(env::PROGRESS_SECONDS).cloned().flatten()
+        };
+        assert_eq!(progress(100), None);
+        assert_eq!(progress(101).as_deref(), Some("10"));
     }
 }

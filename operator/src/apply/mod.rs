@@ -17,7 +17,7 @@ mod pod_template;
 mod tests;
 
 pub use api::{ApiObjects, api_name, api_objects};
-pub use environment::variables;
+pub use environment::{api_variables, variables};
 pub use grace_period::grace_period;
 pub use labels::{deployment_name, selector};
 pub use layout::{CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};

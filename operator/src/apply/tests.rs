@@ -91,7 +91,7 @@ fn replicas_never_change_the_template_and_settings_do() {
     let (three, four) = (with(&pool, 3), with(&pool, 4));
     assert_eq!(manifest_hash(&three), manifest_hash(&four));
     assert_eq!(template(three.clone()), template(four));
-    // Nor do limits, which only the operator uses.
+    // Nor do limits of up to 100, which only the operator uses.
     let scaling = &mut pool.spec.processor.role.scaling;
     scaling.max_replicas = 3;
     scaling.mode = ScalingMode::Paused;

@@ -17,7 +17,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use api::{ApiSpec, BasicAuthSecretRef};
+pub use api::{ApiSpec, BasicAuthSecretRef, KeysSecretRef};
 pub use kafka::{
     CertificateSecretRef, ClientCertificateSecretRef, KafkaSpec, MechanismSpec, PasswordSecretRef, SaslSpec,
     TlsSpec, UsernameSecretRef,
@@ -34,8 +34,8 @@ pub use status::{
     SeparationPoolStatus, condition_types,
 };
 pub use storage::{
-    ByteQuantity, ClaimSpec, EgressSpec, InputDeletionPolicy, S3CredentialsSecretRef, S3Spec, S3StagingSpec,
-    SigningSecretRef, StagingSpec, StemsSpec, StorageSpec, WebhooksSpec,
+    ByteQuantity, ClaimSpec, EgressSpec, InputDeletionPolicy, InputsSpec, S3CredentialsSecretRef, S3Spec,
+    S3StagingSpec, SigningSecretRef, StagingSpec, StemsSpec, StorageSpec, WebhooksSpec,
 };
 
 /// Desired state of the pool: Kafka, storage, and its workers and API.

@@ -21,6 +21,9 @@ pub struct StorageSpec {
     /// Where the API, processors and uploaders exchange songs and stems. A change takes effect when the lag of both
     /// topics is 0, because queued tasks name the previous location.
     pub staging: StagingSpec,
+    /// Songs that no task has deleted. Default: they are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<InputsSpec>,
     /// Further buckets that tasks may name in audio_path (s3://bucket/key). Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
@@ -47,6 +50,12 @@ pub struct S3Spec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048), regex(pattern = r"^https?://[^/\s]+"))]
     pub endpoint: Option<String>,
+    /// URL of the S3 server as clients of the API reach it, such as `https://s3.example`. With it, clients upload songs
+    /// and download stems of API v1 from the S3 server by presigned links; the bucket need not be publicly readable.
+    /// Default: the API itself serves the stems, and there are no presigned uploads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048), regex(pattern = r"^https?://[^/\s]+"))]
+    pub public_endpoint: Option<String>,
     /// Region, such as eu-central-1. Default: us-east-1 with an endpoint; without one, the region from the pod's
     /// environment, AWS profile or instance, else us-east-1.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,6 +109,21 @@ pub struct StemsSpec {
     #[serde(rename = "publicURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048), regex(pattern = r"^https?://[^/\s]+"))]
     pub public_url: Option<String>,
+    /// Days after which an uploader deletes finished stems, counted from the end of their task. The records of API v1 tasks
+    /// are deleted 30 days later. Default: both are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3_650))]
+    pub retention_days: Option<i32>,
+}
+
+/// Songs that the API stored and that no task has deleted, such as those of failed tasks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InputsSpec {
+    /// Days after which an uploader deletes them from the staging storage. Default: they are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3_650))]
+    pub retention_days: Option<i32>,
 }
 
 /// Staging storage of songs and stems: a bucket, or a shared volume.
@@ -223,7 +247,8 @@ impl JsonSchema for ByteQuantity {
 #[serde(rename_all = "camelCase")]
 pub struct WebhooksSpec {
     /// Secrets that webhooks are signed with (Standard Webhooks), the newest first; two during a rotation, so that
-    /// receivers accept either. Default: webhooks are not signed.
+    /// receivers accept either. Webhooks of tasks that were posted with an API key are signed with its own secrets
+    /// instead. Default: webhooks are not signed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]

@@ -1,5 +1,7 @@
 //! Invalid fields of a pool, collected while it is validated.
 
+use url::Url;
+
 /// An invalid field of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("{field}: {problem}; fix: {fix}")]
@@ -52,5 +54,68 @@ impl Checks {
             let fix = format!("choose {min} to {max}");
             self.refuse(field, format!("{value} is out of range"), fix)
         })
+    }
+
+    /// The same for an optional field; the outer `None` after a problem.
+    pub(super) fn optional_integer<T: TryFrom<i64>>(
+        &mut self,
+        field: &str,
+        value: Option<i32>,
+        range: std::ops::RangeInclusive<i64>,
+    ) -> Option<Option<T>> {
+        match value {
+            None => Some(None),
+            Some(value) => self.integer(field, value.into(), range).map(Some),
+        }
+    }
+
+    /// Records a URL that workers refuse.
+    pub(super) fn http_url(&mut self, field: &str, url: Option<&str>) {
+        if let Some(url) = url.filter(|url| !is_http(url)) {
+            let problem = format!("`{url}` is not an http(s) URL");
+            let fix = "write https://host or https://host:port, without a query or fragment";
+            let _: Option<()> = self.refuse(field, problem, fix);
+        }
+    }
+}
+
+/// Whether a text is an http(s) URL with a host, and without a query and a fragment. The parser ignores white space.
+fn is_http(text: &str) -> bool {
+    let url = Url::parse(text)
+        .ok()
+        .filter(|_| !text.contains(char::is_whitespace));
+    url.is_some_and(|url| {
+        let has_more = url.query().is_some() || url.fragment().is_some();
+        matches!(url.scheme(), "http" | "https") && url.has_host() && !has_more
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_urls_that_workers_accept_are_accepted() {
+        for url in [
+            "https://songs.example",
+            "http://10.0.0.1:8000/base",
+            "https://[::1]:443/",
+        ] {
+            assert!(is_http(url), "{url}");
+        }
+        for url in [
+            "songs.example",
+            "s3:9000",
+            "ftp://songs.example",
+            "https://",
+            "https://songs.example:99999",
+            "https://songs.example:port",
+            "https://songs.example/?a=1",
+            "https://songs.example/#a",
+            "https://songs example",
+            " https://songs.example",
+        ] {
+            assert!(!is_http(url), "{url}");
+        }
     }
 }

@@ -23,7 +23,7 @@ use crate::names::API_COMPONENT;
 use checks::Checks;
 use pod_template::check_open_fields;
 
-pub use api::ApiPlan;
+pub use api::{ApiPlan, BasicAuth};
 pub use checks::{Problem, Problems};
 pub use kafka::{ClientCertificateSecret, KafkaPlan, SaslPlan, TlsPlan, Username};
 pub use role::{Role, RolePlan};
@@ -55,6 +55,8 @@ pub struct PoolPlan {
     pub uploader: RolePlan,
     /// The HTTP API; none without one.
     pub api: Option<ApiPlan>,
+    /// Longest song of an API v1 task, in seconds, also while the API is disabled; none means the workers' default.
+    pub max_input_seconds: Option<u32>,
 }
 
 /// Identifies a pool.
@@ -94,46 +96,36 @@ impl PoolPlan {
         let processor = RolePlan::from_spec(Role::Processor, &spec.processor.role, &mut checks);
         let uploader = RolePlan::from_spec(Role::Uploader, &spec.uploader, &mut checks);
         let api = ApiPlan::from_spec(spec.api.as_ref(), &mut checks);
+        let seconds = spec.api.as_ref().and_then(|api| api.max_input_seconds);
+        let seconds = checks.optional_integer("api.maxInputSeconds", seconds, 1..=86_400);
         if let (Some(processor), Some(uploader)) = (&processor, &uploader) {
-            for (is_shared, field, consequence) in [
-                (
-                    processor.group == uploader.group,
-                    "consumerGroup",
-                    "one group would consume two topics",
-                ),
-                (
-                    processor.topic == uploader.topic,
-                    "topic",
-                    "results would be consumed as tasks",
-                ),
-            ] {
-                if is_shared {
-                    let problem = format!("is also the processor's {field}, so {consequence}");
-                    let fix = format!("give the uploader a {field} of its own");
-                    let _: Option<()> = checks.refuse(&format!("uploader.{field}"), problem, fix);
-                }
-            }
+            check_distinct(processor, uploader, &mut checks);
         }
-        match (kafka, storage, model, processor, uploader, api) {
-            (Some(kafka), Some(storage), Some(model), Some(processor), Some(uploader), Some(api))
-                if checks.problems.is_empty() =>
-            {
-                Ok(Self {
-                    id: PoolId {
-                        namespace: pool.namespace().unwrap_or_default(),
-                        name: pool.name_any(),
-                    },
-                    kafka,
-                    storage,
-                    model,
-                    provider: Provider::from_spec(spec.processor.execution_provider),
-                    outbound: Outbound::from_spec(spec),
-                    logs: spec.logs.clone(),
-                    processor,
-                    uploader,
-                    api,
-                })
-            }
+        match (kafka, storage, model, processor, uploader, api, seconds) {
+            (
+                Some(kafka),
+                Some(storage),
+                Some(model),
+                Some(processor),
+                Some(uploader),
+                Some(api),
+                Some(max_input_seconds),
+            ) if checks.problems.is_empty() => Ok(Self {
+                id: PoolId {
+                    namespace: pool.namespace().unwrap_or_default(),
+                    name: pool.name_any(),
+                },
+                kafka,
+                storage,
+                model,
+                provider: Provider::from_spec(spec.processor.execution_provider),
+                outbound: Outbound::from_spec(spec),
+                logs: spec.logs.clone(),
+                processor,
+                uploader,
+                api,
+                max_input_seconds,
+            }),
             _ => Err(Problems(checks.problems)),
         }
     }
@@ -152,10 +144,22 @@ impl PoolPlan {
 
     /// The Secret keys that the API's pods read when they start; none without an API.
     pub fn api_secret_keys(&self) -> Vec<&SecretKey> {
-        let Some(api) = &self.api else { return Vec::new() };
+        if self.api.is_none() {
+            return Vec::new();
+        }
         let mut keys = self.kafka.secret_keys();
         keys.extend(self.storage.s3.secret.iter().flat_map(S3Secret::keys));
-        keys.extend([&api.username, &api.password]);
+        keys.extend(self.api_client_secret_keys());
+        keys
+    }
+
+    /// Those of them with the credentials and the signing secrets of the API's clients.
+    pub fn api_client_secret_keys(&self) -> Vec<&SecretKey> {
+        let Some(api) = &self.api else { return Vec::new() };
+        let mut keys: Vec<&SecretKey> = api.client_secret_keys().collect();
+        if api.has_client_without_key() {
+            keys.extend(&self.outbound.signing_secrets);
+        }
         keys
     }
 
@@ -164,6 +168,28 @@ impl PoolPlan {
         match role {
             Role::Processor => &self.processor,
             Role::Uploader => &self.uploader,
+        }
+    }
+}
+
+/// Refuses a topic or a consumer group that both roles have.
+fn check_distinct(processor: &RolePlan, uploader: &RolePlan, checks: &mut Checks) {
+    for (is_shared, field, consequence) in [
+        (
+            processor.group == uploader.group,
+            "consumerGroup",
+            "one group would consume two topics",
+        ),
+        (
+            processor.topic == uploader.topic,
+            "topic",
+            "results would be consumed as tasks",
+        ),
+    ] {
+        if is_shared {
+            let problem = format!("is also the processor's {field}, so {consequence}");
+            let fix = format!("give the uploader a {field} of its own");
+            let _: Option<()> = checks.refuse(&format!("uploader.{field}"), problem, fix);
         }
     }
 }

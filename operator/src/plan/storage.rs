@@ -16,6 +16,9 @@ const STAGING_PREFIX: &str = "staging/";
 const SCRATCH_BYTES: u64 = 8 << 30;
 const SCRATCH_RANGE: std::ops::RangeInclusive<u64> = 64 << 20..=1 << 40;
 
+/// Range of `retentionDays`: a day to ten years.
+const RETENTION_DAYS: std::ops::RangeInclusive<i64> = 1..=3_650;
+
 /// Storage of songs and stems.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoragePlan {
@@ -25,6 +28,8 @@ pub struct StoragePlan {
     pub stems: StemsPlan,
     /// Staging storage.
     pub staging: Staging,
+    /// Days after which songs that no task deleted are deleted; none: never.
+    pub inputs_retention_days: Option<u32>,
     /// Further buckets that tasks may name.
     pub input_buckets: Vec<String>,
     /// When a task's input is deleted.
@@ -38,6 +43,8 @@ pub struct StoragePlan {
 pub struct S3Plan {
     /// URL of the server; none means AWS.
     pub endpoint: Option<String>,
+    /// URL of the server as clients of the API reach it, for presigned links; none: there are no such links.
+    pub public_endpoint: Option<String>,
     /// Region; none means that the AWS SDK of the workers finds it.
     pub region: Option<String>,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
@@ -55,6 +62,8 @@ pub struct StemsPlan {
     pub prefix: String,
     /// Base URL of links to stems.
     pub public_url: Option<String>,
+    /// Days after which they are deleted; none: never.
+    pub retention_days: Option<u32>,
 }
 
 /// Secret keys of an S3 access key.
@@ -159,13 +168,16 @@ impl StoragePlan {
         let s3 = &spec.s3;
         for (field, url) in [
             ("storage.s3.endpoint", &s3.endpoint),
+            ("storage.s3.publicEndpoint", &s3.public_endpoint),
             ("storage.stems.publicURL", &spec.stems.public_url),
         ] {
-            if let Some(url) = url.as_ref().filter(|url| !is_http(url)) {
-                let problem = format!("`{url}` is not an http(s) URL");
-                let _: Option<()> = checks.refuse(field, problem, "write https://host");
-            }
+            checks.http_url(field, url.as_deref());
         }
+        let stems_days = spec.stems.retention_days;
+        let stems_days = checks.optional_integer("storage.stems.retentionDays", stems_days, RETENTION_DAYS);
+        let inputs_days = spec.inputs.as_ref().and_then(|inputs| inputs.retention_days);
+        let inputs_days =
+            checks.optional_integer("storage.inputs.retentionDays", inputs_days, RETENTION_DAYS);
         let staging = match (&spec.staging.persistent_volume_claim, &spec.staging.s3) {
             (Some(claim), None) => Some(Staging::SharedVolume(SharedVolume {
                 claim_name: claim.claim_name.clone(),
@@ -188,6 +200,7 @@ impl StoragePlan {
         Some(Self {
             s3: S3Plan {
                 endpoint: s3.endpoint.clone(),
+                public_endpoint: s3.public_endpoint.clone(),
                 region: s3
                     .region
                     .clone()
@@ -199,8 +212,10 @@ impl StoragePlan {
                 bucket: spec.stems.bucket.clone(),
                 prefix: spec.stems.prefix.clone().unwrap_or_default(),
                 public_url: spec.stems.public_url.clone(),
+                retention_days: stems_days?,
             },
             staging: staging?,
+            inputs_retention_days: inputs_days?,
             input_buckets: spec.allowed_input_buckets.clone(),
             delete_input: DeleteInput(match spec.input_deletion_policy {
                 InputDeletionPolicy::AfterSuccess => "after-success",
@@ -283,11 +298,4 @@ impl Outbound {
                 .collect(),
         }
     }
-}
-
-fn is_http(url: &str) -> bool {
-    let rest = url
-        .strip_prefix("https://")
-        .or_else(|| url.strip_prefix("http://"));
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && !rest.contains(char::is_whitespace))
 }

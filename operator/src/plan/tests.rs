@@ -127,8 +127,19 @@ fn a_model_has_one_source_and_a_checksum_if_it_is_downloaded() {
 fn all_problems_are_reported_together() {
     let mut pool = full();
     pool.spec.kafka.bootstrap_servers = "kafka".into();
-    pool.spec.storage.s3.endpoint = Some("s3:9000".into());
-    pool.spec.storage.staging.persistent_volume_claim = None;
+    let storage = &mut pool.spec.storage;
+    storage.s3.endpoint = Some("s3:9000".into());
+    storage.s3.public_endpoint = Some("s3.example".into());
+    storage.stems.retention_days = Some(0);
+    storage
+        .inputs
+        .as_mut()
+        .expect("the full pool has it")
+        .retention_days = Some(4_000);
+    storage.staging.persistent_volume_claim = None;
+    let api = pool.spec.api.as_mut().expect("the full pool has one");
+    api.public_url = Some("songs.example".into());
+    api.max_input_seconds = Some(-1);
     let processor = &mut pool.spec.processor;
     processor.model.as_mut().expect("the full pool has one").name = Some("builtin".into());
     processor.role.consumer.heartbeat_interval_ms = 60_000;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::api_state::{ApiStep, PlannedApi, secret_problem};
+use super::api_state::{ApiStep, PlannedApi, secret_problems};
 use super::leader::Leader;
 use super::pool::PoolState;
 use super::retry::Pause;
@@ -28,10 +28,7 @@ impl Leader {
         let known = cache.api_objects(&pool.id);
         let (id, uid) = (Arc::clone(&pool.id), Arc::clone(&pool.uid));
         let secrets = &self.clusters.secrets;
-        pool.api.secret_problem = plan
-            .api
-            .as_ref()
-            .and_then(|api| secret_problem(secrets, &id, api));
+        pool.api.secret_problems = secret_problems(secrets, plan);
         let pods = workload(None, cache.api_pods(&id), Timestamp::now());
         pool.api.record_pods(plan, known.deployment, &pods, now);
         self.plan_api(pool, plan, known);

@@ -1,5 +1,7 @@
 //! State of a pool's HTTP API, its next step, and its report for the status. Pure.
 
+use std::collections::BTreeMap;
+
 use super::retry::{FieldManagerConflict, Pause, Retry};
 use super::rollout::STALLED_AFTER;
 use super::secrets::{SecretCache, SecretName, SecretState};
@@ -9,8 +11,11 @@ use crate::decide::{Moment, Workload};
 use crate::names::{API_COMPONENT, ROLE_LABEL};
 use crate::observe::api::{ApiObject, ApiSnapshot, KnownApi};
 use crate::observe::workload::{WorkloadProblem, stuck_terminating};
-use crate::plan::{ApiPlan, PoolId, PoolPlan, Staging};
+use crate::plan::{ApiPlan, PoolPlan, SecretKey, Staging};
 use crate::status::ApiReport;
+
+/// Most KiB of API keys: an environment variable of Linux has at most 128, its name included.
+const MAX_API_KEYS_KIB: usize = 100;
 
 /// State of a pool's API.
 #[derive(Debug, Default)]
@@ -19,8 +24,8 @@ pub(super) struct ApiState {
     pub(super) retry: Retry,
     /// Why the last step failed, if a user must fix it.
     problem: Option<WorkloadProblem>,
-    /// Why the credentials of its clients are missing, if they are.
-    pub(super) secret_problem: Option<WorkloadProblem>,
+    /// Problems of the Secrets of its clients.
+    pub(super) secret_problems: Vec<WorkloadProblem>,
     /// Pods whose deletion is overdue.
     stuck: Option<WorkloadProblem>,
     /// Since when no pod has been ready, while the plan has pods.
@@ -171,14 +176,9 @@ impl ApiState {
 
     /// Its own problems for a user to fix, without those of its Deployment and pods.
     pub(super) fn problems(&self) -> Vec<WorkloadProblem> {
+        let own = self.problem.iter().chain(&self.secret_problems).cloned();
         let conflict = self.field_manager_conflict.problem();
-        let each = [
-            self.problem.clone(),
-            self.secret_problem.clone(),
-            conflict,
-            self.stuck.clone(),
-        ];
-        each.into_iter().flatten().collect()
+        own.chain(conflict).chain(self.stuck.clone()).collect()
     }
 
     /// The report for the status, with all of its problems.
@@ -230,11 +230,28 @@ fn is_edited(object: &ApiObject, written: Option<u64>) -> bool {
     }
 }
 
-/// The problem to report if the Secret with the credentials of the API's clients lacks them, or cannot be read.
-pub(super) fn secret_problem(secrets: &SecretCache, pool: &PoolId, api: &ApiPlan) -> Option<WorkloadProblem> {
-    let keys = [&api.username, &api.password];
-    let namespace = &pool.namespace;
-    let (reason, message) = match secrets.state(&SecretName::of(pool, &api.username)) {
+/// The problems to report of Secrets that lack the credentials or the signing secrets of the API's clients, cannot be
+/// read, or are too large: one for each Secret.
+pub(super) fn secret_problems(secrets: &SecretCache, plan: &PoolPlan) -> Vec<WorkloadProblem> {
+    let mut keys_by_secret: BTreeMap<SecretName, Vec<&SecretKey>> = BTreeMap::new();
+    for key in plan.api_client_secret_keys() {
+        let secret = SecretName::of(&plan.id, key);
+        keys_by_secret.entry(secret).or_default().push(key);
+    }
+    let problems = keys_by_secret.iter();
+    let problems = problems.filter_map(|(secret, keys)| secret_problem(secrets, plan, secret, keys));
+    problems.collect()
+}
+
+/// The problem of one Secret, which should have these Secret keys.
+fn secret_problem(
+    secrets: &SecretCache,
+    plan: &PoolPlan,
+    secret: &SecretName,
+    keys: &[&SecretKey],
+) -> Option<WorkloadProblem> {
+    let SecretName { namespace, name } = secret;
+    let (reason, message) = match secrets.state(secret) {
         SecretState::NotYet => return None,
         SecretState::Failed(why) => {
             let fix = format!("allow the operator's service account to get Secrets in namespace {namespace}");
@@ -244,29 +261,57 @@ pub(super) fn secret_problem(secrets: &SecretCache, pool: &PoolId, api: &ApiPlan
             )
         }
         SecretState::Done => {
-            let missing = keys.into_iter().filter(|key| secrets.text(pool, key).is_none());
-            let missing: Vec<&str> = missing.map(|key| &*key.key).collect();
+            let missing = keys.iter().filter(|key| secrets.text(&plan.id, key).is_none());
+            let missing: Vec<&SecretKey> = missing.copied().collect();
             if missing.is_empty() {
-                return None;
+                return too_large(secrets, plan, secret);
             }
-            let secret = &api.username.secret;
-            let values: String = missing
-                .iter()
-                .map(|key| format!(" --from-literal={key}=VALUE"))
-                .collect();
-            let keys = missing.join(", ");
+            let values: String = missing.iter().map(|key| argument(plan, key)).collect();
+            let names: Vec<&str> = missing.iter().map(|key| &*key.key).collect();
+            let names = names.join(", ");
             let message = format!(
-                "Secret {namespace}/{secret} does not exist or lacks {keys}, so the API's pods cannot start; \
-                 fix: kubectl create secret generic {secret} --namespace {namespace}{values}"
+                "Secret {namespace}/{name} does not exist or lacks {names}, so the API's pods cannot start; \
+                 fix: kubectl create secret generic {name} --namespace {namespace}{values}"
             );
             ("SecretMissing", message)
         }
     };
-    // Not shortened: the fix is its end.
-    Some(WorkloadProblem {
+    Some(problem(reason, message))
+}
+
+/// The problem of a Secret whose API keys do not fit into an environment variable.
+fn too_large(secrets: &SecretCache, plan: &PoolPlan, secret: &SecretName) -> Option<WorkloadProblem> {
+    let keys = plan.api.as_ref()?.keys.as_ref()?;
+    if SecretName::of(&plan.id, keys) != *secret {
+        return None;
+    }
+    let bytes = secrets.text(&plan.id, keys)?.len();
+    let SecretName { namespace, name } = secret;
+    let message = format!(
+        "Secret {namespace}/{name} has {bytes} bytes in {}, so the API's pods may not start: Linux limits an environment \
+         variable to 128 KiB; fix: keep the API keys below {MAX_API_KEYS_KIB} KiB, or divide the clients among several \
+         pools",
+        keys.key
+    );
+    (bytes > MAX_API_KEYS_KIB * 1024).then(|| problem("SecretTooLarge", message))
+}
+
+/// A problem whose message is not shortened: the fix is its end.
+fn problem(reason: &'static str, message: String) -> WorkloadProblem {
+    WorkloadProblem {
         reason: reason.into(),
         message: message.into(),
-    })
+    }
+}
+
+/// The argument of `kubectl create secret` for a Secret key. API keys are a file, because they are JSON.
+fn argument(plan: &PoolPlan, key: &SecretKey) -> String {
+    let keys = plan.api.as_ref().and_then(|api| api.keys.as_ref());
+    let name = &key.key;
+    match keys == Some(key) {
+        true => format!(" --from-file={name}=FILE"),
+        false => format!(" --from-literal={name}=VALUE"),
+    }
 }
 
 #[cfg(test)]

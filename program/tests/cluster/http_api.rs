@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::adoption::condition_message;
 use crate::rig::{Rig, SOON};
+use crate::secrets::secrets_hash;
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
 const NAME: &str = "vocals-api";
@@ -246,5 +247,46 @@ async fn a_missing_secret_of_the_api_is_reported_with_its_fix() {
         condition_message(status, "Degraded", "False").is_some()
     })
     .await;
+    operator.end().await;
+}
+
+#[tokio::test]
+async fn a_new_api_key_replaces_the_pods_of_the_api() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 1).await;
+    pool.apply(&json!({"api": {"keysSecretRef": {"name": "api-keys"}}}))
+        .await;
+    let operator = OperatorProcess::start_with(&rig, &["--secret-refresh-seconds", "1"]);
+    pool.until_status("missing Secret", SOON, |status| {
+        condition_message(status, "Degraded", "True").is_some_and(|message| {
+            message.starts_with("api: SecretMissing: ") && message.ends_with("--from-file=keys.json=FILE")
+        })
+    })
+    .await;
+    let secrets: Api<Secret> = Api::namespaced(rig.admin.clone(), &rig.namespace);
+    // Writes the keys, and returns the hash of the pods once it differs.
+    let changed_hash = async |keys: &str, before: Option<String>| {
+        let secret = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "api-keys"},
+            "stringData": {"keys.json": keys},
+        });
+        let params = PatchParams::apply("a-person").force();
+        let written = secrets.patch("api-keys", &params, &Patch::Apply(secret)).await;
+        written.expect("a secret");
+        eventually("pods with the new keys", SOON, async || {
+            let deployment = pool.deployments().get(NAME).await?;
+            let now = secrets_hash(&deployment);
+            anyhow::Ok((now.is_some() && now != before).then_some(now))
+        })
+        .await
+    };
+    let first = changed_hash("[]", None).await;
+    pool.until_status("no problem", SOON, |status| {
+        condition_message(status, "Degraded", "False").is_some()
+    })
+    .await;
+    changed_hash(r#"[{"name": "acme", "sha256": "..."}]"#, first).await;
     operator.end().await;
 }

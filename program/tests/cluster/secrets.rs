@@ -30,7 +30,7 @@ async fn write_secret(rig: &Rig, username: &str, password: &str) {
 }
 
 /// The hash of the Secrets in a Deployment's pod template.
-fn secrets_hash(deployment: &Deployment) -> Option<String> {
+pub(crate) fn secrets_hash(deployment: &Deployment) -> Option<String> {
     let metadata = deployment.spec.template.metadata.as_ref()?;
     metadata
         .annotations

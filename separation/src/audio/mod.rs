@@ -7,18 +7,21 @@ mod error;
 mod ffmpeg;
 mod read;
 mod resample;
+mod waveform;
 mod write;
 
 use std::ops::Range;
 
 pub use error::AudioError;
 pub use read::{
-    FfmpegUse, FileSource, SourceInfo, SourceOptions, SourceReport, is_recognized, open, open_bytes,
+    FfmpegUse, FileHead, FileSource, SourceInfo, SourceOptions, SourceReport, inspect_head, is_recognized,
+    open, open_bytes,
 };
+pub use waveform::Waveform;
 pub(crate) use write::directory_of;
 pub use write::{
     FlacSamples, Mp3Bitrate, OutputFormat, PeakSpool, ResampledSink, SinkReport, UnpublishedFile, WavSamples,
-    check_encoder, create, create_at_rate, part_file, remove_abandoned,
+    check_encoder, create, create_at_rate, create_mono_flac, part_file, remove_abandoned,
 };
 
 /// The one sample rate that models are trained at, in Hz.
@@ -104,6 +107,11 @@ pub trait StereoSource: Send {
 
     /// The total number of frames, if known before reading; a hint, not a guarantee.
     fn expected_frames(&self) -> Option<u64>;
+
+    /// Whether the expected number is only an estimate from the size of the file and its first frames.
+    fn is_length_estimated(&self) -> bool {
+        false
+    }
 }
 
 /// A file that is written block by block. A sink that is dropped before it is published leaves no file.

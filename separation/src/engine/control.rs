@@ -68,6 +68,8 @@ pub struct Progress {
     pub done_frames: u64,
     /// Frames of the complete song, if known.
     pub expected_frames: Option<u64>,
+    /// Whether the expected number is only an estimate, which may be wrong by any factor.
+    pub is_estimate: bool,
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ pub fn separate(
     assert!(plan.batch > 0, "a batch has at least one chunk");
     assert!(!plan.stems.is_empty(), "there is a stem to deliver");
     let selection = &StemSelection::new(&plan.stems);
-    let expected_frames = source.expected_frames();
+    let (expected_frames, is_estimate) = (source.expected_frames(), source.is_length_estimated());
     let (to_network, from_analysis) = bounded(QUEUED_BATCHES);
     let (to_synthesis, from_network) = bounded(QUEUED_BATCHES);
     let (recycle, recycled) = bounded(BATCHES);
@@ -125,6 +125,7 @@ pub fn separate(
                 report(Progress {
                     done_frames,
                     expected_frames,
+                    is_estimate,
                 });
             })
         });

@@ -64,6 +64,10 @@ impl<S: StereoSource> StereoSource for Scaled<S> {
     fn expected_frames(&self) -> Option<u64> {
         self.inner.expected_frames()
     }
+
+    fn is_length_estimated(&self) -> bool {
+        self.inner.is_length_estimated()
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use separation::audio::{FfmpegUse, SourceOptions, open_bytes};
+use separation::audio::{FfmpegUse, SourceOptions, StereoSource as _, open_bytes};
 
 use crate::fragments::{STREAM, ape, convert_with, id3v1, id3v2, joined_audio, like, noise, reported, same};
 use crate::support::{Case, EXACT, Tolerance, check_all, encode, offset_of, read};
@@ -380,6 +380,7 @@ fn an_estimated_length_refuses_no_file() {
     };
     let source = open_bytes(file, &options).unwrap();
     assert!(source.info().expected_frames > Some(400 * 44_100));
+    assert!(source.is_length_estimated());
 }
 
 /// The most memory for reading a file of any length: 64 MiB.

@@ -1,15 +1,21 @@
 //! Request handlers, one function for each route.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::body::to_bytes;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::{Extension, Json};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use separation_contract::message::TaskId;
 use serde::Serialize;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
+use super::access_log::LoggedTask;
 use super::app::App;
+use super::clients::Client;
+use super::intake::IfDropped;
 use super::problem::{Problem, ProblemBody};
 use super::requests::{MAX_JSON_BYTES, is_type, parse_address, parse_generate};
 use super::status::{TaskEvidence, TaskRecord, TaskStatus, decide};
@@ -72,6 +78,9 @@ pub(super) struct Queued {
     task_uuid: TaskId,
 }
 
+/// A queued task, for the client and for the access log.
+type QueuedResponse = (Extension<LoggedTask>, Json<Queued>);
+
 /// Reports that the service is running.
 #[utoipa::path(get, path = "/health", tag = "service", security(()),
     responses((status = 200, description = "The service is running", body = Health)))]
@@ -91,7 +100,11 @@ pub(super) async fn health() -> Json<Health> {
         (status = 401, description = "Username or password is missing or wrong", body = ProblemBody),
         (status = 500, description = "The task cannot be queued", body = ProblemBody),
         (status = 503, description = "Temporarily unavailable; retry after Retry-After seconds. If the body has task_uuid, the task may already be queued: read its status first", body = ProblemBody)))]
-pub(super) async fn generate(State(app): State<App>, request: Request) -> Result<Json<Queued>, Problem> {
+pub(super) async fn generate(
+    State(app): State<App>,
+    Extension(client): Extension<Arc<Client>>,
+    request: Request,
+) -> Result<QueuedResponse, Problem> {
     let (parts, body) = request.into_parts();
     let content_type = parts
         .headers
@@ -117,11 +130,14 @@ pub(super) async fn generate(State(app): State<App>, request: Request) -> Result
     };
     let song_request = parse_generate(content_type, &body)?;
     check_hook(&app, &song_request.hook_url)?;
-    let slot = app.intake.admit().await?;
+    let slot = app.intake.admit(&client.name).await?;
     let download = app.outbound.get(&song_request.audio, app.settings.input).await;
     let song = download.map_err(|error| fetch_problem(&error))?.into_stream();
     let song = song.map_err(|error| fetch_problem(&error)).boxed();
-    let staged = app.intake.stage(slot, song).await?;
+    let staged = app
+        .intake
+        .stage(slot, new_task_id(), song, IfDropped::Removed)
+        .await?;
     let task_uuid = staged
         .queue(Some(song_request.hook_url), trace(&parts.headers))
         .await?;
@@ -140,16 +156,22 @@ pub(super) async fn generate(State(app): State<App>, request: Request) -> Result
         (status = 413, description = "The song is too large", body = ProblemBody),
         (status = 500, description = "The task cannot be queued", body = ProblemBody),
         (status = 503, description = "Temporarily unavailable; retry after Retry-After seconds. If the body has task_uuid, the task may already be queued: read its status first", body = ProblemBody)))]
-pub(super) async fn upload(State(app): State<App>, request: Request) -> Result<Json<Queued>, Problem> {
+pub(super) async fn upload(
+    State(app): State<App>,
+    Extension(client): Extension<Arc<Client>>,
+    request: Request,
+) -> Result<QueuedResponse, Problem> {
     let trace = trace(request.headers());
-    let mut slot = Some(app.intake.admit().await?);
+    let mut slot = Some(app.intake.admit(&client.name).await?);
     let mut form = Form::from_request(request, app.settings.input).await?;
     let (mut staged, mut hook_url) = (None, None);
     while let Some(field) = form.next().await? {
         match field.name() {
             "audio" => {
                 let slot = slot.take().ok_or_else(|| duplicate_field("audio"))?;
-                staged = Some(app.intake.stage(slot, field.song()).await?);
+                let song = field.song().map_err(Problem::from).boxed();
+                let staging = app.intake.stage(slot, new_task_id(), song, IfDropped::Removed);
+                staged = Some(staging.await?);
             }
             "hook_url" if hook_url.is_some() => return Err(duplicate_field("hook_url")),
             "hook_url" => {
@@ -199,6 +221,10 @@ pub(super) async fn status(
 async fn read_status(app: &App, task: &TaskId) -> Result<TaskEvidence, WorkError> {
     let finished = app.files.manifest(task).await?;
     let record = app.files.record(task).await?;
+    if record.as_deref().is_some_and(TaskRecord::is_of_v1) {
+        // It may be another client's: only v1 shows it.
+        return Ok(TaskEvidence::default());
+    }
     let mut evidence = TaskEvidence {
         finished,
         record: record.as_deref().and_then(TaskRecord::parse),
@@ -223,12 +249,18 @@ async fn read_status(app: &App, task: &TaskId) -> Result<TaskEvidence, WorkError
     Ok(evidence)
 }
 
-fn queued(task_uuid: TaskId) -> Json<Queued> {
-    Json(Queued {
+fn queued(task_uuid: TaskId) -> QueuedResponse {
+    let logged = Extension(LoggedTask(task_uuid.clone()));
+    let body = Queued {
         message: "Task has been queued for processing",
         status: "queued",
         task_uuid,
-    })
+    };
+    (logged, Json(body))
+}
+
+fn new_task_id() -> TaskId {
+    TaskId::parse(&Uuid::new_v4().to_string()).expect("a UUID is a valid task id")
 }
 
 fn trace(headers: &HeaderMap) -> TraceContext {

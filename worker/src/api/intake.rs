@@ -9,12 +9,12 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use separation_contract::message::{Task, TaskId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use super::ApiSettings;
 use super::problem::Problem;
+use super::slots::{Slot, Slots};
 use super::status::TaskRecord;
 use super::traits::{QueueError, TaskFiles, TaskQueue};
 use crate::clock::unix_time;
@@ -33,18 +33,47 @@ const BUFFERED_PIECES: usize = 4;
 pub(super) struct Intake {
     queue: Arc<dyn TaskQueue>,
     files: Arc<dyn TaskFiles>,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     max_bytes: u64,
     unfinished: TaskTracker,
 }
 
-/// A song that is staged and not yet queued. Dropping it removes the song.
+/// Why a song was not staged.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum IntakeError {
+    /// As many songs as allowed are being received, of all clients or of this one.
+    #[error("too many songs are being received")]
+    Busy,
+    /// No task could be queued now.
+    #[error("the task queue is unreachable")]
+    QueueUnreachable,
+    /// The song has no bytes.
+    #[error("the audio is empty")]
+    Empty,
+    /// The song cannot be stored.
+    #[error("the song cannot be stored")]
+    Storage(#[source] WorkError),
+    /// An error of this program.
+    #[error("staging a song ended early")]
+    Bug,
+}
+
+/// A song that is staged and not yet queued.
 pub(super) struct StagedSong {
     task_uuid: TaskId,
     audio_path: String,
     intake: Intake,
-    removed_when_dropped: bool,
-    _slot: OwnedSemaphorePermit,
+    if_dropped: IfDropped,
+    _slot: Slot,
+}
+
+/// Use of a staged song whose task is not queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IfDropped {
+    /// It is removed.
+    Removed,
+    /// It is kept: it may belong to a task.
+    Kept,
 }
 
 impl Intake {
@@ -58,34 +87,44 @@ impl Intake {
         Self {
             queue,
             files,
-            slots: Arc::new(Semaphore::new(settings.max_concurrent_inputs)),
+            slots: Slots::new(settings.max_concurrent_inputs, &settings.clients),
             max_bytes: settings.input.max_bytes,
             unfinished,
         }
     }
 
+    /// Permission for a client to send a song.
+    pub(super) fn slot(&self, client: &str) -> Result<Slot, IntakeError> {
+        self.slots.try_acquire(client).ok_or(IntakeError::Busy)
+    }
+
     /// Checks, before any of the song is read, that a slot is free and the queue is reachable.
-    pub(super) async fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let slot = Arc::clone(&self.slots)
-            .try_acquire_owned()
-            .map_err(|_| Problem::unavailable("Too many songs are being received; retry later"))?;
+    pub(super) async fn admit(&self, client: &str) -> Result<Slot, IntakeError> {
+        let slot = self.slot(client)?;
         if !self.queue.reachable().await {
             tracing::warn!("Song refused: the task queue is unreachable");
-            return Err(Problem::unavailable("The task queue is unreachable; retry later"));
+            return Err(IntakeError::QueueUnreachable);
         }
         Ok(slot)
     }
 
-    /// Stages a song. If the client disconnects, the song is removed.
-    pub(super) async fn stage(
+    /// Stages the song of a task. Nothing is left of a song that does not arrive completely.
+    pub(super) async fn stage<E>(
         &self,
-        slot: OwnedSemaphorePermit,
-        mut song: BoxStream<'_, Result<Bytes, Problem>>,
-    ) -> Result<StagedSong, Problem> {
+        slot: Slot,
+        task_uuid: TaskId,
+        mut song: BoxStream<'_, Result<Bytes, E>>,
+        if_dropped: IfDropped,
+    ) -> Result<StagedSong, E>
+    where
+        E: From<IntakeError> + Send,
+    {
         let first_piece = first_piece(&mut song).await?;
         let (sender, receiver) = mpsc::channel(BUFFERED_PIECES);
         // Spawned, so that it always sees the end of the song or a broken stream, even if this future is dropped.
-        let stored = self.unfinished.spawn(self.clone().store(slot, receiver));
+        let stored = self
+            .unfinished
+            .spawn(self.clone().store(slot, task_uuid, receiver, if_dropped));
         let mut pieces = stream::once(async { Ok(first_piece) }).chain(song).boxed();
         while let Some(piece) = pieces.next().await {
             // The send fails once staging has failed and dropped the receiver.
@@ -95,21 +134,21 @@ impl Intake {
         }
         let _ = sender.send(Piece::End).await;
         match stored.await {
-            Ok(stored) => stored.map_err(|error| storage_problem(&error)),
+            Ok(stored) => stored.map_err(|error| IntakeError::Storage(error).into()),
             Err(error) => {
                 tracing::error!(%error, "Staging a song ended early");
-                Err(internal())
+                Err(IntakeError::Bug.into())
             }
         }
     }
 
     async fn store(
         self,
-        slot: OwnedSemaphorePermit,
+        slot: Slot,
+        task_uuid: TaskId,
         receiver: mpsc::Receiver<Piece>,
+        if_dropped: IfDropped,
     ) -> Result<StagedSong, WorkError> {
-        let id = Uuid::new_v4().to_string();
-        let task_uuid = TaskId::parse(&id).expect("a UUID is a valid task id");
         let pieces = stream::unfold(Some(receiver), |receiver| async {
             let mut receiver = receiver?;
             match receiver.recv().await {
@@ -126,7 +165,7 @@ impl Intake {
             task_uuid,
             audio_path,
             intake: self,
-            removed_when_dropped: true,
+            if_dropped,
             _slot: slot,
         })
     }
@@ -139,6 +178,13 @@ enum Piece {
 }
 
 impl StagedSong {
+    /// Removes the song.
+    pub(super) async fn remove(mut self) {
+        self.if_dropped = IfDropped::Kept;
+        let audio_path = std::mem::take(&mut self.audio_path);
+        remove(Arc::clone(&self.intake.files), self.task_uuid.clone(), audio_path).await;
+    }
+
     /// Queues the song's task. Runs to its end even if the client disconnects.
     pub(super) async fn queue(
         self,
@@ -172,11 +218,13 @@ impl StagedSong {
             Ok(position) => position,
             Err(error) => {
                 // A processor may already have the task: keep its song and its record.
-                self.removed_when_dropped = matches!(error, QueueError::NotQueued(_));
+                if matches!(error, QueueError::Unknown(_)) {
+                    self.if_dropped = IfDropped::Kept;
+                }
                 return Err(queue_problem(&task_uuid, &error));
             }
         };
-        self.removed_when_dropped = false;
+        self.if_dropped = IfDropped::Kept;
         tracing::info!(
             %task_uuid,
             partition = position.partition,
@@ -194,36 +242,49 @@ impl StagedSong {
 
 impl Drop for StagedSong {
     fn drop(&mut self) {
-        if !self.removed_when_dropped {
+        if self.if_dropped == IfDropped::Kept {
             return;
         }
         let (task_uuid, files) = (self.task_uuid.clone(), Arc::clone(&self.intake.files));
         let audio_path = std::mem::take(&mut self.audio_path);
-        self.intake.unfinished.spawn(async move {
-            let removal = async {
-                files.delete_input(&task_uuid, &audio_path).await?;
-                files.delete_record(&task_uuid).await
-            };
-            match tokio::time::timeout(REMOVAL_LIMIT, removal).await {
-                Ok(Ok(())) => tracing::info!(%task_uuid, "Removed a song that was not queued"),
-                Ok(Err(error)) => {
-                    tracing::warn!(%task_uuid, %error, "Cannot remove a song that was not queued");
-                }
-                Err(_) => tracing::warn!(%task_uuid, "Removing a song that was not queued timed out"),
-            }
-        });
+        self.intake.unfinished.spawn(remove(files, task_uuid, audio_path));
+    }
+}
+
+/// Removes a song and its record.
+async fn remove(files: Arc<dyn TaskFiles>, task_uuid: TaskId, audio_path: String) {
+    let removal = async {
+        files.delete_input(&task_uuid, &audio_path).await?;
+        files.delete_record(&task_uuid).await
+    };
+    match tokio::time::timeout(REMOVAL_LIMIT, removal).await {
+        Ok(Ok(())) => tracing::info!(%task_uuid, "Removed a song that was not queued"),
+        Ok(Err(error)) => tracing::warn!(%task_uuid, %error, "Cannot remove a song that was not queued"),
+        Err(_) => tracing::warn!(%task_uuid, "Removing a song that was not queued timed out"),
     }
 }
 
 /// The first piece that is not empty; an empty song is an error.
-async fn first_piece(song: &mut BoxStream<'_, Result<Bytes, Problem>>) -> Result<Bytes, Problem> {
+async fn first_piece<E: From<IntakeError>>(song: &mut BoxStream<'_, Result<Bytes, E>>) -> Result<Bytes, E> {
     while let Some(piece) = song.next().await {
         let piece = piece?;
         if !piece.is_empty() {
             return Ok(piece);
         }
     }
-    Err(Problem::bad_request("The audio is empty"))
+    Err(IntakeError::Empty.into())
+}
+
+impl From<IntakeError> for Problem {
+    fn from(error: IntakeError) -> Self {
+        match error {
+            IntakeError::Busy => Self::unavailable("Too many songs are being received; retry later"),
+            IntakeError::QueueUnreachable => Self::unavailable("The task queue is unreachable; retry later"),
+            IntakeError::Empty => Self::bad_request("The audio is empty"),
+            IntakeError::Storage(error) => storage_problem(&error),
+            IntakeError::Bug => internal(),
+        }
+    }
 }
 
 fn internal() -> Problem {

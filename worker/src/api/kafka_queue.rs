@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use separation_contract::message::Task;
-use separation_contract::offset_metadata::OffsetMetadata;
 use tokio::sync::Semaphore;
 
 use super::ApiSettings;
 use super::traits::{QueueError, QueueProgress, TaskQueue};
-use crate::kafka::{Gate, GroupProgress, Header, KafkaError, Position, Producer, Refusal};
+use crate::kafka::{Gate, GroupProgress, Header, KafkaError, PartitionProgress, Position, Producer, Refusal};
 use crate::settings::KafkaSettings;
 use crate::telemetry::TraceContext;
 use crate::work::WorkError;
@@ -91,11 +90,7 @@ impl TaskQueue for KafkaQueue {
                 }
             };
             let progress = tokio::time::timeout(READ_LIMIT, read).await.ok()??;
-            let begun = |record: &OffsetMetadata| record.start.is_some() || record.attempt > 0;
-            Some(QueueProgress {
-                begun: progress.as_ref().is_some_and(|progress| begun(&progress.record)),
-                committed: progress.map(|progress| progress.committed),
-            })
+            Some(progress.map_or_else(QueueProgress::default, queue_progress))
         })
     }
 
@@ -108,5 +103,14 @@ impl TaskQueue for KafkaQueue {
                 }
             }
         })
+    }
+}
+
+fn queue_progress(PartitionProgress { committed, record }: PartitionProgress) -> QueueProgress {
+    QueueProgress {
+        committed: Some(committed),
+        begun: record.start.is_some() || record.attempt > 0,
+        start: record.start,
+        percent: record.percent,
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::requests::RequestError;
+use super::upload::FormError;
 
 /// `Retry-After` of a 503 response, in seconds: most songs are fetched in less.
 const RETRY_AFTER_SECONDS: u64 = 5;
@@ -77,6 +78,20 @@ impl Problem {
 impl From<RequestError> for Problem {
     fn from(error: RequestError) -> Self {
         Self::bad_request(error.to_string())
+    }
+}
+
+impl From<FormError> for Problem {
+    fn from(error: FormError) -> Self {
+        match error {
+            FormError::ContentType => Self::bad_request("Content-Type must be multipart/form-data"),
+            FormError::TooSlow => Self::new(StatusCode::REQUEST_TIMEOUT, "The upload is too slow"),
+            FormError::TooLarge(max_bytes) => {
+                let too_large = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "The audio is too large");
+                too_large.with_details(format!("it is larger than {max_bytes} bytes"))
+            }
+            FormError::Invalid(details) => Self::bad_request("The form cannot be read").with_details(details),
+        }
     }
 }
 

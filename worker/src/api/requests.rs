@@ -7,7 +7,7 @@ use url::Url;
 pub const MAX_JSON_BYTES: usize = 64 * 1024;
 
 /// Maximum length of an address; the Kafka message that carries it may have 64 KiB.
-const MAX_URL_BYTES: usize = 8 * 1024;
+pub(super) const MAX_URL_BYTES: usize = 8 * 1024;
 
 /// Body of `POST /generate`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,12 +17,14 @@ use crate::outbound::Client;
 use crate::service::Shutdown;
 use crate::settings::{KafkaSettings, S3Settings, SettingError, StagingSettings};
 use crate::storage::{Finals, S3, Staging};
+use crate::task_store::TaskStore;
 use crate::telemetry::ApiMetrics;
 
 /// Time limit for running requests after a shutdown signal.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
-/// Time limit for work that outlives its request: queueing a task (30 s in the Kafka client), removing a song (10 s).
+/// Time limit for work that outlives its request: queueing a task (30 s in the Kafka client), an attempt to deliver a
+/// webhook (15 s), removing a song (10 s).
 const FINISH_LIMIT: Duration = Duration::from_secs(35);
 
 /// Time limit for flushing messages that brokers have not confirmed.
@@ -73,14 +75,17 @@ pub async fn run(
     } else {
         None
     };
-    let finals = match (&s3, &plan.s3.bucket) {
-        (Some(s3), Some(_)) => Some(Finals::new(s3.clone(), &plan.s3)?),
+    let (finals, tasks) = match (&s3, &plan.s3.bucket) {
+        (Some(s3), Some(_)) => {
+            let finals = Finals::new(s3.clone(), &plan.s3)?;
+            (Some(finals), Some(TaskStore::new(s3.clone(), &plan.s3)?))
+        }
         _ => {
             tracing::warn!(
-                "{} is not set: no task is ever reported as done",
+                "{} is not set: no task is ever reported as done, and the HTTP API v1 is unavailable",
                 env::S3_BUCKET_NAME
             );
-            None
+            (None, None)
         }
     };
     let staging = Staging::open(&plan.staging, s3)
@@ -95,6 +100,10 @@ pub async fn run(
         Arc::new(files),
         metrics,
     );
+    let app = match tasks {
+        Some(tasks) => app.with_v1(tasks),
+        None => app,
+    };
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}"))?;
@@ -120,14 +129,17 @@ pub async fn serve_until(app: App, listener: TcpListener, shutdown: Shutdown) {
     }
     let ending = async {
         let router = app.router();
-        if !separation_daemon::serve(listener, router, Limits::API, shutdown.drain, DRAIN_LIMIT).await {
+        let background = app.run_background(shutdown.drain.clone());
+        let serving = separation_daemon::serve(listener, router, Limits::API, shutdown.drain, DRAIN_LIMIT);
+        let (is_drained, ()) = tokio::join!(serving, background);
+        if !is_drained {
             tracing::warn!(
                 limit_s = DRAIN_LIMIT.as_secs(),
                 "Requests were still running and were aborted"
             );
         }
         if tokio::time::timeout(FINISH_LIMIT, app.finish()).await.is_err() {
-            tracing::warn!("Songs that were not queued may still be staged");
+            tracing::warn!("Songs that were not queued may still be staged, and webhooks may be sent again");
         }
         app.close_queue(FLUSH_LIMIT).await;
         tracing::info!("API shutdown complete");

@@ -35,6 +35,10 @@ impl TaskFiles for StagedFiles {
         Box::pin(async move { Ok(self.staging.put_input(task, song, limit_bytes).await?) })
     }
 
+    fn input_path(&self, task: &TaskId) -> Result<String, WorkError> {
+        Ok(self.staging.input_path(task)?)
+    }
+
     fn delete_input<'a>(
         &'a self,
         task: &'a TaskId,
@@ -68,6 +72,14 @@ impl TaskFiles for StagedFiles {
                 Some(finals) => Ok(finals.manifest(task).await?),
                 None => Ok(None),
             }
+        })
+    }
+
+    fn erase<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<(), WorkError>> {
+        Box::pin(async move {
+            let audio_path = self.staging.input_path(task)?;
+            self.staging.delete_input(task, &audio_path).await?;
+            Ok(self.staging.remove(task).await?)
         })
     }
 }

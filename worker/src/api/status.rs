@@ -1,6 +1,8 @@
 //! The status of a task, derived from its record, its manifests and the processors' offset. No I/O.
 
+use separation_contract::api_task::ApiTask;
 use separation_contract::message::TaskId;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -55,8 +57,29 @@ impl TaskRecord {
         serde_json::to_vec(&self).expect("numbers always serialize")
     }
 
+    /// The record of a task of the HTTP API v1. The uploader recognizes such a task by it if its processor is of another
+    /// implementation, whose results lack `v1`.
+    pub(super) fn to_json_of(self, v1: &ApiTask) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct RecordOfV1<'a> {
+            #[serde(flatten)]
+            record: TaskRecord,
+            v1: &'a ApiTask,
+        }
+        serde_json::to_vec(&RecordOfV1 { record: self, v1 }).expect("strings and numbers always serialize")
+    }
+
     pub(super) fn parse(json: &[u8]) -> Option<Self> {
         serde_json::from_slice(json).ok()
+    }
+
+    /// Whether a record is of a task of the HTTP API v1.
+    pub(super) fn is_of_v1(json: &[u8]) -> bool {
+        #[derive(Deserialize)]
+        struct RecordOfV1 {
+            v1: Option<IgnoredAny>,
+        }
+        serde_json::from_slice::<RecordOfV1>(json).is_ok_and(|record| record.v1.is_some())
     }
 }
 
@@ -192,6 +215,7 @@ mod tests {
         Some(QueueProgress {
             committed: Some(committed),
             begun,
+            ..QueueProgress::default()
         })
     }
 
@@ -285,7 +309,18 @@ mod tests {
     fn a_record_is_parsed_as_it_is_written() {
         for record in [TaskRecord::new(7, Some(POSITION)), TaskRecord::new(7, None)] {
             assert_eq!(TaskRecord::parse(&record.to_json()), Some(record));
+            assert!(!TaskRecord::is_of_v1(&record.to_json()));
         }
         assert_eq!(TaskRecord::parse(b"{}"), None);
+        let v1 = ApiTask {
+            client: "acme".to_owned(),
+            output: separation_contract::api_task::Output::default(),
+        };
+        let record = TaskRecord::new(7, Some(POSITION));
+        let json = record.to_json_of(&v1);
+        assert_eq!(TaskRecord::parse(&json), Some(record));
+        assert!(TaskRecord::is_of_v1(&json));
+        let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+        assert_eq!(json["v1"]["client"], "acme");
     }
 }

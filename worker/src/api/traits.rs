@@ -20,6 +20,10 @@ pub struct QueueProgress {
     pub committed: Option<i64>,
     /// Whether a processor has started the message at that offset.
     pub begun: bool,
+    /// When it started, in Unix seconds, if known.
+    pub start: Option<u64>,
+    /// Progress of the separation, 0 to 100, if known.
+    pub percent: Option<u8>,
 }
 
 /// Why publishing a task failed.
@@ -68,6 +72,12 @@ pub trait TaskFiles: Send + Sync + 'static {
         limit_bytes: u64,
     ) -> BoxFuture<'a, Result<String, WorkError>>;
 
+    /// The `audio_path` at which [`Self::put_input`] stages the song of `task`.
+    ///
+    /// # Errors
+    /// When it cannot be written as text.
+    fn input_path(&self, task: &TaskId) -> Result<String, WorkError>;
+
     /// Deletes the song of `task` at `audio_path`.
     ///
     /// # Errors
@@ -107,4 +117,10 @@ pub trait TaskFiles: Send + Sync + 'static {
     /// # Errors
     /// When it cannot be read.
     fn manifest<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<Option<FinalManifest>, WorkError>>;
+
+    /// Removes the song, the staged stems and the record of `task`.
+    ///
+    /// # Errors
+    /// When something may be left; a retry continues.
+    fn erase<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<(), WorkError>>;
 }

@@ -5,18 +5,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::body::Body;
 use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{FromRequest as _, Request};
-use axum::http::StatusCode;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::problem::Problem;
 use crate::outbound::DownloadLimits;
 
 /// Maximum number of bytes between two pieces of the song (field headers and other fields): the multipart parser
 /// buffers a header until its end.
 const MAX_OVERHEAD_BYTES: u64 = 64 * 1024;
+
+/// Why a form cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FormError {
+    /// Another content type.
+    #[error("Content-Type must be multipart/form-data")]
+    ContentType,
+    /// The client sends too slowly.
+    #[error("the upload is too slow")]
+    TooSlow,
+    /// The song is larger than this many bytes.
+    #[error("the audio is larger than {0} bytes")]
+    TooLarge(u64),
+    /// Not a valid form, or one that ends early.
+    #[error("the form cannot be read: {0}")]
+    Invalid(String),
+}
 
 /// A multipart form that is being read.
 pub(super) struct Form {
@@ -34,7 +49,7 @@ struct BodyState {
     /// Bytes received since the song's last piece.
     overhead_bytes: u64,
     /// Why the body ended early.
-    problem: Option<Problem>,
+    problem: Option<FormError>,
 }
 
 impl SharedBodyState {
@@ -45,12 +60,12 @@ impl SharedBodyState {
 
 impl Form {
     /// Starts to read a request's form.
-    pub(super) async fn from_request(request: Request, limits: DownloadLimits) -> Result<Self, Problem> {
+    pub(super) async fn from_request(request: Request, limits: DownloadLimits) -> Result<Self, FormError> {
         let shared = SharedBodyState::default();
         let (parts, body) = request.into_parts();
         let body = Body::from_stream(limited_body(body, limits, shared.clone()));
         let parts = Multipart::from_request(Request::from_parts(parts, body), &()).await;
-        let parts = parts.map_err(|_| Problem::bad_request("Content-Type must be multipart/form-data"))?;
+        let parts = parts.map_err(|_| FormError::ContentType)?;
         Ok(Self {
             parts,
             shared,
@@ -59,7 +74,7 @@ impl Form {
     }
 
     /// The next field; none at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<FormField<'_>>, Problem> {
+    pub(super) async fn next(&mut self) -> Result<Option<FormField<'_>>, FormError> {
         let shared = self.shared.clone();
         let field = self.parts.next_field().await;
         let field = field.map_err(|error| explain(&shared, &error))?;
@@ -83,14 +98,19 @@ impl<'f> FormField<'f> {
         self.field.name().unwrap_or_default()
     }
 
+    /// The name of the file that the value is, if the client gives one.
+    pub(super) fn file_name(&self) -> Option<&str> {
+        self.field.file_name()
+    }
+
     /// The complete value as text; `MAX_OVERHEAD_BYTES` limits it.
-    pub(super) async fn text(self) -> Result<String, Problem> {
+    pub(super) async fn text(self) -> Result<String, FormError> {
         let text = self.field.text().await;
         text.map_err(|error| explain(&self.shared, &error))
     }
 
     /// The value as a stream of at most `max_bytes`.
-    pub(super) fn song(self) -> BoxStream<'f, Result<Bytes, Problem>> {
+    pub(super) fn song(self) -> BoxStream<'f, Result<Bytes, FormError>> {
         let Self {
             field,
             shared,
@@ -102,8 +122,7 @@ impl<'f> FormField<'f> {
             shared.with(|state| state.overhead_bytes = 0);
             received_bytes += piece.len() as u64;
             if received_bytes > max_bytes {
-                let too_large = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The audio is too large");
-                return Err(too_large.with_details(format!("it is larger than {max_bytes} bytes")));
+                return Err(FormError::TooLarge(max_bytes));
             }
             Ok(piece)
         });
@@ -128,8 +147,7 @@ fn limited_body(
             };
             let until = deadline.min(Instant::now() + limits.idle);
             let Ok(piece) = timeout_at(until, body.next()).await else {
-                let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "The upload is too slow");
-                return end(problem);
+                return end(FormError::TooSlow);
             };
             let piece = match piece? {
                 Ok(piece) => piece,
@@ -141,8 +159,8 @@ fn limited_body(
                 before
             });
             if overhead_bytes > MAX_OVERHEAD_BYTES {
-                let problem = Problem::bad_request("The form cannot be read");
-                return end(problem.with_details("its headers or other fields are too large"));
+                let problem = "its headers or other fields are too large";
+                return end(FormError::Invalid(problem.to_owned()));
             }
             Some((Ok(piece), Some(body)))
         }
@@ -150,7 +168,7 @@ fn limited_body(
     pieces.boxed()
 }
 
-fn explain(shared: &SharedBodyState, error: &MultipartError) -> Problem {
+fn explain(shared: &SharedBodyState, error: &MultipartError) -> FormError {
     let known = shared.with(|state| state.problem.take());
-    known.unwrap_or_else(|| Problem::bad_request("The form cannot be read").with_details(error.body_text()))
+    known.unwrap_or_else(|| FormError::Invalid(error.body_text()))
 }

@@ -38,11 +38,20 @@ pub(super) struct LagArguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum RoleChoice {
+pub(super) enum RoleChoice {
     /// Tasks to separate
     Processor,
     /// Results to upload
     Uploader,
+}
+
+impl RoleChoice {
+    pub(super) fn role(self) -> ConsumedRole {
+        match self {
+            Self::Processor => ConsumedRole::Processor,
+            Self::Uploader => ConsumedRole::Uploader,
+        }
+    }
 }
 
 pub(super) fn run(arguments: &LagArguments) -> Result<(), Failure> {
@@ -50,13 +59,9 @@ pub(super) fn run(arguments: &LagArguments) -> Result<(), Failure> {
         .kafka
         .settings()
         .map_err(|error| Failure::Usage(error.into()))?;
-    let role = match arguments.role {
-        RoleChoice::Processor => ConsumedRole::Processor,
-        RoleChoice::Uploader => ConsumedRole::Uploader,
-    };
     let consumer = arguments
         .consumer
-        .settings(role)
+        .settings(arguments.role.role())
         .map_err(|error| Failure::Usage(error.into()))?;
     let group = arguments.group.as_deref().unwrap_or(&consumer.group);
     let topic = arguments.topic.as_deref().unwrap_or(&consumer.topic);

@@ -2,10 +2,13 @@
 
 mod api;
 mod bench_model;
+mod dead_letter;
+mod dead_letters;
 mod download_display;
 mod drain;
 mod failure;
 mod http;
+mod keys;
 mod lag;
 mod model_source;
 mod models;
@@ -28,6 +31,7 @@ mod submit_client;
 mod submit_progress;
 mod submit_song;
 mod uploader;
+mod webhooks;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -61,6 +65,12 @@ enum Command {
     Drain(drain::DrainArguments),
     /// Show the lag of a consumer group and the owner of each partition
     Lag(Box<lag::LagArguments>),
+    /// List, show and republish messages that workers gave up
+    DeadLetters(Box<dead_letters::DeadLettersArguments>),
+    /// List the webhooks of the HTTP API v1, and deliver them again
+    Webhooks(Box<webhooks::WebhooksArguments>),
+    /// Create API keys for clients of the HTTP API
+    Keys(keys::KeysArguments),
     /// List, describe, fetch and check models
     Models(Box<models::ModelsArguments>),
     /// Run a model alone, to measure it
@@ -85,6 +95,9 @@ pub fn run(started_at: Instant) -> ExitCode {
         Command::Submit(arguments) => submit::run(&arguments),
         Command::Drain(arguments) => drain::run(&arguments),
         Command::Lag(arguments) => lag::run(&arguments),
+        Command::DeadLetters(arguments) => dead_letters::run(&arguments),
+        Command::Webhooks(arguments) => webhooks::run(&arguments),
+        Command::Keys(arguments) => keys::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),
         Command::BenchModel(arguments) => bench_model::run(&arguments),
     };

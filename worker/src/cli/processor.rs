@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Args;
+use separation_contract::environment as env;
 use tokio::sync::OnceCell;
 
 use super::failure::Failure;
@@ -12,6 +13,7 @@ use crate::settings::{
     ConsumedRole, ModelArguments, OutboundArguments, S3Arguments, ScratchArguments, StagingArguments,
 };
 use crate::storage::{Finals, S3, Scratch, Staging};
+use crate::task_store::TaskStore;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -35,6 +37,10 @@ pub(super) struct ProcessorArguments {
     s3: S3Arguments,
     #[command(flatten)]
     outbound: OutboundArguments,
+    /// The longest song of a task of the HTTP API v1, in seconds
+    #[arg(long, env = env::MAX_INPUT_SECONDS, default_value = "14400", value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    max_input_seconds: u64,
 }
 
 pub(super) fn run(arguments: &ProcessorArguments) -> Result<(), Failure> {
@@ -54,9 +60,12 @@ pub(super) fn run(arguments: &ProcessorArguments) -> Result<(), Failure> {
             true => Some(S3::connect(&s3).await),
             false => None,
         };
-        let finals = match (&store, &s3.bucket) {
-            (Some(store), Some(_)) => Some(Finals::new(store.clone(), &s3)?),
-            _ => None,
+        let (finals, tasks) = match (&store, &s3.bucket) {
+            (Some(store), Some(_)) => (
+                Some(Finals::new(store.clone(), &s3)?),
+                Some(TaskStore::new(store.clone(), &s3)?),
+            ),
+            _ => (None, None),
         };
         let scratch = arguments.scratch.clone();
         let scratch = tokio::task::spawn_blocking(move || {
@@ -68,6 +77,8 @@ pub(super) fn run(arguments: &ProcessorArguments) -> Result<(), Failure> {
             delete_input: staging.delete_input,
             staging: Staging::open(&staging, store).await?,
             finals,
+            tasks,
+            max_input_seconds: arguments.max_input_seconds,
             scratch,
         })
     })

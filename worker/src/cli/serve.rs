@@ -93,6 +93,11 @@ impl ServeArguments {
 }
 
 impl Serving {
+    /// The consumer group.
+    pub(super) fn group(&self) -> &str {
+        &self.consumer.group
+    }
+
     /// Where the creation of the role sends when a dependency responds, before it is complete: a hold ends then.
     pub(super) fn progress(&self) -> watch::Sender<()> {
         self.progress.clone()

@@ -1,4 +1,4 @@
-//! `separation-worker uploader`: consumes results, uploads stems, calls webhooks.
+//! `separation-worker uploader`: consumes results, uploads stems, calls webhooks, deletes old files.
 
 use anyhow::Context as _;
 use clap::Args;
@@ -7,9 +7,13 @@ use separation_contract::environment as env;
 use super::failure::Failure;
 use super::serve::ServeArguments;
 use crate::outbound;
-use crate::settings::{ConsumedRole, OutboundArguments, S3Arguments, StagingArguments, WebhookArguments};
-use crate::storage::{Finals, S3, Staging};
-use crate::uploader::Uploader;
+use crate::settings::{
+    ConsumedRole, OutboundArguments, RetentionArguments, S3Arguments, ScratchArguments, StagingArguments,
+    WebhookArguments,
+};
+use crate::storage::{Finals, S3, Scratch, Staging, StorageError};
+use crate::task_store::TaskStore;
+use crate::uploader::{Sweep, Uploader};
 use crate::webhook::{Signer, Webhook};
 
 #[derive(Debug, Args)]
@@ -17,6 +21,7 @@ use crate::webhook::{Signer, Webhook};
   S3_BUCKET_NAME=stems S3_ENDPOINT_URL=http://s3:9000 separation-worker uploader --bootstrap-servers kafka:9092
   WEBHOOK_SECRET=whsec_… separation-worker uploader     # receivers can verify webhooks
   OUTBOUND_ALLOW=hooks.internal,10.0.0.0/8 separation-worker uploader
+  STEMS_RETENTION_DAYS=30 INPUTS_RETENTION_DAYS=7 separation-worker uploader     # deletes old files, once an hour
 
 SIGTERM finishes and commits the running upload and exits 0; a second one exits immediately and leaves the result for
 another worker.")]
@@ -26,7 +31,11 @@ pub(super) struct UploaderArguments {
     #[command(flatten)]
     staging: StagingArguments,
     #[command(flatten)]
+    scratch: ScratchArguments,
+    #[command(flatten)]
     s3: S3Arguments,
+    #[command(flatten)]
+    retention: RetentionArguments,
     #[command(flatten)]
     outbound: OutboundArguments,
     #[command(flatten)]
@@ -49,22 +58,39 @@ pub(super) fn run(arguments: &UploaderArguments) -> Result<(), Failure> {
         let signer = secret.as_ref().map(Signer::new).transpose();
         signers.extend(signer.context(name).map_err(Failure::Usage)?);
     }
+    let retention = arguments.retention.settings();
     let serving = arguments.serve.begin(ConsumedRole::Uploader)?;
     tracing::info!(
         ?staging,
         ?s3,
+        ?retention,
         signatures_of_webhooks = signers.len(),
         "Settings of the uploader"
     );
+    let group = serving.group().to_owned();
     serving.run(async || {
         let store = S3::connect(&s3).await;
         let staging = Staging::open(&staging, Some(store.clone())).await?;
-        let finals = Finals::new(store, &s3)?;
+        let finals = Finals::new(store.clone(), &s3)?;
+        let tasks = TaskStore::new(store, &s3)?;
+        let scratch = arguments.scratch.clone();
+        let scratch = tokio::task::spawn_blocking(move || {
+            Scratch::open(scratch.scratch_dir.as_deref(), scratch.scratch_limit_bytes)
+        });
+        let scratch = scratch.await.context("opening the scratch space panicked")?;
+        let report = |error: StorageError| {
+            let problem = crate::work::chain(&error);
+            tracing::warn!(
+                error = problem,
+                "Cannot use the scratch directory: no previews of stems are made; fix: set SCRATCH_DIR to a writable \
+                 directory"
+            );
+        };
+        let scratch = scratch.map_err(report).ok();
         let client = outbound::Client::new(&arguments.outbound.outbound_allow);
-        Ok(Uploader::new(
-            staging,
-            finals,
-            Webhook::new(client, signers.clone()),
-        ))
+        let webhook = Webhook::new(client, signers.clone());
+        let sweep = Sweep::new(staging.clone(), finals.clone(), tasks.clone(), retention, &group);
+        tokio::spawn(sweep.run());
+        Ok(Uploader::new(staging, finals, webhook, tasks, scratch))
     })
 }

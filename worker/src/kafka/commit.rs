@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{CommitMode, Consumer as _};
-use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use separation_contract::backoff::Backoff;
 use separation_contract::offset_metadata::OffsetMetadata;
+use tokio::sync::OwnedMutexGuard;
 
 use super::admission::Accepted;
 use super::client;
@@ -24,6 +25,17 @@ const BACKOFF: Backoff = Backoff {
 /// How long a topic may be unknown to the brokers before it counts as deleted: half of the metadata refresh interval.
 const NO_TOPIC_LIMIT: Duration = Duration::from_secs(5);
 
+/// Result of a commit that is not retried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitTry {
+    /// The brokers accepted it.
+    Accepted,
+    /// A later try may succeed.
+    Failed,
+    /// The record is too long for these brokers.
+    RecordTooLong,
+}
+
 /// Kinds of commit failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CommitFailure {
@@ -31,6 +43,13 @@ enum CommitFailure {
     Lost,
     /// The client cannot continue.
     Fatal,
+    /// A later try may succeed.
+    Passing(PassingFailure),
+}
+
+/// Commit failures after which a later try may succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PassingFailure {
     /// The brokers do not know the topic.
     NoTopic,
     /// The metadata is too long for these brokers.
@@ -42,26 +61,26 @@ enum CommitFailure {
 }
 
 fn classify_failure(code: Option<RDKafkaErrorCode>) -> CommitFailure {
-    match code {
+    CommitFailure::Passing(match code {
         Some(
             RDKafkaErrorCode::UnknownMemberId
             | RDKafkaErrorCode::FencedInstanceId
             | RDKafkaErrorCode::AssignmentLost,
-        ) => CommitFailure::Lost,
-        Some(RDKafkaErrorCode::Fatal) => CommitFailure::Fatal,
+        ) => return CommitFailure::Lost,
+        Some(RDKafkaErrorCode::Fatal) => return CommitFailure::Fatal,
         Some(
             RDKafkaErrorCode::UnknownTopicOrPartition
             | RDKafkaErrorCode::UnknownTopic
             | RDKafkaErrorCode::UnknownPartition,
-        ) => CommitFailure::NoTopic,
-        Some(RDKafkaErrorCode::OffsetMetadataTooLarge) => CommitFailure::RecordTooLong,
+        ) => PassingFailure::NoTopic,
+        Some(RDKafkaErrorCode::OffsetMetadataTooLarge) => PassingFailure::RecordTooLong,
         Some(
             RDKafkaErrorCode::GroupAuthorizationFailed
             | RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::SaslAuthenticationFailed,
-        ) => CommitFailure::Refused,
-        _ => CommitFailure::Transient,
-    }
+        ) => PassingFailure::Refused,
+        _ => PassingFailure::Transient,
+    })
 }
 
 impl Consumer {
@@ -75,25 +94,15 @@ impl Consumer {
         let (mut failures, mut no_topic_since) = (0, None);
         loop {
             let requested_at = Instant::now();
-            if !self.state().membership.owns_running() {
-                return Err(CommitError::Lost);
-            }
-            let error = match self.commit_once(position, &record).await {
-                Ok(()) => {
-                    self.record_committed(position, record, requested_at);
-                    return Ok(());
-                }
-                Err(error) => error,
+            let (failure, error) = match self.try_commit(position, &record).await? {
+                None => return Ok(()),
+                Some(failed) => failed,
             };
-            self.inner.context().metrics.commit("refused");
-            let failure = classify_failure(error.rdkafka_error_code());
-            if failure != CommitFailure::NoTopic {
+            if failure != PassingFailure::NoTopic {
                 no_topic_since = None;
             }
             match failure {
-                CommitFailure::Lost => return Err(CommitError::Lost),
-                CommitFailure::Fatal => return Err(CommitError::Fatal(error)),
-                CommitFailure::NoTopic
+                PassingFailure::NoTopic
                     if no_topic_since.get_or_insert(requested_at).elapsed() >= NO_TOPIC_LIMIT =>
                 {
                     // If the topic is recreated before this client notices, its offsets belong to other messages.
@@ -102,15 +111,66 @@ impl Consumer {
                     }
                     return Err(CommitError::NoTopic);
                 }
-                CommitFailure::RecordTooLong => record = shortened(&record),
-                CommitFailure::Refused => self.record_error(&error),
-                CommitFailure::NoTopic | CommitFailure::Transient => {}
+                PassingFailure::RecordTooLong => record = shortened(&record),
+                PassingFailure::NoTopic | PassingFailure::Refused | PassingFailure::Transient => {}
             }
             if client::should_log(&format!("commit {:?}", error.rdkafka_error_code())) {
                 tracing::warn!(%error, %position, "Commit failed; retrying");
             }
             failures += 1;
             tokio::time::sleep(BACKOFF.after(failures)).await;
+        }
+    }
+
+    /// As [`Self::commit`], in one try.
+    ///
+    /// # Errors
+    /// When the partition is lost or the client cannot continue.
+    pub async fn commit_once(
+        &self,
+        position: Position,
+        record: &OffsetMetadata,
+    ) -> Result<CommitTry, CommitError> {
+        let Some((failure, error)) = self.try_commit(position, record).await? else {
+            return Ok(CommitTry::Accepted);
+        };
+        tracing::debug!(%error, %position, "Commit failed; not retried");
+        Ok(match failure {
+            PassingFailure::RecordTooLong => CommitTry::RecordTooLong,
+            PassingFailure::NoTopic | PassingFailure::Refused | PassingFailure::Transient => {
+                CommitTry::Failed
+            }
+        })
+    }
+
+    /// One try. Returns the failure if a later try may succeed.
+    async fn try_commit(
+        &self,
+        position: Position,
+        record: &OffsetMetadata,
+    ) -> Result<Option<(PassingFailure, KafkaError)>, CommitError> {
+        let in_flight = Arc::clone(&self.commit_in_flight).lock_owned().await;
+        let requested_at = Instant::now();
+        if !self.state().membership.owns_running() {
+            return Err(CommitError::Lost);
+        }
+        let error = match self.request_commit(position, record, in_flight).await {
+            Ok(()) => {
+                self.record_committed(position, record.clone(), requested_at);
+                return Ok(None);
+            }
+            Err(error) => error,
+        };
+        self.inner.context().metrics.commit("refused");
+        match classify_failure(error.rdkafka_error_code()) {
+            CommitFailure::Lost => Err(CommitError::Lost),
+            CommitFailure::Fatal => Err(CommitError::Fatal(error)),
+            CommitFailure::Passing(failure) => {
+                if failure == PassingFailure::Refused {
+                    self.record_error(&error);
+                }
+                Ok(Some((failure, error)))
+            }
         }
     }
 
@@ -126,7 +186,12 @@ impl Consumer {
         state.confirmed = is_next.then_some((position, requested_at));
     }
 
-    async fn commit_once(&self, position: Position, record: &OffsetMetadata) -> KafkaResult<()> {
+    async fn request_commit(
+        &self,
+        position: Position,
+        record: &OffsetMetadata,
+        in_flight: OwnedMutexGuard<()>,
+    ) -> KafkaResult<()> {
         let mut offsets = TopicPartitionList::new();
         let mut element = offsets.add_partition(&self.topic, position.partition);
         element.set_offset(Offset::Offset(position.offset))?;
@@ -135,7 +200,12 @@ impl Consumer {
         }
         let consumer = Arc::clone(&self.inner);
         // This binding reports the result of a commit only in synchronous mode.
-        client::run_blocking(move || consumer.commit(&offsets, CommitMode::Sync)).await
+        let committed = client::run_blocking(move || {
+            // Until the brokers respond, even if this future is dropped.
+            let _in_flight = in_flight;
+            consumer.commit(&offsets, CommitMode::Sync)
+        });
+        committed.await
     }
 }
 
@@ -155,15 +225,31 @@ mod tests {
 
     #[test]
     fn only_transient_failures_are_retried() {
+        let passing = CommitFailure::Passing;
         for (code, expected) in [
             (RDKafkaErrorCode::UnknownMemberId, CommitFailure::Lost),
             (RDKafkaErrorCode::AssignmentLost, CommitFailure::Lost),
             (RDKafkaErrorCode::Fatal, CommitFailure::Fatal),
-            (RDKafkaErrorCode::UnknownTopicOrPartition, CommitFailure::NoTopic),
-            (RDKafkaErrorCode::RebalanceInProgress, CommitFailure::Transient),
-            (RDKafkaErrorCode::NotCoordinator, CommitFailure::Transient),
-            (RDKafkaErrorCode::OperationTimedOut, CommitFailure::Transient),
-            (RDKafkaErrorCode::GroupAuthorizationFailed, CommitFailure::Refused),
+            (
+                RDKafkaErrorCode::UnknownTopicOrPartition,
+                passing(PassingFailure::NoTopic),
+            ),
+            (
+                RDKafkaErrorCode::RebalanceInProgress,
+                passing(PassingFailure::Transient),
+            ),
+            (
+                RDKafkaErrorCode::NotCoordinator,
+                passing(PassingFailure::Transient),
+            ),
+            (
+                RDKafkaErrorCode::OperationTimedOut,
+                passing(PassingFailure::Transient),
+            ),
+            (
+                RDKafkaErrorCode::GroupAuthorizationFailed,
+                passing(PassingFailure::Refused),
+            ),
         ] {
             assert_eq!(classify_failure(Some(code)), expected, "{code:?}");
         }

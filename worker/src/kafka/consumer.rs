@@ -49,6 +49,8 @@ pub struct Consumer {
     pub(super) topic: String,
     /// Settings of the readers that search for transaction markers.
     reader: ClientConfig,
+    /// Held while a commit is in flight, even if its caller was dropped: it must not arrive after a later one.
+    pub(super) commit_in_flight: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The queues of the owned partitions.
@@ -83,6 +85,7 @@ impl Consumer {
             inner: Arc::new(inner),
             topic: settings.topic.clone(),
             reader: trailing::reader(config),
+            commit_in_flight: Arc::default(),
         })
     }
 

@@ -1,4 +1,5 @@
-//! Kafka clients for the roles: a consumer that processes one message at a time, and a producer.
+//! Kafka clients for the roles: a consumer that processes one message at a time, and a producer; for the command line,
+//! the lag of a group and the messages of a topic.
 //!
 //! Handles groups, partitions and offsets, not tasks or audio. Exposes no type of librdkafka except `KafkaError`.
 
@@ -17,10 +18,12 @@ mod message;
 mod producer;
 mod progress;
 mod stall_detector;
+mod topic_reader;
 mod topics;
 mod trailing;
 
 pub use admission::Refusal;
+pub use commit::CommitTry;
 pub use committed::CommittedState;
 pub use consumer::{Consumer, Polled};
 pub(crate) use error::KAFKA_FIX;
@@ -30,4 +33,5 @@ pub use lag::{GroupLag, PartitionLag, PartitionOwner, read_group_lag};
 pub use message::{Message, Position};
 pub use producer::{Header, Producer};
 pub use progress::{GroupProgress, PartitionProgress};
+pub use topic_reader::{ReadTopicError, StoredMessage, TopicReader};
 pub use topics::ensure_topics;

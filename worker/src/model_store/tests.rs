@@ -239,6 +239,7 @@ async fn an_object_is_not_continued_with_another_one_by_a_store_that_ignores_con
         bucket: None,
         stems_prefix: String::new(),
         public_domain: None,
+        public_endpoint: None,
         path_style: true,
     };
     let s3 = S3::connect(&settings).await;

@@ -4,7 +4,9 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LOCATION, RANGE};
+use reqwest::header::{
+    CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LOCATION, RANGE, RETRY_AFTER,
+};
 use reqwest::{Method, Response, redirect};
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
@@ -38,6 +40,15 @@ enum Unencrypted {
     Allowed,
     /// Those of hosts that are allowed explicitly, and none that https redirects to.
     OfNamedHosts,
+}
+
+/// The response to [`Client::post_json_once`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostResponse {
+    /// HTTP status.
+    pub status: u16,
+    /// The value of `Retry-After`.
+    pub retry_after: Option<String>,
 }
 
 /// One call, including its redirects.
@@ -94,13 +105,7 @@ impl Client {
         body: Vec<u8>,
         timeout: Duration,
     ) -> Result<u16, OutboundError> {
-        let mut all = HeaderMap::new();
-        all.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        for (name, value) in headers {
-            let unusable = || OutboundError::Header(name);
-            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unusable())?;
-            all.insert(key, HeaderValue::from_str(value).map_err(|_| unusable())?);
-        }
+        let all = json_headers(headers)?;
         let call = Call {
             method: Method::POST,
             headers: &all,
@@ -109,6 +114,37 @@ impl Client {
         let limit = Limit::starting_now(timeout, timeout);
         let (response, _) = self.follow(url, &call, limit).await?;
         Ok(response.status().as_u16())
+    }
+
+    /// Posts JSON once and returns the response's status, also that of a redirect, which is not followed. The response's
+    /// body is not read; `timeout` covers the complete request.
+    ///
+    /// # Errors
+    /// When there is no response, or the address may not be called.
+    pub async fn post_json_once(
+        &self,
+        url: &str,
+        headers: &[(&'static str, String)],
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<PostResponse, OutboundError> {
+        let all = json_headers(headers)?;
+        let call = Call {
+            method: Method::POST,
+            headers: &all,
+            body: &body,
+        };
+        let url = parse(url)?;
+        let host = self.check(&url)?;
+        let limit = Limit::starting_now(timeout, timeout);
+        let response = self.send(&url, &host, &call, limit).await?;
+        let retry_after = response.headers().get(RETRY_AFTER);
+        Ok(PostResponse {
+            status: response.status().as_u16(),
+            retry_after: retry_after
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned),
+        })
     }
 
     /// Downloads an address.
@@ -292,6 +328,18 @@ impl Limit {
             idle,
         }
     }
+}
+
+/// The headers of a request whose body is JSON.
+fn json_headers(headers: &[(&'static str, String)]) -> Result<HeaderMap, OutboundError> {
+    let mut all = HeaderMap::new();
+    all.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    for (name, value) in headers {
+        let unusable = || OutboundError::Header(name);
+        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unusable())?;
+        all.insert(key, HeaderValue::from_str(value).map_err(|_| unusable())?);
+    }
+    Ok(all)
 }
 
 fn parse(url: &str) -> Result<Url, OutboundError> {

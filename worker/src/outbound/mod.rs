@@ -13,7 +13,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, install_tls};
+pub use client::{Client, PostResponse, install_tls};
 pub use download::{Download, DownloadLimits, ResumeFrom};
 pub use error::OutboundError;
 pub use rules::{Rule, Rules};

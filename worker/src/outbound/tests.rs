@@ -294,6 +294,22 @@ async fn a_post_is_redirected_only_as_a_post() {
 }
 
 #[tokio::test]
+async fn a_single_post_follows_no_redirect_and_checks_its_address() {
+    let server = serve().await;
+    let client = client(&["127.0.0.1"]);
+    let once = async |url: String| {
+        client
+            .post_json_once(&url, &[], b"{}".to_vec(), Duration::from_secs(20))
+            .await
+    };
+    for status in [302, 307] {
+        let response = once(format!("http://{server}/redirect/{status}?to=/nowhere")).await;
+        assert_eq!(response.expect("an answer").status, status);
+    }
+    check_refused(once("http://10.0.0.1/hook".to_owned()).await, Rule::Private);
+}
+
+#[tokio::test]
 async fn a_password_is_sent_only_to_its_host_and_is_in_no_error() {
     let port = serve().await.port();
     let client = client(&["localhost", "127.0.0.1"]);

@@ -3,24 +3,21 @@
 //! Stage in, separate, store, publish the manifest. Imports nothing from `kafka`. The model is loaded once and used for
 //! one song at a time.
 
+mod ended;
+mod failure_code;
+mod output;
 mod separation;
+mod stages;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
+use separation_contract::api_task::ApiTask;
 use separation_contract::message::{Malformed, Outcome, Task, TaskId, TaskResult};
 
 pub use separation::{ModelError, Separation};
 
-use crate::error::ErrorClass;
 use crate::settings::DeleteInput;
-use crate::storage::{
-    AttemptId, FinalStatus, Finals, Scratch, Staging, StagingManifest, StemFiles, StorageError,
-};
-use crate::work::{FailureReport, Finished, Role, WorkContext, WorkError, retry_transient, retry_while_held};
-
-/// Time limit for reading the final manifest. The read only avoids repeated work.
-const FINALS_LIMIT: Duration = Duration::from_secs(2);
+use crate::storage::{AttemptId, Finals, Scratch, Staging, StagingManifest, StorageError};
+use crate::task_store::TaskStore;
+use crate::work::{FailureReport, Finished, Role, WorkContext, WorkError};
 
 /// The processor role.
 pub struct Processor {
@@ -30,6 +27,10 @@ pub struct Processor {
     pub staging: Staging,
     /// Bucket of finished stems, if configured.
     pub finals: Option<Finals>,
+    /// Tasks of the HTTP API v1, in the same bucket.
+    pub tasks: Option<TaskStore>,
+    /// The longest song of a task of the HTTP API v1, in seconds.
+    pub max_input_seconds: u64,
     /// Scratch space of this worker.
     pub scratch: Scratch,
     /// When a task's song is deleted.
@@ -52,7 +53,14 @@ impl Role for Processor {
         (&task.task_uuid, task.hook_url.as_deref())
     }
 
+    fn api_task<'m>(&self, task: &'m Task) -> Option<&'m ApiTask> {
+        task.v1.as_ref()
+    }
+
     async fn find_completed(&self, task: &Task) -> Result<Option<Finished>, WorkError> {
+        if let Some(state) = self.end_state(task).await {
+            return self.finish_ended(task, state).await.map(Some);
+        }
         let input = match self.staging.input(&task.audio_path).await {
             Ok(input) => input,
             // A path that may not be used fails in `work`, with the same message.
@@ -72,73 +80,19 @@ impl Role for Processor {
 
     async fn work(&self, task: &Task, context: &WorkContext) -> Result<Finished, WorkError> {
         let attempt = AttemptId::new();
-        let scratch = retry_transient(context, "scratch", || async {
-            Ok(self.scratch.begin(attempt).await?)
-        })
-        .await?;
-        let input = retry_transient(context, "stage_in", || async {
-            match self.staging.stage_in(&task.audio_path, &scratch).await {
-                Err(error) if error.is_full_scratch() && scratch.fills_its_disk(0).await? => {
-                    Err(WorkError::new(ErrorClass::Permanent, error))
-                }
-                staged => Ok(staged?),
-            }
-        })
-        .await?;
-        context.point("staged_in").await?;
-        let separated = retry_while_held(context, "separate", || {
-            context.stage("separate", self.separation.run(&input, &scratch, context))
-        })
-        .await?;
-        context.point("separated").await?;
-        let stored = retry_transient(context, "store", || async {
-            let stems = StemFiles {
-                vocals: &separated.vocals,
-                instrumental: &separated.instrumental,
-            };
-            let model = self.separation.model();
-            Ok(self
-                .staging
-                .store(&task.task_uuid, attempt, stems, &input.identity, model)
-                .await?)
-        })
-        .await;
-        // Once sent, the manifest may be published whatever the response is, and another worker may have published a
-        // result that names these stems.
-        let manifest_sent = AtomicBool::new(false);
-        let published = match stored {
-            Err(error) => Err(error),
-            Ok(stored) => {
-                let published = retry_transient(context, "show", || async {
-                    context.point("stored").await?;
-                    context.confirm().await?;
-                    manifest_sent.store(true, Ordering::Relaxed);
-                    Ok(self.staging.publish_manifest(&stored).await?)
-                });
-                published.await.map(|()| stored)
-            }
+        let storing = async {
+            let song = self.separate(task, attempt, context).await?;
+            context.point("separated").await?;
+            self.store(task, attempt, &song, context).await
         };
-        match published {
-            Ok(stored) => {
-                tracing::info!(task_uuid = %task.task_uuid, "Stems stored");
-                context.point("manifest_published").await?;
-                Ok(finished(task, stored.manifest()))
-            }
-            Err(error) if manifest_sent.load(Ordering::Relaxed) => {
-                tracing::info!(
-                    task_uuid = %task.task_uuid,
-                    %attempt,
-                    "The stems are kept: their manifest may be published; the uploader removes them with the task"
-                );
-                Err(error)
-            }
-            Err(error) => {
-                if let Err(left) = self.staging.discard_attempt(&task.task_uuid, attempt).await {
-                    tracing::warn!(task_uuid = %task.task_uuid, error = %left, "Cannot remove the stems of a failed attempt");
-                }
-                Err(error)
-            }
+        let stored = tokio::select! {
+            stored = storing => stored?,
+            state = self.wait_for_end(task) => return self.stop(task, state, context).await,
+        };
+        if let Some(state) = self.end_state(task).await {
+            return self.stop(task, state, context).await;
         }
+        self.publish(task, attempt, &stored, context).await
     }
 
     async fn report_failure(
@@ -149,7 +103,10 @@ impl Role for Processor {
         let hook_url = failure.hook_url.map(str::to_owned);
         let result = TaskResult::failure(failure.task_uuid.clone(), hook_url, failure.reason);
         Ok(Finished {
-            publish: Some(result),
+            publish: Some(TaskResult {
+                v1: failure.v1.cloned(),
+                ..result.with_error_code(failure.code)
+            }),
             success: false,
         })
     }
@@ -176,27 +133,6 @@ impl Role for Processor {
     }
 }
 
-impl Processor {
-    /// Whether the task succeeded: an uploader that finished before this task's commit has removed the stems from the
-    /// staging. If the final manifest cannot be read the task counts as unfinished and is separated again.
-    async fn has_succeeded(&self, task: &TaskId) -> bool {
-        let Some(finals) = &self.finals else {
-            return false;
-        };
-        match tokio::time::timeout(FINALS_LIMIT, finals.manifest(task)).await {
-            Ok(Ok(manifest)) => manifest.is_some_and(|manifest| manifest.status == FinalStatus::Success),
-            Ok(Err(error)) => {
-                tracing::warn!(task_uuid = %task, %error, "Cannot read the task's final manifest");
-                false
-            }
-            Err(_) => {
-                tracing::warn!(task_uuid = %task, "Cannot read the task's final manifest: timed out");
-                false
-            }
-        }
-    }
-}
-
 /// The success result, with the paths of the stems.
 fn finished(task: &Task, manifest: &StagingManifest) -> Finished {
     Finished {
@@ -207,8 +143,10 @@ fn finished(task: &Task, manifest: &StagingManifest) -> Finished {
                 vocals_path: manifest.vocals.path.clone(),
                 instrumental_path: manifest.instrumental.path.clone(),
             },
-            // The service loop sets it.
+            // The service loop sets both.
             task_message: None,
+            started_at: None,
+            v1: task.v1.clone(),
         }),
         success: true,
     }

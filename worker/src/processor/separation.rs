@@ -1,13 +1,16 @@
 //! Runs a song through the loaded model, on a blocking thread.
 
-use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::audio::{OutputFormat, WavSamples};
-use crate::engine::{Control, Progress};
+use separation_contract::api_task::FailureCode;
+
+use super::failure_code::failure_code;
+use super::output::{DEFAULT_FORMAT, bytes_per_frame};
+use crate::audio::{AudioError, OutputFormat, SAMPLE_RATE_HZ, check_encoder};
+use crate::engine::Progress;
 use crate::error::ErrorClass;
 use crate::locations::Locations;
 use crate::model::{ModelChoice, Provenance, StemName};
@@ -18,18 +21,26 @@ use crate::song::{
 use crate::storage::{AttemptScratch, Disk, StagedInput, is_disk_error, is_full, os_errors};
 use crate::work::{Dependency, WorkContext, WorkError, chain};
 
-/// Bytes of one frame of both stems: two channels of 16 bits each.
-const STEM_BYTES_PER_FRAME: u64 = 2 * 2 * 2;
+/// How the song of a task is separated.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SongOptions {
+    /// Format of the stems.
+    pub(super) format: OutputFormat,
+    /// The longest song, in seconds; `None` without a limit of the task.
+    pub(super) max_seconds: Option<u64>,
+}
 
-/// Separation settings: the defaults of `separation-worker separate`.
-const SETTINGS: SongSettings = SongSettings {
-    overlap: None,
-    denoise: false,
-    formula: Formula::Uvr,
-    normalize: Normalize::None,
-    format: StemFormat::Fixed(OutputFormat::Wav(WavSamples::Int16)),
-    rate: StemRate::Fixed,
-};
+/// Separation settings: the defaults of `separation-worker separate`, except for the format.
+fn settings(format: OutputFormat) -> SongSettings {
+    SongSettings {
+        overlap: None,
+        denoise: false,
+        formula: Formula::Uvr,
+        normalize: Normalize::None,
+        format: StemFormat::Fixed(format),
+        rate: StemRate::Fixed,
+    }
+}
 
 /// Why a model cannot serve tasks.
 #[derive(Debug, thiserror::Error)]
@@ -116,38 +127,89 @@ async fn disk_failure(
     WorkError::held(disk.dependency(&error_on_disk.cause), message)
 }
 
-/// Separates a song on this thread. Cancels the separation once its stems need more than `room` bytes. Returns its
-/// result and the bytes that the stems need.
+/// Limits of one song.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    options: SongOptions,
+    /// Scratch space for the stems, in bytes.
+    room: u64,
+}
+
+impl Limits {
+    /// Bytes that stems of this length need.
+    fn needed(&self, frames: u64) -> u64 {
+        frames.saturating_mul(bytes_per_frame(self.options.format))
+    }
+
+    /// Why a song of this length cannot be separated; `None` if it can.
+    fn exceeded(&self, frames: u64) -> Option<WorkError> {
+        if let Some(seconds) = self.options.max_seconds
+            && frames > seconds.saturating_mul(SAMPLE_RATE_HZ.into())
+        {
+            let problem = format!("the song is longer than the limit of {seconds} s");
+            let too_long = WorkError::new(ErrorClass::Permanent, problem);
+            return Some(too_long.with_code(FailureCode::InputTooLong));
+        }
+        let room = self.room;
+        (self.needed(frames) > room).then(|| {
+            WorkError::new(
+                ErrorClass::Permanent,
+                format!(
+                    "the stems need more than the remaining {room} bytes of scratch space; fix: raise SCRATCH_LIMIT_BYTES"
+                ),
+            )
+        })
+    }
+}
+
+/// Separates a song on this thread and reports its progress. Cancels the separation once the song exceeds its limits.
+/// Returns the result, and the largest length in frames that the song is known to have.
 fn separate_within(
     separator: &Mutex<Separator>,
     input: &StagedInput,
     outputs: &[StemOutput],
-    room: u64,
-    control: &Control,
-) -> Result<(Result<SongReport, SongError>, u64), SongError> {
-    // A panic leaves no state in the separator that the next song reads.
-    let mut separator = separator.lock().unwrap_or_else(PoisonError::into_inner);
-    // The previous song may have held the model until this one's time limit passed.
-    control
-        .check(Instant::now())
-        .map_err(|stopped| SongError::Separate(stopped.into()))?;
-    let bytes = |progress: Progress| {
-        progress.done_frames.max(progress.expected_frames.unwrap_or(0)) * STEM_BYTES_PER_FRAME
-    };
-    let mut needed = 0;
-    let done = separator.separate(
-        &input.path,
-        outputs,
-        &SETTINGS,
-        &mut |progress| {
-            needed = needed.max(bytes(progress));
-            if needed > room {
+    limits: Limits,
+    context: &WorkContext,
+) -> (Result<SongReport, SongError>, u64) {
+    let control = context.control();
+    let mut frames = 0;
+    let mut separate = || {
+        check_encoder(limits.options.format).map_err(SongError::Create)?;
+        // A panic leaves no state in the separator that the next song reads.
+        let mut separator = separator.lock().unwrap_or_else(PoisonError::into_inner);
+        // The previous song may have held the model until this one's time limit passed.
+        control
+            .check(Instant::now())
+            .map_err(|stopped| SongError::Separate(stopped.into()))?;
+        let mut report = |progress: Progress| {
+            let expected = progress.expected_frames.unwrap_or(0);
+            let declared = if progress.is_estimate { 0 } else { expected };
+            frames = frames.max(progress.done_frames).max(declared);
+            if limits.exceeded(frames).is_some() {
                 control.cancel.cancel();
             }
-        },
-        control,
-    );
-    Ok((done, needed))
+            if let Some(percent) = progress.done_frames.saturating_mul(100).checked_div(expected) {
+                context.report_progress(u8::try_from(percent).map_or(100, |percent| percent.min(100)));
+            }
+        };
+        let settings = settings(limits.options.format);
+        separator.separate(&input.path, outputs, &settings, &mut report, &control)
+    };
+    let done = separate();
+    (done, frames)
+}
+
+/// The error of a separation, which has this text.
+fn work_error(error: &SongError, message: String) -> WorkError {
+    if let SongError::Create(AudioError::Mp3NeedsFfmpeg | AudioError::Mp3NeedsLame) = error {
+        let fix = "install ffmpeg with libmp3lame on the workers";
+        return WorkError::held(Dependency::new("ffmpeg", "missing", fix), message);
+    }
+    let failed = WorkError::new(error.class(), message);
+    match failure_code(error) {
+        Some(code) => failed.with_code(code),
+        None => failed,
+    }
 }
 
 impl Separation {
@@ -161,7 +223,7 @@ impl Separation {
         locations: &Locations,
     ) -> Result<Self, ModelError> {
         let separator = Separator::load(choice, options, locations)?;
-        separator.check(&SETTINGS)?;
+        separator.check(&settings(DEFAULT_FORMAT))?;
         let stems = separator.stems();
         let named = |name: &str| stems.iter().find(|stem| stem.as_str() == name).cloned();
         let (Some(vocals), Some(instrumental)) = (named("vocals"), named("instrumental")) else {
@@ -193,11 +255,17 @@ impl Separation {
         &self,
         input: &StagedInput,
         scratch: &AttemptScratch,
+        options: SongOptions,
         context: &WorkContext,
     ) -> Result<Separated, WorkError> {
+        let file = |stem: &str| {
+            scratch
+                .path()
+                .join(format!("{stem}.{}", options.format.extension()))
+        };
         let files = Separated {
-            vocals: scratch.path().join("vocals.wav"),
-            instrumental: scratch.path().join("instrumental.wav"),
+            vocals: file("vocals"),
+            instrumental: file("instrumental"),
         };
         let outputs = [
             (&self.vocals, &files.vocals),
@@ -208,41 +276,38 @@ impl Separation {
             path: path.clone(),
         });
         let room = scratch.remaining_bytes().await?;
-        // Messages must not contain a path that exists only in this process.
-        let known_as = match &input.shared {
-            Some(shared) => shared.resolved().display().to_string(),
-            None => "the song".to_owned(),
-        };
-        let reworded = |error: &(dyn Error + 'static)| {
-            chain(error).replace(&input.path.display().to_string(), &known_as)
-        };
+        let limits = Limits { options, room };
         // Keeps the input open until the separation has ended.
-        let staged = input.clone();
-        let separator = Arc::clone(&self.separator);
-        let control = context.control();
+        let (staged, separator, context) = (input.clone(), Arc::clone(&self.separator), context.clone());
         let task = tokio::task::spawn_blocking(move || {
-            separate_within(&separator, &staged, &outputs, room, &control)
+            separate_within(&separator, &staged, &outputs, limits, &context)
         });
-        match task.await {
-            Ok(Ok((_, needed))) if needed > room => Err(WorkError::new(
-                ErrorClass::Permanent,
-                format!(
-                    "the stems need more than the remaining {room} bytes of scratch space; fix: raise SCRATCH_LIMIT_BYTES"
-                ),
-            )),
-            Ok(Ok((Ok(song), _))) => {
-                tracing::info!(frames = song.frames, format = %song.input.format, "Separated");
-                Ok(files)
-            }
-            Ok(Ok((Err(error), needed))) => Err(match find_disk_error(&error) {
-                Some(error_on_disk) => disk_failure(error_on_disk, reworded(&error), scratch, needed).await,
-                None => WorkError::new(error.class(), reworded(&error)),
-            }),
-            Ok(Err(error)) => Err(WorkError::new(error.class(), reworded(&error))),
-            Err(panicked) => Err(WorkError::new(
-                ErrorClass::Bug,
-                format!("the separation panicked: {panicked}"),
-            )),
+        let (done, frames) = task.await.map_err(|panicked| {
+            WorkError::new(ErrorClass::Bug, format!("the separation panicked: {panicked}"))
+        })?;
+        if let Some(exceeded) = limits.exceeded(frames) {
+            return Err(exceeded);
         }
+        let error = match done {
+            Ok(song) => {
+                tracing::info!(frames = song.frames, format = %song.input.format, "Separated");
+                return Ok(files);
+            }
+            Err(error) => error,
+        };
+        let message = reworded(&error, input);
+        Err(match find_disk_error(&error) {
+            Some(error_on_disk) => disk_failure(error_on_disk, message, scratch, limits.needed(frames)).await,
+            None => work_error(&error, message),
+        })
     }
+}
+
+/// The text of an error, without the path of the song, which may exist only in this process.
+fn reworded(error: &SongError, input: &StagedInput) -> String {
+    let known_as = match &input.shared {
+        Some(shared) => shared.resolved().display().to_string(),
+        None => "the song".to_owned(),
+    };
+    chain(error).replace(&input.path.display().to_string(), &known_as)
 }

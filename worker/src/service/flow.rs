@@ -9,8 +9,10 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use separation_contract::api_task::FailureCode;
 use separation_contract::backoff::Backoff;
-use separation_contract::message::{MAX_MESSAGE_BYTES, Malformed, TaskId, TaskResult, requeue_value};
+use separation_contract::message::{MAX_MESSAGE_BYTES, Malformed, TaskResult, requeue_value};
+use separation_contract::names;
 use separation_contract::offset_metadata::OffsetMetadata;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +22,7 @@ use super::record::Record;
 use super::{Service, ServiceError};
 use crate::error::ErrorClass;
 use crate::faults;
-use crate::kafka::{CommitError, CommittedState, Header, KAFKA_FIX, Message, Position};
+use crate::kafka::{CommitError, CommittedState, Consumer, Header, KAFKA_FIX, Message, Position};
 use crate::telemetry::TraceContext;
 use crate::work::{
     Dependency, FailureReport, Finished, HoldableStep, Role, WorkContext, WorkError, WorkSupervisor,
@@ -47,17 +49,19 @@ const PUBLISH_BACKOFF: Backoff = Backoff {
 pub(super) struct Flow<'s, R> {
     service: &'s Service<R>,
     message: Message,
+    /// Position of the message, as `topic/partition@offset`.
+    full_position: String,
     /// Canceled when the message's partition is lost.
     lost: CancellationToken,
     /// Canceled when the worker is asked to stop.
     drain: CancellationToken,
     /// The metadata committed with the message's own offset.
-    record: Record<'s>,
+    record: Record<'s, Consumer>,
     /// The result that this worker published last, of this message or an earlier one.
     published: &'s RefCell<Option<Published>>,
 }
 
-/// A published result: the position of its task's message, and its JSON.
+/// A published result: the position of its task's message, and its JSON without the start of the attempt.
 pub(super) type Published = (Position, String);
 
 /// Why processing ends early.
@@ -90,8 +94,10 @@ impl<'s, R: Role> Flow<'s, R> {
         drain: CancellationToken,
         published: &'s RefCell<Option<Published>>,
     ) -> Self {
+        let settings = &service.settings;
         Self {
-            record: Record::new(&service.consumer, message.position),
+            record: Record::new(&service.consumer, message.position, settings.progress_interval),
+            full_position: format!("{}/{}", settings.topic, message.position),
             service,
             message,
             lost,
@@ -231,7 +237,7 @@ impl<'s, R: Role> Flow<'s, R> {
         }
         let attempts = self.record.attempts();
         if attempts >= self.service.settings.max_attempts {
-            return self.give_up_crashing(task, role.task(&message), attempts).await;
+            return self.give_up_crashing(task, &message, attempts).await;
         }
         self.record.start();
         if confirmed.is_none() {
@@ -255,7 +261,7 @@ impl<'s, R: Role> Flow<'s, R> {
     async fn give_up_crashing(
         &self,
         task: &str,
-        of: (&TaskId, Option<&str>),
+        message: &R::Message,
         attempts: u32,
     ) -> Result<MessageOutcome, Stop> {
         let reason = format!("the task crashed its worker {attempts} times");
@@ -265,13 +271,26 @@ impl<'s, R: Role> Flow<'s, R> {
             "The task crashed its workers; sending it to the dead-letter topic"
         );
         self.dead_letter("worker_crashes", &reason).await?;
-        self.report_failure(task, of, &reason).await?;
+        let failure = self.failure(message, &reason, FailureCode::WorkerCrashed);
+        self.report_failure(task, failure).await?;
         Ok(MessageOutcome::DeadLetter)
     }
 
-    /// Position of the message, as `topic/partition@offset`.
-    fn full_position(&self) -> String {
-        format!("{}/{}", self.service.settings.topic, self.message.position)
+    fn failure<'a>(
+        &'a self,
+        message: &'a R::Message,
+        reason: &'a str,
+        code: FailureCode,
+    ) -> FailureReport<'a> {
+        let (task_uuid, hook_url) = self.service.role.task(message);
+        FailureReport {
+            task_uuid,
+            hook_url,
+            v1: self.service.role.api_task(message),
+            reason,
+            code,
+            message: &self.full_position,
+        }
     }
 
     fn work_context(&self, deadline: Instant) -> (WorkContext, WorkSupervisor) {
@@ -316,9 +335,8 @@ impl<'s, R: Role> Flow<'s, R> {
                 if R::DEAD_LETTERS_FAILURES {
                     self.dead_letter("failed", &reason).await?;
                 }
-                let finished = self
-                    .report_failure(task, self.service.role.task(message), &reason)
-                    .await?;
+                let failure = self.failure(message, &reason, error.code());
+                let finished = self.report_failure(task, failure).await?;
                 self.service.role.clean_up(message, &finished).await;
                 Ok(MessageOutcome::Failed)
             }
@@ -334,8 +352,15 @@ impl<'s, R: Role> Flow<'s, R> {
         );
         self.dead_letter("malformed", &reason).await?;
         if let Some((task_uuid, hook_url)) = &malformed.known {
-            self.report_failure(task, (task_uuid, hook_url.as_deref()), &reason)
-                .await?;
+            let failure = FailureReport {
+                task_uuid,
+                hook_url: hook_url.as_deref(),
+                v1: None,
+                reason: &reason,
+                code: FailureCode::Internal,
+                message: &self.full_position,
+            };
+            self.report_failure(task, failure).await?;
         } else {
             self.commit(task, false).await?;
         }
@@ -343,18 +368,7 @@ impl<'s, R: Role> Flow<'s, R> {
     }
 
     /// Reports the failure of a message that is given up, and commits it.
-    async fn report_failure(
-        &self,
-        task: &str,
-        (task_uuid, hook_url): (&TaskId, Option<&str>),
-        reason: &str,
-    ) -> Result<Finished, Stop> {
-        let failure = FailureReport {
-            task_uuid,
-            hook_url,
-            reason,
-            message: &self.full_position(),
-        };
+    async fn report_failure(&self, task: &str, failure: FailureReport<'_>) -> Result<Finished, Stop> {
         let finished = loop {
             // The work's own deadline may have passed.
             let (context, mut supervisor) = self.work_context(Instant::now() + FAILURE_REPORT_LIMIT);
@@ -377,7 +391,7 @@ impl<'s, R: Role> Flow<'s, R> {
         Ok(finished)
     }
 
-    /// Runs a step of the role, and answers its requests to confirm the partition ownership.
+    /// Runs a step of the role, records its progress, and answers its requests to confirm the partition ownership.
     async fn drive<T>(
         &self,
         supervisor: &mut WorkSupervisor,
@@ -398,6 +412,9 @@ impl<'s, R: Role> Flow<'s, R> {
                     if let Err(Stop::Fatal(error)) = confirmed {
                         return Err(Stop::Fatal(error));
                     }
+                }
+                Ok(()) = supervisor.progress.changed() => {
+                    self.record.progress(*supervisor.progress.borrow_and_update());
                 }
                 () = self.lost.cancelled() => {
                     supervisor.cancel();
@@ -447,17 +464,22 @@ impl<'s, R: Role> Flow<'s, R> {
             return Ok(());
         };
         let result = TaskResult {
-            task_message: Some(self.full_position()),
+            task_message: Some(self.full_position.clone()),
             ..result.clone()
         };
+        // Without the start, which differs if another attempt began.
         let current = (self.message.position, result.to_json());
         if self.published.borrow().as_ref() == Some(&current) {
             // The partition was lost before the commit and assigned to this worker again.
             tracing::info!(position = %current.0, "The result is published already");
             return Ok(());
         }
+        let started = TaskResult {
+            started_at: self.record.started_at(),
+            ..result
+        };
         let topic = &self.service.settings.result_topic;
-        self.publish(topic, current.1.as_bytes(), &[]).await?;
+        self.publish(topic, started.to_json().as_bytes(), &[]).await?;
         self.published.replace(Some(current));
         Ok(())
     }
@@ -472,13 +494,13 @@ impl<'s, R: Role> Flow<'s, R> {
         let position = self.message.position;
         let header = |name, value: String| Header { name, value };
         let mut headers = vec![
-            header("dead-letter-reason", reason.to_owned()),
-            header("dead-letter-topic", self.service.settings.topic.clone()),
-            header("dead-letter-partition", position.partition.to_string()),
-            header("dead-letter-offset", position.offset.to_string()),
+            header(names::DEAD_LETTER_REASON, reason.to_owned()),
+            header(names::DEAD_LETTER_TOPIC, self.service.settings.topic.clone()),
+            header(names::DEAD_LETTER_PARTITION, position.partition.to_string()),
+            header(names::DEAD_LETTER_OFFSET, position.offset.to_string()),
         ];
         if kept.len() < value.len() {
-            headers.push(header("dead-letter-truncated-from", value.len().to_string()));
+            headers.push(header(names::DEAD_LETTER_TRUNCATED_FROM, value.len().to_string()));
         }
         self.publish(&self.service.settings.dead_letter_topic, kept, &headers)
             .await?;

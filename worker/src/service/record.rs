@@ -1,7 +1,9 @@
 //! The metadata record committed with the offset of the running message: its fields, and when they are committed.
 //!
 //! Committing the message's own offset also asks the broker whether this member still owns the partition. Only one
-//! commit is in flight at a time, so an earlier record never overwrites a later one or the next offset.
+//! commit is in flight at a time, so an earlier record never overwrites a later one or the next offset. Progress is the
+//! least important field: it is committed in one try, never while another commit runs or waits, and never once
+//! publishing began or the brokers refused its length.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -10,12 +12,41 @@ use separation_contract::offset_metadata::{Hold, OffsetMetadata};
 use tokio::sync::{Mutex, Notify};
 
 use crate::clock::unix_time;
-use crate::kafka::{CommitError, Consumer, Position};
+use crate::kafka::{CommitError, CommitTry, Consumer, Position};
+
+/// Commits of a group member that processes one message.
+pub(super) trait Commits {
+    /// Commits `position` as the next offset to read. Retries while that can succeed.
+    async fn commit(&self, position: Position, record: &OffsetMetadata) -> Result<(), CommitError>;
+
+    /// Commits in one try.
+    async fn commit_once(
+        &self,
+        position: Position,
+        record: &OffsetMetadata,
+    ) -> Result<CommitTry, CommitError>;
+}
+
+impl Commits for Consumer {
+    async fn commit(&self, position: Position, record: &OffsetMetadata) -> Result<(), CommitError> {
+        Consumer::commit(self, position, record).await
+    }
+
+    async fn commit_once(
+        &self,
+        position: Position,
+        record: &OffsetMetadata,
+    ) -> Result<CommitTry, CommitError> {
+        Consumer::commit_once(self, position, record).await
+    }
+}
 
 /// The record of one message, and the commits that write it.
-pub(super) struct Record<'s> {
-    consumer: &'s Consumer,
+pub(super) struct Record<'s, C> {
+    commits: &'s C,
     position: Position,
+    /// Minimum time between two commits of progress.
+    progress_interval: Duration,
     fields: RefCell<Fields>,
     /// Notified when the fields change.
     changed: Notify,
@@ -35,23 +66,30 @@ struct Fields {
     start: Option<u64>,
     /// The worker was asked to stop.
     draining: bool,
+    /// Progress of the work, 0 to 100.
+    percent: Option<u8>,
+    /// The progress in the last committed record.
+    committed_percent: Option<u8>,
     /// The dependency that refuses the worker.
     held: Option<Hold>,
     /// The message is in the dead-letter topic.
     dead_lettered: bool,
     /// Whether the committed record was read; nothing is committed before.
     loaded: bool,
-    /// Whether the fields changed since they were last committed.
+    /// Whether fields other than the progress changed since they were last committed.
     changed: bool,
+    /// Whether progress is no longer committed: publishing began, or the record is too long for the brokers.
+    progress_ended: bool,
     /// Whether the next offset was committed; this record is no longer written.
     completed: bool,
 }
 
-impl<'s> Record<'s> {
-    pub(super) fn new(consumer: &'s Consumer, position: Position) -> Self {
+impl<'s, C: Commits> Record<'s, C> {
+    pub(super) fn new(commits: &'s C, position: Position, progress_interval: Duration) -> Self {
         Self {
-            consumer,
+            commits,
             position,
+            progress_interval,
             fields: RefCell::default(),
             changed: Notify::new(),
             commit_lock: Mutex::new(()),
@@ -75,9 +113,19 @@ impl<'s> Record<'s> {
         self.fields.borrow().committed.attempt
     }
 
+    /// When the last attempt began, in Unix seconds: this one, or an earlier one whose result is published now.
+    pub(super) fn started_at(&self) -> Option<u64> {
+        self.fields.borrow().record().start
+    }
+
     /// Records that processing starts now. [`Self::write_changes`] commits it.
     pub(super) fn start(&self) {
         self.change(|fields| fields.start = Some(unix_time().as_secs()));
+    }
+
+    /// Records the progress of the work, 0 to 100. [`Self::write_changes`] commits it at intervals.
+    pub(super) fn progress(&self, percent: u8) {
+        self.fields.borrow_mut().percent = Some(percent);
     }
 
     /// Records that the worker was asked to stop. The platform may kill it, so this attempt does not count.
@@ -110,12 +158,15 @@ impl<'s> Record<'s> {
         }
     }
 
-    /// Commits the record whenever it changes; returns only with an error after which the client cannot continue. A
-    /// lost partition is handled by `Flow`.
+    /// Commits the record whenever it changes, and new progress at intervals; returns only with an error after which
+    /// the client cannot continue. A lost partition is handled by `Flow`.
     pub(super) async fn write_changes(&self) -> CommitError {
         loop {
-            self.changed.notified().await;
-            match self.write_changed().await {
+            let written = tokio::select! {
+                () = self.changed.notified() => self.write_changed().await,
+                () = tokio::time::sleep(self.progress_interval) => self.write_progress().await,
+            };
+            match written {
                 Ok(()) => {}
                 Err(CommitError::Lost | CommitError::NoTopic) => std::future::pending().await,
                 Err(error) => return error,
@@ -132,8 +183,30 @@ impl<'s> Record<'s> {
         Ok(())
     }
 
-    /// Asks the broker whether this member still owns the partition, unless it confirmed that within `fresh`.
+    /// Commits new progress, unless another commit runs or waits: later ones include it.
+    async fn write_progress(&self) -> Result<(), CommitError> {
+        let Ok(_lock) = self.commit_lock.try_lock() else {
+            return Ok(());
+        };
+        let Some(record) = self.fields.borrow().new_progress() else {
+            return Ok(());
+        };
+        let requested_at = Instant::now();
+        match self.commits.commit_once(self.position, &record).await? {
+            CommitTry::Accepted => {
+                self.fields.borrow_mut().committed_percent = record.percent;
+                self.confirmed_at.set(Some(requested_at));
+            }
+            CommitTry::Failed => {}
+            CommitTry::RecordTooLong => self.fields.borrow_mut().progress_ended = true,
+        }
+        Ok(())
+    }
+
+    /// Asks the broker whether this member still owns the partition, unless it confirmed that within `fresh`. Called
+    /// right before anything is published: progress is not committed from now on.
     pub(super) async fn confirm(&self, fresh: Duration) -> Result<(), CommitError> {
+        self.fields.borrow_mut().progress_ended = true;
         let is_fresh = || self.confirmed_at.get().is_some_and(|at| at.elapsed() <= fresh);
         if is_fresh() {
             return Ok(());
@@ -152,7 +225,7 @@ impl<'s> Record<'s> {
         };
         // The session lasts at least `session.timeout.ms` from this time on.
         let requested_at = Instant::now();
-        self.consumer.commit(self.position, &record).await?;
+        self.commits.commit(self.position, &record).await?;
         self.confirmed_at.set(Some(requested_at));
         Ok(())
     }
@@ -161,7 +234,7 @@ impl<'s> Record<'s> {
     pub(super) async fn commit_next(&self, next: Position) -> Result<(), CommitError> {
         let _lock = self.commit_lock.lock().await;
         self.fields.borrow_mut().completed = true;
-        self.consumer.commit(next, &OffsetMetadata::default()).await
+        self.commits.commit(next, &OffsetMetadata::default()).await
     }
 }
 
@@ -176,7 +249,7 @@ impl Fields {
             record.attempt = self.committed.attempt.saturating_add(u32::from(counts));
             record.draining = self.draining;
             record.start = self.start;
-            record.percent = None;
+            record.percent = self.percent;
         }
         record
     }
@@ -187,9 +260,21 @@ impl Fields {
             return None;
         }
         self.changed = false;
-        Some(self.record())
+        let record = self.record();
+        self.committed_percent = record.percent;
+        Some(record)
+    }
+
+    /// The record to commit with new progress; `None` if there is none, or none may be committed.
+    fn new_progress(&self) -> Option<OffsetMetadata> {
+        let is_new = self.start.is_some() && self.percent != self.committed_percent;
+        let is_allowed = !self.changed && !self.progress_ended && !self.completed;
+        (is_new && is_allowed).then(|| self.record())
     }
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {
@@ -235,6 +320,24 @@ mod tests {
         assert_eq!(fields.record().to_string(), "start=9;held=s3:403@10");
         fields.held = None;
         assert_eq!(fields.record().to_string(), "attempt=1;start=9");
+    }
+
+    #[test]
+    fn progress_is_committed_once_and_not_while_another_commit_follows_or_publishing_began() {
+        let mut fields = loaded_fields("attempt=1;start=5;percent=40");
+        fields.percent = Some(1);
+        assert_eq!(fields.new_progress(), None, "processing has not started");
+        fields.start = Some(9);
+        fields.changed = true;
+        assert_eq!(fields.new_progress(), None, "the start is committed with it");
+        let taken = fields.take().expect("a record");
+        assert_eq!(taken.to_string(), "attempt=2;start=9;percent=1");
+        assert_eq!(fields.new_progress(), None);
+        fields.percent = Some(2);
+        let new = fields.new_progress().expect("new progress");
+        assert_eq!(new.to_string(), "attempt=2;start=9;percent=2");
+        fields.progress_ended = true;
+        assert_eq!(fields.new_progress(), None);
     }
 
     #[test]

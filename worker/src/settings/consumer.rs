@@ -81,6 +81,10 @@ pub struct ConsumerArguments {
     #[arg(long, env = env::SETTLE_MS, default_value = "1000", value_name = "MS",
           value_parser = clap::value_parser!(u64).range(0..=MAX_SESSION_MS))]
     settle_ms: u64,
+    /// Seconds between two commits of a running task's progress
+    #[arg(long, env = env::PROGRESS_SECONDS, default_value = "3", value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=MAX_SESSION_MS / 1_000))]
+    progress_seconds: u64,
 }
 
 /// Consumer settings of one role.
@@ -110,6 +114,8 @@ pub struct ConsumerSettings {
     pub max_attempts: u32,
     /// How long the assignment must be unchanged before the first message.
     pub start_delay: Duration,
+    /// Minimum time between two commits of a running task's progress.
+    pub progress_interval: Duration,
 }
 
 /// When a task's input is deleted; always after its result is committed.
@@ -228,6 +234,7 @@ impl ConsumerArguments {
             policy,
             max_attempts: self.max_attempts,
             start_delay: Duration::from_millis(self.settle_ms),
+            progress_interval: Duration::from_secs(self.progress_seconds),
         })
     }
 }

@@ -15,8 +15,8 @@ pub use model::{ModelArguments, ModelDirectories, ModelReference};
 pub use model_address::{AddressNames, ModelAddress, ModelLocation, Sha256Hex};
 pub use outbound::{OutboundAllow, OutboundArguments, WebhookArguments};
 pub use storage::{
-    ObjectAddress, S3Arguments, S3ConnectionArguments, S3Credentials, S3Settings, ScratchArguments,
-    StagingArguments, StagingSettings,
+    ObjectAddress, RetentionArguments, RetentionSettings, S3Arguments, S3ConnectionArguments, S3Credentials,
+    S3Settings, ScratchArguments, StagingArguments, StagingSettings,
 };
 
 pub use separation_daemon::SettingError;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Args;
 use secrecy::SecretString;
@@ -10,6 +11,11 @@ use separation_contract::environment as env;
 use url::Url;
 
 use super::{DeleteInput, SettingError};
+
+/// The longest retention: ten years.
+const MAX_RETENTION_DAYS: i64 = 3_650;
+
+const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 
 /// Options for the connection to the object store.
 #[derive(Debug, Clone, Args)]
@@ -53,6 +59,9 @@ pub struct S3Arguments {
     /// URL prefix of public links to stems
     #[arg(long, env = env::S3_PUBLIC_DOMAIN, default_value = "", hide_default_value = true, value_name = "URL")]
     s3_public_domain: String,
+    /// URL of the S3 server as clients of the API reach it, for presigned links to stems and uploads; empty means none
+    #[arg(long, env = env::S3_PUBLIC_ENDPOINT, default_value = "", hide_default_value = true, value_name = "URL")]
+    s3_public_endpoint: String,
 }
 
 /// The object store.
@@ -70,6 +79,8 @@ pub struct S3Settings {
     pub stems_prefix: String,
     /// URL prefix of public links, without a trailing slash.
     pub public_domain: Option<String>,
+    /// The server's URL as clients of the API reach it; none means no presigned links.
+    pub public_endpoint: Option<Url>,
     /// `endpoint/bucket/key` rather than `bucket.endpoint/key`.
     pub path_style: bool,
 }
@@ -141,6 +152,29 @@ pub struct ScratchArguments {
     pub scratch_limit_bytes: u64,
 }
 
+/// Options for deleting old files.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Retention")]
+pub struct RetentionArguments {
+    /// Days after which finished stems are deleted [default: never]
+    #[arg(long, env = env::STEMS_RETENTION_DAYS, value_name = "DAYS",
+          value_parser = clap::value_parser!(u16).range(1..=MAX_RETENTION_DAYS))]
+    stems_retention_days: Option<u16>,
+    /// Days after which songs that no task deleted are deleted [default: never]
+    #[arg(long, env = env::INPUTS_RETENTION_DAYS, value_name = "DAYS",
+          value_parser = clap::value_parser!(u16).range(1..=MAX_RETENTION_DAYS))]
+    inputs_retention_days: Option<u16>,
+}
+
+/// Ages at which files are deleted; none: never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionSettings {
+    /// Of finished stems.
+    pub stems: Option<Duration>,
+    /// Of staged songs.
+    pub inputs: Option<Duration>,
+}
+
 /// An address in an object store: `s3://bucket/key`. As a prefix, the object key is empty or ends with a slash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ObjectAddress {
@@ -205,7 +239,7 @@ impl S3ConnectionArguments {
     /// # Errors
     /// When the endpoint is not an http(s) URL, or only one of access key ID and secret access key is set.
     pub fn settings(&self) -> Result<S3Settings, SettingError> {
-        let endpoint = non_empty(&self.s3_endpoint_url).map(server_address).transpose()?;
+        let endpoint = server_address(env::S3_ENDPOINT_URL, &self.s3_endpoint_url)?;
         let credentials = match (&self.aws_access_key_id, &self.aws_secret_access_key) {
             (None, None) => None,
             (Some(key), Some(secret)) => Some(S3Credentials {
@@ -231,6 +265,7 @@ impl S3ConnectionArguments {
             bucket: None,
             stems_prefix: String::new(),
             public_domain: None,
+            public_endpoint: None,
         })
     }
 }
@@ -239,7 +274,7 @@ impl S3Arguments {
     /// Validates the options.
     ///
     /// # Errors
-    /// As [`S3ConnectionArguments::settings`].
+    /// As [`S3ConnectionArguments::settings`], and when the public endpoint is not an http(s) URL.
     pub fn settings(&self) -> Result<S3Settings, SettingError> {
         let public_domain = non_empty(&self.s3_public_domain).map(|domain| {
             let domain = domain.trim_end_matches('/');
@@ -253,6 +288,7 @@ impl S3Arguments {
             bucket: non_empty(&self.s3_bucket_name).map(str::to_owned),
             stems_prefix: directory_prefix(&self.s3_stems_prefix),
             public_domain,
+            public_endpoint: server_address(env::S3_PUBLIC_ENDPOINT, &self.s3_public_endpoint)?,
             ..self.connection.settings()?
         })
     }
@@ -284,6 +320,17 @@ impl StagingArguments {
     }
 }
 
+impl RetentionArguments {
+    /// The options as durations.
+    pub fn settings(&self) -> RetentionSettings {
+        let days = |days: u16| Duration::from_secs(u64::from(days) * SECONDS_PER_DAY);
+        RetentionSettings {
+            stems: self.stems_retention_days.map(days),
+            inputs: self.inputs_retention_days.map(days),
+        }
+    }
+}
+
 impl StagingSettings {
     /// Whether inputs or stems are stored in an object store.
     pub fn uses_s3(&self) -> bool {
@@ -291,8 +338,12 @@ impl StagingSettings {
     }
 }
 
-/// The URL without username and password: the SDK does not use them, and links and logs show the URL.
-fn server_address(text: &str) -> Result<Url, SettingError> {
+/// The URL that `variable` is set to, without username and password: the SDK does not use them, and links and logs show
+/// the URL. None if it is empty.
+fn server_address(variable: &'static str, text: &str) -> Result<Option<Url>, SettingError> {
+    let Some(text) = non_empty(text) else {
+        return Ok(None);
+    };
     let url = Url::parse(text).ok();
     let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let mut url = url.ok_or_else(|| {
@@ -301,12 +352,12 @@ fn server_address(text: &str) -> Result<Url, SettingError> {
             true => "not an http(s) URL".to_owned(),
             false => format!("`{text}` is not an http(s) URL"),
         };
-        SettingError::new(env::S3_ENDPOINT_URL, problem, "write it as http://host:port")
+        SettingError::new(variable, problem, "write it as http://host:port")
     })?;
     // Neither can fail for a URL with a host.
     let _ = url.set_username("");
     let _ = url.set_password(None);
-    Ok(url)
+    Ok(Some(url))
 }
 
 /// The prefix with one slash at its end, or none.
@@ -359,6 +410,8 @@ mod tests {
         assert_eq!(endpoint.as_str(), "http://s3:9000/");
         let refused = s3(&["--s3-endpoint-url=ann:pass-of-ann@s3:9000"]).expect_err("no address");
         assert!(!refused.to_string().contains("pass-of-ann"), "{refused}");
+        let refused = s3(&["--s3-public-endpoint=s3.example"]).expect_err("no URL");
+        assert!(refused.to_string().contains("S3_PUBLIC_ENDPOINT"), "{refused}");
     }
 
     #[test]
@@ -400,6 +453,28 @@ mod tests {
                 Err(ObjectAddressError),
                 "{refused:?}"
             );
+        }
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct RetentionLine {
+        #[command(flatten)]
+        retention: RetentionArguments,
+    }
+
+    #[test]
+    fn nothing_expires_unless_a_retention_of_1_to_3650_days_is_set() {
+        let parse = |options: &[&str]| {
+            let line = <RetentionLine as clap::Parser>::try_parse_from([&["test"], options].concat());
+            line.map(|line| line.retention.settings())
+        };
+        let set = parse(&["--stems-retention-days=1", "--inputs-retention-days=3650"]).expect("valid");
+        assert_eq!(set.stems, Some(Duration::from_secs(86_400)));
+        assert_eq!(set.inputs, Some(Duration::from_secs(3_650 * 86_400)));
+        let unset = parse(&[]).expect("valid");
+        assert_eq!((unset.stems, unset.inputs), (None, None));
+        for refused in ["--stems-retention-days=0", "--inputs-retention-days=3651"] {
+            parse(&[refused]).expect_err(refused);
         }
     }
 }

@@ -45,6 +45,14 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
+    /// Opens a file that this process created, wherever it is. Blocks.
+    pub(crate) fn own(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            file: Arc::new(File::open(path)?),
+            resolved: path.to_owned(),
+        })
+    }
+
     pub(crate) fn file(&self) -> &File {
         &self.file
     }

@@ -136,6 +136,22 @@ impl StorageError {
         matches!(self, Self::Missing { .. })
     }
 
+    /// Whether the object store does not have the requested feature.
+    pub(crate) fn is_not_implemented(&self) -> bool {
+        matches!(self, Self::Objects { code, .. } if code == "NotImplemented" || code == "501")
+    }
+
+    /// Whether the object store refuses these credentials access to the object. Some stores answer so for objects that do
+    /// not exist, if the credentials may not list the bucket.
+    pub(crate) fn is_access_denied(&self) -> bool {
+        matches!(self, Self::Objects { code, .. } if code == "AccessDenied" || code == "403")
+    }
+
+    /// Whether the requested range begins after the end of the object.
+    pub fn is_unsatisfiable_range(&self) -> bool {
+        matches!(self, Self::Objects { code, .. } if code == "InvalidRange" || code == "416")
+    }
+
     /// An error of a file on the shared volume.
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         Self::file_on(Disk::Shared, action, path)

@@ -45,6 +45,7 @@ mod tests {
             bucket: Some("stems".into()),
             stems_prefix: String::new(),
             public_domain: public_domain.map(str::to_owned),
+            public_endpoint: None,
             path_style: true,
         };
         assert_eq!(public_url(&settings, "stems", "t1_vocals.wav"), expected);

@@ -31,6 +31,7 @@ pub struct Metrics {
 #[derive(Debug, Clone)]
 pub struct ApiMetrics {
     requests: IntCounterVec,
+    request_seconds: HistogramVec,
     holds: Holds,
     families: Families,
 }
@@ -54,6 +55,12 @@ impl ApiMetrics {
                 "Requests to the API, by HTTP status",
                 &["status"],
             ),
+            request_seconds: families.durations(
+                "separation_request_seconds",
+                "Duration of requests to the API up to the response's body, by method and route",
+                &["method", "route"],
+                &SECONDS,
+            ),
             holds: Holds::register(&mut families),
             families,
         }
@@ -67,6 +74,13 @@ impl ApiMetrics {
     /// Counts a response by its HTTP status.
     pub fn request(&self, status: u16) {
         self.requests.with_label_values(&[&status.to_string()]).inc();
+    }
+
+    /// Records the duration of a request. `route` is the pattern that its path matched.
+    pub fn request_took(&self, method: &'static str, route: &str, took: Duration) {
+        self.request_seconds
+            .with_label_values(&[method, route])
+            .observe(took.as_secs_f64());
     }
 
     /// The metric families.

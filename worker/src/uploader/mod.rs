@@ -1,19 +1,29 @@
 //! The uploader: uploads stems to their final object keys, writes the manifest, calls the webhook and records its
-//! delivery in the manifest.
+//! delivery in the manifest. Results of tasks of the HTTP API v1 are stored in an area of their own instead.
 //!
 //! The final manifest records which steps are complete, so a repeated result skips them. Must never call a webhook
 //! before the manifest contains what it reports, and never remove staged stems that are not under their final object
 //! keys.
 
+mod preview;
 mod remaining;
+mod sweep;
+mod v1;
 
+use separation_contract::api_task::ApiTask;
 use separation_contract::message::{Malformed, Outcome, TaskId, TaskResult};
 use separation_contract::names;
 
+pub use self::sweep::Sweep;
+
 use self::remaining::{Ending, RemainingSteps, remaining_steps};
+use self::v1::V1Results;
 use crate::clock::unix_time;
 use crate::error::ErrorClass;
-use crate::storage::{FinalManifest, FinalStatus, Finals, Staging, StemSource, StorageError, WebhookState};
+use crate::storage::{
+    FinalManifest, FinalStatus, Finals, Scratch, Staging, StemSource, StorageError, WebhookState,
+};
+use crate::task_store::TaskStore;
 use crate::webhook::{Webhook, WebhookContent, WebhookOutcome};
 use crate::work::{FailureReport, Finished, Role, WorkContext, WorkError, retry_transient};
 
@@ -23,15 +33,24 @@ pub struct Uploader {
     staging: Staging,
     finals: Finals,
     webhook: Webhook,
+    v1: V1Results,
 }
 
 /// A result that was uploaded and reported.
 const DONE: Finished = Finished::unpublished(true);
 
 impl Uploader {
-    /// Uploads from `staging` to `finals`.
-    pub fn new(staging: Staging, finals: Finals, webhook: Webhook) -> Self {
+    /// Uploads from `staging` to `finals`, and stems of the HTTP API v1 to `tasks`. Makes previews in `scratch`; without,
+    /// it makes none.
+    pub fn new(
+        staging: Staging,
+        finals: Finals,
+        webhook: Webhook,
+        tasks: TaskStore,
+        scratch: Option<Scratch>,
+    ) -> Self {
         Self {
+            v1: V1Results::new(staging.clone(), tasks, scratch),
             staging,
             finals,
             webhook,
@@ -54,7 +73,14 @@ impl Role for Uploader {
         (&message.task_uuid, message.hook_url.as_deref())
     }
 
+    fn api_task<'m>(&self, message: &'m TaskResult) -> Option<&'m ApiTask> {
+        message.v1.as_ref()
+    }
+
     async fn find_completed(&self, message: &TaskResult) -> Result<Option<Finished>, WorkError> {
+        if let Some(task) = self.v1.task_of(message).await? {
+            return self.v1.find_completed(&task).await;
+        }
         let manifest = self.manifest(&message.task_uuid).await?;
         Ok(match remaining_steps(manifest, ending_of(message)) {
             RemainingSteps::Nothing => Some(DONE),
@@ -63,6 +89,10 @@ impl Role for Uploader {
     }
 
     async fn work(&self, message: &TaskResult, context: &WorkContext) -> Result<Finished, WorkError> {
+        let v1 = retry_transient(context, "read_record", || self.v1.task_of(message)).await?;
+        if let Some(task) = v1 {
+            return self.v1.work(&task, message, context).await;
+        }
         let task = &message.task_uuid;
         let found = retry_transient(context, "read_manifest", || self.manifest(task)).await?;
         let manifest = match remaining_steps(found, ending_of(message)) {
@@ -91,6 +121,10 @@ impl Role for Uploader {
         failure: FailureReport<'_>,
         context: &WorkContext,
     ) -> Result<Finished, WorkError> {
+        let v1 = retry_transient(context, "read_record", || self.v1.task_of_failure(&failure)).await?;
+        if let Some(task) = v1 {
+            return self.v1.report_failure(&task, &failure, context).await;
+        }
         let found = retry_transient(context, "read_manifest", || self.manifest(failure.task_uuid)).await?;
         let message = Some(failure.message);
         let manifest = match remaining_steps(found, Ending::Failure { message }) {
@@ -166,7 +200,7 @@ impl Uploader {
                 let now = unix_time().as_secs();
                 Ok(FinalManifest::success(task, &self.finals, state, now))
             }
-            Outcome::Failure { error_message } => {
+            Outcome::Failure { error_message, .. } => {
                 let failed = message.task_message.as_deref();
                 let now = unix_time().as_secs();
                 Ok(FinalManifest::failed(task, error_message, failed, state, now))

@@ -1,18 +1,21 @@
-//! Webhooks: one POST of JSON when a task ends, signed if a secret is set, sent up to three times.
+//! Webhooks: one POST of JSON when a task ends, signed if a secret is set. Those of the drop-in API are sent up to three
+//! times; those of the HTTP API v1 as often as its schedule says.
 //!
 //! Every delivery carries the same `webhook-id`, so that a receiver can recognize duplicates. Must call addresses only
 //! through [`outbound`], which checks them.
 
 mod body;
+mod event;
+mod headers;
 mod signature;
 
 use std::time::Duration;
 
-use separation_contract::message::TaskId;
-
 pub use body::{WebhookContent, WebhookOutcome};
+pub use event::{Attempt, Event, event_id, send};
 pub use signature::{SecretError, Signer};
 
+use self::headers::headers;
 use crate::clock::unix_time;
 use crate::error::ErrorClass;
 use crate::outbound::{self, OutboundError};
@@ -75,7 +78,8 @@ impl Webhook {
         let body = content.to_json();
         let mut pauses = PAUSES.into_iter();
         loop {
-            let headers = self.headers(content.task_uuid, unix_time().as_secs(), &body, trace);
+            let now = unix_time().as_secs();
+            let headers = headers(&self.signers, content.task_uuid.as_str(), now, &body, trace);
             let Err(error) = self.call(url, &headers, &body).await else {
                 return Ok(());
             };
@@ -103,26 +107,5 @@ impl Webhook {
             200..=299 => Ok(()),
             status => Err(WebhookError::Status { status }),
         }
-    }
-
-    /// The headers of one request; the timestamp is the time of this request, so that receivers can refuse old ones.
-    fn headers(
-        &self,
-        task: &TaskId,
-        timestamp: u64,
-        body: &[u8],
-        trace: TraceContext,
-    ) -> Vec<(&'static str, String)> {
-        let mut headers = vec![
-            ("webhook-id", task.to_string()),
-            ("webhook-timestamp", timestamp.to_string()),
-            (TraceContext::HEADER, trace.child().to_string()),
-        ];
-        if !self.signers.is_empty() {
-            let signatures = self.signers.iter();
-            let signatures = signatures.map(|signer| signer.sign(task.as_str(), timestamp, body));
-            headers.push(("webhook-signature", signatures.collect::<Vec<_>>().join(" ")));
-        }
-        headers
     }
 }

@@ -1,9 +1,9 @@
-//! Limits of the work on one message: deadline, cancellation, and ownership of its partition.
+//! The work on one message: its deadline, cancellation, progress, and the ownership of its partition.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Dependency, WorkError};
@@ -19,7 +19,7 @@ pub type OwnershipRequest = oneshot::Sender<bool>;
 /// object store takes up to 120 s. A longer try counts as a failure of the dependency.
 const STEP_LIMIT: Duration = Duration::from_secs(150);
 
-/// The work's side: deadline, cancellation and ownership of one message.
+/// The work's side: deadline, cancellation, progress and ownership of one message.
 #[derive(Debug, Clone)]
 pub struct WorkContext {
     /// The message's trace.
@@ -29,6 +29,7 @@ pub struct WorkContext {
     cancel: CancelToken,
     canceled: CancellationToken,
     requests: mpsc::Sender<OwnershipRequest>,
+    progress: watch::Sender<u8>,
 }
 
 /// Deadlines of the work and of its running step.
@@ -45,6 +46,8 @@ struct Deadlines {
 pub struct WorkSupervisor {
     /// Requests of the work; each must be answered.
     pub requests: mpsc::Receiver<OwnershipRequest>,
+    /// Progress of the work, 0 to 100.
+    pub progress: watch::Receiver<u8>,
     cancel: CancelToken,
     canceled: CancellationToken,
 }
@@ -54,6 +57,7 @@ impl WorkContext {
     pub fn new(deadline: Instant, trace: TraceContext, metrics: Metrics) -> (Self, WorkSupervisor) {
         // The work sends one request at a time.
         let (sender, requests) = mpsc::channel(1);
+        let (progress, reported) = watch::channel(0);
         let (cancel, canceled) = (CancelToken::new(), CancellationToken::new());
         let context = Self {
             trace,
@@ -62,9 +66,11 @@ impl WorkContext {
             cancel: cancel.clone(),
             canceled: canceled.clone(),
             requests: sender,
+            progress,
         };
         let work = WorkSupervisor {
             requests,
+            progress: reported,
             cancel,
             canceled,
         };
@@ -103,6 +109,12 @@ impl WorkContext {
             cancel: self.cancel.clone(),
             deadline: Some(self.deadline()),
         }
+    }
+
+    /// Reports the progress of the work, 0 to 100. May be called from any thread, as often as it changes.
+    pub fn report_progress(&self, percent: u8) {
+        self.progress
+            .send_if_modified(|reported| std::mem::replace(reported, percent) != percent);
     }
 
     /// Waits until the work is canceled: its partition was lost, or the work is overdue.

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use separation_contract::api_task::FailureCode;
 use separation_daemon::chain;
 
 use super::Dependency;
@@ -13,6 +14,7 @@ use crate::error::ErrorClass;
 pub struct WorkError {
     class: ErrorClass,
     dependency: Option<Dependency>,
+    code: Option<FailureCode>,
     source: Box<dyn Error + Send + Sync>,
 }
 
@@ -22,6 +24,7 @@ impl WorkError {
         Self {
             class,
             dependency: None,
+            code: None,
             source: source.into(),
         }
     }
@@ -31,8 +34,24 @@ impl WorkError {
         Self {
             class: ErrorClass::Dependency,
             dependency: Some(dependency),
+            code: None,
             source: source.into(),
         }
+    }
+
+    /// This error with the code that the HTTP API v1 reports.
+    #[must_use]
+    pub fn with_code(mut self, code: FailureCode) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    /// The code that the HTTP API v1 reports; by default that of the error's class.
+    pub fn code(&self) -> FailureCode {
+        self.code.unwrap_or(match self.class {
+            ErrorClass::TimedOut => FailureCode::TimedOut,
+            _ => FailureCode::Internal,
+        })
     }
 
     /// The dependency that refuses or fails, for errors of the class `Dependency`.
@@ -58,3 +77,17 @@ impl fmt::Display for WorkError {
 }
 
 impl Error for WorkError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_is_that_of_the_class_unless_it_is_set() {
+        let error = |class| WorkError::new(class, "no");
+        assert_eq!(error(ErrorClass::TimedOut).code(), FailureCode::TimedOut);
+        assert_eq!(error(ErrorClass::Permanent).code(), FailureCode::Internal);
+        let coded = error(ErrorClass::TimedOut).with_code(FailureCode::InputUnreadable);
+        assert_eq!(coded.code(), FailureCode::InputUnreadable);
+    }
+}

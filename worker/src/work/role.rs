@@ -1,5 +1,6 @@
 //! The interface of a role.
 
+use separation_contract::api_task::{ApiTask, FailureCode};
 use separation_contract::message::{Malformed, TaskId, TaskResult};
 
 use super::{WorkContext, WorkError};
@@ -28,8 +29,12 @@ pub struct FailureReport<'a> {
     pub task_uuid: &'a TaskId,
     /// URL of its webhook, if any.
     pub hook_url: Option<&'a str>,
+    /// Its client and output if it was posted to the HTTP API v1.
+    pub v1: Option<&'a ApiTask>,
     /// The reason, as the webhook reports it.
     pub reason: &'a str,
+    /// The reason's code.
+    pub code: FailureCode,
     /// Position of the message, as `topic/partition@offset`.
     pub message: &'a str,
 }
@@ -56,6 +61,9 @@ pub trait Role: Send + Sync + 'static {
 
     /// The task of a message, and the URL of its webhook.
     fn task<'m>(&self, message: &'m Self::Message) -> (&'m TaskId, Option<&'m str>);
+
+    /// Client and output of a message's task, if it was posted to the HTTP API v1.
+    fn api_task<'m>(&self, message: &'m Self::Message) -> Option<&'m ApiTask>;
 
     /// Returns the result if an earlier attempt completed the work.
     ///

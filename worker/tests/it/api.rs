@@ -5,6 +5,14 @@ mod failures;
 mod real;
 mod stopping;
 mod submit;
+mod v1_authentication;
+mod v1_bench;
+mod v1_leftovers;
+mod v1_songs;
+mod v1_stems;
+mod v1_tasks;
+mod v1_uploads;
+mod v1_webhooks;
 
 use bench::{Answer, Bench, Form, PASSWORD, Songs, basic};
 use reqwest::Method;
@@ -177,7 +185,11 @@ async fn a_task_is_followed_from_the_queue_to_its_stems() {
     assert_eq!(status().await, json!({"status": "queued"}));
     let progress = |committed, begun| {
         let committed = Some(committed);
-        *api.queue.progress.lock().unwrap() = Some(QueueProgress { committed, begun });
+        *api.queue.progress.lock().unwrap() = Some(QueueProgress {
+            committed,
+            begun,
+            ..QueueProgress::default()
+        });
     };
     progress(0, true);
     assert_eq!(status().await, json!({"status": "queued", "position": 2}));
@@ -208,23 +220,105 @@ async fn the_openapi_document_matches_the_snapshot() {
 }
 
 #[tokio::test]
-async fn the_page_runs_only_its_own_script() {
+async fn the_page_runs_only_its_own_files() {
     let api = Bench::guarded(&[]).await;
-    let response = api.http.get(format!("{}/", api.url)).send().await.unwrap();
+    let get = async |path: &str| {
+        let response = api.http.get(format!("{}{path}", api.url)).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        let headers = response.headers().clone();
+        (headers, response.text().await.unwrap())
+    };
+    let nonce = async || {
+        let (headers, page) = get("/").await;
+        let policy = headers["content-security-policy"].to_str().unwrap().to_owned();
+        let nonce = policy
+            .split("'nonce-")
+            .nth(1)
+            .and_then(|rest| rest.split('\'').next());
+        let nonce = nonce.unwrap().to_owned();
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self'; "),
+            "{policy}"
+        );
+        assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
+        assert!(page.contains(&format!("nonce=\"{nonce}\"")), "{page}");
+        (nonce, page)
+    };
+    let ((first, page), (second, _)) = (nonce().await, nonce().await);
+    assert_ne!(first, second);
+    for foreign in [
+        "<style",
+        "style=",
+        " onclick",
+        "</script>\n<script>",
+        "=\"//",
+        "src=\"http",
+        "href=\"http",
+    ] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+
+    // All files that the page and its scripts name.
+    let mut names: Vec<String> = quoted_after(&page, "/assets/");
+    let mut checked = std::collections::BTreeSet::new();
+    while let Some(name) = names.pop() {
+        if !checked.insert(name.clone()) {
+            continue;
+        }
+        let path = format!("/assets/{name}");
+        let (headers, content) = get(&path).await;
+        let expected = match name.rsplit('.').next().unwrap() {
+            "js" => "text/javascript",
+            "css" => "text/css",
+            _ => "image/svg+xml",
+        };
+        assert!(
+            headers["content-type"].to_str().unwrap().starts_with(expected),
+            "{name}"
+        );
+        assert_eq!(headers["cache-control"], "no-cache", "{name}");
+        let again = api.http.get(format!("{}{path}", api.url));
+        let again = again
+            .header("if-none-match", &headers["etag"])
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(again.status(), 304, "{name}");
+        names.extend(quoted_after(&content, "from \"./"));
+    }
+    assert!(
+        checked.contains("wavesurfer.esm.js") && checked.len() > 10,
+        "{checked:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_reference_of_the_api_needs_no_authentication_and_runs_nothing() {
+    let api = Bench::guarded(&[]).await;
+    let response = api.http.get(format!("{}/docs", api.url)).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
     let policy = response.headers()["content-security-policy"]
         .to_str()
         .unwrap()
         .to_owned();
     assert!(
-        policy.starts_with("default-src 'none'; style-src 'sha256-"),
+        policy.starts_with("default-src 'none'; style-src 'sha256-") && !policy.contains("unsafe"),
         "{policy}"
     );
-    assert!(!policy.contains("unsafe"), "{policy}");
     let page = response.text().await.unwrap();
-    for forbidden in ["src=", "href=\"http", "url(", "@import", " on", "style="] {
-        let tags = page.split("<script>").next().unwrap();
-        let found = forbidden != " on" && tags.contains(forbidden);
-        assert!(!found, "{forbidden}");
+    for path in ["/v1/tasks/{id}/cancel", "/generate"] {
+        assert!(
+            page.contains(&format!("<code>POST</code> <code>{path}</code>")),
+            "{path}"
+        );
     }
-    assert!(page.contains("/openapi.json"));
+}
+
+/// The texts after each `start` in `text`, until a quote.
+fn quoted_after(text: &str, start: &str) -> Vec<String> {
+    let found = text.split(start).skip(1);
+    found
+        .filter_map(|rest| Some(rest.split('"').next()?.to_owned()))
+        .collect()
 }

@@ -98,7 +98,7 @@ fn change(mut bytes: Vec<u8>, changes: Vec<(prop::sample::Index, u8)>) -> Vec<u8
 proptest! {
     #[test]
     fn a_mutated_message_is_parsed_as_it_is_written_or_refused(
-        file in 0..6_usize,
+        file in 0..8_usize,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {
         let value = change(corpus("messages").swap_remove(file).1, changes);

@@ -5,6 +5,7 @@
 mod agreement;
 mod api;
 mod command_line;
+mod commits;
 mod formats;
 mod fuzz_corpus;
 mod hostile_audio;
@@ -16,4 +17,5 @@ mod service;
 mod stopping;
 mod storage;
 mod streaming;
+mod task_store;
 mod uploader;

@@ -10,6 +10,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use separation_contract::api_task::ApiTask;
 use separation_contract::message::{Malformed, Outcome, Task, TaskId, TaskResult};
 use separation_contract::offset_metadata::OffsetMetadata;
 use separation_worker::error::ErrorClass;
@@ -29,6 +30,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// A message that the role processes; the test sends the outcome.
 struct Work {
     task: String,
+    context: WorkContext,
     answer: oneshot::Sender<Result<(), ErrorClass>>,
 }
 
@@ -54,6 +56,10 @@ impl Role for Scripted {
         (&task.task_uuid, task.hook_url.as_deref())
     }
 
+    fn api_task<'m>(&self, task: &'m Task) -> Option<&'m ApiTask> {
+        task.v1.as_ref()
+    }
+
     async fn find_completed(&self, task: &Task) -> Result<Option<Finished>, WorkError> {
         Ok(self.finds_completed.then(|| success(&task.task_uuid)))
     }
@@ -64,6 +70,7 @@ impl Role for Scripted {
         self.work
             .send(Work {
                 task: task_uuid.to_string(),
+                context: context.clone(),
                 answer,
             })
             .expect("the test listens");
@@ -80,12 +87,12 @@ impl Role for Scripted {
         failure: FailureReport<'_>,
         _context: &WorkContext,
     ) -> Result<Finished, WorkError> {
+        let result = TaskResult::failure(failure.task_uuid.clone(), None, failure.reason);
         Ok(Finished {
-            publish: Some(TaskResult::failure(
-                failure.task_uuid.clone(),
-                None,
-                failure.reason,
-            )),
+            publish: Some(TaskResult {
+                v1: failure.v1.cloned(),
+                ..result.with_error_code(failure.code)
+            }),
             success: false,
         })
     }
@@ -105,14 +112,16 @@ fn success(task: &TaskId) -> Finished {
                 instrumental_path: "/i".into(),
             },
             task_message: None,
+            started_at: None,
+            v1: None,
         }),
         success: true,
     }
 }
 
 /// A broker with topics of one partition, and options of the service.
-struct Rig {
-    broker: MockCluster<'static, DefaultProducerContext>,
+pub(crate) struct Rig {
+    pub(crate) broker: MockCluster<'static, DefaultProducerContext>,
     options: Vec<&'static str>,
 }
 
@@ -134,7 +143,7 @@ struct Options {
 }
 
 impl Rig {
-    fn new(options: &[&'static str]) -> Self {
+    pub(crate) fn new(options: &[&'static str]) -> Self {
         let broker = MockCluster::new(1).unwrap();
         for topic in ["uvr_tasks", "uvr_results", "uvr_tasks_dead_letters"] {
             broker.create_topic(topic, 1, 1).unwrap();
@@ -145,7 +154,7 @@ impl Rig {
         }
     }
 
-    fn settings(&self) -> (KafkaSettings, ConsumerSettings) {
+    pub(crate) fn settings(&self) -> (KafkaSettings, ConsumerSettings) {
         let servers = self.broker.bootstrap_servers();
         let mut arguments = vec!["test", "--bootstrap-servers", servers.as_str()];
         arguments.extend(["--auto-offset-reset", "earliest", "--settle-ms", "1"]);
@@ -204,7 +213,7 @@ impl Rig {
             .unwrap();
     }
 
-    async fn publish_task(&self, task: &str) {
+    pub(crate) async fn publish_task(&self, task: &str) {
         self.publish(&format!(r#"{{"task_uuid": "{task}", "audio_path": "/x"}}"#))
             .await;
     }
@@ -242,7 +251,7 @@ impl Rig {
     }
 
     /// The group's committed offset in the task topic, and its metadata.
-    fn committed(&self) -> (Option<i64>, OffsetMetadata) {
+    pub(crate) fn committed(&self) -> (Option<i64>, OffsetMetadata) {
         let mut requested = TopicPartitionList::new();
         requested.add_partition("uvr_tasks", 0);
         let answer = self.reader().committed_offsets(requested, DEADLINE).unwrap();
@@ -321,6 +330,8 @@ async fn one_message_at_a_time_is_processed_published_and_committed() {
     assert_eq!(running.finish().await, Exit::Drained);
     let results = rig.read("uvr_results", 2);
     assert!(results[0].0.contains(r#""task_uuid":"a""#) && results[1].0.contains(r#""task_uuid":"b""#));
+    let started_at = format!(r#""started_at":{}"#, record.start.unwrap());
+    assert!(results[0].0.contains(&started_at), "{}", results[0].0);
 }
 
 #[tokio::test]
@@ -416,6 +427,49 @@ async fn a_failure_is_published_or_requeued_by_the_policy() {
 }
 
 #[tokio::test]
+async fn the_failure_of_a_task_of_the_api_names_its_code_and_output() {
+    let rig = Rig::new(&[]);
+    let v1 = r#""v1":{"client":"acme","output":{"format":"mp3","stems":["vocals"]}}"#;
+    rig.publish(&format!(r#"{{"task_uuid": "a", "audio_path": "/x", {v1}}}"#))
+        .await;
+    let mut running = rig.start(false);
+    running
+        .next()
+        .await
+        .answer
+        .send(Err(ErrorClass::TimedOut))
+        .unwrap();
+    let result = rig.read("uvr_results", 1).remove(0).0;
+    check_failure(&result, r#""error_code":"timed_out""#);
+    check_failure(&result, v1);
+    running.finish().await;
+}
+
+#[tokio::test]
+async fn progress_is_committed_with_the_offset_of_the_running_message() {
+    let rig = Rig::new(&["--progress-seconds", "1"]);
+    rig.publish_task("a").await;
+    let mut running = rig.start(false);
+    let work = running.next().await;
+    let before = rig.reaches(0, 1).await;
+    assert_eq!(before.percent, None);
+    work.context.report_progress(40);
+    let deadline = Instant::now() + DEADLINE;
+    while rig.committed().1.percent != Some(40) {
+        assert!(Instant::now() < deadline, "{:?}", rig.committed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (committed, record) = rig.committed();
+    assert_eq!(
+        (committed, record.attempt, record.start),
+        (Some(0), 1, before.start)
+    );
+    work.answer.send(Ok(())).unwrap();
+    assert_eq!(running.finish().await, Exit::Drained);
+    assert_eq!(rig.committed(), (Some(1), OffsetMetadata::default()));
+}
+
+#[tokio::test]
 async fn a_malformed_task_becomes_a_dead_letter_and_the_next_is_processed() {
     let rig = Rig::new(&[]);
     rig.publish("{").await;
@@ -449,7 +503,9 @@ async fn a_message_that_crashes_its_worker_is_a_dead_letter_after_three_attempts
         running.crash().await;
     }
     let running = rig.start(false);
-    check_failure(&rig.read("uvr_results", 1)[0].0, "crashed its worker 3 times");
+    let result = rig.read("uvr_results", 1).remove(0).0;
+    check_failure(&result, "crashed its worker 3 times");
+    check_failure(&result, r#""error_code":"worker_crashed""#);
     assert_eq!(rig.read("uvr_tasks_dead_letters", 1).len(), 1);
     running.finish().await;
     assert_eq!(rig.committed(), (Some(1), OffsetMetadata::default()));

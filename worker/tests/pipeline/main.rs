@@ -6,10 +6,13 @@
 #![allow(clippy::unwrap_used, reason = "an error fails the test")]
 #![allow(clippy::print_stderr, reason = "long tests print their progress")]
 
+mod access_log;
 mod authentication;
 mod brokers;
 mod crashes;
+mod dead_letters;
 mod disk;
+mod documented_api;
 mod drain;
 mod end_to_end;
 mod fault_proxy;
@@ -21,8 +24,13 @@ mod rebalance;
 mod recovery;
 mod refusals;
 mod rig;
+mod schema;
 mod shutdown;
 mod storage_faults;
 mod store_refusals;
 mod uvr5_api;
+mod v1;
+mod v1_api;
+mod v1_uploads;
+mod webhook_commands;
 mod webhooks;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use separation_contract::environment as env;
 use separation_testbed::{Worker, eventually};
 
 use crate::rig::{Rig, STEP_TIMEOUT, held_at, separations};
@@ -240,7 +241,11 @@ async fn workers_that_join_and_leave_every_second_lose_and_repeat_nothing_under_
 async fn resumes_after_freeze(point: &str, assignor: &str) {
     let rig = Rig::new(1).await;
     let hold = rig.hold();
-    let options = |options: separation_testbed::WorkerOptions| options.env("KAFKA_ASSIGNOR", assignor);
+    // A commit of progress is due when the worker continues: it must not undo the successor's.
+    let options = |options: separation_testbed::WorkerOptions| {
+        let options = options.env(env::PROGRESS_SECONDS, "1");
+        options.env("KAFKA_ASSIGNOR", assignor)
+    };
     let frozen_worker = options(held_at(rig.processor(), point, &hold)).start().unwrap();
     let task = rig.submit(1).await;
     frozen_worker.wait_for_log("Held", STEP_TIMEOUT).await.unwrap();

@@ -11,6 +11,9 @@ use separation_testbed::{
     Kafka, Receiver, Record, S3Server, Site, TempDirectory, Worker, WorkerOptions, eventually, task_message,
     tiny_song,
 };
+use separation_worker::settings::{S3Credentials, S3Settings};
+use separation_worker::storage::S3;
+use separation_worker::task_store::TaskStore;
 use serde_json::Value;
 
 /// Timeout of any step, generous for a busy machine.
@@ -66,6 +69,25 @@ impl Rig {
     /// A worker that stages stems, and songs that the API stored, in the bucket.
     pub(crate) fn staged_in_s3(&self, options: WorkerOptions) -> WorkerOptions {
         options.env(env::S3_STAGING, format!("s3://{}/staging", self.site.bucket))
+    }
+
+    /// The tasks of the HTTP API v1.
+    pub(crate) async fn task_store(&self) -> TaskStore {
+        let settings = S3Settings {
+            endpoint: Some(self.s3.endpoint().parse().unwrap()),
+            credentials: Some(S3Credentials {
+                access_key: self.s3.access_key().into(),
+                secret_key: self.s3.secret_key().into(),
+                session_token: None,
+            }),
+            region: None,
+            bucket: Some(self.site.bucket.clone()),
+            stems_prefix: String::new(),
+            public_domain: None,
+            public_endpoint: None,
+            path_style: true,
+        };
+        TaskStore::new(S3::connect(&settings).await, &settings).unwrap()
     }
 
     /// A file that holds a worker started with [`held_at`] while it exists.

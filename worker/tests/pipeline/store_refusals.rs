@@ -95,10 +95,22 @@ async fn refusals_by_the_store_during_100_tasks_fail_none() {
         for number in 0..25 {
             tasks.insert(rig.submit_object(tiny_song(number)).await);
         }
+        // The uploader may have no results left, and must have some too.
+        uploader.sigstop().unwrap();
+        eventually("results that are not uploaded", STEP_TIMEOUT, async || {
+            let site = &rig.site;
+            let lag = rig
+                .kafka
+                .total_lag(&site.uploader_group, &site.result_topic)
+                .await?;
+            anyhow::Ok(lag >= 3)
+        })
+        .await;
         let workers = [&processor, &uploader];
         let before = workers.map(holds);
         let begun = Instant::now();
         refuse();
+        uploader.sigcont().unwrap();
         check_held(&rig, workers, before, begun).await;
         repair();
         let repaired = Instant::now();

@@ -1,5 +1,5 @@
-//! Benchmarks of the Kafka roles: losses after random kills, time per message, idle memory, stall after a
-//! killed worker.
+//! Benchmarks of the Kafka roles and the API: losses after random kills, time per message, idle memory, stall
+//! after a killed worker, many uploads.
 //!
 //! The measurements are made by the testbed's `pipeline-bench`, with real brokers and the release build of
 //! the worker.
@@ -42,6 +42,20 @@ struct Memory {
 struct Stall {
     session_timeout_seconds: f64,
     seconds: Vec<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Api {
+    uploads: usize,
+    at_once: usize,
+    bytes: u64,
+    seconds: f64,
+    refused: usize,
+    lost: Vec<String>,
+    peak_bytes: u64,
+    reads: usize,
+    read_ms_alone: f64,
+    read_ms_meanwhile: f64,
 }
 
 pub(super) fn kills(bench: &Bench<'_>) -> Result<Section> {
@@ -132,6 +146,44 @@ pub(super) fn stall(bench: &Bench<'_>) -> Result<Section> {
         ),
         header: vec!["", "min", "median", "max"],
         rows: vec![vec!["stall (s)".to_owned(), min, median, max]],
+    })
+}
+
+pub(super) fn api(bench: &Bench<'_>) -> Result<Section> {
+    let found: Api = measure(bench, &["api"])?;
+    let row = |what: &str, figure: String| vec![what.to_owned(), figure];
+    let times = found.read_ms_meanwhile / found.read_ms_alone;
+    Ok(Section {
+        title: "Uploads to the API",
+        text: format!(
+            "{} uploads of {:.1} MB (10^6 bytes) to `POST /v1/tasks` by {} clients, to one API process with its default limits, \
+             one local broker, and an S3 server for staging and records; clients, servers and API share the machine. A client \
+             whose request is refused with 503 repeats it after the time in Retry-After. Meanwhile `GET /v1/tasks/{{id}}` is \
+             sent {} times. Target: no lost task, at most 150 MB, and a 99th percentile of GET of at most 4 times that alone.",
+            found.uploads,
+            found.bytes as f64 / 1e6,
+            found.at_once,
+            found.reads
+        ),
+        header: vec!["", "figure"],
+        rows: vec![
+            row("tasks lost", found.lost.len().to_string()),
+            row(
+                "peak memory (MB)",
+                format!("{:.0}", found.peak_bytes as f64 / 1e6),
+            ),
+            row(
+                "99th percentile of GET alone (ms)",
+                format!("{:.1}", found.read_ms_alone),
+            ),
+            row(
+                "99th percentile of GET meanwhile (ms)",
+                format!("{:.1}", found.read_ms_meanwhile),
+            ),
+            row("GET meanwhile / alone", format!("{times:.1}")),
+            row("refused and repeated requests", found.refused.to_string()),
+            row("seconds in total", format!("{:.0}", found.seconds)),
+        ],
     })
 }
 

@@ -16,16 +16,23 @@ const UID: &str = "uid";
 const NOW: Moment = Moment::from_millis(1_000);
 
 fn plan() -> PoolPlan {
-    let yaml = "
+    plan_with("basicAuthSecretRef: {name: api}")
+}
+
+/// The plan of a pool whose API has these credentials.
+fn plan_with(credentials: &str) -> PoolPlan {
+    let yaml = format!(
+        "
 apiVersion: separation.dev/v1beta1
 kind: SeparationPool
-metadata: {name: vocals, namespace: media}
+metadata: {{name: vocals, namespace: media}}
 spec:
-  kafka: {bootstrapServers: 'k:1'}
-  storage: {stems: {bucket: stems}, staging: {s3: {}}}
-  api: {basicAuthSecretRef: {name: api}, replicas: 2}
-";
-    PoolPlan::from_pool(&from_yaml(yaml).unwrap()).unwrap()
+  kafka: {{bootstrapServers: 'k:1'}}
+  storage: {{stems: {{bucket: stems}}, staging: {{s3: {{}}}}}}
+  api: {{{credentials}, replicas: 2}}
+"
+    );
+    PoolPlan::from_pool(&from_yaml(&yaml).unwrap()).unwrap()
 }
 
 fn without_api() -> PoolPlan {
@@ -306,7 +313,6 @@ fn a_report_has_a_rollout_until_its_pods_were_available_and_the_problems() {
 #[test]
 fn a_missing_secret_is_reported_with_the_command_that_creates_it() {
     let plan = plan();
-    let api = plan.api.as_ref().unwrap();
     let mut secrets = SecretCache::new(Duration::from_secs(60));
     secrets.register(&plan);
     let mut problem_after = |read: Result<Option<&[&str]>, &str>| {
@@ -320,9 +326,8 @@ fn a_missing_secret_is_reported_with_the_command_that_creates_it() {
                 }
             })
         });
-        let name = SecretName::of(&plan.id, &api.username);
-        secrets.read(&name, secret.map_err(str::to_owned), NOW);
-        let problem = secret_problem(&secrets, &plan.id, api)?;
+        secrets.read(&secret_name("api"), secret.map_err(str::to_owned), NOW);
+        let problem = secret_problems(&secrets, &plan).pop()?;
         let expected = match read {
             Ok(_) => "SecretMissing",
             Err(_) => "SecretUnreadable",
@@ -349,4 +354,101 @@ fn a_missing_secret_is_reported_with_the_command_that_creates_it() {
         "{message}"
     );
     assert_eq!(problem_after(Ok(Some(&["username", "password"]))), None);
+}
+
+fn secret_name(name: &str) -> SecretName {
+    SecretName {
+        namespace: "media".to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+#[test]
+fn api_keys_and_password_that_are_missing_are_reported_once_for_each_secret() {
+    let problems = |credentials: &str, names: &[&str]| {
+        let plan = plan_with(credentials);
+        let mut secrets = SecretCache::new(Duration::from_secs(60));
+        secrets.register(&plan);
+        for name in names {
+            secrets.read(&secret_name(name), Ok(None), NOW);
+        }
+        let problems = secret_problems(&secrets, &plan);
+        let messages = problems.into_iter().map(|problem| problem.message.to_string());
+        messages
+            .map(|message| message.split_once("fix: ").unwrap().1.to_owned())
+            .collect::<Vec<_>>()
+    };
+    let create = "kubectl create secret generic";
+    assert_eq!(
+        problems(
+            "keysSecretRef: {name: keys}, basicAuthSecretRef: {name: api}",
+            &["keys", "api"]
+        ),
+        [
+            format!(
+                "{create} api --namespace media --from-literal=username=VALUE --from-literal=password=VALUE"
+            ),
+            format!("{create} keys --namespace media --from-file=keys.json=FILE"),
+        ]
+    );
+    assert_eq!(
+        problems(
+            "keysSecretRef: {name: api, key: clients}, basicAuthSecretRef: {name: api}",
+            &["api"]
+        ),
+        [format!(
+            "{create} api --namespace media --from-file=clients=FILE --from-literal=username=VALUE \
+             --from-literal=password=VALUE"
+        )]
+    );
+}
+
+#[test]
+fn a_signing_secret_that_is_missing_is_reported_if_the_api_signs_with_it() {
+    let problems = |credentials: &str| {
+        let mut plan = plan_with(credentials);
+        plan.outbound.signing_secrets = vec![SecretKey {
+            secret: "signing".to_owned(),
+            key: "secret".to_owned(),
+        }];
+        let mut secrets = SecretCache::new(Duration::from_secs(60));
+        secrets.register(&plan);
+        secrets.read(&secret_name("signing"), Ok(None), NOW);
+        secret_problems(&secrets, &plan)
+    };
+    let reported = problems("basicAuthSecretRef: {name: api}");
+    let [problem] = &*reported else {
+        panic!("one problem, not {reported:?}");
+    };
+    let fix = "fix: kubectl create secret generic signing --namespace media --from-literal=secret=VALUE";
+    assert!(problem.message.ends_with(fix), "{problem:?}");
+    assert_eq!(
+        problems("keysSecretRef: {name: api}"),
+        [],
+        "each API key has its own"
+    );
+}
+
+#[test]
+fn api_keys_that_do_not_fit_into_an_environment_variable_are_reported() {
+    let plan = plan_with("keysSecretRef: {name: keys}");
+    let mut secrets = SecretCache::new(Duration::from_secs(60));
+    secrets.register(&plan);
+    let mut problems_of = |bytes: usize| {
+        let keys = ByteString(vec![b'x'; bytes]);
+        let secret = Secret {
+            data: Some(BTreeMap::from([("keys.json".to_owned(), keys)])),
+            ..Secret::default()
+        };
+        secrets.read(&secret_name("keys"), Ok(Some(secret)), NOW);
+        secret_problems(&secrets, &plan)
+    };
+    assert_eq!(problems_of(MAX_API_KEYS_KIB * 1024), []);
+    let problems = problems_of(MAX_API_KEYS_KIB * 1024 + 1);
+    assert_eq!(&*problems[0].reason, "SecretTooLarge");
+    let message = &problems[0].message;
+    assert!(
+        message.contains("Secret media/keys has 102401 bytes in keys.json"),
+        "{message}"
+    );
 }

@@ -15,6 +15,7 @@ mod flac_streams;
 mod frame_stream;
 mod frames;
 mod guard;
+mod head;
 mod matroska;
 mod ogg;
 mod outline;
@@ -28,6 +29,7 @@ mod source;
 mod tags;
 mod wav_in;
 
+pub use head::{FileHead, inspect_head};
 pub use source::{
     FfmpegUse, FileSource, SourceInfo, SourceOptions, SourceReport, is_recognized, open, open_bytes,
 };

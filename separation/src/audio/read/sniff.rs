@@ -149,7 +149,8 @@ fn is_container_of_mpeg_frames(head: &[u8]) -> bool {
     SIGNATURES.iter().any(|magic| head.starts_with(magic))
 }
 
-fn offset_after_tags(input: &mut (impl Read + Seek)) -> io::Result<u64> {
+/// Where the tags at the start of a file end; beyond the file if a tag claims so.
+pub(super) fn offset_after_tags(input: &mut (impl Read + Seek)) -> io::Result<u64> {
     let mut offset = 0;
     for _ in 0..MAX_TAGS {
         let head = read_at(input, offset, tags::HEAD_BYTES)?;

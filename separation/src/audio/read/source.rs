@@ -153,6 +153,22 @@ pub fn is_recognized(path: &Path) -> Result<bool, AudioError> {
     Ok(matches!(sniffed, Ok(_) | Err(Unrecognized::ForFfmpeg(_))))
 }
 
+/// The length that the header of a file declares, by its first bytes; `is_complete` if these are all of it. None if the
+/// header declares none, or only the end of the file shows it.
+pub(super) fn declared_duration(head: &[u8], is_complete: bool, sniffed: Sniffed) -> Option<Duration> {
+    if sniffed.container == Container::Ogg && !is_complete {
+        return None;
+    }
+    let origin = Origin::Bytes(head.into());
+    let (_, input) = open_recognized(&origin, Path::new("(bytes)"), sniffed).ok()?;
+    let frames = match &input {
+        Input::Wav(wav) => wav.expected_frames(is_complete.then_some(head.len() as u64)),
+        Input::Packets(packets) if packets.is_length_estimated() => None,
+        Input::Packets(packets) => packets.expected_frames(),
+    };
+    Duration::try_from_secs_f64(frames? as f64 / f64::from(input.rate_hz())).ok()
+}
+
 /// Opens a file's content from memory, without ffmpeg: for small files and for fuzzing.
 ///
 /// # Errors
@@ -261,6 +277,13 @@ impl Input {
             Self::Packets(input) => input.depth(),
         }
     }
+
+    fn is_length_estimated(&self) -> bool {
+        match self {
+            Self::Wav(_) => false,
+            Self::Packets(input) => input.is_length_estimated(),
+        }
+    }
 }
 
 impl FileSource {
@@ -280,10 +303,9 @@ impl FileSource {
         let converter = converter(path, rate_hz)?;
         let expected_frames = frames.map(|frames| converted_frames(frames, rate_hz, SAMPLE_RATE_HZ));
         let limit = options.max_duration.map(|limit| (limit, frames_of(limit)));
-        let is_estimate = matches!(&input, Input::Packets(packets) if packets.is_length_estimated());
         if let (Some((limit, max_frames)), Some(expected)) = (limit, expected_frames)
             && expected > max_frames
-            && !is_estimate
+            && !input.is_length_estimated()
         {
             return Err(AudioError::too_long(path, limit));
         }
@@ -429,6 +451,10 @@ impl StereoSource for FileSource {
 
     fn expected_frames(&self) -> Option<u64> {
         self.info.expected_frames
+    }
+
+    fn is_length_estimated(&self) -> bool {
+        self.input.is_length_estimated()
     }
 }
 

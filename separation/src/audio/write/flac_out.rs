@@ -16,11 +16,11 @@ use crate::audio::{AudioError, FlacSamples, StereoBlock, StereoSink};
 /// Frames of audio in one FLAC frame, the usual number: 93 ms. At most one is buffered.
 const BLOCK_FRAMES: usize = 4_096;
 
-const CHANNELS: usize = 2;
-
 /// A FLAC file that is being written.
 pub(super) struct FlacSink {
     part: PartFile,
+    /// 2, or 1: the mean of left and right.
+    channels: usize,
     bits: u32,
     rate_hz: u32,
     config: Verified<flacenc::config::Encoder>,
@@ -39,6 +39,20 @@ pub(super) struct FlacSink {
 
 impl FlacSink {
     pub(super) fn create(path: &Path, samples: FlacSamples, rate_hz: u32) -> Result<Self, AudioError> {
+        Self::with_channels(2, path, samples, rate_hz)
+    }
+
+    /// A file with one channel, the mean of left and right.
+    pub(super) fn create_mono(path: &Path, samples: FlacSamples, rate_hz: u32) -> Result<Self, AudioError> {
+        Self::with_channels(1, path, samples, rate_hz)
+    }
+
+    fn with_channels(
+        channels: usize,
+        path: &Path,
+        samples: FlacSamples,
+        rate_hz: u32,
+    ) -> Result<Self, AudioError> {
         let bits = match samples {
             FlacSamples::Int16 => 16,
             FlacSamples::Int24 => 24,
@@ -51,16 +65,17 @@ impl FlacSink {
         config.subframe_coding.use_fixed = false;
         let mut sink = Self {
             part: PartFile::create(path)?,
+            channels,
             bits,
             rate_hz,
             config: config
                 .into_verified()
                 .map_err(|(_, error)| AudioError::encode(path)(error))?,
-            stream_info: StreamInfo::new(rate_hz as usize, CHANNELS, bits as usize)
+            stream_info: StreamInfo::new(rate_hz as usize, channels, bits as usize)
                 .map_err(AudioError::encode(path))?,
-            frame: FrameBuf::with_size(CHANNELS, BLOCK_FRAMES).map_err(AudioError::encode(path))?,
+            frame: FrameBuf::with_size(channels, BLOCK_FRAMES).map_err(AudioError::encode(path))?,
             quantizer: Quantizer::new(bits),
-            gathered: Vec::with_capacity(BLOCK_FRAMES * CHANNELS),
+            gathered: Vec::with_capacity(BLOCK_FRAMES * channels),
             md5: Md5::new(),
             frames: 0,
             flac_frames: 0,
@@ -72,11 +87,19 @@ impl FlacSink {
         Ok(sink)
     }
 
+    fn push(&mut self, sample: f32) -> Result<(), AudioError> {
+        self.gathered.push(self.quantizer.quantize(sample));
+        if self.gathered.len() == BLOCK_FRAMES * self.channels {
+            self.encode_gathered()?;
+        }
+        Ok(())
+    }
+
     fn encode_gathered(&mut self) -> Result<(), AudioError> {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        let frames = self.gathered.len() / CHANNELS;
+        let frames = self.gathered.len() / self.channels;
         if frames < BLOCK_FRAMES {
             // The last block.
             self.frame.resize(frames.max(flacenc::constant::MIN_BLOCK_SIZE));
@@ -130,7 +153,7 @@ impl FlacSink {
         // too few).
         let frames = if self.frames < 1 << 36 { self.frames } else { 0 };
         let packed = u64::from(self.rate_hz) << 44
-            | (CHANNELS as u64 - 1) << 41
+            | (self.channels as u64 - 1) << 41
             | u64::from(self.bits - 1) << 36
             | frames;
         header.extend_from_slice(&packed.to_be_bytes());
@@ -141,13 +164,11 @@ impl FlacSink {
 
 impl StereoSink for FlacSink {
     fn write(&mut self, block: &StereoBlock) -> Result<(), AudioError> {
-        for sample in block.interleaved() {
-            self.gathered.push(self.quantizer.quantize(sample));
-            if self.gathered.len() == BLOCK_FRAMES * CHANNELS {
-                self.encode_gathered()?;
-            }
+        if self.channels == 1 {
+            let mut frames = block.left.iter().zip(&block.right);
+            return frames.try_for_each(|(left, right)| self.push((left + right) / 2.0));
         }
-        Ok(())
+        block.interleaved().try_for_each(|sample| self.push(sample))
     }
 
     fn finish(mut self: Box<Self>) -> Result<UnpublishedFile, AudioError> {
@@ -186,41 +207,64 @@ mod tests {
         let report = sink.finish().unwrap().publish().unwrap();
         assert_eq!((report.frames, report.clipped_samples), (frames as u64, 0));
         let header_bytes = 42 + 32 * frames.div_ceil(BLOCK_FRAMES);
-        let max_bytes = header_bytes + frames * CHANNELS * if samples == FlacSamples::Int16 { 2 } else { 3 };
+        let max_bytes = header_bytes + frames * 2 * if samples == FlacSamples::Int16 { 2 } else { 3 };
         assert!(
             report.bytes <= max_bytes as u64,
             "{} bytes for {frames} frames",
             report.bytes
         );
-        let run = std::process::Command::new("ffmpeg")
-            .args(["-v", "error", "-err_detect", "crccheck+bitstream+explode", "-i"])
-            .arg(&path)
-            .args([
-                "-f",
-                "md5",
-                "-c:a",
-                if samples == FlacSamples::Int16 {
-                    "pcm_s16le"
-                } else {
-                    "pcm_s24le"
-                },
-                "-",
-            ])
-            .output()
-            .unwrap();
-        assert!(run.stderr.is_empty(), "{}", String::from_utf8_lossy(&run.stderr));
-        let bytes = std::fs::read(&path).unwrap();
-        let stored: String = bytes[26..42].iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(
-            String::from_utf8_lossy(&run.stdout).trim(),
-            format!("MD5={stored}")
-        );
+        check_md5(&path, samples);
         let mut source = open(&path, &SourceOptions::default()).unwrap();
         assert_eq!(source.info().rate_hz, rate_hz);
         if rate_hz == 44_100 {
             assert_eq!(source.expected_frames(), Some(frames as u64));
             let back = read_all(&mut source);
             assert!(back == block);
+        }
+    }
+
+    /// Lets ffmpeg decode the file and compares the MD5 of the samples with the stored one.
+    fn check_md5(path: &Path, samples: FlacSamples) {
+        let codec = match samples {
+            FlacSamples::Int16 => "pcm_s16le",
+            FlacSamples::Int24 => "pcm_s24le",
+        };
+        let run = std::process::Command::new("ffmpeg")
+            .args(["-v", "error", "-err_detect", "crccheck+bitstream+explode", "-i"])
+            .arg(path)
+            .args(["-f", "md5", "-c:a", codec, "-"])
+            .output()
+            .unwrap();
+        assert!(run.stderr.is_empty(), "{}", String::from_utf8_lossy(&run.stderr));
+        let bytes = std::fs::read(path).unwrap();
+        let stored: String = bytes[26..42].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            String::from_utf8_lossy(&run.stdout).trim(),
+            format!("MD5={stored}")
+        );
+    }
+
+    #[test]
+    fn mono_flac_is_the_mean_of_both_channels() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out.flac");
+        for frames in [1, 31, 4_096, 9_001] {
+            let steps = |n: usize| ((n * n) % 1_999) as f32 - 1_000.0;
+            let block = StereoBlock {
+                left: (0..frames).map(|n| steps(n) / 16_384.0).collect(),
+                right: (0..frames).map(|n| -steps(n + 7) / 16_384.0).collect(),
+            };
+            let mut sink = Box::new(FlacSink::create_mono(&path, FlacSamples::Int16, 44_100).unwrap());
+            sink.write(&block).unwrap();
+            sink.finish().unwrap().publish().unwrap();
+            check_md5(&path, FlacSamples::Int16);
+            let mut source = open(&path, &SourceOptions::default()).unwrap();
+            assert_eq!(source.info().channels, 1);
+            let back = read_all(&mut source);
+            let mean: Vec<f32> = (0..frames)
+                .map(|n| (steps(n) - steps(n + 7)) / 32_768.0)
+                .collect();
+            assert!(back.left == mean && back.right == mean, "{frames} frames");
         }
     }
 

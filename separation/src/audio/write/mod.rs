@@ -10,7 +10,7 @@ mod sink;
 mod spool;
 mod wav_out;
 
-pub use output::{check_encoder, create, create_at_rate};
+pub use output::{check_encoder, create, create_at_rate, create_mono_flac};
 pub use output_format::{FlacSamples, Mp3Bitrate, OutputFormat, WavSamples};
 pub use resampled::ResampledSink;
 pub(crate) use sink::directory_of;

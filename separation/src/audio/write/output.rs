@@ -5,7 +5,7 @@ use std::path::Path;
 use super::flac_out::FlacSink;
 use super::mp3_out::{self, Mp3Sink};
 use super::wav_out::WavSink;
-use crate::audio::{AudioError, OutputFormat, SAMPLE_RATE_HZ, StereoSink};
+use crate::audio::{AudioError, FlacSamples, OutputFormat, SAMPLE_RATE_HZ, StereoSink};
 
 /// Creates a file of `format` for `path`, at 44.1 kHz. It gets that name only when it is complete and published.
 ///
@@ -32,6 +32,17 @@ pub fn create_at_rate(
     }
 }
 
+/// Creates a FLAC file of 16 bits with one channel, the mean of left and right: a small file to listen to, not a stem.
+/// `rate_hz` is its sample rate, which is also that of the blocks to write.
+///
+/// # Errors
+/// As [`create_at_rate`].
+pub fn create_mono_flac(path: &Path, rate_hz: u32) -> Result<Box<dyn StereoSink>, AudioError> {
+    let samples = FlacSamples::Int16;
+    OutputFormat::Flac(samples).check_rate(rate_hz)?;
+    Ok(Box::new(FlacSink::create_mono(path, samples, rate_hz)?))
+}
+
 /// Checks that this machine can encode a format.
 ///
 /// # Errors
@@ -46,7 +57,7 @@ pub fn check_encoder(format: OutputFormat) -> Result<(), AudioError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audio::{FlacSamples, Mp3Bitrate, StereoBlock, WavSamples};
+    use crate::audio::{Mp3Bitrate, StereoBlock, WavSamples};
 
     #[test]
     fn full_scale_is_the_largest_sample_that_does_not_clip() {

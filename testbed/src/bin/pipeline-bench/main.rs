@@ -1,8 +1,9 @@
-//! Benchmarks the Kafka roles with real brokers, a real object store and real processes; prints one JSON
-//! object.
+//! Benchmarks the Kafka roles and the API with real brokers, a real object store and real processes; prints
+//! one JSON object.
 //!
 //! Run by `cargo xtask bench`, which builds the worker and records the output.
 
+mod api;
 mod kills;
 mod memory;
 mod messages;
@@ -45,6 +46,13 @@ enum Scenario {
     },
     /// Memory of an idle processor with the built-in model
     Memory,
+    /// Uploads to one API process, and the time of reading a task meanwhile
+    Api {
+        #[arg(long, default_value = "1000")]
+        uploads: usize,
+        #[arg(long, default_value = "50")]
+        at_once: usize,
+    },
     /// Time that a killed worker's task is stalled
     Stall {
         #[arg(long, default_value = "3")]
@@ -73,6 +81,7 @@ async fn main() -> Result<()> {
         Scenario::Kills { tasks, kills, seed } => kills::measure(&bench, tasks, kills, seed).await?,
         Scenario::Messages { tasks } => messages::measure(&bench, tasks).await?,
         Scenario::Memory => memory::measure(&bench).await?,
+        Scenario::Api { uploads, at_once } => api::measure(&bench, uploads, at_once).await?,
         Scenario::Stall { rounds } => stall::measure(&bench, rounds).await?,
     };
     // The result line; everything else goes to standard error.

@@ -21,20 +21,23 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Value> {
         .env("MODEL_NAME", "builtin")
         .start()?;
     worker.wait_for_log("Partitions assigned", LIMIT).await?;
-    let before = resident_bytes(&worker)?;
+    let before = status_bytes(&worker, "VmRSS")?;
     for number in 0..TASKS {
         site.submit(&song(20.0, number), "http://127.0.0.1:9/").await?;
     }
     bench.tasks_committed(&site, LIMIT).await;
-    Ok(json!({ "tasks": TASKS, "before_bytes": before, "after_bytes": resident_bytes(&worker)? }))
+    let after = status_bytes(&worker, "VmRSS")?;
+    Ok(json!({ "tasks": TASKS, "before_bytes": before, "after_bytes": after }))
 }
 
-/// `VmRSS`, which the kernel reports in kB.
-fn resident_bytes(worker: &Worker) -> Result<u64> {
+/// A field of a process's status that the kernel reports in kB: `VmRSS` is the resident memory, `VmHWM` its peak.
+pub(crate) fn status_bytes(worker: &Worker, field: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line
-        .context("no VmRSS in the process status")?
+    let value = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kilobytes = value
+        .with_context(|| format!("no {field} in the process status"))?
         .trim()
         .trim_end_matches("kB")
         .trim();

@@ -89,11 +89,14 @@ impl S3 {
                     .grace_period(times.stall)
                     .build(),
             );
+        let public = settings.public_endpoint.as_ref();
+        let signer = public.map(|endpoint| builder.clone().endpoint_url(endpoint.as_str()));
         if let Some(endpoint) = &settings.endpoint {
             builder = builder.endpoint_url(endpoint.as_str());
         }
         Self {
             client: aws_sdk_s3::Client::from_conf(builder.build()),
+            signer: signer.map(|signer| aws_sdk_s3::Client::from_conf(signer.build())),
             limits: TransferLimits::default(),
             times,
         }

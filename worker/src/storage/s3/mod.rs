@@ -3,7 +3,10 @@
 //! Returns errors with a class; the callers retry. Never holds more of an object than one part in memory.
 
 mod connect;
+mod create;
+mod listing;
 mod multipart;
+mod presign;
 mod response;
 mod transfer;
 
@@ -11,9 +14,13 @@ use std::path::Path;
 
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::io::AsyncWriteExt as _;
 
 pub use connect::TimeLimits;
+pub use create::Created;
+pub use listing::ListedObject;
+pub(crate) use listing::Pages;
 pub use transfer::{PreparedObject, TransferLimits};
 
 use self::response::response;
@@ -21,22 +28,21 @@ use super::StorageError;
 use crate::error::ErrorClass;
 use crate::settings::ObjectAddress;
 
-/// Maximum number of objects in one page of a listing: S3's limit.
-const PAGE_OBJECTS: usize = 1_000;
-
 /// Object key that is never written, read to check access.
 const PROBE: &str = ".separation-worker-probe";
 
 /// The code of a 404 response without an error code.
 const NOT_FOUND: &str = "404";
 
-/// The code of a response to a request for an object that has changed.
-const CHANGED: &str = "PreconditionFailed";
+/// The code of a response to a request whose condition on the object does not hold.
+const PRECONDITION_FAILED: &str = "PreconditionFailed";
 
 /// One object store; clones share its connections.
 #[derive(Debug, Clone)]
 pub struct S3 {
     client: aws_sdk_s3::Client,
+    /// Signs links for the public endpoint; none without one.
+    signer: Option<aws_sdk_s3::Client>,
     limits: TransferLimits,
     times: TimeLimits,
 }
@@ -48,15 +54,6 @@ pub struct ObjectHead {
     pub size: u64,
     /// The `ETag`, with quotes; changes with the content.
     pub etag: String,
-}
-
-/// An object in a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedObject {
-    /// The complete object key.
-    pub key: String,
-    /// Size in bytes.
-    pub size: u64,
 }
 
 impl S3 {
@@ -187,40 +184,15 @@ impl S3 {
         }
     }
 
-    /// The first objects, at most `limit_objects`, whose object keys start with that of `prefix`, in key order.
+    /// Starts reading an object of at most `limit_bytes`.
     ///
     /// # Errors
-    /// When the store fails.
-    pub async fn list(
+    /// As [`read_small`](Self::read_small).
+    pub(crate) async fn open(
         &self,
-        prefix: &ObjectAddress,
-        limit_objects: usize,
-    ) -> Result<Vec<ListedObject>, StorageError> {
-        let mut objects = Vec::new();
-        let mut continuation = None;
-        while objects.len() < limit_objects {
-            let page = PAGE_OBJECTS.min(limit_objects - objects.len());
-            let request = self.client.list_objects_v2();
-            let request = request.bucket(&prefix.bucket).prefix(&prefix.key);
-            // At most 1,000.
-            let request = request.max_keys(page as i32).set_continuation_token(continuation);
-            let answer = response("list", prefix, request.send()).await?;
-            objects.extend(answer.contents().iter().filter_map(|object| {
-                Some(ListedObject {
-                    key: object.key()?.to_owned(),
-                    size: size_of(object.size()),
-                })
-            }));
-            continuation = answer.next_continuation_token().map(str::to_owned);
-            if continuation.is_none() {
-                break;
-            }
-        }
-        Ok(objects)
-    }
-
-    /// Starts reading an object.
-    async fn open(&self, address: &ObjectAddress, limit_bytes: u64) -> Result<OpenObject, StorageError> {
+        address: &ObjectAddress,
+        limit_bytes: u64,
+    ) -> Result<OpenObject, StorageError> {
         self.open_from(address, None, limit_bytes).await
     }
 
@@ -250,7 +222,7 @@ impl S3 {
                         action: "read",
                         location: address.to_string(),
                         problem: "the store sent another part, or one of another object".to_owned(),
-                        code: CHANGED.to_owned(),
+                        code: PRECONDITION_FAILED.to_owned(),
                         class: ErrorClass::Transient,
                     });
                 }
@@ -274,6 +246,45 @@ impl S3 {
         object.check(object.head.size)?;
         Ok(object)
     }
+
+    /// Starts reading an object, or the part that `range`, a value of the header `Range`, names. A store may ignore it.
+    ///
+    /// # Errors
+    /// When the object does not exist or the store fails; see [`StorageError::is_unsatisfiable_range`].
+    pub(crate) async fn open_range(
+        &self,
+        address: &ObjectAddress,
+        range: Option<&str>,
+    ) -> Result<OpenPart, StorageError> {
+        let request = self.client.get_object().bucket(&address.bucket).key(&address.key);
+        let request = request.set_range(range.map(str::to_owned));
+        let answer = response("read", address, request.send()).await?;
+        Ok(OpenPart {
+            content_type: answer.content_type().map(str::to_owned),
+            content_range: answer.content_range().map(str::to_owned),
+            content: OpenObject {
+                location: address.to_string(),
+                head: ObjectHead {
+                    size: size_of(answer.content_length()),
+                    etag: answer.e_tag().unwrap_or_default().to_owned(),
+                },
+                offset: 0,
+                limit_bytes: u64::MAX,
+                read_bytes: 0,
+                body: answer.body,
+            },
+        })
+    }
+}
+
+/// An object, or a part of one, that is being read.
+pub(crate) struct OpenPart {
+    /// The content; its size is that of the part.
+    pub(crate) content: OpenObject,
+    /// The MIME type, if the object has one.
+    pub(crate) content_type: Option<String>,
+    /// The position of a part, as in the header `Content-Range`; none for the complete object.
+    pub(crate) content_range: Option<String>,
 }
 
 /// An object that is being read.
@@ -316,6 +327,15 @@ impl OpenObject {
                 Err(incomplete(&self.location, problem))
             }
         }
+    }
+
+    /// The content as a stream, which ends after its first error.
+    pub(crate) fn into_stream(self) -> BoxStream<'static, Result<Bytes, StorageError>> {
+        let content = stream::try_unfold(self, |mut object| async move {
+            let chunk = object.next().await?;
+            Ok::<_, StorageError>(chunk.map(|chunk| (chunk, object)))
+        });
+        content.boxed()
     }
 
     fn check(&self, bytes: u64) -> Result<(), StorageError> {

@@ -7,7 +7,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use tokio_util::io::ReaderStream;
 
 use super::file_names::{MANIFEST, part_name};
 use super::store::{Content, StagedFile, Store};
-use super::sweep::sweep;
+use super::sweep::{remove_inputs, sweep};
 use crate::storage::blocking::{blocking, in_background};
 use crate::storage::manifest::{MAX_BYTES, StagedStem};
 use crate::storage::{AttemptId, StorageError};
@@ -175,6 +175,11 @@ impl Store for DirectoryStore {
             Ok(())
         })
         .await
+    }
+
+    async fn remove_inputs_before(&self, time: u64) -> Result<usize, StorageError> {
+        let (inputs, time) = (self.inputs.clone(), UNIX_EPOCH + Duration::from_secs(time));
+        blocking(move || Ok(remove_inputs(&inputs, time))).await
     }
 }
 

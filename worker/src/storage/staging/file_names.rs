@@ -1,5 +1,8 @@
 //! Names of staged files.
 
+use separation_contract::message::TaskId;
+use separation_contract::names;
+
 use crate::storage::AttemptId;
 
 /// Name of the manifest in its task's directory.
@@ -19,4 +22,11 @@ pub(super) fn is_part_name(name: &str) -> bool {
     inner
         .and_then(|inner| inner.rsplit_once('.'))
         .is_some_and(|(name, attempt)| !name.is_empty() && AttemptId::is_valid(attempt))
+}
+
+/// The task to whose song the API gives this name; none for other files.
+pub(super) fn task_of_input(name: &str) -> Option<TaskId> {
+    let (task, _) = name.rsplit_once('_')?;
+    let task = TaskId::parse(task).ok()?;
+    (names::input_name(&task) == name).then_some(task)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::settings::ObjectAddress;
 use crate::storage::confine::OpenFile;
-use crate::storage::{InputIdentity, StagingManifest};
+use crate::storage::{InputIdentity, PreparedObject, S3, StagingManifest, StorageError};
 
 /// A song that can be read as a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,25 @@ impl StemSource {
     pub fn size(&self) -> u64 {
         match self {
             Self::File { size, .. } | Self::Object { size, .. } => *size,
+        }
+    }
+
+    /// Sends the stem's data, up to the last request, which makes it visible at `to`.
+    ///
+    /// # Errors
+    /// When the stem does not exist or the store fails.
+    pub(crate) async fn prepare(
+        &self,
+        s3: &S3,
+        to: &ObjectAddress,
+        content_type: &str,
+    ) -> Result<PreparedObject, StorageError> {
+        match self {
+            Self::File { file, .. } => {
+                let prepared = s3.prepare_upload(&file.path(), to, content_type).await;
+                prepared.map_err(|error| error.at(file.resolved()))
+            }
+            Self::Object { address, size } => s3.prepare_copy(address, *size, to, content_type).await,
         }
     }
 }

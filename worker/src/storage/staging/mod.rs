@@ -13,7 +13,7 @@ mod store;
 mod sweep;
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -36,6 +36,7 @@ use crate::settings::{ObjectAddress, StagingSettings};
 pub struct Staging {
     sources: Sources,
     store: Arc<dyn Store>,
+    location: String,
 }
 
 impl Staging {
@@ -63,8 +64,20 @@ impl Staging {
                 Arc::new(ObjectStore::new(s3, prefix.clone()))
             }
         };
-        let sources = Sources::new(inputs, stems, settings, s3);
-        Ok(Self { sources, store })
+        let location = match &settings.s3_staging {
+            None => inputs.path().display().to_string(),
+            Some(prefix) => prefix.to_string(),
+        };
+        Ok(Self {
+            sources: Sources::new(inputs, stems, settings, s3),
+            store,
+            location,
+        })
+    }
+
+    /// Where songs are staged: a directory, or the address of a prefix.
+    pub(crate) fn location(&self) -> &str {
+        &self.location
     }
 
     /// Identity of the song at `audio_path`; none if it does not exist.
@@ -118,6 +131,14 @@ impl Staging {
             .store
             .put(task, StagedFile::Input, content.boxed(), limit_bytes);
         stored.await.map(|()| location)
+    }
+
+    /// The `audio_path` at which [`Self::put_input`] stores the song of `task`.
+    ///
+    /// # Errors
+    /// When the path is not UTF-8.
+    pub fn input_path(&self, task: &TaskId) -> Result<String, StorageError> {
+        self.store.location(task, StagedFile::Input)
     }
 
     /// Deletes the input of `task` if its name is `<task>_input.wav`, as the API stores it: a shared file, or an object
@@ -246,6 +267,29 @@ impl Staging {
     /// When it does not exist or may not be read.
     pub async fn stem(&self, path: &str) -> Result<StemSource, StorageError> {
         self.sources.stem(path).await
+    }
+
+    /// A path from which `stem` can be read: the shared file, valid while `stem` is held, or a copy of the object in
+    /// `scratch`.
+    ///
+    /// # Errors
+    /// When the object cannot be read or is larger than the scratch space.
+    pub async fn stem_file(
+        &self,
+        stem: &StemSource,
+        scratch: &AttemptScratch,
+    ) -> Result<PathBuf, StorageError> {
+        self.sources.stem_file(stem, scratch).await
+    }
+
+    /// Deletes songs that were stored before `time`, in Unix seconds, under names of the API, `<task>_input.wav`, unless the
+    /// record of their task still exists: it has not ended then. Returns their number. Other files stay. Continues after a
+    /// song that cannot be deleted.
+    ///
+    /// # Errors
+    /// When the storage cannot list the songs.
+    pub async fn remove_inputs_before(&self, time: u64) -> Result<usize, StorageError> {
+        self.store.remove_inputs_before(time).await
     }
 
     /// Removes a stem that uvr5-api's processor stored for `task`: a file below the directory of stems whose name

@@ -6,17 +6,21 @@
 use std::path::Path;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt as _, stream};
 use separation_contract::message::TaskId;
 use separation_contract::names;
 
-use super::file_names::MANIFEST;
+use super::file_names::{MANIFEST, task_of_input};
 use super::store::{Content, StagedFile, Store};
 use crate::settings::ObjectAddress;
 use crate::storage::manifest::{MAX_BYTES, StagedStem};
-use crate::storage::{AttemptId, S3, StorageError};
+use crate::storage::{AttemptId, Deletions, ListedObject, S3, StorageError};
 
 /// Maximum number of objects listed when a task is removed: the two stems of 2,500 attempts.
 const MAX_OBJECTS: usize = 5_000;
+
+/// Songs that are looked up and deleted simultaneously.
+const DELETIONS_IN_FLIGHT: usize = 8;
 
 /// Prefix of songs' names.
 const INPUTS: &str = "inputs";
@@ -41,6 +45,16 @@ impl ObjectStore {
             StagedFile::Record => format!("{INPUTS}/{}", names::record_name(task)),
             StagedFile::Manifest => format!("{task}/{MANIFEST}"),
         })
+    }
+
+    /// Deletes the song of a task unless its record exists: the task has not ended then. Returns the number of deleted
+    /// objects.
+    async fn remove_ended_input(&self, task: TaskId) -> Result<usize, StorageError> {
+        let record = self.address(&task, StagedFile::Record);
+        if self.s3.head(&record).await?.is_some() {
+            return Ok(0);
+        }
+        self.delete(&task, StagedFile::Input).await.map(|()| 1)
     }
 
     fn stem_address(&self, task: &TaskId, attempt: AttemptId, name: &str) -> ObjectAddress {
@@ -120,6 +134,24 @@ impl Store for ObjectStore {
             }
         }
         Ok(())
+    }
+
+    async fn remove_inputs_before(&self, time: u64) -> Result<usize, StorageError> {
+        let songs = self.prefix.join(&format!("{INPUTS}/"));
+        let task_of_old = |object: ListedObject| {
+            let name = object.key.strip_prefix(&songs.key)?;
+            task_of_input(name).filter(|_| object.modified_at < time)
+        };
+        let (mut pages, mut deletions) = (self.s3.pages(&songs), Deletions::default());
+        while let Some(page) = pages.next_page().await? {
+            let tasks = page.into_iter().filter_map(task_of_old);
+            let removals = stream::iter(tasks.map(|task| self.remove_ended_input(task)));
+            let mut removals = removals.buffer_unordered(DELETIONS_IN_FLIGHT);
+            while let Some(removed) = removals.next().await {
+                deletions.record(removed);
+            }
+        }
+        Ok(deletions.finish())
     }
 }
 

@@ -14,6 +14,9 @@ use crate::storage::{AttemptScratch, InputIdentity, ObjectHead, S3, StorageError
 /// File name of a downloaded song in scratch space.
 const INPUT_FILE: &str = "input";
 
+/// File name of a downloaded stem in scratch space.
+const STEM_FILE: &str = "stem";
+
 /// The directories and buckets that messages may name.
 #[derive(Debug, Clone)]
 pub(super) struct Sources {
@@ -87,6 +90,25 @@ impl Sources {
             file,
             size: identity.size,
         })
+    }
+
+    pub(super) async fn stem_file(
+        &self,
+        stem: &StemSource,
+        scratch: &AttemptScratch,
+    ) -> Result<PathBuf, StorageError> {
+        match stem {
+            StemSource::File { file, .. } => Ok(file.path()),
+            StemSource::Object { address, .. } => {
+                let s3 = self.s3.as_ref().ok_or_else(|| StorageError::NoObjectStore {
+                    location: address.to_string(),
+                })?;
+                let path = scratch.path().join(STEM_FILE);
+                let room = scratch.remaining_bytes().await?;
+                s3.download(address, &path, room).await?;
+                Ok(path)
+            }
+        }
     }
 
     pub(super) async fn delete_input_file(&self, path: &str) -> Result<(), StorageError> {

@@ -59,4 +59,7 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
 
     /// Removes a task's manifest, then the stems of all its attempts.
     async fn remove_stems(&self, task: &TaskId) -> Result<(), StorageError>;
+
+    /// Deletes songs of ended tasks that were stored before `time`, in Unix seconds; returns their number.
+    async fn remove_inputs_before(&self, time: u64) -> Result<usize, StorageError>;
 }

@@ -1,4 +1,5 @@
-//! Removes files that killed processes left in the shared directories: incomplete files and unpublished stems.
+//! Removes files that killed processes left in the shared directories (incomplete files and unpublished stems) and songs
+//! past their retention.
 //!
 //! uvr5-api may use the same directories, so only files with names that no other program uses are removed, and only
 //! when they are older than any task.
@@ -7,7 +8,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::file_names::{MANIFEST, is_part_name};
+use separation_contract::names;
+
+use super::file_names::{MANIFEST, is_part_name, task_of_input};
 use crate::storage::AttemptId;
 
 /// Longer than receiving a song or running a task can take.
@@ -28,6 +31,32 @@ pub(super) fn sweep(songs: &Path, stems: &Path, now: SystemTime) -> usize {
         }
     }
     removed
+}
+
+/// Deletes songs modified before `time` that have names of the API and no record: their tasks have ended. Returns how
+/// many. Failures are only logged. Blocks, for long on a large directory.
+pub(super) fn remove_inputs(songs: &Path, time: SystemTime) -> usize {
+    let is_old = |path: &Path| {
+        let file = path.symlink_metadata().ok().filter(fs::Metadata::is_file);
+        file.and_then(|file| file.modified().ok())
+            .is_some_and(|modified| modified < time)
+    };
+    // A record that cannot be looked up counts as existing.
+    let has_ended = |name: &str| {
+        let record = task_of_input(name).map(|task| songs.join(names::record_name(&task)));
+        record.is_some_and(|record| record.try_exists().is_ok_and(|exists| !exists))
+    };
+    let mut count = 0;
+    for (path, name) in entries(songs) {
+        if !has_ended(&name) || !is_old(&path) {
+            continue;
+        }
+        match fs::remove_file(&path) {
+            Ok(()) => count += 1,
+            Err(error) => tracing::warn!(location = %path.display(), %error, "Cannot delete an old song"),
+        }
+    }
+    count
 }
 
 fn remove_parts(directory: &Path, now: SystemTime) -> usize {
@@ -154,5 +183,35 @@ mod tests {
             "a second sweep finds nothing"
         );
         assert_eq!(sweep(&at("none"), &at("none"), tomorrow), 0);
+    }
+
+    #[test]
+    fn only_old_songs_of_ended_tasks_with_names_of_the_api_are_deleted() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for song in [
+            "t1_input.wav",
+            "a_b_input.wav",
+            "t2_input.wav",
+            "t2_task.json",
+            "song.wav",
+            "_input.wav",
+        ] {
+            fs::write(at(song), song).unwrap();
+        }
+        fs::create_dir(at("d_input.wav")).unwrap();
+        std::os::unix::fs::symlink(at("song.wav"), at("link_input.wav")).unwrap();
+        let now = SystemTime::now();
+        assert_eq!(remove_inputs(directory.path(), now - OLD), 0, "new songs stay");
+        assert_eq!(remove_inputs(directory.path(), now + OLD), 2);
+        let left = [
+            "_input.wav",
+            "d_input.wav",
+            "link_input.wav",
+            "song.wav",
+            "t2_input.wav",
+            "t2_task.json",
+        ];
+        assert_eq!(all(directory.path()), left);
     }
 }

@@ -27,6 +27,7 @@ use separation_worker::outbound::Client;
 use separation_worker::service::Shutdown;
 use separation_worker::settings::OutboundAllow;
 use separation_worker::storage::FinalManifest;
+use separation_worker::task_store::TaskStore;
 use separation_worker::telemetry::{ApiMetrics, TraceContext};
 use separation_worker::work::WorkError;
 use tokio::net::TcpListener;
@@ -142,6 +143,10 @@ impl TaskFiles for Files {
         })
     }
 
+    fn input_path(&self, task: &TaskId) -> Result<String, WorkError> {
+        Ok(format!("/songs/{task}_input.wav"))
+    }
+
     fn delete_input<'a>(
         &'a self,
         task: &'a TaskId,
@@ -149,7 +154,7 @@ impl TaskFiles for Files {
     ) -> BoxFuture<'a, Result<(), WorkError>> {
         Box::pin(async move {
             assert_eq!(audio_path, format!("/songs/{task}_input.wav"));
-            self.inputs.lock().unwrap().remove(task.as_str()).unwrap();
+            self.inputs.lock().unwrap().remove(task.as_str());
             Ok(())
         })
     }
@@ -167,6 +172,14 @@ impl TaskFiles for Files {
 
     fn delete_record<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<(), WorkError>> {
         Box::pin(async {
+            self.records.lock().unwrap().remove(task.as_str());
+            Ok(())
+        })
+    }
+
+    fn erase<'a>(&'a self, task: &'a TaskId) -> BoxFuture<'a, Result<(), WorkError>> {
+        Box::pin(async {
+            self.inputs.lock().unwrap().remove(task.as_str());
             self.records.lock().unwrap().remove(task.as_str());
             Ok(())
         })
@@ -205,6 +218,11 @@ pub(super) const PASSWORD: &str = "let me in";
 impl Bench {
     /// An API with `options`; songs may be fetched from the host name localhost only.
     pub(super) async fn start(options: &[&str]) -> Self {
+        Self::start_with(options, None).await
+    }
+
+    /// An API with `options`, and with the HTTP API v1 if `tasks` is its store.
+    pub(super) async fn start_with(options: &[&str], tasks: Option<TaskStore>) -> Self {
         let common = ["api", "--host", "127.0.0.1", "--port", "0"];
         let line = Line::try_parse_from([&common, options].concat()).unwrap();
         let settings = line.api.settings().unwrap();
@@ -219,6 +237,10 @@ impl Bench {
             files.clone(),
             ApiMetrics::new(),
         );
+        let app = match tasks {
+            Some(tasks) => app.with_v1(tasks),
+            None => app,
+        };
         let shutdown = Shutdown::default();
         let stop = shutdown.drain.clone();
         let ended = tokio::spawn(serve_until(app, listener, shutdown));
@@ -302,7 +324,7 @@ impl Form {
     const BOUNDARY: &'static str = "----tests-boundary";
 
     pub(super) fn field(mut self, name: &str, value: &[u8]) -> Self {
-        let file = if name == "audio" {
+        let file = if matches!(name, "audio" | "file") {
             "; filename=\"song.mp3\""
         } else {
             ""

@@ -23,7 +23,7 @@ async fn store(answer: impl Fn() -> Response<Body> + Send + Sync + 'static) -> S
 }
 
 /// A store whose response depends on the path of the request.
-pub(super) async fn scripted(answer: impl Fn(&str) -> Response<Body> + Send + Sync + 'static) -> S3 {
+pub(crate) async fn scripted(answer: impl Fn(&str) -> Response<Body> + Send + Sync + 'static) -> S3 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let answer = Arc::new(answer);
@@ -36,14 +36,14 @@ pub(super) async fn scripted(answer: impl Fn(&str) -> Response<Body> + Send + Sy
 }
 
 /// An error response in S3's format.
-pub(super) fn error(status: u16, code: &str) -> Response<Body> {
+pub(crate) fn error(status: u16, code: &str) -> Response<Body> {
     let body =
         format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>scripted error</Message></Error>");
     let status = StatusCode::from_u16(status).unwrap();
     Response::builder().status(status).body(Body::from(body)).unwrap()
 }
 
-async fn client(address: SocketAddr) -> S3 {
+pub(super) async fn client(address: SocketAddr) -> S3 {
     let settings = S3Settings {
         endpoint: Some(format!("http://{address}").parse().unwrap()),
         credentials: Some(S3Credentials {
@@ -55,6 +55,7 @@ async fn client(address: SocketAddr) -> S3 {
         bucket: None,
         stems_prefix: String::new(),
         public_domain: None,
+        public_endpoint: None,
         path_style: true,
     };
     let second = Duration::from_secs(1);

@@ -1,7 +1,9 @@
 //! Songs and stems in shared directories and in a real object store: the same behavior, tested on both.
 
 mod classify;
-mod faults;
+mod creates;
+mod deletions;
+pub(crate) mod faults;
 mod objects;
 pub(crate) mod staging_area;
 

@@ -234,6 +234,7 @@ async fn memory_does_not_grow_with_the_file() {
             bucket: None,
             stems_prefix: String::new(),
             public_domain: None,
+            public_endpoint: None,
             path_style: true,
         };
         let s3 = S3::connect(&settings).await;

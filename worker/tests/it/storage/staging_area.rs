@@ -211,6 +211,7 @@ pub(crate) async fn s3_settings(bucket: &str) -> S3Settings {
         bucket: Some(bucket.into()),
         stems_prefix: String::new(),
         public_domain: Some("https://cdn.example".into()),
+        public_endpoint: None,
         path_style: true,
     }
 }

@@ -11,7 +11,8 @@ use separation_contract::message::{Outcome, TaskResult};
 use separation_testbed::S3Server;
 use separation_worker::outbound;
 use separation_worker::settings::{ObjectAddress, S3Settings};
-use separation_worker::storage::{Finals, S3};
+use separation_worker::storage::{Finals, S3, Scratch};
+use separation_worker::task_store::TaskStore;
 use separation_worker::telemetry::{Metrics, TraceContext};
 use separation_worker::uploader::Uploader;
 use separation_worker::webhook::{Signer, Webhook};
@@ -33,6 +34,8 @@ pub(crate) struct Bench {
     pub(crate) uploader: Uploader,
     pub(crate) receiver: Receiver,
     pub(crate) bucket: String,
+    pub(crate) finals: Finals,
+    pub(crate) tasks: TaskStore,
     s3: S3,
 }
 
@@ -64,16 +67,22 @@ impl Bench {
         };
         let s3 = S3::connect(&settings).await;
         let finals = Finals::new(s3.clone(), &settings).unwrap();
-        let client = outbound::Client::new(&["127.0.0.1".parse().unwrap()]);
-        let signers = [SECRET, PREVIOUS_SECRET].map(|secret| Signer::new(&secret.into()).unwrap());
-        let webhook = Webhook::new(client, signers.into());
+        let tasks = TaskStore::new(s3.clone(), &settings).unwrap();
+        let scratch = Scratch::open(Some(&area.path("previews")), 64 << 20).unwrap();
         Self {
-            uploader: Uploader::new(area.staging.clone(), finals, webhook),
+            uploader: uploader(&area, &finals, tasks.clone(), Some(scratch)),
             area,
             receiver: Receiver::start().await,
             bucket,
+            finals,
+            tasks,
             s3,
         }
+    }
+
+    /// Another uploader of the same stems, with these tasks of v1 and without scratch space.
+    pub(crate) fn uploader_with(&self, tasks: TaskStore) -> Uploader {
+        uploader(&self.area, &self.finals, tasks, None)
     }
 
     /// The result of staged stems.
@@ -91,6 +100,8 @@ impl Bench {
                 instrumental_path: instrumental.to_owned(),
             },
             task_message: None,
+            started_at: None,
+            v1: None,
         }
     }
 
@@ -100,8 +111,12 @@ impl Bench {
 
     /// The text of a final object.
     pub(crate) async fn object(&self, key: &str) -> Option<String> {
-        let object = self.s3.read_small(&self.address(key), 1 << 20).await.ok()?;
-        Some(String::from_utf8(object.to_vec()).unwrap())
+        Some(String::from_utf8(self.bytes(key).await?).unwrap())
+    }
+
+    pub(crate) async fn bytes(&self, key: &str) -> Option<Vec<u8>> {
+        let object = self.s3.read_small(&self.address(key), 16 << 20).await.ok()?;
+        Some(object.to_vec())
     }
 
     pub(crate) async fn put_object(&self, key: &str, content: &'static str) {
@@ -141,6 +156,13 @@ impl Bench {
             key: key.to_owned(),
         }
     }
+}
+
+fn uploader(area: &StagingArea, finals: &Finals, tasks: TaskStore, scratch: Option<Scratch>) -> Uploader {
+    let client = outbound::Client::new(&["127.0.0.1".parse().unwrap()]);
+    let signers = [SECRET, PREVIOUS_SECRET].map(|secret| Signer::new(&secret.into()).unwrap());
+    let webhook = Webhook::new(client, signers.into());
+    Uploader::new(area.staging.clone(), finals.clone(), webhook, tasks, scratch)
 }
 
 impl Receiver {
@@ -188,13 +210,23 @@ impl ReceivedWebhook {
 }
 
 /// A [`WorkContext`] whose ownership is confirmed for this many requests, then lost.
-pub(crate) fn context_confirmed(mut confirmations: usize) -> WorkContext {
+pub(crate) fn context_confirmed(confirmations: usize) -> WorkContext {
+    context_with(move |earlier| std::future::ready(earlier < confirmations))
+}
+
+/// A [`WorkContext`] whose ownership is confirmed or not by `confirm`, which is called with the number of earlier
+/// requests.
+pub(crate) fn context_with<F>(mut confirm: impl FnMut(usize) -> F + Send + 'static) -> WorkContext
+where
+    F: Future<Output = bool> + Send + 'static,
+{
     let deadline = Instant::now() + Duration::from_secs(60);
     let (context, mut work) = WorkContext::new(deadline, TraceContext::start(), Metrics::new());
     tokio::spawn(async move {
+        let mut earlier = 0;
         while let Some(request) = work.requests.recv().await {
-            let holds = confirmations > 0;
-            confirmations = confirmations.saturating_sub(1);
+            let holds = confirm(earlier).await;
+            earlier += 1;
             let _ = request.send(holds);
         }
     });

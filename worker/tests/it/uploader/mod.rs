@@ -1,9 +1,13 @@
 //! Tests of the uploader with a real object store and a real webhook receiver.
 
 mod bench;
+mod sweep;
+mod v1;
+mod v1_records;
 
 use base64::Engine as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use separation_contract::api_task::FailureCode;
 use separation_contract::message::TaskResult;
 use separation_worker::error::ErrorClass;
 use separation_worker::work::{FailureReport, Finished, Role as _};
@@ -304,6 +308,8 @@ async fn a_refused_result_is_reported_as_a_failure_and_keeps_its_stems() {
         task_uuid: &name,
         hook_url: Some(&bench.receiver.url),
         reason: "the task crashed its worker 3 times",
+        v1: None,
+        code: FailureCode::Internal,
         message: "results/0@1",
     };
     let finished = bench.uploader.report_failure(failure, &context()).await.unwrap();
