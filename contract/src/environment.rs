@@ -108,6 +108,8 @@ pub const MODEL_URI: &str = "MODEL_URI";
 pub const MODEL_SHA256: &str = "MODEL_SHA256";
 /// Directory of fetched and downloaded models.
 pub const MODEL_CACHE_DIR: &str = "MODEL_CACHE_DIR";
+/// Limit of the memory of separations, in megabytes (10^6 bytes).
+pub const MODEL_MAX_MEMORY: &str = "MODEL_MAX_MEMORY";
 /// CPU threads of the model.
 pub const THREADS: &str = "THREADS";
 /// `cpu` or `cuda`.

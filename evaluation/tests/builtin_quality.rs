@@ -11,7 +11,7 @@ use separation::audio::{OutputFormat, StereoBlock, WavSamples};
 use separation::engine::Control;
 use separation::locations::Locations;
 use separation::model::{ModelChoice, StemName};
-use separation::onnx::{Provider, RuntimeOptions};
+use separation::onnx::RuntimeOptions;
 use separation::song::{Formula, Normalize, Separator, SongSettings, StemFormat, StemOutput, StemRate};
 use separation_evaluation::{files, mix, pairs, sdr};
 
@@ -45,10 +45,7 @@ fn measure(name: &str, vocals: &StereoBlock, instrumental: &StereoBlock) -> Qual
             .for_each(|(song, music)| *song += music);
     }
     write(&path("song.wav"), &song);
-    let options = RuntimeOptions {
-        provider: Provider::Cpu,
-        threads: 2,
-    };
+    let options = RuntimeOptions::cpu(2);
     let mut separator =
         Separator::load(&ModelChoice::Builtin, options, &Locations::from_environment()).unwrap();
     let settings = SongSettings {

@@ -5,13 +5,13 @@
     /tmp/models/bin/python generate.py builtin  [--output PATH] [--check]
     /tmp/models/bin/python generate.py spleeter [--output-dir DIR] [--check]
     /tmp/models/bin/python generate.py fixtures [--output-dir DIR] [--check]
-    /tmp/models/bin/python generate.py topology --output PATH
+    /tmp/models/bin/python generate.py topology {mdx-net,waveform,real-imaginary} --output PATH
 
 `builtin` is the model inside the worker (generator/builtin.py), `spleeter` is the graph of a trained model without its
 weights (generator/spleeter.py), `fixtures` are the models of the worker's
-tests (generator/fixtures.py), `topology` is a benchmark model with the real MDX-Net architecture
-(generator/topology.py), which is never committed. With `--check` nothing is written: the files are generated again
-in memory, and the exit status is 1 if a committed file differs.
+tests (generator/fixtures.py), `topology` are benchmark models with the architectures of MDX-Net, HTDemucs and BS-RoFormer
+and random weights (generator/*topology.py), which are never committed. With `--check` nothing is written: the files are
+generated again in memory, and the exit status is 1 if a committed file differs.
 
 It uses no network, no clock and no trained weights; the same versions give the same bytes.
 """
@@ -20,9 +20,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from generator import builtin, fixtures, spleeter, topology
+from generator import builtin, fixtures, spectrum_topology, spleeter, topology, waveform_topology
 
 MODELS_DIR = Path(__file__).resolve().parent
+TOPOLOGIES = {"mdx-net": topology, "waveform": waveform_topology, "real-imaginary": spectrum_topology}
 FIXTURES_DIR = MODELS_DIR.parent.parent / "worker" / "tests" / "models"
 
 
@@ -51,7 +52,8 @@ def parse_arguments() -> argparse.Namespace:
         command.add_argument("--output-dir", type=Path, default=directory, help="default: %(default)s")
         command.add_argument("--check", action="store_true", help="write nothing, exit 1 if a file is out of date")
 
-    command = commands.add_parser("topology", help="a benchmark model with the real MDX-Net architecture, about 30 MB")
+    command = commands.add_parser("topology", help="a benchmark model with a real architecture, 30 to 415 MB")
+    command.add_argument("contract", choices=TOPOLOGIES, help="its tensor contract")
     command.add_argument("--output", type=Path, required=True)
     return parser.parse_args()
 
@@ -61,8 +63,12 @@ def plan_files(arguments: argparse.Namespace) -> dict[Path, bytes]:
     if directory := getattr(arguments, "output_dir", None):
         files = {"spleeter": spleeter, "fixtures": fixtures}[arguments.command].build()
         return {directory / name: content for name, content in files.items()}
-    model, sidecar = {"builtin": builtin, "topology": topology}[arguments.command].build()
-    return {arguments.output: model, arguments.output.with_suffix(".json"): sidecar}
+    module = builtin if arguments.command == "builtin" else TOPOLOGIES[arguments.contract]
+    model, sidecar = module.build()
+    files = {arguments.output: model}
+    if sidecar is not None:
+        files[arguments.output.with_suffix(".json")] = sidecar
+    return files
 
 
 def write_files(files: dict[Path, bytes]) -> None:

@@ -73,9 +73,12 @@ struct Sdr {
     sdr_db: Option<f64>,
 }
 
+/// Runs of a model alone, as printed by `separation-worker bench-model`.
 #[derive(Debug, Deserialize)]
-struct BareRuns {
-    run_seconds: Vec<f64>,
+pub(crate) struct BareRuns {
+    pub(crate) run_seconds: Vec<f64>,
+    /// Chunks of a song of the requested length.
+    pub(crate) song_chunks: u64,
 }
 
 impl Mix {
@@ -175,16 +178,23 @@ impl<'p> Binaries<'p> {
     }
 
     /// Seconds that the model alone takes for one chunk, measured `runs` times.
-    pub(crate) fn bare_run_seconds(&self, model: &Path, threads: &str, runs: &str) -> Result<Vec<f64>> {
+    pub(crate) fn bare_runs(
+        &self,
+        model: &Path,
+        threads: &str,
+        runs: u32,
+        song_seconds: u32,
+    ) -> Result<BareRuns> {
         let printed = process::read(
             self.project
                 .command(&self.worker)
-                .args(["bench-model", "--threads", threads, "--runs", runs, "--model"])
+                .args(["bench-model", "--threads", threads, "--runs", &runs.to_string()])
+                .args(["--song-seconds", &song_seconds.to_string(), "--model"])
                 .arg(model),
         )?;
-        let [BareRuns { run_seconds }] = <[BareRuns; 1]>::try_from(json_lines(&printed)?)
+        let [runs] = <[BareRuns; 1]>::try_from(json_lines(&printed)?)
             .map_err(|lines| anyhow::anyhow!("bench-model printed {} reports, not one", lines.len()))?;
-        Ok(run_seconds)
+        Ok(runs)
     }
 
     /// Makes the mixes with exact references, or only number `only` (from 1).

@@ -60,13 +60,14 @@ fn run(command: &mut Command, options: &Options) -> Result<()> {
     }
 }
 
-/// Writes a model with the architecture and size of trained ones and random weights, for benchmarks.
-pub(crate) fn topology_model(project: &Project, output: &PathBuf) -> Result<()> {
+/// Writes a model of this tensor contract with the architecture and size of trained ones and random weights, for
+/// benchmarks.
+pub(crate) fn topology_model(project: &Project, contract: &str, output: &PathBuf) -> Result<()> {
     let python = install_python(project)?;
     process::run(
         project
             .command(&python)
-            .args([GENERATOR, "topology", "--output"])
+            .args([GENERATOR, "topology", contract, "--output"])
             .arg(output),
     )
 }

@@ -17,7 +17,7 @@ use crate::project::Project;
 const CATALOGUE: &str = include_str!("../../separation/models/catalogue.json");
 
 /// The model of separations that name none.
-const NAME: &str = "spleeter";
+pub(crate) const NAME: &str = "spleeter";
 
 /// The directory of models in the cache. `Locations` in `separation/src/locations.rs` must compose the same path.
 const DIRECTORY: &str = "models";

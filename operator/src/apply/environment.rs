@@ -59,6 +59,9 @@ pub fn variables(
                 }
             }
             variables.push(plain(env::PROVIDER, plan.provider.0));
+            let limit = plan.model_max_memory_bytes;
+            variables
+                .extend(limit.map(|bytes| plain(env::MODEL_MAX_MEMORY, (bytes / 1_000_000).to_string())));
         }
         Role::Uploader => {
             variables.extend(allowed_hosts(plan));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::crd::{ModelSpec, PodTemplate, ScalingMode, from_yaml};
+use crate::crd::{ByteQuantity, ModelSpec, PodTemplate, ScalingMode, from_yaml};
 use crate::plan::Model;
 use crate::settings::Allowance;
 
@@ -469,6 +469,7 @@ fn a_model_at_an_address_is_downloaded_into_a_volume_of_its_own() {
     pool.spec.processor.model = Some(ModelSpec {
         uri: Some("https://models.media.svc/a.onnx".into()),
         sha256: Some(sha256.clone()),
+        max_memory: Some(ByteQuantity(json!("1Gi"))),
         ..ModelSpec::default()
     });
     let processor = template(built(&pool, Role::Processor, &settings()).expect("a Deployment"));
@@ -486,6 +487,7 @@ fn a_model_at_an_address_is_downloaded_into_a_volume_of_its_own() {
     assert_eq!(variable("MODEL_SHA256"), Some(json!(sha256)));
     assert_eq!(variable("OUTBOUND_ALLOW"), Some(json!("models.media.svc")));
     assert_eq!(variable("MODEL_NAME"), None);
+    assert_eq!(variable("MODEL_MAX_MEMORY"), Some(json!("1073")));
     let mounts = container["volumeMounts"].as_array().expect("a list");
     assert!(mounts.contains(&json!({"name": "models", "mountPath": "/scratch/models"})));
     // A cached model of 2 GiB evicts no pod.

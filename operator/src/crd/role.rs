@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pod::PodFields;
 use super::scaling::ScalingSpec;
+use super::storage::ByteQuantity;
 
 /// Processors: workers that consume tasks and produce stems.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -174,13 +175,15 @@ impl From<OffsetReset> for InitialOffset {
     }
 }
 
-/// Separation model: by name in the image, a file, or an address.
+/// Separation model: by name in the image, a file, or an address; and a limit of its memory.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "[has(self.name), has(self.path), has(self.uri)].filter(given, given).size() == 1",
-        "message": "a worker runs one model; fix: set exactly one of name, path, and uri with sha256"
+        "rule": "[has(self.name), has(self.path), has(self.uri)].filter(given, given).size() \
+                 == (has(self.name) || has(self.path) || has(self.uri) || !has(self.maxMemory) ? 1 : 0)",
+        "message": "a worker runs one model; fix: set exactly one of name, path, and uri with sha256, \
+                    or maxMemory alone for the default model"
     },
     {
         "rule": "has(self.uri) == has(self.sha256)",
@@ -208,6 +211,10 @@ pub struct ModelSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub sha256: Option<String>,
+    /// Limit of the memory of a worker while it separates, or with CUDA of the model on the GPU, such as 600M; 64Mi to
+    /// 1Ti. It is measured when the worker starts, which fails if the limit is not enough. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_memory: Option<ByteQuantity>,
 }
 
 /// Execution provider of the model.

@@ -22,6 +22,7 @@ use crate::crd::{LogsSpec, SeparationPool};
 use crate::names::API_COMPONENT;
 use checks::Checks;
 use pod_template::check_open_fields;
+use storage::model_max_memory_bytes;
 
 pub use api::{ApiPlan, BasicAuth};
 pub use checks::{Problem, Problems};
@@ -43,6 +44,8 @@ pub struct PoolPlan {
     pub storage: StoragePlan,
     /// Separation model; none means the operator's default.
     pub model: Option<Model>,
+    /// Limit of the model's memory.
+    pub model_max_memory_bytes: Option<u64>,
     /// Execution provider of the model.
     pub provider: Provider,
     /// Addresses that requests may be sent to, and the signing secrets of webhooks.
@@ -84,10 +87,8 @@ impl PoolPlan {
         let mut checks = Checks::default();
         let kafka = KafkaPlan::from_spec(&spec.kafka, &mut checks);
         let storage = StoragePlan::from_spec(&spec.storage, &mut checks);
-        let model = match &spec.processor.model {
-            None => Some(None),
-            Some(model) => Model::from_spec(model, &mut checks).map(Some),
-        };
+        let model = Model::from_spec(spec.processor.model.as_ref(), &mut checks);
+        let model_max_memory_bytes = model_max_memory_bytes(spec.processor.model.as_ref(), &mut checks);
         check_open_fields(Role::Processor.name(), &spec.processor.role.pod, &mut checks);
         check_open_fields(Role::Uploader.name(), &spec.uploader.pod, &mut checks);
         if let Some(api) = &spec.api {
@@ -118,6 +119,7 @@ impl PoolPlan {
                 kafka,
                 storage,
                 model,
+                model_max_memory_bytes,
                 provider: Provider::from_spec(spec.processor.execution_provider),
                 outbound: Outbound::from_spec(spec),
                 logs: spec.logs.clone(),

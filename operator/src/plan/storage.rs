@@ -2,8 +2,8 @@
 
 use super::checks::Checks;
 use crate::crd::{
-    ExecutionProvider, InputDeletionPolicy, ModelSpec, S3CredentialsSecretRef, SeparationPoolSpec,
-    StorageSpec,
+    ByteQuantity, ExecutionProvider, InputDeletionPolicy, ModelSpec, S3CredentialsSecretRef,
+    SeparationPoolSpec, StorageSpec,
 };
 
 /// Default region of a server with an endpoint of its own.
@@ -12,9 +12,11 @@ const ENDPOINT_REGION: &str = "auto";
 /// Default prefix of staged songs and stems.
 const STAGING_PREFIX: &str = "staging/";
 
-/// Default and range of `scratchSizeLimit`.
+/// Default of `scratchSizeLimit`.
 const SCRATCH_BYTES: u64 = 8 << 30;
-const SCRATCH_RANGE: std::ops::RangeInclusive<u64> = 64 << 20..=1 << 40;
+
+/// Range of `scratchSizeLimit` and `maxMemory`.
+const LIMIT_RANGE: std::ops::RangeInclusive<u64> = 64 << 20..=1 << 40;
 
 /// Range of `retentionDays`: a day to ten years.
 const RETENTION_DAYS: std::ops::RangeInclusive<i64> = 1..=3_650;
@@ -228,13 +230,21 @@ impl StoragePlan {
 }
 
 fn scratch_bytes(spec: &StorageSpec, checks: &mut Checks) -> Option<u64> {
-    let Some(limit) = &spec.scratch_size_limit else {
-        return Some(SCRATCH_BYTES);
-    };
-    let bytes = limit.bytes().filter(|bytes| SCRATCH_RANGE.contains(bytes));
+    let limit = spec.scratch_size_limit.as_ref();
+    limit.map_or(Some(SCRATCH_BYTES), |limit| {
+        in_range("storage.scratchSizeLimit", limit, checks)
+    })
+}
+
+/// The bytes of a limit, or a problem.
+fn in_range(field: &str, limit: &ByteQuantity, checks: &mut Checks) -> Option<u64> {
+    let bytes = limit.bytes().filter(|bytes| LIMIT_RANGE.contains(bytes));
     bytes.or_else(|| {
-        let problem = format!("{} is out of range", limit.0);
-        checks.refuse("storage.scratchSizeLimit", problem, "choose 64Mi to 1Ti")
+        checks.refuse(
+            field,
+            format!("{} is out of range", limit.0),
+            "choose 64Mi to 1Ti",
+        )
     })
 }
 
@@ -247,19 +257,22 @@ impl Model {
         }
     }
 
-    pub(super) fn from_spec(spec: &ModelSpec, checks: &mut Checks) -> Option<Self> {
+    /// The model of a pool, none for the operator's default; the outer `None` after a problem.
+    pub(super) fn from_spec(spec: Option<&ModelSpec>, checks: &mut Checks) -> Option<Option<Self>> {
+        let Some(spec) = spec else { return Some(None) };
         match (&spec.name, &spec.path, &spec.uri, &spec.sha256) {
-            (Some(name), None, None, None) => Some(Self::named(name)),
-            (None, Some(path), None, None) if path.starts_with('/') => Some(Self::named(path)),
+            (None, None, None, None) if spec.max_memory.is_some() => Some(None),
+            (Some(name), None, None, None) => Some(Some(Self::named(name))),
+            (None, Some(path), None, None) if path.starts_with('/') => Some(Some(Self::named(path))),
             (None, Some(path), None, None) => checks.refuse(
                 "processor.model.path",
                 format!("`{path}` is not an absolute path"),
                 "write the path in the container, starting with /",
             ),
-            (None, None, Some(uri), Some(sha256)) => Some(Self {
+            (None, None, Some(uri), Some(sha256)) => Some(Some(Self {
                 name: uri.clone(),
                 sha256: Some(sha256.clone()),
-            }),
+            })),
             (None, None, Some(_), None) => checks.refuse(
                 "processor.model.sha256",
                 "a downloaded model needs the SHA-256 of its file",
@@ -268,10 +281,16 @@ impl Model {
             _ => checks.refuse(
                 "processor.model",
                 "a worker runs one model",
-                "set exactly one of name, path, and uri with sha256",
+                "set exactly one of name, path, and uri with sha256, or maxMemory alone for the default model",
             ),
         }
     }
+}
+
+/// The limit of the model's memory; none without one, and after a problem.
+pub(super) fn model_max_memory_bytes(spec: Option<&ModelSpec>, checks: &mut Checks) -> Option<u64> {
+    let limit = spec?.max_memory.as_ref()?;
+    in_range("processor.model.maxMemory", limit, checks)
 }
 
 impl Provider {

@@ -53,6 +53,11 @@ class Graph:
         self._nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
+    def split(self, x: str, outputs: list[str], axis: int) -> list[str]:
+        """Adds a node that splits `x` into equal parts."""
+        self._nodes.append(helper.make_node("Split", [x], outputs, name=outputs[0], axis=axis))
+        return outputs
+
     def serialize(self, doc: str = "", metadata: dict[str, str] | None = None) -> bytes:
         """Checks the graph, shapes included, and returns the bytes of the file, with custom metadata."""
         onnx.checker.check_model(self._model(self._constants + self._weights, doc, metadata), full_check=True)

@@ -224,7 +224,7 @@ impl ChunkGrid {
 
     /// Number of chunks needed for a song of `song_frames`: those that start before its last frame in z.
     /// The algorithms also compute chunks over the padding, whose results they cut off.
-    pub(super) fn chunks(&self, song_frames: u64) -> u64 {
+    pub fn chunks(&self, song_frames: u64) -> u64 {
         (self.lead_frames(song_frames) as u64 + song_frames).div_ceil(self.step_frames as u64)
     }
 

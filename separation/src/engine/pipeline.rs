@@ -15,7 +15,7 @@ use super::geometry::ChunkGrid;
 use super::level::Level;
 use super::overlap_add::OverlapAdder;
 use super::stems::{StemFormula, StemSelection, StemSource};
-use super::tensors::Tensors;
+use super::tensors::{ChunkTensor, Tensors};
 use crate::audio::{AudioError, StereoBlock, StereoSource};
 
 /// Batches queued between two threads. One keeps both busy; each further one costs the values of a chunk (8 MB with
@@ -64,22 +64,25 @@ impl Plan {
     /// Bytes of all buffers of a separation, outside the network: those of samples, of values, and of sums.
     pub fn buffer_bytes(&self) -> u64 {
         const FRAME_BYTES: usize = 2 * size_of::<f32>();
-        let (chunk_frames, outputs) = (
-            self.grid.chunk_frames(),
-            StemSelection::new(&self.stems).outputs().len(),
-        );
-        let input = self.batch * self.tensors.chunk.values() * size_of::<f32>();
-        let copies = usize::from(self.denoise) + usize::from(self.tensors.chunk.masked().is_some());
-        let values = BATCHES * input * outputs.max(1) + copies * input * outputs.max(1);
-        // Fresh samples of each chunk in a batch.
-        let samples =
-            (BATCHES * self.batch + 4) * chunk_frames * FRAME_BYTES + self.grid.kept_frames() * FRAME_BYTES;
+        let chunk = self.tensors.chunk;
+        let (chunk_frames, step_frames) = (self.grid.chunk_frames(), self.grid.step_frames());
+        let outputs = StemSelection::new(&self.stems).outputs().len();
+        let input = self.batch * chunk.values() * size_of::<f32>();
+        let negated = usize::from(self.denoise);
+        let masked = usize::from(chunk.masked().is_some());
+        let values = (BATCHES + negated) * input * outputs + masked * input;
+        // New frames of each chunk in a batch; the chunk that is cut, the one that is joined, and the song between them.
+        let frames = BATCHES * self.batch * step_frames + 3 * chunk_frames + self.grid.kept_frames();
+        // Final blocks of the song, of outputs and of stems.
+        let blocks = (1 + outputs + self.stems.len()) * step_frames;
         // Left, right and weight in doubles, and the window.
         let sums = (3 * outputs + 1) * chunk_frames * size_of::<f64>();
-        // The padded chunk of each transform, and the final blocks of outputs and stems.
-        let transforms = 2 * 2 * chunk_frames * size_of::<f32>();
-        let blocks = (outputs + self.stems.len() + 1) * self.grid.step_frames() * FRAME_BYTES;
-        (values + samples + sums + transforms + blocks) as u64
+        // The padded channel of either transform.
+        let transforms = match chunk {
+            ChunkTensor::Waveform { .. } => 0,
+            ChunkTensor::Spectrum(spectrum) => 2 * (chunk_frames + spectrum.shape.n_fft()) * size_of::<f32>(),
+        };
+        (values + (frames + blocks) * FRAME_BYTES + sums + transforms) as u64
     }
 }
 

@@ -199,6 +199,16 @@ impl SpectrumShape {
         Ok(Self { chunk_frames, ..self })
     }
 
+    /// The shape of a chunk of half the length, if that is long enough.
+    pub(super) fn halved(&self) -> Option<Self> {
+        let columns = self.sizes.columns.div_ceil(2);
+        Self::new(SpectrumSizes {
+            columns,
+            ..self.sizes
+        })
+        .ok()
+    }
+
     /// Length of one transform.
     pub fn n_fft(&self) -> usize {
         self.sizes.n_fft
@@ -278,6 +288,20 @@ mod tests {
             shape(2048, usize::MAX, 1025, 801),
             Err(ShapeError::TransformTooShort { .. })
         ));
+    }
+
+    #[test]
+    fn a_chunk_is_halved_until_it_is_no_longer_than_one_transform() {
+        let halves = |shape: SpectrumShape| {
+            let halves = std::iter::successors(Some(shape), SpectrumShape::halved);
+            halves.map(|shape| shape.columns()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            halves(shape(6144, HOP_FRAMES, 2048, 256).unwrap()),
+            [256, 128, 64, 32, 16, 8]
+        );
+        // 8 s and 4 s.
+        assert_eq!(halves(shape(2048, 441, 1025, 801).unwrap())[..2], [801, 401]);
     }
 
     #[test]

@@ -97,6 +97,17 @@ impl ChunkTensor {
         }
     }
 
+    /// A chunk of half the length, if that is long enough.
+    pub fn halved(&self) -> Option<Self> {
+        match self {
+            Self::Waveform { frames } => Self::waveform(frames / 2).ok(),
+            Self::Spectrum(spectrum) => Some(Self::Spectrum(SpectrumTensor {
+                shape: spectrum.shape.halved()?,
+                ..*spectrum
+            })),
+        }
+    }
+
     /// Floats in one chunk.
     pub fn values(&self) -> usize {
         match self {

@@ -51,6 +51,12 @@ pub struct CatalogueEntry {
     /// Peak memory of `separation-worker separate` with it on two cores, if measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
+    /// Seconds of audio that `separation-worker separate` separates with it in a second on two cores, if measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real_time_factor: Option<f64>,
+    /// Whether this program was run with the published weights; none for the built-in model, which has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran_public_export: Option<bool>,
     /// How it is obtained.
     pub fetch: Fetch,
 }
@@ -221,6 +227,44 @@ mod tests {
         );
         let builtin = CatalogueEntry::named(BUILTIN_MODEL).unwrap();
         assert_eq!((&builtin.fetch, builtin.license_text()), (&Fetch::BuiltIn, None));
+    }
+
+    /// The row of a model in the table of docs/models.md.
+    fn row(entry: &CatalogueEntry) -> String {
+        let or_unknown = |figure: Option<String>| figure.unwrap_or_else(|| "not measured".to_owned());
+        let quality: Vec<String> = entry
+            .quality
+            .iter()
+            .map(|quality| format!("{} ({})", quality.figure, quality.source))
+            .collect();
+        let speed = entry.real_time_factor.map(|factor| format!("{factor:.0}x"));
+        let memory = entry
+            .peak_memory_bytes
+            .map(|bytes| format!("{} MB", bytes / 1_000_000));
+        let export = match entry.ran_public_export {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "-",
+        };
+        format!(
+            "| `{}` | {} | {} | {} | {} | {export} |",
+            entry.name,
+            or_unknown((!quality.is_empty()).then(|| quality.join("; "))),
+            or_unknown(speed),
+            or_unknown(memory),
+            entry.license
+        )
+    }
+
+    #[test]
+    fn the_documentation_has_the_row_of_each_model() {
+        let document = include_str!("../../../docs/models.md");
+        for row in catalogue().iter().map(row) {
+            assert!(
+                document.lines().any(|line| line == row),
+                "docs/models.md lacks this row of `Known models`:\n{row}"
+            );
+        }
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Contract {
     pub ports: Ports,
     /// What it takes for a chunk and returns.
     pub tensors: Tensors,
+    /// Whether the file leaves the length of a chunk open.
+    pub has_open_chunks: bool,
     /// How chunks are cut and joined.
     pub chunking: Chunking,
     /// The overlap of chunks, if the user sets none.
@@ -79,6 +81,7 @@ impl Contract {
             kind: ContractKind::MdxNet,
             ports: Ports::new(ContractKind::MdxNet, interface, &sizes, chunk),
             tensors: Tensors { chunk, stems: 1 },
+            has_open_chunks: sizes.columns.is_none(),
             chunking: Chunking::MdxNet { n_fft: shape.n_fft() },
             overlap: Overlap::DEFAULT,
             is_normalized: false,
@@ -88,6 +91,18 @@ impl Contract {
                 residual: Some((parameters.primary_stem.complement(), 0)),
             },
         })
+    }
+
+    /// The same with chunks of half the length, if the file leaves it open and half is long enough.
+    pub fn halved(&self) -> Option<Self> {
+        let chunk = self.tensors.chunk.halved().filter(|_| self.has_open_chunks)?;
+        let mut halved = self.clone();
+        halved.tensors.chunk = chunk;
+        let Ports { inputs, outputs, .. } = &mut halved.ports;
+        for port in inputs.iter_mut().chain(outputs) {
+            port.sizes = self.kind.sizes_of_values(chunk);
+        }
+        Some(halved)
     }
 }
 

@@ -8,8 +8,11 @@ use super::catalogue::{BUILTIN_MODEL, CatalogueEntry};
 use super::file_kind;
 use super::parameters_file::read_bounded;
 
+/// The longest name, license or author of a sidecar, in bytes: manifests, which have a size limit, contain them.
+const MAX_BYTES: usize = 1_000;
+
 /// License and origin of a model, as far as they are known.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     /// Its name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,7 +42,8 @@ impl Provenance {
     }
 
     /// That of a model file with this SHA-256: from the catalogue, else from `name`, `license` and `source` of the
-    /// sidecar, which is `parameters` or next to the model. A sidecar that cannot be read states none of them.
+    /// sidecar, which is `parameters` or next to the model. A sidecar that cannot be read states none of them, and longer
+    /// texts than 1,000 bytes are ignored.
     pub fn of_file(model: &Path, parameters: Option<&Path>, sha256: String) -> Self {
         if let Some(known) = Self::from_catalogue(CatalogueEntry::with_sha256(&sha256), sha256.clone()) {
             return known;
@@ -47,11 +51,12 @@ impl Provenance {
         let sidecar = parameters.map_or_else(|| model.with_extension("json"), Path::to_path_buf);
         let text = read_bounded(&sidecar).unwrap_or_default();
         let stated: Sidecar = serde_json::from_slice(file_kind::without_bom(&text)).unwrap_or_default();
+        let bounded = |text: Option<String>| text.filter(|text| text.len() <= MAX_BYTES);
         Self {
-            name: stated.name,
+            name: bounded(stated.name),
             sha256,
-            license: stated.license,
-            source: stated.source,
+            license: bounded(stated.license),
+            source: bounded(stated.source),
         }
     }
 
@@ -74,7 +79,10 @@ mod tests {
     fn the_catalogue_states_the_license_of_a_known_file_whatever_its_sidecar_states() {
         let directory = tempfile::tempdir().unwrap();
         let model = directory.path().join("m.onnx");
-        let sidecar = r#"{"license": "CC0", "source": "ann", "primary_stem": "Vocals"}"#;
+        let sidecar = format!(
+            r#"{{"license": "CC0", "source": "ann", "name": "{}", "primary_stem": "Vocals"}}"#,
+            "m".repeat(MAX_BYTES + 1)
+        );
         std::fs::write(directory.path().join("m.json"), sidecar).unwrap();
         let known = crate::model::catalogue()
             .iter()

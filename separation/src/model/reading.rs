@@ -56,6 +56,7 @@ impl Contract {
                 chunk,
                 stems: found.len(),
             },
+            has_open_chunks: sizes.frames.is_none() && sizes.columns.is_none(),
             chunking,
             overlap: overlap(chunking, chunk.chunk_frames(), &declared)?,
             is_normalized: declared.is_normalized.unwrap_or(chunking == Chunking::Demucs),
@@ -417,6 +418,20 @@ mod tests {
         let names: Vec<&str> = contract.ports.outputs.iter().map(|port| &*port.name).collect();
         assert_eq!(names, ["out_spec_real", "out_spec_imag"]);
         assert_eq!(contract.ports.outputs[0].sizes, [2, 1025, 801]);
+    }
+
+    #[test]
+    fn chunks_are_halved_only_where_the_file_leaves_their_length_open() {
+        let declared = json!({"hop": 441, "chunk": 352_800, "stems": ["vocals"]});
+        let model = |columns| {
+            let sizes: &[usize] = &[1, 2050, columns, 2];
+            read(&interface(&[("x", sizes)], &[("masks", sizes)]), &declared).unwrap()
+        };
+        let half = model(0).halved().unwrap();
+        assert_eq!(half.tensors.chunk.chunk_frames(), 176_400);
+        assert_eq!(half.ports.inputs[0].sizes, [2050, 401, 2]);
+        assert_eq!(half.ports.outputs[0].sizes, [2050, 401, 2]);
+        assert_eq!(model(801).halved(), None);
     }
 
     #[test]

@@ -35,6 +35,19 @@ pub struct RuntimeOptions {
     pub provider: Provider,
     /// CPU threads for one run of the model, at most [`MAX_THREADS`].
     pub threads: usize,
+    /// Limit of the memory of separations: of this process, or with CUDA of the model on the GPU. None by default.
+    pub max_memory_bytes: Option<u64>,
+}
+
+impl RuntimeOptions {
+    /// On the CPU, without a limit of memory.
+    pub const fn cpu(threads: usize) -> Self {
+        Self {
+            provider: Provider::Cpu,
+            threads,
+            max_memory_bytes: None,
+        }
+    }
 }
 
 /// Source of the model's bytes.
@@ -137,6 +150,15 @@ impl OnnxNetwork {
         &self.contract
     }
 
+    /// Takes chunks of half the length from now on, if the model's file leaves it open and half is long enough.
+    pub fn halve_chunks(&mut self) -> bool {
+        match self.contract.halved() {
+            Some(halved) => self.contract = halved,
+            None => return false,
+        }
+        true
+    }
+
     /// The most chunks per run, if the model limits them. The values of several chunks are contiguous only where the
     /// model has one input.
     pub fn batch_limit(&self) -> Option<usize> {
@@ -210,7 +232,9 @@ fn configure(
             .with_intra_threads(options.threads)?
             .with_inter_threads(1)?
             .with_parallel_execution(false)?
-            .with_memory_pattern(true)?
+            // A plan of all tensors would be a second arena: the first run, which records it, has allocated them singly.
+            // It does not make runs faster.
+            .with_memory_pattern(false)?
             // The transforms need the cores that spinning would occupy.
             .with_intra_op_spinning(false)?
             .with_flush_to_zero()?)
@@ -224,11 +248,11 @@ fn configure(
             let cpu = ep::CPU::default().with_arena_allocator(true).build();
             Ok(builder.with_execution_providers([cpu]).map_err(ort::Error::from))
         }
-        Provider::Cuda => with_cuda(builder).map(Ok),
+        Provider::Cuda => with_cuda(builder, options.max_memory_bytes).map(Ok),
     }
 }
 
-fn with_cuda(builder: SessionBuilder) -> Result<SessionBuilder, LoadError> {
+fn with_cuda(builder: SessionBuilder, max_memory_bytes: Option<u64>) -> Result<SessionBuilder, LoadError> {
     if !ep::CUDA::is_available().unwrap_or(false) {
         let reason = "this build of ONNX Runtime has no CUDA; fix: run `cargo xtask setup --cuda`";
         return Err(LoadError::Provider {
@@ -240,11 +264,13 @@ fn with_cuda(builder: SessionBuilder) -> Result<SessionBuilder, LoadError> {
         .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic)
         .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
         // TF32 keeps 10 bits of each factor: too few for results that match the CPU's to 1e-4.
-        .with_tf32(false)
-        .build()
-        .error_on_failure();
+        .with_tf32(false);
+    let cuda = match max_memory_bytes.and_then(|bytes| usize::try_from(bytes).ok()) {
+        Some(bytes) => cuda.with_memory_limit(bytes),
+        None => cuda,
+    };
     builder
-        .with_execution_providers([cuda])
+        .with_execution_providers([cuda.build().error_on_failure()])
         .map_err(|error| LoadError::Provider {
             reason: "CUDA or cuDNN did not start; fix: check the NVIDIA GPU, its driver and its libraries"
                 .into(),

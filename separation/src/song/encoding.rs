@@ -8,7 +8,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::SongError;
-use crate::audio::{AudioError, StereoBlock, StereoSink, UnpublishedFile};
+use crate::audio::{AudioError, MAX_BLOCK_FRAMES, StereoBlock, StereoSink, UnpublishedFile};
 use crate::engine::Control;
 
 /// Blocks queued per encoder: 2 x 195,840 frames x 8 bytes = 3 MB with the usual models.
@@ -95,12 +95,21 @@ fn encode(
 ) -> Result<Option<UnpublishedFile>, AudioError> {
     for message in messages {
         match message {
-            EncoderMessage::Block(block) => sink.write(&block)?,
+            EncoderMessage::Block(block) => write_in_parts(sink.as_mut(), &block)?,
             EncoderMessage::End => return sink.finish().map(Some),
         }
     }
     // The separation failed: the sink is dropped and leaves no file.
     Ok(None)
+}
+
+/// Writes a block in parts as short as those of a source, so that conversions need little memory.
+fn write_in_parts(sink: &mut dyn StereoSink, block: &StereoBlock) -> Result<(), AudioError> {
+    for start in (0..block.frames()).step_by(MAX_BLOCK_FRAMES) {
+        let end = block.frames().min(start + MAX_BLOCK_FRAMES);
+        sink.write(&block.range(start..end))?;
+    }
+    Ok(())
 }
 
 /// An encoder with a closed queue has failed; its thread returns the reason.
@@ -124,6 +133,26 @@ fn join(encoder: Encoder<'_>) -> Result<Option<UnpublishedFile>, AudioError> {
 mod tests {
     use super::*;
     use crate::audio::{OutputFormat, PeakSpool, WavSamples};
+
+    struct Parts(Vec<usize>);
+
+    impl StereoSink for Parts {
+        fn write(&mut self, block: &StereoBlock) -> Result<(), AudioError> {
+            self.0.push(block.frames());
+            Ok(())
+        }
+
+        fn finish(self: Box<Self>) -> Result<UnpublishedFile, AudioError> {
+            unreachable!("only writing is tested")
+        }
+    }
+
+    #[test]
+    fn long_blocks_are_written_completely_and_in_short_parts() {
+        let mut parts = Parts(Vec::new());
+        write_in_parts(&mut parts, &StereoBlock::silence(2 * MAX_BLOCK_FRAMES + 1)).unwrap();
+        assert_eq!(parts.0, [MAX_BLOCK_FRAMES, MAX_BLOCK_FRAMES, 1]);
+    }
 
     #[test]
     fn the_second_pass_of_a_spooled_stem_can_be_stopped() {

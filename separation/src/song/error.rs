@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::audio::AudioError;
-use crate::engine::{OverlapError, SeparateError};
+use crate::engine::{NetworkError, OverlapError, SeparateError};
 use crate::error::ErrorClass;
 use crate::model::{ContractError, ParametersError};
 use crate::onnx::LoadError;
@@ -46,16 +46,27 @@ pub enum SongError {
     Load(#[from] LoadError),
     /// Separating a song needs more memory than allowed.
     #[error(
-        "separating a song needs up to {} MB of memory, more than the allowed {} MB; fix: allow more, select fewer stems, or \
-         use a smaller model",
+        "separating a song needs up to {} MB of memory with the shortest chunks that the model takes, more than the allowed \
+         {} MB; fix: allow more, select fewer stems, or use a smaller model",
         needed_bytes.div_ceil(1_000_000),
         allowed_bytes / 1_000_000
     )]
     Memory {
-        /// The bound.
+        /// The least that is needed.
         needed_bytes: u64,
         /// The limit.
         allowed_bytes: u64,
+    },
+    /// The model needs more memory of the GPU than allowed, or than is free.
+    #[error(
+        "the model cannot run one chunk in the allowed {} MB of GPU memory; fix: allow more, or use a smaller model",
+        allowed_bytes / 1_000_000
+    )]
+    GpuMemory {
+        /// The limit.
+        allowed_bytes: u64,
+        /// The error of the model.
+        source: NetworkError,
     },
     /// The formula is not defined for the model.
     #[error(
@@ -91,6 +102,7 @@ impl SongError {
             | Self::Parameters(_)
             | Self::Undeclared(_)
             | Self::Memory { .. }
+            | Self::GpuMemory { .. }
             | Self::Formula
             | Self::Overlap(_) => ErrorClass::Permanent,
             Self::ReadModel { .. } => ErrorClass::Transient,

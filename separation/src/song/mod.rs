@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use error::SongError;
 pub use format::{StemFormat, StemRate};
-pub use memory::peak_memory_bytes;
+pub use memory::{MemoryBound, peak_memory_bytes};
 pub use model_file::ModelFile;
 use sha2::{Digest as _, Sha256};
 
@@ -26,7 +26,8 @@ use crate::audio::{
     SourceOptions, SourceReport, StereoSink, UnpublishedFile,
 };
 use crate::engine::{
-    self, ChunkGrid, Control, Overlap, Plan, Progress, SeparateError, StemFormula, StemSource,
+    self, ChunkGrid, Control, Level, Network as _, NetworkError, Overlap, Plan, Progress, SeparateError,
+    StemFormula, StemSource,
 };
 use crate::locations::Locations;
 use crate::model::checksum::{hash_of, hexadecimal};
@@ -107,6 +108,7 @@ pub struct SongReport {
 /// A loaded model, which separates one song after the other.
 pub struct Separator {
     network: OnnxNetwork,
+    options: RuntimeOptions,
     batch: usize,
     fingerprint: String,
     provenance: Provenance,
@@ -143,7 +145,8 @@ impl Separator {
         let batch = match (options.provider, network.contract().kind) {
             (Provider::Cuda, ContractKind::MdxNet) => {
                 let batch = network.batch_limit().unwrap_or(CUDA_BATCH);
-                memory::largest_batch(&mut network, batch).map_err(SeparateError::from)?
+                let largest = memory::largest_batch(&mut network, batch);
+                largest.map_err(|source| gpu_error(source, options))?
             }
             (Provider::Cuda | Provider::Cpu, _) => 1,
         };
@@ -156,6 +159,7 @@ impl Separator {
             fingerprint,
             provenance,
             network,
+            options,
             batch,
         })
     }
@@ -180,6 +184,14 @@ impl Separator {
         self.network.contract().stems.names()
     }
 
+    /// Number of chunks of a song of `song_frames`, for benchmarks.
+    ///
+    /// # Errors
+    /// If the model's overlap does not suit its chunks.
+    pub fn chunks(&self, song_frames: u64) -> Result<u64, SongError> {
+        Ok(self.grid(None)?.chunks(song_frames))
+    }
+
     /// The model itself, for benchmarks.
     pub fn network(&mut self) -> &mut OnnxNetwork {
         &mut self.network
@@ -197,36 +209,71 @@ impl Separator {
         self.grid(settings.overlap).map(drop)
     }
 
-    /// An upper bound of this process's resident memory while it separates songs into `stems`, however long they are;
-    /// measured by one run of the model. `None` if this system does not measure memory. Memory of a GPU is not included.
+    /// Keeps the memory of separating songs into `stems` below the limit of the runtime options, if there is one: measures it
+    /// by a run of the model, and takes shorter chunks while it is above, if the model's file leaves their length open. On
+    /// a GPU, ONNX Runtime enforces the limit. Returns the memory that is needed; `None` without a limit, or if this
+    /// system does not measure memory.
     ///
     /// # Errors
-    /// If the model cannot run, or the bound is above `allowed_bytes`.
+    /// If the model cannot run, or not within the limit.
     ///
     /// # Panics
     /// If one of `stems` is not a stem of this model.
-    pub fn check_memory(
+    pub fn limit_memory(
         &mut self,
         stems: &[StemName],
         settings: &SongSettings,
-        allowed_bytes: u64,
-    ) -> Result<Option<u64>, SongError> {
-        let plan = Plan {
-            tensors: self.network.contract().tensors,
-            grid: self.grid(settings.overlap)?,
-            stems: self.sources(stems),
-            formula: StemFormula::Uvr { compensate: 1.0 },
-            level: None,
-            denoise: settings.denoise,
-            batch: self.batch,
+    ) -> Result<Option<MemoryBound>, SongError> {
+        let RuntimeOptions { provider, .. } = self.options;
+        let Some(allowed_bytes) = self.options.max_memory_bytes else {
+            return Ok(None);
         };
-        match memory::bound_bytes(&mut self.network, &plan)? {
-            Some(needed_bytes) if needed_bytes > allowed_bytes => Err(SongError::Memory {
-                needed_bytes,
-                allowed_bytes,
-            }),
-            bound => Ok(bound),
+        let bound = |bytes: u64, plan: &Plan| MemoryBound {
+            bytes,
+            provider,
+            chunk_frames: plan.grid.chunk_frames(),
+            batch: plan.batch,
+        };
+        // Loading a model may need more than running it.
+        let loaded_bytes = peak_memory_bytes().unwrap_or(0);
+        let formula = StemFormula::Uvr { compensate: 1.0 };
+        loop {
+            let plan = self.plan_with(self.sources(stems), settings, formula, None)?;
+            let refused = match provider {
+                Provider::Cuda => match memory::run_silence(&mut self.network, plan.batch, 1) {
+                    Ok(()) => return Ok(Some(bound(allowed_bytes, &plan))),
+                    Err(source) => gpu_error(source, self.options),
+                },
+                Provider::Cpu => {
+                    let needed = memory::needed_bytes(&mut self.network, &plan)?;
+                    match needed.map(|bytes| bytes.max(loaded_bytes)) {
+                        None => return Ok(None),
+                        Some(bytes) if bytes <= allowed_bytes => return Ok(Some(bound(bytes, &plan))),
+                        Some(needed_bytes) => SongError::Memory {
+                            needed_bytes,
+                            allowed_bytes,
+                        },
+                    }
+                }
+            };
+            if !self.halve_chunks() {
+                return Err(refused);
+            }
         }
+    }
+
+    /// Takes chunks of half the length, if the model allows them, and releases memory that longer ones used.
+    fn halve_chunks(&mut self) -> bool {
+        let half = self.network.contract().tensors.chunk.chunk_frames() / 2;
+        if half < memory::SHORTEST_CHUNK_FRAMES || !self.network.halve_chunks() {
+            return false;
+        }
+        // Stems differ with the length of chunks.
+        let identity = format!("{} in chunks of half the length", self.fingerprint);
+        self.fingerprint = hexadecimal(&Sha256::digest(identity));
+        self.network.ends_next();
+        self.options.provider == Provider::Cuda
+            || memory::run_silence(&mut self.network, self.batch, 1).is_ok()
     }
 
     fn sources<'n>(&self, names: impl IntoIterator<Item = &'n StemName>) -> Vec<StemSource> {
@@ -329,16 +376,25 @@ impl Separator {
         } else {
             None
         };
-        let plan = Plan {
-            tensors: contract.tensors,
+        Ok((self.plan_with(stems, settings, formula, level)?, gain))
+    }
+
+    fn plan_with(
+        &self,
+        stems: Vec<StemSource>,
+        settings: &SongSettings,
+        formula: StemFormula,
+        level: Option<Level>,
+    ) -> Result<Plan, SongError> {
+        Ok(Plan {
+            tensors: self.network.contract().tensors,
             grid: self.grid(settings.overlap)?,
             stems,
             formula,
             level,
             denoise: settings.denoise,
             batch: self.batch,
-        };
-        Ok((plan, gain))
+        })
     }
 }
 
@@ -368,6 +424,17 @@ fn load_error(error: LoadError, missing: Option<ParametersError>) -> SongError {
         }
         (LoadError::Contract(error), Some(_)) if error.needs_sidecar() => SongError::Undeclared(error),
         (error, _) => error.into(),
+    }
+}
+
+/// Why the model does not run on the GPU, whose memory may be limited.
+fn gpu_error(source: NetworkError, options: RuntimeOptions) -> SongError {
+    match options.max_memory_bytes {
+        Some(allowed_bytes) => SongError::GpuMemory {
+            allowed_bytes,
+            source,
+        },
+        None => SeparateError::from(source).into(),
     }
 }
 

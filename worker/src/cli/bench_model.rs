@@ -8,10 +8,11 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::printing::json_out;
+use crate::audio::SAMPLE_RATE_HZ;
 use crate::engine::Network as _;
 use crate::locations::Locations;
 use crate::model::{DEFAULT_MODEL, ModelChoice};
-use crate::onnx::{MAX_THREADS, Provider, RuntimeOptions};
+use crate::onnx::{MAX_THREADS, RuntimeOptions};
 use crate::song::Separator;
 
 #[derive(Debug, Args)]
@@ -25,20 +26,22 @@ pub(super) struct BenchModelArguments {
     /// Number of timed runs, after one warm-up run
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     runs: u16,
+    /// Length of the song whose chunks are counted
+    #[arg(long, value_name = "SECONDS", default_value = "60")]
+    song_seconds: u32,
 }
 
-/// Prints `{"chunk_frames": …, "run_seconds": […]}`.
+/// Prints `{"chunk_frames": …, "song_chunks": …, "run_seconds": […]}`.
 pub(super) fn run(arguments: &BenchModelArguments) -> Result<(), Failure> {
     Ok(measure(arguments)?)
 }
 
 fn measure(arguments: &BenchModelArguments) -> anyhow::Result<()> {
     let model = ModelChoice::from_setting(arguments.model.clone(), None, None);
-    let options = RuntimeOptions {
-        provider: Provider::Cpu,
-        threads: arguments.threads.into(),
-    };
+    let options = RuntimeOptions::cpu(arguments.threads.into());
     let mut separator = Separator::load(&model, options, &Locations::from_environment())?;
+    let song_frames = u64::from(arguments.song_seconds) * u64::from(SAMPLE_RATE_HZ);
+    let song_chunks = separator.chunks(song_frames)?;
     let network = separator.network();
     let chunk = network.tensors().chunk;
     // Noise as loud as music: zeros could run faster on the CPU.
@@ -58,6 +61,10 @@ fn measure(arguments: &BenchModelArguments) -> anyhow::Result<()> {
             run_seconds.push(begin.elapsed().as_secs_f64());
         }
     }
-    let report = serde_json::json!({ "chunk_frames": chunk.chunk_frames(), "run_seconds": run_seconds });
+    let report = serde_json::json!({
+        "chunk_frames": chunk.chunk_frames(),
+        "song_chunks": song_chunks,
+        "run_seconds": run_seconds,
+    });
     json_out(&report).context("cannot write the report")
 }

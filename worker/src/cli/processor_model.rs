@@ -103,6 +103,10 @@ impl<'a> ProcessorModel<'a> {
             sha256 = model.sha256,
             "Model loaded"
         );
+        if let Some(memory) = separation.memory() {
+            let (bytes, chunk_frames, batch) = (memory.bytes, memory.chunk_frames, memory.batch);
+            tracing::info!(bytes, chunk_frames, batch, "Memory of separations is limited");
+        }
         if let Some(warning) = choice.warning(&model.sha256) {
             tracing::warn!("{warning}");
         }

@@ -14,7 +14,7 @@ use super::report::{FileReport, print};
 use super::separate_args::SeparateArguments;
 use crate::audio::remove_abandoned;
 use crate::engine::{CancelToken, Control};
-use crate::model::{Provenance, StemName};
+use crate::model::Provenance;
 use crate::model_store::ModelStoreError;
 use crate::onnx::LoadError;
 use crate::settings::ModelReference;
@@ -44,8 +44,11 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
     let stems = arguments
         .wanted_stems(&separator.stems())
         .map_err(Failure::Usage)?;
-    if let Some(allowed_bytes) = arguments.max_memory_bytes() {
-        check_memory(&mut separator, &stems, &settings, allowed_bytes)?;
+    let bound = separator
+        .limit_memory(&stems, &settings)
+        .map_err(|error| Failure::Usage(error.into()))?;
+    if let Some(bound) = bound {
+        line_err(&bound.to_string());
     }
     let planned = arguments
         .plan_outputs(&songs, &stems, settings.format)
@@ -86,23 +89,6 @@ pub(super) fn run(arguments: &SeparateArguments, started_at: Instant) -> Result<
         None if failed => Err(Failure::Reported),
         None => Ok(()),
     }
-}
-
-/// Prints the most memory that a song needs, if it is allowed.
-fn check_memory(
-    separator: &mut Separator,
-    stems: &[StemName],
-    settings: &SongSettings,
-    allowed_bytes: u64,
-) -> Result<(), Failure> {
-    let bound = separator.check_memory(stems, settings, allowed_bytes);
-    if let Some(bytes) = bound.map_err(|error| Failure::Usage(error.into()))? {
-        line_err(&format!(
-            "a song needs at most {} MB of memory",
-            bytes.div_ceil(1_000_000)
-        ));
-    }
-    Ok(())
 }
 
 /// A missing or unsuitable model is a usage error; a failure of the runtime is not.

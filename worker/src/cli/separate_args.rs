@@ -16,6 +16,7 @@ use crate::audio::{FlacSamples, Mp3Bitrate, OutputFormat, WavSamples, check_enco
 use crate::engine::Overlap;
 use crate::model::StemName;
 use crate::onnx::{MAX_THREADS, Provider, RuntimeOptions, default_threads};
+use crate::settings::parse_megabytes;
 use crate::song::{Formula, Normalize, SongSettings, StemFormat, StemOutput, StemRate};
 
 /// Selects all stems of a model.
@@ -98,9 +99,10 @@ pub(super) struct SeparateArguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS as i64))]
     threads: Option<u16>,
 
-    /// Refuse to start if separating a song could need more memory than this; the model is run on silence to measure it
-    #[arg(long, value_name = "MEGABYTES")]
-    max_memory: Option<u64>,
+    /// Limit of the memory of this process, or with cuda of the model on the GPU: measured by a run on silence, and nothing
+    /// starts if it is not enough
+    #[arg(long = "max-memory", value_name = "MEGABYTES", value_parser = parse_megabytes)]
+    max_memory_bytes: Option<u64>,
 
     /// Execution provider of the model; never falls back to another one
     #[arg(long, value_enum, default_value_t = ProviderChoice::Cpu)]
@@ -175,6 +177,7 @@ impl SeparateArguments {
                 ProviderChoice::Cuda => Provider::Cuda,
             },
             threads: self.threads.map_or_else(default_threads, usize::from),
+            max_memory_bytes: self.max_memory_bytes,
         }
     }
 
@@ -206,11 +209,6 @@ impl SeparateArguments {
             timeout.with_context(|| format!("--timeout must be a number of seconds above 0, found {seconds}"))
         };
         self.timeout.map(parse).transpose()
-    }
-
-    pub(super) fn max_memory_bytes(&self) -> Option<u64> {
-        self.max_memory
-            .map(|megabytes| megabytes.saturating_mul(1_000_000))
     }
 
     fn stem_format(&self) -> Result<StemFormat> {

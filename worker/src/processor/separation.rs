@@ -16,7 +16,8 @@ use crate::locations::Locations;
 use crate::model::{ModelChoice, Provenance, StemName};
 use crate::onnx::RuntimeOptions;
 use crate::song::{
-    Formula, Normalize, Separator, SongError, SongReport, SongSettings, StemFormat, StemOutput, StemRate,
+    Formula, MemoryBound, Normalize, Separator, SongError, SongReport, SongSettings, StemFormat, StemOutput,
+    StemRate,
 };
 use crate::storage::{AttemptScratch, Disk, StagedInput, is_disk_error, is_full, os_errors};
 use crate::work::{Dependency, WorkContext, WorkError, chain};
@@ -80,6 +81,7 @@ pub struct Separation {
     separator: Arc<Mutex<Separator>>,
     vocals: StemName,
     instrumental: StemName,
+    memory: Option<MemoryBound>,
     model: String,
     provenance: Arc<Provenance>,
 }
@@ -216,13 +218,13 @@ impl Separation {
     /// Loads a model. Blocks; do not call on an async thread.
     ///
     /// # Errors
-    /// When it cannot be loaded or has other stems than tasks need.
+    /// When it cannot be loaded, has other stems than tasks need, or needs more memory than the options allow.
     pub fn load(
         choice: &ModelChoice,
         options: RuntimeOptions,
         locations: &Locations,
     ) -> Result<Self, ModelError> {
-        let separator = Separator::load(choice, options, locations)?;
+        let mut separator = Separator::load(choice, options, locations)?;
         separator.check(&settings(DEFAULT_FORMAT))?;
         let stems = separator.stems();
         let named = |name: &str| stems.iter().find(|stem| stem.as_str() == name).cloned();
@@ -231,7 +233,10 @@ impl Separation {
                 found: stems.iter().map(StemName::as_str).collect::<Vec<_>>().join(", "),
             });
         };
+        let memory =
+            separator.limit_memory(&[vocals.clone(), instrumental.clone()], &settings(DEFAULT_FORMAT))?;
         Ok(Self {
+            memory,
             model: separator.fingerprint().to_owned(),
             provenance: Arc::new(separator.provenance().clone()),
             separator: Arc::new(Mutex::new(separator)),
@@ -243,6 +248,11 @@ impl Separation {
     /// The model's fingerprint: equal fingerprints produce equal stems.
     pub fn model(&self) -> &str {
         &self.model
+    }
+
+    /// The most memory that a song needs, if it is limited.
+    pub fn memory(&self) -> Option<MemoryBound> {
+        self.memory
     }
 
     /// License and origin of the model.

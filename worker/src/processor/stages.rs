@@ -92,7 +92,8 @@ impl Processor {
                 vocals: &song.stems.vocals,
                 instrumental: &song.stems.instrumental,
             };
-            let (input, model) = (&song.input.identity, self.separation.model());
+            let input = &song.input.identity;
+            let model = (self.separation.model(), self.separation.provenance());
             Ok(self
                 .staging
                 .store(&task.task_uuid, attempt, stems, input, model)

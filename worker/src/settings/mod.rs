@@ -11,7 +11,7 @@ mod storage;
 
 pub use consumer::{ConsumedRole, ConsumerArguments, ConsumerSettings, DeleteInput};
 pub use kafka::{KafkaArguments, KafkaSettings, Sasl};
-pub use model::{ModelArguments, ModelDirectories, ModelReference};
+pub use model::{ModelArguments, ModelDirectories, ModelReference, parse_megabytes};
 pub use model_address::{AddressNames, ModelAddress, ModelLocation, Sha256Hex};
 pub use outbound::{OutboundAllow, OutboundArguments, WebhookArguments};
 pub use storage::{

@@ -1,5 +1,6 @@
 //! Settings of the model and its execution provider.
 
+use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -45,6 +46,18 @@ pub struct ModelArguments {
     #[arg(long, env = env::THREADS, value_name = "COUNT",
           value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS as i64))]
     threads: Option<u16>,
+    /// Limit of the memory of this process, or with cuda of the model on the GPU; the worker does not start if it is not
+    /// enough [default: none]
+    #[arg(long = "max-memory", env = env::MODEL_MAX_MEMORY, value_name = "MEGABYTES", value_parser = parse_megabytes)]
+    max_memory_bytes: Option<u64>,
+}
+
+/// The bytes of a number of megabytes (10^6 bytes).
+///
+/// # Errors
+/// If it is not a whole number.
+pub fn parse_megabytes(text: &str) -> Result<u64, ParseIntError> {
+    Ok(text.parse::<u64>()?.saturating_mul(1_000_000))
 }
 
 /// A model as a user names it.
@@ -141,6 +154,7 @@ impl ModelArguments {
                 _ => Provider::Cpu,
             },
             threads: self.threads.map_or_else(default_threads, usize::from),
+            max_memory_bytes: self.max_memory_bytes,
         }
     }
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::manifest::{MAX_BYTES, VERSION};
 use super::{Deletions, ListedObject, PreparedObject, S3, StemSource, StorageError, public_url};
+use crate::model::Provenance;
 use crate::settings::{ObjectAddress, S3Settings, SettingError};
 
 /// Minimum age of a manifest before it is deleted: longer than Kafka retains a task's messages, seven days by default. A
@@ -69,6 +70,9 @@ pub struct FinalManifest {
     /// Of a success: link to the instrumental.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instrumental: Option<String>,
+    /// Of a success: license and origin of the model, if they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
     /// Of a failure: the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_message: Option<String>,
@@ -83,8 +87,15 @@ pub struct FinalManifest {
 
 impl FinalManifest {
     /// The manifest of a task with both stems.
-    pub fn success(task: &TaskId, finals: &Finals, webhook: WebhookState, finished_at: u64) -> Self {
+    pub fn success(
+        task: &TaskId,
+        finals: &Finals,
+        provenance: Option<Provenance>,
+        webhook: WebhookState,
+        finished_at: u64,
+    ) -> Self {
         Self {
+            provenance,
             vocals: Some(finals.link(&names::vocals_key(task))),
             instrumental: Some(finals.link(&names::instrumental_key(task))),
             ..Self::new(task, FinalStatus::Success, webhook, finished_at)
@@ -115,6 +126,7 @@ impl FinalManifest {
             status,
             vocals: None,
             instrumental: None,
+            provenance: None,
             error_message: None,
             webhook,
             finished_at,

@@ -4,6 +4,7 @@ use separation_contract::message::TaskId;
 use serde::{Deserialize, Serialize};
 
 use super::AttemptId;
+use crate::model::Provenance;
 
 /// Version of the manifests' format.
 pub(crate) const VERSION: u32 = 1;
@@ -41,6 +42,9 @@ pub struct StagingManifest {
     pub input: InputIdentity,
     /// Fingerprint of the model.
     pub model: String,
+    /// License and origin of the model; older workers did not write them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
     /// The vocals.
     pub vocals: StagedStem,
     /// The instrumental.
@@ -52,9 +56,8 @@ impl StagingManifest {
         task: &TaskId,
         attempt: AttemptId,
         input: InputIdentity,
-        model: &str,
-        vocals: StagedStem,
-        instrumental: StagedStem,
+        (model, provenance): (&str, &Provenance),
+        [vocals, instrumental]: [StagedStem; 2],
     ) -> Self {
         Self {
             version: VERSION,
@@ -62,6 +65,7 @@ impl StagingManifest {
             attempt: attempt.to_string(),
             input,
             model: model.to_owned(),
+            provenance: Some(provenance.clone()),
             vocals,
             instrumental,
         }
@@ -105,9 +109,8 @@ mod tests {
             &TaskId::parse("t1").unwrap(),
             AttemptId::new(),
             input,
-            model,
-            stem("t1_vocals.wav"),
-            stem("t1_instrumental.wav"),
+            (model, &Provenance::default()),
+            ["t1_vocals.wav", "t1_instrumental.wav"].map(stem),
         )
     }
 

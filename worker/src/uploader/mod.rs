@@ -197,8 +197,11 @@ impl Uploader {
                         .await?;
                     context.point("uploaded").await?;
                 }
-                let now = unix_time().as_secs();
-                Ok(FinalManifest::success(task, &self.finals, state, now))
+                let provenance = retry_transient(context, "read_staging_manifest", || async {
+                    Ok(self.staging.provenance(task, vocals_path).await?)
+                });
+                let (provenance, now) = (provenance.await?, unix_time().as_secs());
+                Ok(FinalManifest::success(task, &self.finals, provenance, state, now))
             }
             Outcome::Failure { error_message, .. } => {
                 let failed = message.task_message.as_deref();

@@ -4,6 +4,7 @@ use crate::storage::{FinalManifest, FinalStatus, WebhookState};
 
 /// The remaining steps of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "there is one for each result")]
 pub(super) enum RemainingSteps {
     /// Upload the stems, write the manifest, call the webhook.
     Everything,

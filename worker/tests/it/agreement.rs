@@ -7,7 +7,7 @@ use separation_worker::audio::StereoBlock;
 use separation_worker::engine::{ChunkTensor, Plan, StemFormula};
 use separation_worker::locations::Locations;
 use separation_worker::model::{Contract, ModelParameters, StemName};
-use separation_worker::onnx::{ModelSource, OnnxNetwork, Provider, RuntimeOptions};
+use separation_worker::onnx::{ModelSource, OnnxNetwork, RuntimeOptions};
 
 use crate::in_memory::{StemBlocks, music, plan, separate_song};
 use crate::oracle::{self, Parameters, Stereo, fixture_model};
@@ -71,10 +71,7 @@ impl Row {
     fn separate(&self, song: &StereoBlock, formula: StemFormula) -> StemBlocks {
         let (rows, n_fft) = self.model;
         let file = fixture_file(rows, n_fft);
-        let options = RuntimeOptions {
-            provider: Provider::Cpu,
-            threads: 2,
-        };
+        let options = RuntimeOptions::cpu(2);
         let mut network = OnnxNetwork::load(
             ModelSource::File(&file),
             options,

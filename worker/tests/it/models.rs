@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use separation_worker::locations::Locations;
 use separation_worker::model::ModelChoice;
-use separation_worker::onnx::{Provider, RuntimeOptions};
+use separation_worker::onnx::RuntimeOptions;
 use separation_worker::processor::Separation;
 use separation_worker::song::{Separator, SongError};
 
@@ -15,10 +15,7 @@ fn model(name: &str) -> PathBuf {
         .join(name)
 }
 
-const OPTIONS: RuntimeOptions = RuntimeOptions {
-    provider: Provider::Cpu,
-    threads: 1,
-};
+const OPTIONS: RuntimeOptions = RuntimeOptions::cpu(1);
 
 fn choice(name: &str, parameters: Option<&str>) -> ModelChoice {
     ModelChoice::File {
@@ -55,6 +52,22 @@ fn a_model_without_vocals_serves_no_tasks() {
         load("conv_f2560_n5120.onnx").err().unwrap().to_string(),
         "the stems of the model are bass, no_bass, but tasks need vocals and instrumental"
     );
+}
+
+#[test]
+fn a_processor_states_its_memory_and_refuses_a_limit_below_it() {
+    let load = |limit| {
+        let options = RuntimeOptions {
+            max_memory_bytes: limit,
+            ..OPTIONS
+        };
+        Separation::load(&ModelChoice::Builtin, options, &Locations::from_environment())
+    };
+    assert_eq!(load(None).ok().unwrap().memory(), None);
+    let bound = load(Some(100_000_000_000)).ok().unwrap().memory().unwrap();
+    assert_eq!((bound.chunk_frames, bound.batch), (261_120, 1));
+    let refused = load(Some(1_000_000)).err().unwrap().to_string();
+    assert!(refused.contains("more than the allowed 1 MB"), "{refused}");
 }
 
 #[test]

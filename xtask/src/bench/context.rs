@@ -8,11 +8,14 @@ use anyhow::{Context, Result};
 
 use crate::binaries::{Binaries, Mix, Profile};
 use crate::project::Project;
-use crate::songs;
+use crate::{models, songs};
 
 /// Directory of all benchmark files, under cargo's target directory. It is emptied before a run, so that no
 /// result comes from a song or model of an earlier checkout.
 const DIRECTORY: &str = "bench";
+
+/// The measured models: the one in the program, and the default.
+pub(super) const MODELS: [&str; 2] = ["builtin", models::NAME];
 
 /// Resources of every scenario.
 pub(super) struct Bench<'p> {

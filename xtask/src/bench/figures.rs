@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use anyhow::{Context, Result};
+
 /// Minimum, median and maximum of repeated measurements.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Spread {
@@ -32,6 +34,15 @@ impl Spread {
             f64::midpoint(figures[middle - 1], figures[middle])
         };
         Some(Self { min, median, max })
+    }
+
+    /// A row of four cells: the label, and min, median, max with this many decimals.
+    ///
+    /// # Errors
+    /// For an empty list.
+    pub(super) fn row(label: impl Into<String>, figures: Vec<f64>, digits: usize) -> Result<Vec<String>> {
+        let spread = Self::from_figures(figures).context("there were no runs")?;
+        Ok([vec![label.into()], spread.cells(digits).to_vec()].concat())
     }
 
     /// Three cells: min, median, max, each with this many decimals.

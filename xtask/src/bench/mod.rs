@@ -7,6 +7,7 @@ mod document;
 mod figures;
 mod machine;
 mod memory;
+mod musdb;
 mod operator;
 mod overhead;
 mod pipeline;
@@ -15,9 +16,12 @@ mod soaks;
 mod speed;
 mod startup;
 
-use anyhow::Result;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
+use crate::binaries::{Binaries, Profile};
 use crate::project::Project;
 use context::Bench;
 use document::Document;
@@ -32,6 +36,12 @@ pub(crate) struct Options {
     /// Print results without writing the document
     #[arg(long)]
     print: bool,
+    /// With `--only quality`: measure and print the quality on MUSDB18-HQ, in this directory, in place of our mixes
+    #[arg(long, value_name = "DIR", requires = "only")]
+    musdb: Option<PathBuf>,
+    /// With --musdb: name of an installed model, or a file [default: the default model]
+    #[arg(long, value_name = "NAME|FILE", requires = "musdb")]
+    model: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,6 +51,7 @@ enum Scenario {
     Startup,
     Memory,
     Overhead,
+    Oracles,
     Messages,
     IdleMemory,
     Stall,
@@ -62,6 +73,17 @@ enum Scenario {
 
 /// `cargo xtask bench`.
 pub(crate) fn bench(project: &Project, options: &Options) -> Result<()> {
+    if let Some(directory) = &options.musdb {
+        ensure!(
+            options.only == [Scenario::Quality],
+            "--musdb is for the quality alone; fix: add --only quality"
+        );
+        let binaries = Binaries::build(project, Profile::Dist)?;
+        let stems = tempfile::tempdir().context("cannot create a directory for stems")?;
+        let section = musdb::measure(&binaries, directory, options.model.as_deref(), stems.path())?;
+        print!("\n{}", section.markdown());
+        return Ok(());
+    }
     let bench = Bench::prepare(project)?;
     let measured = Measured::now(project)?;
     let every = Scenario::value_variants();
@@ -99,6 +121,7 @@ fn run(bench: &Bench<'_>, scenario: Scenario) -> Result<Section> {
         Scenario::Startup => startup::measure(bench),
         Scenario::Memory => memory::measure(bench),
         Scenario::Overhead => overhead::measure(bench),
+        Scenario::Oracles => soaks::oracles(bench),
         Scenario::Messages => pipeline::messages(bench),
         Scenario::IdleMemory => pipeline::idle_memory(bench),
         Scenario::Stall => pipeline::stall(bench),

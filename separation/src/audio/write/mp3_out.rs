@@ -17,8 +17,7 @@ use super::sink::{PartFile, UnpublishedFile};
 use crate::audio::ffmpeg::{self, FfmpegMessages};
 use crate::audio::{AudioError, StereoBlock, StereoSink};
 
-/// Blocks that are queued for ffmpeg, besides the one that is being sent: 2 x 195,840 frames x 8 bytes = 3 MB with
-/// the usual models.
+/// Blocks that are queued for ffmpeg, besides the one that is being sent: 2 x 16,384 frames x 8 bytes = 256 KiB.
 const QUEUED_BLOCKS: usize = 1;
 
 const ENCODER: &str = "libmp3lame";

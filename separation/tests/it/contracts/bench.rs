@@ -8,7 +8,7 @@ use separation::audio::{
 use separation::engine::{Control, Overlap};
 use separation::locations::Locations;
 use separation::model::{ModelChoice, StemName};
-use separation::onnx::{Provider, RuntimeOptions};
+use separation::onnx::RuntimeOptions;
 use separation::song::{Formula, Normalize, Separator, SongSettings, StemFormat, StemOutput, StemRate};
 
 use super::oracle::{self, Model, Scheme, Stereo};
@@ -33,10 +33,7 @@ impl Bench {
             model: models.join(model).with_extension("onnx"),
             parameters: None,
         };
-        let options = RuntimeOptions {
-            provider: Provider::Cpu,
-            threads: 2,
-        };
+        let options = RuntimeOptions::cpu(2);
         let separator = Separator::load(&choice, options, &Locations::from_environment());
         Self {
             directory: tempfile::tempdir().unwrap(),
@@ -86,7 +83,8 @@ impl Bench {
         outputs.iter().map(|output| read(&output.path)).collect()
     }
 
-    /// Checks all stems of a song of `frames` against the oracle, and the rest against the song.
+    /// Checks all stems of a song of `frames` against the oracle, and the rest against the song. Returns the largest
+    /// difference.
     pub(crate) fn check(
         &mut self,
         overlap: Option<f64>,
@@ -94,7 +92,7 @@ impl Bench {
         scheme: Scheme,
         model: Model<'_>,
         limit: f64,
-    ) {
+    ) -> f64 {
         let song = music(frames);
         let names = self.stems();
         let stems = self.separate(&song, overlap, &names);
@@ -123,6 +121,7 @@ impl Bench {
                 "the instrumental is the song without the vocals"
             );
         }
+        max_difference
     }
 }
 

@@ -7,7 +7,7 @@ use super::toy::{Planes, SpectrumToy};
 
 const SECOND: usize = 44_100;
 
-fn scheme(chunk: usize, overlap: f64) -> Scheme {
+pub(super) fn scheme(chunk: usize, overlap: f64) -> Scheme {
     Scheme {
         chunking: Chunking::Roformer,
         chunk,
@@ -16,7 +16,7 @@ fn scheme(chunk: usize, overlap: f64) -> Scheme {
     }
 }
 
-fn real_imaginary(stems: usize) -> SpectrumToy {
+pub(super) fn real_imaginary(stems: usize) -> SpectrumToy {
     SpectrumToy {
         stft: Stft::new(2048, 441, false),
         rows: 1025,
@@ -81,18 +81,21 @@ fn spectra_of_16_bits_are_converted() {
     );
 }
 
-#[test]
-fn real_and_imaginary_parts_as_the_last_axis() {
-    let toy = SpectrumToy {
+pub(super) fn interleaved() -> SpectrumToy {
+    SpectrumToy {
         stft: Stft::new(2048, 512, true),
         planes: Planes::ByChannel,
         ..real_imaginary(2)
-    };
-    let stems = ["vocals", "drums", "instrumental"];
+    }
+}
+
+#[test]
+fn real_and_imaginary_parts_as_the_last_axis() {
+    let (stems, toy) = (["vocals", "drums", "instrumental"], interleaved());
     check("interleaved_small", &stems, scheme(4_400, 0.5), &toy, 5, FLOAT32);
 }
 
-fn masks() -> (Scheme, SpectrumToy) {
+pub(super) fn masks() -> (Scheme, SpectrumToy) {
     let scheme = Scheme {
         is_normalized: true,
         ..scheme(4_410, 0.75)
@@ -126,20 +129,17 @@ fn masks_of_both_polarities_are_averaged_as_spectra() {
     bench.check(None, 30_000, scheme, &|chunk| toy.run(chunk), FLOAT32);
 }
 
-#[test]
-fn planes_of_several_stems() {
-    let toy = SpectrumToy {
+pub(super) fn planes() -> SpectrumToy {
+    SpectrumToy {
         stft: Stft::new(2048, 1024, false),
         rows: 1000,
         planes: Planes::ByChannel,
         ..real_imaginary(2)
-    };
-    check(
-        "planes_small",
-        &["vocals", "instrumental"],
-        scheme(4_096, 0.5),
-        &toy,
-        5,
-        FLOAT32,
-    );
+    }
+}
+
+#[test]
+fn planes_of_several_stems() {
+    let stems = ["vocals", "instrumental"];
+    check("planes_small", &stems, scheme(4_096, 0.5), &planes(), 5, FLOAT32);
 }

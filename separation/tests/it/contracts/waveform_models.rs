@@ -6,7 +6,7 @@ use super::toy;
 
 const MINUTE: usize = 60 * 44_100;
 
-fn demucs(chunk: usize, overlap: f64) -> Scheme {
+pub(super) fn demucs(chunk: usize, overlap: f64) -> Scheme {
     Scheme {
         chunking: Chunking::Demucs,
         chunk,
@@ -15,7 +15,7 @@ fn demucs(chunk: usize, overlap: f64) -> Scheme {
     }
 }
 
-fn roformer(chunk: usize, overlap: f64) -> Scheme {
+pub(super) fn roformer(chunk: usize, overlap: f64) -> Scheme {
     Scheme {
         chunking: Chunking::Roformer,
         is_normalized: false,
@@ -47,11 +47,11 @@ fn lengths(scheme: Scheme) -> Vec<usize> {
     lengths
 }
 
-fn four_stems(chunk: &Stereo) -> Vec<Stereo> {
+pub(super) fn four_stems(chunk: &Stereo) -> Vec<Stereo> {
     toy::waveform(chunk, 4)
 }
 
-fn two_stems(chunk: &Stereo) -> Vec<Stereo> {
+pub(super) fn two_stems(chunk: &Stereo) -> Vec<Stereo> {
     toy::waveform(chunk, 2)
 }
 

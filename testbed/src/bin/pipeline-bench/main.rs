@@ -44,8 +44,12 @@ enum Scenario {
         #[arg(long, default_value = "200")]
         tasks: usize,
     },
-    /// Memory of an idle processor with the built-in model
-    Memory,
+    /// Memory of an idle processor
+    Memory {
+        /// Name of an installed model
+        #[arg(long, default_value = "builtin")]
+        model: String,
+    },
     /// Uploads to one API process, and the time of reading a task meanwhile
     Api {
         #[arg(long, default_value = "1000")]
@@ -80,7 +84,7 @@ async fn main() -> Result<()> {
     let figures = match arguments.scenario {
         Scenario::Kills { tasks, kills, seed } => kills::measure(&bench, tasks, kills, seed).await?,
         Scenario::Messages { tasks } => messages::measure(&bench, tasks).await?,
-        Scenario::Memory => memory::measure(&bench).await?,
+        Scenario::Memory { model } => memory::measure(&bench, &model).await?,
         Scenario::Api { uploads, at_once } => api::measure(&bench, uploads, at_once).await?,
         Scenario::Stall { rounds } => stall::measure(&bench, rounds).await?,
     };

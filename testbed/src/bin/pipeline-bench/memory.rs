@@ -1,4 +1,4 @@
-//! Memory of an idle processor with the built-in model, before and after tasks.
+//! Memory of an idle processor, before and after tasks.
 
 use std::time::Duration;
 
@@ -14,12 +14,9 @@ const TASKS: u64 = 10;
 /// Time limit of each step.
 const LIMIT: Duration = Duration::from_secs(120);
 
-pub(crate) async fn measure(bench: &Bench) -> Result<Value> {
+pub(crate) async fn measure(bench: &Bench, model: &str) -> Result<Value> {
     let site = bench.site(1).await?;
-    let worker = bench
-        .role(&site, "processor")
-        .env("MODEL_NAME", "builtin")
-        .start()?;
+    let worker = bench.role(&site, "processor").env("MODEL_NAME", model).start()?;
     worker.wait_for_log("Partitions assigned", LIMIT).await?;
     let before = status_bytes(&worker, "VmRSS")?;
     for number in 0..TASKS {

@@ -29,6 +29,7 @@ use self::sources::Sources;
 use self::store::{StagedFile, Store};
 use super::confine::{MissingRoot, Root};
 use super::{AttemptId, AttemptScratch, InputIdentity, S3, StagingManifest, StorageError};
+use crate::model::Provenance;
 use crate::settings::{ObjectAddress, StagingSettings};
 
 /// Staging of songs and stems; cheap to clone.
@@ -189,7 +190,7 @@ impl Staging {
     }
 
     /// Stores a task's stems under `attempt`; invisible until [`Self::publish_manifest`]. May be retried after a
-    /// failure.
+    /// failure. The model is given by its fingerprint, its license and its origin.
     ///
     /// # Errors
     /// When a stem cannot be read or written.
@@ -199,7 +200,7 @@ impl Staging {
         attempt: AttemptId,
         stems: StemFiles<'_>,
         input: &InputIdentity,
-        model: &str,
+        model: (&str, &Provenance),
     ) -> Result<StoredStems, StorageError> {
         // Concurrently: the processor and its GPU wait for both. Both end before an error is returned, so that nothing
         // is stored after the attempt is discarded.
@@ -209,7 +210,7 @@ impl Staging {
             self.store
                 .store_stem(task, attempt, &instrumental, stems.instrumental)
         );
-        let manifest = StagingManifest::new(task, attempt, input.clone(), model, vocals?, instrumental?);
+        let manifest = StagingManifest::new(task, attempt, input.clone(), model, [vocals?, instrumental?]);
         Ok(StoredStems { manifest })
     }
 
@@ -240,6 +241,18 @@ impl Staging {
             }
         }
         Ok(Some(manifest))
+    }
+
+    /// License and origin of the model that made a task's published stems, of which `vocals` is the path of one; none if
+    /// they are not known.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn provenance(&self, task: &TaskId, vocals: &str) -> Result<Option<Provenance>, StorageError> {
+        let bytes = self.store.read(task, StagedFile::Manifest).await?;
+        let manifest = bytes.and_then(|bytes| StagingManifest::read(task, &bytes));
+        let manifest = manifest.filter(|manifest| manifest.vocals.path == vocals);
+        Ok(manifest.and_then(|manifest| manifest.provenance))
     }
 
     /// Removes the unpublished stems of `attempt`.

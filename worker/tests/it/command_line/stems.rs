@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use super::{Bench, SECOND, check_failed, check_refused, errors, max_error_of_sum, read, reports, tones};
 
@@ -190,18 +191,75 @@ fn all_stems_of_a_model_are_written_on_request() {
     );
 }
 
-#[test]
-fn memory_stays_below_the_stated_bound() {
-    let bench = Bench::new();
-    let song = bench.write("song.wav", &tones(60 * SECOND, 0.4));
-    let output = bench.separate(&[&song], &["--json", "--max-memory", "100000"]);
-    let text = errors(&output);
-    let bound = text
+/// The memory that is stated before the first song, in MB, and the line that states it.
+fn stated_memory(output: &Output) -> (f64, String) {
+    let text = errors(output);
+    let line = text.lines().find(|line| line.contains("at most "));
+    let line = line.unwrap_or_else(|| panic!("no bound is stated: {text}"));
+    let bound = line
         .split_once("at most ")
         .and_then(|(_, rest)| rest.split_once(" MB"));
-    let bound: u64 = bound.expect("the bound is stated").0.parse().unwrap();
-    let peak = reports(&output)[0]["peak_memory_bytes"].as_u64().expect("a peak");
-    assert!(peak <= bound * 1_000_000, "{peak} bytes, stated were {bound} MB");
+    (bound.unwrap().0.parse().unwrap(), line.to_owned())
+}
+
+fn fixture(name: &str) -> String {
+    format!("{}/tests/models/{name}.onnx", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn memory_stays_below_the_stated_bound_and_within_15_percent_of_it() {
+    let check = |options: &[&str]| {
+        let bench = Bench::new();
+        let song = bench.write("song.wav", &tones(60 * SECOND, 0.4));
+        let output = bench.separate(
+            &[&song],
+            &[&["--json", "--max-memory", "100000"], options].concat(),
+        );
+        let (bound, _) = stated_memory(&output);
+        let peak = reports(&output)[0]["peak_memory_bytes"].as_f64().expect("a peak") / 1e6;
+        assert!(
+            peak <= bound && bound <= 1.15 * peak,
+            "{options:?}: {peak} MB, stated were {bound} MB"
+        );
+    };
+    check(&[]);
+    check(&["--format", "flac"]);
+    check(&["--model", &fixture("wave_demucs"), "--stems", "all"]);
+    check(&["--model", &fixture("spectrum"), "--stems", "all"]);
+}
+
+#[test]
+fn chunks_are_shortened_below_a_limit_where_the_model_leaves_their_length_open() {
+    let bench = Bench::new();
+    let song = bench.song("song.wav");
+    let sidecar = bench.path("sidecar.json");
+    // 20 s
+    let declared = r#"{"chunk": 882000, "chunking": "roformer", "stems": ["vocals", "instrumental"]}"#;
+    fs::write(&sidecar, declared).unwrap();
+    let separate = |megabytes: f64| {
+        let megabytes = megabytes.to_string();
+        let model = fixture("wave_roformer_small");
+        let options = [
+            "--model",
+            model.as_str(),
+            "--model-data",
+            sidecar.to_str().unwrap(),
+            "--max-memory",
+            megabytes.as_str(),
+        ];
+        bench.separate(&[&song], &options)
+    };
+    let (needed, line) = stated_memory(&separate(100_000.0));
+    assert!(line.contains("chunks of 20.0 s"), "{line}");
+    let limit = (needed * 0.7).floor();
+    let output = separate(limit);
+    assert!(output.status.success(), "{}", errors(&output));
+    let (needed, line) = stated_memory(&output);
+    assert!(needed <= limit && !line.contains("20.0 s"), "{line}");
+    assert_eq!(
+        read(&bench.path("stems/song_vocals.wav")).frames(),
+        read(&song).frames()
+    );
 }
 
 #[test]

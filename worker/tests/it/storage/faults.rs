@@ -15,7 +15,7 @@ use separation_worker::storage::{AttemptId, S3, Staging, StemFiles, StorageError
 use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 
-use super::staging_area::{SOON, identity, settings, task};
+use super::staging_area::{SOON, identity, provenance, settings, task};
 
 /// A store that gives the same response to every request.
 async fn store(answer: impl Fn() -> Response<Body> + Send + Sync + 'static) -> S3 {
@@ -140,7 +140,13 @@ async fn both_stems_are_uploaded_at_the_same_time() {
         instrumental: &stem,
     };
     let stored = staging
-        .store(&task("t1"), AttemptId::new(), stems, &identity(), "model")
+        .store(
+            &task("t1"),
+            AttemptId::new(),
+            stems,
+            &identity(),
+            ("model", &provenance()),
+        )
         .await
         .unwrap();
     assert_eq!(stored.manifest().task_uuid, task("t1"));

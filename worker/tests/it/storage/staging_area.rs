@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use separation_contract::message::TaskId;
 use separation_testbed::S3Server;
+use separation_worker::model::Provenance;
 use separation_worker::settings::{DeleteInput, ObjectAddress, S3Credentials, S3Settings, StagingSettings};
 use separation_worker::storage::{
     AttemptId, AttemptScratch, InputIdentity, S3, Scratch, Staging, StagingManifest, StemFiles, StorageError,
@@ -89,7 +90,7 @@ impl StagingArea {
     ) -> Result<StoredStems, StorageError> {
         let stems = StemFiles { vocals, instrumental };
         self.staging
-            .store(&task(name), attempt, stems, &identity(), "model")
+            .store(&task(name), attempt, stems, &identity(), ("model", &provenance()))
             .await
     }
 
@@ -187,6 +188,14 @@ pub(crate) fn identity() -> InputIdentity {
     InputIdentity {
         size: 7,
         tag: "t".into(),
+    }
+}
+
+pub(crate) fn provenance() -> Provenance {
+    Provenance {
+        sha256: "ab".into(),
+        license: Some("MIT".into()),
+        ..Provenance::default()
     }
 }
 

@@ -54,6 +54,7 @@ async fn a_success_ends_with_both_stems_a_manifest_a_webhook_and_empty_staging()
             json!({
                 "version": 1, "task_uuid": "t1", "status": "success", "webhook": "delivered",
                 "vocals": links["vocals"], "instrumental": links["instrumental"],
+                "provenance": {"sha256": "ab", "license": "MIT"},
             })
         );
         let webhooks = bench.receiver.webhooks();

@@ -44,7 +44,7 @@ fn sweep_of(group: &str, bench: &Bench, retention: Option<Duration>) -> Sweep {
 }
 
 async fn put_manifest(bench: &Bench, id: &TaskId) {
-    let manifest = FinalManifest::success(id, &bench.finals, WebhookState::None, 1);
+    let manifest = FinalManifest::success(id, &bench.finals, None, WebhookState::None, 1);
     bench.finals.write_manifest(&manifest).await.unwrap();
 }
 
