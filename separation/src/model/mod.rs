@@ -22,7 +22,7 @@ pub use builtin::{BUILTIN_ONNX, builtin_parameters};
 pub use catalogue::{
     BUILTIN_MODEL, CatalogueEntry, DEFAULT_MODEL, Fetch, Quality, Wheel, catalogue, install_fix,
 };
-pub use checksum::sha256_of_file;
+pub use checksum::{hexadecimal, sha256_of_file};
 pub use contract::{Contract, Port, Ports, Stems};
 pub use contract_error::ContractError;
 pub use declaration::Declaration;

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
 use super::session_token::{self, SessionToken};
+use crate::model::hexadecimal;
 use crate::settings::SettingError;
 use crate::webhook::Signer;
 
@@ -83,10 +84,7 @@ impl Client {
         let username_sha256: [u8; 32] = Sha256::digest(username).into();
         let name = match is_name(username) {
             true => username.to_owned(),
-            false => {
-                let digits = username_sha256[..8].iter().map(|byte| format!("{byte:02x}"));
-                format!("basic-{}", digits.collect::<String>())
-            }
+            false => format!("basic-{}", hexadecimal(&username_sha256[..8])),
         };
         Self {
             name,

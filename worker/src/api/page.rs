@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::app::App;
 use super::problem::Problem;
+use crate::model::hexadecimal;
 use crate::work::chain;
 
 const INDEX: &str = include_str!("page/index.html");
@@ -50,8 +51,7 @@ const FILES: [(&str, &str, &str); 15] = [
 /// The ETag of each file, by its index.
 static ETAGS: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| {
     let etag = |content: &str| {
-        let hash = Sha256::digest(content);
-        let digits: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let digits = hexadecimal(&Sha256::digest(content)[..16]);
         HeaderValue::from_str(&format!("\"{digits}\"")).expect("hexadecimal digits are a valid header")
     };
     FILES.iter().map(|(_, _, content)| etag(content)).collect()

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::failure::Failure;
 use super::printing::{json_out, write_out};
 use crate::api::Client;
+use crate::model::hexadecimal;
 use crate::settings::SettingError;
 
 const EXAMPLES: &str = "\
@@ -111,7 +112,7 @@ impl NewKey {
             key,
             entry: Entry {
                 name: client.name,
-                sha256: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+                sha256: hexadecimal(&hash),
                 webhook_secrets: webhook_secret.iter().cloned().collect(),
                 max_queued_tasks,
             },

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
+use crate::model::hexadecimal;
 use sha2::{Digest as _, Sha256};
 
 /// Maximum length of a file name on Linux file systems.
@@ -21,11 +22,7 @@ pub(super) fn shortened(song: &[u8], max_bytes: usize) -> Vec<u8> {
     if song.len() <= max_bytes {
         return song.to_vec();
     }
-    let tag: String = Sha256::digest(song)[..4]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let tag = format!("~{tag}");
+    let tag = format!("~{}", hexadecimal(&Sha256::digest(song)[..4]));
     let cut = char_boundary(song, max_bytes.saturating_sub(tag.len()));
     [&song[..cut], tag.as_bytes()].concat()
 }

@@ -6,13 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
-use jiff::Timestamp;
 use separation_contract::message::TaskId;
 use serde::Serialize;
 
 use super::failure::Failure;
 use super::printing::{json_out, line_err, line_out};
-use crate::clock::unix_time;
+use crate::clock::{rfc3339, unix_time};
 use crate::settings::{S3Arguments, S3Settings};
 use crate::storage::{S3, StorageError};
 use crate::task_store::{
@@ -192,9 +191,9 @@ impl WebhookRow {
             task_uuid,
             state: report.state,
             attempts: report.attempts,
-            last_attempt_at: report.last_attempt_at.and_then(rfc3339),
+            last_attempt_at: report.last_attempt_at.map(rfc3339),
             status: report.status,
-            next_attempt_at: next_attempt_at.and_then(rfc3339),
+            next_attempt_at: next_attempt_at.map(rfc3339),
         }
     }
 
@@ -317,12 +316,6 @@ fn webhook_url<'t>(task: &'t StoredTask, outcome: Option<&StoredOutcome>) -> Res
     }
     let url = task.webhook_url.as_deref();
     url.ok_or("the task was posted without webhook_url")
-}
-
-/// Seconds since 1970 as a date and time.
-fn rfc3339(seconds: u64) -> Option<String> {
-    let time = Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?;
-    Some(time.to_string())
 }
 
 #[cfg(test)]

@@ -16,6 +16,13 @@ pub struct Position {
 }
 
 impl Position {
+    pub(super) fn of(message: &BorrowedMessage<'_>) -> Self {
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+        }
+    }
+
     /// The position after this one.
     #[must_use]
     pub fn next(self) -> Self {
@@ -54,10 +61,7 @@ impl Message {
             header.value
         });
         Self {
-            position: Position {
-                partition: message.partition(),
-                offset: message.offset(),
-            },
+            position: Position::of(message),
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
             timestamp_ms: message.timestamp().to_millis(),

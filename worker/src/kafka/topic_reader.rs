@@ -79,10 +79,7 @@ impl StoredMessage {
     fn copy(message: &BorrowedMessage<'_>) -> Self {
         let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
         Self {
-            position: Position {
-                partition: message.partition(),
-                offset: message.offset(),
-            },
+            position: Position::of(message),
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
             timestamp_ms: message.timestamp().to_millis(),

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::headers::headers;
 use super::signature::Signer;
 use crate::error::ErrorClass;
+use crate::model::hexadecimal;
 use crate::outbound::{self, PostResponse};
 use crate::telemetry::TraceContext;
 
@@ -57,8 +58,7 @@ pub enum Attempt {
 /// The `webhook-id` of the event `kind`, such as `task.succeeded`, of a task: receivers recognize duplicates by it.
 pub fn event_id(task: &TaskId, kind: &str) -> String {
     let hash = Sha256::digest(format!("{task}.{kind}"));
-    let digits = hash[..ID_HASH_BYTES].iter().map(|byte| format!("{byte:02x}"));
-    format!("evt_{}", digits.collect::<String>())
+    format!("evt_{}", hexadecimal(&hash[..ID_HASH_BYTES]))
 }
 
 /// Sends a webhook once, with a signature of each signer. `now` is the time of this attempt in Unix seconds, so that

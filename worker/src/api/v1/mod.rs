@@ -11,7 +11,6 @@ pub(super) mod background;
 mod claims;
 mod creating;
 pub(super) mod deliveries;
-mod digest;
 mod ending;
 pub(super) mod fetching;
 mod fields;

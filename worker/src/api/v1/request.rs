@@ -14,9 +14,9 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::super::requests::{MAX_JSON_BYTES, MAX_URL_BYTES, is_type, parse_address};
-use super::digest::hexadecimal;
 use super::fields::{Errors, Fields, Invalid, parse_json};
 use super::problem::{FieldError, Problem};
+use crate::model::hexadecimal;
 use crate::outbound;
 
 /// Name of the header by which a repeated request is recognized.

@@ -15,8 +15,7 @@ use super::super::app::App;
 use super::super::clients::Client;
 use super::identity::new_id;
 use super::problem::{Problem, ProblemCode};
-use super::view::rfc3339;
-use crate::clock::unix_time;
+use crate::clock::{rfc3339, unix_time};
 
 /// Time in which a client has to begin to send its song.
 const UPLOAD_VALID: Duration = Duration::from_secs(60 * 60);

@@ -24,16 +24,17 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
 use separation_contract::api_task::{FailureCode, Output, StemKind};
 use separation_contract::message::TaskId;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use url::Url;
 use utoipa::ToSchema;
 
 use super::super::status::TaskEvidence;
-use super::digest::sha256_hex;
 use super::schemas;
+use crate::clock::rfc3339;
+use crate::model::hexadecimal;
 use crate::task_store::{
     DeliveryState, EndState, InputSource, StoredError, StoredOutcome, StoredStem, StoredTask, WebhookReport,
 };
@@ -457,16 +458,8 @@ impl WebhookView {
     }
 }
 
-/// A time in Unix seconds as RFC 3339 in UTC, with seconds.
-pub(in crate::api) fn rfc3339(unix_seconds: u64) -> String {
-    let seconds = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
-    Timestamp::from_second(seconds)
-        .unwrap_or(Timestamp::MAX)
-        .to_string()
-}
-
 fn etag(json: &[u8]) -> HeaderValue {
-    let digits = &sha256_hex(json)[..ETAG_DIGITS];
+    let digits = &hexadecimal(&Sha256::digest(json))[..ETAG_DIGITS];
     HeaderValue::from_str(&format!("\"{digits}\"")).expect("quotes and hexadecimal digits are a valid header")
 }
 
