@@ -35,12 +35,30 @@ pub const KAFKA_SSL_CA_LOCATION: &str = "KAFKA_SSL_CA_LOCATION";
 pub const KAFKA_SSL_CERTIFICATE_LOCATION: &str = "KAFKA_SSL_CERTIFICATE_LOCATION";
 /// File with the client's private key (PEM).
 pub const KAFKA_SSL_KEY_LOCATION: &str = "KAFKA_SSL_KEY_LOCATION";
-/// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
+/// `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`, `OAUTHBEARER` or `AWS_MSK_IAM`.
 pub const KAFKA_SASL_MECHANISM: &str = "KAFKA_SASL_MECHANISM";
 /// SASL username for Kafka.
 pub const KAFKA_SASL_USERNAME: &str = "KAFKA_SASL_USERNAME";
 /// SASL password for Kafka.
 pub const KAFKA_SASL_PASSWORD: &str = "KAFKA_SASL_PASSWORD";
+/// URL of the token endpoint that exchanges client credentials for a token (`OAUTHBEARER`).
+pub const KAFKA_OAUTH_TOKEN_ENDPOINT: &str = "KAFKA_OAUTH_TOKEN_ENDPOINT";
+/// Client ID for the token endpoint.
+pub const KAFKA_OAUTH_CLIENT_ID: &str = "KAFKA_OAUTH_CLIENT_ID";
+/// Client secret for the token endpoint.
+pub const KAFKA_OAUTH_CLIENT_SECRET: &str = "KAFKA_OAUTH_CLIENT_SECRET";
+/// Scope that is requested from the token endpoint.
+pub const KAFKA_OAUTH_SCOPE: &str = "KAFKA_OAUTH_SCOPE";
+/// File with the CA certificates (PEM) that verify the token endpoint, or a directory of such files.
+pub const KAFKA_OAUTH_CA_LOCATION: &str = "KAFKA_OAUTH_CA_LOCATION";
+/// File with a token (JWT) that another process renews, such as a projected service account token (`OAUTHBEARER`).
+pub const KAFKA_OAUTH_TOKEN_FILE: &str = "KAFKA_OAUTH_TOKEN_FILE";
+/// AWS region of the brokers, for `AWS_MSK_IAM`.
+pub const KAFKA_AWS_REGION: &str = "KAFKA_AWS_REGION";
+/// Whether producers are idempotent.
+pub const KAFKA_ENABLE_IDEMPOTENCE: &str = "KAFKA_ENABLE_IDEMPOTENCE";
+/// Longest time in seconds that a running task may take after a shutdown request.
+pub const DRAIN_SECONDS: &str = "DRAIN_SECONDS";
 
 /// URL of the S3 server; empty means AWS.
 pub const S3_ENDPOINT_URL: &str = "S3_ENDPOINT_URL";

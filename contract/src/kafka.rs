@@ -213,15 +213,38 @@ pub enum SaslMechanism {
     ScramSha256,
     /// SCRAM with SHA-512.
     ScramSha512,
+    /// A token of an OAuth 2 authorization server, or of a Kubernetes service account.
+    OauthBearer,
+    /// A token signed with AWS credentials, for Amazon MSK.
+    AwsMskIam,
 }
 
 impl SaslMechanism {
-    /// Its name in Kafka.
+    /// All mechanisms.
+    pub const ALL: [Self; 5] = [
+        Self::Plain,
+        Self::ScramSha256,
+        Self::ScramSha512,
+        Self::OauthBearer,
+        Self::AwsMskIam,
+    ];
+
+    /// Its name in settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
             Self::ScramSha256 => "SCRAM-SHA-256",
             Self::ScramSha512 => "SCRAM-SHA-512",
+            Self::OauthBearer => "OAUTHBEARER",
+            Self::AwsMskIam => "AWS_MSK_IAM",
+        }
+    }
+
+    /// Its name in Kafka's protocol. Tokens for Amazon MSK are sent as any other token.
+    pub fn wire_name(self) -> &'static str {
+        match self {
+            Self::AwsMskIam => Self::OauthBearer.name(),
+            other => other.name(),
         }
     }
 }
@@ -230,12 +253,79 @@ impl FromStr for SaslMechanism {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        named(
-            text,
-            &[Self::Plain, Self::ScramSha256, Self::ScramSha512],
-            Self::name,
-        )
+        named(text, &Self::ALL, Self::name)
     }
+}
+
+/// Security protocols of brokers' listeners.
+pub const SECURITY_PROTOCOLS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
+
+/// Bootstrap servers whose `PROTOCOL://` prefixes are invalid. The fix is to write `host:port` for each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ServersError {
+    /// A prefix is not one of [`SECURITY_PROTOCOLS`].
+    #[error("the protocol of `{server}` is not one of {}", SECURITY_PROTOCOLS.join(", "))]
+    Protocol {
+        /// The server.
+        server: String,
+    },
+    /// Servers have different prefixes, or only some of them have one.
+    #[error("`{servers}` are servers with different protocols")]
+    Mixed {
+        /// All servers.
+        servers: String,
+    },
+}
+
+/// Bootstrap servers without the `PROTOCOL://` that other clients write before each, and that protocol if they have one.
+///
+/// # Errors
+/// When a protocol is unknown or differs among the servers.
+pub fn strip_protocols(servers: &str) -> Result<(String, Option<&'static str>), ServersError> {
+    let mut stripped = Vec::new();
+    let mut protocols = Vec::new();
+    for server in servers.split(',').map(str::trim) {
+        let Some((prefix, address)) = server.split_once("://") else {
+            stripped.push(server);
+            protocols.push(None);
+            continue;
+        };
+        let named = |protocol: &&&str| protocol.eq_ignore_ascii_case(prefix);
+        let known = SECURITY_PROTOCOLS.iter().find(named).copied();
+        let unknown = || ServersError::Protocol {
+            server: server.to_owned(),
+        };
+        stripped.push(address.trim_end_matches('/'));
+        protocols.push(Some(known.ok_or_else(unknown)?));
+    }
+    if protocols.iter().any(|protocol| *protocol != protocols[0]) {
+        return Err(ServersError::Mixed {
+            servers: servers.to_owned(),
+        });
+    }
+    Ok((stripped.join(","), protocols[0]))
+}
+
+/// The AWS region in the names of brokers of Amazon MSK, such as
+/// `b-1.songs.abc123.c2.kafka.eu-central-1.amazonaws.com:9098`; none if no name has one, or two have different ones.
+pub fn aws_region(servers: &str) -> Option<&str> {
+    let mut regions = servers.split(',').filter_map(region_of);
+    let first = regions.next()?;
+    regions.all(|region| region == first).then_some(first)
+}
+
+fn region_of(server: &str) -> Option<&str> {
+    let (host, _) = server.trim().rsplit_once(':')?;
+    let host = host.strip_suffix(".cn").unwrap_or(host);
+    let (service, region) = host.strip_suffix(".amazonaws.com")?.rsplit_once('.')?;
+    let is_msk = service.ends_with(".kafka") || service.ends_with(".kafka-serverless");
+    (is_msk && is_aws_region(region)).then_some(region)
+}
+
+/// Whether a text may be the name of an AWS region, which becomes part of host names.
+pub fn is_aws_region(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.bytes().all(is_allowed)
 }
 
 /// Connection settings of any client.
@@ -281,11 +371,11 @@ pub fn one_message_consumer(
     ]
 }
 
-/// Settings of an idempotent producer that waits for all in-sync replicas.
-pub fn producer() -> Vec<(&'static str, String)> {
+/// Settings of a producer that waits for all in-sync replicas.
+pub fn producer(idempotent: bool) -> Vec<(&'static str, String)> {
     vec![
         ("acks", "all".to_owned()),
-        ("enable.idempotence", "true".to_owned()),
+        ("enable.idempotence", idempotent.to_string()),
         ("linger.ms", "0".to_owned()),
     ]
 }
@@ -327,5 +417,49 @@ mod tests {
         }
         let processor = Timings::PROCESSOR.default_task_timeout();
         assert_eq!(processor, Duration::from_secs(570));
+    }
+
+    #[test]
+    fn the_protocol_before_each_server_is_removed_and_must_be_the_same() {
+        let check = |servers: &str| strip_protocols(servers);
+        let same = |servers: &str, protocol| Ok((servers.to_owned(), protocol));
+        assert_eq!(check("a:1,b:2"), same("a:1,b:2", None));
+        assert_eq!(
+            check("SASL_SSL://a:1, sasl_ssl://[::1]:2/"),
+            same("a:1,[::1]:2", Some("SASL_SSL"))
+        );
+        assert!(matches!(check("https://a:1"), Err(ServersError::Protocol { .. })));
+        for mixed in ["SSL://a:1,b:2", "SSL://a:1,PLAINTEXT://b:2"] {
+            assert!(matches!(check(mixed), Err(ServersError::Mixed { .. })), "{mixed}");
+        }
+    }
+
+    #[test]
+    fn the_region_is_that_of_the_brokers_of_amazon_msk() {
+        let check = |servers: &str, expected: Option<&str>| {
+            assert_eq!(aws_region(servers), expected, "{servers}");
+        };
+        let broker = "b-1.songs.abc123.c2.kafka.eu-central-1.amazonaws.com:9098";
+        check(broker, Some("eu-central-1"));
+        check(
+            &format!("{broker}, {}", broker.replace("b-1", "b-2")),
+            Some("eu-central-1"),
+        );
+        let serverless = "boot-abc.c1.kafka-serverless.us-gov-west-1.amazonaws.com:9098";
+        check(serverless, Some("us-gov-west-1"));
+        check(
+            "b-1.songs.kafka.cn-north-1.amazonaws.com.cn:9098",
+            Some("cn-north-1"),
+        );
+        for none in [
+            "kafka:9092",
+            "ec2-1-2-3-4.eu-west-1.compute.amazonaws.com:9098",
+            "b-1.kafka.eu-central-1.amazonaws.com.evil.example:9098",
+            "evilamazonaws.com:9098",
+        ] {
+            check(none, None);
+        }
+        check(&format!("{broker},{serverless}"), None);
+        check(&format!("kafka.example:9098,{broker}"), Some("eu-central-1"));
     }
 }

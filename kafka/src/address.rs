@@ -30,6 +30,17 @@ impl Address {
     }
 }
 
+/// The hosts of bootstrap servers, as a [`crate::Cluster`] connects to them.
+///
+/// # Errors
+/// When an address is invalid.
+pub fn bootstrap_hosts(bootstrap_servers: &str) -> Result<Vec<String>, ReadError> {
+    let addresses = bootstrap_servers.split(',').map(Address::parse);
+    addresses
+        .map(|address| address.map(|address| address.host))
+        .collect()
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)

@@ -11,7 +11,7 @@ use crate::broker::Broker;
 use crate::connector::Connector;
 use crate::protocol::{Request, text};
 use crate::routes::Routes;
-use crate::{ClusterSettings, Deadline, ReadError, Topic};
+use crate::{ClusterSettings, Deadline, ReadError, TokenCache, Topic};
 
 /// Topics in one request: the response must stay within its limit even at the most partitions for each topic.
 pub(crate) const TOPICS_PER_REQUEST: usize = 8;
@@ -36,15 +36,29 @@ impl Cluster {
     /// Checks settings; no connection is opened before the first request.
     ///
     /// # Errors
-    /// When an address, a certificate or a private key is invalid.
+    /// When an address, a certificate, a private key or a SASL setting is invalid, or tokens come from outside
+    /// ([`crate::TokenOrigin::External`]).
     pub fn new(settings: &ClusterSettings) -> Result<Self, ReadError> {
+        Self::open(settings, None)
+    }
+
+    /// [`new`](Self::new) with tokens of `tokens`, whatever their origin in the settings. Other clients may share the
+    /// cache.
+    ///
+    /// # Errors
+    /// When an address, a certificate, a private key or a SASL setting is invalid.
+    pub fn with_cache(settings: &ClusterSettings, tokens: TokenCache) -> Result<Self, ReadError> {
+        Self::open(settings, Some(tokens))
+    }
+
+    fn open(settings: &ClusterSettings, tokens: Option<TokenCache>) -> Result<Self, ReadError> {
         let bootstrap: Result<Vec<_>, _> = settings
             .bootstrap_servers
             .split(',')
             .map(Address::parse)
             .collect();
         Ok(Self {
-            connector: Arc::new(Connector::new(settings)?),
+            connector: Arc::new(Connector::new(settings, tokens)?),
             bootstrap: bootstrap?,
             routes: Mutex::default(),
         })
@@ -102,19 +116,32 @@ impl Cluster {
         request: &Q,
         deadline: &Deadline,
     ) -> Result<Q::Response, ReadError> {
+        self.send_until(request, deadline, |_| true).await
+    }
+
+    /// The same until one answers with a response that `is_final`; without such a response, returns the last one.
+    pub(crate) async fn send_until<Q: Request>(
+        &self,
+        request: &Q,
+        deadline: &Deadline,
+        is_final: fn(&Q::Response) -> bool,
+    ) -> Result<Q::Response, ReadError> {
         let brokers = self.routes().brokers_in_order(&self.bootstrap, &self.connector);
-        let mut why = None;
+        let (mut why, mut last) = (None, None);
         for broker in brokers {
             if deadline.remaining().is_zero() {
                 break;
             }
             match broker.send(request, deadline).await {
-                Ok(response) => return Ok(response),
+                Ok(response) if is_final(&response) => return Ok(response),
+                Ok(response) => last = Some(response),
                 // Brokers are tried in order of how likely they answer, so the first error explains most.
                 Err(error) => why = why.or(Some(error)),
             }
         }
-        Err(why.unwrap_or_else(|| ReadError::timed_out("the deadline passed before the request was sent")))
+        last.ok_or_else(|| {
+            why.unwrap_or_else(|| ReadError::timed_out("the deadline passed before the request was sent"))
+        })
     }
 
     pub(crate) fn routes(&self) -> MutexGuard<'_, Routes> {

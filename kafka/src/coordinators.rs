@@ -48,6 +48,11 @@ impl CoordinatorError {
         })
     }
 
+    /// A response without the requested group.
+    pub(crate) fn group_omitted() -> Self {
+        Self::Final(ReadError::malformed("the broker's response omits the group"))
+    }
+
     pub(crate) fn into_error(self) -> ReadError {
         match self {
             Self::Retriable(why) | Self::Final(why) => why,
@@ -105,7 +110,12 @@ impl Cluster {
                 for position in positions {
                     found[position] = match &response {
                         Ok(response) => read(position, response),
-                        Err(why) if why.kind == ReadErrorKind::Unsupported => {
+                        Err(why)
+                            if matches!(
+                                why.kind,
+                                ReadErrorKind::Unsupported | ReadErrorKind::NoCommonVersion
+                            ) =>
+                        {
                             Err(CoordinatorError::Final(why.clone()))
                         }
                         Err(why) => {
@@ -170,9 +180,7 @@ impl Cluster {
             for position in chunk {
                 let group = &groups[*position];
                 let Some(coordinator) = responses.get(&**group) else {
-                    found[*position] = Err(CoordinatorError::Final(ReadError::malformed(
-                        "the broker's response omits the group",
-                    )));
+                    found[*position] = Err(CoordinatorError::group_omitted());
                     continue;
                 };
                 if let Some(error) = CoordinatorError::from_code(coordinator.error_code) {

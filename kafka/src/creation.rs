@@ -1,8 +1,8 @@
 //! Creates topics.
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::TopicName;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
+use kafka_protocol::messages::{CreateTopicsResponse, TopicName};
 
 use crate::protocol::text;
 use crate::{Cluster, Deadline, ReadError};
@@ -31,7 +31,12 @@ impl Cluster {
         let request = CreateTopicsRequest::default()
             .with_topics(vec![topic])
             .with_timeout_ms(BROKER_TIMEOUT_MS);
-        let response = self.send_to_any(&request, deadline).await?;
+        // Brokers of clusters with ZooKeeper do not forward the request to their controller.
+        let is_final: fn(&CreateTopicsResponse) -> bool = |response| {
+            let mut topics = response.topics.iter();
+            topics.all(|topic| topic.error_code != ResponseError::NotController.code())
+        };
+        let response = self.send_until(&request, deadline, is_final).await?;
         let created = response.topics.first();
         let created = created.ok_or_else(|| ReadError::malformed("the broker's response omits the topic"))?;
         match created.error_code {

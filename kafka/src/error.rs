@@ -1,5 +1,6 @@
 //! Why a request to Kafka failed, with the message for users.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
@@ -34,8 +35,10 @@ pub enum ReadErrorKind {
     Unauthorized,
     /// The broker refused the request with another error code of the Kafka protocol.
     Refused(i16),
-    /// The broker supports no version of the request that this client supports.
+    /// The broker does not have the request.
     Unsupported,
+    /// The broker has the request, in no version that this client supports.
+    NoCommonVersion,
     /// A response is malformed or too large, or omits what was requested.
     Malformed,
     /// Anything else, such as an invalid setting.
@@ -87,6 +90,18 @@ pub(crate) fn no_broker(host: &str, cause: &str) -> ReadError {
     // The operator's log levels are documented for its own targets.
     tracing::debug!(target: "separation_operator::kafka", host, cause, "No Kafka broker answers");
     ReadError::unreachable(NO_BROKER_MESSAGE)
+}
+
+/// The start of a text of another system, for a message: at most `max_bytes`, without control characters.
+pub(crate) fn excerpt(text: &str, max_bytes: usize) -> String {
+    let start = &text[..text.floor_char_boundary(max_bytes)];
+    start.replace(char::is_control, " ")
+}
+
+/// An error and its causes, separated by colons.
+pub(crate) fn causes(error: &(dyn Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The class of an error code.

@@ -1,32 +1,24 @@
-//! Consumer groups: committed offsets, members, and commits for groups without members.
+//! Committed offsets of consumer groups, and commits for groups without members.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
-use kafka_protocol::messages::{
-    DescribeGroupsRequest, GroupId, OffsetCommitResponse, OffsetFetchResponse, TopicName,
-};
+use kafka_protocol::messages::{GroupId, OffsetCommitResponse, OffsetFetchResponse, TopicName};
 
-use crate::assignment;
 use crate::coordinators::CoordinatorError;
 use crate::protocol::text;
 use crate::{Cluster, Deadline, ReadError, ReadErrorKind, TopicPartition};
 
 /// Expected size of a partition's commit in a response: an offset and a worker's metadata.
 const EXPECTED_COMMIT_BYTES: usize = 128;
-
-/// Expected size of the description of a group: 100 members.
-const EXPECTED_DESCRIPTION_BYTES: usize = 50_000;
 
 /// The wait before a commit is retried.
 const COMMIT_RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -57,96 +49,6 @@ impl Commit {
             partition,
             next,
             metadata: None,
-        }
-    }
-}
-
-/// A group, as its coordinator describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
-    /// The group's state.
-    pub state: GroupState,
-    /// The group's state in Kafka's terms: `Stable`, `Empty`, `PreparingRebalance` …
-    pub state_name: Arc<str>,
-    /// The group's members.
-    pub members: Vec<GroupMember>,
-}
-
-/// The state of a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GroupState {
-    /// No members, or the group never existed.
-    Empty,
-    /// A rebalance is in progress.
-    Rebalancing,
-    /// Every member has its assignment.
-    Stable,
-    /// A state that this client does not know.
-    Other(Arc<str>),
-}
-
-/// A member of a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupMember {
-    /// Its Kafka client id.
-    pub client_id: Arc<str>,
-    /// The address it connects from, as the broker reports it: `/10.0.0.7`.
-    pub host: Arc<str>,
-    assignment: Bytes,
-    subscription: Bytes,
-}
-
-impl GroupMember {
-    /// The partitions of a topic that it owned when it last joined; some may have been revoked since for another
-    /// member. Empty if its subscription cannot be parsed.
-    fn previously_owned(&self, topic: &str) -> Vec<i32> {
-        assignment::previously_owned(&self.subscription, topic).unwrap_or_default()
-    }
-
-    /// The partitions of a topic that are assigned to it, ascending; `None` if its assignment cannot be parsed.
-    pub fn assigned_partitions(&self, topic: &str) -> Option<Vec<i32>> {
-        assignment::partitions_of(&self.assignment, topic)
-    }
-}
-
-impl Group {
-    /// The partitions of a topic that each member holds, ascending, in the order of the members; `None` if an
-    /// assignment cannot be parsed.
-    ///
-    /// A partition that moves is assigned to no member until its owner revokes it. Until then it counts as held by that
-    /// owner.
-    pub fn held_partitions(&self, topic: &str) -> Option<Vec<Vec<i32>>> {
-        let assignments = self
-            .members
-            .iter()
-            .map(|member| member.assigned_partitions(topic));
-        let mut held = assignments.collect::<Option<Vec<_>>>()?;
-        let assigned: BTreeSet<i32> = held.iter().flatten().copied().collect();
-        for (member, partitions) in self.members.iter().zip(&mut held) {
-            let unrevoked = member.previously_owned(topic).into_iter();
-            partitions.extend(unrevoked.filter(|partition| !assigned.contains(partition)));
-            partitions.sort_unstable();
-        }
-        Some(held)
-    }
-
-    fn from_described(described: &DescribedGroup) -> Self {
-        let state = match described.group_state.as_str() {
-            "Empty" | "Dead" => GroupState::Empty,
-            "PreparingRebalance" | "CompletingRebalance" => GroupState::Rebalancing,
-            "Stable" => GroupState::Stable,
-            other => GroupState::Other(other.into()),
-        };
-        let members = described.members.iter().map(|member| GroupMember {
-            client_id: member.client_id.as_str().into(),
-            host: member.client_host.as_str().into(),
-            assignment: Bytes::copy_from_slice(&member.member_assignment),
-            subscription: Bytes::copy_from_slice(&member.member_metadata),
-        });
-        Self {
-            state,
-            state_name: described.group_state.as_str().into(),
-            members: members.collect(),
         }
     }
 }
@@ -182,34 +84,6 @@ impl Cluster {
             })
         });
         each.collect()
-    }
-
-    /// Describes groups, in the order of `groups`. A group that never had a member is empty.
-    pub async fn describe_groups(
-        &self,
-        groups: &[Arc<str>],
-        deadline: &Deadline,
-    ) -> Vec<Result<Group, ReadError>> {
-        let request = |positions: &[usize]| {
-            let requested = positions.iter().map(|position| GroupId(text(&groups[*position])));
-            DescribeGroupsRequest::default().with_groups(requested.collect())
-        };
-        let read = |position: usize, response: &kafka_protocol::messages::DescribeGroupsResponse| {
-            let mut described = response.groups.iter();
-            let described = described.find(|described| *described.group_id.0 == *groups[position]);
-            let described = described.ok_or_else(group_missing_in_response)?;
-            match CoordinatorError::from_code(described.error_code) {
-                None => Ok(Group::from_described(described)),
-                Some(error) => Err(error),
-            }
-        };
-        let found = self
-            .send_to_coordinators(groups, deadline, |_| EXPECTED_DESCRIPTION_BYTES, request, read)
-            .await;
-        found
-            .into_iter()
-            .map(|found| found.map_err(CoordinatorError::into_error))
-            .collect()
     }
 
     /// Commits the current offsets of a group without members again, metadata included, so that they do not expire.
@@ -265,7 +139,7 @@ impl Cluster {
             let error = match found.pop() {
                 Some(Ok(())) => return Ok(()),
                 Some(Err(error)) => error,
-                None => CoordinatorError::Final(group_missing_in_response().into_error()),
+                None => CoordinatorError::group_omitted(),
             };
             if matches!(error, CoordinatorError::Final(_)) || deadline.remaining() <= COMMIT_RETRY_DELAY {
                 let error = error.into_error();
@@ -275,10 +149,6 @@ impl Cluster {
             tokio::time::sleep(COMMIT_RETRY_DELAY).await;
         }
     }
-}
-
-fn group_missing_in_response() -> CoordinatorError {
-    CoordinatorError::Final(ReadError::malformed("the broker's response omits the group"))
 }
 
 fn fetch_request(group: &Arc<str>, partitions: &[TopicPartition]) -> OffsetFetchRequestGroup {
@@ -324,7 +194,7 @@ fn read_commits(
         }
     }
     if !found_group {
-        return Err(group_missing_in_response());
+        return Err(CoordinatorError::group_omitted());
     }
     let each = partitions.iter().map(|partition| {
         let commit = match offsets.get(&(&*partition.topic, partition.partition)) {
@@ -375,7 +245,7 @@ fn check_committed(
     for commit in commits {
         let code = code_by_partition
             .get(&commit.partition)
-            .ok_or_else(group_missing_in_response)?;
+            .ok_or_else(CoordinatorError::group_omitted)?;
         match ResponseError::try_from_code(*code) {
             None => {}
             Some(

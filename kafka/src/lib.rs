@@ -1,5 +1,6 @@
 //! A small client of one Kafka cluster: offsets, groups and topic descriptions. It creates topics, and
-//! neither consumes nor produces. It imports no other crate of this workspace but `separation-contract`.
+//! neither consumes nor produces. It also fetches the tokens that any Kafka client authenticates with ([`TokenCache`]).
+//! It imports no other crate of this workspace but `separation-contract`.
 //!
 //! One [`Cluster`] serves all callers with the same servers and credentials, over one connection per broker. No request
 //! outlives its [`Deadline`]. A broker that is unreachable, stalled or sends malformed responses makes unknown only what
@@ -18,6 +19,7 @@ mod error;
 mod groups;
 mod handshake;
 mod limits;
+mod members;
 mod offsets;
 mod protocol;
 mod routes;
@@ -26,15 +28,25 @@ mod scram;
 mod settings;
 mod shape;
 mod tls;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use address::bootstrap_hosts;
 pub use cluster::Cluster;
 pub use error::{ReadError, ReadErrorKind};
-pub use groups::{Commit, Group, GroupCommits, GroupMember, GroupState};
+pub use groups::{Commit, GroupCommits};
+pub use members::{Group, GroupMember, GroupState};
 pub use offsets::OffsetKind;
-pub use settings::{ClientCertificate, ClusterSettings, Sasl, SecretText, Tls};
+pub use settings::{
+    ClientCertificate, ClientCredentials, ClusterSettings, Password, Sasl, SecretText, Tls, TokenOrigin,
+    TokenSettings,
+};
+pub use tokens::{
+    FetchToken, Token, TokenCache, aws_http_client, check_token_endpoint, fetcher, msk_token,
+    web_identity_credentials,
+};
 
 /// The instant by which a reading must end.
 #[derive(Debug, Clone, Copy)]

@@ -6,9 +6,9 @@
 //! [`MAX_DECODED_BYTES`], also if it arrives in several parts.
 
 use kafka_protocol::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, DescribeGroupsRequest, FindCoordinatorRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, SaslAuthenticateRequest,
-    SaslHandshakeRequest,
+    ApiVersionsRequest, ConsumerGroupDescribeRequest, CreateTopicsRequest, DescribeGroupsRequest,
+    FindCoordinatorRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
+    SaslAuthenticateRequest, SaslHandshakeRequest,
 };
 
 /// The largest response to any request: [`crate::cluster::TOPICS_PER_REQUEST`] topics of 10,000 partitions with three
@@ -51,6 +51,12 @@ impl ResponseLimit for MetadataRequest {
 }
 
 impl ResponseLimit for DescribeGroupsRequest {
+    fn max_response_bytes(&self) -> usize {
+        MAX_RESPONSE_BYTES
+    }
+}
+
+impl ResponseLimit for ConsumerGroupDescribeRequest {
     fn max_response_bytes(&self) -> usize {
         MAX_RESPONSE_BYTES
     }

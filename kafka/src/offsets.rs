@@ -18,6 +18,9 @@ use crate::{Cluster, Deadline, ReadError, TopicPartition};
 /// Partitions in one request: the response has 60 kB, and a failed request leaves no more of them unread.
 const PARTITIONS_PER_REQUEST: usize = 2_000;
 
+/// The isolation level at which all records count.
+const READ_UNCOMMITTED: i8 = 0;
+
 /// The isolation level at which only committed records count.
 const READ_COMMITTED: i8 = 1;
 
@@ -28,6 +31,8 @@ pub enum OffsetKind {
     Start,
     /// The end offset as `read_committed` consumers see it: the last stable offset.
     End,
+    /// The end offset as `read_uncommitted` consumers see it. It is greater while a transaction is open.
+    HighWatermark,
 }
 
 type Offsets = BTreeMap<TopicPartition, Result<i64, ReadError>>;
@@ -36,8 +41,8 @@ type Offsets = BTreeMap<TopicPartition, Result<i64, ReadError>>;
 type ToRetry = BTreeMap<TopicPartition, Option<i32>>;
 
 impl Cluster {
-    /// Start or end offsets of partitions, at isolation level `read_committed`. The map has an entry for every
-    /// partition: its offset, or the reason why it could not be read.
+    /// Offsets of one kind. The map has an entry for every partition: its offset, or the reason why it could not be
+    /// read.
     pub async fn offsets(
         &self,
         partitions: &[TopicPartition],
@@ -156,9 +161,10 @@ async fn send(
 }
 
 fn offsets_request(partitions: &[TopicPartition], kind: OffsetKind) -> ListOffsetsRequest {
-    let at = match kind {
-        OffsetKind::Start => -2,
-        OffsetKind::End => -1,
+    let (at, isolation_level) = match kind {
+        OffsetKind::Start => (-2, READ_COMMITTED),
+        OffsetKind::End => (-1, READ_COMMITTED),
+        OffsetKind::HighWatermark => (-1, READ_UNCOMMITTED),
     };
     let of_topics = partitions.chunk_by(|one, next| one.topic == next.topic);
     let topics = of_topics.map(|partitions| {
@@ -175,7 +181,7 @@ fn offsets_request(partitions: &[TopicPartition], kind: OffsetKind) -> ListOffse
     ListOffsetsRequest::default()
         // -1: a consumer, not a replica.
         .with_replica_id(BrokerId(-1))
-        .with_isolation_level(READ_COMMITTED)
+        .with_isolation_level(isolation_level)
         .with_topics(topics.collect())
 }
 

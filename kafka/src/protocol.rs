@@ -1,18 +1,19 @@
 //! The requests of this client, each in a range of versions of the protocol, and the shapes of their responses.
 //!
 //! Each connection uses the highest version that both sides support. Kafka 1.0 and later, including 4.x, and Redpanda
-//! support one of the versions of each request.
+//! support one of the versions of each request, except ConsumerGroupDescribe, which came with Kafka 3.7.
 
 use std::sync::Arc;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-    DescribeGroupsRequest, DescribeGroupsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
-    ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest,
-    OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, RequestHeader, ResponseHeader,
-    SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
+    ApiKey, ApiVersionsRequest, ApiVersionsResponse, ConsumerGroupDescribeRequest,
+    ConsumerGroupDescribeResponse, CreateTopicsRequest, CreateTopicsResponse, DescribeGroupsRequest,
+    DescribeGroupsResponse, FindCoordinatorRequest, FindCoordinatorResponse, ListOffsetsRequest,
+    ListOffsetsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetCommitResponse,
+    OffsetFetchRequest, OffsetFetchResponse, RequestHeader, ResponseHeader, SaslAuthenticateRequest,
+    SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes, VersionRange};
 
@@ -145,6 +146,25 @@ requests! {
         ]),
         Tags,
     ];
+    ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse, ConsumerGroupDescribe 0 to 1, [
+        Fixed(4),
+        List(&[
+            // error, message, group, state, epoch, epoch of the assignment, assignor
+            Fixed(2), Text, Text, Text, Fixed(4 + 4), Text,
+            List(&[
+                // member, instance, rack, epoch, client, host, (topic), pattern of topics
+                Text, Text, Text, Fixed(4), Text, Text, List(&[Text]), Text,
+                // current and target assignment: (topic id, topic, (partition))
+                List(&[Fixed(16), Text, List(&[Fixed(4)]), Tags]), Tags,
+                List(&[Fixed(16), Text, List(&[Fixed(4)]), Tags]), Tags,
+                // type
+                Since(1, &[Fixed(1)]), Tags,
+            ]),
+            // operations
+            Fixed(4), Tags,
+        ]),
+        Tags,
+    ];
 }
 
 /// Encodes requests in versions that a broker supports.
@@ -211,11 +231,9 @@ impl Encoder {
 /// The highest version of a request that both sides support.
 fn choose_version<Q: Request>(supported: &[ApiVersion]) -> Result<i16, ReadError> {
     let (request, ours) = (Q::API_KEY, Q::VERSIONS);
-    let unsupported = |why: String| Err(ReadError::with_kind(why, ReadErrorKind::Unsupported));
     let Some(theirs) = supported.iter().find(|theirs| theirs.api_key == request as i16) else {
-        return unsupported(format!(
-            "the broker does not support {request:?}; fix: use Kafka 3.0 or later"
-        ));
+        let why = format!("the broker does not support {request:?}; fix: use Kafka 3.0 or later");
+        return Err(ReadError::with_kind(why, ReadErrorKind::Unsupported));
     };
     let (lowest, highest) = (theirs.min_version, theirs.max_version);
     let version = highest.min(ours.max);
@@ -227,10 +245,11 @@ fn choose_version<Q: Request>(supported: &[ApiVersion]) -> Result<i16, ReadError
     } else {
         "use a later version of this program"
     };
-    unsupported(format!(
+    let why = format!(
         "the broker supports {request:?} in versions {lowest} to {highest}, and this program in {} to {}; fix: {fix}",
         ours.min, ours.max
-    ))
+    );
+    Err(ReadError::with_kind(why, ReadErrorKind::NoCommonVersion))
 }
 
 /// Sets a frame's correlation id.

@@ -1,6 +1,8 @@
 //! Connection settings of a cluster.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use separation_contract::kafka::SaslMechanism;
 
@@ -37,13 +39,65 @@ pub struct ClientCertificate {
 
 /// SASL credentials.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sasl {
-    /// The SASL mechanism.
+pub enum Sasl {
+    /// A user name and a password.
+    Password(Password),
+    /// A token that is fetched and renewed (`OAUTHBEARER`).
+    Token(TokenSettings),
+}
+
+/// A user name and a password.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Password {
+    /// `PLAIN` or a SCRAM mechanism.
     pub mechanism: SaslMechanism,
     /// The user name.
     pub username: SecretText,
     /// The password.
     pub password: SecretText,
+}
+
+/// Tokens to authenticate with.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenSettings {
+    /// Where tokens come from.
+    pub origin: TokenOrigin,
+    /// SASL extensions (RFC 7628) that are sent with each token.
+    pub extensions: BTreeMap<String, String>,
+}
+
+/// Where tokens come from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TokenOrigin {
+    /// The token endpoint of an OAuth 2 authorization server.
+    ClientCredentials(ClientCredentials),
+    /// A file with a JWT that another process renews.
+    File(PathBuf),
+    /// Signed with the AWS credentials of this process, for Amazon MSK in this region.
+    AwsMskIam {
+        /// AWS region of the brokers.
+        region: String,
+    },
+    /// A [`crate::TokenCache`] that is passed to [`crate::Cluster::with_cache`].
+    External {
+        /// Identifies it: settings with the same name share tokens.
+        name: String,
+    },
+}
+
+/// OAuth 2 client credentials (RFC 6749, section 4.4).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientCredentials {
+    /// URL of the token endpoint.
+    pub endpoint: String,
+    /// The client ID.
+    pub client_id: SecretText,
+    /// The client secret.
+    pub client_secret: SecretText,
+    /// The requested scope.
+    pub scope: Option<String>,
+    /// CA certificates (PEM) that the endpoint is verified against; `None` means the system trust store.
+    pub ca: Option<SecretText>,
 }
 
 /// A text that `Debug` does not print.

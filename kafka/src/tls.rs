@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
@@ -28,15 +29,10 @@ impl Encryption {
     /// # Errors
     /// When one is not valid PEM, or unusable.
     pub(crate) fn new(tls: &Tls) -> Result<Self, ReadError> {
-        let roots = tls.ca.as_ref().map(|ca| {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates("the CA certificate", ca.expose())? {
-                roots
-                    .add(certificate)
-                    .map_err(|error| ReadError::new(format!("the CA certificate cannot be used: {error}")))?;
-            }
-            Ok(roots)
-        });
+        let roots = tls
+            .ca
+            .as_ref()
+            .map(|ca| root_store("the CA certificate", ca.expose()));
         Ok(Self {
             roots: roots.transpose()?,
             client: tls.client.as_ref().map(client).transpose()?,
@@ -64,15 +60,7 @@ impl Encryption {
     }
 
     async fn connector(&self) -> Result<TlsConnector, ReadError> {
-        let roots = match &self.roots {
-            Some(roots) => roots.clone(),
-            None => system_trust_store().await?,
-        };
-        let refused = |error: rustls::Error| ReadError::new(format!("TLS: {error}"));
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(refused)?
-            .with_root_certificates(roots);
+        let builder = client_config(self.roots.as_ref()).await?;
         let config = match &self.client {
             Some((chain, key)) => builder
                 .with_client_auth_cert(chain.clone(), key.clone_key())
@@ -87,6 +75,35 @@ impl Encryption {
     }
 }
 
+/// TLS that verifies servers against `roots`, or else the system trust store.
+pub(crate) async fn client_config(
+    roots: Option<&RootCertStore>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, ReadError> {
+    let roots = match roots {
+        Some(roots) => roots.clone(),
+        None => system_trust_store().await?,
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ReadError::new(format!("TLS: {error}")))?;
+    Ok(builder.with_root_certificates(roots))
+}
+
+/// Parses CA certificates; `description` names them in errors.
+///
+/// # Errors
+/// When one is not valid PEM, or unusable.
+pub(crate) fn root_store(description: &str, pem: &str) -> Result<RootCertStore, ReadError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(description, pem)? {
+        roots.add(certificate).map_err(|error| {
+            let fix = "use an X.509 certificate";
+            ReadError::new(format!("{description} cannot be used: {error}; fix: {fix}"))
+        })?;
+    }
+    Ok(roots)
+}
+
 async fn system_trust_store() -> Result<RootCertStore, ReadError> {
     let found = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs)
         .await
@@ -95,7 +112,7 @@ async fn system_trust_store() -> Result<RootCertStore, ReadError> {
     let (usable, _) = roots.add_parsable_certificates(found.certs);
     if usable == 0 {
         return Err(ReadError::new(
-            "the system trust store is empty; fix: name the brokers' CA certificate",
+            "the system trust store is empty; fix: name a CA certificate",
         ));
     }
     Ok(roots)
@@ -108,7 +125,9 @@ fn certificates(description: &str, pem: &str) -> Result<Vec<CertificateDer<'stat
             "{description} is not PEM; fix: use the text that begins with -----BEGIN CERTIFICATE-----"
         ))),
         Ok(found) => Ok(found),
-        Err(error) => Err(ReadError::new(format!("{description} is not valid PEM: {error}"))),
+        Err(error) => Err(ReadError::new(format!(
+            "{description} is not valid PEM: {error}; fix: use a complete certificate"
+        ))),
     }
 }
 

@@ -67,6 +67,7 @@ async fn operate(settings: RunSettings) -> anyhow::Result<()> {
         last_writes: settings.shutdown,
         keep_offsets_after: settings.keep_offsets_after,
         refresh: settings.refresh,
+        identity: settings.identity,
         events,
         metrics: health.metrics.clone(),
         heartbeat: health.heartbeat.clone(),

@@ -4,11 +4,13 @@
 //! Run by `cargo xtask bench`, which builds the images and records the output.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
-use separation_scenarios::{Outcome, Pool, PoolOptions, STEP_TIMEOUT, System, sixty_tasks_under_faults};
+use separation_scenarios::{
+    Notice, Outcome, Pool, PoolOptions, STEP_TIMEOUT, System, evict_busy_workers, sixty_tasks_under_faults,
+};
 use separation_testbed::{ClusterOptions, KafkaOptions, eventually};
 use serde_json::{Value, json};
 
@@ -28,6 +30,11 @@ enum Scenario {
         #[arg(long, default_value = "5")]
         runs: usize,
     },
+    /// Workers evicted with a notice of 30 s in the middle of tasks; needs images built with the `faults` hold points
+    Evictions {
+        #[arg(long, default_value = "20")]
+        runs: usize,
+    },
     /// Time from a message at zero pods to the start of the task in a pod
     Start {
         #[arg(long, default_value = "9")]
@@ -42,6 +49,7 @@ enum Scenario {
 async fn main() -> Result<()> {
     let results = match Arguments::parse().scenario {
         Scenario::Faults { runs } => faults(runs).await?,
+        Scenario::Evictions { runs } => evictions(runs).await?,
         Scenario::Start {
             runs,
             rebalance_delay_ms,
@@ -83,6 +91,27 @@ async fn faults(runs: usize) -> Result<Value> {
         }));
     }
     Ok(results.into())
+}
+
+async fn evictions(runs: usize) -> Result<Value> {
+    let system = System::start(ClusterOptions::default()).await?;
+    let result = evict_busy_workers(&system, &vec![Notice::HalfMinute; runs], progress).await?;
+    let Outcome {
+        lost,
+        repeated,
+        failed_pods,
+        dead_letters,
+        ..
+    } = result.outcome;
+    progress(&format!("{lost:?} {repeated:?} {failed_pods:?}"));
+    let seconds: Vec<f64> = result.restarts.iter().map(Duration::as_secs_f64).collect();
+    Ok(json!({
+        "seconds": seconds,
+        "lost": lost.len(),
+        "repeated": repeated.len(),
+        "failed_pods": failed_pods.len(),
+        "dead_letters": dead_letters,
+    }))
 }
 
 async fn start(runs: usize, rebalance_delay_ms: u32) -> Result<Value> {

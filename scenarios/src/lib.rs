@@ -4,11 +4,13 @@
 //! Uses the images that `cargo xtask test` built; builds nothing. Scenarios run one at a time, because a
 //! cluster with its pods takes a complete machine.
 
+mod evictions;
 mod faults;
 mod outcome;
 mod pool;
 mod system;
 
+pub use evictions::{EvictionsResult, Notice, evict_busy_workers};
 pub use faults::{FaultsResult, sixty_tasks_under_faults};
 pub use outcome::{Outcome, max_processors};
 pub use pool::{Hold, Pool, PoolOptions, is_processor};

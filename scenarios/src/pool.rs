@@ -116,7 +116,12 @@ impl<'s> Pool<'s> {
             cluster.kafka.create_topic(&dead_letters, 1).await?;
         }
         cluster.s3.create_bucket(&pool.bucket()).await?;
-        let objects = [pool.namespace_object(), pool.secret(), pool.object()];
+        let object = pool.object();
+        let mut objects = vec![pool.namespace_object()];
+        if !object["spec"]["storage"]["s3"]["credentialsSecretRef"].is_null() {
+            objects.push(pool.secret());
+        }
+        objects.push(object);
         cluster.apply(&objects).await?;
         Ok(pool)
     }

@@ -7,6 +7,7 @@ use rcgen::{
 };
 
 /// Signs certificates.
+#[derive(Debug)]
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }

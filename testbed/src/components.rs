@@ -24,6 +24,7 @@ struct Pins {
     kafka_python: Pin,
     playwright_core: Pin,
     schemathesis: Pin,
+    msk_signer: Pin,
 }
 
 #[derive(Debug, Deserialize)]
@@ -95,6 +96,15 @@ impl Components {
     pub fn schemathesis() -> Result<PathBuf> {
         let version = pins()?.schemathesis.version;
         component(&cache_dir()?, format!("schemathesis/{version}/bin/python"))
+    }
+
+    /// The Python interpreter that has AWS's signer of tokens for MSK, located on demand.
+    ///
+    /// # Errors
+    /// If it is missing.
+    pub fn msk_signer() -> Result<PathBuf> {
+        let version = pins()?.msk_signer.version;
+        component(&cache_dir()?, format!("msk-signer/{version}/bin/python"))
     }
 
     fn locate_in(cache: &Path) -> Result<Self> {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
-use crate::{Components, Process, TempDirectory, background, ports};
+use crate::{Components, Process, Sts, TempDirectory, background, ports};
 
 const START: Duration = Duration::from_secs(30);
 const REGION: &str = "us-east-1";
@@ -63,6 +63,19 @@ impl S3Server {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_at(address: Ipv4Addr) -> Result<Self> {
+        Self::launch(address, None).await
+    }
+
+    /// The same, for a server that also accepts the temporary credentials of `sts`, and refuses them once they have
+    /// expired.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_trusting(address: Ipv4Addr, sts: &Sts) -> Result<Self> {
+        Self::launch(address, Some(sts)).await
+    }
+
+    async fn launch(address: Ipv4Addr, sts: Option<&Sts>) -> Result<Self> {
         let components = Components::locate()?;
         let directory = TempDirectory::new()?;
         let objects = directory.subdirectory("objects")?;
@@ -73,8 +86,11 @@ impl S3Server {
             .arg(address.to_string())
             .args(["--access", ACCESS_KEY, "--secret", SECRET_KEY, "--region", REGION])
             // Connections are kept alive, as by real servers; its default closes each one.
-            .args(["--keep-alive", "--quiet", "posix"])
-            .arg(objects);
+            .args(["--keep-alive", "--quiet"]);
+        if let Some(sts) = sts {
+            command.arg("--iam-standalone-endpoint").arg(sts.socket());
+        }
+        command.arg("posix").arg(objects);
         let log = directory.join("versitygw.log");
         let process = Process::start("versitygw", &command, &log, &log)?;
         let server = Self {

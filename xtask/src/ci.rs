@@ -63,9 +63,8 @@ fn steps(project: &Project, mut cargo_deny: Command) -> Result<Vec<Step>> {
     doc.env("RUSTDOCFLAGS", "-D warnings");
     cargo_deny.args(["check", "licenses", "bans", "sources"]);
     let mut fuzz_targets = cargo(&["check", "--locked", "--manifest-path", "fuzz/Cargo.toml"]);
-    // A separate workspace with its own lock file: its builds are stored next to ours and can also be
-    // deleted.
-    fuzz_targets.env("CARGO_TARGET_DIR", project.target("fuzz"));
+    // A separate workspace, with the same versions and profile: dependencies are checked once for both.
+    fuzz_targets.env("CARGO_TARGET_DIR", project.target(""));
     let own = std::env::current_exe().context("cannot find this program")?;
     let mut generated = project.command(own);
     generated.args(["generate", "--check"]);
@@ -119,6 +118,8 @@ fn install_cargo_deny(project: &Project) -> Result<Command> {
                         CARGO_DENY,
                         "--locked",
                         "--quiet",
+                        // It runs for seconds: an optimized build would take minutes longer.
+                        "--debug",
                         "--root",
                     ])
                     .arg(filling)

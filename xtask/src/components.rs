@@ -1,5 +1,5 @@
 //! The real components for tests: Kafka, Kubernetes and its node, an S3 server, Helm, Python's Kafka client,
-//! Schemathesis and the packages of tests in a browser, installed into the cache.
+//! Schemathesis, AWS's signer for MSK and the packages of tests in a browser, installed into the cache.
 //!
 //! Never starts any of them: the testbed does.
 
@@ -26,6 +26,7 @@ const KAFKA_JARS: &str = "testbed/kafka/jars.sha256";
 const BROWSER_PACKAGES: &str = "testbed/browser/package.json";
 const BROWSER_LOCK: &str = "testbed/browser/package-lock.json";
 const SCHEMATHESIS: &str = "testbed/schemathesis/requirements.txt";
+const MSK_SIGNER: &str = "testbed/msk-signer/requirements.txt";
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -41,6 +42,7 @@ struct Pins {
     kafka_python: PinnedWheel,
     playwright_core: Pin,
     schemathesis: Pin,
+    msk_signer: Pin,
 }
 
 #[derive(Debug, Deserialize)]
@@ -85,13 +87,15 @@ pub(crate) fn install(project: &Project) -> Result<()> {
         pins.playwright_core.version,
         browser.display()
     );
-    let schemathesis = install_schemathesis(project, &pins.schemathesis.version)
-        .with_context(|| format!("cannot install Schemathesis {}", pins.schemathesis.version))?;
-    println!(
-        "Schemathesis {} is in {}",
-        pins.schemathesis.version,
-        schemathesis.display()
-    );
+    let environments = [
+        ("schemathesis", SCHEMATHESIS, &pins.schemathesis.version),
+        ("msk-signer", MSK_SIGNER, &pins.msk_signer.version),
+    ];
+    for (name, requirements, version) in environments {
+        let installed = install_environment(project, name, requirements, version)
+            .with_context(|| format!("cannot install {name} {version}"))?;
+        println!("{name} {version} is in {}", installed.display());
+    }
     Ok(())
 }
 
@@ -202,13 +206,13 @@ fn install_kafka_python(project: &Project, pin: &PinnedWheel) -> Result<PathBuf>
         })
 }
 
-/// A virtual environment with Schemathesis.
-fn install_schemathesis(project: &Project, version: &str) -> Result<PathBuf> {
-    let stamp = sha256(read(&project.path(SCHEMATHESIS))?.as_bytes());
+/// A virtual environment with the packages of a file of requirements.
+fn install_environment(project: &Project, name: &str, requirements: &str, version: &str) -> Result<PathBuf> {
+    let stamp = sha256(read(&project.path(requirements))?.as_bytes());
     project
         .cache()
-        .install(&format!("schemathesis/{version}"), &stamp, |filling| {
-            create_environment(project, SCHEMATHESIS, filling)
+        .install(&format!("{name}/{version}"), &stamp, |filling| {
+            create_environment(project, requirements, filling)
         })
 }
 
@@ -261,12 +265,22 @@ mod tests {
             packages.contains(&pinned),
             "testbed/browser/package.json lacks {pinned}"
         );
-        let requirements = include_str!("../../testbed/schemathesis/requirements.txt");
-        let pinned = format!("schemathesis=={} ", pins.schemathesis.version);
-        assert!(
-            requirements.contains(&pinned),
-            "testbed/schemathesis/requirements.txt lacks {pinned}"
-        );
+        let environments = [
+            (
+                include_str!("../../testbed/schemathesis/requirements.txt"),
+                format!("schemathesis=={} ", pins.schemathesis.version),
+            ),
+            (
+                include_str!("../../testbed/msk-signer/requirements.txt"),
+                format!("aws-msk-iam-sasl-signer-python=={} ", pins.msk_signer.version),
+            ),
+        ];
+        for (requirements, pinned) in environments {
+            assert!(
+                requirements.contains(&pinned),
+                "no file of requirements has {pinned}"
+            );
+        }
     }
 
     #[test]

@@ -36,10 +36,10 @@ pub(crate) const IMAGES: &str = "SEPARATION_IMAGES";
 /// Number of parallel tests, for libtest.
 const THREADS: &str = "RUST_TEST_THREADS";
 
-/// Most tests wait for brokers, servers and processes: two per core, and at least four, keep the cores busy.
+/// Most tests wait for brokers, servers and processes: three per core, and at least six, keep the cores busy.
 fn threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    (2 * cores).max(4)
+    (3 * cores).max(6)
 }
 
 /// `cargo xtask test`: installs the requirements, then runs the tests in the dev profile; without a selection

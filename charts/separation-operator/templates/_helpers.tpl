@@ -74,3 +74,24 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
   value: {{ join "," . | quote }}
 {{- end }}
 {{- end -}}
+
+{{/* Brokers to which the operator authenticates with its own identity, as its option: HOST@NAMESPACE, or HOST for all. */}}
+{{- define "separation.identityBrokers" -}}
+{{- $brokers := list -}}
+{{- range .Values.identity.allowedBrokers -}}
+{{- $host := .host -}}
+{{- range .namespaces -}}
+{{- $brokers = append $brokers (ternary $host (printf "%s@%s" $host .) (eq . "*")) -}}
+{{- end -}}
+{{- end -}}
+{{- join "," $brokers -}}
+{{- end -}}
+
+{{/* Service accounts whose tokens the operator requests, as its option: NAMESPACE/NAME. */}}
+{{- define "separation.tokenAccounts" -}}
+{{- $accounts := list -}}
+{{- range .Values.identity.serviceAccounts -}}
+{{- $accounts = append $accounts (printf "%s/%s" .namespace .name) -}}
+{{- end -}}
+{{- join "," $accounts -}}
+{{- end -}}

@@ -10,9 +10,11 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::EnvVar;
 use separation_contract::environment as env;
 use separation_contract::names;
-use separation_operator::apply::{self, CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};
+use separation_operator::apply::{self, CA_PATH, CLIENT_PATH, OAUTH_CA_PATH, SCRATCH_PATH, WORK_PATH};
 use separation_operator::decide::PodName;
-use separation_operator::plan::{ApiPlan, KafkaPlan, Model, PoolPlan, SecretKey};
+use separation_operator::plan::{
+    ApiPlan, KafkaPlan, Model, OauthPlan, OauthSource, PoolPlan, SaslPlan, SecretKey,
+};
 
 use super::manifest::Secrets;
 
@@ -89,6 +91,7 @@ impl Directories {
             (SCRATCH_PATH, self.scratch.join(worker)),
             (CA_PATH, self.certificates.join("ca")),
             (CLIENT_PATH, self.certificates.join("client")),
+            (OAUTH_CA_PATH, self.certificates.join("oauth-ca")),
         ];
         directories.iter().find_map(|(pod, local_path)| {
             let rest = path.strip_prefix(pod)?;
@@ -177,13 +180,20 @@ pub(super) fn write_certificates(
     secrets: &Secrets,
 ) -> anyhow::Result<()> {
     let Some(tls) = &kafka.tls else { return Ok(()) };
-    // Workers trust every certificate in the directory, also those of an earlier run.
-    let trusted = directories.certificates.join("ca");
-    if trusted.is_dir() {
-        fs::remove_dir_all(&trusted).with_context(|| format!("cannot empty {}", trusted.display()))?;
+    let oauth_cas: &[SecretKey] = match &kafka.sasl {
+        Some(SaslPlan::Oauth(OauthPlan {
+            source: OauthSource::ClientCredentials(client),
+            ..
+        })) => &client.cas,
+        _ => &[],
+    };
+    // Workers trust every certificate in these directories, also those of an earlier run.
+    for trusted in ["ca", "oauth-ca"].map(|name| directories.certificates.join(name)) {
+        if trusted.is_dir() {
+            fs::remove_dir_all(&trusted).with_context(|| format!("cannot empty {}", trusted.display()))?;
+        }
     }
-    let cas = tls.cas.iter().enumerate();
-    let cas = cas.map(|(number, ca)| ("ca", format!("{number}.crt"), ca));
+    let cas = numbered("ca", &tls.cas).chain(numbered("oauth-ca", oauth_cas));
     let client = tls.client.iter();
     let client = client.flat_map(|client| [&client.certificate, &client.private_key]);
     let client = client.map(|key| ("client", key.key.clone(), key));
@@ -195,6 +205,15 @@ pub(super) fn write_certificates(
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// CA certificates as files of a directory.
+fn numbered<'a>(
+    directory: &'static str,
+    cas: &'a [SecretKey],
+) -> impl Iterator<Item = (&'static str, String, &'a SecretKey)> {
+    let cas = cas.iter().enumerate();
+    cas.map(move |(number, ca)| (directory, format!("{number}.crt"), ca))
 }
 
 fn write_private(directory: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {

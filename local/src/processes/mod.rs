@@ -25,9 +25,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use separation_contract::environment as env;
-use separation_kafka::Cluster;
+use separation_kafka::{Cluster, ReadErrorKind};
 use separation_operator::clock::Clock;
-use separation_operator::observe::cluster_settings;
+use separation_operator::observe::{WorkloadTokens, cluster_settings};
 use separation_operator::plan::{PoolPlan, Role};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -208,9 +208,16 @@ async fn start_servers(
         }
     };
     let plan = PoolPlan::from_pool(&manifests.pool()?)?;
-    let settings = cluster_settings(&plan.kafka, &plan.id, |key| manifests.secrets.text(key))
-        .map_err(|error| anyhow!("{error}"))
-        .context("fix: add the Secret to the file, or another file with -f SECRET.yaml")?;
+    // The AWS identity is that of the user; there are no service accounts. Workers have it too, unless the pool has keys
+    // for its store.
+    let tokens = WorkloadTokens::OwnAws;
+    let settings = cluster_settings(&plan.kafka, &plan.id, |key| manifests.secrets.text(key), &tokens);
+    let settings = settings.map_err(|error| match error.kind {
+        ReadErrorKind::Unauthorized => anyhow!("{error}"),
+        _ => {
+            anyhow!("{error}").context("fix: add the Secret to the file, or another file with -f SECRET.yaml")
+        }
+    })?;
     let cluster = Arc::new(Cluster::new(&settings).context("kafka")?);
     let servers = Servers {
         _broker: broker,

@@ -74,10 +74,12 @@ impl Program {
         let log = logs.join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(&self.path);
+        if environment.contains_key(env::AWS_ACCESS_KEY_ID) {
+            // It belongs to the user's own keys, which those of the pool replace.
+            command.env_remove(env::AWS_SESSION_TOKEN);
+        }
         command
             .arg(role)
-            // It belongs to the user's own AWS credentials.
-            .env_remove(env::AWS_SESSION_TOKEN)
             .envs(environment)
             // The worker drains when this process is gone, even after a crash.
             .env(env::PARENT_PROCESS, std::process::id().to_string())

@@ -67,6 +67,7 @@ pub fn api_objects(
     settings: &WorkerSettings,
     secrets_hash: Option<&str>,
 ) -> Result<ApiObjects, Problems> {
+    pod::check_audience(plan, settings)?;
     let mut template = merged(API_COMPONENT, &api.pod, &template(plan, api, settings), settings)?;
     add_default_requests(&mut template, &DEFAULT_REQUESTS);
     set_secrets_hash(&mut template, secrets_hash);

@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{
-    EnvVar, EnvVarSource, ObjectFieldSelector, PodTemplateSpec, SecretKeySelector,
-};
+use k8s_openapi::api::core::v1::{EnvVar, PodTemplateSpec};
 use separation_contract::environment as env;
 use separation_contract::failure_policy::FailurePolicy;
 use separation_contract::kafka::OffsetReset;
 
-use super::layout::{ADMIN_PORT, CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};
+use super::kafka_variables::connection;
+use super::layout::{ADMIN_PORT, SCRATCH_PATH, WORK_PATH};
 use super::pod_fields;
+use super::variable::{plain, secret};
 use crate::crd::LogFormat;
-use crate::names;
-use crate::plan::{ApiPlan, BasicAuth, Model, PoolPlan, Role, RolePlan, SecretKey, Staging, Username};
+use crate::plan::{ApiPlan, BasicAuth, Model, PoolPlan, Role, RolePlan, Staging};
 
 /// Threads of the model in a container without requests or limits of CPU: more than its default request, so that the
 /// second thread uses a core that is free.
@@ -34,7 +33,7 @@ pub fn variables(
     default_model: &Model,
     pool_tag: Option<&str>,
 ) -> Vec<EnvVar> {
-    let mut variables = kafka(plan, pool_tag);
+    let mut variables = connection(&plan.kafka, pool_tag);
     variables.extend(consumer(plan, role));
     variables.extend(storage(plan));
     variables.extend(logs(plan));
@@ -48,6 +47,8 @@ pub fn variables(
             if role.policy.limits.max() > MANY_REPLICAS {
                 variables.push(plain(env::PROGRESS_SECONDS, PROGRESS_SECONDS_OF_MANY));
             }
+            let drain = role.drain;
+            variables.extend(drain.map(|drain| plain(env::DRAIN_SECONDS, drain.as_secs().to_string())));
             variables.extend(max_input_seconds(plan));
             let model = plan.model.as_ref().unwrap_or(default_model);
             match &model.sha256 {
@@ -76,7 +77,7 @@ pub fn variables(
 
 /// All environment variables of the API.
 pub fn api_variables(plan: &PoolPlan, api: &ApiPlan, port: i32) -> Vec<EnvVar> {
-    let mut variables = kafka(plan, None);
+    let mut variables = connection(&plan.kafka, None);
     variables.extend(storage(plan));
     variables.extend(logs(plan));
     variables.extend(allowed_hosts(plan));
@@ -164,55 +165,6 @@ pub(super) fn set_threads(template: &mut PodTemplateSpec) {
     }
 }
 
-/// The Kafka client id, which identifies the group member. Kubernetes substitutes the pod's name, whose variable must
-/// come first.
-fn kafka_client_id(pool_tag: Option<&str>) -> Vec<EnvVar> {
-    match pool_tag {
-        Some(tag) => {
-            let client_id = names::client_id(&format!("$({})", names::POD_NAME), tag);
-            vec![pod_name(names::POD_NAME), plain(env::KAFKA_CLIENT_ID, client_id)]
-        }
-        None => vec![pod_name(env::KAFKA_CLIENT_ID)],
-    }
-}
-
-fn kafka(plan: &PoolPlan, pool_tag: Option<&str>) -> Vec<EnvVar> {
-    let kafka = &plan.kafka;
-    let mut variables = vec![
-        plain(env::KAFKA_BOOTSTRAP_SERVERS, &kafka.bootstrap_servers),
-        plain(env::KAFKA_SECURITY_PROTOCOL, kafka.security_protocol()),
-    ];
-    variables.extend(kafka_client_id(pool_tag));
-    if let Some(tls) = &kafka.tls {
-        let file =
-            |name: &str, directory: &str, key: &SecretKey| plain(name, format!("{directory}/{}", key.key));
-        if !tls.cas.is_empty() {
-            variables.push(plain(env::KAFKA_SSL_CA_LOCATION, CA_PATH));
-        }
-        if let Some(client) = &tls.client {
-            variables.push(file(
-                env::KAFKA_SSL_CERTIFICATE_LOCATION,
-                CLIENT_PATH,
-                &client.certificate,
-            ));
-            variables.push(file(
-                env::KAFKA_SSL_KEY_LOCATION,
-                CLIENT_PATH,
-                &client.private_key,
-            ));
-        }
-    }
-    if let Some(sasl) = &kafka.sasl {
-        variables.push(plain(env::KAFKA_SASL_MECHANISM, sasl.mechanism));
-        variables.push(match &sasl.username {
-            Username::Text(username) => plain(env::KAFKA_SASL_USERNAME, username),
-            Username::Secret(key) => secret(env::KAFKA_SASL_USERNAME, key),
-        });
-        variables.push(secret(env::KAFKA_SASL_PASSWORD, &sasl.password));
-    }
-    variables
-}
-
 fn consumer(plan: &PoolPlan, role: &RolePlan) -> Vec<EnvVar> {
     let milliseconds = |name, duration: Duration| plain(name, duration.as_millis().to_string());
     let timings = &role.timings;
@@ -282,55 +234,11 @@ fn storage(plan: &PoolPlan) -> Vec<EnvVar> {
     variables
 }
 
-fn plain(name: &str, value: impl Into<String>) -> EnvVar {
-    EnvVar {
-        name: name.to_owned(),
-        value: Some(value.into()),
-        value_from: None,
-    }
-}
-
-fn secret(name: &str, key: &SecretKey) -> EnvVar {
-    let key = SecretKeySelector {
-        name: key.secret.clone(),
-        key: key.key.clone(),
-        optional: None,
-    };
-    with_source(
-        name,
-        EnvVarSource {
-            secret_key_ref: Some(key),
-            ..EnvVarSource::default()
-        },
-    )
-}
-
-/// A variable with the pod's name.
-fn pod_name(name: &str) -> EnvVar {
-    let field = ObjectFieldSelector {
-        api_version: Some("v1".into()),
-        field_path: "metadata.name".into(),
-    };
-    with_source(
-        name,
-        EnvVarSource {
-            field_ref: Some(field),
-            ..EnvVarSource::default()
-        },
-    )
-}
-
-fn with_source(name: &str, source: EnvVarSource) -> EnvVar {
-    EnvVar {
-        name: name.to_owned(),
-        value: None,
-        value_from: Some(source),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
+
+    use serde_json::json;
 
     use super::*;
     use crate::crd::{SeparationPool, from_yaml};
@@ -379,6 +287,42 @@ mod tests {
                 env::WEBHOOK_SECRET
             ]
         );
+    }
+
+    #[test]
+    fn the_api_has_the_same_connection_to_kafka_as_the_workers() {
+        let mut pool = from_yaml(FULL).expect("a pool");
+        let oauth = json!({"tokenEndpoint": "https://login.example/token", "clientID": "songs",
+                           "clientSecretRef": {"name": "client"}});
+        pool.spec.kafka.sasl =
+            serde_json::from_value(json!({"mechanism": "OAUTHBEARER", "oauth": oauth})).ok();
+        pool.spec.kafka.producer = serde_json::from_value(json!({"idempotence": false})).ok();
+        let plan = plan(&pool);
+        let connection = |variables: Vec<EnvVar>| {
+            let of_connection = ["KAFKA_SASL", "KAFKA_OAUTH", "KAFKA_SSL", "KAFKA_ENABLE"];
+            let variables = variables.into_iter();
+            let found = variables
+                .filter(|variable| of_connection.iter().any(|start| variable.name.starts_with(start)));
+            found.collect::<Vec<_>>()
+        };
+        let api = connection(api_variables(&plan, plan.api.as_ref().expect("an API"), 8000));
+        let model = Model::named("builtin");
+        assert_eq!(api, connection(variables(&plan, &plan.uploader, &model, None)));
+        assert_eq!(api.len(), 8, "{api:?}");
+    }
+
+    #[test]
+    fn a_drain_is_limited_only_if_the_pool_limits_it_and_only_of_processors() {
+        let drain = |seconds, role| {
+            let mut pool = from_yaml(FULL).expect("a pool");
+            pool.spec.processor.drain_seconds = seconds;
+            let plan = plan(&pool);
+            let values = values(variables(&plan, plan.role(role), &Model::named("builtin"), None));
+            values.get(env::DRAIN_SECONDS).cloned().flatten()
+        };
+        assert_eq!(drain(None, Role::Processor), None);
+        assert_eq!(drain(Some(25), Role::Processor).as_deref(), Some("25"));
+        assert_eq!(drain(Some(25), Role::Uploader), None);
     }
 
     #[test]

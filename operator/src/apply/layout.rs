@@ -20,3 +20,12 @@ pub const CA_PATH: &str = "/etc/separation/kafka-ca";
 
 /// Mount path of the client certificate.
 pub const CLIENT_PATH: &str = "/etc/separation/kafka-client";
+
+/// Mount path of the CA certificates of the OAuth 2 token endpoint.
+pub const OAUTH_CA_PATH: &str = "/etc/separation/kafka-oauth-ca";
+
+/// Mount path of the service account's token for Kafka.
+pub(super) const TOKEN_PATH: &str = "/etc/separation/kafka-token";
+
+/// Name of its file.
+pub(super) const TOKEN_FILE: &str = "token";

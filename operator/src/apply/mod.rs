@@ -6,21 +6,25 @@
 mod api;
 mod environment;
 mod grace_period;
+mod kafka_variables;
 mod labels;
 mod layout;
 pub mod offsets;
 mod pod;
 mod pod_fields;
 mod pod_template;
+mod variable;
 
+#[cfg(test)]
+mod kafka_tests;
 #[cfg(test)]
 mod tests;
 
 pub use api::{ApiObjects, api_name, api_objects};
 pub use environment::{api_variables, variables};
-pub use grace_period::grace_period;
+pub use grace_period::grace_period_warning;
 pub use labels::{deployment_name, selector};
-pub use layout::{CA_PATH, CLIENT_PATH, SCRATCH_PATH, WORK_PATH};
+pub use layout::{CA_PATH, CLIENT_PATH, OAUTH_CA_PATH, SCRATCH_PATH, WORK_PATH};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +42,7 @@ use crate::names::{MANIFEST_HASH, SECRETS_HASH, hex, pool_tag};
 use crate::observe::workload::DeploymentSnapshot;
 use crate::plan::{PoolPlan, Problems, Role, RolePlan};
 use crate::settings::WorkerSettings;
+use grace_period::grace_period;
 
 /// Time beyond the grace period after which a rollout counts as stuck: images are pulled and models loaded in it.
 const ROLLOUT_MARGIN: Duration = Duration::from_secs(600);
@@ -90,6 +95,7 @@ impl Manifest {
     /// Fields of the pods that are not valid in a pod template, or not allowed.
     pub fn deployment(&self, replicas: u32) -> Result<Deployment, Problems> {
         let (plan, role, owner) = (&self.plan, self.role, self.owner.as_deref());
+        pod::check_audience(plan, &self.settings)?;
         let role_plan = plan.role(role);
         let tag = owner.map(|owner| pool_tag(&owner.uid));
         let template = pod::template(plan, role_plan, &self.settings, tag.as_deref());
@@ -115,7 +121,7 @@ impl Manifest {
                     ..LabelSelector::default()
                 },
                 strategy: Some(strategy(self.rollout)),
-                progress_deadline_seconds: Some(seconds(grace_period(&role_plan.timings) + ROLLOUT_MARGIN)),
+                progress_deadline_seconds: Some(seconds(grace_period(role_plan) + ROLLOUT_MARGIN)),
                 revision_history_limit: Some(3),
                 template,
                 ..DeploymentSpec::default()

@@ -26,8 +26,8 @@ pub const MAX_REMEMBERED_PARTITIONS: usize = 2_000;
 /// Remembered for a partition without a committed offset.
 const NO_OFFSET: i64 = -1;
 
-/// A topic and its partitions' committed offsets.
-type Committed = (TopicIdentity, Vec<Option<i64>>);
+/// A topic and its partitions' committed offsets, each with whether it is beyond the end offset.
+type Committed = (TopicIdentity, Vec<(Option<i64>, bool)>);
 
 /// Committed offsets, and the times of the first and the last consecutive reading that agree on them.
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ fn committed(offsets: &TopicOffsets) -> Option<Committed> {
     let each = offsets
         .partitions
         .iter()
-        .map(|partition| partition.committed.clone().ok());
+        .map(|partition| Some((partition.committed.clone().ok()?, partition.is_beyond_end())));
     Some((offsets.identity.clone(), each.collect::<Option<Vec<_>>>()?))
 }
 
@@ -82,6 +82,26 @@ pub fn to_adopt(offsets: &TopicOffsets, adoption: &Adoption) -> Result<Commits, 
         }
     }
     Ok(commits)
+}
+
+/// Offsets to commit in place of those that are beyond the end of their partition, if brokers do not report the topic's
+/// id.
+///
+/// The topic was recreated, or lost messages. Workers start at the first message then, but only as long as the offset is
+/// beyond the end: once the topic has grown past it, they would skip the messages before it.
+pub fn to_replace(offsets: &TopicOffsets) -> Commits {
+    if offsets.identity.topic_id.is_some() {
+        return Vec::new();
+    }
+    let beyond = offsets
+        .partitions
+        .iter()
+        .filter(|partition| partition.is_beyond_end());
+    let known = beyond.filter_map(|partition| {
+        let first = *partition.start.as_ref().ok()?;
+        Some(Commit::new(partition.partition, first))
+    });
+    known.collect()
 }
 
 /// The group's committed offsets to remember: one for each partition from 0. None if a partition could not be read, the
@@ -226,6 +246,33 @@ pub(crate) mod tests {
             to_adopt(&found, &Adoption::pending(OffsetReset::Latest)),
             Err(why)
         );
+    }
+
+    #[test]
+    fn only_offsets_beyond_the_end_of_a_topic_without_an_id_are_replaced() {
+        let mut found = offsets(&[(2, 9, Some(10)), (2, 9, Some(9)), (2, 9, Some(1)), (2, 9, None)]);
+        assert_eq!(to_replace(&found), commits(&[]));
+        found.identity.topic_id = None;
+        assert_eq!(to_replace(&found), commits(&[(0, 2)]));
+        found.partitions[0].start = Err(ReadError::new("unreachable"));
+        assert_eq!(to_replace(&found), commits(&[]));
+    }
+
+    #[test]
+    fn offsets_are_stable_only_while_they_stay_beyond_the_end() {
+        let mut stable_offsets = StableOffsets::default();
+        let mut record = |end: i64, seconds: u64| {
+            let at = Moment::from_millis(1_000 * seconds);
+            stable_offsets.record(Some(&offsets(&[(0, end, Some(10))])), at);
+            stable_offsets.are_stable()
+        };
+        // The end itself may move.
+        assert!(!record(9, 0));
+        assert!(record(8, 5));
+        // A leader without the latest messages, and the next one with all of them.
+        assert!(!record(10, 6));
+        assert!(!record(9, 7));
+        assert!(record(9, 12));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EmptyDirVolumeSource, ExecAction, HTTPGetAction, KeyToPath,
     Lifecycle, LifecycleHandler, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
     PodTemplateSpec, Probe, ProjectedVolumeSource, SeccompProfile, SecretProjection, SecretVolumeSource,
-    SecurityContext, Volume, VolumeMount, VolumeProjection,
+    SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -16,11 +16,17 @@ use separation_contract::model::MAX_MODEL_BYTES;
 use super::environment;
 use super::grace_period::grace_period;
 use super::labels::labels;
-use super::layout::{ADMIN_PORT, CA_PATH, CLIENT_PATH, CONTAINER, MODELS_PATH, SCRATCH_PATH, WORK_PATH};
+use super::layout::{
+    ADMIN_PORT, CA_PATH, CLIENT_PATH, CONTAINER, MODELS_PATH, OAUTH_CA_PATH, SCRATCH_PATH, TOKEN_FILE,
+    TOKEN_PATH, WORK_PATH,
+};
 use super::pod_fields::DefaultRequests;
 use crate::names::WORK_VOLUME;
-use crate::plan::{PoolPlan, Role, RolePlan, SecretKey, Staging};
-use crate::settings::WorkerSettings;
+use crate::plan::{
+    OauthPlan, OauthSource, PoolPlan, Problem, Problems, Role, RolePlan, SaslPlan, SecretKey,
+    ServiceAccountToken, Staging,
+};
+use crate::settings::{Allowance, WorkerSettings};
 
 /// User and group that workers run as: `nonroot` of distroless images.
 const NONROOT: i64 = 65_532;
@@ -39,7 +45,7 @@ pub(super) fn template(
         ("kubectl.kubernetes.io/default-container", CONTAINER),
     ];
     let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let grace = grace_period(&role.timings).as_secs();
+    let grace = grace_period(role).as_secs();
     // The worker's own limit and a tenth: a pod that fills its volume is evicted and loses its task.
     let scratch_limit = plan.storage.scratch_bytes + plan.storage.scratch_bytes / 10;
     let (mut volumes, mut mounts) = volumes(plan, ScratchLimit(scratch_limit));
@@ -145,7 +151,7 @@ pub(super) fn port(name: &str, port: i32) -> ContainerPort {
 /// Size limit of the scratch volume, in bytes.
 pub(super) struct ScratchLimit(pub(super) u64);
 
-/// The volumes of a pod, and their mounts: scratch, the shared volume, and certificates.
+/// The volumes of a pod, and their mounts: scratch, the shared volume, certificates, and the token for Kafka.
 pub(super) fn volumes(
     plan: &PoolPlan,
     ScratchLimit(scratch_limit): ScratchLimit,
@@ -165,7 +171,7 @@ pub(super) fn volumes(
     }
     let tls = plan.kafka.tls.as_ref();
     if let Some(tls) = tls.filter(|tls| !tls.cas.is_empty()) {
-        volumes.push(ca_volume(&tls.cas));
+        volumes.push(ca_volume("kafka-ca", &tls.cas));
         mounts.push(read_only(mount("kafka-ca", CA_PATH)));
     }
     if let Some(client) = tls.and_then(|tls| tls.client.as_ref()) {
@@ -175,7 +181,41 @@ pub(super) fn volumes(
         ));
         mounts.push(read_only(mount("kafka-client", CLIENT_PATH)));
     }
+    if let Some(SaslPlan::Oauth(oauth)) = &plan.kafka.sasl {
+        match &oauth.source {
+            OauthSource::ClientCredentials(client) if client.cas.is_empty() => {}
+            OauthSource::ClientCredentials(client) => {
+                volumes.push(ca_volume("kafka-oauth-ca", &client.cas));
+                mounts.push(read_only(mount("kafka-oauth-ca", OAUTH_CA_PATH)));
+            }
+            OauthSource::ServiceAccount(token) => {
+                volumes.push(token_volume("kafka-token", token));
+                mounts.push(read_only(mount("kafka-token", TOKEN_PATH)));
+            }
+        }
+    }
     (volumes, mounts)
+}
+
+/// Refuses a service account token for Kafka whose audience the operator's settings do not allow.
+pub(super) fn check_audience(plan: &PoolPlan, settings: &WorkerSettings) -> Result<(), Problems> {
+    let Some(SaslPlan::Oauth(OauthPlan {
+        source: OauthSource::ServiceAccount(ServiceAccountToken { audience, .. }),
+        ..
+    })) = &plan.kafka.sasl
+    else {
+        return Ok(());
+    };
+    if settings.audiences.contains(audience) || settings.allowed.contains(&Allowance::ServiceAccount) {
+        return Ok(());
+    }
+    Err(Problems(vec![Problem {
+        field: "spec.kafka.sasl.oauth.serviceAccountToken.audience".to_owned(),
+        problem: format!("the operator does not allow pods to have a token of the audience {audience}"),
+        fix: "add it to identity.audiences of the operator's chart (--identity-audiences), or start the operator with \
+              --allow-in-pod-template service-account"
+            .to_owned(),
+    }]))
 }
 
 /// Requests of a role's pods whose pool has none; those of a processor fit on a node with two cores. A GPU is the pool's
@@ -202,7 +242,7 @@ fn empty_dir(name: &str, limit: u64) -> Volume {
 }
 
 /// A volume with the certificates of several Secrets, each in a file of its own.
-fn ca_volume(cas: &[SecretKey]) -> Volume {
+fn ca_volume(name: &str, cas: &[SecretKey]) -> Volume {
     let sources = cas.iter().enumerate().map(|(number, ca)| VolumeProjection {
         secret: Some(SecretProjection {
             name: ca.secret.clone(),
@@ -215,10 +255,29 @@ fn ca_volume(cas: &[SecretKey]) -> Volume {
         }),
         ..VolumeProjection::default()
     });
+    projected(name, sources.collect())
+}
+
+/// A volume with a token of the pod's service account, which the kubelet renews. [`check_audience`] keeps it from giving
+/// access to the API server.
+fn token_volume(name: &str, token: &ServiceAccountToken) -> Volume {
+    let source = VolumeProjection {
+        service_account_token: Some(ServiceAccountTokenProjection {
+            audience: Some(token.audience.clone()),
+            expiration_seconds: i64::try_from(token.expiration.as_secs()).ok(),
+            path: TOKEN_FILE.into(),
+            ..ServiceAccountTokenProjection::default()
+        }),
+        ..VolumeProjection::default()
+    };
+    projected(name, vec![source])
+}
+
+fn projected(name: &str, sources: Vec<VolumeProjection>) -> Volume {
     Volume {
-        name: "kafka-ca".into(),
+        name: name.into(),
         projected: Some(ProjectedVolumeSource {
-            sources: Some(sources.collect()),
+            sources: Some(sources),
             // Readable by the pod's fsGroup.
             default_mode: Some(0o440),
             ..ProjectedVolumeSource::default()

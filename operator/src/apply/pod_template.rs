@@ -78,16 +78,12 @@ pub(super) fn merged(
         let Some(template) = checks.parse("", &POD_TEMPLATE, &written) else {
             return Err(Problems(checks.problems));
         };
-        let account = merged
-            .spec
-            .as_ref()
-            .and_then(|pod| pod.service_account_name.clone());
         let ours = merged.clone();
         remove_replaced_volumes(&mut merged, &template);
         merged.merge_from(template);
         checks.owned(&ours, &merged);
-        if let Some(pod) = &merged.spec {
-            checks.pod(pod, account.as_deref());
+        if let (Some(ours), Some(pod)) = (&ours.spec, &merged.spec) {
+            checks.pod(ours, pod);
         }
     }
     if checks.problems.is_empty() {
@@ -205,7 +201,7 @@ impl TemplateChecks<'_> {
             self.refuse(
                 "spec.terminationGracePeriodSeconds",
                 "is too short for a running task to finish",
-                "remove it, and change consumer.maxPollIntervalMs, which it is derived from",
+                "remove it, and change drainSeconds (of processors) or consumer.maxPollIntervalMs",
             );
         }
         if pod
@@ -271,10 +267,16 @@ impl TemplateChecks<'_> {
     }
 
     /// Refuses settings that pod security rules would refuse, and those that would give a worker a token.
-    fn pod(&mut self, pod: &PodSpec, account: Option<&str>) {
-        self.service_account(pod, account);
+    fn pod(&mut self, ours: &PodSpec, pod: &PodSpec) {
+        self.service_account(ours, pod);
         self.host_namespaces(pod);
-        for volume in pod.volumes.iter().flatten() {
+        let ours = ours.volumes.as_deref().unwrap_or_default();
+        for volume in pod
+            .volumes
+            .iter()
+            .flatten()
+            .filter(|volume| !ours.contains(volume))
+        {
             self.volume(volume);
         }
         if let Some(context) = &pod.security_context {
@@ -292,8 +294,8 @@ impl TemplateChecks<'_> {
         }
     }
 
-    fn service_account(&mut self, pod: &PodSpec, account: Option<&str>) {
-        let other = pod.service_account_name.as_deref() != account;
+    fn service_account(&mut self, ours: &PodSpec, pod: &PodSpec) {
+        let other = pod.service_account_name != ours.service_account_name;
         let token = pod.automount_service_account_token != Some(false);
         let field = "spec.serviceAccountName";
         self.require(Allowance::ServiceAccount, other, field, GIVES_ACCOUNT);

@@ -25,6 +25,7 @@ fn settings() -> WorkerSettings {
         image: "separation-worker:test".into(),
         model: Model::named("builtin"),
         allowed: BTreeSet::new(),
+        audiences: BTreeSet::new(),
     }
 }
 

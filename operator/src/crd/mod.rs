@@ -19,8 +19,9 @@ use serde::{Deserialize, Serialize};
 
 pub use api::{ApiSpec, BasicAuthSecretRef, KeysSecretRef};
 pub use kafka::{
-    CertificateSecretRef, ClientCertificateSecretRef, KafkaSpec, MechanismSpec, PasswordSecretRef, SaslSpec,
-    TlsSpec, UsernameSecretRef,
+    AwsSpec, CertificateSecretRef, ClientCertificateSecretRef, ClientIdSecretRef, ClientSecretRef, KafkaSpec,
+    MechanismSpec, OauthSpec, PasswordSecretRef, ProducerSpec, SaslSpec, ServiceAccountTokenSpec, TlsSpec,
+    UsernameSecretRef,
 };
 pub use pod::{EnvVarSpec, PodFields, PodTemplate};
 pub use role::{

@@ -36,8 +36,8 @@ pub struct PodFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub affinity: Option<Value>,
-    /// Service account of the pods, for clouds that assign identities to service accounts. Its token is not mounted.
-    /// Refused unless the operator allows it (--allow-in-pod-template service-account).
+    /// Service account of the pods, for clouds that assign identities to service accounts. Its token for the API server
+    /// is not mounted. Refused unless the operator allows it (--allow-in-pod-template service-account).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,

@@ -23,6 +23,12 @@ pub struct ProcessorSpec {
     /// GPU itself in resources. Default: CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub execution_provider: Option<ExecutionProvider>,
+    /// Longest time that a running task may take after its pod is asked to end, in seconds. A task that is expected to
+    /// take longer is released immediately, and another worker starts it again. The pods' terminationGracePeriodSeconds
+    /// is 5 s longer. Set 25 for spot nodes with 30 s notice. Default: consumer.maxPollIntervalMs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub drain_seconds: Option<i32>,
 }
 
 /// Workers of one role: topic, consumer group, failures and scaling.
@@ -117,8 +123,8 @@ impl Default for RoleSpec {
 ]))]
 pub struct ConsumerSpec {
     /// Kafka max.poll.interval.ms: maximum time between two polls of a worker, and so the maximum duration of a task,
-    /// in milliseconds. The pods' terminationGracePeriodSeconds is derived from it. Default: 600000 for processors,
-    /// 300000 for uploaders.
+    /// in milliseconds. The pods' terminationGracePeriodSeconds is 30 s longer, unless drainSeconds is set. Default:
+    /// 600000 for processors, 300000 for uploaders.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10_000, max = 86_400_000))]
     pub max_poll_interval_ms: Option<i32>,

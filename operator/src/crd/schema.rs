@@ -235,6 +235,16 @@ fn task_fits_poll_interval() -> Value {
     }])
 }
 
+/// The rule of processors about their poll interval and the time that a task may take during a drain.
+fn drain_fits_poll_interval() -> Value {
+    json!({
+        "rule": "!has(self.drainSeconds) || self.drainSeconds * 1000 <= self.consumer.maxPollIntervalMs",
+        "message": "after the poll interval another worker starts the task anyway, so drainSeconds must not be longer; \
+                    fix: lower drainSeconds or raise consumer.maxPollIntervalMs",
+        "fieldPath": ".drainSeconds"
+    })
+}
+
 fn set_role_defaults(schema: &mut Value) {
     let spec = &mut schema["properties"]["spec"]["properties"];
     for role in [RoleDefaults::PROCESSOR, RoleDefaults::UPLOADER] {
@@ -245,7 +255,12 @@ fn set_role_defaults(schema: &mut Value) {
         fields["consumerGroup"]["default"] = json!(role.group);
         fields["consumer"]["properties"]["maxPollIntervalMs"]["default"] = json!(poll_ms);
         spec[role.property]["default"] = json!({});
-        spec[role.property]["x-kubernetes-validations"] = task_fits_poll_interval();
+        let mut rules = task_fits_poll_interval();
+        if role == RoleDefaults::PROCESSOR {
+            let rules = rules.as_array_mut().expect("a list of rules");
+            rules.push(drain_fits_poll_interval());
+        }
+        spec[role.property]["x-kubernetes-validations"] = rules;
     }
 }
 

@@ -198,10 +198,14 @@ pub struct OffsetsStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2_000), extend("x-kubernetes-list-type" = "atomic"))]
     pub committed: Vec<i64>,
+    /// Whether workers of this pool have been members of the group in this cluster. If the operator uses its own identity
+    /// at the brokers, only such a pool keeps others from using the group.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub workers_joined: bool,
 }
 
 impl OffsetsStatus {
-    /// What distinguishes two initializations: not the ids and offsets that are recorded later.
+    /// The fields that distinguish two initializations: those that are not recorded later.
     pub(crate) fn event(&self) -> (i32, InitialOffset, &Time) {
         (self.partitions, self.initial_offset, &self.initialized_time)
     }

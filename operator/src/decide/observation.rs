@@ -168,7 +168,7 @@ pub enum GroupReading {
         /// Time of the reading.
         at: Moment,
     },
-    /// The assignment is complete.
+    /// The assignment is complete, or the work of each member is known otherwise.
     Stable {
         /// Time of the reading.
         at: Moment,

@@ -102,6 +102,16 @@ pub enum PoolFact<'a> {
         /// The missing Secret or key, with the fix.
         what: &'a str,
     },
+    /// A certificate, a private key or another setting for Kafka cannot be used.
+    InvalidConnection {
+        /// The setting, with the fix.
+        why: &'a str,
+    },
+    /// The operator must not use the identity that the pool needs for Kafka.
+    IdentityRefused {
+        /// The broker or the audience, with the fix.
+        why: &'a str,
+    },
 }
 
 /// Decides which events to write about one pool or one of its roles, and remembers them.
@@ -165,6 +175,8 @@ impl EventPolicy {
         let (reason, action, note) = match fact {
             PoolFact::InvalidSpec(problems) => ("InvalidSpec", "Validate", problems.to_string()),
             PoolFact::SecretMissing { what } => ("SecretMissing", "ReadSecret", what.to_owned()),
+            PoolFact::InvalidConnection { why } => ("InvalidConnection", "Connect", why.to_owned()),
+            PoolFact::IdentityRefused { why } => ("IdentityRefused", "Authenticate", why.to_owned()),
         };
         let text = EventText::new(EventType::Warning, reason, action, note);
         self.record_if_new((reason, Some(text.note.clone())), now)
@@ -298,6 +310,16 @@ fn offset_anomalies(facts: &RoleFacts<'_>) -> Vec<EventText> {
 }
 
 impl EventText {
+    /// The event about a new spec whose pods have a longer grace period than clusters allow.
+    pub fn long_grace_period(note: String) -> Self {
+        Self::new(
+            EventType::Warning,
+            "GracePeriodExceedsAutoscaler",
+            "Validate",
+            note,
+        )
+    }
+
     fn new(type_: EventType, reason: &'static str, action: &'static str, mut note: String) -> Self {
         if note.len() > MAX_NOTE_BYTES {
             note.truncate(note.floor_char_boundary(MAX_NOTE_BYTES - '…'.len_utf8()));

@@ -183,6 +183,7 @@ fn initialized_offsets_get_an_event() {
         cluster_id: "c".into(),
         consumer_group: "g".into(),
         committed: Vec::new(),
+        workers_joined: false,
         partitions: 24,
         initial_offset: crate::crd::InitialOffset::Latest,
         initialized_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
@@ -225,13 +226,20 @@ fn a_new_problem_gets_an_event_immediately_and_a_thousand_are_limited() {
     let missing = PoolFact::SecretMissing {
         what: "secret kafka-user has no key password",
     };
-    assert_eq!(
-        EventPolicy::default()
-            .pool(missing, at(0.0))
-            .expect("an event")
-            .reason,
-        "SecretMissing"
-    );
+    let refused = PoolFact::IdentityRefused {
+        why: "the broker is not allowed",
+    };
+    let invalid = PoolFact::InvalidConnection {
+        why: "the private key is encrypted",
+    };
+    for (fact, reason) in [
+        (missing, "SecretMissing"),
+        (refused, "IdentityRefused"),
+        (invalid, "InvalidConnection"),
+    ] {
+        let event = EventPolicy::default().pool(fact, at(0.0));
+        assert_eq!(event.expect("an event").reason, reason);
+    }
 }
 
 #[test]

@@ -113,11 +113,12 @@ pub fn reported_refusals(holds: &[Hold]) -> Vec<Refusal> {
     refusals
 }
 
-/// The refusal to report when Kafka rejects the operator, which uses the workers' credentials.
+/// The refusal to report when the operator cannot read Kafka, because it is not authorized or has no credentials. It
+/// usually has those of the workers.
 pub fn refused_by_kafka(why: &str) -> Refusal {
     Refusal {
         dependency: Dependency::Kafka,
-        message: format!("Kafka refuses the pool's user: {why}"),
+        message: format!("Kafka cannot be read: {why}"),
     }
 }
 

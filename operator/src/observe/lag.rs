@@ -23,10 +23,17 @@ pub struct PartitionOffsets {
     pub partition: i32,
     /// The first retained offset.
     pub start: Result<i64, ReadError>,
-    /// The end offset as `read_committed` consumers see it.
+    /// The end offset as `read_committed` consumers see it; the committed offset if that is within an open transaction.
     pub end: Result<i64, ReadError>,
     /// The group's committed offset; `None` where it never committed.
     pub committed: Result<Option<i64>, ReadError>,
+}
+
+impl PartitionOffsets {
+    /// Whether the committed offset is beyond the end offset, so that no message follows it.
+    pub(crate) fn is_beyond_end(&self) -> bool {
+        matches!((&self.committed, &self.end), (Ok(Some(committed)), Ok(end)) if committed > end)
+    }
 }
 
 /// How the group's offsets were initialized.

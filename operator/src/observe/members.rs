@@ -28,24 +28,26 @@ pub async fn read_groups(
 fn reading(group: &Group, topic: &str, at: Moment) -> GroupReading {
     let unknown = |why: &str| GroupReading::Unknown { at, why: why.into() };
     match &group.state {
-        GroupState::Empty => GroupReading::Stable {
-            at,
-            members: Vec::new(),
-        },
+        GroupState::Empty => stable(at, group, []),
         GroupState::Rebalancing => GroupReading::Rebalancing { at },
         GroupState::Other(state) => unknown(&format!("the group is in an unknown state: {state}")),
-        GroupState::Stable => {
-            let Some(held) = group.held_partitions(topic) else {
-                return unknown("a member's assignment is not in the format of Kafka consumers");
-            };
-            let members = group.members.iter().zip(held).map(|(member, held)| Member {
-                pod: (&*member.client_id).into(),
-                work: MemberWork::Partitions(held),
-            });
-            GroupReading::Stable {
-                at,
-                members: members.collect(),
-            }
-        }
+        // A partition that a member has still to revoke is not reported as its own, so any member may hold a task.
+        GroupState::Reconciling => stable(at, group, group.members.iter().map(|_| MemberWork::Task)),
+        GroupState::Stable => match group.held_partitions(topic) {
+            Some(held) => stable(at, group, held.into_iter().map(MemberWork::Partitions)),
+            None => unknown("a member's assignment is not in the format of Kafka consumers"),
+        },
+    }
+}
+
+/// The members of a group, each with its work.
+fn stable(at: Moment, group: &Group, work: impl IntoIterator<Item = MemberWork>) -> GroupReading {
+    let members = group.members.iter().zip(work).map(|(member, work)| Member {
+        pod: (&*member.client_id).into(),
+        work,
+    });
+    GroupReading::Stable {
+        at,
+        members: members.collect(),
     }
 }

@@ -14,7 +14,7 @@ mod reader;
 mod template;
 pub mod workload;
 
-pub use cluster_settings::cluster_settings;
+pub use cluster_settings::{WorkloadTokens, cluster_settings};
 pub use lag::{
     Adoption, LagWithAnomalies, OffsetAnomaly, PartitionOffsets, TopicOffsets, TopicRelation, compute_lag,
 };

@@ -262,6 +262,7 @@ fn failure(found: &[QueryResult], members: &[GroupReading]) -> Option<KafkaFailu
             Some(
                 ReadErrorKind::Refused(_)
                 | ReadErrorKind::Unsupported
+                | ReadErrorKind::NoCommonVersion
                 | ReadErrorKind::Malformed
                 | ReadErrorKind::Other,
             )

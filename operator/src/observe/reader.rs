@@ -4,7 +4,7 @@
 //! there is lag, where the last round failed, where offsets are not initialized yet, or where the last request is old
 //! (a user may have rewound a group); and start offsets only where there is lag. Topics are described again after
 //! [`DESCRIPTION_AGE`], and immediately where an end offset decreased. An end that is smaller than a newer commit is
-//! read again in the same round.
+//! read again in the same round, and then also without the isolation of open transactions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -17,7 +17,9 @@ use separation_kafka::{
 };
 
 use super::missing_offsets::{OffsetHistory, PriorOffsets};
-use super::{Adoption, LagWithAnomalies, PartitionOffsets, TopicOffsets, TopicRelation, compute_lag};
+use super::{
+    Adoption, LagWithAnomalies, OffsetAnomaly, PartitionOffsets, TopicOffsets, TopicRelation, compute_lag,
+};
 use crate::decide::{Lag, Moment};
 
 /// The longest time until a topic is described again: new partitions are noticed within it.
@@ -26,6 +28,9 @@ const DESCRIPTION_AGE: Duration = Duration::from_secs(10);
 /// How long the readings of a query are kept after it was last in a round: twice the longest poll interval. Rounds
 /// contain only the roles that are due, so a query that is not in a round may still be in use.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
+
+/// Offsets by partition.
+type Offsets = BTreeMap<TopicPartition, Result<i64, ReadError>>;
 
 /// The topic and group whose lag is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,11 +168,11 @@ impl LagReader {
                 .retain(|(_, topic), _| !decreased.contains(topic));
         }
         self.read_committed(queries, &ends, now, deadline).await;
-        self.read_overtaken_ends(queries, &mut ends, deadline).await;
+        let high_watermarks = self.read_overtaken_ends(queries, &mut ends, deadline).await;
         let starts = self.read_starts(queries, &ends, deadline).await;
         let found: Vec<QueryResult> = queries
             .iter()
-            .map(|query| self.assemble(query, &unknown, &ends, &starts))
+            .map(|query| self.assemble(query, &unknown, &ends, &high_watermarks, &starts))
             .collect();
         for (query, found) in queries.iter().zip(&found) {
             self.record_idle(query, found);
@@ -236,21 +241,14 @@ impl LagReader {
         named.collect()
     }
 
-    async fn read_ends(
-        &mut self,
-        queries: &[Query],
-        deadline: &Deadline,
-    ) -> BTreeMap<TopicPartition, Result<i64, ReadError>> {
+    async fn read_ends(&mut self, queries: &[Query], deadline: &Deadline) -> Offsets {
         let requested: BTreeSet<_> = queries.iter().flat_map(|query| self.partitions(query)).collect();
         let requested: Vec<_> = requested.into_iter().collect();
         self.counts.ends += requested.len() as u64;
         self.cluster.offsets(&requested, OffsetKind::End, deadline).await
     }
 
-    fn topics_with_decreased_ends(
-        &self,
-        ends: &BTreeMap<TopicPartition, Result<i64, ReadError>>,
-    ) -> BTreeSet<Arc<str>> {
+    fn topics_with_decreased_ends(&self, ends: &Offsets) -> BTreeSet<Arc<str>> {
         let decreased = ends.iter().filter(|(partition, end)| {
             let (Ok(end), Some(prior)) = (end, self.ends.get(*partition)) else {
                 return false;
@@ -262,13 +260,7 @@ impl LagReader {
             .collect()
     }
 
-    async fn read_committed(
-        &mut self,
-        queries: &[Query],
-        ends: &BTreeMap<TopicPartition, Result<i64, ReadError>>,
-        now: Moment,
-        deadline: &Deadline,
-    ) {
+    async fn read_committed(&mut self, queries: &[Query], ends: &Offsets, now: Moment, deadline: &Deadline) {
         let (mut due, mut requested) = (Vec::new(), Vec::new());
         for query in queries {
             let partitions = self.partitions(query);
@@ -315,13 +307,28 @@ impl LagReader {
     }
 
     /// Reads ends again that are smaller than what the group has committed since. Otherwise the committed offset would
-    /// seem to be beyond the end, and every retained message would count as lag.
+    /// seem to be beyond the end, and every retained message would count as lag. Returns the high watermarks of
+    /// partitions whose end is still smaller.
     async fn read_overtaken_ends(
         &mut self,
         queries: &[Query],
-        ends: &mut BTreeMap<TopicPartition, Result<i64, ReadError>>,
+        ends: &mut Offsets,
         deadline: &Deadline,
-    ) {
+    ) -> Offsets {
+        let overtaken = self.overtaken(queries, ends);
+        if overtaken.is_empty() {
+            return Offsets::new();
+        }
+        ends.extend(self.cluster.offsets(&overtaken, OffsetKind::End, deadline).await);
+        let still_overtaken = self.overtaken(queries, ends);
+        self.counts.ends += (overtaken.len() + still_overtaken.len()) as u64;
+        self.cluster
+            .offsets(&still_overtaken, OffsetKind::HighWatermark, deadline)
+            .await
+    }
+
+    /// The partitions whose end is smaller than a committed offset.
+    fn overtaken(&self, queries: &[Query], ends: &Offsets) -> Vec<TopicPartition> {
         let mut overtaken = BTreeSet::new();
         for committed in queries
             .iter()
@@ -333,21 +340,11 @@ impl LagReader {
             });
             overtaken.extend(newer.map(|(partition, _)| partition.clone()));
         }
-        if overtaken.is_empty() {
-            return;
-        }
-        let overtaken: Vec<_> = overtaken.into_iter().collect();
-        self.counts.ends += overtaken.len() as u64;
-        ends.extend(self.cluster.offsets(&overtaken, OffsetKind::End, deadline).await);
+        overtaken.into_iter().collect()
     }
 
     /// Reads start offsets, where the end differs from the committed offset.
-    async fn read_starts(
-        &mut self,
-        queries: &[Query],
-        ends: &BTreeMap<TopicPartition, Result<i64, ReadError>>,
-        deadline: &Deadline,
-    ) -> BTreeMap<TopicPartition, Result<i64, ReadError>> {
+    async fn read_starts(&mut self, queries: &[Query], ends: &Offsets, deadline: &Deadline) -> Offsets {
         let mut requested = BTreeSet::new();
         for query in queries {
             let recreated = self.relation(query) == Some(TopicRelation::Recreated);
@@ -391,8 +388,9 @@ impl LagReader {
         &self,
         query: &Query,
         unknown: &HashMap<Arc<str>, ReadError>,
-        ends: &BTreeMap<TopicPartition, Result<i64, ReadError>>,
-        starts: &BTreeMap<TopicPartition, Result<i64, ReadError>>,
+        ends: &Offsets,
+        high_watermarks: &Offsets,
+        starts: &Offsets,
     ) -> QueryResult {
         let Some(described) = self.topics.get(&query.topic) else {
             let why = unknown.get(&query.topic).cloned();
@@ -402,14 +400,16 @@ impl LagReader {
         let committed = self.groups.get(&query_key(query));
         let not_read = || ReadError::new("not read in this round");
         let partitions = self.partitions(query).into_iter().map(|partition| {
-            let end = ends.get(&partition).cloned().unwrap_or_else(|| Err(not_read()));
             let committed = committed.and_then(|known| known.offsets.get(&partition)).cloned();
+            let committed = committed.unwrap_or_else(|| Err(not_read()));
+            let end = ends.get(&partition).cloned().unwrap_or_else(|| Err(not_read()));
+            let end = end_for_group(end, &committed, high_watermarks.get(&partition));
             PartitionOffsets {
                 // Without a request there is no lag, and any start up to the end gives lag 0.
                 start: starts.get(&partition).cloned().unwrap_or_else(|| end.clone()),
                 partition: partition.partition,
                 end,
-                committed: committed.unwrap_or_else(|| Err(not_read())),
+                committed,
             }
         });
         let offsets = TopicOffsets {
@@ -434,24 +434,22 @@ impl LagReader {
     }
 
     fn record_idle(&mut self, query: &Query, found: &QueryResult) {
-        // Offsets that are about to be initialized, or committed again, are read each time: an old reading confirms
-        // nothing.
+        // Offsets that are about to be initialized, replaced, or committed again, are read each time: an old reading
+        // confirms nothing.
         let is_adopted = self.relation(query) == Some(TopicRelation::Same);
+        let mut anomalies = found.lag.anomalies.iter();
+        let is_beyond_end = anomalies.any(|anomaly| matches!(anomaly, OffsetAnomaly::BeyondEnd { .. }));
         if let Some(known) = self.groups.get_mut(&query_key(query)) {
             let has_offsets = known.offsets.values().any(|offset| matches!(offset, Ok(Some(_))));
             known.is_idle = is_adopted
                 && has_offsets
+                && !is_beyond_end
                 && matches!(&found.lag.lag, Lag::Known(work) if work.messages() == 0);
         }
     }
 
     /// Keeps the values that later rounds compare with, for queries within [`FORGET_AFTER`].
-    fn retain_readings(
-        &mut self,
-        queries: &[Query],
-        ends: &BTreeMap<TopicPartition, Result<i64, ReadError>>,
-        now: Moment,
-    ) {
+    fn retain_readings(&mut self, queries: &[Query], ends: &Offsets, now: Moment) {
         self.last_requested
             .extend(queries.iter().map(|query| (query_key(query), now)));
         self.last_requested.retain(|_, at| now.since(*at) < FORGET_AFTER);
@@ -491,6 +489,23 @@ fn current_holds(holds: &BTreeMap<TopicPartition, Hold>, query: &Query, offsets:
     partitions
         .filter_map(|partition| holds.get(&partition).cloned())
         .collect()
+}
+
+/// The end offset for a group. A committed offset that is beyond it is valid up to the high watermark: a transaction is
+/// open, and consumers that do not wait for its end are ahead. No message follows the offset for others yet.
+fn end_for_group(
+    end: Result<i64, ReadError>,
+    committed: &Result<Option<i64>, ReadError>,
+    high_watermark: Option<&Result<i64, ReadError>>,
+) -> Result<i64, ReadError> {
+    let end = end?;
+    match (committed, high_watermark) {
+        (Ok(Some(committed)), Some(high_watermark)) if *committed > end => {
+            let is_valid = *committed <= high_watermark.clone()?;
+            Ok(if is_valid { *committed } else { end })
+        }
+        _ => Ok(end),
+    }
 }
 
 fn query_key(query: &Query) -> (Arc<str>, Arc<str>) {

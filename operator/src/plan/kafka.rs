@@ -2,9 +2,11 @@
 
 use separation_contract::kafka::SaslMechanism;
 
+use super::brokers::addresses;
 use super::checks::Checks;
+use super::sasl::SaslPlan;
 use super::storage::SecretKey;
-use crate::crd::{KafkaSpec, MechanismSpec, SaslSpec};
+use crate::crd::{CertificateSecretRef, KafkaSpec, TlsSpec};
 
 /// Connection to Kafka. Secrets are named, not read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +17,8 @@ pub struct KafkaPlan {
     pub tls: Option<TlsPlan>,
     /// SASL; none means no authentication.
     pub sasl: Option<SaslPlan>,
+    /// Whether producers are idempotent.
+    pub idempotent_producer: bool,
 }
 
 /// TLS: trusted CA certificates and the client certificate.
@@ -35,26 +39,6 @@ pub struct ClientCertificateSecret {
     pub private_key: SecretKey,
 }
 
-/// SASL authentication.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SaslPlan {
-    /// The mechanism's name in Kafka.
-    pub mechanism: &'static str,
-    /// The user name.
-    pub username: Username,
-    /// The password.
-    pub password: SecretKey,
-}
-
-/// A user name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Username {
-    /// Written in the pool.
-    Text(String),
-    /// Read from a Secret.
-    Secret(SecretKey),
-}
-
 impl KafkaPlan {
     /// All Secret keys that it names.
     pub fn secret_keys(&self) -> Vec<&SecretKey> {
@@ -65,90 +49,77 @@ impl KafkaPlan {
                 keys.extend([&client.certificate, &client.private_key]);
             }
         }
-        if let Some(sasl) = &self.sasl {
-            if let Username::Secret(username) = &sasl.username {
-                keys.push(username);
-            }
-            keys.push(&sasl.password);
-        }
+        keys.extend(self.sasl.iter().flat_map(SaslPlan::secret_keys));
         keys
     }
 
     pub(super) fn from_spec(spec: &KafkaSpec, checks: &mut Checks) -> Option<Self> {
-        let well_formed = |server: &str| {
-            let port = server.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-            port.is_some_and(|(_, port)| port.parse::<u16>().is_ok())
-        };
-        if !spec.bootstrap_servers.split(',').all(well_formed) {
-            let problem = format!("`{}` is not a list of brokers", spec.bootstrap_servers);
-            let fix = "write host:port, comma separated, without spaces";
-            return checks.refuse("kafka.bootstrapServers", problem, fix);
-        }
+        let protocol = security_protocol(spec.sasl.as_ref(), spec.tls.as_ref());
+        let bootstrap_servers = addresses(&spec.bootstrap_servers, protocol, checks)?;
         let sasl = match &spec.sasl {
             None => None,
-            Some(sasl) => Some(sasl_plan(sasl, checks)?),
+            Some(sasl) => Some(SaslPlan::from_spec(sasl, &bootstrap_servers, checks)?),
         };
-        if sasl
-            .as_ref()
-            .is_some_and(|sasl| sasl.mechanism == SaslMechanism::Plain.name())
-            && spec.tls.is_none()
-        {
-            let problem = "PLAIN sends the password in clear text, and this connection is not encrypted";
-            let fix = "add kafka.tls (tls: {} uses the system trust store), or use SCRAM-SHA-512";
+        let exposed = sasl.as_ref().filter(|_| spec.tls.is_none());
+        if let Some((problem, fix)) = exposed.and_then(|sasl| cleartext_problem(sasl.mechanism())) {
             return checks.refuse("kafka.sasl.mechanism", problem, fix);
         }
+        let producer = spec.producer.as_ref();
         Some(Self {
-            bootstrap_servers: spec.bootstrap_servers.clone(),
-            tls: spec.tls.as_ref().map(|tls| TlsPlan {
-                cas: tls
-                    .trusted_certificate_secret_refs
-                    .iter()
-                    .map(|ca| SecretKey::new(&ca.name, &ca.key))
-                    .collect(),
-                client: tls
-                    .client_certificate_secret_ref
-                    .as_ref()
-                    .map(|client| ClientCertificateSecret {
-                        certificate: SecretKey::new(&client.name, &client.certificate_key),
-                        private_key: SecretKey::new(&client.name, &client.private_key_key),
-                    }),
-            }),
+            bootstrap_servers,
+            tls: spec.tls.as_ref().map(TlsPlan::from_spec),
             sasl,
+            idempotent_producer: producer.is_none_or(|producer| producer.idempotence),
         })
     }
 
     /// `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
     pub fn security_protocol(&self) -> &'static str {
-        match (self.sasl.is_some(), self.tls.is_some()) {
-            (false, false) => "PLAINTEXT",
-            (false, true) => "SSL",
-            (true, false) => "SASL_PLAINTEXT",
-            (true, true) => "SASL_SSL",
-        }
+        security_protocol(self.sasl.as_ref(), self.tls.as_ref())
     }
 }
 
-fn sasl_plan(spec: &SaslSpec, checks: &mut Checks) -> Option<SaslPlan> {
-    let username = match (&spec.username, &spec.username_secret_ref) {
-        (Some(username), None) => Username::Text(username.clone()),
-        (None, Some(secret)) => Username::Secret(SecretKey::new(&secret.name, &secret.key)),
-        _ => {
-            let problem = "the user name is written in the pool or read from a Secret";
-            let fix = "set exactly one of username and usernameSecretRef";
-            return checks.refuse("kafka.sasl", problem, fix);
-        }
-    };
-    Some(SaslPlan {
-        mechanism: mechanism(spec.mechanism).name(),
-        username,
-        password: SecretKey::new(&spec.password_secret_ref.name, &spec.password_secret_ref.key),
-    })
+fn security_protocol<S, T>(sasl: Option<&S>, tls: Option<&T>) -> &'static str {
+    match (sasl, tls) {
+        (None, None) => "PLAINTEXT",
+        (None, Some(_)) => "SSL",
+        (Some(_), None) => "SASL_PLAINTEXT",
+        (Some(_), Some(_)) => "SASL_SSL",
+    }
 }
 
-fn mechanism(spec: MechanismSpec) -> SaslMechanism {
-    match spec {
-        MechanismSpec::Plain => SaslMechanism::Plain,
-        MechanismSpec::ScramSha256 => SaslMechanism::ScramSha256,
-        MechanismSpec::ScramSha512 => SaslMechanism::ScramSha512,
+/// The problem of a connection without TLS, which exposes a secret, with the fix.
+fn cleartext_problem(mechanism: SaslMechanism) -> Option<(String, &'static str)> {
+    let (what, fix) = match mechanism {
+        // The password is never sent.
+        SaslMechanism::ScramSha256 | SaslMechanism::ScramSha512 => return None,
+        SaslMechanism::Plain => (
+            "the password",
+            "add kafka.tls (tls: {} uses the system trust store), or use SCRAM-SHA-512",
+        ),
+        SaslMechanism::OauthBearer | SaslMechanism::AwsMskIam => {
+            ("a token", "add kafka.tls (tls: {} uses the system trust store)")
+        }
+    };
+    let problem = format!(
+        "{} sends {what} in clear text, and this connection is not encrypted",
+        mechanism.name()
+    );
+    Some((problem, fix))
+}
+
+impl TlsPlan {
+    fn from_spec(spec: &TlsSpec) -> Self {
+        let cas = spec.trusted_certificate_secret_refs.iter();
+        let client = spec.client_certificate_secret_ref.as_ref();
+        Self {
+            cas: cas
+                .map(|CertificateSecretRef { name, key }| SecretKey::new(name, key))
+                .collect(),
+            client: client.map(|client| ClientCertificateSecret {
+                certificate: SecretKey::new(&client.name, &client.certificate_key),
+                private_key: SecretKey::new(&client.name, &client.private_key_key),
+            }),
+        }
     }
 }

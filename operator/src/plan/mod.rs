@@ -5,10 +5,12 @@
 //! its fix.
 
 mod api;
+mod brokers;
 mod checks;
 mod kafka;
 mod pod_template;
 mod role;
+mod sasl;
 mod storage;
 
 #[cfg(test)]
@@ -26,8 +28,11 @@ use storage::model_max_memory_bytes;
 
 pub use api::{ApiPlan, BasicAuth};
 pub use checks::{Problem, Problems};
-pub use kafka::{ClientCertificateSecret, KafkaPlan, SaslPlan, TlsPlan, Username};
+pub use kafka::{ClientCertificateSecret, KafkaPlan, TlsPlan};
 pub use role::{Role, RolePlan};
+pub use sasl::{
+    ClientCredentialsPlan, OauthPlan, OauthSource, PasswordPlan, SaslPlan, ServiceAccountToken, Username,
+};
 pub use storage::{
     DeleteInput, Model, Outbound, Provider, S3Plan, S3Secret, SecretKey, SharedVolume, Staging, StemsPlan,
     StoragePlan,
@@ -94,8 +99,10 @@ impl PoolPlan {
         if let Some(api) = &spec.api {
             check_open_fields(API_COMPONENT, &api.pod, &mut checks);
         }
-        let processor = RolePlan::from_spec(Role::Processor, &spec.processor.role, &mut checks);
-        let uploader = RolePlan::from_spec(Role::Uploader, &spec.uploader, &mut checks);
+        let drain_seconds = spec.processor.drain_seconds;
+        let processor =
+            RolePlan::from_spec(Role::Processor, &spec.processor.role, drain_seconds, &mut checks);
+        let uploader = RolePlan::from_spec(Role::Uploader, &spec.uploader, None, &mut checks);
         let api = ApiPlan::from_spec(spec.api.as_ref(), &mut checks);
         let seconds = spec.api.as_ref().and_then(|api| api.max_input_seconds);
         let seconds = checks.optional_integer("api.maxInputSeconds", seconds, 1..=86_400);

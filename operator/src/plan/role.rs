@@ -73,6 +73,8 @@ pub struct RolePlan {
     pub initial_offset: OffsetReset,
     /// Time limit of one task.
     pub task_timeout: Duration,
+    /// Longest time that a running task may take after a shutdown request; none means the poll interval.
+    pub drain: Option<Duration>,
     /// Worker crashes on one task after which it becomes a dead letter.
     pub max_crashes: u32,
     /// How often a task that fails with a transient error is published again.
@@ -88,7 +90,13 @@ pub struct RolePlan {
 }
 
 impl RolePlan {
-    pub(super) fn from_spec(role: Role, spec: &RoleSpec, checks: &mut Checks) -> Option<Self> {
+    /// `drain_seconds` is of processors only.
+    pub(super) fn from_spec(
+        role: Role,
+        spec: &RoleSpec,
+        drain_seconds: Option<i32>,
+        checks: &mut Checks,
+    ) -> Option<Self> {
         let defaults = role.defaults();
         let field = |name: &str| format!("{role}.{name}");
         let topic = spec.topic.clone().unwrap_or_else(|| defaults.topic.to_owned());
@@ -109,6 +117,7 @@ impl RolePlan {
                 .unwrap_or((&text, "change one of them"));
             let _: Option<()> = checks.refuse(&field("consumer.maxPollIntervalMs"), problem, fix);
         }
+        let drain = drain(&field("drainSeconds"), drain_seconds, timings.as_ref(), checks);
         let max_crashes = checks.integer(&field("maxCrashes"), spec.max_crashes.into(), 1..=100);
         let max_retries = checks.integer(&field("maxRetries"), spec.max_retries.into(), 0..=1_000);
         let period = spec.scaling.lag_check_period_seconds.into();
@@ -139,6 +148,7 @@ impl RolePlan {
                 InitialOffset::Latest => OffsetReset::Latest,
             },
             task_timeout: task_timeout?,
+            drain: drain?,
             max_crashes: max_crashes?,
             max_retries: max_retries?,
             lag_check_period: lag_check_period?,
@@ -159,6 +169,28 @@ impl RolePlan {
         // Three consecutive readings may fail or be late.
         self.policy.stale_after = 3 * period + READING_DELAY;
     }
+}
+
+/// The longest time of a drain; the outer `None` after a problem.
+fn drain(
+    field: &str,
+    seconds: Option<i32>,
+    timings: Option<&Timings>,
+    checks: &mut Checks,
+) -> Option<Option<Duration>> {
+    let drain = checks.optional_integer(field, seconds, 1..=86_400)?;
+    let drain = drain.map(Duration::from_secs);
+    let limit = timings.map(|timings| timings.max_poll_interval);
+    if let (Some(drain), Some(limit)) = (drain, limit)
+        && drain > limit
+    {
+        let (drain, limit) = (drain.as_secs(), limit.as_secs());
+        let problem = format!(
+            "{drain} is longer than the poll interval, {limit} s, after which another worker starts the task"
+        );
+        return checks.refuse(field, problem, "lower it or raise consumer.maxPollIntervalMs");
+    }
+    Some(drain)
 }
 
 fn timings(role: Role, spec: &RoleSpec, checks: &mut Checks) -> Option<Timings> {

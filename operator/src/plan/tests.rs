@@ -123,6 +123,118 @@ fn a_model_has_one_source_and_a_checksum_if_it_is_downloaded() {
     check(ModelSpec::default(), Err("set exactly one of name, path"));
 }
 
+const MSK: &str = "b-1.songs.abc.c2.kafka.eu-central-1.amazonaws.com:9098";
+
+/// The plan of a pool with these brokers, and these other fields of `spec.kafka`.
+fn kafka(servers: &str, fields: &str) -> Result<KafkaPlan, Problems> {
+    let text = format!(
+        "
+apiVersion: separation.dev/v1beta1
+kind: SeparationPool
+metadata: {{name: vocals, namespace: media}}
+spec:
+  kafka: {{bootstrapServers: '{servers}', {fields}}}
+  storage: {{stems: {{bucket: stems}}, staging: {{s3: {{}}}}}}
+"
+    );
+    PoolPlan::from_pool(&from_yaml(&text).expect("a pool")).map(|plan| plan.kafka)
+}
+
+/// As [`kafka`], with tokens.
+fn with_tokens(oauth: &str) -> Result<KafkaPlan, Problems> {
+    let sasl = format!("sasl: {{mechanism: OAUTHBEARER, oauth: {{{oauth}}}}}");
+    kafka("k:1", &format!("tls: {{}}, {sasl}"))
+}
+
+#[test]
+fn each_kind_of_credentials_has_its_secrets() {
+    let msk = kafka(MSK, "tls: {}, sasl: {mechanism: AWS_MSK_IAM}");
+    let certificate = kafka("k:1", "tls: {clientCertificateSecretRef: {name: user}}");
+    let password = kafka("k:1", "sasl: {username: ann, passwordSecretRef: {name: ann}}");
+    let client = with_tokens(
+        "tokenEndpoint: 'https://login.example/token', clientIDSecretRef: {name: client}, \
+         clientSecretRef: {name: client}, trustedCertificateSecretRefs: [{name: idp-ca}]",
+    );
+    for (plan, secrets) in [
+        (kafka("k:1", ""), ""),
+        (certificate, "user/tls.crt user/tls.key"),
+        (password, "ann/password"),
+        (client, "client/clientID client/clientSecret idp-ca/ca.crt"),
+        (with_tokens("serviceAccountToken: {audience: kafka}"), ""),
+        (msk, ""),
+    ] {
+        let plan = plan.expect("a plan");
+        let keys = plan.secret_keys().into_iter();
+        let keys: Vec<String> = keys.map(|key| format!("{}/{}", key.secret, key.key)).collect();
+        assert_eq!(keys.join(" "), secrets, "{plan:?}");
+    }
+}
+
+#[test]
+fn a_region_that_is_written_precedes_that_of_the_brokers() {
+    let region = |aws: &str| {
+        let fields = format!("tls: {{}}, sasl: {{mechanism: AWS_MSK_IAM{aws}}}");
+        kafka(MSK, &fields).map(|plan| plan.sasl)
+    };
+    let of = |region: &str| {
+        Ok(Some(SaslPlan::AwsIam {
+            region: region.to_owned(),
+        }))
+    };
+    assert_eq!(region(""), of("eu-central-1"));
+    assert_eq!(region(", aws: {region: us-east-1}"), of("us-east-1"));
+    // It becomes part of the host name that AWS credentials are requested from.
+    let refused = region(", aws: {region: evil.example/}").unwrap_err().to_string();
+    assert!(
+        refused.starts_with("spec.kafka.sasl.aws.region: `evil.example/`"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn settings_of_tokens_that_the_schema_cannot_check_are_refused() {
+    let refused = |oauth: &str| {
+        let client = "clientID: songs, clientSecretRef: {name: client}";
+        let plan = with_tokens(&format!("{oauth}, {client}"));
+        plan.err().map(|problems| problems.to_string())
+    };
+    let endpoint = "spec.kafka.sasl.oauth.tokenEndpoint";
+    let extensions = "spec.kafka.sasl.oauth.extensions";
+    for (oauth, field) in [
+        ("tokenEndpoint: 'https://login.example/token?policy=a'", None),
+        (
+            "tokenEndpoint: 'https://ann:secret@login.example/token'",
+            Some(endpoint),
+        ),
+        ("tokenEndpoint: 'https://login.example/token#a'", Some(endpoint)),
+        ("tokenEndpoint: 'https://'", Some(endpoint)),
+        (
+            "tokenEndpoint: 'https://a/', extensions: {logicalCluster: lkc-1}",
+            None,
+        ),
+        (
+            "tokenEndpoint: 'https://a/', extensions: {auth: other}",
+            Some(extensions),
+        ),
+        (
+            "tokenEndpoint: 'https://a/', extensions: {logicalCluster: ''}",
+            Some(extensions),
+        ),
+        (
+            "tokenEndpoint: 'https://a/', extensions: {logical-cluster: lkc-1}",
+            Some(extensions),
+        ),
+        (
+            "tokenEndpoint: 'https://a/', extensions: {logicalCluster: \"a\\x01auth=b\"}",
+            Some(extensions),
+        ),
+    ] {
+        let found = refused(oauth);
+        let named = found.as_deref().and_then(|problem| problem.split(": ").next());
+        assert_eq!(named, field, "{oauth}: {found:?}");
+    }
+}
+
 #[test]
 fn all_problems_are_reported_together() {
     let mut pool = full();

@@ -2,8 +2,9 @@
 //!
 //! If several pools share a group, one continues and the others are held: a copy that was made by mistake must not stop
 //! a working pool. Groups are compared per Kafka cluster, by the cluster's id, because one cluster has many addresses.
-//! Only a pool whose own credentials were accepted there counts, so that a pool cannot hold another by merely naming
-//! its servers.
+//! A pool holds others only if its use of the group is proven: its own credentials were accepted there, or its workers
+//! have been members, if the operator reads the group with an identity that other pools have too. So no pool can hold
+//! another by merely naming its servers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -20,22 +21,25 @@ use separation_contract::kafka::Assignor;
 /// The most foreign members that are named.
 const MAX_NAMED: usize = 3;
 
-/// Where a pool's own credentials were accepted for its group.
+/// Where credentials were accepted for a pool's group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GroupUse {
     /// The Kafka cluster's id.
     pub(super) cluster_id: Arc<str>,
     /// Whether the pool has initialized the group's offsets there.
     pub(super) is_adopted: bool,
+    /// Whether the credentials were the pool's own, or its workers have been members of the group there.
+    pub(super) is_proven: bool,
 }
 
-/// The use of each role, in the order of [`Role::ALL`]; `None` until its credentials were accepted.
+/// The use of each role, in the order of [`Role::ALL`]; `None` until credentials were accepted.
 pub(super) type GroupUses = [Option<GroupUse>; 2];
 
-/// A role that uses a group. The order decides which one continues: one that has initialized the group's offsets first,
-/// then the older one.
+/// A role that uses a group. The order decides which one continues: one whose use is proven first, then one that has
+/// initialized the group's offsets, then the older one.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct GroupUser<'a> {
+    is_unproven: bool,
     is_new: bool,
     created: Option<&'a Timestamp>,
     key: RoleKey,
@@ -59,6 +63,7 @@ pub(super) fn shared_groups<'a>(
                     .entry((group_use.cluster_id, role_plan.group.as_str()))
                     .or_default()
                     .push(GroupUser {
+                        is_unproven: !group_use.is_proven,
                         is_new: !group_use.is_adopted,
                         created: pool.created.as_ref().map(|time| &time.0),
                         key,
@@ -70,7 +75,9 @@ pub(super) fn shared_groups<'a>(
     for ((_, group), mut users) in users {
         users.sort_unstable();
         let mut users = users.into_iter();
-        let Some(first) = users.next() else { continue };
+        let Some(first) = users.next().filter(|first| !first.is_unproven) else {
+            continue;
+        };
         for user in users {
             let RoleKey { pool, role } = &first.key;
             let why = format!(
@@ -107,6 +114,15 @@ impl WorkerIds {
         // The member of a deleted pod remains until its session times out.
         let has_our_tag = tag == Some(&*self.tag) && pod.starts_with(&self.prefix);
         (has_our_tag || is_pod(pod)).then_some(pod)
+    }
+
+    /// Whether members of the group are workers of the role, by their tags.
+    pub(super) fn include_members(&self, group: Option<&GroupReading>) -> bool {
+        let Some(GroupReading::Stable { members, .. }) = group else {
+            return false;
+        };
+        let mut members = members.iter();
+        members.any(|member| self.pod(member.pod.as_str(), |_| false).is_some())
     }
 
     /// The group with only the workers of the role, under their pods' names.
@@ -209,8 +225,17 @@ spec:
         let group_use = GroupUse {
             cluster_id: cluster_id.into(),
             is_adopted: false,
+            is_proven: true,
         };
         (id, pool, Some(group_use))
+    }
+
+    fn unproven((id, pool, group_use): TestUser) -> TestUser {
+        let group_use = group_use.map(|group_use| GroupUse {
+            is_proven: false,
+            ..group_use
+        });
+        (id, pool, group_use)
     }
 
     fn adopted((id, pool, group_use): TestUser) -> TestUser {
@@ -281,6 +306,17 @@ spec:
     }
 
     #[test]
+    fn a_pool_without_proof_holds_no_other_and_is_held_by_one_with_proof() {
+        let used =
+            |namespace: &str, created: &str| used(pool(namespace, created, "a:1", "separators"), "one");
+        // Older, and it has initialized the group's offsets, with the operator's own identity.
+        let older = unproven(adopted(used("older", "2026-01-01T00:00:00Z")));
+        let victim = used("victim", "2026-02-01T00:00:00Z");
+        check(&[&older, &victim], &["older/vocals processor"]);
+        check(&[&older, &unproven(victim)], &[]);
+    }
+
+    #[test]
     fn foreign_members_are_named_unless_the_assignor_is_range() {
         let (_, seen) = pool("one", "2026-01-01T00:00:00Z", "a:1", "separators");
         let mut plan = PoolPlan::clone(seen.plan.as_ref().unwrap());
@@ -329,6 +365,9 @@ spec:
         ];
         assert_eq!(pods, expected);
         assert_eq!(found(&plan, GroupReading::NotRead), None);
+        assert!(ids.include_members(Some(&ours)));
+        // A member without a tag may be the worker of a pool that was recreated, or another client.
+        assert!(!ids.include_members(Some(&group(&["vocals-processor-5c7-old"]))));
         // A pool of this name in another cluster; one whose name begins like this role's Deployment; another role of
         // this pool in the wrong group; an unknown pod of an earlier version.
         for other in [
@@ -339,6 +378,7 @@ spec:
         ] {
             let foreign = group(&[other]);
             assert!(found(&plan, foreign.clone()).is_some(), "{other}");
+            assert!(!ids.include_members(Some(&foreign)), "{other}");
             let no_members = group(&[]);
             assert_eq!(ids.workers(&foreign, &workload), no_members);
         }

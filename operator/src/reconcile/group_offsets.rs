@@ -13,7 +13,10 @@ use std::time::Duration;
 use separation_kafka::TopicIdentity;
 
 use super::conflicts::GroupUse;
-use crate::apply::offsets::{Commits, StableOffsets, recalled, to_adopt, to_remember, to_restore};
+use super::identity::GroupProof;
+use crate::apply::offsets::{
+    Commits, StableOffsets, recalled, to_adopt, to_remember, to_replace, to_restore,
+};
 use crate::crd::OffsetsStatus;
 use crate::decide::{GroupReading, Lag, Moment, Workload};
 use crate::observe::poller::Polled;
@@ -67,7 +70,7 @@ pub(super) struct GroupOffsets {
     idle_since: Moment,
     /// Random part of [`FIRST_RECOMMIT`], from 0 to 1, after which offsets are committed again for the first time.
     random_part: f64,
-    /// The cluster that last accepted the pool's credentials for the group.
+    /// The cluster that last accepted credentials for the group.
     used_in: Option<Arc<str>>,
 }
 
@@ -88,15 +91,17 @@ impl GroupOffsets {
         self.adoption.as_ref()
     }
 
+    /// The adoption, unless it was recorded for another group.
+    fn adoption_for_group(&self, plan: &RolePlan) -> Option<&OffsetsStatus> {
+        self.adoption
+            .as_ref()
+            .filter(|adoption| adoption.consumer_group.is_empty() || adoption.consumer_group == plan.group)
+    }
+
     /// The adoption for a query.
     pub(super) fn adoption_of(&self, plan: &RolePlan) -> Adoption {
-        // An adoption that was recorded for another group does not count.
-        let of_group = self
-            .adoption
-            .as_ref()
-            .filter(|adoption| adoption.consumer_group.is_empty() || adoption.consumer_group == plan.group);
         Adoption {
-            initialized_for: of_group.map(|adoption| TopicIdentity {
+            initialized_for: self.adoption_for_group(plan).map(|adoption| TopicIdentity {
                 cluster_id: known(&adoption.cluster_id),
                 topic_id: known(&adoption.topic_id),
             }),
@@ -109,18 +114,29 @@ impl GroupOffsets {
         self.adoption_of(plan).initialized_for.is_some()
     }
 
-    /// The cluster in which the pool uses its group: the one that last accepted its credentials for it, or that its
-    /// status names.
-    pub(super) fn group_use(&self, plan: &RolePlan) -> Option<GroupUse> {
+    /// The cluster in which the pool uses its group: the one that last accepted credentials for it, or that its status
+    /// names.
+    pub(super) fn group_use(&self, plan: &RolePlan, proof: GroupProof) -> Option<GroupUse> {
         let cluster_id = self.used_in.clone()?;
-        let adopted_in = self
-            .adoption_of(plan)
-            .initialized_for
-            .and_then(|topic| topic.cluster_id);
+        let adoption = self
+            .adoption_for_group(plan)
+            .filter(|adoption| *adoption.cluster_id == *cluster_id);
         Some(GroupUse {
-            is_adopted: adopted_in.as_ref() == Some(&cluster_id),
+            is_adopted: adoption.is_some(),
+            is_proven: match proof {
+                GroupProof::Credentials => true,
+                GroupProof::Members => adoption.is_some_and(|adoption| adoption.workers_joined),
+            },
             cluster_id,
         })
+    }
+
+    /// Records that workers of the pool are members of the group.
+    pub(super) fn workers_joined(&mut self, plan: &RolePlan) {
+        let is_same = self.relation(plan) == Some(TopicRelation::Same);
+        if let Some(adoption) = self.adoption.as_mut().filter(|_| is_same) {
+            adoption.workers_joined = true;
+        }
     }
 
     /// Applies a reading, and returns the lag to decide on, which is counted from the offsets recorded in the status if
@@ -208,7 +224,8 @@ impl GroupOffsets {
     /// continue from their own offsets.
     pub(super) fn is_unready(&self, plan: &RolePlan) -> bool {
         let other_topic = !matches!(self.relation(plan), Some(TopicRelation::Same) | None);
-        (other_topic || self.recalled.is_some()) && self.membership != Some(Membership::Members)
+        let is_incomplete = other_topic || self.recalled.is_some();
+        (is_incomplete && self.membership != Some(Membership::Members)) || self.beyond_end(plan).is_some()
     }
 
     /// Whether members must be read now because offsets may have to be committed.
@@ -246,6 +263,24 @@ impl GroupOffsets {
         let recalled = self.recalled.as_ref()?;
         (self.membership == Some(Membership::Empty) && self.stable_offsets.are_stable())
             .then(|| to_restore(recalled))
+    }
+
+    /// Offsets to commit in place of those that are beyond the end of a topic without an id, if the group has no
+    /// members.
+    fn beyond_end(&self, plan: &RolePlan) -> Option<Commits> {
+        let is_unused = self.membership == Some(Membership::Empty);
+        if !is_unused || self.relation(plan) != Some(TopicRelation::Same) {
+            return None;
+        }
+        self.read
+            .as_ref()
+            .map(to_replace)
+            .filter(|commits| !commits.is_empty())
+    }
+
+    /// Offsets to commit now in place of those that are beyond the end of a topic without an id.
+    pub(super) fn replace(&self, plan: &RolePlan) -> Option<Commits> {
+        self.beyond_end(plan).filter(|_| self.stable_offsets.are_stable())
     }
 
     /// Partitions whose offsets must be committed again now, so that they do not expire.
@@ -299,7 +334,13 @@ impl GroupOffsets {
     }
 
     /// Offsets were initialized.
-    pub(super) fn adopted(&mut self, adoption: OffsetsStatus, now: Moment) {
+    pub(super) fn adopted(&mut self, mut adoption: OffsetsStatus, now: Moment) {
+        // The group of a recreated topic is the same.
+        adoption.workers_joined = self.adoption.as_ref().is_some_and(|before| {
+            let is_same = (&before.cluster_id, &before.consumer_group)
+                == (&adoption.cluster_id, &adoption.consumer_group);
+            is_same && before.workers_joined
+        });
         self.adoption = Some(adoption);
         self.restored(now);
     }
@@ -309,7 +350,7 @@ impl GroupOffsets {
         self.recommitted_at = Some(now);
     }
 
-    /// The offsets recorded in the status were committed.
+    /// Offsets were restored or replaced.
     pub(super) fn restored(&mut self, now: Moment) {
         self.recommitted(now);
         self.forget_offsets();

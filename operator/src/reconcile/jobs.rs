@@ -212,6 +212,7 @@ impl Jobs {
             cluster_id: id(&adopt.topic.cluster_id),
             consumer_group: plan.group.clone(),
             committed: Vec::new(),
+            workers_joined: false,
             partitions: i32::try_from(adopt.partitions).unwrap_or(i32::MAX),
             initial_offset: plan.initial_offset.into(),
             initialized_time: time,

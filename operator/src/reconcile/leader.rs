@@ -55,13 +55,14 @@ pub(super) struct Leader {
 }
 
 /// The inputs that can change which pools share a group: a pool's uid, its generation, and the clusters that it uses
-/// its groups in. Whether it has initialized offsets matters only when one of these changes, because a held role
-/// initializes none.
-type HeldInputs = (Arc<str>, Option<i64>, [Option<Arc<str>>; 2]);
+/// its groups in, with whether that is proven. Whether it has initialized offsets matters only when one of these changes,
+/// because a held role initializes none.
+type HeldInputs = (Arc<str>, Option<i64>, [Option<(Arc<str>, bool)>; 2]);
 
 impl Leader {
     pub(super) fn new(operator: &Operator, term: Term, clock: Clock) -> Self {
         let (send_polled, polled) = mpsc::channel(READING_QUEUE_SIZE);
+        let writer = ApiWriter::new(operator.client.clone(), operator.leadership.clone());
         Self {
             term,
             clock,
@@ -69,11 +70,8 @@ impl Leader {
             keep_offsets_after: operator.keep_offsets_after,
             metrics: operator.metrics.clone(),
             events: operator.events.clone(),
-            jobs: Jobs::new(
-                ApiWriter::new(operator.client.clone(), operator.leadership.clone()),
-                operator.metrics.clone(),
-            ),
-            clusters: Clusters::new(operator.refresh),
+            jobs: Jobs::new(writer.clone(), operator.metrics.clone()),
+            clusters: Clusters::new(operator.refresh, operator.identity.clone(), writer),
             pools: HashMap::new(),
             held: HashMap::new(),
             held_inputs: HashMap::new(),
@@ -148,8 +146,8 @@ impl Leader {
         self.clusters.secrets.retain(plans);
     }
 
-    /// Recomputes which roles share a group, if a spec changed or a pool's credentials were first accepted for its
-    /// group. Returns the pools whose result changed.
+    /// Recomputes which roles share a group, if a spec changed, or a pool's credentials were first accepted for its
+    /// group, or the members that prove its use of the group changed. Returns the pools whose result changed.
     fn update_group_conflicts(
         &mut self,
         touched: &BTreeSet<Arc<PoolId>>,
@@ -159,7 +157,8 @@ impl Leader {
         for id in touched {
             let now = cache.pool(id).map(|snapshot| {
                 let uses = self.group_uses(id, snapshot);
-                let clusters = uses.map(|group_use| group_use.map(|group_use| group_use.cluster_id));
+                let clusters = uses
+                    .map(|group_use| group_use.map(|group_use| (group_use.cluster_id, group_use.is_proven)));
                 (Arc::clone(&snapshot.uid), snapshot.generation, clusters)
             });
             is_unchanged &= self.held_inputs.get(id) == now.as_ref();
@@ -186,9 +185,10 @@ impl Leader {
         let Ok(plan) = &snapshot.plan else {
             return GroupUses::default();
         };
+        let proof = self.clusters.group_proof(plan);
         match self.pools.get(id).filter(|pool| pool.uid == snapshot.uid) {
-            Some(pool) => pool.group_uses(plan),
-            None => PoolState::new(id, snapshot, Moment::default()).group_uses(plan),
+            Some(pool) => pool.group_uses(plan, proof),
+            None => PoolState::new(id, snapshot, Moment::default()).group_uses(plan, proof),
         }
     }
 
@@ -205,9 +205,8 @@ impl Leader {
             {
                 continue;
             }
-            let key = polled.key.clone();
-            pool.role(key.role).read(polled, plan.role(key.role), &time);
-            touched.insert(key.pool);
+            touched.insert(Arc::clone(&polled.key.pool));
+            pool.read(polled, &plan, &time);
         }
         touched
     }

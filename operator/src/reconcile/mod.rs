@@ -5,8 +5,10 @@
 //! woke it, so lost or repeated events change nothing. While another replica leads, it only follows the watches.
 //!
 //! `event_loop` batches events; `leader` holds the state; `pass` reconciles one pool in the steps validate, observe, decide,
-//! apply, report; `jobs` runs the writes, which `api_writer` sends; `outcome` applies their results.
+//! apply, report; `jobs` runs the writes, which `api_writer` sends; `outcome` applies their results. `identity` decides with
+//! whose credentials `clusters` reads Kafka, and `account_tokens` requests tokens of service accounts for that.
 
+mod account_tokens;
 mod api;
 mod api_objects;
 mod api_state;
@@ -15,6 +17,7 @@ mod clusters;
 mod conflicts;
 mod event_loop;
 mod group_offsets;
+mod identity;
 mod jobs;
 mod leader;
 mod operator;

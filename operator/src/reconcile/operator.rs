@@ -8,7 +8,7 @@ use crate::events::EventWriter;
 use crate::health::{Heartbeat, Readiness};
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
-use crate::settings::{Refresh, WorkerSettings};
+use crate::settings::{IdentitySettings, Refresh, WorkerSettings};
 use crate::watch::cache::Scope;
 
 /// The operator's dependencies and settings.
@@ -27,6 +27,8 @@ pub struct Operator {
     pub keep_offsets_after: Duration,
     /// Refresh intervals.
     pub refresh: Refresh,
+    /// Identities that it may use for Kafka.
+    pub identity: IdentitySettings,
     /// Writes Kubernetes events.
     pub events: EventWriter,
     /// The operator's metrics.

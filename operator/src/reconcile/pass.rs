@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
+use separation_kafka::ReadErrorKind;
 
 use super::api_writer::NewTopic;
 use super::clusters::SettingsLookup;
@@ -59,6 +60,7 @@ impl Leader {
     /// The plan of a valid spec. An invalid one leaves its workers as they are.
     fn validate(&self, pool: &mut PoolState, snapshot: &PoolSnapshot, now: Moment) -> Option<Arc<PoolPlan>> {
         pool.plan(snapshot, &self.workers);
+        pool.record_warnings(&self.events);
         match (pool.plan.clone(), pool.invalid_spec.clone()) {
             (plan, None) => plan,
             (_, Some(problems)) => {
@@ -193,12 +195,24 @@ impl Leader {
                 self.jobs
                     .restore(key, uid, Arc::clone(open_cluster), plan.role(role), commits);
             }
+            (Step::Replace(commits), ClusterAccess::Open(open_cluster)) => {
+                tracing::warn!(pool = %key.pool, %role, commits = commits.len(), "Committed offsets are beyond the end of a topic without an id: committing its first offsets");
+                self.jobs
+                    .restore(key, uid, Arc::clone(open_cluster), plan.role(role), commits);
+            }
             (Step::Recommit(partitions), ClusterAccess::Open(open_cluster)) => {
                 self.jobs
                     .recommit(key, uid, Arc::clone(open_cluster), plan.role(role), partitions);
             }
             // These steps need readings, which exist only while the cluster is open.
-            (Step::CreateTopic(_) | Step::Adopt(_) | Step::Restore(_) | Step::Recommit(_), _) => {
+            (
+                Step::CreateTopic(_)
+                | Step::Adopt(_)
+                | Step::Restore(_)
+                | Step::Replace(_)
+                | Step::Recommit(_),
+                _,
+            ) => {
                 pool.role(role).step_succeeded(self.clock.now());
             }
         }
@@ -213,20 +227,22 @@ impl Leader {
         }
     }
 
-    /// Opens the pool's Kafka cluster, once its Secrets were read.
+    /// Opens the pool's Kafka cluster, once its Secrets were read, with an identity that the operator may use.
     fn open_cluster(&mut self, pool: &mut PoolState, plan: &PoolPlan) {
         let now = self.clock.now();
         self.clusters.secrets.register(plan);
-        let open_cluster = match self.clusters.settings(&plan.kafka, &plan.id) {
+        let lookup = self.clusters.settings(plan);
+        let is_missing = matches!(lookup, SettingsLookup::Missing(_));
+        let open_cluster = match lookup {
             SettingsLookup::Pending => return,
             SettingsLookup::Missing(why) => Err(why),
-            SettingsLookup::Ready(settings) => {
+            SettingsLookup::Ready(connection) => {
                 let current = match &pool.access {
                     ClusterAccess::Open(open_cluster) => Some(open_cluster),
                     _ => None,
                 };
                 self.clusters
-                    .open(settings, current, self.clock, &self.send_polled, &self.metrics)
+                    .open(*connection, current, self.clock, &self.send_polled, &self.metrics)
             }
         };
         match open_cluster {
@@ -249,7 +265,12 @@ impl Leader {
                 for role in Role::ALL {
                     pool.role(role).cannot_read(&error, now);
                 }
-                pool.record_event(PoolFact::SecretMissing { what: &error.why }, &self.events, now);
+                let fact = match error.kind {
+                    ReadErrorKind::Unauthorized => PoolFact::IdentityRefused { why: &error.why },
+                    _ if is_missing => PoolFact::SecretMissing { what: &error.why },
+                    _ => PoolFact::InvalidConnection { why: &error.why },
+                };
+                pool.record_event(fact, &self.events, now);
                 pool.access = ClusterAccess::Missing;
             }
         }

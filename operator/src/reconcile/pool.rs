@@ -12,15 +12,17 @@ use kube::Resource as _;
 
 use super::api_state::ApiState;
 use super::clusters::OpenCluster;
-use super::conflicts::GroupUses;
+use super::conflicts::{GroupUses, WorkerIds};
+use super::identity::GroupProof;
 use super::retry::Retry;
 use super::role::RoleState;
 use super::staging::{ApiPods, DeployedStaging, StagingChange, StagingObservation};
-use crate::apply::{Manifest, api_objects};
+use crate::apply::{Manifest, api_objects, grace_period_warning};
 use crate::crd::{EffectiveSettings, LagState, RoleStatus, SeparationPool, SeparationPoolStatus};
 use crate::decide::{Lag, Moment};
-use crate::events::{EventPolicy, EventWriter, PoolFact, RoleFacts, Scaled};
+use crate::events::{EventPolicy, EventText, EventWriter, PoolFact, RoleFacts, Scaled};
 use crate::metrics::{Metrics, RoleMetrics};
+use crate::observe::poller::Polled;
 use crate::observe::workload::{DeploymentSnapshot, PodSnapshot, WorkloadProblem};
 use crate::plan::{PoolId, PoolPlan, Problems, Role, Staging};
 use crate::settings::WorkerSettings;
@@ -74,6 +76,8 @@ struct EventState {
     /// Writes without an event yet.
     scaled: [Option<Scaled>; 2],
     adopted: [bool; 2],
+    /// Warnings about a new spec without an event yet.
+    warnings: Vec<String>,
 }
 
 /// Writes of a pool's status.
@@ -136,21 +140,32 @@ impl PoolState {
         }
         let checked = snapshot.plan.clone().and_then(|plan| {
             let mut staging = [None, None];
+            let mut warnings = Vec::new();
             for role in Role::ALL {
                 let deployment =
                     Manifest::new(Arc::clone(&plan), role, Arc::clone(settings)).deployment(0)?;
                 staging[role as usize] = DeploymentSnapshot::from_deployment(&deployment).staging;
+                let warning = grace_period_warning(&deployment).filter(|_| plan.role(role).enabled);
+                warnings.extend(warning.map(|warning| format!("{role}: {warning}")));
             }
             if let Some(api) = &plan.api {
                 api_objects(&plan, api, None, settings, None)?;
             }
-            Ok((plan, staging))
+            Ok((plan, staging, warnings))
         });
         match checked {
-            Ok((plan, staging)) => {
+            Ok((plan, staging, warnings)) => {
                 self.plan = Some(plan);
                 self.planned_staging = staging;
                 self.invalid_spec = None;
+                let observed = snapshot
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.observed_generation);
+                // A leader before this one wrote the events of a generation that it observed.
+                if observed != snapshot.generation {
+                    self.event_state.warnings = warnings;
+                }
             }
             Err(problems) => self.invalid_spec = Some(problems),
         }
@@ -171,9 +186,20 @@ impl PoolState {
         &mut self.roles[role as usize]
     }
 
-    /// For each role, where the pool's credentials were accepted for its group.
-    pub(super) fn group_uses(&self, plan: &PoolPlan) -> GroupUses {
-        Role::ALL.map(|role| self.roles[role as usize].offsets.group_use(plan.role(role)))
+    /// For each role, where the group was read, and whether it is proven that the pool uses it.
+    pub(super) fn group_uses(&self, plan: &PoolPlan, proof: GroupProof) -> GroupUses {
+        Role::ALL.map(|role| self.role_ref(role).offsets.group_use(plan.role(role), proof))
+    }
+
+    /// Applies a reading of a role.
+    pub(super) fn read(&mut self, polled: Polled<RoleKey>, plan: &PoolPlan, time: &Time) {
+        let role = polled.key.role;
+        let ids = WorkerIds::new(&self.key(role), &self.uid);
+        let state = self.role(role);
+        state.read(polled, plan.role(role), time);
+        if ids.include_members(state.members()) {
+            state.offsets.workers_joined(plan.role(role));
+        }
     }
 
     /// The hash of a role's planned Deployment; cached until the spec changes.
@@ -457,6 +483,13 @@ impl PoolState {
     pub(super) fn record_event(&mut self, fact: PoolFact<'_>, events: &EventWriter, now: Moment) {
         if let Some(text) = self.event_state.pool.pool(fact, now) {
             events.queue(self.reference(), text);
+        }
+    }
+
+    /// Writes the Kubernetes events about a new spec.
+    pub(super) fn record_warnings(&mut self, events: &EventWriter) {
+        for note in std::mem::take(&mut self.event_state.warnings) {
+            events.queue(self.reference(), EventText::long_grace_period(note));
         }
     }
 

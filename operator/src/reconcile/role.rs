@@ -48,6 +48,8 @@ pub(super) enum Step {
     Adopt(Adopt),
     /// Commit the offsets recorded in the status, for a group that has lost all of its offsets.
     Restore(Commits),
+    /// Commit the first offsets in place of those that are beyond the end of a topic without an id.
+    Replace(Commits),
     /// Commit the current offsets of these partitions again, so that they do not expire.
     Recommit(Vec<i32>),
 }
@@ -115,7 +117,7 @@ struct RoleReading {
     anomalies: Vec<OffsetAnomaly>,
     holds: Vec<Hold>,
     topic_is_missing: bool,
-    /// Why Kafka refuses the operator, which uses the workers' credentials.
+    /// Why the operator is not authorized to read Kafka.
     refused: Option<Arc<str>>,
 }
 
@@ -186,11 +188,7 @@ impl RoleState {
             anomalies: found.anomalies,
             holds: polled.result.holds,
             topic_is_missing,
-            refused: polled
-                .result
-                .error
-                .filter(|error| error.kind == ReadErrorKind::Unauthorized)
-                .map(|error| error.why),
+            refused: polled.result.error.as_ref().and_then(refused),
         });
         if matches!(polled.group, GroupReading::Stable { .. }) {
             self.members = Some(polled.group.clone());
@@ -217,7 +215,7 @@ impl RoleState {
             anomalies: Vec::new(),
             holds: Vec::new(),
             topic_is_missing: false,
-            refused: None,
+            refused: refused(error),
         });
         self.group = None;
     }
@@ -395,6 +393,9 @@ impl RoleState {
         if let Some(commits) = self.offsets.restore() {
             return Some(Step::Restore(commits));
         }
+        if let Some(commits) = self.offsets.replace(inputs.plan) {
+            return Some(Step::Replace(commits));
+        }
         if !adopted || !is_safe {
             return None;
         }
@@ -499,7 +500,7 @@ impl RoleState {
         self.forget_lag();
     }
 
-    /// The offsets recorded in the status were committed.
+    /// Offsets were restored or replaced.
     pub(super) fn restored(&mut self, now: Moment) {
         self.offsets.restored(now);
         self.forget_lag();
@@ -536,6 +537,11 @@ impl RoleState {
         self.is_busy = step.is_some();
         step
     }
+}
+
+/// Why the operator is not authorized, if that is the error.
+fn refused(error: &ReadError) -> Option<Arc<str>> {
+    (error.kind == ReadErrorKind::Unauthorized).then(|| Arc::clone(&error.why))
 }
 
 #[cfg(test)]

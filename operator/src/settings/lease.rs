@@ -230,7 +230,7 @@ impl LeaseTimings {
 }
 
 /// Whether a name is a DNS subdomain, as most object names must be.
-fn is_object_name(name: &str) -> bool {
+pub(super) fn is_object_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 

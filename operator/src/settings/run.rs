@@ -8,7 +8,10 @@ use clap::Args;
 use separation_daemon::{LogArguments, LogSettings};
 
 use super::lease::is_label;
-use super::{LeaseArguments, LeaseSettings, SettingError, WorkerArguments, WorkerSettings};
+use super::{
+    IdentityArguments, IdentitySettings, LeaseArguments, LeaseSettings, SettingError, WorkerArguments,
+    WorkerSettings,
+};
 
 /// Longest shutdown: the default grace period of a pod is 30 s.
 const MAX_SHUTDOWN_SECONDS: u32 = 25;
@@ -22,7 +25,9 @@ Examples:
   separation-operator run --worker-image … --health-address 127.0.0.1:0 --log-level info,separation_operator=debug
       from a laptop, with the kubeconfig's permissions; stands by while an operator in the cluster leads
   separation-operator run --worker-image … --allow-in-pod-template service-account,host-path
-      pools may name a service account and mount files of the node";
+      pools may name a service account and mount files of the node
+  separation-operator run --worker-image … --identity-brokers '*.kafka.eu-central-1.amazonaws.com@media'
+      the operator authenticates to Amazon MSK with its own AWS identity, for pools of the namespace media";
 
 /// Arguments of `run`.
 #[derive(Debug, Clone, Args)]
@@ -89,6 +94,8 @@ pub struct RunArguments {
     )]
     secret_refresh_seconds: u32,
     #[command(flatten)]
+    identity: IdentityArguments,
+    #[command(flatten)]
     lease: LeaseArguments,
     #[command(flatten)]
     logs: LogArguments,
@@ -116,6 +123,8 @@ pub struct RunSettings {
     pub keep_offsets_after: Duration,
     /// Maximum age of committed offsets and Secrets.
     pub refresh: Refresh,
+    /// Identities that the operator may use for Kafka.
+    pub identity: IdentitySettings,
     /// Time for writes in progress to finish on shutdown.
     pub shutdown: Duration,
     /// The lease that the replicas share.
@@ -137,7 +146,9 @@ impl RunArguments {
     /// # Errors
     /// The first invalid setting.
     pub fn settings(&self) -> Result<(RunSettings, LogSettings), SettingError> {
-        let workers = self.workers.settings();
+        let lease = self.lease.settings()?;
+        let identity = self.identity.settings(&lease.namespace)?;
+        let workers = self.workers.settings(&identity.audiences);
         if workers.image.trim().is_empty() || workers.image.contains(char::is_whitespace) {
             let problem = format!("{:?} is not an image name", workers.image);
             let fix = "name one as in registry.example/separation-worker:1.0";
@@ -160,8 +171,9 @@ impl RunArguments {
                 secrets: Duration::from_secs(self.secret_refresh_seconds.into()),
                 offsets: Duration::from_secs(self.offset_refresh_seconds.into()),
             },
+            identity,
             shutdown: Duration::from_secs(self.shutdown_seconds.into()),
-            lease: self.lease.settings()?,
+            lease,
         };
         let logs = self.logs.settings().map_err(|error| {
             let problem = format!("{:?} is not a valid filter: {error}", self.logs.log_level);
@@ -198,7 +210,7 @@ impl RunSettings {
     pub fn log(&self) {
         let namespaces = match &self.namespaces {
             Namespaces::All => "all".to_owned(),
-            Namespaces::These(names) => names.iter().map(String::as_str).collect::<Vec<_>>().join(","),
+            Namespaces::These(names) => listed(names),
         };
         let timings = self.lease.timings;
         tracing::info!(
@@ -210,6 +222,10 @@ impl RunSettings {
             keep_offsets_seconds = self.keep_offsets_after.as_secs(),
             offset_refresh_seconds = self.refresh.offsets.as_secs(),
             secret_refresh_seconds = self.refresh.secrets.as_secs(),
+            identity_brokers = listed(&self.identity.brokers),
+            identity_audiences = listed(&self.identity.audiences),
+            token_service_accounts = listed(&self.identity.token_accounts),
+            service_account = %self.identity.own,
             shutdown_seconds = self.shutdown.as_secs(),
             identity = self.lease.identity,
             lease = format!("{}/{}", self.lease.namespace, self.lease.name),
@@ -219,6 +235,15 @@ impl RunSettings {
             "The operator starts"
         );
     }
+}
+
+/// Values as they are written in an option.
+fn listed<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
+    values
+        .into_iter()
+        .map(|value| value.to_string())
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 #[cfg(test)]
@@ -261,7 +286,9 @@ mod tests {
     fn every_argument_is_parsed() {
         let found = settings(
             "--watch-namespaces media,,podcasts --allow-in-pod-template host-path,root --health-address 127.0.0.1:0 \
-             --shutdown-seconds 5 --lease-name other --lease-duration-seconds 30 --log-format json --log-level debug",
+             --shutdown-seconds 5 --lease-name other --lease-namespace tools --lease-duration-seconds 30 --log-format \
+             json --log-level debug --identity-brokers kafka.svc,,*.example@media --identity-audiences kafka \
+             --token-service-accounts media/vocals --service-account songs",
         )
         .expect("settings");
         let names = ["media", "podcasts"].map(str::to_owned);
@@ -273,6 +300,11 @@ mod tests {
         assert_eq!(found.shutdown, Duration::from_secs(5));
         assert_eq!(found.lease.name, "other");
         assert_eq!(found.lease.timings.duration(), Duration::from_secs(30));
+        let identity = &found.identity;
+        assert_eq!(listed(&identity.brokers), "kafka.svc,*.example@media");
+        assert_eq!(identity.audiences, ["kafka".to_owned()].into());
+        assert_eq!(listed(&identity.token_accounts), "media/vocals");
+        assert_eq!(identity.own.to_string(), "tools/songs");
         assert_eq!(
             settings("--watch-namespaces=").expect("settings").namespaces,
             Namespaces::All
@@ -307,6 +339,8 @@ mod tests {
             "WATCH_NAMESPACES",
             "HEALTH_ADDRESS",
             "POD_NAME",
+            "IDENTITY_BROKERS",
+            "TOKEN_SERVICE_ACCOUNTS",
             "LOG_FORMAT",
             "Examples:",
         ] {

@@ -31,7 +31,7 @@ pub struct WorkerArguments {
 /// A setting of pods that is refused by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Allowance {
-    /// Name a service account, and mount its token
+    /// Name a service account, and mount its token, for any audience
     ServiceAccount,
     /// Share the node's network, processes or IPC, and its ports
     HostNamespaces,
@@ -52,15 +52,18 @@ pub struct WorkerSettings {
     pub model: Model,
     /// Settings of pods that pools may use.
     pub allowed: BTreeSet<Allowance>,
+    /// Audiences of the service account tokens for Kafka that pods may have.
+    pub audiences: BTreeSet<String>,
 }
 
 impl WorkerArguments {
-    /// Converts the arguments.
-    pub fn settings(&self) -> WorkerSettings {
+    /// Converts the arguments. `audiences` are those of the settings of the operator's identity.
+    pub fn settings(&self, audiences: &BTreeSet<String>) -> WorkerSettings {
         WorkerSettings {
             image: self.worker_image.clone(),
             model: Model::named(&self.worker_model),
             allowed: self.allow_in_pod_template.iter().copied().collect(),
+            audiences: audiences.clone(),
         }
     }
 }

@@ -45,6 +45,7 @@ fn offsets() -> OffsetsStatus {
         topic_id: "topic".into(),
         consumer_group: "group".into(),
         committed: Vec::new(),
+        workers_joined: false,
     }
 }
 

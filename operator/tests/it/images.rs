@@ -44,6 +44,7 @@ fn worker_pod(role: Role) -> PodSpec {
         image: "separation-worker:test".to_owned(),
         model: Model::named("builtin"),
         allowed: BTreeSet::new(),
+        audiences: BTreeSet::new(),
     };
     let manifest = Manifest::new(Arc::new(plan), role, Arc::new(settings));
     let built = manifest.deployment(0).expect("one");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use separation_kafka::ClusterSettings;
 use separation_operator::crd::from_yaml;
 use separation_operator::decide::Lag;
-use separation_operator::observe::cluster_settings;
+use separation_operator::observe::{WorkloadTokens, cluster_settings};
 use separation_operator::plan::{PoolPlan, SecretKey};
 use separation_testbed::{Kafka, KafkaOptions, Security, eventually};
 
@@ -33,13 +33,13 @@ fn settings(plan: &PoolPlan, security: &Security, password: &str) -> ClusterSett
     let file = |path: &std::path::Path| fs::read_to_string(path).ok();
     let secret = |key: &SecretKey| match key.key.as_str() {
         "ca.crt" => file(security.ca()),
-        "tls.crt" => file(security.client_certificate()),
-        "tls.key" => file(security.client_key()),
+        "tls.crt" | "user.crt" => file(security.client_certificate()),
+        "tls.key" | "user.key" => file(security.client_key()),
         "username" => Some(security.username().to_owned()),
         "password" => Some(password.to_owned()),
         _ => None,
     };
-    cluster_settings(&plan.kafka, &plan.id, secret).expect("settings")
+    cluster_settings(&plan.kafka, &plan.id, secret, &WorkloadTokens::None).expect("settings")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,10 +60,17 @@ async fn lag_is_read_over_tls_and_with_every_mechanism_and_is_unknown_with_a_wro
         format!("sasl: {{mechanism: {mechanism}, {user}}}")
     };
     let username = security.username();
-    // As with the Secret of a KafkaUser of Strimzi.
+    // As with the Secrets of KafkaUsers of Strimzi.
+    let user_tls = "tls: {trustedCertificateSecretRefs: [{name: ca}], clientCertificateSecretRef: \
+                    {name: user, certificateKey: user.crt, privateKeyKey: user.key}}";
     let password_only = format!("sasl: {{username: {username}, passwordSecretRef: {{name: user}}}}");
     for (servers, tls, sasl) in [
         (kafka.bootstrap_ssl(), tls, String::new()),
+        (
+            format!("SSL://{}", kafka.bootstrap_ssl()),
+            user_tls,
+            String::new(),
+        ),
         (kafka.bootstrap_sasl_ssl(), ca, sasl("SCRAM-SHA-512")),
         (kafka.bootstrap_sasl_ssl(), ca, sasl("SCRAM-SHA-256")),
         (kafka.bootstrap_sasl_ssl(), ca, sasl("PLAIN")),

@@ -9,7 +9,9 @@ use separation_operator::decide::Lag;
 use separation_operator::observe::{Adoption, OffsetAnomaly, Query};
 
 use crate::reading::known;
-use crate::scripted_cluster::{CLUSTER_ID, Contents, ScriptedCluster, ScriptedGroup, TOPIC_ID};
+use crate::scripted_cluster::{
+    CLUSTER_ID, Contents, GroupProtocol, ScriptedCluster, ScriptedGroup, TOPIC_ID,
+};
 
 const TOPIC: &str = "tasks";
 const GROUPS: [&str; 2] = ["one", "two"];
@@ -19,11 +21,13 @@ async fn start(ends: &[i64], committed: &[Option<i64>]) -> ScriptedCluster {
     let group = ScriptedGroup {
         topic: TOPIC,
         committed: vec![VecDeque::from(committed.to_vec())],
-        member: None,
+        members: Vec::new(),
+        protocol: GroupProtocol::Classic,
     };
     let contents = Contents {
         topics: BTreeMap::from([(TOPIC, vec![VecDeque::from(ends.to_vec())])]),
         groups: BTreeMap::from(GROUPS.map(|name| (name, group.clone()))),
+        uncommitted: 0,
     };
     let keys = [
         ApiKey::ApiVersions,

@@ -9,8 +9,9 @@ use clap::{CommandFactory as _, Parser};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Container;
 use separation_operator::apply::{Manifest, api_objects};
+use separation_operator::crd::{SeparationPool, from_value};
 use separation_operator::plan::{Model, PoolPlan, Role};
-use separation_operator::settings::{RunArguments, RunSettings, WorkerSettings};
+use separation_operator::settings::{Allowance, RunArguments, RunSettings, WorkerSettings};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -191,42 +192,54 @@ fn the_operator_parses_the_settings_of_its_deployment() {
     );
 }
 
-#[test]
-fn sample_pools_are_valid() {
-    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/samples");
-    // With no additional privileges.
+/// Checks that the operator accepts a pool and builds all its objects, with these privileges of pods.
+pub(crate) fn check_pool(place: &str, pool: &SeparationPool, allowed: &[Allowance]) {
     let workers = Arc::new(WorkerSettings {
         image: "separation-worker:test".to_owned(),
         model: Model::named("builtin"),
-        allowed: BTreeSet::new(),
+        allowed: allowed.iter().copied().collect(),
+        audiences: BTreeSet::new(),
     });
-    let mut names = Vec::new();
+    let plan = PoolPlan::from_pool(pool).unwrap_or_else(|error| panic!("{place}: {error}"));
+    let plan = Arc::new(plan);
+    for role in [Role::Processor, Role::Uploader] {
+        let built = Manifest::new(Arc::clone(&plan), role, Arc::clone(&workers)).deployment(0);
+        assert!(built.is_ok(), "{place}: {}", built.expect_err("refused"));
+    }
+    if let Some(api) = &plan.api {
+        let built = api_objects(&plan, api, None, &workers, None);
+        assert!(built.is_ok(), "{place}: {built:?}");
+    }
+}
+
+/// The sample pools for a cluster, each with the path of its file.
+fn sample_pools() -> Vec<(String, SeparationPool)> {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/samples");
+    let mut pools = Vec::new();
     for entry in fs::read_dir(samples).expect("samples") {
         let path = entry.expect("an entry").path();
         let text = fs::read_to_string(&path).expect("text");
-        let written: Value = serde_saphyr::from_str(&text).expect("YAML");
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
         // Without Kafka it is only for `separation-operator local`.
-        if written["spec"]["kafka"].is_null() {
-            continue;
+        let written = documents
+            .into_iter()
+            .filter(|object| object["kind"] == "SeparationPool" && !object["spec"]["kafka"].is_null());
+        for pool in written {
+            let path = path.display().to_string();
+            let pool = from_value(pool).unwrap_or_else(|error| panic!("{path}: {error}"));
+            pools.push((path, pool));
         }
-        let pool = separation_operator::crd::from_yaml(&text);
-        let pool = pool.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let plan = PoolPlan::from_pool(&pool).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let plan = Arc::new(plan);
-        for role in [Role::Processor, Role::Uploader] {
-            let built = Manifest::new(Arc::clone(&plan), role, Arc::clone(&workers)).deployment(0);
-            assert!(
-                built.is_ok(),
-                "{}: {}",
-                path.display(),
-                built.expect_err("refused")
-            );
-        }
-        if let Some(api) = &plan.api {
-            let built = api_objects(&plan, api, None, &workers, None);
-            assert!(built.is_ok(), "{}: {built:?}", path.display());
-        }
-        names.push(path);
     }
-    assert!(!names.is_empty());
+    assert!(!pools.is_empty());
+    pools
+}
+
+#[test]
+fn sample_pools_are_valid() {
+    for (path, pool) in sample_pools() {
+        // No additional privileges, except for pools that name a service account: their files describe it.
+        let account = pool.spec.processor.role.pod.service_account_name.as_ref();
+        let allowed = account.map(|_| Allowance::ServiceAccount);
+        check_pool(&path, &pool, allowed.as_slice());
+    }
 }

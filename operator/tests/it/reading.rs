@@ -75,6 +75,11 @@ impl Reading {
         .await
     }
 
+    /// The time of the next reading.
+    pub(crate) fn now(&self) -> Moment {
+        self.now
+    }
+
     pub(crate) fn request_counts(&self) -> RequestCounts {
         self.reader.request_counts()
     }

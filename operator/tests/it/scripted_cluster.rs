@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytes::{Buf as _, Bytes, BytesMut};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::consumer_group_describe_response as consumer_protocol;
 use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
@@ -24,10 +25,11 @@ use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, ApiVersionsResponse, BrokerId, ConsumerProtocolAssignment,
-    DescribeGroupsRequest, DescribeGroupsResponse, FindCoordinatorRequest, FindCoordinatorResponse, GroupId,
-    ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest,
-    OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, RequestHeader, ResponseHeader, TopicName,
+    ApiKey, ApiVersionsRequest, ApiVersionsResponse, BrokerId, ConsumerGroupDescribeRequest,
+    ConsumerGroupDescribeResponse, ConsumerProtocolAssignment, DescribeGroupsRequest, DescribeGroupsResponse,
+    FindCoordinatorRequest, FindCoordinatorResponse, GroupId, ListOffsetsRequest, ListOffsetsResponse,
+    MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest,
+    OffsetFetchResponse, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -46,11 +48,13 @@ pub(crate) const TOPIC_ID: &str = "BwcHBwcHBwcHBwcHBwcHBw";
 pub(crate) type Versions = Vec<(ApiKey, i16, i16)>;
 
 /// Every topic and group of the cluster.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Contents {
     /// Topics with the next end offsets of their partitions, whose first message is 0. The last one is repeated.
     pub(crate) topics: BTreeMap<&'static str, Vec<VecDeque<i64>>>,
     pub(crate) groups: BTreeMap<&'static str, ScriptedGroup>,
+    /// Messages of an open transaction after the end of each partition.
+    pub(crate) uncommitted: i64,
 }
 
 /// A group with one topic.
@@ -59,13 +63,35 @@ pub(crate) struct ScriptedGroup {
     pub(crate) topic: &'static str,
     /// The next committed offsets of each partition. The last one is repeated.
     pub(crate) committed: Vec<VecDeque<Option<i64>>>,
-    /// The client id of the member that has all partitions.
-    pub(crate) member: Option<&'static str>,
+    /// The client id of each member, and its partitions.
+    pub(crate) members: Vec<(&'static str, Vec<i32>)>,
+    pub(crate) protocol: GroupProtocol,
+}
+
+/// The rebalance protocol of a group, which decides the request that describes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum GroupProtocol {
+    Classic,
+    /// The consumer protocol, with this state while the group has members.
+    Consumer(&'static str),
+    /// ConsumerGroupDescribe returns this error, and DescribeGroups does not know the group.
+    Refused(ResponseError),
+}
+
+impl ScriptedGroup {
+    fn state(&self, with_members: &'static str) -> &'static str {
+        if self.members.is_empty() {
+            "Empty"
+        } else {
+            with_members
+        }
+    }
 }
 
 /// It listens until it is dropped.
 pub(crate) struct ScriptedCluster {
     address: SocketAddr,
+    contents: Arc<Mutex<Contents>>,
     listening: JoinHandle<()>,
 }
 
@@ -74,17 +100,27 @@ impl ScriptedCluster {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let contents = Arc::new(Mutex::new(contents));
+        let served = Arc::clone(&contents);
         let listening = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let broker = Broker {
                     versions: versions.clone(),
                     port: address.port().into(),
-                    contents: Arc::clone(&contents),
+                    contents: Arc::clone(&served),
                 };
                 tokio::spawn(broker.serve(stream));
             }
         });
-        Self { address, listening }
+        Self {
+            address,
+            contents,
+            listening,
+        }
+    }
+
+    /// Changes topics and groups.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Contents)) {
+        change(&mut self.contents.lock().expect("nothing panics"));
     }
 
     pub(crate) fn reading(&self) -> Reading {
@@ -139,6 +175,9 @@ impl Broker {
             ApiKey::OffsetFetch => answer(version, request, |request| offset_fetch(request, contents)),
             ApiKey::OffsetCommit => answer(version, request, |request| offset_commit(request, contents)),
             ApiKey::DescribeGroups => answer(version, request, |request| describe_groups(request, contents)),
+            ApiKey::ConsumerGroupDescribe => {
+                answer(version, request, |request| describe_consumers(request, contents))
+            }
             _ => None,
         }
     }
@@ -214,13 +253,19 @@ fn answer<Q: Decodable, A: Encodable>(
 }
 
 fn list_offsets(request: ListOffsetsRequest, contents: &mut Contents) -> ListOffsetsResponse {
+    let reads_uncommitted = request.isolation_level == 0;
+    let uncommitted = if reads_uncommitted {
+        contents.uncommitted
+    } else {
+        0
+    };
     let topics = request.topics.into_iter().map(|topic| {
         let ends = contents.topics.get_mut(topic.name.as_str()).expect("a topic");
         let partitions = topic.partitions.iter().map(|partition| {
             // Time -2 asks for the first offset, -1 for the next.
             let offset = match partition.timestamp {
                 -2 => 0,
-                _ => next(&mut ends[index(partition.partition_index)]),
+                _ => next(&mut ends[index(partition.partition_index)]) + uncommitted,
             };
             ListOffsetsPartitionResponse::default()
                 .with_partition_index(partition.partition_index)
@@ -295,29 +340,73 @@ fn offset_commit(request: OffsetCommitRequest, contents: &mut Contents) -> Offse
     OffsetCommitResponse::default().with_topics(topics.collect())
 }
 
+/// A group that does not exist, or is not of the classic protocol, is `Dead`.
 fn describe_groups(request: DescribeGroupsRequest, contents: &Contents) -> DescribeGroupsResponse {
     let groups = request.groups.into_iter().map(|id| {
-        let group = &contents.groups[id.as_str()];
-        let members = group.member.into_iter().map(|client_id| {
+        let group = contents.groups.get(id.as_str());
+        let described = DescribedGroup::default().with_group_id(id);
+        let Some(group) = group.filter(|group| matches!(group.protocol, GroupProtocol::Classic)) else {
+            return described.with_group_state(text("Dead"));
+        };
+        let members = group.members.iter().map(|(client_id, partitions)| {
             DescribedGroupMember::default()
                 .with_client_id(text(client_id))
                 .with_client_host(text("/10.0.0.7"))
-                .with_member_assignment(assignment(group))
+                .with_member_assignment(encoded_assignment(group.topic, partitions))
         });
-        DescribedGroup::default()
-            .with_group_id(id)
-            .with_group_state(text(group.member.map_or("Empty", |_| "Stable")))
+        described
+            .with_group_state(text(group.state("Stable")))
             .with_members(members.collect())
     });
     DescribeGroupsResponse::default().with_groups(groups.collect())
 }
 
-/// All partitions, as a consumer encodes them.
-fn assignment(group: &ScriptedGroup) -> Bytes {
-    let partitions = numbered(&group.committed).map(|(partition, _)| partition);
+/// A group that does not exist, or is of the classic protocol, is not found.
+fn describe_consumers(
+    request: ConsumerGroupDescribeRequest,
+    contents: &Contents,
+) -> ConsumerGroupDescribeResponse {
+    let groups = request.group_ids.into_iter().map(|id| {
+        let group = contents.groups.get(id.as_str());
+        let described = consumer_protocol::DescribedGroup::default().with_group_id(id);
+        let (group, state) = match group {
+            Some(group) => match group.protocol {
+                GroupProtocol::Consumer(state) => (group, state),
+                GroupProtocol::Refused(error) => return described.with_error_code(error.code()),
+                GroupProtocol::Classic => {
+                    return described.with_error_code(ResponseError::GroupIdNotFound.code());
+                }
+            },
+            None => return described.with_error_code(ResponseError::GroupIdNotFound.code()),
+        };
+        let members = group.members.iter().map(|(client_id, partitions)| {
+            consumer_protocol::Member::default()
+                .with_client_id(text(client_id))
+                .with_client_host(text("/10.0.0.7"))
+                .with_subscribed_topic_names(vec![TopicName(text(group.topic))])
+                .with_assignment(reported_assignment(group.topic, partitions))
+                .with_target_assignment(reported_assignment(group.topic, partitions))
+        });
+        described
+            .with_group_state(text(group.state(state)))
+            .with_members(members.collect())
+    });
+    ConsumerGroupDescribeResponse::default().with_groups(groups.collect())
+}
+
+fn reported_assignment(topic: &'static str, partitions: &[i32]) -> consumer_protocol::Assignment {
+    let of_topic = consumer_protocol::TopicPartitions::default()
+        .with_topic_id(Uuid::from_bytes([7; 16]))
+        .with_topic_name(TopicName(text(topic)))
+        .with_partitions(partitions.to_vec());
+    consumer_protocol::Assignment::default().with_topic_partitions(vec![of_topic])
+}
+
+/// An assignment as a consumer of the classic protocol encodes it.
+fn encoded_assignment(topic: &'static str, partitions: &[i32]) -> Bytes {
     let topic = TopicPartition::default()
-        .with_topic(TopicName(text(group.topic)))
-        .with_partitions(partitions.collect());
+        .with_topic(TopicName(text(topic)))
+        .with_partitions(partitions.to_vec());
     // Version 1.
     let mut bytes = BytesMut::from([0, 1].as_slice());
     ConsumerProtocolAssignment::default()

@@ -14,7 +14,14 @@ async fn every_object_is_accepted_as_it_is() {
         namespace: rig.namespace.clone(),
         ..Release::default()
     };
-    let values = json!({"rbac": {"aggregate": true}, "networkPolicy": {"enabled": true}});
+    let values = json!({
+        "rbac": {"aggregate": true},
+        "networkPolicy": {"enabled": true},
+        "identity": {
+            "audiences": ["kafka"],
+            "serviceAccounts": [{"namespace": rig.namespace, "name": "vocals"}],
+        },
+    });
     let listed = json!({"watchNamespaces": [rig.namespace]});
     for values in [json!({}), values, listed] {
         let objects = release.render(&values).expect("a chart");

@@ -1,13 +1,25 @@
-//! Two pools that use the same consumer group.
+//! Two pools, or a pool and another client, that use the same consumer group.
 
+use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use separation_operator::crd::SeparationPoolStatus;
+use separation_testbed::eventually;
 use serde_json::json;
 
+use crate::members::{Member, Tasks, busy_members, ready_pods};
 use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest};
+
+/// Number of runs of the trial with a foreign consumer, and how many run in parallel. One is enough for each run of the
+/// tests.
+const TRIALS: &str = "SEPARATION_TEST_FOREIGN_CONSUMERS";
+const PARALLEL_TRIALS: usize = 4;
+
+/// Readings, one each second, within which a conflict is reported once the broker lists the consumer: the next one, and
+/// those during which the test polls the broker and the status.
+const READINGS_TO_CONFLICT: f64 = 5.0;
 
 fn conflict(status: &SeparationPoolStatus) -> Option<&str> {
     let found = status
@@ -127,4 +139,79 @@ async fn an_older_pool_with_refused_credentials_does_not_block_others() {
     victim.until_replicas(3, SOON).await;
     let status = victim.pools().get(&victim.name).await.expect("the victim").status;
     assert_eq!(conflict(&status.expect("a status")), None);
+}
+
+/// Some of several workers have tasks, and the others are about to be removed, when a consumer of the KIP-848 protocol
+/// joins their group. All variation follows from `seed`.
+async fn foreign_consumer_trial(seed: u64) {
+    const READ: &str = "separation_operator_kafka_read_seconds_count";
+    let mut random = fastrand::Rng::with_seed(seed);
+    let count = random.usize(3..=5);
+    let replicas = i32::try_from(count).expect("a few");
+    let rig = Rig::new().await;
+    // Two partitions for each worker, so that some move to the joining member.
+    let pool = PoolUnderTest::new(&rig, 2 * replicas).await;
+    let target = json!({"type": "TasksPerReplica", "tasksPerReplica": 2});
+    pool.apply(&json!({"processor": {"scaling": {"target": target}}}))
+        .await;
+    let operator = OperatorProcess::start(&rig);
+    pool.until_adopted().await;
+    pool.publish_one_each(2 * replicas).await;
+    pool.until_replicas(replicas, SOON).await;
+    let mut pods = ready_pods(&pool, count).await;
+    random.shuffle(&mut pods);
+    let members = busy_members(&pool, &pods, 2).await;
+    let (busy, idle) = pods.split_at(random.usize(1..count));
+
+    let read = async || operator.metric(READ).await.expect("metrics").unwrap_or_default();
+    for pod in idle {
+        members[pod.as_str()].now(Tasks::Commit);
+    }
+    let foreign = Member::of_consumer_protocol(&pool, "another-client", Tasks::Wait);
+    // Kafka reports a group of the consumer protocol to DescribeGroups as `Dead`.
+    eventually("the other client in the group", SOON, async || {
+        anyhow::Ok(pool.kafka.group(&pool.group()).await?.state == "Dead")
+    })
+    .await;
+    let before = read().await;
+    let in_conflict = |status: &SeparationPoolStatus| conflict(status).is_some();
+    let status = pool.until_status("conflict", SOON, in_conflict).await;
+    let readings = read().await - before;
+    let message = conflict(&status).expect("it is there");
+    assert!(message.contains("(client ids \"another-client\")"), "{message}");
+    let enough = readings <= READINGS_TO_CONFLICT;
+    assert!(
+        enough,
+        "seed {seed}: after {readings} readings: {}",
+        operator.log()
+    );
+
+    // The rebalance ends, and the conflict stays.
+    eventually("partitions of the other client", 2 * SOON, async || {
+        !foreign.owned().is_empty()
+    })
+    .await;
+    operator.until_read_again(5.0).await;
+    let status = pool.pools().get(&pool.name).await.expect("the pool").status;
+    assert!(
+        in_conflict(&status.expect("a status")),
+        "seed {seed}: {}",
+        operator.log()
+    );
+    let left = pool.pod_names().await;
+    let stay = busy.iter().all(|pod| left.contains(pod));
+    assert!(stay, "seed {seed}: {left:?} of {busy:?}: {}", operator.log());
+
+    drop(foreign);
+    pool.until_status("end of the conflict", SOON, |status| !in_conflict(status))
+        .await;
+}
+
+#[tokio::test]
+async fn a_consumer_of_the_kip_848_protocol_is_a_conflict_and_no_busy_pod_is_removed() {
+    let trials = std::env::var(TRIALS).map_or(1, |trials| trials.parse().expect("a number"));
+    futures_util::stream::iter((0..trials).map(foreign_consumer_trial))
+        .buffer_unordered(PARALLEL_TRIALS)
+        .collect::<()>()
+        .await;
 }

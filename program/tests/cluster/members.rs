@@ -1,5 +1,6 @@
 //! Real members of a pool's group, configured like its workers, and pods that a test reports as ready.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -65,6 +66,26 @@ impl Member {
 
     /// As [`Self::of`], with an assignor.
     pub(crate) fn with(pool: &PoolUnderTest<'_>, pod: &str, tasks: Tasks, assignor: Assignor) -> Self {
+        let config = config(pool.kafka, &pool.group(), &pool.client_id(pod), assignor);
+        Self::start(pool, &config, tasks)
+    }
+
+    /// Joins the processors' group of a pool with the consumer protocol (KIP-848), which no worker uses.
+    pub(crate) fn of_consumer_protocol(pool: &PoolUnderTest<'_>, client_id: &str, tasks: Tasks) -> Self {
+        let mut config = config(pool.kafka, &pool.group(), client_id, Assignor::CooperativeSticky);
+        // The broker decides these.
+        for name in [
+            "partition.assignment.strategy",
+            "session.timeout.ms",
+            "heartbeat.interval.ms",
+        ] {
+            config.remove(name);
+        }
+        config.set("group.protocol", "consumer");
+        Self::start(pool, &config, tasks)
+    }
+
+    fn start(pool: &PoolUnderTest<'_>, config: &ClientConfig, tasks: Tasks) -> Self {
         let shared = Arc::new(Shared {
             ends: AtomicBool::new(false),
             state: Mutex::new(MemberState {
@@ -74,10 +95,9 @@ impl Member {
                 held: Vec::new(),
             }),
         });
-        let consumer: BaseConsumer<Context> =
-            config(pool.kafka, &pool.group(), &pool.client_id(pod), assignor)
-                .create_with_context(Context(Arc::clone(&shared)))
-                .expect("a consumer");
+        let consumer: BaseConsumer<Context> = config
+            .create_with_context(Context(Arc::clone(&shared)))
+            .expect("a consumer");
         consumer.subscribe(&[&pool.tasks()]).expect("subscribed");
         let (for_thread, topic) = (Arc::clone(&shared), pool.tasks());
         let thread = std::thread::spawn(move || for_thread.run(&consumer, &topic));
@@ -190,6 +210,30 @@ pub(crate) async fn consume_backlog(pool: &PoolUnderTest<'_>, count: usize) -> V
     })
     .await;
     worker.taken()
+}
+
+/// A member for each pod, with `partitions` partitions and an uncommitted message of each.
+pub(crate) async fn busy_members<'n>(
+    pool: &PoolUnderTest<'_>,
+    pods: &'n [String],
+    partitions: usize,
+) -> BTreeMap<&'n str, Member> {
+    let members: BTreeMap<&str, Member> = pods
+        .iter()
+        .map(|pod| (pod.as_str(), Member::of(pool, pod, Tasks::Wait)))
+        .collect();
+    eventually("partitions for each", SOON, async || {
+        members.values().all(|member| member.owned().len() == partitions)
+    })
+    .await;
+    for member in members.values() {
+        member.now(Tasks::Hold);
+    }
+    eventually("a task of each partition", SOON, async || {
+        members.values().all(|member| member.taken().len() == partitions)
+    })
+    .await;
+    members
 }
 
 /// Waits for `count` processor pods, reports them as ready, and returns their names.

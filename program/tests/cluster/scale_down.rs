@@ -8,7 +8,7 @@ use separation_testbed::eventually;
 use serde_json::json;
 
 use crate::adoption::{condition_message, known_lag};
-use crate::members::{Member, Tasks, ready_pods};
+use crate::members::{Member, Tasks, busy_members, ready_pods};
 use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
@@ -50,21 +50,7 @@ async fn scale_down(seed: u64, late: LateEvent) {
         .await;
     let mut names = ready_pods(&pool, pods).await;
     random.shuffle(&mut names);
-    let mut members: BTreeMap<&str, Member> = names
-        .iter()
-        .map(|name| (name.as_str(), Member::of(&pool, name, Tasks::Wait)))
-        .collect();
-    eventually("a partition for each", SOON, async || {
-        members.values().all(|member| member.owned().len() == 1)
-    })
-    .await;
-    for member in members.values() {
-        member.now(Tasks::Hold);
-    }
-    eventually("a task for each", SOON, async || {
-        members.values().all(|member| member.taken().len() == 1)
-    })
-    .await;
+    let mut members = busy_members(&pool, &names, 1).await;
     let before = pool.deployment().await.metadata.generation;
 
     let (busy, idle) = names.split_at(busy);

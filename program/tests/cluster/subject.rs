@@ -41,6 +41,14 @@ impl OperatorProcess {
         Self::start_as(rig.plane, &rig.operator_token, &rig.namespace, arguments)
     }
 
+    /// As above, with more environment variables too.
+    pub(crate) fn start_in(rig: &Rig, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let watched = ["--watch-namespaces", &*rig.namespace];
+        let arguments = [&watched[..], arguments].concat();
+        let system = system(&rig.namespace);
+        Self::launch_in(rig.plane, &rig.operator_token, &system, &arguments, environment)
+    }
+
     /// As above, with a short lease.
     pub(crate) fn start_briefly_leading(rig: &Rig) -> Self {
         Self::start_as(rig.plane, &rig.operator_token, &rig.namespace, &SHORT_LEASE)
@@ -55,6 +63,16 @@ impl OperatorProcess {
 
     /// Starts one that runs in the namespace `system`; it manages all namespaces unless arguments name some.
     pub(crate) fn launch(plane: &ControlPlane, token: &str, system: &str, arguments: &[&str]) -> Self {
+        Self::launch_in(plane, token, system, arguments, &[])
+    }
+
+    fn launch_in(
+        plane: &ControlPlane,
+        token: &str,
+        system: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let directory = TempDirectory::new().expect("a directory");
         let kubeconfig = directory.path().join("kubeconfig");
         fs::write(&kubeconfig, plane.kubeconfig(token)).expect("a file");
@@ -65,6 +83,7 @@ impl OperatorProcess {
             .args(["--lease-namespace", system])
             .args(["--health-address", "127.0.0.1:0"])
             .args(arguments)
+            .envs(environment.iter().copied())
             .env("KUBECONFIG", kubeconfig)
             .env("LOG_LEVEL", "info,separation_operator=debug");
         let log = directory.path().join("operator.log");

@@ -5,11 +5,15 @@
 
 mod bad_pools;
 mod deletion;
+mod evictions;
 mod faults;
+mod guides;
 mod readme;
 mod releases;
 mod rolling;
+mod shell;
 mod up_and_down;
+mod workload_identity;
 
 /// Whether this machine cannot run scenarios; prints the reason.
 fn is_skipped() -> bool {

@@ -1,17 +1,15 @@
 //! Runs README.md's commands for a cluster. Only `docker build` is replaced.
 
-use std::env;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use anyhow::ensure;
 use separation_scenarios::{STEP_TIMEOUT, System};
-use separation_testbed::{
-    ClusterOptions, Components, TempDirectory, WorkerOptions, eventually, readme_block,
-};
+use separation_testbed::{ClusterOptions, TempDirectory, eventually, readme_block};
 
 use crate::is_skipped;
+use crate::shell::paste;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../");
 const DOCKER: &str = "#!/bin/sh\necho \"docker $*\" >>docker.log\n";
@@ -41,9 +39,6 @@ async fn the_commands_of_the_readme_install_the_operator_and_a_pool() {
         ("kafka.media.svc:9092", cluster.kafka.bootstrap()),
         ("http://s3.media.svc:9000", cluster.s3.endpoint()),
     ]);
-    let programs = [Components::kubectl().unwrap(), Components::helm().unwrap()]
-        .map(|program| program.parent().unwrap().display().to_string())
-        .join(":");
     let commands = readme_block("Install on a cluster")
         .replace("REGISTRY", REGISTRY)
         .replace("KEY_ID=…", &format!("KEY_ID={}", cluster.s3.access_key()))
@@ -51,20 +46,8 @@ async fn the_commands_of_the_readme_install_the_operator_and_a_pool() {
     // It would never end.
     assert!(commands.ends_with(" --watch\n"), "{commands}");
     let commands = commands.trim_end().trim_end_matches(" --watch");
-    // An environment with a kubeconfig in its home directory and nothing else.
     let home = checkout.path();
-    fs::create_dir(home.join(".kube")).unwrap();
-    symlink(cluster.kubeconfig(), home.join(".kube/config")).unwrap();
-    let path = format!("{}/bin:{programs}:{}", home.display(), env::var("PATH").unwrap());
-    let commands = format!("cd {}\n{commands}", home.display());
-    let shell = WorkerOptions::pasted(&commands, &path, home).start().unwrap();
-    assert_eq!(
-        shell.wait_exit(STEP_TIMEOUT).await.unwrap(),
-        0,
-        "{}",
-        shell.log_end()
-    );
-    let printed = shell.output().unwrap();
+    let printed = paste(cluster, home, commands, STEP_TIMEOUT).await;
     assert!(printed.contains("vocals"), "{printed}");
     let docker_log = fs::read_to_string(checkout.join("docker.log")).unwrap();
     for program in ["worker", "operator"] {

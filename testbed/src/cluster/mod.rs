@@ -13,13 +13,15 @@ use serde_json::Value;
 pub use self::events::Event;
 pub use self::pods::{ContainerExit, Pod, PodHistory};
 
-use crate::{ControlPlane, ControlPlaneOptions, Kafka, KafkaOptions, Machine, Node, S3Server};
+use crate::{ControlPlane, ControlPlaneOptions, Kafka, KafkaOptions, Machine, Node, S3Server, Sts};
 
 /// Settings of a cluster.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterOptions {
     /// Settings of the brokers; the cluster chooses their address.
     pub kafka: KafkaOptions,
+    /// Run [`Cluster::sts`].
+    pub sts: bool,
     /// Further arguments of kube-apiserver.
     pub api_server: Vec<String>,
 }
@@ -33,6 +35,8 @@ pub struct Cluster {
     pub kafka: Kafka,
     /// S3, reachable from pods.
     pub s3: S3Server,
+    /// Exchanges tokens of service accounts for credentials of [`Self::s3`], if [`ClusterOptions::sts`] asks for it.
+    pub sts: Option<Sts>,
     /// The control plane, with all controllers and the scheduler.
     pub plane: ControlPlane,
     kubeconfig: PathBuf,
@@ -60,12 +64,21 @@ impl Cluster {
             let node = Node::start(machine, &plane).await?;
             anyhow::Ok((node, plane))
         };
-        let (nodes, kafka, s3) = tokio::join!(
-            node,
-            Kafka::start(kafka),
-            S3Server::start_at(network.host_address())
-        );
+        let sts = match options.sts {
+            true => Some(Sts::start_at(network.host_address()).await?),
+            false => None,
+        };
+        let s3 = async {
+            match &sts {
+                Some(sts) => S3Server::start_trusting(network.host_address(), sts).await,
+                None => S3Server::start_at(network.host_address()).await,
+            }
+        };
+        let (nodes, kafka, s3) = tokio::join!(node, Kafka::start(kafka), s3);
         let (node, plane) = nodes?;
+        if let Some(sts) = &sts {
+            sts.set_jwks(&plane.jwks().await?)?;
+        }
         let kubeconfig = plane.directory().join("admin.kubeconfig");
         std::fs::write(&kubeconfig, plane.kubeconfig(plane.admin_token()))
             .context("cannot write a kubeconfig")?;
@@ -73,6 +86,7 @@ impl Cluster {
             node,
             kafka: kafka?,
             s3: s3?,
+            sts,
             plane,
             kubeconfig,
         })

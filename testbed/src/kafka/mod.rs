@@ -3,6 +3,7 @@
 
 mod client;
 mod clients;
+mod oauth;
 mod properties;
 mod records;
 mod security;
@@ -18,10 +19,12 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 pub use self::client::{Group, Member, PartitionLag};
+pub use self::oauth::KafkaOauth;
 pub use self::records::Record;
 pub use self::security::Security;
 
 use self::clients::Clients;
+use self::oauth::TokenValidation;
 use self::properties::BrokerNode;
 use crate::{Components, Process, TcpProxy, TempDirectory};
 
@@ -37,6 +40,8 @@ pub struct KafkaOptions {
     pub brokers: u16,
     /// Also listen with TLS and SASL: see [`Kafka::security`].
     pub secure: bool,
+    /// The listeners with SASL also accept tokens (OAUTHBEARER) of this issuer; requires [`Self::secure`].
+    pub oauth: Option<KafkaOauth>,
     /// Listen address: loopback, or an address such as [`crate::Node::host_address`].
     pub address: Ipv4Addr,
     /// A [`TcpProxy`] in front of every broker's plain listener, at the same address: see [`Kafka::proxy`].
@@ -50,6 +55,7 @@ impl Default for KafkaOptions {
         Self {
             brokers: 1,
             secure: false,
+            oauth: None,
             address: Ipv4Addr::LOCALHOST,
             proxied: false,
             settings: Vec::new(),
@@ -108,11 +114,15 @@ impl Kafka {
             "{} brokers are neither 1 nor 3",
             options.brokers
         );
+        ensure!(
+            options.secure || options.oauth.is_none(),
+            "brokers that accept tokens need secure listeners"
+        );
         let jars = Components::locate()?.kafka_lib;
         let directory = TempDirectory::new()?;
         let security = options
             .secure
-            .then(|| Security::make(directory.path(), options.address))
+            .then(|| Security::make(directory.path(), options.address, options.oauth))
             .transpose()?;
         let mut nodes = (1..=options.brokers)
             .map(|id| BrokerNode::choose(id, options.address))
@@ -269,6 +279,15 @@ impl Kafka {
         Ok(())
     }
 
+    /// Replaces the public keys of the tokens' issuer. Existing connections stay authenticated.
+    ///
+    /// # Errors
+    /// If Kafka was started without [`KafkaOptions::oauth`].
+    pub fn set_jwks(&self, jwks: &str) -> Result<()> {
+        let tokens = self.security.as_ref().and_then(Security::tokens);
+        tokens.context("the brokers accept no tokens")?.write_jwks(jwks)
+    }
+
     /// Changes access control lists, with the arguments of `kafka-acls.sh` except the servers. Requires
     /// brokers started with [`AUTHORIZER`].
     ///
@@ -332,7 +351,9 @@ impl Kafka {
         let broker = self.broker(index)?;
         let mut process = broker.process.lock().unwrap_or_else(PoisonError::into_inner);
         ensure!(process.is_none(), "broker {index} is already running");
-        let mut server = java(&self.jars, "kafka.Kafka");
+        let tokens = self.security.as_ref().and_then(Security::tokens);
+        let option = tokens.map(TokenValidation::java_option);
+        let mut server = java_with(option.as_deref(), &self.jars, "kafka.Kafka");
         server.arg(&broker.properties);
         let log = self.log(broker.node.id);
         *process = Some(Process::start(&format!("broker {index}"), &server, &log, &log)?);
@@ -412,6 +433,11 @@ impl Kafka {
 
 /// A command that runs a class from Kafka's jars.
 fn java(jars: &Path, main_class: &str) -> Command {
+    java_with(None, jars, main_class)
+}
+
+/// The same with a further option of the virtual machine.
+fn java_with(option: Option<&str>, jars: &Path, main_class: &str) -> Command {
     let mut class_path = jars.as_os_str().to_owned();
     class_path.push("/*");
     let mut java = Command::new("java");
@@ -423,6 +449,7 @@ fn java(jars: &Path, main_class: &str) -> Command {
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         ])
         .arg("-Dorg.slf4j.simpleLogger.showDateTime=true")
+        .args(option)
         .arg("-cp")
         .arg(class_path)
         .arg(main_class);

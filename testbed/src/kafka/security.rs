@@ -3,9 +3,11 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use super::oauth::{KafkaOauth, TokenValidation};
 use crate::certificates::{Authority, Purpose};
 
 const USERNAME: &str = "worker";
@@ -14,10 +16,12 @@ const PASSWORD: &str = "worker-secret";
 /// Client settings for the listeners with TLS or authentication.
 #[derive(Debug, Clone)]
 pub struct Security {
+    authority: Arc<Authority>,
     ca: PathBuf,
     client_certificate: PathBuf,
     client_key: PathBuf,
     broker: PathBuf,
+    tokens: Option<TokenValidation>,
 }
 
 impl Security {
@@ -46,9 +50,19 @@ impl Security {
         &self.client_key
     }
 
+    /// A further client certificate and its private key, both as PEM. At the listener with TLS, its principal is
+    /// `User:CN=` with this name.
+    ///
+    /// # Errors
+    /// If it cannot be generated.
+    pub fn client_certificate_of(&self, name: &str) -> Result<(String, String)> {
+        let certificate = self.authority.certificate(name, &[], Purpose::Client)?;
+        Ok((certificate.pem, certificate.key))
+    }
+
     /// Generates an authority and certificates, for brokers at `address` and one client, in `directory`.
-    pub(super) fn make(directory: &Path, address: Ipv4Addr) -> Result<Self> {
-        let authority = Authority::make()?;
+    pub(super) fn make(directory: &Path, address: Ipv4Addr, oauth: Option<KafkaOauth>) -> Result<Self> {
+        let authority = Arc::new(Authority::make()?);
         let hosts = ["localhost", "127.0.0.1", &address.to_string()];
         let broker = authority.certificate("broker", &hosts, Purpose::Server)?;
         let client = authority.certificate(USERNAME, &[], Purpose::Client)?;
@@ -65,7 +79,15 @@ impl Security {
                 "broker.pem",
                 &format!("{}{}{}", broker.key, broker.pem, authority.pem()),
             )?,
+            tokens: oauth
+                .map(|expected| TokenValidation::prepare(directory, expected))
+                .transpose()?,
+            authority,
         })
+    }
+
+    pub(super) fn tokens(&self) -> Option<&TokenValidation> {
+        self.tokens.as_ref()
     }
 
     pub(super) fn scram_arguments(&self) -> Vec<String> {
@@ -86,7 +108,10 @@ impl Security {
             ("listener.name.ssl.ssl.client.auth", "required".to_owned()),
             (
                 "sasl.enabled.mechanisms",
-                "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512".to_owned(),
+                format!(
+                    "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512{}",
+                    self.tokens.as_ref().map_or("", |_| ",OAUTHBEARER")
+                ),
             ),
         ]
         .map(|(name, value)| (name.to_owned(), value))
@@ -102,6 +127,9 @@ impl Security {
                     format!("listener.name.{listener}.{mechanism}.sasl.jaas.config"),
                     format!("{package}.scram.ScramLoginModule required;"),
                 ));
+            }
+            for (name, value) in self.tokens.iter().flat_map(TokenValidation::listener_settings) {
+                settings.push((format!("listener.name.{listener}.oauthbearer.{name}"), value));
             }
         }
         settings

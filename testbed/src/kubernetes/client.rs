@@ -84,8 +84,8 @@ impl Client {
         }))
     }
 
-    /// Requests a token of a service account.
-    pub(super) async fn token(&self, namespace: &str, name: &str) -> Result<String> {
+    /// Requests a token of a service account; without audiences, for the API server.
+    pub(super) async fn token(&self, namespace: &str, name: &str, audiences: &[&str]) -> Result<String> {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
         let request = self
             .http
@@ -94,7 +94,7 @@ impl Client {
             .json(&json!({
                 "apiVersion": "authentication.k8s.io/v1",
                 "kind": "TokenRequest",
-                "spec": {"expirationSeconds": TOKEN_SECONDS},
+                "spec": {"audiences": audiences, "expirationSeconds": TOKEN_SECONDS},
             }));
         background::run(async move {
             let response = request.send().await?;

@@ -13,6 +13,9 @@ use crate::components::{ControlPlaneComponents, NodeComponents};
 use crate::node::MachineNetwork;
 use crate::{TempDirectory, ports};
 
+/// The issuer of service accounts' tokens.
+pub(super) const ISSUER: &str = "https://kubernetes.default.svc";
+
 /// Listen addresses: loopback, except for the API server of a control plane with a node, which that node must
 /// reach.
 #[derive(Debug)]
@@ -85,7 +88,7 @@ pub(super) fn api_server(
     set("tls-cert-file", &identity.server_certificate());
     set("tls-private-key-file", &identity.server_key());
     set("token-auth-file", &identity.tokens());
-    set("service-account-issuer", &"https://kubernetes.default.svc");
+    set("service-account-issuer", &ISSUER);
     set("service-account-key-file", &identity.account_public_key());
     set("service-account-signing-key-file", &identity.account_key());
     set("service-cluster-ip-range", &"10.96.0.0/16");

@@ -23,7 +23,7 @@ pub(crate) use self::client::Client;
 pub(crate) use self::identity::User;
 pub use self::options::{ControlPlaneOptions, Server};
 
-use self::commands::Ports;
+use self::commands::{ISSUER, Ports};
 use self::files::write;
 use self::identity::Identity;
 use crate::components::ControlPlaneComponents;
@@ -48,6 +48,9 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
+    /// The issuer of service accounts' tokens: their claim `iss`.
+    pub const ISSUER: &str = ISSUER;
+
     /// The control plane with controllers that is shared by all tests of this process: use your own
     /// namespaces, and do not stop it.
     ///
@@ -120,9 +123,34 @@ impl ControlPlane {
     /// If the server refuses.
     pub async fn token_for(&self, namespace: &str, service_account: &str) -> Result<String> {
         self.client
-            .token(namespace, service_account)
+            .token(namespace, service_account, &[])
             .await
             .with_context(|| format!("no token for {namespace}/{service_account}"))
+    }
+
+    /// A token of a service account for another server than the API, valid for an hour.
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub async fn token_for_audience(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        audience: &str,
+    ) -> Result<String> {
+        self.client
+            .token(namespace, service_account, &[audience])
+            .await
+            .with_context(|| format!("no token for {namespace}/{service_account}"))
+    }
+
+    /// The public keys (JWKS) of service accounts' tokens.
+    ///
+    /// # Errors
+    /// If the API server does not respond.
+    pub async fn jwks(&self) -> Result<String> {
+        let jwks = self.client.get("/openid/v1/jwks").await;
+        Ok(jwks.context("cannot read the public keys of tokens")?.to_string())
     }
 
     /// A kubeconfig (YAML) with this token.

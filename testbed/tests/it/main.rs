@@ -4,6 +4,7 @@
 
 mod brokers;
 mod control_planes;
+mod credentials;
 mod http;
 mod leftovers;
 mod objects;

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::ApiSettings;
 use super::traits::{QueueError, QueueProgress, TaskQueue};
-use crate::kafka::{Gate, GroupProgress, Header, KafkaError, PartitionProgress, Position, Producer, Refusal};
+use crate::kafka::{Gate, GroupProgress, Header, PartitionProgress, Position, Producer, Refusal};
 use crate::settings::KafkaSettings;
 use crate::telemetry::TraceContext;
 use crate::work::WorkError;
@@ -16,7 +16,7 @@ use crate::work::WorkError;
 /// Time limit for checking that the brokers are reachable, and for reading the processors' committed offset.
 const READ_LIMIT: Duration = Duration::from_secs(2);
 
-/// Maximum number of simultaneous reads of the processors' offsets: each blocks one of the process's 512 threads.
+/// Maximum number of simultaneous reads of the processors' offsets: they share one connection to the coordinator.
 const MAX_OFFSET_READS: usize = 8;
 
 /// The task queue in Kafka.
@@ -31,8 +31,8 @@ impl KafkaQueue {
     /// The queue for the topic and group of `settings`. Connects on first use.
     ///
     /// # Errors
-    /// When librdkafka rejects the settings.
-    pub fn new(kafka: &KafkaSettings, settings: &ApiSettings, gate: Gate) -> Result<Self, KafkaError> {
+    /// When the settings are invalid, or one of their files cannot be read.
+    pub fn new(kafka: &KafkaSettings, settings: &ApiSettings, gate: Gate) -> anyhow::Result<Self> {
         let (group, topic) = (&settings.processor_group, &settings.task_topic);
         Ok(Self {
             producer: Producer::with_gate(kafka, gate)?,

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::traits::TaskQueue;
 use super::{ApiArguments, ApiSettings, App, KafkaQueue, StagedFiles};
-use crate::kafka::Gate;
+use crate::kafka::{Gate, start_tokens_of_service};
 use crate::outbound::Client;
 use crate::service::Shutdown;
 use crate::settings::{KafkaSettings, S3Settings, SettingError, StagingSettings};
@@ -67,6 +67,7 @@ pub async fn run(
     listens: oneshot::Sender<()>,
 ) -> anyhow::Result<()> {
     let gate = Gate::new(metrics.holds().clone());
+    start_tokens_of_service(&plan.kafka).await;
     let queue = KafkaQueue::new(&plan.kafka, &plan.api, gate).context("cannot create a Kafka client")?;
     let queue = Arc::new(queue);
     let needs_s3 = plan.s3.bucket.is_some() || plan.staging.s3_staging.is_some();

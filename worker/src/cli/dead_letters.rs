@@ -13,7 +13,7 @@ use super::dead_letter::{CompleteLetter, DeadLetter, Replay, RoleTopics};
 use super::failure::Failure;
 use super::lag::RoleChoice;
 use super::printing::{json_out, line_err, line_out};
-use crate::kafka::{Header, Position, Producer, PublishError, TopicReader};
+use crate::kafka::{Header, Position, Producer, PublishError, TopicReader, start_tokens};
 use crate::settings::{ConsumerArguments, KafkaArguments, KafkaSettings};
 use crate::telemetry::TraceContext;
 
@@ -111,6 +111,8 @@ struct SourceArguments {
 
 /// A dead-letter topic.
 struct Source {
+    /// Renews tokens on a thread of its own: readers block.
+    runtime: Runtime,
     kafka: KafkaSettings,
     group: String,
     topic: String,
@@ -144,8 +146,17 @@ pub(super) fn run(arguments: &DeadLettersArguments) -> Result<(), Failure> {
 impl SourceArguments {
     fn settings(&self) -> Result<Source, Failure> {
         let consumer = self.consumer.settings(self.role.role())?;
+        let kafka = self.kafka.settings()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .context("cannot start a runtime")?;
+        let started = runtime.block_on(start_tokens(&kafka));
+        started.context("cannot authenticate at Kafka")?;
         Ok(Source {
-            kafka: self.kafka.settings()?,
+            runtime,
+            kafka,
             group: consumer.group,
             topic: self.topic.clone().unwrap_or(consumer.dead_letter_topic),
             consumed: consumer.topic,
@@ -303,7 +314,6 @@ fn replay(arguments: &ReplayArguments) -> Result<(), Failure> {
 /// Publishes dead letters again, and reports each.
 struct Replayer<'s> {
     source: &'s Source,
-    runtime: Runtime,
     /// None for a dry run.
     producer: Option<Producer>,
     json: bool,
@@ -313,17 +323,12 @@ struct Replayer<'s> {
 
 impl<'s> Replayer<'s> {
     fn new(source: &'s Source, arguments: &ReplayArguments) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start a runtime")?;
         let producer = match arguments.dry_run {
             true => None,
             false => Some(Producer::new(&source.kafka).context("cannot create a Kafka client")?),
         };
         Ok(Self {
             source,
-            runtime,
             producer,
             json: arguments.json,
             published: 0,
@@ -354,7 +359,7 @@ impl<'s> Replayer<'s> {
                 report.topic = Some(replay.topic.to_owned());
                 report.status = "would be published";
                 if let Some(producer) = &self.producer {
-                    let published = self.runtime.block_on(publish(producer, &replay));
+                    let published = self.source.runtime.block_on(publish(producer, &replay));
                     let published_at = published.map_err(|error| stopped(letter.position(), error))?;
                     report.status = "published";
                     report.published_at = Some(published_at.to_string());

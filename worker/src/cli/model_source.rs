@@ -98,7 +98,7 @@ impl ModelSourceArguments {
             ModelLocation::Object(_) => Some(S3::connect(&self.s3.settings()?).await),
             ModelLocation::Http(_) => None,
         };
-        let http = outbound::Client::new(&self.outbound.outbound_allow);
+        let http = outbound::Client::through_proxies(&self.outbound.outbound_allow);
         let store = ModelStore::new(directory, http, s3);
         let display = std::sync::Mutex::new(DownloadDisplay::new(&address.location.to_string()));
         let shown = || display.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

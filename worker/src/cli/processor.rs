@@ -1,5 +1,7 @@
 //! `separation-worker processor`: consumes tasks, separates songs, publishes results.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use clap::Args;
 use separation_contract::environment as env;
@@ -22,11 +24,16 @@ use crate::task_store::TaskStore;
   S3_STAGING=s3://media/staging/ S3_ENDPOINT_URL=http://s3:9000 separation-worker processor --provider cuda
   MODEL_URI=s3://media/models/a.onnx MODEL_SHA256=… separation-worker processor
 
-SIGTERM finishes and commits the running task and exits 0; a second one exits immediately and leaves the task for
-another worker.")]
+SIGTERM finishes and commits the running task and exits 0; a task that takes longer than --drain-seconds is left for
+another worker. A second signal exits immediately and leaves the task for another worker.")]
 pub(super) struct ProcessorArguments {
     #[command(flatten)]
     serve: ServeArguments,
+    /// Longest time in seconds that a running task may take after a shutdown request; one that needs longer is left to
+    /// another worker immediately [default: KAFKA_MAX_POLL_INTERVAL_MS]
+    #[arg(long, env = env::DRAIN_SECONDS, value_name = "SECONDS", help_heading = "Messages",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    drain_seconds: Option<u64>,
     #[command(flatten)]
     model: ModelArguments,
     #[command(flatten)]
@@ -47,7 +54,8 @@ pub(super) fn run(arguments: &ProcessorArguments) -> Result<(), Failure> {
     let staging = arguments.staging.settings();
     let s3 = arguments.s3.settings()?;
     let model = ProcessorModel::new(&arguments.model, &s3, &arguments.outbound)?;
-    let serving = arguments.serve.begin(ConsumedRole::Processor)?;
+    let drain = arguments.drain_seconds.map(Duration::from_secs);
+    let serving = arguments.serve.begin(ConsumedRole::Processor, drain)?;
     tracing::info!(?staging, "Settings of the processor");
     model.log();
     // Loading a model takes seconds: keep it when another step of the start is retried.

@@ -135,7 +135,7 @@ impl<'a> ProcessorModel<'a> {
             ModelLocation::Object(_) => Some(S3::connect(self.s3).await),
             ModelLocation::Http(_) => None,
         };
-        let http = outbound::Client::new(&self.outbound.outbound_allow);
+        let http = outbound::Client::through_proxies(&self.outbound.outbound_allow);
         let (mut logged_at, mut begins_at, mut is_received) = (None, None, false);
         let mut report = |reported: DownloadProgress| {
             if let DownloadProgress::Receiving { done_bytes, .. } = reported

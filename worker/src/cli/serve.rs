@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use futures_util::future::join;
 use separation_contract::backoff::Backoff;
 use separation_contract::environment as env;
 use separation_daemon::{Heartbeat, LogArguments};
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 use super::failure::Failure;
 use super::parent::ParentArguments;
 use crate::admin::Admin;
-use crate::kafka::{Consumer, Producer, ensure_topics};
+use crate::kafka::{Consumer, Producer, ensure_topics, start_tokens_of_service};
 use crate::model_store::ModelStoreError;
 use crate::processor::ModelError;
 use crate::service::{Activity, Exit, Service, Shutdown};
@@ -33,6 +34,10 @@ const START_BACKOFF: Backoff = Backoff {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(10),
 };
+
+/// Time that a shutdown waits for the separation of a task that it left to another worker: 3.5 s with the limits of the
+/// service, 1 s to leave the group and 1 s to close the producer.
+const AFTER_RELEASE_LIMIT: Duration = Duration::from_millis(1_500);
 
 /// Time that an abort waits for a separation to stop.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
@@ -65,10 +70,14 @@ pub(super) struct Serving {
 }
 
 impl ServeArguments {
-    /// Validates the options, starts logging, and installs signal handlers before the first line is logged.
-    pub(super) fn begin(&self, role: ConsumedRole) -> Result<Serving, Failure> {
+    /// Validates the options, starts logging, and installs signal handlers before the first line is logged. `drain` is
+    /// the longest time that a running task may take after a shutdown request, if it is limited.
+    pub(super) fn begin(&self, role: ConsumedRole, drain: Option<Duration>) -> Result<Serving, Failure> {
         let kafka = self.kafka.settings()?;
-        let consumer = self.consumer.settings(role)?;
+        let mut consumer = self.consumer.settings(role)?;
+        if let Some(drain) = drain {
+            consumer = consumer.with_drain(drain)?;
+        }
         let logs = self.logs.settings().context("LOG_LEVEL is invalid");
         logs.map_err(Failure::Usage)?.start();
         let runtime = runtime::Builder::new_multi_thread()
@@ -111,10 +120,11 @@ impl Serving {
         // A process that exits while ONNX Runtime loads or runs a model on a thread may crash.
         self.runtime.shutdown_timeout(match exit {
             Exit::Drained => LOADING_LIMIT,
+            Exit::Released => AFTER_RELEASE_LIMIT,
             Exit::Aborted => ABORT_LIMIT,
         });
         match exit {
-            Exit::Drained => {
+            Exit::Drained | Exit::Released => {
                 tracing::info!("{} shutdown complete", R::NAME);
                 Ok(())
             }
@@ -140,7 +150,10 @@ impl Serving {
         };
         admin.start(self.admin_addr).await?;
         let role = tokio::select! {
-            role = create_role(&metrics, &self.progress, make) => role?,
+            (role, ()) = join(
+                create_role(&metrics, &self.progress, make),
+                start_tokens_of_service(&self.kafka),
+            ) => role?,
             () = shutdown.drain.cancelled() => {
                 activity.send_replace(Activity::Stopped);
                 shutdown.wait_for_drain_client().await;

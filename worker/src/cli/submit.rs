@@ -18,7 +18,7 @@ use super::submit_client::{ApiClient, ReportedStage, StatusResponse};
 use super::submit_progress::SubmitProgress;
 use super::submit_song::Song;
 use crate::clock::unix_time;
-use crate::kafka::{Header, Producer};
+use crate::kafka::{Header, Producer, start_tokens};
 use crate::telemetry::TraceContext;
 
 /// Polling interval of a task.
@@ -77,6 +77,9 @@ async fn submit(plan: SubmitPlan) -> Result<(), Failure> {
     };
     match &plan.target {
         Target::Kafka { settings, topic } => {
+            start_tokens(settings)
+                .await
+                .context("cannot authenticate at Kafka")?;
             let producer = Producer::new(settings).context("cannot create a Kafka client")?;
             for song in &plan.songs {
                 let report = publish(&producer, topic, song, plan.hook_url.as_deref()).await;

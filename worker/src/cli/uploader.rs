@@ -23,8 +23,8 @@ use crate::webhook::{Signer, Webhook};
   OUTBOUND_ALLOW=hooks.internal,10.0.0.0/8 separation-worker uploader
   STEMS_RETENTION_DAYS=30 INPUTS_RETENTION_DAYS=7 separation-worker uploader     # deletes old files, once an hour
 
-SIGTERM finishes and commits the running upload and exits 0; a second one exits immediately and leaves the result for
-another worker.")]
+SIGTERM finishes and commits the running upload and exits 0. A second signal exits immediately and leaves the result
+for another worker.")]
 pub(super) struct UploaderArguments {
     #[command(flatten)]
     serve: ServeArguments,
@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &UploaderArguments) -> Result<(), Failure> {
         signers.extend(signer.context(name).map_err(Failure::Usage)?);
     }
     let retention = arguments.retention.settings();
-    let serving = arguments.serve.begin(ConsumedRole::Uploader)?;
+    let serving = arguments.serve.begin(ConsumedRole::Uploader, None)?;
     tracing::info!(
         ?staging,
         ?s3,

@@ -2,16 +2,18 @@
 //!
 //! Decides nothing itself: `membership` decides what happens to partitions.
 
+use std::error::Error;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use separation_contract::kafka::Assignor;
+use separation_kafka::TokenCache;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +23,7 @@ use super::gate::Gate;
 use super::membership::{Membership, RevokeDecision};
 use super::message::{Message, Position};
 use super::stall_detector::StallDetector;
+use super::tokens;
 use crate::telemetry::Metrics;
 
 /// librdkafka runs the callbacks while it is polled, on the same task as the consumer's methods, which share the state.
@@ -29,6 +32,7 @@ pub(super) struct Callbacks {
     /// The group's assignor, which decides between incremental and full assignment. Stored here because the protocol
     /// that the client reports depends on the progress of a rebalance.
     pub(super) assignor: Assignor,
+    tokens: Option<TokenCache>,
     state: Mutex<State>,
     pub(super) gate: Gate,
     /// Notified when the assignment changes.
@@ -56,11 +60,12 @@ pub(super) struct State {
 }
 
 impl Callbacks {
-    pub(super) fn new(metrics: Metrics, assignor: Assignor) -> Self {
+    pub(super) fn new(metrics: Metrics, assignor: Assignor, tokens: Option<TokenCache>) -> Self {
         Self {
             gate: Gate::new(metrics.holds().clone()),
             metrics,
             assignor,
+            tokens,
             state: Mutex::default(),
             changed: Notify::new(),
         }
@@ -144,12 +149,19 @@ impl Callbacks {
 }
 
 impl ClientContext for Callbacks {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        tokens::for_client(self.tokens.as_ref())
+    }
+
     fn log(&self, level: RDKafkaLogLevel, part: &str, line: &str) {
         client::log(level, part, line);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         client::log_error(&error, reason);
+        tokens::renew_refused(self.tokens.as_ref(), &error, reason);
         self.gate.record_error(&error);
     }
 }

@@ -1,14 +1,18 @@
 //! Settings, logging and error classification that all Kafka clients of this crate share.
 
+use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use separation_kafka::{Cluster, ReadError, TokenCache};
 
 use super::error::refused_scope;
 use super::gate::Gate;
 use super::log_throttle::LogThrottle;
+use super::tokens::{self, NO_TOKEN};
 use crate::settings::KafkaSettings;
 
 /// Timeout of the check whether brokers still refuse this process: half of the time between two checks.
@@ -25,6 +29,15 @@ pub(super) fn config(kafka: &KafkaSettings, kind: Vec<(&'static str, String)>) -
     }
     config.set_log_level(RDKafkaLogLevel::Info);
     config
+}
+
+/// A client without librdkafka, with the tokens that all clients of this process share.
+pub(super) fn cluster(kafka: &KafkaSettings) -> Result<Cluster, ReadError> {
+    let settings = kafka.cluster_settings()?;
+    match &kafka.tokens {
+        Some(tokens) => Cluster::with_cache(&settings, tokens.clone()),
+        None => Cluster::new(&settings),
+    }
 }
 
 /// Writes one of librdkafka's log lines. Its warnings are about connections that it restores by itself.
@@ -47,13 +60,20 @@ pub(super) fn log_error(error: &KafkaError, reason: &str) {
         // Not an error; polling returns it as well.
         return;
     }
+    if let Some(reason) = reason.strip_prefix(NO_TOKEN) {
+        match should_log(NO_TOKEN) {
+            true => tracing::error!(reason, "This worker has no token for Kafka and keeps trying"),
+            false => tracing::debug!(reason, "There is still no token for Kafka"),
+        }
+        return;
+    }
     let refused = code.is_some_and(|code| refused_scope(code).is_some());
     let kind = code.map_or_else(|| error.to_string(), |code| format!("{code:?}"));
     match (should_log(&kind), refused) {
         (true, true) => tracing::error!(
             %error,
             reason,
-            "Kafka refuses this worker, which keeps trying; fix: correct its username, password, certificates or ACLs"
+            "Kafka refuses this worker, which keeps trying; fix: correct its credentials, certificates or ACLs"
         ),
         (true, false) => tracing::warn!(%error, reason, "Kafka client error; the client keeps trying"),
         (false, _) => tracing::debug!(%error, reason, "Kafka client error persists"),
@@ -74,18 +94,39 @@ pub(super) async fn run_blocking<T: Send + 'static>(
     answer.unwrap_or(Err(KafkaError::Canceled))
 }
 
-/// The context of clients that need no other callbacks. Reports errors to its gate, if it has one.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Logging(pub(super) Option<Gate>);
+/// The context of clients that need no other callbacks.
+#[derive(Debug, Clone)]
+pub(super) struct Logging {
+    /// Errors are reported to it.
+    pub(super) gate: Option<Gate>,
+    tokens: Option<TokenCache>,
+}
+
+impl Logging {
+    /// The context of a client with these settings.
+    pub(super) fn new(kafka: &KafkaSettings, gate: Option<Gate>) -> Self {
+        Self {
+            gate,
+            tokens: kafka.tokens.clone(),
+        }
+    }
+}
 
 impl rdkafka::ClientContext for Logging {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        tokens::for_client(self.tokens.as_ref())
+    }
+
     fn log(&self, level: RDKafkaLogLevel, part: &str, line: &str) {
         log(level, part, line);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         log_error(&error, reason);
-        if let Some(gate) = &self.0 {
+        tokens::renew_refused(self.tokens.as_ref(), &error, reason);
+        if let Some(gate) = &self.gate {
             gate.record_error(&error);
         }
     }

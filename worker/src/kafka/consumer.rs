@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use futures_util::future::select_all;
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -24,7 +23,7 @@ use super::admission::{Accepted, Refusal};
 use super::callbacks::{Callbacks, State, log_failure, unassign};
 use super::client;
 use super::message::{Message, Position};
-use super::trailing;
+use super::trailing::{self, Reader};
 use crate::settings::{ConsumerSettings, KafkaSettings};
 use crate::telemetry::Metrics;
 
@@ -48,7 +47,7 @@ pub struct Consumer {
     pub(super) inner: Arc<StreamConsumer<Callbacks>>,
     pub(super) topic: String,
     /// Settings of the readers that search for transaction markers.
-    reader: ClientConfig,
+    reader: Reader,
     /// Held while a commit is in flight, even if its caller was dropped: it must not arrive after a later one.
     pub(super) commit_in_flight: Arc<tokio::sync::Mutex<()>>,
 }
@@ -77,14 +76,14 @@ impl Consumer {
             ),
         );
         config.set("enable.partition.eof", "true");
-        let callbacks = Callbacks::new(metrics, settings.assignor);
+        let callbacks = Callbacks::new(metrics, settings.assignor, kafka.tokens.clone());
         let inner: StreamConsumer<Callbacks> = config.create_with_context(callbacks)?;
         inner.subscribe(&[&settings.topic])?;
         Ok(Self {
             queues: Mutex::default(),
             inner: Arc::new(inner),
             topic: settings.topic.clone(),
-            reader: trailing::reader(config),
+            reader: Reader::new(config, kafka),
             commit_in_flight: Arc::default(),
         })
     }

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use separation_kafka::{Cluster, Deadline, Group, OffsetKind, ReadError, TopicPartition};
+use separation_kafka::{Deadline, Group, OffsetKind, ReadError, TopicPartition};
 
+use super::client;
 use crate::settings::KafkaSettings;
 
 /// Lag of a group in a topic.
@@ -64,7 +65,7 @@ pub async fn read_group_lag(
     topic: &str,
     limit: Duration,
 ) -> Result<GroupLag, ReadError> {
-    let cluster = Cluster::new(&kafka.cluster_settings()?)?;
+    let cluster = client::cluster(kafka)?;
     let deadline = Deadline::after(limit);
     let (group_name, topic_name): (Arc<str>, Arc<str>) = (group.into(), topic.into());
     let described = cluster.topics(&[Arc::clone(&topic_name)], &deadline).await;

@@ -31,7 +31,7 @@ pub struct Header {
 /// How often a producer with a message in flight is checked for a fatal error.
 const FATAL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// An idempotent producer; cheap to clone.
+/// A producer, idempotent unless the settings disable it; cheap to clone.
 ///
 /// After a fatal error, such as a refused request for a producer id, an idempotent producer of librdkafka never
 /// publishes again. It is then replaced by a new one.
@@ -54,7 +54,7 @@ impl Producer {
     /// # Errors
     /// When librdkafka rejects the settings.
     pub fn new(kafka: &KafkaSettings) -> Result<Self, KafkaError> {
-        Self::with_context(kafka, Logging::default())
+        Self::with_context(kafka, Logging::new(kafka, None))
     }
 
     /// A producer that reports to `gate` whether the brokers accept it.
@@ -62,11 +62,12 @@ impl Producer {
     /// # Errors
     /// When librdkafka rejects the settings.
     pub fn with_gate(kafka: &KafkaSettings, gate: Gate) -> Result<Self, KafkaError> {
-        Self::with_context(kafka, Logging(Some(gate)))
+        Self::with_context(kafka, Logging::new(kafka, Some(gate)))
     }
 
     fn with_context(kafka: &KafkaSettings, context: Logging) -> Result<Self, KafkaError> {
-        let mut config = client::config(kafka, separation_contract::kafka::producer());
+        let kind = separation_contract::kafka::producer(kafka.idempotent_producer);
+        let mut config = client::config(kafka, kind);
         config.set("message.timeout.ms", MESSAGE_TIMEOUT.as_millis().to_string());
         let inner = config.create_with_context(context.clone())?;
         Ok(Self {
@@ -177,7 +178,7 @@ impl Producer {
     }
 
     fn accepted(&self, accepted: Accepted) {
-        if let Some(gate) = &self.context.0 {
+        if let Some(gate) = &self.context.gate {
             gate.accepted(accepted);
         }
     }
@@ -193,7 +194,7 @@ impl Producer {
                     .await
             });
         };
-        match &self.context.0 {
+        match &self.context.gate {
             Some(gate) => gate.refused_too_long(ask).await,
             None => std::future::pending().await,
         }

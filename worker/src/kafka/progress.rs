@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaResult;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use separation_contract::offset_metadata::OffsetMetadata;
+use separation_kafka::{Cluster, Deadline, ReadError, TopicPartition};
 
-use super::client::{self, Logging};
+use super::client;
 use crate::settings::KafkaSettings;
 
-/// Reads committed offsets of a group without joining it. Cheap to clone.
-#[derive(Clone)]
+/// Reads committed offsets of a group without joining it.
+///
+/// Not with librdkafka: its clients renew their tokens only while they are polled, and nothing polls this one.
 pub struct GroupProgress {
-    consumer: Arc<BaseConsumer<Logging>>,
+    cluster: Cluster,
+    group: Arc<str>,
     topic: Arc<str>,
 }
 
@@ -31,12 +31,11 @@ impl GroupProgress {
     /// For `group` in `topic`. Connects when first used.
     ///
     /// # Errors
-    /// When librdkafka rejects the settings.
-    pub fn new(kafka: &KafkaSettings, group: &str, topic: &str) -> KafkaResult<Self> {
-        let mut config = client::config(kafka, vec![("group.id", group.to_owned())]);
-        config.set("enable.auto.commit", "false");
+    /// When a file of the settings cannot be read, or the settings are invalid.
+    pub fn new(kafka: &KafkaSettings, group: &str, topic: &str) -> Result<Self, ReadError> {
         Ok(Self {
-            consumer: Arc::new(config.create_with_context(Logging::default())?),
+            cluster: client::cluster(kafka)?,
+            group: group.into(),
             topic: topic.into(),
         })
     }
@@ -45,24 +44,23 @@ impl GroupProgress {
     ///
     /// # Errors
     /// When the request fails or takes longer than `limit`.
-    pub async fn partition(&self, partition: i32, limit: Duration) -> KafkaResult<Option<PartitionProgress>> {
-        let (consumer, topic) = (Arc::clone(&self.consumer), Arc::clone(&self.topic));
-        client::run_blocking(move || {
-            let mut requested = TopicPartitionList::new();
-            requested.add_partition(&topic, partition);
-            let answer = consumer.committed_offsets(requested, limit)?;
-            let Some(element) = answer.find_partition(&topic, partition) else {
-                return Ok(None);
-            };
-            element.error()?;
-            let Offset::Offset(committed) = element.offset() else {
-                return Ok(None);
-            };
-            Ok(Some(PartitionProgress {
-                committed,
-                record: OffsetMetadata::parse(element.metadata()),
-            }))
-        })
-        .await
+    pub async fn partition(
+        &self,
+        partition: i32,
+        limit: Duration,
+    ) -> Result<Option<PartitionProgress>, ReadError> {
+        let topic = Arc::clone(&self.topic);
+        let requested = TopicPartition { topic, partition };
+        let groups = [(Arc::clone(&self.group), vec![requested.clone()])];
+        let deadline = Deadline::after(limit);
+        let commits = self.cluster.committed_offsets(&groups, &deadline).await;
+        let found = commits
+            .into_iter()
+            .find_map(|mut of_group| of_group.remove(&requested));
+        let commit = found.transpose()?.flatten();
+        Ok(commit.map(|commit| PartitionProgress {
+            committed: commit.next,
+            record: OffsetMetadata::parse(commit.metadata.as_deref().unwrap_or_default()),
+        }))
     }
 }

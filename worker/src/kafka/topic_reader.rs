@@ -220,7 +220,15 @@ fn consumer(kafka: &KafkaSettings, group: &str) -> KafkaResult<BaseConsumer<Logg
         ("auto.offset.reset", "earliest".to_owned()),
         ("fetch.wait.max.ms", "100".to_owned()),
     ];
-    client::config(kafka, settings).create_with_context(Logging::default())
+    let context = Logging::new(kafka, None);
+    let consumer: BaseConsumer<Logging> = client::config(kafka, settings).create_with_context(context)?;
+    // librdkafka connects only with a token, and takes one only while it is polled, which the first requests do not do.
+    if kafka.tokens.is_some()
+        && let Some(Err(error)) = consumer.poll(POLL)
+    {
+        return Err(error);
+    }
+    Ok(consumer)
 }
 
 /// The topic's partitions; none if it does not exist.

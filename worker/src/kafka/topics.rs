@@ -1,12 +1,11 @@
 //! Creates the topics that a role publishes to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use separation_kafka::{Cluster, Deadline, ReadError, Topic};
 
-use super::client::{self, Logging};
+use super::client;
 use crate::settings::{ConsumedRole, ConsumerSettings, KafkaSettings};
 
 /// Timeout of one request.
@@ -21,57 +20,49 @@ const PAUSE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When the brokers refuse. The topics may exist anyway, so publishing shows whether this matters.
-pub async fn ensure_topics(kafka: &KafkaSettings, consumer: &ConsumerSettings) -> Result<(), KafkaError> {
-    let mut reported = false;
-    let partitions = loop {
-        match partitions(kafka, &consumer.topic).await {
-            Ok(count) if count > 0 => break count,
-            answer if !reported => {
-                let topic = &consumer.topic;
-                tracing::warn!(
-                    topic,
-                    ?answer,
-                    "The topic does not exist or no broker is reachable; topics to publish to are created later"
-                );
-                reported = true;
-            }
-            _ => {}
-        }
-        tokio::time::sleep(PAUSE).await;
-    };
-    let mut new = vec![topic(&consumer.dead_letter_topic, 1)];
+pub async fn ensure_topics(kafka: &KafkaSettings, consumer: &ConsumerSettings) -> Result<(), ReadError> {
+    // Not librdkafka's client for administration: its Rust binding never takes a token.
+    let cluster = client::cluster(kafka)?;
+    let consumed = wait_until_described(&cluster, &consumer.topic).await;
+    let mut topics = vec![(&consumer.dead_letter_topic, 1)];
     if consumer.role == ConsumedRole::Processor {
-        new.push(topic(&consumer.result_topic, partitions));
+        let partitions = u32::try_from(consumed.partitions.len()).unwrap_or(u32::MAX);
+        topics.push((&consumer.result_topic, partitions));
     }
-    let admin: AdminClient<Logging> =
-        client::config(kafka, Vec::new()).create_with_context(Logging::default())?;
-    let options = AdminOptions::new()
-        .request_timeout(Some(LIMIT))
-        .operation_timeout(Some(LIMIT));
-    for created in admin.create_topics(&new, &options).await? {
-        match created {
-            Ok(topic) => tracing::info!(topic, "Created topic"),
-            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((_, code)) => return Err(KafkaError::AdminOp(code)),
+    for (topic, partitions) in topics {
+        if describe(&cluster, topic).await.is_err() {
+            cluster
+                .create_topic(topic, partitions, &Deadline::after(LIMIT))
+                .await?;
+            tracing::info!(topic, "Created topic");
         }
     }
     Ok(())
 }
 
-fn topic(name: &str, partitions: i32) -> NewTopic<'_> {
-    NewTopic::new(name, partitions, TopicReplication::Fixed(-1))
+async fn wait_until_described(cluster: &Cluster, topic: &str) -> Topic {
+    let mut reported = false;
+    loop {
+        match describe(cluster, topic).await {
+            Ok(described) => return described,
+            Err(error) if !reported => {
+                tracing::warn!(
+                    topic,
+                    %error,
+                    "The topic does not exist or no broker is reachable; topics to publish to are created later"
+                );
+                reported = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
-/// Number of partitions of a topic; 0 if it does not exist. A consumer's metadata request creates no topic.
-async fn partitions(kafka: &KafkaSettings, topic: &str) -> Result<i32, KafkaError> {
-    let consumer: BaseConsumer<Logging> =
-        client::config(kafka, Vec::new()).create_with_context(Logging::default())?;
-    let topic = topic.to_owned();
-    client::run_blocking(move || {
-        let metadata = consumer.fetch_metadata(Some(&topic), LIMIT)?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic);
-        let count = found.map_or(0, |found| found.partitions().len());
-        Ok(i32::try_from(count).unwrap_or(i32::MAX))
-    })
-    .await
+async fn describe(cluster: &Cluster, topic: &str) -> Result<Topic, ReadError> {
+    let topics = [Arc::from(topic)];
+    let mut described = cluster.topics(&topics, &Deadline::after(LIMIT)).await;
+    described
+        .remove(&topics[0])
+        .expect("each requested topic is described")
 }

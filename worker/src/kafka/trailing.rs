@@ -13,6 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::Logging;
 use super::message::Position;
+use crate::settings::KafkaSettings;
 
 /// Timeout of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,19 +24,29 @@ const READ_LIMIT: Duration = Duration::from_secs(10);
 /// Timeout of one poll of the reader.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Settings of the reader, based on those of the group's consumer.
-pub(super) fn reader(mut config: ClientConfig) -> ClientConfig {
-    config
-        .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "error")
-        .set("fetch.wait.max.ms", "100");
-    config
+/// How readers are created.
+#[derive(Clone)]
+pub(super) struct Reader {
+    config: ClientConfig,
+    context: Logging,
+}
+
+impl Reader {
+    /// With settings based on those of the group's consumer.
+    pub(super) fn new(mut config: ClientConfig, kafka: &KafkaSettings) -> Self {
+        config
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "error")
+            .set("fetch.wait.max.ms", "100");
+        let context = Logging::new(kafka, None);
+        Self { config, context }
+    }
 }
 
 /// The ends of these partitions that may be committed because no message precedes them. Blocks.
 pub(super) fn find<C: ConsumerContext>(
     consumer: &impl Consumer<C>,
-    reader: &ClientConfig,
+    reader: &Reader,
     topic: &str,
     partitions: &[i32],
 ) -> KafkaResult<Vec<Position>> {
@@ -69,8 +80,8 @@ pub(super) fn find<C: ConsumerContext>(
 }
 
 /// Whether no message is in `from..end`.
-fn is_empty(reader: &ClientConfig, topic: &str, from: Position, end: i64) -> KafkaResult<bool> {
-    let reader: BaseConsumer<Logging> = reader.create_with_context(Logging::default())?;
+fn is_empty(reader: &Reader, topic: &str, from: Position, end: i64) -> KafkaResult<bool> {
+    let reader: BaseConsumer<Logging> = reader.config.create_with_context(reader.context.clone())?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, from.partition, Offset::Offset(from.offset))?;
     reader.assign(&list)?;

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::Uri;
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::header::{
     CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LOCATION, RANGE, RETRY_AFTER,
 };
@@ -42,6 +44,15 @@ enum Unencrypted {
     OfNamedHosts,
 }
 
+/// The proxies that calls go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proxies {
+    /// None: a proxy resolves names itself, so that the address behind it cannot be checked.
+    None,
+    /// Those of `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`.
+    OfEnvironment,
+}
+
 /// The response to [`Client::post_json_once`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostResponse {
@@ -67,11 +78,22 @@ pub fn install_tls() {
 impl Client {
     /// A client for public addresses and the `allowed` ones.
     pub fn new(allowed: &[OutboundAllow]) -> Self {
+        Self::with(Rules::new(allowed), Proxies::None)
+    }
+
+    /// As [`new`](Self::new), for addresses in this worker's settings: calls go through the proxies that the environment
+    /// names. The address behind a proxy is checked only as it is written, because the proxy resolves its name.
+    pub fn through_proxies(allowed: &[OutboundAllow]) -> Self {
+        let allowed: Vec<_> = allowed.iter().cloned().chain(proxy_hosts()).collect();
+        Self::with(Rules::new(&allowed), Proxies::OfEnvironment)
+    }
+
+    fn with(rules: Rules, proxies: Proxies) -> Self {
         install_tls();
-        let rules = Arc::new(Rules::new(allowed));
-        let http = builder(&rules).build().unwrap_or_else(|error| {
+        let rules = Arc::new(rules);
+        let http = builder(&rules, proxies).build().unwrap_or_else(|error| {
             tracing::warn!(error = %chain(&error), "Cannot load the system trust store: https addresses cannot be called");
-            let no_certificates = builder(&rules).tls_certs_only([]);
+            let no_certificates = builder(&rules, proxies).tls_certs_only([]);
             no_certificates
                 .build()
                 .expect("only loading the system trust store can fail, and it is not used here")
@@ -346,15 +368,31 @@ fn parse(url: &str) -> Result<Url, OutboundError> {
     Url::parse(url).map_err(|_| OutboundError::Url("it is not a valid URL"))
 }
 
-fn builder(rules: &Arc<Rules>) -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
+fn builder(rules: &Arc<Rules>, proxies: Proxies) -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder()
         .user_agent(concat!("separation-worker/", env!("CARGO_PKG_VERSION")))
         .dns_resolver(CheckedResolver::new(Arc::clone(rules)))
-        .no_proxy()
         .redirect(redirect::Policy::none())
         .referer(false)
         .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(POOL_IDLE)
+        .pool_idle_timeout(POOL_IDLE);
+    match proxies {
+        Proxies::None => builder.no_proxy(),
+        // The default.
+        Proxies::OfEnvironment => builder,
+    }
+}
+
+/// The hosts of the environment's proxies, which may be private.
+fn proxy_hosts() -> impl Iterator<Item = OutboundAllow> {
+    let proxies = Matcher::from_env();
+    // Proxies are chosen by scheme, except for the hosts of NO_PROXY.
+    let any_host = ["http://any.invalid", "https://any.invalid"].map(Uri::from_static);
+    any_host.into_iter().filter_map(move |uri| {
+        let proxy = proxies.intercept(&uri)?;
+        let host = proxy.uri().host()?;
+        Some(OutboundAllow::Host(host.to_ascii_lowercase()))
+    })
 }
 
 /// Maps an error of the HTTP client, whose cause may be an error of [`CheckedResolver`].

@@ -4,29 +4,28 @@
 //! ownership for a third of `session.timeout.ms`, it is confirmed first, so a worker that was frozen publishes nothing
 //! stale.
 
-use std::cell::RefCell;
+mod publish;
+
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use separation_contract::api_task::FailureCode;
-use separation_contract::backoff::Backoff;
-use separation_contract::message::{MAX_MESSAGE_BYTES, Malformed, TaskResult, requeue_value};
-use separation_contract::names;
+use separation_contract::message::{Malformed, requeue_value};
 use separation_contract::offset_metadata::OffsetMetadata;
 use tokio_util::sync::CancellationToken;
 
+use super::drain::{RunningTask, expected_rest};
 use super::failure::{FailureDecision, decide};
 use super::outcome::MessageOutcome;
 use super::record::Record;
 use super::{Service, ServiceError};
 use crate::error::ErrorClass;
 use crate::faults;
-use crate::kafka::{CommitError, CommittedState, Consumer, Header, KAFKA_FIX, Message, Position};
-use crate::telemetry::TraceContext;
+use crate::kafka::{CommitError, CommittedState, Consumer, Message, Position};
 use crate::work::{
-    Dependency, FailureReport, Finished, HoldableStep, Role, WorkContext, WorkError, WorkSupervisor,
-    retry_transient, retry_while_held,
+    FailureReport, Finished, Role, WorkContext, WorkError, WorkSupervisor, retry_transient, retry_while_held,
 };
 
 /// How long canceled or overdue work may take to stop by itself.
@@ -38,13 +37,6 @@ const FAILURE_REPORT_LIMIT: Duration = Duration::from_secs(150);
 /// Pause before a step that must succeed is retried.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Pauses before publishing is retried, up to half of the 30 s within which a task must continue after a refusal has
-/// ended.
-const PUBLISH_BACKOFF: Backoff = Backoff {
-    first: Duration::from_secs(1),
-    longest: Duration::from_secs(15),
-};
-
 /// The processing of one message.
 pub(super) struct Flow<'s, R> {
     service: &'s Service<R>,
@@ -55,14 +47,22 @@ pub(super) struct Flow<'s, R> {
     lost: CancellationToken,
     /// Canceled when the worker is asked to stop.
     drain: CancellationToken,
+    /// When the processing began.
+    begun: Instant,
     /// The metadata committed with the message's own offset.
     record: Record<'s, Consumer>,
-    /// The result that this worker published last, of this message or an earlier one.
-    published: &'s RefCell<Option<Published>>,
+    history: &'s History,
 }
 
-/// A published result: the position of its task's message, and its JSON without the start of the attempt.
-pub(super) type Published = (Position, String);
+/// The messages that this worker has processed.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// The result that was published last, of the running message or an earlier one: the position of its task's message,
+    /// and its JSON without the start of the attempt.
+    published: RefCell<Option<(Position, String)>>,
+    /// How long the last task took.
+    last: Cell<Option<Duration>>,
+}
 
 /// Why processing ends early.
 enum Stop {
@@ -70,8 +70,8 @@ enum Stop {
     Lost,
     /// The message's topic was deleted.
     NoTopic,
-    /// The worker was asked to stop, and a dependency refuses it.
-    Released,
+    /// The worker was asked to stop and leaves the message to another one, for this reason.
+    Released(&'static str),
     /// The client cannot continue.
     Fatal(ServiceError),
 }
@@ -92,7 +92,7 @@ impl<'s, R: Role> Flow<'s, R> {
         message: Message,
         lost: CancellationToken,
         drain: CancellationToken,
-        published: &'s RefCell<Option<Published>>,
+        history: &'s History,
     ) -> Self {
         let settings = &service.settings;
         Self {
@@ -102,7 +102,8 @@ impl<'s, R: Role> Flow<'s, R> {
             message,
             lost,
             drain,
-            published,
+            begun: Instant::now(),
+            history,
         }
     }
 
@@ -141,11 +142,12 @@ impl<'s, R: Role> Flow<'s, R> {
                 );
                 Ok(MessageOutcome::TopicDeleted)
             }
-            Err(Stop::Released) => {
+            Err(Stop::Released(reason)) => {
                 self.service.producer.purge();
                 tracing::warn!(
                     task_uuid = task,
-                    "Stopping while a dependency refuses this worker; the task stays uncommitted for another worker"
+                    reason,
+                    "Stopping before the task is done; it stays uncommitted for another worker"
                 );
                 Ok(MessageOutcome::Released)
             }
@@ -163,17 +165,15 @@ impl<'s, R: Role> Flow<'s, R> {
     /// Leaves the message to another worker because this one stops. Commits that this attempt does not count, if that
     /// succeeds within `limit`.
     pub(super) async fn release(&self, limit: Duration) {
-        self.record.drain();
-        self.record.hold(None);
-        match tokio::time::timeout(limit, self.record.write_changed()).await {
+        match tokio::time::timeout(limit, self.record.release()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "Could not undo the attempt count"),
             Err(_) => tracing::warn!("Could not undo the attempt count in time"),
         }
     }
 
-    /// Runs the steps while changed metadata is committed. Ends early when the worker is asked to stop while a
-    /// dependency refuses it, because waiting for the dependency has no time limit.
+    /// Runs the steps while changed metadata is committed. Ends early when the worker is asked to stop and the task takes
+    /// too long, or a dependency refuses the worker: waiting for the dependency has no time limit.
     async fn steps_and_record(&self, task: &str) -> Result<MessageOutcome, Stop> {
         let drained = async {
             self.drain.cancelled().await;
@@ -184,7 +184,27 @@ impl<'s, R: Role> Flow<'s, R> {
             ended = self.steps(task) => ended,
             error = self.record.write_changes() => Err(error.into()),
             never = drained => match never {},
-            () = self.held_while_draining() => Err(Stop::Released),
+            () = self.held_while_draining() => Err(Stop::Released("a dependency refuses this worker")),
+            () = self.drain_exceeded() => Err(Stop::Released("it takes longer than DRAIN_SECONDS")),
+        }
+    }
+
+    /// Returns once the worker was asked to stop and the task takes too long: immediately if that is expected, else when
+    /// the time has passed. Never once publishing began: the rest is short, and another worker would publish again.
+    async fn drain_exceeded(&self) {
+        self.drain.cancelled().await;
+        let settings = &self.service.settings;
+        let rest = expected_rest(RunningTask {
+            elapsed: self.begun.elapsed(),
+            percent: self.record.percent(),
+            last: self.history.last.get(),
+            limit: settings.task_timeout,
+        });
+        if rest <= settings.drain {
+            tokio::time::sleep(settings.drain).await;
+        }
+        if self.record.is_ending() {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -251,6 +271,7 @@ impl<'s, R: Role> Flow<'s, R> {
             Ok(finished) => {
                 faults::point("worked").await;
                 self.complete(task, &message, &finished).await?;
+                self.history.last.set(Some(self.begun.elapsed()));
                 Ok(MessageOutcome::Done)
             }
             Err(error) => self.handle_failure(task, &message, &error).await,
@@ -456,92 +477,6 @@ impl<'s, R: Role> Flow<'s, R> {
                 }
             }
             self.pause(PAUSE).await?;
-        }
-    }
-
-    async fn publish_result(&self, result: Option<&TaskResult>) -> Result<(), Stop> {
-        let Some(result) = result else {
-            return Ok(());
-        };
-        let result = TaskResult {
-            task_message: Some(self.full_position.clone()),
-            ..result.clone()
-        };
-        // Without the start, which differs if another attempt began.
-        let current = (self.message.position, result.to_json());
-        if self.published.borrow().as_ref() == Some(&current) {
-            // The partition was lost before the commit and assigned to this worker again.
-            tracing::info!(position = %current.0, "The result is published already");
-            return Ok(());
-        }
-        let started = TaskResult {
-            started_at: self.record.started_at(),
-            ..result
-        };
-        let topic = &self.service.settings.result_topic;
-        self.publish(topic, started.to_json().as_bytes(), &[]).await?;
-        self.published.replace(Some(current));
-        Ok(())
-    }
-
-    async fn dead_letter(&self, label: &'static str, reason: &str) -> Result<(), Stop> {
-        if self.record.is_dead_lettered() {
-            tracing::info!(position = %self.message.position, "The message is in the dead-letter topic already");
-            return Ok(());
-        }
-        let value = self.message.value.as_deref().unwrap_or_default();
-        let kept = &value[..value.len().min(MAX_MESSAGE_BYTES)];
-        let position = self.message.position;
-        let header = |name, value: String| Header { name, value };
-        let mut headers = vec![
-            header(names::DEAD_LETTER_REASON, reason.to_owned()),
-            header(names::DEAD_LETTER_TOPIC, self.service.settings.topic.clone()),
-            header(names::DEAD_LETTER_PARTITION, position.partition.to_string()),
-            header(names::DEAD_LETTER_OFFSET, position.offset.to_string()),
-        ];
-        if kept.len() < value.len() {
-            headers.push(header(names::DEAD_LETTER_TRUNCATED_FROM, value.len().to_string()));
-        }
-        self.publish(&self.service.settings.dead_letter_topic, kept, &headers)
-            .await?;
-        self.service.metrics.dead_letter(label);
-        // Reporting the failure may take long, and another worker may have to continue it.
-        self.record.record_dead_letter();
-        self.record.write_changed().await?;
-        faults::point("dead_lettered").await;
-        Ok(())
-    }
-
-    /// Retries publishing until it succeeds or the message's partition is lost.
-    async fn publish(&self, topic: &str, value: &[u8], extra_headers: &[Header]) -> Result<(), Stop> {
-        let mut headers = extra_headers.to_vec();
-        headers.push(Header {
-            name: TraceContext::HEADER,
-            value: self.message.trace.child().to_string(),
-        });
-        let key = self.message.key.as_deref();
-        let mut failures = 0;
-        let mut step = HoldableStep::new(self.service.metrics.holds(), "publish");
-        loop {
-            self.confirm().await?;
-            let published = tokio::select! {
-                published = self.service.producer.publish(topic, key, value, &headers) => published,
-                () = self.lost.cancelled() => return Err(Stop::Lost),
-            };
-            let error = match published {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
-            // Committing without publishing would lose the outcome, so even refusals are retried.
-            let dependency = Dependency {
-                name: error
-                    .dependency()
-                    .unwrap_or_else(|| "kafka:unreachable".to_owned()),
-                fix: KAFKA_FIX,
-            };
-            step.failed(&WorkError::held(dependency, error), Instant::now());
-            failures += 1;
-            self.pause(PUBLISH_BACKOFF.after(failures)).await?;
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Polls continuously. Side effects have one order: the role's own, publish, commit, clean up.
 
+mod drain;
 mod failure;
 mod flow;
 mod markers;
@@ -60,6 +61,8 @@ pub enum ServiceError {
 pub enum Exit {
     /// Gracefully: no message was running.
     Drained,
+    /// Gracefully, leaving the running message for another worker.
+    Released,
     /// Immediately, leaving a message for another worker.
     Aborted,
 }

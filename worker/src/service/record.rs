@@ -78,8 +78,10 @@ struct Fields {
     loaded: bool,
     /// Whether fields other than the progress changed since they were last committed.
     changed: bool,
-    /// Whether progress is no longer committed: publishing began, or the record is too long for the brokers.
-    progress_ended: bool,
+    /// Whether publishing began.
+    publishing: bool,
+    /// Whether a record with progress is too long for the brokers.
+    too_long: bool,
     /// Whether the next offset was committed; this record is no longer written.
     completed: bool,
 }
@@ -126,6 +128,17 @@ impl<'s, C: Commits> Record<'s, C> {
     /// Records the progress of the work, 0 to 100. [`Self::write_changes`] commits it at intervals.
     pub(super) fn progress(&self, percent: u8) {
         self.fields.borrow_mut().percent = Some(percent);
+    }
+
+    /// Progress of this attempt, 0 to 100.
+    pub(super) fn percent(&self) -> u8 {
+        self.fields.borrow().percent.unwrap_or(0)
+    }
+
+    /// Whether publishing, or the commit of the next offset, began.
+    pub(super) fn is_ending(&self) -> bool {
+        let fields = self.fields.borrow();
+        fields.publishing || fields.completed
     }
 
     /// Records that the worker was asked to stop. The platform may kill it, so this attempt does not count.
@@ -198,7 +211,7 @@ impl<'s, C: Commits> Record<'s, C> {
                 self.confirmed_at.set(Some(requested_at));
             }
             CommitTry::Failed => {}
-            CommitTry::RecordTooLong => self.fields.borrow_mut().progress_ended = true,
+            CommitTry::RecordTooLong => self.fields.borrow_mut().too_long = true,
         }
         Ok(())
     }
@@ -206,7 +219,7 @@ impl<'s, C: Commits> Record<'s, C> {
     /// Asks the broker whether this member still owns the partition, unless it confirmed that within `fresh`. Called
     /// right before anything is published: progress is not committed from now on.
     pub(super) async fn confirm(&self, fresh: Duration) -> Result<(), CommitError> {
-        self.fields.borrow_mut().progress_ended = true;
+        self.fields.borrow_mut().publishing = true;
         let is_fresh = || self.confirmed_at.get().is_some_and(|at| at.elapsed() <= fresh);
         if is_fresh() {
             return Ok(());
@@ -228,6 +241,15 @@ impl<'s, C: Commits> Record<'s, C> {
         self.commits.commit(self.position, &record).await?;
         self.confirmed_at.set(Some(requested_at));
         Ok(())
+    }
+
+    /// Commits that this attempt does not count, because the worker leaves the message to another one. Also if such a
+    /// commit was requested before: its caller may have been dropped before the response.
+    pub(super) async fn release(&self) -> Result<(), CommitError> {
+        self.drain();
+        self.hold(None);
+        let _lock = self.commit_lock.lock().await;
+        self.write().await
     }
 
     /// Commits `next` as the next offset to read. No record of this message is written afterwards.
@@ -268,7 +290,7 @@ impl Fields {
     /// The record to commit with new progress; `None` if there is none, or none may be committed.
     fn new_progress(&self) -> Option<OffsetMetadata> {
         let is_new = self.start.is_some() && self.percent != self.committed_percent;
-        let is_allowed = !self.changed && !self.progress_ended && !self.completed;
+        let is_allowed = !self.changed && !self.publishing && !self.too_long && !self.completed;
         (is_new && is_allowed).then(|| self.record())
     }
 }
@@ -336,7 +358,7 @@ mod tests {
         fields.percent = Some(2);
         let new = fields.new_progress().expect("new progress");
         assert_eq!(new.to_string(), "attempt=2;start=9;percent=2");
-        fields.progress_ended = true;
+        fields.publishing = true;
         assert_eq!(fields.new_progress(), None);
     }
 

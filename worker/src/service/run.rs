@@ -1,12 +1,11 @@
 //! The loop of a service: polls, processes one message at a time, and shuts down.
 
-use std::cell::RefCell;
 use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
 use separation_contract::offset_metadata::OffsetMetadata;
 
-use super::flow::Flow;
+use super::flow::{Flow, History};
 use super::markers::Markers;
 use super::outcome::MessageOutcome;
 use super::start_delay::StartDelay;
@@ -21,10 +20,11 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 /// How long leaving the group may take.
 const LEAVE_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long leaving the group may take when the process aborts.
+/// How long leaving the group, and then closing the producer, may take when a message is left to another worker: the
+/// platform kills the process 5 s after the drain of a message that takes too long.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long undoing the attempt count of an aborted message may take.
+/// How long undoing the attempt count of a message that is left to another worker may take.
 const RELEASE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A search for ends that may be committed. Returns the partitions to search again if it fails.
@@ -38,23 +38,18 @@ impl<R: Role> Service<R> {
     pub async fn run(self, shutdown: &Shutdown) -> Result<Exit, ServiceError> {
         self.activity.send_replace(Activity::Idle);
         let served = self.serve(shutdown).await;
-        let limit = match served {
-            Ok(Exit::Drained) => LEAVE_LIMIT,
-            Ok(Exit::Aborted) | Err(_) => ABORT_LIMIT,
+        let (leave_limit, flush_limit) = match served {
+            Ok(Exit::Drained) => (LEAVE_LIMIT, FLUSH_LIMIT),
+            Ok(Exit::Released | Exit::Aborted) | Err(_) => (ABORT_LIMIT, ABORT_LIMIT),
         };
         if matches!(served, Ok(Exit::Drained)) {
             tracing::info!("Final offset committed");
         }
-        match tokio::time::timeout(limit, self.consumer.leave()).await {
+        match tokio::time::timeout(leave_limit, self.consumer.leave()).await {
             Ok(()) => tracing::info!("Kafka consumer closed"),
             Err(_) => tracing::warn!("Kafka consumer closed without a response from the brokers"),
         }
-        let flush = if limit == LEAVE_LIMIT {
-            FLUSH_LIMIT
-        } else {
-            ABORT_LIMIT
-        };
-        match self.producer.close(flush).await {
+        match self.producer.close(flush_limit).await {
             Ok(()) => tracing::info!("Kafka producer closed"),
             Err(error) => tracing::warn!(%error, "Kafka producer closed with unsent messages"),
         }
@@ -66,8 +61,9 @@ impl<R: Role> Service<R> {
         let mut start_delay = StartDelay::new(self.settings.start_delay);
         let mut markers = Markers::new(Instant::now());
         let mut search: Option<MarkerSearch<'_>> = None;
-        let published = RefCell::new(None);
+        let history = History::default();
         let mut changes = 0;
+        let mut exit = Exit::Drained;
         while !shutdown.drain.is_cancelled() {
             let polled = tokio::select! {
                 biased;
@@ -105,8 +101,9 @@ impl<R: Role> Service<R> {
                     let Some(lost) = self.consumer.begin(message.position.partition) else {
                         continue;
                     };
-                    let flow = Flow::new(self, message, lost, shutdown.drain.clone(), &published);
+                    let flow = Flow::new(self, message, lost, shutdown.drain.clone(), &history);
                     match self.process(flow, shutdown).await? {
+                        Some(MessageOutcome::Released) => exit = Exit::Released,
                         Some(_) => {}
                         None => return Ok(Exit::Aborted),
                     }
@@ -124,7 +121,7 @@ impl<R: Role> Service<R> {
         self.consumer.close_intake();
         self.activity.send_replace(Activity::Draining { task: None });
         tracing::info!("Shutdown requested, stopping message consumption");
-        Ok(Exit::Drained)
+        Ok(exit)
     }
 
     /// Processes a message and counts it. `None` if the processing was aborted.

@@ -116,6 +116,9 @@ pub struct ConsumerSettings {
     pub start_delay: Duration,
     /// Minimum time between two commits of a running task's progress.
     pub progress_interval: Duration,
+    /// Longest time that a running task may take after a shutdown request: the poll interval, within which every task
+    /// ends, unless [`with_drain`](Self::with_drain) shortens it.
+    pub drain: Duration,
 }
 
 /// When a task's input is deleted; always after its result is committed.
@@ -235,7 +238,27 @@ impl ConsumerArguments {
             max_attempts: self.max_attempts,
             start_delay: Duration::from_millis(self.settle_ms),
             progress_interval: Duration::from_secs(self.progress_seconds),
+            drain: timings.max_poll_interval,
         })
+    }
+}
+
+impl ConsumerSettings {
+    /// Shortens the time that a running task may take after a shutdown request.
+    ///
+    /// # Errors
+    /// When it is longer than the poll interval.
+    pub fn with_drain(mut self, drain: Duration) -> Result<Self, SettingError> {
+        if drain <= self.timings.max_poll_interval {
+            self.drain = drain;
+            return Ok(self);
+        }
+        let (drain_seconds, limit_seconds) = (drain.as_secs(), self.timings.max_poll_interval.as_secs());
+        let problem = format!(
+            "{drain_seconds} is longer than the poll interval, within which every task ends: {limit_seconds} s"
+        );
+        let fix = "set it to at most the poll interval, or raise KAFKA_MAX_POLL_INTERVAL_MS";
+        Err(SettingError::new(env::DRAIN_SECONDS, problem, fix))
     }
 }
 
@@ -253,5 +276,28 @@ mod tests {
         }
         assert!("success".parse::<DeleteInput>().is_err());
         assert!("Never".parse::<PolicyName>().is_err());
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        consumer: ConsumerArguments,
+    }
+
+    #[test]
+    fn a_drain_takes_up_to_the_poll_interval_by_default() {
+        let settings = |options: &[&str]| {
+            let line = <Line as clap::Parser>::parse_from([&["test"], options].concat());
+            line.consumer.settings(ConsumedRole::Processor).expect("valid")
+        };
+        let drain = |settings: ConsumerSettings| settings.drain.as_secs();
+        assert_eq!(drain(settings(&[])), 600);
+        let short = settings(&["--max-poll-interval-ms=300000"]);
+        assert_eq!(drain(short.clone()), 300);
+        let with_drain = |seconds| short.clone().with_drain(Duration::from_secs(seconds));
+        assert_eq!(drain(with_drain(300).expect("valid")), 300);
+        assert_eq!(drain(with_drain(25).expect("valid")), 25);
+        let refused = with_drain(301).expect_err("too long");
+        assert!(refused.to_string().contains("DRAIN_SECONDS"), "{refused}");
     }
 }

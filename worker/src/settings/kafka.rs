@@ -1,15 +1,16 @@
 //! Settings of the connection to Kafka.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use secrecy::{ExposeSecret as _, SecretString};
+use clap::{ArgAction, Args};
+use secrecy::ExposeSecret as _;
 use separation_contract::environment as env;
-use separation_contract::kafka::{SaslMechanism, connection};
-use separation_kafka::{ClientCertificate, ClusterSettings, ReadError, SecretText, Tls};
+use separation_contract::kafka::{SECURITY_PROTOCOLS, SaslMechanism, connection, strip_protocols};
+use separation_kafka::{ClientCertificate, ClusterSettings, Password, ReadError, Tls, TokenCache};
 
 use super::SettingError;
+use super::certificates::{certificates_below, pem, trusted};
+use super::kafka_sasl::{Sasl, SaslArguments};
 
 /// Options for the connection to the brokers.
 #[derive(Debug, Clone, Args)]
@@ -23,7 +24,7 @@ pub struct KafkaArguments {
     client_id: Option<String>,
     /// PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL [default: derived from the other options]
     #[arg(long = "security-protocol", env = env::KAFKA_SECURITY_PROTOCOL, value_name = "PROTOCOL",
-          value_parser = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])]
+          value_parser = SECURITY_PROTOCOLS)]
     security_protocol: Option<String>,
     /// CA certificates (PEM) that verify the brokers [default: the system's trust store]
     #[arg(long = "ssl-ca", env = env::KAFKA_SSL_CA_LOCATION, value_name = "FILE")]
@@ -34,15 +35,11 @@ pub struct KafkaArguments {
     /// This client's private key (PEM)
     #[arg(long = "ssl-key", env = env::KAFKA_SSL_KEY_LOCATION, value_name = "FILE")]
     ssl_key: Option<PathBuf>,
-    /// PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
-    #[arg(long = "sasl-mechanism", env = env::KAFKA_SASL_MECHANISM, value_name = "MECHANISM")]
-    sasl_mechanism: Option<SaslMechanism>,
-    /// SASL username
-    #[arg(long = "sasl-username", env = env::KAFKA_SASL_USERNAME, value_name = "NAME")]
-    sasl_username: Option<String>,
-    /// SASL password; prefer the environment variable
-    #[arg(long = "sasl-password", env = env::KAFKA_SASL_PASSWORD, hide_env_values = true, value_name = "PASSWORD")]
-    sasl_password: Option<SecretString>,
+    #[command(flatten)]
+    sasl: SaslArguments,
+    /// Whether producers are idempotent; false for brokers that refuse it
+    #[arg(long, env = env::KAFKA_ENABLE_IDEMPOTENCE, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    enable_idempotence: bool,
 }
 
 /// The connection to Kafka.
@@ -60,17 +57,10 @@ pub struct KafkaSettings {
     pub ssl_client: Option<(PathBuf, PathBuf)>,
     /// SASL credentials.
     pub sasl: Option<Sasl>,
-}
-
-/// SASL credentials.
-#[derive(Debug, Clone)]
-pub struct Sasl {
-    /// The mechanism.
-    pub mechanism: SaslMechanism,
-    /// The username.
-    pub username: String,
-    /// The password.
-    pub password: SecretString,
+    /// The tokens of [`Sasl::Token`], which all clients of this process share.
+    pub tokens: Option<TokenCache>,
+    /// Whether producers are idempotent.
+    pub idempotent_producer: bool,
 }
 
 impl KafkaArguments {
@@ -79,28 +69,16 @@ impl KafkaArguments {
     /// # Errors
     /// When they contradict each other, one needs another that is missing, or a file does not exist.
     pub fn settings(&self) -> Result<KafkaSettings, SettingError> {
-        let (sasl, ssl_client) = (self.sasl()?, self.ssl_client()?);
-        let wants_tls = self.ssl_ca.is_some() || ssl_client.is_some();
-        let derived = match (sasl.is_some(), wants_tls) {
-            (false, false) => "PLAINTEXT",
-            (false, true) => "SSL",
-            (true, false) => "SASL_PLAINTEXT",
-            (true, true) => "SASL_SSL",
-        };
-        let security_protocol = self.security_protocol.clone().unwrap_or_else(|| derived.into());
-        if security_protocol.starts_with("SASL") != sasl.is_some() {
-            let problem = format!("{security_protocol} does not match the SASL settings");
-            let fix = "use a SASL protocol with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD, or neither";
-            return Err(SettingError::new(env::KAFKA_SECURITY_PROTOCOL, problem, fix));
-        }
-        if wants_tls && !security_protocol.ends_with("SSL") {
-            let problem = format!("{security_protocol} does not use the given certificates");
-            let fix = "use SSL or SASL_SSL";
-            return Err(SettingError::new(env::KAFKA_SECURITY_PROTOCOL, problem, fix));
-        }
+        let (bootstrap_servers, prefix) = strip_protocols(&self.bootstrap_servers).map_err(|error| {
+            let fix = "write host:port, comma separated";
+            SettingError::new(env::KAFKA_BOOTSTRAP_SERVERS, error.to_string(), fix)
+        })?;
+        let sasl = self.sasl.settings(&bootstrap_servers)?;
+        let ssl_client = self.ssl_client()?;
+        let security_protocol = self.security_protocol(prefix, sasl.as_ref())?;
         self.check_files()?;
         Ok(KafkaSettings {
-            bootstrap_servers: self.bootstrap_servers.clone(),
+            bootstrap_servers,
             client_id: self
                 .client_id
                 .clone()
@@ -108,24 +86,43 @@ impl KafkaArguments {
             security_protocol,
             ssl_ca: self.ssl_ca.clone(),
             ssl_client,
+            tokens: token_cache(sasl.as_ref())?,
             sasl,
+            idempotent_producer: self.enable_idempotence,
         })
     }
 
-    fn sasl(&self) -> Result<Option<Sasl>, SettingError> {
-        match (&self.sasl_mechanism, &self.sasl_username, &self.sasl_password) {
-            (None, None, None) => Ok(None),
-            (mechanism, Some(username), Some(password)) => Ok(Some(Sasl {
-                mechanism: mechanism.unwrap_or(SaslMechanism::ScramSha512),
-                username: username.clone(),
-                password: password.clone(),
-            })),
-            _ => {
-                let problem = "username and password must be set together";
-                let fix = "set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD";
-                Err(SettingError::new(env::KAFKA_SASL_USERNAME, problem, fix))
-            }
+    /// The protocol that is set, as an option or as `prefix` of the brokers, or else follows from the other options.
+    fn security_protocol(&self, prefix: Option<&str>, sasl: Option<&Sasl>) -> Result<String, SettingError> {
+        let fails =
+            |problem: String, fix: &str| Err(SettingError::new(env::KAFKA_SECURITY_PROTOCOL, problem, fix));
+        let wants_tls = self.ssl_ca.is_some() || self.ssl_certificate.is_some();
+        let derived = match (sasl, wants_tls) {
+            (None, false) => "PLAINTEXT",
+            (None, true) => "SSL",
+            (Some(Sasl::Password { .. }), false) => "SASL_PLAINTEXT",
+            // A token without TLS is readable by others, so that must be set explicitly.
+            (Some(Sasl::Password { .. }), true) | (Some(Sasl::Token(_)), _) => "SASL_SSL",
+        };
+        let option = self.security_protocol.as_deref();
+        if let (Some(option), Some(prefix)) = (option, prefix)
+            && option != prefix
+        {
+            let problem = format!("{option} is not the protocol of the brokers, {prefix}://");
+            return fails(problem, "write the brokers as host:port");
         }
+        let protocol = option.or(prefix).unwrap_or(derived);
+        if protocol.starts_with("SASL") != sasl.is_some() {
+            let problem = format!("{protocol} does not match the SASL settings");
+            let fix = "use a SASL protocol with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD, or with a \
+                       KAFKA_SASL_MECHANISM that uses tokens; or neither";
+            return fails(problem, fix);
+        }
+        if wants_tls && !protocol.ends_with("SSL") {
+            let problem = format!("{protocol} does not use the given certificates");
+            return fails(problem, "use SSL or SASL_SSL");
+        }
+        Ok(protocol.to_owned())
     }
 
     /// The client's certificate and private key.
@@ -181,10 +178,22 @@ impl KafkaSettings {
             settings.push(("ssl.certificate.location", path(certificate)));
             settings.push(("ssl.key.location", path(key)));
         }
-        if let Some(sasl) = &self.sasl {
-            settings.push(("sasl.mechanisms", sasl.mechanism.name().to_owned()));
-            settings.push(("sasl.username", sasl.username.clone()));
-            settings.push(("sasl.password", sasl.password.expose_secret().to_owned()));
+        match &self.sasl {
+            None => {}
+            Some(Sasl::Password {
+                mechanism,
+                username,
+                password,
+            }) => {
+                settings.push(("sasl.mechanisms", mechanism.wire_name().to_owned()));
+                settings.push(("sasl.username", username.clone()));
+                settings.push(("sasl.password", password.expose_secret().to_owned()));
+            }
+            // Clients request tokens by a callback.
+            Some(Sasl::Token(_)) => {
+                let mechanism = SaslMechanism::OauthBearer.wire_name();
+                settings.push(("sasl.mechanisms", mechanism.to_owned()));
+            }
         }
         settings
     }
@@ -204,10 +213,17 @@ impl KafkaSettings {
             ca: self.ssl_ca.as_deref().map(trusted).transpose()?,
             client: self.ssl_client.as_ref().map(client).transpose()?,
         };
-        let sasl = self.sasl.as_ref().map(|sasl| separation_kafka::Sasl {
-            mechanism: sasl.mechanism,
-            username: sasl.username.clone().into(),
-            password: sasl.password.expose_secret().to_owned().into(),
+        let sasl = self.sasl.as_ref().map(|sasl| match sasl {
+            Sasl::Password {
+                mechanism,
+                username,
+                password,
+            } => separation_kafka::Sasl::Password(Password {
+                mechanism: *mechanism,
+                username: username.clone().into(),
+                password: password.expose_secret().to_owned().into(),
+            }),
+            Sasl::Token(token) => separation_kafka::Sasl::Token(token.clone()),
         });
         Ok(ClusterSettings {
             client_id: self.client_id.clone(),
@@ -218,36 +234,24 @@ impl KafkaSettings {
     }
 }
 
-/// The text of a file in PEM format.
-fn pem(path: &Path) -> Result<SecretText, ReadError> {
-    let read = fs::read_to_string(path);
-    read.map(SecretText::from)
-        .map_err(|error| ReadError::new(format!("cannot read {}: {error}", path.display())))
-}
-
-/// The CA certificates of a file, or of the files of a directory.
-fn trusted(location: &Path) -> Result<SecretText, ReadError> {
-    match location.is_dir() {
-        true => Ok(certificates_below(location).into()),
-        false => pem(location),
-    }
-}
-
-/// The files of a directory, one after the other. What cannot be read is left out: then brokers are not trusted, and the
-/// client reports it.
-fn certificates_below(directory: &Path) -> String {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> = entries
-        .map(|entry| entry.path())
-        .filter(|path| path.is_file())
-        .collect();
-    files.sort();
-    let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
-    texts.collect::<Vec<_>>().join("\n")
+/// The cache of the tokens to authenticate with, if there are any.
+fn token_cache(sasl: Option<&Sasl>) -> Result<Option<TokenCache>, SettingError> {
+    let Some(Sasl::Token(token)) = sasl else {
+        return Ok(None);
+    };
+    let fetcher = separation_kafka::fetcher(&token.origin).map_err(|error| {
+        let fix = "correct the variables of the mechanism";
+        SettingError::new(env::KAFKA_SASL_MECHANISM, error.to_string(), fix)
+    })?;
+    Ok(Some(TokenCache::new(fetcher)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use separation_kafka::SecretText;
+
     use super::*;
 
     #[derive(Debug, clap::Parser)]
@@ -276,6 +280,76 @@ mod tests {
         );
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
         check_ca(&["--ssl-ca", file], Some(file));
+    }
+
+    const TOKEN: [&str; 2] = [
+        "--sasl-mechanism=OAUTHBEARER",
+        concat!("--oauth-token-file=", env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+    ];
+
+    #[track_caller]
+    fn check_protocol(options: &[&str], expected: Result<&str, &'static str>) {
+        let line = <Line as clap::Parser>::parse_from([&["test"], options].concat());
+        let found = line.kafka.settings();
+        let found = found.as_ref().map(|settings| settings.security_protocol.as_str());
+        assert_eq!(found.map_err(|error| error.name), expected, "{options:?}");
+    }
+
+    #[test]
+    fn the_protocol_follows_from_the_credentials_and_tokens_require_tls_unless_it_is_named() {
+        let password = ["--sasl-username=ann", "--sasl-password=x"];
+        check_protocol(&[], Ok("PLAINTEXT"));
+        check_protocol(&password, Ok("SASL_PLAINTEXT"));
+        check_protocol(&TOKEN, Ok("SASL_SSL"));
+        for named in [
+            "--security-protocol=SASL_PLAINTEXT",
+            "--bootstrap-servers=SASL_PLAINTEXT://a:1,SASL_PLAINTEXT://b:1",
+        ] {
+            check_protocol(&[&TOKEN[..], &[named]].concat(), Ok("SASL_PLAINTEXT"));
+        }
+        let tls = "--security-protocol=SSL";
+        check_protocol(&[&TOKEN[..], &[tls]].concat(), Err(env::KAFKA_SECURITY_PROTOCOL));
+        check_protocol(
+            &["--security-protocol=SASL_SSL"],
+            Err(env::KAFKA_SECURITY_PROTOCOL),
+        );
+        check_protocol(
+            &[tls, "--bootstrap-servers=PLAINTEXT://a:1"],
+            Err(env::KAFKA_SECURITY_PROTOCOL),
+        );
+        check_protocol(
+            &["--bootstrap-servers=SSL://a:1,b:1"],
+            Err(env::KAFKA_BOOTSTRAP_SERVERS),
+        );
+    }
+
+    #[test]
+    fn producers_are_idempotent_unless_it_is_disabled() {
+        for (options, expected) in [(&[][..], true), (&["--enable-idempotence=false"], false)] {
+            let line = <Line as clap::Parser>::parse_from([&["test"], options].concat());
+            let settings = line.kafka.settings().expect("valid settings");
+            assert_eq!(settings.idempotent_producer, expected, "{options:?}");
+        }
+    }
+
+    #[test]
+    fn clients_get_brokers_without_a_protocol_and_the_mechanism_of_tokens() {
+        let brokers = "--bootstrap-servers=SASL_SSL://a:1,SASL_SSL://b:1";
+        let line = <Line as clap::Parser>::parse_from([&["test", brokers], &TOKEN[..]].concat());
+        let settings = line.kafka.settings().expect("valid settings");
+        let of_librdkafka = settings.client_settings();
+        for expected in [
+            ("bootstrap.servers", "a:1,b:1"),
+            ("security.protocol", "sasl_ssl"),
+            ("sasl.mechanisms", "OAUTHBEARER"),
+        ] {
+            let expected = (expected.0, expected.1.to_owned());
+            assert!(of_librdkafka.contains(&expected), "{expected:?}");
+        }
+        let cluster = settings.cluster_settings().expect("readable files");
+        assert_eq!(cluster.bootstrap_servers, "a:1,b:1");
+        assert!(matches!(cluster.sasl, Some(separation_kafka::Sasl::Token(_))));
+        assert!(settings.tokens.is_some());
     }
 
     #[test]
@@ -314,11 +388,11 @@ mod tests {
                 ca: Some(text(include_str!("../../Cargo.toml"))),
                 client: None,
             }),
-            sasl: Some(separation_kafka::Sasl {
+            sasl: Some(separation_kafka::Sasl::Password(Password {
                 mechanism: SaslMechanism::ScramSha512,
                 username: text("ann"),
                 password: text("x"),
-            }),
+            })),
         };
         assert_eq!(settings.cluster_settings(), Ok(expected));
     }

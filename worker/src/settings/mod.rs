@@ -2,15 +2,18 @@
 //!
 //! Each option has the environment variable that uvr5-api and the operator set. Secrets are never printed.
 
+mod certificates;
 mod consumer;
 mod kafka;
+mod kafka_sasl;
 mod model;
 mod model_address;
 mod outbound;
 mod storage;
 
 pub use consumer::{ConsumedRole, ConsumerArguments, ConsumerSettings, DeleteInput};
-pub use kafka::{KafkaArguments, KafkaSettings, Sasl};
+pub use kafka::{KafkaArguments, KafkaSettings};
+pub use kafka_sasl::Sasl;
 pub use model::{ModelArguments, ModelDirectories, ModelReference, parse_megabytes};
 pub use model_address::{AddressNames, ModelAddress, ModelLocation, Sha256Hex};
 pub use outbound::{OutboundAllow, OutboundArguments, WebhookArguments};

@@ -24,7 +24,9 @@ pub use error::{Disk, StorageError};
 pub use finals::{FinalManifest, FinalStatus, Finals, WebhookState};
 pub use manifest::{InputIdentity, StagedStem, StagingManifest};
 pub use public_url::public_url;
-pub use s3::{Created, ListedObject, ObjectHead, PreparedObject, S3, TimeLimits, TransferLimits};
+pub use s3::{
+    Created, ListedObject, ObjectHead, PreparedObject, PresignedLink, S3, TimeLimits, TransferLimits,
+};
 pub(crate) use s3::{OpenObject, Pages};
 pub use scratch::{AttemptScratch, Scratch};
 pub use staging::{StagedInput, Staging, StemFiles, StemSource, StoredStems};

@@ -11,7 +11,7 @@ use url::Url;
 use super::TaskStore;
 use super::area::{ClientPart, Kind};
 use crate::settings::ObjectAddress;
-use crate::storage::{PreparedObject, StemSource, StorageError};
+use crate::storage::{PreparedObject, PresignedLink, StemSource, StorageError};
 
 /// Bytes that are encoded in `filename*` (RFC 5987, 3.2.1).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
@@ -108,10 +108,9 @@ impl TaskStore {
         valid: Duration,
     ) -> Result<Option<Url>, StorageError> {
         let header = content_disposition(file_name);
-        self.area
-            .s3()
-            .presigned_get(&self.stem(id, file), &header, valid)
-            .await
+        let stem = self.stem(id, file);
+        let link = self.area.s3().presigned_get(&stem, &header, valid).await;
+        Ok(link?.map(|link| link.url))
     }
 
     /// Removes a task's stems, peaks and previews.
@@ -132,7 +131,7 @@ impl TaskStore {
         client: &str,
         id: &TaskId,
         valid: Duration,
-    ) -> Result<Option<Url>, StorageError> {
+    ) -> Result<Option<PresignedLink>, StorageError> {
         let address = self.upload(client, id);
         self.area.s3().presigned_put(&address, valid).await
     }

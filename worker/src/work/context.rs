@@ -41,7 +41,7 @@ struct Deadlines {
     step: Option<Instant>,
 }
 
-/// The service loop's side of a [`WorkContext`].
+/// The service loop's side of a [`WorkContext`]. Dropping it cancels the work: also what runs on another thread.
 #[derive(Debug)]
 pub struct WorkSupervisor {
     /// Requests of the work; each must be answered.
@@ -248,6 +248,12 @@ impl WorkSupervisor {
     }
 }
 
+impl Drop for WorkSupervisor {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,5 +293,14 @@ mod tests {
             context.confirm().await.expect_err("no receiver").class(),
             ErrorClass::Interrupted
         );
+    }
+
+    #[test]
+    fn a_separation_stops_when_the_service_loop_drops_its_task() {
+        let (context, work) = context();
+        let control = context.control();
+        assert!(control.check(Instant::now()).is_ok());
+        drop(work);
+        assert!(control.check(Instant::now()).is_err());
     }
 }

@@ -12,6 +12,8 @@ mod hostile_audio;
 mod in_memory;
 mod model_store;
 mod models;
+mod msk_tokens;
+mod oauth_proxy;
 mod oracle;
 mod service;
 mod stopping;

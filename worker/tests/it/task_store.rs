@@ -363,7 +363,7 @@ async fn links_let_a_client_without_credentials_upload_and_download() {
 
     let upload = store.presigned_upload("Ann Ä", id, valid).await.unwrap().unwrap();
     assert_eq!(store.upload_size("Ann Ä", id).await.unwrap(), None);
-    let request = http.put(upload).header(header::CONTENT_TYPE, "audio/mpeg");
+    let request = http.put(upload.url).header(header::CONTENT_TYPE, "audio/mpeg");
     let response = request.body("a song").send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(store.upload_size("Ann Ä", id).await.unwrap(), Some(6));

@@ -11,7 +11,7 @@ const require = createRequire(path.join(config.packages, "index.js"));
 const { chromium } = require("playwright-core");
 const axe = require("axe-core");
 
-const STEP_LIMIT_MS = 60_000;
+const STEP_LIMIT_MS = 180_000;
 const DESKTOP = { width: 900, height: 900 };
 const PHONE = { width: 360, height: 740 };
 

@@ -164,6 +164,8 @@ async fn messages_that_are_published_after_the_reading_began_are_not_read() {
         ssl_ca: None,
         ssl_client: None,
         sasl: None,
+        tokens: None,
+        idempotent_producer: true,
     };
     let name = topic.clone();
     let open = tokio::task::spawn_blocking(move || TopicReader::open(&settings, "test", &name).unwrap());

@@ -36,11 +36,12 @@ fn authenticates(rig: &Rig, options: WorkerOptions, password: &str) -> WorkerOpt
 }
 
 /// The body of a worker's `/ready`.
-async fn ready(worker: &Worker) -> String {
+pub(crate) async fn ready(worker: &Worker) -> String {
     ask(admin(worker).await, "/ready").await.unwrap().1
 }
 
-async fn reports(worker: &Worker, dependency: &str) {
+/// Waits until a worker reports that `dependency` refuses it.
+pub(crate) async fn reports(worker: &Worker, dependency: &str) {
     eventually("the refusal in /ready", STEP_TIMEOUT, async || {
         ready(worker)
             .await

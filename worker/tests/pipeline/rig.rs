@@ -43,7 +43,11 @@ impl Rig {
 
     /// A new site on these brokers and the object store that all tests share.
     pub(crate) async fn on(kafka: &'static Kafka, partitions: i32) -> Self {
-        let s3 = S3Server::shared().await.unwrap();
+        Self::with(kafka, S3Server::shared().await.unwrap(), partitions).await
+    }
+
+    /// A new site on these servers.
+    pub(crate) async fn with(kafka: &'static Kafka, s3: &'static S3Server, partitions: i32) -> Self {
         Self {
             kafka,
             s3,

@@ -57,7 +57,7 @@ async fn cancel(rig: &Rig, task: &str) {
 }
 
 /// Waits until the committed progress of the running task is at least `percent`.
-async fn progress_reaches(rig: &Rig, percent: u8) {
+pub(crate) async fn progress_reaches(rig: &Rig, percent: u8) {
     eventually("the progress committed", STEP_TIMEOUT, async || {
         let (group, topic) = (&rig.site.processor_group, &rig.site.task_topic);
         let lag = rig.kafka.lag(group, topic).await?;
@@ -180,7 +180,7 @@ async fn a_task_canceled_while_running_stops_and_its_partition_continues() {
 }
 
 /// Posts almost four hours of silence, which a test model separates in minutes: a file without blocks on the disk.
-async fn submit_hours(rig: &Rig) -> String {
+pub(crate) async fn submit_hours(rig: &Rig) -> String {
     let data_bytes = 14_000 * 44_100 * 4_u32;
     let mut header = song(0.0, 1);
     header[4..8].copy_from_slice(&(data_bytes + 36).to_le_bytes());

@@ -1,5 +1,5 @@
-//! End-to-end benchmarks on a real cluster: work lost while each component around the workers fails, time
-//! from a message at zero pods to its task's start, and the size of the images.
+//! End-to-end benchmarks on a real cluster: work lost while each component around the workers fails and while workers
+//! are evicted, time from a message at zero pods to its task's start, and the size of the images.
 //!
 //! The measurements are made by the benchmark of the scenarios package.
 
@@ -17,6 +17,16 @@ struct TaskFaults {
     repeated: usize,
     duplicate_results: usize,
     failed_pods: usize,
+}
+
+#[derive(Debug, Deserialize)]
+struct Evictions {
+    /// From each eviction to the start of its task on another worker.
+    seconds: Vec<f64>,
+    lost: usize,
+    repeated: usize,
+    failed_pods: usize,
+    dead_letters: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -44,6 +54,37 @@ pub(super) fn faults(bench: &Bench<'_>) -> Result<Section> {
             row("tasks separated again", |run| run.repeated),
             row("tasks with several results or webhook ids", |run| run.duplicate_results),
             row("pods killed or exited with an error", |run| run.failed_pods),
+        ],
+    })
+}
+
+pub(super) fn evictions(bench: &Bench<'_>) -> Result<Section> {
+    // Workers can be held only in the test images.
+    prepare(bench, ImageProfile::Tests)?;
+    let found: Evictions = measure(bench, &["evictions"])?;
+    let trials = found.seconds.len();
+    let [min, median, max] = Spread::from_figures(found.seconds)
+        .context("there were no runs")?
+        .cells(1);
+    let row = |what: &str, figure: String| vec![what.to_owned(), figure];
+    Ok(Section {
+        title: "Cluster: evictions",
+        text: format!(
+            "{trials} workers evicted with a notice of 30 s, 20 s after the start of a task of 60 s, with `drainSeconds: 25`, \
+             heartbeats every 3 s and an idle worker. Target: a start on the other worker within 15 s; otherwise all zero."
+        ),
+        header: vec!["", "figure"],
+        rows: vec![
+            row("seconds to the start on another worker: min", min),
+            row("median", median),
+            row("max", max),
+            row("tasks lost", found.lost.to_string()),
+            row("tasks separated again", found.repeated.to_string()),
+            row("dead letters", found.dead_letters.to_string()),
+            row(
+                "pods killed or exited with an error",
+                found.failed_pods.to_string(),
+            ),
         ],
     })
 }

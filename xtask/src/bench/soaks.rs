@@ -12,6 +12,12 @@ const REFUSAL_SECONDS: &str = "600";
 /// Number of stalled rolling updates.
 const ROLLOUTS: &str = "20";
 
+/// Number of consumers of another protocol that join a pool's group.
+const FOREIGN_CONSUMERS: &str = "50";
+
+/// Number of rotations of each kind of credentials.
+const ROTATIONS: &str = "100";
+
 /// Length of the songs that are compared with an oracle, in seconds.
 const ORACLE_SONG_SECONDS: &str = "600";
 
@@ -84,6 +90,47 @@ pub(super) fn rollouts(bench: &Bench<'_>) -> Result<Section> {
             .to_owned(),
         header: vec!["", "count"],
         rows: vec![vec!["updates in which no busy pod was deleted".to_owned(), ROLLOUTS.to_owned()]],
+    })
+}
+
+pub(super) fn foreign_consumers(bench: &Bench<'_>) -> Result<Section> {
+    run(
+        bench,
+        "cluster",
+        "a_consumer_of_the_kip_848_protocol",
+        ("SEPARATION_TEST_FOREIGN_CONSUMERS", FOREIGN_CONSUMERS),
+    )?;
+    Ok(Section {
+        title: "Consumers of the KIP-848 protocol in a pool's group",
+        text: "Another client joins the group of three to five workers with the consumer protocol, while some have tasks and the others \
+               are about to be removed, on a real Kafka and API server. The run fails if the conflict is not reported within 5 \
+               readings once the broker lists the client, or a pod with a task is removed."
+            .to_owned(),
+        header: vec!["", "count"],
+        rows: vec![vec![
+            "joins that were reported, with every busy pod kept".to_owned(),
+            FOREIGN_CONSUMERS.to_owned(),
+        ]],
+    })
+}
+
+pub(super) fn rotations(bench: &Bench<'_>) -> Result<Section> {
+    for program in ["cluster", "pipeline"] {
+        run(
+            bench,
+            program,
+            "rotations::",
+            ("SEPARATION_TEST_ROTATIONS", ROTATIONS),
+        )?;
+    }
+    Ok(Section {
+        title: "Rotations of credentials",
+        text: "SCRAM passwords, client certificates, client secrets and the signing keys of tokens are rotated while messages arrive, \
+               on a real Kafka and API server. The run fails if the operator stops reading the lag, the pods of a rotated Secret are not \
+               replaced, a worker does not complete a task after each rotation, or a secret is in a log."
+            .to_owned(),
+        header: vec!["", "count"],
+        rows: vec![vec!["rotations of each kind".to_owned(), ROTATIONS.to_owned()]],
     })
 }
 

@@ -83,6 +83,7 @@ fn settings() -> WorkerSettings {
         model: crate::plan::Model::named("builtin"),
         image: "worker:test".into(),
         allowed: BTreeSet::new(),
+        audiences: BTreeSet::new(),
     }
 }
 

@@ -41,6 +41,7 @@ pub(in crate::reconcile) fn status(cluster: &str, topic: &str, offsets: &[i64]) 
         cluster_id: cluster.to_owned(),
         consumer_group: "separators".to_owned(),
         committed: offsets.to_vec(),
+        workers_joined: false,
         partitions: 2,
         initial_offset: InitialOffset::Latest,
         initialized_time: Time(Timestamp::UNIX_EPOCH),
@@ -337,6 +338,34 @@ fn in_another_cluster_offsets_are_initialized_and_migrated_ones_are_kept() {
 }
 
 #[test]
+fn offsets_beyond_the_end_of_a_topic_without_an_id_are_replaced_before_a_worker_starts() {
+    let mut fixture = GroupFixture::new(Some(&status("one", "", &[])));
+    fixture.topic = identity("one", "");
+    let committed = [Some(20), Some(7)];
+    let found = fixture.read(&committed, 0);
+    assert_eq!(messages(&found), 8 + 3, "nothing of the new topic is skipped");
+    assert!(fixture.offsets.is_unready(fixture.plan()));
+    let replace = |fixture: &GroupFixture| fixture.offsets.replace(fixture.plan());
+    assert_eq!(replace(&fixture), None, "a former leader may have answered");
+    fixture.read_steadily(&committed, 0);
+    assert_eq!(replace(&fixture), Some(commits(&[(0, 2)])));
+    fixture.offsets.restored(fixture.now);
+    assert_eq!(replace(&fixture), None);
+    fixture.read(&[Some(2), Some(7)], 0);
+    assert!(!fixture.offsets.is_unready(fixture.plan()));
+
+    // Members continue by themselves.
+    fixture.read_steadily(&committed, 1);
+    assert!(!fixture.offsets.is_unready(fixture.plan()));
+    assert_eq!(replace(&fixture), None);
+    // The same topic by its id: it lost messages, or a user committed that.
+    let mut fixture = GroupFixture::new(Some(&status("one", "topic", &[])));
+    fixture.read_steadily(&committed, 0);
+    assert!(!fixture.offsets.is_unready(fixture.plan()));
+    assert_eq!(replace(&fixture), None);
+}
+
+#[test]
 fn an_adoption_of_an_earlier_version_learns_its_ids_and_is_not_repeated() {
     let mut before = status("", "AAAAAAAAAAAAAAAAAAAAAA", &[]);
     before.consumer_group.clear();
@@ -380,18 +409,21 @@ fn offsets_are_recorded_at_zero_replicas_and_a_single_lost_offset_is_kept() {
 #[test]
 fn a_pool_uses_a_group_once_its_own_credentials_have_read_it() {
     let mut fixture = GroupFixture::new(None);
-    let group_use = |fixture: &GroupFixture| fixture.offsets.group_use(fixture.plan());
+    let group_use =
+        |fixture: &GroupFixture| fixture.offsets.group_use(fixture.plan(), GroupProof::Credentials);
     assert_eq!(group_use(&fixture), None);
     fixture.read(&[None], 0);
     let seen = GroupUse {
         cluster_id: "one".into(),
         is_adopted: false,
+        is_proven: true,
     };
     assert_eq!(group_use(&fixture), Some(seen));
     // The status of an earlier process counts.
     let adopted = GroupUse {
         cluster_id: "one".into(),
         is_adopted: true,
+        is_proven: true,
     };
     assert_eq!(
         group_use(&GroupFixture::new(Some(&status("one", "topic", &[])))),

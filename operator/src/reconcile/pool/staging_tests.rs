@@ -43,6 +43,7 @@ fn settings() -> WorkerSettings {
         model: Model::named("builtin"),
         image: "worker".into(),
         allowed: BTreeSet::new(),
+        audiences: BTreeSet::new(),
     }
 }
 

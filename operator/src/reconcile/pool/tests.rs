@@ -8,8 +8,11 @@ use separation_contract::environment::AWS_REGION;
 use separation_kafka::ReadError;
 use serde_json::{Value, json};
 
+use super::super::conflicts::shared_groups;
+use super::super::group_offsets::tests::{identity, polled};
 use super::*;
-use crate::decide::{GroupReading, History, LagReading, Observation, Workload, decide};
+use crate::decide::{GroupReading, History, LagReading, Member, MemberWork, Observation, Workload, decide};
+use crate::names::{client_id, pool_tag};
 use crate::plan::Model;
 use crate::watch::pool_snapshot;
 
@@ -43,12 +46,7 @@ impl UnreadPool {
         let object: DeserializeGuard<SeparationPool> = serde_json::from_value(object).expect("a pool");
         let (id, snapshot) = pool_snapshot(&object);
         let mut state = PoolState::new(&id, &snapshot, NOW);
-        let settings = WorkerSettings {
-            model: Model::named("builtin"),
-            image: "worker".into(),
-            allowed: BTreeSet::new(),
-        };
-        state.plan(&snapshot, &Arc::new(settings));
+        state.plan(&snapshot, &settings());
         if let Some(plan) = state.plan.clone() {
             for role in Role::ALL {
                 cannot_read(&mut state, &plan, role);
@@ -70,6 +68,15 @@ impl UnreadPool {
     fn is_due(&self, time: &str) -> bool {
         self.state.is_due(NOW, &at(time))
     }
+}
+
+fn settings() -> Arc<WorkerSettings> {
+    Arc::new(WorkerSettings {
+        model: Model::named("builtin"),
+        image: "worker".into(),
+        allowed: BTreeSet::new(),
+        audiences: BTreeSet::new(),
+    })
 }
 
 fn at(time: &str) -> Time {
@@ -115,6 +122,28 @@ fn a_pool_without_readings_is_due_once_its_lag_has_been_unknown_for_five_minutes
     let (ready, reason, _) = condition(&status, "Ready");
     assert_eq!((ready, reason), ("False", "LagUnknown"));
     assert!(!pool.is_due("00:05:02"), "only once");
+}
+
+#[test]
+fn a_long_grace_period_is_reported_once_for_each_generation() {
+    let mut pool = UnreadPool::new(&json!({}), &json!({}));
+    let warnings = std::mem::take(&mut pool.state.event_state.warnings);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].starts_with("processor: pods have 630 s"),
+        "{warnings:?}"
+    );
+    pool.state.plan(&pool.snapshot, &settings());
+    // Nor by the next leader, once a status was written.
+    let status = pool.snapshot.status.as_mut().expect("a status");
+    Arc::make_mut(status).observed_generation = Some(2);
+    let mut next = PoolState::new(&pool.state.id, &pool.snapshot, NOW);
+    next.plan(&pool.snapshot, &settings());
+    for state in [&pool.state, &next] {
+        assert_eq!(state.event_state.warnings, Vec::<String>::new());
+    }
+    let short = UnreadPool::new(&json!({"drainSeconds": 25}), &json!({}));
+    assert_eq!(short.state.event_state.warnings, Vec::<String>::new());
 }
 
 #[test]
@@ -171,4 +200,74 @@ fn malformed_fields_without_a_schema_stall_a_pool_that_keeps_its_offsets() {
         let kept = role_status(&status, role).expect("a role");
         assert!(kept.offsets.is_some() && pool.state.role_ref(role).adoption().is_some());
     }
+}
+
+/// A pool that has initialized the offsets of its group, which other pools name too.
+fn user_of_group(namespace: &str, created: &str) -> (Arc<PoolId>, PoolSnapshot) {
+    let object = json!({
+        "apiVersion": "separation.dev/v1beta1",
+        "kind": "SeparationPool",
+        "metadata": {
+            "name": "vocals", "namespace": namespace, "uid": namespace, "creationTimestamp": created,
+        },
+        "spec": {
+            "kafka": {"bootstrapServers": "kafka:9092"},
+            "storage": {"stems": {"bucket": "stems"}, "staging": {"s3": {}}},
+            "processor": {"consumerGroup": "separators"},
+        },
+        "status": {"processor": {"offsets": {
+            "initializedTime": created, "initialOffset": "Earliest", "partitions": 1,
+            "clusterID": "one", "topicID": "topic", "consumerGroup": "separators",
+        }}},
+    });
+    let object: DeserializeGuard<SeparationPool> = serde_json::from_value(object).expect("a pool");
+    pool_snapshot(&object)
+}
+
+/// Applies a reading of the processors' group with this member.
+fn read_group(pool: &mut PoolState, plan: &PoolPlan, member: Option<&str>) {
+    let members = member.into_iter().map(|client_id| Member {
+        pod: client_id.into(),
+        work: MemberWork::Partitions(vec![0]),
+    });
+    let group = GroupReading::Stable {
+        at: NOW,
+        members: members.collect(),
+    };
+    let offsets = &pool.role_ref(Role::Processor).offsets;
+    let topic = identity("one", "topic");
+    let polled = polled(offsets, &plan.processor, topic, &[Some(3)], group, NOW);
+    pool.read(polled, plan, &at("00:00:00"));
+}
+
+#[test]
+fn a_pool_whose_workers_were_members_holds_a_copy_also_without_replicas_and_after_a_restart() {
+    let (id, mut snapshot) = user_of_group("media", "2026-01-01T00:00:00Z");
+    let (copy_id, copy_snapshot) = user_of_group("copies", "2025-01-01T00:00:00Z");
+    let plan = snapshot.plan.clone().expect("a plan");
+    let mut pool = PoolState::new(&id, &snapshot, NOW);
+    let mut copy = PoolState::new(&copy_id, &copy_snapshot, NOW);
+    let held = |pool: &PoolState, snapshot: &PoolSnapshot, copy: &PoolState| {
+        let uses = |state: &PoolState| state.group_uses(&plan, GroupProof::Members);
+        let held = shared_groups([
+            (&id, snapshot, uses(pool)),
+            (&copy_id, &copy_snapshot, uses(copy)),
+        ]);
+        let held: Vec<String> = held.keys().map(ToString::to_string).collect();
+        held
+    };
+    let worker = client_id("vocals-processor-5c7-x2x", &pool_tag("media"));
+    // The members of another pool prove nothing.
+    read_group(&mut copy, &plan, Some(&worker));
+    assert_eq!(held(&pool, &snapshot, &copy), Vec::<String>::new());
+    for member in [Some(worker.as_str()), None] {
+        read_group(&mut pool, &plan, member);
+        read_group(&mut copy, &plan, member);
+        assert_eq!(held(&pool, &snapshot, &copy), ["copies/vocals processor"]);
+    }
+    let status = snapshot.status.as_mut().map(Arc::make_mut).expect("a status");
+    let processor = status.processor.as_mut().expect("a role");
+    processor.offsets = pool.role_ref(Role::Processor).adoption().cloned();
+    let restarted = PoolState::new(&id, &snapshot, NOW);
+    assert_eq!(held(&restarted, &snapshot, &copy), ["copies/vocals processor"]);
 }

@@ -1,5 +1,7 @@
 //! Next steps for a role with scripted committed offsets.
 
+use separation_kafka::{Commit, TopicIdentity};
+
 use super::*;
 use crate::plan::{PoolPlan, Role};
 use crate::reconcile::group_offsets::tests::{identity, members, plan, polled, status};
@@ -43,9 +45,17 @@ impl OffsetFixture {
     }
 
     fn read(&mut self, cluster: &str, committed: &[Option<i64>], count: usize) {
+        self.read_identity(identity(cluster, "topic"), committed, count);
+    }
+
+    /// Reads another topic of the cluster, and no members.
+    fn read_topic(&mut self, id: &str, committed: &[Option<i64>]) {
+        self.read_identity(identity("one", id), committed, 0);
+    }
+
+    fn read_identity(&mut self, topic: TopicIdentity, committed: &[Option<i64>], count: usize) {
         self.now = self.now + Duration::from_secs(1);
         let plan = self.plan.role(Role::Processor);
-        let topic = identity(cluster, "topic");
         let group = members(count, self.now);
         let polled = polled(&self.state.offsets, plan, topic, committed, group, self.now);
         let time = Time(jiff::Timestamp::UNIX_EPOCH);
@@ -143,6 +153,26 @@ fn recorded_offsets_are_committed_before_the_first_worker_starts() {
     fixture.state.restored(fixture.now);
     fixture.read("one", &[Some(9), Some(9)], 0);
     assert_eq!(fixture.next(&snapshot), Some(Step::Write(Write::SetReplicas(2))));
+}
+
+#[test]
+fn offsets_of_a_recreated_topic_without_an_id_are_replaced_before_the_first_worker_starts() {
+    let mut fixture = OffsetFixture::new(plan(""), Some(status("one", "", &[])));
+    let mut snapshot = deployment(0, "k:1");
+    (snapshot.manifest_hash, snapshot.owner) = (Some("new".into()), Some("pool".into()));
+    for _ in 0..5 {
+        fixture.read_topic("", &[Some(20), Some(10)]);
+        assert_eq!(fixture.next(&snapshot), None, "eight messages are queued");
+    }
+    fixture.read_topic("", &[Some(20), Some(10)]);
+    assert_eq!(
+        fixture.next(&snapshot),
+        Some(Step::Replace(vec![Commit::new(0, 2)]))
+    );
+    fixture.state.step_succeeded(fixture.now);
+    fixture.state.restored(fixture.now);
+    fixture.read_topic("", &[Some(2), Some(10)]);
+    assert_eq!(fixture.next(&snapshot), Some(Step::Write(Write::SetReplicas(1))));
 }
 
 #[test]

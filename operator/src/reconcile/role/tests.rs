@@ -41,6 +41,7 @@ spec:
             cluster_id: "cluster".to_owned(),
             consumer_group: String::new(),
             committed: Vec::new(),
+            workers_joined: false,
             partitions: 9,
             initial_offset: InitialOffset::Earliest,
             initialized_time: Time(Timestamp::UNIX_EPOCH),

@@ -1,6 +1,7 @@
 //! The Helm chart: the objects that its values give, and the values that it refuses.
 
 mod crd;
+mod identity;
 mod operator;
 mod options;
 mod plain;

@@ -199,6 +199,7 @@ fn deployments_of_a_pool() -> [Deployment; 3] {
         image: "separation-worker:test".to_owned(),
         model: Model::named("builtin"),
         allowed: BTreeSet::new(),
+        audiences: BTreeSet::new(),
     });
     let api = plan.api.as_ref().expect("an API");
     let api = api_objects(&plan, api, None, &settings, None).expect("objects");

@@ -19,7 +19,8 @@ use super::snapshot::context;
 use super::state::V1;
 use crate::task_store::{EndState, StoredFile, StoredOutcome, StoredStem, StoredTask, content_disposition};
 
-/// Time in which a client has to begin to read a stem at its presigned link.
+/// Time in which a client has to begin to read a stem at its presigned link; less if the credentials of the store end
+/// before. Then the address of the stem redirects to another link.
 const LINK_VALID: Duration = Duration::from_secs(15 * 60);
 
 /// File of the peaks of all stems.

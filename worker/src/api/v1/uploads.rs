@@ -15,9 +15,9 @@ use super::super::app::App;
 use super::super::clients::Client;
 use super::identity::new_id;
 use super::problem::{Problem, ProblemCode};
-use crate::clock::{rfc3339, unix_time};
+use crate::clock::rfc3339;
 
-/// Time in which a client has to begin to send its song.
+/// Time in which a client has to begin to send its song; less if the credentials of the store end before.
 const UPLOAD_VALID: Duration = Duration::from_secs(60 * 60);
 
 /// Maximum number of a client's uploads whose song is stored and that have no queued task. The store keeps them for two
@@ -50,9 +50,8 @@ pub(in crate::api) async fn create(
 ) -> Result<(StatusCode, Json<UploadView>), Problem> {
     let v1 = app.v1()?;
     let id = new_id();
-    let expires_at = rfc3339(unix_time().as_secs() + UPLOAD_VALID.as_secs());
-    let url = v1.store.presigned_upload(&client.name, &id, UPLOAD_VALID).await?;
-    let url = url.ok_or_else(|| {
+    let link = v1.store.presigned_upload(&client.name, &id, UPLOAD_VALID).await?;
+    let link = link.ok_or_else(|| {
         let detail = format!(
             "this API has no uploads, because {} is not set; fix: send the song to /v1/tasks",
             env::S3_PUBLIC_ENDPOINT
@@ -68,13 +67,13 @@ pub(in crate::api) async fn create(
     }
     let upload = UploadRequest {
         method: "PUT",
-        url: url.into(),
+        url: link.url.into(),
         headers: BTreeMap::new(),
     };
     let view = UploadView {
         id,
         upload,
-        expires_at,
+        expires_at: rfc3339(link.expires_at),
     };
     Ok((StatusCode::CREATED, Json(view)))
 }

@@ -13,9 +13,10 @@ use aws_sdk_s3::config::{
     Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
     StalledStreamProtectionConfig,
 };
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use secrecy::ExposeSecret as _;
+use separation_kafka::aws_http_client;
 
+use super::signer::Signer;
 use super::{S3, TransferLimits};
 use crate::settings::S3Settings;
 
@@ -56,13 +57,7 @@ impl S3 {
 
     /// [`connect`](Self::connect) with other time limits.
     pub async fn connect_within(settings: &S3Settings, times: TimeLimits) -> Self {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
-        Self::connect_through(http, settings, times).await
-    }
-
-    async fn connect_through(http: SharedHttpClient, settings: &S3Settings, times: TimeLimits) -> Self {
+        let http = aws_http_client();
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone());
         if let Some(credentials) = &settings.credentials {
             let token = credentials.session_token.as_ref();
@@ -90,13 +85,17 @@ impl S3 {
                     .build(),
             );
         let public = settings.public_endpoint.as_ref();
-        let signer = public.map(|endpoint| builder.clone().endpoint_url(endpoint.as_str()));
+        let signer = public
+            .zip(shared.credentials_provider())
+            .map(|(endpoint, provider)| {
+                Signer::new(builder.clone().endpoint_url(endpoint.as_str()), provider)
+            });
         if let Some(endpoint) = &settings.endpoint {
             builder = builder.endpoint_url(endpoint.as_str());
         }
         Self {
             client: aws_sdk_s3::Client::from_conf(builder.build()),
-            signer: signer.map(|signer| aws_sdk_s3::Client::from_conf(signer.build())),
+            signer,
             limits: TransferLimits::default(),
             times,
         }
@@ -138,13 +137,11 @@ fn region(settings: &S3Settings, http: SharedHttpClient) -> RegionProviderChain 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
-    use aws_smithy_http_client::Connector;
-    use aws_smithy_http_client::proxy::ProxyConfig;
     use clap::Parser as _;
-    use tokio::io::{AsyncBufReadExt as _, BufReader};
-    use tokio::net::TcpListener;
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::settings::S3Arguments;
@@ -152,69 +149,71 @@ mod tests {
     /// Set in the child process, which connects.
     const CHILD: &str = "SEPARATION_TEST_CONNECTS";
 
+    const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+    const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+
     #[derive(Debug, clap::Parser)]
     struct Line {
         #[command(flatten)]
         s3: S3Arguments,
     }
 
-    /// Prints the first host that the SDK connects to with the environment of this process.
+    /// Sends a request with the environment of this process.
     #[tokio::test]
-    #[allow(clippy::print_stdout, reason = "the parent reads it")]
     async fn child_that_connects() {
         if std::env::var_os(CHILD).is_none() {
             return;
         }
-        let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = proxy.local_addr().unwrap();
-        let http = aws_smithy_http_client::Builder::new().build_with_connector_fn(move |_, _| {
-            let proxy = ProxyConfig::all(format!("http://{address}")).unwrap();
-            Connector::builder()
-                .proxy_config(proxy)
-                .tls_provider(Provider::Rustls(CryptoMode::Ring))
-                .build()
-        });
         let settings = Line::parse_from(["test"]).s3.settings().unwrap();
-        let s3 = S3::connect_through(http, &settings, TimeLimits::default()).await;
-        let request = s3.client.head_object().bucket("stems").key("a").send();
-        let first_line = async {
-            let (stream, _) = proxy.accept().await.unwrap();
-            let mut line = String::new();
-            BufReader::new(stream).read_line(&mut line).await.unwrap();
-            line
-        };
-        tokio::select! {
-            line = first_line => println!("first request: {line}"),
-            answer = request => panic!("{answer:?}"),
-        }
+        let s3 = S3::connect(&settings).await;
+        let answer = s3.client.head_object().bucket("stems").key("a").send().await;
+        panic!("{answer:?}");
     }
 
-    #[track_caller]
-    fn first_request(home: &Path, environment: &[(&str, &str)]) -> String {
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "--nocapture",
-                "storage::s3::connect::tests::child_that_connects",
-            ])
+    async fn listen() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        (listener, url)
+    }
+
+    /// The connection of the next client, after the first line of its request.
+    async fn accept(listener: &TcpListener) -> (TcpStream, String) {
+        let accepted = tokio::time::timeout(ANSWER_LIMIT, listener.accept()).await;
+        let (stream, _) = accepted.expect("a connection").unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        (stream.into_inner(), line.trim().to_owned())
+    }
+
+    fn child(home: &Path, environment: &[(&str, &str)]) -> Command {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child
+            .args(["--exact", "storage::s3::connect::tests::child_that_connects"])
             .env_clear()
             .env("HOME", home)
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .envs(environment.iter().copied())
             .env(CHILD, "1")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let line = text.lines().find_map(|line| line.split_once("first request: "));
-        line.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
-            .1
-            .trim()
-            .to_owned()
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        child
     }
 
-    #[test]
-    fn without_region_and_endpoint_the_sdks_provider_chain_decides() {
-        const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+    /// The first request that the proxy receives from a process with this environment.
+    async fn first_request(home: &Path, environment: &[(&str, &str)]) -> String {
+        let (proxy, url) = listen().await;
+        let mut child = child(home, environment);
+        let mut child = child.env("HTTPS_PROXY", url).spawn().unwrap();
+        let (_, request) = accept(&proxy).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        request
+    }
+
+    #[tokio::test]
+    async fn without_region_and_endpoint_the_sdks_provider_chain_decides() {
         let home = tempfile::tempdir().unwrap();
         let aws = home.path().join(".aws");
         std::fs::create_dir(&aws).unwrap();
@@ -244,14 +243,38 @@ mod tests {
                 "sts.eu-central-1.amazonaws.com",
             ),
         ] {
-            let request = first_request(home.path(), &environment);
+            let request = first_request(home.path(), &environment).await;
             assert_eq!(request, format!("CONNECT {host}:443 HTTP/1.1"), "{environment:?}");
         }
         let endpoint = [&KEYS[..], &[auto, ("S3_ENDPOINT_URL", "https://s3.example")]].concat();
-        let request = first_request(home.path(), &endpoint);
+        let request = first_request(home.path(), &endpoint).await;
         assert_eq!(request, "CONNECT s3.example:443 HTTP/1.1");
         let nowhere = tempfile::tempdir().unwrap();
-        let request = first_request(nowhere.path(), &[&KEYS[..], &[auto]].concat());
+        let request = first_request(nowhere.path(), &[&KEYS[..], &[auto]].concat()).await;
         assert_eq!(request, "CONNECT stems.s3.us-east-1.amazonaws.com:443 HTTP/1.1");
+    }
+
+    #[tokio::test]
+    async fn a_containers_credentials_are_requested_directly_and_the_store_through_the_proxy() {
+        let home = tempfile::tempdir().unwrap();
+        let ((agent, agent_url), (proxy, proxy_url)) = (listen().await, listen().await);
+        let credentials = format!("{agent_url}/v1/credentials");
+        let environment = [
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", credentials.as_str()),
+            ("S3_ENDPOINT_URL", "http://s3.example"),
+            ("HTTP_PROXY", proxy_url.as_str()),
+        ];
+        let mut child = child(home.path(), &environment).spawn().unwrap();
+        let (mut stream, request) = accept(&agent).await;
+        assert_eq!(request, "GET /v1/credentials HTTP/1.1");
+        let body =
+            r#"{"AccessKeyId":"a","SecretAccessKey":"b","Token":"c","Expiration":"2099-01-01T00:00:00Z"}"#;
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length";
+        let response = format!("{head}: {}\r\n\r\n{body}", body.len());
+        stream.write_all(response.as_bytes()).await.unwrap();
+        let (_, request) = accept(&proxy).await;
+        assert_eq!(request, "HEAD http://s3.example/stems/a HTTP/1.1");
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

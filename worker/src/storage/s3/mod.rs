@@ -8,6 +8,7 @@ mod listing;
 mod multipart;
 mod presign;
 mod response;
+mod signer;
 mod transfer;
 
 use std::path::Path;
@@ -21,9 +22,11 @@ pub use connect::TimeLimits;
 pub use create::Created;
 pub use listing::ListedObject;
 pub(crate) use listing::Pages;
+pub use signer::PresignedLink;
 pub use transfer::{PreparedObject, TransferLimits};
 
 use self::response::response;
+use self::signer::Signer;
 use super::StorageError;
 use crate::error::ErrorClass;
 use crate::settings::ObjectAddress;
@@ -42,7 +45,7 @@ const PRECONDITION_FAILED: &str = "PreconditionFailed";
 pub struct S3 {
     client: aws_sdk_s3::Client,
     /// Signs links for the public endpoint; none without one.
-    signer: Option<aws_sdk_s3::Client>,
+    signer: Option<Signer>,
     limits: TransferLimits,
     times: TimeLimits,
 }

@@ -5,12 +5,14 @@ use std::future::ready;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
 use separation_worker::model::sha256_of_file;
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
 
 use super::{Bench, check_failed, check_refused, errors, reports};
@@ -205,6 +207,29 @@ fn help_shows_no_address_that_the_environment_has() {
         text.contains("MODEL_URI") && !text.contains("pass-of-ann"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn a_model_is_downloaded_through_the_environments_proxy() {
+    let bench = Bench::new();
+    let song = bench.song("song.wav");
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy_url = format!("http://localhost:{}", proxy.local_addr().unwrap().port());
+    let checksum = "0".repeat(64);
+    let model = "https://models.example/a.onnx";
+    let mut command = bench.command(&[&song], &["--model", model, "--model-sha256", &checksum]);
+    command
+        .env("HTTPS_PROXY", proxy_url)
+        .env("NO_PROXY", "")
+        .env("MODEL_CACHE_DIR", bench.path("models"));
+    let mut running = command.spawn().unwrap();
+    let accepted = tokio::time::timeout(Duration::from_secs(60), proxy.accept()).await;
+    let (stream, _) = accepted.expect("a request to the proxy").unwrap();
+    let mut request = String::new();
+    BufReader::new(stream).read_line(&mut request).await.unwrap();
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!(request.trim_end(), "CONNECT models.example:443 HTTP/1.1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
