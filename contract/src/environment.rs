@@ -105,6 +105,8 @@ pub const API_KEYS: &str = "API_KEYS";
 pub const API_PUBLIC_URL: &str = "API_PUBLIC_URL";
 /// The longest song of an API v1 task, in seconds.
 pub const MAX_INPUT_SECONDS: &str = "MAX_INPUT_SECONDS";
+/// How the API chooses the partition of a task: `idle` or `key`.
+pub const PLACEMENT: &str = "PLACEMENT";
 /// Seconds between two commits of a running task's progress.
 pub const PROGRESS_SECONDS: &str = "PROGRESS_SECONDS";
 /// The largest song that the API accepts, in bytes.

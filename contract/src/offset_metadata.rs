@@ -4,6 +4,7 @@
 //! kept and ignored. Parsing never fails: malformed fields count as absent.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Longest record that is written, in bytes. By default, brokers refuse more than 4,096 (`offset.metadata.max.bytes`).
 pub const MAX_METADATA_BYTES: usize = 512;
@@ -22,12 +23,13 @@ pub struct OffsetMetadata {
     pub draining: bool,
     /// When processing started, in Unix seconds; read by the operator and the API.
     pub start: Option<u64>,
-    /// Progress of the work, 0 to 100; read by the API.
+    /// Progress of the work, 0 to 100; read by the operator and the API.
     pub percent: Option<u8>,
     /// The dependency that refuses the worker; read by the operator.
     pub held: Option<Hold>,
-    /// How long the worker's last message took, in seconds; read by the operator.
-    pub last: Option<u64>,
+    /// How long the message before this one took its worker, until its commit; none if it failed or was a duplicate.
+    /// Written by workers in seconds with one decimal, read by the operator and the API.
+    pub last: Option<Duration>,
     /// The message is in the dead-letter topic; written and read by workers, so that it is published there only once.
     pub dead_lettered: bool,
     /// Fields of other versions, unchanged.
@@ -80,6 +82,15 @@ impl OffsetMetadata {
         }
     }
 
+    /// A record with only the time of the last message.
+    #[must_use]
+    pub fn last(last: Option<Duration>) -> Self {
+        Self {
+            last,
+            ..Self::default()
+        }
+    }
+
     /// Parses a record. Metadata of other programs gives an empty record.
     #[must_use]
     pub fn parse(metadata: &str) -> Self {
@@ -94,13 +105,17 @@ impl OffsetMetadata {
                 "start" => read.start = value.parse().ok(),
                 "percent" => read.percent = value.parse().ok().filter(|percent| *percent <= 100),
                 "held" => read.held = Hold::parse(value),
-                "last" => read.last = value.parse().ok(),
+                "last" => read.last = parse_seconds(value),
                 "letter" => read.dead_lettered = value == "1",
                 _ => read.others.push((key.to_owned(), value.to_owned())),
             }
         }
         read
     }
+}
+
+fn parse_seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
 }
 
 /// At most [`MAX_METADATA_BYTES`]; empty if no field is set. Fields of other versions are omitted if they do not fit.
@@ -114,7 +129,7 @@ impl fmt::Display for OffsetMetadata {
             self.held
                 .as_ref()
                 .map(|held| format!("held={}@{}", held.dependency, held.since)),
-            self.last.map(|last| format!("last={last}")),
+            self.last.map(|last| format!("last={:.1}", last.as_secs_f64())),
             self.dead_lettered.then(|| "letter=1".to_owned()),
         ];
         let others = self
@@ -148,11 +163,11 @@ mod tests {
             start: Some(1_763_683_200),
             percent: Some(40),
             held: Some(Hold::new("s3:403", 1_763_683_100)),
-            last: Some(77),
+            last: Some(Duration::from_millis(77_500)),
             dead_lettered: true,
             others: vec![("later".to_owned(), "1".to_owned())],
         };
-        let text = "attempt=2;draining=1;start=1763683200;percent=40;held=s3:403@1763683100;last=77;letter=1;later=1";
+        let text = "attempt=2;draining=1;start=1763683200;percent=40;held=s3:403@1763683100;last=77.5;letter=1;later=1";
         assert_eq!(record.to_string(), text);
         assert_eq!(OffsetMetadata::parse(text), record);
     }
@@ -172,6 +187,8 @@ mod tests {
             "NO_METADATA",
             "held=s3",
             "percent=101",
+            "last=-1",
+            "last=NaN",
             ";;=",
         ] {
             let mut read = OffsetMetadata::parse(text);

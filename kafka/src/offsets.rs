@@ -1,4 +1,4 @@
-//! Start and end offsets of partitions, requested from their leaders.
+//! Start and end offsets of partitions, and offsets at a time, requested from their leaders.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -31,6 +31,9 @@ pub enum OffsetKind {
     Start,
     /// The end offset as `read_committed` consumers see it: the last stable offset.
     End,
+    /// The first offset whose message has this timestamp or a later one, in milliseconds since the Unix epoch;
+    /// [`i64::MAX`] if all messages are older.
+    At(i64),
     /// The end offset as `read_uncommitted` consumers see it. It is greater while a transaction is open.
     HighWatermark,
 }
@@ -136,7 +139,7 @@ impl Cluster {
         }
         for (leader, partitions, response) in join_all(requested).await {
             match response {
-                Ok(response) => record_response(&partitions, &response, found, &mut to_retry),
+                Ok(response) => record_response(&partitions, kind, &response, found, &mut to_retry),
                 Err(why) => {
                     for partition in partitions {
                         found.insert(partition.clone(), Err(why.clone()));
@@ -165,6 +168,7 @@ fn offsets_request(partitions: &[TopicPartition], kind: OffsetKind) -> ListOffse
         OffsetKind::Start => (-2, READ_COMMITTED),
         OffsetKind::End => (-1, READ_COMMITTED),
         OffsetKind::HighWatermark => (-1, READ_UNCOMMITTED),
+        OffsetKind::At(timestamp) => (timestamp.max(0), READ_COMMITTED),
     };
     let of_topics = partitions.chunk_by(|one, next| one.topic == next.topic);
     let topics = of_topics.map(|partitions| {
@@ -187,6 +191,7 @@ fn offsets_request(partitions: &[TopicPartition], kind: OffsetKind) -> ListOffse
 
 fn record_response(
     requested: &[TopicPartition],
+    kind: OffsetKind,
     response: &ListOffsetsResponse,
     found: &mut Offsets,
     to_retry: &mut ToRetry,
@@ -201,7 +206,12 @@ fn record_response(
     for partition in requested {
         let offset = match offsets.get(&(&*partition.topic, partition.partition)) {
             None => Err(ReadError::malformed("the broker's response omits the partition")),
-            Some((0, offset)) if *offset < 0 => Err(ReadError::malformed("the broker returned no offset")),
+            Some((0, offset)) if *offset < 0 => match kind {
+                OffsetKind::At(_) => Ok(i64::MAX),
+                OffsetKind::Start | OffsetKind::End | OffsetKind::HighWatermark => {
+                    Err(ReadError::malformed("the broker returned no offset"))
+                }
+            },
             Some((0, offset)) => Ok(*offset),
             Some((code, _)) => {
                 if is_retriable(*code) {

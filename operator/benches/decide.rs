@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use separation_operator::decide::{
-    CostAnnotation, GroupReading, History, Lag, LagByPartition, LagReading, Member, MemberWork, Mode, Moment,
-    Observation, Pod, PodState, Policy, ReplicaLimits, Target, Workload, decide,
+    CostAnnotation, Estimates, GroupReading, History, Lag, LagByPartition, LagReading, Member, MemberWork,
+    Mode, Moment, Observation, PartitionQueue, Pod, PodState, Policy, Queue, ReplicaLimits, RunningTask,
+    Target, Workload, decide,
 };
 
 const PARTITIONS: i32 = 1_000;
@@ -27,11 +28,19 @@ fn main() {
     };
     let scaling_up = observation(GroupReading::NotRead, 0);
     let busy = observation(members(), PODS);
+    let start_deadline = Policy {
+        target: Target::StartDeadline {
+            deadline: Duration::from_secs(60),
+        },
+        ..policy
+    };
+    let queued = with_queue(observation(members(), PODS));
     let report = serde_json::json!({
         "partitions": PARTITIONS,
         "pods": PODS,
         "scaling_up_us": microseconds(&policy, &scaling_up),
         "with_members_us": microseconds(&policy, &busy),
+        "start_deadline_us": microseconds(&start_deadline, &queued),
     });
     #[expect(clippy::print_stdout, reason = "the one thing that this program prints")]
     {
@@ -48,6 +57,7 @@ fn observation(group: GroupReading, pods: i32) -> Observation {
         state: PodState::Ready,
         cost_annotation: CostAnnotation::Absent,
         replica_set: Arc::clone(&set),
+        created: None,
     });
     let pods: Vec<Pod> = pods.collect();
     Observation {
@@ -65,6 +75,38 @@ fn observation(group: GroupReading, pods: i32) -> Observation {
         },
         conflict: None,
         refusal: None,
+        estimates: Estimates::default(),
+        queue: None,
+    }
+}
+
+/// Every tenth partition has a running message and a queued one; the queued ones arrived in ten readings.
+fn with_queue(observation: Observation) -> Observation {
+    let read_at = observation.lag.at;
+    let has_messages = |partition: i32| partition % 10 == 0;
+    let partitions = (0..PARTITIONS)
+        .filter(|partition| has_messages(*partition))
+        .map(|partition| {
+            let arrival = u64::try_from(partition % 100 / 10).unwrap_or(0);
+            PartitionQueue {
+                partition,
+                arrivals: vec![(Moment::default(), 1), (Moment::from_millis(100 * arrival), 1)],
+                running: Some(RunningTask {
+                    since: Moment::default(),
+                    percent: u8::try_from(partition % 100).ok(),
+                }),
+            }
+        });
+    let messages = (0..PARTITIONS).map(|partition| 2 * u64::from(has_messages(partition)));
+    Observation {
+        lag: LagReading {
+            at: read_at,
+            lag: Lag::Known(LagByPartition::from_messages(messages)),
+        },
+        queue: Some(Queue {
+            partitions: partitions.collect(),
+        }),
+        ..observation
     }
 }
 

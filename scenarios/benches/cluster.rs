@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use separation_scenarios::{
-    Notice, Outcome, Pool, PoolOptions, STEP_TIMEOUT, System, evict_busy_workers, sixty_tasks_under_faults,
+    Notice, Outcome, Pool, PoolOptions, STAGES, STEP_TIMEOUT, System, evict_busy_workers,
+    sixty_tasks_under_faults, start_by_stage,
 };
 use separation_testbed::{ClusterOptions, KafkaOptions, eventually};
 use serde_json::{Value, json};
@@ -43,6 +44,11 @@ enum Scenario {
         #[arg(long, default_value = "3000")]
         rebalance_delay_ms: u32,
     },
+    /// Time from a message at zero pods to the start of the task in a pod, by stage
+    Stages {
+        #[arg(long, default_value = "9")]
+        runs: usize,
+    },
 }
 
 #[tokio::main]
@@ -54,6 +60,7 @@ async fn main() -> Result<()> {
             runs,
             rebalance_delay_ms,
         } => start(runs, rebalance_delay_ms).await?,
+        Scenario::Stages { runs } => stages(runs).await?,
     };
     #[expect(clippy::print_stdout, reason = "the result of this program")]
     {
@@ -148,4 +155,27 @@ async fn start(runs: usize, rebalance_delay_ms: u32) -> Result<Value> {
     let outcome = Outcome::read(&pool, &tasks, &pods).await?;
     ensure!(outcome == Outcome::default(), "{outcome:?}\n{}", pool.log_text());
     Ok(json!({"seconds": seconds}))
+}
+
+async fn stages(runs: usize) -> Result<Value> {
+    let system = System::start(ClusterOptions::default()).await?;
+    let pool = Pool::create(&system, "media", PoolOptions::default()).await?;
+    let pods = system.cluster.watch_pods(&pool.namespace);
+    let mut tasks = BTreeSet::new();
+    let mut seconds = vec![Vec::new(); STAGES.len()];
+    for number in 0..u64::try_from(runs)? {
+        let (task, times) = start_by_stage(&pool, &pods, number).await?;
+        progress(&format!("{times:.2?}"));
+        for (seconds, time) in seconds.iter_mut().zip(times) {
+            seconds.push(time.as_secs_f64());
+        }
+        tasks.insert(task);
+        pool.wait_for_all_webhooks(&tasks).await;
+        pool.wait_until_no_pods(&pods).await;
+    }
+    let outcome = Outcome::read(&pool, &tasks, &pods).await?;
+    ensure!(outcome == Outcome::default(), "{outcome:?}\n{}", pool.log_text());
+    let stages = STAGES.iter().zip(seconds);
+    let stages = stages.map(|(name, seconds)| json!({"name": name, "seconds": seconds}));
+    Ok(stages.collect::<Vec<_>>().into())
 }

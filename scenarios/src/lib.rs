@@ -8,12 +8,14 @@ mod evictions;
 mod faults;
 mod outcome;
 mod pool;
+mod stages;
 mod system;
 
 pub use evictions::{EvictionsResult, Notice, evict_busy_workers};
 pub use faults::{FaultsResult, sixty_tasks_under_faults};
 pub use outcome::{Outcome, max_processors};
 pub use pool::{Hold, Pool, PoolOptions, is_processor};
+pub use stages::{STAGES, start_by_stage};
 pub use system::System;
 
 use std::path::PathBuf;

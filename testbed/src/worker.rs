@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use serde_json::Value;
 
 use crate::{Process, TempDirectory};
@@ -214,7 +215,8 @@ impl Deref for Worker {
 }
 
 impl LogLine {
-    fn read(line: &str) -> Self {
+    /// A line of a log. One that is not JSON is a message without fields.
+    pub fn read(line: &str) -> Self {
         let fields: Value = serde_json::from_str(line).unwrap_or(Value::Null);
         let text = |name: &str| fields[name].as_str().map(str::to_owned);
         Self {
@@ -222,5 +224,36 @@ impl LogLine {
             level: text("level").unwrap_or_default(),
             fields,
         }
+    }
+
+    /// When it was written.
+    ///
+    /// # Errors
+    /// If it has no time, as a line that is not JSON.
+    pub fn time(&self) -> Result<SystemTime> {
+        let text = self.fields["timestamp"].as_str();
+        let text = text.with_context(|| format!("the log line `{}` has no timestamp", self.message))?;
+        let time = DateTime::from_str(text, DateTimeFormat::DateTime)
+            .with_context(|| format!("`{text}` is not a valid timestamp"))?;
+        Ok(SystemTime::try_from(time)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_its_message_fields_and_time() {
+        let line =
+            r#"{"timestamp":"1970-01-01T00:01:00.250000Z","level":"INFO","message":"Leading","pools":3}"#;
+        let line = LogLine::read(line);
+        assert_eq!((line.message.as_str(), line.level.as_str()), ("Leading", "INFO"));
+        assert_eq!(line.fields["pools"], 3);
+        let since_epoch = line.time().unwrap().duration_since(SystemTime::UNIX_EPOCH);
+        assert_eq!(since_epoch.unwrap(), Duration::from_millis(60_250));
+        let text = LogLine::read("thread panicked");
+        assert_eq!(text.message, "thread panicked");
+        assert!(text.time().is_err());
     }
 }

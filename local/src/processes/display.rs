@@ -153,7 +153,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use separation_operator::decide::{
-        GroupReading, History, Lag, LagByPartition, LagReading, Mode, Moment, Observation, Policy,
+        Estimates, GroupReading, History, Lag, LagByPartition, LagReading, Mode, Moment, Observation, Policy,
         ReplicaLimits, Target, Workload, decide,
     };
 
@@ -179,6 +179,8 @@ mod tests {
                 workload: Workload::default(),
                 conflict: None,
                 refusal: None,
+                estimates: Estimates::default(),
+                queue: None,
             };
             let decision = decide(&policy, &observation, History::default(), at);
             status_line(Role::Processor, &decision.explanation)

@@ -12,6 +12,7 @@ use separation_operator::decide::{
 pub(super) struct WorkerSnapshot {
     pub(super) name: PodName,
     pub(super) activity: WorkerActivity,
+    pub(super) created: Moment,
 }
 
 /// The activity of a worker.
@@ -50,6 +51,7 @@ pub(super) fn workload(
         },
         // Processes have no ReplicaSets; only this process stops them.
         replica_set: Arc::clone(&set),
+        created: Some(worker.created),
     });
     Workload {
         replicas,
@@ -84,6 +86,7 @@ mod tests {
         let workers = workers.iter().map(|(name, activity)| WorkerSnapshot {
             name: (*name).into(),
             activity: *activity,
+            created: Moment::default(),
         });
         workers.collect()
     }

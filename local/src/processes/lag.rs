@@ -6,8 +6,8 @@ use std::time::Duration;
 use separation_contract::kafka::OffsetReset;
 use separation_kafka::{Cluster, Deadline, ReadError};
 use separation_operator::apply::offsets::{StableOffsets, to_adopt};
-use separation_operator::decide::{Lag, LagReading, Moment};
-use separation_operator::observe::{Adoption, LagReader, Query, QueryResult, TopicOffsets};
+use separation_operator::decide::{Lag, LagReading, Moment, Queue};
+use separation_operator::observe::{Adoption, FinishedTask, LagReader, Query, QueryResult, TopicOffsets};
 use separation_operator::plan::RolePlan;
 
 use super::manifest::ServerSource;
@@ -27,6 +27,15 @@ pub(super) struct LagSource {
     stable_offsets: Option<StableOffsets>,
 }
 
+/// A reading of a role's group.
+pub(super) struct GroupOffsets {
+    pub(super) lag: LagReading,
+    /// When the messages arrived, if the role has a start deadline.
+    pub(super) queue: Option<Queue>,
+    /// Tasks that were completed since the last reading.
+    pub(super) finished: Vec<FinishedTask>,
+}
+
 impl LagSource {
     /// Lag in `cluster`, which the pool names or this process provides.
     pub(super) fn new(cluster: Arc<Cluster>, kafka: ServerSource, role: &RolePlan) -> Self {
@@ -40,41 +49,47 @@ impl LagSource {
                 topic: role.topic.as_str().into(),
                 group: role.group.as_str().into(),
                 adoption: Adoption::pending(policy),
+                start_deadline: role.policy.target.start_deadline(),
             },
             stable_offsets,
         }
     }
 
     /// Reads the lag; `now` is the time of the reading.
-    pub(super) async fn read(&mut self, now: Moment) -> LagReading {
-        LagReading {
-            at: now,
-            lag: self.read_lag(now).await,
-        }
-    }
-
-    async fn read_lag(&mut self, now: Moment) -> Lag {
+    pub(super) async fn read(&mut self, now: Moment) -> GroupOffsets {
         let deadline = Deadline::after(READ_TIMEOUT);
         let mut found = self
             .reader
             .read(std::slice::from_ref(&self.query), now, &deadline)
             .await;
-        let Some(QueryResult { offsets, lag, .. }) = found.pop() else {
-            return Lag::Unknown {
-                why: "the lag was not read".into(),
-            };
+        let Some(QueryResult {
+            offsets,
+            lag,
+            queue,
+            finished,
+            ..
+        }) = found.pop()
+        else {
+            return GroupOffsets::unknown("the lag was not read", now);
+        };
+        let known = GroupOffsets {
+            lag: LagReading {
+                at: now,
+                lag: lag.lag,
+            },
+            queue,
+            finished,
         };
         let (Some(offsets), None) = (offsets, &self.query.adoption.initialized_for) else {
-            return lag.lag;
+            return known;
         };
         match self.adopt(offsets, now, &deadline).await {
-            Ok(true) => lag.lag,
-            Ok(false) => Lag::Unknown {
-                why: "offsets are not initialized yet: readings must agree for five seconds".into(),
-            },
-            Err(why) => Lag::Unknown {
-                why: format!("offsets are not initialized: {why}").into(),
-            },
+            Ok(true) => known,
+            Ok(false) => {
+                let why = "offsets are not initialized yet: readings must agree for five seconds";
+                GroupOffsets::unknown(why, now)
+            }
+            Err(why) => GroupOffsets::unknown(&format!("offsets are not initialized: {why}"), now),
         }
     }
 
@@ -102,5 +117,16 @@ impl LagSource {
         }
         self.query.adoption.initialized_for = Some(offsets.identity);
         Ok(true)
+    }
+}
+
+impl GroupOffsets {
+    fn unknown(why: &str, at: Moment) -> Self {
+        let lag = Lag::Unknown { why: why.into() };
+        Self {
+            lag: LagReading { at, lag },
+            queue: None,
+            finished: Vec::new(),
+        }
     }
 }

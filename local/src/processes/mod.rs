@@ -352,7 +352,7 @@ async fn start_api(context: &PoolContext, port: u16) -> anyhow::Result<(Worker, 
     environment.extend(context.extra_variables.clone());
     let mut api = context
         .program
-        .start("api", name, &environment, &directories.logs)?;
+        .start("api", name, &environment, &directories.logs, context.clock.now())?;
     let deadline = Instant::now() + API_START_TIMEOUT;
     loop {
         if let Some(status) = api.poll().await {

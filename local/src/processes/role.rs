@@ -8,7 +8,7 @@ use anyhow::bail;
 use separation_contract::backoff::Backoff;
 use separation_operator::apply;
 use separation_operator::clock::Clock;
-use separation_operator::decide::{History, Lag, Observation, PodName, Write, decide};
+use separation_operator::decide::{History, Lag, LearnedTimes, Observation, PodName, Write, decide};
 use separation_operator::plan::{PoolPlan, Role, RolePlan};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::display::Display;
 use super::environment::{self, Directories};
 use super::fleet;
-use super::lag::LagSource;
+use super::lag::{GroupOffsets, LagSource};
 use super::manifest::Secrets;
 use super::worker::{Program, Worker};
 
@@ -66,6 +66,7 @@ pub(super) struct RolePool {
     replicas: u32,
     candidates: BTreeSet<PodName>,
     history: History,
+    learned: LearnedTimes,
     started: u32,
     /// Consecutive workers that ended by themselves.
     failures: u32,
@@ -100,6 +101,7 @@ impl RolePool {
             replicas: 0,
             candidates: BTreeSet::new(),
             history: History::default(),
+            learned: LearnedTimes::default(),
             started: 0,
             failures: 0,
             was_ready: false,
@@ -150,15 +152,22 @@ impl RolePool {
     async fn poll_and_scale(&mut self) -> anyhow::Result<Option<u128>> {
         self.poll_workers().await?;
         let now = self.context.clock.now();
+        let GroupOffsets { lag, queue, finished } = self.lag.read(now).await;
+        for task in finished {
+            self.learned.task_finished(task.took);
+        }
+        let estimates = self.learned.estimates(self.plan().declared);
         let snapshots: Vec<_> = self.workers.iter().map(Worker::snapshot).collect();
         let observation = Observation {
-            lag: self.lag.read(now).await,
+            lag,
             group: fleet::group(&snapshots, now),
             workload: fleet::workload(&snapshots, self.replicas, &self.candidates),
             conflict: None,
             refusal: None,
+            estimates,
+            queue,
         };
-        let policy = self.plan().policy;
+        let policy = self.plan().policy_with(estimates);
         let history = std::mem::take(&mut self.history);
         let mut decision = decide(&policy, &observation, history, now);
         while decision
@@ -178,6 +187,7 @@ impl RolePool {
     async fn poll_workers(&mut self) -> anyhow::Result<()> {
         let mut remaining = Vec::with_capacity(self.workers.len());
         for mut worker in std::mem::take(&mut self.workers) {
+            let before = worker.snapshot().activity;
             let Some(status) = worker.poll().await else {
                 if matches!(
                     worker.snapshot().activity,
@@ -185,6 +195,10 @@ impl RolePool {
                 ) {
                     self.was_ready = true;
                     self.failures = 0;
+                    if before == fleet::WorkerActivity::Starting {
+                        let now = self.context.clock.now();
+                        self.learned.worker_started(now.since(worker.created));
+                    }
                 }
                 remaining.push(worker);
                 continue;
@@ -252,6 +266,7 @@ impl RolePool {
             name,
             &environment,
             &self.context.directories.logs,
+            self.context.clock.now(),
         )?;
         self.workers.push(worker);
         Ok(())

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use separation_contract::environment as env;
-use separation_operator::decide::PodName;
+use separation_operator::decide::{Moment, PodName};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::process::{Child, Command};
@@ -38,6 +38,7 @@ pub(super) struct Program {
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) name: PodName,
+    pub(super) created: Moment,
     child: Child,
     log: PathBuf,
     admin: Option<SocketAddr>,
@@ -70,6 +71,7 @@ impl Program {
         name: PodName,
         environment: &BTreeMap<String, String>,
         logs: &Path,
+        now: Moment,
     ) -> anyhow::Result<Worker> {
         let log = logs.join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -94,6 +96,7 @@ impl Program {
             .with_context(|| format!("cannot start {}", self.path.display()))?;
         Ok(Worker {
             name,
+            created: now,
             child,
             log,
             admin: None,
@@ -132,6 +135,7 @@ impl Worker {
         WorkerSnapshot {
             name: self.name.clone(),
             activity: self.activity,
+            created: self.created,
         }
     }
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
-use separation_operator::decide::{Decision, Moment, Reason, Write};
+use separation_operator::decide::{Moment, Reason, Write};
 use serde::Serialize;
 
-use super::pool::SimulatedPool;
-use super::scenario::Scenario;
+use super::operate::{Reading, operate};
+use super::outcome::{Outcome, hours};
+use super::scenario::{Scenario, ScenarioError};
 
 /// Rows of the table of replicas over time.
 const ROWS: usize = 24;
@@ -90,9 +90,26 @@ pub struct Sample {
     pub reason: &'static str,
 }
 
+/// Runs a simulation of the pool's policy.
+///
+/// # Errors
+/// When the scenario cannot be simulated.
+pub fn simulate(scenario: &Scenario) -> Result<Report, ScenarioError> {
+    Ok(report(scenario)?.0)
+}
+
+/// The report, and what it was made from.
+pub(super) fn report(scenario: &Scenario) -> Result<(Report, Outcome), ScenarioError> {
+    scenario.check()?;
+    let mut recorder = Recorder::default();
+    let operated = operate(scenario, None, |reading| recorder.record(reading));
+    let outcome = operated.pool.finish(operated.end);
+    Ok((recorder.finish(scenario, &outcome, operated.end), outcome))
+}
+
 /// Collects the report's data during a simulation.
 #[derive(Debug, Default)]
-pub(super) struct Recorder {
+struct Recorder {
     changes: Vec<ReplicaChange>,
     samples: Vec<Sample>,
     reasons: BTreeMap<Reason, u64>,
@@ -100,9 +117,10 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    pub(super) fn record(&mut self, now: Moment, decision: &Decision) {
+    fn record(&mut self, reading: &Reading<'_>) {
+        let (now, decision) = (reading.at, reading.decision);
         let explanation = &decision.explanation;
-        *self.reasons.entry(explanation.reason).or_default() += 1;
+        *self.reasons.entry(explanation.reason).or_default() += 1 + reading.repeated;
         self.peak = self.peak.max(explanation.desired);
         let to = decision.plan.iter().find_map(|write| match write {
             Write::SetReplicas(to) => Some(*to),
@@ -138,14 +156,18 @@ impl Recorder {
         }
     }
 
-    pub(super) fn finish(self, scenario: &Scenario, pool: &SimulatedPool<'_>, now: Moment) -> Report {
-        let total = hours(pool.pod_time_until(now));
-        let ideal = hours(pool.task_time);
+    fn finish(self, scenario: &Scenario, outcome: &Outcome, end: Moment) -> Report {
+        let total = outcome.gpu_hours();
+        let ideal = hours(outcome.task_time(&scenario.trace));
         Report {
-            simulated_seconds: now.as_millis() as f64 / 1_000.0,
+            simulated_seconds: end.as_millis() as f64 / 1_000.0,
             tasks: scenario.trace.arrivals.len() as u64,
-            unstarted_tasks: pool.unstarted(),
-            waiting: waiting_times(pool.waiting_ms.clone()),
+            unstarted_tasks: outcome.unstarted(),
+            waiting: outcome.waits().map(|waits| WaitingTimes {
+                median_seconds: waits.p50_seconds,
+                p95_seconds: waits.p95_seconds,
+                max_seconds: waits.max_seconds,
+            }),
             worker_hours: WorkerHours {
                 total,
                 ideal,
@@ -161,25 +183,6 @@ impl Recorder {
                 .collect(),
         }
     }
-}
-
-fn hours(duration: Duration) -> f64 {
-    duration.as_secs_f64() / 3600.0
-}
-
-fn waiting_times(mut waiting_ms: Vec<u64>) -> Option<WaitingTimes> {
-    waiting_ms.sort_unstable();
-    let last = waiting_ms.len().checked_sub(1)?;
-    // Nearest rank: the smallest time that `percent` of the tasks do not exceed.
-    let percentile = |percent: usize| {
-        let rank = (waiting_ms.len() * percent).div_ceil(100).saturating_sub(1);
-        waiting_ms[rank.min(last)] as f64 / 1_000.0
-    };
-    Some(WaitingTimes {
-        median_seconds: percentile(50),
-        p95_seconds: percentile(95),
-        max_seconds: percentile(100),
-    })
 }
 
 impl fmt::Display for Report {

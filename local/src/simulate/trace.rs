@@ -1,15 +1,24 @@
-//! The events of a simulation, recorded or synthetic: arriving tasks, and times when Kafka cannot be read.
+//! The events of a simulation as they are recorded: arriving tasks, and times when Kafka cannot be read.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use separation_operator::decide::Moment;
 use serde::{Deserialize, Serialize};
 
+use super::random::Rng;
+
 /// The most tasks of one trace: one task per second for a week is 604,800.
-const MAX_TASKS: u64 = 1_200_000;
+pub(super) const MAX_TASKS: u64 = 1_200_000;
 
 /// The latest moment of a trace, in seconds: 60 days.
 const MAX_SECONDS: f64 = 60.0 * 86_400.0;
+
+/// First line of a trace in CSV.
+const CSV_HEADER: &str = "arrival_seconds,task_seconds";
+
+/// The most characters of a line that an error quotes.
+const QUOTED: usize = 40;
 
 /// Events in order of time.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -60,6 +69,22 @@ pub enum TraceError {
         /// The parser's error.
         source: serde_json::Error,
     },
+    /// A CSV file has no header, or another one.
+    #[error("line {line} is `{text}` and not the header; fix: begin the file with `{CSV_HEADER}`")]
+    Header {
+        /// The line's number, from 1.
+        line: usize,
+        /// The line's beginning.
+        text: String,
+    },
+    /// A line of a CSV file is not two numbers.
+    #[error("line {line} is `{text}` and not two numbers; fix: write `{CSV_HEADER}`, such as 12.5,30")]
+    Row {
+        /// The line's number, from 1.
+        line: usize,
+        /// The line's beginning.
+        text: String,
+    },
     /// A time is negative or beyond 60 days.
     #[error(
         "line {line}: {seconds} s is not between 0 and 60 days; fix: count seconds from the trace's start"
@@ -75,23 +100,6 @@ pub enum TraceError {
     TooMany,
 }
 
-/// Parameters of a synthetic trace.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Synthetic {
-    /// The time during which tasks arrive.
-    pub length: Duration,
-    /// Tasks per hour, at random moments.
-    pub tasks_per_hour: u32,
-    /// Tasks of each burst.
-    pub burst: u32,
-    /// Time between two bursts; the first is at the start.
-    pub burst_every: Duration,
-    /// The mean time a worker needs for a task; single tasks need from half to one and a half times as long.
-    pub task: Duration,
-    /// Seed of the random numbers.
-    pub seed: u64,
-}
-
 impl Trace {
     /// When the last task arrives, or the last outage ends.
     pub fn end(&self) -> Moment {
@@ -100,96 +108,193 @@ impl Trace {
         arrivals.chain(outages).max().unwrap_or_default()
     }
 
-    /// Parses a recorded trace: one JSON object per line; empty lines and lines that start with # are skipped. Tasks
-    /// without `task_seconds` need `task`.
+    /// Parses a recorded trace: CSV if its first line is the header, else JSON lines. Empty lines and lines that start
+    /// with # are skipped. Tasks of JSON lines without `task_seconds` need `task`.
     ///
     /// # Errors
     /// The first invalid line.
     pub fn parse(text: &str, task: Duration) -> Result<Self, TraceError> {
-        let mut trace = Self::default();
-        let mut tasks = 0_u64;
-        for (line, content) in (1..).zip(text.lines()) {
-            if content.trim().is_empty() || content.starts_with('#') {
-                continue;
-            }
-            let event: TraceEvent =
-                serde_json::from_str(content).map_err(|source| TraceError::Line { line, source })?;
-            let time = |seconds: f64| {
-                let sane = (0.0..=MAX_SECONDS).contains(&seconds);
-                sane.then(|| Duration::from_secs_f64(seconds))
-                    .ok_or(TraceError::Time { line, seconds })
-            };
-            let at = Moment::default() + time(event.at_seconds)?;
-            let task = event.task_seconds.map_or(Ok(task), time)?;
-            tasks = tasks.saturating_add(event.tasks);
-            if tasks > MAX_TASKS {
-                return Err(TraceError::TooMany);
-            }
-            trace
-                .arrivals
-                .extend((0..event.tasks).map(|_| Arrival { at, task }));
-            if let Some(outage) = event.kafka_away_seconds {
-                trace.outages.push((at, at + time(outage)?));
-            }
+        match lines(text).next() {
+            Some((_, CSV_HEADER)) => Self::parse_csv(text),
+            _ => Self::parse_json(text, task),
         }
-        trace.arrivals.sort_by_key(|arrival| arrival.at);
-        Ok(trace)
     }
-}
 
-impl Synthetic {
-    /// Generates the trace.
+    /// Parses a trace in CSV, with the header `arrival_seconds,task_seconds`.
     ///
     /// # Errors
-    /// When it would have too many tasks.
-    pub fn trace(&self) -> Result<Trace, TraceError> {
-        let hours = self.length.as_secs_f64() / 3600.0;
-        let bursts = if self.burst == 0 {
-            0
-        } else {
-            self.length.as_secs() / self.burst_every.as_secs().max(1) + 1
-        };
-        let expected = hours * f64::from(self.tasks_per_hour) + bursts as f64 * f64::from(self.burst);
-        if expected > MAX_TASKS as f64 {
-            return Err(TraceError::TooMany);
-        }
-        let mut rng = Rng(self.seed);
-        let mut trace = Trace::default();
-        let steady = f64::from(self.tasks_per_hour) * hours;
-        for _ in 0..steady as u64 {
-            let at = Moment::default() + self.length.mul_f64(rng.next());
-            trace.arrivals.push(self.arrival(at, &mut rng));
-        }
-        for number in 0..bursts {
-            let at = Moment::default() + self.burst_every * u32::try_from(number).unwrap_or(u32::MAX);
-            for _ in 0..self.burst {
-                trace.arrivals.push(self.arrival(at, &mut rng));
+    /// The first invalid line.
+    pub fn parse_csv(text: &str) -> Result<Self, TraceError> {
+        let mut lines = lines(text);
+        match lines.next() {
+            Some((_, CSV_HEADER)) => {}
+            Some((line, other)) => {
+                return Err(TraceError::Header {
+                    line,
+                    text: quoted(other),
+                });
+            }
+            None => {
+                return Err(TraceError::Header {
+                    line: 1,
+                    text: String::new(),
+                });
             }
         }
-        trace.arrivals.sort_by_key(|arrival| arrival.at);
-        Ok(trace)
+        let mut trace = Self::default();
+        for (line, content) in lines {
+            let numbers = content.split_once(',').and_then(|(at, task)| {
+                Some((at.trim().parse::<f64>().ok()?, task.trim().parse::<f64>().ok()?))
+            });
+            let (at, task) = numbers.ok_or_else(|| TraceError::Row {
+                line,
+                text: quoted(content),
+            })?;
+            let (at, task) = (Moment::default() + time(line, at)?, time(line, task)?);
+            trace.add(1, Arrival { at, task })?;
+        }
+        Ok(trace.sorted())
     }
 
-    fn arrival(&self, at: Moment, rng: &mut Rng) -> Arrival {
-        let task = self.task.mul_f64(0.5 + rng.next());
-        // Whole milliseconds, as all times here.
-        let task = Duration::from_millis(u64::try_from(task.as_millis()).unwrap_or(u64::MAX));
-        Arrival { at, task }
+    fn parse_json(text: &str, task: Duration) -> Result<Self, TraceError> {
+        let mut trace = Self::default();
+        for (line, content) in lines(text) {
+            let event: TraceEvent =
+                serde_json::from_str(content).map_err(|source| TraceError::Line { line, source })?;
+            let at = Moment::default() + time(line, event.at_seconds)?;
+            let task = event.task_seconds.map_or(Ok(task), |task| time(line, task))?;
+            trace.add(event.tasks, Arrival { at, task })?;
+            if let Some(outage) = event.kafka_away_seconds {
+                trace.outages.push((at, at + time(line, outage)?));
+            }
+        }
+        Ok(trace.sorted())
+    }
+
+    /// The tasks in CSV.
+    pub(super) fn csv(&self) -> String {
+        let mut text = format!("{CSV_HEADER}\n");
+        for Arrival { at, task } in &self.arrivals {
+            let at = at.as_millis() as f64 / 1_000.0;
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{at},{}", task.as_secs_f64());
+        }
+        text
+    }
+
+    /// Adds tasks that arrive together.
+    pub(super) fn add(&mut self, tasks: u64, arrival: Arrival) -> Result<(), TraceError> {
+        if tasks > MAX_TASKS.saturating_sub(self.arrivals.len() as u64) {
+            return Err(TraceError::TooMany);
+        }
+        self.arrivals.extend((0..tasks).map(|_| arrival));
+        Ok(())
+    }
+
+    pub(super) fn sorted(mut self) -> Self {
+        self.arrivals.sort_by_key(|arrival| arrival.at);
+        self
+    }
+
+    /// Multiplies the time of each task by a log-normal factor with median 1; `spread` is the standard deviation of its
+    /// logarithm.
+    pub(super) fn spread_tasks(&mut self, spread: f64, seed: u64) {
+        let mut rng = Rng::new(seed);
+        for arrival in &mut self.arrivals {
+            arrival.task = arrival.task.mul_f64(rng.log_normal(spread));
+        }
+    }
+
+    /// The shortest time that `percent` of the tasks do not exceed; none without tasks.
+    pub(super) fn task_percentile(&self, percent: usize) -> Option<Duration> {
+        let mut tasks: Vec<Duration> = self.arrivals.iter().map(|arrival| arrival.task).collect();
+        tasks.sort_unstable();
+        let rank = (tasks.len() * percent).div_ceil(100).saturating_sub(1);
+        tasks.get(rank).copied()
     }
 }
 
-/// Reproducible random numbers: SplitMix64 (Steele, Lea and Flood 2014).
-struct Rng(u64);
+/// Lines with their numbers, from 1, without empty ones and comments.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    (1..)
+        .zip(text.lines())
+        .map(|(line, content)| (line, content.trim()))
+        .filter(|(_, content)| !content.is_empty() && !content.starts_with('#'))
+}
 
-impl Rng {
-    /// Uniform in [0, 1).
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^= mixed >> 31;
-        // The upper 53 bits fill the mantissa.
-        (mixed >> 11) as f64 / (1_u64 << 53) as f64
+fn time(line: usize, seconds: f64) -> Result<Duration, TraceError> {
+    let sane = (0.0..=MAX_SECONDS).contains(&seconds);
+    sane.then(|| Duration::from_secs_f64(seconds))
+        .ok_or(TraceError::Time { line, seconds })
+}
+
+fn quoted(text: &str) -> String {
+    text.chars().take(QUOTED).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        Trace::parse(text, Duration::from_secs(1))
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn invalid_json_lines_are_named() {
+        assert!(
+            refused("{\"at_seconds\": 1}\n{\"at\": 2}").starts_with("line 2 is not a valid event; fix: ")
+        );
+        assert!(refused("{\"at_seconds\": -1}").starts_with("line 1: -1 s is not between"));
+        assert!(refused("{\"at_seconds\": 1e300}").starts_with("line 1: "));
+        assert!(refused("{\"at_seconds\": 1, \"tasks\": 99999999999}").starts_with("more than"));
+    }
+
+    #[test]
+    fn invalid_csv_lines_are_named() {
+        let csv = |rows: &str| refused(&format!("# recorded\n{CSV_HEADER}\n{rows}"));
+        assert!(csv("0,30\n\n12.5").starts_with("line 5 is `12.5` and not two numbers; fix: "));
+        assert!(csv("0,30\n1,x").starts_with("line 4 is `1,x` and not two numbers"));
+        assert!(csv("0,30,1").starts_with("line 3 is `0,30,1` and not two numbers"));
+        assert!(csv("5,-1").starts_with("line 3: -1 s is not between"));
+        assert!(csv("nan,1").starts_with("line 3: NaN s is not between"));
+        assert!(csv(&"9".repeat(99)).contains(&format!("`{}`", "9".repeat(QUOTED))));
+        let header = |text: &str| Trace::parse_csv(text).unwrap_err().to_string();
+        assert!(header("at,task\n0,1").starts_with("line 1 is `at,task` and not the header; fix: "));
+        assert!(header("").starts_with("line 1 is `` and not the header"));
+    }
+
+    #[test]
+    fn csv_and_json_lines_of_the_same_tasks_are_the_same_trace() {
+        let csv = Trace::parse("arrival_seconds,task_seconds\n90.5, 400\n0,30\n", Duration::ZERO).unwrap();
+        let json =
+            "{\"at_seconds\": 0, \"tasks\": 1}\n{\"at_seconds\": 90.5, \"tasks\": 1, \"task_seconds\": 400}";
+        assert_eq!(csv, Trace::parse(json, Duration::from_secs(30)).unwrap());
+        assert_eq!(csv, Trace::parse(&csv.csv(), Duration::ZERO).unwrap());
+    }
+
+    #[test]
+    fn a_spread_keeps_the_median_and_its_seed_gives_the_same_times() {
+        let task = Duration::from_secs(100);
+        let mut trace = Trace::default();
+        trace
+            .add(
+                4_000,
+                Arrival {
+                    at: Moment::default(),
+                    task,
+                },
+            )
+            .unwrap();
+        let mut again = trace.clone();
+        trace.spread_tasks(0.5, 3);
+        again.spread_tasks(0.5, 3);
+        assert_eq!(trace, again);
+        let seconds = |percent| trace.task_percentile(percent).unwrap().as_secs_f64();
+        assert!((95.0..105.0).contains(&seconds(50)), "{}", seconds(50));
+        // e^(0.5 x 1.645) is 2.28.
+        assert!((215.0..240.0).contains(&seconds(95)), "{}", seconds(95));
     }
 }

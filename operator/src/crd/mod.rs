@@ -31,8 +31,8 @@ pub use role::{
 pub use scaling::{EstimatesSpec, ScaleDownSpec, ScalingMode, ScalingSpec, TargetKind, TargetSpec};
 pub use schema::{apply_defaults, crd, from_value, from_yaml, to_yaml};
 pub use status::{
-    ApiStatus, EffectiveSettings, LagState, LagStatus, OffsetsStatus, ReplicaStatus, RoleStatus,
-    SeparationPoolStatus, condition_types,
+    ApiStatus, EffectiveSettings, EstimatesStatus, LagState, LagStatus, OffsetsStatus, ReplicaStatus,
+    RoleStatus, SeparationPoolStatus, condition_types,
 };
 pub use storage::{
     ByteQuantity, ClaimSpec, EgressSpec, InputDeletionPolicy, InputsSpec, S3CredentialsSecretRef, S3Spec,

@@ -22,7 +22,7 @@ pub struct ScalingSpec {
     /// How many workers an amount of lag needs. Default: one worker for each task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetSpec>,
-    /// Estimated times, for targets that are deadlines.
+    /// Estimated times, for targets that are deadlines. A time that is set replaces the one that the operator learns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimates: Option<EstimatesSpec>,
     /// Auto changes replicas; DryRun decides and reports desired replicas without changing them; Paused keeps replicas,
@@ -66,12 +66,14 @@ pub enum ScalingMode {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScaleDownSpec {
-    /// How long fewer replicas must have been enough before one is removed, in seconds. Default: 120.
+    /// How long fewer replicas must have been enough before one is removed, in seconds. Default: 120; with StartDeadline,
+    /// 3 times the start-up time, from 60 to 180.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86_400))]
     pub stabilization_window_seconds: Option<i32>,
     /// How long zero replicas must have been enough before the last one is removed, in seconds. Default:
-    /// stabilizationWindowSeconds.
+    /// stabilizationWindowSeconds; if that is not set and the target is StartDeadline, 5 times the start-up time, from
+    /// 120 to 300.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86_400))]
     pub last_replica_stabilization_window_seconds: Option<i32>,
@@ -89,11 +91,16 @@ pub struct ScaleDownSpec {
     {
         "rule": "(self.type == 'DrainDeadline') == has(self.drainDeadlineSeconds)",
         "message": "drainDeadlineSeconds belongs to type DrainDeadline; fix: set both, or neither"
+    },
+    {
+        "rule": "(self.type == 'StartDeadline') == has(self.startDeadlineSeconds)",
+        "message": "startDeadlineSeconds belongs to type StartDeadline; fix: set both, or neither"
     }
 ]))]
 pub struct TargetSpec {
     /// TasksPerReplica: a number of tasks for each worker. DrainDeadline: all tasks complete within a time; needs
-    /// scaling.estimates.taskSeconds.
+    /// scaling.estimates.taskSeconds. StartDeadline: each task begins within a time after it was queued, with as few
+    /// workers as possible.
     #[serde(rename = "type")]
     pub kind: TargetKind,
     /// Tasks per worker, queued and running. Default: 1.
@@ -104,6 +111,11 @@ pub struct TargetSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604_800))]
     pub drain_deadline_seconds: Option<i32>,
+    /// Time within which each task should begin, in seconds. A task that only a new worker can begin takes the start-up
+    /// time, even if the deadline is shorter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub start_deadline_seconds: Option<i32>,
 }
 
 /// Kind of a target.
@@ -113,14 +125,21 @@ pub enum TargetKind {
     TasksPerReplica,
     /// All tasks complete within a time.
     DrainDeadline,
+    /// Each task begins within a time.
+    StartDeadline,
 }
 
 /// Estimated times.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EstimatesSpec {
-    /// Average duration of one task on one worker, in seconds, such as 90. Required by DrainDeadline. Default: none.
+    /// Duration of one task on one worker, in seconds, such as 90: the average for DrainDeadline, which requires it, and
+    /// the median for StartDeadline. Default: learned.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub task_seconds: Option<i32>,
+    /// Time from a scale-up until a new worker begins its first task, in seconds, such as 60. Default: learned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub startup_seconds: Option<i32>,
 }

@@ -94,6 +94,9 @@ pub struct RoleStatus {
     /// The reason as a sentence, with numbers.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Times that the operator has learned. Those in scaling.estimates are used instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimates: Option<EstimatesStatus>,
     /// How this pool initialized the group's offsets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offsets: Option<OffsetsStatus>,
@@ -170,6 +173,30 @@ pub struct ReplicaStatus {
     pub draining: i32,
     /// Workers that cannot be scheduled because no node has room.
     pub unschedulable: i32,
+}
+
+/// Learned times of tasks and start-ups. Before 100 tasks or 5 start-ups, the defaults count as well.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EstimatesStatus {
+    /// Number of tasks that were observed. The last 512 count.
+    #[serde(default)]
+    pub tasks: i64,
+    /// Median time of a task, in seconds; missing before the first one was observed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_seconds: Option<i64>,
+    /// Time within which 95 % of the tasks complete, in seconds; missing before the first one was observed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_tail_seconds: Option<i64>,
+    /// Number of start-ups that were observed. The last 64 count.
+    #[serde(default)]
+    pub starts: i64,
+    /// Median time from when a node has room for a pod until it is a member of the consumer group, in seconds; missing before
+    /// the first one was observed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub startup_seconds: Option<i64>,
+    /// When this last changed.
+    pub updated_time: Time,
 }
 
 /// How a pool initialized its group's offsets, before its first worker started.

@@ -47,6 +47,7 @@ mod tests {
             name: name.as_str().into(),
             state: *state,
             replica_set: (*set).into(),
+            created: None,
         });
         let workload = Workload {
             replicas,

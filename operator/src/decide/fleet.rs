@@ -1,6 +1,6 @@
 //! Joins pods with group members and the lag of their partitions: which pods are busy, idle, or unknown.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -48,6 +48,8 @@ pub(super) struct Fleet<'a> {
     pub(super) counts: PodCounts,
     /// Idle pods in the order in which they should be removed; empty if activity is unknown.
     idle: Vec<&'a Pod>,
+    /// Idle pods that are not ready, although they are members of the group.
+    not_ready_members: BTreeSet<&'a PodName>,
     /// Replicas that have neither a pod nor a member yet.
     pub(super) missing: u32,
     /// Pods beyond `replicas`: Kubernetes has not yet chosen which to delete, or our view of the pods is behind.
@@ -78,6 +80,7 @@ impl<'a> Fleet<'a> {
         let mut fleet = Self {
             counts: counts(observation),
             idle: Vec::new(),
+            not_ready_members: BTreeSet::new(),
             missing: 0,
             excess: 0,
             busy_would_be_deleted_first: false,
@@ -109,9 +112,15 @@ impl<'a> Fleet<'a> {
             }
         }
         fleet.counts.activity = (is_known || live == 0).then_some(activity);
-        fleet
-            .idle
-            .sort_unstable_by(|a, b| (a.state, &a.name).cmp(&(b.state, &b.name)));
+        // Of the pods that start, the newest has the longest start-up left.
+        let created = |pod: &Pod| pod.created.map_or(u64::MAX, Moment::as_millis);
+        fleet.idle.sort_unstable_by(|a, b| {
+            let newest_first = created(b).cmp(&created(a));
+            a.state
+                .cmp(&b.state)
+                .then(newest_first)
+                .then_with(|| a.name.cmp(&b.name))
+        });
         let without_pod = members
             .iter()
             .flat_map(MembersByName::values)
@@ -131,6 +140,31 @@ impl<'a> Fleet<'a> {
         self.idle.iter().copied().filter(long_enough)
     }
 
+    /// The scale-down candidates among the `surplus` last replicas to start: neither ready nor members. Replicas without
+    /// a pod are the last of all.
+    pub(super) fn starting_candidates<'h>(
+        &'h self,
+        surplus: u32,
+        history: &'h History,
+    ) -> impl Iterator<Item = &'a Pod> + 'h {
+        let pods = usize::try_from(surplus.saturating_sub(self.missing)).unwrap_or(usize::MAX);
+        let starting = self.idle.iter().copied().filter(move |pod| self.is_starting(pod));
+        let long_enough = move |pod: &&Pod| history.idle_readings(&pod.name) >= READINGS_TO_BE_IDLE;
+        starting.take(pods).filter(long_enough)
+    }
+
+    /// Number of replicas that start, with a pod or without one.
+    pub(super) fn starting(&self) -> u32 {
+        let pods = self.idle.iter().filter(|pod| self.is_starting(pod)).count();
+        u32::try_from(pods)
+            .unwrap_or(u32::MAX)
+            .saturating_add(self.missing)
+    }
+
+    fn is_starting(&self, idle: &Pod) -> bool {
+        idle.state != PodState::Ready && !self.not_ready_members.contains(&idle.name)
+    }
+
     /// Counts a live pod; `busy` is whether its members may hold a task, none if it has no member.
     fn count_activity(&mut self, pod: &'a Pod, busy: Option<bool>, activity: &mut Activity) {
         match busy {
@@ -139,6 +173,9 @@ impl<'a> Fleet<'a> {
             None if pod.state == PodState::Ready => activity.unknown += 1,
             // A pod that is not ready and has not joined has no task.
             Some(false) | None => {
+                if busy.is_some() && pod.state != PodState::Ready {
+                    self.not_ready_members.insert(&pod.name);
+                }
                 activity.idle += 1;
                 self.idle.push(pod);
                 return;

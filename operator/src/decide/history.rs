@@ -18,6 +18,8 @@ pub struct History {
     pub(super) counted_at: Option<(Moment, Moment)>,
     /// When deletion-cost annotations were last written in this scale-down.
     pub(super) annotated_at: Option<Moment>,
+    /// Since when fewer workers are enough, and the most that were needed since: for the removal of starting workers.
+    pub(super) starting: Option<(Moment, u32)>,
 }
 
 /// Progress of a scale-down.

@@ -16,12 +16,15 @@
 //! decided again.
 
 mod deletion_order;
+mod estimates;
 mod fleet;
 mod history;
+mod messages;
 mod needed;
 mod observation;
 mod policy;
 mod reason;
+mod start_deadline;
 mod write;
 
 #[cfg(test)]
@@ -33,24 +36,36 @@ mod recorded;
 #[cfg(test)]
 pub(crate) mod scene;
 #[cfg(test)]
+mod start_deadline_properties;
+#[cfg(test)]
+mod start_deadline_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+pub use estimates::{LearnedSummary, LearnedTimes};
 pub use fleet::{Activity, PodCounts};
 pub use history::History;
+pub use needed::explain;
 pub use observation::{
-    CostAnnotation, GroupReading, Lag, LagByPartition, LagReading, Member, MemberWork, Moment, Observation,
-    PartitionLag, Pod, PodName, PodState, PodStatus, Workload,
+    CostAnnotation, Estimates, GroupReading, Lag, LagByPartition, LagReading, Member, MemberWork, Moment,
+    Observation, PartitionLag, PartitionQueue, Pod, PodName, PodState, PodStatus, Queue, RunningTask,
+    Workload,
 };
-pub use policy::{Mode, Policy, ReplicaLimits, Target, completion_time};
-pub use reason::{Explanation, LagSummary, Limit, Reason};
+pub use policy::{DeclaredEstimates, Mode, Policy, ReplicaLimits, Target, completion_time};
+pub use reason::{Explanation, LagSummary, Limit, Reason, StartForecast};
 pub use write::Write;
 
 use fleet::Fleet;
 use history::ScaleDown;
 use needed::{LimitedReplicas, NeededReplicas};
+
+/// How long a worker that starts must not have been needed before it is removed, with the target `StartDeadline`. It
+/// has no task, so that the stabilization window, which keeps workers for the next tasks, does not apply.
+const STARTING_STABILIZATION: Duration = Duration::from_secs(20);
 
 /// Result of a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +119,7 @@ pub fn decide(policy: &Policy, observation: &Observation, mut history: History, 
         // Members are not read now, so that later readings are not consecutive to earlier ones.
         history.idle.clear();
         history.annotated_at = None;
+        history.starting = None;
         // The annotations stay until surplus pods are gone, because Kubernetes chooses by them which pods to delete.
         if fleet.excess == 0 {
             proposal.unannotate = fleet::annotated(&observation.workload)
@@ -119,6 +135,7 @@ pub fn decide(policy: &Policy, observation: &Observation, mut history: History, 
         limit: proposal.limit,
         lag: needed.map(|needed| needed.summary),
         need: needed.map(|needed| needed.need),
+        start: needed.and_then(|needed| needed.start),
         limited_need: needed.map(|needed| needed.scale_down.replicas),
         current,
         desired: proposal.desired,
@@ -156,6 +173,15 @@ impl Proposal {
         let annotate = (!self.annotate.is_empty()).then_some(Write::Annotate(self.annotate));
         [replicas, unannotate, annotate].into_iter().flatten().collect()
     }
+}
+
+/// Pods that a scale-down may remove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Removable {
+    /// Pods without a task.
+    Idle,
+    /// Of these, the ones that are neither ready nor members of the group.
+    Starting,
 }
 
 /// Arguments of every rule.
@@ -237,51 +263,83 @@ impl Situation<'_> {
 
     fn scale_down(self, target: LimitedReplicas, history: &mut History) -> Proposal {
         let current = self.current();
-        let goal = match self.advance(history.scale_down, target.replicas) {
-            ScaleDown::Executing { goal } => goal,
-            stabilizing => {
-                history.scale_down = stabilizing;
-                return self.hold(Reason::Stabilizing, target.limit);
-            }
-        };
-        history.scale_down = ScaleDown::Executing { goal };
+        history.scale_down = self.advance(history.scale_down, target.replicas);
+        if let ScaleDown::Executing { goal } = history.scale_down {
+            let held = self.hold_removal(target.limit, history);
+            return held
+                .unwrap_or_else(|| self.lower_replicas(current - goal, Removable::Idle, target, history));
+        }
+        let surplus = self.starting_surplus(target.replicas, history);
+        if surplus > 0 && self.hold_removal(target.limit, history).is_none() {
+            return self.lower_replicas(surplus, Removable::Starting, target, history);
+        }
+        self.hold(Reason::Stabilizing, target.limit)
+    }
+
+    /// Why no pod may be removed now; none if idle ones may.
+    fn hold_removal(self, limit: Limit, history: &History) -> Option<Proposal> {
         // Pods that the last change still removes must not count toward another change; nor must pods of a spec that
         // the Deployment controller has not yet observed.
         let workload = &self.observation.workload;
         let unobserved = workload.status.is_some_and(|status| !status.observed);
         if self.cooling_down(history) || unobserved {
-            return self.hold(Reason::CoolingDown, target.limit);
+            return Some(self.hold(Reason::CoolingDown, limit));
         }
         if workload.is_rolling() {
-            return self.hold(Reason::HeldByRollout, Limit::Rollout);
+            return Some(self.hold(Reason::HeldByRollout, Limit::Rollout));
         }
         if self.fleet.excess > 0 {
-            return self.hold(Reason::CoolingDown, target.limit);
+            return Some(self.hold(Reason::CoolingDown, limit));
         }
         match self.observation.group {
-            GroupReading::Rebalancing { .. } => return self.hold(Reason::Rebalancing, target.limit),
+            GroupReading::Rebalancing { .. } => return Some(self.hold(Reason::Rebalancing, limit)),
             GroupReading::NotRead | GroupReading::Unknown { .. } => {
-                return self.hold(Reason::HeldUnknownMembers, Limit::Busy);
+                return Some(self.hold(Reason::HeldUnknownMembers, Limit::Busy));
             }
             GroupReading::Stable { .. } => {}
         }
         // A reading from before the last change does not show which pods are left.
         if history.last_change.is_some_and(|at| !self.read_after(at)) {
-            return self.hold(Reason::CoolingDown, target.limit);
+            return Some(self.hold(Reason::CoolingDown, limit));
         }
         if self.fleet.unknown_pods(workload).is_some() {
-            return self.hold(Reason::HeldUnknownPods, Limit::Busy);
+            return Some(self.hold(Reason::HeldUnknownPods, Limit::Busy));
         }
-        if self.fleet.busy_would_be_deleted_first {
-            return self.hold(Reason::HeldBusy, Limit::Busy);
+        self.fleet
+            .busy_would_be_deleted_first
+            .then(|| self.hold(Reason::HeldBusy, Limit::Busy))
+    }
+
+    /// Number of workers that start and were not needed for [`STARTING_STABILIZATION`]. The last worker stays.
+    fn starting_surplus(self, needed: u32, history: &mut History) -> u32 {
+        if self.policy.target.start_deadline().is_none() {
+            return 0;
         }
-        self.lower_replicas(current - goal, target, history)
+        let current = self.current();
+        let (since, highest) = match history.starting {
+            Some((since, highest)) if highest < current => (since, highest.max(needed)),
+            _ => (self.now, needed),
+        };
+        history.starting = Some((since, highest));
+        if self.now.since(since) < STARTING_STABILIZATION {
+            return 0;
+        }
+        current.saturating_sub(highest.max(1)).min(self.fleet.starting())
     }
 
     /// Lowers replicas by up to `surplus`: by those without a pod and by pods that were confirmed idle. Makes other
     /// idle pods scale-down candidates.
-    fn lower_replicas(self, surplus: u32, target: LimitedReplicas, history: &History) -> Proposal {
-        let idle: Vec<&Pod> = self.fleet.candidates(history).collect();
+    fn lower_replicas(
+        self,
+        surplus: u32,
+        removable: Removable,
+        target: LimitedReplicas,
+        history: &History,
+    ) -> Proposal {
+        let idle: Vec<&Pod> = match removable {
+            Removable::Idle => self.fleet.candidates(history).collect(),
+            Removable::Starting => self.fleet.starting_candidates(surplus, history).collect(),
+        };
         let names: BTreeSet<&PodName> = idle.iter().map(|pod| &pod.name).collect();
         let not_idle =
             || fleet::annotated(&self.observation.workload).filter(|pod| !names.contains(&pod.name));
@@ -299,7 +357,7 @@ impl Situation<'_> {
             .min(surplus);
         // Kubernetes may delete any annotated pod: one that has a task by now must lose its annotation first.
         if removed > 0 && (advice || (read_since && not_idle().next().is_none())) {
-            let limit = if removed < surplus {
+            let limit = if removed < surplus && removable == Removable::Idle {
                 Limit::Busy
             } else {
                 target.limit
@@ -307,10 +365,10 @@ impl Situation<'_> {
             return self.scale_to(self.current() - removed, Reason::ScalingDown, limit);
         }
         let surplus = usize::try_from(surplus).unwrap_or(usize::MAX);
-        let (reason, limit) = if idle.is_empty() {
-            (Reason::HeldBusy, Limit::Busy)
-        } else {
-            (Reason::SelectingIdlePods, target.limit)
+        let (reason, limit) = match removable {
+            Removable::Idle if idle.is_empty() => (Reason::HeldBusy, Limit::Busy),
+            Removable::Starting if idle.is_empty() => (Reason::Stabilizing, target.limit),
+            Removable::Idle | Removable::Starting => (Reason::SelectingIdlePods, target.limit),
         };
         // Annotations of an earlier leader are set again: it is unknown when they were set.
         let annotate = idle

@@ -47,6 +47,59 @@ pub struct Observation {
     pub conflict: Option<Arc<str>>,
     /// The dependency that refuses a worker of this role, with its code, as the worker reports it.
     pub refusal: Option<Arc<str>>,
+    /// Expected times of start-up and tasks.
+    pub estimates: Estimates,
+    /// When the messages of the lag arrived, and which run; none if unknown: they count as queued since the reading.
+    pub queue: Option<Queue>,
+}
+
+/// Expected times: learned, declared or the defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimates {
+    /// From a scale-up to the first task that the new worker begins, without the time in which no node has room for it.
+    pub startup: Duration,
+    /// The median time of a task.
+    pub task: Duration,
+    /// The time that all but a few tasks stay below: their 95th percentile.
+    pub task_tail: Duration,
+}
+
+impl Default for Estimates {
+    fn default() -> Self {
+        Self {
+            startup: Duration::from_secs(60),
+            task: Duration::from_secs(30),
+            task_tail: Duration::from_secs(90),
+        }
+    }
+}
+
+/// When messages arrived, and which run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Queue {
+    /// Partitions with lag; they ascend.
+    pub partitions: Vec<PartitionQueue>,
+}
+
+/// The messages of one partition that are not yet committed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PartitionQueue {
+    /// The partition's number.
+    pub partition: i32,
+    /// Times of arrival, oldest first, each with the number of messages that arrived then: the numbers add up to the
+    /// partition's lag. A running message is the first one.
+    pub arrivals: Vec<(Moment, u64)>,
+    /// The running message's task; none if no message runs, or it is unknown.
+    pub running: Option<RunningTask>,
+}
+
+/// A task that a worker runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunningTask {
+    /// When it began.
+    pub since: Moment,
+    /// Its progress, 0 to 100; none if the worker does not report it.
+    pub percent: Option<u8>,
 }
 
 /// A reading of lag.
@@ -283,6 +336,8 @@ pub struct Pod {
     pub cost_annotation: CostAnnotation,
     /// Name of its ReplicaSet.
     pub replica_set: Arc<str>,
+    /// When it was created; none if unknown.
+    pub created: Option<Moment>,
 }
 
 /// State of a pod.

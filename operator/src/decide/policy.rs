@@ -73,6 +73,11 @@ pub enum Target {
         /// Expected time for one task, in seconds.
         task_seconds: NonZeroU32,
     },
+    /// As many workers as begin each task in time.
+    StartDeadline {
+        /// Time from a message's arrival until its task begins.
+        deadline: Duration,
+    },
 }
 
 impl fmt::Display for Target {
@@ -80,14 +85,15 @@ impl fmt::Display for Target {
         match self {
             Self::TasksPerReplica(tasks) => write!(f, "TasksPerReplica {tasks}"),
             Self::DrainDeadline { within_seconds, .. } => write!(f, "DrainDeadline {within_seconds} s"),
+            Self::StartDeadline { deadline } => write!(f, "StartDeadline {} s", deadline.as_secs()),
         }
     }
 }
 
 impl Target {
     /// Workers that a lag of `lag` tasks needs, without limits: `ceil(lag / per replica)` or
-    /// `ceil(lag * task / within)`. Does not depend on measured task times.
-    pub fn need(self, lag: u128) -> u32 {
+    /// `ceil(lag * task / within)`. Does not depend on measured task times. None if it depends on more than the lag.
+    pub fn need(self, lag: u128) -> Option<u32> {
         let replicas = match self {
             Self::TasksPerReplica(tasks) => lag.div_ceil(u128::from(tasks.get())),
             Self::DrainDeadline {
@@ -96,16 +102,33 @@ impl Target {
             } => lag
                 .saturating_mul(u128::from(task_seconds.get()))
                 .div_ceil(u128::from(within_seconds.get())),
+            Self::StartDeadline { .. } => return None,
         };
-        u32::try_from(replicas).unwrap_or(u32::MAX)
+        Some(u32::try_from(replicas).unwrap_or(u32::MAX))
+    }
+
+    /// The time within which each task should begin, if that is the target.
+    pub fn start_deadline(self) -> Option<Duration> {
+        match self {
+            Self::StartDeadline { deadline } => Some(deadline),
+            Self::TasksPerReplica(_) | Self::DrainDeadline { .. } => None,
+        }
     }
 }
 
-/// Time that `replicas` workers take for a lag of `lag` tasks.
-pub fn completion_time(task_seconds: NonZeroU32, lag: u128, replicas: u32) -> Duration {
+/// Time that `replicas` workers take for a lag of `lag` tasks of this time.
+pub fn completion_time(task: Duration, lag: u128, replicas: u32) -> Duration {
     let rounds = lag.div_ceil(u128::from(replicas.max(1)));
-    let seconds = rounds.saturating_mul(u128::from(task_seconds.get()));
-    Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))
+    task.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
+}
+
+/// Times that a pool declares; they replace learned ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeclaredEstimates {
+    /// The time of a task.
+    pub task: Option<Duration>,
+    /// From a scale-up to the first task that the new worker begins.
+    pub startup: Option<Duration>,
 }
 
 /// Whether decisions are executed.

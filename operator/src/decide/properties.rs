@@ -1,5 +1,6 @@
 //! Properties of decisions, checked on random situations.
 
+use std::cmp::Reverse;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ prop_compose! {
                 within_seconds: NonZeroU32::new(within).unwrap(),
                 task_seconds: NonZeroU32::new(task).unwrap(),
             }),
+            seconds(0..300).prop_map(|deadline| Target::StartDeadline { deadline }),
         ],
         mode in prop_oneof![4 => Just(Mode::Auto), 1 => Just(Mode::Paused), 1 => Just(Mode::DryRun)],
         stabilization in seconds(0..5),
@@ -52,6 +54,50 @@ prop_compose! {
 fn lags() -> impl Strategy<Value = Vec<u64>> {
     let messages = prop_oneof![4 => Just(0), 4 => 1_u64..4, 1 => any::<u64>()];
     prop::collection::vec(messages, 0..12)
+}
+
+/// Estimates, and queues of twelve partitions whose numbers of messages may differ from the lag.
+fn times() -> impl Strategy<Value = (Estimates, Option<Queue>)> {
+    let estimates =
+        (seconds(0..200), seconds(0..100), seconds(0..200)).prop_map(|(startup, task, task_tail)| {
+            Estimates {
+                startup,
+                task,
+                task_tail,
+            }
+        });
+    let arrivals = prop::collection::vec((0_u64..300, 1_u64..3), 0..3);
+    let running = (0_u64..300, prop::option::of(0_u8..=100)).prop_map(|(ago, percent)| RunningTask {
+        since: before(ago),
+        percent,
+    });
+    let partitions = prop::collection::vec((arrivals, prop::option::of(running)), 12);
+    let queues = partitions.prop_map(|partitions| {
+        let numbered = (0..).zip(partitions);
+        let partitions = numbered.map(|(partition, (mut arrivals, running))| {
+            arrivals.sort_by_key(|(ago, _)| Reverse(*ago));
+            let arrivals = arrivals.into_iter().map(|(ago, count)| (before(ago), count));
+            PartitionQueue {
+                partition,
+                arrivals: arrivals.collect(),
+                running,
+            }
+        });
+        Queue {
+            partitions: partitions.collect(),
+        }
+    });
+    (estimates, prop::option::weighted(0.8, queues))
+}
+
+/// The queue of the partitions with messages.
+fn with_lag(queue: Option<Queue>, lag: &[u64]) -> Option<Queue> {
+    let mut queue = queue?;
+    let messages = |partition: i32| usize::try_from(partition).ok().and_then(|index| lag.get(index));
+    queue
+        .partitions
+        .retain(|queue| messages(queue.partition).is_some_and(|messages| *messages > 0));
+    Some(queue)
 }
 
 fn states() -> impl Strategy<Value = (PodState, CostAnnotation)> {
@@ -95,8 +141,9 @@ fn workloads() -> impl Strategy<Value = (Workload, usize)> {
         0_u32..3,
         reported,
         prop_oneof![4 => Just(0_usize), 1 => 1_usize..3],
+        prop::option::of((0_u64..200).prop_map(before)),
     )
-        .prop_map(|(pods, two_sets, missing, reported, unseen)| {
+        .prop_map(|(pods, two_sets, missing, reported, unseen, created)| {
             let named = pods.into_iter().enumerate();
             let pods: Vec<Pod> = named
                 .map(|(n, ((state, cost_annotation), is_new))| Pod {
@@ -104,6 +151,7 @@ fn workloads() -> impl Strategy<Value = (Workload, usize)> {
                     state,
                     cost_annotation,
                     replica_set: if two_sets && is_new { "set-2" } else { "set-1" }.into(),
+                    created,
                 })
                 .collect();
             let live = pods.iter().filter(|pod| pod.state.is_live()).count();
@@ -141,6 +189,7 @@ fn with_unseen(workload: &Workload, unseen: usize) -> Workload {
         state: PodState::NotReady,
         cost_annotation: CostAnnotation::Absent,
         replica_set: "set-1".into(),
+        created: None,
     });
     workload.pods.extend(pods);
     workload
@@ -157,6 +206,7 @@ fn truth(observation: &Observation, unseen: usize) -> Workload {
                     state: PodState::Ready,
                     cost_annotation: CostAnnotation::Absent,
                     replica_set: "set-1".into(),
+                    created: None,
                 });
             }
         }
@@ -215,14 +265,16 @@ fn histories() -> impl Strategy<Value = History> {
         idle.sort_by(|a, b| a.name.cmp(&b.name));
         idle
     });
-    (scale_down, ago(), ago(), ago(), idle).prop_map(
-        |(scale_down, last_change, rebalancing_since, annotated_at, idle)| History {
+    let starting = prop::option::of(((0_u64..60).prop_map(before), 0_u32..12));
+    (scale_down, ago(), ago(), ago(), idle, starting).prop_map(
+        |(scale_down, last_change, rebalancing_since, annotated_at, idle, starting)| History {
             last_change,
             rebalancing_since,
             scale_down,
             idle,
             counted_at: Some((before(2), before(2))),
             annotated_at,
+            starting,
         },
     )
 }
@@ -257,6 +309,8 @@ fn observe(lag: &[u64], knowledge: Knowledge, workload: &Workload, group: &Group
         workload: workload.clone(),
         conflict: None,
         refusal: None,
+        estimates: Estimates::default(),
+        queue: None,
     }
 }
 
@@ -331,9 +385,16 @@ proptest! {
         history in histories(),
         all_have_pods in prop::bool::weighted(0.7),
         refusal in prop::option::weighted(0.2, Just(Arc::<str>::from("the object store refuses a worker (s3:403)"))),
+        (estimates, queue) in times(),
     ) {
         let group = if all_have_pods { members_with_pods(&group, &workload) } else { group };
-        let observe = |lag: &[u64]| Observation { refusal: refusal.clone(), ..observe(lag, knowledge, &workload, &group) };
+        let queue = with_lag(queue, &lag);
+        let observe = |lag: &[u64]| Observation {
+            refusal: refusal.clone(),
+            estimates,
+            queue: queue.clone(),
+            ..observe(lag, knowledge, &workload, &group)
+        };
         let observation = observe(&lag);
         let decision = decide(&policy, &observation, history.clone(), NOW);
         let (desired, current) = (decision.desired(), workload.replicas);
@@ -405,16 +466,29 @@ proptest! {
         group in groups(),
         history in histories(),
         all_have_pods in prop::bool::weighted(0.8),
+        is_executing in any::<bool>(),
+        (estimates, queue) in times(),
     ) {
         let policy = Policy { mode: Mode::Auto, cooldown: Duration::ZERO, ..policy };
         let group = if all_have_pods { members_with_pods(&group, &workload) } else { group };
+        // Otherwise it has not begun, and workers that start are removed.
+        let scale_down = if is_executing {
+            ScaleDown::Executing { goal: 0 }
+        } else {
+            ScaleDown::Stabilizing { since: before(1), highest: 0 }
+        };
         let history = History {
-            scale_down: ScaleDown::Executing { goal: 0 },
+            scale_down,
             last_change: None,
             annotated_at: Some(before(1)),
+            starting: Some((before(30), 0)),
             ..history
         };
-        let observation = observe(&lag, Knowledge::Known, &workload, &group);
+        let observation = Observation {
+            estimates,
+            queue: with_lag(queue, &lag),
+            ..observe(&lag, Knowledge::Known, &workload, &group)
+        };
         let decision = decide(&policy, &observation, history, NOW);
         removes_no_task(&policy, &observation, &decision, unseen, &lag)?;
     }

@@ -157,10 +157,13 @@ pub struct Explanation {
     pub limit: Limit,
     /// Lag; none when unknown.
     pub lag: Option<LagSummary>,
-    /// Replicas the backlog needs, without limits; none when unknown.
+    /// Replicas the backlog needs, without limits; none when unknown. With `StartDeadline`, one more than the limits
+    /// allow if those are too few.
     pub need: Option<u32>,
     /// Replicas the backlog needs, within the limits; none when unknown.
     pub limited_need: Option<u32>,
+    /// When queued messages begin; none without a deadline for that, or when lag is unknown.
+    pub start: Option<StartForecast>,
     /// Replicas before the decision.
     pub current: u32,
     /// Replicas after it.
@@ -186,6 +189,22 @@ pub struct LagSummary {
     pub partitions: u32,
     /// Partitions that could not be read.
     pub missing: u32,
+}
+
+/// When queued messages begin, with the target `StartDeadline`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StartForecast {
+    /// Messages that no worker has begun.
+    pub queued: u128,
+    /// The number of workers that is assumed.
+    pub replicas: u32,
+    /// Expected time from the newest message's arrival until it begins, in steps of ten seconds; none if no message
+    /// is queued, or no worker is assumed.
+    pub wait: Option<Duration>,
+    /// The deadline for it.
+    pub deadline: Duration,
+    /// Expected time until a new worker begins a message.
+    pub startup: Duration,
 }
 
 impl fmt::Display for Explanation {
@@ -225,17 +244,41 @@ impl Explanation {
         if lag.messages == 0 && lag.missing == 0 {
             return f.write_str("lag is 0");
         }
+        let need = match self.start {
+            Some(start) if need > start.replicas => format!("more than {}", replicas(start.replicas)),
+            _ => format!("{at_least}{}", replicas(need)),
+        };
         write!(
             f,
-            "{at_least}{} on {} of {} {} {at_least}{}",
+            "{at_least}{} on {} of {}{} {} {need}",
             plural(lag.messages, "message"),
             lag.partitions_with_work,
             plural(
                 u128::from(lag.partitions.saturating_add(lag.missing)),
                 "partition"
             ),
+            self.start
+                .map(|start| format!(" ({} queued)", start.queued))
+                .unwrap_or_default(),
             if lag.messages == 1 { "needs" } else { "need" },
-            replicas(need)
+        )?;
+        self.write_forecast(f)
+    }
+
+    fn write_forecast(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((start, wait)) = self.start.and_then(|start| Some((start, start.wait?))) else {
+            return Ok(());
+        };
+        let workers = match start.replicas {
+            1 => "1 replica begins".to_owned(),
+            more => format!("{more} replicas begin"),
+        };
+        write!(
+            f,
+            "; {workers} the last within {} s of its arrival (deadline {} s, start-up {} s)",
+            wait.as_secs(),
+            start.deadline.as_secs(),
+            start.startup.as_secs()
         )
     }
 

@@ -287,6 +287,7 @@ fn change_pods(random: &mut Random, workload: &mut Workload, started: &mut u32) 
             },
             cost_annotation: CostAnnotation::Absent,
             replica_set: "set-1".into(),
+            created: None,
         });
         *started += 1;
     }

@@ -42,6 +42,8 @@ impl Scene {
                 workload: Workload::default(),
                 conflict: None,
                 refusal: None,
+                estimates: Estimates::default(),
+                queue: None,
             },
             history: History::default(),
             now: Moment::from_millis(1_000_000),
@@ -203,12 +205,13 @@ fn annotate(workload: &mut Workload, names: &[PodName], cost_annotation: CostAnn
     named.for_each(|pod| pod.cost_annotation = cost_annotation);
 }
 
-fn pod(number: u32, state: PodState) -> Pod {
+pub(super) fn pod(number: u32, state: PodState) -> Pod {
     Pod {
         name: format!("p{number}").as_str().into(),
         state,
         cost_annotation: CostAnnotation::Absent,
         replica_set: "set-1".into(),
+        created: None,
     }
 }
 

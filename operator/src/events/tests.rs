@@ -15,6 +15,7 @@ fn explanation(reason: Reason) -> Explanation {
         }),
         need: Some(24),
         limited_need: Some(8),
+        start: None,
         current: 0,
         desired: 8,
         pods: PodCounts::default(),

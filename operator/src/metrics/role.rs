@@ -8,7 +8,7 @@ use std::time::Duration;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder as _, TextEncoder};
 
-use crate::decide::{Activity, Explanation, Lag, Reason};
+use crate::decide::{Activity, Estimates, Explanation, Lag, Reason};
 use crate::plan::{PoolId, Role};
 
 type Key = (Arc<PoolId>, Role);
@@ -29,6 +29,8 @@ struct RoleEntry {
 struct Numbers {
     /// None before the first decision.
     decided: Option<Decided>,
+    /// The times that the last decision expected.
+    estimates: Option<Estimates>,
     /// Decisions, by reason.
     decisions: BTreeMap<Reason, u64>,
     /// Writes of replicas, by direction: `down` or `up`.
@@ -60,13 +62,15 @@ struct Family {
 enum Values {
     /// A value of the last decision.
     Gauge(fn(&Decided) -> Option<f64>),
+    /// A time that the last decision expected.
+    Estimate(fn(&Estimates) -> Duration),
     /// By reason.
     Decisions,
     /// By direction.
     Writes,
 }
 
-const FAMILIES: [Family; 12] = [
+const FAMILIES: [Family; 15] = [
     Family {
         name: "separation_pool_lag_messages",
         help: "Messages not yet committed; a lower bound while lag_known is 0, and no series while lag is unknown",
@@ -118,6 +122,21 @@ const FAMILIES: [Family; 12] = [
         values: Values::Gauge(|decided| Some(decided.unschedulable.into())),
     },
     Family {
+        name: "separation_pool_estimated_task_seconds",
+        help: "Expected time of a task, the median: from the spec, learned, or the default",
+        values: Values::Estimate(|estimates| estimates.task),
+    },
+    Family {
+        name: "separation_pool_estimated_task_tail_seconds",
+        help: "Expected time of a long task, the 95th percentile",
+        values: Values::Estimate(|estimates| estimates.task_tail),
+    },
+    Family {
+        name: "separation_pool_estimated_startup_seconds",
+        help: "Expected start-up time of a worker: from the spec, learned, or the default",
+        values: Values::Estimate(|estimates| estimates.startup),
+    },
+    Family {
         name: "separation_pool_decisions_total",
         help: "Decisions, by reason",
         values: Values::Decisions,
@@ -133,7 +152,7 @@ const FAMILIES: [Family; 12] = [
 pub(super) fn descriptions() -> impl Iterator<Item = separation_daemon::Family> {
     FAMILIES.iter().map(|family| {
         let own_label = match family.values {
-            Values::Gauge(_) => None,
+            Values::Gauge(_) | Values::Estimate(_) => None,
             Values::Decisions => Some("reason"),
             Values::Writes => Some("direction"),
         };
@@ -189,7 +208,7 @@ impl Roles {
 impl Family {
     fn kind(&self) -> MetricType {
         match self.values {
-            Values::Gauge(_) => MetricType::GAUGE,
+            Values::Gauge(_) | Values::Estimate(_) => MetricType::GAUGE,
             Values::Decisions | Values::Writes => MetricType::COUNTER,
         }
     }
@@ -203,17 +222,21 @@ impl Family {
             metric.set_counter(counter);
             metric
         };
+        let gauge = |value: Option<f64>| -> Vec<Metric> {
+            let series = value.map(|value| {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                let mut metric = Metric::from_label(labels(key, None));
+                metric.set_gauge(gauge);
+                metric
+            });
+            series.into_iter().collect()
+        };
         match self.values {
-            Values::Gauge(read) => {
-                let value = numbers.decided.as_ref().and_then(read);
-                let series = value.map(|value| {
-                    let mut gauge = Gauge::default();
-                    gauge.set_value(value);
-                    let mut metric = Metric::from_label(labels(key, None));
-                    metric.set_gauge(gauge);
-                    metric
-                });
-                series.into_iter().collect()
+            Values::Gauge(read) => gauge(numbers.decided.as_ref().and_then(read)),
+            Values::Estimate(read) => {
+                let time = numbers.estimates.as_ref().map(read);
+                gauge(time.map(|time| time.as_secs_f64()))
             }
             Values::Decisions => {
                 let decisions = numbers.decisions.iter();
@@ -280,6 +303,11 @@ impl RoleMetrics {
             numbers.decided = Some(decided);
             *numbers.decisions.entry(explanation.reason).or_default() += 1;
         });
+    }
+
+    /// Records the times that a decision expected.
+    pub fn estimated(&self, estimates: Estimates) {
+        self.change(|numbers| numbers.estimates = Some(estimates));
     }
 
     /// Counts a write of replicas.

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::decide::{
-    Activity, Explanation, Lag, LagByPartition, LagSummary, Limit, PodCounts, Reason, ReplicaLimits,
+    Activity, Estimates, Explanation, Lag, LagByPartition, LagSummary, Limit, PodCounts, Reason,
+    ReplicaLimits,
 };
 use crate::plan::{PoolId, Role};
 
@@ -26,6 +27,7 @@ fn explanation(reason: Reason, activity: Option<Activity>) -> Explanation {
         }),
         need: Some(5),
         limited_need: Some(5),
+        start: None,
         current: 2,
         desired: 5,
         pods: PodCounts {
@@ -98,6 +100,22 @@ fn a_decision_of_a_role_becomes_series() {
     has(&metrics, &format!("separation_pool_decisions_total{decisions}"));
     let writes = r#"{direction="up",namespace="media",pool="vocals",role="processor"} 1"#;
     has(&metrics, &format!("separation_pool_replica_writes_total{writes}"));
+}
+
+#[test]
+fn the_times_that_a_decision_expected_become_series() {
+    let metrics = Metrics::new();
+    let role = metrics.role(&pool("vocals"), Role::Processor);
+    assert!(!text(&metrics).contains("separation_pool_estimated"));
+    role.estimated(Estimates {
+        startup: Duration::from_secs(20),
+        task: Duration::from_millis(22_500),
+        task_tail: Duration::from_secs(70),
+    });
+    for (name, value) in [("startup", "20"), ("task", "22.5"), ("task_tail", "70")] {
+        let series = format!("separation_pool_estimated_{name}_seconds{VOCALS} {value}");
+        has(&metrics, &series);
+    }
 }
 
 #[test]

@@ -10,8 +10,10 @@ mod lag;
 mod members;
 mod missing_offsets;
 pub mod poller;
+mod queue;
 mod reader;
 mod template;
+mod worker_reports;
 pub mod workload;
 
 pub use cluster_settings::{WorkloadTokens, cluster_settings};
@@ -20,3 +22,4 @@ pub use lag::{
 };
 pub use members::read_groups;
 pub use reader::{LagReader, Query, QueryResult, RequestCounts};
+pub use worker_reports::FinishedTask;

@@ -357,6 +357,7 @@ mod tests {
                     topic: topic.into(),
                     group: "group".into(),
                     adoption: Adoption::pending(OffsetReset::Latest),
+                    start_deadline: None,
                 },
                 interval: Duration::from_millis(interval_ms),
                 members,
@@ -428,6 +429,8 @@ mod tests {
             },
             error,
             holds: Vec::new(),
+            finished: Vec::new(),
+            queue: None,
         }
     }
 

@@ -4,23 +4,25 @@
 //! there is lag, where the last round failed, where offsets are not initialized yet, or where the last request is old
 //! (a user may have rewound a group); and start offsets only where there is lag. Topics are described again after
 //! [`DESCRIPTION_AGE`], and immediately where an end offset decreased. An end that is smaller than a newer commit is
-//! read again in the same round, and then also without the isolation of open transactions.
+//! read again in the same round, and then also without the isolation of open transactions. Offsets at a time are
+//! requested once, for partitions with lag at their first reading whose query has a start deadline.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use separation_contract::offset_metadata::{Hold, OffsetMetadata};
-use separation_kafka::{
-    Cluster, Commit, Deadline, GroupCommits, OffsetKind, ReadError, Topic, TopicPartition,
-};
+use separation_contract::offset_metadata::Hold;
+use separation_kafka::{Cluster, Commit, Deadline, OffsetKind, ReadError, Topic, TopicPartition};
 
 use super::missing_offsets::{OffsetHistory, PriorOffsets};
+use super::queue::{AGES, QueueHistory};
+use super::worker_reports::{CommittedNext, FinishedTask, StartedTasks, WorkerReports};
 use super::{
     Adoption, LagWithAnomalies, OffsetAnomaly, PartitionOffsets, TopicOffsets, TopicRelation, compute_lag,
 };
-use crate::decide::{Lag, Moment};
+use crate::clock::WallClock;
+use crate::decide::{Lag, Moment, Queue};
 
 /// The longest time until a topic is described again: new partitions are noticed within it.
 const DESCRIPTION_AGE: Duration = Duration::from_secs(10);
@@ -41,6 +43,8 @@ pub struct Query {
     pub group: Arc<str>,
     /// How its offsets were initialized.
     pub adoption: Adoption,
+    /// Time within which each task should begin; without it, no arrival times are recorded.
+    pub start_deadline: Option<Duration>,
 }
 
 /// The result for a query.
@@ -56,6 +60,10 @@ pub struct QueryResult {
     pub error: Option<ReadError>,
     /// The refusals that workers report for partitions with lag.
     pub holds: Vec<Hold>,
+    /// Tasks that were completed since the reading before, at most one for each partition.
+    pub finished: Vec<FinishedTask>,
+    /// When the messages of the lag arrived, and which run; none without a start deadline, or if the lag is unknown.
+    pub queue: Option<Queue>,
 }
 
 impl QueryResult {
@@ -70,6 +78,8 @@ impl QueryResult {
             },
             error: Some(error),
             holds: Vec::new(),
+            finished: Vec::new(),
+            queue: None,
         }
     }
 }
@@ -82,7 +92,7 @@ pub struct LagReader {
     topics: HashMap<Arc<str>, DescribedTopic>,
     ends: HashMap<TopicPartition, i64>,
     groups: HashMap<(Arc<str>, Arc<str>), CommittedOffsets>,
-    offset_histories: HashMap<(Arc<str>, Arc<str>), OffsetHistory>,
+    histories: HashMap<(Arc<str>, Arc<str>), GroupHistory>,
     last_requested: HashMap<(Arc<str>, Arc<str>), Moment>,
     counts: RequestCounts,
 }
@@ -94,6 +104,8 @@ pub struct RequestCounts {
     pub ends: u64,
     /// Partitions whose start offset was requested.
     pub starts: u64,
+    /// Partitions whose offset at a time was requested, each as often as it was.
+    pub times: u64,
     /// Groups whose committed offsets were requested.
     pub groups: u64,
     /// Topics that were described.
@@ -106,11 +118,18 @@ struct DescribedTopic {
     at: Moment,
 }
 
+/// The readings of a group's offsets in a topic, as long as it is the same topic.
+#[derive(Debug, Default)]
+struct GroupHistory {
+    committed: OffsetHistory,
+    queue: QueueHistory,
+}
+
 #[derive(Debug)]
 struct CommittedOffsets {
-    /// The refusals that workers report in the metadata of the offsets.
-    holds: BTreeMap<TopicPartition, Hold>,
-    offsets: BTreeMap<TopicPartition, Result<Option<i64>, ReadError>>,
+    /// What workers report in the metadata of the offsets.
+    reports: WorkerReports,
+    offsets: CommittedNext,
     at: Moment,
     /// Whether every partition was read, and none had lag.
     is_idle: bool,
@@ -126,7 +145,7 @@ impl LagReader {
             topics: HashMap::new(),
             ends: HashMap::new(),
             groups: HashMap::new(),
-            offset_histories: HashMap::new(),
+            histories: HashMap::new(),
             last_requested: HashMap::new(),
             counts: RequestCounts::default(),
         }
@@ -164,19 +183,22 @@ impl LagReader {
                 .collect();
             ends.extend(self.read_ends(&again, deadline).await);
             self.groups.retain(|(_, topic), _| !decreased.contains(topic));
-            self.offset_histories
-                .retain(|(_, topic), _| !decreased.contains(topic));
+            self.histories.retain(|(_, topic), _| !decreased.contains(topic));
         }
         self.read_committed(queries, &ends, now, deadline).await;
         let high_watermarks = self.read_overtaken_ends(queries, &mut ends, deadline).await;
         let starts = self.read_starts(queries, &ends, deadline).await;
-        let found: Vec<QueryResult> = queries
+        let mut found: Vec<QueryResult> = queries
             .iter()
             .map(|query| self.assemble(query, &unknown, &ends, &high_watermarks, &starts))
             .collect();
-        for (query, found) in queries.iter().zip(&found) {
+        for (query, found) in queries.iter().zip(&mut found) {
             self.record_idle(query, found);
+            if let Some(known) = self.groups.get_mut(&query_key(query)) {
+                found.finished = std::mem::take(&mut known.reports.finished);
+            }
         }
+        self.read_queues(queries, &mut found, now, deadline).await;
         self.retain_readings(queries, &ends, now);
         found
     }
@@ -212,7 +234,7 @@ impl LagReader {
                     );
                     let Some(prior) = prior else { continue };
                     if prior.topic.identity != topic.identity {
-                        self.offset_histories.retain(|(_, of), _| *of != name);
+                        self.histories.retain(|(_, of), _| *of != name);
                     }
                     if prior.topic != topic {
                         // Another topic of that name, or more partitions: committed offsets are requested again.
@@ -288,16 +310,21 @@ impl LagReader {
                 Some(TopicRelation::Same) => PriorOffsets::Initialized,
                 _ => PriorOffsets::Unknown,
             };
-            let holds = parse_holds(&commits);
+            let before = self.groups.get(&query_key(query)).map(|known| &known.offsets);
+            let started = match query.start_deadline {
+                Some(_) => StartedTasks::Keep,
+                None => StartedTasks::Drop,
+            };
+            let reports = WorkerReports::parse(&commits, before, started);
             let offset = |commit: Option<Commit>| commit.map(|commit| commit.next);
             let offsets = commits
                 .into_iter()
                 .map(|(partition, commit)| (partition, commit.map(offset)));
             let mut offsets: BTreeMap<_, _> = offsets.collect();
-            let history = self.offset_histories.entry(query_key(query)).or_default();
-            history.apply_grace_period(&mut offsets, prior, now);
+            let history = self.histories.entry(query_key(query)).or_default();
+            history.committed.apply_grace_period(&mut offsets, prior, now);
             let known = CommittedOffsets {
-                holds,
+                reports,
                 offsets,
                 at: now,
                 is_idle: false,
@@ -427,9 +454,11 @@ impl LagReader {
         QueryResult {
             topic: Some(described.topic.clone()),
             error,
-            holds: committed.map_or_else(Vec::new, |known| current_holds(&known.holds, query, &offsets)),
+            holds: committed.map_or_else(Vec::new, |known| current_holds(&known.reports, &offsets)),
             lag: compute_lag(&offsets, &query.adoption),
             offsets: Some(offsets),
+            finished: Vec::new(),
+            queue: None,
         }
     }
 
@@ -448,6 +477,75 @@ impl LagReader {
         }
     }
 
+    /// Adds to the results of queries with a start deadline when the messages arrived, and which run.
+    async fn read_queues(
+        &mut self,
+        queries: &[Query],
+        found: &mut [QueryResult],
+        now: Moment,
+        deadline: &Deadline,
+    ) {
+        let clock = WallClock::read(now);
+        let mut without_ages: BTreeMap<Duration, BTreeSet<TopicPartition>> = BTreeMap::new();
+        for (query, found) in queries.iter().zip(found.iter()) {
+            let (Some(start_deadline), Some(offsets)) = (query.start_deadline, &found.offsets) else {
+                continue;
+            };
+            let history = self.histories.entry(query_key(query)).or_default();
+            let partitions = history.queue.record(offsets, &found.lag.lag, start_deadline, now);
+            let named = partitions.into_iter().map(|partition| TopicPartition {
+                topic: Arc::clone(&query.topic),
+                partition,
+            });
+            without_ages.entry(start_deadline).or_default().extend(named);
+        }
+        without_ages.retain(|_, partitions| !partitions.is_empty());
+        for (start_deadline, partitions) in without_ages {
+            let ages = self.read_ages(partitions, start_deadline, clock, deadline).await;
+            let same_deadline = queries
+                .iter()
+                .filter(|query| query.start_deadline == Some(start_deadline));
+            for query in same_deadline {
+                let history = self.histories.entry(query_key(query)).or_default();
+                history.queue.set_ages(&query.topic, &ages);
+            }
+        }
+        for (query, found) in queries.iter().zip(found) {
+            if query.start_deadline.is_none() {
+                continue;
+            }
+            let reports = self.groups.get(&query_key(query)).map(|known| &known.reports);
+            let running = |partition, offset| reports?.running(partition, offset, clock);
+            let history = self.histories.get(&query_key(query));
+            found.queue = history
+                .zip(found.offsets.as_ref())
+                .and_then(|(history, offsets)| history.queue.queue(offsets, &found.lag.lag, running));
+        }
+    }
+
+    /// The first offsets of messages that arrived later than the [`AGES`] ago, as far as brokers report them.
+    async fn read_ages(
+        &mut self,
+        partitions: BTreeSet<TopicPartition>,
+        start_deadline: Duration,
+        clock: WallClock,
+        deadline: &Deadline,
+    ) -> BTreeMap<TopicPartition, Vec<(i64, Moment)>> {
+        let partitions: Vec<_> = partitions.into_iter().collect();
+        let mut ages: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for age in AGES.map(|thirds| start_deadline * thirds / 3) {
+            self.counts.times += partitions.len() as u64;
+            let kind = OffsetKind::At(clock.unix_millis_before(age));
+            for (partition, offset) in self.cluster.offsets(&partitions, kind, deadline).await {
+                if let Ok(offset) = offset {
+                    let of_partition = ages.entry(partition).or_default();
+                    of_partition.push((offset, clock.moment_before(age)));
+                }
+            }
+        }
+        ages
+    }
+
     /// Keeps the values that later rounds compare with, for queries within [`FORGET_AFTER`].
     fn retain_readings(&mut self, queries: &[Query], ends: &Offsets, now: Moment) {
         self.last_requested
@@ -458,8 +556,7 @@ impl LagReader {
         self.topics.retain(|topic, _| topics.contains(topic));
         self.ends.retain(|partition, _| topics.contains(&partition.topic));
         self.groups.retain(|group, _| requested.contains_key(group));
-        self.offset_histories
-            .retain(|group, _| requested.contains_key(group));
+        self.histories.retain(|group, _| requested.contains_key(group));
         let known = ends
             .iter()
             .filter_map(|(partition, end)| Some((partition.clone(), *end.as_ref().ok()?)));
@@ -467,28 +564,13 @@ impl LagReader {
     }
 }
 
-/// The refusals that workers report in the metadata of committed offsets.
-fn parse_holds(commits: &GroupCommits) -> BTreeMap<TopicPartition, Hold> {
-    let each = commits.iter().filter_map(|(partition, commit)| {
-        let metadata = commit.as_ref().ok()?.as_ref()?.metadata.as_deref()?;
-        Some((partition.clone(), OffsetMetadata::parse(metadata).held?))
-    });
-    each.collect()
-}
-
 /// Refusals on partitions with lag: the metadata of an offset is about the message at that offset, if there is one.
-fn current_holds(holds: &BTreeMap<TopicPartition, Hold>, query: &Query, offsets: &TopicOffsets) -> Vec<Hold> {
+fn current_holds(reports: &WorkerReports, offsets: &TopicOffsets) -> Vec<Hold> {
     let with_lag = offsets.partitions.iter().filter(|partition| {
         let (committed, end) = (&partition.committed, &partition.end);
         matches!((committed, end), (Ok(Some(committed)), Ok(end)) if committed < end)
     });
-    let partitions = with_lag.map(|partition| TopicPartition {
-        topic: Arc::clone(&query.topic),
-        partition: partition.partition,
-    });
-    partitions
-        .filter_map(|partition| holds.get(&partition).cloned())
-        .collect()
+    reports.holds(with_lag.map(|partition| partition.partition))
 }
 
 /// The end offset for a group. A committed offset that is beyond it is valid up to the high watermark: a transaction is

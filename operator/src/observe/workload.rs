@@ -10,6 +10,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use separation_contract::environment::{KAFKA_ASSIGNOR, KAFKA_BOOTSTRAP_SERVERS};
 
 use super::template::{staging, variable};
+use crate::clock::WallClock;
 use crate::decide::{self, CostAnnotation, PodState, PodStatus, Workload};
 use crate::names::{
     CANDIDATE_COST, DELETION_COST, FIELD_MANAGER, MANIFEST_HASH, POD_TEMPLATE_HASH, POOL_LABEL, ROLE_LABEL,
@@ -65,6 +66,8 @@ pub struct PodSnapshot {
     pub pod: Option<decide::Pod>,
     /// Where it stages songs and stems.
     pub staging: Option<Staging>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
     /// The end of its grace period, if it is being deleted.
     pub delete_by: Option<Timestamp>,
     /// Why it cannot run.
@@ -118,12 +121,16 @@ impl PodSnapshot {
             state,
             cost_annotation: cost_annotation(pod),
             replica_set: replica_set.into(),
+            // Known with the time of the decision.
+            created: None,
         });
+        let created = pod.metadata.creation_timestamp.as_ref();
         let deleted = pod.metadata.deletion_timestamp.as_ref();
         let snapshot = Self {
             resource_version: resource_version(&pod.metadata),
             pod: snapshot,
             staging: pod.spec.as_ref().and_then(staging),
+            created: created.map(|time| time.0),
             delete_by: deleted.map(|time| time.0),
             problem: state
                 .filter(|state| state.is_live())
@@ -137,12 +144,13 @@ impl PodSnapshot {
         self.pod.is_some() && self.delete_by.is_some_and(overdue)
     }
 
-    /// The pod for a decision at `now`.
-    fn at(&self, now: Timestamp) -> Option<decide::Pod> {
+    /// The pod for a decision now.
+    fn at(&self, now: WallClock) -> Option<decide::Pod> {
         let mut pod = self.pod.clone()?;
-        if self.is_overdue(now) {
+        if self.is_overdue(now.time()) {
             pod.state = PodState::Overdue;
         }
+        pod.created = self.created.map(|created| now.moment(created));
         Some(pod)
     }
 }
@@ -151,7 +159,7 @@ impl PodSnapshot {
 pub fn workload<'a>(
     deployment: Option<&DeploymentSnapshot>,
     pods: impl IntoIterator<Item = &'a PodSnapshot>,
-    now: Timestamp,
+    now: WallClock,
 ) -> Workload {
     Workload {
         replicas: deployment.map_or(0, |deployment| deployment.replicas),
@@ -345,6 +353,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::decide::Moment;
 
     /// A pod of a Deployment's ReplicaSet, with changes.
     fn pod(change: &Value) -> Pod {
@@ -362,8 +371,12 @@ mod tests {
         serde_json::from_value(pod).expect("a pod")
     }
 
-    fn at(time: &str) -> Timestamp {
+    fn timestamp(time: &str) -> Timestamp {
         time.parse().expect("a time")
+    }
+
+    fn at(time: &str) -> WallClock {
+        WallClock::new(Moment::from_millis(60_000), timestamp(time))
     }
 
     #[test]
@@ -399,7 +412,17 @@ mod tests {
         assert_eq!(state("2026-01-01T00:11:00Z"), PodState::Draining);
         assert_eq!(state("2026-01-01T00:11:01Z"), PodState::Overdue);
         let (_, live) = PodSnapshot::from_pod(&pod(&json!({}))).expect("a name");
-        assert!(!live.is_overdue(at("2027-01-01T00:00:00Z")));
+        assert!(!live.is_overdue(timestamp("2027-01-01T00:00:00Z")));
+    }
+
+    #[test]
+    fn a_pod_has_the_moment_of_its_creation_and_no_later_one_than_now() {
+        let created = json!({"metadata": {"creationTimestamp": "2026-01-01T00:10:00Z"}});
+        let (_, snapshot) = PodSnapshot::from_pod(&pod(&created)).expect("a name");
+        let moment = |time: &str| workload(None, [&snapshot], at(time)).pods[0].created;
+        assert_eq!(moment("2026-01-01T00:10:20Z"), Some(Moment::from_millis(40_000)));
+        let clock_is_ahead = moment("2026-01-01T00:09:00Z");
+        assert_eq!(clock_is_ahead, Some(Moment::from_millis(60_000)));
     }
 
     fn conditions(type_: &str, status: &str, reason: &str) -> Value {

@@ -11,6 +11,7 @@ mod kafka;
 mod pod_template;
 mod role;
 mod sasl;
+mod scaling;
 mod storage;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use role::{Role, RolePlan};
 pub use sasl::{
     ClientCredentialsPlan, OauthPlan, OauthSource, PasswordPlan, SaslPlan, ServiceAccountToken, Username,
 };
+pub use scaling::ScaleDownWindows;
 pub use storage::{
     DeleteInput, Model, Outbound, Provider, S3Plan, S3Secret, SecretKey, SharedVolume, Staging, StemsPlan,
     StoragePlan,

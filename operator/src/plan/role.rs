@@ -1,21 +1,15 @@
 //! Validated roles.
 
 use std::fmt;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use separation_contract::kafka::{Assignor, OffsetReset, Timings};
 use separation_contract::names;
 
 use super::checks::Checks;
-use crate::crd::{
-    AssignorSpec, InitialOffset, PodFields, RoleDefaults, RoleSpec, ScalingMode, ScalingSpec, TargetKind,
-    TargetSpec,
-};
-use crate::decide::{Mode, Policy, ReplicaLimits, Target};
-
-/// Default of `stabilizationWindowSeconds`.
-const STABILIZATION: i32 = 120;
+use super::scaling::{ScaleDownWindows, Scaling};
+use crate::crd::{AssignorSpec, InitialOffset, PodFields, RoleDefaults, RoleSpec};
+use crate::decide::{DeclaredEstimates, Estimates, Policy};
 
 /// Delay of a reading beyond its interval: a deadline of five seconds, and one more attempt.
 const READING_DELAY: Duration = Duration::from_secs(10);
@@ -81,9 +75,11 @@ pub struct RolePlan {
     pub max_retries: u32,
     /// Time between two readings of lag.
     pub lag_check_period: Duration,
-    /// Estimated duration of a task, in seconds.
-    pub task_seconds: Option<NonZeroU32>,
-    /// Scaling policy.
+    /// Estimated times of the spec, which replace learned ones.
+    pub declared: DeclaredEstimates,
+    /// Stabilization windows of the spec.
+    pub windows: ScaleDownWindows,
+    /// Scaling policy, before start-up times are learned: decisions use [`RolePlan::policy_with`].
     pub policy: Policy,
     /// Settings of the pods. Validated when they are merged with the pod template.
     pub pod: PodFields,
@@ -124,8 +120,7 @@ impl RolePlan {
         let lag_check_period = checks
             .integer(&field("scaling.lagCheckPeriodSeconds"), period, 1..=300)
             .map(Duration::from_secs);
-        let task_seconds = task_seconds(role, &spec.scaling, checks);
-        let policy = policy(role, &spec.scaling, task_seconds.flatten(), timings, checks);
+        let scaling = Scaling::from_spec(&field("scaling"), &spec.scaling, timings.as_ref(), checks)?;
         let mut plan = Self {
             role,
             enabled: spec.enabled,
@@ -152,8 +147,9 @@ impl RolePlan {
             max_crashes: max_crashes?,
             max_retries: max_retries?,
             lag_check_period: lag_check_period?,
-            task_seconds: task_seconds?,
-            policy: policy?,
+            declared: scaling.declared,
+            windows: scaling.windows,
+            policy: scaling.policy,
             pod: spec.pod.clone(),
         };
         plan.set_lag_check_period(plan.lag_check_period);
@@ -168,6 +164,17 @@ impl RolePlan {
         self.policy.cooldown = period / 2;
         // Three consecutive readings may fail or be late.
         self.policy.stale_after = 3 * period + READING_DELAY;
+    }
+
+    /// The policy with the stabilization windows that these times result in.
+    pub fn policy_with(&self, estimates: Estimates) -> Policy {
+        let [stabilization, last_replica_stabilization] =
+            self.windows.complete(self.policy.target, estimates.startup);
+        Policy {
+            stabilization,
+            last_replica_stabilization,
+            ..self.policy
+        }
     }
 }
 
@@ -217,113 +224,4 @@ fn timings(role: Role, spec: &RoleSpec, checks: &mut Checks) -> Option<Timings> 
         session_timeout: session?,
         heartbeat_interval: heartbeat?,
     })
-}
-
-fn policy(
-    role: Role,
-    spec: &ScalingSpec,
-    task_seconds: Option<NonZeroU32>,
-    timings: Option<Timings>,
-    checks: &mut Checks,
-) -> Option<Policy> {
-    let field = |name: &str| format!("{role}.scaling.{name}");
-    let min: Option<u32> = checks.integer(&field("minReplicas"), spec.min_replicas.into(), 0..=10_000);
-    let max: Option<u32> = checks.integer(&field("maxReplicas"), spec.max_replicas.into(), 1..=10_000);
-    let limits = min.zip(max).and_then(|(min, max)| {
-        ReplicaLimits::new(min..=max).or_else(|| {
-            let problem = format!("{min} is above maxReplicas, {max}");
-            let fix = "lower minReplicas or raise maxReplicas";
-            checks.refuse(&field("minReplicas"), problem, fix)
-        })
-    });
-    let target = target(&field("target"), spec, task_seconds, checks);
-    let windows = spec.scale_down.as_ref();
-    let mut window = |name: &str, seconds: Option<i32>, default: i32| {
-        let field = field(&format!("scaleDown.{name}"));
-        let checked = checks.integer(&field, seconds.unwrap_or(default).into(), 0..=86_400);
-        checked.map(Duration::from_secs)
-    };
-    let others = windows.and_then(|windows| windows.stabilization_window_seconds);
-    let last = windows.and_then(|windows| windows.last_replica_stabilization_window_seconds);
-    let stabilization = window("stabilizationWindowSeconds", others, STABILIZATION);
-    let last_replica_stabilization = window(
-        "lastReplicaStabilizationWindowSeconds",
-        last,
-        others.unwrap_or(STABILIZATION),
-    );
-    let timings = timings?;
-    Some(Policy {
-        limits: limits?,
-        target: target?,
-        mode: match spec.mode {
-            ScalingMode::Auto => Mode::Auto,
-            ScalingMode::DryRun => Mode::DryRun,
-            ScalingMode::Paused => Mode::Paused,
-        },
-        stabilization: stabilization?,
-        last_replica_stabilization: last_replica_stabilization?,
-        // Set with the lag check period.
-        cooldown: Duration::ZERO,
-        stale_after: Duration::ZERO,
-        // A cooperative rebalance has two rounds, and members learn of each with their next heartbeat; 5 s for joining.
-        rebalance_hold: 2 * timings.heartbeat_interval + Duration::from_secs(5),
-    })
-}
-
-/// The estimated duration of a task; the outer `None` after a problem.
-fn task_seconds(role: Role, spec: &ScalingSpec, checks: &mut Checks) -> Option<Option<NonZeroU32>> {
-    let Some(seconds) = spec
-        .estimates
-        .as_ref()
-        .and_then(|estimates| estimates.task_seconds)
-    else {
-        return Some(None);
-    };
-    let field = format!("{role}.scaling.estimates.taskSeconds");
-    positive(checks, &field, seconds, 86_400).map(Some)
-}
-
-fn positive(checks: &mut Checks, field: &str, value: i32, max: i64) -> Option<NonZeroU32> {
-    let checked: Option<u32> = checks.integer(field, value.into(), 1..=max);
-    checked.and_then(NonZeroU32::new)
-}
-
-fn target(
-    field: &str,
-    spec: &ScalingSpec,
-    task_seconds: Option<NonZeroU32>,
-    checks: &mut Checks,
-) -> Option<Target> {
-    let Some(target) = &spec.target else {
-        return Some(Target::TasksPerReplica(NonZeroU32::MIN));
-    };
-    let TargetSpec {
-        kind,
-        tasks_per_replica,
-        drain_deadline_seconds,
-    } = target;
-    match (kind, drain_deadline_seconds, task_seconds) {
-        (TargetKind::TasksPerReplica, None, _) => {
-            let tasks = tasks_per_replica.unwrap_or(1);
-            let field = format!("{field}.tasksPerReplica");
-            positive(checks, &field, tasks, 1_000_000).map(Target::TasksPerReplica)
-        }
-        (TargetKind::DrainDeadline, Some(within), Some(task)) if tasks_per_replica.is_none() => {
-            let field = format!("{field}.drainDeadlineSeconds");
-            Some(Target::DrainDeadline {
-                within_seconds: positive(checks, &field, *within, 604_800)?,
-                task_seconds: task,
-            })
-        }
-        (TargetKind::TasksPerReplica, Some(_), _) => {
-            let fix = "set type to DrainDeadline, or remove drainDeadlineSeconds";
-            checks.refuse(field, "has a field of another type", fix)
-        }
-        (TargetKind::DrainDeadline, ..) => {
-            let problem = "a drain deadline needs a time and the duration of a task, and no number of tasks";
-            let fix =
-                "set drainDeadlineSeconds and scaling.estimates.taskSeconds, and remove tasksPerReplica";
-            checks.refuse(field, problem, fix)
-        }
-    }
 }

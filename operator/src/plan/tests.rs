@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::crd::from_yaml;
-use crate::crd::{ModelSpec, ScaleDownSpec, TargetKind, TargetSpec};
-use crate::decide::{Mode, Target};
+use crate::crd::{EstimatesSpec, ModelSpec, ScaleDownSpec, TargetKind, TargetSpec};
+use crate::decide::{DeclaredEstimates, Estimates, Mode, Target};
 
 const FULL: &str = include_str!("../../tests/pools/full.yaml");
 
@@ -57,6 +57,79 @@ fn the_last_replica_has_a_stabilization_window_of_its_own() {
     assert_eq!(windows(Some(30), None), [30, 30]);
     assert_eq!(windows(Some(30), Some(600)), [30, 600]);
     assert_eq!(windows(None, Some(0)), [120, 0]);
+}
+
+/// A role that begins each task within a minute.
+fn with_start_deadline(estimates: EstimatesSpec, windows: [Option<i32>; 2]) -> RolePlan {
+    let mut pool = full();
+    let scaling = &mut pool.spec.processor.role.scaling;
+    scaling.target = Some(TargetSpec {
+        kind: TargetKind::StartDeadline,
+        tasks_per_replica: None,
+        drain_deadline_seconds: None,
+        start_deadline_seconds: Some(60),
+    });
+    scaling.estimates = Some(estimates);
+    scaling.scale_down = Some(ScaleDownSpec {
+        stabilization_window_seconds: windows[0],
+        last_replica_stabilization_window_seconds: windows[1],
+    });
+    PoolPlan::from_pool(&pool).expect("a plan").processor
+}
+
+#[test]
+fn a_start_deadline_needs_no_estimates_and_keeps_those_of_the_spec() {
+    let seconds = Duration::from_secs;
+    let learning = with_start_deadline(EstimatesSpec::default(), [None; 2]);
+    let deadline = seconds(60);
+    assert_eq!(learning.policy.target, Target::StartDeadline { deadline });
+    assert_eq!(learning.declared, DeclaredEstimates::default());
+    let estimates = EstimatesSpec {
+        task_seconds: Some(23),
+        startup_seconds: Some(20),
+    };
+    let declared = with_start_deadline(estimates, [None; 2]);
+    let expected = DeclaredEstimates {
+        task: Some(seconds(23)),
+        startup: Some(seconds(20)),
+    };
+    assert_eq!(declared.declared, expected);
+    // Before the first start-up is observed, the windows follow from the declared time.
+    assert_eq!(
+        [
+            declared.policy.stabilization,
+            declared.policy.last_replica_stabilization
+        ],
+        [seconds(60), seconds(120)]
+    );
+}
+
+#[test]
+fn windows_of_a_start_deadline_follow_the_start_up_time_unless_the_spec_sets_them() {
+    let windows = |startup: u64, windows: [Option<i32>; 2]| {
+        let plan = with_start_deadline(EstimatesSpec::default(), windows);
+        let policy = plan.policy_with(Estimates {
+            startup: Duration::from_secs(startup),
+            ..Estimates::default()
+        });
+        [policy.stabilization, policy.last_replica_stabilization].map(|window| window.as_secs())
+    };
+    for (startup, expected) in [
+        (0, [60, 120]),
+        (20, [60, 120]),
+        (24, [72, 120]),
+        (25, [75, 125]),
+        (60, [180, 300]),
+        (180, [180, 300]),
+    ] {
+        assert_eq!(windows(startup, [None, None]), expected, "{startup}");
+    }
+    assert_eq!(windows(40, [Some(30), None]), [30, 30]);
+    assert_eq!(windows(40, [None, Some(0)]), [120, 0]);
+    assert_eq!(windows(40, [Some(30), Some(600)]), [30, 600]);
+    // The other targets do not depend on it.
+    let drain = PoolPlan::from_pool(&full()).expect("a plan").processor;
+    assert_eq!(drain.policy_with(Estimates::default()), drain.policy);
 }
 
 #[test]
@@ -262,6 +335,7 @@ fn all_problems_are_reported_together() {
         kind: TargetKind::DrainDeadline,
         tasks_per_replica: None,
         drain_deadline_seconds: Some(60),
+        start_deadline_seconds: None,
     });
     pool.spec.uploader.max_retries = -1;
     let problems = PoolPlan::from_pool(&pool).unwrap_err();

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::jiff::Timestamp;
-
 use super::api_state::{ApiStep, PlannedApi, secret_problems};
 use super::leader::Leader;
 use super::pool::PoolState;
 use super::retry::Pause;
 use super::secrets::{SecretName, SecretState};
 use crate::apply::{ApiObjects, api_objects, manifest_hash};
+use crate::clock::WallClock;
 use crate::decide::Moment;
 use crate::observe::api::KnownApi;
 use crate::observe::workload::workload;
@@ -29,7 +28,7 @@ impl Leader {
         let (id, uid) = (Arc::clone(&pool.id), Arc::clone(&pool.uid));
         let secrets = &self.clusters.secrets;
         pool.api.secret_problems = secret_problems(secrets, plan);
-        let pods = workload(None, cache.api_pods(&id), Timestamp::now());
+        let pods = workload(None, cache.api_pods(&id), WallClock::read(now));
         pool.api.record_pods(plan, known.deployment, &pods, now);
         self.plan_api(pool, plan, known);
         match pool.api.next(plan, known, &uid, now) {

@@ -341,6 +341,7 @@ spec:
                 state: PodState::Ready,
                 cost_annotation: CostAnnotation::Absent,
                 replica_set: "vocals-processor-5c7".into(),
+                created: None,
             }],
             ..Workload::default()
         };

@@ -20,6 +20,7 @@ mod group_offsets;
 mod identity;
 mod jobs;
 mod leader;
+mod learning;
 mod operator;
 mod outcome;
 mod pass;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::jiff::Timestamp;
 use separation_kafka::ReadErrorKind;
 
 use super::api_writer::NewTopic;
@@ -12,6 +11,7 @@ use super::leader::Leader;
 use super::pool::{ClusterAccess, PoolState, role_status, wall_clock_time};
 use super::role::{RoleInputs, Step};
 use crate::apply::{Manifest, rollout};
+use crate::clock::WallClock;
 use crate::decide::{CostAnnotation, Moment, Workload, Write};
 use crate::events::PoolFact;
 use crate::observe::workload::{DeploymentSnapshot, workload};
@@ -83,7 +83,8 @@ impl Leader {
         let key = pool.key(role);
         let role_plan = plan.role(role);
         let deployment = cache.deployment(&key);
-        let workload = workload(deployment, cache.pods(&key).map(|(_, pod)| pod), Timestamp::now());
+        let pods = cache.pods(&key).map(|(_, pod)| pod);
+        let workload = workload(deployment, pods, WallClock::read(now));
         // A disabled role is still read while its offsets must be kept.
         let is_read = role_plan.enabled || pool.role_ref(role).adoption().is_some();
         if let ClusterAccess::Open(open_cluster) = &pool.access {

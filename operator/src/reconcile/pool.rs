@@ -14,6 +14,7 @@ use super::api_state::ApiState;
 use super::clusters::OpenCluster;
 use super::conflicts::{GroupUses, WorkerIds};
 use super::identity::GroupProof;
+use super::learning::Learning;
 use super::retry::Retry;
 use super::role::RoleState;
 use super::staging::{ApiPods, DeployedStaging, StagingChange, StagingObservation};
@@ -110,7 +111,11 @@ impl PoolState {
             access: ClusterAccess::default(),
             roles: Role::ALL.map(|role| {
                 let mut state = RoleState::new(adoption(role), now);
-                state.last_known_time = status.and_then(|status| last_known_time(role_status(status, role)?));
+                let written = status.and_then(|status| role_status(status, role));
+                state.last_known_time = written.and_then(last_known_time);
+                if let Some(estimates) = written.and_then(|written| written.estimates.as_ref()) {
+                    state.learning = Learning::restored(status::learned(estimates));
+                }
                 state
             }),
             manifests: [None, None],
@@ -307,7 +312,7 @@ impl PoolState {
         let report = self.report(cache, now)?;
         let before = snapshot.status.as_deref();
         let mut after = status::status(&report, before, self.generation, time);
-        self.keep_adoptions(&mut after);
+        self.keep_disabled_roles(&mut after, before);
         let since = self.status.since_write(now);
         (status::write_due(before, &after, since) == WriteDue::Yes).then_some(after)
     }
@@ -321,15 +326,17 @@ impl PoolState {
         recent.min().cloned()
     }
 
-    /// Keeps the adoption of disabled roles in the status, because they may be enabled again.
-    fn keep_adoptions(&self, status: &mut SeparationPoolStatus) {
+    /// Keeps the adoption and the learned times of disabled roles in the status, because they may be enabled again.
+    fn keep_disabled_roles(&self, status: &mut SeparationPoolStatus, before: Option<&SeparationPoolStatus>) {
         let Some(plan) = self.plan.as_ref().filter(|_| self.invalid_spec.is_none()) else {
             return;
         };
         for role in Role::ALL.into_iter().filter(|role| !plan.role(*role).enabled) {
             let adoption = self.roles[role as usize].adoption().cloned();
+            let estimates = before.and_then(|before| role_status(before, role)?.estimates.clone());
             let kept = adoption.map(|adoption| RoleStatus {
                 offsets: Some(adoption),
+                estimates,
                 ..RoleStatus::default()
             });
             match role {
@@ -355,7 +362,8 @@ impl PoolState {
                 lag: lag.clone(),
                 anomalies: anomalies.to_vec(),
                 last_known_time: state.last_known_time.clone(),
-                task_seconds: plan.role(role).task_seconds,
+                task: plan.role(role).declared.task,
+                learned: state.learning.summary(),
                 offsets: state.adoption().cloned(),
                 pending: self.pending_change(role, cache),
                 effective: self.effective(plan, role),
@@ -421,9 +429,11 @@ impl PoolState {
         let state = &self.roles[role as usize];
         if let (Some(explanation), Some((lag, _))) = (&state.explanation, state.lag()) {
             let role_metrics = &mut self.metrics[role as usize];
-            role_metrics
-                .get_or_insert_with(|| metrics.role(&self.id, role))
-                .decided(explanation, lag, state.lag_age(now));
+            let role_metrics = role_metrics.get_or_insert_with(|| metrics.role(&self.id, role));
+            role_metrics.decided(explanation, lag, state.lag_age(now));
+            if let Some(estimates) = state.estimates {
+                role_metrics.estimated(estimates);
+            }
         }
     }
 

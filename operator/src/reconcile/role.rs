@@ -12,14 +12,15 @@ use separation_kafka::{ReadError, ReadErrorKind};
 
 use super::conflicts::WorkerIds;
 use super::group_offsets::{Adopt, GroupOffsets};
+use super::learning::Learning;
 use super::retry::{FieldManagerConflict, Retry};
 use super::rollout::RolloutProgress;
 use super::staging::{Emptiness, EmptyPeriod};
 use crate::apply::offsets::Commits;
 use crate::crd::OffsetsStatus;
 use crate::decide::{
-    Explanation, GroupReading, History, Lag, LagReading, Moment, Observation, PodState, Policy,
-    ReplicaLimits, Workload, Write, decide,
+    Estimates, Explanation, GroupReading, History, Lag, LagReading, Moment, Observation, PodState, Policy,
+    Queue, ReplicaLimits, Workload, Write, decide,
 };
 use crate::observe::dependencies::{
     NonMembers, Refusal, oldest_refusal, refused_by_kafka, reported_refusals,
@@ -102,6 +103,10 @@ pub(super) struct RoleState {
     is_busy: bool,
     /// The last decision's explanation.
     pub(super) explanation: Option<Explanation>,
+    /// The times that the last decision expected.
+    pub(super) estimates: Option<Estimates>,
+    /// The learned times.
+    pub(super) learning: Learning,
     /// Why the last step failed.
     pub(super) problem: Option<WorkloadProblem>,
     pub(super) last_known_time: Option<Time>,
@@ -116,6 +121,7 @@ struct RoleReading {
     lag: Lag,
     anomalies: Vec<OffsetAnomaly>,
     holds: Vec<Hold>,
+    queue: Option<Queue>,
     topic_is_missing: bool,
     /// Why the operator is not authorized to read Kafka.
     refused: Option<Arc<str>>,
@@ -164,6 +170,7 @@ impl RoleState {
             topic: plan.topic.as_str().into(),
             group: plan.group.as_str().into(),
             adoption: self.offsets.adoption_of(plan),
+            start_deadline: plan.policy.target.start_deadline(),
         }
     }
 
@@ -172,6 +179,7 @@ impl RoleState {
         if polled.query != self.query(plan) {
             return;
         }
+        self.learning.record_tasks(&polled.result.finished);
         let found = self.offsets.read(&polled, plan);
         self.emptiness
             .record(polled.at, &found.lag, polled.result.offsets.as_ref());
@@ -182,11 +190,14 @@ impl RoleState {
         let unknown_topic = |error: &ReadError| error.kind == ReadErrorKind::Refused(UNKNOWN_TOPIC);
         let topic_is_missing =
             polled.result.topic.is_none() && polled.result.error.as_ref().is_some_and(unknown_topic);
+        // It belongs to the lag that was read, and not to one that is counted from other offsets.
+        let queue = polled.result.queue.filter(|_| found.lag == polled.result.lag.lag);
         self.reading = Some(RoleReading {
             at: polled.at,
             lag: found.lag,
             anomalies: found.anomalies,
             holds: polled.result.holds,
+            queue,
             topic_is_missing,
             refused: polled.result.error.as_ref().and_then(refused),
         });
@@ -214,6 +225,7 @@ impl RoleState {
             },
             anomalies: Vec::new(),
             holds: Vec::new(),
+            queue: None,
             topic_is_missing: false,
             refused: refused(error),
         });
@@ -290,6 +302,7 @@ impl RoleState {
         self.rollout.record(&workload, now);
         self.stuck = stuck_terminating(&workload);
         let workers = self.workers(&workload, inputs.worker_ids);
+        self.learning.record_pods(&workload, &workers, now);
         let ready = workload.pods.iter().filter(|pod| pod.state == PodState::Ready);
         self.non_members
             .record(&ready.map(|pod| &pod.name).collect(), &workers);
@@ -327,6 +340,8 @@ impl RoleState {
         now: Moment,
     ) -> Option<Write> {
         let reading = self.reading.as_ref()?;
+        let estimates = self.learning.estimates(inputs.plan.declared);
+        self.estimates = Some(estimates);
         let observation = Observation {
             lag: LagReading {
                 at: reading.at,
@@ -336,23 +351,22 @@ impl RoleState {
             workload,
             conflict: inputs.conflict.cloned(),
             refusal: self.held(inputs.plan, now),
+            estimates,
+            queue: reading.queue.clone(),
         };
         let history = std::mem::take(&mut self.history);
-        let decision = decide(&self.policy(inputs.plan), &observation, history, now);
+        let decision = decide(&self.policy(inputs.plan, estimates), &observation, history, now);
         self.history = decision.history;
         self.explanation = Some(decision.explanation);
         decision.plan.into_iter().next()
     }
 
     /// Before offsets are initialized no worker may start, so `minReplicas` counts as 0.
-    fn policy(&self, plan: &RolePlan) -> Policy {
-        let max = plan.policy.limits.max();
-        match ReplicaLimits::new(0..=max) {
-            Some(limits) if !self.offsets.is_initialized(plan) => Policy {
-                limits,
-                ..plan.policy
-            },
-            _ => plan.policy,
+    fn policy(&self, plan: &RolePlan, estimates: Estimates) -> Policy {
+        let policy = plan.policy_with(estimates);
+        match ReplicaLimits::new(0..=policy.limits.max()) {
+            Some(limits) if !self.offsets.is_initialized(plan) => Policy { limits, ..policy },
+            _ => policy,
         }
     }
 

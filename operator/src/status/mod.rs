@@ -4,6 +4,7 @@
 //! its status.
 
 mod conditions;
+mod estimates;
 mod report;
 
 #[cfg(test)]
@@ -18,7 +19,10 @@ use crate::decide::{Explanation, Lag, LagByPartition, completion_time};
 use crate::plan::Role;
 
 pub(crate) use conditions::{anomaly_reason, anomaly_text, is_recent};
+pub(crate) use estimates::learned;
 pub use report::{ApiReport, PendingChange, PoolReport, RoleReport};
+
+use estimates::estimates_status;
 
 /// Minimum time between two writes of numbers only: a thousand busy pools write at most two hundred times a second.
 const NUMBERS_EVERY: Duration = Duration::from_secs(5);
@@ -50,9 +54,12 @@ pub fn status(
         api: before.and_then(|before| before.api.clone()),
     };
     if let PoolReport::Running { roles, api, .. } = report {
-        let role = |role: Role| roles.iter().find(|report| report.role == role).map(role_status);
-        status.processor = role(Role::Processor);
-        status.uploader = role(Role::Uploader);
+        let role = |role: Role, before: Option<&RoleStatus>| {
+            let report = roles.iter().find(|report| report.role == role);
+            report.map(|report| role_status(report, before, now))
+        };
+        status.processor = role(Role::Processor, status.processor.as_ref());
+        status.uploader = role(Role::Uploader, status.uploader.as_ref());
         status.api = api.status.clone();
     }
     status
@@ -72,7 +79,7 @@ pub fn write_due(
             WriteDue::No
         };
     };
-    if before == after {
+    if before == after || *before == with_estimates_of(after, before) {
         return WriteDue::No;
     }
     if immediate_fields(before) != immediate_fields(after) || since_write >= NUMBERS_EVERY {
@@ -80,6 +87,21 @@ pub fn write_due(
     } else {
         WriteDue::No
     }
+}
+
+/// A status with the learned times of another one: those alone are never worth a write, because what they are learned
+/// from changes other numbers too.
+fn with_estimates_of(status: &SeparationPoolStatus, other: &SeparationPoolStatus) -> SeparationPoolStatus {
+    let mut status = status.clone();
+    for (role, other) in [
+        (&mut status.processor, &other.processor),
+        (&mut status.uploader, &other.uploader),
+    ] {
+        if let (Some(role), Some(other)) = (role, other) {
+            role.estimates.clone_from(&other.estimates);
+        }
+    }
+    status
 }
 
 /// The parts that are written immediately when they change: decisions and conditions, not numbers of messages or pods.
@@ -109,12 +131,12 @@ fn immediate_role_fields(role: &RoleStatus) -> impl PartialEq {
     )
 }
 
-fn role_status(report: &RoleReport) -> RoleStatus {
+fn role_status(report: &RoleReport, before: Option<&RoleStatus>, now: &Time) -> RoleStatus {
     let explanation = &report.explanation;
     let lag = explanation.lag;
     let partitions = lag.map(|lag| lag.partitions.saturating_add(lag.missing));
     let completion = lag
-        .zip(report.task_seconds)
+        .zip(report.task)
         .map(|(lag, task)| completion_time(task, lag.messages, explanation.desired));
     RoleStatus {
         lag: Some(lag_status(report)),
@@ -125,6 +147,7 @@ fn role_status(report: &RoleReport) -> RoleStatus {
         reason: explanation.reason.name().to_owned(),
         limited_by: explanation.limit.to_string(),
         message: explanation.to_string(),
+        estimates: estimates_status(&report.learned, before, now),
         offsets: report.offsets.clone(),
         effective: Some(report.effective.clone()),
     }

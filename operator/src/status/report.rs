@@ -1,11 +1,11 @@
 //! The state of a pool from which its status is derived.
 
-use std::num::NonZeroU32;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::crd::{ApiStatus, EffectiveSettings, OffsetsStatus};
-use crate::decide::{Explanation, Lag};
+use crate::decide::{Explanation, Lag, LearnedSummary};
 use crate::observe::OffsetAnomaly;
 use crate::observe::dependencies::Refusal;
 use crate::observe::workload::WorkloadProblem;
@@ -33,8 +33,10 @@ pub struct RoleReport {
     pub anomalies: Vec<OffsetAnomaly>,
     /// When all partitions were last read.
     pub last_known_time: Option<Time>,
-    /// Estimated duration of a task, in seconds.
-    pub task_seconds: Option<NonZeroU32>,
+    /// Estimated time of a task.
+    pub task: Option<Duration>,
+    /// Learned times.
+    pub learned: LearnedSummary,
     /// How the group's offsets were initialized.
     pub offsets: Option<OffsetsStatus>,
     /// The part of the spec that pods do not have yet.

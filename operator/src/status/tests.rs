@@ -7,8 +7,8 @@ use std::num::NonZeroU32;
 use super::*;
 use crate::crd::{EffectiveSettings, InitialOffset};
 use crate::decide::{
-    Activity, CostAnnotation, GroupReading, History, LagReading, Limit, Mode, Moment, Observation, Pod,
-    PodName, PodState, Policy, Reason, ReplicaLimits, Target, Workload, decide,
+    Activity, CostAnnotation, Estimates, GroupReading, History, LagReading, LearnedSummary, Limit, Mode,
+    Moment, Observation, Pod, PodName, PodState, Policy, Reason, ReplicaLimits, Target, Workload, decide,
 };
 use crate::observe::OffsetAnomaly;
 use crate::observe::dependencies::{Dependency, Refusal};
@@ -60,6 +60,7 @@ fn observation(lag: Lag, ready: u32) -> Observation {
         state: PodState::Ready,
         cost_annotation: CostAnnotation::Absent,
         replica_set: "set".into(),
+        created: None,
     });
     Observation {
         lag: LagReading {
@@ -74,6 +75,8 @@ fn observation(lag: Lag, ready: u32) -> Observation {
         },
         conflict: None,
         refusal: None,
+        estimates: Estimates::default(),
+        queue: None,
     }
 }
 
@@ -89,7 +92,8 @@ fn decided(role: Role, policy: Policy, observation: Observation) -> RoleReport {
         lag: observation.lag.lag,
         anomalies: Vec::new(),
         last_known_time: Some(time("2026-01-01T00:00:00Z")),
-        task_seconds: NonZeroU32::new(90),
+        task: Some(Duration::from_secs(90)),
+        learned: LearnedSummary::default(),
         offsets: Some(offsets()),
         pending: None,
         effective: EffectiveSettings::default(),
@@ -253,6 +257,47 @@ fn changed_conditions_are_written_immediately_and_changed_numbers_every_few_seco
         why: "unreachable".into(),
     };
     assert_eq!(due(&before, &running(unknown, 8), 0), WriteDue::Yes);
+}
+
+#[test]
+fn learned_times_are_written_with_other_numbers_only_and_have_the_time_of_their_last_change() {
+    let learned = LearnedSummary {
+        tasks: 120,
+        task_seconds: 23,
+        task_tail_seconds: 70,
+        starts: 0,
+        startup_seconds: 0,
+    };
+    let with_learned = |learned, queued| {
+        let mut processor = report(Role::Processor, known([queued; 8]), 8);
+        processor.learned = learned;
+        of_roles(vec![processor, report(Role::Uploader, known([0; 8]), 0)])
+    };
+    let estimates = |status: &SeparationPoolStatus| status.processor.as_ref()?.estimates.clone();
+    let before = status_of(&with_learned(LearnedSummary::default(), 3), None);
+    assert_eq!(estimates(&before), None);
+
+    let after = status_of(&with_learned(learned, 3), Some(&before));
+    assert_eq!(write_due(Some(&before), &after, Duration::MAX), WriteDue::No);
+    let first = estimates(&after).expect("learned times");
+    assert_eq!((first.tasks, first.task_tail_seconds), (120, Some(70)));
+    assert_eq!((first.starts, first.startup_seconds), (0, None));
+    assert_eq!(super::learned(&first), learned);
+    let fewer_queued = status_of(&with_learned(learned, 2), Some(&before));
+    let due = write_due(Some(&before), &fewer_queued, Duration::MAX);
+    assert_eq!(due, WriteDue::Yes);
+
+    let at = |learned, before| {
+        let later = time("2026-01-01T00:09:00Z");
+        let status = status(&with_learned(learned, 3), Some(before), Some(3), &later);
+        estimates(&status).expect("learned times").updated_time
+    };
+    assert_eq!(at(learned, &after), first.updated_time);
+    let one_more = LearnedSummary {
+        tasks: 121,
+        ..learned
+    };
+    assert_eq!(at(one_more, &after), time("2026-01-01T00:09:00Z"));
 }
 
 #[test]

@@ -27,7 +27,7 @@ async fn start(ends: &[i64], committed: &[Option<i64>]) -> ScriptedCluster {
     let contents = Contents {
         topics: BTreeMap::from([(TOPIC, vec![VecDeque::from(ends.to_vec())])]),
         groups: BTreeMap::from(GROUPS.map(|name| (name, group.clone()))),
-        uncommitted: 0,
+        ..Contents::default()
     };
     let keys = [
         ApiKey::ApiVersions,
@@ -44,6 +44,7 @@ fn query(group: &str) -> Query {
         topic: TOPIC.into(),
         group: group.into(),
         adoption: Adoption::pending(OffsetReset::Earliest),
+        start_deadline: None,
     }
 }
 

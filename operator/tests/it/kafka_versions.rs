@@ -10,8 +10,8 @@ use separation_contract::kafka::OffsetReset;
 use separation_kafka::{Commit, Deadline, GroupState, TopicPartition};
 use separation_operator::apply::offsets::{Commits, StableOffsets, to_adopt, to_replace};
 use separation_operator::decide::{
-    CostAnnotation, History, Lag, LagReading, Mode, Observation, Pod, PodState, Policy, ReplicaLimits,
-    Target, Workload, Write, decide,
+    CostAnnotation, Estimates, History, Lag, LagReading, Mode, Observation, Pod, PodState, Policy,
+    ReplicaLimits, Target, Workload, Write, decide,
 };
 use separation_operator::observe::{Adoption, OffsetAnomaly, Query, QueryResult};
 
@@ -85,6 +85,7 @@ fn query(group: &str, topic: &str) -> Query {
         topic: topic.into(),
         group: group.into(),
         adoption: Adoption::pending(OffsetReset::Earliest),
+        start_deadline: None,
     }
 }
 
@@ -259,6 +260,8 @@ impl Pool {
             workload: self.workload.clone(),
             conflict: None,
             refusal: None,
+            estimates: Estimates::default(),
+            queue: None,
         };
         let now = self.reading.now();
         let mut decision = decide(&policy(), &observation, std::mem::take(&mut self.history), now);
@@ -310,6 +313,7 @@ fn set_replicas(workload: &mut Workload, replicas: u32) {
             state: PodState::Ready,
             cost_annotation: CostAnnotation::Absent,
             replica_set: "vocals-processor".into(),
+            created: None,
         });
     }
 }

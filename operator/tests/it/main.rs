@@ -8,6 +8,7 @@ mod kafka_consumer_protocol;
 mod kafka_faults;
 mod kafka_lag;
 mod kafka_offsets;
+mod kafka_queue;
 mod kafka_responses;
 mod kafka_versions;
 mod manifests;

@@ -120,6 +120,7 @@ pub(crate) fn query(topic: &str) -> Query {
         topic: topic.into(),
         group: format!("{topic}-workers").into(),
         adoption: Adoption::pending(OffsetReset::Earliest),
+        start_deadline: None,
     }
 }
 

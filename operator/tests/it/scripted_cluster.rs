@@ -53,6 +53,11 @@ pub(crate) struct Contents {
     /// Topics with the next end offsets of their partitions, whose first message is 0. The last one is repeated.
     pub(crate) topics: BTreeMap<&'static str, Vec<VecDeque<i64>>>,
     pub(crate) groups: BTreeMap<&'static str, ScriptedGroup>,
+    /// Metadata that a group committed in a partition.
+    pub(crate) metadata: BTreeMap<(&'static str, i32), String>,
+    /// Timestamps of the messages of a topic's partition, in milliseconds since the Unix epoch. Without them, requests
+    /// for offsets at a time are refused.
+    pub(crate) timestamps: BTreeMap<(&'static str, i32), Vec<i64>>,
     /// Messages of an open transaction after the end of each partition.
     pub(crate) uncommitted: i64,
 }
@@ -254,22 +259,30 @@ fn answer<Q: Decodable, A: Encodable>(
 
 fn list_offsets(request: ListOffsetsRequest, contents: &mut Contents) -> ListOffsetsResponse {
     let reads_uncommitted = request.isolation_level == 0;
-    let uncommitted = if reads_uncommitted {
-        contents.uncommitted
-    } else {
-        0
-    };
+    let Contents {
+        topics,
+        timestamps,
+        uncommitted,
+        ..
+    } = contents;
+    let uncommitted = if reads_uncommitted { *uncommitted } else { 0 };
     let topics = request.topics.into_iter().map(|topic| {
-        let ends = contents.topics.get_mut(topic.name.as_str()).expect("a topic");
+        let name = topic.name.as_str();
+        let ends = topics.get_mut(name).expect("a topic");
         let partitions = topic.partitions.iter().map(|partition| {
+            let number = partition.partition_index;
+            let response = ListOffsetsPartitionResponse::default().with_partition_index(number);
             // Time -2 asks for the first offset, -1 for the next.
-            let offset = match partition.timestamp {
-                -2 => 0,
-                _ => next(&mut ends[index(partition.partition_index)]) + uncommitted,
-            };
-            ListOffsetsPartitionResponse::default()
-                .with_partition_index(partition.partition_index)
-                .with_offset(offset)
+            match (partition.timestamp, timestamps.get(&(name, number))) {
+                (-2, _) => response.with_offset(0),
+                (-1, _) => response.with_offset(next(&mut ends[index(number)]) + uncommitted),
+                (_, None) => response.with_error_code(ResponseError::UnsupportedForMessageFormat.code()),
+                (time, Some(timestamps)) => {
+                    let mut numbered = (0..).zip(timestamps);
+                    let first = numbered.find(|(_, timestamp)| **timestamp >= time);
+                    response.with_offset(first.map_or(-1, |(offset, _)| offset))
+                }
+            }
         });
         ListOffsetsTopicResponse::default()
             .with_name(topic.name.clone())
@@ -283,10 +296,11 @@ fn offset_fetch(request: OffsetFetchRequest, contents: &mut Contents) -> OffsetF
     if request.groups.is_empty() {
         let topics = request.topics.into_iter().flatten().map(|topic| {
             let committed = committed(contents, &request.group_id, &topic.partition_indexes);
-            let partitions = committed.into_iter().map(|(partition, offset)| {
+            let partitions = committed.into_iter().map(|(partition, offset, metadata)| {
                 OffsetFetchResponsePartition::default()
                     .with_partition_index(partition)
                     .with_committed_offset(offset)
+                    .with_metadata(metadata)
             });
             OffsetFetchResponseTopic::default()
                 .with_name(topic.name)
@@ -297,10 +311,11 @@ fn offset_fetch(request: OffsetFetchRequest, contents: &mut Contents) -> OffsetF
     let groups = request.groups.into_iter().map(|group| {
         let topics = group.topics.into_iter().flatten().map(|topic| {
             let committed = committed(contents, &group.group_id, &topic.partition_indexes);
-            let partitions = committed.into_iter().map(|(partition, offset)| {
+            let partitions = committed.into_iter().map(|(partition, offset, metadata)| {
                 OffsetFetchResponsePartitions::default()
                     .with_partition_index(partition)
                     .with_committed_offset(offset)
+                    .with_metadata(metadata)
             });
             OffsetFetchResponseTopics::default()
                 .with_name(topic.name)
@@ -313,12 +328,19 @@ fn offset_fetch(request: OffsetFetchRequest, contents: &mut Contents) -> OffsetF
     OffsetFetchResponse::default().with_groups(groups.collect())
 }
 
-/// The partitions with their next committed offsets; -1 where the group never committed.
-fn committed(contents: &mut Contents, group: &GroupId, partitions: &[i32]) -> Vec<(i32, i64)> {
-    let group = contents.groups.get_mut(group.as_str()).expect("a group");
+/// The partitions with their next committed offsets, -1 where the group never committed, and the metadata.
+fn committed(
+    contents: &mut Contents,
+    name: &GroupId,
+    partitions: &[i32],
+) -> Vec<(i32, i64, Option<StrBytes>)> {
+    let Contents { groups, metadata, .. } = contents;
+    let group = groups.get_mut(name.as_str()).expect("a group");
     let offsets = partitions.iter().map(|partition| {
         let committed = next(&mut group.committed[index(*partition)]);
-        (*partition, committed.unwrap_or(-1))
+        let metadata = metadata.get(&(name.as_str(), *partition));
+        let metadata = metadata.cloned().map(StrBytes::from_string);
+        (*partition, committed.unwrap_or(-1), metadata)
     });
     offsets.collect()
 }

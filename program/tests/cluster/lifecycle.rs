@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::DeleteParams;
-use separation_operator::crd::SeparationPoolStatus;
+use separation_operator::crd::{EstimatesStatus, SeparationPoolStatus};
 use separation_operator::names::MANIFEST_HASH;
 use separation_testbed::eventually;
 use serde_json::{Value, json};
 
+use crate::adoption::known_lag;
 use crate::manifests;
+use crate::members::{Member, TASK_TIME, Tasks, ready_pods};
 use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
@@ -336,6 +338,51 @@ async fn a_restarted_operator_writes_nothing_if_nothing_changed() {
     assert_eq!(manifests::writes(&rig)[baseline.len()..], []);
     third.end().await;
     assert_eq!(manifests::writes(&rig)[baseline.len()..], []);
+}
+
+/// Has a member complete one task, and waits until the status has that many.
+async fn complete_task(pool: &PoolUnderTest<'_>, member: &Member, tasks: i64) -> EstimatesStatus {
+    let estimates = |status: &SeparationPoolStatus| status.processor.as_ref()?.estimates.clone();
+    member.now(Tasks::Hold);
+    pool.publish_one_each(1).await;
+    pool.until_status("running task", SOON, |status| known_lag(status) == Some(1))
+        .await;
+    member.now(Tasks::Commit);
+    let status = pool
+        .until_status("completed task", SOON, |status| {
+            estimates(status).is_some_and(|learned| learned.tasks == tasks)
+        })
+        .await;
+    estimates(&status).expect("learned times")
+}
+
+#[tokio::test]
+async fn learned_times_survive_a_restart_of_the_operator() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 1).await;
+    pool.apply(&json!({"processor": {"scaling": {"minReplicas": 1}}}))
+        .await;
+    let first = OperatorProcess::start_briefly_leading(&rig);
+    pool.until_adopted().await;
+    let pods = ready_pods(&pool, 1).await;
+    let member = Member::of(&pool, &pods[0], Tasks::Hold);
+    let before = complete_task(&pool, &member, 1).await;
+    assert_eq!(before.task_seconds, i64::try_from(TASK_TIME.as_secs()).ok());
+    assert_eq!(before.starts, 1);
+    assert!(before.startup_seconds > Some(0), "{before:?}");
+    first.end().await;
+
+    let second = OperatorProcess::start_briefly_leading(&rig);
+    second.until_it_leads().await;
+    let after = complete_task(&pool, &member, 2).await;
+    assert!(after.updated_time.0 > before.updated_time.0, "{after:?}");
+    let expected = EstimatesStatus {
+        tasks: 2,
+        updated_time: after.updated_time.clone(),
+        ..before
+    };
+    assert_eq!(after, expected);
+    second.end().await;
 }
 
 #[tokio::test]

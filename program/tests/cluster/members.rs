@@ -10,6 +10,7 @@ use kube::api::{Patch, PatchParams};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::{ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList};
 use separation_contract::kafka::{Assignor, OffsetReset, Timings, connection, one_message_consumer};
+use separation_contract::offset_metadata::OffsetMetadata;
 use separation_testbed::{Kafka, eventually};
 use serde_json::json;
 
@@ -18,6 +19,9 @@ use crate::subject::PoolUnderTest;
 
 /// Timeout of one poll.
 const POLL: Duration = Duration::from_millis(20);
+
+/// The time that members report of each task.
+pub(crate) const TASK_TIME: Duration = Duration::from_secs(7);
 
 /// Session timeout, shorter than a worker's.
 const TIMINGS: Timings = Timings {
@@ -161,6 +165,8 @@ impl Shared {
                 for (partition, next) in &state.held {
                     let added = list.add_partition_offset(topic, *partition, Offset::Offset(*next));
                     added.expect("an offset");
+                    let mut added = list.find_partition(topic, *partition).expect("it was added");
+                    added.set_metadata(OffsetMetadata::last(Some(TASK_TIME)).to_string());
                 }
                 // Refused during a rebalance: the next poll retries it.
                 if consumer.commit(&list, CommitMode::Sync).is_ok() {

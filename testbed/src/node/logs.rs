@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use tokio::task::JoinHandle;
@@ -23,6 +24,9 @@ pub struct ContainerLog {
     pub namespace: String,
     /// Name of the pod.
     pub pod: String,
+    /// When its file was created, which is when containerd starts the container; none if the file system does not
+    /// record it.
+    pub created: Option<SystemTime>,
     /// Its lines, oldest first.
     pub lines: Vec<String>,
 }
@@ -63,7 +67,8 @@ impl LogCollector {
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
-            if let Some(log) = parse(&name, &String::from_utf8_lossy(&text)) {
+            let created = fs::metadata(&path).and_then(|file| file.created()).ok();
+            if let Some(log) = parse(&name, created, &String::from_utf8_lossy(&text)) {
                 logs.insert(name, log);
             }
         }
@@ -96,13 +101,14 @@ fn link_all(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Each line begins with a time, the stream and whether the line is complete.
-fn parse(name: &str, text: &str) -> Option<ContainerLog> {
+fn parse(name: &str, created: Option<SystemTime>, text: &str) -> Option<ContainerLog> {
     let mut fields = name.split('_');
     let (namespace, pod) = (fields.next()?.to_owned(), fields.next()?.to_owned());
     let lines = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3));
     Some(ContainerLog {
         namespace,
         pod,
+        created,
         lines: lines.map(str::to_owned).collect(),
     })
 }
@@ -135,7 +141,7 @@ mod tests {
             .collect();
         assert_eq!(names.len(), 1);
         let name = names[0].file_name().unwrap().to_string_lossy();
-        let log = parse(&name, &fs::read_to_string(&names[0]).unwrap()).unwrap();
+        let log = parse(&name, None, &fs::read_to_string(&names[0]).unwrap()).unwrap();
         assert_eq!((log.namespace.as_str(), log.pod.as_str()), ("media", "vocals-1"));
         assert_eq!(log.lines, ["one two", "three"]);
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use secrecy::{ExposeSecret as _, SecretString};
 use separation_contract::environment as env;
 use separation_contract::names;
@@ -69,9 +69,13 @@ pub struct ApiArguments {
     /// Topic that tasks are published to
     #[arg(long, env = env::KAFKA_TASK_TOPIC, default_value = names::TASK_TOPIC, value_name = "TOPIC")]
     task_topic: String,
-    /// Consumer group of the processors, used to report how many tasks are queued before one
+    /// Consumer group of the processors, used to place tasks and to report how many are queued before one
     #[arg(long, env = env::KAFKA_PROCESSOR_GROUP_ID, default_value = names::PROCESSOR_GROUP, value_name = "GROUP")]
     processor_group: String,
+    /// Partition of each task: idle for one of an idle processor, or else of the processor that is expected to begin the
+    /// task first; key for that of its message key's hash
+    #[arg(long, env = env::PLACEMENT, value_enum, default_value = "idle", value_name = "PLACEMENT")]
+    placement: PlacementChoice,
     /// Address of the admin endpoint (live, ready, metrics, drain); port 0 selects any free port
     #[arg(long, env = env::ADMIN_ADDR, default_value = "0.0.0.0:8081", value_name = "ADDRESS")]
     pub admin_addr: SocketAddr,
@@ -95,6 +99,12 @@ pub struct ApiArguments {
     pub logs: LogArguments,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PlacementChoice {
+    Idle,
+    Key,
+}
+
 /// Validated settings of the API.
 #[derive(Debug, Clone)]
 pub struct ApiSettings {
@@ -110,8 +120,17 @@ pub struct ApiSettings {
     pub task_topic: String,
     /// Consumer group of the processors.
     pub processor_group: String,
+    /// How the partition of a task is chosen.
+    placement: PlacementChoice,
     /// Settings of the HTTP API v1.
     pub v1: V1Settings,
+}
+
+impl ApiSettings {
+    /// Whether tasks are placed on idle processors, rather than by the hash of their message keys.
+    pub(super) fn places_on_idle(&self) -> bool {
+        self.placement == PlacementChoice::Idle
+    }
 }
 
 impl ApiArguments {
@@ -134,6 +153,7 @@ impl ApiArguments {
             max_concurrent_inputs: self.max_concurrent_inputs.into(),
             task_topic: self.task_topic.clone(),
             processor_group: self.processor_group.clone(),
+            placement: self.placement,
             v1: self.v1()?,
         })
     }

@@ -214,7 +214,13 @@ impl StagedSong {
             return Err(storage_problem(&error));
         }
         let task = Task::new(task_uuid.clone(), self.audio_path.clone(), hook_url, now);
-        let position = match self.intake.queue.publish(&task, trace).await {
+        let partition = self.intake.queue.place().await;
+        let queue = &self.intake.queue;
+        let mut published = queue.publish(&task, partition, trace).await;
+        if matches!(published, Err(QueueError::NoPartition(_))) {
+            published = queue.publish(&task, None, trace).await;
+        }
+        let position = match published {
             Ok(position) => position,
             Err(error) => {
                 // A processor may already have the task: keep its song and its record.
@@ -299,7 +305,7 @@ fn storage_problem(error: &WorkError) -> Problem {
 
 fn queue_problem(task_uuid: &TaskId, error: &QueueError) -> Problem {
     match error {
-        QueueError::NotQueued(cause) => {
+        QueueError::NotQueued(cause) | QueueError::NoPartition(cause) => {
             tracing::error!(%task_uuid, error = %cause, "Task not queued");
             let unavailable = "The task queue is unreachable; retry later";
             problem_of(cause, unavailable, "Failed to queue the task")

@@ -8,9 +8,12 @@ use tokio::sync::Semaphore;
 
 use super::ApiSettings;
 use super::traits::{QueueError, QueueProgress, TaskQueue};
-use crate::kafka::{Gate, GroupProgress, Header, PartitionProgress, Position, Producer, Refusal};
+use crate::kafka::{
+    Gate, GroupProgress, Header, PartitionProgress, Placement, PlacementKind, Position, Producer,
+    PublishError, Refusal,
+};
 use crate::settings::KafkaSettings;
-use crate::telemetry::TraceContext;
+use crate::telemetry::{ApiMetrics, TraceContext};
 use crate::work::WorkError;
 
 /// Time limit for checking that the brokers are reachable, and for reading the processors' committed offset.
@@ -24,7 +27,10 @@ pub struct KafkaQueue {
     producer: Producer,
     progress: GroupProgress,
     offset_reads: Semaphore,
+    /// None if every task is published by the hash of its message key.
+    placement: Option<Placement>,
     topic: String,
+    metrics: ApiMetrics,
 }
 
 impl KafkaQueue {
@@ -32,13 +38,17 @@ impl KafkaQueue {
     ///
     /// # Errors
     /// When the settings are invalid, or one of their files cannot be read.
-    pub fn new(kafka: &KafkaSettings, settings: &ApiSettings, gate: Gate) -> anyhow::Result<Self> {
+    pub fn new(kafka: &KafkaSettings, settings: &ApiSettings, metrics: ApiMetrics) -> anyhow::Result<Self> {
         let (group, topic) = (&settings.processor_group, &settings.task_topic);
+        let progress = GroupProgress::new(kafka, group, topic)?;
+        let gate = Gate::new(metrics.holds().clone());
         Ok(Self {
             producer: Producer::with_gate(kafka, gate)?,
-            progress: GroupProgress::new(kafka, group, topic)?,
+            placement: settings.places_on_idle().then(|| Placement::new(&progress)),
+            progress,
             offset_reads: Semaphore::new(MAX_OFFSET_READS),
             topic: topic.clone(),
+            metrics,
         })
     }
 
@@ -53,9 +63,21 @@ impl TaskQueue for KafkaQueue {
         Box::pin(self.producer.topic_reachable(&self.topic, READ_LIMIT))
     }
 
+    fn place(&self) -> BoxFuture<'_, Option<i32>> {
+        Box::pin(async move {
+            let (partition, kind) = match &self.placement {
+                Some(placement) => placement.place().await,
+                None => (None, PlacementKind::Hashed),
+            };
+            self.metrics.placement(kind.name());
+            partition
+        })
+    }
+
     fn publish<'a>(
         &'a self,
         task: &'a Task,
+        partition: Option<i32>,
         trace: TraceContext,
     ) -> BoxFuture<'a, Result<Position, QueueError>> {
         Box::pin(async move {
@@ -64,13 +86,22 @@ impl TaskQueue for KafkaQueue {
                 value: trace.to_string(),
             }];
             let (key, value) = (task.task_uuid.as_str().as_bytes(), task.to_json());
-            let published = self
-                .producer
-                .publish(&self.topic, Some(key), value.as_bytes(), &headers);
-            published.await.map_err(|error| {
-                let queue_error = match error.may_be_stored() {
-                    true => QueueError::Unknown,
-                    false => QueueError::NotQueued,
+            let producer = &self.producer;
+            let published = producer
+                .publish_to(&self.topic, partition, Some(key), value.as_bytes(), &headers)
+                .await;
+            if let (Some(placement), Ok(position)) = (&self.placement, &published) {
+                placement.published(*position);
+            }
+            published.map_err(|error| {
+                let queue_error = match &error {
+                    // The topic was recreated with fewer partitions, or the producer does not know a new one yet.
+                    PublishError::NoTopic { .. } if partition.is_some() => {
+                        self.metrics.placement(PlacementKind::Hashed.name());
+                        QueueError::NoPartition
+                    }
+                    error if error.may_be_stored() => QueueError::Unknown,
+                    _ => QueueError::NotQueued,
                 };
                 queue_error(WorkError::new(error.class(), error))
             })

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::traits::TaskQueue;
 use super::{ApiArguments, ApiSettings, App, KafkaQueue, StagedFiles};
-use crate::kafka::{Gate, start_tokens_of_service};
+use crate::kafka::start_tokens_of_service;
 use crate::outbound::Client;
 use crate::service::Shutdown;
 use crate::settings::{KafkaSettings, S3Settings, SettingError, StagingSettings};
@@ -66,10 +66,9 @@ pub async fn run(
     shutdown: Shutdown,
     listens: oneshot::Sender<()>,
 ) -> anyhow::Result<()> {
-    let gate = Gate::new(metrics.holds().clone());
     start_tokens_of_service(&plan.kafka).await;
-    let queue = KafkaQueue::new(&plan.kafka, &plan.api, gate).context("cannot create a Kafka client")?;
-    let queue = Arc::new(queue);
+    let queue = KafkaQueue::new(&plan.kafka, &plan.api, metrics.clone());
+    let queue = Arc::new(queue.context("cannot create a Kafka client")?);
     let needs_s3 = plan.s3.bucket.is_some() || plan.staging.s3_staging.is_some();
     let s3 = if needs_s3 {
         Some(S3::connect(&plan.s3).await)

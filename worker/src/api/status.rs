@@ -17,16 +17,12 @@ pub(super) struct TaskRecord {
     pub(super) version: u32,
     /// When the song was posted, Unix seconds.
     pub(super) timestamp: u64,
-    /// Partition and offset, once the task is published.
-    #[serde(flatten)]
-    pub(super) position: Option<RecordedPosition>,
-}
-
-/// Partition and offset of a task, as stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct RecordedPosition {
-    partition: i32,
-    offset: i64,
+    /// The partition of the published task, or the one that was chosen for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) partition: Option<i32>,
+    /// The offset of the published task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<i64>,
 }
 
 impl TaskRecord {
@@ -36,13 +32,23 @@ impl TaskRecord {
         Self {
             version: Self::VERSION,
             timestamp,
-            position: position.map(|Position { partition, offset }| RecordedPosition { partition, offset }),
+            partition: position.map(|position| position.partition),
+            offset: position.map(|position| position.offset),
         }
     }
 
+    /// Of a task that is not published yet, with the partition that was chosen for it.
+    pub(super) fn placed(timestamp: u64, partition: Option<i32>) -> Self {
+        Self {
+            partition,
+            ..Self::new(timestamp, None)
+        }
+    }
+
+    /// Partition and offset of the published task.
     pub(super) fn position(&self) -> Option<Position> {
-        self.position
-            .map(|RecordedPosition { partition, offset }| Position { partition, offset })
+        let (partition, offset) = self.partition.zip(self.offset)?;
+        Some(Position { partition, offset })
     }
 
     /// Whether the processors' committed offset is past the task.
@@ -307,7 +313,13 @@ mod tests {
 
     #[test]
     fn a_record_is_parsed_as_it_is_written() {
-        for record in [TaskRecord::new(7, Some(POSITION)), TaskRecord::new(7, None)] {
+        let placed = TaskRecord::placed(7, Some(3));
+        assert_eq!(placed.position(), None, "it is not published");
+        for record in [
+            TaskRecord::new(7, Some(POSITION)),
+            placed,
+            TaskRecord::new(7, None),
+        ] {
             assert_eq!(TaskRecord::parse(&record.to_json()), Some(record));
             assert!(!TaskRecord::is_of_v1(&record.to_json()));
         }

@@ -32,6 +32,9 @@ pub enum QueueError {
     /// The brokers did not store the task.
     #[error("the task was not queued")]
     NotQueued(#[source] WorkError),
+    /// The topic has no such partition, or is missing; the brokers did not store the task.
+    #[error("the task was not queued: its topic has no such partition")]
+    NoPartition(#[source] WorkError),
     /// The brokers did not respond; they may have stored the task.
     #[error("the task may or may not be queued: the brokers did not confirm it")]
     Unknown(#[source] WorkError),
@@ -42,13 +45,17 @@ pub trait TaskQueue: Send + Sync + 'static {
     /// Whether a task could be published now; takes at most two seconds.
     fn reachable(&self) -> BoxFuture<'_, bool>;
 
-    /// Publishes a task and returns its partition and offset.
+    /// Chooses the partition of a new task, within 250 ms; none: that of its message key's hash.
+    fn place(&self) -> BoxFuture<'_, Option<i32>>;
+
+    /// Publishes a task, to `partition` if there is one, and returns its partition and offset.
     ///
     /// # Errors
     /// When it was not stored, or that is unknown.
     fn publish<'a>(
         &'a self,
         task: &'a Task,
+        partition: Option<i32>,
         trace: TraceContext,
     ) -> BoxFuture<'a, Result<Position, QueueError>>;
 

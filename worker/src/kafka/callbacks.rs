@@ -2,6 +2,7 @@
 //!
 //! Decides nothing itself: `membership` decides what happens to partitions.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Accepted;
 use super::client;
+use super::fetched::Fetched;
 use super::gate::Gate;
 use super::membership::{Membership, RevokeDecision};
 use super::message::{Message, Position};
@@ -51,11 +53,11 @@ pub(super) struct State {
     pub(super) stalls: StallDetector,
     /// Whether the consumer is shutting down: no further message is delivered.
     pub(super) closed: bool,
-    /// The next message, prefetched while another one is processed.
-    pub(super) prefetched: Option<Message>,
-    /// Partitions whose end was reached by that prefetch.
-    pub(super) reached_ends: Vec<i32>,
-    /// Position of the prefetched message and the time of the commit request, if that commit confirmed the ownership.
+    /// Messages that were fetched, maybe while another one was processed, and are not delivered yet.
+    pub(super) fetched: Fetched,
+    /// Partitions whose end was reached, which is not delivered yet.
+    pub(super) reached_ends: BTreeSet<i32>,
+    /// Position of a fetched message and the time of the commit request, if that commit confirmed the ownership.
     pub(super) confirmed: Option<(Position, Instant)>,
 }
 
@@ -73,12 +75,37 @@ impl Callbacks {
 }
 
 impl State {
+    /// Whether messages are fetched: not during a shutdown, or while revoked partitions are retained.
+    pub(super) fn fetches(&self) -> bool {
+        !self.closed && !self.membership.retains_revoked()
+    }
+
+    /// Whether this member owns the partition and no message of it is fetched.
+    pub(super) fn lacks_message(&self, partition: i32) -> bool {
+        self.membership.known_commit(partition).is_some() && !self.fetched.has(partition)
+    }
+
+    /// Keeps a message, fetched at this time in milliseconds since 1970, until it is delivered, if this member owns its
+    /// partition.
+    pub(super) fn keep(&mut self, message: Message, fetched_ms: i64) {
+        let partition = message.position.partition;
+        self.stalls.delivered(partition);
+        if self.membership.known_commit(partition).is_some() {
+            self.fetched.insert(message, fetched_ms);
+        }
+    }
+
+    /// Keeps the end of a partition until it is delivered.
+    pub(super) fn keep_end(&mut self, partition: i32) {
+        self.stalls.delivered(partition);
+        self.reached_ends.insert(partition);
+    }
+
     /// Resets the state of a partition that is read from another offset.
     pub(super) fn moved(&mut self, partition: i32) {
         self.membership.moved(partition);
         self.stalls.assigned(&[partition], Instant::now());
-        self.prefetched
-            .take_if(|next| next.position.partition == partition);
+        self.fetched.remove(partition);
         self.confirmed
             .take_if(|(position, _)| position.partition == partition);
     }
@@ -89,8 +116,9 @@ impl State {
         self.stalls.removed(partitions);
         self.reached_ends
             .retain(|partition| !partitions.contains(partition));
-        self.prefetched
-            .take_if(|next| partitions.contains(&next.position.partition));
+        for partition in partitions {
+            self.fetched.remove(*partition);
+        }
         self.confirmed
             .take_if(|(position, _)| partitions.contains(&position.partition));
     }
@@ -203,5 +231,66 @@ fn numbers(partitions: &TopicPartitionList) -> Vec<i32> {
 pub(super) fn log_failure(what: &str, result: KafkaResult<()>) {
     if let Err(error) = result {
         tracing::warn!(%error, "Could not {what} partitions");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The state of a member that owns partitions 0 to 2 and has fetched a message of each.
+    fn fetched_of_three() -> State {
+        let mut state = State::default();
+        state.membership.assign(&[0, 1, 2]);
+        for partition in 0..3 {
+            keep(&mut state, partition);
+        }
+        state
+    }
+
+    fn keep(state: &mut State, partition: i32) {
+        let position = Position { partition, offset: 5 };
+        state.keep(Message::without_contents(position, Some(10)), 20);
+    }
+
+    /// Partitions in the order of delivery.
+    fn taken(state: &mut State) -> Vec<i32> {
+        let messages = std::iter::from_fn(|| state.fetched.take_next());
+        messages.map(|message| message.position.partition).collect()
+    }
+
+    #[test]
+    fn messages_of_revoked_partitions_are_dropped() {
+        let mut state = fetched_of_three();
+        state.membership.begin(2);
+        assert_eq!(state.membership.revoke(&[0]), RevokeDecision::Release);
+        state.forget(&[0]);
+        // It was in librdkafka's own queue.
+        keep(&mut state, 0);
+        assert!(!state.lacks_message(0) && !state.lacks_message(1));
+        state.membership.assign(&[0]);
+        assert!(state.lacks_message(0), "it is read from the committed offset");
+        assert_eq!(taken(&mut state), [1, 2]);
+    }
+
+    #[test]
+    fn messages_of_retained_partitions_are_dropped_when_the_running_message_ends() {
+        let mut state = fetched_of_three();
+        state.membership.begin(0);
+        assert!(state.fetches());
+        assert_eq!(state.membership.revoke(&[0, 1]), RevokeDecision::Retain);
+        assert!(!state.fetches());
+        let retained = state.membership.end();
+        state.forget(&retained);
+        assert!(state.fetches());
+        assert_eq!(taken(&mut state), [2]);
+    }
+
+    #[test]
+    fn messages_of_a_partition_that_is_read_from_another_offset_are_dropped() {
+        let mut state = fetched_of_three();
+        state.moved(1);
+        assert!(state.lacks_message(1));
+        assert_eq!(taken(&mut state), [0, 2]);
     }
 }

@@ -179,11 +179,8 @@ impl Consumer {
         self.inner.context().gate.accepted(Accepted::Topic);
         let mut state = self.state();
         state.membership.record_commit(position, record, Instant::now());
-        let is_next = state
-            .prefetched
-            .as_ref()
-            .is_some_and(|next| next.position == position);
-        state.confirmed = is_next.then_some((position, requested_at));
+        let is_fetched = state.fetched.is_first(position);
+        state.confirmed = is_fetched.then_some((position, requested_at));
     }
 
     async fn request_commit(

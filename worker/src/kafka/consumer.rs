@@ -1,8 +1,9 @@
 //! A member of a consumer group that processes one message at a time and is polled continuously.
 //!
-//! Each partition has its own message queue, which is not read while a message is processed; polling continues, so that
-//! rebalances and errors are handled. (Pausing partitions would do the same, but librdkafka resumes fetching up to a
-//! second late.) `membership` decides what happens to owned partitions.
+//! Each partition has its own message queue. Its first message is read in advance, also while another one is processed;
+//! the rest of the queue is not read, and polling continues, so that rebalances and errors are handled. (Pausing partitions
+//! would do the same, but librdkafka resumes fetching up to a second late.) `membership` decides what happens to owned
+//! partitions, `fetched` which message is next.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -14,16 +15,19 @@ use futures_util::future::select_all;
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use separation_contract::kafka::Assignor;
+use separation_contract::offset_metadata::OffsetMetadata;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Accepted, Refusal};
 use super::callbacks::{Callbacks, State, log_failure, unassign};
 use super::client;
+use super::membership::KnownCommit;
 use super::message::{Message, Position};
 use super::trailing::{self, Reader};
+use crate::clock::unix_time;
 use crate::settings::{ConsumerSettings, KafkaSettings};
 use crate::telemetry::Metrics;
 
@@ -40,24 +44,19 @@ pub enum Polled {
     Refused(Refusal),
 }
 
+/// The message queue of a partition.
+type PartitionQueue = Arc<StreamPartitionQueue<Callbacks>>;
+
 /// A member of a consumer group.
 pub struct Consumer {
-    /// Dropped before the client, to which each queue holds a reference.
-    queues: Mutex<Queues>,
+    /// Those of the owned partitions. Dropped before the client, to which each queue holds a reference.
+    queues: Mutex<BTreeMap<i32, PartitionQueue>>,
     pub(super) inner: Arc<StreamConsumer<Callbacks>>,
     pub(super) topic: String,
     /// Settings of the readers that search for transaction markers.
     reader: Reader,
     /// Held while a commit is in flight, even if its caller was dropped: it must not arrive after a later one.
     pub(super) commit_in_flight: Arc<tokio::sync::Mutex<()>>,
-}
-
-/// The queues of the owned partitions.
-#[derive(Default)]
-struct Queues {
-    by_partition: BTreeMap<i32, Arc<StreamPartitionQueue<Callbacks>>>,
-    /// The partition that is read first; it rotates, so that no partition starves.
-    first: i32,
 }
 
 impl Consumer {
@@ -94,22 +93,24 @@ impl Consumer {
         loop {
             let mut changed = pin!(self.inner.context().changed.notified());
             changed.as_mut().enable();
-            let queues = self.update_queues();
-            let receivers: Vec<_> = queues.iter().map(|queue| Box::pin(queue.recv())).collect();
-            let message = async {
-                if let Some(prefetched) = self.take_prefetched() {
-                    return Some(prefetched);
+            self.update_queues();
+            let queues = self.queues_to_read();
+            let next = async {
+                let mut read = pin!(read_first(&queues));
+                // A message is delivered only when no other one can be read without waiting: that may be an older one.
+                if let Some(read) = read.as_mut().now_or_never() {
+                    return self.keep(read);
                 }
-                match receivers.is_empty() {
-                    true => std::future::pending().await,
-                    false => self.convert(select_all(receivers).await.0),
+                if let Some(polled) = self.deliver() {
+                    return Some(polled);
                 }
+                self.keep(read.await)
             };
             let polled = tokio::select! {
                 biased;
-                polled = self.inner.recv() => self.convert(polled),
+                read = self.inner.recv() => self.keep(read),
                 () = changed => continue,
-                polled = message => polled,
+                polled = next => polled,
                 refusal = gate.refused_too_long(|| self.check_refusal()) => return Polled::Refused(refusal),
                 () = self.wait_for_stall() => {
                     match self.reassign_stalled() {
@@ -124,111 +125,101 @@ impl Consumer {
         }
     }
 
-    /// Converts the result of a queue; `None` if the caller does not need it.
-    fn convert(&self, polled: KafkaResult<BorrowedMessage<'_>>) -> Option<Polled> {
-        match polled {
+    /// Keeps what was read from a queue until it may be delivered. Returns an error with which the client cannot continue.
+    fn keep(&self, read: KafkaResult<BorrowedMessage<'_>>) -> Option<Polled> {
+        match read {
             Ok(message) => {
-                self.queues().first = message.partition() + 1;
-                self.state().stalls.delivered(message.partition());
+                let message = Message::from_borrowed(&message);
+                tracing::debug!(position = %message.position, "Message fetched");
                 self.inner.context().gate.accepted(Accepted::Topic);
-                Some(Polled::Message(Message::from_borrowed(&message)))
+                let now_ms = i64::try_from(unix_time().as_millis()).unwrap_or(i64::MAX);
+                self.state().keep(message, now_ms);
             }
             Err(KafkaError::PartitionEOF(partition)) => {
-                self.state().stalls.delivered(partition);
                 self.inner.context().gate.accepted(Accepted::Topic);
-                Some(Polled::EndOfPartition(partition))
+                self.state().keep_end(partition);
             }
-            Err(error @ KafkaError::MessageConsumptionFatal(_)) => Some(Polled::Fatal(error)),
+            Err(error @ KafkaError::MessageConsumptionFatal(_)) => return Some(Polled::Fatal(error)),
             Err(error) => {
                 tracing::debug!(%error, "Poll failed; polling continues");
                 self.record_error(&error);
-                None
-            }
-        }
-    }
-
-    /// The result of an earlier [`Self::prefetch`], if messages may be delivered.
-    fn take_prefetched(&self) -> Option<Polled> {
-        let mut state = self.state();
-        if !state.open {
-            return None;
-        }
-        let ended = state.reached_ends.pop().map(Polled::EndOfPartition);
-        ended.or_else(|| state.prefetched.take().map(Polled::Message))
-    }
-
-    /// Position of the next message, if it is fetched already; called while another one is processed. `None` during a
-    /// shutdown, or while revoked partitions are retained.
-    pub fn prefetch(&self) -> Option<Position> {
-        let queues = {
-            let state = self.state();
-            if state.closed || state.membership.retains_revoked() {
-                return None;
-            }
-            if let Some(next) = &state.prefetched {
-                return Some(next.position);
-            }
-            let (queues, owned) = (self.queues(), &state.membership);
-            let (before, from) = (
-                queues.by_partition.range(..queues.first),
-                queues.by_partition.range(queues.first..),
-            );
-            let owned_queues = from
-                .chain(before)
-                .filter(|(partition, _)| owned.known_commit(**partition).is_some());
-            owned_queues
-                .map(|(_, queue)| Arc::clone(queue))
-                .collect::<Vec<_>>()
-        };
-        for queue in queues {
-            match queue
-                .recv()
-                .now_or_never()
-                .and_then(|polled| self.convert(polled))
-            {
-                Some(Polled::Message(message)) => {
-                    let position = message.position;
-                    self.state().prefetched = Some(message);
-                    return Some(position);
-                }
-                Some(Polled::EndOfPartition(partition)) => self.state().reached_ends.push(partition),
-                Some(Polled::Fatal(_) | Polled::Refused(_)) | None => {}
             }
         }
         None
     }
 
-    /// Time of the request that committed `position` as the next offset, if the previous message's commit did so: this
-    /// member owns the message, and its metadata is empty.
-    pub fn confirmed(&self, position: Position) -> Option<Instant> {
-        let confirmed = self.state().confirmed.take();
-        confirmed
-            .filter(|(confirmed, _)| *confirmed == position)
-            .map(|(_, at)| at)
+    /// The end of a partition, else the next message, if they may be delivered.
+    fn deliver(&self) -> Option<Polled> {
+        let mut state = self.state();
+        if !state.open {
+            return None;
+        }
+        let ended = state.reached_ends.pop_first().map(Polled::EndOfPartition);
+        ended.or_else(|| state.fetched.take_next().map(Polled::Message))
     }
 
-    /// Creates the missing queues of owned partitions, and returns the queues to read from now.
-    fn update_queues(&self) -> Vec<Arc<StreamPartitionQueue<Callbacks>>> {
+    /// Position of the message that would be delivered now; called while another one is processed. `None` if there is
+    /// none, during a shutdown, or while revoked partitions are retained.
+    pub fn prefetch(&self) -> Option<Position> {
+        for queue in self.queues_to_read() {
+            // Until its first message: the end of the partition may precede it.
+            while let Some(read) = queue.recv().now_or_never() {
+                let is_message = read.is_ok();
+                // No error in these queues is fatal: such an error concerns the client and is in its own queue.
+                self.keep(read);
+                if is_message {
+                    break;
+                }
+            }
+        }
+        let state = self.state();
+        if !state.fetches() {
+            return None;
+        }
+        state.fetched.next_position()
+    }
+
+    /// The metadata committed with `position`, and the time of the request, if the previous message's commit made it the
+    /// next offset: this member owns the message.
+    pub fn confirmed(&self, position: Position) -> Option<(OffsetMetadata, Instant)> {
+        let mut state = self.state();
+        let (_, at) = state
+            .confirmed
+            .take()
+            .filter(|(confirmed, _)| *confirmed == position)?;
+        match state.membership.known_commit(position.partition)? {
+            KnownCommit::At(offset, record, _) if *offset == position.offset => Some((record.clone(), at)),
+            KnownCommit::At(..) | KnownCommit::Unknown => None,
+        }
+    }
+
+    /// Creates the missing queues of owned partitions, and drops those of others.
+    fn update_queues(&self) {
         let mut state = self.state();
         let mut queues = self.queues();
         for removed in state.removed.drain(..) {
-            queues.by_partition.remove(&removed);
+            queues.remove(&removed);
         }
         for partition in state.membership.owned() {
-            if !queues.by_partition.contains_key(&partition)
+            if !queues.contains_key(&partition)
                 && let Some(queue) = self.inner.split_partition_queue(&self.topic, partition)
             {
-                queues.by_partition.insert(partition, Arc::new(queue));
+                queues.insert(partition, Arc::new(queue));
             }
         }
-        if !state.open {
+    }
+
+    /// The queues of owned partitions of which no message is fetched, if messages are fetched now.
+    fn queues_to_read(&self) -> Vec<PartitionQueue> {
+        let state = self.state();
+        if !state.fetches() {
             return Vec::new();
         }
-        let (before, from) = (
-            queues.by_partition.range(..queues.first),
-            queues.by_partition.range(queues.first..),
-        );
-        from.chain(before).map(|(_, queue)| Arc::clone(queue)).collect()
+        let queues = self.queues();
+        let lacking = queues
+            .iter()
+            .filter(|(partition, _)| state.lacks_message(**partition));
+        lacking.map(|(_, queue)| Arc::clone(queue)).collect()
     }
 
     /// Waits until a partition has delivered nothing for too long; forever while no message may be delivered.
@@ -245,7 +236,8 @@ impl Consumer {
 
     /// Reassigns owned partitions that deliver nothing; they are read from the committed offset.
     ///
-    /// This is local to the client and triggers no rebalance.
+    /// This is local to the client and triggers no rebalance. Called only once all fetched messages are delivered: `range`
+    /// reads all partitions again.
     fn reassign_stalled(&self) -> KafkaResult<()> {
         let (stalled, owned) = {
             let mut state = self.state();
@@ -312,14 +304,6 @@ impl Consumer {
         async move { found.await.unwrap_or(Err(KafkaError::Canceled)) }
     }
 
-    /// Handles a message that was delivered while none may be: its partition is read again from the committed offset as
-    /// soon as messages may be delivered.
-    pub fn reread(&self, message: &Message) {
-        self.state()
-            .stalls
-            .expire(message.position.partition, Instant::now());
-    }
-
     /// Ends the processing of a message, and unassigns partitions that were revoked in the meantime.
     pub fn end(&self) {
         let retained = {
@@ -382,7 +366,7 @@ impl Consumer {
         }
     }
 
-    fn queues(&self) -> MutexGuard<'_, Queues> {
+    fn queues(&self) -> MutexGuard<'_, BTreeMap<i32, PartitionQueue>> {
         self.queues
             .lock()
             .expect("no code panics while it holds this lock")
@@ -397,6 +381,15 @@ impl Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// The first result of any of these queues; waits forever without queues.
+async fn read_first(queues: &[PartitionQueue]) -> KafkaResult<BorrowedMessage<'_>> {
+    let receivers: Vec<_> = queues.iter().map(|queue| Box::pin(queue.recv())).collect();
+    match receivers.is_empty() {
+        true => std::future::pending().await,
+        false => select_all(receivers).await.0,
     }
 }
 

@@ -69,3 +69,16 @@ impl Message {
         }
     }
 }
+
+#[cfg(test)]
+impl Message {
+    pub(super) fn without_contents(position: Position, timestamp_ms: Option<i64>) -> Self {
+        Self {
+            position,
+            key: None,
+            value: None,
+            timestamp_ms,
+            trace: TraceContext::from_header(None),
+        }
+    }
+}

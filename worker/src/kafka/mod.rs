@@ -1,5 +1,5 @@
-//! Kafka clients for the roles: a consumer that processes one message at a time, and a producer; for the command line,
-//! the lag of a group and the messages of a topic.
+//! Kafka clients for the roles: a consumer that processes one message at a time, a producer, and the placement of
+//! messages on partitions; for the command line, the lag of a group and the messages of a topic.
 //!
 //! Handles groups, partitions and offsets, not tasks or audio. Exposes no type of librdkafka except `KafkaError`.
 
@@ -10,11 +10,13 @@ mod commit;
 mod committed;
 mod consumer;
 mod error;
+mod fetched;
 mod gate;
 mod lag;
 mod log_throttle;
 mod membership;
 mod message;
+mod placement;
 mod producer;
 mod progress;
 mod stall_detector;
@@ -32,6 +34,7 @@ pub use error::{CommitError, KafkaError, PublishError};
 pub use gate::Gate;
 pub use lag::{GroupLag, PartitionLag, PartitionOwner, read_group_lag};
 pub use message::{Message, Position};
+pub use placement::{Placement, PlacementKind};
 pub use producer::{Header, Producer};
 pub use progress::{GroupProgress, PartitionProgress};
 pub use tokens::{start_tokens, start_tokens_of_service};

@@ -93,13 +93,29 @@ impl Producer {
         Ok(Some(std::mem::replace(&mut current.inner, fresh)))
     }
 
-    /// Publishes one message and waits until all in-sync replicas have it. Without a message key, to any partition.
+    /// Publishes one message and waits until all in-sync replicas have it. Its partition is that of its message key's
+    /// hash; without a message key, any.
     ///
     /// # Errors
     /// When no broker accepted it within 30 s, or the brokers refuse it.
     pub async fn publish(
         &self,
         topic: &str,
+        key: Option<&[u8]>,
+        value: &[u8],
+        headers: &[Header],
+    ) -> Result<Position, PublishError> {
+        self.publish_to(topic, None, key, value, headers).await
+    }
+
+    /// The same to `partition`, if there is one.
+    ///
+    /// # Errors
+    /// The same; [`PublishError::NoTopic`] also when the topic has no such partition.
+    pub async fn publish_to(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
         key: Option<&[u8]>,
         value: &[u8],
         headers: &[Header],
@@ -113,6 +129,7 @@ impl Producer {
         }
         let record = FutureRecord {
             key,
+            partition,
             ..FutureRecord::to(topic).payload(value).headers(native)
         };
         let (producer, number) = self.current();

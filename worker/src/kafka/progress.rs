@@ -13,9 +13,9 @@ use crate::settings::KafkaSettings;
 ///
 /// Not with librdkafka: its clients renew their tokens only while they are polled, and nothing polls this one.
 pub struct GroupProgress {
-    cluster: Cluster,
-    group: Arc<str>,
-    topic: Arc<str>,
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) group: Arc<str>,
+    pub(super) topic: Arc<str>,
 }
 
 /// Progress of a group in one partition.
@@ -34,7 +34,7 @@ impl GroupProgress {
     /// When a file of the settings cannot be read, or the settings are invalid.
     pub fn new(kafka: &KafkaSettings, group: &str, topic: &str) -> Result<Self, ReadError> {
         Ok(Self {
-            cluster: client::cluster(kafka)?,
+            cluster: Arc::new(client::cluster(kafka)?),
             group: group.into(),
             topic: topic.into(),
         })

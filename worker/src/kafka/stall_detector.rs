@@ -44,11 +44,6 @@ impl StallDetector {
         }
     }
 
-    /// Makes a partition due for reassignment at `now`.
-    pub(super) fn expire(&mut self, partition: i32, now: Instant) {
-        self.deadlines.insert(partition, now);
-    }
-
     /// Partitions were revoked or lost.
     pub(super) fn removed(&mut self, partitions: &[i32]) {
         for partition in partitions {
@@ -56,7 +51,7 @@ impl StallDetector {
         }
     }
 
-    /// The consumer reads queues from `now` on; time before that does not count.
+    /// Messages may be delivered from `now` on. Deadlines that have not expired begin again.
     pub(super) fn reading_from(&mut self, now: Instant) {
         let until = now + self.timeout;
         for deadline in self.deadlines.values_mut().filter(|until| **until > now) {
@@ -117,12 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn time_before_queues_are_read_does_not_count_unless_a_deadline_has_expired() {
+    fn time_before_messages_may_be_delivered_does_not_count_unless_a_deadline_has_expired() {
         let start = Instant::now();
         let mut stalls = StallDetector::default();
-        stalls.assigned(&[0], start);
-        let later = start + STALL_TIMEOUT / 2;
-        stalls.expire(1, later);
+        stalls.assigned(&[1], start);
+        stalls.assigned(&[0], start + STALL_TIMEOUT / 2);
+        let later = start + STALL_TIMEOUT;
         stalls.reading_from(later);
         assert_eq!(stalls.overdue(later), [1]);
         stalls.removed(&[1]);

@@ -226,15 +226,14 @@ impl<'s, R: Role> Flow<'s, R> {
 
     async fn steps(&self, task: &str) -> Result<MessageOutcome, Stop> {
         let role = &self.service.role;
-        let confirmed = self.service.consumer.confirmed(self.message.position);
-        let committed = match confirmed {
-            Some(_) => OffsetMetadata::default(),
+        let (committed, confirmed_at) = match self.service.consumer.confirmed(self.message.position) {
+            Some((record, at)) => (record, Some(at)),
             None => match self.read_record().await? {
-                Some(record) => record,
+                Some(record) => (record, None),
                 None => return Ok(MessageOutcome::Moved),
             },
         };
-        self.record.load(committed, confirmed);
+        self.record.load(committed, confirmed_at);
         let deadline = Instant::now() + self.service.settings.task_timeout;
         let (context, mut supervisor) = self.work_context(deadline);
         let message = match role.parse(self.message.value.as_deref()) {
@@ -249,7 +248,8 @@ impl<'s, R: Role> Flow<'s, R> {
                     "The task is already completed; running only the remaining steps"
                 );
                 faults::point("duplicate").await;
-                self.complete(task, &message, &finished).await?;
+                self.complete(task, &message, &finished, MessageOutcome::Duplicate)
+                    .await?;
                 return Ok(MessageOutcome::Duplicate);
             }
             Ok(None) => {}
@@ -260,7 +260,7 @@ impl<'s, R: Role> Flow<'s, R> {
             return self.give_up_crashing(task, &message, attempts).await;
         }
         self.record.start();
-        if confirmed.is_none() {
+        if confirmed_at.is_none() {
             self.record.write_changed().await?;
         }
         // Otherwise the commit runs in parallel with the first milliseconds of the work. A crash in that time may not be
@@ -270,8 +270,11 @@ impl<'s, R: Role> Flow<'s, R> {
         match self.drive(&mut supervisor, &context, work).await? {
             Ok(finished) => {
                 faults::point("worked").await;
-                self.complete(task, &message, &finished).await?;
-                self.history.last.set(Some(self.begun.elapsed()));
+                self.complete(task, &message, &finished, MessageOutcome::Done)
+                    .await?;
+                if !self.record.was_held() {
+                    self.history.last.set(Some(self.begun.elapsed()));
+                }
                 Ok(MessageOutcome::Done)
             }
             Err(error) => self.handle_failure(task, &message, &error).await,
@@ -318,10 +321,19 @@ impl<'s, R: Role> Flow<'s, R> {
         WorkContext::new(deadline, self.message.trace.child(), self.service.metrics.clone())
     }
 
-    async fn complete(&self, task: &str, message: &R::Message, finished: &Finished) -> Result<(), Stop> {
+    async fn complete(
+        &self,
+        task: &str,
+        message: &R::Message,
+        finished: &Finished,
+        outcome: MessageOutcome,
+    ) -> Result<(), Stop> {
         self.publish_result(finished.publish.as_ref()).await?;
         faults::point("published").await;
-        self.commit(task, finished.success).await?;
+        // Of a duplicate, a failure, or one that waited for a dependency, the time is not that of a task.
+        let is_typical = finished.success && outcome == MessageOutcome::Done && !self.record.was_held();
+        let took = is_typical.then(|| self.begun.elapsed());
+        self.commit(task, finished.success, took).await?;
         faults::point("committed").await;
         self.service.role.clean_up(message, finished).await;
         faults::point("cleaned").await;
@@ -347,7 +359,7 @@ impl<'s, R: Role> Flow<'s, R> {
                     "Task failed; republishing it to the end of its topic"
                 );
                 self.publish(&settings.topic, next.as_bytes(), &[]).await?;
-                self.commit(task, false).await?;
+                self.commit(task, false, None).await?;
                 Ok(MessageOutcome::Requeued)
             }
             FailureDecision::Report => {
@@ -383,7 +395,7 @@ impl<'s, R: Role> Flow<'s, R> {
             };
             self.report_failure(task, failure).await?;
         } else {
-            self.commit(task, false).await?;
+            self.commit(task, false, None).await?;
         }
         Ok(MessageOutcome::DeadLetter)
     }
@@ -408,7 +420,7 @@ impl<'s, R: Role> Flow<'s, R> {
         };
         self.publish_result(finished.publish.as_ref()).await?;
         faults::point("failure_reported").await;
-        self.commit(task, false).await?;
+        self.commit(task, false, None).await?;
         Ok(finished)
     }
 
@@ -480,13 +492,13 @@ impl<'s, R: Role> Flow<'s, R> {
         }
     }
 
-    async fn commit(&self, task: &str, success: bool) -> Result<(), Stop> {
+    async fn commit(&self, task: &str, success: bool, took: Option<Duration>) -> Result<(), Stop> {
         let (consumer, position) = (&self.service.consumer, self.message.position.next());
         // If the next message follows this one in the partition, the same commit confirms its ownership.
         let follows =
             |next: &Position| next.partition == position.partition && next.offset >= position.offset;
         let next = consumer.prefetch().filter(follows).unwrap_or(position);
-        self.record.commit_next(next).await?;
+        self.record.commit_next(next, took).await?;
         if success {
             tracing::info!(task_uuid = task, %position, "Offset committed successfully");
         } else {

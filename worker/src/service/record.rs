@@ -72,6 +72,10 @@ struct Fields {
     committed_percent: Option<u8>,
     /// The dependency that refuses the worker.
     held: Option<Hold>,
+    /// Whether a dependency ever refused the worker during this message.
+    was_held: bool,
+    /// Whether the message is left to another worker: nothing of it runs here any more.
+    released: bool,
     /// The message is in the dead-letter topic.
     dead_lettered: bool,
     /// Whether the committed record was read; nothing is committed before.
@@ -148,7 +152,15 @@ impl<'s, C: Commits> Record<'s, C> {
 
     /// Records the dependency that refuses the worker, if any. An attempt does not count while it is on hold.
     pub(super) fn hold(&self, held: Option<Hold>) {
-        self.change(|fields| fields.held = held);
+        self.change(|fields| {
+            fields.was_held |= held.is_some();
+            fields.held = held;
+        });
+    }
+
+    /// Whether a dependency ever refused the worker during this message, whose time is then not that of its work.
+    pub(super) fn was_held(&self) -> bool {
+        self.fields.borrow().was_held
     }
 
     /// Whether the message is in the dead-letter topic.
@@ -243,20 +255,26 @@ impl<'s, C: Commits> Record<'s, C> {
         Ok(())
     }
 
-    /// Commits that this attempt does not count, because the worker leaves the message to another one. Also if such a
+    /// Commits that this attempt does not count and does not run, because the worker leaves the message to another one. Also if such a
     /// commit was requested before: its caller may have been dropped before the response.
     pub(super) async fn release(&self) -> Result<(), CommitError> {
         self.drain();
         self.hold(None);
+        self.change(|fields| fields.released = true);
         let _lock = self.commit_lock.lock().await;
         self.write().await
     }
 
-    /// Commits `next` as the next offset to read. No record of this message is written afterwards.
-    pub(super) async fn commit_next(&self, next: Position) -> Result<(), CommitError> {
+    /// Commits `next` as the next offset to read, with the time that the message took if it was completed. No record of
+    /// this message is written afterwards.
+    pub(super) async fn commit_next(
+        &self,
+        next: Position,
+        took: Option<Duration>,
+    ) -> Result<(), CommitError> {
         let _lock = self.commit_lock.lock().await;
         self.fields.borrow_mut().completed = true;
-        self.commits.commit(next, &OffsetMetadata::default()).await
+        self.commits.commit(next, &OffsetMetadata::last(took)).await
     }
 }
 
@@ -272,6 +290,10 @@ impl Fields {
             record.draining = self.draining;
             record.start = self.start;
             record.percent = self.percent;
+        }
+        if self.released {
+            record.start = None;
+            record.percent = None;
         }
         record
     }
@@ -311,14 +333,14 @@ mod tests {
     }
 
     #[test]
-    fn a_start_counts_an_attempt_and_keeps_fields_of_other_versions() {
-        let mut fields = loaded_fields("attempt=1;draining=1;start=5;percent=40;later=7");
+    fn a_start_counts_an_attempt_and_keeps_fields_of_other_versions_and_the_time_of_the_last_message() {
+        let mut fields = loaded_fields("attempt=1;draining=1;start=5;percent=40;last=77.5;later=7");
         assert_eq!(
             fields.record().to_string(),
-            "attempt=1;draining=1;start=5;percent=40;later=7"
+            "attempt=1;draining=1;start=5;percent=40;last=77.5;later=7"
         );
         fields.start = Some(9);
-        assert_eq!(fields.record().to_string(), "attempt=2;start=9;later=7");
+        assert_eq!(fields.record().to_string(), "attempt=2;start=9;last=77.5;later=7");
     }
 
     #[test]
@@ -332,6 +354,21 @@ mod tests {
         );
         fields.start = Some(9);
         assert_eq!(fields.record().to_string(), "attempt=1;draining=1;start=9");
+    }
+
+    #[test]
+    fn a_released_message_has_neither_start_nor_progress() {
+        let mut fields = loaded_fields("attempt=1;start=5;percent=40");
+        fields.draining = true;
+        fields.released = true;
+        assert_eq!(
+            fields.record().to_string(),
+            "attempt=1",
+            "processing has not started"
+        );
+        fields.start = Some(9);
+        fields.percent = Some(60);
+        assert_eq!(fields.record().to_string(), "attempt=1;draining=1");
     }
 
     #[test]

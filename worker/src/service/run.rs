@@ -176,7 +176,7 @@ impl<R: Role> Service<R> {
                 }
                 polled = self.consumer.poll() => polled,
             };
-            self.handle_while_closed(polled)?;
+            handle_while_closed(polled)?;
         }
     }
 
@@ -210,23 +210,21 @@ impl<R: Role> Service<R> {
                 () = shutdown.drain.cancelled() => break,
                 polled = self.consumer.poll() => polled,
             };
-            self.handle_while_closed(polled)?;
+            handle_while_closed(polled)?;
         }
         self.consumer.end();
         self.consumer.open();
         Ok(())
     }
+}
 
-    /// Handles a poll result while no message may be processed.
-    fn handle_while_closed(&self, polled: Polled) -> Result<(), ServiceError> {
-        match polled {
-            // It was delivered before its partition had its own queue.
-            Polled::Message(message) => self.consumer.reread(&message),
-            Polled::EndOfPartition(_) => {}
-            Polled::Fatal(error) => return Err(ServiceError::Kafka(error)),
-            Polled::Refused(refusal) => return Err(ServiceError::Refused(refusal)),
-        }
-        Ok(())
+/// Handles a poll result while no message may be processed.
+fn handle_while_closed(polled: Polled) -> Result<(), ServiceError> {
+    match polled {
+        // The consumer delivers neither until it is opened.
+        Polled::Message(_) | Polled::EndOfPartition(_) => Ok(()),
+        Polled::Fatal(error) => Err(ServiceError::Kafka(error)),
+        Polled::Refused(refusal) => Err(ServiceError::Refused(refusal)),
     }
 }
 

@@ -32,6 +32,7 @@ pub struct Metrics {
 pub struct ApiMetrics {
     requests: IntCounterVec,
     request_seconds: HistogramVec,
+    placements: IntCounterVec,
     holds: Holds,
     families: Families,
 }
@@ -61,6 +62,11 @@ impl ApiMetrics {
                 &["method", "route"],
                 &SECONDS,
             ),
+            placements: families.counters(
+                "separation_placements_total",
+                "Choices of a task's partition, by how: idle, shortest, round_robin or hashed",
+                &["how"],
+            ),
             holds: Holds::register(&mut families),
             families,
         }
@@ -81,6 +87,11 @@ impl ApiMetrics {
         self.request_seconds
             .with_label_values(&[method, route])
             .observe(took.as_secs_f64());
+    }
+
+    /// Counts the choice of a task's partition, by how it was chosen.
+    pub fn placement(&self, how: &'static str) {
+        self.placements.with_label_values(&[how]).inc();
     }
 
     /// The metric families.

@@ -75,6 +75,7 @@ async fn a_worker_whose_model_runs_stops_it_and_exits_0_before_the_drain_ends() 
     let lag = lag.await.unwrap();
     let record = OffsetMetadata::parse(&lag[0].metadata);
     assert_eq!((lag[0].lag, record.attempt, record.draining), (1, 0, true));
+    assert_eq!((record.start, record.percent), (None, None), "nothing runs");
 }
 
 #[tokio::test]

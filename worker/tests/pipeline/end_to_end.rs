@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use reqwest::StatusCode;
 use separation_contract::environment as env;
+use separation_contract::offset_metadata::OffsetMetadata;
 use separation_testbed::{Kafka, KafkaOptions, Reply, Worker, WorkerOptions, eventually, tiny_song};
 use serde_json::{Value, json};
 
@@ -90,6 +91,14 @@ async fn from_post_to_webhook(rig: &Rig, staging: impl Fn(WorkerOptions) -> Work
     rig.wait_for_webhooks(&tasks).await;
     rig.wait_until_committed().await;
     rig.check_done(&tasks).await;
+    for (group, topic) in [
+        (&rig.site.processor_group, &rig.site.task_topic),
+        (&rig.site.uploader_group, &rig.site.result_topic),
+    ] {
+        let lag = rig.kafka.lag(group, topic).await.unwrap();
+        let record = OffsetMetadata::parse(&lag[0].metadata);
+        assert!(record.last.is_some(), "the time of the message: {record:?}");
+    }
     let (_, body) = rig.webhooks(&task).remove(0);
     for stem in ["vocals", "instrumental"] {
         assert_eq!(

@@ -20,6 +20,8 @@ mod fault_proxy;
 mod lag;
 mod metrics;
 mod models;
+mod oldest_first;
+mod placement;
 mod poison;
 mod proxies;
 mod rebalance;

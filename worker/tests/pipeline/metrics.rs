@@ -7,6 +7,7 @@ use separation_testbed::{Kafka, KafkaOptions, Worker, eventually};
 use separation_worker::telemetry::{ApiMetrics, Families, Metrics};
 
 use crate::authentication::with_credentials;
+use crate::placement::{self, Api};
 use crate::rig::{Rig, STEP_TIMEOUT, WORKER, admin, ask, held_at};
 
 /// The families with a sample that is not 0.
@@ -101,10 +102,13 @@ async fn every_metric_of_processor_and_uploader_moves() {
     check(&uploader, &Metrics::new().families());
 }
 
-/// An API that the brokers refuse.
+/// One API that posts a task, and one that the brokers refuse.
 #[tokio::test]
 async fn every_metric_of_the_api_moves() {
     let rig = Rig::new(1).await;
+    let posting = Api::start(placement::api(&rig)).await;
+    posting.post().await;
+    let moved_by_task = moved(&posting.worker).await;
     let secure = KafkaOptions {
         secure: true,
         ..KafkaOptions::default()
@@ -120,9 +124,10 @@ async fn every_metric_of_the_api_moves() {
         .unwrap();
     let address = api.address("API listens", STEP_TIMEOUT).await.unwrap();
     assert_eq!(ask(address, "/health").await.unwrap().0, 200);
-    let moved = eventually("the refusal reported", STEP_TIMEOUT, async || {
+    let mut moved = eventually("the refusal reported", STEP_TIMEOUT, async || {
         Some(moved(&api).await).filter(|moved| moved.contains("separation_held"))
     })
     .await;
+    moved.extend(moved_by_task);
     check(&moved, &ApiMetrics::new().families());
 }

@@ -13,7 +13,7 @@ use crate::rig::{Rig, STEP_TIMEOUT, admin, ask, held_at, print_resumed, refusal_
 const RESUMES: Duration = Duration::from_secs(30);
 
 /// Brokers for one test only, with SCRAM authentication.
-async fn brokers(settings: &[(&str, &str)]) -> &'static Kafka {
+pub(crate) async fn brokers(settings: &[(&str, &str)]) -> &'static Kafka {
     let settings = settings
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -26,7 +26,7 @@ async fn brokers(settings: &[(&str, &str)]) -> &'static Kafka {
 }
 
 /// A worker that authenticates with this password.
-fn authenticates(rig: &Rig, options: WorkerOptions, password: &str) -> WorkerOptions {
+pub(crate) fn authenticates(rig: &Rig, options: WorkerOptions, password: &str) -> WorkerOptions {
     options
         .env("KAFKA_BOOTSTRAP_SERVERS", rig.kafka.bootstrap_sasl_plaintext())
         .env("KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT")

@@ -1,5 +1,5 @@
 //! End-to-end benchmarks on a real cluster: work lost while each component around the workers fails and while workers
-//! are evicted, time from a message at zero pods to its task's start, and the size of the images.
+//! are evicted, time from a message at zero pods to its task's start, in total and by stage, and the size of the images.
 //!
 //! The measurements are made by the benchmark of the scenarios package.
 
@@ -31,6 +31,13 @@ struct Evictions {
 
 #[derive(Debug, Deserialize)]
 struct StartTimes {
+    seconds: Vec<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Stage {
+    name: String,
+    /// One for each run.
     seconds: Vec<f64>,
 }
 
@@ -106,6 +113,33 @@ pub(super) fn start(bench: &Bench<'_>) -> Result<Section> {
             .to_owned(),
         header: vec!["rebalance delay", "min", "median", "max"],
         rows: rows.collect::<Result<_>>()?,
+    })
+}
+
+pub(super) fn reaction_stages(bench: &Bench<'_>) -> Result<Section> {
+    prepare(bench, ImageProfile::Dist)?;
+    let stages: Vec<Stage> = measure(bench, &["stages"])?;
+    let runs = stages.first().map_or(0, |stage| stage.seconds.len());
+    let totals = (0..runs).map(|run| stages.iter().map(|stage| stage.seconds[run]).sum::<f64>());
+    let total = Spread::row("total", totals.collect(), 2)?;
+    let rows = stages
+        .into_iter()
+        .map(|stage| Spread::row(stage.name, stage.seconds, 2));
+    let mut rows: Vec<_> = rows.collect::<Result<_>>()?;
+    rows.push(total);
+    Ok(Section {
+        title: "Cluster: from a message to the start of its task, by stage",
+        text: format!(
+            "Seconds from a message published at zero pods to the start of its task in a pod, {runs} times, images present, \
+             default settings, the built-in model, `group.initial.rebalance.delay.ms` of 0 (the brokers' default, 3,000, \
+             lengthens the group join by as much). *decision*: until the operator has read the lag and decided; *write*: \
+             until the pod exists, which takes the Deployment's and the ReplicaSet's controllers; *scheduler*: until it has \
+             a node; *kubelet*: until its container starts; *process*: until the worker's first log line; *model*: until \
+             the model is loaded; *group join*: until the worker has partitions; *first fetch*: until the task starts, \
+             after an assignment that was stable for `SETTLE_MS`, 1 s."
+        ),
+        header: vec!["stage", "min", "median", "max"],
+        rows,
     })
 }
 

@@ -25,6 +25,10 @@ pub(super) struct Bench<'p> {
     pub(super) mixes: Vec<Mix>,
     /// Number of cores, for the worker's `--threads`.
     pub(super) threads: String,
+    /// A recorded trace of arriving tasks.
+    pub(super) trace: Option<PathBuf>,
+    /// Directory of the document's images; none if no document is written.
+    pub(super) images: Option<PathBuf>,
 }
 
 impl<'p> Bench<'p> {
@@ -41,6 +45,8 @@ impl<'p> Bench<'p> {
             binaries,
             mixes,
             threads: cores.to_string(),
+            trace: None,
+            images: None,
         })
     }
 

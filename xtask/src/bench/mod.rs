@@ -11,10 +11,13 @@ mod musdb;
 mod operator;
 mod overhead;
 mod pipeline;
+mod policy;
 mod quality;
 mod soaks;
 mod speed;
 mod startup;
+mod trace;
+mod validation;
 
 use std::path::PathBuf;
 
@@ -28,6 +31,9 @@ use document::Document;
 use figures::Section;
 use machine::Measured;
 
+/// Directory of the document's images.
+const IMAGES: &str = "docs/images";
+
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Run only these scenarios; sections of others stay unchanged
@@ -39,6 +45,10 @@ pub(crate) struct Options {
     /// With `--only quality`: measure and print the quality on MUSDB18-HQ, in this directory, in place of our mixes
     #[arg(long, value_name = "DIR", requires = "only")]
     musdb: Option<PathBuf>,
+    /// Recorded trace of the policies' scenarios: CSV with the header arrival_seconds,task_seconds [default: a synthetic
+    /// trace]
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// With --musdb: name of an installed model, or a file [default: the default model]
     #[arg(long, value_name = "NAME|FILE", requires = "musdb")]
     model: Option<PathBuf>,
@@ -60,6 +70,8 @@ enum Scenario {
     Refusals,
     Rollouts,
     ForeignConsumers,
+    Policy,
+    PolicyValidation,
     Rotations,
     Decisions,
     ScaleDown,
@@ -70,6 +82,7 @@ enum Scenario {
     ClusterFaults,
     Evictions,
     ClusterStart,
+    ReactionStages,
     ImageSizes,
     Demo,
 }
@@ -87,7 +100,12 @@ pub(crate) fn bench(project: &Project, options: &Options) -> Result<()> {
         print!("\n{}", section.markdown());
         return Ok(());
     }
-    let bench = Bench::prepare(project)?;
+    let trace = options.trace.as_ref().map(std::path::absolute).transpose();
+    let bench = Bench {
+        trace: trace.context("no current directory")?,
+        images: (!options.print).then(|| project.path(IMAGES)),
+        ..Bench::prepare(project)?
+    };
     let measured = Measured::now(project)?;
     let every = Scenario::value_variants();
     let names: Vec<String> = every.iter().map(|scenario| scenario.name()).collect();
@@ -133,6 +151,8 @@ fn run(bench: &Bench<'_>, scenario: Scenario) -> Result<Section> {
         Scenario::Refusals => soaks::refusals(bench),
         Scenario::Rollouts => soaks::rollouts(bench),
         Scenario::ForeignConsumers => soaks::foreign_consumers(bench),
+        Scenario::Policy => policy::measure(bench),
+        Scenario::PolicyValidation => validation::measure(bench),
         Scenario::Rotations => soaks::rotations(bench),
         Scenario::Decisions => operator::decisions(bench),
         Scenario::ScaleDown => operator::scale_down(bench),
@@ -143,6 +163,7 @@ fn run(bench: &Bench<'_>, scenario: Scenario) -> Result<Section> {
         Scenario::ClusterFaults => cluster::faults(bench),
         Scenario::Evictions => cluster::evictions(bench),
         Scenario::ClusterStart => cluster::start(bench),
+        Scenario::ReactionStages => cluster::reaction_stages(bench),
         Scenario::ImageSizes => cluster::image_sizes(bench),
         Scenario::Demo => demo::measure(bench),
     }

@@ -194,7 +194,7 @@ pub(super) fn api(bench: &Bench<'_>) -> Result<Section> {
 }
 
 /// Runs one scenario of `pipeline-bench` and parses its output.
-fn measure<T: for<'d> Deserialize<'d>>(bench: &Bench<'_>, scenario: &[&str]) -> Result<T> {
+pub(super) fn measure<T: for<'d> Deserialize<'d>>(bench: &Bench<'_>, scenario: &[&str]) -> Result<T> {
     let project = bench.project;
     components::install(project)?;
     process::run(project.cargo("build").args([

@@ -248,6 +248,7 @@ fn pods_that_are_never_ready_and_pods_that_do_not_end_are_problems() {
         state: PodState::Overdue,
         cost_annotation: CostAnnotation::Absent,
         replica_set: "vocals-api-5c7".into(),
+        created: None,
     };
     let pods = Workload {
         pods: vec![overdue],

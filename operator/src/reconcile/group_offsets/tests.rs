@@ -101,6 +101,7 @@ pub(in crate::reconcile) fn polled(
             topic: plan.topic.as_str().into(),
             group: plan.group.as_str().into(),
             adoption: adoption.clone(),
+            start_deadline: None,
         },
         at,
         result: QueryResult {
@@ -116,6 +117,8 @@ pub(in crate::reconcile) fn polled(
             offsets: Some(found),
             error: None,
             holds: Vec::new(),
+            finished: Vec::new(),
+            queue: None,
         },
         group,
     }

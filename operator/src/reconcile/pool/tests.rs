@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use super::super::conflicts::shared_groups;
 use super::super::group_offsets::tests::{identity, polled};
 use super::*;
-use crate::decide::{GroupReading, History, LagReading, Member, MemberWork, Observation, Workload, decide};
+use crate::decide::{
+    Estimates, GroupReading, History, LagReading, Member, MemberWork, Observation, Workload, decide,
+};
 use crate::names::{client_id, pool_tag};
 use crate::plan::Model;
 use crate::watch::pool_snapshot;
@@ -31,6 +33,8 @@ impl UnreadPool {
         let role = json!({
             "lag": {"state": "Unknown", "summary": "?", "lastKnownTime": at("00:00:00")},
             "offsets": {"initializedTime": at("00:00:00"), "initialOffset": "Earliest", "partitions": 8},
+            "estimates": {"tasks": 700, "taskSeconds": 23, "taskTailSeconds": 70,
+                          "starts": 3, "startupSeconds": 40, "updatedTime": at("00:00:00")},
         });
         let object = json!({
             "apiVersion": "separation.dev/v1beta1",
@@ -96,6 +100,8 @@ fn cannot_read(state: &mut PoolState, plan: &PoolPlan, role: Role) {
         workload: Workload::default(),
         conflict: None,
         refusal: None,
+        estimates: Estimates::default(),
+        queue: None,
     };
     let decision = decide(&plan.role(role).policy, &observation, History::default(), NOW);
     let role = state.role(role);
@@ -199,6 +205,20 @@ fn malformed_fields_without_a_schema_stall_a_pool_that_keeps_its_offsets() {
     for role in Role::ALL {
         let kept = role_status(&status, role).expect("a role");
         assert!(kept.offsets.is_some() && pool.state.role_ref(role).adoption().is_some());
+    }
+}
+
+#[test]
+fn learned_times_are_those_of_the_leader_before_also_of_a_disabled_role() {
+    for is_enabled in [true, false] {
+        let mut pool = UnreadPool::new(&json!({"enabled": is_enabled}), &json!({}));
+        let before = pool.snapshot.status.clone().expect("a status");
+        let after = pool.status("00:04:00");
+        for role in Role::ALL {
+            let estimates = |status: &SeparationPoolStatus| role_status(status, role)?.estimates.clone();
+            assert_eq!(estimates(&after), estimates(&before));
+            assert_eq!(pool.state.role_ref(role).learning.summary().tasks, 700);
+        }
     }
 }
 

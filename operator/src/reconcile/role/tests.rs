@@ -7,7 +7,9 @@ use crate::crd::{InitialOffset, from_yaml};
 use crate::decide::{
     CostAnnotation, LagByPartition, Member, MemberWork, Pod, PodName, PodState, PodStatus, Reason, scene,
 };
+use crate::observe::FinishedTask;
 use crate::plan::{PoolPlan, Role};
+use crate::reconcile::group_offsets::tests::{identity, members, polled};
 use crate::reconcile::retry::Pause;
 
 const HASH: &str = "hash";
@@ -51,6 +53,7 @@ spec:
             state: PodState::Ready,
             cost_annotation: CostAnnotation::Absent,
             replica_set: "set-1".into(),
+            created: None,
         });
         let pods: Vec<Pod> = pods.collect();
         let replicas = u32::try_from(pods.len()).expect("a few");
@@ -96,6 +99,7 @@ spec:
             anomalies: Vec::new(),
             topic_is_missing: false,
             holds: Vec::new(),
+            queue: None,
             refused: None,
         });
         let members = self.workload.pods.iter().zip(0..).map(|(pod, partition)| Member {
@@ -144,6 +148,13 @@ spec:
         scene::execute(&mut self.workload, write);
         self.deployment.replicas = self.workload.replicas;
         self.state.step_succeeded(self.now);
+    }
+
+    /// The times that the next decision expects.
+    fn estimates(&mut self) -> Estimates {
+        self.next();
+        self.state.step_succeeded(self.now);
+        self.state.estimates.expect("decided")
     }
 
     fn reason(&self) -> Reason {
@@ -241,4 +252,53 @@ fn a_new_template_is_never_written_with_fewer_replicas() {
     fixture.state.step_outdated(fixture.now);
     fixture.read(2, [1; 6]);
     assert_eq!(fixture.next_for_manifest("another"), Some(set_replicas(6)));
+}
+
+#[test]
+fn decisions_expect_the_start_up_time_of_observed_pods_unless_the_spec_declares_one() {
+    let mut fixture = RoleFixture::new(0);
+    fixture.read(0, [0]);
+    assert_eq!(fixture.estimates(), Estimates::default());
+    fixture.workload.replicas = 1;
+    fixture.workload.pods.push(Pod {
+        name: "p0".into(),
+        state: PodState::Ready,
+        cost_annotation: CostAnnotation::Absent,
+        replica_set: "set-1".into(),
+        created: Some(fixture.now),
+    });
+    fixture.read(40, [1]);
+    let learned = fixture.estimates();
+    assert!(learned.startup < Estimates::default().startup, "{learned:?}");
+    let summary = fixture.state.learning.summary();
+    assert_eq!((summary.starts, summary.startup_seconds), (1, 40));
+    let declared = Duration::from_secs(7);
+    fixture.plan.declared.startup = Some(declared);
+    assert_eq!(fixture.estimates().startup, declared);
+}
+
+#[test]
+fn decisions_expect_the_time_of_tasks_that_readings_show_as_completed() {
+    let mut fixture = RoleFixture::new(0);
+    let (offsets, plan) = (&fixture.state.offsets, &fixture.plan);
+    let group = members(0, fixture.now);
+    let mut polled = polled(
+        offsets,
+        plan,
+        identity("cluster", "topic"),
+        &[Some(9)],
+        group,
+        fixture.now,
+    );
+    polled.result.finished = vec![FinishedTask {
+        partition: 0,
+        next: 9,
+        took: Duration::from_secs(300),
+    }];
+    fixture
+        .state
+        .read(polled, &fixture.plan, &Time(Timestamp::UNIX_EPOCH));
+    let expected = fixture.estimates();
+    assert!(expected.task > Estimates::default().task, "{expected:?}");
+    assert_eq!(fixture.state.learning.summary().tasks, 1);
 }

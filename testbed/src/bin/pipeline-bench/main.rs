@@ -7,7 +7,9 @@ mod api;
 mod kills;
 mod memory;
 mod messages;
+mod policy;
 mod stall;
+mod timed_songs;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -62,6 +64,8 @@ enum Scenario {
         #[arg(long, default_value = "3")]
         rounds: usize,
     },
+    /// The scaling policy while the tasks of a trace arrive
+    Policy(policy::PolicyArguments),
 }
 
 /// Resources of every scenario.
@@ -87,6 +91,7 @@ async fn main() -> Result<()> {
         Scenario::Memory { model } => memory::measure(&bench, &model).await?,
         Scenario::Api { uploads, at_once } => api::measure(&bench, uploads, at_once).await?,
         Scenario::Stall { rounds } => stall::measure(&bench, rounds).await?,
+        Scenario::Policy(arguments) => policy::measure(&bench, &arguments).await?,
     };
     // The result line; everything else goes to standard error.
     #[expect(clippy::print_stdout, reason = "a program whose output is the result")]

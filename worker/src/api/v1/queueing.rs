@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::super::slots::Slots;
 use super::super::status::TaskRecord;
-use super::super::traits::{TaskFiles, TaskQueue};
+use super::super::traits::{QueueError, TaskFiles, TaskQueue};
 use super::audio_check::UnacceptableSong;
 use super::claims::{self, while_claimed};
 use super::ending::{end, failed, remove_staged};
@@ -278,7 +278,7 @@ impl Shared {
             job.is_staged = true;
         }
         faults::point("input_staged").await;
-        self.publish(task).await
+        self.publish(task, record.as_deref()).await
     }
 
     /// Stages the song of a task, until the task ends or this process is to stop.
@@ -303,7 +303,9 @@ impl Shared {
         }
     }
 
-    async fn publish(&self, task: &StoredTask) -> Result<Step, WorkError> {
+    /// `staged` is the record of an earlier attempt. It may have published the task, so its partition stays: two workers
+    /// could process two messages in different partitions simultaneously.
+    async fn publish(&self, task: &StoredTask, staged: Option<&[u8]>) -> Result<Step, WorkError> {
         let QueuerParts {
             store, queue, files, ..
         } = &self.parts;
@@ -311,13 +313,24 @@ impl Shared {
             client: task.client.clone(),
             output: task.output.clone(),
         };
-        let record = |position| TaskRecord::new(task.created_at, position).to_json_of(&v1);
+        let partition = match staged {
+            Some(record) => TaskRecord::parse(record).and_then(|record| record.partition),
+            None => queue.place().await,
+        };
+        let placed = TaskRecord::placed(task.created_at, partition);
         // Before the task is published: an uploader recognizes the task by it, whose processor ignores `v1`.
-        files.put_record(&task.id, record(None)).await?;
+        files.put_record(&task.id, placed.to_json_of(&v1)).await?;
         let trace = TraceContext::from_header(Some(task.traceparent.as_bytes()));
         let audio_path = files.input_path(&task.id)?;
         let message = Task::new(task.id.clone(), audio_path, None, task.created_at).with_v1(v1.clone());
-        let published = queue.publish(&message, trace).await;
+        let mut published = queue.publish(&message, partition, trace).await;
+        if matches!(published, Err(QueueError::NoPartition(_))) {
+            // Before the task is published elsewhere: a retry must not publish it to the missing partition, which may
+            // exist by then.
+            let unplaced = TaskRecord::placed(task.created_at, None);
+            files.put_record(&task.id, unplaced.to_json_of(&v1)).await?;
+            published = queue.publish(&message, None, trace).await;
+        }
         let position = published.map_err(|error| WorkError::new(ErrorClass::Transient, error))?;
         faults::point("task_published").await;
         tracing::info!(
@@ -327,7 +340,8 @@ impl Shared {
             trace_id = trace.trace_id(),
             "Task queued"
         );
-        if let Err(error) = files.put_record(&task.id, record(Some(position))).await {
+        let record = TaskRecord::new(task.created_at, Some(position));
+        if let Err(error) = files.put_record(&task.id, record.to_json_of(&v1)).await {
             tracing::warn!(
                 task_uuid = %task.id,
                 %error,

@@ -15,6 +15,9 @@ const POSITION: Position = Position {
 
 const INTERVAL: Duration = Duration::from_millis(50);
 
+/// The time that the message takes.
+const TOOK: Duration = Duration::from_secs(7);
+
 /// The fate of one try of a commit.
 #[derive(Debug, Clone, Copy, Default)]
 struct Try {
@@ -121,7 +124,7 @@ impl Coordinator {
                 }
             }
             self.progress_ended.set(true);
-            record.commit_next(POSITION.next()).await
+            record.commit_next(POSITION.next(), Some(TOOK)).await
         };
         let changing = async {
             for (percent, (delay, change)) in (1..).zip(changes) {
@@ -252,7 +255,7 @@ proptest! {
         match ended {
             Ok(()) => {
                 let accepted = coordinator.accepted.borrow();
-                prop_assert_eq!(accepted.last(), Some(&(POSITION.next(), OffsetMetadata::default())));
+                prop_assert_eq!(accepted.last(), Some(&(POSITION.next(), OffsetMetadata::last(Some(TOOK)))));
             }
             Err(error) => prop_assert!(matches!(error, CommitError::Lost), "{}", error),
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::pending;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -52,8 +52,14 @@ pub(super) struct Queue {
     pub(super) refuses: Mutex<Option<ErrorClass>>,
     /// Whether tasks are queued but the response is lost.
     pub(super) answer_lost: Mutex<bool>,
+    /// Whether there is no partition that a publish names.
+    pub(super) lacks_partitions: Mutex<bool>,
     pub(super) progress: Mutex<Option<QueueProgress>>,
     pub(super) tasks: Mutex<Vec<(Task, TraceContext)>>,
+    /// Number of partitions chosen so far; each is another one.
+    placed: AtomicI32,
+    /// The partition that each publish named.
+    pub(super) partitions: Mutex<Vec<Option<i32>>>,
     pub(super) closed: Mutex<bool>,
 }
 
@@ -62,15 +68,24 @@ impl TaskQueue for Queue {
         Box::pin(async { !*self.unreachable.lock().unwrap() })
     }
 
+    fn place(&self) -> BoxFuture<'_, Option<i32>> {
+        Box::pin(async { Some(self.placed.fetch_add(1, Ordering::SeqCst)) })
+    }
+
     fn publish<'a>(
         &'a self,
         task: &'a Task,
+        partition: Option<i32>,
         trace: TraceContext,
     ) -> BoxFuture<'a, Result<Position, QueueError>> {
         Box::pin(async move {
+            self.partitions.lock().unwrap().push(partition);
             let error = |class| WorkError::new(class, "scripted failure");
             if let Some(class) = *self.refuses.lock().unwrap() {
                 return Err(QueueError::NotQueued(error(class)));
+            }
+            if partition.is_some() && *self.lacks_partitions.lock().unwrap() {
+                return Err(QueueError::NoPartition(error(ErrorClass::Transient)));
             }
             let mut tasks = self.tasks.lock().unwrap();
             tasks.push((task.clone(), trace));
@@ -78,7 +93,7 @@ impl TaskQueue for Queue {
                 return Err(QueueError::Unknown(error(ErrorClass::Transient)));
             }
             Ok(Position {
-                partition: 0,
+                partition: partition.unwrap_or_default(),
                 offset: tasks.len() as i64 - 1,
             })
         })

@@ -136,6 +136,45 @@ async fn a_task_is_queued_once_the_brokers_accept_it_and_its_link_is_fetched_onc
     assert_eq!(songs.requests.load(Ordering::SeqCst), 1);
 }
 
+/// In two partitions, two workers could separate it simultaneously.
+#[tokio::test]
+async fn a_task_that_may_be_queued_is_published_again_to_the_same_partition() {
+    let api = V1Bench::start(&[]).await;
+    let partitions = || api.api.queue.partitions.lock().unwrap().clone();
+    *api.api.queue.answer_lost.lock().unwrap() = true;
+    accepted(&Answer::of(api.post_form(&json!({}), &tiny_song(1))).await);
+    eventually("the task published", LIMIT, async || !partitions().is_empty()).await;
+    *api.api.queue.answer_lost.lock().unwrap() = false;
+    api.wait_for_no_mark().await;
+    let published = partitions();
+    assert!(published.len() >= 2, "{published:?}");
+    assert!(
+        published.iter().all(|partition| *partition == Some(0)),
+        "{published:?}"
+    );
+    accepted(&Answer::of(api.post_form(&json!({}), &tiny_song(2))).await);
+    api.wait_for_no_mark().await;
+    assert_eq!(partitions().last(), Some(&Some(1)), "the next task is placed");
+}
+
+#[tokio::test]
+async fn a_task_whose_partition_is_missing_is_never_published_to_it_again() {
+    let api = V1Bench::start(&[]).await;
+    let queue = &api.api.queue;
+    let partitions = || queue.partitions.lock().unwrap().clone();
+    *queue.lacks_partitions.lock().unwrap() = true;
+    *queue.answer_lost.lock().unwrap() = true;
+    accepted(&Answer::of(api.post_form(&json!({}), &tiny_song(1))).await);
+    eventually("the task published", LIMIT, async || partitions().len() >= 2).await;
+    *queue.lacks_partitions.lock().unwrap() = false;
+    *queue.answer_lost.lock().unwrap() = false;
+    api.wait_for_no_mark().await;
+    let published = partitions();
+    assert!(published.len() >= 3, "{published:?}");
+    assert_eq!(published[0], Some(0));
+    assert!(published[1..].iter().all(Option::is_none), "{published:?}");
+}
+
 #[tokio::test]
 async fn a_form_becomes_a_task() {
     let api = V1Bench::start(&[]).await;
