@@ -313,7 +313,7 @@ impl EventText {
     /// The event about a new spec whose pods have a longer grace period than clusters allow.
     pub fn long_grace_period(note: String) -> Self {
         Self::new(
-            EventType::Warning,
+            EventType::Normal,
             "GracePeriodExceedsAutoscaler",
             "Validate",
             note,
