@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use kafka_protocol::messages::ApiKey;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use separation_contract::kafka::OffsetReset;
@@ -35,14 +34,7 @@ async fn start(committed: i64, end: i64) -> ScriptedCluster {
         groups: BTreeMap::from([(GROUP, group)]),
         ..Contents::default()
     };
-    let keys = [
-        ApiKey::ApiVersions,
-        ApiKey::Metadata,
-        ApiKey::ListOffsets,
-        ApiKey::FindCoordinator,
-        ApiKey::OffsetFetch,
-    ];
-    ScriptedCluster::start(keys.map(|key| (key, 0, 20)).to_vec(), contents).await
+    ScriptedCluster::for_lag(contents).await
 }
 
 /// Publishes up to `end`, and commits `next` with this metadata.

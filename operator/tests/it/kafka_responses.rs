@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use kafka_protocol::messages::ApiKey;
 use separation_contract::kafka::OffsetReset;
 use separation_kafka::TopicIdentity;
 use separation_operator::decide::Lag;
@@ -29,14 +28,7 @@ async fn start(ends: &[i64], committed: &[Option<i64>]) -> ScriptedCluster {
         groups: BTreeMap::from(GROUPS.map(|name| (name, group.clone()))),
         ..Contents::default()
     };
-    let keys = [
-        ApiKey::ApiVersions,
-        ApiKey::Metadata,
-        ApiKey::ListOffsets,
-        ApiKey::FindCoordinator,
-        ApiKey::OffsetFetch,
-    ];
-    ScriptedCluster::start(keys.map(|key| (key, 0, 20)).to_vec(), contents).await
+    ScriptedCluster::for_lag(contents).await
 }
 
 fn query(group: &str) -> Query {

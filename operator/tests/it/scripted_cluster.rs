@@ -101,6 +101,18 @@ pub(crate) struct ScriptedCluster {
 }
 
 impl ScriptedCluster {
+    /// A cluster with these topics and groups, whose brokers answer what a reading of lag requests, in any version.
+    pub(crate) async fn for_lag(contents: Contents) -> Self {
+        let keys = [
+            ApiKey::ApiVersions,
+            ApiKey::Metadata,
+            ApiKey::ListOffsets,
+            ApiKey::FindCoordinator,
+            ApiKey::OffsetFetch,
+        ];
+        Self::start(keys.map(|key| (key, 0, 20)).to_vec(), contents).await
+    }
+
     pub(crate) async fn start(versions: Versions, contents: Contents) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
