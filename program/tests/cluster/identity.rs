@@ -182,19 +182,9 @@ async fn the_operator_authenticates_with_tokens_of_the_named_service_account_onl
     write_ca(&rig, kafka).await;
     apply(&rig.admin, &account(&rig, &json!({}))).await;
     allow(kafka, &format!("system:serviceaccount:{}:vocals", rig.namespace)).await;
-    let pool = PoolUnderTest::on(&rig, kafka, "vocals", 1).await;
-    pool.apply(&json!({
-        "kafka": connection(&kafka.bootstrap_sasl_ssl(), &tokens()),
-        "processor": {"serviceAccountName": "vocals"},
-    }))
-    .await;
+    let pool = pool_with_account(&rig, kafka, &tokens()).await;
     let named = format!("{}/vocals", rig.namespace);
-    let arguments = [
-        "--token-service-accounts",
-        &named,
-        "--allow-in-pod-template",
-        "service-account",
-    ];
+    let arguments = token_arguments(&named);
     let operator = OperatorProcess::start_with(&rig, &arguments);
     let refusal = format!("the operator may not use service account {named}");
     let message = until_refused(&pool, &refusal).await;
@@ -239,20 +229,10 @@ async fn a_token_of_the_service_account_is_exchanged_for_its_aws_role() {
     let sts = Sts::start().await.expect("an STS");
     let jwks = rig.plane.jwks().await.expect("public keys");
     sts.set_jwks(&jwks).expect("it trusts the control plane");
-    let pool = PoolUnderTest::on(&rig, kafka, "vocals", 1).await;
     let sasl = json!({"mechanism": "AWS_MSK_IAM", "aws": {"region": "eu-central-1"}});
-    pool.apply(&json!({
-        "kafka": connection(&kafka.bootstrap_sasl_ssl(), &sasl),
-        "processor": {"serviceAccountName": "vocals"},
-    }))
-    .await;
+    let pool = pool_with_account(&rig, kafka, &sasl).await;
     let named = format!("{}/vocals", rig.namespace);
-    let arguments = [
-        "--token-service-accounts",
-        &named,
-        "--allow-in-pod-template",
-        "service-account",
-    ];
+    let arguments = token_arguments(&named);
     let endpoint = sts.endpoint();
     let operator = OperatorProcess::start_in(&rig, &arguments, &[("AWS_ENDPOINT_URL_STS", &endpoint)]);
     let refusal = format!("service account {named} has no annotation eks.amazonaws.com/role-arn");
@@ -269,4 +249,25 @@ async fn a_token_of_the_service_account_is_exchanged_for_its_aws_role() {
     };
     assert_eq!(assumed, expected);
     operator.end().await;
+}
+
+/// A pool whose processors have the service account `vocals`, and which authenticates like this.
+async fn pool_with_account<'r>(rig: &'r Rig, kafka: &'r Kafka, sasl: &Value) -> PoolUnderTest<'r> {
+    let pool = PoolUnderTest::on(rig, kafka, "vocals", 1).await;
+    pool.apply(&json!({
+        "kafka": connection(&kafka.bootstrap_sasl_ssl(), sasl),
+        "processor": {"serviceAccountName": "vocals"},
+    }))
+    .await;
+    pool
+}
+
+/// Arguments of an operator that requests tokens of this service account.
+fn token_arguments(account: &str) -> [&str; 4] {
+    [
+        "--token-service-accounts",
+        account,
+        "--allow-in-pod-template",
+        "service-account",
+    ]
 }
