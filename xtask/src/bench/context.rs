@@ -1,5 +1,6 @@
 //! The programs, mixes and files that all scenarios share.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -17,12 +18,11 @@ const DIRECTORY: &str = "bench";
 /// The measured models: the one in the program, and the default.
 pub(super) const MODELS: [&str; 2] = ["builtin", models::NAME];
 
-/// Resources of every scenario.
+/// Resources of every scenario; programs and mixes are made by the first scenario that uses them.
 pub(super) struct Bench<'p> {
     pub(super) project: &'p Project,
-    pub(super) binaries: Binaries<'p>,
-    /// Mixes of real songs with exact references; the first one is repeated to make the long songs.
-    pub(super) mixes: Vec<Mix>,
+    binaries: OnceCell<Binaries<'p>>,
+    mixes: OnceCell<Vec<Mix>>,
     /// Number of cores, for the worker's `--threads`.
     pub(super) threads: String,
     /// A recorded trace of arriving tasks.
@@ -33,29 +33,51 @@ pub(super) struct Bench<'p> {
 
 impl<'p> Bench<'p> {
     pub(super) fn prepare(project: &'p Project) -> Result<Self> {
-        let binaries = Binaries::build(project, Profile::Dist)?;
-        let songs = songs::install(project)?;
         let directory = project.target(DIRECTORY);
         remove_dir(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
-        println!("making the mixes");
-        let mixes = binaries.mix(&songs, &directory, None)?;
+        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
         let cores = std::thread::available_parallelism().context("cannot count the cores")?;
         Ok(Self {
             project,
-            binaries,
-            mixes,
+            binaries: OnceCell::new(),
+            mixes: OnceCell::new(),
             threads: cores.to_string(),
             trace: None,
             images: None,
         })
     }
 
+    /// The programs as shipped.
+    pub(super) fn binaries(&self) -> Result<&Binaries<'p>> {
+        if let Some(built) = self.binaries.get() {
+            return Ok(built);
+        }
+        let built = Binaries::build(self.project, Profile::Dist)?;
+        Ok(self.binaries.get_or_init(|| built))
+    }
+
+    /// Mixes of real songs with exact references; the first one is repeated to make the long songs.
+    pub(super) fn mixes(&self) -> Result<&[Mix]> {
+        if let Some(made) = self.mixes.get() {
+            return Ok(made);
+        }
+        let songs = songs::install(self.project)?;
+        println!("making the mixes");
+        let made = self
+            .binaries()?
+            .mix(&songs, &self.project.target(DIRECTORY), None)?;
+        Ok(self.mixes.get_or_init(|| made))
+    }
+
     /// A song of exactly this many seconds, made once per run.
     pub(super) fn song(&self, seconds: u32) -> Result<PathBuf> {
         let song = self.file(&format!("song_{seconds}s.wav"));
         if !song.exists() {
-            let first = self.mixes.first().context("separation-evaluation made no mix")?;
-            self.binaries.loop_to(&first.mix, seconds, &song)?;
+            let first = self
+                .mixes()?
+                .first()
+                .context("separation-evaluation made no mix")?;
+            self.binaries()?.loop_to(&first.mix, seconds, &song)?;
         }
         Ok(song)
     }

@@ -11,7 +11,8 @@ use crate::demo;
 const RUNS: usize = 3;
 
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
-    let runs = (0..RUNS).map(|_| demo::timed(bench.project, &bench.binaries));
+    let binaries = bench.binaries()?;
+    let runs = (0..RUNS).map(|_| demo::timed(bench.project, binaries));
     let runs = runs.collect::<Result<Vec<Duration>>>()?;
     let seconds = runs.iter().map(Duration::as_secs_f64).collect();
     let [min, median, max] = Spread::from_figures(seconds)

@@ -16,7 +16,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
         for (name, seconds, runs) in SONGS {
             let song = bench.song(seconds)?;
             let run = |_| -> Result<f64> {
-                let separation = bench.binaries.separate_one(&song, &bench.stems(), &settings)?;
+                let separation = bench.binaries()?.separate_one(&song, &bench.stems(), &settings)?;
                 Ok(separation.peak_memory_bytes as f64 / 1e6)
             };
             let peaks = (0..runs).map(run).collect::<Result<Vec<f64>>>()?;

@@ -101,11 +101,9 @@ pub(crate) fn bench(project: &Project, options: &Options) -> Result<()> {
         return Ok(());
     }
     let trace = options.trace.as_ref().map(std::path::absolute).transpose();
-    let bench = Bench {
-        trace: trace.context("no current directory")?,
-        images: (!options.print).then(|| project.path(IMAGES)),
-        ..Bench::prepare(project)?
-    };
+    let mut bench = Bench::prepare(project)?;
+    bench.trace = trace.context("no current directory")?;
+    bench.images = (!options.print).then(|| project.path(IMAGES));
     let measured = Measured::now(project)?;
     let every = Scenario::value_variants();
     let names: Vec<String> = every.iter().map(|scenario| scenario.name()).collect();

@@ -77,11 +77,11 @@ impl Topology {
         for _ in 0..self.rounds {
             let bare_runs = || {
                 bench
-                    .binaries
+                    .binaries()?
                     .bare_runs(&model, THREADS, self.bare_runs, self.song_seconds)
             };
             let before = bare_runs()?;
-            let separation = bench.binaries.separate_one(&song, &bench.stems(), &settings)?;
+            let separation = bench.binaries()?.separate_one(&song, &bench.stems(), &settings)?;
             let after = bare_runs()?;
             chunks = before.song_chunks as f64;
             let runs = [before.run_seconds, after.run_seconds].concat();

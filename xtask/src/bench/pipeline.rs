@@ -197,6 +197,7 @@ pub(super) fn api(bench: &Bench<'_>) -> Result<Section> {
 pub(super) fn measure<T: for<'d> Deserialize<'d>>(bench: &Bench<'_>, scenario: &[&str]) -> Result<T> {
     let project = bench.project;
     components::install(project)?;
+    let worker = &bench.binaries()?.worker;
     process::run(project.cargo("build").args([
         "--locked",
         "--package=separation-testbed",
@@ -206,7 +207,7 @@ pub(super) fn measure<T: for<'d> Deserialize<'d>>(bench: &Bench<'_>, scenario: &
         project
             .command(project.target("debug/pipeline-bench"))
             .arg("--worker")
-            .arg(project.target("dist/separation-worker"))
+            .arg(worker)
             .arg("--models")
             .arg(project.path("worker/tests/models"))
             .args(scenario),

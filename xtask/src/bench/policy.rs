@@ -71,8 +71,8 @@ struct Figures {
 }
 
 /// Simulations with one start-up time.
-struct Simulator<'b> {
-    bench: &'b Bench<'b>,
+struct Simulator<'b, 'p> {
+    bench: &'b Bench<'p>,
     whole: &'b Path,
     first_day: &'b Path,
     start_up: u32,
@@ -130,7 +130,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
     })
 }
 
-impl Simulator<'_> {
+impl Simulator<'_, '_> {
     /// The rows of the table, by name.
     fn figures(&self) -> Result<[(&'static str, Figures); 8]> {
         let [keda_hashed, hashed] = self.compare(
@@ -190,7 +190,7 @@ pub(super) fn compare(bench: &Bench<'_>, arguments: &[&str]) -> Result<Compariso
     let printed = process::read(
         bench
             .project
-            .command(&bench.binaries.operator)
+            .command(&bench.binaries()?.operator)
             .args(["simulate", "--json"])
             .args(arguments),
     )?;

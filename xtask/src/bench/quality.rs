@@ -31,9 +31,9 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
 fn rows_of(bench: &Bench<'_>, model: &str) -> Result<Vec<Vec<String>>> {
     let mut rows = Vec::new();
     let mut columns: [Vec<f64>; 4] = Default::default();
-    for mix in &bench.mixes {
+    for mix in bench.mixes()? {
         let separation = bench
-            .binaries
+            .binaries()?
             .separate_one(&mix.mix, &bench.stems(), &["--model", model])?;
         let mut cells = vec![format!("{model}, {}", mix.name)];
         for (stem, column) in ["vocals", "instrumental"].into_iter().zip([0, 2]) {
@@ -45,7 +45,7 @@ fn rows_of(bench: &Bench<'_>, model: &str) -> Result<Vec<Vec<String>>> {
                 .get(stem)
                 .with_context(|| format!("the model {model} gave no {stem}"))?;
             for (column, file) in [(column, &mix.mix), (column + 1, estimate)] {
-                let sdr_db = bench.binaries.sdr_db(reference, file)?;
+                let sdr_db = bench.binaries()?.sdr_db(reference, file)?;
                 columns[column].push(sdr_db);
                 cells.push(format!("{sdr_db:.2}"));
             }

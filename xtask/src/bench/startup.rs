@@ -13,7 +13,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
     let rows = MODELS.into_iter().map(|model| {
         let settings = ["--model", model, "--threads", &bench.threads];
         let run = |_| -> Result<f64> {
-            let separation = bench.binaries.separate_one(&song, &bench.stems(), &settings)?;
+            let separation = bench.binaries()?.separate_one(&song, &bench.stems(), &settings)?;
             separation
                 .first_chunk_seconds
                 .context("the worker did not report first_chunk_seconds")

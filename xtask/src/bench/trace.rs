@@ -43,7 +43,7 @@ impl Trace {
             process::read(
                 bench
                     .project
-                    .command(&bench.binaries.operator)
+                    .command(&bench.binaries()?.operator)
                     .args(["simulate", "--synthetic", "genai", "--write-trace"])
                     .arg(&synthetic),
             )?;

@@ -66,8 +66,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section> {
     trace::write(&trace::faster(busiest, SPEED), &file)?;
     let pool = bench.file("validation.yaml");
     fs::write(&pool, POOL).with_context(|| format!("cannot write {}", pool.display()))?;
-    let [file, pool, operator] =
-        [&file, &pool, &bench.binaries.operator].map(|path| path.display().to_string());
+    let operator = &bench.binaries()?.operator;
+    let [file, pool, operator] = [&file, &pool, operator].map(|path| path.display().to_string());
     let arguments = [
         "policy",
         "--operator",
