@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use separation_operator::crd::SeparationPoolStatus;
-use separation_testbed::eventually;
+use separation_testbed::{Kafka, KafkaOptions, eventually};
 use serde_json::json;
 
 use crate::members::{Member, Tasks, busy_members, ready_pods};
@@ -143,14 +143,14 @@ async fn an_older_pool_with_refused_credentials_does_not_block_others() {
 
 /// Some of several workers have tasks, and the others are about to be removed, when a consumer of the KIP-848 protocol
 /// joins their group. All variation follows from `seed`.
-async fn foreign_consumer_trial(seed: u64) {
+async fn foreign_consumer_trial(kafka: &Kafka, seed: u64) {
     const READ: &str = "separation_operator_kafka_read_seconds_count";
     let mut random = fastrand::Rng::with_seed(seed);
     let count = random.usize(3..=5);
     let replicas = i32::try_from(count).expect("a few");
     let rig = Rig::new().await;
     // Two partitions for each worker, so that some move to the joining member.
-    let pool = PoolUnderTest::new(&rig, 2 * replicas).await;
+    let pool = PoolUnderTest::on(&rig, kafka, "vocals", 2 * replicas).await;
     let target = json!({"type": "TasksPerReplica", "tasksPerReplica": 2});
     pool.apply(&json!({"processor": {"scaling": {"target": target}}}))
         .await;
@@ -210,7 +210,16 @@ async fn foreign_consumer_trial(seed: u64) {
 #[tokio::test]
 async fn a_consumer_of_the_kip_848_protocol_is_a_conflict_and_no_busy_pod_is_removed() {
     let trials = std::env::var(TRIALS).map_or(1, |trials| trials.parse().expect("a number"));
-    futures_util::stream::iter((0..trials).map(foreign_consumer_trial))
+    // Kafka refuses the consumer once a worker has data of its assignor, which cooperative-sticky has from the second rebalance
+    // on: all workers must be in the first one.
+    let delay = ("group.initial.rebalance.delay.ms".into(), "3000".into());
+    let options = KafkaOptions {
+        settings: vec![delay],
+        ..KafkaOptions::default()
+    };
+    let kafka = Kafka::start(options).await.expect("Kafka");
+    let trial = |seed| foreign_consumer_trial(&kafka, seed);
+    futures_util::stream::iter((0..trials).map(trial))
         .buffer_unordered(PARALLEL_TRIALS)
         .collect::<()>()
         .await;
