@@ -360,7 +360,8 @@ pub fn one_message_consumer(
         ("session.timeout.ms", milliseconds(timings.session_timeout)),
         ("heartbeat.interval.ms", milliseconds(timings.heartbeat_interval)),
         ("isolation.level", "read_committed".to_owned()),
-        // One message is enough, since prefetched messages are dropped at every pause. Tasks have hundreds of bytes.
+        // One message is enough: of each partition, the worker reads only the first one in advance. Tasks have hundreds
+        // of bytes.
         ("queued.min.messages", "1".to_owned()),
         ("queued.max.messages.kbytes", "1024".to_owned()),
         ("fetch.message.max.bytes", "65536".to_owned()),

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use prometheus::core::Collector;
+#[cfg(target_os = "linux")]
+use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::MetricType;
 use prometheus::{
     Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -29,6 +31,22 @@ pub struct Family {
 }
 
 impl Families {
+    /// The families of every process, with their samples: its program's version; and on Linux its CPU time, memory,
+    /// threads, open files and start.
+    ///
+    /// # Panics
+    /// Never: names and labels are fixed and valid.
+    #[must_use]
+    pub fn of_process(version: &str) -> Self {
+        let mut families = Self::default();
+        let help = "1, with the program's version as a label";
+        let build = families.gauges("separation_build_info", help, &["version"]);
+        build.with_label_values(&[version]).set(1);
+        #[cfg(target_os = "linux")]
+        families.register_collector(ProcessCollector::for_self());
+        families
+    }
+
     /// All families, including those that have no samples yet.
     #[must_use]
     pub fn all(&self) -> &[Family] {
@@ -55,17 +73,21 @@ impl Families {
     /// When its name is not valid or not unique.
     pub fn register<C: Collector + Clone + 'static>(&mut self, family: prometheus::Result<C>) -> C {
         let family = family.expect("the name is valid");
-        self.registry
-            .register(Box::new(family.clone()))
-            .expect("the name is unique");
-        let collected = family.collect().into_iter().zip(family.desc());
+        self.register_collector(family.clone());
+        family
+    }
+
+    fn register_collector(&mut self, collector: impl Collector + 'static) {
+        let collected = collector.collect().into_iter().zip(collector.desc());
         self.add(collected.map(|(samples, desc)| Family {
             name: desc.fq_name.clone(),
             kind: samples.get_field_type(),
             labels: desc.variable_labels.clone(),
             help: desc.help.clone(),
         }));
-        family
+        self.registry
+            .register(Box::new(collector))
+            .expect("the name is unique");
     }
 
     /// Registers a family of counters.

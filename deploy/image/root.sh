@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fills the directory that becomes the root of an image without a shell: the shared libraries that programs are linked
 # with, the system trust store, the users, and for scanners the package of each file.
-# Runs in a stage of Dockerfile.worker and Dockerfile.operator that is Debian or based on it; names no program.
+# Runs in a stage of each Dockerfile that is Debian or based on it; names no program.
 #
 # usage: root.sh DIRECTORY PROGRAM-OR-LIBRARY…
 set -eu

@@ -1,15 +1,18 @@
 //! A small client of one Kafka cluster: offsets, groups and topic descriptions. It creates topics, and
-//! neither consumes nor produces. It also fetches the tokens that any Kafka client authenticates with ([`TokenCache`]).
+//! neither consumes nor produces. It also fetches the tokens that any Kafka client authenticates with ([`TokenCache`]), and checks
+//! whether credentials suffice ([`check_access`]).
 //! It imports no other crate of this workspace but `separation-contract`.
 //!
 //! One [`Cluster`] serves all callers with the same servers and credentials, over one connection per broker. No request
 //! outlives its [`Deadline`]. A broker that is unreachable, stalled or sends malformed responses makes unknown only what
 //! that broker alone could have answered.
 
+mod access;
 mod address;
 mod assignment;
 mod batches;
 mod broker;
+mod check;
 mod cluster;
 mod connection;
 mod connector;
@@ -33,7 +36,9 @@ mod tokens;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use access::{Operation, Operations};
 pub use address::bootstrap_hosts;
+pub use check::{NeededTopic, check_access};
 pub use cluster::Cluster;
 pub use error::{ReadError, ReadErrorKind};
 pub use groups::{Commit, GroupCommits};

@@ -8,7 +8,8 @@ use std::io::{Write as _, stderr};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::{Shell, generate};
 use separation_contract::allocator::{Arenas, limit_retained_memory};
 #[cfg(feature = "local")]
 use separation_local::{
@@ -18,7 +19,7 @@ use separation_local::{
 use separation_operator::crd;
 use separation_operator::settings::RunArguments;
 
-use output::{EXIT_FAILED, print};
+use output::{EXIT_FAILED, EXIT_NOT_CHECKED, print};
 
 /// Scales separation workers by Kafka consumer lag.
 #[derive(Debug, Parser)]
@@ -35,10 +36,15 @@ enum Command {
     /// Run a pool on this machine with worker processes, and an embedded Kafka and S3 if the pool names none
     #[cfg(feature = "local")]
     Local(Box<LocalArguments>),
-    /// Check that an operator leads in a cluster and that pools can be read; used by `helm test`
+    /// Check an operator and its pools: leader, rights, CRD, specs, Secrets, Kafka, and from pods storage, model and GPU
     Check(check::CheckArguments),
     /// Print the CRD of SeparationPool, for `kubectl apply -f -`
     Crd,
+    /// Print a script with which a shell completes commands: `source <(separation-operator completions bash)`
+    Completions {
+        /// The shell that reads the script
+        shell: Shell,
+    },
     /// Simulate a scaling policy on a recorded or synthetic trace of tasks, with the operator's own decisions
     #[cfg(feature = "local")]
     Simulate(Box<SimulateArguments>),
@@ -49,12 +55,17 @@ fn main() -> ExitCode {
     if matches!(command, Command::Run(_)) {
         limit_retained_memory(Arenas::One);
     }
+    let exit_code_of_errors = match command {
+        Command::Check(_) => EXIT_NOT_CHECKED,
+        _ => EXIT_FAILED,
+    };
     let result: anyhow::Result<Option<u8>> = match command {
         Command::Run(arguments) => run::run(&arguments).map(|()| None),
         #[cfg(feature = "local")]
         Command::Local(arguments) => arguments.run().map(exit_code),
-        Command::Check(arguments) => check::run(&arguments).map(|()| None),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Crd => print_crd().map(|()| None),
+        Command::Completions { shell } => print_completions(shell).map(|()| None),
         #[cfg(feature = "local")]
         Command::Simulate(arguments) => arguments.run().and_then(|report| print(&report)).map(|()| None),
     };
@@ -64,7 +75,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // If standard error is closed, the exit code still reports the failure.
             let _ = writeln!(stderr().lock(), "error: {error:#}");
-            ExitCode::from(EXIT_FAILED)
+            ExitCode::from(exit_code_of_errors)
         }
     }
 }
@@ -82,6 +93,16 @@ fn exit_code(ended: Ended) -> Option<u8> {
 fn print_crd() -> anyhow::Result<()> {
     let yaml = crd::to_yaml().context("cannot write the CRD as YAML")?;
     print(&yaml)
+}
+
+fn print_completions(shell: Shell) -> anyhow::Result<()> {
+    let mut program = Arguments::command();
+    let name = program.get_name().to_owned();
+    let mut script = Vec::new();
+    generate(shell, &mut program, name, &mut script);
+    let script = String::from_utf8(script).context("the script is not valid UTF-8")?;
+    // clap_complete 4.6 writes the name of a program with a hyphen in two ways for bash, clap's issue 6421.
+    print(&script.replace("separation__subcmd__operator", "separation__operator"))
 }
 
 #[cfg(test)]

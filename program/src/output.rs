@@ -7,8 +7,10 @@ use anyhow::Context as _;
 /// Exit code after an error.
 pub(super) const EXIT_FAILED: u8 = 1;
 
+/// Exit code of `check` if nothing could be checked.
+pub(super) const EXIT_NOT_CHECKED: u8 = 2;
+
 /// Exit code after a signal: 128 + SIGINT, as in shells.
-#[cfg(feature = "local")]
 pub(super) const EXIT_INTERRUPTED: u8 = 130;
 
 /// Prints to standard output. A closed pipe (`| head`) is not an error.

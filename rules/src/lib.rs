@@ -9,7 +9,7 @@
 //! | [`cycles`] | files that import one another | reads no files |
 //! | [`size`] | lines of functions, files and crates | reads no files |
 //! | [`texts`] | string literals and doc comments of a file | does not know which words are wrong |
-//! | [`documents`] | tables and words in Markdown | knows no Rust |
+//! | [`documents`] | tables, links and sections of Markdown | knows no Rust |
 
 pub mod cycles;
 pub mod documents;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use separation_rules::cycles::cycles;
-use separation_rules::documents::first_cells;
+use separation_rules::documents::{first_cells, links, section};
 use separation_rules::imports::imports;
 use separation_rules::size::functions;
 use separation_rules::source::{CRATES, SourceFile, files_of, workspace};
@@ -37,6 +37,26 @@ const MODULE_TABLES: [(&str, &str, &str); 5] = [
     ("local", "local/src/lib.rs", "imports only from"),
     ("rules", "rules/src/lib.rs", "imports only from"),
 ];
+
+/// The most lines of README.md.
+const MOST_LINES_OF_THE_README: usize = 150;
+
+/// The sections of README.md, in this order.
+const SECTIONS_OF_THE_README: [&str; 9] = [
+    "Try it",
+    "On Kubernetes",
+    "How it works",
+    "Compared with KEDA and a Python worker",
+    "Models",
+    "HTTP API",
+    "Coming from uvr5-api or a ScaledObject",
+    "Support",
+    "Contributing",
+];
+
+/// The complete recording of which README.md has an excerpt, and the excerpt's first line.
+const RECORDING: &str = "docs/images/scale-up.txt";
+const RECORDED: &str = "$ kubectl -n media get seppool --watch\n";
 
 /// Words that docs, help, conditions, events and logs do without, each with what is written in its place.
 const REPLACED_WORDS: [(&str, &str); 16] = [
@@ -235,6 +255,105 @@ fn each_guarantee_names_tests_that_exist() {
                 "{path}.rs has no test {test}"
             );
         }
+    }
+}
+
+/// The path of the file and the anchor to which a relative link of a document leads; none for other links.
+fn target<'l>(document: &Path, link: &'l str) -> Option<(PathBuf, &'l str)> {
+    if link.contains("://") || link.starts_with("mailto:") {
+        return None;
+    }
+    let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+    let file = match path {
+        "" => document.to_owned(),
+        path => document.with_file_name("").join(path),
+    };
+    Some((file, anchor))
+}
+
+#[test]
+fn links_of_documents_lead_to_files_and_headings() {
+    let mut documents: Vec<PathBuf> = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
+        .map(PathBuf::from)
+        .into();
+    for directory in ["docs", "charts", "deploy"] {
+        documents.extend(files_below(directory, &[".md"]));
+    }
+    let mut broken = Vec::new();
+    for document in documents {
+        for link in links(&read(&document)) {
+            let Some((file, anchor)) = target(&document, link) else {
+                continue;
+            };
+            let is_document = file.extension().is_some_and(|extension| extension == "md");
+            let leads_somewhere = workspace().join(&file).exists()
+                && (anchor.is_empty() || !is_document || section(&read(&file), anchor).is_some());
+            if !leads_somewhere {
+                broken.push(format!("{}: {link}", document.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn the_readme_is_short_and_its_sections_are_in_order() {
+    let readme = read("README.md");
+    let lines = readme.lines().count();
+    assert!(lines <= MOST_LINES_OF_THE_README, "README.md has {lines} lines");
+    let sections = readme.lines().filter_map(|line| line.strip_prefix("## "));
+    assert_eq!(sections.collect::<Vec<_>>(), SECTIONS_OF_THE_README);
+}
+
+#[test]
+fn bold_figures_of_the_readme_are_in_the_sections_that_their_rows_link_to() {
+    let readme = read("README.md");
+    let mut missing = Vec::new();
+    for row in readme.lines().filter(|line| line.starts_with('|')) {
+        let sections: Vec<String> = links(row)
+            .into_iter()
+            .filter_map(|link| target(Path::new("README.md"), link))
+            .filter_map(|(file, anchor)| section(&read(file), anchor))
+            .collect();
+        let figures = row.split("**").skip(1).step_by(2);
+        let absent = figures.filter(|figure| !sections.iter().any(|section| section.contains(figure)));
+        if !sections.is_empty() {
+            missing.extend(absent.map(|figure| format!("{figure}: {row}")));
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "figures that differ from their sections:\n{}",
+        missing.join("\n")
+    );
+}
+
+#[test]
+fn the_recording_in_the_readme_is_an_excerpt_of_the_complete_one() {
+    let (readme, complete) = (read("README.md"), read(RECORDING));
+    let (_, excerpt) = readme.split_once(RECORDED).expect("a recording in README.md");
+    let (excerpt, _) = excerpt.split_once("```").expect("the end of the recording");
+    let mut rest = complete.lines();
+    for line in excerpt.lines() {
+        let is_next = |recorded: &str| recorded.trim_end() == line.trim_end();
+        assert!(rest.any(is_next), "not in {RECORDING}, in this order: {line}");
+    }
+}
+
+#[test]
+fn each_guarantee_of_the_readme_links_to_its_test() {
+    let readme = read("README.md");
+    let tests: Vec<(&str, &str)> = readme
+        .split("[`")
+        .filter_map(|link| link.split_once("`]("))
+        .filter_map(|(test, rest)| Some((test, rest.split_once(')')?.0)))
+        .collect();
+    assert_eq!(tests.len(), 5, "{tests:?}");
+    for (test, path) in tests {
+        assert!(
+            read(path).contains(&format!("fn {test}(")),
+            "{path} has no test {test}"
+        );
     }
 }
 

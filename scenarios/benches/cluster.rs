@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use separation_scenarios::{
-    Notice, Outcome, Pool, PoolOptions, STAGES, STEP_TIMEOUT, System, evict_busy_workers,
-    sixty_tasks_under_faults, start_by_stage,
+    Notice, Outcome, Pool, PoolOptions, STAGES, STEP_TIMEOUT, System, alerts_under_load, evict_busy_workers,
+    record_scale_up, run_local_image, sixty_tasks_under_faults, start_by_stage,
 };
 use separation_testbed::{ClusterOptions, KafkaOptions, eventually};
 use serde_json::{Value, json};
@@ -49,6 +49,18 @@ enum Scenario {
         #[arg(long, default_value = "9")]
         runs: usize,
     },
+    /// Output of `kubectl get seppool --watch` while a pool scales up for 24 songs and back to zero
+    Recording,
+    /// Time to the first response of a container of the image of `local`, and from a song to its stems
+    LocalImage {
+        #[arg(long, default_value = "5")]
+        runs: usize,
+    },
+    /// Alerts that fire or are pending under a steady load without faults
+    HealthyHour {
+        #[arg(long, default_value = "60")]
+        minutes: u64,
+    },
 }
 
 #[tokio::main]
@@ -61,6 +73,9 @@ async fn main() -> Result<()> {
             rebalance_delay_ms,
         } => start(runs, rebalance_delay_ms).await?,
         Scenario::Stages { runs } => stages(runs).await?,
+        Scenario::Recording => recording().await?,
+        Scenario::LocalImage { runs } => local_image(runs).await?,
+        Scenario::HealthyHour { minutes } => healthy_hour(minutes).await?,
     };
     #[expect(clippy::print_stdout, reason = "the result of this program")]
     {
@@ -178,4 +193,40 @@ async fn stages(runs: usize) -> Result<Value> {
     let stages = STAGES.iter().zip(seconds);
     let stages = stages.map(|(name, seconds)| json!({"name": name, "seconds": seconds}));
     Ok(stages.collect::<Vec<_>>().into())
+}
+
+async fn recording() -> Result<Value> {
+    let system = System::start(ClusterOptions::default()).await?;
+    let recording = record_scale_up(&system).await?;
+    Ok(json!({
+        "watch": recording.watch,
+        "replicas_seconds": recording.replicas.as_secs_f64(),
+        "webhooks_seconds": recording.webhooks.as_secs_f64(),
+        "no_pods_seconds": recording.no_pods.as_secs_f64(),
+    }))
+}
+
+async fn local_image(runs: usize) -> Result<Value> {
+    let system = System::without_release(ClusterOptions::default()).await?;
+    let (mut start, mut song) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let times = run_local_image(&system).await?;
+        progress(&format!("{times:.1?}"));
+        start.push(times.start.as_secs_f64());
+        song.push(times.song.as_secs_f64());
+    }
+    Ok(json!({"start_seconds": start, "song_seconds": song}))
+}
+
+async fn healthy_hour(minutes: u64) -> Result<Value> {
+    let system = System::start(ClusterOptions::default()).await?;
+    let result = alerts_under_load(&system, Duration::from_secs(60 * minutes), progress).await?;
+    let outcome = result.outcome;
+    ensure!(outcome == Outcome::default(), "the load had faults: {outcome:?}");
+    Ok(json!({
+        "minutes": minutes,
+        "tasks": result.tasks,
+        "fired": result.fired,
+        "pending": result.pending,
+    }))
 }

@@ -6,15 +6,23 @@
 
 mod evictions;
 mod faults;
+mod healthy_load;
+mod local_image;
 mod outcome;
 mod pool;
+mod recording;
+mod shell;
 mod stages;
 mod system;
 
 pub use evictions::{EvictionsResult, Notice, evict_busy_workers};
 pub use faults::{FaultsResult, sixty_tasks_under_faults};
+pub use healthy_load::{AlertsResult, alerts_under_load};
+pub use local_image::{LocalImageTimes, run_local_image};
 pub use outcome::{Outcome, max_processors};
 pub use pool::{Hold, Pool, PoolOptions, is_processor};
+pub use recording::{Recording, record_scale_up};
+pub use shell::{free_port, paste};
 pub use stages::{STAGES, start_by_stage};
 pub use system::System;
 

@@ -207,21 +207,38 @@ impl<'s> Pool<'s> {
     /// # Errors
     /// If S3 or Kafka refuses.
     pub async fn submit(&self, seconds: f32, number: u64) -> Result<String> {
+        let task = self.stage(seconds, number).await?;
+        self.publish(&task, number).await?;
+        Ok(task)
+    }
+
+    /// Stores a song of this length for a task, distinct for each number, and returns the task's id.
+    ///
+    /// # Errors
+    /// If S3 refuses.
+    pub async fn stage(&self, seconds: f32, number: u64) -> Result<String> {
         let task = uuid::Uuid::new_v4().to_string();
-        let key = format!("{STAGING}inputs/{task}_input.wav");
-        let cluster = &self.system.cluster;
-        let bucket = self.bucket();
-        cluster.s3.put(&bucket, &key, song(seconds, number)).await?;
-        let hook = self.system.hooks.url(&self.hook());
-        let message = task_message(&task, &format!("s3://{bucket}/{key}"), &hook).to_string();
-        let partitions = u64::try_from(self.options.partitions).context("negative number of partitions")?;
-        let partition = i32::try_from(number % partitions).context("too many partitions")?;
-        let topic = self.task_topic();
-        cluster
-            .kafka
-            .publish_to(&topic, partition, &task, message)
+        let s3 = &self.system.cluster.s3;
+        s3.put(&self.bucket(), &input_key(&task), song(seconds, number))
             .await?;
         Ok(task)
+    }
+
+    /// Publishes a task whose song is stored. Consecutive numbers use consecutive partitions.
+    ///
+    /// # Errors
+    /// If Kafka refuses.
+    pub async fn publish(&self, task: &str, number: u64) -> Result<()> {
+        let input = format!("s3://{}/{}", self.bucket(), input_key(task));
+        let hook = self.system.hooks.url(&self.hook());
+        let message = task_message(task, &input, &hook).to_string();
+        let partitions = u64::try_from(self.options.partitions).context("negative number of partitions")?;
+        let partition = i32::try_from(number % partitions).context("too many partitions")?;
+        let kafka = &self.system.cluster.kafka;
+        kafka
+            .publish_to(&self.task_topic(), partition, task, message)
+            .await
+            .map(drop)
     }
 
     /// Waits until the receiver has a webhook for each of these tasks.
@@ -428,6 +445,11 @@ impl Pool<'_> {
             "volumes": [{"name": "holds", "hostPath": {"path": self.directory, "type": "Directory"}}],
         }})
     }
+}
+
+/// Object key of a task's song.
+fn input_key(task: &str) -> String {
+    format!("{STAGING}inputs/{task}_input.wav")
 }
 
 /// Whether a pod is one of a pool's processors.

@@ -1,5 +1,7 @@
 //! A cluster with the operator installed by its chart, and a webhook receiver that pods can reach.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use separation_testbed::{Cluster, ClusterOptions, Receiver, Release};
 use serde_json::{Value, json};
@@ -22,6 +24,7 @@ pub struct System {
     pub release: Release,
     /// Receiver of the pools' webhooks.
     pub hooks: Receiver,
+    images: PathBuf,
     // Dropped last: the next scenario may start only after everything else has stopped.
     _turn: MutexGuard<'static, ()>,
 }
@@ -46,16 +49,32 @@ impl System {
         let turn = TURN.lock().await;
         let images = images().with_context(|| format!("{IMAGES} is not set to a directory of images"))?;
         let cluster = Cluster::start(options).await?;
-        for program in ["worker", "operator"] {
-            let archive = images.join(format!("separation-{program}.tar"));
-            cluster.node.import(&archive).await?;
-        }
-        Ok(Self {
+        let system = Self {
             hooks: Receiver::start_at(cluster.node.host_address()).await?,
             release: Release::default(),
             cluster,
+            images,
             _turn: turn,
-        })
+        };
+        for program in ["worker", "operator"] {
+            system.import(program).await?;
+        }
+        Ok(system)
+    }
+
+    /// Imports one of our images, and returns its name.
+    ///
+    /// # Errors
+    /// If it was not built, or the node refuses.
+    pub async fn import(&self, program: &str) -> Result<String> {
+        let archive = self.images.join(format!("separation-{program}.tar"));
+        self.cluster.node.import(&archive).await?;
+        Ok(Self::image(program))
+    }
+
+    /// The name of one of our images on the node.
+    pub fn image(program: &str) -> String {
+        format!("localhost/separation-{program}:{TAG}")
     }
 
     /// The identity of the operator's current leader. It begins with the pod's name and differs after each

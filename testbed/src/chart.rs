@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::components::Components;
 use crate::temp_directory::TempDirectory;
@@ -37,14 +37,18 @@ impl Default for Release {
     }
 }
 
-/// Copies the chart into a directory, with a changed CRD, such as that of an older version.
+/// Copies a chart's directory into another one, and changes its CRD.
 ///
 /// # Errors
 /// If a file cannot be read or written.
-pub fn chart_with_crd(directory: &TempDirectory, change: impl FnOnce(&mut Value)) -> Result<PathBuf> {
-    let chart = directory.join("separation-operator");
+pub fn chart_with_crd(
+    original: &Path,
+    directory: &TempDirectory,
+    change: impl FnOnce(&mut Value),
+) -> Result<PathBuf> {
+    let chart = directory.join("chart");
     let mut copying = Command::new("cp");
-    copying.arg("-r").arg(CHART).arg(&chart);
+    copying.arg("-r").arg(original).arg(&chart);
     program::output(copying, "")?;
     let file = chart.join("files/separationpools.yaml");
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -55,8 +59,16 @@ pub fn chart_with_crd(directory: &TempDirectory, change: impl FnOnce(&mut Value)
     Ok(chart)
 }
 
+/// Images for values that name none: the chart refuses those of its default values until the project has a registry.
+fn images() -> Value {
+    json!({
+        "image": {"repository": "registry.test/separation-operator"},
+        "worker": {"image": {"repository": "registry.test/separation-worker"}},
+    })
+}
+
 impl Release {
-    /// All rendered objects, including those of `helm test`.
+    /// All rendered objects, including those of `helm test`. Values that name no images get images of a test registry.
     ///
     /// # Errors
     /// Helm's rejection of these values.
@@ -67,7 +79,7 @@ impl Release {
         Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
     }
 
-    /// The notes that Helm prints after an installation.
+    /// The notes that Helm prints after an installation, with images as in [`Self::render`].
     ///
     /// # Errors
     /// Helm's rejection of these values.
@@ -77,7 +89,7 @@ impl Release {
         Ok(notes.to_owned())
     }
 
-    /// The output of `helm lint`; warnings are errors.
+    /// The output of `helm lint`, with images as in [`Self::render`]; warnings are errors.
     ///
     /// # Errors
     /// The defects that it finds in the chart or these values.
@@ -125,8 +137,12 @@ impl Release {
     }
 
     fn with_chart(&self, arguments: &[&str], values: &Value) -> Result<String> {
-        let chart = self.chart.to_string_lossy();
-        let arguments = [arguments, &[&chart, "--values", "-"]].concat();
+        let directory = TempDirectory::new()?;
+        let file = directory.join("images.json");
+        fs::write(&file, images().to_string()).with_context(|| format!("cannot write {}", file.display()))?;
+        let (chart, images) = (self.chart.to_string_lossy(), file.to_string_lossy());
+        // Later values take precedence.
+        let arguments = [arguments, &[&chart, "--values", &images, "--values", "-"]].concat();
         helm(&arguments, &self.namespace, None, &values.to_string())
     }
 

@@ -21,6 +21,7 @@ struct Pins {
     runc: Pin,
     images: Pin,
     helm: Pin,
+    grafana: Pin,
     kafka_python: Pin,
     playwright_core: Pin,
     schemathesis: Pin,
@@ -69,6 +70,15 @@ impl Components {
     /// If it is missing.
     pub fn helm() -> Result<PathBuf> {
         component(&cache_dir()?, format!("helm/{}/helm", pins()?.helm.version))
+    }
+
+    /// The program that checks a dashboard on its standard input, located on demand.
+    ///
+    /// # Errors
+    /// If it is missing.
+    pub fn check_dashboard() -> Result<PathBuf> {
+        let directory = format!("grafana/{}", pins()?.grafana.version);
+        component(&cache_dir()?, format!("{directory}/check-dashboard"))
     }
 
     /// The kubectl program, which is installed with the components of a node.
@@ -209,6 +219,15 @@ impl NodeComponents {
         Self::locate_in(&cache_dir()?)
     }
 
+    /// The image of a server, located on demand.
+    pub(crate) fn server_image(server: &str) -> Result<Image> {
+        let tag = pins()?.images.version;
+        Ok(Image {
+            name: format!("separation.test/{server}:{tag}"),
+            archive: component(&cache_dir()?, format!("server-images/{tag}/{server}.tar"))?,
+        })
+    }
+
     fn locate_in(cache: &Path) -> Result<Self> {
         let pins = pins()?;
         let node = |name: &str| {
@@ -285,6 +304,18 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let missing = NodeComponents::locate_in(empty.path()).unwrap_err().to_string();
         assert!(missing.contains("/kubernetes-node/v1"), "{missing}");
+    }
+
+    #[test]
+    fn the_trial_runs_the_versions_that_tests_use() {
+        let trial = include_str!("../../deploy/trial.yaml");
+        let pins = pins().unwrap();
+        for image in [
+            format!("apache/kafka:{}", pins.kafka.version),
+            format!("versity/versitygw:{}", pins.versitygw.version),
+        ] {
+            assert!(trial.contains(&format!("image: {image}\n")), "{image}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Packs a directory as an image archive, as `docker save` writes it; needs only tar.
+//! Packs a directory as an image archive, as `docker save` writes it, or as a compressed archive; needs only tar and
+//! gzip.
 //!
 //! Never runs anything from the packed files and never builds a Dockerfile: see `images`.
 
@@ -48,6 +49,14 @@ pub(crate) fn write(
     }
     let mut packing = tar(project, content_dir.path(), archive);
     packing.args([MANIFEST, CONFIG, LAYER]);
+    process::run(&mut packing)
+}
+
+/// Writes the directory `name` of `parent` as a compressed archive. The same files and permissions give the same archive.
+pub(crate) fn compress(project: &Project, parent: &Path, name: &str, archive: &Path) -> Result<()> {
+    let mut packing = tar(project, parent, archive);
+    // -n: without the time.
+    packing.args(["--owner=0", "--group=0", "--use-compress-program=gzip -n", name]);
     process::run(&mut packing)
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::cargo_tools;
 use crate::process;
 use crate::project::Project;
 use crate::system;
@@ -20,7 +21,7 @@ struct Step {
 /// `cargo xtask ci`: runs every check, even after a failure.
 pub(crate) fn ci(project: &Project) -> Result<()> {
     system::ensure(system::FOR_CHECKING)?;
-    let cargo_deny = install_cargo_deny(project)?;
+    let cargo_deny = cargo_tools::install(project, "cargo-deny", CARGO_DENY)?;
     let mut failures = Vec::new();
     for mut step in steps(project, cargo_deny)? {
         if !run(&mut step)? {
@@ -102,31 +103,4 @@ fn run(step: &mut Step) -> Result<bool> {
         print!("{}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(output.status.success())
-}
-
-fn install_cargo_deny(project: &Project) -> Result<Command> {
-    let directory = project
-        .cache()
-        .install(&format!("tools/cargo-deny-{CARGO_DENY}"), CARGO_DENY, |filling| {
-            println!("installing cargo-deny {CARGO_DENY} (minutes, once)");
-            process::run(
-                project
-                    .cargo("install")
-                    .args([
-                        "cargo-deny",
-                        "--version",
-                        CARGO_DENY,
-                        "--locked",
-                        "--quiet",
-                        // It runs for seconds: an optimized build would take minutes longer.
-                        "--debug",
-                        "--root",
-                    ])
-                    .arg(filling)
-                    // Next to the build of this workspace, not in it: its dependencies are separate.
-                    .env("CARGO_TARGET_DIR", project.target("tools")),
-            )
-        })
-        .context("cannot install cargo-deny")?;
-    Ok(project.command(directory.join("bin/cargo-deny")))
 }

@@ -1,5 +1,5 @@
-//! The real components for tests: Kafka, Kubernetes and its node, an S3 server, Helm, Python's Kafka client,
-//! Schemathesis, AWS's signer for MSK and the packages of tests in a browser, installed into the cache.
+//! The real components for tests: Kafka, Kubernetes and its node, an S3 server, Helm, Grafana's types, Python's Kafka
+//! client, Schemathesis, AWS's signer for MSK and the packages of tests in a browser, installed into the cache.
 //!
 //! Never starts any of them: the testbed does.
 
@@ -17,6 +17,7 @@ use crate::packages::{Form, Package};
 use crate::process;
 use crate::project::Project;
 use crate::python::create_environment;
+use crate::server_images;
 use crate::system::{self, Need};
 
 /// The testbed reads the same file and must compose the same paths; otherwise its tests find nothing.
@@ -39,6 +40,7 @@ struct Pins {
     runc: Pin,
     images: Pin,
     helm: Pin,
+    grafana: Pin,
     kafka_python: PinnedWheel,
     playwright_core: Pin,
     schemathesis: Pin,
@@ -73,6 +75,7 @@ pub(crate) fn install(project: &Project) -> Result<()> {
         }
     }
     go::HELM.install(project, &pins.helm.version)?;
+    go::GRAFANA.install(project, &pins.grafana.version)?;
     let kafka_python = install_kafka_python(project, &pins.kafka_python)
         .with_context(|| format!("cannot install kafka-python {}", pins.kafka_python.version))?;
     println!(
@@ -99,7 +102,7 @@ pub(crate) fn install(project: &Project) -> Result<()> {
     Ok(())
 }
 
-/// Installs the components of a node, unless they exist.
+/// Installs the components of a node, unless they exist; after [`install`].
 pub(crate) fn install_node(project: &Project) -> Result<()> {
     let pins = parse(PINS)?;
     system::ensure(system::FOR_NODES)?;
@@ -113,6 +116,12 @@ pub(crate) fn install_node(project: &Project) -> Result<()> {
         )
     })?;
     println!("the images of a node are in {}", images.display());
+    let jars = format!("kafka/{}/lib", pins.kafka.version);
+    let versitygw = format!("versitygw/{}/versitygw", pins.versitygw.version);
+    let [jars, versitygw] = [jars, versitygw].map(|path| project.cache().path(path));
+    let images = server_images::install(project, &pins.images.version, &jars, &versitygw)
+        .context("cannot create the images of Kafka and versitygw")?;
+    println!("the images of Kafka and versitygw are in {}", images.display());
     Ok(())
 }
 
@@ -125,6 +134,13 @@ pub(crate) fn tools(project: &Project) -> Result<[PathBuf; 2]> {
             .path(format!("kubernetes-node/{}", pins.kubernetes.version)),
         project.cache().path(format!("helm/{}", pins.helm.version)),
     ])
+}
+
+/// Installs Helm, unless it exists, and returns the program.
+pub(crate) fn helm(project: &Project) -> Result<PathBuf> {
+    let version = parse(PINS)?.helm.version;
+    go::HELM.install(project, &version)?;
+    Ok(project.cache().path(format!("helm/{version}/helm")))
 }
 
 fn parse(text: &str) -> Result<Pins> {

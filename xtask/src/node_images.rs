@@ -49,7 +49,7 @@ fn compile(project: &Project, source: &Path, program: &Path) -> Result<()> {
 }
 
 /// Copies busybox, with a link for each of its commands.
-fn fill_with_busybox(project: &Project, root: &Path) -> Result<()> {
+pub(crate) fn fill_with_busybox(project: &Project, root: &Path) -> Result<()> {
     let found = process::read(project.command("sh").args(["-c", "command -v busybox"]))?;
     let bin = root.join("bin");
     fs::create_dir(&bin)?;
@@ -64,7 +64,8 @@ fn fill_with_busybox(project: &Project, root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a file with its permissions.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to)
         .map(drop)
         .with_context(|| format!("cannot copy {}", from.display()))

@@ -50,9 +50,7 @@ struct PinnedWheel {
 
 /// Installs one build of ONNX Runtime, unless it exists, and returns its directory.
 pub(crate) fn install(project: &Project, build: Build) -> Result<PathBuf> {
-    let path = project.path(PIN);
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let pin = Pin::parse(&text)?;
+    let pin = Pin::read(project)?;
     let package = pin.package(build, ARCH)?;
     let directory = project
         .cache()
@@ -67,12 +65,23 @@ pub(crate) fn install(project: &Project, build: Build) -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// The package of one build.
+pub(crate) fn package(project: &Project, build: Build) -> Result<Package> {
+    Pin::read(project)?.package(build, ARCH)
+}
+
 /// Identifies what a directory was installed from.
 fn stamp(package: &Package) -> String {
     format!("{} {}", package.sha256, FILES.join(" "))
 }
 
 impl Pin {
+    fn read(project: &Project) -> Result<Self> {
+        let path = project.path(PIN);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&text)
+    }
+
     fn parse(text: &str) -> Result<Self> {
         toml::from_str(text).with_context(|| format!("{PIN} is invalid"))
     }

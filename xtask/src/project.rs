@@ -17,6 +17,7 @@ pub(crate) struct Project {
     cache: Cache,
     kubernetes_assets: Option<PathBuf>,
     is_ci: bool,
+    tag: Option<String>,
     kubeconfig: Option<PathBuf>,
 }
 
@@ -44,6 +45,9 @@ impl Project {
                 .filter(|directory| !directory.is_empty())
                 .map(PathBuf::from),
             is_ci: env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false"),
+            tag: env::var("GITHUB_REF_NAME")
+                .ok()
+                .filter(|_| env::var_os("GITHUB_REF_TYPE").is_some_and(|kind| kind == "tag")),
             kubeconfig: env::var_os("KUBECONFIG")
                 .filter(|file| !file.is_empty())
                 .map(PathBuf::from),
@@ -70,6 +74,11 @@ impl Project {
         self.is_ci
     }
 
+    /// The tag for which a workflow of GitHub runs this program.
+    pub(crate) fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
     /// A file or directory of the checkout.
     pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.root.join(relative)
@@ -88,6 +97,14 @@ impl Project {
             .current_dir(&self.root)
             .env("SEPARATION_CACHE_DIR", self.cache.root());
         command
+    }
+
+    /// Git, also if the checkout belongs to another user, as in a container.
+    pub(crate) fn git(&self) -> Command {
+        let mut git = self.command("git");
+        git.arg("-c")
+            .arg(format!("safe.directory={}", self.root.display()));
+        git
     }
 
     /// Cargo with a subcommand; rustup's toolchain is inherited through the environment.

@@ -36,6 +36,8 @@ pub(crate) enum Need {
     Node,
     /// The browser of these tests.
     Chromium,
+    /// Prometheus with promtool, for the tests of alerts and dashboard.
+    Prometheus,
     /// The library that runc filters system calls with.
     Seccomp,
     /// Network plugins and programs of the tests' node.
@@ -68,6 +70,7 @@ pub(crate) const FOR_TESTING: &[Need] = &[
     Need::Go,
     Need::Node,
     Need::Chromium,
+    Need::Prometheus,
 ];
 
 /// Requirements of tests on our own node.
@@ -90,6 +93,7 @@ impl Need {
             Self::Go => "Go 1.26 or newer",
             Self::Node => "Node.js 18 or newer with npm",
             Self::Chromium => "Chromium",
+            Self::Prometheus => "Prometheus 2.42 or newer with promtool",
             Self::Seccomp => "libseccomp's header files with pkg-config",
             Self::PodNetwork => "CNI's plugins in /usr/lib/cni, nftables and iproute2",
             Self::Busybox => "statically linked busybox",
@@ -115,6 +119,7 @@ impl Need {
             Self::Go => &["golang-go"],
             Self::Node => &["nodejs", "npm"],
             Self::Chromium => &["chromium"],
+            Self::Prometheus => &["prometheus"],
             Self::Seccomp => &["libseccomp-dev", "pkg-config"],
             Self::PodNetwork => &["containernetworking-plugins", "iproute2", "nftables"],
             Self::Busybox => &["busybox-static"],
@@ -147,6 +152,7 @@ impl Need {
             Self::Go => &[&["go", "version"]],
             Self::Node => &[&["node", "--version"], &["npm", "--version"]],
             Self::Chromium => &[&["chromium", "--version"]],
+            Self::Prometheus => &[&["promtool", "--version"], &["prometheus", "--version"]],
             Self::Seccomp => &[&["pkg-config", "--exists", "libseccomp"]],
             Self::PodNetwork => &[
                 &["test", "-x", "/usr/lib/cni/bridge"],
@@ -168,6 +174,7 @@ impl Need {
             Self::Go => Some((1, 26)),
             // The lowest that playwright-core runs on.
             Self::Node => Some((18, 0)),
+            Self::Prometheus => Some((2, 42)),
             _ => None,
         }
     }
@@ -204,6 +211,12 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
         return Ok(());
     }
     println!("missing on this machine: {}", names(&missing));
+    if missing.contains(&Need::Prometheus) {
+        println!(
+            "where systemd runs, Debian's package of Prometheus starts a server on port 9090 of all addresses, \
+             which the tests do not use; to stop it: sudo systemctl disable --now prometheus"
+        );
+    }
     if !may_install() {
         bail!("{} missing; fix: {}", names(&missing), fix(&missing));
     }
@@ -230,10 +243,13 @@ fn unmet(needs: &[Need]) -> Vec<Need> {
     needs.iter().copied().filter(|need| !need.is_met()).collect()
 }
 
+pub(crate) fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
 /// Whether we are root on a Debian-based system.
 fn may_install() -> bool {
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
-    is_root && process::succeeds(Command::new("apt-get").arg("--version"))
+    is_root() && process::succeeds(Command::new("apt-get").arg("--version"))
 }
 
 fn apt_get(action: &str) -> Command {

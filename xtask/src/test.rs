@@ -8,7 +8,7 @@ use crate::images::{self, ImageProfile};
 use crate::onnx_runtime::{self, Build};
 use crate::process;
 use crate::project::Project;
-use crate::{components, demo, generate, models, node, songs, system};
+use crate::{components, demo, dist, generate, models, node, songs, system};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -43,7 +43,7 @@ fn threads() -> usize {
 }
 
 /// `cargo xtask test`: installs the requirements, then runs the tests in the dev profile; without a selection
-/// it also runs the trial cluster and the demo.
+/// it also runs the trial cluster, the demo and parts of a release.
 pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
     if options.fast {
         return fast(project, &options.cargo_test);
@@ -63,7 +63,12 @@ pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
             tests.env(node::NO_NODE, reason);
         }
         None if runs_scenarios(&options.cargo_test) => {
-            images = Some(images::build(project, ImageProfile::Tests, images::TAG)?);
+            images = Some(images::build(
+                project,
+                ImageProfile::Tests,
+                &images::ALL,
+                images::TAG,
+            )?);
             tests.env(IMAGES, project.target(images::DIRECTORY));
         }
         None => {}
@@ -73,10 +78,13 @@ pub(crate) fn test(project: &Project, options: &Options) -> Result<()> {
     if !options.cargo_test.is_empty() {
         return Ok(());
     }
-    if let Some(images) = images {
-        run_smoke_test(project, &images)?;
+    // The image of `local` is the last one.
+    let local = images.as_mut().and_then(Vec::pop);
+    if let Some(images) = &images {
+        run_smoke_test(project, images)?;
     }
-    demo::run_smoke_test(project)
+    demo::run_smoke_test(project)?;
+    dist::run_smoke_test(project, local.as_ref())
 }
 
 /// Runs the tests inside the crates, which need neither servers nor root, and the checks of the source.

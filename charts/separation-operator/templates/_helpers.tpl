@@ -34,13 +34,26 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
-{{/* An image's full name. Takes root and image. */}}
+{{/* An image's full name; fails for the registry of the default values, which does not exist. Takes root and image. */}}
 {{- define "separation.image" -}}
+{{- if hasPrefix "registry.example/" .image.repository -}}
+{{- $fix := "push both images to your registry, and set image.repository and worker.image.repository to their names there" -}}
+{{- printf "%s: registry.example is a placeholder, not a registry; fix: %s" .image.repository $fix | fail -}}
+{{- end -}}
 {{- if .image.digest -}}
 {{- printf "%s@%s" .image.repository .image.digest -}}
 {{- else -}}
 {{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Names of the Secrets of imagePullSecrets, as the operator's option for workers. */}}
+{{- define "separation.pullSecrets" -}}
+{{- $names := list -}}
+{{- range .Values.imagePullSecrets -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- join "," $names -}}
 {{- end -}}
 
 {{- define "separation.serviceAccount" -}}
@@ -61,7 +74,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
       {{- include "separation.selector" . | nindent 6 }}
 {{- end -}}
 
-{{/* The lease and the watched namespaces, equal for the operator and `helm test`. */}}
+{{/* The lease, the service account and the watched namespaces, equal for the operator and `helm test`. */}}
 {{- define "separation.scope" -}}
 - name: LEASE_NAME
   value: {{ include "separation.fullname" . | quote }}
@@ -69,6 +82,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
   valueFrom:
     fieldRef:
       fieldPath: metadata.namespace
+- name: SERVICE_ACCOUNT
+  value: {{ include "separation.serviceAccount" . | quote }}
 {{- with .Values.watchNamespaces }}
 - name: WATCH_NAMESPACES
   value: {{ join "," . | quote }}

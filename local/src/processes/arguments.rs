@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use reqwest::Url;
 use tokio::sync::watch;
 
-use super::{Ended, LocalOptions, StopRequest, run};
+use super::access::AccessArguments;
+use super::{Ended, LocalOptions, StopRequest, health, http_client, run};
 use crate::lag_check::parse_period;
 
 /// Name of the worker's program.
@@ -21,17 +23,25 @@ Examples:
       accepts songs at http://127.0.0.1:8000 until Ctrl-C
   separation-operator local -f pool.yaml -f secrets.yaml --data /var/tmp/pool
       with credentials from another file; keeps stems and logs
+  separation-operator local -f pool.yaml --host 0.0.0.0 --store-url http://localhost:9000
+      accepts songs of other machines, which authenticate; links to stems begin with that URL
 
 A pool without spec.kafka and spec.storage uses an embedded Kafka and S3, for trial use. With them it uses those
 servers, and reads the Secrets that it references from the same files. The API listens on loopback and requires neither
-API keys nor a password, also if the pool has them. Ctrl-C finishes running tasks; a second one exits immediately.";
+API keys nor a password, also if the pool has them. With --host 0.0.0.0 it listens on all addresses of this machine, and
+its clients authenticate. Ctrl-C finishes running tasks; a second one exits immediately.";
 
 /// Arguments of `local`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct LocalArguments {
     /// File with a SeparationPool and the Secrets that it references; repeatable
-    #[arg(long = "file", short = 'f', value_name = "POOL.yaml", required = true)]
+    #[arg(
+        long = "file",
+        short = 'f',
+        value_name = "POOL.yaml",
+        required_unless_present = "healthcheck"
+    )]
     files: Vec<PathBuf>,
     /// Songs to separate; the command exits when all are done
     #[arg(long, value_name = "SONG", num_args = 1..)]
@@ -39,9 +49,12 @@ pub struct LocalArguments {
     /// Directory for their stems
     #[arg(long, value_name = "DIR", default_value = "stems")]
     output: PathBuf,
-    /// Port of the API on this machine; 0 chooses a free one
-    #[arg(long, value_name = "PORT", default_value = "8000")]
-    port: u16,
+    #[command(flatten)]
+    access: AccessArguments,
+    /// URL at which clients reach the embedded S3: it listens on this port of --host, and links to stems in responses of
+    /// `/tasks` and in webhooks begin with this URL
+    #[arg(long, value_name = "URL")]
+    store_url: Option<Url>,
     /// The worker's program [default: separation-worker in this program's directory, or on the PATH]
     #[arg(long, value_name = "FILE")]
     worker: Option<PathBuf>,
@@ -57,6 +70,9 @@ pub struct LocalArguments {
     /// Print a JSON object for each song
     #[arg(long)]
     json: bool,
+    /// Start nothing; fail unless the API of a running pool responds at --host and --port
+    #[arg(long)]
+    healthcheck: bool,
 }
 
 impl LocalArguments {
@@ -65,12 +81,17 @@ impl LocalArguments {
     /// # Errors
     /// When a file, a program or a server cannot be read, started or reached; the text has the fix.
     pub fn run(&self) -> anyhow::Result<Ended> {
-        let options = self.options()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .context("cannot start")?;
+        if self.healthcheck {
+            let address = self.access.access().local_address();
+            let checked = runtime.block_on(async { health::check(&http_client()?, address).await });
+            return checked.map(|()| Ended::Done);
+        }
+        let options = self.options()?;
         runtime.block_on(async {
             let requests = signals().context("cannot catch signals")?;
             run(options, requests).await
@@ -90,7 +111,8 @@ impl LocalArguments {
             files: self.files.clone(),
             inputs: self.input.clone(),
             output: self.output.clone(),
-            port: self.port,
+            access: self.access.access(),
+            store_url: self.store_url.clone(),
             worker,
             data: data.context("no current directory")?,
             partitions: self.partitions,

@@ -12,10 +12,9 @@ use separation_contract::environment as env;
 use separation_contract::names;
 use separation_operator::apply::{self, CA_PATH, CLIENT_PATH, OAUTH_CA_PATH, SCRATCH_PATH, WORK_PATH};
 use separation_operator::decide::PodName;
-use separation_operator::plan::{
-    ApiPlan, KafkaPlan, Model, OauthPlan, OauthSource, PoolPlan, SaslPlan, SecretKey,
-};
+use separation_operator::plan::{KafkaPlan, Model, OauthPlan, OauthSource, PoolPlan, SaslPlan, SecretKey};
 
+use super::access::ApiAccess;
 use super::manifest::Secrets;
 
 /// The directories of a pool on this machine.
@@ -100,12 +99,13 @@ impl Directories {
     }
 }
 
-/// The environment of a worker's process. `variables` are those of its pod.
+/// The environment of a worker's process. `variables` are those of its pod; `access` is that of the pool's API.
 ///
 /// # Errors
 /// When a Secret that the pool names is in none of the files.
 pub(super) fn process_environment(
     variables: Vec<EnvVar>,
+    access: &ApiAccess,
     worker: &PodName,
     directories: &Directories,
     secrets: &Secrets,
@@ -132,41 +132,38 @@ pub(super) fn process_environment(
     environment.insert(env::ADMIN_ADDR.to_owned(), "127.0.0.1:0".to_owned());
     // This process parses the log.
     environment.insert(env::LOG_FORMAT.to_owned(), "json".to_owned());
-    // Webhook receivers run on this machine.
-    let allowed = environment.entry(env::OUTBOUND_ALLOW.to_owned()).or_default();
-    if !allowed.is_empty() {
-        allowed.push(',');
+    if access.is_local() {
+        // Songs and webhook receivers may be on this machine, whose users are the only clients.
+        let allowed = environment.entry(env::OUTBOUND_ALLOW.to_owned()).or_default();
+        if !allowed.is_empty() {
+            allowed.push(',');
+        }
+        allowed.push_str("127.0.0.0/8,::1");
     }
-    allowed.push_str("127.0.0.0/8,::1");
     Ok(environment)
 }
 
-/// The environment of the API's process. It listens on loopback and requires no credentials: its clients are the users of
-/// this machine.
+/// The environment of the API's process. The credentials of its clients are those of `access`, never those of the pool.
 ///
 /// # Errors
 /// As [`process_environment`].
 pub(super) fn api_environment(
     plan: &PoolPlan,
-    port: u16,
+    access: &ApiAccess,
     name: &PodName,
     directories: &Directories,
     secrets: &Secrets,
 ) -> anyhow::Result<BTreeMap<String, String>> {
-    let api = ApiPlan {
-        keys: None,
-        basic_auth: None,
+    let mut api = plan.api.clone().unwrap_or_default();
+    (api.keys, api.basic_auth) = (None, None);
+    if access.is_local() {
         // A free port that the API chooses is not known yet.
-        public_url: (port != 0).then(|| format!("http://127.0.0.1:{port}")),
-        ..plan.api.clone().unwrap_or_default()
-    };
-    let variables = apply::api_variables(plan, &api, port.into());
-    let mut environment = process_environment(variables, name, directories, secrets)?;
-    environment.insert(env::API_HOST.to_owned(), "127.0.0.1".to_owned());
-    // This process may have them, and its children inherit them.
-    for credentials in [env::API_KEYS, env::BASIC_AUTH_PASSWORD] {
-        environment.insert(credentials.to_owned(), String::new());
+        api.public_url = (access.address.port() != 0).then(|| format!("http://{}", access.address));
     }
+    let variables = apply::api_variables(plan, &api, access.address.port().into());
+    let mut environment = process_environment(variables, access, name, directories, secrets)?;
+    let variables = access.variables().into_iter();
+    environment.extend(variables.map(|(name, value)| (name.to_owned(), value)));
     Ok(environment)
 }
 
@@ -250,12 +247,13 @@ mod tests {
         }
     }
 
-    fn environment(pool: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    fn environment(pool: &str, host: &str) -> anyhow::Result<BTreeMap<String, String>> {
         let manifests = Manifests::read(&[("pool.yaml".into(), pool.to_owned())])?;
         let plan = PoolPlan::from_pool(&manifests.pool()?)?;
         let worker = PodName::from("vocals-processor-1");
         process_environment(
             variables(&plan, plan.role(Role::Processor), &default_model(), None),
+            &ApiAccess::on(host),
             &worker,
             &directories(),
             &manifests.secrets,
@@ -274,12 +272,14 @@ spec:
   storage: {stems: {bucket: stems}, staging: {persistentVolumeClaim: {claimName: work}}}
 ";
 
+    const USER: &str = "
+---
+{kind: Secret, metadata: {name: user}, stringData: {username: ann, password: x}}
+";
+
     #[test]
     fn a_process_gets_the_environment_of_its_pod_with_directories_of_this_machine() {
-        let environment = environment(&format!(
-            "{POOL}\n---\nkind: Secret\nmetadata: {{name: user}}\nstringData: {{username: ann, password: x}}\n"
-        ))
-        .unwrap();
+        let environment = environment(&format!("{POOL}{USER}"), "127.0.0.1").unwrap();
         let value = |name: &str| environment[name].as_str();
         assert_eq!(value(env::KAFKA_CLIENT_ID), "vocals-processor-1");
         assert_eq!(value(env::KAFKA_SASL_PASSWORD), "x");
@@ -292,6 +292,14 @@ spec:
         );
         assert_eq!(value(env::ADMIN_ADDR), "127.0.0.1:0");
         assert_eq!(value(env::OUTBOUND_ALLOW), "127.0.0.0/8,::1");
+    }
+
+    #[test]
+    fn clients_on_other_machines_cannot_make_a_process_call_this_one() {
+        for host in ["0.0.0.0", "::"] {
+            let environment = environment(&format!("{POOL}{USER}"), host).unwrap();
+            assert_eq!(environment.get(env::OUTBOUND_ALLOW), None, "{host}");
+        }
     }
 
     #[test]
@@ -319,13 +327,13 @@ spec:
         let manifests = Manifests::read(&[("pool.yaml".into(), text.to_owned())]).unwrap();
         let plan = PoolPlan::from_pool(&manifests.pool().unwrap()).unwrap();
         let worker = PodName::from("vocals-api");
-        let environment = api_environment(&plan, 8000, &worker, &directories(), &manifests.secrets).unwrap();
+        let access = ApiAccess::on("127.0.0.1");
+        let environment =
+            api_environment(&plan, &access, &worker, &directories(), &manifests.secrets).unwrap();
         for (name, value) in [
             (env::API_HOST, "127.0.0.1"),
             (env::API_PORT, "8000"),
             (env::API_PUBLIC_URL, "http://127.0.0.1:8000"),
-            (env::API_KEYS, ""),
-            (env::BASIC_AUTH_PASSWORD, ""),
             (env::WEBHOOK_SECRET, "whsec_x"),
             (env::MAX_INPUT_BYTES, "1073741824"),
             (env::MAX_INPUT_SECONDS, "3600"),
@@ -333,6 +341,9 @@ spec:
             (env::STEMS_RETENTION_DAYS, "30"),
         ] {
             assert_eq!(environment[name], value, "{name}");
+        }
+        for name in [env::API_KEYS, env::BASIC_AUTH_PASSWORD] {
+            assert!(!environment.contains_key(name), "{name}");
         }
     }
 
@@ -359,7 +370,7 @@ spec:
     #[test]
     fn a_secret_that_is_in_no_file_is_named_with_the_fix() {
         assert_eq!(
-            environment(POOL).unwrap_err().to_string(),
+            environment(POOL, "127.0.0.1").unwrap_err().to_string(),
             "no Secret user with the key username; fix: add it to the file, or another file with -f SECRET.yaml"
         );
     }

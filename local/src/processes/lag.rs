@@ -30,7 +30,7 @@ pub(super) struct LagSource {
 /// A reading of a role's group.
 pub(super) struct GroupOffsets {
     pub(super) lag: LagReading,
-    /// When the messages arrived, if the role has a start deadline.
+    /// When the messages arrived.
     pub(super) queue: Option<Queue>,
     /// Tasks that were completed since the last reading.
     pub(super) finished: Vec<FinishedTask>,

@@ -33,7 +33,10 @@ pub(super) enum ServerSource {
 /// An object store that this process serves.
 #[derive(Debug, Clone)]
 pub(super) struct EmbeddedStore {
+    /// Its URL on this machine.
     pub(super) endpoint: String,
+    /// Its URL for clients of the API.
+    pub(super) public_url: String,
     pub(super) bucket: &'static str,
     pub(super) access_key_id: String,
     pub(super) secret_access_key: String,
@@ -142,7 +145,7 @@ impl Manifests {
         });
         let stems = json!({
             "bucket": store.bucket,
-            "publicURL": format!("{endpoint}/{}", store.bucket),
+            "publicURL": format!("{}/{}", store.public_url.trim_end_matches('/'), store.bucket),
         });
         let storage = nested(&mut self.pool, &["spec", "storage"]);
         storage.insert("s3".into(), s3);
@@ -208,6 +211,7 @@ mod tests {
     fn store() -> EmbeddedStore {
         EmbeddedStore {
             endpoint: "http://127.0.0.1:9".into(),
+            public_url: "http://localhost:9000/".into(),
             bucket: "stems",
             access_key_id: "id".into(),
             secret_access_key: "key".into(),
@@ -227,7 +231,7 @@ mod tests {
         assert_eq!(pool.spec.kafka.bootstrap_servers, "127.0.0.1:1");
         assert_eq!(
             pool.spec.storage.stems.public_url.as_deref(),
-            Some("http://127.0.0.1:9/stems")
+            Some("http://localhost:9000/stems")
         );
         assert!(pool.spec.storage.staging.s3.is_some());
         let key = pool.spec.storage.s3.credentials_secret_ref.unwrap();

@@ -3,11 +3,13 @@
 //! If the pool names no Kafka or S3, this process serves one for trial use. Workers are stopped with SIGTERM and
 //! awaited; one that has a task is never killed, unless the user asks twice.
 
+mod access;
 mod arguments;
 mod broker;
 mod display;
 mod environment;
 mod fleet;
+mod health;
 mod lag;
 mod manifest;
 mod role;
@@ -24,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use reqwest::Url;
 use separation_contract::environment as env;
 use separation_kafka::{Cluster, ReadErrorKind};
 use separation_operator::clock::Clock;
@@ -33,6 +36,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+use access::reachable;
 use broker::EmbeddedBroker;
 use display::Display;
 use environment::Directories;
@@ -44,6 +48,7 @@ use store::StoreServer;
 use webhooks::Webhooks;
 use worker::{Program, Worker};
 
+pub use access::ApiAccess;
 pub use arguments::LocalArguments;
 pub use songs::SongReport;
 
@@ -70,8 +75,10 @@ pub struct LocalOptions {
     pub inputs: Vec<PathBuf>,
     /// Directory for the stems of `inputs`.
     pub output: PathBuf,
-    /// Port of the API on this machine; 0 means any free port.
-    pub port: u16,
+    /// Address of the API, and who can use it.
+    pub access: ApiAccess,
+    /// URL at which clients reach the embedded store, which listens on this port; `None` means any free port of loopback.
+    pub store_url: Option<Url>,
     /// Path of the worker's program.
     pub worker: PathBuf,
     /// Directory for all other files; `None` means a temporary directory.
@@ -176,9 +183,15 @@ async fn start_servers(
     display: &Display,
 ) -> anyhow::Result<(Servers, Kafka)> {
     let store = match manifests.store() {
-        ServerSource::Named => None,
+        ServerSource::Named => {
+            if options.store_url.is_some() {
+                display.print_line("warning: --store-url has no effect: the pool names its own object store");
+            }
+            None
+        }
         ServerSource::Embedded => {
-            let server = StoreServer::start(&data.join("s3")).await?;
+            let host = options.access.address.ip();
+            let server = StoreServer::start(&data.join("s3"), host, options.store_url.as_ref()).await?;
             manifests.use_store(&server.store);
             display.print_line(&format!(
                 "embedded S3 at {}, for trial use",
@@ -236,8 +249,11 @@ async fn run_pool(
     mut stop_request: watch::Receiver<StopRequest>,
 ) -> anyhow::Result<Ended> {
     let context = Arc::new(pool_context(options, manifests, data, kafka.source, display)?);
-    let (mut api, address) = start_api(&context, options.port).await?;
+    let (mut api, address) = start_api(&context).await?;
     display.print_line(&format!("post songs to http://{address}"));
+    if let Some(text) = options.access.generated_password() {
+        display.print_line(&text);
+    }
     let mut tasks = Vec::new();
     for role in Role::ALL {
         if context.plan.role(role).enabled {
@@ -317,17 +333,12 @@ fn pool_context(
     if std::env::var_os(env::THREADS).is_none() {
         extra_variables.insert(env::THREADS.to_owned(), threads(&plan)?.to_string());
     }
-    // Fails only if a provider is installed already, as in tests.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let http = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .context("cannot create an HTTP client")?;
     Ok(PoolContext {
         plan,
+        access: options.access.clone(),
         program: Program {
             path: options.worker.clone(),
-            http,
+            http: http_client()?,
         },
         directories,
         secrets: manifests.secrets,
@@ -337,6 +348,14 @@ fn pool_context(
     })
 }
 
+/// A client of servers on this machine.
+fn http_client() -> anyhow::Result<reqwest::Client> {
+    // Fails only if a provider is installed already, as in tests.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().no_proxy().build();
+    client.context("cannot create an HTTP client")
+}
+
 /// Threads of each processor, so that all processors together use the machine's cores.
 fn threads(plan: &PoolPlan) -> anyhow::Result<usize> {
     let cores = std::thread::available_parallelism().context("cannot count the cores")?;
@@ -344,11 +363,11 @@ fn threads(plan: &PoolPlan) -> anyhow::Result<usize> {
     Ok((cores.get() / max_replicas.max(1)).max(1))
 }
 
-/// Starts the API, and returns its address.
-async fn start_api(context: &PoolContext, port: u16) -> anyhow::Result<(Worker, SocketAddr)> {
+/// Starts the API, and returns the address at which this machine reaches it.
+async fn start_api(context: &PoolContext) -> anyhow::Result<(Worker, SocketAddr)> {
     let name = format!("{}-api", context.plan.id.name).as_str().into();
-    let (plan, directories) = (&context.plan, &context.directories);
-    let mut environment = environment::api_environment(plan, port, &name, directories, &context.secrets)?;
+    let (plan, access, directories) = (&context.plan, &context.access, &context.directories);
+    let mut environment = environment::api_environment(plan, access, &name, directories, &context.secrets)?;
     environment.extend(context.extra_variables.clone());
     let mut api = context
         .program
@@ -359,7 +378,7 @@ async fn start_api(context: &PoolContext, port: u16) -> anyhow::Result<(Worker, 
             bail!("the API ended ({status}): {}", api.last_error());
         }
         if let Some(address) = api.address(API_LISTENS) {
-            return Ok((api, address));
+            return Ok((api, reachable(address)));
         }
         if Instant::now() >= deadline {
             bail!(

@@ -13,6 +13,7 @@ use separation_operator::plan::{PoolPlan, Role, RolePlan};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::access::ApiAccess;
 use super::display::Display;
 use super::environment::{self, Directories};
 use super::fleet;
@@ -48,6 +49,7 @@ pub(super) enum RolePhase {
 /// State that the roles share.
 pub(super) struct PoolContext {
     pub(super) plan: PoolPlan,
+    pub(super) access: ApiAccess,
     pub(super) program: Program,
     pub(super) directories: Directories,
     pub(super) secrets: Secrets,
@@ -84,8 +86,13 @@ impl PoolContext {
             &environment::default_model(),
             None,
         );
-        let mut environment =
-            environment::process_environment(variables, name, &self.directories, &self.secrets)?;
+        let mut environment = environment::process_environment(
+            variables,
+            &self.access,
+            name,
+            &self.directories,
+            &self.secrets,
+        )?;
         environment.extend(self.extra_variables.clone());
         Ok(environment)
     }

@@ -75,23 +75,8 @@ impl Program {
     ) -> anyhow::Result<Worker> {
         let log = logs.join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let mut command = Command::new(&self.path);
-        if environment.contains_key(env::AWS_ACCESS_KEY_ID) {
-            // It belongs to the user's own keys, which those of the pool replace.
-            command.env_remove(env::AWS_SESSION_TOKEN);
-        }
-        command
-            .arg(role)
-            .envs(environment)
-            // The worker drains when this process is gone, even after a crash.
-            .env(env::PARENT_PROCESS, std::process::id().to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+        let child = command(&self.path, role, environment)
             .stderr(Stdio::from(file))
-            // Ctrl-C must reach only this process, which then drains the workers.
-            .process_group(0)
-            .kill_on_drop(true);
-        let child = command
             .spawn()
             .with_context(|| format!("cannot start {}", self.path.display()))?;
         Ok(Worker {
@@ -105,6 +90,29 @@ impl Program {
             http: self.http.clone(),
         })
     }
+}
+
+fn command(program: &Path, role: &str, environment: &BTreeMap<String, String>) -> Command {
+    let mut command = Command::new(program);
+    // Options of this process; only the API has clients, and its environment has their credentials.
+    for name in [env::BASIC_AUTH_PASSWORD, env::API_KEYS] {
+        command.env_remove(name);
+    }
+    if environment.contains_key(env::AWS_ACCESS_KEY_ID) {
+        // It belongs to the user's own keys, which those of the pool replace.
+        command.env_remove(env::AWS_SESSION_TOKEN);
+    }
+    command
+        .arg(role)
+        .envs(environment)
+        // The worker drains when this process is gone, even after a crash.
+        .env(env::PARENT_PROCESS, std::process::id().to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        // Ctrl-C must reach only this process, which then drains the workers.
+        .process_group(0)
+        .kill_on_drop(true);
+    command
 }
 
 impl Worker {
@@ -206,5 +214,28 @@ impl Worker {
             .error_for_status()?;
         let status: StatusResponse = response.json().await?;
         Ok(status.state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    #[test]
+    fn a_process_inherits_no_credentials_of_clients() {
+        let value = |environment: BTreeMap<String, String>, name: &str| {
+            let command = command(Path::new("separation-worker"), "api", &environment);
+            let mut set = command.as_std().get_envs();
+            let set = set.find(|(found, _)| *found == name);
+            // `None` means that the variable is removed.
+            set.expect("an inherited variable").1.map(OsStr::to_owned)
+        };
+        for name in [env::BASIC_AUTH_PASSWORD, env::API_KEYS] {
+            assert_eq!(value(BTreeMap::new(), name), None, "{name}");
+            let own = BTreeMap::from([(name.to_owned(), "own".to_owned())]);
+            assert_eq!(value(own, name), Some("own".into()), "{name}");
+        }
     }
 }

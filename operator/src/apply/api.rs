@@ -169,6 +169,7 @@ fn template(plan: &PoolPlan, api: &ApiPlan, settings: &WorkerSettings) -> PodTem
             enable_service_links: Some(false),
             termination_grace_period_seconds: Some(GRACE_SECONDS),
             security_context: Some(pod::pod_security()),
+            image_pull_secrets: pod::image_pull_secrets(settings),
             topology_spread_constraints: Some(vec![spread(plan)]),
             containers: vec![container],
             volumes: Some(volumes),

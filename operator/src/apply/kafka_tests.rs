@@ -12,6 +12,7 @@ use crate::settings::Allowance;
 fn settings() -> WorkerSettings {
     WorkerSettings {
         image: "separation-worker:test".into(),
+        image_pull_secrets: Vec::new(),
         model: Model::named("builtin"),
         allowed: BTreeSet::new(),
         audiences: BTreeSet::from(["kafka".to_owned()]),

@@ -1,7 +1,7 @@
 //! Fixed names, ports and paths in a worker's pod.
 
-/// Name of the worker's container; `podTemplate` refer to it.
-pub(super) const CONTAINER: &str = "worker";
+/// Name of the worker's container; `podTemplate` refers to it.
+pub const CONTAINER: &str = "worker";
 
 /// Port of `/live`, `/ready` and `/metrics`.
 pub(super) const ADMIN_PORT: i32 = 8081;

@@ -24,7 +24,7 @@ pub use api::{ApiObjects, api_name, api_objects};
 pub use environment::{api_variables, variables};
 pub use grace_period::grace_period_warning;
 pub use labels::{deployment_name, selector};
-pub use layout::{CA_PATH, CLIENT_PATH, OAUTH_CA_PATH, SCRATCH_PATH, WORK_PATH};
+pub use layout::{CA_PATH, CLIENT_PATH, CONTAINER, OAUTH_CA_PATH, SCRATCH_PATH, WORK_PATH};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EmptyDirVolumeSource, ExecAction, HTTPGetAction, KeyToPath,
-    Lifecycle, LifecycleHandler, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, ProjectedVolumeSource, SeccompProfile, SecretProjection, SecretVolumeSource,
-    SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    Lifecycle, LifecycleHandler, LocalObjectReference, PersistentVolumeClaimVolumeSource, PodSecurityContext,
+    PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, SeccompProfile, SecretProjection,
+    SecretVolumeSource, SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount,
+    VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -68,6 +69,7 @@ pub(super) fn template(
             enable_service_links: Some(false),
             termination_grace_period_seconds: Some(i64::try_from(grace).unwrap_or(i64::MAX)),
             security_context: Some(pod_security()),
+            image_pull_secrets: image_pull_secrets(settings),
             containers: vec![container(plan, role, settings, mounts, pool_tag)],
             volumes: Some(volumes),
             ..PodSpec::default()
@@ -107,6 +109,15 @@ fn container(
         volume_mounts: Some(mounts),
         ..Container::default()
     }
+}
+
+/// The Secrets of the operator's settings for pulling images; those of a pool are merged over them.
+pub(super) fn image_pull_secrets(settings: &WorkerSettings) -> Option<Vec<LocalObjectReference>> {
+    let names = settings.image_pull_secrets.iter();
+    let secrets: Vec<_> = names
+        .map(|name| LocalObjectReference { name: name.clone() })
+        .collect();
+    (!secrets.is_empty()).then_some(secrets)
 }
 
 /// The security context of the pods of workers and API.

@@ -23,6 +23,7 @@ spec:
 fn settings() -> WorkerSettings {
     WorkerSettings {
         image: "separation-worker:test".into(),
+        image_pull_secrets: Vec::new(),
         model: Model::named("builtin"),
         allowed: BTreeSet::new(),
         audiences: BTreeSet::new(),
@@ -389,7 +390,11 @@ fn typed_fields_are_merged_before_the_pod_template() {
         "podTemplate": {"spec": {"nodeSelector": {"disk": "fast"}}},
     });
     pool.spec.processor.role.pod = serde_json::from_value(fields).unwrap();
-    let template = template(built(&pool, Role::Processor, &settings()).unwrap());
+    let settings = WorkerSettings {
+        image_pull_secrets: ["mirror", "registry"].map(str::to_owned).into(),
+        ..settings()
+    };
+    let template = template(built(&pool, Role::Processor, &settings).unwrap());
     let pod = &template["spec"];
     let worker = &pod["containers"][0];
     assert_eq!(worker["image"], "worker:cuda");
@@ -410,7 +415,8 @@ fn typed_fields_are_merged_before_the_pod_template() {
     assert_eq!(variable("THREADS"), Some(json!("2")), "1.5 cores, rounded up");
     assert_eq!(pod["nodeSelector"], json!({"disk": "fast"}), "replaced as one");
     assert_eq!(pod["tolerations"][0]["key"], "nvidia.com/gpu");
-    assert_eq!(pod["imagePullSecrets"], json!([{"name": "registry"}]));
+    let secrets = json!([{"name": "mirror"}, {"name": "registry"}]);
+    assert_eq!(pod["imagePullSecrets"], secrets, "each once");
     assert_eq!(pod["priorityClassName"], "batch");
 }
 

@@ -81,6 +81,18 @@ pub struct Queue {
     pub partitions: Vec<PartitionQueue>,
 }
 
+impl Queue {
+    /// When the oldest message arrived that is not known to run; none without one.
+    pub fn oldest(&self) -> Option<Moment> {
+        let of_partitions = self.partitions.iter().filter_map(|partition| {
+            let first = partition.arrivals.first();
+            let only_first_runs = partition.running.is_some() && matches!(first, Some((_, 1)));
+            partition.arrivals.get(usize::from(only_first_runs))
+        });
+        of_partitions.map(|(at, _)| *at).min()
+    }
+}
+
 /// The messages of one partition that are not yet committed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PartitionQueue {

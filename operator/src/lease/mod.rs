@@ -142,7 +142,7 @@ impl Leadership {
 }
 
 /// The API server's message and status code; kube's own text contains the message twice.
-pub(crate) fn api_error_text(error: &kube::Error) -> String {
+pub fn api_error_text(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
         other => other.to_string(),

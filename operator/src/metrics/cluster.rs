@@ -78,6 +78,10 @@ impl ClusterFamilies {
     pub(super) fn cluster(&self, bootstrap_servers: &str) -> ClusterMetrics {
         let label = label(bootstrap_servers);
         let label = self.handles.add(label, MAX_CLUSTERS, OTHER_CLUSTERS);
+        // increase() counts the first failure only if its series began with 0.
+        for failure in KafkaFailure::ALL {
+            self.errors.with_label_values(&[&label, failure.name()]);
+        }
         ClusterMetrics {
             read_seconds: self.read_seconds.with_label_values(&[&label]),
             connections: self.connections.with_label_values(&[&label]),

@@ -16,7 +16,7 @@ use prometheus::{HistogramVec, IntCounterVec, IntGauge};
 use separation_daemon::{Families, Family};
 
 pub use cluster::{ClusterMetrics, KafkaFailure};
-pub use role::RoleMetrics;
+pub use role::{RoleMetrics, RoleSample};
 
 /// Buckets from a millisecond to half a minute, the longest deadline of a reading.
 const SECONDS: [f64; 12] = [
@@ -57,14 +57,8 @@ impl Metrics {
     /// # Panics
     /// Never: names and labels are fixed and valid.
     pub fn new() -> Self {
-        let mut families = Families::default();
+        let mut families = Families::of_process(env!("CARGO_PKG_VERSION"));
         families.add(role::descriptions());
-        let build = families.gauges(
-            "separation_operator_build_info",
-            "1, with the version as a label",
-            &["version"],
-        );
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
             roles: role::Roles::default(),
             clusters: cluster::ClusterFamilies::new(&mut families, &SECONDS),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder as _, TextEncoder};
 
-use crate::decide::{Activity, Estimates, Explanation, Lag, Reason};
+use crate::decide::{Activity, Estimates, Explanation, Lag, Reason, Target, completion_time};
 use crate::plan::{PoolId, Role};
 
 type Key = (Arc<PoolId>, Role);
@@ -43,6 +43,9 @@ struct Decided {
     lag: Option<f64>,
     lag_known: bool,
     lag_age: Option<Duration>,
+    oldest_age: Option<Duration>,
+    target: Option<Duration>,
+    drain: Option<Duration>,
     partitions_with_work: Option<u32>,
     desired: u32,
     ready: u32,
@@ -50,6 +53,25 @@ struct Decided {
     idle: Option<u32>,
     draining: u32,
     unschedulable: u32,
+    non_members: u32,
+}
+
+/// Values of a role at a decision, besides the decision's explanation.
+#[derive(Debug, Clone, Copy)]
+pub struct RoleSample<'a> {
+    /// The lag that the decision is based on.
+    pub lag: &'a Lag,
+    /// Time since all partitions were last read.
+    pub lag_age: Option<Duration>,
+    /// Time since the oldest message that is not committed arrived, or with a start deadline the oldest one that does
+    /// not run; zero without one, none while unknown.
+    pub oldest_age: Option<Duration>,
+    /// Ready workers that have not been members of the consumer group for a session timeout.
+    pub non_members: u32,
+    /// The target of the spec.
+    pub target: Target,
+    /// Expected time of a task.
+    pub task: Option<Duration>,
 }
 
 /// A metric family with one series per role, or several that differ by one label.
@@ -70,7 +92,7 @@ enum Values {
     Writes,
 }
 
-const FAMILIES: [Family; 15] = [
+const FAMILIES: [Family; 19] = [
     Family {
         name: "separation_pool_lag_messages",
         help: "Messages not yet committed; a lower bound while lag_known is 0, and no series while lag is unknown",
@@ -83,8 +105,24 @@ const FAMILIES: [Family; 15] = [
     },
     Family {
         name: "separation_pool_lag_age_seconds",
-        help: "Time since all partitions were last read; no series before the first time",
+        help: "Time since all partitions were last read; no series before the first time, and while they are not read",
         values: Values::Gauge(|decided| Some(decided.lag_age?.as_secs_f64())),
+    },
+    Family {
+        name: "separation_pool_oldest_message_age_seconds",
+        help: "Time since the oldest message not yet committed was first observed, with StartDeadline the oldest one that \
+               does not run; 0 without one, no series while unknown",
+        values: Values::Gauge(|decided| Some(decided.oldest_age?.as_secs_f64())),
+    },
+    Family {
+        name: "separation_pool_drain_seconds",
+        help: "Expected time for the lag with the desired workers; no series while unknown",
+        values: Values::Gauge(|decided| Some(decided.drain?.as_secs_f64())),
+    },
+    Family {
+        name: "separation_pool_target_seconds",
+        help: "Time within which the target completes, or with StartDeadline begins, all tasks; no series without one",
+        values: Values::Gauge(|decided| Some(decided.target?.as_secs_f64())),
     },
     Family {
         name: "separation_pool_partitions_with_work",
@@ -120,6 +158,11 @@ const FAMILIES: [Family; 15] = [
         name: "separation_pool_replicas_unschedulable",
         help: "Workers that cannot be scheduled because no node has room",
         values: Values::Gauge(|decided| Some(decided.unschedulable.into())),
+    },
+    Family {
+        name: "separation_pool_replicas_not_members",
+        help: "Ready workers that have not been members of the consumer group for a session timeout",
+        values: Values::Gauge(|decided| Some(decided.non_members.into())),
     },
     Family {
         name: "separation_pool_estimated_task_seconds",
@@ -279,29 +322,60 @@ pub struct RoleMetrics {
 }
 
 impl RoleMetrics {
-    /// Records a decision. `lag_age` is the time since all partitions were last read.
-    pub fn decided(&mut self, explanation: &Explanation, lag: &Lag, lag_age: Option<Duration>) {
-        let messages = match lag {
+    /// Records a decision.
+    pub fn decided(&mut self, explanation: &Explanation, sample: &RoleSample<'_>) {
+        let messages = match sample.lag {
             Lag::Known(lag) | Lag::Partial { known: lag, .. } => Some(lag.messages()),
             Lag::Unknown { .. } => None,
         };
-        let pods = explanation.pods;
+        let (pods, summary) = (explanation.pods, explanation.lag);
+        let drain = summary
+            .zip(sample.task)
+            .map(|(lag, task)| completion_time(task, lag.messages, explanation.desired));
         let decided = Decided {
             // Beyond 2^53 the value is rounded.
             lag: messages.map(|messages| messages as f64),
-            lag_known: matches!(lag, Lag::Known(_)),
-            lag_age,
-            partitions_with_work: explanation.lag.map(|lag| lag.partitions_with_work),
+            lag_known: matches!(sample.lag, Lag::Known(_)),
+            lag_age: sample.lag_age,
+            oldest_age: sample.oldest_age,
+            target: match sample.target {
+                Target::DrainDeadline { within_seconds, .. } => {
+                    Some(Duration::from_secs(within_seconds.get().into()))
+                }
+                Target::StartDeadline { deadline } => Some(deadline),
+                Target::TasksPerReplica(_) => None,
+            },
+            drain,
+            partitions_with_work: summary.map(|lag| lag.partitions_with_work),
             desired: explanation.desired,
             ready: pods.ready,
             busy: pods.activity.map(Activity::possibly_busy),
             idle: pods.activity.map(|activity| activity.idle),
             draining: pods.draining,
             unschedulable: pods.unschedulable,
+            non_members: sample.non_members,
         };
         self.change(|numbers| {
             numbers.decided = Some(decided);
             *numbers.decisions.entry(explanation.reason).or_default() += 1;
+        });
+    }
+
+    /// Records that Kafka is not read for the role: until the next decision, values of readings are unknown.
+    pub fn not_read(&self) {
+        self.change(|numbers| {
+            numbers.decided = numbers.decided.map(|decided| Decided {
+                lag: None,
+                lag_known: false,
+                lag_age: None,
+                oldest_age: None,
+                drain: None,
+                partitions_with_work: None,
+                busy: None,
+                idle: None,
+                non_members: 0,
+                ..decided
+            });
         });
     }
 

@@ -152,6 +152,11 @@ impl NonMembers {
         }
     }
 
+    /// The number of pods that have not been members of a stable group for a session timeout.
+    pub fn count(&self, session_timeout: Duration, now: Moment) -> u32 {
+        u32::try_from(self.overdue(session_timeout, now).len()).unwrap_or(u32::MAX)
+    }
+
     /// The pods that have not been members of a stable group for a session timeout.
     fn overdue(&self, session_timeout: Duration, now: Moment) -> Vec<&PodName> {
         let overdue = self
@@ -164,8 +169,7 @@ impl NonMembers {
     /// Whether no ready pod has been a member of a stable group for a session timeout: more workers would not join
     /// either.
     pub fn include_all_ready(&self, ready: u32, session_timeout: Duration, now: Moment) -> bool {
-        let overdue = self.overdue(session_timeout, now).len();
-        ready > 0 && u32::try_from(overdue) == Ok(ready)
+        ready > 0 && self.count(session_timeout, now) == ready
     }
 
     /// The refusal to report for pods that have not been members of a stable group for a session timeout: a worker is
@@ -265,6 +269,7 @@ mod tests {
         let minute = Duration::from_secs(60);
         non_members.record(&pods, &group(at(0), &["in"]));
         assert_eq!(non_members.refusal("g", 2, minute, at(59)), None);
+        assert_eq!(non_members.count(minute, at(59)), 0);
         // A rebalance does not change what is known.
         non_members.record(&pods, &GroupReading::Rebalancing { at: at(30) });
         let found = non_members
@@ -278,6 +283,7 @@ mod tests {
             "{}",
             found.message
         );
+        assert_eq!(non_members.count(minute, at(60)), 1);
         assert!(!non_members.include_all_ready(2, minute, at(60)));
         assert!(non_members.include_all_ready(1, minute, at(60)));
         // It joins and leaves, and the minute starts again.

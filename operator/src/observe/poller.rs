@@ -250,24 +250,28 @@ impl<K: Ord + Clone + Send + 'static> Rounds<K> {
     }
 }
 
-/// How a round failed, if it did: the cause for the first role with unknown lag, or else `Partial`.
+/// How a round failed, if it did: `Refused` if that is the cause for a role with unknown lag, because no retry helps; or
+/// else the cause for the first such role, or `Partial`.
 fn failure(found: &[QueryResult], members: &[GroupReading]) -> Option<KafkaFailure> {
-    let mut unknown = found
+    let unknown = found
         .iter()
         .filter(|found| matches!(found.lag.lag, Lag::Unknown { .. }));
-    if let Some(found) = unknown.next() {
-        return Some(match found.error.as_ref().map(|error| error.kind) {
-            Some(ReadErrorKind::Unreachable | ReadErrorKind::TimedOut) => KafkaFailure::Unreachable,
-            Some(ReadErrorKind::Unauthorized) => KafkaFailure::Refused,
-            Some(
-                ReadErrorKind::Refused(_)
-                | ReadErrorKind::Unsupported
-                | ReadErrorKind::NoCommonVersion
-                | ReadErrorKind::Malformed
-                | ReadErrorKind::Other,
-            )
-            | None => KafkaFailure::Other,
-        });
+    let causes = unknown.map(|found| match found.error.as_ref().map(|error| error.kind) {
+        Some(ReadErrorKind::Unreachable | ReadErrorKind::TimedOut) => KafkaFailure::Unreachable,
+        Some(ReadErrorKind::Unauthorized) => KafkaFailure::Refused,
+        Some(
+            ReadErrorKind::Refused(_)
+            | ReadErrorKind::Unsupported
+            | ReadErrorKind::NoCommonVersion
+            | ReadErrorKind::Malformed
+            | ReadErrorKind::Other,
+        )
+        | None => KafkaFailure::Other,
+    });
+    // The first one of equals.
+    let cause = causes.min_by_key(|cause| *cause != KafkaFailure::Refused);
+    if cause.is_some() {
+        return cause;
     }
     let is_partial = found
         .iter()
@@ -435,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_round_has_the_cause_of_the_first_role_with_unknown_lag() {
+    fn a_failed_round_has_the_cause_of_the_first_role_with_unknown_lag_or_of_a_refused_one() {
         let unknown = |kind| {
             let error = ReadError::with_kind("", kind);
             result(Lag::Unknown { why: "".into() }, Some(error))
@@ -459,6 +463,17 @@ mod tests {
             ),
             (
                 vec![unknown(ReadErrorKind::Unauthorized)],
+                Some(KafkaFailure::Refused),
+            ),
+            (
+                vec![unknown(ReadErrorKind::Unreachable), unknown(ReadErrorKind::Other)],
+                Some(KafkaFailure::Unreachable),
+            ),
+            (
+                vec![
+                    unknown(ReadErrorKind::Unreachable),
+                    unknown(ReadErrorKind::Unauthorized),
+                ],
                 Some(KafkaFailure::Refused),
             ),
             (

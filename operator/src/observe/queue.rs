@@ -1,7 +1,8 @@
 //! When the messages of a group's partitions arrived. Pure.
 //!
 //! A message arrived at the time of the first reading whose end offset is beyond it. For messages that the first reading
-//! finds, offsets are requested by time, at [`AGES`], until brokers have reported all of them.
+//! finds, offsets are requested by time, at [`AGES`], until brokers have reported all of them; only with a start
+//! deadline, otherwise they count as arrived at that reading.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,9 +19,12 @@ pub(super) const AGES: [u32; 3] = [3, 2, 1];
 /// Arrivals within this part of the deadline count as simultaneous.
 const RESOLUTION: u32 = 64;
 
-/// Steps that are kept of a partition, 2 kB. They cover twice the deadline: older messages may count as younger, and are
-/// late nevertheless.
-const MAX_STEPS: usize = 128;
+/// Newest steps of a partition that are all kept with a start deadline, 2 kB: they cover twice the deadline. Older
+/// messages may count as younger, and are late nevertheless.
+const NEWEST_STEPS: usize = 128;
+
+/// Steps before the newest ones that are kept of a partition, 1 kB, evenly spread.
+const SPREAD_STEPS: usize = 64;
 
 /// Rounds in which brokers are asked for the ages of a partition's first messages: one may be interrupted, and brokers
 /// that cannot answer are not asked forever.
@@ -45,13 +49,13 @@ struct Arrivals {
 }
 
 impl QueueHistory {
-    /// Records a reading at `now`. Returns the partitions whose queued messages had arrived before their first reading:
-    /// each partition until [`set_ages`](Self::set_ages) records all its ages.
+    /// Records a reading at `now`. With a start deadline, returns the partitions whose queued messages had arrived before
+    /// their first reading: each partition until [`set_ages`](Self::set_ages) records all its ages.
     pub(super) fn record(
         &mut self,
         offsets: &TopicOffsets,
         lag: &Lag,
-        deadline: Duration,
+        start_deadline: Option<Duration>,
         now: Moment,
     ) -> Vec<i32> {
         let mut without_ages = Vec::new();
@@ -62,13 +66,13 @@ impl QueueHistory {
                 .partitions
                 .entry(number)
                 .or_insert_with(|| Arrivals::new(end, now));
-            arrivals.extend(end, deadline / RESOLUTION, now);
+            arrivals.extend(end, start_deadline, now);
             let Some(first) = first_queued(known(lag), number, end) else {
                 continue;
             };
             arrivals.forget_before(first);
             arrivals.first_end = arrivals.first_end.filter(|before| first < *before);
-            if arrivals.first_end.is_some() && arrivals.age_rounds > 0 {
+            if start_deadline.is_some() && arrivals.first_end.is_some() && arrivals.age_rounds > 0 {
                 arrivals.age_rounds -= 1;
                 without_ages.push(number);
             }
@@ -138,14 +142,22 @@ impl Arrivals {
         }
     }
 
-    fn extend(&mut self, end: i64, resolution: Duration, now: Moment) {
+    fn extend(&mut self, end: i64, start_deadline: Option<Duration>, now: Moment) {
+        let (resolution, newest) = match start_deadline {
+            Some(deadline) => (deadline / RESOLUTION, NEWEST_STEPS),
+            None => (Duration::ZERO, 0),
+        };
         match self.steps.back_mut() {
             Some((last, _)) if *last >= end => {}
             Some((last, at)) if now.since(*at) < resolution => *last = end,
             _ => self.steps.push_back((end, now)),
         }
-        if self.steps.len() > MAX_STEPS {
-            self.steps.pop_front();
+        if self.steps.len() > SPREAD_STEPS + newest {
+            // Messages of the removed step count as arrived with the next one. The first step stays: its time is exact.
+            let between_neighbors = |index: &usize| self.steps[index + 1].1.since(self.steps[index - 1].1);
+            if let Some(index) = (1..SPREAD_STEPS).min_by_key(between_neighbors) {
+                self.steps.remove(index);
+            }
         }
     }
 

@@ -43,7 +43,7 @@ pub struct Query {
     pub group: Arc<str>,
     /// How its offsets were initialized.
     pub adoption: Adoption,
-    /// Time within which each task should begin; without it, no arrival times are recorded.
+    /// Time within which each task should begin; without it, brokers are not asked for the ages of messages.
     pub start_deadline: Option<Duration>,
 }
 
@@ -62,7 +62,7 @@ pub struct QueryResult {
     pub holds: Vec<Hold>,
     /// Tasks that were completed since the reading before, at most one for each partition.
     pub finished: Vec<FinishedTask>,
-    /// When the messages of the lag arrived, and which run; none without a start deadline, or if the lag is unknown.
+    /// When the messages of the lag arrived and, with a start deadline, which run; none if the lag is unknown.
     pub queue: Option<Queue>,
 }
 
@@ -477,7 +477,7 @@ impl LagReader {
         }
     }
 
-    /// Adds to the results of queries with a start deadline when the messages arrived, and which run.
+    /// Adds to the results when the messages arrived and, for queries with a start deadline, which run.
     async fn read_queues(
         &mut self,
         queries: &[Query],
@@ -488,11 +488,14 @@ impl LagReader {
         let clock = WallClock::read(now);
         let mut without_ages: BTreeMap<Duration, BTreeSet<TopicPartition>> = BTreeMap::new();
         for (query, found) in queries.iter().zip(found.iter()) {
-            let (Some(start_deadline), Some(offsets)) = (query.start_deadline, &found.offsets) else {
+            let Some(offsets) = &found.offsets else { continue };
+            let history = self.histories.entry(query_key(query)).or_default();
+            let partitions = history
+                .queue
+                .record(offsets, &found.lag.lag, query.start_deadline, now);
+            let Some(start_deadline) = query.start_deadline else {
                 continue;
             };
-            let history = self.histories.entry(query_key(query)).or_default();
-            let partitions = history.queue.record(offsets, &found.lag.lag, start_deadline, now);
             let named = partitions.into_iter().map(|partition| TopicPartition {
                 topic: Arc::clone(&query.topic),
                 partition,
@@ -511,9 +514,6 @@ impl LagReader {
             }
         }
         for (query, found) in queries.iter().zip(found) {
-            if query.start_deadline.is_none() {
-                continue;
-            }
             let reports = self.groups.get(&query_key(query)).map(|known| &known.reports);
             let running = |partition, offset| reports?.running(partition, offset, clock);
             let history = self.histories.get(&query_key(query));

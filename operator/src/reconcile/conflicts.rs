@@ -93,14 +93,14 @@ pub(super) fn shared_groups<'a>(
 
 /// Identifies the workers of a role among the members of its group.
 #[derive(Debug, Clone)]
-pub(super) struct WorkerIds {
+pub struct WorkerIds {
     prefix: String,
     tag: String,
 }
 
 impl WorkerIds {
     /// For a role of the pool with this uid.
-    pub(super) fn new(key: &RoleKey, pool_uid: &str) -> Self {
+    pub fn new(key: &RoleKey, pool_uid: &str) -> Self {
         Self {
             prefix: format!("{}-", deployment_name(&key.pool, key.role)),
             tag: pool_tag(pool_uid),
@@ -144,18 +144,19 @@ impl WorkerIds {
     }
 }
 
-fn names(workload: &Workload) -> HashSet<&str> {
+/// The names of the pods of a role.
+pub(super) fn names(workload: &Workload) -> HashSet<&str> {
     workload.pods.iter().map(|pod| pod.name.as_str()).collect()
 }
 
 /// The message about members that are not workers of a role. With the `range` assignor they are expected: it serves the
-/// migration from another implementation, one member at a time.
-pub(super) fn foreign_members(
+/// migration from another implementation, one member at a time. `pods` are the names of the role's pods.
+pub fn foreign_members(
     plan: &PoolPlan,
     role: Role,
     group: Option<&GroupReading>,
     ids: &WorkerIds,
-    workload: &Workload,
+    pods: &HashSet<&str>,
 ) -> Option<Arc<str>> {
     let role_plan = plan.role(role);
     let Some(GroupReading::Stable { members, .. }) = group else {
@@ -164,7 +165,6 @@ pub(super) fn foreign_members(
     if role_plan.assignor == Assignor::Range {
         return None;
     }
-    let pods = names(workload);
     let ours = |name: &PodName| ids.pod(name.as_str(), |name| pods.contains(name)).is_some();
     let mut foreign: BTreeMap<&PodName, usize> = BTreeMap::new();
     for member in members.iter().filter(|member| !ours(&member.pod)) {
@@ -346,7 +346,7 @@ spec:
             ..Workload::default()
         };
         let found = |plan: &PoolPlan, group: GroupReading| {
-            foreign_members(plan, Role::Processor, Some(&group), &ids, &workload)
+            foreign_members(plan, Role::Processor, Some(&group), &ids, &names(&workload))
         };
         let tagged = |pod: &str, uid: &str| client_id(pod, &pool_tag(uid));
         // One whose pod is deleted; one of an earlier version, whose pod is known; one of this pool before it was

@@ -342,6 +342,7 @@ spec:
     fn the_service_account_is_that_of_the_processors_pods() {
         let workers = Arc::new(WorkerSettings {
             image: "worker".to_owned(),
+            image_pull_secrets: Vec::new(),
             model: Model::named("builtin"),
             allowed: BTreeSet::from([Allowance::ServiceAccount]),
             audiences: BTreeSet::new(),

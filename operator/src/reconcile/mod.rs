@@ -31,5 +31,6 @@ mod rollout;
 mod secrets;
 mod staging;
 
+pub use conflicts::{WorkerIds, foreign_members};
 pub use event_loop::{WATCHED_KINDS, WatchEnded};
 pub use operator::Operator;

@@ -43,8 +43,8 @@ impl Leader {
             for role in Role::ALL {
                 let (observed, workload) = self.observe(&pool, &plan, role, cache, now);
                 let step = self.decide(&mut pool, &plan, &observed, workload, snapshot, now);
+                pool.update_metrics(role, &self.metrics, now);
                 if plan.role(role).enabled {
-                    pool.update_metrics(role, &self.metrics, now);
                     pool.record_role_events(role, cache, &self.events, now);
                 }
                 if let Some(step) = step {
@@ -133,11 +133,10 @@ impl Leader {
         }
         let ids = conflicts::WorkerIds::new(key, &snapshot.uid);
         let group = pool.role_ref(role).members();
-        let conflict = self
-            .held
-            .get(key)
-            .cloned()
-            .or_else(|| conflicts::foreign_members(plan, role, group, &ids, &workload));
+        let conflict =
+            self.held.get(key).cloned().or_else(|| {
+                conflicts::foreign_members(plan, role, group, &ids, &conflicts::names(&workload))
+            });
         let manifest_hash = pool.manifest_hash(&observed.manifest);
         let status = snapshot.status.as_deref();
         let inputs = RoleInputs {

@@ -7,7 +7,6 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
-
 use kube::Resource as _;
 
 use super::api_state::ApiState;
@@ -22,7 +21,7 @@ use crate::apply::{Manifest, api_objects, grace_period_warning};
 use crate::crd::{EffectiveSettings, LagState, RoleStatus, SeparationPool, SeparationPoolStatus};
 use crate::decide::{Lag, Moment};
 use crate::events::{EventPolicy, EventText, EventWriter, PoolFact, RoleFacts, Scaled};
-use crate::metrics::{Metrics, RoleMetrics};
+use crate::metrics::{Metrics, RoleMetrics, RoleSample};
 use crate::observe::poller::Polled;
 use crate::observe::workload::{DeploymentSnapshot, PodSnapshot, WorkloadProblem};
 use crate::plan::{PoolId, PoolPlan, Problems, Role, Staging};
@@ -288,8 +287,9 @@ impl PoolState {
         }
     }
 
-    /// Stops reading its roles.
+    /// Stops reading its roles: their metrics have no values of readings until they are read again.
     pub(super) fn stop_reading(&self) {
+        self.metrics.iter().flatten().for_each(RoleMetrics::not_read);
         if let ClusterAccess::Open(open_cluster) = &self.access {
             for role in Role::ALL {
                 open_cluster.poller.remove(&self.key(role));
@@ -424,13 +424,25 @@ impl PoolState {
         }
     }
 
-    /// Updates a role's metrics from its last decision.
+    /// Updates a role's metrics from its last decision; a disabled role has none.
     pub(super) fn update_metrics(&mut self, role: Role, metrics: &Metrics, now: Moment) {
-        let state = &self.roles[role as usize];
+        let (state, role_metrics) = (&self.roles[role as usize], &mut self.metrics[role as usize]);
+        let plan = self.plan.as_ref().map(|plan| plan.role(role));
+        let Some(plan) = plan.filter(|plan| plan.enabled) else {
+            *role_metrics = None;
+            return;
+        };
         if let (Some(explanation), Some((lag, _))) = (&state.explanation, state.lag()) {
-            let role_metrics = &mut self.metrics[role as usize];
+            let sample = RoleSample {
+                lag,
+                lag_age: state.lag_age(now),
+                oldest_age: state.oldest_age(now),
+                non_members: state.non_members(plan, now),
+                target: plan.policy.target,
+                task: state.estimates.map(|estimates| estimates.task),
+            };
             let role_metrics = role_metrics.get_or_insert_with(|| metrics.role(&self.id, role));
-            role_metrics.decided(explanation, lag, state.lag_age(now));
+            role_metrics.decided(explanation, &sample);
             if let Some(estimates) = state.estimates {
                 role_metrics.estimated(estimates);
             }

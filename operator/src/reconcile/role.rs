@@ -249,6 +249,18 @@ impl RoleState {
         self.known_at.map(|at| now.since(at))
     }
 
+    /// Time since the oldest message that is not committed arrived, or with a start deadline the oldest one that does not
+    /// run; zero without one, none while unknown.
+    pub(super) fn oldest_age(&self, now: Moment) -> Option<Duration> {
+        let queue = self.reading.as_ref()?.queue.as_ref()?;
+        Some(queue.oldest().map_or(Duration::ZERO, |at| now.since(at)))
+    }
+
+    /// Ready pods that have not been members of its group for a session timeout.
+    pub(super) fn non_members(&self, plan: &RolePlan, now: Moment) -> u32 {
+        self.non_members.count(plan.timings.session_timeout, now)
+    }
+
     /// The members of its group that are workers of the role, under their pods' names.
     fn workers(&self, workload: &Workload, ids: &WorkerIds) -> GroupReading {
         let group = self.group.as_ref();
@@ -342,6 +354,8 @@ impl RoleState {
         let reading = self.reading.as_ref()?;
         let estimates = self.learning.estimates(inputs.plan.declared);
         self.estimates = Some(estimates);
+        // Decisions for other targets need no times of arrival.
+        let start_deadline = inputs.plan.policy.target.start_deadline();
         let observation = Observation {
             lag: LagReading {
                 at: reading.at,
@@ -352,7 +366,7 @@ impl RoleState {
             conflict: inputs.conflict.cloned(),
             refusal: self.held(inputs.plan, now),
             estimates,
-            queue: reading.queue.clone(),
+            queue: start_deadline.and_then(|_| reading.queue.clone()),
         };
         let history = std::mem::take(&mut self.history);
         let decision = decide(&self.policy(inputs.plan, estimates), &observation, history, now);

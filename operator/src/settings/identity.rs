@@ -118,7 +118,7 @@ impl IdentityArguments {
 }
 
 /// The values of a list. An empty environment variable is parsed as a list of one empty value: it means unset.
-fn named(values: &[String]) -> impl Iterator<Item = &str> {
+pub(super) fn named(values: &[String]) -> impl Iterator<Item = &str> {
     let values = values.iter().map(|value| value.trim());
     values.filter(|value| !value.is_empty())
 }

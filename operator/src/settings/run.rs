@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use separation_daemon::{LogArguments, LogSettings};
 
-use super::lease::is_label;
+use super::lease::{is_label, is_object_name};
 use super::{
     IdentityArguments, IdentitySettings, LeaseArguments, LeaseSettings, SettingError, WorkerArguments,
     WorkerSettings,
@@ -154,6 +154,12 @@ impl RunArguments {
             let fix = "name one as in registry.example/separation-worker:1.0";
             return Err(SettingError::new("--worker-image", problem, fix));
         }
+        let mut secrets = workers.image_pull_secrets.iter();
+        if let Some(wrong) = secrets.find(|name| !is_object_name(name)) {
+            let problem = format!("{wrong:?} is not a valid name of a Secret");
+            let fix = "name Secrets of type kubernetes.io/dockerconfigjson, as in registry,mirror";
+            return Err(SettingError::new("--worker-image-pull-secrets", problem, fix));
+        }
         if self.shutdown_seconds > MAX_SHUTDOWN_SECONDS {
             let problem = format!(
                 "{} s is longer than a pod's grace period, and the lease would not be released",
@@ -216,6 +222,7 @@ impl RunSettings {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             worker_image = self.workers.image,
+            worker_image_pull_secrets = listed(&self.workers.image_pull_secrets),
             allowed_in_pod_template = ?self.workers.allowed,
             namespaces,
             health_address = %self.health_address,
@@ -288,7 +295,8 @@ mod tests {
             "--watch-namespaces media,,podcasts --allow-in-pod-template host-path,root --health-address 127.0.0.1:0 \
              --shutdown-seconds 5 --lease-name other --lease-namespace tools --lease-duration-seconds 30 --log-format \
              json --log-level debug --identity-brokers kafka.svc,,*.example@media --identity-audiences kafka \
-             --token-service-accounts media/vocals --service-account songs",
+             --token-service-accounts media/vocals --service-account songs --worker-image-pull-secrets \
+             registry,,mirror,registry",
         )
         .expect("settings");
         let names = ["media", "podcasts"].map(str::to_owned);
@@ -297,6 +305,7 @@ mod tests {
             found.workers.allowed,
             [Allowance::HostPath, Allowance::Root].into()
         );
+        assert_eq!(found.workers.image_pull_secrets, ["registry", "mirror"]);
         assert_eq!(found.shutdown, Duration::from_secs(5));
         assert_eq!(found.lease.name, "other");
         assert_eq!(found.lease.timings.duration(), Duration::from_secs(30));
@@ -321,6 +330,11 @@ mod tests {
             "--watch-namespaces a.b",
             "--watch-namespaces: \"a.b\" is not a valid name of a namespace; fix: use names such as media,podcasts; \
              omit the option for all",
+        );
+        refused(
+            "--worker-image-pull-secrets Registry",
+            "--worker-image-pull-secrets: \"Registry\" is not a valid name of a Secret; fix: name Secrets of type \
+             kubernetes.io/dockerconfigjson, as in registry,mirror",
         );
         refused(
             "--shutdown-seconds 60",

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use clap::{Args, ValueEnum};
 use separation_contract::names;
 
+use super::identity::named;
 use crate::plan::Model;
 
 /// Worker options.
@@ -14,6 +15,15 @@ pub struct WorkerArguments {
     /// Worker image of pools that name none
     #[arg(long, env = "WORKER_IMAGE", value_name = "IMAGE")]
     pub worker_image: String,
+    /// Secrets for pulling images, which must exist in the namespace of each pool, comma separated; added to those of
+    /// pools [default: none]
+    #[arg(
+        long,
+        env = "WORKER_IMAGE_PULL_SECRETS",
+        value_delimiter = ',',
+        value_name = "SECRET"
+    )]
+    pub worker_image_pull_secrets: Vec<String>,
     /// Separation model of pools that name none: the name of a model in the image, such as spleeter or builtin
     #[arg(long, env = "WORKER_MODEL", default_value = names::DEFAULT_MODEL, value_name = "MODEL")]
     pub worker_model: String,
@@ -48,6 +58,8 @@ pub enum Allowance {
 pub struct WorkerSettings {
     /// Worker image of pools that name none.
     pub image: String,
+    /// Names of Secrets, in the namespace of each pool, for pulling images; each once.
+    pub image_pull_secrets: Vec<String>,
     /// Separation model of pools that name none.
     pub model: Model,
     /// Settings of pods that pools may use.
@@ -59,8 +71,16 @@ pub struct WorkerSettings {
 impl WorkerArguments {
     /// Converts the arguments. `audiences` are those of the settings of the operator's identity.
     pub fn settings(&self, audiences: &BTreeSet<String>) -> WorkerSettings {
+        let mut secrets = Vec::new();
+        for name in named(&self.worker_image_pull_secrets).map(str::to_owned) {
+            // The API server refuses to apply a pod that names one twice.
+            if !secrets.contains(&name) {
+                secrets.push(name);
+            }
+        }
         WorkerSettings {
             image: self.worker_image.clone(),
+            image_pull_secrets: secrets,
             model: Model::named(&self.worker_model),
             allowed: self.allow_in_pod_template.iter().copied().collect(),
             audiences: audiences.clone(),

@@ -133,6 +133,7 @@ async fn a_watch_that_panics_ends_the_operator() {
         workers: crate::settings::WorkerSettings {
             model: crate::plan::Model::named("builtin"),
             image: "worker".into(),
+            image_pull_secrets: Vec::new(),
             allowed: std::collections::BTreeSet::new(),
             audiences: std::collections::BTreeSet::new(),
         },

@@ -83,6 +83,9 @@ fn the_chart_accepts_the_values_in_the_guides() {
         if block.file_name() != Some("values.yaml") {
             continue;
         }
+        // The reader's registry in place of the placeholder, which the chart refuses.
+        let text = block.text.replace("registry.example/", "registry.test/");
+        let block = GuideBlock { text, ..block };
         for values in block.documents().expect("YAML") {
             let rendered = Release::default().render(&values);
             assert!(rendered.is_ok(), "{place}: {rendered:?}");

@@ -12,6 +12,8 @@ use serde_json::Value;
 
 const WORKER: &str = include_str!("../../../Dockerfile.worker");
 const OPERATOR: &str = include_str!("../../../Dockerfile.operator");
+const LOCAL: &str = include_str!("../../../Dockerfile.local");
+const POOL_OF_LOCAL: &str = include_str!("../../../deploy/image/local.yaml");
 const IGNORED: &str = include_str!("../../../.dockerignore");
 const WORKSPACE: &str = include_str!("../../../Cargo.toml");
 const TOOLCHAIN: &str = include_str!("../../../rust-toolchain.toml");
@@ -42,6 +44,7 @@ fn worker_pod(role: Role) -> PodSpec {
     let plan = PoolPlan::from_pool(&crd::from_yaml(POOL).expect("a pool")).expect("a plan");
     let settings = WorkerSettings {
         image: "separation-worker:test".to_owned(),
+        image_pull_secrets: Vec::new(),
         model: Model::named("builtin"),
         allowed: BTreeSet::new(),
         audiences: BTreeSet::new(),
@@ -59,9 +62,50 @@ fn images_start_from_scratch_and_run_no_shell() {
         assert!(text.contains("\nARG BASE=scratch\n"));
         assert!(!lines.iter().any(|line| line.starts_with("RUN")), "{lines:?}");
         assert!(lines.contains(&"USER 65532:65532"));
+        let notice = format!("COPY NOTICE /usr/share/doc/separation-{name}/");
+        assert!(lines.contains(&notice.as_str()), "{lines:?}");
         // The exec form: the image has no shell.
         assert!(lines.contains(&format!("ENTRYPOINT [\"separation-{name}\"]").as_str()));
     }
+}
+
+/// The elements of an instruction in the exec form, which needs no shell.
+fn exec_form(lines: &[&str], instruction: &str) -> Vec<String> {
+    let found = lines.iter().find_map(|line| line.strip_prefix(instruction));
+    serde_json::from_str(found.expect("the instruction")).expect("the exec form")
+}
+
+#[test]
+fn the_image_of_local_adds_one_program_to_that_of_the_worker() {
+    let (base, last, lines) = stages(LOCAL).pop().expect("a stage");
+    assert_eq!((base, last), ("${WORKER}", "local"));
+    assert!(!lines.iter().any(|line| line.starts_with("RUN")), "{lines:?}");
+    assert!(lines.contains(&"USER 65532:65532"));
+    let started = [exec_form(&lines, "ENTRYPOINT "), exec_form(&lines, "CMD ")].concat();
+    assert_eq!(started[..2], ["separation-operator", "local"]);
+    let option = |name: &str| {
+        let value = started.iter().find_map(|word| word.strip_prefix(name));
+        value.unwrap_or_else(|| panic!("{started:?} has no {name}"))
+    };
+    let pool = format!("COPY deploy/image/local.yaml {}", option("--file="));
+    assert!(lines.contains(&pool.as_str()), "{pool}");
+    // The only directory that it writes to.
+    assert!(LOCAL.contains(&format!("install -d --mode=1777 /image{}\n", option("--data="))));
+    assert!(lines.contains(&format!("VOLUME {}", option("--data=")).as_str()));
+    let (_, port) = option("--store-url=").rsplit_once(':').expect("a port");
+    assert!(
+        lines.contains(&format!("EXPOSE 8000 {port}").as_str()),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn the_pool_of_local_has_ready_workers_and_leaves_the_servers_to_the_program() {
+    let pool: Value = serde_saphyr::from_str(POOL_OF_LOCAL).expect("YAML");
+    for role in ["processor", "uploader"] {
+        assert_eq!(pool["spec"][role]["scaling"]["minReplicas"], 1);
+    }
+    assert!(pool["spec"]["kafka"].is_null() && pool["spec"]["storage"].is_null());
 }
 
 #[test]
@@ -128,7 +172,7 @@ fn versions_are_those_of_the_workspace() {
     for field in ["version", "appVersion"] {
         assert_eq!(chart[field], version);
     }
-    for text in [WORKER, OPERATOR] {
+    for text in [WORKER, OPERATOR, LOCAL] {
         let defaults = text.lines().filter_map(|line| line.strip_prefix("ARG VERSION="));
         let defaults: Vec<_> = defaults.collect();
         assert!(!defaults.is_empty() && defaults.iter().all(|default| *default == version));
@@ -142,7 +186,7 @@ fn versions_are_those_of_the_workspace() {
 
 #[test]
 fn onnx_runtime_is_pinned_in_one_place_only() {
-    for text in [WORKER, OPERATOR] {
+    for text in [WORKER, OPERATOR, LOCAL] {
         let is_hash = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
         assert!(!text.split(|c: char| !c.is_ascii_alphanumeric()).any(is_hash));
         for forbidden in ["pip install", "pip download", "curl ", "wget "] {
@@ -168,9 +212,12 @@ fn images_contain_the_default_model_where_no_volume_is_mounted() {
             lines.iter().any(|line| line.contains("MODEL_FILE_DIR=/models ")),
             "{lines:?}"
         );
-        // The model's license.
-        let licenses = "org.opencontainers.image.licenses=\"Apache-2.0 AND MIT\" \\";
-        assert!(lines.contains(&licenses), "{lines:?}");
+        // Of the model, the page's player and the decoders, as NOTICE states.
+        let licenses = "Apache-2.0 AND BSD-3-Clause AND MIT AND MPL-2.0";
+        let label = format!("org.opencontainers.image.licenses=\"{licenses}\" \\");
+        assert!(lines.contains(&label.as_str()), "{lines:?}");
+        let notice = "COPY NOTICE /usr/share/doc/separation-worker/";
+        assert!(lines.contains(&notice), "{lines:?}");
     }
 }
 

@@ -163,13 +163,15 @@ async fn a_new_process_asks_once_for_the_ages_of_messages_and_only_with_a_start_
         start_deadline: None,
         ..with_deadline()
     };
-    assert_eq!(reading.read_once(&without_deadline).await.queue, None);
+    let now = reading.now();
+    let found = reading.read_once(&without_deadline).await;
+    assert_eq!(ages(&found, now), [(0, 6)]);
     assert_eq!(reading.request_counts().times, 0);
 
     let query = with_deadline();
     let now = reading.now();
     let found = reading.read_once(&query).await;
-    let expected = [(60, 2), (40, 2), (20, 1), (0, 1)];
+    let expected = [(60, 2), (40, 2), (20, 1), (2, 1)];
     assert_eq!(ages(&found, now), expected);
     let later = expected.map(|(age, messages)| (age + 2, messages));
     assert_eq!(

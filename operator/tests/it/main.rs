@@ -1,8 +1,10 @@
 //! Integration tests of the operator with real Kafka, Helm and image definitions.
 
+mod alerts;
 mod chart;
 mod guides;
 mod images;
+mod kafka_access;
 mod kafka_authentication;
 mod kafka_consumer_protocol;
 mod kafka_faults;

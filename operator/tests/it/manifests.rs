@@ -196,6 +196,7 @@ fn the_operator_parses_the_settings_of_its_deployment() {
 pub(crate) fn check_pool(place: &str, pool: &SeparationPool, allowed: &[Allowance]) {
     let workers = Arc::new(WorkerSettings {
         image: "separation-worker:test".to_owned(),
+        image_pull_secrets: Vec::new(),
         model: Model::named("builtin"),
         allowed: allowed.iter().copied().collect(),
         audiences: BTreeSet::new(),
@@ -212,12 +213,13 @@ pub(crate) fn check_pool(place: &str, pool: &SeparationPool, allowed: &[Allowanc
     }
 }
 
-/// The sample pools for a cluster, each with the path of its file.
+/// The sample pools for a cluster and that of the quickstart, each with the path of its file.
 fn sample_pools() -> Vec<(String, SeparationPool)> {
-    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/samples");
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let samples = fs::read_dir(deploy.join("samples")).expect("samples");
+    let samples = samples.map(|entry| entry.expect("an entry").path());
     let mut pools = Vec::new();
-    for entry in fs::read_dir(samples).expect("samples") {
-        let path = entry.expect("an entry").path();
+    for path in samples.chain([deploy.join("trial.yaml")]) {
         let text = fs::read_to_string(&path).expect("text");
         let documents: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
         // Without Kafka it is only for `separation-operator local`.

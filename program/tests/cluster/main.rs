@@ -3,6 +3,7 @@
 //! Tests mostly wait: with `-- --test-threads 8` they take a minute and a half on two cores.
 
 mod adoption;
+mod alerts;
 mod api_unreachable;
 mod chart;
 mod check;

@@ -15,7 +15,7 @@ use crate::rig::{Rig, SOON};
 use crate::subject::{OperatorProcess, PoolUnderTest};
 
 /// Constant: it has the version as a label.
-const CONSTANT: &str = "separation_operator_build_info";
+const CONSTANT: &str = "separation_build_info";
 
 /// Observed values of each family: those of all its series, in order.
 #[derive(Default)]
@@ -39,9 +39,17 @@ impl ObservedValues {
         Ok(())
     }
 
-    /// Families that never changed.
+    /// Families that never changed, and those of the process that had no value: the operating system reports them, and
+    /// some are constant.
     fn unchanged(&self) -> Vec<&str> {
-        let unchanged = self.0.iter().filter(|(_, values)| values.len() < 2);
+        let unchanged = self.0.iter().filter(|(family, values)| {
+            let is_of_process = family.starts_with("process_");
+            if is_of_process {
+                values.iter().all(Vec::is_empty)
+            } else {
+                values.len() < 2
+            }
+        });
         unchanged.map(|(family, _)| family.as_str()).collect()
     }
 }
@@ -102,7 +110,13 @@ async fn every_registered_family_changes_while_the_operator_runs() {
     unreachable
         .apply(&json!({"kafka": {"bootstrapServers": "127.0.0.1:1"}}))
         .await;
-    pool.apply(&json!({})).await;
+    let scaling = json!({
+        "target": {"type": "DrainDeadline", "drainDeadlineSeconds": 60},
+        "estimates": {"taskSeconds": 60},
+    });
+    let consumer = json!({"sessionTimeoutMs": 6_000, "heartbeatIntervalMs": 500});
+    pool.apply(&json!({"processor": {"scaling": scaling, "consumer": consumer}}))
+        .await;
     pool.until_adopted().await;
     seen.record(&operator).await.expect("metrics");
     pool.publish_one_each(3).await;
@@ -117,6 +131,12 @@ async fn every_registered_family_changes_while_the_operator_runs() {
 
     // Two workers join, and one consumes a task; a third pod has no node.
     let pods = ready_pods(&pool, 3).await;
+    eventually("ready pods that are not members", SOON, async || {
+        seen.record(&operator).await?;
+        let outside = operator.metric("separation_pool_replicas_not_members").await?;
+        anyhow::Ok(outside == Some(3.0))
+    })
+    .await;
     let members: Vec<_> = pods[..2]
         .iter()
         .map(|pod| Member::of(&pool, pod, Tasks::Hold))
@@ -131,12 +151,19 @@ async fn every_registered_family_changes_while_the_operator_runs() {
     eventually("busy, unschedulable", SOON, async || {
         seen.record(&operator).await?;
         let is_some = async |name: &str| {
-            let value = operator
-                .metric(&format!("separation_pool_replicas_{name}"))
-                .await?;
+            let value = operator.metric(&format!("separation_pool_{name}")).await?;
             anyhow::Ok(value.is_some_and(|value| value > 0.0))
         };
-        anyhow::Ok(is_some("busy").await? && is_some("unschedulable").await?)
+        let numbers = [
+            "replicas_busy",
+            "replicas_unschedulable",
+            "oldest_message_age_seconds",
+            "drain_seconds",
+        ];
+        for name in numbers {
+            anyhow::ensure!(is_some(name).await?, "{name} is 0");
+        }
+        anyhow::Ok(true)
     })
     .await;
     // A pod that terminates slowly.
@@ -168,5 +195,35 @@ async fn every_registered_family_changes_while_the_operator_runs() {
         anyhow::Ok(true)
     })
     .await;
+    operator.end().await;
+}
+
+/// Waits until this many roles have a known lag.
+async fn until_known(operator: &OperatorProcess, expected: f64) {
+    eventually("number of roles with known lag", SOON, async || {
+        let known = operator.metric("separation_pool_lag_known").await?;
+        anyhow::ensure!(known == Some(expected), "{known:?}");
+        anyhow::Ok(true)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_disabled_role_has_no_metrics_and_the_lag_is_unknown_while_the_spec_is_invalid() {
+    let rig = Rig::new().await;
+    let pool = PoolUnderTest::new(&rig, 1).await;
+    pool.apply(&json!({})).await;
+    let operator = OperatorProcess::start(&rig);
+    until_known(&operator, 2.0).await;
+    let disabled = json!({"enabled": false});
+    pool.apply(&json!({"uploader": disabled})).await;
+    until_known(&operator, 1.0).await;
+    // The CRD has no schema of this field.
+    let invalid = json!({"podTemplate": {"spec": {"hostNetwork": true}}});
+    pool.apply(&json!({"processor": invalid, "uploader": disabled}))
+        .await;
+    until_known(&operator, 0.0).await;
+    pool.apply(&json!({"uploader": disabled})).await;
+    until_known(&operator, 1.0).await;
     operator.end().await;
 }

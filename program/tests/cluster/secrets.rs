@@ -16,7 +16,8 @@ use crate::subject::{OperatorProcess, PoolUnderTest};
 /// Interval after which the brokers require authentication again.
 const REAUTHENTICATE_AFTER: Duration = Duration::from_secs(3);
 
-async fn write_secret(rig: &Rig, username: &str, password: &str) {
+/// Writes the Secret `kafka-user`.
+pub(crate) async fn write_secret(rig: &Rig, username: &str, password: &str) {
     let secrets: Api<Secret> = Api::namespaced(rig.admin.clone(), &rig.namespace);
     let secret = json!({
         "apiVersion": "v1",

@@ -1,6 +1,7 @@
 //! The operator as a process, and a pool with its own topics, with their observable state.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -96,14 +97,20 @@ impl OperatorProcess {
         fs::read_to_string(self.directory.path().join("operator.log")).unwrap_or_default()
     }
 
-    /// The response of an endpoint.
-    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+    /// The address of its endpoints, once it serves them.
+    pub(crate) fn address(&self) -> anyhow::Result<SocketAddr> {
         let log = self.log();
         let address = log
             .lines()
             .find(|line| line.contains("Serving health and metrics"))
             .and_then(|line| line.split("address=").nth(1)?.split_whitespace().next())
             .ok_or_else(|| anyhow::anyhow!("no address yet"))?;
+        Ok(address.parse()?)
+    }
+
+    /// The response of an endpoint.
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let address = self.address()?;
         let response = reqwest::get(format!("http://{address}{path}")).await?;
         Ok((response.status().as_u16(), response.text().await?))
     }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test reports its location")]
 
-mod readme;
+mod documents;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -113,15 +113,18 @@ async fn api(local: &Worker) -> String {
     line.message.trim_start_matches("post songs to ").to_owned()
 }
 
+fn http() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
 /// Posts a song and returns its task.
 async fn post(api: &str, bytes: Vec<u8>) -> String {
     let form = reqwest::multipart::Form::new().part(
         "audio",
         reqwest::multipart::Part::bytes(bytes).file_name("song.wav"),
     );
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let response = http
+    let response = http()
         .post(format!("{api}/tasks"))
         .multipart(form)
         .send()
@@ -261,6 +264,42 @@ async fn workers_do_not_outlive_a_killed_command() {
 }
 
 #[tokio::test]
+async fn clients_on_other_machines_need_the_printed_password() {
+    let place = Place::new();
+    let local = place.local(place.pool()).args(["--host", "0.0.0.0"]);
+    let local = local.start().unwrap();
+    let api = api(&local).await;
+    assert!(api.starts_with("http://127.0.0.1:"), "{api}");
+    let line = local
+        .wait_for_log("clients of the API: ", PATIENCE)
+        .await
+        .unwrap();
+    let (_, password) = line.message.split_once("user admin, password ").unwrap();
+    let (password, _) = password.split_once(' ').unwrap();
+    let status = async |password: Option<&str>| {
+        let request = http().get(format!("{api}/v1/session"));
+        let request = match password {
+            Some(password) => request.basic_auth("admin", Some(password)),
+            None => request,
+        };
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(status(None).await, 401);
+    assert_eq!(status(Some("trial")).await, 401);
+    assert_eq!(status(Some(password)).await, 200);
+
+    let (_, port) = api.rsplit_once(':').unwrap();
+    let healthcheck = async || {
+        let check = WorkerOptions::new(OPERATOR, "local").args(["--healthcheck", "--port", port]);
+        check.start().unwrap().wait_exit(PATIENCE).await.unwrap()
+    };
+    assert_eq!(healthcheck().await, 0);
+    local.sigterm().unwrap();
+    assert_eq!(local.wait_exit(PATIENCE).await.unwrap(), 0);
+    assert_eq!(healthcheck().await, 1);
+}
+
+#[tokio::test]
 async fn invalid_arguments_are_refused_with_a_fix() {
     let place = Place::new();
     let pool = |text: &str| place.song("pool.yaml", text.as_bytes());
@@ -361,8 +400,11 @@ stringData: {{AWS_ACCESS_KEY_ID: {}, AWS_SECRET_ACCESS_KEY: {}}}
     );
     let local = place
         .local(place.song("pool.yaml", pool.as_bytes()))
+        .args(["--store-url", "http://localhost:9000"])
         .start()
         .unwrap();
+    let warning = "warning: --store-url has no effect: the pool names its own object store";
+    local.wait_for_log(warning, PATIENCE).await.unwrap();
     let api = api(&local).await;
     let task = post(&api, tiny_song(7)).await;
     eventually("the stems", PATIENCE, async || {

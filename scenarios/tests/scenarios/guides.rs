@@ -1,17 +1,15 @@
 //! Runs the blocks of docs/guides that are marked `runs-here`, each guide from nothing to stems.
 
 use std::fs;
-use std::net::TcpListener;
 
 use anyhow::ensure;
-use separation_scenarios::{STEP_TIMEOUT, System};
+use separation_scenarios::{STEP_TIMEOUT, System, free_port, paste};
 use separation_testbed::{
     AUTHORIZER, ClusterOptions, Kafka, KafkaOptions, Mark, TempDirectory, eventually, guide, song,
 };
 use serde_json::{Deserializer, Value, json};
 
 use crate::is_skipped;
-use crate::shell::paste;
 
 /// Password of the API's user.
 const PASSWORD: &str = "trial";
@@ -81,7 +79,9 @@ async fn follow(system: &System, name: &str, brokers: &Value) {
         fs::write(home.join(file), list.to_string()).unwrap();
     }
     let commands = filled_in(system, &commands);
-    let printed = paste(cluster, home.path(), &commands, STEP_TIMEOUT * 3).await;
+    let printed = paste(cluster, home.path(), &commands, STEP_TIMEOUT * 3)
+        .await
+        .unwrap();
     if let Some(bucket) = bucket {
         assert!(printed.contains("vocals"), "{printed}");
         wait_for_stems(system, &bucket, &printed).await;
@@ -98,14 +98,12 @@ async fn follow(system: &System, name: &str, brokers: &Value) {
 /// The commands with this cluster's credentials, and with a free port in place of 8000.
 fn filled_in(system: &System, commands: &str) -> String {
     let s3 = &system.cluster.s3;
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
     let commands = commands
         .replace("KEY_ID=…", &format!("KEY_ID={}", s3.access_key()))
         .replace("ACCESS_KEY=…", &format!("ACCESS_KEY={}", s3.secret_key()))
         .replace("password=…", &format!("password={PASSWORD}"))
         .replace("admin:…", &format!("admin:{PASSWORD}"))
-        .replace("8000", &port.to_string())
+        .replace("8000", &free_port().unwrap().to_string())
         .replace("apply -f pool.yaml", &format!("apply -f {SECRETS} -f pool.yaml"));
     assert!(!commands.contains('…'), "{commands}");
     commands

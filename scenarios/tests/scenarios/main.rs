@@ -11,7 +11,7 @@ mod guides;
 mod readme;
 mod releases;
 mod rolling;
-mod shell;
+mod trials;
 mod up_and_down;
 mod workload_identity;
 

@@ -1,22 +1,24 @@
-//! Runs README.md's commands for a cluster. Only `docker build` is replaced.
+//! Runs the commands of README.md for a pool on a cluster, after those of docs/install.md for the images. Only `docker build`
+//! is replaced.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use anyhow::ensure;
-use separation_scenarios::{STEP_TIMEOUT, System};
-use separation_testbed::{ClusterOptions, TempDirectory, eventually, readme_block};
+use separation_scenarios::{STEP_TIMEOUT, System, paste};
+use separation_testbed::{ClusterOptions, TempDirectory, documented_commands, eventually, readme_block};
 
 use crate::is_skipped;
-use crate::shell::paste;
 
+const INSTALL: &str = include_str!("../../../docs/install.md");
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../");
 const DOCKER: &str = "#!/bin/sh\necho \"docker $*\" >>docker.log\n";
-const SAMPLE: &str = "deploy/samples/pool.yaml";
+/// The first line of the recording.
+const WATCH: &str = "kubectl -n media get seppool --watch";
 
 /// Stands for the user's own registry; nothing is fetched from it, because the node has the images.
-const REGISTRY: &str = "registry.example";
+const REGISTRY: &str = "registry.test";
 
 #[tokio::test]
 async fn the_commands_of_the_readme_install_the_operator_and_a_pool() {
@@ -30,24 +32,22 @@ async fn the_commands_of_the_readme_install_the_operator_and_a_pool() {
         let built = format!("localhost/separation-{program}:dev");
         cluster.node.tag(&built, &pushed).await.unwrap();
     }
-    for topic in ["uvr_tasks", "uvr_results"] {
-        cluster.kafka.create_topic(topic, 4).await.unwrap();
-    }
     cluster.s3.create_bucket("stems").await.unwrap();
 
     let checkout = checkout(&[
         ("kafka.media.svc:9092", cluster.kafka.bootstrap()),
         ("http://s3.media.svc:9000", cluster.s3.endpoint()),
     ]);
-    let commands = readme_block("Install on a cluster")
+    assert!(readme_block(WATCH).starts_with(&format!("$ {WATCH}\n")));
+    // A watch would never end.
+    let get = WATCH.trim_end_matches(" --watch");
+    let images = documented_commands(INSTALL, "Images");
+    let commands = format!("{images}{}{get}", readme_block("helm install"))
         .replace("REGISTRY", REGISTRY)
         .replace("KEY_ID=…", &format!("KEY_ID={}", cluster.s3.access_key()))
         .replace("ACCESS_KEY=…", &format!("ACCESS_KEY={}", cluster.s3.secret_key()));
-    // It would never end.
-    assert!(commands.ends_with(" --watch\n"), "{commands}");
-    let commands = commands.trim_end().trim_end_matches(" --watch");
     let home = checkout.path();
-    let printed = paste(cluster, home, commands, STEP_TIMEOUT).await;
+    let printed = paste(cluster, home, &commands, STEP_TIMEOUT).await.unwrap();
     assert!(printed.contains("vocals"), "{printed}");
     let docker_log = fs::read_to_string(checkout.join("docker.log")).unwrap();
     for program in ["worker", "operator"] {
@@ -75,14 +75,13 @@ fn checkout(changes: &[(&str, String)]) -> TempDirectory {
     let directory = TempDirectory::new().unwrap();
     let repository = Path::new(REPOSITORY);
     symlink(repository.join("charts"), directory.join("charts")).unwrap();
-    let mut pool = fs::read_to_string(repository.join(SAMPLE)).unwrap();
+    let mut pool = readme_block("kind: SeparationPool");
+    assert_eq!(pool.lines().count(), 11, "{pool}");
     for (written, real) in changes {
         assert!(pool.contains(written), "{written} is not in {pool}");
         pool = pool.replace(written, real);
     }
-    let sample = directory.join(SAMPLE);
-    fs::create_dir_all(sample.parent().unwrap()).unwrap();
-    fs::write(sample, pool).unwrap();
+    fs::write(directory.join("pool.yaml"), pool).unwrap();
     fs::create_dir(directory.join("bin")).unwrap();
     let docker = directory.join("bin/docker");
     fs::write(&docker, DOCKER).unwrap();

@@ -1,12 +1,16 @@
 //! Installing, upgrading, rolling back and uninstalling the release keeps pools and their tasks.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use separation_scenarios::{Outcome, Pool, PoolOptions, System};
-use separation_testbed::{ClusterOptions, Release, TempDirectory, chart_with_crd};
+use separation_testbed::{ClusterOptions, PodHistory, Release, TempDirectory, chart_with_crd};
 use serde_json::{Value, json};
 
 use crate::is_skipped;
+
+/// The chart of the previous release; CONTRIBUTING.md describes how a release replaces it.
+const PREVIOUS_CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/previous-chart");
 
 /// The CRD of SeparationPool.
 const CRD_PATH: &str =
@@ -21,7 +25,7 @@ async fn pools_keep_working_through_upgrade_rollback_and_uninstall() {
     let cluster = &system.cluster;
     let directory = TempDirectory::new().unwrap();
     let older = Release {
-        chart: chart_with_crd(&directory, without_max_crashes).unwrap(),
+        chart: chart_with_crd(Path::new(PREVIOUS_CHART), &directory, without_max_crashes).unwrap(),
         ..Release::default()
     };
     older.install(cluster, &System::values()).await.unwrap();
@@ -36,12 +40,20 @@ async fn pools_keep_working_through_upgrade_rollback_and_uninstall() {
     let pods = pools.map(|pool| cluster.watch_pods(&pool.namespace));
     let mut tasks = [BTreeSet::new(), BTreeSet::new()];
 
-    // Upgrade, from an older CRD with stored pools, and rollback, in the middle of tasks.
+    // Upgrade, from the previous chart and an older CRD with stored pools, and rollback to them, in the middle of tasks.
     let holds = pools.map(|pool| pool.hold().unwrap());
+    let mut workers = [Vec::new(), Vec::new()];
     for (index, pool) in pools.into_iter().enumerate() {
         tasks[index].insert(pool.submit(1.0, 1).await.unwrap());
-        pool.busy_processors(&pods[index], 1).await;
+        workers[index] = pool.busy_processors(&pods[index], 1).await;
+        workers[index].sort();
     }
+    let check_workers = || {
+        for (index, pool) in pools.into_iter().enumerate() {
+            let remaining = remaining_processors(pool, &pods[index]);
+            assert_eq!(remaining, workers[index], "workers are unchanged");
+        }
+    };
     let mut debug = System::values();
     debug["settings"] = json!({"logLevel": "debug"});
     let more = json!({"processor": {"maxCrashes": 5}});
@@ -49,16 +61,12 @@ async fn pools_keep_working_through_upgrade_rollback_and_uninstall() {
     assert_eq!(max_crashes(&first).await, json!(null));
     system.release.install(cluster, &debug).await.unwrap();
     assert_eq!(max_crashes(&first).await, json!(3));
-    system.release.install(cluster, &System::values()).await.unwrap();
     system.release.roll_back(cluster).await.unwrap();
+    assert_eq!(max_crashes(&second).await, json!(null), "the older CRD");
+    check_workers();
+    system.release.install(cluster, &System::values()).await.unwrap();
     assert_eq!(max_crashes(&second).await, json!(3));
-    for (index, pool) in pools.into_iter().enumerate() {
-        let processors = pool.processors(&pods[index]);
-        assert!(
-            processors.iter().all(|pod| !pod.is_terminating()),
-            "workers are unchanged"
-        );
-    }
+    check_workers();
     drop(holds);
     for (index, pool) in pools.into_iter().enumerate() {
         pool.wait_for_all_webhooks(&tasks[index]).await;
@@ -110,7 +118,16 @@ async fn pools_keep_working_through_upgrade_rollback_and_uninstall() {
     check_rights_only_in(&system, &scoped, &first.namespace).await;
 }
 
-/// Makes a CRD version without this field.
+/// The names of the processors that are not terminating, sorted.
+fn remaining_processors(pool: &Pool<'_>, pods: &PodHistory) -> Vec<String> {
+    let mut processors = pool.processors(pods);
+    processors.retain(|pod| !pod.is_terminating());
+    let mut names: Vec<_> = processors.iter().map(|pod| pod.name().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Makes a CRD without this field, so that the upgrade of the CRD shows.
 fn without_max_crashes(crd: &mut Value) {
     let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
     for role in ["processor", "uploader"] {

@@ -77,12 +77,18 @@ pub(super) fn environment(locations: &Locations, provider: Provider) -> Result<E
     Ok(environment)
 }
 
-/// `ORT_DYLIB_PATH` if set; else the program's directory; else the cache that `cargo xtask setup` fills.
+/// `ORT_DYLIB_PATH` if set; else the program's directory; else the Python package of this version that pip installed with
+/// the program; else the cache that `cargo xtask setup` fills.
 fn find(locations: &Locations, provider: Provider) -> Result<PathBuf, LibraryError> {
     if let Some(given) = &locations.onnx_runtime {
         return Ok(given.clone());
     }
     let next_to_program = locations.program_dir.iter().map(|dir| dir.join(LIBRARY_NAME));
+    let packaged = locations.python_packages.iter().map(|packages| {
+        packages
+            .join("onnxruntime/capi")
+            .join(format!("{LIBRARY_NAME}.{RUNTIME_VERSION}"))
+    });
     let build = match provider {
         Provider::Cpu => "cpu",
         Provider::Cuda => "cuda",
@@ -93,7 +99,7 @@ fn find(locations: &Locations, provider: Provider) -> Result<PathBuf, LibraryErr
             .join(build)
             .join(LIBRARY_NAME)
     });
-    let candidates: Vec<PathBuf> = next_to_program.chain(cached).collect();
+    let candidates: Vec<PathBuf> = next_to_program.chain(packaged).chain(cached).collect();
     match candidates.iter().find(|path| path.is_file()) {
         Some(found) => Ok(found.clone()),
         None => Err(LibraryError::NotFound {
@@ -144,11 +150,12 @@ mod tests {
     }
 
     #[test]
-    fn the_given_path_wins_then_the_program_then_the_cache() {
-        let (program, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fn the_given_path_wins_then_the_program_then_the_python_package_then_the_cache() {
+        let [program, python, cache] = [(); 3].map(|()| tempfile::tempdir().unwrap());
         let mut locations = Locations {
             onnx_runtime: Some("/given/lib.so".into()),
             program_dir: Some(program.path().into()),
+            python_packages: vec![python.path().into()],
             cache_dir: Some(cache.path().into()),
             ..Locations::default()
         };
@@ -164,6 +171,17 @@ mod tests {
             find(&locations, Provider::Cpu).unwrap(),
             cached.join(LIBRARY_NAME)
         );
+        let packaged = python.path().join("onnxruntime/capi");
+        fs::create_dir_all(&packaged).unwrap();
+        // A package of another version is not used.
+        fs::write(packaged.join("libonnxruntime.so.1.0.0"), "").unwrap();
+        assert_eq!(
+            find(&locations, Provider::Cpu).unwrap(),
+            cached.join(LIBRARY_NAME)
+        );
+        let packaged = packaged.join(format!("libonnxruntime.so.{RUNTIME_VERSION}"));
+        fs::write(&packaged, "").unwrap();
+        assert_eq!(find(&locations, Provider::Cpu).unwrap(), packaged);
         fs::write(program.path().join(LIBRARY_NAME), "").unwrap();
         assert_eq!(
             find(&locations, Provider::Cpu).unwrap(),

@@ -3,6 +3,7 @@
 
 mod events;
 mod kubectl;
+mod name_server;
 mod pods;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 pub use self::events::Event;
+pub use self::name_server::NameServer;
 pub use self::pods::{ContainerExit, Pod, PodHistory};
 
 use crate::{ControlPlane, ControlPlaneOptions, Kafka, KafkaOptions, Machine, Node, S3Server, Sts};

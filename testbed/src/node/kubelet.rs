@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{MachineNetwork, runtime};
 
-/// The pods' resolv.conf. Its address has no name server, so that lookups fail immediately.
+/// The pods' resolv.conf. Unless a test starts a name server at this address, lookups fail immediately.
 pub(super) fn name_servers(network: MachineNetwork) -> String {
     format!("nameserver {}\n", network.host_address())
 }
@@ -36,7 +36,7 @@ pub(super) fn settings(network: MachineNetwork, group: &str, ca: &Path, name_ser
         "oomScoreAdj": 0,
         "makeIPTablesUtilChains": false,
         "resolvConf": name_servers,
-        // The default name server of pods, which does not exist either.
+        // The default name server of pods: the same.
         "clusterDNS": [network.host_address()],
         "clusterDomain": "cluster.local",
         "serializeImagePulls": false,

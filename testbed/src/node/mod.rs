@@ -2,8 +2,8 @@
 //! [`ControlPlane`] that was created for it.
 //!
 //! Pods reach servers at [`MachineNetwork::host_address`] and the API server at 10.96.0.1; pods are reachable at their
-//! addresses. Images are never pulled: [`Node::import`] imports them. There is no name server and no route
-//! out of this machine.
+//! addresses. Images are never pulled: [`Node::import`] imports them. There is no route out of this machine, and no name
+//! server unless [`crate::Cluster::start_name_server`] starts one.
 
 mod kubelet;
 mod logs;
@@ -123,6 +123,16 @@ impl Node {
         self.run_ctr(ctr)
             .await
             .with_context(|| format!("cannot import {} into the node", archive.display()))
+    }
+
+    /// Imports the image of a server, `kafka` or `versitygw`, and returns its name.
+    ///
+    /// # Errors
+    /// If it is missing, or as [`Self::import`].
+    pub async fn import_server(&self, server: &str) -> Result<String> {
+        let image = NodeComponents::server_image(server)?;
+        self.import(&image.archive).await?;
+        Ok(image.name)
     }
 
     /// The words of a command equivalent to [`Self::import`], for use by another process; the archive is the

@@ -19,7 +19,12 @@ pub(super) fn settings(network: MachineNetwork, kubeconfig: &Path) -> Value {
         "oomScoreAdj": 0,
         // The size of the connection tracking table is a setting of the complete system.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-        // Tests expect changes of services to apply immediately.
-        "nftables": {"minSyncPeriod": "100ms"},
+        "nftables": {
+            // Pods are ports of one bridge. Without br_netfilter, a pod's response to another pod would stay on the bridge
+            // and have the pod's address in place of the service's.
+            "masqueradeAll": true,
+            // Tests expect changes of services to apply immediately.
+            "minSyncPeriod": "100ms",
+        },
     })
 }

@@ -93,6 +93,7 @@ impl App {
             Arc::clone(&settings),
             replica.clone(),
             Arc::new(|| unix_time().as_secs()),
+            self.metrics.clone(),
         );
         let overdue = Overdue {
             store: store.clone(),

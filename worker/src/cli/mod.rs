@@ -2,6 +2,8 @@
 
 mod api;
 mod bench_model;
+mod check;
+mod completions;
 mod dead_letter;
 mod dead_letters;
 mod download_display;
@@ -36,7 +38,7 @@ mod webhooks;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use separation_contract::allocator::{Arenas, limit_retained_memory};
 
 use failure::{EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, Failure};
@@ -73,6 +75,10 @@ enum Command {
     Keys(keys::KeysArguments),
     /// List, describe, fetch and check models
     Models(Box<models::ModelsArguments>),
+    /// Check that a worker could process messages: Kafka, storage, the model and the GPU
+    Check(Box<check::CheckArguments>),
+    /// Print a script with which a shell completes commands and options
+    Completions(completions::CompletionsArguments),
     /// Run a model alone, to measure it
     #[command(hide = true)]
     BenchModel(bench_model::BenchModelArguments),
@@ -99,6 +105,8 @@ pub fn run(started_at: Instant) -> ExitCode {
         Command::Webhooks(arguments) => webhooks::run(&arguments),
         Command::Keys(arguments) => keys::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
         Command::BenchModel(arguments) => bench_model::run(&arguments),
     };
     match done {

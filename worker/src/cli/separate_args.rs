@@ -24,7 +24,7 @@ const ALL_STEMS: &str = "all";
 
 const EXAMPLES: &str = "\
 Examples:
-  separation-worker separate song.mp3 --output-dir stems
+  separation-worker separate song.mp3
   separation-worker separate *.flac --output-dir stems --format flac --bit-depth 24
   separation-worker separate song.wav --output-dir stems --model UVR-MDX-NET-Inst_HQ_4.onnx --stems instrumental
   separation-worker separate song.wav --output-dir stems --model builtin
@@ -51,7 +51,7 @@ pub(super) struct SeparateArguments {
 
     /// Directory for the stems; created if missing, existing stems are replaced; stems of a searched directory keep its
     /// sub-directories
-    #[arg(long, short, value_name = "DIR")]
+    #[arg(long, short, value_name = "DIR", default_value = "stems")]
     pub(super) output_dir: PathBuf,
 
     /// Path of each stem below --output-dir, without its extension; {name} is the song's file name without its extension

@@ -24,7 +24,7 @@ use crate::service::{Activity, Exit, Service, Shutdown};
 use crate::settings::{ConsumedRole, ConsumerArguments, ConsumerSettings, KafkaArguments, KafkaSettings};
 use crate::storage::StorageError;
 use crate::telemetry::Metrics;
-use crate::work::{HoldableStep, Role, WorkError};
+use crate::work::{Dependency, HoldableStep, Role, WorkError};
 
 /// Time that a graceful shutdown waits for a model that is loading; large models take ten seconds.
 const LOADING_LIMIT: Duration = Duration::from_secs(30);
@@ -214,14 +214,19 @@ async fn create_role<R>(
             Ok(role) => return Ok(role),
             Err(error) => error,
         };
-        let storage = error.downcast_ref().and_then(StorageError::dependency);
-        let model = || error.downcast_ref().and_then(ModelError::dependency);
-        let download = || error.downcast_ref().and_then(ModelStoreError::dependency);
-        let Some(dependency) = storage.or_else(model).or_else(download) else {
+        let Some(dependency) = dependency_of(&error) else {
             return Err(error);
         };
         start.failed(&WorkError::held(dependency, format!("{error:#}")), Instant::now());
         failures += 1;
         tokio::time::sleep(START_BACKOFF.after(failures)).await;
     }
+}
+
+/// The dependency that refused or failed while a role was created, if one is the cause.
+pub(super) fn dependency_of(error: &anyhow::Error) -> Option<Dependency> {
+    let storage = error.downcast_ref().and_then(StorageError::dependency);
+    let model = || error.downcast_ref().and_then(ModelError::dependency);
+    let download = || error.downcast_ref().and_then(ModelStoreError::dependency);
+    storage.or_else(model).or_else(download)
 }

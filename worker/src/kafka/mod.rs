@@ -1,8 +1,10 @@
 //! Kafka clients for the roles: a consumer that processes one message at a time, a producer, and the placement of
-//! messages on partitions; for the command line, the lag of a group and the messages of a topic.
+//! messages on partitions; for the command line, the lag of a group, the messages of a topic, and whether the credentials
+//! suffice.
 //!
 //! Handles groups, partitions and offsets, not tasks or audio. Exposes no type of librdkafka except `KafkaError`.
 
+mod access;
 mod admission;
 mod callbacks;
 mod client;
@@ -25,6 +27,7 @@ mod topic_reader;
 mod topics;
 mod trailing;
 
+pub use access::check_role_access;
 pub use admission::Refusal;
 pub use commit::CommitTry;
 pub use committed::CommittedState;

@@ -195,7 +195,13 @@ fn separate_within(
             }
         };
         let settings = settings(limits.options.format);
-        separator.separate(&input.path, outputs, &settings, &mut report, &control)
+        let begin = Instant::now();
+        let done = separator.separate(&input.path, outputs, &settings, &mut report, &control);
+        if let Ok(song) = &done {
+            let audio_seconds = song.frames as f64 / f64::from(SAMPLE_RATE_HZ);
+            context.metrics().separated(audio_seconds, begin.elapsed());
+        }
+        done
     };
     let done = separate();
     (done, frames)

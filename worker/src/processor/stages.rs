@@ -32,7 +32,7 @@ impl Processor {
             Ok(self.scratch.begin(attempt).await?)
         })
         .await?;
-        let input = retry_transient(context, "stage_in", || async {
+        let input = retry_transient(context, "fetch", || async {
             match self.staging.stage_in(&task.audio_path, &scratch).await {
                 Err(error) if error.is_full_scratch() && scratch.fills_its_disk(0).await? => {
                     Err(WorkError::new(ErrorClass::Permanent, error))
@@ -117,7 +117,7 @@ impl Processor {
         // Once sent, the manifest may be published whatever the response is, and another worker may have published a
         // result that names these stems.
         let manifest_sent = AtomicBool::new(false);
-        let published = retry_transient(context, "show", || async {
+        let published = retry_transient(context, "publish_manifest", || async {
             context.point("stored").await?;
             context.confirm().await?;
             manifest_sent.store(true, Ordering::Relaxed);

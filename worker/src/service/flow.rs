@@ -21,6 +21,7 @@ use super::failure::{FailureDecision, decide};
 use super::outcome::MessageOutcome;
 use super::record::Record;
 use super::{Service, ServiceError};
+use crate::clock::unix_time;
 use crate::error::ErrorClass;
 use crate::faults;
 use crate::kafka::{CommitError, CommittedState, Consumer, Message, Position};
@@ -259,6 +260,9 @@ impl<'s, R: Role> Flow<'s, R> {
         if attempts >= self.service.settings.max_attempts {
             return self.give_up_crashing(task, &message, attempts).await;
         }
+        if attempts == 0 {
+            self.record_queue_wait();
+        }
         self.record.start();
         if confirmed_at.is_none() {
             self.record.write_changed().await?;
@@ -278,6 +282,15 @@ impl<'s, R: Role> Flow<'s, R> {
                 Ok(MessageOutcome::Done)
             }
             Err(error) => self.handle_failure(task, &message, &error).await,
+        }
+    }
+
+    /// Records how long the message was queued: no time if the producer's clock is ahead of this worker's.
+    fn record_queue_wait(&self) {
+        let published = self.message.timestamp_ms.and_then(|ms| u64::try_from(ms).ok());
+        if let Some(published) = published {
+            let wait = unix_time().saturating_sub(Duration::from_millis(published));
+            self.service.metrics.queued(wait);
         }
     }
 

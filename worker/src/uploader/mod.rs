@@ -272,14 +272,15 @@ impl Uploader {
                 Ok(self.webhook.deliver(hook_url, &content, context.trace).await)
             })
             .await?;
-        let webhook = match delivered {
-            Ok(()) => WebhookState::Delivered,
+        let (webhook, outcome) = match delivered {
+            Ok(()) => (WebhookState::Delivered, "delivered"),
             Err(error) => {
                 let problem = crate::work::chain(&error);
                 tracing::error!(task_uuid = %manifest.task_uuid, error = problem, "The webhook failed; not retried");
-                WebhookState::Failed
+                (WebhookState::Failed, "failed")
             }
         };
+        context.metrics().webhook(outcome);
         Ok(Some(manifest.with_webhook_state(webhook)))
     }
 

@@ -95,7 +95,8 @@ impl WorkContext {
         self.deadlines().deadline += held;
     }
 
-    pub(super) fn metrics(&self) -> &Metrics {
+    /// The worker's metrics.
+    pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 

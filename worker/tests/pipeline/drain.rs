@@ -182,7 +182,14 @@ async fn processed_messages_are_counted() {
         "separation_dead_letters_total{reason=\"malformed\"} 1",
         "separation_rebalances_total{kind=\"assigned\"} 1",
         "separation_task_seconds_count{outcome=\"done\"} 2",
+        "separation_queue_wait_seconds_count 3",
+        "separation_stage_seconds_count{stage=\"fetch\"} 3",
         "separation_stage_seconds_count{stage=\"separate\"} 3",
+        "separation_stage_seconds_count{stage=\"store\"} 2",
+        "separation_stage_seconds_count{stage=\"publish_manifest\"} 2",
+        "separation_stage_seconds_count{stage=\"publish\"}",
+        // Two songs of a tenth of a second.
+        "separation_audio_seconds_total 0.2",
         "separation_commits_total{result=\"committed\"}",
         "separation_busy 0",
     ];

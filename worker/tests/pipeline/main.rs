@@ -7,8 +7,10 @@
 #![allow(clippy::print_stderr, reason = "long tests print their progress")]
 
 mod access_log;
+mod alerts;
 mod authentication;
 mod brokers;
+mod check;
 mod crashes;
 mod dead_letters;
 mod disk;

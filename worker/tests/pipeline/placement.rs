@@ -170,7 +170,8 @@ async fn three_simultaneous_tasks_are_placed_on_three_idle_processors() {
         }
         std::fs::remove_file(&hold).unwrap();
         rig.tasks_committed().await;
-        tokio::time::sleep(READING_AGE).await;
+        // The reading from before these tasks is in use until then.
+        tokio::time::sleep(READING_AGE * 2).await;
     }
     panic!(
         "never three tasks on idle processors: {:?}",

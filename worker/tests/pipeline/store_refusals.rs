@@ -129,7 +129,7 @@ async fn refusals_by_the_store_during_100_tasks_fail_none() {
 }
 
 /// A proxy that refuses every request while the flag is set.
-async fn refusing(rig: &Rig) -> (FaultProxy, Arc<AtomicBool>) {
+pub(crate) async fn refusing(rig: &Rig) -> (FaultProxy, Arc<AtomicBool>) {
     let refuses = Arc::new(AtomicBool::new(true));
     let still = Arc::clone(&refuses);
     let proxy = FaultProxy::start(rig.s3.address(), move |_| {

@@ -195,7 +195,7 @@ async fn one_idempotency_key_has_one_task_whichever_replica_is_killed() {
 }
 
 /// Stores a task that ended and whose webhook is due.
-async fn schedule_webhook(rig: &Rig) -> TaskId {
+pub(crate) async fn schedule_webhook(rig: &Rig) -> TaskId {
     let tasks = rig.task_store().await;
     let id = TaskId::parse(&uuid::Uuid::new_v4().to_string()).unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();

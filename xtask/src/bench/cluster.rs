@@ -1,14 +1,18 @@
 //! End-to-end benchmarks on a real cluster: work lost while each component around the workers fails and while workers
-//! are evicted, time from a message at zero pods to its task's start, in total and by stage, and the size of the images.
+//! are evicted, time from a message at zero pods to its task's start, in total and by stage, a scale-up for many songs,
+//! start and song of the image of `local`, alerts without faults, and the size of the images.
 //!
 //! The measurements are made by the benchmark of the scenarios package.
+
+use std::collections::BTreeMap;
+use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
 use super::context::Bench;
 use super::figures::{Section, Spread};
-use crate::images::{self, ImageProfile, MAX_BYTES, TAG};
+use crate::images::{self, ImageProfile, Recipe, TAG};
 use crate::{process, test};
 
 #[derive(Debug, Deserialize)]
@@ -39,6 +43,36 @@ struct Stage {
     name: String,
     /// One for each run.
     seconds: Vec<f64>,
+}
+
+/// The file in the directory of the document's images that has the complete [`Recording::watch`].
+const RECORDING: &str = "scale-up.txt";
+
+#[derive(Debug, Deserialize)]
+struct Recording {
+    /// Output of kubectl.
+    watch: String,
+    replicas_seconds: f64,
+    webhooks_seconds: f64,
+    no_pods_seconds: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct LocalImage {
+    /// From the start of each container to its first response.
+    start_seconds: Vec<f64>,
+    /// From a song to its stems.
+    song_seconds: Vec<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct HealthyHour {
+    minutes: u64,
+    tasks: usize,
+    /// Seconds by alert.
+    fired: BTreeMap<String, f64>,
+    /// Seconds by alert.
+    pending: BTreeMap<String, f64>,
 }
 
 pub(super) fn faults(bench: &Bench<'_>) -> Result<Section> {
@@ -143,10 +177,88 @@ pub(super) fn reaction_stages(bench: &Bench<'_>) -> Result<Section> {
     })
 }
 
+pub(super) fn recording(bench: &Bench<'_>) -> Result<Section> {
+    prepare(bench, ImageProfile::Dist)?;
+    let found: Recording = measure(bench, &["recording"])?;
+    println!("{}", found.watch);
+    if let Some(images) = &bench.images {
+        let path = images.join(RECORDING);
+        fs::write(&path, &found.watch).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let row = |what: &str, seconds: f64| vec![what.to_owned(), format!("{seconds:.1}")];
+    Ok(Section {
+        title: "Cluster: 24 songs",
+        text: format!(
+            "Seconds from the first of 24 messages at zero pods, each with a song of 60 s on a partition of its own, with the              default model, at most 24 processors and scale-down after 15 s. All pods share this machine.              [Output of `kubectl get seppool --watch`](images/{RECORDING}); README.md has an excerpt."
+        ),
+        header: vec!["until", "s"],
+        rows: vec![
+            row("the Deployment has 24 replicas", found.replicas_seconds),
+            row(
+                "the stems of all songs are stored and webhooks delivered",
+                found.webhooks_seconds,
+            ),
+            row("no pod is left", found.no_pods_seconds),
+        ],
+    })
+}
+
+pub(super) fn local_image(bench: &Bench<'_>) -> Result<Section> {
+    prepare_images(bench, ImageProfile::Dist, &images::ALL)?;
+    let found: LocalImage = measure(bench, &["local-image"])?;
+    let runs = found.start_seconds.len();
+    Ok(Section {
+        title: "Cluster: the image of `local`",
+        text: format!(
+            "Seconds from the start of the container to the first response of its API, and from a song of 10 s to its stems \
+             with the commands of [local.md](local.md) and the default model, in {runs} containers. Target: at most 5 s and \
+             10 s."
+        ),
+        header: vec!["", "min", "median", "max"],
+        rows: vec![
+            Spread::row("first response", found.start_seconds, 1)?,
+            Spread::row("stems of a song", found.song_seconds, 1)?,
+        ],
+    })
+}
+
+pub(super) fn healthy_hour(bench: &Bench<'_>) -> Result<Section> {
+    prepare(bench, ImageProfile::Dist)?;
+    let minutes = bench.minutes.to_string();
+    let found: HealthyHour = measure(bench, &["healthy-hour", "--minutes", &minutes])?;
+    let mut rows = vec![
+        vec!["alerts that fired".to_owned(), found.fired.len().to_string()],
+        vec![
+            "alerts whose expression gave a series, but not for long enough to fire".to_owned(),
+            found.pending.len().to_string(),
+        ],
+    ];
+    for (state, alerts) in [("fired", found.fired), ("pending", found.pending)] {
+        let seconds = alerts.into_iter().map(|(alert, seconds)| {
+            vec![
+                format!("{alert}: seconds in which it was {state}"),
+                format!("{seconds:.0}"),
+            ]
+        });
+        rows.extend(seconds);
+    }
+    Ok(Section {
+        title: "Cluster: alerts without faults",
+        text: format!(
+            "{} tasks in {} minutes, one every 5 s, on 12 partitions and up to 3 processors; Prometheus scrapes every second. \
+             The run fails if a task is lost or repeated, or a pod fails. Target: no alert fires.",
+            found.tasks, found.minutes
+        ),
+        header: vec!["", "figure"],
+        rows,
+    })
+}
+
 pub(super) fn image_sizes(bench: &Bench<'_>) -> Result<Section> {
-    let images = images::build(bench.project, ImageProfile::Dist, TAG)?;
-    let rows = images.iter().zip(MAX_BYTES).map(|(image, (_, max_bytes))| {
-        let [size, max_bytes] = [image.bytes()?, max_bytes].map(|bytes| format!("{:.0}", bytes as f64 / 1e6));
+    let images = images::build(bench.project, ImageProfile::Dist, &images::ALL, TAG)?;
+    let rows = images.iter().zip(images::ALL).map(|(image, recipe)| {
+        let [size, max_bytes] =
+            [image.bytes()?, recipe.max_bytes].map(|bytes| format!("{:.0}", bytes as f64 / 1e6));
         Ok(vec![image.name.clone(), size, max_bytes])
     });
     Ok(Section {
@@ -157,12 +269,17 @@ pub(super) fn image_sizes(bench: &Bench<'_>) -> Result<Section> {
     })
 }
 
-/// Installs the components of a cluster and builds the images of this profile.
+/// Installs the components of a cluster and builds its images, of this profile.
 fn prepare(bench: &Bench<'_>, profile: ImageProfile) -> Result<()> {
+    prepare_images(bench, profile, &images::FOR_CLUSTERS)
+}
+
+/// The same for these images.
+fn prepare_images(bench: &Bench<'_>, profile: ImageProfile, recipes: &[Recipe]) -> Result<()> {
     if let Some(reason) = test::install(bench.project)? {
         bail!("this machine cannot run a Kubernetes node: {reason}");
     }
-    images::build(bench.project, profile, TAG).map(drop)
+    images::build(bench.project, profile, recipes, TAG).map(drop)
 }
 
 /// Runs one scenario of the cluster benchmark with the latest images and parses its output.

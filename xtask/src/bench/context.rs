@@ -27,6 +27,8 @@ pub(super) struct Bench<'p> {
     pub(super) threads: String,
     /// A recorded trace of arriving tasks.
     pub(super) trace: Option<PathBuf>,
+    /// Length of the load without faults, in minutes.
+    pub(super) minutes: u64,
     /// Directory of the document's images; none if no document is written.
     pub(super) images: Option<PathBuf>,
 }
@@ -43,6 +45,7 @@ impl<'p> Bench<'p> {
             mixes: OnceCell::new(),
             threads: cores.to_string(),
             trace: None,
+            minutes: 60,
             images: None,
         })
     }

@@ -17,7 +17,7 @@ pub(super) struct Measured {
 impl Measured {
     /// The current date and the version of the checkout.
     pub(super) fn now(project: &Project) -> Result<Self> {
-        let commit = process::read(project.command("git").args(["describe", "--always", "--dirty"]))?;
+        let commit = process::read(project.git().args(["describe", "--always", "--dirty"]))?;
         let date = process::read(project.command("date").args(["--utc", "+%Y-%m-%d"]))?;
         Ok(Self {
             commit: commit.trim().to_owned(),

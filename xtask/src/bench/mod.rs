@@ -49,6 +49,9 @@ pub(crate) struct Options {
     /// trace]
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Length of the healthy hour
+    #[arg(long, value_name = "MINUTES", default_value = "60", value_parser = clap::value_parser!(u64).range(1..))]
+    minutes: u64,
     /// With --musdb: name of an installed model, or a file [default: the default model]
     #[arg(long, value_name = "NAME|FILE", requires = "musdb")]
     model: Option<PathBuf>,
@@ -83,6 +86,9 @@ enum Scenario {
     Evictions,
     ClusterStart,
     ReactionStages,
+    Recording,
+    LocalImage,
+    HealthyHour,
     ImageSizes,
     Demo,
 }
@@ -103,6 +109,7 @@ pub(crate) fn bench(project: &Project, options: &Options) -> Result<()> {
     let trace = options.trace.as_ref().map(std::path::absolute).transpose();
     let mut bench = Bench::prepare(project)?;
     bench.trace = trace.context("no current directory")?;
+    bench.minutes = options.minutes;
     bench.images = (!options.print).then(|| project.path(IMAGES));
     let measured = Measured::now(project)?;
     let every = Scenario::value_variants();
@@ -162,6 +169,9 @@ fn run(bench: &Bench<'_>, scenario: Scenario) -> Result<Section> {
         Scenario::Evictions => cluster::evictions(bench),
         Scenario::ClusterStart => cluster::start(bench),
         Scenario::ReactionStages => cluster::reaction_stages(bench),
+        Scenario::Recording => cluster::recording(bench),
+        Scenario::LocalImage => cluster::local_image(bench),
+        Scenario::HealthyHour => cluster::healthy_hour(bench),
         Scenario::ImageSizes => cluster::image_sizes(bench),
         Scenario::Demo => demo::measure(bench),
     }

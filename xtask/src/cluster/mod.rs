@@ -112,7 +112,7 @@ fn load(project: &Project, options: &Load) -> Result<()> {
     } else {
         ImageProfile::Tests
     };
-    let built = images::build(project, profile, &options.tag)?;
+    let built = images::build(project, profile, &images::FOR_CLUSTERS, &options.tag)?;
     if state.kubeconfig.is_some() {
         sample_setup::install(project, &directory, &state, &built)?;
     } else {

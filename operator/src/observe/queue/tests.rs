@@ -11,17 +11,17 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// A group that reads one partition.
 struct Fixture {
     history: QueueHistory,
-    deadline: Duration,
+    start_deadline: Option<Duration>,
     now: Moment,
     offsets: TopicOffsets,
     lag: Lag,
 }
 
 impl Fixture {
-    fn new(deadline: Duration) -> Self {
+    fn new(start_deadline: impl Into<Option<Duration>>) -> Self {
         Self {
             history: QueueHistory::default(),
-            deadline,
+            start_deadline: start_deadline.into(),
             now: Moment::from_millis(100_000_000),
             offsets: TopicOffsets {
                 identity: TopicIdentity::default(),
@@ -49,7 +49,7 @@ impl Fixture {
         }];
         let without_ages = self
             .history
-            .record(&self.offsets, &self.lag, self.deadline, self.now);
+            .record(&self.offsets, &self.lag, self.start_deadline, self.now);
         !without_ages.is_empty()
     }
 
@@ -158,6 +158,39 @@ fn messages_of_a_first_reading_without_lag_are_asked_for_once_the_lag_is_known()
 }
 
 #[test]
+fn a_partition_that_no_longer_exists_has_no_queue() {
+    let mut group = Fixture::new(None);
+    group.read(0, 2);
+    group.check(&[(0, 2)]);
+    group.offsets.partitions.clear();
+    group.lag = Lag::Known(LagByPartition::default());
+    group
+        .history
+        .record(&group.offsets, &group.lag, None, group.now + INTERVAL);
+    group.check(&[]);
+}
+
+#[test]
+fn without_a_deadline_the_oldest_message_is_exact_in_bounded_memory_and_no_ages_are_asked_for() {
+    let mut group = Fixture::new(None);
+    assert!(!group.read(0, 1));
+    let first = group.now;
+    for end in 2..=10_000 {
+        assert!(!group.read(0, end));
+    }
+    assert_eq!(group.arrivals()[0].0, first);
+    assert!(group.arrivals().len() <= SPREAD_STEPS);
+    // Half of the messages are committed.
+    group.read(5_000, 10_000);
+    let oldest = group.arrivals()[0].0;
+    let readings = |number: u32| first + INTERVAL * number;
+    assert!(
+        (readings(5_000)..=readings(5_500)).contains(&oldest),
+        "{oldest:?}"
+    );
+}
+
+#[test]
 fn memory_is_bounded_and_arrivals_within_two_deadlines_are_exact_to_a_64th_of_it() {
     for deadline in [DEADLINE, 60 * DEADLINE] {
         let mut group = Fixture::new(deadline);
@@ -168,7 +201,8 @@ fn memory_is_bounded_and_arrivals_within_two_deadlines_are_exact_to_a_64th_of_it
             arrived.push(group.now);
         }
         let arrivals = group.arrivals();
-        assert!(arrivals.len() <= MAX_STEPS, "{}", arrivals.len());
+        let most = SPREAD_STEPS + NEWEST_STEPS;
+        assert!(arrivals.len() <= most, "{}", arrivals.len());
         let each = arrivals
             .iter()
             .flat_map(|(at, messages)| std::iter::repeat_n(*at, usize::try_from(*messages).expect("few")));

@@ -82,6 +82,7 @@ fn settings() -> WorkerSettings {
     WorkerSettings {
         model: crate::plan::Model::named("builtin"),
         image: "worker:test".into(),
+        image_pull_secrets: Vec::new(),
         allowed: BTreeSet::new(),
         audiences: BTreeSet::new(),
     }

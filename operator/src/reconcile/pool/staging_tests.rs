@@ -42,6 +42,7 @@ fn settings() -> WorkerSettings {
     WorkerSettings {
         model: Model::named("builtin"),
         image: "worker".into(),
+        image_pull_secrets: Vec::new(),
         allowed: BTreeSet::new(),
         audiences: BTreeSet::new(),
     }

@@ -78,6 +78,7 @@ fn settings() -> Arc<WorkerSettings> {
     Arc::new(WorkerSettings {
         model: Model::named("builtin"),
         image: "worker".into(),
+        image_pull_secrets: Vec::new(),
         allowed: BTreeSet::new(),
         audiences: BTreeSet::new(),
     })
@@ -220,6 +221,28 @@ fn learned_times_are_those_of_the_leader_before_also_of_a_disabled_role() {
             assert_eq!(pool.state.role_ref(role).learning.summary().tasks, 700);
         }
     }
+}
+
+#[test]
+fn a_disabled_role_has_no_metrics_and_one_that_is_not_read_has_unknown_lag() {
+    let mut pool = UnreadPool::new(&json!({}), &json!({}));
+    let plan = pool.state.plan.clone().expect("a plan");
+    let metrics = Metrics::new();
+    let lag_known = || {
+        let series = r#"separation_pool_lag_known{namespace="media",pool="vocals",role="processor"} "#;
+        let text = String::from_utf8(metrics.text()).expect("text");
+        text.lines()
+            .find_map(|line| line.strip_prefix(series).map(str::to_owned))
+    };
+    read_group(&mut pool.state, &plan, None);
+    pool.state.update_metrics(Role::Processor, &metrics, NOW);
+    assert_eq!(lag_known().as_deref(), Some("1"));
+    pool.state.stop_reading();
+    assert_eq!(lag_known().as_deref(), Some("0"));
+    let disabled = UnreadPool::new(&json!({"enabled": false}), &json!({}));
+    pool.state.plan = disabled.state.plan;
+    pool.state.update_metrics(Role::Processor, &metrics, NOW);
+    assert_eq!(lag_known(), None);
 }
 
 /// A pool that has initialized the offsets of its group, which other pools name too.

@@ -5,7 +5,8 @@ use k8s_openapi::jiff::Timestamp;
 use super::*;
 use crate::crd::{InitialOffset, from_yaml};
 use crate::decide::{
-    CostAnnotation, LagByPartition, Member, MemberWork, Pod, PodName, PodState, PodStatus, Reason, scene,
+    CostAnnotation, LagByPartition, Member, MemberWork, PartitionQueue, Pod, PodName, PodState, PodStatus,
+    Reason, RunningTask, scene,
 };
 use crate::observe::FinishedTask;
 use crate::plan::{PoolPlan, Role};
@@ -275,6 +276,53 @@ fn decisions_expect_the_start_up_time_of_observed_pods_unless_the_spec_declares_
     let declared = Duration::from_secs(7);
     fixture.plan.declared.startup = Some(declared);
     assert_eq!(fixture.estimates().startup, declared);
+}
+
+#[test]
+fn the_oldest_age_is_that_of_the_oldest_message_that_does_not_run() {
+    let mut fixture = RoleFixture::new(0);
+    assert_eq!(fixture.state.oldest_age(fixture.now), None);
+    let at = fixture.now;
+    let running = Some(RunningTask {
+        since: at,
+        percent: None,
+    });
+    let seconds = |age| at + Duration::from_secs(600_u64 - age);
+    for (arrivals, running, expected) in [
+        (vec![vec![]], None, 0),
+        (vec![vec![(seconds(500), 1)]], None, 500),
+        // Without a start deadline the running message is unknown, and counts.
+        (
+            vec![vec![(seconds(30), 1)], vec![(seconds(500), 1), (seconds(40), 1)]],
+            None,
+            500,
+        ),
+        (vec![vec![(seconds(500), 1)]], running, 0),
+        (vec![vec![(seconds(500), 1), (seconds(40), 1)]], running, 40),
+        (vec![vec![(seconds(500), 2)]], running, 500),
+        (
+            vec![vec![(seconds(500), 1), (seconds(40), 1)], vec![(seconds(50), 2)]],
+            running,
+            50,
+        ),
+    ] {
+        fixture.read(0, []);
+        let partitions = (0..).zip(arrivals).map(|(partition, arrivals)| PartitionQueue {
+            partition,
+            arrivals,
+            running,
+        });
+        let queue = Queue {
+            partitions: partitions.collect(),
+        };
+        let reading = fixture.state.reading.as_mut().expect("a reading");
+        reading.queue = Some(queue.clone());
+        let age = fixture.state.oldest_age(at + Duration::from_secs(600));
+        assert_eq!(age, Some(Duration::from_secs(expected)), "{queue:?}");
+    }
+    // The lag is unknown, or counted from other offsets.
+    fixture.read(0, [1]);
+    assert_eq!(fixture.state.oldest_age(fixture.now), None);
 }
 
 #[test]

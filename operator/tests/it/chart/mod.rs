@@ -2,6 +2,7 @@
 
 mod crd;
 mod identity;
+mod monitoring;
 mod operator;
 mod options;
 mod plain;

@@ -18,6 +18,8 @@ fn everything() -> Value {
     json!({
         "rbac": {"aggregate": true},
         "podMonitor": {"enabled": true},
+        "alerts": {"enabled": true},
+        "dashboards": {"enabled": true},
         "networkPolicy": {"enabled": true},
     })
 }

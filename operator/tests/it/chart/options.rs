@@ -11,7 +11,7 @@ use separation_operator::settings::{Allowance, WorkerSettings};
 use separation_testbed::Release;
 use serde_json::{Value, json};
 
-use super::{NAME, rendered};
+use super::{NAME, refusal, rendered};
 use crate::manifests::settings;
 
 #[test]
@@ -87,6 +87,40 @@ fn pods_get_the_scheduling_settings() {
 }
 
 #[test]
+fn pull_secrets_reach_the_pods_of_operator_test_workers_and_apis() {
+    let secrets = json!([{"name": "registry"}, {"name": "mirror"}]);
+    let objects = rendered(&json!({"imagePullSecrets": secrets}));
+    let test = objects.one("Pod", "separation-operator-test");
+    assert_eq!(test["spec"]["imagePullSecrets"], secrets);
+    let operator = objects.pod();
+    let names = settings(&operator.containers[0]).workers.image_pull_secrets;
+    assert_eq!(names, ["registry", "mirror"]);
+    for deployment in deployments_of_a_pool(names) {
+        let pod = deployment.spec.template.spec.expect("a pod");
+        assert_eq!(json!(pod.image_pull_secrets), secrets);
+    }
+}
+
+#[test]
+fn extra_objects_are_rendered_with_the_release() {
+    let notes = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "{{ .Release.Name }}-notes"},
+        "data": {"braces": "{}"},
+    });
+    let objects = rendered(&json!({"extraObjects": [notes, notes]}));
+    let found: Vec<_> = objects.all("ConfigMap");
+    assert_eq!(found.len(), 2);
+    for object in found {
+        assert_eq!(object["metadata"]["name"], "separation-operator-notes");
+        assert_eq!(object["data"]["braces"], "{}");
+    }
+    let incomplete = refusal(&json!({"extraObjects": [{"kind": "ConfigMap"}]}));
+    assert!(incomplete.contains("/extraObjects/0"), "{incomplete}");
+}
+
+#[test]
 fn labels_annotations_and_resources_are_added() {
     let objects = rendered(&json!({
         "commonLabels": {"team": "audio"},
@@ -142,6 +176,8 @@ fn prometheus_finds_the_operator_and_the_workers() {
     assert_eq!(operator["metadata"]["labels"]["release"], "prometheus");
     let endpoint = &operator["spec"]["podMetricsEndpoints"][0];
     assert_eq!(endpoint["interval"], "10s");
+    // The label `namespace` is the pool's.
+    assert_eq!(endpoint["honorLabels"], true);
     let ports = objects.pod().containers[0].ports.clone().expect("ports");
     assert!(
         ports
@@ -168,9 +204,10 @@ fn prometheus_finds_all_pods_of_a_pool() {
     let objects = rendered(&json!({"podMonitor": {"enabled": true}}));
     let spec = &objects.one("PodMonitor", "separation-operator-workers")["spec"];
     let selector = spec["selector"]["matchLabels"].as_object().expect("labels");
-    let targets = spec["podTargetLabels"].as_array().expect("labels");
-    let port = spec["podMetricsEndpoints"][0]["port"].as_str();
-    for deployment in deployments_of_a_pool() {
+    let endpoint = &spec["podMetricsEndpoints"][0];
+    let relabelings = endpoint["relabelings"].as_array().expect("labels");
+    let port = endpoint["port"].as_str();
+    for deployment in deployments_of_a_pool(Vec::new()) {
         let template = deployment.spec.template;
         let labels = template
             .metadata
@@ -179,11 +216,14 @@ fn prometheus_finds_all_pods_of_a_pool() {
         for (name, value) in selector {
             assert_eq!(labels.get(name).map(String::as_str), value.as_str(), "{labels:?}");
         }
-        for target in targets {
-            assert!(
-                labels.contains_key(target.as_str().expect("a name")),
-                "{labels:?}"
-            );
+        // Prometheus replaces what is not allowed in its names by `_`.
+        let discovered = |name: &str| name.replace(['.', '/', '-'], "_");
+        for relabeling in relabelings {
+            let source = relabeling["sourceLabels"][0].as_str().expect("a name");
+            let source = source
+                .strip_prefix("__meta_kubernetes_pod_label_")
+                .expect("a label");
+            assert!(labels.keys().any(|name| discovered(name) == source), "{labels:?}");
         }
         let containers = template.spec.expect("a pod").containers;
         let mut ports = containers[0].ports.iter().flatten();
@@ -192,11 +232,12 @@ fn prometheus_finds_all_pods_of_a_pool() {
 }
 
 /// The Deployments of a pool with an API.
-fn deployments_of_a_pool() -> [Deployment; 3] {
+fn deployments_of_a_pool(image_pull_secrets: Vec<String>) -> [Deployment; 3] {
     let pool = separation_operator::crd::from_yaml(include_str!("../../pools/full.yaml")).expect("a pool");
     let plan = Arc::new(PoolPlan::from_pool(&pool).expect("a plan"));
     let settings = Arc::new(WorkerSettings {
         image: "separation-worker:test".to_owned(),
+        image_pull_secrets,
         model: Model::named("builtin"),
         allowed: BTreeSet::new(),
         audiences: BTreeSet::new(),
@@ -242,24 +283,23 @@ fn helm_lint_reports_no_problem() {
 }
 
 #[test]
-fn notes_name_the_next_steps_and_missing_values() {
+fn notes_name_the_next_steps_and_missing_metrics() {
     let notes = |values: &Value| Release::default().notes(values).expect("notes");
     let bare = notes(&json!({}));
     for part in [
         "all namespaces",
         "helm test separation-operator -n separation-system",
-        "WARNING: registry.example",
     ] {
         assert!(bare.contains(part), "{part} is not in\n{bare}");
     }
-    let named = notes(&json!({
-        "image": {"repository": "r.example/o"},
-        "worker": {"image": {"repository": "r.example/w"}},
-        "crds": {"keep": false},
-        "watchNamespaces": ["media"],
-    }));
+    let named = notes(&json!({"crds": {"keep": false}, "watchNamespaces": ["media"]}));
     for part in ["SeparationPools of media.", "uninstalling deletes"] {
         assert!(named.contains(part), "{part} is not in\n{named}");
     }
-    assert!(!named.contains("registry.example"), "{named}");
+    for (alerts, monitor) in [(false, false), (true, false), (true, true)] {
+        let values = json!({"alerts": {"enabled": alerts}, "podMonitor": {"enabled": monitor}});
+        let notes = notes(&values);
+        let warns = notes.contains("fix: set podMonitor.enabled=true");
+        assert_eq!(warns, alerts && !monitor, "{notes}");
+    }
 }

@@ -31,6 +31,29 @@ fn unknown_values_are_named() {
 }
 
 #[test]
+fn images_of_the_placeholder_registry_are_named_with_the_values_to_set() {
+    for (values, image) in [
+        (
+            json!({"image": {"repository": "registry.example/songs/o"}}),
+            "registry.example/songs/o",
+        ),
+        (
+            json!({"worker": {"image": {"repository": "registry.example/w"}}}),
+            "registry.example/w",
+        ),
+    ] {
+        let message = format!("{image}: registry.example is a placeholder, not a registry; fix: ");
+        check(
+            &values,
+            &[&message, "image.repository and worker.image.repository"],
+        );
+    }
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let by_digest = json!({"image": {"repository": "registry.example/o", "digest": digest}});
+    check(&by_digest, &["registry.example is a placeholder"]);
+}
+
+#[test]
 fn invalid_values_are_named_with_the_allowed_ones() {
     check(&json!({"replicas": "two"}), &["/replicas", "integer"]);
     check(&json!({"replicas": -1}), &["/replicas", "0"]);
@@ -50,6 +73,16 @@ fn invalid_values_are_named_with_the_allowed_ones() {
     check(
         &json!({"worker": {"allowInPodTemplate": ["everything"]}}),
         &["/worker/allowInPodTemplate/0", "host-path"],
+    );
+    let secret = json!({"name": "registry"});
+    check(
+        &json!({"imagePullSecrets": [secret, secret]}),
+        &["/imagePullSecrets", "equal"],
+    );
+    // The operator refuses it too.
+    check(
+        &json!({"imagePullSecrets": [{"name": "a..b"}]}),
+        &["/imagePullSecrets/0/name", "a..b"],
     );
     check(
         &json!({"worker": {"model": "/models/a.onnx"}}),

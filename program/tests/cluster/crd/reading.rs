@@ -92,11 +92,14 @@ async fn the_short_name_and_the_category_are_served() {
 #[tokio::test]
 async fn every_field_can_be_explained() {
     let rig = Rig::new().await;
+    let mut labels: Vec<&str> = "separation.dev".split('.').collect();
+    labels.reverse();
+    let published_kind = format!("{}.v1beta1.SeparationPool", labels.join("."));
     let kind = eventually("published schema", SOON, async || {
         let groups = get("/openapi/v3").accepted(&rig.admin).await;
         let url = groups["paths"]["apis/separation.dev/v1beta1"]["serverRelativeURL"].as_str()?;
         let published = get(url).accepted(&rig.admin).await;
-        let kind = &published["components"]["schemas"]["dev.separation.v1beta1.SeparationPool"];
+        let kind = &published["components"]["schemas"][&published_kind];
         kind.is_object().then(|| kind.clone())
     })
     .await;

@@ -27,7 +27,7 @@ use crate::storage::StorageError;
 use crate::task_store::{
     Delivery, DeliveryState, EndState, StoredOutcome, StoredTask, TaskStore, WebhookReport,
 };
-use crate::telemetry::TraceContext;
+use crate::telemetry::{ApiMetrics, TraceContext};
 use crate::webhook::{self, Attempt, Event};
 
 /// Pauses after the first attempts; later ones are an hour.
@@ -78,6 +78,7 @@ struct Shared {
     settings: Arc<V1Settings>,
     replica: String,
     clock: Clock,
+    metrics: ApiMetrics,
     slots: AttemptSlots,
     started: Mutex<HashSet<TaskId>>,
 }
@@ -98,6 +99,7 @@ impl Deliverer {
         settings: Arc<V1Settings>,
         replica: String,
         clock: Clock,
+        metrics: ApiMetrics,
     ) -> Self {
         Self(Arc::new(Shared {
             store,
@@ -106,6 +108,7 @@ impl Deliverer {
             settings,
             replica,
             clock,
+            metrics,
             slots: AttemptSlots::new(),
             started: Mutex::default(),
         }))
@@ -274,6 +277,7 @@ impl Shared {
                 }
             },
         };
+        self.metrics.webhook(outcome_label(state));
         let report = WebhookReport {
             state,
             attempts: attempted.attempts,
@@ -352,6 +356,7 @@ impl Shared {
             "The webhook failed; it is not sent again"
         );
         self.store.put_webhook_report(&delivery.id, &report).await?;
+        self.metrics.webhook(outcome_label(report.state));
         self.store.remove_delivery(due, &delivery.id).await?;
         self.erase_again(delivery, None).await
     }
@@ -400,6 +405,15 @@ impl Content {
         };
         let body = serde_json::to_vec(&body).expect("strings and numbers always serialize");
         Some(Self { kind, body })
+    }
+}
+
+/// The label of metrics for an attempt that leaves the delivery in this state.
+fn outcome_label(state: DeliveryState) -> &'static str {
+    match state {
+        DeliveryState::Pending => "retried",
+        DeliveryState::Delivered => "delivered",
+        DeliveryState::Failed => "failed",
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use separation_contract::offset_metadata::OffsetMetadata;
 use separation_kafka::{Cluster, Commit, Deadline, GroupState, OffsetKind, ReadError, TopicPartition};
 
@@ -11,6 +12,19 @@ use super::group_reading::{GroupReading, PartitionOffsets};
 
 /// Longest time for which the partitions of the topic and their first offsets are not read again.
 const MAX_TOPIC_AGE: Duration = Duration::from_secs(10);
+
+/// Where readings of a group come from: brokers, or a test.
+pub(super) trait ReadGroup: Send {
+    /// Reads the group at `now_s`, in Unix seconds. A partition that cannot be read is omitted.
+    ///
+    /// # Errors
+    /// When the group or the topic cannot be described, or no partition can be read.
+    fn read<'a>(
+        &'a mut self,
+        now_s: u64,
+        deadline: &'a Deadline,
+    ) -> BoxFuture<'a, Result<GroupReading, ReadError>>;
+}
 
 /// Reads one group in one topic.
 pub(super) struct Reader {
@@ -42,11 +56,7 @@ impl Reader {
         }
     }
 
-    /// Reads the group at `now_s`, in Unix seconds. A partition that cannot be read is omitted.
-    ///
-    /// # Errors
-    /// When the group or the topic cannot be described, or no partition can be read.
-    pub(super) async fn read(&mut self, now_s: u64, deadline: &Deadline) -> Result<GroupReading, ReadError> {
+    async fn read_group(&mut self, now_s: u64, deadline: &Deadline) -> Result<GroupReading, ReadError> {
         let partitions = self
             .partitions
             .take()
@@ -116,6 +126,16 @@ impl Reader {
         let all: Vec<TopicPartition> = partitions.collect();
         let starts = self.cluster.offsets(&all, OffsetKind::Start, deadline).await;
         Ok(Partitions { read_at, all, starts })
+    }
+}
+
+impl ReadGroup for Reader {
+    fn read<'a>(
+        &'a mut self,
+        now_s: u64,
+        deadline: &'a Deadline,
+    ) -> BoxFuture<'a, Result<GroupReading, ReadError>> {
+        Box::pin(self.read_group(now_s, deadline))
     }
 }
 

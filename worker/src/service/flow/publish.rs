@@ -91,10 +91,12 @@ impl<R: Role> Flow<'_, R> {
         let mut step = HoldableStep::new(self.service.metrics.holds(), "publish");
         loop {
             self.confirm().await?;
+            let begin = Instant::now();
             let published = tokio::select! {
                 published = self.service.producer.publish(topic, key, value, &headers) => published,
                 () = self.lost.cancelled() => return Err(Stop::Lost),
             };
+            self.service.metrics.stage("publish", begin.elapsed());
             let error = match published {
                 Ok(_) => return Ok(()),
                 Err(error) => error,

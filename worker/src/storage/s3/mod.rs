@@ -7,6 +7,7 @@ mod create;
 mod listing;
 mod multipart;
 mod presign;
+mod probe;
 mod response;
 mod signer;
 mod transfer;
@@ -31,7 +32,7 @@ use super::StorageError;
 use crate::error::ErrorClass;
 use crate::settings::ObjectAddress;
 
-/// Object key that is never written, read to check access.
+/// Object key that is never written, read to check access; start of the object keys of [`S3::try_operations`].
 const PROBE: &str = ".separation-worker-probe";
 
 /// The code of a 404 response without an error code.
@@ -102,7 +103,7 @@ impl S3 {
     ///
     /// # Errors
     /// When the store refuses or fails. The store also refuses, with 403, if the worker may not list the bucket.
-    pub(super) async fn check_access(&self, prefix: &ObjectAddress) -> Result<(), StorageError> {
+    pub(crate) async fn check_access(&self, prefix: &ObjectAddress) -> Result<(), StorageError> {
         match self.open_start(&prefix.join(PROBE)).await {
             Err(error) if error.is_missing() => Ok(()),
             opened => opened,

@@ -20,6 +20,7 @@ use separation_worker::task_store::{
     Delivery, DeliveryState, EndState, InputSource, StoredInput, StoredTask, TaskStore, VERSION,
     WebhookReport,
 };
+use separation_worker::telemetry::ApiMetrics;
 use separation_worker::webhook::Signer;
 use serde_json::json;
 use sha2::Sha256;
@@ -39,6 +40,7 @@ struct Deliveries {
     store: TaskStore,
     receiver: Receiver,
     now: Arc<AtomicU64>,
+    metrics: ApiMetrics,
 }
 
 impl Deliveries {
@@ -48,6 +50,7 @@ impl Deliveries {
             store: TaskStore::new(S3::connect(&settings).await, &settings).unwrap(),
             receiver: Receiver::start().await.unwrap(),
             now: Arc::new(AtomicU64::new(START)),
+            metrics: ApiMetrics::new(),
         }
     }
 
@@ -86,7 +89,16 @@ impl Deliveries {
             Arc::new(settings),
             uuid::Uuid::new_v4().to_string(),
             Arc::new(move || now.load(Ordering::SeqCst)),
+            self.metrics.clone(),
         )
+    }
+
+    /// Attempts with this outcome, as all processes counted them.
+    fn counted(&self, outcome: &str) -> Option<String> {
+        let text = String::from_utf8(self.metrics.families().text()).unwrap();
+        let series = format!("separation_webhooks_total{{outcome=\"{outcome}\"}} ");
+        let mut lines = text.lines();
+        lines.find_map(|line| line.strip_prefix(&series).map(str::to_owned))
     }
 
     /// Stores a task of the client `acme` and schedules its webhook.
@@ -216,6 +228,7 @@ async fn a_receiver_that_is_down_for_three_hours_gets_every_webhook_with_one_id(
         webhook_ids.extend(own.into_iter().map(|(webhook_id, _)| webhook_id));
     }
     assert_eq!(webhook_ids.len(), 3, "one for each task: {webhook_ids:?}");
+    assert_eq!(deliveries.counted("delivered").as_deref(), Some("3"));
 }
 
 #[tokio::test]
@@ -265,6 +278,9 @@ async fn the_response_decides_whether_a_webhook_is_sent_again() {
         (DeliveryState::Failed, 1, None)
     );
     assert_eq!(deliveries.scheduled().await.len(), 3);
+    for outcome in ["failed", "retried"] {
+        assert_eq!(deliveries.counted(outcome).as_deref(), Some("3"), "{outcome}");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! `separation-worker separate` as users and scripts run it.
 
+mod completions;
 mod directories;
 mod failures;
 mod models;

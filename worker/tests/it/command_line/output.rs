@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use super::{Bench, SECOND, check_failed, errors, read, reports};
 
@@ -32,6 +32,20 @@ fn json_has_one_object_per_song_and_nothing_else() {
     let vocals = PathBuf::from(reports[1]["outputs"]["vocals"].as_str().unwrap());
     assert_eq!(read(&vocals).frames(), 2 * SECOND);
     assert_eq!(bench.stems(), ["other_vocals.flac", "song_vocals.flac"]);
+}
+
+#[test]
+fn stems_are_written_to_stems_in_the_working_directory_unless_named() {
+    let bench = Bench::new();
+    let song = bench.song("song.wav");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_separation-worker"));
+    command
+        .args(["separate", "--model", "builtin"])
+        .arg(song)
+        .current_dir(bench.directory.path());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", errors(&output));
+    assert_eq!(bench.stems(), ["song_instrumental.wav", "song_vocals.wav"]);
 }
 
 #[test]

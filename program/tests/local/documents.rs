@@ -1,5 +1,5 @@
-//! Runs the commands of README.md and deploy/local-real.md. `cargo xtask test` runs its cargo commands, and the tests
-//! with a cluster run those for a cluster.
+//! Runs the documented commands for one machine: of docs/command-line.md, docs/local.md (without a container),
+//! docs/operations.md and deploy/local-real.md.
 
 use std::env;
 use std::fs;
@@ -8,11 +8,15 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use separation_testbed::{
-    Components, Kafka, KafkaOptions, S3Server, TempDirectory, Worker, WorkerOptions, readme_block,
-    readme_blocks, shell_blocks, song,
+    Components, Kafka, KafkaOptions, S3Server, TempDirectory, Worker, WorkerOptions, documented_commands,
+    shell_blocks, song,
 };
 
 use crate::{OPERATOR, PATIENCE};
+
+const COMMAND_LINE: &str = include_str!("../../../docs/command-line.md");
+const LOCAL: &str = include_str!("../../../docs/local.md");
+const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../");
 
@@ -92,22 +96,6 @@ impl Checkout {
     }
 }
 
-#[test]
-fn every_documented_command_is_tested() {
-    let headings: Vec<_> = readme_blocks().into_iter().map(|(heading, _)| heading).collect();
-    let known = [
-        // Both by `cargo xtask test`.
-        "Hear it",
-        "Hear it",
-        "Use it",
-        "A pool on a laptop",
-        "Run the pipeline",
-        // By the tests that have a cluster.
-        "Install on a cluster",
-    ];
-    assert_eq!(headings, known);
-}
-
 #[tokio::test]
 async fn the_documented_command_separates_songs() {
     let checkout = Checkout::new();
@@ -121,7 +109,8 @@ async fn the_documented_command_separates_songs() {
         let name = format!("UVR-MDX-NET-Inst_HQ_4.{ending}");
         fs::copy(model, checkout.path(&name)).unwrap();
     }
-    checkout.succeeds(&readme_block("Use it")).await;
+    let commands = documented_commands(COMMAND_LINE, "The command line");
+    checkout.succeeds(&commands).await;
     checkout.check_stems(&["SONG", "track"]);
     assert!(checkout.path("stems/other_vocals.flac").is_file());
     assert_eq!(
@@ -136,10 +125,10 @@ async fn the_documented_pool_runs_on_a_laptop() {
     for name in ["one.mp3", "two.mp3"] {
         checkout.song(name).await;
     }
-    let commands = readme_block("A pool on a laptop");
-    let [build, once, serve] = commands.lines().collect::<Vec<_>>().try_into().unwrap();
+    let commands = documented_commands(LOCAL, "Without a container");
+    let [setup, build, once, serve] = commands.lines().collect::<Vec<_>>().try_into().unwrap();
     let without_comment = |line: &str| line.split('#').next().unwrap_or_default().trim().to_owned();
-    checkout.succeeds(build).await;
+    checkout.succeeds(&format!("{setup}\n{build}")).await;
     // Tests run in parallel, and another one may use the default port.
     checkout
         .succeeds(&format!("{} --port 0", without_comment(once)))
@@ -151,7 +140,7 @@ async fn the_documented_pool_runs_on_a_laptop() {
     assert_eq!(serving.wait_exit(PATIENCE).await.unwrap(), 0);
     assert_eq!(
         checkout.asked_of_cargo(),
-        "cargo build --release --locked -p separation-worker -p separation-operator\n"
+        "cargo xtask setup\ncargo build --release --locked -p separation-worker -p separation-operator\n"
     );
 }
 
@@ -171,7 +160,7 @@ async fn the_documented_pipeline_runs() {
     for directory in ["songs", "stems"] {
         fs::create_dir_all(shared.join(directory)).unwrap();
     }
-    let mut commands = with_free_ports(&readme_block("Run the pipeline"));
+    let mut commands = with_free_ports(&documented_commands(OPERATIONS, "Start the roles"));
     for (written, real) in [
         ("kafka:9092", kafka.bootstrap()),
         ("/shared", shared.display().to_string()),
