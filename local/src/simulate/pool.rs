@@ -50,7 +50,7 @@ struct SimulatedWorker {
     cost_annotation: CostAnnotation,
     /// Whether its start-up was observed.
     has_started: bool,
-    /// The partition that is read first; it rotates, so that no partition starves.
+    /// The partition that precedes the others with equally old messages; it rotates, so that no partition starves.
     first: usize,
 }
 
@@ -313,7 +313,7 @@ impl<'a> SimulatedPool<'a> {
         (index + count - self.turn % count) % count
     }
 
-    /// Each idle worker takes the first message of its partitions in turn.
+    /// Each idle worker takes the oldest of the first messages of its partitions, and equally old ones in turn.
     fn start_tasks(&mut self) {
         if self.queued == 0 {
             return;
@@ -324,8 +324,10 @@ impl<'a> SimulatedPool<'a> {
             }
             let held = self.group.held(*id);
             let (before, from) = held.split_at(held.partition_point(|partition| *partition < worker.first));
-            let mut in_turn = from.iter().chain(before).copied();
-            let Some(number) = in_turn.find(|number| !self.partitions[*number].queue.is_empty()) else {
+            let in_turn = from.iter().chain(before).copied();
+            let firsts = in_turn.filter_map(|number| Some((*self.partitions[number].queue.front()?, number)));
+            let oldest = firsts.min_by_key(|(task, _)| self.scenario.trace.arrivals[*task].at);
+            let Some((_, number)) = oldest else {
                 continue;
             };
             let partition = &mut self.partitions[number];

@@ -199,6 +199,30 @@ fn each_task_begins_and_ends_once_under_the_operator() {
     }
 }
 
+/// Partitions in turn would begin another order.
+#[test]
+fn a_worker_takes_the_oldest_message_of_its_partitions() {
+    let lines: String = (0..40)
+        .map(|second| format!("{{\"at_seconds\": {second}, \"tasks\": 1, \"task_seconds\": 10}}\n"))
+        .collect();
+    let scenario = scenario(
+        &lines,
+        &["--max", "1", "--partitions", "8", "--placement", "hashed"],
+    );
+    let [target, ..] = targets();
+    let outcome = run_policies(&scenario, &[ComparedPolicy::Operator(target)])
+        .unwrap()
+        .remove(0)
+        .outcome;
+    let waits = outcome.waits_ms.iter().flatten();
+    let begun: Vec<u64> = (0..)
+        .zip(waits)
+        .map(|(second, wait)| 1_000 * second + wait)
+        .collect();
+    assert_eq!(begun.len(), 40);
+    assert!(begun.is_sorted(), "{begun:?}");
+}
+
 #[test]
 fn keda_loses_tasks_that_run_when_it_scales_down() {
     let lines = r#"

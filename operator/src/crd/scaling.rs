@@ -72,8 +72,8 @@ pub struct ScaleDownSpec {
     #[schemars(range(min = 0, max = 86_400))]
     pub stabilization_window_seconds: Option<i32>,
     /// How long zero replicas must have been enough before the last one is removed, in seconds. Default:
-    /// stabilizationWindowSeconds; if that is not set and the target is StartDeadline, 5 times the start-up time, from
-    /// 120 to 300.
+    /// stabilizationWindowSeconds; if that is not set and the target is StartDeadline, 4 times the start-up time, from
+    /// 120 to 240.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86_400))]
     pub last_replica_stabilization_window_seconds: Option<i32>,

@@ -65,7 +65,7 @@ use needed::{LimitedReplicas, NeededReplicas};
 
 /// How long a worker that starts must not have been needed before it is removed, with the target `StartDeadline`. It
 /// has no task, so that the stabilization window, which keeps workers for the next tasks, does not apply.
-const STARTING_STABILIZATION: Duration = Duration::from_secs(20);
+const STARTING_STABILIZATION: Duration = Duration::from_secs(15);
 
 /// Result of a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]

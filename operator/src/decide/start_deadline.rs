@@ -12,18 +12,36 @@
 //! the n or not, deciding again while they start gives the same number. More messages, older messages and longer rests
 //! only lower the number of tasks that can begin by a limit, or raise the number of messages that must: they never mean
 //! fewer replicas.
+//!
+//! A task may take several times the median, but seldom do several in a row. So if the deadline is long enough for
+//! several tasks, one of them counts as long and the others as usual ([`counted_task`]).
 
 use std::time::Duration;
 
 use super::messages::{Messages, millis};
-use super::observation::{LagByPartition, Moment, Observation, PodState};
+use super::observation::{Estimates, LagByPartition, Moment, Observation, PodState};
 use super::policy::Policy;
 use super::reason::StartForecast;
 
-/// How long before a new worker would be ready a task must end to replace it, in milliseconds: the rest of a task is
-/// less certain than a start-up.
-fn margin(startup: u64) -> u64 {
-    (startup / 6).min(10_000)
+/// Standard deviations from the median to the 95th percentile of a normal distribution.
+const TAIL_DEVIATIONS: f64 = 1.645;
+
+/// The same to the 97th percentile: a task as long as that is rare enough to be in time.
+const LONG_DEVIATIONS: f64 = 1.881;
+
+/// The time of every task, in milliseconds: that of a long task or, if at least two long tasks fit into the deadline,
+/// the average of a long one and of others as long as the mean. The mean and the time of a long task, the 97th
+/// percentile, are those of the log-normal distribution with the expected median and 95th percentile. It depends on
+/// neither the time nor the backlog. A longer tail, and tasks that are longer by a factor, never make it shorter.
+pub(super) fn counted_task(estimates: Estimates, deadline: Duration) -> u64 {
+    let median = (millis(estimates.task) as f64).max(1.0);
+    let spread = (millis(estimates.task_tail) as f64 / median).max(1.0).ln() / TAIL_DEVIATIONS;
+    let long = median * (LONG_DEVIATIONS * spread).exp();
+    // The mean of a distribution with a very heavy tail is longer than nearly all tasks.
+    let mean = (median * (spread * spread / 2.0).exp()).min(long);
+    let fitting = millis(deadline) as f64 / long;
+    let in_a_row = if fitting < 2.0 { 1.0 } else { fitting };
+    (mean + (long - mean) / in_a_row).round() as u64
 }
 
 /// Reported waits are multiples of this, in milliseconds, so that the status does not change with every reading.
@@ -55,7 +73,7 @@ impl Schedule {
         deadline: Duration,
         now: Moment,
     ) -> Self {
-        let task = millis(observation.estimates.task_tail).max(1);
+        let task = counted_task(observation.estimates, deadline);
         let messages = Messages::new(observation, lag, task, now);
         Self {
             now,
@@ -243,10 +261,9 @@ impl Workers {
     /// The first deadline for which this many workers are too few; none if they are enough.
     fn shortfall(&self, replicas: u32, due: &[Due]) -> Option<Shortfall> {
         let next = self.next_ready(replicas);
-        let next_with_margin = next.saturating_sub(margin(self.startup));
         due.iter().find_map(|due| {
             let (limit, messages) = (due.deadline.max(next), due.messages);
-            let begun = self.begun(replicas, limit, due.deadline.max(next_with_margin));
+            let begun = self.begun(replicas, limit);
             (begun < messages).then_some(Shortfall {
                 limit,
                 begun,
@@ -263,19 +280,20 @@ impl Workers {
         ready.copied().unwrap_or(self.startup)
     }
 
-    /// Number of tasks that this many workers can begin: by `first` those that follow no task, by `later` the others.
-    fn begun(&self, replicas: u32, first: u64, later: u64) -> u128 {
-        let following = |free: u64| u128::from(later.saturating_sub(free) / self.task);
-        let of_fresh = |free: u64| u128::from(free <= first) + following(free);
-        let busy = self.busy.iter().filter(|free| **free <= later);
-        let of_busy: u128 = busy.map(|free| 1 + following(*free)).sum();
+    /// Number of tasks that this many workers can begin by `limit`.
+    fn begun(&self, replicas: u32, limit: u64) -> u128 {
+        let begun = |free: u64| {
+            let left = limit.checked_sub(free);
+            left.map_or(0, |left| 1 + u128::from(left / self.task))
+        };
+        let of_busy: u128 = self.busy.iter().map(|free| begun(*free)).sum();
         let left = replicas.saturating_sub(count(self.busy.len()));
         let idle = left.min(self.idle);
         let starting = (left - idle).min(count(self.starting.len()));
         let new = left - idle - starting;
         let starting = self.starting[..index(starting)].iter();
-        let of_starting: u128 = starting.map(|free| of_fresh(*free)).sum();
-        of_busy + u128::from(idle) * of_fresh(0) + of_starting + u128::from(new) * of_fresh(self.startup)
+        let of_starting: u128 = starting.map(|free| begun(*free)).sum();
+        of_busy + u128::from(idle) * begun(0) + of_starting + u128::from(new) * begun(self.startup)
     }
 
     /// When this many workers begin the last of `messages` messages; none without workers or messages.
@@ -289,7 +307,7 @@ impl Workers {
         let (mut too_early_below, mut by) = (0, all_free.saturating_add(rounds.saturating_mul(self.task)));
         while too_early_below < by {
             let middle = too_early_below + (by - too_early_below) / 2;
-            if self.begun(replicas, middle, middle) >= messages {
+            if self.begun(replicas, middle) >= messages {
                 by = middle;
             } else {
                 too_early_below = middle + 1;

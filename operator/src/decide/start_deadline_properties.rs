@@ -1,11 +1,15 @@
 //! Properties of the target `StartDeadline`, checked on random pools.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::iter::{repeat, repeat_n};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::Estimates;
 use super::scene::{SECOND, Scene};
+use super::start_deadline::counted_task;
 use super::start_deadline_tests::pool;
 
 /// A pool as the tests describe it, in seconds, with fewer messages than `maxReplicas`.
@@ -66,35 +70,25 @@ impl RandomPool {
         rests
     }
 
-    /// List scheduling as it is defined: messages, oldest first, each take a start of one of the workers that is soon
-    /// enough.
+    /// List scheduling as it is defined: each message in turn, the oldest first, is begun by the worker that is free
+    /// first.
     fn begins_all_in_time(&self, replicas: usize) -> bool {
         let (startup, task) = (1_000 * u64::from(self.startup), 1_000 * u64::from(self.task));
         let starting = self.starting();
         let fresh = repeat_n(0, self.idle).chain(starting.iter().copied());
-        let workers = self.rests().map(|free| (free, false));
-        let workers = workers
-            .chain(fresh.map(|free| (free, true)))
-            .chain(repeat((startup, true)));
-        let mut starts: Vec<(u64, bool)> = workers
-            .take(replicas)
-            .flat_map(|(free, is_fresh)| {
-                (0..9).map(move |started| (free + started * task, is_fresh && started == 0))
-            })
-            .collect();
-        starts.sort_unstable();
+        let workers = self.rests().chain(fresh).chain(repeat(startup));
+        let mut free: BinaryHeap<Reverse<u64>> = workers.take(replicas).map(Reverse).collect();
         let beyond = replicas.saturating_sub(self.busy.len() + self.idle);
         let next = starting.get(beyond).copied().unwrap_or(startup);
-        let after_a_task = next.saturating_sub((startup / 6).min(10_000));
         let mut ages = self.queued.clone();
         ages.sort_unstable_by(|a, b| b.cmp(a));
         ages.into_iter().all(|age| {
             let deadline = 1_000 * u64::from(self.deadline).saturating_sub(age);
-            let in_time = |(at, is_fresh): &(u64, bool)| {
-                *at <= deadline.max(if *is_fresh { next } else { after_a_task })
+            let Some(Reverse(begins)) = free.pop() else {
+                return false;
             };
-            let taken = starts.iter().position(in_time);
-            taken.map(|index| starts.remove(index)).is_some()
+            free.push(Reverse(begins + task));
+            begins <= deadline.max(next)
         })
     }
 }
@@ -142,6 +136,25 @@ proptest! {
         prop_assert!(slower.need() >= need_before);
         let less = percent.saturating_sub(less).max(5);
         prop_assert!(need(&pool.scene().percent(less)) >= need(&pool.scene().percent(percent)));
+    }
+
+    #[test]
+    fn a_longer_tail_and_tasks_that_are_longer_by_a_factor_never_count_as_shorter(
+        median in 0_u32..10_000,
+        tail in 0_u32..100_000,
+        deadline in 0_u32..10_000,
+        longer in 0_u32..10_000,
+        factor in 1_u32..10,
+    ) {
+        let counted = |median: u32, tail: u32| {
+            let (task, task_tail) = (median * SECOND, tail * SECOND);
+            let estimates = Estimates { task, task_tail, ..Estimates::default() };
+            counted_task(estimates, deadline * SECOND)
+        };
+        let before = counted(median, tail);
+        prop_assert!(counted(median, tail + longer) >= before);
+        prop_assert!(counted(median * factor, tail * factor) >= before);
+        prop_assert!(before >= (1_000 * u64::from(median)).max(1));
     }
 
     #[test]

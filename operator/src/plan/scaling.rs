@@ -93,7 +93,7 @@ impl ScaleDownWindows {
         let [others, last_replica] = match target {
             Target::StartDeadline { .. } => [
                 clamp_seconds(startup.saturating_mul(3), 60..=180),
-                clamp_seconds(startup.saturating_mul(5), 120..=300),
+                clamp_seconds(startup.saturating_mul(4), 120..=240),
             ],
             Target::TasksPerReplica(_) | Target::DrainDeadline { .. } => [STABILIZATION; 2],
         };

@@ -117,10 +117,10 @@ fn windows_of_a_start_deadline_follow_the_start_up_time_unless_the_spec_sets_the
     for (startup, expected) in [
         (0, [60, 120]),
         (20, [60, 120]),
-        (24, [72, 120]),
-        (25, [75, 125]),
-        (60, [180, 300]),
-        (180, [180, 300]),
+        (30, [90, 120]),
+        (31, [93, 124]),
+        (60, [180, 240]),
+        (180, [180, 240]),
     ] {
         assert_eq!(windows(startup, [None, None]), expected, "{startup}");
     }
