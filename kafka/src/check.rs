@@ -24,17 +24,17 @@ pub struct NeededTopic<'a> {
 
 /// Connects with the credentials of `cluster`, whose bootstrap servers are `servers`, and checks that the topics exist and
 /// the operations are authorized.
+///
+/// # Errors
+/// When no broker accepts the connection.
 pub async fn check_access(
     cluster: &Cluster,
     servers: &str,
     topics: &[NeededTopic<'_>],
     groups: &[Arc<str>],
     deadline: &Deadline,
-) -> Vec<Finding> {
-    let brokers = match cluster.broker_count(deadline).await {
-        Ok(brokers) => brokers,
-        Err(why) => return vec![Finding::problem("kafka", format!("{servers}: {why}"))],
-    };
+) -> Result<Vec<Finding>, ReadError> {
+    let brokers = cluster.broker_count(deadline).await?;
     let connected = format!("{servers} accepts the connection; brokers of the cluster: {brokers}");
     let mut findings = vec![Finding::ok("kafka", connected)];
     let names: Vec<Arc<str>> = topics.iter().map(|topic| topic.name.into()).collect();
@@ -66,7 +66,7 @@ pub async fn check_access(
         }
     }
     findings.extend(rights.finding());
-    findings
+    Ok(findings)
 }
 
 fn topic_finding(topic: &NeededTopic<'_>, found: &Result<Topic, ReadError>) -> Finding {

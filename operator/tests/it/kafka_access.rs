@@ -38,7 +38,8 @@ async fn findings(kafka: &Kafka, password: &str) -> Vec<Finding> {
         topic("absent", &[Operation::Write][..], 1),
     ];
     let groups = [Arc::from("separators")];
-    check_access(&cluster, &servers, &topics, &groups, &Deadline::after(LIMIT)).await
+    let found = check_access(&cluster, &servers, &topics, &groups, &Deadline::after(LIMIT)).await;
+    found.unwrap_or_else(|why| vec![Finding::problem("kafka", why.to_string())])
 }
 
 /// The findings, once the rights have this result and text: brokers apply ACLs a moment after they were changed.

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client};
 use separation_contract::check::{CheckResult, Finding};
-use separation_kafka::{Cluster, Deadline, NeededTopic, Operation, ReadErrorKind, check_access};
+use separation_kafka::{Cluster, Deadline, NeededTopic, Operation, ReadError, ReadErrorKind, check_access};
 use separation_operator::decide::Moment;
 use separation_operator::names::{POOL_LABEL, ROLE_LABEL};
 use separation_operator::observe::{WorkloadTokens, cluster_settings, read_groups};
@@ -44,18 +44,6 @@ pub(super) async fn check(
     };
     let deadline = Deadline::after(LIMIT);
     let servers = &plan.kafka.bootstrap_servers;
-    if let Err(why) = cluster.broker_count(&deadline).await {
-        let text = format!("{servers}: {why}");
-        let unreachable = matches!(why.kind, ReadErrorKind::Unreachable | ReadErrorKind::TimedOut);
-        return vec![match reach {
-            Reach::Cluster if unreachable => Finding::warning("kafka", text),
-            Reach::ThisProcess if unreachable => {
-                let hint = "; if only pods of the cluster can reach the brokers, use --in-cluster";
-                Finding::problem("kafka", text + hint)
-            }
-            _ => Finding::problem("kafka", text),
-        }];
-    }
     let topics = needed_topics(plan);
     let topics: Vec<_> = topics.iter().map(Needed::topic).collect();
     let roles = enabled_roles(plan);
@@ -63,11 +51,28 @@ pub(super) async fn check(
         .iter()
         .map(|role| plan.role(*role).group.as_str().into())
         .collect();
-    let mut findings = check_access(&cluster, servers, &topics, &groups, &deadline).await;
+    let mut findings = match check_access(&cluster, servers, &topics, &groups, &deadline).await {
+        Ok(findings) => findings,
+        Err(why) => return vec![no_connection(servers, &why, reach)],
+    };
     for role in roles {
         findings.extend(members(client, &cluster, plan, uid, role, &deadline).await);
     }
     findings
+}
+
+/// Brokers that do not answer may still be reachable from pods.
+fn no_connection(servers: &str, why: &ReadError, reach: Reach) -> Finding {
+    let text = format!("{servers}: {why}");
+    let unreachable = matches!(why.kind, ReadErrorKind::Unreachable | ReadErrorKind::TimedOut);
+    match reach {
+        Reach::Cluster if unreachable => Finding::warning("kafka", text),
+        Reach::ThisProcess if unreachable => {
+            let hint = "; if only pods of the cluster can reach the brokers, use --in-cluster";
+            Finding::problem("kafka", text + hint)
+        }
+        _ => Finding::problem("kafka", text),
+    }
 }
 
 /// A connection with the pool's credentials; without one, the finding that explains it.

@@ -46,5 +46,7 @@ pub async fn check_role_access(kafka: &KafkaSettings, consumer: &ConsumerSetting
     }
     let groups = [Arc::from(consumer.group.as_str())];
     let deadline = Deadline::after(LIMIT);
-    check_access(&cluster, &kafka.bootstrap_servers, &topics, &groups, &deadline).await
+    let servers = &kafka.bootstrap_servers;
+    let found = check_access(&cluster, servers, &topics, &groups, &deadline).await;
+    found.unwrap_or_else(|why| vec![Finding::problem("kafka", format!("{servers}: {why}"))])
 }
